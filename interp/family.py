@@ -132,7 +132,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class Layer:
-    """One block: its kind, head geometry and modules. `n_heads` counts query heads (value heads of a DeltaNet layer)."""
+    """One block: kind, head geometry, modules. `n_heads` counts query heads (value heads of a DeltaNet layer)."""
 
     index: int
     kind: str
@@ -256,7 +256,7 @@ class Layout:
         return _TAPS[site.kind](self, layer, site)
 
     def branch(self, layer: Layer, which: Literal["attn", "mlp"]) -> Tap:
-        """The tensor that the attention or MLP adds to the residual stream (a post-norm's output where there is one)."""
+        """What the attention or MLP adds to the residual stream (a post-norm's output where there is one)."""
         name = self.family.attn_branch if which == "attn" else self.family.mlp_branch
         if name is not None:
             return Tap(_child(layer.block, name, of=f"layer {layer.index}"), "out")
@@ -279,7 +279,8 @@ def _head_geometry(config, kind: str) -> tuple[int, int, int]:
 
 def _in_features(linear: nn.Module) -> int:
     """Input width of a linear module, a GPT-2 `Conv1D` (`nx`) or a PEFT wrapper of either."""
-    base = linear.get_base_layer() if hasattr(linear, "get_base_layer") else linear
+    wrapper: Any = linear
+    base: Any = wrapper.get_base_layer() if hasattr(linear, "get_base_layer") else linear
     return base.in_features if hasattr(base, "in_features") else base.nx
 
 

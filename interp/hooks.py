@@ -19,7 +19,7 @@ from interp.site import Site, expand_sites
 
 @dataclass
 class Recorded:
-    """What one forward pass left: a tensor per site, and which (item, token) each row is where positions were chosen."""
+    """What one pass left: a tensor per site and, where positions were chosen, the (item, token) of each row."""
 
     acts: dict[Site, Tensor] = field(default_factory=dict)
     rows: list[tuple[int, int]] | None = None
@@ -28,9 +28,9 @@ class Recorded:
 class Recording(Mapping[str, Tensor]):
     """Activations by site string; filled by the forward passes inside a `record` block.
 
-    With positions="all" a residual site is [batch, pos, d_model] (columns of right padding included, as computed), `z` is
-    [batch, pos, head, d_head], `pattern` [batch, head, pos, pos]. With chosen positions every site is [row, ...], and
-    `rows` names the (item, token) of each row. What is held are copies: nothing keeps a batch alive.
+    With positions="all" a residual site is [batch, pos, d_model] (columns of right padding included, as computed), `z`
+    is [batch, pos, head, d_head], `pattern` [batch, head, pos, pos]. With chosen positions every site is [row, ...]
+    and `rows` names the (item, token) of each row. What is held are copies: nothing keeps a batch alive.
     """
 
     def __init__(self, sites: Sequence[Site]) -> None:
@@ -171,7 +171,8 @@ class _Recorder:
         missing = [str(site) for site in self.recording.sites if site not in self.now.acts]
         if missing:
             raise RuntimeError(
-                f"{len(missing)} of {len(self.recording.sites)} sites did not fire in this pass: {', '.join(missing[:5])}. "
+                f"{len(missing)} of {len(self.recording.sites)} sites did not fire in this pass: "
+                f"{', '.join(missing[:5])}. "
                 f"A compiled module skips hooks that are added after its warm-up; use the uncompiled module."
             )
         refuse_training_mode(self.model.module)
@@ -180,7 +181,7 @@ class _Recorder:
 
 
 class _Done:
-    """Tells a Model whether a recorder is done with the present pass, and lets the Model close a pass that was stopped."""
+    """Tells a Model whether a recorder is done with the present pass, and closes a pass that was stopped."""
 
     def __init__(self, recorder: _Recorder) -> None:
         self.recorder = recorder
@@ -202,8 +203,8 @@ def edit(model: Model | nn.Module, edits: Mapping[str | Site, Edit], *, position
             logits = model(ids).logits
 
     Edits are pure: the hook hands the site's activation to the edit and puts what comes back in its place, in a new
-    tensor. Edits of one site act in the order in which their blocks were opened. An edit of `resid_mid` acts on what the
-    MLP reads and on what the block passes on.
+    tensor. Edits of one site act in the order in which their blocks were opened. An edit of `resid_mid` acts on what
+    the MLP reads and on what the block passes on.
 
     Args:
         edits: edit by site; a glob stands for each of its sites.
@@ -373,7 +374,7 @@ def refuse_training_mode(module: nn.Module) -> None:
     training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
     if training:
         raise RuntimeError(
-            f"{len(training)} submodules are in training mode ({', '.join(training[:3])}, ...), so activations would be "
-            f"random where dropout is on. Call .eval() on the module that you pass (an adapter that was loaded later "
-            f"may be training while the model is not)."
+            f"{len(training)} submodules are in training mode ({', '.join(training[:3])}, ...), so activations would "
+            f"be random where dropout is on. Call .eval() on the module that you pass (an adapter loaded later may "
+            f"be training while the model is not)."
         )

@@ -35,8 +35,8 @@ class StoppedForward:
 class Model:
     """A causal LM that was loaded, with its decoder, its layout and its adapters.
 
-    Calling it with token lists (or a tensor) runs a forward pass, right-padded without a mask. While a `record` block is
-    open the pass runs the decoder alone and ends after the last layer that is needed; the vocabulary projection is
+    Calling it with token lists (or a tensor) runs a forward pass, right-padded without a mask. While a `record` block
+    is open the pass runs the decoder alone and ends after the last layer that is needed; the vocabulary projection is
     computed only for the site `logits`.
 
     Attributes:
@@ -199,11 +199,12 @@ class Model:
 
 
 def refuse_unmarked_padding(ids: Tensor, pad_id: int) -> None:
-    """Raise a ValueError if rows of a tensor begin or end with the padding id while nothing says which tokens are real."""
+    """Raise a ValueError if rows begin or end with the padding id while nothing says which tokens are real."""
     if ids.shape[0] > 1 and bool(((ids[:, 0] == pad_id) | (ids[:, -1] == pad_id)).any()):
         raise ValueError(
-            f"the batch tensor {tuple(ids.shape)} holds the padding id {pad_id} at its edge, but neither attention_mask "
-            f"nor lengths came with it, so pads would be read as text. Pass token lists, attention_mask=, or lengths=."
+            f"the batch tensor {tuple(ids.shape)} holds the padding id {pad_id} at its edge, but neither "
+            f"attention_mask nor lengths came with it, so pads would be read as text. "
+            f"Pass token lists, attention_mask=, or lengths=."
         )
 
 
@@ -211,6 +212,6 @@ def _refuse_prompt_learning(module: nn.Module) -> None:
     for name, config in getattr(module, "peft_config", {}).items():
         if getattr(config, "is_prompt_learning", False):
             raise ValueError(
-                f"adapter {name!r} is {config.peft_type}: it adds virtual tokens rather than changing weights, so token "
-                f"positions would shift. Expected an adapter on the weights (LoRA, DoRA, IA3, ...)."
+                f"adapter {name!r} is {config.peft_type}: it adds virtual tokens rather than changing weights, so "
+                f"token positions would shift. Expected an adapter on the weights (LoRA, DoRA, IA3, ...)."
             )

@@ -1,4 +1,4 @@
-"""What one forward pass holds: which columns of the batch are which tokens of which item, under padding and KV cache."""
+"""What one forward pass holds: which column is which token of which item, under padding and KV cache."""
 
 from __future__ import annotations
 
@@ -88,9 +88,7 @@ class Pass:
 
 def _without_text(n_tokens: int) -> Prompt:
     """A prompt of which only the length is known; a rule that needs text finds no span in it and says so."""
-    return Prompt(
-        "(batch)", text="", ids=(0,) * n_tokens, offsets=((0, 0),) * n_tokens, spans={}, sha256="", text_sha256=""
-    )
+    return Prompt("(batch)", text="", ids=(0,) * n_tokens, offsets=((0, 0),) * n_tokens, spans={})
 
 
 @dataclass(frozen=True)

@@ -111,8 +111,8 @@ def test_pattern_is_hugging_faces_attention_and_eager_is_switched_back(family: s
 
 # --- independent engines -------------------------------------------------------------------------------------------
 
-# TransformerLens's `hook_attn_out` and `hook_mlp_out` are the branches (after a post-norm where there is one); our words
-# name the modules' outputs, which the heads sum to, and which TransformerLens calls `attn.hook_out` and `mlp.hook_out`.
+# TransformerLens's `hook_attn_out` and `hook_mlp_out` are the branches (after a post-norm where there is one); our
+# words name the modules' outputs, which the heads sum to: `attn.hook_out` and `mlp.hook_out` there.
 LENS_NAMES = {
     "resid_pre": "hook_resid_pre", "resid_mid": "hook_resid_mid", "resid_post": "hook_resid_post",
     "attn_out": "attn.hook_out", "mlp_out": "mlp.hook_out",

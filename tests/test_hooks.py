@@ -374,7 +374,7 @@ def test_a_bad_edit_says_why_and_leaves_no_hook(ids: torch.Tensor, site: str, ch
 
 
 def test_an_edit_inside_an_adapter_keeps_the_adapters_own_part(ids: torch.Tensor) -> None:
-    """Zeroing z of one head removes W_eff z, the LoRA part included: logits equal a model whose o_proj input is masked."""
+    """Zeroing z of one head removes W_eff z, the LoRA part included: the same as masking the input of o_proj."""
     model = Model.wrap(add_lora(tiny("qwen2")))
     with edit(model, {"z.1.2": Replace(0.0)}):
         ours = model(ids).logits
