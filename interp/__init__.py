@@ -25,6 +25,7 @@ _EXPORTS = {
     "Model": "interp.model",
     "load": "interp.loading",
     "load_pair": "interp.loading",
+    "load_members": "interp.loading",
     "record": "interp.hooks",
     "edit": "interp.hooks",
     "Edit": "interp.edit",
@@ -32,6 +33,7 @@ _EXPORTS = {
     "ProjectOut": "interp.edit",
     "Replace": "interp.edit",
     "extract": "interp.cache",
+    "extract_pair": "interp.cache",
     "ActivationCache": "interp.cache",
     "read_examples": "interp.tasks.records",
 }
@@ -41,6 +43,7 @@ __all__ = list(_EXPORTS)
 if TYPE_CHECKING:
     from interp.cache import ActivationCache as ActivationCache
     from interp.cache import extract as extract
+    from interp.cache import extract_pair as extract_pair
     from interp.checkpoint import Checkpoint as Checkpoint
     from interp.checkpoint import CheckpointPair as CheckpointPair
     from interp.edit import Add as Add
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from interp.hooks import edit as edit
     from interp.hooks import record as record
     from interp.loading import load as load
+    from interp.loading import load_members as load_members
     from interp.loading import load_pair as load_pair
     from interp.model import Model as Model
     from interp.positions import All as All

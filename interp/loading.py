@@ -130,6 +130,35 @@ def load_members(pair: CheckpointPair, **options: Any) -> Iterator[tuple[tuple[s
             del model
 
 
+@dataclass(frozen=True)
+class Skeleton:
+    """A checkpoint's base without its weights (on the meta device), its tokenizer, and the dtype it would load in."""
+
+    module: Any
+    tokenizer: Any
+    dtype: torch.dtype
+
+
+def open_skeleton(checkpoint: Checkpoint, *, dtype: str | torch.dtype = "auto") -> Skeleton:
+    """What can be known of a checkpoint before any weight is read; its adapter's shapes are checked too.
+
+    Raises:
+        ValueError: as `load`, for what comes before the weights.
+    """
+    options = LoadOptions(dtype=dtype)
+    where = f"base {checkpoint.base!r} of {checkpoint.name!r}"
+    config, plans = _plan({checkpoint.name: checkpoint}, options, where)
+    files = {role: plan.files for role, plan in plans.items()}
+    return Skeleton(_on_meta(config), _tokenizer(base_folder(checkpoint, weights=False), files), options.torch_dtype)
+
+
+def _on_meta(config: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
 def _load(members: Mapping[str, Checkpoint], options: LoadOptions) -> Model:
     from interp.model import Model
 
@@ -184,8 +213,7 @@ def _plan(members: Mapping[str, Checkpoint], options: LoadOptions, where: str) -
         raise ValueError(f"one model holds adapters of one kind: {listed}. Walk over load_members(pair) instead.")
     if not files:
         return config, {}
-    with torch.device("meta"):
-        skeleton = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    skeleton = _on_meta(config)
     plans = {}
     for role, adapter in files.items():
         label = f"adapter {members[role].adapter!r} of {members[role].name!r}"

@@ -235,7 +235,8 @@ def _inserted_system(example: Example, tokenizer: Any, thinking: bool | None, te
     except TemplateError:  # templates without a system role (Gemma 2) refuse it
         return None
     before, found, after = marked.partition(_SENTINEL)
-    folded = after.startswith(example.messages[0].content)  # no turn of its own: put in front of the user's text
+    # without a turn of its own it is put in front of the user's text, with or without a separator between them
+    folded = after.startswith(example.messages[0].content) or len(before) + len(after) > len(text)
     if not found or folded or not text.startswith(before) or not text.endswith(after):
         return None
     return text[: len(text) - len(after)]

@@ -54,9 +54,8 @@ def create_cache(root: str | Path, plan: CachePlan) -> dict[str, Any]:
     manifest = read_manifest(root)
     _check_identity(root, manifest, plan)
     examples = examples_table(plan.prompts)
-    held = root / EXAMPLES
-    if not held.exists() or not from_parquet(held.read_bytes()).equals(examples, check_metadata=True):
-        replace(root, held, to_parquet(examples))
+    if not _holds(root, examples):
+        replace(root, root / EXAMPLES, to_parquet(examples))
     return manifest
 
 
@@ -162,6 +161,13 @@ def _check_identity(root: Path, manifest: Mapping[str, Any], plan: CachePlan) ->
         f"in this run:\n  {lines}\nChoose another folder for this run; the cache there was not touched.",
         fields=[difference.field for difference in differences],
     )
+
+
+def _holds(root: Path, examples: Any) -> bool:
+    try:
+        return read_examples(root).equals(examples, check_metadata=True)
+    except ChecksumError:  # absent or damaged: it is made of the plan alone, so it is written again
+        return False
 
 
 def _flatten(value: object, prefix: str = "") -> dict[str, object]:

@@ -77,8 +77,7 @@ def commit_shard(
         CacheFullError: no room; nothing of this shard is visible, everything committed before stays.
     Warns:
         NonDeterministicShard: another writer committed different bytes for this shard first; those are kept.
-    Source: specs of the commit order and the failures it survives are tests/test_cache_store.py, one kill per
-        system call.
+    Source: what it survives is tests/test_cache_store.py, with a kill before each call into the file system.
     """
     root, shard, started = Path(root), plan.shards[shard_index], time.time()
     final = record_path(root, shard_index)

@@ -94,7 +94,6 @@ def extract(out: Path, quiet: bool, **options: Any) -> None:
 def plan(out: Path, **options: Any) -> None:
     """Print rows, bytes and files of a cache, and refuse what does not fit; no weight is read."""
     from interp.cache.preview import preview
-
     from interp.checkpoint import CheckpointPair
 
     checkpoints, loading = resolve_checkpoints(options)

@@ -88,15 +88,21 @@ def read_data(options: Mapping[str, Any]) -> list[Example]:
 
 
 def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Print a ValueError or OSError as one message and exit with 1; DIPTYCH_TRACEBACK=1 shows where it came from."""
+    """Print what a user can mend as one message and exit with 1; DIPTYCH_TRACEBACK=1 shows where it came from."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except (ValueError, OSError, ImportError) as error:
-            if os.environ.get("DIPTYCH_TRACEBACK"):
+        except Exception as error:
+            if os.environ.get("DIPTYCH_TRACEBACK") or not isinstance(error, _user_errors()):
                 raise
             raise click.ClickException(str(error)) from error
 
     return run
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    from interp.cache.errors import CacheError
+
+    return (ValueError, OSError, ImportError, CacheError)
