@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp.edit import Edit
+from interp.edits import Edit
 from interp.family import Layout, Tap
 from interp.model import Model, StopForward, refuse_unmarked_padding
 from interp.passes import Pass, Where
