@@ -69,10 +69,9 @@ def table(name: str, rows: dict[str, dict[str, object]]) -> str:
     for what, row in rows.items():
         ratio, goal = float(str(row["ratio"])), str(row["goal"] or "")
         met = "" if not goal else ("yes" if is_met(ratio, goal) else "**no**")
+        limit = f"{row['limit']:.3g}" if isinstance(row["limit"], float) else row["limit"] or ""
         agree = "" if row["agree"] is None else f"{float(str(row['agree'])):.1e}"
-        lines.append(
-            f"| {what} {row.get('note', '')} | {ratio:.3g} | {goal} | {met} | {row['limit'] or ''} | {agree} |"
-        )
+        lines.append(f"| {what} {row.get('note', '')} | {ratio:.3g} | {goal} | {met} | {limit} | {agree} |")
     return "\n".join(lines) + "\n"
 
 
