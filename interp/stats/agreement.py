@@ -68,7 +68,8 @@ def _kappa(sums: np.ndarray, penalty: np.ndarray) -> np.ndarray:
     observed = sums.reshape(*sums.shape[:-1], k, k)
     total = observed.sum(axis=(-2, -1))
     expected = observed.sum(axis=-1)[..., :, None] * observed.sum(axis=-2)[..., None, :]
-    return 1 - total * (penalty * observed).sum(axis=(-2, -1)) / (penalty * expected).sum(axis=(-2, -1))
+    disagreement = (penalty * observed).sum(axis=(-2, -1)) / (penalty * expected).sum(axis=(-2, -1))
+    return np.asarray(1 - total * disagreement)
 
 
 def _penalty(k: int, weights: str) -> np.ndarray:

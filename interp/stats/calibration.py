@@ -175,7 +175,7 @@ def confidence_on_errors(
 
 
 def _ece(sums: np.ndarray) -> np.ndarray:
-    return np.abs(sums[..., :-1]).sum(axis=-1) / sums[..., -1]
+    return np.asarray(np.abs(sums[..., :-1]).sum(axis=-1) / sums[..., -1])
 
 
 def _floor(p: np.ndarray, bins: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -99,7 +99,11 @@ def _noncentral_limits(t: float, df: int, confidence: float) -> tuple[float, flo
         return t - half, t + half
 
     def solve(share: float) -> float:
-        root = brentq(lambda d: nct.cdf(t, df, d) - share, t - 12 * spread, t + 12 * spread, xtol=1e-10)
+        side = 1.0 if share < 0.5 else -1.0
+        reach = 2 * spread
+        while side * (nct.cdf(t, df, t + side * reach) - share) > 0:
+            reach += spread
+        root = brentq(lambda d: nct.cdf(t, df, d) - share, t, t + side * reach, xtol=1e-10)
         assert isinstance(root, float)
         return root
 

@@ -165,19 +165,21 @@ def _invert(limit: Callable[[float, int], float], difference: float, margin: Rea
 
     A value inside the margin is tested by its end on this side (p < 1/2), one beyond it by the other end.
     """
+    from scipy.optimize import brentq
     from scipy.special import ndtr
 
     inside = side * difference < margin
     end = side if inside else -side
 
-    def is_reached(z: float) -> bool:
-        return (side * limit(z, end) >= margin) == inside
+    def excess(z: float) -> float:
+        return side * limit(z, end) - margin
 
-    low, high = 1e-9, 40.0
-    for _ in range(60):
-        mid = (low + high) / 2
-        low, high = (low, mid) if is_reached(mid) else (mid, high)
-    return float(ndtr(-low if inside else low))
+    far = 40.0
+    if excess(far) * excess(0.0) > 0:
+        return 0.0 if inside else 1.0
+    z = brentq(excess, 0.0, far, xtol=1e-9)
+    assert isinstance(z, float)
+    return float(ndtr(-z if inside else z))
 
 
 def _check_margin(margin: Real) -> None:

@@ -14,10 +14,19 @@ def is_separated(rows: np.ndarray, outcome: np.ndarray) -> bool:
     """
     from scipy.optimize import linprog
 
+    if _every_row_has_both_outcomes(rows, outcome):
+        return False
     signed = rows * np.where(outcome > 0, 1.0, -1.0)[:, None]
     out = linprog(-signed.sum(axis=0), A_ub=-signed, b_ub=np.zeros(len(rows)), bounds=(-1, 1), method="highs")
     assert out.status == 0, f"separation programme failed: {out.message}"
     return bool(-out.fun > 1e-7)
+
+
+def _every_row_has_both_outcomes(rows: np.ndarray, outcome: np.ndarray) -> bool:
+    """Sufficient for overlap, and all that most data with few distinct rows need."""
+    distinct, code = np.unique(rows, axis=0, return_inverse=True)
+    code = code.reshape(-1)
+    return all(len(np.unique(code[outcome == y])) == len(distinct) for y in (0, 1))
 
 
 def penalised_likelihood(rows: np.ndarray, outcome: np.ndarray, weights: np.ndarray, beta: np.ndarray) -> float:
@@ -60,7 +69,7 @@ def fit_penalised(
             leverage = weights * p * (1 - p) * np.einsum("ij,ji->i", rows, np.linalg.solve(information, rows.T))
             residual = residual + leverage * (0.5 - p)
         score = (rows.T @ residual)[free]
-        if not free.any() or np.abs(score).max() < 1e-9 * (1 + weights.sum()):
+        if not free.any() or np.abs(score).max() < 1e-7 * (1 + weights.sum()):
             break
         step = np.zeros_like(beta)
         step[free] = np.linalg.solve(information[np.ix_(free, free)], score)
@@ -94,7 +103,7 @@ def profile_limits(
         while drop(beta[j] + side * reach) < 0 and reach < 1e3:
             reach *= 2
         inner, outer = float(beta[j]), float(beta[j] + side * reach)
-        root = brentq(drop, inner, outer, xtol=1e-6) if reach < 1e3 else side * float("inf")
+        root = brentq(drop, inner, outer, xtol=1e-5) if reach < 1e3 else side * float("inf")
         assert isinstance(root, float)
         ends.append(root)
     return ends[0], ends[1]
