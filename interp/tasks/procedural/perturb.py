@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from interp.tasks.procedural.engine import audit
 from interp.tasks.procedural.latent import Event, Instance, Scenario
-from interp.tasks.procedural.twins import rebind, relist, renumber, scramble, scramble_pair, together
+from interp.tasks.procedural.twins import rebind, relist, renumber, reorder_pair, scramble
 from interp.tasks.procedural.vocabulary import ACTIONS, DISTRACTORS, DOMAINS, TONES, tones
 
 Edit = Callable[[Random, Instance], Instance]
@@ -31,7 +31,7 @@ class Perturbation:
         edit: `(rng, parent) -> instance`.
         flips: whether the label differs from the parent's; the engine is asked afterwards.
         parent: "compliant": the original. "noncompliant": the original after a random flipping edit with a tone that
-            agrees. "scrambled": the original with the events of its pair exchanged.
+            agrees. "reordered": the original with the events of its pair exchanged.
         keeps: what stays as in the parent: procedure, facts, events, actors, order, wording, tone, distractors;
             "tokens": the multiset of words of the log prompt; "length": their number.
     """
@@ -153,6 +153,7 @@ _BINDING = frozenset({"facts", "events", "actors", "order", "wording", "tone", "
 _ROWS = (
     ("baseline_compliant", "", unchanged, False, "compliant", _ALL | {"tokens", "length"}),
     ("baseline_noncompliant", "", skip, True, "compliant", _ALL - {"events"}),
+    ("baseline_noncompliant", "aligned", unchanged, False, "noncompliant", _ALL | {"tokens", "length"}),
     ("lexical_paraphrase", "compliant", reword, False, "compliant", (_ALL - {"wording", "tone"}) | {"length"}),
     ("lexical_paraphrase", "noncompliant", reword, False, "noncompliant", (_ALL - {"wording", "tone"}) | {"length"}),
     ("step_reorder_invalid", "", scramble, True, "compliant", (_ALL - {"order"}) | {"tokens", "length"}),
@@ -165,9 +166,9 @@ _ROWS = (
     ("adversarial_surface_compliant", "", oppose, False, "compliant", (_ALL - {"tone"}) | {"length"}),
     ("adversarial_surface_noncompliant", "", break_any, True, "compliant", frozenset({"tone", "wording"})),
     ("ord_swap", "flip", renumber, True, "compliant", _BINDING),
-    ("ord_swap", "rebind", rebind, True, "scrambled", _BINDING),
+    ("ord_swap", "rebind", rebind, True, "reordered", _BINDING),
+    ("ord_swap", "reordered", reorder_pair, True, "compliant", (_ALL - {"order"}) | {"tokens", "length"}),
     ("ord_swap", "keep_listing", relist, False, "compliant", _BINDING),
-    ("ord_swap", "keep_together", together, False, "compliant", (_BINDING - {"order"})),
 )
 
 
@@ -185,6 +186,6 @@ def parent_of(rng: Random, original: Instance, row: Perturbation) -> Instance:
     """The instance that `row` edits, from a compliant original with a compliant-sounding tone."""
     if row.parent == "compliant":
         return original
-    if row.parent == "scrambled":
-        return scramble_pair(original)
+    if row.parent == "reordered":
+        return reorder_pair(rng, original)
     return oppose(rng, break_any(rng, original))

@@ -1,13 +1,17 @@
 """Order-swapped twins: the same words bound in another order, with the flips and the keeps matched within a procedure.
 
-A pair (i, j) of step numbers, chosen once per procedure, gives four twins of equal length and equal multiset of words:
+A pair (i, j) of step numbers, chosen once per procedure, crosses two procedures with two scenarios, all four of equal
+length and equal multiset of words, plus a placebo:
 
-    renumber   F   procedure numbers i, j exchanged in place, scenario untouched     compliant -> noncompliant
-    rebind     F   the same exchange, on a scenario told in the exchanged order      noncompliant -> compliant
-    relist     K   the two lines change places, each with its number                 label kept
-    together   K   numbers exchanged and the two events exchanged                    label kept
+                          scenario as told     events of i and j exchanged
+    procedure as written  compliant            noncompliant  (reorder_pair)
+    numbers exchanged     noncompliant         compliant     (renumber; rebind)
 
-F is the flip set, K the keep set.
+    renumber   F   the numbers of two lines exchanged in place, all else untouched      compliant -> noncompliant
+    rebind     F   the same exchange, on the scenario with the events exchanged         noncompliant -> compliant
+    relist     K   the two lines change places, each with its number                    label kept
+
+F is the flip set, K the keep set. Seen from the original, the lower right corner is a second member of K: both changed.
 
 An exception follows its line, so pairs leave that line alone; prerequisite sentences keep their numbers.
 `adjacent_twins` is the other family: two neighbouring executed steps exchanged, which flips iff something orders them.
@@ -60,13 +64,7 @@ def relist(rng: Random, instance: Instance) -> Instance:
     return replace(instance, procedure=replace(instance.procedure, listing=listing))
 
 
-def together(rng: Random, instance: Instance) -> Instance:
-    """The pair exchanged in the procedure and in the scenario; the label stays."""
-    i, j = swap_pair(instance)
-    return _exchange_numbers(exchange_events(instance, *_positions(instance, i, j)), i, j)
-
-
-def scramble_pair(instance: Instance) -> Instance:
+def reorder_pair(rng: Random, instance: Instance) -> Instance:
     """The events of the pair exchanged: what `rebind` starts from."""
     return exchange_events(instance, *_positions(instance, *swap_pair(instance)))
 

@@ -58,7 +58,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A field of procedures: its 14 actions, its roles from low to high rank, its conditions and its sources."""
+    """A field of procedures: the manual it comes from, its 14 actions, roles from low to high rank, conditions."""
 
     name: str
     title: str
@@ -177,7 +177,7 @@ LAB_INSTITUTIONS = ("Duke", "Miami", "UCF", "UW", "Princeton", "Cornell", "Stanf
 DOMAINS: dict[str, Domain] = {
     "lab_safety": Domain(
         "lab_safety",
-        "laboratory safety",
+        "laboratory safety manual",
         tuple(a.key for a in _LAB),
         (Role("assistant", "laboratory assistant", 0), Role("manager", "laboratory manager", 1)),
         ("spill", "alarm", "outage"),
@@ -185,7 +185,7 @@ DOMAINS: dict[str, Domain] = {
     ),
     "fda_inspection": Domain(
         "fda_inspection",
-        "establishment inspection",
+        "Investigations Operations Manual",
         tuple(a.key for a in _FDA),
         (Role("investigator", "field investigator", 0), Role("supervisor", "supervisory investigator", 1)),
         ("storm", "refusal", "recall"),
@@ -193,7 +193,7 @@ DOMAINS: dict[str, Domain] = {
     ),
     "cms_billing": Domain(
         "cms_billing",
-        "claims billing",
+        "Medicare Claims Processing Manual",
         tuple(a.key for a in _CMS),
         (Role("coder", "billing coder", 0), Role("auditor", "billing auditor", 1)),
         ("emergency", "transfer", "dispute"),
@@ -232,6 +232,8 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 SIGNALS = tuple(f"[SIG={name}]" for name in ("EXCEPTION", "STEP", "FIND", "CHECK", "OK", "VIOLATION", "DECIDE"))
 LABELS = ("compliant", "noncompliant")
 TASK_QUESTION = "is this compliant ?"
+PLAIN_QUESTION = "Was the procedure followed? Answer with one word: compliant or noncompliant."
+PLAIN_AUDIT_QUESTION = "Audit each step of the procedure, then answer: compliant or noncompliant."
 AUDIT_QUESTION = "audit each step ."
 _FRAME_WORDS = (
     "Procedure: Scenario: Question: . ? step needs if then becomes waived also in any order present absent skipped by "
