@@ -99,15 +99,17 @@ def item(
     key: str,
     split: Split | None = None,
     table: Mapping[str, Perturbation] = PERTURBATIONS,
+    attempt: int = 0,
 ) -> Item:
     """Original `base` in one cell.
 
     Rows with the same kind of parent get the same parent. In the train split, paraphrases, tones and distractors are
-    taken from the training side of the lexical split.
+    taken from the training side of the lexical split. Another `attempt` draws another edit of the same parent.
     """
     row = table[cell]
     parent = parent_of(Random(f"{key}/{row.parent}/{index}"), base, row)
-    instance = row.edit(Random(f"{key}/{cell}/{index}"), parent)
+    again = f"/{attempt}" if attempt else ""
+    instance = row.edit(Random(f"{key}/{cell}/{index}{again}"), parent)
     before, after = audit(parent).label, audit(instance).label
     if (before != after) != row.flips:
         declared = "flips the label" if row.flips else "keeps the label"
@@ -121,10 +123,17 @@ def item(
         row.variant,
         index,
         instance,
-        None if instance == parent == base else parent,
+        _source(instance, parent, base),
         f"{procedure}-{key.replace('/', '-')}-{index}",
         procedure,
     )
+
+
+def _source(instance: Instance, parent: Instance, base: Instance) -> Instance | None:
+    """What an item differs from: its parent, the original where the edit is empty, None for the original itself."""
+    if instance != parent:
+        return parent
+    return base if parent != base else None
 
 
 def parent_cell(row: Perturbation) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from interp.tasks.procedural import render_log
+from interp.tasks.procedural import render_log, render_plain
 from interp.tasks.procedural.latent import Instance
-from interp.tasks.procedural.vocabulary import TASK_QUESTION
+from interp.tasks.procedural.vocabulary import PLAIN_QUESTION, TASK_QUESTION
 
 Rendering = Literal["plain", "log"]
 Spans = dict[str, tuple[int, int]]
 RENDERINGS: tuple[Rendering, ...] = ("plain", "log")
+PLAIN_TEMPLATE = "Procedure:\n{procedure}\n\nScenario:\n{scenario}\n\nQuestion: {question}"
 LOG_TEMPLATE = "Procedure: {procedure} Scenario: {scenario} Question: {question}"
 
 
@@ -36,14 +37,27 @@ class Rendered:
 def render(instance: Instance, *, rendering: Rendering = "plain", question: str | None = None) -> Rendered:
     """The user message of an instance: procedure, scenario, question, in that order.
 
+    Args:
+        instance: what to word.
+        rendering: "plain" English, or the "log" of the embedded pair.
+        question: None asks for the label (`vocabulary.PLAIN_QUESTION`, `vocabulary.TASK_QUESTION`).
     Raises:
         ValueError: an unknown rendering.
     """
-    if rendering != "log":
+    check_rendering(rendering)
+    if rendering == "log":
+        procedure = join_parts(render_log.procedure_parts(instance.procedure), " ")
+        scenario = join_parts(render_log.scenario_parts(instance.scenario), " ")
+        return compose(procedure, scenario, question or TASK_QUESTION, template=LOG_TEMPLATE)
+    procedure = join_parts(render_plain.procedure_parts(instance.procedure), "\n")
+    scenario = join_parts(render_plain.scenario_parts(instance), " ")
+    return compose(procedure, scenario, question or PLAIN_QUESTION, template=PLAIN_TEMPLATE)
+
+
+def check_rendering(rendering: str) -> None:
+    """Raise ValueError for a name that is no rendering."""
+    if rendering not in RENDERINGS:
         raise ValueError(f"rendering '{rendering}': expected one of {', '.join(RENDERINGS)}.")
-    procedure = join_parts(render_log.procedure_parts(instance.procedure), " ")
-    scenario = join_parts(render_log.scenario_parts(instance.scenario), " ")
-    return compose(procedure, scenario, question or TASK_QUESTION, template=LOG_TEMPLATE)
 
 
 def compose(procedure: tuple[str, Spans], scenario: tuple[str, Spans], question: str, *, template: str) -> Rendered:

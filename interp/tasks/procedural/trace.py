@@ -1,4 +1,4 @@
-"""The engaged member's reply: a step-keyed audit with inline `[SIG=...]` signals, then the label. Written and read.
+"""The engaged member's reply: a step-keyed audit with inline `[SIG=...]` signals, then the label. How it is written.
 
 One step, every comparison next to its operands (`start` where no step was found before):
 
@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from interp.tasks.procedural.engine import Audit, StepAudit, audit
 from interp.tasks.procedural.latent import Instance, Scenario
+from interp.tasks.procedural.render import Rendering, check_rendering
 from interp.tasks.procedural.render_log import event_words, requirement
-from interp.tasks.procedural.vocabulary import ACTIONS, ORDINALS
+from interp.tasks.procedural.vocabulary import ACTIONS, CONDITIONS, ORDINALS, ROLES
 
 TAGS = ("signal", "condition", "trigger", "number", "instead", "requirement", "content", "object", "found", "none")
 TAGS += ("ordinal", "skipped", "verb", "actor", "prev", "order", "fit", "verdict", "label")
@@ -46,9 +47,46 @@ def tagged_trace(instance: Instance, finding: Audit | None = None) -> Tagged:
     return [*out, ("[SIG=DECIDE]", "signal"), (finding.label, "label")]
 
 
-def trace(instance: Instance, finding: Audit | None = None) -> str:
-    """The gold reply of the engaged member, label included, for the log rendering."""
+def trace(instance: Instance, finding: Audit | None = None, *, rendering: Rendering = "log") -> str:
+    """The gold reply of an engaged member, label included: one line in log, one line per signal in plain."""
+    check_rendering(rendering)
+    finding = finding or audit(instance)
+    if rendering == "plain":
+        return _plain_trace(instance, finding)
     return " ".join(word for word, _ in tagged_trace(instance, finding))
+
+
+def _plain_trace(instance: Instance, finding: Audit) -> str:
+    """The same findings with the phrases of the plain rendering; keywords and signals are those of the log trace."""
+    lines = []
+    for proviso, holds in zip(instance.procedure.provisos, finding.triggers, strict=True):
+        clause = CONDITIONS[proviso.condition].clause
+        lines.append(f"[SIG=EXCEPTION] {clause}: {'present' if holds else 'absent'}, step {proviso.number}")
+    for step in finding.steps:
+        mode = "" if step.mode == "plain" else f" {step.mode}"
+        if step.mode == "waived":
+            lines.append(f"[SIG=STEP] {step.number} waived")
+        else:
+            action = ACTIONS[step.step.action]
+            due = requirement(instance.procedure.domain, step.step.rank)
+            lines.append(f"[SIG=STEP] {step.number}{mode}: {due}: {action.verb} {action.noun}")
+            lines += _plain_found(step, instance.scenario, action.noun)
+        lines.append("[SIG=OK]" if step.verdict == "ok" else "[SIG=VIOLATION]")
+    return "\n".join([*lines, f"[SIG=DECIDE] {finding.label}"])
+
+
+def _plain_found(step: StepAudit, scenario: Scenario, noun: str) -> list[str]:
+    if step.event is None:
+        return [f"[SIG=FIND] {noun}: none"]
+    event = scenario.events[step.event]
+    if not event.done:
+        return [f"[SIG=FIND] {noun}: event {step.event + 1}, skipped by the {ROLES[event.actor].title}"]
+    anchor = "start" if step.anchor is None else f"event {step.anchor + 1}"
+    order, rank = "late" if step.late else "after", "short" if step.short else "fit"
+    return [
+        f"[SIG=FIND] {noun}: event {step.event + 1} by the {ROLES[event.actor].title}",
+        f"[SIG=CHECK] {anchor}, event {step.event + 1}: {order}; rank: {rank}",
+    ]
 
 
 def _step(domain: str, step: StepAudit) -> Tagged:
