@@ -11,9 +11,9 @@ from interp.tasks.procedural.cells import TRAINING, Item
 from interp.tasks.procedural.engine import VERDICTS, audit
 from interp.tasks.procedural.generate import split_of
 from interp.tasks.procedural.latent import Instance, from_json, to_json
-from interp.tasks.procedural.replies import normalize_label
 from interp.tasks.procedural.perturb import PERTURBATIONS
 from interp.tasks.procedural.render import Rendering, render
+from interp.tasks.procedural.replies import normalize_label
 from interp.tasks.procedural.splits import instance_id, text_procedure_id
 from interp.tasks.procedural.trace import trace
 from interp.tasks.procedural.vocabulary import LABELS, TONES

@@ -101,7 +101,8 @@ def corrupt_verdict(text: str, which: int) -> str:
 def _claim(block: dict[str, str]) -> StepClaim:
     words = _words(block["STEP"])
     number = next((int(w) for w in words if w.isdigit()), None)
-    mode: Mode = next((m for m in _MODES if m in words[:2]), "plain")
+    stated = [m for m in _MODES if m in words[:2]]
+    mode: Mode = stated[0] if stated else "plain"
     passed = True if "OK" in block else False if "VIOLATION" in block else None
     if "OK" in block and "VIOLATION" in block:
         passed = list(block).index("OK") < list(block).index("VIOLATION")

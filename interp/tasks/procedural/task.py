@@ -12,11 +12,11 @@ from typing import Literal
 from interp.prompt import Example, Message
 from interp.tasks.procedural.cells import CELLS, TRAINING, grid
 from interp.tasks.procedural.generate import Split
-from interp.tasks.procedural.replies import Label, parse_label, parse_trace
 from interp.tasks.procedural.perturb import PERTURBATIONS, Perturbation, cell_name
 from interp.tasks.procedural.records import Record, from_row, perturbation_names, record_of, to_row
 from interp.tasks.procedural.render import LOG_TEMPLATE, PLAIN_TEMPLATE, RENDERINGS, Rendered, Rendering, compose
 from interp.tasks.procedural.render import render as render_text
+from interp.tasks.procedural.replies import Label, parse_label, parse_trace
 from interp.tasks.procedural.text_spans import event_spans, step_spans
 
 DEFAULT_PER_CELL = 100
