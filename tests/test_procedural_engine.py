@@ -59,6 +59,7 @@ F, S, B, D = Event("assistant", FLASK), Event("manager", SASH), Event("assistant
         ((F, S, D, B), True, "add", ("ok", "ok", "ok", "ok")),
         ((F, S, B), True, "add", ("ok", "ok", "missing", "ok")),
         ((F, D, S, B), True, "add", ("ok", "ok", "order", "ok")),
+        ((F, B, replace(S, done=False)), False, "replace", ("ok", "skipped", "ok")),  # nothing is late to an omission
         ((F, S, B, replace(F, done=False)), False, "replace", ("ok", "ok", "ok")),  # the first event counts
     ],
 )
@@ -67,6 +68,22 @@ def test_hand_worked_audits(events, holds, kind, verdicts):
     assert finding.verdicts == verdicts
     assert finding.label == ("compliant" if set(verdicts) == {"ok"} else "noncompliant")
     assert finding.triggers == (holds,)
+
+
+@pytest.mark.parametrize(
+    ("events", "verdicts"),  # 3 needs 2, which an exception doubles: sash, then drum
+    [
+        ((B, F, S, D), ("ok", "ok", "ok", "order")),
+        ((S, D, B, F), ("ok", "ok", "ok", "ok")),
+        ((S, B, D, F), ("ok", "ok", "ok", "order")),
+        ((D, S, B, F), ("ok", "ok", "order", "ok")),
+        ((D, B, S, F), ("ok", "ok", "order", "order")),
+        ((D, B, F), ("ok", "missing", "ok", "ok")),
+    ],
+)
+def test_hand_worked_audits_without_a_total_order(events, verdicts):
+    finding = audit(lab(*events, holds=True, kind="add", in_order=False, needs=((3, 2),)))
+    assert finding.verdicts == verdicts
 
 
 def test_a_condition_that_no_fact_states_does_not_hold():
@@ -225,6 +242,10 @@ def test_an_edit_that_a_latent_does_not_admit_says_so():
     free = replace(instance.procedure, steps=(Step(FLASK), Step(SASH), Step(BENCH)))
     with pytest.raises(ValueError, match="restricts no step by rank"):
         PERTURBATIONS["hierarchy_violation"].edit(rng, replace(instance, procedure=free))
+    hidden = Procedure("cms_billing", "CMS", (Step("code"), Step("claim")), ((2, 1),), (), (1, 2))
+    told = Scenario((), (Event("coder", "code"), Event("coder", "claim")), tone=0)
+    with pytest.raises(ValueError, match="prerequisite_omission: no prerequisite with an observable"):
+        PERTURBATIONS["prerequisite_omission"].edit(rng, Instance(hidden, told))
     unordered = lab(F, S, B, in_order=False)
     for cell in ("step_reorder_invalid", "ord_swap_flip"):
         with pytest.raises(ValueError, match="ordered by a constraint"):
