@@ -92,7 +92,8 @@ def audit(instance: Instance) -> Audit:
         label     = compliant iff every verdict is ok
 
     The anchor of a step is the event of the previous found step (`in_order`), else the latest found event among its
-    prerequisites; an overt omission is not found. For a complete scenario "some step is before the previous one" is the same as "not sorted".
+    prerequisites; an overt omission is not found. For a complete scenario "some step is before the previous one" is the
+    same as "not sorted".
     """
     procedure, scenario = instance.procedure, instance.scenario
     holds = dict(scenario.facts)
