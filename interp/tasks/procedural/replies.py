@@ -101,7 +101,7 @@ def corrupt_verdict(text: str, which: int) -> str:
 def _claim(block: dict[str, str]) -> StepClaim:
     words = _words(block["STEP"])
     number = next((int(w) for w in words if w.isdigit()), None)
-    stated = [m for m in _MODES if m in words[:2]]
+    stated = [m for m in _MODES if words[:2].count(m)]
     mode: Mode = stated[0] if stated else "plain"
     passed = True if "OK" in block else False if "VIOLATION" in block else None
     if "OK" in block and "VIOLATION" in block:
