@@ -14,6 +14,7 @@ _LABEL = re.compile(r"(?<![A-Za-z])(non[\s_‐-―-]*|not\s+|[a-z]+n['’]t\s+)?
 _SEGMENT = re.compile(r"\[SIG=([A-Z_]+)\]([^\[]*)")
 _VERDICT = re.compile(r"\[SIG=(?:OK|VIOLATION)\]")
 _MODES: tuple[Mode, ...] = ("instead", "also", "waived")
+_PLAIN: Mode = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,7 @@ def corrupt_verdict(text: str, which: int) -> str:
 def _claim(block: dict[str, str]) -> StepClaim:
     words = _words(block["STEP"])
     number = next((int(w) for w in words if w.isdigit()), None)
-    stated = [m for m in _MODES if words[:2].count(m)]
-    mode: Mode = stated[0] if stated else "plain"
+    mode = next((m for m in _MODES if words[:2].count(m)), _PLAIN)
     passed = True if "OK" in block else False if "VIOLATION" in block else None
     if "OK" in block and "VIOLATION" in block:
         passed = list(block).index("OK") < list(block).index("VIOLATION")

@@ -154,8 +154,9 @@ def example_of(
 
 def _worded(record: Record, question: str, template: str | None) -> Rendered:
     template = template or (LOG_TEMPLATE if record.rendering == "log" else PLAIN_TEMPLATE)
-    if record.latent and record.rendering in RENDERINGS:
-        known = render_text(record.latent, rendering=record.rendering)  # type: ignore[arg-type]
+    rendering = next((r for r in RENDERINGS if r == record.rendering), None)
+    if record.latent and rendering:
+        known = render_text(record.latent, rendering=rendering)
         if (known.procedure, known.scenario) == (record.procedure, record.scenario):
             return compose(
                 (known.procedure, _within(known, "procedure")), (known.scenario, _within(known, "scenario")), question,
