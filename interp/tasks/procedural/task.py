@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Literal, cast
 
 from interp.prompt import Example, Message
 from interp.tasks.procedural.cells import CELLS, TRAINING, grid
@@ -154,9 +154,8 @@ def example_of(
 
 def _worded(record: Record, question: str, template: str | None) -> Rendered:
     template = template or (LOG_TEMPLATE if record.rendering == "log" else PLAIN_TEMPLATE)
-    rendering = next((r for r in RENDERINGS if r == record.rendering), None)
-    if record.latent and rendering:
-        known = render_text(record.latent, rendering=rendering)
+    if record.latent and record.rendering in RENDERINGS:
+        known = render_text(record.latent, rendering=cast(Rendering, record.rendering))
         if (known.procedure, known.scenario) == (record.procedure, record.scenario):
             return compose(
                 (known.procedure, _within(known, "procedure")), (known.scenario, _within(known, "scenario")), question,
