@@ -81,16 +81,41 @@ class Answer:
     logp: Mapping[str, float] = field(default_factory=dict)
 
 
-def plan_batches(prompts: Sequence[Prompt], decoding: Decoding, new_tokens: int) -> list[list[int]]:
-    """Which examples run together: longest first, cut by the token budget. Depends on nothing but its arguments."""
+@dataclass(frozen=True)
+class Batches:
+    """Every example as the model reads it, how long a reply may be, and which examples run together."""
+
+    prompts: tuple[Prompt, ...]
+    new_tokens: int
+    batches: tuple[tuple[int, ...], ...]
+
+
+def plan_batches(model: Model, task: EvaluatedTask, examples: Sequence[Example], decoding: Decoding) -> Batches:
+    """Longest prompts first, cut by the token budget: a function of the examples, the tokenizer and the decoding alone.
+
+    A reply may be as long as `decoding` says, or else as the task says and the context leaves room for.
+
+    Raises:
+        ValueError: no tokenizer; a prompt that does not fit the context (with the reply that was asked for), by its id.
+    """
+    if model.tokenizer is None:
+        raise ValueError("evaluating needs a tokenizer; wrap the module with Model.wrap(module, tokenizer).")
+    context = getattr(model.layout.config, "max_position_embeddings", None)
+    asked = (decoding.max_new_tokens or 1) if decoding.generate else 0
+    limit = None if context is None else context - asked
+    if limit is not None and limit < 1:
+        raise ValueError(f"max_new_tokens {asked} leaves no room in a context of {context} tokens.")
+    prompts = tuple(render(e, model.tokenizer, thinking=decoding.thinking, max_length=limit) for e in examples)
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].ids), i))
-    batches: list[list[int]] = []
+    longest = len(prompts[order[0]].ids) if order else 0
+    room = max_new_tokens(task) if context is None else min(max_new_tokens(task), context - longest)
+    new_tokens = (decoding.max_new_tokens or room) if decoding.generate else 0
+    batches: list[tuple[int, ...]] = []
     while order:
-        width = len(prompts[order[0]].ids) + (new_tokens if decoding.generate else 0)
-        size = max(1, decoding.tokens_per_batch // width)
-        batches.append(order[:size])
+        size = max(1, decoding.tokens_per_batch // (len(prompts[order[0]].ids) + new_tokens))
+        batches.append(tuple(order[:size]))
         order = order[size:]
-    return batches
+    return Batches(prompts, new_tokens, tuple(batches))
 
 
 def evaluate(
@@ -111,24 +136,12 @@ def evaluate(
             joins with the text before it.
     """
     decoding = decoding or Decoding()
-    new_tokens = decoding.max_new_tokens or max_new_tokens(task)
-    prompts = render_all(model, examples, decoding, new_tokens)
-    for number, batch in enumerate(plan_batches(prompts, decoding, new_tokens)):
+    plan = plan_batches(model, task, examples, decoding)
+    for number, batch in enumerate(plan.batches):
         if number in done:
             continue
-        chosen = [(examples[i], prompts[i]) for i in batch]
-        yield number, _answer_batch(model, task, chosen, decoding, new_tokens, number)
-
-
-def render_all(model: Model, examples: Sequence[Example], decoding: Decoding, new_tokens: int) -> list[Prompt]:
-    """Every example as the model reads it, with room for the answer inside the model's context."""
-    if model.tokenizer is None:
-        raise ValueError("evaluating needs a tokenizer; wrap the module with Model.wrap(module, tokenizer).")
-    context = getattr(model.layout.config, "max_position_embeddings", None)
-    limit = None if context is None else context - (new_tokens if decoding.generate else 0)
-    if limit is not None and limit < 1:
-        raise ValueError(f"max_new_tokens {new_tokens} leaves no room in a context of {context} tokens.")
-    return [render(e, model.tokenizer, thinking=decoding.thinking, max_length=limit) for e in examples]
+        chosen = [(examples[i], plan.prompts[i]) for i in batch]
+        yield number, _answer_batch(model, task, chosen, decoding, plan.new_tokens, number)
 
 
 Pairs = Sequence[tuple[Example, Prompt]]

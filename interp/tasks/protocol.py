@@ -29,7 +29,8 @@ class Task(Protocol):
 
         labels(example) -> Sequence[str]               label strings whose probability is worth knowing
         decision_prefix(text) -> str                   the part of a reply after which the label is written ("" = none)
-        report(answers) -> list[dict]                  rows of the tidy table beside accuracy per cell
+        report(answers, seed=0) -> list[dict]          rows of the tidy table beside accuracy per cell
+        counterfactuals(example, text) -> list[tuple]  (kind, changed reply up to the decision, label it should give)
         MAX_NEW_TOKENS: int                            longest reply, 512 unless said
 
     `interp.tasks.conformance.check_task` tells what a task of your own lacks.

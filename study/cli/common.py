@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,15 +77,44 @@ def resolve_checkpoints(options: Mapping[str, Any]) -> tuple[Checkpoint | Checkp
     return Checkpoint(name=name, **fields), loading
 
 
+def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which items of which task; one that the task does not take is an error."""
+    for option in reversed(
+        [
+            click.option("--task", required=True, help="Import path of a task, e.g. interp.tasks.procedural."),
+            click.option("--data", help="The task's data; a task that generates its items needs none."),
+            click.option("--limit", type=click.IntRange(min=1), help="Use only the first N items."),
+            click.option("--per-cell", type=click.IntRange(min=1), help="Items per cell of a generated grid."),
+            click.option("--seed", type=int, help="Of generated items and of sampled replies."),
+            click.option("--split", help="Whose items: train, validation, test."),
+            click.option("--rendering", help="Of generated items: plain, or log for the embedded pair."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+_TASK = ("per_cell", "seed", "split", "rendering")
+
+
 def read_data(options: Mapping[str, Any]) -> list[Example]:
-    """The examples of --data, read by --task where one is given, cut to --limit."""
+    """The examples of --data, read by --task where one is given, cut to --limit.
+
+    Raises:
+        ValueError: an option that the task does not take.
+    """
     from interp.tasks.protocol import load_task
     from interp.tasks.records import read_examples
 
-    examples = (
-        load_task(options["task"]).examples(options["data"]) if options["task"] else read_examples(options["data"])
-    )
-    return list(examples)[: options["limit"]]
+    if not options["task"]:
+        return read_examples(options["data"], limit=options["limit"])
+    task = load_task(options["task"])
+    wanted = {key: options[key] for key in _TASK if options.get(key) is not None}
+    known = inspect.signature(task.examples).parameters
+    strange = [f"--{key.replace('_', '-')}" for key in wanted if key not in known]
+    if strange:
+        raise ValueError(f"{options['task']} does not take {', '.join(strange)}; it takes {', '.join(known)}.")
+    return list(task.examples(options["data"], **wanted))[: options["limit"]]
 
 
 def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.evaluate import Decoding, evaluate, plan_batches, render_all
+from interp.evaluate import Decoding, evaluate, plan_batches
 from interp.loading import load, load_members
 from interp.model import Model
 from interp.prompt import Example
-from interp.tasks.protocol import EvaluatedTask, load_task, max_new_tokens
+from interp.tasks.protocol import EvaluatedTask, load_task
+from study.evals.faithfulness import counterfactual_answers, faithfulness_rows
 from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256
 from study.evals.tables import write_tables
 
@@ -49,14 +50,16 @@ def run_eval(
     if missing:
         raise ValueError(f"task {task_path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
     frames: dict[str, pd.DataFrame] = {}
+    extra: list[dict[str, Any]] = []
     for roles, model in _models(what, dict(loading or {})):
         for role in roles:
+            root = out / role
             with model.adapters.use(role if role in model.adapters.names else None):
-                answers = run_member(
-                    model, role, task, task_path, examples, out / role, decoding or Decoding(), progress
-                )
-            frames[role] = answers
-    write_tables(frames, task, out, seed=seed)
+                frame = run_member(model, role, task, task_path, examples, root, decoding or Decoding(), progress)
+                changed = counterfactual_answers(model, task, examples, frame, root)
+            frames[role] = frame
+            extra += faithfulness_rows(frame, changed, task)
+    write_tables(frames, task, out, extra=extra, seed=seed)
     return frames
 
 
@@ -80,16 +83,15 @@ def run_member(
     """Answers of the adapter that is active now, from disk where they are, from the model where they are not."""
     from tqdm import tqdm
 
-    new_tokens = decoding.max_new_tokens or max_new_tokens(task)
-    batches = plan_batches(render_all(model, examples, decoding, new_tokens), decoding, new_tokens)
-    folder = EvalFolder(root, _identity(model, task_path, examples, decoding, new_tokens))
+    plan = plan_batches(model, task, examples, decoding)
+    folder = EvalFolder(root, _identity(model, task_path, examples, decoding, plan.new_tokens))
     with folder.open():
         done = folder.done
-        total, before = len(examples), sum(len(batches[i]) for i in done)
+        total, before = len(examples), sum(len(plan.batches[i]) for i in done)
         with tqdm(total=total, initial=before, unit="item", desc=role, disable=not progress) as bar:
             for number, answers in evaluate(model, task, examples, decoding=decoding, done=done):
                 folder.put(number, answers)
-                bar.update(len(batches[number]))
+                bar.update(len(plan.batches[number]))
         frame = answers_frame(folder.answers(), examples, role)
         frame.to_parquet(root / ANSWERS)
     return frame

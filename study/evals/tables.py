@@ -157,11 +157,18 @@ def dumbbell_rows(pairs: Sequence[Mapping[str, Any]], notes: Mapping[str, str] |
     ]
 
 
-def write_tables(frames: Mapping[str, pd.DataFrame], task: Any, out: Path, *, seed: int = 0) -> None:
-    """`table.csv` of every member, the task's own report included, and `pair.csv` where both members are there."""
+def write_tables(
+    frames: Mapping[str, pd.DataFrame],
+    task: Any,
+    out: Path,
+    *,
+    extra: Sequence[Mapping[str, Any]] = (),
+    seed: int = 0,
+) -> None:
+    """`table.csv` of all members, the task's report and `extra` included; `pair.csv` where both are there."""
     import pandas as pd
 
-    rows = [r for frame in frames.values() for r in member_table(frame, task, seed=seed)]
+    rows = [r for frame in frames.values() for r in member_table(frame, task, seed=seed)] + [dict(r) for r in extra]
     if callable(getattr(task, "report", None)):
         rows += [dict.fromkeys(COLUMNS) | r for frame in frames.values() for r in task.report(frame, seed=seed)]
     _write(out, "table.csv", pd.DataFrame(rows, columns=list(COLUMNS)))

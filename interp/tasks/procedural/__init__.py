@@ -15,6 +15,12 @@ _EXPORTS = {
     "parse": "task",
     "prompt": "task",
     "score": "task",
+    "labels": "reporting",
+    "decision_prefix": "reporting",
+    "counterfactuals": "reporting",
+    "GROUP": "reporting",
+    "MAX_NEW_TOKENS": "reporting",
+    "report": "reporting",
     "LABELS": "vocabulary",
     "word_list": "vocabulary",
     "CELLS": "cells",
@@ -32,6 +38,12 @@ if TYPE_CHECKING:
     from interp.tasks.procedural.cells import grid as grid
     from interp.tasks.procedural.dataset import generate_records as generate_records
     from interp.tasks.procedural.perturb import PERTURBATIONS as PERTURBATIONS
+    from interp.tasks.procedural.reporting import GROUP as GROUP
+    from interp.tasks.procedural.reporting import MAX_NEW_TOKENS as MAX_NEW_TOKENS
+    from interp.tasks.procedural.reporting import counterfactuals as counterfactuals
+    from interp.tasks.procedural.reporting import decision_prefix as decision_prefix
+    from interp.tasks.procedural.reporting import labels as labels
+    from interp.tasks.procedural.reporting import report as report
     from interp.tasks.procedural.splits import check_leakage as check_leakage
     from interp.tasks.procedural.task import examples as examples
     from interp.tasks.procedural.task import load_records as load_records
