@@ -272,6 +272,20 @@ def test_tokens_are_those_of_the_design(shared: Path) -> None:
 # layout
 
 
+def three_members() -> pd.DataFrame:
+    """With the base model, a chance level that differs by cell, named models and unequal n."""
+    table = pair_table()
+    base = table[table["member"] == "engaged"].assign(member="base", value=0.5, lo=0.42, hi=0.58, n=99)
+    chance = table["cell"].map({"baseline": 1.0}).fillna(0.5)
+    return pd.concat([table.assign(chance=chance), base], ignore_index=True).assign(model="org/A-7B-Instruct")
+
+
+def small_composite() -> figures.Drawn:
+    figure = canvas.new_figure(6.75, 2.4)
+    axes = canvas.axes_in(figure, 1.75, 0.5, 1.5, 1.5), canvas.axes_in(figure, 3.6, 0.5, 0.75, 1.5)
+    return figures.dumbbell(pair_table(), ax=axes)
+
+
 LAYOUTS: dict[str, Callable[[], figures.Drawn]] = {
     **DRAW,
     "dumbbell, column": lambda: figures.dumbbell(pair_table(), width="icml"),
@@ -295,6 +309,8 @@ LAYOUTS: dict[str, Callable[[], figures.Drawn]] = {
     "hybrid": lambda: figures.head_map(head_table(16, 16, named=(), gaps=(0, 1, 2, 4, 5, 6)), n_layers=20),
     "nothing found": lambda: figures.head_difference(head_table(28, 28, value="diff", named=(), strong={})),
     "corners": lambda: figures.head_map(head_table(28, 28, named=((0, 0), (27, 27)), strong={(27, 27): -0.4})),
+    "three members": lambda: figures.dumbbell(three_members()),
+    "composite": lambda: small_composite(),
     "forest, wide": lambda: figures.top_heads(forest_table(), width="full", k=1),
     "many draws": lambda: figures.cumulative_ablation(ablation_table(40), width="neurips"),
 }

@@ -56,11 +56,11 @@ def dumbbell(
     marks = Marks()
     with styled():
         foot = footnotes(table, notes, width)
-        panel = Panels.fitted(rows, table, foot, width) if ax is None else Panels.on(ax, rows)
-        _draw_members(panel.members, rows, table, marks, size=3.2 if width == "icml" else 4)
+        panel = Panels.fitted(rows, table, foot, width) if ax is None else Panels.on(ax, rows, table)
+        _draw_members(panel.members, rows, table, marks, size=panel.mark)
         if panel.difference is not None:
-            _draw_differences(panel.difference, rows, marks, narrow=width == "icml")
-        panel.finish(rows, table, width)
+            _draw_differences(panel.difference, rows, marks, size=panel.mark, narrow=panel.narrow)
+        panel.finish(rows, table)
     return Drawn(
         canvas.figure_of(panel.members), table.copy(), caption(table, rows, notes), alt(rows, table), marks.titles
     )
@@ -74,16 +74,16 @@ def _draw_members(ax: Axes, rows: list[Row], table: DataFrame, marks: Marks, *, 
     ax.hlines([row.y for row in rows], low, high, color=colour("grid"), linewidth=RULE_LINE, zorder=0)
     counter = 0
     for row in rows:
-        values = [est.value for est in row.by_member.values()]
+        joined = [row.by_member[role].value for role in ("engaged", "heuristic") if role in row.by_member]
         ax.plot(
-            [min(values), max(values)],
-            [row.y] * 2,
+            joined,
+            [row.y] * len(joined),
             color=colour("ink2" if row.significant else "control"),
             linewidth=0.8,
             zorder=2,
             solid_capstyle="butt",
         )
-        for shift, (role, est) in zip(_shifts(len(values)), row.by_member.items(), strict=True):
+        for shift, (role, est) in zip(_shifts(len(row.by_member)), row.by_member.items(), strict=True):
             interval(ax, (est.lo, est.hi), row.y + shift, role)
             mark = point(ax, est.value, row.y + shift, role, size=size)
             text = format_estimate(est.value, est.lo, est.hi, n=int(est.n))
@@ -94,7 +94,7 @@ def _draw_members(ax: Axes, rows: list[Row], table: DataFrame, marks: Marks, *, 
     ax.set_xlabel(str(checks.only_value(table, "metric", figure=FIGURE, default="accuracy")))
 
 
-def _draw_differences(ax: Axes, rows: list[Row], marks: Marks, *, narrow: bool) -> None:
+def _draw_differences(ax: Axes, rows: list[Row], marks: Marks, *, size: float, narrow: bool) -> None:
     shown = [row for row in rows if row.diff is not None]
     edges = [edge for row in shown for edge in (row.diff.diff_lo, row.diff.diff_hi)]  # pyright: ignore[reportOptionalMemberAccess]
     low, high = min([0.0, *edges]), max([0.0, *edges])
@@ -106,7 +106,7 @@ def _draw_differences(ax: Axes, rows: list[Row], marks: Marks, *, narrow: bool) 
         diff, role = row.diff, "ink" if row.significant else "control"
         assert diff is not None
         interval(ax, (diff.diff_lo, diff.diff_hi), row.y, role)
-        mark = point(ax, diff.diff, row.y, role, filled=row.significant, marker="o", size=3.2 if narrow else 4)
+        mark = point(ax, diff.diff, row.y, role, filled=row.significant, marker="o", size=size)
         text = format_estimate(diff.diff, diff.diff_lo, diff.diff_hi, n=int(diff.n), signed=True)
         title = f"{row.cell}, engaged {MINUS} heuristic: {text}, Holm p {_equals(format_p(diff.p_holm))}"
         marks.name(mark, f"diff-{index}", title)

@@ -130,7 +130,7 @@ def caption(table: DataFrame, rows: list[Row], notes: dict[str, str]) -> str:
     ]
     verdict = next((f"Equivalence on {row.cell}: {row.verdict}" for row in rows if row.verdict), "")
     return checks.sentences(
-        f"{str(metric).capitalize()} of {' and '.join(members)} per cell"
+        f"{str(metric).capitalize()} of {', '.join(members[:-1])}{' and ' * (len(members) > 1)}{members[-1]} per cell"
         + (f", with the paired difference engaged {MINUS} heuristic on the same items" if paired else ""),
         f"Rows by {'difference' if paired else 'value'}; " + checks.sample_size(table, figure=FIGURE) + " per cell",
         f"Bars: 95 % {kind}" + (f"; differences: 95 % {diff_kind}" if paired else ""),
