@@ -126,6 +126,8 @@ def many_changes(model: Model, donor: dict[str, Tensor], rng: torch.Generator) -
         Intervention((Change("z.0.1", Replace(0.0), [10]), Change("z.2.3", Replace(0.3), [22]))),
         Intervention((Change("z.2.3", Replace(0.3), [22]), Change("resid_pre.1", Add(vector), [15, 16]))),
         Intervention((Change("resid_post.1", Add(vector), [22]), Change("resid_post.1", ProjectOut(basis), [22]))),
+        Intervention((Change("resid_post.1", ProjectOut(basis), [22]), Change("resid_post.1", Add(vector), [22]))),
+        Intervention((Change("resid_post.1", Add(vector), [22]), Change("resid_post.1", Add(vector[:1]), [22]))),
         Intervention((Change("resid_post.0", Replace(0.2), [18]), Change("resid_pre.1", Add(vector), [18]))),
         Intervention((Change("z.1.1", Replace(0.0), [22]), Change("z.1", Add(mean), [20, 22]))),
         Intervention(name="nothing"),
@@ -269,6 +271,14 @@ def test_a_row_costs_nothing_below_its_layer_nor_before_its_first_token(family: 
     joined = [1 + sum(heads[: i + 1]) for i in range(model.n_layers)]
     assert got[:-1] == [23 + n * (23 - start) for n in joined[:-1]]
     assert got[-1] == joined[-1]
+
+
+def test_what_leaves_a_block_costs_nothing_in_that_block() -> None:
+    """A steered stream joins as the next block is entered; after the last block it costs no block at all."""
+    model = Model.wrap(tiny("qwen2"))
+    rows = [Intervention.at(f"resid_post.{layer}", Add(torch.ones(32)), [22]) for layer in (0, 2, 2)]
+    got = tokens_through(model, lambda: sweep(model, PROMPTS[0], rows, answer_ids=[1]))
+    assert got == [23, 23 + 2, 2]  # the chunk begins where its first row joins; the clean pass leaves out the last MLP
 
 
 def test_the_prefix_is_shared_and_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
