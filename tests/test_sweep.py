@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import interp.sweep.engine as engine_module
 import interp.sweep.staircase as staircase_module
-from interp.edit import Add, ProjectOut, Replace
+from interp.edits import Add, ProjectOut, Replace
 from interp.family import FAMILIES as LAYOUTS
 from interp.hooks import edit, record
 from interp.model import Model

@@ -55,11 +55,11 @@ def rows_attention(
         sliding_window: a token sees this many tokens, itself included.
         rows_prefix: keys and values [1, kv_head, past, d_head] of the shared prefix, as attention uses them.
     Raises:
-        NotImplementedError: an attention sink or bias that this function does not compute.
+        ValueError: an attention sink or bias that this function does not compute.
     Source: equality with the library's attention per family in tests/test_sweep.py.
     """
     if any(kwargs.get(extra) is not None for extra in ("s_aux", "position_bias", "head_mask")):
-        raise NotImplementedError(f"{type(module).__name__} asks for attention sinks or biases.")
+        raise ValueError(f"{type(module).__name__} asks for attention sinks or biases.")
     scale: float = query.shape[-1] ** -0.5 if scaling is None else scaling
     n_past = 0 if rows_prefix is None else rows_prefix[0].shape[2]
     n_new = query.shape[2]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from interp.edit import Add, Edit, Replace
+from interp.edits import Add, Edit, Replace
 from interp.sweep.intervention import Op
 
 Slotted = tuple[int, Op]  # (place of the row in the batch, what is changed in it)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from interp.edit import Edit
+from interp.edits import Edit
 from interp.family import Layout
 from interp.passes import Pass
 from interp.positions import Positions

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.family import Layer, Layout, Tap
-from interp.hooks import _place
+from interp.hooks import place
 from interp.model import StopForward
 from interp.site import Site
 from interp.sweep.attention import rows_attention_on
@@ -109,7 +109,7 @@ class _Climb:
         return out[0] if isinstance(out, tuple) else out
 
     def _hook(self, stack: ExitStack, tap: Tap, see: Callable[[Tensor], Tensor]) -> None:
-        stack.callback(_place(tap, see, last=False).remove)
+        stack.callback(place(tap, see, last=False).remove)
 
     def _attention_input(self, layer: Layer, hidden: Tensor, arguments: dict[str, Any]) -> Tensor:
         """What the attention module would be given, at all columns; the block is left before attention runs."""
