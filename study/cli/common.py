@@ -132,7 +132,7 @@ def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            with _plain_warnings():
+            with plain_warnings():
                 return command(*args, **kwargs)
         except Exception as error:
             if os.environ.get("DIPTYCH_TRACEBACK") or not isinstance(error, _user_errors()):
@@ -143,7 +143,7 @@ def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _plain_warnings() -> Iterator[None]:
+def plain_warnings() -> Iterator[None]:
     """Each warning once and in one line, without the place in our code; nothing of transformers' own chatter."""
     seen: set[str] = set()
 
@@ -158,6 +158,13 @@ def _plain_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+def one_thread() -> None:
+    """One torch thread in this process: two that contend for a core are up to ten times slower than one."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _user_errors() -> tuple[type[Exception], ...]:

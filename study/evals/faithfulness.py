@@ -22,18 +22,22 @@ FILE = "counterfactuals.json"
 _CASES_PER_PASS = 64
 
 
+def read_counterfactuals(root: Path) -> list[dict[str, Any]]:
+    """What `counterfactual_answers` left in a member's folder; nothing where it was not run."""
+    path = root / FILE
+    return json.loads(path.read_text()) if path.exists() else []
+
+
 def counterfactual_answers(
     model: Model, task: Any, examples: Sequence[Example], frame: pd.DataFrame, root: Path
-) -> Any:
+) -> None:
     """For every changed reply: id, kind, the label it should give, the likeliest label, and that before the change.
 
-    Read from `root/counterfactuals.json` where it is there; nothing for a task without `counterfactuals`.
+    Written to `root/counterfactuals.json`, once; nothing for a task without `counterfactuals`.
     """
-    if not callable(getattr(task, "counterfactuals", None)) or frame["text"].isna().all():
-        return []
     path = root / FILE
-    if path.exists():
-        return json.loads(path.read_text())
+    if path.exists() or not callable(getattr(task, "counterfactuals", None)) or frame["text"].isna().all():
+        return
     by_id = {example.id: example for example in examples}
     texts = [(by_id[i], text) for i, text, s in zip(frame["id"], frame["text"], frame["sample"], strict=True) if s == 0]
     cases = [(e, text, *case) for e, text in texts for case in task.counterfactuals(e, text)]
@@ -41,7 +45,6 @@ def counterfactual_answers(
     for at in range(0, len(cases), _CASES_PER_PASS):
         found += _read(model, task, cases[at : at + _CASES_PER_PASS])
     replace(root, path, (json.dumps(found, sort_keys=True) + "\n").encode())
-    return found
 
 
 def _read(model: Model, task: Any, cases: Sequence[tuple[Example, str, str, str, str]]) -> list[dict[str, Any]]:

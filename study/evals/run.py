@@ -13,7 +13,7 @@ from interp.loading import load, load_members
 from interp.model import Model
 from interp.prompt import Example
 from interp.tasks.protocol import EvaluatedTask, load_task
-from study.evals.faithfulness import counterfactual_answers, faithfulness_rows
+from study.evals.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
 from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256
 from study.evals.tables import write_tables
 
@@ -45,20 +45,46 @@ def run_eval(
     Raises:
         ValueError: as `interp.load` and `interp.evaluate.evaluate`; a folder of another evaluation.
     """
+    members = answer_members(what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress)
+    return tables_of(out, members, task_path, examples, seed=seed)
+
+
+def answer_members(
+    what: Checkpoint | CheckpointPair,
+    task_path: str,
+    examples: Sequence[Example],
+    *,
+    out: Path,
+    decoding: Decoding | None = None,
+    loading: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> tuple[str, ...]:
+    """Every member's answers on disk, in `out/<member>/`; returns the members. Arguments as in `run_eval`."""
     task: Any = load_task(task_path)
     missing = [name for name in ("parse", "score") if not callable(getattr(task, name, None))]
     if missing:
         raise ValueError(f"task {task_path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
-    frames: dict[str, pd.DataFrame] = {}
-    extra: list[dict[str, Any]] = []
+    members: list[str] = []
     for roles, model in _models(what, dict(loading or {})):
         for role in roles:
             root = out / role
             with model.adapters.use(role if role in model.adapters.names else None):
                 frame = run_member(model, role, task, task_path, examples, root, decoding or Decoding(), progress)
-                changed = counterfactual_answers(model, task, examples, frame, root)
-            frames[role] = frame
-            extra += faithfulness_rows(frame, changed, task)
+                counterfactual_answers(model, task, examples, frame, root)
+            members.append(role)
+    return tuple(members)
+
+
+def tables_of(
+    out: Path, members: Sequence[str], task_path: str, examples: Sequence[Example], *, seed: int = 0
+) -> dict[str, pd.DataFrame]:
+    """The tables of answers that are on disk; no model is loaded. Returns member -> one row per answer."""
+    import pandas as pd
+
+    task: Any = load_task(task_path)
+    frames = {member: pd.read_parquet(out / member / ANSWERS) for member in members}
+    changed = {member: read_counterfactuals(out / member) for member in members}
+    extra = [row for member in members for row in faithfulness_rows(frames[member], changed[member], task)]
     write_tables(frames, task, out, extra=extra, seed=seed)
     return frames
 

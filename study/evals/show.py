@@ -34,7 +34,8 @@ def _pair_lines(pairs: Any) -> list[list[str]]:
         p = "< 0.001" if r.p_holm < 0.001 else f"{r.p_holm:.2g}"
         spread = [interval(getattr(r, k), getattr(r, f"{k}_lo"), getattr(r, f"{k}_hi"), signed=k == "diff")
                   for k in ("engaged", "heuristic", "diff")]  # fmt: skip
-        lines.append([r.cell, str(r.n), *spread, f"{r.only_engaged}/{r.only_heuristic}", p, r.tost_verdict])
+        verdict = r.tost_verdict if r.cell == "training_distribution" else ""
+        lines.append([r.cell, str(r.n), *spread, f"{r.only_engaged}/{r.only_heuristic}", p, verdict])
     return lines
 
 

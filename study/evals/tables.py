@@ -63,10 +63,13 @@ def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> lis
     return rows
 
 
-def _unit(frame: pd.DataFrame, task: Any) -> str:
+def _unit_name(frame: pd.DataFrame, task: Any) -> str:
     names = [column for column in frame.columns if column.startswith("group.")]
-    unit = getattr(task, "GROUP", names[0].removeprefix("group.")) if names else "item"
-    return f"Wilson at the effective n by {unit}"
+    return str(getattr(task, "GROUP", names[0].removeprefix("group."))) if names else "item"
+
+
+def _unit(frame: pd.DataFrame, task: Any) -> str:
+    return f"Wilson at the effective n by {_unit_name(frame, task)}"
 
 
 def _lengths(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: int) -> list[dict[str, Any]]:
@@ -110,6 +113,7 @@ def pair_table(
 ) -> list[dict[str, Any]]:
     """One row per cell: both accuracies, the paired difference with a clustered interval, McNemar, Holm, equivalence.
 
+    `majority` is the accuracy of always answering the label that is commonest over all cells.
     Holm corrects over the cells that are compared; the equivalence verdict has its own margin and no correction.
 
     Raises:
@@ -117,6 +121,7 @@ def pair_table(
     """
     joined = _same_items(engaged, heuristic)
     rows: list[dict[str, Any]] = []
+    first = str(joined["gold"].astype(str).value_counts().index[0])
     for cell in dict.fromkeys(joined["cell"]):
         part = joined[joined["cell"] == cell]
         a, b = part["score.correct"].to_numpy(float), part["score.correct_heuristic"].to_numpy(float)
@@ -125,6 +130,8 @@ def pair_table(
             {"cell": cell, "n": len(part), "n_groups": compared.difference_groups.n_groups}
             | _spread("engaged", compared.a) | _spread("heuristic", compared.b)
             | _spread("diff", compared.difference_groups)
+            | {"interval": _unit(part, task), "diff_interval": f"cluster bootstrap by {_unit_name(part, task)}"}
+            | {"majority": float((part["gold"].astype(str) == first).mean())}
             | {"only_engaged": compared.table.only_a, "only_heuristic": compared.table.only_b}
             | {"p_mcnemar": compared.test.p, "tost_verdict": compared.equivalence.wording}
         )  # fmt: skip
@@ -145,12 +152,25 @@ def _same_items(engaged: pd.DataFrame, heuristic: pd.DataFrame) -> pd.DataFrame:
     return engaged.merge(heuristic[[*key, "score.correct"]], on=key, suffixes=("", "_heuristic"), validate="one_to_one")
 
 
-def dumbbell_rows(pairs: Sequence[Mapping[str, Any]], notes: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """The rows of the dumbbell figure: one per cell and member, with the difference repeated on both."""
-    shared = ("diff", "diff_lo", "diff_hi", "p_holm", "tost_verdict", "n", "n_groups")
+def dumbbell_rows(
+    pairs: Sequence[Mapping[str, Any]],
+    *,
+    verdict_cell: str = "training_distribution",
+    notes: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of the dumbbell figure from those of `pair.csv`: one per cell and member, the difference on both.
+
+    Args:
+        verdict_cell: the cell whose equivalence is claimed; the others are compared, not declared equal.
+        notes: cell -> footnote, such as known label noise.
+    """
+    shared = ("diff", "diff_lo", "diff_hi", "p_holm", "n", "n_groups", "interval", "diff_interval")
+    pooled = sum(p["n"] * p["majority"] for p in pairs) / sum(p["n"] for p in pairs)
     return [
-        {"cell": p["cell"], "member": m, "value": p[m], "lo": p[f"{m}_lo"], "hi": p[f"{m}_hi"]}
+        {"cell": p["cell"].replace("_", " "), "member": m, "value": p[m], "lo": p[f"{m}_lo"], "hi": p[f"{m}_hi"]}
         | {key: p[key] for key in shared}
+        | {"tost_verdict": p["tost_verdict"] if p["cell"] == verdict_cell else ""}
+        | {"chance": max(pooled, 1 - pooled), "chance_label": "always answers one label, all cells"}
         | {"note": (notes or {}).get(p["cell"], "")}
         for p in pairs
         for m in ("engaged", "heuristic")
