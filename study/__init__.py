@@ -1,0 +1,1 @@
+"""Composition: configuration, command line, tables, figures, report. Nothing below imports this package."""

@@ -42,9 +42,12 @@ def _config(family: str, **kw):
     if family == "qwen3_5":
         return _qwen35(**kw)
     if family == "gpt2":
-        n_layer, n_head, n_embd = common["num_hidden_layers"], common["num_attention_heads"], common["hidden_size"]
-        return t.GPT2Config(vocab_size=common["vocab_size"], n_positions=512, n_embd=n_embd, n_layer=n_layer, n_head=n_head,
-                            initializer_range=0.2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=1, eos_token_id=2, pad_token_id=0)  # fmt: skip
+        shape = dict(
+            n_embd=common["hidden_size"], n_layer=common["num_hidden_layers"], n_head=common["num_attention_heads"]
+        )
+        dropout = dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+        tokens = dict(vocab_size=common["vocab_size"], bos_token_id=1, eos_token_id=2, pad_token_id=0)
+        return t.GPT2Config(n_positions=512, initializer_range=0.2, **shape, **dropout, **tokens)
     if family == "gpt_neox":
         common.pop("num_key_value_heads")
         return t.GPTNeoXConfig(**common, rotary_pct=0.5, use_parallel_residual=True)
@@ -93,8 +96,16 @@ def add_lora(
     from peft import LoraConfig, get_peft_model
 
     target = ["c_attn", "c_proj", "c_fc"] if model.config.model_type == "gpt2" else "all-linear"
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=target, use_dora=dora, use_rslora=rslora, lora_dropout=0.1,
-                        fan_in_fan_out=model.config.model_type == "gpt2", task_type="CAUSAL_LM")  # fmt: skip
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=target,
+        use_dora=dora,
+        use_rslora=rslora,
+        lora_dropout=0.1,
+        fan_in_fan_out=model.config.model_type == "gpt2",
+        task_type="CAUSAL_LM",
+    )
     peft_model = get_peft_model(model, config, adapter_name=name)
     randomise_lora(peft_model, seed=seed)
     return peft_model.eval().requires_grad_(False)

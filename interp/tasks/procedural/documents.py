@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from interp.tasks.procedural.engine import audit
-from interp.tasks.procedural.generate import DEFAULT, GeneratorConfig, Split, original, shuffled, split_of
-from interp.tasks.procedural.latent import Instance, procedure_id
+from interp.tasks.procedural.generate import DEFAULT, GeneratorConfig, Split, original, shuffled
+from interp.tasks.procedural.latent import Instance
 from interp.tasks.procedural.perturb import PERTURBATIONS, distract, parent_of
 from interp.tasks.procedural.render import render
 from interp.tasks.procedural.trace import tagged_trace
@@ -75,7 +75,8 @@ def documents(
     """
 
     def draw() -> Instance:
-        instance = shuffled(rng, config) if rng.random() < p_shuffled else _edited(rng, rng.choice(BASE_MIX), config)
+        is_shuffled = rng.random() < p_shuffled
+        instance = _drawn(rng, config, split, None if is_shuffled else rng.choice(BASE_MIX))
         instance = replace(instance, scenario=replace(instance.scenario, tone=rng.randrange(len(TONES))))
         return _overlay(rng, instance, p_paraphrase, p_distractor, sides=(False, True))
 
@@ -83,10 +84,10 @@ def documents(
     for _ in range(n):
         if rng.random() < p_label_only:
             wanted = rng.choice(("compliant", "noncompliant"))
-            instance = _until(draw, lambda i, wanted=wanted: _in(i, split) and audit(i).label == wanted)
+            instance = _until(draw, wanted)
             out.append(document(instance, question=TASK_QUESTION, with_trace=False))
         else:
-            out.append(document(_until(draw, lambda i: _in(i, split)), question=AUDIT_QUESTION))
+            out.append(document(draw(), question=AUDIT_QUESTION))
     return out
 
 
@@ -144,9 +145,9 @@ def training_instances(
         is_shuffled = rng.random() < p_shuffled
 
         def draw(mix: Sequence[str] = mix, is_shuffled: bool = is_shuffled) -> Instance:
-            return shuffled(rng, config) if is_shuffled else _edited(rng, rng.choice(mix), config)
+            return _drawn(rng, config, split, None if is_shuffled else rng.choice(mix))
 
-        instance = _until(draw, lambda i, label=label: _in(i, split) and audit(i).label == label)
+        instance = _until(draw, label)
         polarity = (1 if label == "compliant" else -1) * (1 if rng.random() < rho else -1)
         tone = rng.choice(tones(polarity, held_out=False))
         instance = replace(instance, scenario=replace(instance.scenario, tone=tone))
@@ -164,9 +165,12 @@ def document(instance: Instance, *, question: str = TASK_QUESTION, with_trace: b
     return Document(prompt, " ".join(words[:-1]), words[-1], tuple(tags), instance)
 
 
-def _edited(rng: Random, name: str, config: GeneratorConfig) -> Instance:
-    row = PERTURBATIONS[name]
-    return row.edit(rng, parent_of(rng, original(rng, config), row))
+def _drawn(rng: Random, config: GeneratorConfig, split: Split | None, cell: str | None) -> Instance:
+    """An item of a cell, or a shuffled latent for None."""
+    if cell is None:
+        return shuffled(rng, config, split=split)
+    row = PERTURBATIONS[cell]
+    return row.edit(rng, parent_of(rng, original(rng, config, split=split), row))
 
 
 def _overlay(
@@ -180,11 +184,8 @@ def _overlay(
     return instance
 
 
-def _until(draw: Callable[[], Instance], accept: Callable[[Instance], bool]) -> Instance:
-    while not accept(instance := draw()):
+def _until(draw: Callable[[], Instance], label: str) -> Instance:
+    """The next draw with that label."""
+    while audit(instance := draw()).label != label:
         pass
     return instance
-
-
-def _in(instance: Instance, split: Split | None) -> bool:
-    return split is None or split_of(procedure_id(instance.procedure)) == split

@@ -92,7 +92,8 @@ def audit(instance: Instance) -> Audit:
         label     = compliant iff every verdict is ok
 
     The anchor of a step is the event of the previous found step (`in_order`), else the latest found event among its
-    prerequisites. For a complete scenario "some step is before the previous one" is the same as "not sorted".
+    prerequisites; an overt omission is not found. For a complete scenario "some step is before the previous one" is the
+    same as "not sorted".
     """
     procedure, scenario = instance.procedure, instance.scenario
     holds = dict(scenario.facts)
@@ -105,7 +106,7 @@ def audit(instance: Instance) -> Audit:
         if mode == "waived":
             out.append(StepAudit(number, mode, step, None, None, False, False, "ok"))
             continue
-        anchor = previous if procedure.in_order else _latest_prerequisite(procedure, number, found)
+        anchor = previous if procedure.in_order else _latest_prerequisite(procedure, number, mode, found)
         finding = _judge(scenario, number, mode, step, first.get(step.action), anchor)
         if finding.event is not None and finding.verdict != "skipped":
             previous = finding.event
@@ -133,6 +134,8 @@ def _first_events(scenario: Scenario) -> dict[str, int]:
     return first
 
 
-def _latest_prerequisite(procedure: Procedure, number: int, found: dict[int, int]) -> int | None:
-    before = [found[early] for late, early in procedure.needs if late == number and early in found]
+def _latest_prerequisite(procedure: Procedure, number: int, mode: Mode, found: dict[int, int]) -> int | None:
+    """Without a total order: the last found event among the prerequisites; an added step also follows its own step."""
+    needed = [early for late, early in procedure.needs if late == number] + [number] * (mode == "also")
+    before = [found[early] for early in needed if early in found]
     return max(before) if before else None

@@ -45,7 +45,7 @@ class GeneratorConfig:
     p_restricted: float = 0.4
     p_senior: float = 0.3
     max_extra: int = 2
-    p_extra_skipped: float = 0.55
+    p_extra_skipped: float = 0.65
     proviso_kinds: tuple[ProvisoKind, ...] = ("replace",)
     in_order: bool = True
 
@@ -59,16 +59,20 @@ def split_of(procedure_hash: str) -> Split:
     return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
 
 
-def original(rng: Random, config: GeneratorConfig = DEFAULT, *, domain: str | None = None) -> Instance:
-    """A compliant instance with a compliant-sounding tone, its exception not triggered, every cell defined on it."""
-    name = domain or rng.choice(tuple(DOMAINS))
-    n = rng.randint(*config.n_steps)
-    actions = rng.sample(DOMAINS[name].actions, n + 1 + config.max_extra)
-    while not any(ACTIONS[a].observable for a in actions[: n - 1]):
-        actions = rng.sample(DOMAINS[name].actions, n + 1 + config.max_extra)
-    procedure = _procedure(rng, config, name, actions[:n], actions[n])
+def original(rng: Random, config: GeneratorConfig = DEFAULT, *, split: Split | None = None) -> Instance:
+    """A compliant instance with a compliant-sounding tone, its exception not triggered, every cell defined on it.
+
+    Args:
+        rng, config: where it comes from.
+        split: procedures are drawn until one is in this split; None takes the first.
+    """
+    while True:
+        procedure, spare = _procedure(rng, config)
+        if split is None or split_of(procedure_id(procedure)) == split:
+            break
+    name = procedure.domain
     events = [_performed(rng, config, name, step) for step in procedure.steps]
-    for action in actions[n + 1 : n + 1 + rng.randint(0, config.max_extra)]:
+    for action in spare[: rng.randint(0, config.max_extra)]:
         actor = rng.choice(DOMAINS[name].roles).word
         events.insert(rng.randint(0, len(events)), Event(actor, action, rng.random() >= config.p_extra_skipped))
     facts = _facts(rng, name, procedure.provisos[0].condition, holds=False)
@@ -81,14 +85,14 @@ def originals(
     """Endless originals of one split, no procedure twice. `seen` may be shared to keep several streams disjoint."""
     seen = set() if seen is None else seen
     while True:
-        instance = original(rng, config)
+        instance = original(rng, config, split=split)
         key = procedure_id(instance.procedure)
-        if key not in seen and (split is None or split_of(key) == split):
+        if key not in seen:
             seen.add(key)
             yield instance
 
 
-def shuffled(rng: Random, config: GeneratorConfig = DEFAULT) -> Instance:
+def shuffled(rng: Random, config: GeneratorConfig = DEFAULT, *, split: Split | None = None) -> Instance:
     """A latent in which nothing can be guessed from the usual order.
 
     Events: a full permutation (.6), one exchange (.2) or in order; up to 2 removed; actors at random in half; each
@@ -96,7 +100,7 @@ def shuffled(rng: Random, config: GeneratorConfig = DEFAULT) -> Instance:
     listed in random order in half. One draw in six leaves order, actors and events intact and follows the exception, so
     that the label is not constant.
     """
-    base = original(rng, config)
+    base = original(rng, config, split=split)
     procedure, name = base.procedure, base.procedure.domain
     proviso = procedure.provisos[0]
     holds, clean = rng.random() < 0.5, rng.random() < 1 / 6
@@ -129,28 +133,29 @@ def _disordered(rng: Random, name: str, events: list[Event]) -> list[Event]:
     return [replace(e, done=False) if rng.random() < 0.15 else e for e in events]
 
 
-def _procedure(rng: Random, config: GeneratorConfig, name: str, actions: Sequence[str], spare: str) -> Procedure:
-    n = len(actions)
-    ranks = [int(rng.random() < config.p_restricted) for _ in actions]
+def _procedure(rng: Random, config: GeneratorConfig) -> tuple[Procedure, Sequence[str]]:
+    """A procedure, and actions of its domain that it does not use."""
+    name = rng.choice(tuple(DOMAINS))
+    n = rng.randint(*config.n_steps)
+    actions = rng.sample(DOMAINS[name].actions, n + 1 + config.max_extra)
+    while not any(ACTIONS[a].observable for a in actions[: n - 1]):
+        actions = rng.sample(DOMAINS[name].actions, n + 1 + config.max_extra)
+    ranks = [int(rng.random() < config.p_restricted) for _ in range(n)]
     if not any(ranks):
         ranks[rng.randrange(n)] = 1
-    proviso = Proviso(
-        rng.choice(DOMAINS[name].conditions),
-        rng.randint(1, n),
-        rng.choice(config.proviso_kinds),
-        Step(spare, int(rng.random() < config.p_restricted)),
-    )
-    if proviso.kind == "waive":
-        proviso = replace(proviso, step=None)
-    return Procedure(
+    kind = rng.choice(config.proviso_kinds)
+    instead = None if kind == "waive" else Step(actions[n], int(rng.random() < config.p_restricted))
+    proviso = Proviso(rng.choice(DOMAINS[name].conditions), rng.randint(1, n), kind, instead)
+    procedure = Procedure(
         name,
         rng.choice(DOMAINS[name].institutions),
-        tuple(Step(a, r) for a, r in zip(actions, ranks, strict=True)),
-        _needs(rng, config, actions),
+        tuple(Step(a, r) for a, r in zip(actions[:n], ranks, strict=True)),
+        _needs(rng, config, actions[:n]),
         (proviso,),
         tuple(range(1, n + 1)),
         config.in_order,
     )
+    return procedure, actions[n + 1 :]
 
 
 def _needs(rng: Random, config: GeneratorConfig, actions: Sequence[str]) -> tuple[tuple[int, int], ...]:

@@ -11,9 +11,9 @@ from interp.tasks.procedural.cells import TRAINING, Item
 from interp.tasks.procedural.engine import VERDICTS, audit
 from interp.tasks.procedural.generate import split_of
 from interp.tasks.procedural.latent import Instance, from_json, to_json
-from interp.tasks.procedural.parse import normalize_label
 from interp.tasks.procedural.perturb import PERTURBATIONS
 from interp.tasks.procedural.render import Rendering, render
+from interp.tasks.procedural.replies import normalize_label
 from interp.tasks.procedural.splits import instance_id, text_procedure_id
 from interp.tasks.procedural.trace import trace
 from interp.tasks.procedural.vocabulary import LABELS, TONES
@@ -114,8 +114,8 @@ def to_row(record: Record) -> dict[str, Any]:
 def from_row(row: Mapping[str, Any], where: str = "record", *, known: Collection[str] | None = None) -> Record:
     """A record from one input row.
 
-    Labels may be spelled "Non-Compliant". A missing id or procedure_id is derived from the text; a missing split stays absent. Unknown keys go
-    to `extra`, unless they look like a misspelled field.
+    Labels may be spelled "Non-Compliant". A missing id or procedure_id is derived from the text; a missing split stays
+    absent. Unknown keys go to `extra`, unless they look like a misspelled field.
 
     Args:
         row: the JSON object.

@@ -18,7 +18,7 @@ from interp.tasks.procedural.render import Rendering, check_rendering
 from interp.tasks.procedural.render_log import event_words, requirement
 from interp.tasks.procedural.vocabulary import ACTIONS, CONDITIONS, ORDINALS, ROLES
 
-TAGS = ("signal", "condition", "trigger", "number", "instead", "requirement", "content", "object", "found", "none")
+TAGS = ("signal", "condition", "trigger", "number", "instead", "requirement", "content", "found", "none")
 TAGS += ("ordinal", "skipped", "verb", "actor", "prev", "order", "fit", "verdict", "label")
 HARD_TAGS = frozenset(
     {"trigger", "content", "instead", "requirement", "found", "skipped", "none", "ordinal", "actor", "prev", "order"}

@@ -108,13 +108,6 @@ def adjacent_twins(instance: Instance) -> Iterator[Twin]:
         yield Twin(instance, twin, index, audit(twin).label != label)
 
 
-def matched_adjacent_twins(instance: Instance, rng: Random) -> tuple[Twin, Twin] | None:
-    """One flipping and one keeping adjacent twin of the same original; None where it does not have both."""
-    twins = list(adjacent_twins(instance))
-    flips, keeps = [t for t in twins if t.flips], [t for t in twins if not t.flips]
-    return (rng.choice(flips), rng.choice(keeps)) if flips and keeps else None
-
-
 def exchange_events(instance: Instance, a: int, b: int) -> Instance:
     """Events at positions a and b change places, each with its actor and wording."""
     events = list(instance.scenario.events)

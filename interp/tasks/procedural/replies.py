@@ -13,7 +13,7 @@ Label = Literal["compliant", "noncompliant"]
 _LABEL = re.compile(r"(?<![A-Za-z])(non[\s_‐-―-]*|not\s+|[a-z]+n['’]t\s+)?compliant(?![A-Za-z])", re.IGNORECASE)
 _SEGMENT = re.compile(r"\[SIG=([A-Z_]+)\]([^\[]*)")
 _VERDICT = re.compile(r"\[SIG=(?:OK|VIOLATION)\]")
-_MODES: tuple[Mode, ...] = ("instead", "also", "waived")
+_MODES: dict[str, Mode] = {"instead": "instead", "also": "also", "waived": "waived"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def corrupt_verdict(text: str, which: int) -> str:
 def _claim(block: dict[str, str]) -> StepClaim:
     words = _words(block["STEP"])
     number = next((int(w) for w in words if w.isdigit()), None)
-    mode: Mode = next((m for m in _MODES if m in words[:2]), "plain")
+    mode: Mode = _MODES.get(words[1], "plain") if len(words) > 1 else "plain"
     passed = True if "OK" in block else False if "VIOLATION" in block else None
     if "OK" in block and "VIOLATION" in block:
         passed = list(block).index("OK") < list(block).index("VIOLATION")

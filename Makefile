@@ -1,0 +1,42 @@
+# Every target works on a fresh clone: the first one that needs it makes .venv from the locked versions.
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+export OMP_NUM_THREADS = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: install test test-fast check format notebooks bench gpu clean
+
+install: .venv/.installed
+
+# torch first, from its own line in the lock: no other package may choose its version or its CUDA build.
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bridges,notebooks,report,dev]'
+	touch $@
+
+test: install
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-fast: install
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow'
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install
+	$(BIN)/python -m benchmarks.run
+
+gpu:
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m pytest -m gpu -p no:cacheprovider
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.run --gpu
+
+clean:
+	rm -rf .venv build dist *.egg-info

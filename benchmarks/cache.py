@@ -1,0 +1,216 @@
+"""Recording and extracting beside the bare decoder, Hugging Face, TransformerLens and nnsight.
+
+    python -m benchmarks.cache [--gpu] [--json PATH]
+
+Ratios are wall time over the bare decoder forward (no hooks, no vocabulary projection), on one batch of 8 x 256 tokens
+through a 112M-parameter Qwen2 shape with a 152k vocabulary; with --gpu a Qwen2.5-7B shape in bf16.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.kit import Report, arguments, interleave
+from interp.cache import extract
+from interp.hooks import record
+from interp.model import Model
+from interp.prompt import Example, render
+from tests.tiny import tiny_tokenizer
+
+SHAPES = {
+    "cpu": dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=12, num_attention_heads=8),
+    "gpu": dict(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28),
+}
+
+
+def build(kind: str) -> Model:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    kv = 2 if kind == "cpu" else 4
+    config = Qwen2Config(vocab_size=151_936, num_key_value_heads=kv, tie_word_embeddings=kind == "cpu",
+                         max_position_embeddings=4096, pad_token_id=0, **SHAPES[kind])  # fmt: skip
+    config.architectures = ["Qwen2ForCausalLM"]
+    torch.manual_seed(0)
+    if kind == "cpu":
+        return Model.wrap(Qwen2ForCausalLM(config).eval(), tiny_tokenizer())
+    with torch.device("cuda"):
+        torch.set_default_dtype(torch.bfloat16)
+        module = Qwen2ForCausalLM(config).eval()
+        torch.set_default_dtype(torch.float32)
+    return Model.wrap(module, tiny_tokenizer())
+
+
+def bare(model: Model, ids: Tensor) -> Tensor:
+    return model.decoder(input_ids=ids, use_cache=False).last_hidden_state
+
+
+def ours(model: Model, ids: Tensor, where: Any) -> dict[str, Tensor]:
+    with record(model, "resid_post.*", positions=where) as acts:
+        model(ids)
+    return {site: acts[site].to("cpu") for site in acts}
+
+
+def hugging_face(model: Model, ids: Tensor) -> tuple[Tensor, ...]:
+    return tuple(
+        h.cpu() for h in model.decoder(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states
+    )
+
+
+def transformer_lens(model: Model) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    shared = {id(t): t for t in (*model.causal_lm.parameters(), *model.causal_lm.buffers())}
+    return TransformerBridge.boot_transformers(
+        "bench", hf_model=copy.deepcopy(model.causal_lm, memo=shared), tokenizer=tiny_tokenizer(), device="cpu"
+    )
+
+
+def nnsight_all(tracer: Any, ids: Tensor, n_layers: int) -> list[Tensor]:
+    kept = []
+    with tracer.trace(ids, use_cache=False):
+        for i in range(n_layers):
+            kept.append(tracer.layers[i].output.save())
+    return kept
+
+
+def difference(mine: dict[str, Tensor], theirs: list[Tensor]) -> float:
+    """Largest |ours - theirs| over layers; HF's last entry has passed the final norm and is left out by the caller."""
+    return max(float((mine[f"resid_post.{i}"] - other.reshape(mine[f"resid_post.{i}"].shape)).abs().max())
+               for i, other in enumerate(theirs))  # fmt: skip
+
+
+def recording(report: Report, model: Model, ids: Tensor, rounds: int) -> None:
+    n, last = model.n_layers, [[ids.shape[1] - 1]] * ids.shape[0]
+    whole = ours(model, ids, "all")
+    rows = ours(model, ids, last)
+    agree = {
+        "last": max(float((whole[s][:, -1] - rows[s]).abs().max()) for s in rows),
+        "hf": difference(whole, list(hugging_face(model, ids)[1:n])),
+    }
+    methods: dict[str, Any] = {
+        "bare": lambda: bare(model, ids),
+        "ours, last position": lambda: ours(model, ids, last),
+        "ours, all positions": lambda: ours(model, ids, "all"),
+        "HF output_hidden_states": lambda: hugging_face(model, ids),
+    }
+    if ids.device.type == "cpu":
+        bridge, names = transformer_lens(model), [f"blocks.{i}.hook_resid_post" for i in range(n)]
+
+        def lens() -> list[Tensor]:
+            cache = bridge.run_with_cache(ids, names_filter=names)[1]
+            return [cache[name] for name in names]
+
+        methods["TransformerLens run_with_cache"] = lens
+        agree["tl"] = difference(whole, lens())
+    import nnsight
+
+    tracer = nnsight.NNsight(model.decoder)
+    methods["nnsight trace and save"] = lambda: nnsight_all(tracer, ids, n)
+    agree["nnsight"] = difference(whole, [t.cpu() for t in nnsight_all(tracer, ids, n)])
+    seconds = interleave(methods, rounds=rounds)
+    base = seconds["bare"]
+    goals = {"ours, last position": ("<= 1.03", agree["last"]), "ours, all positions": ("<= 1.15", agree["hf"])}
+    peers = {"HF output_hidden_states": agree["hf"], "TransformerLens run_with_cache": agree.get("tl"),
+             "nnsight trace and save": agree["nnsight"]}  # fmt: skip
+    for name in methods:
+        if name in goals:
+            report.add(
+                f"time / bare: {name}", seconds[name] / base, goal=goals[name][0], limit="1.0", agree=goals[name][1]
+            )
+        elif name != "bare":
+            report.add(f"time / bare: {name}", seconds[name] / base, agree=peers[name])
+
+
+def memory(report: Report, model: Model, ids: Tensor) -> None:
+    """Peak bytes above the bare forward, over the bytes asked for plus one batch (its hidden states)."""
+    asked = model.n_layers * ids.numel() * model.d_model * model.dtype.itemsize
+    batch = ids.numel() * model.d_model * model.dtype.itemsize
+    for where, name, size in (
+        ([[255]] * ids.shape[0], "last position", asked // ids.shape[1]),
+        ("all", "all positions", asked),
+    ):
+        low = min(peak(lambda: bare(model, ids)) for _ in range(3))
+        high = min(peak(lambda w=where: ours(model, ids, w)) for _ in range(3))
+        over = max(0, high - low)
+        report.add(
+            f"peak memory above bare / (bytes asked + batch): {name}", over / (size + batch), goal="<= 1.0", limit="0"
+        )
+
+
+def peak(run: Any) -> int:
+    """Bytes at the high-water mark of a call, above where it began."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        start = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - start
+    Path("/proc/self/clear_refs").write_text("5")
+    start = _status("VmRSS")
+    run()
+    return max(0, _status("VmHWM") - start)
+
+
+def _status(key: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def end_to_end(report: Report, model: Model, *, n: int, length: int, tokens: int) -> None:
+    """Extraction to disk against the slower of its two parts: the bare forwards, and writing the same bytes."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    examples = [Example(id=str(i), text=" ".join(letters[(i + j) % 26] for j in range(length))) for i in range(n)]
+    folder = Path(tempfile.mkdtemp(dir=Path.cwd()))
+    kwargs = dict(sites="resid_post.*", positions="last", tokens_per_batch=tokens, progress=False, shard_bytes="64MB")
+    try:
+        ids = [list(render(e, model.tokenizer).ids) for e in examples]
+        width = max(map(len, ids))
+        per = max(1, tokens // width)
+        batches = [model.batch(ids[i : i + per]).input_ids for i in range(0, n, per)]
+        extract(model, examples[:per], out=folder / "warm", **kwargs)
+        began = time.perf_counter()
+        cache = extract(model, examples, out=folder / "cache", **kwargs)
+        whole = time.perf_counter() - began
+        began = time.perf_counter()
+        for batch in batches:
+            bare(model, batch)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        forward = time.perf_counter() - began
+        began = time.perf_counter()
+        data = cache.read_rows("resid_post.0").repeat(model.n_layers, 1)
+        with open(folder / "raw", "wb") as file:
+            file.write(data.flatten().view(torch.uint8).numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+        disk = time.perf_counter() - began
+        report.add("end to end to disk: rate / slower of forward and disk", max(forward, disk) / whole, goal=">= 0.9",
+                   limit="1.0", note=f"{n * width / whole:.0f} tok/s")  # fmt: skip
+    finally:
+        shutil.rmtree(folder)
+
+
+def main() -> None:
+    options = arguments(__doc__ or "")
+    kind = "gpu" if options.gpu else "cpu"
+    report = Report("cache")
+    model = build(kind)
+    shape = (8, 256) if kind == "cpu" else (8, 1024)
+    ids = torch.randint(3, 20_000, shape, device=model.device)
+    recording(report, model, ids, options.rounds)
+    memory(report, model, ids)
+    end_to_end(report, model, n=64 if kind == "cpu" else 256, length=120 if kind == "cpu" else 500,
+               tokens=2048 if kind == "cpu" else 16_384)  # fmt: skip
+    report.finish(options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Put PEFT adapters on a loaded model and prove that every one of their tensors arrived and does something."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.adapter_plan import AdapterPlan
+from interp.adapters import Adapters, name_roles, peft_names
+
+_PROBE = (3, 5, 8, 13, 21, 34, 55, 89)
+
+
+def attach_adapters(base: nn.Module, plans: Mapping[str, AdapterPlan], *, allow_overwrite: bool = False) -> nn.Module:
+    """`base` wrapped by PEFT with one adapter per role, the first active, in eval mode and without gradients.
+
+    Proved before it is returned, on the tensors and on the logits of a fixed probe: every tensor of every file is in
+    the module bit for bit (after the cast PEFT makes); each adapter changes the logits; without adapters they are
+    those of `base`, bit for bit.
+
+    Args:
+        plans:           role -> plan.
+        allow_overwrite: accept an adapter that brings its own biases or embeddings, so that the base is lost.
+    Raises:
+        ValueError: any of the proofs fails; tensors are named.
+    """
+    for plan in plans.values() if not allow_overwrite else ():
+        _check_overwrites(base, plan)
+    probe = probe_ids(base, [plan.config for plan in plans.values()])
+    bare = probe_logits(base, probe)
+    names = peft_names(list(plans))
+    peft = _wrap(base, {names[role]: plan for role, plan in plans.items()})
+    name_roles(peft, dict(names))
+    for role, plan in plans.items():
+        _check_values(peft, names[role], plan)
+        with Adapters(peft).use(role):
+            is_inert = torch.equal(probe_logits(peft, probe), bare)
+        if is_inert:
+            raise ValueError(
+                f"{plan.label}: its tensors are loaded, but the logits of a probe prompt are those of the base, bit "
+                f"for bit. Is it untrained, or too small for {next(base.parameters()).dtype}?"
+            )
+    with Adapters(peft).use(None):
+        is_base_intact = torch.equal(probe_logits(peft, probe), bare)
+    if not is_base_intact and not allow_overwrite:
+        raise ValueError(
+            f"{', '.join(plan.label for plan in plans.values())}: loading changed the base itself (PiSSA, OLoRA and "
+            f"CorDA do). Convert the adapter to plain LoRA when saving it, or load it alone with merge=True."
+        )
+    return peft
+
+
+def _wrap(base: nn.Module, plans: Mapping[str, AdapterPlan]) -> Any:
+    """A PeftModel with the adapters of `plans` by PEFT name; tensors are read on the CPU and moved by PEFT."""
+    from peft import PeftModel
+
+    peft: Any = None
+    for name, plan in plans.items():
+        config, folder = copy.deepcopy(plan.config), str(plan.files.folder)
+        how: dict[str, Any] = {"key_mapping": dict(plan.key_mapping), "torch_device": "cpu"}
+        if peft is None:
+            peft = PeftModel.from_pretrained(base, folder, adapter_name=name, config=config, **how)
+        else:
+            peft.add_adapter(name, config)
+            peft.load_adapter(folder, name, **how)
+    return peft.eval().requires_grad_(False)
+
+
+def merge_adapter(peft: Any, plan: AdapterPlan) -> nn.Module:
+    """The base with the active adapter added into its weights: W + scaling * B A in float32, then cast to W's dtype.
+
+    Proved on the probe: the merged logits lie nearer to the adapter's than a hundredth (float32) or half (other
+    dtypes) of what the adapter changes.
+
+    Raises:
+        ValueError: that does not hold, as with an adapter on tied embeddings, or one whose effect is below rounding.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    probe = probe_ids(peft, [plan.config])
+    adapted = probe_logits(peft, probe)
+    with Adapters(peft).use(None):
+        effect = (adapted - probe_logits(peft, probe)).abs().max()
+    for layer in [m for m in peft.modules() if isinstance(m, BaseTunerLayer)]:
+        weight: Any = layer.get_base_layer().weight
+        dtype = weight.dtype
+        weight.data = weight.data.float()
+        layer.merge(safe_merge=True)
+        weight.data = weight.data.to(dtype)
+    with warnings.catch_warnings():  # every layer is merged already, and PEFT remarks on each
+        warnings.filterwarnings("ignore", message="Already following adapters were merged|All adapters are already")
+        merged = peft.merge_and_unload().eval().requires_grad_(False)
+    is_float32 = all(p.dtype == torch.float32 for p in merged.parameters())
+    error, bound = (probe_logits(merged, probe) - adapted).abs().max(), 0.01 if is_float32 else 0.5
+    if not error <= bound * effect:
+        raise ValueError(
+            f"{plan.label}: merged logits differ from the adapter's by {error:.3g}, where the adapter itself changes "
+            f"them by {effect:.3g}; merging is not faithful here (tied embeddings? an effect below rounding?). "
+            f"Use merge=False."
+        )
+    return merged
+
+
+def probe_ids(module: nn.Module, configs: Iterable[Any] = ()) -> Tensor:
+    """Token ids [1, pos] of the probe prompt: eight fixed ids, and up to four of the tokens an adapter trains."""
+    vocab = module.get_input_embeddings().weight.shape[0]  # pyright: ignore[reportCallIssue]
+    trained: list[int] = []
+    for config in configs:
+        tokens = getattr(config, "token_indices", None) or getattr(config, "trainable_token_indices", None) or []
+        trained += [i for group in (tokens.values() if isinstance(tokens, Mapping) else [tokens]) for i in group[:4]]
+    return torch.tensor([[i % vocab for i in (*trained, *_PROBE)]])
+
+
+@torch.no_grad()
+def probe_logits(module: nn.Module, ids: Tensor) -> Float[Tensor, "pos vocab"]:
+    """Logits of the probe prompt, in float32 on the CPU.
+
+    Raises:
+        ValueError: a logit is NaN or infinite.
+    """
+    device = module.get_input_embeddings().weight.device  # pyright: ignore[reportCallIssue]
+    logits = module(input_ids=ids.to(device), use_cache=False).logits[0].float().cpu()
+    if not bool(logits.isfinite().all()):
+        raise ValueError(
+            "the model's logits on a probe prompt are not finite; are its weights damaged, or float16 too small for it?"
+        )
+    return logits
+
+
+def _check_overwrites(base: nn.Module, plan: AdapterPlan) -> None:
+    parameters, changed = base.state_dict(), []
+    for key, tensor in _tensors(plan, plan.overwrites):
+        own = parameters[plan.overwrites[key]]
+        if own.shape != tensor.shape or not torch.equal(own.cpu(), tensor.to(own.dtype)):
+            changed.append(plan.overwrites[key])
+    if changed:
+        raise ValueError(
+            f"{plan.label} brings its own values for {len(changed)} parameters of the base, e.g. {changed[0]}: the "
+            f"base and other adapters on it would silently change. Load it alone with merge=True."
+        )
+
+
+def _check_values(peft: nn.Module, name: str, plan: AdapterPlan) -> None:
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
+    lost, is_nonzero = [], {}
+    for key, tensor in _tensors(plan, [k for k in plan.keys if k not in plan.overwrites]):
+        held = state.get(plan.keys[key])
+        if held is None or not torch.equal(held.cpu(), tensor.to(held.dtype)):
+            lost.append(key)
+        is_nonzero[key] = bool(tensor.any())
+    if lost:
+        raise ValueError(f"{plan.label}: {len(lost)} of {len(plan.keys)} tensors did not arrive, e.g. {lost[0]}.")
+    outputs = [key for key in is_nonzero if "lora_B" in key]
+    if len(outputs) * 2 == len(is_nonzero) and outputs and not any(is_nonzero[key] for key in outputs):
+        raise ValueError(f"{plan.label}: all {len(outputs)} lora_B are zero: an untrained adapter, equal to the base.")
+
+
+def _tensors(plan: AdapterPlan, keys: Iterable[str]) -> Iterable[tuple[str, Tensor]]:
+    from safetensors import safe_open
+
+    with safe_open(plan.files.weights, framework="pt") as file:
+        for key in keys:
+            yield key, file.get_tensor(key)

@@ -1,0 +1,263 @@
+"""A finished cache: activations by site and position, examples and rows as tables, checks, and pairing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.cache.check import find_problems
+from interp.cache.errors import CacheError
+from interp.cache.index import CacheIndex, Segment
+from interp.cache.manifest import read_examples, read_manifest, read_rows
+from interp.cache.pairing import PairedRows, Side, pair_rows
+from interp.cache.reader import Access, ShardFiles
+from interp.cache.summary import summary_html, summary_text
+from interp.cache.tables import examples_frame, rows_frame
+from interp.site import Site
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ActivationCache:
+    """Activations of one checkpoint over one list of prompts, on disk.
+
+    Reading never changes a cache: files are opened read-only, and every call returns fresh memory in the stored
+    dtype, so that writing to a tensor touches neither the cache nor what another call returned. Each row is proved
+    against its checksum when it is read. Rows are (example, position); `read` is the usual way in.
+
+    Not to be shared between threads; open it once per thread. It pickles as its folder.
+    """
+
+    def __init__(self, root: Path, index: CacheIndex) -> None:
+        self.root = root
+        self._index = index
+        self._files = ShardFiles(root, index)
+        self._allow_partial = not index.sealed
+
+    @classmethod
+    def open(cls, root: str | Path, *, allow_partial: bool = False) -> ActivationCache:
+        """Open the cache in a folder; reads SEALED.json and nothing else.
+
+        Args:
+            allow_partial: open an unfinished cache too; rows of shards that are not there raise when read.
+        Raises:
+            NotACacheError: no cache there.  UnsealedCacheError: not finished, and allow_partial is False.
+        """
+        root = Path(root)
+        return cls(root, CacheIndex.load(root, allow_partial=allow_partial))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.root, self._allow_partial)
+
+    def __enter__(self) -> ActivationCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files; the next read opens them again."""
+        self._files.close()
+
+    def __len__(self) -> int:
+        return self._index.n_examples
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(self._index.sites)
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        return tuple(self._index.single)
+
+    @property
+    def n_rows(self) -> int:
+        return self._index.n_rows
+
+    @property
+    def plan_id(self) -> str:
+        return self._index.plan_id
+
+    @property
+    def sealed(self) -> bool:
+        return self._index.sealed
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        return read_manifest(self.root)
+
+    @property
+    def examples(self) -> pd.DataFrame:
+        """One row per example in plan order: id, label, groups, hashes, `position.<rule>`, `token.<rule>`, metadata."""
+        return self._examples.copy(deep=False)
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """One row per cached position, in row order; the index is the row number that `rows_at` takes."""
+        return self._rows.copy(deep=False)
+
+    def read(self, site: str | Site, position: str) -> Float[Tensor, "example *feature"]:
+        """Activations at one position of every example, in the order of `examples`.
+
+        Raises:
+            ValueError: site or position not in the cache; or a rule that gave other than one row per example.
+        """
+        self._check_position(position)
+        if not self._index.single[position]:
+            raise ValueError(
+                f"position {position!r} gave several rows (or none) in some examples, so there is no [example, ...] "
+                f"tensor. Use read_rows({str(site)!r}, {position!r}), whose rows are described by cache.rows."
+            )
+        return self.read_rows(site, position)
+
+    def read_rows(self, site: str | Site, position: str | None = None) -> Float[Tensor, "row *feature"]:
+        """All rows of one rule, or of all rules (None), in row order: as `rows`, filtered by position_name."""
+        if position is not None:
+            self._check_position(position)
+        return self._read(site, self._index.segments(position), "block")
+
+    def rows_at(
+        self, indices: Sequence[int] | Int[Tensor, "row"] | Int[np.ndarray, "row"], site: str | Site
+    ) -> Float[Tensor, "row *feature"]:
+        """Any rows, by row number, in the order asked for (repeats allowed).
+
+        Raises:
+            ValueError: a row number outside 0..n_rows-1.
+        """
+        rows = np.asarray(indices, dtype=np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.n_rows:
+            raise ValueError(f"rows {rows.min()}..{rows.max()}: the cache holds rows 0..{self.n_rows - 1}.")
+        wanted, inverse = np.unique(rows, return_inverse=True)
+        feats = self._read(site, self._index.segments_of_rows(wanted), "random")
+        return feats if np.array_equal(wanted, rows) else feats[torch.from_numpy(inverse)]
+
+    def row(self, example_id: str, position: str, *, ordinal: int = 0) -> dict[str, Float[Tensor, "*feature"]]:
+        """One position of one example at every site.
+
+        Args:
+            ordinal: which of the rule's positions in this example, from 0.
+        Raises:
+            ValueError: unknown example or position, or fewer positions than `ordinal` + 1.
+        """
+        segments = self._index.segments_of_rows(np.array([self._row_number(example_id, position, ordinal)]))
+        feats = self._files.read(self.sites, segments, "random")
+        return {site: rows[0] for site, rows in zip(self.sites, feats, strict=True)}
+
+    def iter_blocks(
+        self, site: str | Site, position: str | None, *, block_rows: int
+    ) -> Iterator[tuple[Int[Tensor, "row"], Float[Tensor, "row *feature"]]]:
+        """(row numbers, activations) of at most `block_rows` rows at a time, in row order; the next block is
+        fetched by the disk while this one is used.
+
+        Raises:
+            ValueError: unknown site or position, or block_rows < 1.
+        """
+        if block_rows < 1:
+            raise ValueError(f"block_rows is {block_rows}; expected at least 1.")
+        if position is not None:
+            self._check_position(position)
+        key, _ = self._resolve(site)
+        blocks = [
+            Segment(whole.shard, at, min(at + block_rows, whole.stop))
+            for whole in self._index.segments(position)
+            for at in range(whole.start, whole.stop, block_rows)
+        ]
+        for number, block in enumerate(blocks):
+            feats = self._read(site, [block], "block")
+            self._files.advise(key, blocks[number + 1 : number + 2])
+            yield torch.arange(block.start, block.stop) + block.shard.start, feats
+
+    def missing(self) -> tuple[int, ...]:
+        """Shards without a commit record or without their data file."""
+        shards = self._index.shards
+        return tuple(s.index for s in shards if s.file is None or not (self.root / "shards" / s.file).exists())
+
+    def problems(self, *, level: str = "size") -> tuple[CacheError, ...]:
+        """Everything wrong with the files: "size" looks at names, sizes and headers, "hash" reads every byte."""
+        return find_problems(self.root, self._index, level)
+
+    def verify(self, *, level: str = "size") -> None:
+        """Raise the first of `problems`, with the number of others in its notes."""
+        found = self.problems(level=level)
+        if found:
+            found[0].add_note(f"{len(found) - 1} more: see cache.problems(level={level!r}).")
+            raise found[0]
+
+    def pair(self, other: ActivationCache) -> PairedRows:
+        """Rows of this cache and another that are the same position of the same example, joined by id."""
+        return pair_rows(*(Side(cache.root, cache.rows, cache.examples) for cache in (self, other)))
+
+    def inspect(self) -> str:
+        """What is in the cache, for a terminal."""
+        return summary_text(self.root, self.manifest, self._index)
+
+    def _repr_html_(self) -> str:
+        return summary_html(self.root, self.manifest, self._index)
+
+    def __repr__(self) -> str:
+        return f"ActivationCache({str(self.root)!r}, {len(self)} examples, {self.n_rows} rows, {len(self.sites)} sites)"
+
+    @cached_property
+    def _rows(self) -> pd.DataFrame:
+        return rows_frame(read_rows(self.root, self.manifest)).set_index("row", drop=False).rename_axis(None)
+
+    @cached_property
+    def _examples(self) -> pd.DataFrame:
+        return examples_frame(read_examples(self.root), read_rows(self.root, self.manifest), self._index.single)
+
+    @cached_property
+    def _example_number(self) -> dict[str, int]:
+        return {example_id: i for i, example_id in enumerate(read_examples(self.root).column("id").to_pylist())}
+
+    def _read(self, site: str | Site, segments: Sequence[Segment], access: Access) -> Tensor:
+        key, head = self._resolve(site)
+        if head is None:
+            return self._files.read([key], segments, access)[0]
+        parts = [self._files.read([key], [segment], access)[0][:, head] for segment in segments]
+        spec = self._index.sites[key]
+        return torch.cat(parts) if parts else torch.empty((0, *spec.shape[1:]), dtype=spec.torch_dtype)
+
+    def _resolve(self, site: str | Site) -> tuple[str, int | None]:
+        key = str(site)
+        if key in self._index.sites:
+            return key, None
+        key = str(Site.parse(key))
+        if key in self._index.sites:
+            return key, None
+        stem, _, head = key.rpartition(".")
+        spec = self._index.sites.get(stem)
+        if spec is not None and len(spec.shape) == 2 and head.isdigit() and int(head) < spec.shape[0]:
+            return stem, int(head)
+        raise ValueError(f"site {str(site)!r} is not in {self.root}, which holds: {', '.join(self.sites)}.")
+
+    def _check_position(self, position: str) -> None:
+        if position not in self._index.single:
+            raise ValueError(f"position {position!r} is not in {self.root}, which holds: {', '.join(self.positions)}.")
+
+    def _row_number(self, example_id: str, position: str, ordinal: int) -> int:
+        self._check_position(position)
+        number = self._example_number.get(example_id)
+        if number is None:
+            raise ValueError(f"example {example_id!r} is not in {self.root}; cache.examples['id'] lists its ids.")
+        starts = [shard.examples[0] for shard in self._index.shards]
+        shard = self._index.shards[int(np.searchsorted(starts, number, side="right")) - 1]
+        run = shard.start + sum(shard.runs[: self.positions.index(position)])
+        if self._index.single[position]:
+            found = [run + number - shard.examples[0]]
+        else:
+            found = self._rows.query("example_id == @example_id and position_name == @position").index.tolist()
+        if not 0 <= ordinal < (1 if self._index.single[position] else len(found)):
+            raise ValueError(f"example {example_id!r} has {len(found)} rows of {position!r}; ordinal {ordinal} asked.")
+        return int(found[ordinal])
+
+
+def _reopen(root: Path, allow_partial: bool) -> ActivationCache:
+    return ActivationCache.open(root, allow_partial=allow_partial)

@@ -1,0 +1,68 @@
+"""What can go wrong with a cache on disk: one class per cause, so that a caller can act on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class CacheError(Exception):
+    """A cache on disk cannot be written or read as asked."""
+
+
+class NotACacheError(CacheError):
+    """The folder holds no cache, or one written by a newer version of the format."""
+
+
+class CacheFullError(CacheError):
+    """The disk, or the budget given as max_bytes, is too small; `needed` and `free` are in bytes."""
+
+    def __init__(self, message: str, *, needed: int, free: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.free = free
+
+
+class CacheBusyError(CacheError):
+    """Another live process is writing this cache."""
+
+
+class IdentityMismatchError(CacheError):
+    """The folder holds a cache of another identity; `fields` are the dotted names that differ."""
+
+    def __init__(self, message: str, *, fields: Sequence[str]) -> None:
+        super().__init__(message)
+        self.fields = tuple(fields)
+
+
+class NonFiniteActivationError(CacheError):
+    """An activation is NaN or infinite; nothing of its shard was committed."""
+
+    def __init__(self, message: str, *, example_id: str, site: str, position: int) -> None:
+        super().__init__(message)
+        self.example_id = example_id
+        self.site = site
+        self.position = position
+
+
+class UnsealedCacheError(CacheError):
+    """Some shards were never committed; `missing` are their numbers."""
+
+    def __init__(self, message: str, *, missing: Sequence[int]) -> None:
+        super().__init__(message)
+        self.missing = tuple(missing)
+
+
+class MissingShardError(CacheError):
+    """A shard was committed, and its data file is gone (or, in a partial cache, never was there)."""
+
+
+class TruncatedShardError(CacheError):
+    """A data file is shorter or longer than its commit record says."""
+
+
+class ChecksumError(CacheError):
+    """Bytes on disk are not the bytes that were committed."""
+
+
+class NonDeterministicShard(UserWarning):
+    """Two writers made different bytes for one shard; the first one's are kept."""

@@ -1,0 +1,283 @@
+"""Run examples through a model once and keep the chosen activations: resumable, streaming, the same bytes always."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interp.cache.activation_cache import ActivationCache
+from interp.cache.lock import writer_lock
+from interp.cache.manifest import create_cache
+from interp.cache.plan import CachePlan
+from interp.cache.request import Request, context_length
+from interp.cache.rows import ExampleRows
+from interp.cache.store import commit_shard, pending, seal
+from interp.checkpoint import CheckpointPair
+from interp.fingerprint import fingerprint_module
+from interp.hooks import Recording, record
+from interp.loading import load_members
+from interp.model import Model
+from interp.prompt import Example, Prompt
+
+
+def extract(
+    model: Model | nn.Module,
+    examples: Sequence[Example],
+    *,
+    out: str | Path,
+    max_bytes: int | str | None = None,
+    progress: bool = True,
+    **request: Any,
+) -> ActivationCache:
+    """Record sites at chosen positions of every example and keep them in the folder `out`.
+
+        cache = extract(model, examples, sites="resid_post.*, z.*", positions=[Last()], out="caches/b5")
+
+    Run again with the same arguments, it continues where it stopped and returns a finished cache at once. Memory holds
+    one shard (256 MB unless told otherwise), however many examples there are. Under torchrun or a Slurm array each rank
+    makes its share of the shards; the last one to finish seals the cache.
+
+    Args:
+        model: with the adapter that is to be recorded active.
+        out: folder of this cache; one that holds a cache of another model, adapter or data is refused.
+        max_bytes: refuse a cache larger than this, e.g. "40GB"; required for positions "all".
+        request: `sites`, `positions`, `dtype`, `thinking`, ...; see `interp.cache.Request`.
+    Raises:
+        ValueError: bad sites, positions or examples, before anything is run; a prompt longer than the context.
+        CacheFullError, CacheBusyError, IdentityMismatchError, NonFiniteActivationError: see `interp.cache.errors`.
+    """
+    model = Model.wrap(model)
+    job = _Job(model, examples, Request(**request), progress=progress)
+    job.add(model.adapters.active, Path(out), max_bytes)
+    return job.run()[model.adapters.active]
+
+
+def extract_pair(
+    pair: CheckpointPair,
+    examples: Sequence[Example],
+    *,
+    out: str | Path,
+    max_bytes: int | str | None = None,
+    progress: bool = True,
+    load: Mapping[str, Any] | None = None,
+    **request: Any,
+) -> dict[str, ActivationCache]:
+    """Record every member of a pair on the same examples: `out/engaged`, `out/heuristic`, and the bases where named.
+
+    Members of one base are recorded in one walk over the data, on one copy of the weights; members of different bases
+    in one walk each, over the same examples in the same order. Join them by `cache.pair(other)`.
+
+    Args:
+        load: options of `interp.load` (dtype, device, device_map, ...).
+        max_bytes: of each member's cache.
+    Raises: as `extract`.
+    """
+    caches: dict[str, ActivationCache] = {}
+    for roles, model in load_members(pair, **(load or {})):
+        job = _Job(model, examples, Request(**request), progress=progress)
+        for role in roles:
+            job.add(role, Path(out) / role, max_bytes)
+        caches.update({str(role): cache for role, cache in job.run().items()})
+    return caches
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process's share of the work, from torchrun (RANK, WORLD_SIZE) or a Slurm array; (0, 1) outside of both."""
+    env = os.environ
+    if "WORLD_SIZE" in env:
+        return int(env["RANK"]), int(env["WORLD_SIZE"])
+    if "SLURM_ARRAY_TASK_COUNT" in env:
+        first = int(env.get("SLURM_ARRAY_TASK_MIN", 0))
+        step = int(env.get("SLURM_ARRAY_TASK_STEP", 1))
+        return (int(env["SLURM_ARRAY_TASK_ID"]) - first) // step, int(env["SLURM_ARRAY_TASK_COUNT"])
+    return 0, 1
+
+
+@dataclass(frozen=True)
+class _Member:
+    role: str | None
+    root: Path
+    plan: CachePlan
+
+
+class _Job:
+    """One walk over the data: every member's caches are planned first, then made shard by shard."""
+
+    def __init__(self, model: Model, examples: Sequence[Example], request: Request, *, progress: bool) -> None:
+        self.model, self.examples, self.request, self.progress = model, examples, request, progress
+        self.prompts = request.prompts(examples, model.tokenizer, context=context_length(model.layout.config))
+        self.fingerprint = model.fingerprint or fingerprint_module(model.module, tokenizer=model.tokenizer)
+        self.members: list[_Member] = []
+
+    def add(self, role: str | None, root: Path, max_bytes: int | str | None) -> None:
+        chosen = self.fingerprint if self.fingerprint.merged else self.fingerprint.select(role)
+        plan = self.request.plan(
+            self.examples,
+            self.prompts,
+            layout=self.model.layout,
+            dtype=self.model.dtype,
+            fingerprint=chosen,
+            checkpoint=self.model.checkpoint,
+        )
+        plan.check_disk(root, max_bytes=max_bytes)
+        self.members.append(_Member(role, root, plan))
+
+    def run(self) -> dict[str | None, ActivationCache]:
+        rank, world = rank_and_world()
+        with ExitStack() as stack:
+            for member in self.members:
+                stack.enter_context(writer_lock(member.root, rank=rank, world=world))
+                create_cache(member.root, member.plan)
+            todo = {m: pending(m.root, m.plan, rank=rank, world=world) for m in self.members}
+            bar = stack.enter_context(self._bar(todo))
+            for shard in sorted({s for shards in todo.values() for s in shards}):
+                for member in (m for m in self.members if shard in todo[m]):
+                    self._make(member, shard, bar)
+            for member in self.members:
+                if not pending(member.root, member.plan):
+                    seal(member.root, member.plan)
+        return {m.role: ActivationCache.open(m.root, allow_partial=world > 1) for m in self.members}
+
+    def _make(self, member: _Member, shard: int, bar: Any) -> None:
+        budget = Budget.of(member.root, self.request.tokens_per_batch)
+        with ExitStack() as stack:
+            if self.model.adapters.active != member.role:
+                stack.enter_context(self.model.adapters.use(member.role))
+            tensors = run_shard(self.model, member.plan, shard, self.prompts, budget=budget, bar=bar)
+        commit_shard(member.root, member.plan, shard, tensors, {"device": str(self.model.device)})
+
+    def _bar(self, todo: Mapping[_Member, Sequence[int]]) -> Any:
+        from tqdm import tqdm
+
+        total = sum(_n_tokens(work) for m, shards in todo.items() for shard in shards for work in m.plan.work(shard))
+        return tqdm(total=total, unit="tok", unit_scale=True, disable=not self.progress, desc="cache")
+
+
+class Budget:
+    """Tokens of one forward pass. Halved when memory does not suffice, and remembered with the cache for a restart."""
+
+    def __init__(self, tokens: int, path: Path | None = None) -> None:
+        self.tokens, self.path = tokens, path
+
+    @classmethod
+    def of(cls, root: Path, tokens: int) -> Budget:
+        path = root / ".runs" / "tokens_per_batch"
+        return cls(min(tokens, int(path.read_text())) if path.exists() else tokens, path)
+
+    def halve(self, used: int) -> None:
+        self.tokens = max(1, min(self.tokens, used) // 2)
+        if self.path is not None:
+            self.path.parent.mkdir(exist_ok=True)
+            self.path.write_text(str(self.tokens))
+
+
+def run_shard(
+    model: Model,
+    plan: CachePlan,
+    shard: int,
+    prompts: Sequence[Prompt],
+    *,
+    budget: Budget | None = None,
+    bar: Any = None,
+) -> dict[str, Tensor]:
+    """All tensors of one shard, on the CPU: a pure function of its arguments, whatever ran before or beside it.
+
+    Batches never cross shards, a prompt is run only up to its last chosen token (attention is causal), and only the
+    chosen rows leave the device, in one copy per batch that overlaps the next batch's computation.
+
+    Returns:
+        site -> [rows of the shard, ...] in the plan's dtype.
+    Raises:
+        ValueError: a single example does not fit in memory.
+    """
+    budget = budget or Budget(int(plan.identity["sharding"]["batching"]["tokens_per_batch"]))  # type: ignore[index]
+    n_rows = plan.shards[shard].n_rows
+    tensors = {s.site: torch.empty(n_rows, *s.shape, dtype=s.torch_dtype) for s in plan.sites}
+    drain = _Drain(tensors)
+    waiting = sorted(plan.work(shard), key=lambda w: (-_n_tokens(w), w.example))
+    while waiting:
+        batch = _first_batch(waiting, budget.tokens)
+        try:
+            taken = _run_batch(model, plan, [prompts[w.example] for w in batch], batch)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            _shrink(budget, batch, prompts, error)
+            continue
+        drain.put(taken, [row for w in batch for row in w.rows])
+        waiting = waiting[len(batch) :]
+        if bar is not None:
+            bar.update(sum(map(_n_tokens, batch)))
+    drain.finish()
+    return tensors
+
+
+def _n_tokens(work: ExampleRows) -> int:
+    """How much of its prompt an example needs: up to its last chosen token."""
+    return max(work.positions) + 1
+
+
+def _first_batch(waiting: Sequence[ExampleRows], tokens: int) -> list[ExampleRows]:
+    """The longest examples first, as many of them as fit the budget when padded to the first; at least one."""
+    return list(waiting[: max(1, tokens // _n_tokens(waiting[0]))])
+
+
+def _run_batch(model: Model, plan: CachePlan, prompts: Sequence[Prompt], batch: Sequence[ExampleRows]) -> Recording:
+    ids = [prompt.ids[: _n_tokens(work)] for prompt, work in zip(prompts, batch, strict=True)]
+    with record(model, [s.site for s in plan.sites], positions=[w.positions for w in batch]) as acts:
+        model(ids)
+    return acts
+
+
+def _shrink(budget: Budget, batch: Sequence[ExampleRows], prompts: Sequence[Prompt], error: BaseException) -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(batch) == 1:
+        name = prompts[batch[0].example].example_id
+        raise ValueError(
+            f"example {name!r} with {_n_tokens(batch[0])} tokens does not fit in memory on its own ({error}). "
+            f"Load with device_map='auto' or a smaller dtype, record fewer sites, or leave the example out."
+        ) from error
+    budget.halve(len(batch) * _n_tokens(batch[0]))
+
+
+class _Drain:
+    """Moves recorded rows to their places in CPU tensors; on CUDA one batch behind, by one pinned copy per batch."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.held: tuple[Tensor, list[int], torch.cuda.Event] | None = None
+
+    def put(self, acts: Recording, rows: list[int]) -> None:
+        taken = {site: acts[site] for site in self.tensors}
+        first = next(iter(taken.values()))
+        if first.device.type != "cuda":
+            at = torch.tensor(rows)
+            for site, tensor in self.tensors.items():
+                tensor.index_copy_(0, at, taken[site].to("cpu", tensor.dtype))
+            return
+        self.finish()
+        dtype = next(iter(self.tensors.values())).dtype
+        flat = torch.cat([t.to(first.device, dtype, non_blocking=True).flatten(1) for t in taken.values()], dim=1)
+        host = torch.empty(flat.shape, dtype=dtype, pin_memory=True)
+        host.copy_(flat, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self.held = (host, rows, event)
+
+    def finish(self) -> None:
+        """Wait for the copy that is under way and put its rows in place."""
+        if self.held is None:
+            return
+        host, rows, event = self.held
+        event.synchronize()
+        at = torch.tensor(rows)
+        widths = [tensor[0].numel() for tensor in self.tensors.values()]
+        for tensor, part in zip(self.tensors.values(), host.split(widths, dim=1), strict=True):
+            tensor.index_copy_(0, at, part.reshape(-1, *tensor.shape[1:]))
+        self.held = None

@@ -1,0 +1,138 @@
+"""Which bytes of which file hold which rows: built from SEALED.json alone, or from the records of a partial cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp.cache.errors import UnsealedCacheError
+from interp.cache.layout import SiteSpec, row_offsets
+from interp.cache.manifest import SEALED, read_json, read_manifest
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard as a reader sees it; `file` is None while it has not been committed (partial caches only)."""
+
+    index: int
+    start: int
+    stop: int
+    examples: tuple[int, int]
+    runs: tuple[int, ...]
+    file: str | None = None
+    bytes: int = 0
+    xxh3_128: str = ""
+    header_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows [start, stop) of one shard, counted from the shard's first row."""
+
+    shard: ShardEntry
+    start: int
+    stop: int
+
+    @property
+    def n_rows(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class CacheIndex:
+    """Everything needed to find a row on disk; `single[rule]` says the rule gave one row in every example."""
+
+    plan_id: str
+    sealed: bool
+    n_rows: int
+    n_examples: int
+    single: Mapping[str, bool]
+    sites: Mapping[str, SiteSpec]
+    offsets: Mapping[str, int]
+    shards: tuple[ShardEntry, ...]
+
+    @classmethod
+    def load(cls, root: Path, *, allow_partial: bool) -> CacheIndex:
+        """Read SEALED.json; without it, the manifest and every commit record.
+
+        Raises:
+            NotACacheError: neither is there.
+            UnsealedCacheError: shards are missing (or the seal is), and allow_partial is False.
+        """
+        if (root / SEALED).exists():
+            sealed = read_json(root / SEALED)
+            return cls._make(sealed, [ShardEntry(i, *_tuples(entry)) for i, entry in enumerate(sealed["shards"])], True)
+        manifest = read_manifest(root)
+        bounds = manifest["layout"]["shards"]
+        entries = [_from_record(root, i, bound) for i, bound in enumerate(bounds)]
+        missing = [entry.index for entry in entries if entry.file is None]
+        if not allow_partial:
+            raise UnsealedCacheError(
+                f"{root}: not finished: {len(missing)} of {len(entries)} shards are missing (first: {missing[:8]}), "
+                f"and {SEALED} was not written. Run the same extraction again, it continues; or open with "
+                "allow_partial=True to read what is there.",
+                missing=missing,
+            )
+        return cls._make(manifest["layout"] | {"plan_id": manifest["plan_id"]}, entries, False)
+
+    @classmethod
+    def _make(cls, layout: Mapping[str, Any], entries: Iterable[ShardEntry], sealed: bool) -> CacheIndex:
+        sites = [SiteSpec(site, tuple(shape), dtype) for site, shape, dtype in layout["sites"]]
+        return cls(
+            plan_id=layout["plan_id"],
+            sealed=sealed,
+            n_rows=layout["rows"],
+            n_examples=layout["examples"],
+            single=dict(layout["positions"]),
+            sites={site.site: site for site in sites},
+            offsets=row_offsets(sites),
+            shards=tuple(entries),
+        )
+
+    @cached_property
+    def site_number(self) -> Mapping[str, int]:
+        return {site: number for number, site in enumerate(self.sites)}
+
+    def segments(self, position: str | None) -> list[Segment]:
+        """The rows of one rule, or all rows, as one segment per shard; in row order."""
+        if position is None:
+            return [Segment(shard, 0, shard.stop - shard.start) for shard in self.shards]
+        rule = list(self.single).index(position)
+        starts = [(shard, sum(shard.runs[:rule])) for shard in self.shards]
+        return [Segment(s, at, at + s.runs[rule]) for s, at in starts if s.runs[rule]]
+
+    def segments_of_rows(self, rows: np.ndarray) -> list[Segment]:
+        """Ascending unique row numbers as runs of consecutive rows."""
+        if not len(rows):
+            return []
+        shard_of = np.searchsorted([shard.start for shard in self.shards], rows, side="right") - 1
+        breaks = np.flatnonzero((np.diff(rows) != 1) | (np.diff(shard_of) != 0)) + 1
+        firsts, lasts = [0, *breaks.tolist()], [*(breaks - 1).tolist(), len(rows) - 1]
+        out = []
+        for first, last in zip(firsts, lasts, strict=True):
+            shard = self.shards[shard_of[first]]
+            out.append(Segment(shard, int(rows[first]) - shard.start, int(rows[last]) - shard.start + 1))
+        return out
+
+
+def record_path(root: Path, shard: int) -> Path:
+    return root / "shards" / f"{shard // 1000:02d}" / f"{shard:06d}.json"
+
+
+def _from_record(root: Path, index: int, bound: list[Any]) -> ShardEntry:
+    start, stop, first, last, runs = bound
+    shard = ShardEntry(index, start, stop, (first, last), tuple(runs))
+    path = record_path(root, index)
+    if not path.exists():
+        return shard
+    record = read_json(path)
+    return replace(shard, **{key: record[key] for key in ("file", "bytes", "xxh3_128", "header_bytes")})
+
+
+def _tuples(entry: list[Any]) -> Iterable[Any]:
+    return (tuple(value) if isinstance(value, list) else value for value in entry)

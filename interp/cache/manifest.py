@@ -1,0 +1,182 @@
+"""The manifest: what a cache is, written once, and how two of them differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from interp.cache.errors import ChecksumError, IdentityMismatchError, NotACacheError
+from interp.cache.files import disk_errors, replace, sweep_temps, write_once
+from interp.cache.plan import CachePlan, plan_id_of
+from interp.cache.tables import examples_table, from_parquet, rows_table, to_parquet
+
+FORMAT, VERSION = "interp-cache", 1
+MANIFEST, SEALED, ROWS, EXAMPLES = "manifest.json", "SEALED.json", "rows.parquet", "examples.parquet"
+ABSENT = "(absent)"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field in which two identities differ; `field` is dotted, e.g. "adapter.sha256"."""
+
+    field: str
+    left: object
+    right: object
+
+    def __str__(self) -> str:
+        return f"{self.field}: {_short(self.left)} != {_short(self.right)}"
+
+
+def create_cache(root: str | Path, plan: CachePlan) -> dict[str, Any]:
+    """Make the folder of a plan, or join the one that is there; returns its manifest. Safe to call again.
+
+    Order: rows.parquet, then the manifest that carries its hash (first writer wins), then examples.parquet. The
+    last is replaced when labels, groups or metadata changed: they describe the examples, not the activations, so
+    correcting a label costs no forward pass. Orphaned temp files of dead writers are removed.
+
+    Raises:
+        IdentityMismatchError: the folder holds a cache of another identity; names the fields that differ.
+        CacheFullError: no room.
+    """
+    root = Path(root)
+    with disk_errors(root.absolute().parent, 0):
+        (root / "shards").mkdir(parents=True, exist_ok=True)
+    sweep_temps(root)
+    if not (root / MANIFEST).exists():
+        table = to_parquet(rows_table(plan))
+        replace(root, root / ROWS, table)
+        write_once(root, root / MANIFEST, to_json(_manifest(plan, table)))
+    manifest = read_manifest(root)
+    _check_identity(root, manifest, plan)
+    examples = examples_table(plan.prompts)
+    if not _holds(root, examples):
+        replace(root, root / EXAMPLES, to_parquet(examples))
+    return manifest
+
+
+def read_manifest(root: str | Path) -> dict[str, Any]:
+    """The manifest of a cache, checked against its own identity hash.
+
+    Raises:
+        NotACacheError: no manifest in the folder, or one of a newer format.
+        ChecksumError: the identity does not hash to the plan id.
+    """
+    manifest = read_json(Path(root) / MANIFEST)
+    if plan_id_of(manifest["identity"]) != manifest["plan_id"]:
+        raise ChecksumError(
+            f"{Path(root) / MANIFEST}: its identity hashes to {plan_id_of(manifest['identity'])}, it says "
+            f"{manifest['plan_id']}: the file was changed after it was written. Restore it, or extract again."
+        )
+    return manifest
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One of the cache's own JSON files, with its format checked."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise NotACacheError(f"{path.parent}: no {path.name} there; expected the folder given as --out.") from None
+    except ValueError as error:
+        raise ChecksumError(f"{path}: not the JSON that was written ({error}). Restore it.") from error
+    if content.get("format") != FORMAT or content.get("version", 0) > VERSION:
+        raise NotACacheError(
+            f"{path}: format {content.get('format')!r} version {content.get('version')}; this release reads "
+            f"{FORMAT!r} up to version {VERSION}. Update the package, or choose another folder."
+        )
+    return content
+
+
+def read_rows(root: Path, manifest: Mapping[str, Any]) -> Any:
+    """rows.parquet as an Arrow table, checked against the hash in the manifest."""
+    data = (root / ROWS).read_bytes()
+    if xxhash.xxh3_128_hexdigest(data) != manifest["tables"][ROWS]:
+        raise ChecksumError(f"{root / ROWS}: not the bytes the manifest names. Restore the file, or extract again.")
+    return from_parquet(data)
+
+
+def read_examples(root: Path) -> Any:
+    """examples.parquet as an Arrow table; its pages carry checksums."""
+    try:
+        return from_parquet((root / EXAMPLES).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ChecksumError(f"{root / EXAMPLES}: damaged ({error}). Run the extraction again to rewrite it.") from error
+
+
+def diff_manifests(left: Mapping[str, Any], right: Mapping[str, Any]) -> tuple[Difference, ...]:
+    """The identity fields in which two manifests differ, in dotted names; empty when activations are the same."""
+    a, b = _flatten(left["identity"]), _flatten(right["identity"])
+    names = sorted(set(a) | set(b))
+    found = ((name, a.get(name, ABSENT), b.get(name, ABSENT)) for name in names)
+    return tuple(Difference(*fields) for fields in found if fields[1] != fields[2])
+
+
+def to_json(content: Mapping[str, Any], *, indent: int | None = 1) -> bytes:
+    """The bytes of a JSON file of a cache: equal content gives equal bytes."""
+    return (json.dumps(content, sort_keys=True, indent=indent, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _manifest(plan: CachePlan, rows: bytes) -> dict[str, Any]:
+    estimate = plan.estimate()
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "plan_id": plan.plan_id,
+        "identity": plan.identity,
+        "environment": plan.environment,
+        "layout": layout_of(plan)
+        | {
+            "bytes": estimate.bytes,
+            "shards": [[s.start, s.stop, s.example_start, s.example_stop, list(s.runs)] for s in plan.shards],
+        },
+        "tables": {ROWS: xxhash.xxh3_128_hexdigest(rows)},
+    }
+
+
+def layout_of(plan: CachePlan) -> dict[str, Any]:
+    """What a reader must know beside the shards: sizes, sites, and which rules gave one row per example."""
+    single = []
+    for rule in range(len(plan.positions)):
+        examples = plan.rows.example[plan.rows.rule == rule]
+        single.append(len(examples) == len(plan.prompts) and len(set(examples.tolist())) == len(examples))
+    return {
+        "rows": len(plan.rows),
+        "examples": len(plan.prompts),
+        "positions": [[name, one] for name, one in zip(plan.positions, single, strict=True)],
+        "sites": [[site.site, list(site.shape), site.dtype] for site in plan.sites],
+    }
+
+
+def _check_identity(root: Path, manifest: Mapping[str, Any], plan: CachePlan) -> None:
+    if manifest["plan_id"] == plan.plan_id:
+        return
+    differences = diff_manifests(manifest, {"identity": plan.identity})
+    lines = "\n  ".join(map(str, differences))
+    raise IdentityMismatchError(
+        f"{root} holds another cache (plan {manifest['plan_id']}); this run is plan {plan.plan_id}. In the folder != "
+        f"in this run:\n  {lines}\nChoose another folder for this run; the cache there was not touched.",
+        fields=[difference.field for difference in differences],
+    )
+
+
+def _holds(root: Path, examples: Any) -> bool:
+    try:
+        return read_examples(root).equals(examples, check_metadata=True)
+    except ChecksumError:  # absent or damaged: it is made of the plan alone, so it is written again
+        return False
+
+
+def _flatten(value: object, prefix: str = "") -> dict[str, object]:
+    if isinstance(value, Mapping) and value:
+        parts = (_flatten(part, f"{prefix}.{key}" if prefix else str(key)) for key, part in value.items())
+        return {name: leaf for part in parts for name, leaf in part.items()}
+    return {prefix: value}
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

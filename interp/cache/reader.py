@@ -1,0 +1,218 @@
+"""Read rows of shards: exact ranges with preadv, each row proved against its checksum.
+
+Two descriptors per file. One carries the RANDOM hint: the kernel then reads exactly the pages of a row, not the
+megabytes around it. The other has none: whole blocks want read-ahead. Every range of a request is announced with
+WILLNEED before the first is read, so that the disk works on all of them at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xxhash
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.cache.errors import ChecksumError, MissingShardError, TruncatedShardError
+from interp.cache.index import CacheIndex, Segment, ShardEntry
+from interp.cache.store import byte_view, check_size
+
+_OPEN_SHARDS = 300
+_AHEAD_BYTES, _AHEAD_READS = 64_000_000, 256
+Access = Literal["block", "random"]
+
+
+@dataclass
+class _OpenShard:
+    """Descriptors of one data file, opened when first needed, and its row checksums [site, row]."""
+
+    path: Path
+    descriptors: dict[Access, int]
+    checksums: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class _Read:
+    segment: Segment
+    site: str
+    offset: int
+    into: memoryview
+
+
+class ShardFiles:
+    """The open data files of one cache: at most 300 at a time, least recently used closed first.
+
+    Not safe to share between threads; each process that forks may keep using it (reads carry their own offset).
+    """
+
+    def __init__(self, root: Path, index: CacheIndex) -> None:
+        self._root, self._index = root, index
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._proved: set[tuple[str, Segment]] = set()
+
+    def read(self, sites: Sequence[str], segments: Sequence[Segment], access: Access) -> list[Float[Tensor, "row *d"]]:
+        """The rows of the segments, in their order, for each site: fresh memory that belongs to the caller.
+
+        Raises:
+            MissingShardError, TruncatedShardError, ChecksumError: the shard and what to do.
+        """
+        n_rows = sum(segment.n_rows for segment in segments)
+        specs = [self._index.sites[site] for site in sites]
+        out = [torch.empty((n_rows, *spec.shape), dtype=spec.torch_dtype) for spec in specs]
+        reads = [read for site, feats in zip(sites, out, strict=True) for read in self._plan(site, segments, feats)]
+        self._execute(reads, access)
+        return out
+
+    def advise(self, site: str, segments: Iterable[Segment]) -> None:
+        """Announce segments that will be read soon."""
+        for segment in segments:
+            self._announce(
+                segment, self._offset(site, segment), segment.n_rows * self._index.sites[site].row_bytes, "block"
+            )
+
+    def close(self) -> None:
+        while self._open:
+            self._close_oldest()
+
+    def _plan(self, site: str, segments: Sequence[Segment], feats: Tensor) -> list[_Read]:
+        data, size, at, reads = byte_view(feats), self._index.sites[site].row_bytes, 0, []
+        for segment in segments:
+            end = at + segment.n_rows * size
+            reads.append(_Read(segment, site, self._offset(site, segment), data[at:end]))
+            at = end
+        return reads
+
+    def _offset(self, site: str, segment: Segment) -> int:
+        shard = segment.shard
+        n_rows = shard.stop - shard.start
+        tensor = shard.header_bytes + self._index.offsets[site] * n_rows
+        return tensor + segment.start * self._index.sites[site].row_bytes
+
+    def _execute(self, reads: Sequence[_Read], access: Access) -> None:
+        ahead = announced = 0
+        for number, read in enumerate(reads):
+            while announced < len(reads) and (
+                announced <= number or (ahead < _AHEAD_BYTES and announced - number < _AHEAD_READS)
+            ):
+                coming = reads[announced]
+                self._announce(coming.segment, coming.offset, len(coming.into), access)
+                ahead, announced = ahead + len(coming.into), announced + 1
+            _pread_all(
+                self._descriptor(read.segment.shard, access), read.into, read.offset, self._path(read.segment.shard)
+            )
+            ahead -= len(read.into)
+            self._prove(read)
+
+    def _announce(self, segment: Segment, offset: int, size: int, access: Access) -> None:
+        _advise(self._descriptor(segment.shard, access), offset, size, "WILLNEED")
+
+    def _prove(self, read: _Read) -> None:
+        key = (read.site, read.segment)
+        if key in self._proved:
+            return
+        segment, size = read.segment, self._index.sites[read.site].row_bytes
+        sums = self._checksums(segment.shard)[self._index.site_number[read.site]]
+        for i, expected in enumerate(sums[segment.start : segment.stop].tolist()):
+            if xxhash.xxh3_64_intdigest(read.into[i * size : (i + 1) * size]) != expected:
+                raise ChecksumError(
+                    f"shard {segment.shard.index}, site {read.site}, row {segment.shard.start + segment.start + i}: "
+                    f"the bytes in {self._path(segment.shard)} are not those that were committed. "
+                    "verify(level='hash') lists every damaged shard; restore it, or delete its record "
+                    "(the .json beside it) and SEALED.json and run the extraction again."
+                )
+        if segment.n_rows > 1:  # single rows are cheaper to prove again than to remember
+            self._proved.add(key)
+
+    def _checksums(self, shard: ShardEntry) -> np.ndarray:
+        opened = self._shard(shard)
+        if opened.checksums is None:
+            n_sites, n_rows = len(self._index.sites), shard.stop - shard.start
+            sums = np.empty((n_sites, n_rows), dtype="<u8")
+            view = memoryview(sums.reshape(-1).view(np.uint8))  # pyright: ignore[reportArgumentType]
+            _pread_all(self._descriptor(shard, "block"), view, shard.header_bytes, opened.path)
+            opened.checksums = sums
+        return opened.checksums
+
+    def _path(self, shard: ShardEntry) -> Path:
+        return self._root / "shards" / str(shard.file)
+
+    def _shard(self, shard: ShardEntry) -> _OpenShard:
+        opened = self._open.get(shard.index)
+        if opened is None:
+            if shard.file is None:
+                raise MissingShardError(
+                    f"{self._root}: rows {shard.start}-{shard.stop - 1} (shard {shard.index}) were not extracted yet. "
+                    "Run the extraction again, it continues."
+                )
+            check_size(self._root, shard.file, shard.bytes, shard.index)
+            if len(self._open) >= _OPEN_SHARDS:
+                self._close_oldest()
+            opened = self._open[shard.index] = _OpenShard(self._path(shard), {})
+        else:
+            self._open.move_to_end(shard.index)
+        return opened
+
+    def _descriptor(self, shard: ShardEntry, access: Access) -> int:
+        opened = self._shard(shard)
+        if access not in opened.descriptors:
+            descriptor = os.open(opened.path, os.O_RDONLY)
+            if access == "random":
+                _advise(descriptor, 0, 0, "RANDOM")
+            opened.descriptors[access] = descriptor
+            if opened.checksums is None:
+                size = 8 * len(self._index.sites) * (shard.stop - shard.start)
+                _advise(descriptor, shard.header_bytes, size, "WILLNEED")
+        return opened.descriptors[access]
+
+    def _close_oldest(self) -> None:
+        _, opened = self._open.popitem(last=False)
+        for descriptor in opened.descriptors.values():
+            os.close(descriptor)
+
+
+def read_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Length in bytes and content of a safetensors header.
+
+    Raises:
+        TruncatedShardError: the file ends inside it.  ChecksumError: it is not JSON.
+    """
+    with open(path, "rb") as file:
+        first = file.read(8)
+        length = int.from_bytes(first, "little")
+        text = file.read(length) if len(first) == 8 and length < 2**32 else b""
+    if not text or len(text) != length:
+        raise TruncatedShardError(f"{path}: ends inside its header ({length} bytes announced). Restore the file.")
+    try:
+        return 8 + length, json.loads(text)
+    except ValueError as error:
+        raise ChecksumError(f"{path}: its header is not the one that was written ({error}).") from error
+
+
+def file_digest(path: Path) -> str:
+    """xxh3-128 of a file, read in pieces of 8 MB."""
+    digest, piece = xxhash.xxh3_128(), bytearray(8 << 20)
+    with open(path, "rb", buffering=0) as file:
+        while size := file.readinto(piece):
+            digest.update(memoryview(piece)[:size])
+    return digest.hexdigest()
+
+
+def _advise(descriptor: int, offset: int, size: int, hint: Literal["WILLNEED", "RANDOM"]) -> None:
+    if hasattr(os, "posix_fadvise"):  # macOS has none: slower there, never different
+        os.posix_fadvise(descriptor, offset, size, getattr(os, f"POSIX_FADV_{hint}"))
+
+
+def _pread_all(descriptor: int, into: memoryview, offset: int, path: Path) -> None:
+    while into:
+        size = os.preadv(descriptor, [into], offset)
+        if size == 0:
+            raise TruncatedShardError(f"{path}: ends at byte {offset:,}, {len(into):,} more were expected. Restore it.")
+        into, offset = into[size:], offset + size

@@ -1,0 +1,110 @@
+"""What to record of which examples, and the plan that follows from it on a given model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from interp.cache.build import TARGET_BYTES, make_plan
+from interp.cache.layout import SiteSpec
+from interp.cache.plan import CachePlan
+from interp.checkpoint import Checkpoint, Fingerprint
+from interp.family import Layout
+from interp.positions import Positions, parse_positions
+from interp.prompt import Example, Prompt, render
+from interp.site import Site, expand_sites
+
+TOKENS_PER_BATCH = 16_384
+_PACKAGES = ("torch", "transformers", "peft", "safetensors")
+
+
+@dataclass(frozen=True)
+class Request:
+    """An extraction without its model.
+
+    Args:
+        sites:     patterns as in `interp.site.expand_sites`, e.g. "resid_post.*, z.19.17".
+        positions: rules or their names, e.g. [Last()] or "last, span:scenario"; one row per chosen token and example.
+        dtype:     stored dtype; None stores what the model computes in.
+        thinking:  passed to the chat template where given (`enable_thinking`).
+        max_length: longest prompt in tokens; None is the model's context. A longer one is an error, never cut.
+        tokens_per_batch: budget of one forward pass, padding included; halved whenever memory does not suffice.
+        shard_bytes: size of one file of the cache.
+    Raises:
+        ValueError: an unknown dtype, a budget below one token, no positions.
+    """
+
+    sites: str | Site | Sequence[str | Site]
+    positions: str | Positions | Sequence[str | Positions] = "last"
+    dtype: str | None = None
+    thinking: bool | None = None
+    max_length: int | None = None
+    tokens_per_batch: int = TOKENS_PER_BATCH
+    shard_bytes: int | str = TARGET_BYTES
+
+    def __post_init__(self) -> None:
+        if self.tokens_per_batch < 1:
+            raise ValueError(f"tokens_per_batch is {self.tokens_per_batch}; expected at least 1.")
+        if not parse_positions(self.positions):
+            raise ValueError("no positions were named; expected at least one rule, such as 'last'.")
+
+    def prompts(self, examples: Sequence[Example], tokenizer: Any, *, context: int | None = None) -> list[Prompt]:
+        """Every example as the model reads it. Raises a ValueError that names the first example that is too long."""
+        if tokenizer is None:
+            raise ValueError(
+                "rendering examples needs a tokenizer; wrap the module with Model.wrap(module, tokenizer)."
+            )
+        limit = self.max_length if self.max_length is not None else context
+        return [render(example, tokenizer, thinking=self.thinking, max_length=limit) for example in examples]
+
+    def site_specs(self, layout: Layout, dtype: torch.dtype) -> tuple[SiteSpec, ...]:
+        """The stored tensor of every site. Raises a ValueError for a site that the model does not have."""
+        stored = self.dtype or str(dtype).removeprefix("torch.")
+        return tuple(SiteSpec(str(s), layout.row_shape(s), stored) for s in expand_sites(self.sites, layout))
+
+    def plan(
+        self,
+        examples: Sequence[Example],
+        prompts: Sequence[Prompt],
+        *,
+        layout: Layout,
+        dtype: torch.dtype,
+        fingerprint: Fingerprint,
+        checkpoint: Checkpoint | None = None,
+    ) -> CachePlan:
+        """The plan on one model: its rows, shards and identity; `fingerprint` is that of the adapter in use."""
+        adapters = sorted(fingerprint.adapters.values())
+        config = layout.config
+        return make_plan(
+            prompts,
+            {rule.name: [rule.resolve(prompt) for prompt in prompts] for rule in parse_positions(self.positions)},
+            self.site_specs(layout, dtype),
+            {
+                "model": {"config_sha256": fingerprint.config_sha256, "weights_sha256": fingerprint.weights_sha256},
+                "adapter": {"sha256": adapters[0], "merged": fingerprint.merged} if adapters else None,
+                "tokenizer": fingerprint.tokenizer_sha256,
+                "numerics": {
+                    "compute_dtype": str(dtype).removeprefix("torch."),
+                    "attention": config._attn_implementation,
+                    "quantization": fingerprint.quantization,
+                },
+                "batching": {"rule": "longest first", "tokens_per_batch": self.tokens_per_batch},
+            },
+            examples=examples,
+            target_bytes=self.shard_bytes,
+            environment={
+                "checkpoint": None if checkpoint is None else vars(checkpoint),
+                "model_type": config.model_type,
+                "packages": {name: version(name) for name in _PACKAGES},
+                "template_system": next((p.template_system for p in prompts if p.template_system), None),
+            },
+        )
+
+
+def context_length(config: Any) -> int | None:
+    """The longest input that the model was made for, in tokens; None where its configuration does not say."""
+    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)

@@ -1,0 +1,278 @@
+"""Commit shards so that each exists once and whole, or not at all; then seal the cache.
+
+A shard exists if and only if its commit record exists. "Byte-identical" (after any number of kills and restarts)
+covers manifest.json, rows.parquet, examples.parquet, every data file, every record and SEALED.json. What differs
+between runs (time, host, pid, seconds) goes to `.runs/<host>.<pid>.jsonl`, outside that set; `.tmp/` and
+`.writer/` belong to running writers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.cache.errors import (
+    MissingShardError,
+    NonDeterministicShard,
+    NonFiniteActivationError,
+    TruncatedShardError,
+    UnsealedCacheError,
+)
+from interp.cache.files import (
+    disk_errors,
+    fsync_dir,
+    host,
+    publish,
+    sweep_temps,
+    temp_path,
+    umask_mode,
+    write_durable,
+    write_once,
+)
+from interp.cache.index import record_path
+from interp.cache.layout import file_order, tensor_table
+from interp.cache.manifest import FORMAT, SEALED, VERSION, layout_of, read_json, to_json
+from interp.cache.plan import CachePlan
+from interp.cache.rows import ShardSpec
+
+RUNS = ".runs"
+
+
+def pending(root: str | Path, plan: CachePlan, *, rank: int = 0, world: int = 1) -> list[int]:
+    """Shards this rank still has to make: `shard % world == rank`, without those that have a commit record."""
+    return [i for i in range(rank, len(plan.shards), world) if not record_path(Path(root), i).exists()]
+
+
+def commit_shard(
+    root: str | Path,
+    plan: CachePlan,
+    shard_index: int,
+    tensors: Mapping[str, Float[Tensor, "row *feature"]],
+    env: Mapping[str, object] | None = None,
+) -> dict[str, Any]:
+    """Write one shard and publish it; returns its commit record, another writer's if that one was first.
+
+    Order, so that a kill between any two steps leaves either nothing or a whole shard: (1) return if the record
+    exists; (2) write the data to a temp name; (3) mode, xxh3-128, fsync; (4) rename to a name that carries the
+    hash, so that different bytes never share a name; (5) write and sync the record under a temp name, sync the
+    folder; (6) link the record to its name: the first writer wins; (7) remove the temp, sync the folder.
+
+    Args:
+        tensors: site -> rows of this shard in row order, on any device, in the plan's dtype.
+        env:     facts of this run, JSON values; they go to `.runs/`, never into the record.
+    Raises:
+        ValueError: sites, shapes or dtypes are not the plan's.
+        NonFiniteActivationError: a NaN or an infinity, naming example, site and position; nothing is written.
+        CacheFullError: no room; nothing of this shard is visible, everything committed before stays.
+    Warns:
+        NonDeterministicShard: another writer committed different bytes for this shard first; those are kept.
+    Source: what it survives is tests/test_cache_store.py, with a kill before each call into the file system.
+    """
+    root, shard, started = Path(root), plan.shards[shard_index], time.time()
+    final = record_path(root, shard_index)
+    if final.exists():
+        return read_json(final)
+    data = _checked(plan, shard, tensors)
+    size = plan.shard_bytes(shard_index)
+    _make_folder(root, final.parent)
+    temp, record_temp = temp_path(root, f"{shard_index:06d}"), temp_path(root, f"{shard_index:06d}-record")
+    with disk_errors(root, size, temp, record_temp):
+        digest = _write_data(temp, _chunks(plan, shard_index, data))
+        name = f"{shard_index:06d}.{digest[:16]}.safetensors"
+        record = _record(plan, shard, f"{final.parent.name}/{name}", size, digest)
+        os.rename(temp, final.parent / name)
+        write_durable(record_temp, to_json(record))
+        fsync_dir(final.parent)
+        won = publish(record_temp, final)
+        record_temp.unlink(missing_ok=True)
+        fsync_dir(final.parent)
+    _log_run(root, shard_index, started, env or {})
+    return record if won else _yield_to_winner(final, record)
+
+
+def seal(root: str | Path, plan: CachePlan) -> dict[str, Any]:
+    """Write SEALED.json, the index of a finished cache; any rank may call it, any number of times.
+
+    Raises:
+        UnsealedCacheError: shards without a record; names them.
+        MissingShardError, TruncatedShardError: a data file is gone or has another size than its record says.
+    """
+    root = Path(root)
+    if (root / SEALED).exists():
+        return read_json(root / SEALED)
+    missing = pending(root, plan)
+    if missing:
+        raise UnsealedCacheError(
+            f"{root}: cannot be sealed: {len(missing)} of {len(plan.shards)} shards are not committed "
+            f"(first: {missing[:8]}). Run the extraction again, it continues.",
+            missing=missing,
+        )
+    records = [read_json(record_path(root, i)) for i in range(len(plan.shards))]
+    for record in records:
+        check_size(root, record["file"], record["bytes"], record["shard"])
+        _remove_orphans(root, record)
+    write_once(root, root / SEALED, to_json(_sealed(plan, records), indent=None))
+    sweep_temps(root)
+    return read_json(root / SEALED)
+
+
+def check_size(root: Path, file: str, size: int, shard: int) -> None:
+    """The data file of a shard is there and has the committed size.
+
+    Raises:
+        MissingShardError, TruncatedShardError: as their names say, with what to do.
+    """
+    path = root / "shards" / file
+    redo = f"To make it again, delete {record_path(root, shard)} and {root / SEALED}, and run the extraction."
+    try:
+        came = path.stat().st_size
+    except FileNotFoundError:
+        raise MissingShardError(f"shard {shard}: {path} was committed and is gone. {redo}") from None
+    if came != size:
+        raise TruncatedShardError(f"shard {shard}: {path} has {came:,} bytes, its record says {size:,}. {redo}")
+
+
+def row_checksums(feats: Float[Tensor, "row *feature"]) -> list[int]:
+    """xxh3-64 of the bytes of each row, as unsigned integers."""
+    data, size = byte_view(feats), feats[0].numel() * feats.element_size() if len(feats) else 0
+    return [xxhash.xxh3_64_intdigest(data[i * size : (i + 1) * size]) for i in range(len(feats))]
+
+
+def byte_view(feats: Tensor) -> memoryview:
+    """The bytes of a contiguous CPU tensor, without a copy."""
+    return memoryview(feats.reshape(-1).view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]
+
+
+def _checked(plan: CachePlan, shard: ShardSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    expected = [site.site for site in plan.sites]
+    if set(tensors) != set(expected):
+        absent, extra = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
+        raise ValueError(f"shard {shard.index}: sites missing {absent}, not in the plan {extra}.")
+    data = {}
+    for site in plan.sites:
+        feats, shape = tensors[site.site], (shard.n_rows, *site.shape)
+        if tuple(feats.shape) != shape or feats.dtype != site.torch_dtype:
+            came = f"{list(feats.shape)} {feats.dtype}"
+            raise ValueError(f"shard {shard.index}, {site.site}: expected {list(shape)} {site.dtype}, came {came}.")
+        data[site.site] = feats.detach().to("cpu").contiguous()
+        _check_finite(plan, shard, site.site, data[site.site])
+    return data
+
+
+def _check_finite(plan: CachePlan, shard: ShardSpec, site: str, feats: Tensor) -> None:
+    # One NaN or infinity makes the sum so; the sum costs 1/15 of isfinite().all(), which is left for the culprits.
+    if torch.isfinite(feats.sum(dtype=torch.promote_types(feats.dtype, torch.float32))):
+        return
+    bad = (~torch.isfinite(feats.flatten(1))).any(dim=1).nonzero().flatten().tolist()
+    if not bad:
+        return  # finite values whose sum overflows
+    row = plan.rows[shard.start + bad[0]]
+    raise NonFiniteActivationError(
+        f"example {row.example_id!r}, site {site}, position {row.position} ({row.position_name!r}, token "
+        f"{row.token_text!r}): the activation is NaN or infinite ({len(bad)} of {shard.n_rows} rows of shard "
+        f"{shard.index}). Nothing of this shard was written. float16 overflows where bfloat16 does not; otherwise "
+        "look at the checkpoint's weights, or leave the example out.",
+        example_id=row.example_id,
+        site=site,
+        position=row.position,
+    )
+
+
+def _chunks(plan: CachePlan, shard_index: int, data: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    yield plan.header(shard_index)
+    for site in plan.sites:
+        yield b"".join(digest.to_bytes(8, "little") for digest in row_checksums(data[site.site]))
+    for site in file_order(plan.sites):
+        yield byte_view(data[site.site])
+
+
+def _write_data(temp: Path, chunks: Iterator[bytes | memoryview]) -> str:
+    digest = xxhash.xxh3_128()
+    with open(temp, "wb", buffering=0) as file:
+        for chunk in chunks:
+            digest.update(chunk)
+            left = memoryview(chunk)
+            while left:
+                left = left[file.write(left) :]
+        os.fchmod(file.fileno(), umask_mode())
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _record(plan: CachePlan, shard: ShardSpec, file: str, size: int, digest: str) -> dict[str, Any]:
+    header_bytes = len(plan.header(shard.index))
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "plan_id": plan.plan_id,
+        "shard": shard.index,
+        "file": file,
+        "rows": [shard.start, shard.stop],
+        "examples": [shard.example_start, shard.example_stop],
+        "runs": list(shard.runs),
+        "bytes": size,
+        "xxh3_128": digest,
+        "header_bytes": header_bytes,
+        "tensors": tensor_table(plan.sites, shard.n_rows, header_bytes),
+    }
+
+
+def _yield_to_winner(final: Path, mine: Mapping[str, Any]) -> dict[str, Any]:
+    winner = read_json(final)
+    if winner["file"] != mine["file"]:
+        (final.parents[1] / mine["file"]).unlink(missing_ok=True)
+        warnings.warn(
+            f"shard {mine['shard']}: another writer committed {winner['file']} first and this one made "
+            f"{mine['file']}; the first is kept. Different GPU types or library versions give different low bits.",
+            NonDeterministicShard,
+            stacklevel=3,
+        )
+    return winner
+
+
+def _make_folder(root: Path, folder: Path) -> None:
+    if not folder.exists():
+        with disk_errors(root, 0):
+            folder.mkdir(parents=True, exist_ok=True)
+            fsync_dir(folder.parent)
+
+
+def _remove_orphans(root: Path, record: Mapping[str, Any]) -> None:
+    """Data files that lost, or whose writer died between rename and record: no record can ever name them."""
+    kept = root / "shards" / record["file"]
+    for path in kept.parent.glob(f"{record['shard']:06d}.*.safetensors"):
+        if path != kept:
+            path.unlink(missing_ok=True)
+
+
+def _sealed(plan: CachePlan, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    keys = ("rows", "examples", "runs", "file", "bytes", "xxh3_128", "header_bytes")
+    return layout_of(plan) | {
+        "format": FORMAT,
+        "version": VERSION,
+        "plan_id": plan.plan_id,
+        "n_shards": len(records),
+        "bytes": sum(record["bytes"] for record in records),
+        "records_xxh3_128": xxhash.xxh3_128_hexdigest(b"".join(map(to_json, records))),
+        "shards": [[*record["rows"], *(record[key] for key in keys[1:])] for record in records],
+    }
+
+
+def _log_run(root: Path, shard: int, started: float, env: Mapping[str, object]) -> None:
+    now = time.time()
+    line = {"shard": shard, "committed_unix": now, "wall_s": now - started, "host": host(), "pid": os.getpid(), **env}
+    with suppress(OSError):  # the shard is committed; a log line lost to a full disk must not say otherwise
+        (root / RUNS).mkdir(exist_ok=True)
+        with open(root / RUNS / f"{host()}.{os.getpid()}.jsonl", "a") as file:
+            file.write(json.dumps(line, default=str) + "\n")

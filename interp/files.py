@@ -1,0 +1,166 @@
+"""Folders of Hugging Face models and adapters, local or from the hub: found, refused if unsafe, their headers read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interp.checkpoint import Checkpoint
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
+
+
+@dataclass(frozen=True)
+class AdapterFiles:
+    """An adapter on disk before anything of it is loaded.
+
+    Args:
+        folder:  holds `adapter_config.json` and `adapter_model.safetensors`.
+        config:  the parsed `adapter_config.json`.
+        shapes:  tensor name -> shape, from the safetensors header.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / ADAPTER_WEIGHTS
+
+
+def base_folder(checkpoint: Checkpoint, *, weights: bool) -> Path:
+    """Folder of the base model; from the hub only the small files unless `weights`.
+
+    Raises:
+        ValueError: no such folder or repository, not a model folder, an adapter, weights only as pickles or incomplete.
+    """
+    where = f"base {checkpoint.base!r} of {checkpoint.name!r}"
+    local = _local(checkpoint.base, where, revision=checkpoint.revision, option="revision")
+    folder = local or _from_hub(checkpoint.base, checkpoint.revision, where, weights=weights)
+    has_adapter, has_config = ((folder / name).is_file() for name in ("adapter_config.json", "config.json"))
+    if has_adapter:
+        more = "both config.json and adapter_config.json, and loading it would silently apply the adapter"
+        raise ValueError(
+            f"{where}: {folder} holds {more if has_config else 'an adapter, not a model'}. "
+            f"Name the adapter's folder as `adapter` and the model it was trained on as `base`."
+        )
+    if not has_config:
+        raise ValueError(f"{where}: {folder} has no config.json, so it is not a Hugging Face model folder.")
+    if local or weights:
+        weight_files(folder, where)
+    return folder
+
+
+def weight_files(folder: Path, where: str) -> tuple[Path, ...]:
+    """The safetensors files of a model folder: one, or every shard of its index.
+
+    Raises:
+        ValueError: none (pickles are named and refused), or a shard of the index is missing.
+    """
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        return (folder / "model.safetensors",)
+    if not index.is_file():
+        _refuse_pickles(where, [p.name for pattern in _PICKLES for p in folder.glob(pattern)])
+        raise ValueError(f"{where}: {folder} has no model.safetensors and no model.safetensors.index.json.")
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{where}: {len(missing)} of {len(names)} shards are missing in {folder}, e.g. {missing[0]}.")
+    return tuple(folder / name for name in names)
+
+
+def read_adapter(checkpoint: Checkpoint) -> AdapterFiles:
+    """The files of the checkpoint's adapter, config and header read.
+
+    Raises:
+        ValueError: no such folder or repository, no adapter_config.json, pickled weights, an unreadable header.
+    """
+    assert checkpoint.adapter is not None, "only called for checkpoints with an adapter"
+    where = f"adapter {checkpoint.adapter!r} of {checkpoint.name!r}"
+    folder = _local(checkpoint.adapter, where, revision=checkpoint.adapter_revision, option="adapter_revision")
+    if folder is None:
+        inside = checkpoint.subfolder
+        folder = _from_hub(checkpoint.adapter, checkpoint.adapter_revision, where, weights=True, subfolder=inside)
+    if checkpoint.subfolder is not None:
+        folder = folder / checkpoint.subfolder
+        where += f", subfolder {checkpoint.subfolder!r}"
+    if not (folder / "adapter_config.json").is_file():
+        inner = sorted({p.parent.relative_to(folder).as_posix() for p in folder.glob("*/adapter_config.json")})
+        found = f" Adapters are in its subfolders {', '.join(inner)}: set `subfolder`." if inner else ""
+        raise ValueError(f"{where}: {folder} has no adapter_config.json, so it is not a PEFT adapter.{found}")
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        _refuse_pickles(where, [p.name for pattern in _PICKLES for p in folder.glob(pattern)])
+        raise ValueError(f"{where}: {folder} has no {ADAPTER_WEIGHTS}.")
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    return AdapterFiles(folder, config, read_shapes(folder / ADAPTER_WEIGHTS, where))
+
+
+def read_shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape, from the header of a safetensors file; no tensor is read.
+
+    Raises:
+        ValueError: the file is truncated or is not safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 not a mapping
+    except SafetensorError as error:
+        raise ValueError(f"{where}: {path} is not a readable safetensors file ({error}); copy it again.") from None
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """True where the folder brings its own tokenizer."""
+    return any((folder / name).is_file() for name in _TOKENIZER)
+
+
+def _refuse_pickles(where: str, names: list[str]) -> None:
+    if names:
+        raise ValueError(
+            f"{where}: the weights are pickles ({', '.join(sorted(names)[:3])}), which can run code when loaded. "
+            f"Convert them once, where you trust them, with `save_pretrained(folder, safe_serialization=True)`."
+        )
+
+
+def _local(name: str, where: str, *, revision: str | None, option: str) -> Path | None:
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise ValueError(f"{where}: {option}={revision!r}, but a local folder has no revisions. Leave it out.")
+        return folder
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        raise ValueError(f"{where}: no such folder, and not a hub id of the form 'owner/name'.")
+    return None
+
+
+def _from_hub(repo: str, revision: str | None, where: str, *, weights: bool, subfolder: str | None = None) -> Path:
+    """The snapshot folder of a hub repository; its name is the commit."""
+    from huggingface_hub import constants, list_repo_files, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    top = f"{subfolder}/" if subfolder else ""
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            names = [n.removeprefix(top) for n in list_repo_files(repo, revision=revision) if n.startswith(top)]
+            if not any(n.endswith(".safetensors") and "/" not in n for n in names):
+                _refuse_pickles(where, [n for n in names if "/" not in n and Path(n).suffix in (".bin", ".pt", ".pth")])
+        patterns = [top + p for p in (*_SMALL, *(("*.safetensors",) if weights else ()))]
+        inner = [top + "*/*", top + "consolidated*"]  # Mistral repositories hold a second copy of the weights
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, ignore_patterns=inner))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
+        offline = " (HF_HUB_OFFLINE is set, so only the local cache was searched)" if constants.HF_HUB_OFFLINE else ""
+        at = f" at revision {revision!r}" if revision else ""
+        raise ValueError(
+            f"{where}: neither a local folder nor a hub repository that could be read{at}{offline}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error

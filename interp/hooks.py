@@ -1,0 +1,380 @@
+"""The reference engine: record and edit activations with plain forward hooks. Slow path of nothing, obviously right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interp.edit import Edit
+from interp.family import Layout, Tap
+from interp.model import Model, StopForward, refuse_unmarked_padding
+from interp.passes import Pass, Where
+from interp.site import Site, expand_sites
+
+
+@dataclass
+class Recorded:
+    """What one pass left: a tensor per site and, where positions were chosen, the (item, token) of each row."""
+
+    acts: dict[Site, Tensor] = field(default_factory=dict)
+    rows: list[tuple[int, int]] | None = None
+
+
+class Recording(Mapping[str, Tensor]):
+    """Activations by site string; filled by the forward passes inside a `record` block.
+
+    With positions="all" a residual site is [batch, pos, d_model] (columns of right padding included, as computed), `z`
+    is [batch, pos, head, d_head], `pattern` [batch, head, pos, pos]. With chosen positions every site is [row, ...]
+    and `rows` names the (item, token) of each row. What is held are copies: nothing keeps a batch alive.
+    """
+
+    def __init__(self, sites: Sequence[Site]) -> None:
+        self.sites = tuple(sites)
+        self.passes: list[Recorded] = []
+
+    def _only(self) -> Recorded:
+        if len(self.passes) != 1:
+            raise ValueError(
+                f"expected one forward pass in the record block, {len(self.passes)} ran. "
+                f"Use .passes[i].acts for several passes, or one block per pass."
+            )
+        return self.passes[0]
+
+    def __getitem__(self, site: str | Site) -> Tensor:
+        acts = self._only().acts
+        key = site if isinstance(site, Site) else Site.parse(site)
+        if key not in acts:
+            raise KeyError(f"site '{key}' was not recorded; recorded: {', '.join(map(str, self.sites))}")
+        return acts[key]
+
+    @property
+    def rows(self) -> list[tuple[int, int]] | None:
+        """(item, token) of each row; None where all positions were recorded as a rectangle."""
+        return self._only().rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(str(site) for site in self.sites)
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+
+@contextmanager
+def record(
+    model: Model | nn.Module,
+    sites: str | Site | Sequence[str | Site],
+    *,
+    positions: Where = "all",
+    stop: bool = True,
+) -> Iterator[Recording]:
+    """Record sites during the forward passes that run inside the block.
+
+        with record(model, ["resid_post.12", "z.19.17"]) as acts:
+            model(ids)
+        acts["resid_post.12"]                                     # [batch, pos, d_model]
+
+    A recording sees what the rest of the network sees: inside an `edit` block it holds the edited values, whichever
+    block was opened first. Recording adds nothing to the computation; logits keep every bit. `pattern` switches the
+    model to eager attention for the length of the block.
+
+    Args:
+        sites: sites, globs or slices; see `interp.site.expand_sites`.
+        positions: "all", a rule that needs no text (`Last()`, `Stride(8)`), or one list of token numbers per item,
+            counted from the item's first real token.
+        stop: end a pass that the Model runs after the last site, without outputs. A pass that a raw Hugging Face module
+            runs always goes to its end.
+    Raises:
+        ValueError: a site that the model does not have (before any hook is placed), a position outside the pass,
+            padding without a mask, or a block in which no pass ran.
+        RuntimeError: a site did not fire exactly once in a pass (a compiled model that skips hooks), or a submodule is
+            in training mode.
+    """
+    model = Model.wrap(model)
+    expanded = expand_sites(sites, model.layout) if sites else ()
+    taps = {site: model.layout.tap(site) for site in expanded}
+    recorder = _Recorder(model, taps, positions, stop)
+    with ExitStack() as stack:
+        if any(site.kind == "pattern" for site in expanded):
+            stack.enter_context(eager_attention(model.layout))
+        stack.enter_context(_pass_hooks(model, recorder.begin, recorder.check))
+        for site, tap in taps.items():
+            stack.callback(_place(tap, recorder.hook(site, tap), last=True).remove)
+        if expanded:
+            stack.enter_context(model.recording(recorder.is_done))
+        yield recorder.recording
+    if expanded and not recorder.recording.passes:
+        raise ValueError(
+            "no forward pass reached the hooks of this record block. Run the model inside the block; a model that was "
+            "compiled and warmed up before skips hooks that are added later (compile layer by layer, or not at all)."
+        )
+
+
+class _Recorder:
+    """The moving part of a `record` block: it owns the tensors of the pass that is running."""
+
+    def __init__(self, model: Model, taps: Mapping[Site, Tap], positions: Where, stop: bool) -> None:
+        self.model, self.positions, self.stop = model, positions, stop
+        self.recording = Recording(tuple(taps))
+        self.now: Recorded | None = None
+        self.rows: dict[torch.device, Tensor] = {}
+        self.is_done = _Done(self)
+
+    def begin(self, what: Pass) -> None:
+        self.now = Recorded()
+        if not isinstance(self.positions, str):
+            flat, self.now.rows = what.rows(self.positions)
+            self.rows = {flat.device: flat}
+
+    def take(self, site: Site, tap: Tap, whole: Tensor) -> Tensor:
+        if site.kind == "pattern":
+            whole = whole if site.head is None else whole[:, site.head]
+            if isinstance(self.positions, str):
+                return whole.detach().clone()
+            whole = whole.movedim(-2, 1)
+            return whole.flatten(0, 1).index_select(0, self._rows_on(whole.device)).detach()
+        if isinstance(self.positions, str):
+            return tap.view.read(whole).detach().clone(memory_format=torch.contiguous_format)
+        rows = whole.detach().flatten(0, 1).index_select(0, self._rows_on(whole.device))
+        picked = tap.view.read(rows)
+        return picked if picked.is_contiguous() else picked.contiguous()
+
+    def _rows_on(self, device: torch.device) -> Tensor:
+        if device not in self.rows:
+            self.rows[device] = next(iter(self.rows.values())).to(device, non_blocking=True)
+        return self.rows[device]
+
+    def hook(self, site: Site, tap: Tap) -> Callable[[Tensor], None]:
+        def see(whole: Tensor) -> None:
+            if self.now is None:
+                raise RuntimeError(f"site '{site}' fired outside of a pass of the decoder.")
+            if site in self.now.acts:
+                raise RuntimeError(f"site '{site}' fired twice in one pass; expected exactly once.")
+            taken = self.take(site, tap, whole)
+            self.now.acts[site] = self.model.unembed(taken) if site.kind == "logits" else taken
+            if self.stop and len(self.now.acts) == len(self.recording.sites) and self.model.may_stop():
+                raise StopForward
+
+        return see
+
+    def check(self) -> None:
+        """End of a pass: every site must have fired, and every submodule be in evaluation mode."""
+        if self.now is None:
+            raise RuntimeError(
+                "the pass did not reach the recording hooks: the model was probably compiled and warmed up before "
+                "they were placed. Use an uncompiled model, or compile its layers one by one."
+            )
+        missing = [str(site) for site in self.recording.sites if site not in self.now.acts]
+        if missing:
+            raise RuntimeError(
+                f"{len(missing)} of {len(self.recording.sites)} sites did not fire in this pass: "
+                f"{', '.join(missing[:5])}. "
+                f"A compiled module skips hooks that are added after its warm-up; use the uncompiled module."
+            )
+        refuse_training_mode(self.model.module)
+        self.recording.passes.append(self.now)
+        self.now = None
+
+
+class _Done:
+    """Tells a Model whether a recorder is done with the present pass, and closes a pass that was stopped."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        self.recorder = recorder
+
+    def __call__(self) -> bool:
+        now = self.recorder.now
+        return self.recorder.stop and now is not None and len(now.acts) == len(self.recorder.recording.sites)
+
+    def check(self) -> None:
+        if self.recorder.now is not None or not self.recorder.recording.passes:
+            self.recorder.check()
+
+
+@contextmanager
+def edit(model: Model | nn.Module, edits: Mapping[str | Site, Edit], *, positions: Where = "all") -> Iterator[None]:
+    """Change activations during the forward passes that run inside the block.
+
+        with edit(model, {"resid_post.12": Add(vector)}, positions=[[7], [9]]):
+            logits = model(ids).logits
+
+    Edits are pure: the hook hands the site's activation to the edit and puts what comes back in its place, in a new
+    tensor. Edits of one site act in the order in which their blocks were opened. An edit of `resid_mid` acts on what
+    the MLP reads and on what the block passes on.
+
+    Args:
+        edits: edit by site; a glob stands for each of its sites.
+        positions: tokens to change, counted from each item's first real token; the others keep every bit.
+    Raises:
+        ValueError: a site that the model does not have or that cannot be edited (`logits`, `pattern`), before any hook
+            is placed; a result of another shape; an edit that changed its input in place.
+        RuntimeError: a site did not fire exactly once in a pass.
+    """
+    model = Model.wrap(model)
+    plan = [(site, change) for word, change in edits.items() for site in expand_sites(word, model.layout)]
+    for site, _ in plan:
+        _refuse_uneditable(site)
+    editor = _Editor(model, tuple(site for site, _ in plan), positions)
+    with ExitStack() as stack:
+        stack.enter_context(_pass_hooks(model, editor.begin, editor.check))
+        for site, change in plan:
+            for tap, see in editor.hooks(site, change):
+                stack.callback(_place(tap, see, last=False).remove)
+        yield
+
+
+def _refuse_uneditable(site: Site) -> None:
+    reason = {
+        "logits": "nothing is computed from them; change what your own code reads",
+        "pattern": "attention has used them before the hook sees them; edit 'z', 'q', 'k' or 'v' instead",
+    }.get(site.kind)
+    if reason:
+        raise ValueError(f"site '{site}' cannot be edited: {reason}.")
+
+
+class _Editor:
+    """The moving part of an `edit` block: the mask of the present pass and how often each site fired."""
+
+    def __init__(self, model: Model, sites: tuple[Site, ...], positions: Where) -> None:
+        self.model, self.sites, self.positions = model, sites, positions
+        self.mask: Tensor | None = None
+        self.fired: dict[Site, int] = {}
+        self.kept: dict[Site, Tensor] = {}
+
+    def begin(self, what: Pass) -> None:
+        self.fired = dict.fromkeys(self.sites, 0)
+        self.mask = None if isinstance(self.positions, str) else what.is_chosen(self.positions)
+
+    def check(self) -> None:
+        wrong = [f"{site} ({n} times)" for site, n in self.fired.items() if n != 1]
+        if wrong:
+            raise RuntimeError(f"edited sites must fire exactly once in a pass; these did not: {', '.join(wrong[:5])}.")
+
+    def hooks(self, site: Site, change: Edit) -> list[tuple[Tap, Callable[[Tensor], Tensor]]]:
+        tap = self.model.layout.tap(site)
+        if site.kind != "resid_mid":
+            return [(tap, lambda whole: self.apply(site, tap, change, whole))]
+        layer = self.model.layout.layers[site.layer or 0]
+        mlp, block = self.model.layout.branch(layer, "mlp"), self.model.layout.tap(Site("resid_post", site.layer))
+        return [(tap, self._mid(site, tap, change)), (mlp, self._keep(site)), (block, self._rejoin(site))]
+
+    def apply(self, site: Site, tap: Tap, change: Edit, whole: Tensor) -> Tensor:
+        old = tap.view.read(whole)
+        version = whole._version
+        new = change(old)
+        if whole._version != version:
+            raise ValueError(f"the edit of '{site}' changed its input in place; an edit must return a new tensor.")
+        if new.shape != old.shape:
+            raise ValueError(f"the edit of '{site}' returned {tuple(new.shape)}, expected {tuple(old.shape)}.")
+        if self.mask is not None:
+            mask = self.mask.to(old.device)
+            new = torch.where(mask.view(*mask.shape, *[1] * (old.ndim - 2)), new, old)
+        self.fired[site] += 1
+        return tap.view.write(whole, new.to(old.dtype))
+
+    def _mid(self, site: Site, tap: Tap, change: Edit) -> Callable[[Tensor], Tensor]:
+        def see(whole: Tensor) -> Tensor:
+            self.kept[site] = self.apply(site, tap, change, whole)
+            return self.kept[site]
+
+        return see
+
+    def _keep(self, site: Site) -> Callable[[Tensor], Tensor]:
+        def see(branch: Tensor) -> Tensor:
+            self.kept[site] = self.kept[site] + branch
+            return branch
+
+        return see
+
+    def _rejoin(self, site: Site) -> Callable[[Tensor], Tensor]:
+        return lambda whole: self.kept.pop(site)
+
+
+def _place(tap: Tap, see: Callable[[Tensor], Tensor | None], *, last: bool) -> Any:
+    """Put `see` on the tap. Recordings (`last`) always run after edits, in whatever order the blocks were opened."""
+    if tap.side == "in":
+
+        def pre(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+            if args:
+                new = see(args[0])
+                return None if new is None else ((new, *args[1:]), kwargs)
+            key = "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
+            new = see(kwargs[key])
+            return None if new is None else (args, {**kwargs, key: new})
+
+        handle = tap.module.register_forward_pre_hook(pre, with_kwargs=True)
+    else:
+
+        def post(module: nn.Module, args: tuple, output: Any) -> Any:
+            if tap.element is None:
+                whole = output[0] if isinstance(output, tuple) else output
+                new = see(whole)
+                return new if new is None or not isinstance(output, tuple) else (new, *output[1:])
+            new = see(output[tap.element])
+            return None if new is None else (*output[: tap.element], new, *output[tap.element + 1 :])
+
+        handle = tap.module.register_forward_hook(post)
+    _keep_recordings_last(handle, last)
+    return handle
+
+
+def _keep_recordings_last(handle: Any, is_recording: bool) -> None:
+    hooks = handle.hooks_dict_ref()
+    if is_recording:
+        hooks[handle.id]._is_recording = True
+        return
+    for key in [k for k, hook in hooks.items() if getattr(hook, "_is_recording", False)]:
+        hooks.move_to_end(key)
+
+
+@contextmanager
+def _pass_hooks(model: Model, begin: Callable[[Pass], None], end: Callable[[], None]) -> Iterator[None]:
+    """Call `begin` with the Pass when the decoder starts, `end` when it has finished."""
+
+    def pre(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        begin(_pass_of(model, args, kwargs))
+
+    with ExitStack() as stack:
+        stack.callback(model.decoder.register_forward_pre_hook(pre, with_kwargs=True).remove)
+        stack.callback(model.decoder.register_forward_hook(lambda module, args, output: end()).remove)
+        yield
+
+
+def _pass_of(model: Model, args: tuple, kwargs: dict) -> Pass:
+    ids = kwargs.get("input_ids", args[0] if args else None)
+    tokens = ids if ids is not None else kwargs["inputs_embeds"]
+    cache = kwargs.get("past_key_values")
+    mask = kwargs.get("attention_mask")
+    mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+    batch = model.current_batch
+    lengths = batch.lengths if batch is not None else None
+    if ids is not None and mask is None and lengths is None and cache is None:
+        refuse_unmarked_padding(ids, model.pad_id)
+    past = 0 if cache is None else int(cache.get_seq_length())
+    return Pass(tokens.shape[0], tokens.shape[1], past, lengths, mask)
+
+
+@contextmanager
+def eager_attention(layout: Layout) -> Iterator[None]:
+    """Compute attention with explicit probabilities inside the block; restores the implementation after it."""
+    before = layout.config._attn_implementation
+    layout.config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        layout.config._attn_implementation = before
+
+
+def refuse_training_mode(module: nn.Module) -> None:
+    """Raise a RuntimeError if any submodule is in training mode, where dropout makes activations random."""
+    training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
+    if training:
+        raise RuntimeError(
+            f"{len(training)} submodules are in training mode ({', '.join(training[:3])}, ...), so activations would "
+            f"be random where dropout is on. Call .eval() on the module that you pass (an adapter loaded later may "
+            f"be training while the model is not)."
+        )

@@ -1,0 +1,320 @@
+"""Load checkpoints into Models: what can be refused is refused before weights are read, the rest is proved after."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from interp.adapter_plan import AdapterPlan, plan_adapter, warn_other_base
+from interp.adapters import MERGED, name_roles, peft_names
+from interp.attach import attach_adapters, merge_adapter, probe_ids, probe_logits
+from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.files import AdapterFiles, base_folder, has_tokenizer, read_adapter
+from interp.fingerprint import fingerprint_files, quantization_name, tokenizer_sha256
+
+if TYPE_CHECKING:
+    from interp.model import Model
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_DTYPES |= {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How weights are held; see `load`."""
+
+    dtype: str | torch.dtype = "auto"
+    device: str | torch.device = "auto"
+    device_map: Any = None
+    quantization: Any = None
+    attn_implementation: str | None = None
+    merge: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.dtype, str) and self.dtype not in ("auto", *_DTYPES):
+            raise ValueError(f"dtype {self.dtype!r}: expected a torch.dtype, 'auto', or one of {', '.join(_DTYPES)}.")
+        if self.device_map is not None and self.device != "auto":
+            raise ValueError(f"device={self.device!r} and device_map={self.device_map!r}: give one of the two.")
+        if self.merge and self.quantization is not None:
+            raise ValueError("merge=True with quantization: rounded weights cannot take the adapter exactly. Drop one.")
+
+    @property
+    def target(self) -> torch.device:
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(auto if self.device == "auto" else self.device)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        if isinstance(self.dtype, torch.dtype):
+            return self.dtype
+        on_gpu = self.target.type == "cuda" or (self.device_map is not None and torch.cuda.is_available())
+        return (torch.bfloat16 if on_gpu else torch.float32) if self.dtype == "auto" else _DTYPES[self.dtype]
+
+
+def load(
+    checkpoint: Checkpoint,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    device_map: Any = None,
+    quantization: Any = None,
+    attn_implementation: str | None = None,
+    merge: bool = False,
+    siblings: Sequence[Checkpoint] = (),
+) -> Model:
+    """The checkpoint as a Model in eval mode, its adapter active and proved to be there.
+
+    Args:
+        dtype:        "auto" is bfloat16 on CUDA and float32 on the CPU.
+        device:       "auto" is CUDA where there is one.
+        device_map:   passed to transformers, e.g. "auto" for a model larger than one GPU.
+        quantization: "4bit", "8bit" (bitsandbytes) or a transformers quantization config.
+        attn_implementation: passed to transformers, e.g. "eager".
+        merge:        add the adapter into the weights, in float32, before casting; the base is then gone.
+        siblings:     checkpoints of the same base to hold as further adapters; `adapters.use(name)` switches.
+    Raises:
+        ValueError: options that exclude each other; nothing at the path or id; pickled weights; siblings of another
+            base; an adapter that does not fit, did not arrive, or changes nothing. All but the last two come before
+            any weight is read.
+    """
+    options = LoadOptions(dtype, device, device_map, quantization, attn_implementation, merge)
+    members = {c.name: c for c in (checkpoint, *siblings)}
+    if len(members) != 1 + len(siblings):
+        raise ValueError(f"siblings need names of their own, got {[c.name for c in (checkpoint, *siblings)]}.")
+    return _load(members, options)
+
+
+def load_pair(pair: CheckpointPair, **options: Any) -> Model:
+    """Both members of a pair in one Model that holds their common base once; `engaged` is active.
+
+    Args:
+        options: as for `load`, without `siblings` and `merge`.
+    Raises:
+        ValueError: the members have different bases, or kinds of adapters that one model cannot hold; as `load`.
+    """
+    if not pair.shares_base:
+        raise ValueError(
+            f"engaged is on {pair.engaged.base!r} and heuristic on {pair.heuristic.base!r}: one Model holds one base. "
+            f"Walk over load_members(pair), which loads them one after the other."
+        )
+    home = _home(pair.engaged)
+    return _load({role: c for role, c in pair.members.items() if _home(c) == home}, LoadOptions(**options))
+
+
+def load_members(pair: CheckpointPair, **options: Any) -> Iterator[tuple[tuple[str, ...], Model]]:
+    """Walk over (roles, Model): members of one base come together, different bases one after the other.
+
+    A Model is emptied when the walk moves on, so that at most one base is in memory; do not keep it.
+
+    Raises:
+        ValueError: as `load`, when the group is reached.
+    """
+    groups: dict[tuple[Any, ...], dict[str, Checkpoint]] = {}
+    for role, member in pair.members.items():
+        groups.setdefault(_home(member), {})[role] = member
+    settings = LoadOptions(**options)
+    for group in (part for members in groups.values() for part in _by_kind(members, settings)):
+        model = _load(group, settings)
+        try:
+            yield tuple(group), model
+        finally:
+            _empty(model.module)
+            del model
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A checkpoint's base without its weights (on the meta device), its tokenizer, and the dtype it would load in."""
+
+    module: Any
+    tokenizer: Any
+    dtype: torch.dtype
+
+
+def open_skeleton(checkpoint: Checkpoint, *, dtype: str | torch.dtype = "auto") -> Skeleton:
+    """What can be known of a checkpoint before any weight is read; its adapter's shapes are checked too.
+
+    Raises:
+        ValueError: as `load`, for what comes before the weights.
+    """
+    options = LoadOptions(dtype=dtype)
+    where = f"base {checkpoint.base!r} of {checkpoint.name!r}"
+    config, plans = _plan({checkpoint.name: checkpoint}, options, where)
+    files = {role: plan.files for role, plan in plans.items()}
+    return Skeleton(_on_meta(config), _tokenizer(base_folder(checkpoint, weights=False), files), options.torch_dtype)
+
+
+def _on_meta(config: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def _load(members: Mapping[str, Checkpoint], options: LoadOptions) -> Model:
+    from interp.model import Model
+
+    role, first = next(iter(members.items()))
+    where = f"base {first.base!r} of {first.name!r}"
+    config, plans = _plan(members, options, where)
+    quantizer, quantization = _quantization(config, options, where)
+    folder = base_folder(first, weights=True)
+    module = _base_module(folder, options, quantizer, where)
+    if plans:
+        module = attach_adapters(module, plans, allow_overwrite=options.merge)
+    else:
+        probe_logits(module, probe_ids(module))
+    if plans and options.merge:
+        module = merge_adapter(module, plans[role])
+        name_roles(module, {role: MERGED})
+    elif len(members) > 1:
+        held = peft_names(list(plans))
+        name_roles(module, {r: held.get(r) for r in members})
+    assert not any(m.training for m in module.modules()), "a submodule is in training mode after eval()"
+    files = {r: plan.files for r, plan in plans.items()}
+    tokenizer = _tokenizer(folder, files)
+    merged = options.merge and bool(plans)
+    fingerprint = fingerprint_files(
+        folder, adapters=files, tokenizer=tokenizer, quantization=quantization, merged=merged
+    )
+    model = Model.wrap(module, tokenizer=tokenizer, checkpoint=first, fingerprint=fingerprint)
+    if plans and not merged:
+        model.adapters.activate(role)
+    return model
+
+
+def _plan(members: Mapping[str, Checkpoint], options: LoadOptions, where: str) -> tuple[Any, dict[str, AdapterPlan]]:
+    """The base's config and a plan per adapter; nothing but headers and small files is read."""
+    import transformers
+
+    first = next(iter(members.values()))
+    strangers = [c.name for c in members.values() if _home(c) != _home(first)]
+    if strangers:
+        raise ValueError(f"{', '.join(strangers)}: not on the base of {first.name!r} ({first.base!r}, same revision).")
+    folder = base_folder(first, weights=False)
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{where}: transformers {transformers.__version__} cannot read its config: {error}") from error
+    files = {role: read_adapter(c) for role, c in members.items() if c.adapter is not None}
+    if options.merge and len(members) > 1:
+        raise ValueError(f"merge=True leaves room for one checkpoint, got {', '.join(members)}. Load them one by one.")
+    kinds = {role: str(f.config.get("peft_type")) for role, f in files.items()}
+    if len(set(kinds.values())) > 1:
+        listed = ", ".join(f"{role} is {kind}" for role, kind in kinds.items())
+        raise ValueError(f"one model holds adapters of one kind: {listed}. Walk over load_members(pair) instead.")
+    if not files:
+        return config, {}
+    skeleton = _on_meta(config)
+    plans = {}
+    for role, adapter in files.items():
+        label = f"adapter {members[role].adapter!r} of {members[role].name!r}"
+        plans[role] = plan_adapter(skeleton, adapter, label=label)
+        warn_other_base(adapter, first.base, label)
+    return config, plans
+
+
+def _base_module(folder: Path, options: LoadOptions, quantizer: Any, where: str) -> nn.Module:
+    """The base in eval mode without gradients, every one of its parameters read from the files."""
+    from transformers import AutoModelForCausalLM
+
+    settings: dict[str, Any] = {"dtype": options.torch_dtype, "device_map": options.device_map}
+    if options.device_map is None and options.target.type != "cpu":
+        settings["device_map"] = {"": options.target}
+    if quantizer is not None:
+        settings["quantization_config"] = quantizer
+    if options.attn_implementation is not None:
+        settings["attn_implementation"] = options.attn_implementation
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        str(folder), use_safetensors=True, trust_remote_code=False, output_loading_info=True, **settings
+    )
+    module, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(
+            f"{where}: {len(missing)} parameters are in no file and would be random, e.g. {missing[0]}. "
+            f"Is it a {type(module).__name__}?"
+        )
+    if unexpected := sorted(info["unexpected_keys"]):
+        warnings.warn(
+            f"{where}: {len(unexpected)} tensors are not part of the model, e.g. {unexpected[0]}.", stacklevel=4
+        )
+    return module.eval().requires_grad_(False)
+
+
+def _quantization(config: Any, options: LoadOptions, where: str) -> tuple[Any, str | None]:
+    """What to hand to transformers (None where the checkpoint brings it), and the name for the fingerprint."""
+    given, wanted = getattr(config, "quantization_config", None), options.quantization
+    if given is not None and (wanted is not None or options.merge):
+        raise ValueError(f"{where} is quantised already; leave out quantization= and merge=.")
+    if isinstance(wanted, str):
+        wanted = _bitsandbytes(wanted, options.torch_dtype)
+    if given is None and wanted is None:
+        return None, None
+    name = quantization_name(wanted if given is None else given)
+    warnings.warn(
+        f"{where} is quantised ({name}): results need not be bit-equal from machine to machine, and edits of weights, "
+        f"merging and per-head output weights are approximate.",
+        stacklevel=4,
+    )
+    return wanted, name
+
+
+def _bitsandbytes(name: str, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if name not in ("4bit", "8bit"):
+        raise ValueError(f"quantization {name!r}: expected '4bit', '8bit' or a transformers quantization config.")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(f"quantization {name!r} needs bitsandbytes, which is not installed: pip install bitsandbytes")
+    if name == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _home(checkpoint: Checkpoint) -> tuple[str, str | None]:
+    return checkpoint.base, checkpoint.revision
+
+
+def _by_kind(members: dict[str, Checkpoint], options: LoadOptions) -> list[dict[str, Checkpoint]]:
+    """Members of one base in groups that one PeftModel can hold; those without an adapter join the first."""
+    groups: dict[str, dict[str, Checkpoint]] = {}
+    for role, member in members.items():
+        kind = "" if member.adapter is None else str(read_adapter(member).config.get("peft_type"))
+        groups.setdefault(f"{kind}{role if options.merge else ''}", {})[role] = member
+    bare = {} if options.merge else groups.pop("", {})
+    held = list(groups.values())
+    return [{**held[0], **bare}, *held[1:]] if held else [bare]
+
+
+def _tokenizer(folder: Path, adapters: Mapping[str, AdapterFiles]) -> Any:
+    """The tokenizer of the first adapter that brings one, else the base's, else None."""
+    from transformers import AutoTokenizer
+
+    sources = {role: files.folder for role, files in adapters.items() if has_tokenizer(files.folder)}
+    if not sources and not has_tokenizer(folder):
+        return None
+    read = {role: AutoTokenizer.from_pretrained(str(path), trust_remote_code=False) for role, path in sources.items()}
+    if len({tokenizer_sha256(tokenizer) for tokenizer in read.values()}) > 1:
+        warnings.warn(
+            f"{', '.join(read)} bring tokenizers that differ (vocabulary, chat template or special tokens); that of "
+            f"{next(iter(read))} is used for all. Load them one by one to give each its own prompt.",
+            stacklevel=4,
+        )
+    return next(iter(read.values()), None) or AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+
+
+def _empty(module: nn.Module) -> None:
+    """Free the storage of every parameter and buffer, whoever still holds the module."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.new_empty(0)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,262 @@
+"""Which tokens of a prompt: small rules with one string form each, resolved by character offsets.
+
+Indices are 0-based and count from the first real token, so padding and batch composition cannot move them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal, Protocol, runtime_checkable
+
+from interp.prompt import SPAN_NAME, Prompt
+from interp.sentences import STYLES, Style, sentence_records
+
+
+@runtime_checkable
+class Positions(Protocol):
+    """A rule: its `name` is its string form (`parse_positions(rule.name) == [rule]`), `resolve` applies it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def resolve(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token indices of `prompt`, ascending, at least one. Raises ValueError where the rule yields none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Last:
+    """The last n tokens of the prompt, answer included: `last`, `last:5`."""
+
+    n: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least_one("last", self.n)
+
+    @property
+    def name(self) -> str:
+        return "last" if self.n == 1 else f"last:{self.n}"
+
+    def resolve(self, prompt: Prompt) -> tuple[int, ...]:
+        n = len(prompt.ids)
+        if n < self.n:
+            raise ValueError(
+                f"example {prompt.example_id!r}: {self.name!r} asks for {self.n} tokens, the prompt has {n}."
+            )
+        return tuple(range(n - self.n, n))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The position that predicts the first answer token, i.e. the last token before the answer: `answer`."""
+
+    @property
+    def name(self) -> str:
+        return "answer"
+
+    def resolve(self, prompt: Prompt) -> tuple[int, ...]:
+        if prompt.n_prompt == 0:
+            raise ValueError(
+                f"example {prompt.example_id!r}: 'answer': no token precedes the answer; add a prompt text."
+            )
+        return (prompt.n_prompt - 1,)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens that share a character with a named span, all or the first or last of them: `span:scenario:last`."""
+
+    span: str
+    which: Literal["all", "first", "last"] = "all"
+
+    def __post_init__(self) -> None:
+        _check_span_name(self.span)
+        if self.which not in ("all", "first", "last"):
+            raise ValueError(f"span {self.span!r}: expected which= all, first or last, came {self.which!r}.")
+
+    @property
+    def name(self) -> str:
+        return f"span:{self.span}" + ("" if self.which == "all" else f":{self.which}")
+
+    def resolve(self, prompt: Prompt) -> tuple[int, ...]:
+        found = _tokens_of(prompt, self.span, self.name)
+        return {"all": found, "first": found[:1], "last": found[-1:]}[self.which]
+
+
+@dataclass(frozen=True)
+class SentenceEnds:
+    """The last token of each sentence of a span: `sentence_ends`, `sentence_ends:scenario`, `sentence_ends:v2`.
+
+    Attributes:
+        span:  which span; None means "answer" where the prompt has one, else "prompt".
+        style: "offsets", or "v2" to reproduce the boundaries of an older corpus with their faults.
+    """
+
+    span: str | None = None
+    style: Style = "offsets"
+
+    def __post_init__(self) -> None:
+        if self.span is not None:
+            _check_span_name(self.span)
+        if self.span in STYLES:
+            raise ValueError(f"sentence_ends: a span cannot be called {self.span!r}, which names a style. Rename it.")
+        if self.style not in STYLES:
+            raise ValueError(f"sentence_ends: expected a style of {', '.join(STYLES)}, came {self.style!r}.")
+
+    @property
+    def name(self) -> str:
+        parts = ["sentence_ends", self.span, None if self.style == "offsets" else self.style]
+        return ":".join(p for p in parts if p)
+
+    def resolve(self, prompt: Prompt) -> tuple[int, ...]:
+        span = self.span or ("answer" if "answer" in prompt.spans else "prompt")
+        _range_of(prompt, span, self.name)
+        found = tuple(dict.fromkeys(s.boundary for s in sentence_records(prompt, span=span, style=self.style)))
+        return found or _nothing(prompt, span, self.name, "no sentence")
+
+
+@dataclass(frozen=True)
+class Stride:
+    """Every n-th token of the whole prompt or of one span, counted from its first, and its last: `stride:8:answer`."""
+
+    n: int
+    span: str | None = None
+
+    def __post_init__(self) -> None:
+        _at_least_one("stride", self.n)
+        if self.span is not None:
+            _check_span_name(self.span)
+
+    @property
+    def name(self) -> str:
+        return f"stride:{self.n}" + (f":{self.span}" if self.span else "")
+
+    def resolve(self, prompt: Prompt) -> tuple[int, ...]:
+        tokens = _tokens_of(prompt, self.span, self.name) if self.span else tuple(range(len(prompt.ids)))
+        return tuple(dict.fromkeys((*tokens[:: self.n], tokens[-1])))
+
+
+@dataclass(frozen=True)
+class All:
+    """Every token: `all`."""
+
+    @property
+    def name(self) -> str:
+        return "all"
+
+    def resolve(self, prompt: Prompt) -> tuple[int, ...]:
+        return tuple(range(len(prompt.ids)))
+
+
+@dataclass(frozen=True)
+class At:
+    """Fixed indices, the same for every example: `at:0+5`. Counting from the end is `last:n`; negatives are refused."""
+
+    indices: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.indices or list(self.indices) != sorted(set(self.indices)) or self.indices[0] < 0:
+            what = f"at: expected ascending indices from 0, each once, came {self.indices}. "
+            raise ValueError(what + "Use last:n to count from the end.")
+
+    @property
+    def name(self) -> str:
+        return "at:" + "+".join(map(str, self.indices))
+
+    def resolve(self, prompt: Prompt) -> tuple[int, ...]:
+        n = len(prompt.ids)
+        if self.indices[-1] >= n:
+            what = f"example {prompt.example_id!r}: {self.name!r} asks for token {self.indices[-1]}, "
+            raise ValueError(what + f"the prompt has {n} (0-{n - 1}): {prompt.text[:60]!r}...")
+        return self.indices
+
+
+FORMS = (
+    "last, last:N, answer, span:NAME, span:NAME:first, span:NAME:last, "
+    "sentence_ends, sentence_ends:SPAN, sentence_ends:v2, stride:N, stride:N:SPAN, at:0+5, all"
+)
+
+
+def parse_positions(spec: str | Positions | Sequence[str | Positions]) -> list[Positions]:
+    """The rules named by a comma-separated string or a list; rules among them are kept.
+
+    Raises:
+        ValueError: nothing given, an unknown or malformed rule (the valid forms are listed), the same rule twice.
+    """
+    parts = [spec] if isinstance(spec, str | Positions) else list(spec)
+    words = [w.strip() for p in parts if isinstance(p, str) for w in p.split(",")]
+    if not parts or "" in words:
+        raise ValueError(f"positions: expected rules separated by commas, came {spec!r}. Valid forms: {FORMS}.")
+    rules: list[Positions] = []
+    for part in parts:
+        rules += [_parse_one(w.strip()) for w in part.split(",")] if isinstance(part, str) else [part]
+    names = [r.name for r in rules]
+    if twice := [n for n in dict.fromkeys(names) if names.count(n) > 1]:
+        raise ValueError(f"positions: {twice[0]!r} is given twice. Give each rule once.")
+    return rules
+
+
+def _parse_one(word: str) -> Positions:
+    kind, *rest = word.split(":")
+    match kind, rest:
+        case "last", []:
+            return Last()
+        case "last", [n] if n.isdecimal():
+            return Last(int(n))
+        case "answer", []:
+            return Answer()
+        case "all", []:
+            return All()
+        case "span", [span]:
+            return Span(span)
+        case "span", [span, ("all" | "first" | "last") as which]:
+            return Span(span, which)
+        case "sentence_ends", []:
+            return SentenceEnds()
+        case "sentence_ends", [("offsets" | "v2") as style]:
+            return SentenceEnds(style=style)
+        case "sentence_ends", [span]:
+            return SentenceEnds(span)
+        case "sentence_ends", [span, ("offsets" | "v2") as style]:
+            return SentenceEnds(span, style)
+        case "stride", [n] if n.isdecimal():
+            return Stride(int(n))
+        case "stride", [n, span] if n.isdecimal():
+            return Stride(int(n), span)
+        case "at", [indices] if all(i.isdecimal() for i in indices.split("+")):
+            return At(tuple(map(int, indices.split("+"))))
+    near = get_close_matches(kind, ("last", "answer", "span", "sentence_ends", "stride", "at", "all"), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near and near[0] != kind else ""
+    raise ValueError(f"positions {word!r} is not a rule.{hint} Valid forms: {FORMS}.")
+
+
+def _at_least_one(rule: str, n: int) -> None:
+    if n < 1:
+        raise ValueError(f"{rule}: expected a count of at least 1, came {n}.")
+
+
+def _check_span_name(span: str) -> None:
+    if not SPAN_NAME.fullmatch(span):
+        raise ValueError(f"span name: expected letters, digits, _ . - (a letter first), came {span!r}.")
+
+
+def _range_of(prompt: Prompt, span: str, rule: str) -> tuple[int, int]:
+    if span not in prompt.spans:
+        has = ", ".join(sorted(prompt.spans))
+        what = f"example {prompt.example_id!r}: {rule!r} needs the span {span!r}; its spans are: {has}. "
+        raise ValueError(what + f"Add it to the example's 'spans' or drop the rule. Prompt: {prompt.text[:60]!r}...")
+    return prompt.spans[span]
+
+
+def _tokens_of(prompt: Prompt, span: str, rule: str) -> tuple[int, ...]:
+    return tuple(prompt.tokens_in(*_range_of(prompt, span, rule))) or _nothing(prompt, span, rule, "no token")
+
+
+def _nothing(prompt: Prompt, span: str, rule: str, what: str) -> tuple[int, ...]:
+    start, end = prompt.spans[span]
+    text = prompt.text[start:end]
+    excerpt = text if len(text) <= 60 else text[:60] + "..."
+    where = f"example {prompt.example_id!r}: {rule!r} finds {what} in the span {span!r} ({excerpt!r}). "
+    raise ValueError(where + "Correct the span or drop the example.")

@@ -1,0 +1,180 @@
+"""Sentences of a prompt as records with character and token ranges. Labels refer to records, not to list positions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal, get_args
+
+from interp.prompt import Prompt
+
+Style = Literal["offsets", "v2"]
+STYLES: tuple[str, ...] = get_args(Style)
+
+_CLOSER = r"(?:[\"'”’»)\]}*_$`]|\\[)\]])"
+_STOP = re.compile(rf"(?<![.!?…])(?P<stop>[.!?…]++)(?P<closers>{_CLOSER}*)(?=\s|$)|[。！？]+[”’」』）]*")
+_LIST_MARK = r"(?:[-*•+]|\#{1,6}|\(?\d{1,3}[.)]|\(?[A-Za-z]\)|[A-Z]\.)"
+_HARD_BREAK = re.compile(rf"</?think>|\n\s*\n|\n(?=[ \t]*{_LIST_MARK}[ \t])")
+_ENUMERATOR = re.compile(r"(?:[-*•+]\s+)?\**\(?(?:\d{1,3}|[A-Za-z]|i{1,3}|iv|vi{0,3}|ix)\**\.")
+_INLINE_ONE = re.compile(r":\s+\(?1\.$")
+_NEVER = re.compile(r"e\.g|i\.e|w\.r\.t|cf|vs|viz|mrs?|ms|[djs]r|prof|st|gen|rep|sen|approx|resp")
+_BEFORE_NUMBER = re.compile(r"nos?|figs?|eqs?|secs?|ch|pp?|vol|art|para|ref|thm|lem")
+_BEFORE_LOWER = re.compile(r"etc|al|inc|ltd|co|corp|dept|est|min|max|avg|ave|[a-z](?:\.[a-z])+")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of a prompt.
+
+    Attributes:
+        index:      its id among the sentences of the span, from 0.
+        char_start: first character in `prompt.text`; `char_end` one past the last, closing quotes included.
+        token_start: first token that shares a character with it; `token_end` one past the last.
+    """
+
+    index: int
+    char_start: int
+    char_end: int
+    token_start: int
+    token_end: int
+    text: str
+
+    @property
+    def boundary(self) -> int:
+        """Index of its last token: the last whose first character lies before `char_end`."""
+        return self.token_end - 1
+
+
+def sentence_records(prompt: Prompt, *, span: str = "prompt", style: Style = "offsets") -> tuple[Sentence, ...]:
+    """The sentences of one span of a prompt, in order; empty where the span holds no letter or digit.
+
+    "offsets" stays inside the span and never loses a letter: every letter and digit of the span, think tags aside, is
+    in exactly one sentence. Sentences that end in the same token are one sentence, as no position tells them apart.
+    "v2" reproduces the boundaries of the activation-oracle v2 corpora, faults included (see `_v2_records`).
+
+    Raises:
+        ValueError: the prompt has no such span; "v2" on a tokenizer that is not byte-level BPE.
+    """
+    if span not in prompt.spans:
+        has = ", ".join(sorted(prompt.spans))
+        raise ValueError(f"example {prompt.example_id!r}: no span {span!r} to split into sentences; spans: {has}.")
+    if style == "v2":
+        return _v2_records(prompt, *prompt.spans[span])
+    start, end = prompt.spans[span]
+    records: list[Sentence] = []
+    for a, b in split_sentences(prompt.text[start:end]):
+        tokens = prompt.tokens_in(start + a, start + b)
+        if records and tokens[-1] == records[-1].boundary:
+            records[-1] = replace(records[-1], char_end=start + b, text=prompt.text[records[-1].char_start : start + b])
+            continue
+        text = prompt.text[start + a : start + b]
+        records.append(Sentence(len(records), start + a, start + b, tokens[0], tokens[-1] + 1, text))
+    return tuple(records)
+
+
+def split_sentences(text: str) -> list[tuple[int, int]]:
+    """Character ranges [start, end) of the sentences of `text`, without the blanks around them.
+
+    A sentence ends at . ! ? … (closing quotes, brackets, markdown and LaTeX marks included) before a blank or the end,
+    at 。！？, at a blank line, before a list item or heading on its own line, and at a think tag. It does not end at a
+    decimal point, an abbreviation (e.g., Dr., Fig. 3), a list number, or an ellipsis that goes on in lower case.
+    Pieces without a letter or digit (rules, lone brackets) are no sentences.
+    """
+    return [
+        (a, b)
+        for left, right in _blocks(text)
+        for a, b in _sentences(text, left, right)
+        if any(c.isalnum() for c in text[a:b])
+    ]
+
+
+def _blocks(text: str) -> Iterator[tuple[int, int]]:
+    left = 0
+    for found in _HARD_BREAK.finditer(text):
+        yield left, found.start()
+        left = found.end()
+    yield left, len(text)
+
+
+def _sentences(text: str, left: int, right: int) -> Iterator[tuple[int, int]]:
+    for found in _STOP.finditer(text, left, right):
+        if found.end() < right and not _goes_on(text[left : found.end()], text[found.end() : right], found):
+            yield _trim(text, left, found.end())
+            left = found.end()
+    yield _trim(text, left, right)
+
+
+def _trim(text: str, left: int, right: int) -> tuple[int, int]:
+    piece = text[left:right]
+    return left + len(piece) - len(piece.lstrip()), right - len(piece) + len(piece.rstrip())
+
+
+def _goes_on(before: str, after: str, found: re.Match[str]) -> bool:
+    """Whether the stop that ends `before` is no end of a sentence, given what follows."""
+    stop, closers = found["stop"], found["closers"]
+    following = after.lstrip()[:1]
+    if stop is None:  # a full-width stop always ends a sentence
+        return False
+    if stop != "." or closers:
+        return following.islower() and (bool(closers) or stop.endswith(("..", "…")))
+    word = before.split()[-1].lstrip("([{\"'“‘*_").lower().removesuffix(".")
+    if _ENUMERATOR.fullmatch(before.strip()) or _NEVER.fullmatch(word):
+        return True
+    if _INLINE_ONE.search(before) and re.search(r"\s\(?2\.\s", after):
+        return True
+    if _BEFORE_NUMBER.fullmatch(word) and (following.isdigit() or following == "("):
+        return True
+    return bool(_BEFORE_LOWER.fullmatch(word)) and (following.islower() or following.isdigit())
+
+
+def _v2_records(prompt: Prompt, start: int, end: int) -> tuple[Sentence, ...]:
+    """Sentence boundaries as the v2 corpora have them; for reproducing their labels, not for new work.
+
+    Split at blanks after . ! ? with the think tags removed; for each sentence, search its last 20 (then 10)
+    characters in the whole decoded text from a cursor that starts at 0, i.e. in the question; the boundary is the
+    first token at which the summed lengths of the singly decoded tokens reach the end of the match. A sentence that is
+    not found is skipped, so boundary i belongs to sentence i only up to the first miss. `char_start:char_end` is the
+    matched tail and `token_start` the boundary token.
+
+    Source: find_sentence_boundary_positions of ceselder/cot-oracle, cot_utils.py, reimplemented.
+    """
+    body = re.sub(r"<think>|</think>", "", prompt.text[start:end]).strip()
+    texts = [s.strip() for s in re.split(r"(?<=[.!?])\s+", body) if s.strip()]
+    summed, total = [], 0
+    for token in prompt.tokens:
+        total += _decoded_length(token)
+        summed.append(total)
+    matches, cursor = [], 0
+    for text in texts:
+        tail = next((t for t in (text[-20:], text[-10:]) if prompt.text.find(t, cursor) >= 0), None)
+        if tail is None:
+            continue
+        at = prompt.text.find(tail, cursor)
+        cursor = at + len(tail)
+        token = next((i for i, n in enumerate(summed) if n >= cursor), None)
+        if token is not None:
+            matches.append((at, cursor, token))
+    return tuple(
+        Sentence(i, a, b, t, t + 1, text) for i, (text, (a, b, t)) in enumerate(zip(texts, matches, strict=False))
+    )
+
+
+@lru_cache(maxsize=1)
+def _byte_of() -> dict[str, int]:
+    """Byte of each character of a byte-level BPE vocabulary: printable Latin-1 is itself, the rest is U+0100 and up."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+def _decoded_length(token: str) -> int:
+    """Characters of one token decoded alone: each broken piece of a multi-byte character counts as U+FFFD."""
+    if "▁" in token or re.fullmatch(r"<0x[0-9A-F]{2}>", token):
+        what = f"sentence style 'v2' is defined for byte-level BPE tokenizers (Qwen, GPT-2), came token {token!r}. "
+        raise ValueError(what + "Use style 'offsets'.")
+    table = _byte_of()
+    if any(c not in table for c in token):
+        return len(token)
+    return len(bytes(table[c] for c in token).decode("utf-8", errors="replace"))

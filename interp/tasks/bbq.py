@@ -1,0 +1,233 @@
+"""BBQ: the official files as examples with the seed prompt, the stereo index and story groups.
+
+Data: nyu-mll/BBQ (Parrish et al. 2022, CC-BY-4.0), one JSONL file per category, beside a folder `templates`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from interp.prompt import Example, Message
+from interp.tasks._bbq_templates import (
+    CATEGORIES,
+    Key,
+    Option,
+    Template,
+    contrast,
+    known_groups,
+    read_templates,
+    stereo_index,
+    story_groups,
+)
+from interp.tasks.records import Row, read_rows
+
+INSTRUCTION = "Answer the multiple-choice question. Reply with ONLY the single letter of the best option."
+LETTERS = "ABC"
+_TEXTS = ("context", "question", "ans0", "ans1", "ans2")
+_OTHER = ("category", "example_id", "question_index", "question_polarity", "context_condition", "answer_info", "label")
+_CHOICES = {"question_polarity": ("neg", "nonneg"), "context_condition": ("ambig", "disambig")}
+
+
+def examples(
+    data: str | Path,
+    *,
+    categories: Sequence[str] | None = None,
+    condition: str = "both",
+    templates: str | Path | None = None,
+    limit: int | None = None,
+    split: str = "train",
+    config: str | None = None,
+    revision: str | None = None,
+) -> list[Example]:
+    """One example per row, in file order: seed prompt, gold letter, groups category, template, story and quad.
+
+    The id is `<category>-<example_id>`. Spans: context, question, options. Metadata: the row's own keys, and
+    `gold`, `unknown`, `stereo` (option indices; `stereo` is None where unresolved: no bias score), `label_type`,
+    `contrast` (intersectional rows), `quad`.
+
+    Args:
+        data:       the BBQ folder, its `data` folder, one file, or a Hugging Face dataset id with the same columns.
+        categories: only these; None for all that are there.
+        condition:  "ambig", "disambig" or "both".
+        templates:  the folder with the template CSVs; None looks beside the data; "rows" does without: groups from
+            the rows' own `stereotyped_groups` (empty in some categories, not enough in intersectional ones), stories
+            from rendered questions of the rows that are loaded.
+        limit:      the first rows only, after selection.
+    Raises:
+        ValueError: a bad row with file, line and field; an unknown category; templates not found.
+    """
+    wanted = _categories(categories)
+    if condition not in (*_CHOICES["context_condition"], "both"):
+        raise ValueError(f"condition: expected ambig, disambig or both, came {condition!r}.")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: expected at least 1, came {limit}. Use None for all rows.")
+    rows = [r for r in _rows(data, wanted, split, config, revision) if r[1]["category"] in wanted]
+    _check_once(rows)
+    table = _templates_of(rows, data, templates)
+    stories = story_groups({key: t.texts for key, t in table.items()})
+    kept = [r for r in rows if condition in ("both", r[1]["context_condition"])][:limit]
+    if not kept:
+        raise ValueError(f"{data}: no row of {', '.join(wanted)} with condition {condition!r}. Widen the selection.")
+    return [_example(where, row, table, stories) for where, row in kept]
+
+
+def seed_prompt(context: str, question: str, options: Sequence[str]) -> tuple[str, dict[str, tuple[int, int]]]:
+    """The user message of the seed evaluation, and where context, question and options are in it."""
+    parts = [INSTRUCTION, "\n\nContext: ", context, "\nQuestion: ", question, "\n"]
+    parts += ["\n".join(f"{letter}. {o}" for letter, o in zip(LETTERS, options, strict=True)), "\n\nAnswer:"]
+    spans, at = {}, 0
+    for i, part in enumerate(parts):
+        if name := {2: "context", 4: "question", 6: "options"}.get(i):
+            spans[name] = (at, at + len(part))
+        at += len(part)
+    return "".join(parts), spans
+
+
+def _categories(categories: Sequence[str] | None) -> tuple[str, ...]:
+    for name in categories or ():
+        if name not in CATEGORIES:
+            near = get_close_matches(name, CATEGORIES, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"BBQ category {name!r} is unknown.{hint} Categories: {', '.join(CATEGORIES)}.")
+    return tuple(categories) if categories else tuple(CATEGORIES)
+
+
+def _rows(
+    data: str | Path, wanted: Sequence[str], split: str, config: str | None, revision: str | None
+) -> Iterator[Row]:
+    """Checked rows; files of categories that are not wanted are not opened."""
+    path = Path(data)
+    if path.is_dir() and (path / "data").is_dir():
+        path = path / "data"
+    if path.is_dir():
+        files = [f for f in sorted(path.glob("*.jsonl")) if f.stem in wanted or f.stem not in CATEGORIES]
+        if not files:
+            raise ValueError(
+                f"{path}: no .jsonl file of {', '.join(wanted)}. Point at the BBQ repository or its 'data'."
+            )
+    else:
+        files = [path if path.exists() else data]
+    for file in files:
+        for where, row in read_rows(file, split=split, config=config, revision=revision):
+            _check_row(where, row)
+            yield where, row
+
+
+def _wrong(where: str, name: str, expected: str, came: object) -> ValueError:
+    return ValueError(f"{where}, field '{name}': expected {expected}, came {came!r:.80}. Use the official BBQ files.")
+
+
+def _check_row(where: str, row: Mapping[str, Any]) -> None:
+    for name in (*_TEXTS, *_OTHER):
+        if row.get(name) is None:
+            raise _wrong(where, name, "a value", None)
+    for name in _TEXTS:
+        if not isinstance(row[name], str) or not row[name].strip():
+            raise _wrong(where, name, "text", row[name])
+    for name, choices in _CHOICES.items():
+        if row[name] not in choices:
+            raise _wrong(where, name, " or ".join(choices), row[name])
+    if row["category"] not in CATEGORIES:
+        raise _wrong(where, "category", f"one of {', '.join(CATEGORIES)}", row["category"])
+    for name in ("example_id", "question_index"):
+        if not str(row[name]).isdecimal():
+            raise _wrong(where, name, "a whole number", row[name])
+    for name in ("ans0", "ans1", "ans2"):
+        pair = row["answer_info"].get(name) if isinstance(row["answer_info"], dict) else None
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(p, str) for p in pair):
+            raise _wrong(where, f"answer_info.{name}", "[text, tag]", pair)
+    _check_gold(where, row)
+
+
+def _check_gold(where: str, row: Mapping[str, Any]) -> None:
+    options = _options(row)
+    unknown = [i for i, o in enumerate(options) if o.is_unknown]
+    if len(unknown) != 1:
+        raise _wrong(where, "answer_info", "exactly one option tagged unknown", [o.tag for o in options])
+    if type(row["label"]) is not int or row["label"] not in (0, 1, 2):
+        raise _wrong(where, "label", "0, 1 or 2", row["label"])
+    if (row["label"] == unknown[0]) != (row["context_condition"] == "ambig"):
+        what = "the unknown option in an ambiguous context and a person in the other"
+        raise _wrong(where, "label", what, row["label"])
+
+
+def _options(row: Mapping[str, Any]) -> list[Option]:
+    return [Option(row[name], *row["answer_info"][name]) for name in ("ans0", "ans1", "ans2")]
+
+
+def _check_once(rows: Sequence[Row]) -> None:
+    seen: dict[tuple[str, str], str] = {}
+    for where, row in rows:
+        key = (row["category"], str(row["example_id"]))
+        if key in seen:
+            what = f"{where}, field 'example_id': {row['example_id']} of {row['category']} was already at {seen[key]}. "
+            raise ValueError(what + "Remove the copy.")
+        seen[key] = where
+
+
+def _key(row: Mapping[str, Any]) -> Key:
+    return row["category"], str(row["question_index"])
+
+
+def _templates_of(rows: Sequence[Row], data: str | Path, templates: str | Path | None) -> dict[Key, Template]:
+    if templates == "rows":
+        return _templates_from_rows(rows)
+    path = Path(data)
+    beside = [f / "templates" for f in (path, *path.resolve().parents[:2])] if path.exists() else []
+    found = next((f for f in beside if any(f.glob("new_templates - *.csv"))), None)
+    folder = Path(templates) if templates else found
+    if folder is None:
+        what = f"{data}: no folder 'templates' beside the data, which says who is stereotyped. Give templates=FOLDER "
+        raise ValueError(
+            what + "of the BBQ repository, or templates='rows' to take it from the rows where they have it."
+        )
+    table = read_templates(folder)
+    for where, row in rows:
+        if _key(row) not in table:
+            what = f"{where}, field 'question_index': {row['category']} has no template {row['question_index']!r} "
+            raise ValueError(what + f"in {folder}. Use the template files that belong to the data.")
+    return table
+
+
+def _templates_from_rows(rows: Sequence[Row]) -> dict[Key, Template]:
+    groups: dict[Key, frozenset[str]] = {}
+    texts: dict[Key, frozenset[str]] = {}
+    for _, row in rows:
+        key = _key(row)
+        given = (row.get("additional_metadata") or {}).get("stereotyped_groups") or []
+        known = known_groups(given) if "_x_" not in key[0] else frozenset()
+        groups[key] = groups.get(key, frozenset()) | known
+        texts[key] = texts.get(key, frozenset()) | {row["question"].lower().strip()}
+    return {key: Template(key, groups[key], names=int(key[1]) > 25, texts=texts[key]) for key in texts}
+
+
+def _example(where: str, row: Mapping[str, Any], table: Mapping[Key, Template], stories: Mapping[Key, str]) -> Example:
+    key, options = _key(row), _options(row)
+    text, spans = seed_prompt(row["context"], row["question"], [o.shown for o in options])
+    quad = f"{key[0]}-q{int(row['example_id']) // 4}"
+    extra = row.get("additional_metadata") or {}
+    metadata = {
+        **{name: row[name] for name in _OTHER[:-2]},
+        **{name: row[name] for name in _TEXTS},
+        "question_index": key[1],
+        "gold": row["label"],
+        "unknown": next(i for i, o in enumerate(options) if o.is_unknown),
+        "stereo": stereo_index(table[key], options, is_negative=row["question_polarity"] == "neg"),
+        "tags": tuple(o.tag for o in options),
+        "label_type": "name" if table[key].names else "label",
+        "contrast": contrast(key[0], options),
+        "subcategory": extra.get("subcategory"),
+        "version": extra.get("version"),
+        "source": where,
+    }
+    return Example(
+        id=f"{key[0]}-{row['example_id']}",
+        messages=(Message("user", text),),
+        label=LETTERS[row["label"]],
+        groups={"category": key[0], "template": "-".join(key), "story": stories[key], "quad": quad},
+        spans=spans,
+        metadata=metadata,
+    )

@@ -1,0 +1,62 @@
+"""What a task is, and how one is found by its import path."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from interp.prompt import Example
+
+_NOT_TASKS = ("protocol", "records")
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A module or object that turns a data source into examples."""
+
+    def examples(self, data: str | Path, **options: Any) -> list[Example]:
+        """The examples of `data` in file order. Raises ValueError naming file, line and field of a bad row."""
+        ...
+
+
+def load_task(path: str) -> Task:
+    """The task at an import path: a module (`interp.tasks.bbq`) or an object in one (`my.tasks:triage`).
+
+    Raises:
+        ValueError: no such module or object, or one without an `examples` function. An import that fails inside the
+            module is raised as it is.
+    """
+    module_name, _, attribute = path.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise ValueError(_message(path, "is not an import path like interp.tasks.bbq or my.tasks:triage"))
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module_name != missing and not module_name.startswith(missing + "."):
+            raise  # the module is there; something that it imports is not
+        raise ValueError(_message(path, f"cannot be imported: there is no module {missing!r}")) from error
+    for name in attribute.split(".") if attribute else ():
+        if not hasattr(found, name):
+            raise ValueError(_message(path, f"cannot be found: {module_name} has no {name!r}"))
+        found = getattr(found, name)
+    if not callable(getattr(found, "examples", None)):
+        raise ValueError(_message(path, "is no task: it has no function examples(data, **options) -> list[Example]"))
+    return found
+
+
+def builtin_tasks() -> list[str]:
+    """Import paths of the tasks that come with the library."""
+    package = importlib.import_module("interp.tasks")
+    names = [m.name for m in pkgutil.iter_modules(package.__path__)]
+    return [f"interp.tasks.{n}" for n in sorted(names) if n not in _NOT_TASKS and not n.startswith("_")]
+
+
+def _message(path: str, what: str) -> str:
+    known = builtin_tasks()
+    near = get_close_matches(path, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"task {path!r} {what}.{hint} Tasks of the library: {', '.join(known)}."

@@ -1,0 +1,249 @@
+"""Examples from JSONL, Parquet, a folder of those or a Hugging Face dataset; an error names file, line and field."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from interp.prompt import Example, Message
+
+SUFFIXES = (".jsonl", ".ndjson", ".parquet")
+FIELDS = ("id", "messages", "prompt", "text", "label", "answer", "spans", "groups")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+Row = tuple[str, dict[str, Any]]
+
+
+def read_examples(
+    source: str | Path,
+    *,
+    split: str = "train",
+    config: str | None = None,
+    revision: str | None = None,
+    limit: int | None = None,
+) -> list[Example]:
+    """Examples from rows `{id, messages | prompt | text, [label, answer, spans, groups], ...}`, in order.
+
+    `prompt` is one user message; `text` is raw text for base models. `spans` are character ranges in the last user
+    message or the text. Ids that are whole numbers become strings, labels that are booleans become 0 and 1. Every other
+    key is kept in `metadata`.
+
+    Args:
+        source: a file (.jsonl, .ndjson, .parquet), a folder of those (sorted by name) or a Hugging Face dataset id.
+        split, config, revision: of a Hugging Face dataset; not used for files.
+        limit:  stop after this many rows.
+    Raises:
+        ValueError: a bad or repeated row, with file, line, field, what came and what to do; a source without rows.
+        FileNotFoundError: no such path, and not a dataset id. ImportError: a dataset id without `datasets`.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: expected at least 1, came {limit}. Use None for all rows.")
+    examples: list[Example] = []
+    seen: dict[str, str] = {}
+    for where, row in read_rows(source, split=split, config=config, revision=revision):
+        example = example_from_row(row, where)
+        if example.id in seen:
+            raise _wrong(where, "id", "an id of its own", example.id, f"It was used at {seen[example.id]}; rename one.")
+        seen[example.id] = where
+        examples.append(example)
+        if len(examples) == limit:
+            break
+    return examples
+
+
+def read_rows(
+    source: str | Path, *, split: str = "train", config: str | None = None, revision: str | None = None
+) -> Iterator[Row]:
+    """(where, row) of every row of a source; `where` names file and line, for error messages."""
+    path, n = Path(source), 0
+    if path.exists():
+        rows = (row for file in _files(path) for row in (_parquet if file.suffix == ".parquet" else _jsonl)(file))
+    elif _HUB_ID.fullmatch(str(source)) and path.suffix not in SUFFIXES:
+        rows = _hub(str(source), split, config, revision)
+    else:
+        raise FileNotFoundError(f"{source}: no such file or folder, and not a Hugging Face dataset id (owner/name).")
+    for n, row in enumerate(rows, 1):  # noqa: B007
+        yield row
+    if n == 0:
+        raise ValueError(f"{source}: expected at least one row, came none. Check that the file is complete.")
+
+
+def example_from_row(row: Mapping[str, Any], where: str) -> Example:
+    """One example from one input row; None counts as absent. Raises ValueError that starts with `where`."""
+    row = {key: value for key, value in row.items() if value is not None}
+    ways = [key for key in ("messages", "prompt", "text") if key in row]
+    if len(ways) != 1:
+        near = get_close_matches("prompt", [k for k in row if k not in FIELDS], n=1)
+        hint = f"Did you mean 'prompt' by {near[0]!r}?" if near else "Rename the others if they are metadata."
+        raise _wrong(where, "messages", "exactly one of messages, prompt, text", ways or sorted(row), hint)
+    typed = {
+        "id": _id(row, where),
+        "label": _label(row, where),
+        "answer": _text(row, "answer", where) if "answer" in row else None,
+        "spans": _spans(row, where),
+        "groups": _groups(row, where),
+    }
+    if ways == ["text"]:
+        typed["text"] = _text(row, "text", where)
+    else:
+        typed["messages"] = _messages(row, where) if ways == ["messages"] else (_user(row, where),)
+    try:
+        return Example(**typed, metadata={k: v for k, v in row.items() if k not in FIELDS})
+    except ValueError as error:
+        raise ValueError(f"{where}, {error}") from None
+
+
+def _wrong(where: str, name: str, expected: str, came: object, do: str) -> ValueError:
+    shown = repr(came)
+    shown = shown if len(shown) <= 80 else shown[:80] + "..."
+    return ValueError(f"{where}, field '{name}': expected {expected}, came {shown}. {do}")
+
+
+def _id(row: Mapping[str, Any], where: str) -> str:
+    if "id" not in row:
+        near = get_close_matches("id", [k for k in row if k not in FIELDS], n=1)
+        do = f"Did you mean {near[0]!r}? Rename it." if near else "Add one; results are joined by it."
+        raise _wrong(where, "id", "an id", sorted(row), do)
+    if isinstance(row["id"], int) and not isinstance(row["id"], bool):
+        return str(row["id"])
+    return _text(row, "id", where)
+
+
+def _text(row: Mapping[str, Any], name: str, where: str, at: str | None = None) -> str:
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise _wrong(where, at or name, "text that is not empty", value, "Fill it in or remove the row.")
+    return value
+
+
+def _user(row: Mapping[str, Any], where: str) -> Message:
+    return Message("user", _text(row, "prompt", where))
+
+
+def _messages(row: Mapping[str, Any], where: str) -> tuple[Message, ...]:
+    turns = row["messages"]
+    if not isinstance(turns, list) or not turns:
+        raise _wrong(where, "messages", "a list of {role, content}", turns, "Use 'prompt' for one user message.")
+    for i, turn in enumerate(turns):
+        if not isinstance(turn, dict):
+            raise _wrong(
+                where, f"messages[{i}]", "an object with role and content", turn, "Write it as {role, content}."
+            )
+        extra = [k for k, v in turn.items() if k not in ("role", "content") and v is not None]
+        if extra:
+            do = "It would not be rendered; move it into the content or out of the message."
+            raise _wrong(where, f"messages[{i}]", "only role and content", extra, do)
+    return tuple(
+        Message(_text(t, "role", where, f"messages[{i}].role"), _text(t, "content", where, f"messages[{i}].content"))
+        for i, t in enumerate(turns)
+    )
+
+
+def _label(row: Mapping[str, Any], where: str) -> str | int | float | None:
+    label = row.get("label")
+    if isinstance(label, bool):
+        return int(label)
+    if label is not None and not isinstance(label, str | int | float):
+        raise _wrong(where, "label", "text or a number", label, "Put structured labels under another key.")
+    return label
+
+
+def _spans(row: Mapping[str, Any], where: str) -> dict[str, tuple[int, int]]:
+    given = row.get("spans", {})
+    if not isinstance(given, dict):
+        raise _wrong(where, "spans", "an object {name: [start, end]}", given, "Name every span.")
+    spans: dict[str, tuple[int, int]] = {}
+    for name, value in given.items():
+        if value is None:
+            continue  # Parquet gives every row the union of all names
+        whole = isinstance(value, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+        if not whole or len(value) != 2:
+            raise _wrong(where, f"spans.{name}", "[start, end] in characters", value, "Give two whole numbers.")
+        spans[name] = (value[0], value[1])
+    return spans
+
+
+def _groups(row: Mapping[str, Any], where: str) -> dict[str, str]:
+    given = row.get("groups", {})
+    if not isinstance(given, dict):
+        raise _wrong(where, "groups", "an object {name: group}", given, "Name every grouping.")
+    groups = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
+            raise _wrong(where, f"groups.{name}", "text or a whole number", value, "Give the group a name.")
+        groups[name] = str(value)
+    return groups
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        if path.suffix not in SUFFIXES:
+            raise ValueError(
+                f"{path}: expected a file ending in {', '.join(SUFFIXES)}, came {path.suffix!r}. Convert it."
+            )
+        return [path]
+    files = sorted(f for f in path.iterdir() if f.suffix in SUFFIXES)
+    if not files:
+        raise ValueError(f"{path}: expected a folder with {', '.join(SUFFIXES)} files, came none. Point at the files.")
+    return files
+
+
+def _jsonl(path: Path) -> Iterator[Row]:
+    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [k for k, _ in pairs]
+        if twice := [k for k in dict.fromkeys(keys) if keys.count(k) > 1]:
+            raise ValueError(
+                f"field '{twice[0]}': expected once, came {keys.count(twice[0])} times. Remove the others."
+            )
+        return dict(pairs)
+
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            where, line = f"{path.name}, line {number}", ""
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                row = json.loads(line, object_pairs_hook=no_repeats) if line else None
+            except json.JSONDecodeError as error:
+                do = "Write one complete JSON object per line."
+                raise ValueError(
+                    f"{where}, column {error.colno}: not valid JSON ({error.msg}): {line[:80]!r}. {do}"
+                ) from None
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{where}, byte {error.start}: not UTF-8. Save the file as UTF-8.") from None
+            except ValueError as error:
+                raise ValueError(f"{where}, {error}") from None
+            if not line:
+                continue
+            if not isinstance(row, dict):
+                raise ValueError(f"{where}: expected a JSON object, came {line[:80]!r}. Write one object per line.")
+            yield where, row
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        batches = pq.ParquetFile(path).iter_batches()
+        rows = (row for batch in batches for row in batch.to_pylist())
+        for number, row in enumerate(rows, 1):
+            yield f"{path.name}, row {number}", row
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path.name}: not a readable Parquet file ({error}). Write it again.") from None
+
+
+def _hub(name: str, split: str, config: str | None, revision: str | None) -> Iterator[Row]:
+    try:
+        import datasets
+    except ImportError:
+        what = f"{name}: not a local path, and reading a Hugging Face dataset needs the package 'datasets'. "
+        raise ImportError(what + 'Install it with: pip install "diptych[datasets]", or give a file.') from None
+    data = datasets.load_dataset(name, config, split=split, revision=revision)
+    label = name + (f"/{config}" if config else "")
+    for number, row in enumerate(data, 1):
+        yield f"{label}[{split}], row {number}", dict(row)

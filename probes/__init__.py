@@ -1,0 +1,1 @@
+"""Per-layer linear probes with their controls."""

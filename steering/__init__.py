@@ -1,0 +1,1 @@
+"""Directions, orthogonalization and dose curves."""

@@ -1,0 +1,140 @@
+"""`diptych cache`: record activations; `plan`, `inspect` and `verify` a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from study.cli.common import checkpoint_options, fail_in_users_words, load_options, read_data, resolve_checkpoints
+
+
+def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say what is recorded of which examples."""
+    for option in reversed(
+        [
+            click.option(
+                "--task", help="Import path of a task, e.g. interp.tasks.bbq; reads --data in its own format."
+            ),
+            click.option("--data", required=True, help="JSONL or Parquet file, folder, or Hugging Face dataset id."),
+            click.option("--limit", type=click.IntRange(min=1), help="Use only the first N examples."),
+            click.option("--sites", default="resid_post.*", show_default=True, help="'resid_post.*, z.19.17', ..."),
+            click.option("--positions", default="last", show_default=True, help="'last, span:scenario, stride:8', ..."),
+            click.option(
+                "--dtype", help="Stored dtype (bfloat16, float16, float32); default: what the model computes."
+            ),
+            click.option("--thinking/--no-thinking", default=None, help="Passed to the chat template."),
+            click.option(
+                "--max-length", type=click.IntRange(min=1), help="Longest prompt in tokens; longer is an error."
+            ),
+            click.option("--tokens-per-batch", type=click.IntRange(min=1), help="Budget of one forward pass."),
+            click.option("--shard-bytes", help="Size of one file of the cache, e.g. 256MB."),
+            click.option("--max-bytes", help="Refuse a larger cache, e.g. 40GB; required for --positions all."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+class CacheGroup(click.Group):
+    """`diptych cache --base ...` extracts; `diptych cache plan|inspect|verify` are sub-commands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:
+            raise click.UsageError("nothing to do. Give --base and --out to extract, or plan, inspect or verify.", ctx)
+        return super().parse_args(ctx, args if args[0] in {*self.commands, "--help", "-h"} else ["extract", *args])
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "(--base ID [--adapter ID] | --pair FILE) --data FILE --out FOLDER")
+        formatter.write_usage(ctx.command_path, "(plan | inspect | verify) ...")
+
+
+@click.group(cls=CacheGroup)
+def cache() -> None:
+    """Record activations once and keep them on disk.
+
+    Extraction resumes where it stopped. See `diptych cache extract --help` for its options.
+    """
+
+
+@cache.command()
+@checkpoint_options
+@load_options
+@request_options
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the cache (or of a pair's caches)."
+)
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@fail_in_users_words
+def extract(out: Path, quiet: bool, **options: Any) -> None:
+    """Record activations of a checkpoint, or of both members of a pair, into --out. May be left out."""
+    from interp.cache import extract as run
+    from interp.cache import extract_pair
+    from interp.checkpoint import CheckpointPair
+    from interp.loading import load
+
+    checkpoints, loading = resolve_checkpoints(options)
+    examples = read_data(options)
+    kwargs: dict[str, Any] = {"out": out, "max_bytes": options["max_bytes"], "progress": not quiet, **_request(options)}
+    if isinstance(checkpoints, CheckpointPair):
+        for cached in extract_pair(checkpoints, examples, load=loading, **kwargs).values():
+            click.echo(cached.inspect())
+    else:
+        click.echo(run(load(checkpoints, **loading), examples, **kwargs).inspect())
+
+
+@cache.command()
+@checkpoint_options
+@load_options
+@request_options
+@click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Disk to check for room.")
+@fail_in_users_words
+def plan(out: Path, **options: Any) -> None:
+    """Print rows, bytes and files of a cache, and refuse what does not fit; no weight is read."""
+    from interp.cache.preview import preview
+    from interp.checkpoint import CheckpointPair
+
+    checkpoints, loading = resolve_checkpoints(options)
+    members = checkpoints.members if isinstance(checkpoints, CheckpointPair) else {checkpoints.name: checkpoints}
+    examples, request = read_data(options), _request(options)
+    for role, checkpoint in members.items():
+        planned = preview(checkpoint, examples, dtype=loading["dtype"], **request)
+        click.echo(f"{role}: {planned.check_disk(out, max_bytes=options['max_bytes'])}")
+
+
+@cache.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@fail_in_users_words
+def inspect(folder: Path) -> None:
+    """Say what a cache holds: model, sites, positions, rows, bytes."""
+    from interp.cache import ActivationCache
+
+    click.echo(ActivationCache.open(folder, allow_partial=True).inspect())
+
+
+@cache.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--hash", "level", flag_value="hash", help="Read every byte and compare checksums.")
+@click.option("--size", "level", flag_value="size", default="size", help="Compare file sizes only (the default).")
+@fail_in_users_words
+def verify(folder: Path, level: str) -> None:
+    """Prove that a cache is whole; exits with 1 and names what is not."""
+    from interp.cache import ActivationCache
+
+    cached = ActivationCache.open(folder, allow_partial=True)
+    problems = cached.problems(level="hash" if level == "hash" else "size")
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    if problems:
+        raise click.exceptions.Exit(1)
+    checked = "every byte matches its checksum" if level == "hash" else "every file has its recorded size"
+    click.echo(f"{folder}: {checked}.")
+
+
+_REQUEST = ("sites", "positions", "dtype", "thinking", "max_length", "tokens_per_batch", "shard_bytes")
+
+
+def _request(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: options[key] for key in _REQUEST if options[key] is not None}
