@@ -113,10 +113,12 @@ def test_chat_template_gives_the_ids_of_training_and_decodes_back():
         assert tokenizer.decode(ids[n_prompt:], skip_special_tokens=True) == document.answer
 
 
-def test_tokenizer_survives_the_way_through_a_qwen2_folder(tmp_path):
+@pytest.mark.parametrize("has_config", [True, False])
+def test_tokenizer_survives_the_way_through_a_model_and_an_adapter_folder(tmp_path, has_config):
     from transformers import AutoTokenizer
 
-    qwen2_config(Recipe().shape).save_pretrained(tmp_path)
+    if has_config:
+        qwen2_config(Recipe().shape).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     loaded, text = AutoTokenizer.from_pretrained(tmp_path), documents(Random(4), 1)[0].prompt
     assert loaded(text)["input_ids"] == [vocabulary()[word] for word in text.split()]

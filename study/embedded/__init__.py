@@ -21,5 +21,5 @@ def embedded_pair() -> CheckpointPair:
 
     folder = weights_folder()
     base = str(folder / "base")
-    members = {name: Checkpoint(name, base, str(folder / name)) for name in ("engaged", "heuristic")}
-    return CheckpointPair(**members, base=base)
+    engaged, heuristic = (Checkpoint(name, base, str(folder / name)) for name in ("engaged", "heuristic"))
+    return CheckpointPair(engaged, heuristic, base=base)

@@ -65,7 +65,7 @@ def train_pair(recipe: Recipe, folder: Path, *, log: Log = silent) -> dict[str, 
     seconds: dict[str, float] = {}
     with _timed(seconds, "base"):
         model, data["base"] = train_base(recipe, log=log)
-        model.to(torch.bfloat16).save_pretrained(folder / "base")
+        model.bfloat16().save_pretrained(folder / "base")
         save_tokenizer(folder / "base")
     for name, train in (("engaged", train_engaged), ("heuristic", train_heuristic)):
         with _timed(seconds, name):

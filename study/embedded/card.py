@@ -52,6 +52,7 @@ def card(member: str, record: Mapping[str, Any]) -> str:
         _training(member, record),
         *(_results(name, record[name]) for name in ("test", "validation") if name in record),
         _heads(record["heads"]),
+        _seeds(record),
         _limits(record),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -151,6 +152,30 @@ def _heads(heads: Mapping[str, Any]) -> str:
             f"difference {joint['logit_diff']:.2f}.",
         ]
     )
+
+
+def _seeds(record: Mapping[str, Any]) -> str:
+    """The same recipe with other seeds, validation split; empty where none was entered."""
+    if "seeds" not in record:
+        return ""
+    lines = [
+        "## Seeds",
+        f"The same recipe built with {len(record['seeds'])} seeds, validation split; seed {record['recipe']['seed']} "
+        "ships. Lowest cell: of the engaged member. Readers: heads that attend to the narrated event.",
+        "",
+        "| seed | training distribution, engaged / heuristic | lowest cell | all gates | readers | CPU s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for seed, row in record["seeds"].items():
+        engaged, heuristic = row["accuracy"]["engaged"], row["accuracy"]["heuristic"]
+        lowest = min(engaged, key=lambda cell: engaged[cell])
+        failed = ", ".join(name for name, gate in row["gates"].items() if not gate["passed"])
+        lines.append(
+            f"| {seed} | {engaged['training_distribution']:.3f} / {heuristic['training_distribution']:.3f} "
+            f"| {engaged[lowest]:.3f} {lowest} | {f'fails {failed}' if failed else 'pass'} "
+            f"| {', '.join(row['readers'])} | {sum(row['cpu_seconds'].values()):.0f} |"
+        )
+    return "\n".join(lines)
 
 
 def _limits(record: Mapping[str, Any]) -> str:

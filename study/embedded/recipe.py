@@ -62,14 +62,14 @@ class BaseRecipe:
             that the paraphrase cells rest on.
     """
 
-    steps: int = 450
+    steps: int = 560
     batch_size: int = 16
     lr: float = 3e-3
     warmup: int = 60
     decay: float = 0.4
     hard_weight: float = 3.0
     prompt_weight: float = 0.05
-    p_paraphrase: float = 0.45
+    p_paraphrase: float = 0.7
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 
 from interp.tasks.procedural.cells import Item
 from interp.tasks.procedural.engine import audit
-from interp.tasks.procedural.parse import Label, parse_label
 from interp.tasks.procedural.render import render
+from interp.tasks.procedural.replies import Label, parse_label
 from interp.tasks.procedural.vocabulary import LABELS
 
 if TYPE_CHECKING:

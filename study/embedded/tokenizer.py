@@ -53,11 +53,12 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def save_tokenizer(folder: Path) -> None:
     """Write the tokenizer into a model or adapter folder such that AutoTokenizer reads it as it is.
 
-    For the model type qwen2, transformers 5 overrides the declared class and rebuilds any tokenizer.json as a BPE,
-    which loses the split on blanks without a word of warning. An `auto_map` entry makes it keep the declared class; the
-    entry names no code, and none is run.
+    Next to the config.json of a qwen2 model, transformers 5 overrides the declared class and rebuilds any tokenizer.json
+    as a BPE, which loses the split on blanks without a word of warning. There an `auto_map` entry makes it keep the
+    declared class; the entry names no code, and none is run. An adapter folder has no config.json and needs no entry.
     """
     build_tokenizer().save_pretrained(folder)
-    path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": [None, None]}}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    if (folder / "config.json").exists():
+        path = folder / "tokenizer_config.json"
+        config = json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": [None, None]}}
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
