@@ -22,6 +22,7 @@ _EXPORTS = {
     "MAX_NEW_TOKENS": "reporting",
     "report": "reporting",
     "LABELS": "vocabulary",
+    "twin_examples": "swap_examples",
     "word_list": "vocabulary",
     "CELLS": "cells",
     "grid": "cells",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from interp.tasks.procedural.reporting import labels as labels
     from interp.tasks.procedural.reporting import report as report
     from interp.tasks.procedural.splits import check_leakage as check_leakage
+    from interp.tasks.procedural.swap_examples import twin_examples as twin_examples
     from interp.tasks.procedural.task import examples as examples
     from interp.tasks.procedural.task import load_records as load_records
     from interp.tasks.procedural.task import parse as parse

@@ -1,0 +1,44 @@
+"""Head effects: exact sweeps over heads, named definitions of the effect, contrasts between checkpoints."""
+
+from interp.heads.cumulative import cumulative_ablation
+from interp.heads.effects import HeadEffects
+from interp.heads.identity_rules import identity_pairs
+from interp.heads.ids import HeadId, expand_heads, kv_group, unit_name
+from interp.heads.kinds import Kind, KnockOut, Mean, Noise, Patch, Resample, UniformAttention, Zero, parse_kind
+from interp.heads.order_swaps import order_swap_table, swap_metrics, swap_pairs
+from interp.heads.outcomes import HeadSweep, Outcome, Plan
+from interp.heads.pairs import TokenPair
+from interp.heads.readout import LabelAccuracy, LogitDiff, Prob
+from interp.heads.sweep import head_sweep
+from interp.heads.text_pairs import text_pair
+
+__all__ = [
+    "HeadEffects",
+    "HeadId",
+    "HeadSweep",
+    "Kind",
+    "KnockOut",
+    "LabelAccuracy",
+    "LogitDiff",
+    "Mean",
+    "Noise",
+    "Outcome",
+    "Patch",
+    "Plan",
+    "Prob",
+    "Resample",
+    "TokenPair",
+    "UniformAttention",
+    "Zero",
+    "cumulative_ablation",
+    "expand_heads",
+    "head_sweep",
+    "identity_pairs",
+    "kv_group",
+    "order_swap_table",
+    "parse_kind",
+    "swap_metrics",
+    "swap_pairs",
+    "text_pair",
+    "unit_name",
+]

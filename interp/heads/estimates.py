@@ -1,0 +1,143 @@
+"""Estimates of many effects at once: pure functions of effects[example, unit] with one shared set of draws."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from interp import stats
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """Means with intervals and family-wise p.
+
+    Attributes:
+        p: max-|t| sign-flip p over all units.
+        null_max95: |mean| above which a unit is significant, in the unit of the effect: the flips leave each unit's
+            sum of squares as it is, so the limit on |t| is one on |mean|, r_limit · sqrt(sum_g u_g²) / n.
+    """
+
+    estimates: stats.Estimates
+    p: Float[np.ndarray, "unit"]
+    null_max95: Float[np.ndarray, "unit"]
+    n_flips: int
+
+
+def means_and_p(
+    effects: Float[np.ndarray, "example unit"],
+    *,
+    groups: list[str],
+    seed: int,
+    alternative: str = "two-sided",
+    stat: str = "t",
+    n_resamples: int = 2000,
+) -> Tested:
+    """Mean over examples of each unit's effect, its cluster-bootstrap interval, and what remains of it under flips.
+
+    Raises:
+        ValueError: as `interp.stats.sign_flip`.
+    """
+    found = stats.cluster_means(effects, groups=groups, seed=seed, n_resamples=n_resamples)
+    flips = stats.sign_flip(effects, groups=groups, seed=seed, alternative=alternative, stat=stat)
+    squares = _group_squares(effects, groups)
+    if stat == "mean":
+        limit = np.full(effects.shape[1], flips.threshold)
+    elif stat == "t":
+        t, n_groups = flips.threshold, flips.n_groups
+        r = np.sqrt(n_groups) * (1.0 if np.isinf(t) else t / np.sqrt(n_groups - 1 + t**2))
+        limit = r * np.sqrt(squares) / len(effects)
+    else:
+        raise ValueError(f"stat {stat!r}: expected 't' or 'mean'.")
+    return Tested(found, flips.p, limit, flips.n_flips)
+
+
+def _group_squares(effects: np.ndarray, groups: list[str]) -> np.ndarray:
+    """sum over groups of the squared sum of effects inside the group, per unit."""
+    _, code = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.zeros((int(code.max()) + 1, effects.shape[1]))
+    np.add.at(sums, code, effects)
+    return (sums**2).sum(axis=0)
+
+
+def fractions(
+    effects: Float[np.ndarray, "example unit"],
+    whole: Float[np.ndarray, "example"],
+    *,
+    groups: list[str],
+    seed: int,
+    n_resamples: int = 2000,
+) -> stats.Estimates:
+    """mean(effect) / mean(whole) per unit, numerator and denominator drawn together; never a mean of ratios.
+
+    Refused, NaN with a warning, where |mean(whole)| is below max(2, t) of its clustered standard errors.
+
+    Warns:
+        UnstableRatioWarning: refused.
+    """
+    mean = stats.cluster_t(whole, groups=groups)
+    limit = max(2 * stats.cluster_se(whole, groups=groups), (mean.hi - mean.lo) / 2)
+    n_units = effects.shape[1]
+    if abs(mean.value) <= limit:
+        warnings.warn(
+            f"ratio refused: the mean denominator {mean} is within {limit:.3g} of 0. Report the differences, or keep "
+            "only pairs that the model solves.",
+            stats.UnstableRatioWarning,
+            stacklevel=2,
+        )
+        nan = np.full(n_units, np.nan)
+        return stats.Estimates(nan, nan, nan, mean.n, mean.n_groups)
+    columns = np.column_stack([effects, whole])
+    draws = stats.resample_sums(
+        columns, lambda s: s[..., :-1] / s[..., -1:], groups=groups, seed=seed, n_resamples=n_resamples
+    )
+    return draws.estimates()
+
+
+def standardised(
+    effects: Float[np.ndarray, "example unit"], *, groups: list[str], seed: int, n_resamples: int = 2000
+) -> stats.Estimates:
+    """d_z = mean / sd over examples (n - 1) of each unit; NaN where all effects are equal."""
+    n_units = effects.shape[1]
+    columns = np.column_stack([np.ones(len(effects)), effects, effects**2])
+    spread = np.ptp(effects, axis=0) > 1e-12 * np.abs(effects).max(axis=0, initial=0.0)
+
+    def dz(sums: np.ndarray) -> np.ndarray:
+        n, first, second = sums[..., :1], sums[..., 1 : 1 + n_units], sums[..., 1 + n_units :]
+        mean = first / n
+        variance = np.maximum(second / n - mean**2, 0.0) * n / (n - 1)
+        return np.where(spread, mean / np.sqrt(variance), np.nan)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.UndefinedDrawsWarning)
+        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
+        draws = stats.resample_sums(columns, dz, groups=groups, seed=seed, n_resamples=n_resamples)
+        return draws.estimates()
+
+
+def halves(groups: list[str], *, seed: int) -> Bool[np.ndarray, "example"]:
+    """True for the half on which heads are chosen; whole groups, drawn at random, go to either half.
+
+    Raises:
+        ValueError: fewer than 4 groups, so that no half would have two.
+    """
+    names = sorted(set(groups))
+    if len(names) < 4:
+        raise ValueError(f"halves: expected at least 4 groups (2 in each half), came {len(names)}. Add pairs.")
+    order = np.random.default_rng(seed).permutation(len(names))
+    chosen = {names[index] for index in order[: len(names) // 2]}
+    return np.array([group in chosen for group in groups])
+
+
+def matched_controls(layers: list[int], norms: Float[np.ndarray, "unit"], *, n: int = 3) -> list[list[int]]:
+    """For every unit the `n` others of its layer (of any, where alone) whose write is closest in length."""
+    logs = np.log(np.maximum(norms, 1e-30))
+    out = []
+    for index, layer in enumerate(layers):
+        same = [other for other, at in enumerate(layers) if at == layer and other != index]
+        pool = same or [other for other in range(len(layers)) if other != index]
+        out.append(sorted(pool, key=lambda other: abs(logs[other] - logs[index]))[:n])
+    return out

@@ -1,0 +1,156 @@
+"""A pair of prompts: the run that is changed, the run that what is put in comes from, and the answers told apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from interp.passes import Pass
+from interp.positions import Positions, Span
+
+Where = Literal["pairs"] | Positions
+"""Tokens at which heads are changed: a rule, or each pair's own `positions`."""
+
+
+@dataclass(frozen=True)
+class TokenPair:
+    """Two prompts and the answers between which they decide. Heads are changed in `exp`, which is read at its end.
+
+    Attributes:
+        base_ids: prompt that patched activations come from (Yang's c2); None where nothing is patched.
+        exp_ids: prompt whose run is changed (Yang's c1); its last token is the answer slot.
+        answer: token that is right in the unchanged exp run.
+        foil: the other token: what exp answers if it takes over what the base run carries. None: the best of the
+            other `options`, in each run anew.
+        positions: tokens of exp to change, used by `positions="pairs"`; None is the last.
+        base_positions: tokens of base that correspond to them, one for one; None: the same numbers if the prompts are
+            of equal length, else the last for the last.
+        base_answer: token that is right in the base run; None: the foil. In Yang's abstract contexts it is `answer`.
+        options: all answers a right one is chosen from; `answer` and `foil` are put first.
+        id: name of the item; a digest of the content where it is empty.
+        group: independent unit (procedure, word set); None: the item itself.
+        label: class of exp, for class means and same-label donors.
+        kind: what sort of pair it is, such as "flip" or "keep", "ABA/token".
+        roles, base_roles: token numbers by the name of a span.
+    Raises:
+        ValueError: an empty prompt, answers that do not differ, positions outside the prompt or not one for one.
+    """
+
+    base_ids: tuple[int, ...] | None
+    exp_ids: tuple[int, ...]
+    answer: int
+    foil: int | None
+    positions: tuple[int, ...] | None = None
+    base_positions: tuple[int, ...] | None = None
+    base_answer: int | None = None
+    options: tuple[int, ...] = ()
+    id: str = ""
+    group: str | None = None
+    label: str | None = None
+    kind: str = ""
+    roles: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    base_roles: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        named = (self.answer,) if self.foil is None else (self.answer, self.foil)
+        object.__setattr__(self, "options", tuple(dict.fromkeys((*named, *self.options))))
+        if not self.id:
+            object.__setattr__(self, "id", self.sha256[:12])
+        if self.base_answer is not None and self.base_answer not in named:
+            raise self._wrong(f"base_answer {self.base_answer}: expected the answer or the foil.")
+        if not self.exp_ids or self.base_ids == ():
+            raise self._wrong("a prompt without tokens.")
+        if len(self.options) < 2 or self.foil == self.answer:
+            raise self._wrong(f"answer {self.answer} and foil {self.foil}: expected two different answers.")
+        self._check_positions(self.positions, self.exp_ids, "positions")
+        self._check_positions(self.base_positions, self.base_ids or (), "base_positions")
+
+    def _wrong(self, what: str) -> ValueError:
+        return ValueError(f"pair {self.id!r}: {what}")
+
+    def _check_positions(self, at: tuple[int, ...] | None, ids: Sequence[int], name: str) -> None:
+        if at is None:
+            return
+        if not at or list(at) != sorted(set(at)) or not 0 <= at[0] <= at[-1] < len(ids):
+            raise self._wrong(f"{name} {at}: expected ascending token numbers within 0-{len(ids) - 1}.")
+
+    @property
+    def sha256(self) -> str:
+        """Digest of everything that an effect depends on."""
+        content = [
+            self.base_ids,
+            self.exp_ids,
+            self.options,
+            self.foil,
+            self.base_answer,
+            self.positions,
+            self.base_positions,
+        ]
+        content += [self.label, sorted(self.roles.items()), sorted(self.base_roles.items())]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    @property
+    def flips(self) -> bool:
+        """Whether the right answer of base is another than that of exp."""
+        return self.base_answer != self.answer
+
+    @property
+    def unit(self) -> str:
+        """The independent unit that statistics count."""
+        return self.id if self.group is None else self.group
+
+    def exp_tokens(self, where: Where) -> tuple[int, ...]:
+        """Tokens of exp that `where` chooses.
+
+        Raises:
+            ValueError: a span that the pair has no role for, or a rule that the prompt is too short for.
+        """
+        if isinstance(where, str):
+            return self.positions or (len(self.exp_ids) - 1,)
+        return _resolve(where, len(self.exp_ids), self.roles, self.id)
+
+    def base_tokens(self, where: Where) -> tuple[int, ...]:
+        """Tokens of base that correspond one for one to `exp_tokens(where)`.
+
+        Raises:
+            ValueError: there is no base prompt, or the prompts are of unequal length and nothing says what corresponds.
+        """
+        if self.base_ids is None:
+            raise self._wrong("it has no base prompt to take activations from. Give base_ids, or use Mean or Zero.")
+        wanted, n = self.exp_tokens(where), len(self.base_ids)
+        if isinstance(where, str) and self.base_positions is not None:
+            found = self.base_positions
+        elif n == len(self.exp_ids):
+            found = wanted
+        elif wanted == (len(self.exp_ids) - 1,):
+            found = (n - 1,)
+        elif not isinstance(where, str):
+            found = _resolve(where, n, self.base_roles, self.id)
+        else:
+            found = ()
+        if len(found) != len(wanted):
+            raise self._wrong(
+                f"exp has {len(self.exp_ids)} tokens, base {n}, and {len(wanted)} positions of exp have no counterpart "
+                "one for one. Give base_positions, use twins of equal length, or change the answer slot only."
+            )
+        return found
+
+
+def _resolve(rule: Positions, n: int, roles: Mapping[str, tuple[int, ...]], item: str) -> tuple[int, ...]:
+    if isinstance(rule, Span):
+        if rule.span not in roles:
+            raise ValueError(
+                f"pair {item!r}: {rule.name!r} needs the tokens of {rule.span!r}; it has: "
+                f"{', '.join(sorted(roles)) or 'none'}. Make pairs from texts with spans, or set roles."
+            )
+        found = roles[rule.span]
+        return {"all": found, "first": found[:1], "last": found[-1:]}[rule.which]
+    return Pass(1, n).tokens(rule)[0]
+
+
+def pairs_sha256(pairs: Sequence[TokenPair]) -> str:
+    """Digest of a set of pairs, in order."""
+    return hashlib.sha256("".join(f"{pair.id}:{pair.sha256}\n" for pair in pairs).encode()).hexdigest()

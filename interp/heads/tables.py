@@ -1,0 +1,137 @@
+"""Tidy tables of head effects; columns are those that figures and reports read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.heads.effects import UNITS, HeadEffects
+from interp.heads.estimates import halves
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+INTERVAL = "cluster bootstrap"
+
+
+def provenance(effects: HeadEffects, metric: str) -> dict[str, Any]:
+    """What is the same in every row: definition, kind, positions, model, data."""
+    plan = effects.plan
+    return {
+        "metric": metric, "metric_unit": UNITS.get(metric, ""), "ablation": plan.kind, "effect": plan.effect,
+        "positions": plan.positions, "interval": f"{INTERVAL}, B = {effects.n_resamples}", "unit": "pairs",
+        "n_dropped": effects.n_dropped, "model": plan.model, "adapter": plan.adapter or "none", "dtype": plan.dtype,
+        "weights": plan.weights[:12], "pairs_sha256": plan.pairs_sha256[:12], "seed": effects.seed, "base": 0,
+    }  # fmt: skip
+
+
+def tidy(effects: HeadEffects, metrics: Sequence[str] | None = None) -> pd.DataFrame:
+    """One row per unit and definition: layer, head (blank for sets), name, value, lo, hi, n, n_groups, p_max_t, ...
+
+    `p_max_t` and `null_max95` of a share or of d_z are those of the logit effect it is made of; `flip_rate`, which
+    cannot be negative, has none. `control_value` is the mean of the matched control heads. `cliff` is left to `at`.
+    """
+    import pandas as pd
+
+    known = tuple(name for name in effects.metrics if name != "cliff")
+    wanted = known if metrics is None else tuple(metrics)
+    return pd.concat([_metric_rows(effects, name) for name in wanted], ignore_index=True)
+
+
+def _metric_rows(effects: HeadEffects, metric: str) -> pd.DataFrame:
+    import pandas as pd
+
+    found = effects.estimates(metric)
+    p, null, n_flips = _null(effects, metric)
+    single = [len(unit) == 1 for unit in effects.units]
+    columns = {
+        "layer": [unit[0].layer if alone else -1 for unit, alone in zip(effects.units, single, strict=True)],
+        "head": [unit[0].head if alone else -1 for unit, alone in zip(effects.units, single, strict=True)],
+        "name": effects.names,
+        "value": found.value,
+        "lo": found.lo,
+        "hi": found.hi,
+        "n": found.n,
+        "n_groups": found.n_groups,
+        "p_max_t": p,
+        "null_max95": null,
+        "control_value": _controls(effects, found.value),
+        "named": [unit in effects.named for unit in effects.units],
+        "permutations": n_flips,
+    }
+    return pd.DataFrame(columns).assign(**provenance(effects, metric))
+
+
+def _null(effects: HeadEffects, metric: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """(p, limit in the unit of the metric, number of flips)."""
+    nothing = np.full(len(effects.units), np.nan)
+    if metric == "flip_rate":
+        return nothing, nothing, 0
+    ratio = metric in ("cma_frac", "abl_frac", "cohen_dz")
+    tested = effects.tested(None if ratio else metric)
+    if not ratio:
+        return tested.p, tested.null_max95, tested.n_flips
+    if metric == "cohen_dz":
+        spread = effects.per_example().std(axis=0, ddof=1)
+        scale = np.divide(1.0, spread, out=np.full_like(spread, np.nan), where=spread > 0)
+    else:
+        scale = np.full(len(nothing), 1.0 / abs(effects.whole.mean()))
+    return tested.p, tested.null_max95 * scale, tested.n_flips
+
+
+def _controls(effects: HeadEffects, values: np.ndarray) -> np.ndarray:
+    def mean(others: list[int]) -> float:
+        known = values[others][~np.isnan(values[others])]
+        return float(known.mean()) if len(known) else np.nan
+
+    return np.array([mean(others) for others in effects.controls])
+
+
+def heatmap(effects: HeadEffects, metric: str) -> pd.DataFrame:
+    """Rows of single heads under one definition, for `study.figures.head_map`."""
+    table = tidy(effects, [metric])
+    return table[table["layer"] >= 0].reset_index(drop=True)
+
+
+def rows_at(effects: HeadEffects, unit: int) -> pd.DataFrame:
+    """Every definition of one unit's effect, `cliff` included: value, lo, hi, n, p, control, and what it is."""
+    import pandas as pd
+
+    name = effects.names[unit]
+    table = tidy(effects)
+    table = table[table["name"] == name]
+    if "cliff" in effects.metrics:
+        found = effects.cliff(unit)
+        row = {
+            **{c: table.iloc[0][c] for c in ("layer", "head", "name", "p_max_t", "named")},
+            "value": found.value, "lo": found.lo, "hi": found.hi, "n": len(effects.pairs),
+            "n_groups": found.n_groups, "control_value": 0.0, **provenance(effects, "cliff"),
+        }  # fmt: skip
+        table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+    return table.reset_index(drop=True)
+
+
+def forest(effects: HeadEffects, metric: str) -> pd.DataFrame:
+    """Every unit on both halves of the pairs, for `study.figures.top_heads`."""
+    import pandas as pd
+
+    chosen = halves(effects.groups, seed=effects.seed)
+    parts = [
+        tidy(effects.subset(keep), [metric]).assign(half=half)
+        for half, keep in (("select", chosen), ("report", ~chosen))
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    return table.drop(columns=["head"]).rename(columns={"name": "head"})
+
+
+def top(effects: HeadEffects, k: int, metric: str) -> pd.DataFrame:
+    """The k largest |value| on the selecting half, as they are on the reporting half, in the order of selection."""
+    if k < 1:
+        raise ValueError(f"top: k={k}; expected at least 1.")
+    table = forest(effects, metric)
+    select = table[table["half"] == "select"]
+    order = select.assign(size=select["value"].abs()).sort_values("size", ascending=False, kind="stable")["head"]
+    report = table[table["half"] == "report"].set_index("head")
+    return report.loc[list(order[:k])].reset_index()

@@ -1,0 +1,97 @@
+"""Pairs from text: two examples and two answers become token ids that end where the answers part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from interp.heads.pairs import TokenPair
+from interp.prompt import Example, Prompt, render
+
+
+def text_pair(
+    base: Example | str | None,
+    exp: Example | str,
+    tokenizer: Any,
+    *,
+    answer: str,
+    foil: str,
+    before: str = "",
+    base_before: str | None = None,
+    base_answer: str | None = None,
+    kind: str = "",
+    thinking: bool | None = None,
+) -> TokenPair:
+    """The pair of two prompts, cut just before the token at which `answer` and `foil` first differ.
+
+    Answers may be of several tokens: what they share is teacher-forced in both runs. The same holds for `before`, what
+    the assistant has written before the label: the model's own reasoning, or a forced "Answer:".
+
+    Args:
+        base: example that activations come from, or a raw text; None where nothing is patched.
+        answer: right answer of exp; foil: the other one, that of base if the two differ.
+        base_answer: right answer of base; None: the foil.
+        before: text put after the generation prompt of exp; joined to the label by a blank unless it ends in one.
+        base_before: the same for base; None: `before`.
+    Raises:
+        ValueError: answers that the tokenizer does not tell apart, and as `interp.prompt.render`.
+    """
+    base, exp = _example(base, "base"), _example(exp, "exp")
+    assert exp is not None
+    prompt, ids, tokens = _cut(exp, tokenizer, before, (answer, foil), thinking)
+    base_ids: tuple[int, ...] | None = None
+    base_roles: Mapping[str, tuple[int, ...]] = {}
+    if base is not None:
+        base_prompt, base_ids, base_tokens = _cut(
+            base, tokenizer, before if base_before is None else base_before, (answer, foil), thinking
+        )
+        base_roles = _roles(base_prompt, len(base_ids))
+        if base_tokens != tokens:
+            raise ValueError(
+                f"pair {exp.id!r}: the answers are tokens {tokens} after exp and {base_tokens} after base."
+            )
+    if base_answer not in (None, answer, foil):
+        raise ValueError(f"pair {exp.id!r}: base_answer {base_answer!r} is neither {answer!r} nor {foil!r}.")
+    groups = dict(exp.groups)
+    return TokenPair(
+        base_ids,
+        ids,
+        tokens[0],
+        tokens[1],
+        base_answer=None if base_answer is None else tokens[base_answer == foil],
+        id=exp.id,
+        group=groups.get("procedure") or next(iter(groups.values()), None),
+        label=None if exp.label is None else str(exp.label),
+        kind=kind,
+        roles=_roles(prompt, len(ids)),
+        base_roles=base_roles,
+    )
+
+
+def _example(given: Example | str | None, name: str) -> Example | None:
+    return Example(id=f"{name}:{given[:40]}", text=given) if isinstance(given, str) else given
+
+
+def _cut(
+    example: Example, tokenizer: Any, before: str, answers: tuple[str, str], thinking: bool | None
+) -> tuple[Prompt, tuple[int, ...], tuple[int, int]]:
+    """(the prompt with the first answer, ids up to where the answers part, the two tokens there)."""
+    joint = " " if before and not before[-1].isspace() else ""
+    prompts = [
+        render(replace(example, answer=f"{before}{joint}{answer}"), tokenizer, thinking=thinking) for answer in answers
+    ]
+    first, second = (prompt.ids for prompt in prompts)
+    n = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    if n >= len(first) or n >= len(second):
+        raise ValueError(
+            f"example {example.id!r}: answer {answers[0]!r} and foil {answers[1]!r} do not part at a token (one is the "
+            "beginning of the other). Add what follows the answer, such as a full stop or the end of the line."
+        )
+    return prompts[0], first[:n], (first[n], second[n])
+
+
+def _roles(prompt: Prompt, n: int) -> dict[str, tuple[int, ...]]:
+    """Token numbers of each span that lies before the answer slot's end."""
+    found = {name: tuple(i for i in prompt.tokens_in(*span) if i < n) for name, span in prompt.spans.items()}
+    return {name: tokens for name, tokens in found.items() if tokens and name != "answer"}
