@@ -96,6 +96,7 @@ class HeadSweep:
     def __post_init__(self) -> None:
         if len({pair.id for pair in self.pairs}) < len(self.pairs) or not self.pairs:
             raise ValueError(f"pairs: expected at least one pair, each with an id of its own; came {len(self.pairs)}.")
+        self.model = Model.wrap(self.model)
         self.units: tuple[Unit, ...] = expand_heads(self.heads, self.model.layout)
         layers = tuple(sorted({head.layer for unit in self.units for head in unit}))
         self.donors = Donors(self.model, self.pairs, self.kind, self.positions, layers)
