@@ -59,7 +59,7 @@ def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> lis
             )
         unparsed = int(part["label"].isna().sum())
         rows.append(row(member, cell, "unparsed", stats.wilson(unparsed, n), interval="Wilson"))
-        rows += _lengths(part, member, cell, groups, seed) + _confidence(part, member, cell, groups, seed)
+        rows += _lengths(part, member, cell, groups) + _confidence(part, member, cell, groups, seed)
     return rows
 
 
@@ -72,13 +72,15 @@ def _unit(frame: pd.DataFrame, task: Any) -> str:
     return f"Wilson at the effective n by {_unit_name(frame, task)}"
 
 
-def _lengths(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: int) -> list[dict[str, Any]]:
+def _lengths(part: pd.DataFrame, member: str, cell: str, groups: Any) -> list[dict[str, Any]]:
     if part["text"].isna().all():
         return []
-    tokens = stats.cluster_t(part["n_new_tokens"].to_numpy(float), groups=groups) if len(part) > 1 else None
     cut = stats.wilson(int((~part["finished"].astype(bool)).sum()), len(part))
     rows = [row(member, cell, "unfinished", cut, interval="Wilson")]
-    return rows + ([row(member, cell, "new_tokens", tokens, interval="clustered t")] if tokens is not None else [])
+    if len(part) > 1 and (groups is None or len(set(groups)) > 1):
+        tokens = stats.cluster_t(part["n_new_tokens"].to_numpy(float), groups=groups)
+        rows.append(row(member, cell, "new_tokens", tokens, interval="clustered t"))
+    return rows
 
 
 def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: int) -> list[dict[str, Any]]:
@@ -91,7 +93,7 @@ def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: i
     right = known["score.correct"].to_numpy(float)
     groups = None if groups is None else np.asarray(groups)[part["label"].isin(list(names)).to_numpy()]
     rows = []
-    if 0 < right.sum() < len(right) and (groups is None or len(set(groups)) > 2):
+    if 0 < right.sum() < len(right) and _n_units(groups, right == 0) > 1 and _n_units(groups, right == 1) > 1:
         on_errors = stats.confidence_on_errors(p, right, groups=groups, seed=seed)
         rows.append(row(member, cell, "confidence_on_errors", on_errors, interval="cluster bootstrap"))
         if cell == ALL:
@@ -106,6 +108,10 @@ def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: i
             rows.append(row(member, cell, "auroc", stats.auroc(p, right, groups=groups, seed=seed),
                             interval="cluster bootstrap", control=0.5))  # fmt: skip
     return rows
+
+
+def _n_units(groups: np.ndarray | None, chosen: np.ndarray) -> int:
+    return int(chosen.sum()) if groups is None else len(set(groups[chosen]))
 
 
 def pair_table(
