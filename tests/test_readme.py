@@ -39,6 +39,10 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> dict
     for source in ("Age.jsonl", "templates"):
         (tmp_path / "BBQ" / source).symlink_to(shared / "data" / "bbq" / source)
     rows = [{"id": k, "prompt": f"the quick brown fox {k}", "label": k % 2} for k in range(4)]
+    from interp.tasks.procedural import generate_records
+
+    records = generate_records(4, 1, split="test")
+    (tmp_path / "my_dataset.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "pair.yaml").write_text(fill(blocks("yaml")[0], names))
     return names
@@ -54,10 +58,14 @@ def fill(text: str, names: dict[str, str]) -> str:
 def test_every_diptych_command_of_the_readme_runs(world: dict[str, str]) -> None:
     lines = [line for block in blocks("bash") for line in fill(block, world).splitlines()]
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("diptych ")]
-    assert len(commands) >= 5
+    assert len(commands) >= 9
     for command in commands:
+        if command[0] == "pair":
+            continue  # minutes of training; its recipe has tests of its own
         if "interp.tasks.bbq" in command:
             command += ["--limit", "12"]
+        if command[0] == "eval":
+            command += ["--per-cell", "2", *(["--max-new-tokens", "4"] if "pair.yaml" in command else [])]
         done = CliRunner().invoke(main, command)
         assert done.exit_code == 0, (command, done.output)
 

@@ -31,11 +31,18 @@ def _pair_lines(pairs: Any) -> list[list[str]]:
     head = ["cell", "n", "engaged [95 %]", "heuristic [95 %]", "difference [95 %]", "b/c", "Holm p", "equivalence"]
     lines = [head]
     for r in pairs.itertuples():
-        p = "< 0.001" if r.p_holm < 0.001 else f"{r.p_holm:.2g}"
-        spread = [interval(getattr(r, k), getattr(r, f"{k}_lo"), getattr(r, f"{k}_hi"), signed=k == "diff")
-                  for k in ("engaged", "heuristic", "diff")]  # fmt: skip
+        sides = [
+            interval(getattr(r, k), getattr(r, f"{k}_lo"), getattr(r, f"{k}_hi")) for k in ("engaged", "heuristic")
+        ]
+        if r.p_holm == "":
+            lines.append([r.cell, str(r.n), *sides, "", "", "", r.tost_verdict])
+            continue
+        p = "< 0.001" if float(r.p_holm) < 0.001 else f"{float(r.p_holm):.2g}"
         verdict = r.tost_verdict if r.cell == "training_distribution" else ""
-        lines.append([r.cell, str(r.n), *spread, f"{r.only_engaged}/{r.only_heuristic}", p, verdict])
+        counts = f"{int(float(r.only_engaged))}/{int(float(r.only_heuristic))}"
+        lines.append(
+            [r.cell, str(r.n), *sides, interval(r.diff, r.diff_lo, r.diff_hi, signed=True), counts, p, verdict]
+        )
     return lines
 
 

@@ -59,7 +59,7 @@ def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> lis
             )
         unparsed = int(part["label"].isna().sum())
         rows.append(row(member, cell, "unparsed", stats.wilson(unparsed, n), interval="Wilson"))
-        rows += _lengths(part, member, cell, groups, seed) + _confidence(part, member, cell, groups, seed)
+        rows += _lengths(part, member, cell, groups) + _confidence(part, member, cell, groups, seed)
     return rows
 
 
@@ -72,13 +72,15 @@ def _unit(frame: pd.DataFrame, task: Any) -> str:
     return f"Wilson at the effective n by {_unit_name(frame, task)}"
 
 
-def _lengths(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: int) -> list[dict[str, Any]]:
+def _lengths(part: pd.DataFrame, member: str, cell: str, groups: Any) -> list[dict[str, Any]]:
     if part["text"].isna().all():
         return []
-    tokens = stats.cluster_t(part["n_new_tokens"].to_numpy(float), groups=groups) if len(part) > 1 else None
     cut = stats.wilson(int((~part["finished"].astype(bool)).sum()), len(part))
     rows = [row(member, cell, "unfinished", cut, interval="Wilson")]
-    return rows + ([row(member, cell, "new_tokens", tokens, interval="clustered t")] if tokens is not None else [])
+    if len(part) > 1 and (groups is None or len(set(groups)) > 1):
+        tokens = stats.cluster_t(part["n_new_tokens"].to_numpy(float), groups=groups)
+        rows.append(row(member, cell, "new_tokens", tokens, interval="clustered t"))
+    return rows
 
 
 def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: int) -> list[dict[str, Any]]:
@@ -91,7 +93,7 @@ def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: i
     right = known["score.correct"].to_numpy(float)
     groups = None if groups is None else np.asarray(groups)[part["label"].isin(list(names)).to_numpy()]
     rows = []
-    if 0 < right.sum() < len(right) and (groups is None or len(set(groups)) > 2):
+    if 0 < right.sum() < len(right) and _n_units(groups, right == 0) > 1 and _n_units(groups, right == 1) > 1:
         on_errors = stats.confidence_on_errors(p, right, groups=groups, seed=seed)
         rows.append(row(member, cell, "confidence_on_errors", on_errors, interval="cluster bootstrap"))
         if cell == ALL:
@@ -108,36 +110,50 @@ def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: i
     return rows
 
 
+def _n_units(groups: np.ndarray | None, chosen: np.ndarray) -> int:
+    return int(chosen.sum()) if groups is None else len(set(groups[chosen]))
+
+
 def pair_table(
     engaged: pd.DataFrame, heuristic: pd.DataFrame, task: Any = None, *, margin: float = 0.05, seed: int = 0
 ) -> list[dict[str, Any]]:
     """One row per cell: both accuracies, the paired difference with a clustered interval, McNemar, Holm, equivalence.
 
-    `majority` is the accuracy of always answering the label that is commonest over all cells.
-    Holm corrects over the cells that are compared; the equivalence verdict has its own margin and no correction.
+    `majority` is the accuracy of always answering the label that is commonest over all cells. Holm corrects over the
+    cells that can be compared; a cell with one item or one group has both accuracies and no comparison. The equivalence
+    verdict has its own margin and no correction.
 
     Raises:
         ValueError: the two did not answer the same items.
     """
     joined = _same_items(engaged, heuristic)
-    rows: list[dict[str, Any]] = []
     first = str(joined["gold"].astype(str).value_counts().index[0])
-    for cell in dict.fromkeys(joined["cell"]):
-        part = joined[joined["cell"] == cell]
-        a, b = part["score.correct"].to_numpy(float), part["score.correct_heuristic"].to_numpy(float)
-        compared = stats.compare_paired(a, b, groups=group_of(part, task), seed=seed, margin=margin)
-        rows.append(
-            {"cell": cell, "n": len(part), "n_groups": compared.difference_groups.n_groups}
-            | _spread("engaged", compared.a) | _spread("heuristic", compared.b)
-            | _spread("diff", compared.difference_groups)
-            | {"interval": _unit(part, task), "diff_interval": f"cluster bootstrap by {_unit_name(part, task)}"}
-            | {"majority": float((part["gold"].astype(str) == first).mean())}
-            | {"only_engaged": compared.table.only_a, "only_heuristic": compared.table.only_b}
-            | {"p_mcnemar": compared.test.p, "tost_verdict": compared.equivalence.wording}
-        )  # fmt: skip
-    for entry, adjusted in zip(rows, stats.holm([r["p_mcnemar"] for r in rows]), strict=True):
+    rows = [
+        _pair_row(joined[joined["cell"] == cell], cell, first, task, margin, seed)
+        for cell in dict.fromkeys(joined["cell"])
+    ]
+    tested = [entry for entry in rows if entry["p_mcnemar"] is not None]
+    for entry, adjusted in zip(tested, stats.holm([r["p_mcnemar"] for r in tested]) if tested else [], strict=True):
         entry["p_holm"] = float(adjusted)
     return rows
+
+
+def _pair_row(part: pd.DataFrame, cell: str, first: str, task: Any, margin: float, seed: int) -> dict[str, Any]:
+    a, b = part["score.correct"].to_numpy(float), part["score.correct_heuristic"].to_numpy(float)
+    groups = group_of(part, task)
+    head = {"cell": cell, "n": len(part), "n_groups": len(part) if groups is None else len(set(groups))}
+    tail = {"interval": _unit(part, task), "diff_interval": f"cluster bootstrap by {_unit_name(part, task)}"}
+    tail |= {"majority": float((part["gold"].astype(str) == first).mean()), "p_holm": None}
+    if head["n_groups"] < 2:
+        known = {m: stats.wilson(int(x.sum()), len(x)) for m, x in (("engaged", a), ("heuristic", b))}
+        blank = {"diff": None, "diff_lo": None, "diff_hi": None, "only_engaged": None, "only_heuristic": None}
+        blank |= {"p_mcnemar": None, "tost_verdict": "not compared: one item or one group"}
+        return head | _spread("engaged", known["engaged"]) | _spread("heuristic", known["heuristic"]) | blank | tail
+    compared = stats.compare_paired(a, b, groups=groups, seed=seed, margin=margin)
+    tests = {"only_engaged": compared.table.only_a, "only_heuristic": compared.table.only_b}
+    tests |= {"p_mcnemar": compared.test.p, "tost_verdict": compared.equivalence.wording}
+    sides = _spread("engaged", compared.a) | _spread("heuristic", compared.b)
+    return head | sides | _spread("diff", compared.difference_groups) | tests | tail
 
 
 def _spread(name: str, estimate: stats.Estimate) -> dict[str, float]:

@@ -124,7 +124,7 @@ def _minimal_pairs(answers: pd.DataFrame) -> Iterable[Row]:
 def _surface(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
     known = answers[answers["surface_label"].notna()] if "surface_label" in answers else answers.iloc[:0]
     agree = known["gold"] == known["surface_label"] if len(known) else known.index == -1
-    if not len(known) or not 0 < int(np.sum(agree)) < len(known):
+    if min(len(set(_groups(known[agree == side]))) for side in (True, False)) < 2:
         return
     found = stats.surface_reliance(_said(known), known["gold"].tolist(), known["surface_label"].tolist(),
                                    positive="noncompliant", groups=_groups(known), seed=seed)  # fmt: skip
