@@ -1,14 +1,18 @@
 """Head effects: exact sweeps over heads, named definitions of the effect, contrasts between checkpoints."""
 
+from interp.heads.contrast import contrast, four_cells
 from interp.heads.cumulative import cumulative_ablation
 from interp.heads.effects import HeadEffects
+from interp.heads.evidence import evidence
 from interp.heads.identity_rules import identity_pairs
 from interp.heads.ids import HeadId, expand_heads, kv_group, unit_name
 from interp.heads.kinds import Kind, KnockOut, Mean, Noise, Patch, Resample, UniformAttention, Zero, parse_kind
+from interp.heads.match import Matching, match_heads
 from interp.heads.order_swaps import order_swap_table, swap_metrics, swap_pairs
 from interp.heads.outcomes import HeadSweep, Outcome, Plan
 from interp.heads.pairs import TokenPair
 from interp.heads.readout import LabelAccuracy, LogitDiff, Prob
+from interp.heads.retrieval import retrieval_score
 from interp.heads.sweep import head_sweep
 from interp.heads.text_pairs import text_pair
 
@@ -20,6 +24,7 @@ __all__ = [
     "KnockOut",
     "LabelAccuracy",
     "LogitDiff",
+    "Matching",
     "Mean",
     "Noise",
     "Outcome",
@@ -30,13 +35,18 @@ __all__ = [
     "TokenPair",
     "UniformAttention",
     "Zero",
+    "contrast",
     "cumulative_ablation",
+    "evidence",
     "expand_heads",
+    "four_cells",
     "head_sweep",
     "identity_pairs",
     "kv_group",
+    "match_heads",
     "order_swap_table",
     "parse_kind",
+    "retrieval_score",
     "swap_metrics",
     "swap_pairs",
     "text_pair",

@@ -219,9 +219,13 @@ class HeadEffects:
 
         Where a base prompt was run, its own answer must be right too.
         """
+        return self.subset(self.is_solved(min_p=min_p))
+
+    def is_solved(self, *, min_p: float = 0.0) -> Bool[np.ndarray, "example"]:
+        """True for the pairs that `solved` keeps."""
         keep = self.values["clean_right"][:, 0] > 0
         if min_p:
             keep &= self.values["clean_p"][:, 0] >= min_p
         if not np.isnan(self.base_margin).all():
             keep &= self.base_right > 0
-        return self.subset(keep)
+        return keep

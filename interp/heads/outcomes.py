@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -49,9 +50,13 @@ class Plan:
     units: tuple[str, ...]
     pairs_sha256: str
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def key(self, pair: TokenPair) -> str:
+        """The name under which the outcome of a pair is kept."""
+        return hashlib.sha256(f"{self.sha256}{pair.id}{pair.sha256}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +151,8 @@ class HeadSweep:
 
     def keys(self) -> list[str]:
         """The name under which each pair's outcome is kept."""
-        plan = self.plan.sha256
-        return [hashlib.sha256(f"{plan}{pair.id}{pair.sha256}".encode()).hexdigest()[:32] for pair in self.pairs]
+        plan = self.plan
+        return [plan.key(pair) for pair in self.pairs]
 
     @torch.no_grad()
     def outcome(self, index: int, key: str = "") -> Outcome:

@@ -1,0 +1,154 @@
+"""Head effects of two checkpoints on the same items: per head where heads correspond, per cell where sizes differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp import stats
+from interp.heads.effects import UNITS, HeadEffects
+from interp.heads.estimates import means_and_p
+from interp.heads.ids import HeadId, Unit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CELLS = ("engaged", "engaged_base", "heuristic", "heuristic_base")
+
+
+def paired_rows(a: HeadEffects, b: HeadEffects) -> tuple[list[int], list[int]]:
+    """Rows of both sweeps that are the same item, by id, in a's order.
+
+    Raises:
+        ValueError: fewer than two items in common, or a sweep of another kind or at other positions.
+    """
+    for name in ("kind", "positions", "effect"):
+        left, right = getattr(a.plan, name), getattr(b.plan, name)
+        if left != right:
+            raise ValueError(f"contrast: {name} is {left!r} on one side and {right!r} on the other; sweep both alike.")
+    where = {pair.id: index for index, pair in enumerate(b.pairs)}
+    common = [(i, where[pair.id]) for i, pair in enumerate(a.pairs) if pair.id in where]
+    if len(common) < 2:
+        raise ValueError(f"contrast: the sweeps share {len(common)} items of {len(a.pairs)} and {len(b.pairs)}.")
+    return [i for i, _ in common], [j for _, j in common]
+
+
+def contrast(engaged: HeadEffects, heuristic: HeadEffects, *, metric: str | None = None) -> pd.DataFrame:
+    """Engaged minus heuristic for every head, paired over the same items, for two checkpoints of one architecture.
+
+        diff_h = mean_i( effect_engaged[i, h] - effect_heuristic[i, h] )
+
+    max-|t| sign flips over all heads; cluster bootstrap by the items' groups.
+
+    Returns:
+        Columns of `study.figures.head_difference`: layer, head, name, diff, diff_lo, diff_hi, p_max_t, null_max95, named,
+        n, n_groups, the two means, and `same_input`: the share of items whose prompts are the same tokens.
+    Raises:
+        ValueError: different heads (see `match_heads`), other kinds or positions, fewer than two common items.
+    """
+    import pandas as pd
+
+    if engaged.plan.units != heuristic.plan.units:
+        raise ValueError(
+            f"contrast: {len(engaged.units)} units on one side, {len(heuristic.units)} on the other. Heads of different "
+            "architectures do not correspond by number; use match_heads and four_cells."
+        )
+    rows = paired_rows(engaged, heuristic)
+    sides = [part.per_example(metric)[index] for part, index in zip((engaged, heuristic), rows, strict=True)]
+    groups = [engaged.groups[index] for index in rows[0]]
+    found = means_and_p(sides[0] - sides[1], groups=groups, seed=engaged.seed, n_resamples=engaged.n_resamples)
+    same = [engaged.pairs[i].exp_ids == heuristic.pairs[j].exp_ids for i, j in zip(*rows, strict=True)]
+    name = metric or engaged.main
+    named = (*engaged.named, *heuristic.named)
+    table = pd.DataFrame(
+        {
+            "layer": [unit[0].layer if len(unit) == 1 else -1 for unit in engaged.units],
+            "head": [unit[0].head if len(unit) == 1 else -1 for unit in engaged.units],
+            "name": engaged.names,
+            "diff": found.estimates.value,
+            "diff_lo": found.estimates.lo,
+            "diff_hi": found.estimates.hi,
+            "engaged": sides[0].mean(axis=0),
+            "heuristic": sides[1].mean(axis=0),
+            "p_max_t": found.p,
+            "null_max95": found.null_max95,
+            "named": [unit in named for unit in engaged.units],
+        }
+    )
+    return table.assign(n=len(groups), n_groups=len(set(groups)), metric=name, metric_unit=UNITS[name], unit="pairs",
+                        ablation=engaged.plan.kind, positions=engaged.plan.positions, same_input=float(np.mean(same)),
+                        permutations=found.n_flips, model=f"{engaged.plan.adapter or engaged.plan.model} and "
+                        f"{heuristic.plan.adapter or heuristic.plan.model}")  # fmt: skip
+
+
+def four_cells(
+    cells: Mapping[str, HeadEffects],
+    heads: Mapping[str, HeadId | str | Unit],
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Training against size: (engaged - its base) - (heuristic - its base), in units that do not depend on size.
+
+        share_c = mean(effect_c) / mean(whole_c)        cma_frac or abl_frac of the cell's head
+        contrast = (share_engaged - share_engaged_base) - (share_heuristic - share_heuristic_base)
+        percentile_c = share of the cell's heads whose mean |effect| is smaller
+
+    All cells are resampled together over the items that they share.
+
+    Args:
+        cells: engaged, engaged_base, heuristic, heuristic_base; the bases are those of the members' own sizes.
+        heads: the head of each cell; of two sizes, matched ones (`match_heads`).
+    Returns:
+        A row per cell, one per difference, one for the contrast: value, lo, hi, n, n_groups, percentile, refused.
+    Raises:
+        ValueError: a cell is missing, or the cells share fewer than two items.
+    """
+    import pandas as pd
+
+    missing = [name for name in CELLS if name not in cells or name not in heads]
+    if missing:
+        raise ValueError(
+            f"four_cells: {', '.join(missing)} is missing; expected sweeps and heads of {', '.join(CELLS)}."
+        )
+    ids, groups = _common([cells[name] for name in CELLS])
+    columns, facts = [], []
+    for name in CELLS:
+        effects = cells[name]
+        where = {pair.id: index for index, pair in enumerate(effects.pairs)}
+        index, rows = effects.index(heads[name]), [where[item] for item in ids]
+        top, whole = effects.per_example()[rows][:, index], effects.whole[rows]
+        columns += [top, whole]
+        sizes = np.abs(effects.per_example()[rows].mean(axis=0))
+        facts.append(
+            {"name": effects.names[index], "percentile": float((sizes < sizes[index]).mean()),
+             "refused": not stats.cluster_t(whole, groups=groups).excludes(0.0)}
+        )  # fmt: skip
+    draws = stats.resample_sums(np.column_stack(columns), _shares, groups=groups, seed=seed, n_resamples=n_resamples)
+    found = draws.estimates()
+    made: list[dict[str, Any]] = [{"cell": cell, **fact} for cell, fact in zip(CELLS, facts, strict=True)]
+    refused = any(fact["refused"] for fact in facts)
+    made += [{"cell": cell, "name": "", "percentile": np.nan, "refused": refused} for cell in
+             ("engaged - base", "heuristic - base", "contrast")]  # fmt: skip
+    table = pd.DataFrame(made).assign(
+        value=found.value, lo=found.lo, hi=found.hi, n=len(ids), n_groups=len(set(groups))
+    )
+    table.loc[table["refused"], ["value", "lo", "hi"]] = np.nan
+    return table.assign(metric="cma_frac" if cells["engaged"].main == "cma" else "abl_frac")
+
+
+def _shares(sums: np.ndarray) -> np.ndarray:
+    share = sums[..., ::2] / sums[..., 1::2]
+    engaged, heuristic = share[..., 0] - share[..., 1], share[..., 2] - share[..., 3]
+    return np.concatenate([share, np.stack([engaged, heuristic, engaged - heuristic], axis=-1)], axis=-1)
+
+
+def _common(sweeps: list[HeadEffects]) -> tuple[list[str], list[str]]:
+    """(ids that every sweep has, their groups), in the order of the first."""
+    shared = set.intersection(*({pair.id for pair in sweep.pairs} for sweep in sweeps))
+    kept = [pair for pair in sweeps[0].pairs if pair.id in shared]
+    if len(kept) < 2:
+        raise ValueError(f"four_cells: the cells share {len(kept)} items; sweep them on the same pairs.")
+    return [pair.id for pair in kept], [pair.unit for pair in kept]

@@ -1,0 +1,101 @@
+"""`diptych heads`: the effect of every attention head of a checkpoint, or of both members of a pair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from study.cli.common import (
+    EMBEDDED,
+    checkpoint_options,
+    fail_in_users_words,
+    load_options,
+    read_data,
+    resolve_checkpoints,
+)
+
+
+class HeadsGroup(click.Group):
+    """`diptych heads --checkpoint ...` sweeps; `diptych heads show` reads a folder."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:
+            raise click.UsageError("nothing to do. Give --checkpoint and --out to sweep, or show and a folder.", ctx)
+        return super().parse_args(ctx, args if args[0] in {*self.commands, "--help", "-h"} else ["sweep", *args])
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "(--base ID [--adapter ID] | --pair FILE) --task TASK --out FOLDER")
+        formatter.write_usage(ctx.command_path, "show FOLDER [--head L19.H17]")
+
+
+@click.group(cls=HeadsGroup)
+def heads() -> None:
+    """Effects of attention heads: exact, all of them, every number with its control.
+
+    A sweep resumes where it stopped. See `diptych heads sweep --help` for its options.
+    """
+
+
+@heads.command()
+@checkpoint_options
+@load_options
+@click.option("--task", required=True, help="Import path of a task; one with twins can be patched.")
+@click.option("--data", help="Examples in the task's own format; then heads are ablated, not patched.")
+@click.option("--n", default=48, show_default=True, type=click.IntRange(min=4), help="Procedures (twins) or examples.")
+@click.option("--seed", default=0, show_default=True, help="Of the items, the halves and the bootstraps.")
+@click.option("--split", help="Whose items: train, validation, test.")
+@click.option("--rendering", help="Of generated items: plain, or log for the embedded pair.")
+@click.option("--kind", "kinds", default="mean,zero,patch", show_default=True,
+              help="mean, mean:class, zero, patch, resample:derangement:4, uniform_attention, noise.")  # fmt: skip
+@click.option("--positions", default="answer", show_default=True, help="Tokens at which heads are changed.")
+@click.option("--slot", default="own", show_default=True,
+              help="What stands before the label: the model's own reply, or a text forced on every prompt.")  # fmt: skip
+@click.option("--effect", type=click.Choice(["total", "direct"]), default="total", show_default=True)
+@click.option("--named", multiple=True, help="A head named beforehand, e.g. L19.H17; figures box it.")
+@click.option("--verify", default=0.0, show_default=True, help="Share of rows recomputed by hooked passes.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the sweep.")
+@click.option("--no-figures", is_flag=True, help="Tables only.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@fail_in_users_words
+def sweep(out: Path, quiet: bool, no_figures: bool, **options: Any) -> None:
+    """Sweep all heads into --out: table.csv, cumulative.csv, order_swap.csv, figures/. The word may be left out."""
+    from study.figures import save
+    from study.heads.run import HeadStudy, run_heads
+    from study.heads.show import figures, headline
+
+    checkpoints, loading = resolve_checkpoints(options)
+    wanted = {key: options[key] for key in ("positions", "slot", "effect", "named", "verify", "seed")}
+    kinds = tuple(word.strip() for word in options["kinds"].split(","))
+    study = HeadStudy(kinds=kinds, **wanted)
+    run_heads(checkpoints, options["task"], _items(options), out=out, study=study, loading=loading, progress=not quiet)
+    if not no_figures:
+        for name, drawn in figures(out).items():
+            save(drawn, out / "figures" / name)
+    click.echo(headline(out))
+
+
+@heads.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--head", help="A head such as L19.H17; without one, the largest effects.")
+@click.option("--base", default=0, show_default=True, type=click.IntRange(0, 1), help="How heads are counted.")
+@fail_in_users_words
+def show(folder: Path, head: str | None, base: int) -> None:
+    """Every definition of δ for one head, with interval, n, p and control; or the largest effects."""
+    from study.heads.show import headline, show_head
+
+    click.echo(show_head(folder, head, base=base) if head else headline(folder))
+
+
+def _items(options: dict[str, Any]) -> Any:
+    """Twins of a task that makes them, else its examples."""
+    from interp.tasks.protocol import load_task
+
+    task: Any = load_task(options["task"])
+    if options["data"] or not callable(getattr(task, "twin_examples", None)):
+        return read_data({**options, "limit": options["n"]})
+    wanted = {key: options[key] for key in ("seed", "split", "rendering") if options[key] is not None}
+    if options["pair"] == EMBEDDED:
+        wanted.setdefault("rendering", "log")
+    return task.twin_examples(options["n"], **wanted)
