@@ -43,8 +43,8 @@ def contrast(engaged: HeadEffects, heuristic: HeadEffects, *, metric: str | None
     max-|t| sign flips over all heads; cluster bootstrap by the items' groups.
 
     Returns:
-        Columns of `study.figures.head_difference`: layer, head, name, diff, diff_lo, diff_hi, p_max_t, null_max95, named,
-        n, n_groups, the two means, and `same_input`: the share of items whose prompts are the same tokens.
+        Columns of `study.figures.head_difference`: layer, head, name, diff, diff_lo, diff_hi, p_max_t, null_max95,
+        named, n, n_groups, the two means, and `same_input`: the share of items whose prompts are the same tokens.
     Raises:
         ValueError: different heads (see `match_heads`), other kinds or positions, fewer than two common items.
     """
@@ -52,8 +52,8 @@ def contrast(engaged: HeadEffects, heuristic: HeadEffects, *, metric: str | None
 
     if engaged.plan.units != heuristic.plan.units:
         raise ValueError(
-            f"contrast: {len(engaged.units)} units on one side, {len(heuristic.units)} on the other. Heads of different "
-            "architectures do not correspond by number; use match_heads and four_cells."
+            f"contrast: {len(engaged.units)} units on one side, {len(heuristic.units)} on the other. Heads of "
+            "different architectures do not correspond by number; use match_heads and four_cells."
         )
     rows = paired_rows(engaged, heuristic)
     sides = [part.per_example(metric)[index] for part, index in zip((engaged, heuristic), rows, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -129,7 +129,7 @@ class HeadEffects:
 
     def estimates(self, metric: str) -> stats.Estimates:
         """Estimates of one definition for every unit; `cliff` is given head by head, by `at`."""
-        options = dict(groups=self.groups, seed=self.seed, n_resamples=self.n_resamples)
+        options: dict[str, Any] = dict(groups=self.groups, seed=self.seed, n_resamples=self.n_resamples)
         if metric in ("cma_frac", "abl_frac"):
             return fractions(self.per_example(), self.whole, **options)
         if metric == "cohen_dz":

@@ -12,11 +12,12 @@ from torch import nn
 from interp import stats
 from interp.heads.donors import record_z
 from interp.heads.effects import HeadEffects
-from interp.heads.ids import HeadId
-from interp.heads.kinds import Mean, Noise, Patch
+from interp.heads.ids import HeadId, check_head
+from interp.heads.kinds import Mean, Patch
 from interp.heads.outcomes import HeadSweep
 from interp.heads.pairs import TokenPair
 from interp.heads.readout import LogitDiff
+from interp.heads.sweep import head_sweep
 from interp.model import Model
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def evidence(
         level        value                                              control
         decodable    balanced accuracy of a nearest-mean reader of z    the same on shuffled labels
                      (leave one group out), labels: the answer
-        necessary    abl_logit under mean ablation at the slot          noise of the same length in its place
+        necessary    abl_logit under mean ablation at the slot          heads of its layer whose write is as long
         restores     cma of its own twin, as a share of the flip        same-answer donor: another item whose answer is
                                                                         exp's own, so that nothing is to be carried
         transfers    cma from a donor of another item whose answer is   the same same-answer donor
@@ -59,20 +60,23 @@ def evidence(
     if len(flips) < 2:
         raise ValueError(f"evidence: expected pairs that flip the answer, came {len(flips)} of {len(pairs)}.")
     same, other = _with_donor(flips, seed, same_answer=True), _with_donor(flips, seed, same_answer=False)
-    ablated = [_effect(model, flips, unit, kind) for kind in (Mean(), Noise(seed))]
-    restored, placebo, moved = (_effect(model, chosen, unit, Patch()) for chosen in (flips, same, other))
+    check_head(unit, model.layout)
+    layer = [HeadId(unit.layer, index) for index in range(model.layout.layers[unit.layer].n_heads)]
+    ablated = head_sweep(model, flips, kind=Mean(), heads=layer, metrics=(LogitDiff(),))
+    controls = ablated.per_example()[:, ablated.controls[unit.head]].mean(axis=1)
+    restored, placebo, moved = (_patched(model, chosen, unit) for chosen in (flips, same, other))
     gap = restored.whole
     rows = [
         _decodable(model, flips, unit, seed),
-        _row("necessary", ablated[0].per_example()[:, 0], ablated[1].per_example()[:, 0], flips, seed, "logits"),
+        _row("necessary", ablated.per_example()[:, unit.head], controls, flips, seed, "logits"),
         _row("restores", restored.per_example()[:, 0], placebo.per_example()[:, 0], flips, seed, "logits"),
         _row("transfers", moved.per_example()[:, 0], placebo.per_example()[:, 0], flips, seed, "logits"),
     ]
     return pd.DataFrame(rows).assign(head=str(unit), gap=float(gap.mean()), model=model.name)
 
 
-def _effect(model: Model, pairs: Sequence[TokenPair], head: HeadId, kind: Mean | Noise | Patch) -> HeadEffects:
-    job = HeadSweep(model, tuple(pairs), kind, heads=[head], metrics=(LogitDiff(),))
+def _patched(model: Model, pairs: Sequence[TokenPair], head: HeadId) -> HeadEffects:
+    job = HeadSweep(model, tuple(pairs), Patch(), heads=[head], metrics=(LogitDiff(),))
     return HeadEffects.of(job.plan, job.pairs, [outcome for _, outcome in job.run()])
 
 
@@ -84,8 +88,8 @@ def _with_donor(pairs: Sequence[TokenPair], seed: int, *, same_answer: bool) -> 
         donors = [one for one in pairs if one.unit != pair.unit and one.answer == wanted]
         if not donors:
             raise ValueError(
-                f"evidence: no other item has the answer {wanted} that pair {pair.id!r} needs of a donor. Use pairs whose "
-                "answers recur, such as two labels."
+                f"evidence: no other item has the answer {wanted}, which pair {pair.id!r} needs of a donor. Use pairs "
+                "whose answers recur, such as two labels."
             )
         donor = donors[int(dice.integers(len(donors)))]
         out.append(replace(pair, base_ids=donor.exp_ids, base_positions=None, base_roles=donor.roles, positions=None))

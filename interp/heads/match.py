@@ -88,7 +88,7 @@ class Matching:
         beyond = (np.nan_to_num(self.p, nan=1.0) < 0.05).any(axis=1)
         if not beyond.any():
             return float("nan")
-        return float(np.mean([self._best(i) == self.names_a[i] for i in np.flatnonzero(beyond)]))
+        return float(np.mean([self._best(i) == self.names_a[i] for i in np.flatnonzero(beyond).tolist()]))
 
     def _best(self, row: int) -> str | None:
         found = np.flatnonzero(self.mutual[row])

@@ -37,39 +37,37 @@ def text_pair(
     Raises:
         ValueError: answers that the tokenizer does not tell apart, and as `interp.prompt.render`.
     """
-    base, exp = _example(base, "base"), _example(exp, "exp")
-    assert exp is not None
-    prompt, ids, tokens = _cut(exp, tokenizer, before, (answer, foil), thinking)
+    item = _example(exp, "exp")
+    prompt, ids, tokens = _cut(item, tokenizer, before, (answer, foil), thinking)
     base_ids: tuple[int, ...] | None = None
     base_roles: Mapping[str, tuple[int, ...]] = {}
     if base is not None:
-        base_prompt, base_ids, base_tokens = _cut(
-            base, tokenizer, before if base_before is None else base_before, (answer, foil), thinking
-        )
+        text = before if base_before is None else base_before
+        base_prompt, base_ids, base_tokens = _cut(_example(base, "base"), tokenizer, text, (answer, foil), thinking)
         base_roles = _roles(base_prompt, len(base_ids))
         if base_tokens != tokens:
             raise ValueError(
-                f"pair {exp.id!r}: the answers are tokens {tokens} after exp and {base_tokens} after base."
+                f"pair {item.id!r}: the answers are tokens {tokens} after exp and {base_tokens} after base."
             )
     if base_answer not in (None, answer, foil):
-        raise ValueError(f"pair {exp.id!r}: base_answer {base_answer!r} is neither {answer!r} nor {foil!r}.")
-    groups = dict(exp.groups)
+        raise ValueError(f"pair {item.id!r}: base_answer {base_answer!r} is neither {answer!r} nor {foil!r}.")
+    groups = dict(item.groups)
     return TokenPair(
         base_ids,
         ids,
         tokens[0],
         tokens[1],
         base_answer=None if base_answer is None else tokens[base_answer == foil],
-        id=exp.id,
+        id=item.id,
         group=groups.get("procedure") or next(iter(groups.values()), None),
-        label=None if exp.label is None else str(exp.label),
+        label=None if item.label is None else str(item.label),
         kind=kind,
         roles=_roles(prompt, len(ids)),
         base_roles=base_roles,
     )
 
 
-def _example(given: Example | str | None, name: str) -> Example | None:
+def _example(given: Example | str, name: str) -> Example:
     return Example(id=f"{name}:{given[:40]}", text=given) if isinstance(given, str) else given
 
 

@@ -51,7 +51,7 @@ def heads() -> None:
               help="mean, mean:class, zero, patch, resample:derangement:4, uniform_attention, noise.")  # fmt: skip
 @click.option("--positions", default="answer", show_default=True, help="Tokens at which heads are changed.")
 @click.option("--slot", default="own", show_default=True,
-              help="What stands before the label: the model's own reply, or a text forced on every prompt.")  # fmt: skip
+              help="What stands before the label: the model's own reply, or a text forced on all.")  # fmt: skip
 @click.option("--effect", type=click.Choice(["total", "direct"]), default="total", show_default=True)
 @click.option("--named", multiple=True, help="A head named beforehand, e.g. L19.H17; figures box it.")
 @click.option("--verify", default=0.0, show_default=True, help="Share of rows recomputed by hooked passes.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.heads import HeadEffects, HeadSweep, TokenPair, cumulative_ablation, parse_kind
+from interp.heads import HeadEffects, HeadSweep, TokenPair, contrast, cumulative_ablation, parse_kind
 from interp.heads.estimates import halves
 from interp.heads.ids import expand_heads, parse_unit, unit_name
 from interp.heads.order_swaps import swap_metrics
@@ -66,6 +66,8 @@ def run_heads(
 
     Args:
         examples: examples of the task, or (original, twin) pairs of them, which patching needs.
+    For a pair of one architecture also `out/difference.csv`: engaged minus heuristic, head by head.
+
     Returns:
         member -> kind -> effects.
     Raises:
@@ -88,9 +90,19 @@ def run_heads(
                 swaps.append(swap_metrics(found[role]["patch"]).assign(member=role))
     table(found, study).to_csv(out / "table.csv", index=False)
     pd.concat(curves).to_csv(out / "cumulative.csv", index=False)
+    if differences := [contrast(*both).assign(kind=kind) for kind, both in _aligned(found)]:
+        pd.concat(differences).to_csv(out / "difference.csv", index=False)
     if swaps:
         pd.concat(swaps).to_csv(out / "order_swap.csv", index=False)
     return found
+
+
+def _aligned(found: Mapping[str, Mapping[str, HeadEffects]]) -> list[tuple[str, tuple[HeadEffects, HeadEffects]]]:
+    """(kind, sweeps of both members) where their heads correspond one for one."""
+    if not {"engaged", "heuristic"} <= set(found):
+        return []
+    both = [(kind, (sweep, found["heuristic"][kind])) for kind, sweep in found["engaged"].items()]
+    return [(kind, (a, b)) for kind, (a, b) in both if a.plan.units == b.plan.units]
 
 
 def _models(what: Checkpoint | CheckpointPair, loading: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], Model]]:

@@ -73,10 +73,11 @@ def headline(out: Path, *, k: int = 5) -> str:
 
 
 def figures(out: Path) -> dict[str, Drawn]:
-    """A head map and a forest of the largest heads for every sweep; the cumulative ablation of every member."""
+    """A head map and a forest of the largest heads for every sweep; the cumulative ablation of every member;
+    the difference of the members where there is one."""
     import pandas as pd
 
-    from study.figures import cumulative_ablation, head_map, top_heads
+    from study.figures import cumulative_ablation, head_difference, head_map, top_heads
 
     drawn: dict[str, Drawn] = {}
     for member, kind, effects in sweeps(out):
@@ -88,6 +89,10 @@ def figures(out: Path) -> dict[str, Drawn]:
     if path.exists():
         for member, rows in pd.read_csv(path, keep_default_na=False, dtype={"member": str}).groupby("member"):
             drawn[f"{member}-cumulative"] = cumulative_ablation(_curve(rows, str(member)))
+    path = out / "difference.csv"
+    if path.exists():
+        for kind, rows in pd.read_csv(path).groupby("kind"):
+            drawn[f"difference-{str(kind).replace(':', '_')}"] = head_difference(rows)
     return drawn
 
 

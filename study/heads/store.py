@@ -58,7 +58,8 @@ class HeadsFolder:
         """Keep one outcome, durably."""
         buffer = io.BytesIO()
         base = np.array([outcome.base_margin, outcome.base_right])
-        np.savez(buffer, base=base, **{name: np.asarray(array) for name, array in outcome.values.items()})
+        arrays: dict[str, Any] = {name: np.asarray(array) for name, array in outcome.values.items()}
+        np.savez(buffer, base=base, **arrays)
         replace(self.root, self.root / ITEMS / f"{outcome.key}.npz", buffer.getvalue())
 
     def put_norms(self, norms: np.ndarray, named: Sequence[str]) -> None:

@@ -1,0 +1,122 @@
+"""`diptych heads`: a sweep that resumes, tables, figures, and every definition for one head."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from interp.heads import HeadSweep, LogitDiff, Mean
+from interp.model import Model
+from interp.tasks.procedural import generate_records
+from study.cli import main
+from study.heads.store import HeadsFolder
+from tests.test_heads_kinds import make_pairs
+from tests.tiny import save_checkpoint, tiny
+
+ARGS = ["--task", "interp.tasks.procedural", "--n", "4", "--slot", "Answer:", "--quiet", "--load-dtype", "float32"]
+
+
+def run(*args: str) -> str:
+    done = CliRunner().invoke(main, ["heads", *args])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("base"), max_position_embeddings=4096)
+
+
+@pytest.mark.slow
+def test_a_sweep_writes_tables_and_figures_and_shows_a_head(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "heads"
+    common = ["--base", str(checkpoint), "--name", "b5", *ARGS, "--kind", "mean,patch", "--named", "L1.H2"]
+    said = run(*common, "--out", str(out))
+    table = pd.read_csv(out / "table.csv")
+    assert set(table["ablation"]) == {"mean", "patch"}
+    assert {"cma", "cma_frac", "abl_logit", "abl_frac", "abl_prob", "abl_acc", "flip_rate", "cohen_dz"} == set(
+        table["metric"]
+    )
+    assert set(table.loc[table["ablation"] == "patch", "pairs"]) >= {"flip", "keep"}
+    assert set(table.loc[table["named"], "name"]) == {"L1.H2"}
+    assert {"lo", "hi", "n", "n_groups", "control_value", "model", "dtype", "weights", "positions"} <= set(
+        table.columns
+    )
+    assert (table.loc[table["ablation"] == "mean", "n"] == 8).all()
+    for name in ("b5-mean-map", "b5-mean-top", "b5-patch-flip-map", "b5-patch-keep-top", "b5-cumulative"):
+        assert (out / "figures" / f"{name}.svg").read_text().startswith("<?xml")
+    swaps = pd.read_csv(out / "order_swap.csv").set_index("metric")
+    assert swaps.loc["acc_swapped_F", "n"] == 4
+    assert "two heads" not in said and "does not make it unnecessary" in said
+    shown = run("show", str(out), "--head", "L=2 H=3", "--base", "1")
+    assert "L1.H2 (layers and heads count from 0; its block's output is hidden_states[2])" in shown
+    for definition in ("cma ", "cliff", "abl_frac", "flip_rate"):
+        assert definition in shown
+    assert run("show", str(out)).count("patch cma") >= 10
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_continues_and_another_one_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch
+) -> None:
+    out = tmp_path / "heads"
+    common = ["--base", str(checkpoint), *ARGS, "--kind", "zero", "--no-figures", "--out", str(out)]
+    whole = HeadSweep.outcome
+    seen: list[int] = []
+
+    def stops(self, index, key=""):
+        if len(seen) == 3 and index == 3:
+            raise ValueError("the machine went away")
+        seen.append(index)
+        return whole(self, index, key)
+
+    monkeypatch.setattr(HeadSweep, "outcome", stops)
+    done = CliRunner().invoke(main, ["heads", *common])
+    assert done.exit_code == 1 and "went away" in done.output
+    items = list(out.rglob("*.npz"))
+    assert len(items) == 3
+    stamps = {path: path.stat().st_mtime_ns for path in items}
+    seen.clear()
+    monkeypatch.setattr(HeadSweep, "outcome", lambda self, i, key="": seen.append(i) or whole(self, i, key))
+    run(*common)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert seen[:5] == [3, 4, 5, 6, 7]
+    refused = CliRunner().invoke(main, ["heads", *common, "--seed", "3"])
+    assert refused.exit_code == 1 and "holds another sweep (pairs_sha256" in refused.output
+
+
+def test_a_task_without_twins_is_ablated_and_not_patched(checkpoint: Path, tmp_path: Path) -> None:
+    given = ["--base", str(checkpoint), *ARGS, "--out", str(tmp_path / "x")]
+    rows = generate_records(2, 0, rendering="plain", split="test")
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = CliRunner().invoke(main, ["heads", *given, "--data", str(data)])
+    assert done.exit_code == 1
+    assert "kind patch needs pairs of prompts" in done.output
+    assert "nothing to do" in CliRunner().invoke(main, ["heads"]).output
+    missing = CliRunner().invoke(main, ["heads", "show", str(tmp_path)])
+    assert "holds no head sweep" in missing.output
+
+
+def test_what_is_stored_is_read_back_bit_by_bit(tmp_path: Path) -> None:
+    model, pairs = Model.wrap(tiny("qwen2")), make_pairs(4)
+    job = HeadSweep(model, pairs, Mean(), metrics=(LogitDiff(),))
+    folder = HeadsFolder(tmp_path / "m" / "mean")
+    outcomes = dict(job.run())
+    with folder.open(job.plan, pairs):
+        for outcome in list(outcomes.values())[:3]:
+            folder.put(outcome)
+        folder.put_norms(np.ones(12), ["L1.H2"])
+    with pytest.raises(ValueError, match="1 of 4 pairs are not done"):
+        folder.effects()
+    folder.put(outcomes[3])
+    effects = folder.effects()
+    assert effects.pairs == tuple(pairs)
+    assert effects.plan == job.plan
+    assert np.array_equal(effects.values["margin"], np.stack([outcomes[i].values["margin"] for i in range(4)]))
+    assert [str(unit[0]) for unit in effects.named] == ["L1.H2"]
