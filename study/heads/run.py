@@ -149,9 +149,12 @@ def _sweep(
 
 
 def _cumulative(model: Model, found: Mapping[str, HeadEffects], study: HeadStudy) -> pd.DataFrame:
-    """Heads ranked on one half of the pairs under the first ablation, removed together on the other half."""
+    """Heads ranked on one half of the pairs under the first ablation, removed together on the other half.
+
+    On the pairs that the model solves, where `split_kinds` has these; the others cannot get worse.
+    """
     kind = next((name for name in study.kinds if found[name].main == "abl_logit"), study.kinds[0])
-    effects = found[kind]
+    effects = found[kind].solved() if _is_enough(found[kind]) else found[kind]
     chosen = halves(effects.groups, seed=study.seed)
     means = effects.subset(chosen).per_example().mean(axis=0)
     ranking = [effects.units[index][0] for index in (-means).argsort(kind="stable")]
