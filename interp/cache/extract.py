@@ -267,7 +267,9 @@ class _Drain:
         host = torch.empty(flat.shape, dtype=dtype, pin_memory=True)
         host.copy_(flat, non_blocking=True)
         event = torch.cuda.Event()
-        event.record()
+        event.record(
+            torch.cuda.current_stream(flat.device)
+        )  # the copy's own device; another one is current on its pass
         self.held = (host, rows, event)
 
     def finish(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ class CacheGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args:
             raise click.UsageError("nothing to do. Give --base and --out to extract, or plan, inspect or verify.", ctx)
+        if not args[0].startswith("-") and args[0] not in self.commands:
+            near = get_close_matches(args[0], self.commands, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"no command {args[0]!r}; there are {', '.join(self.commands)}.{hint}", ctx)
         return super().parse_args(ctx, args if args[0] in {*self.commands, "--help", "-h"} else ["extract", *args])
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
