@@ -77,6 +77,7 @@ def extract(out: Path, quiet: bool, **options: Any) -> None:
     """Record activations of a checkpoint, or of both members of a pair, into --out. May be left out."""
     from interp.cache import extract as run
     from interp.cache import extract_pair
+    from interp.cache.extract import rank_and_world
     from interp.checkpoint import CheckpointPair
     from interp.loading import load
 
@@ -84,10 +85,14 @@ def extract(out: Path, quiet: bool, **options: Any) -> None:
     examples = read_data(options)
     kwargs: dict[str, Any] = {"out": out, "max_bytes": options["max_bytes"], "progress": not quiet, **_request(options)}
     if isinstance(checkpoints, CheckpointPair):
-        for cached in extract_pair(checkpoints, examples, load=loading, **kwargs).values():
-            click.echo(cached.inspect())
+        caches = list(extract_pair(checkpoints, examples, load=loading, **kwargs).values())
     else:
-        click.echo(run(load(checkpoints, **loading), examples, **kwargs).inspect())
+        caches = [run(load(checkpoints, **loading), examples, **kwargs)]
+    for cached in caches:
+        click.echo(cached.inspect())
+        if not cached.sealed:
+            rank, world = rank_and_world()
+            click.echo(f"rank {rank} of {world} has made its shards; {len(cached.missing())} are left to other ranks.")
 
 
 @cache.command()
