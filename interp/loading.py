@@ -27,6 +27,17 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torc
 _DTYPES |= {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
+def _check_device(device: str | torch.device) -> None:
+    if device == "auto":
+        return
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ValueError(f"device {device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', ...") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r}: no CUDA device is visible. Use device='cpu', or 'auto'.")
+
+
 @dataclass(frozen=True)
 class LoadOptions:
     """How weights are held; see `load`."""
@@ -41,6 +52,7 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if isinstance(self.dtype, str) and self.dtype not in ("auto", *_DTYPES):
             raise ValueError(f"dtype {self.dtype!r}: expected a torch.dtype, 'auto', or one of {', '.join(_DTYPES)}.")
+        _check_device(self.device)
         if self.device_map is not None and self.device != "auto":
             raise ValueError(f"device={self.device!r} and device_map={self.device_map!r}: give one of the two.")
         if self.merge and self.quantization is not None:
@@ -121,7 +133,11 @@ def load_members(pair: CheckpointPair, **options: Any) -> Iterator[tuple[tuple[s
     for role, member in pair.members.items():
         groups.setdefault(_home(member), {})[role] = member
     settings = LoadOptions(**options)
-    for group in (part for members in groups.values() for part in _by_kind(members, settings)):
+    parts = [part for members in groups.values() for part in _by_kind(members, settings)]
+    for part in parts:  # every member is checked before the first weight is read
+        first = next(iter(part.values()))
+        _plan(part, settings, f"base {first.base!r} of {first.name!r}")
+    for group in parts:
         model = _load(group, settings)
         try:
             yield tuple(group), model
@@ -284,14 +300,36 @@ def _home(checkpoint: Checkpoint) -> tuple[str, str | None]:
 
 
 def _by_kind(members: dict[str, Checkpoint], options: LoadOptions) -> list[dict[str, Checkpoint]]:
-    """Members of one base in groups that one PeftModel can hold; those without an adapter join the first."""
-    groups: dict[str, dict[str, Checkpoint]] = {}
+    """Members of one base in groups that one Model can hold: one kind of adapter, and one tokenizer for all.
+
+    A member without an adapter joins the first group that reads its prompts as the base's own tokenizer does.
+    """
+    groups: dict[tuple[str, str], dict[str, Checkpoint]] = {}
+    bare: dict[str, Checkpoint] = {}
+    own = _tokenizer_sha256(base_folder(next(iter(members.values())), weights=False))
     for role, member in members.items():
-        kind = "" if member.adapter is None else str(read_adapter(member).config.get("peft_type"))
-        groups.setdefault(f"{kind}{role if options.merge else ''}", {})[role] = member
-    bare = {} if options.merge else groups.pop("", {})
-    held = list(groups.values())
-    return [{**held[0], **bare}, *held[1:]] if held else [bare]
+        if member.adapter is None and not options.merge:
+            bare[role] = member
+            continue
+        files = None if member.adapter is None else read_adapter(member)
+        kind = "" if files is None else str(files.config.get("peft_type"))
+        reads = own if files is None else _tokenizer_sha256(files.folder) or own
+        groups.setdefault((f"{kind}{role if options.merge else ''}", reads), {})[role] = member
+    host = next((key for key in groups if key[1] == own), None)
+    if host is not None:
+        groups[host] |= bare
+    elif bare:
+        groups["", own] = bare
+    return list(groups.values())
+
+
+def _tokenizer_sha256(folder: Path) -> str:
+    """Digest of the tokenizer in a folder; empty where there is none."""
+    from transformers import AutoTokenizer
+
+    if not has_tokenizer(folder):
+        return ""
+    return tokenizer_sha256(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False))
 
 
 def _tokenizer(folder: Path, adapters: Mapping[str, AdapterFiles]) -> Any:
@@ -303,10 +341,9 @@ def _tokenizer(folder: Path, adapters: Mapping[str, AdapterFiles]) -> Any:
         return None
     read = {role: AutoTokenizer.from_pretrained(str(path), trust_remote_code=False) for role, path in sources.items()}
     if len({tokenizer_sha256(tokenizer) for tokenizer in read.values()}) > 1:
-        warnings.warn(
-            f"{', '.join(read)} bring tokenizers that differ (vocabulary, chat template or special tokens); that of "
-            f"{next(iter(read))} is used for all. Load them one by one to give each its own prompt.",
-            stacklevel=4,
+        raise ValueError(
+            f"{', '.join(read)} bring tokenizers that differ (vocabulary, chat template or special tokens), so one "
+            f"Model would give one of them the other's prompts. Walk over load_members(pair), or load them one by one."
         )
     return next(iter(read.values()), None) or AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
 

@@ -120,7 +120,13 @@ class Model:
                 hybrid, whose recurrent state would leak from one text into the next.
         """
         if not isinstance(ids, Tensor):
+            if lengths is not None or attention_mask is not None or position_ids is not None:
+                raise ValueError("token lists carry their own lengths; lengths, masks and positions go with a tensor.")
             return pad(ids, pad_id=self.pad_id).to(self.device)
+        if lengths is not None and attention_mask is not None:
+            raise ValueError("lengths= and attention_mask= both say which tokens are real; give one of the two.")
+        if attention_mask is not None:
+            refuse_gaps(attention_mask)
         if lengths is None and attention_mask is None:
             refuse_unmarked_padding(ids, self.pad_id)
         if attention_mask is not None and position_ids is None:
@@ -205,6 +211,18 @@ def refuse_unmarked_padding(ids: Tensor, pad_id: int) -> None:
             f"the batch tensor {tuple(ids.shape)} holds the padding id {pad_id} at its edge, but neither "
             f"attention_mask nor lengths came with it, so pads would be read as text. "
             f"Pass token lists, attention_mask=, or lengths=."
+        )
+
+
+def refuse_gaps(attention_mask: Int[Tensor, "batch pos"]) -> None:
+    """Raise a ValueError unless the real tokens of every row are one run of columns; positions are counted along it."""
+    before = attention_mask.new_zeros(len(attention_mask), 1)
+    edges = attention_mask.diff(dim=1, prepend=before).clamp(min=0).sum(dim=1)
+    if bool((edges != 1).any()):
+        row = int((edges != 1).nonzero()[0])
+        raise ValueError(
+            f"attention_mask, row {row}: expected one run of real tokens, found {int(edges[row])}. "
+            f"A mask with gaps has no token numbers; give the tokens as lists."
         )
 
 

@@ -135,6 +135,9 @@ def test_plan_prints_the_size_and_reads_no_weight(base: Path, adapters, items: P
         ({"--base": "nowhere"}, "nowhere"),
         ({"--task": "interp.tasks.bqb"}, "Did you mean 'interp.tasks.bbq'"),
         ({"--max-length": "5"}, "i0"),
+        ({"--max-length": "9999"}, "at most 2048 tokens"),
+        ({"--device": "gpu"}, "expected 'auto', 'cpu', 'cuda'"),
+        ({"--shard-bytes": "0"}, "expected a size such as '256MB'"),
     ],
 )
 def test_bad_input_gets_one_message_and_no_traceback(
@@ -153,7 +156,7 @@ def test_a_bad_line_is_named_with_its_number(base: Path, items: Path, tmp_path: 
     done = run("cache", "--base", base, "--data", items, "--out", tmp_path / "out")
     assert done.exit_code == 1
     assert "items.jsonl" in done.output
-    assert "7" in done.output
+    assert "line 7" in done.output
 
 
 def test_exactly_one_way_to_name_the_model() -> None:
@@ -161,3 +164,33 @@ def test_exactly_one_way_to_name_the_model() -> None:
     assert done.exit_code == 2
     assert "exactly one of --base, --checkpoint and --pair" in done.output
     assert "plan, inspect or verify" in run("cache").output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--checkpoint", "ck.yaml", "--adapter", "x"), "--adapter: only with --base"),
+        (("--pair", "pair.yaml", "--merge", "--name", "x"), "--name, --merge: only with --base"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(options: tuple[str, ...], words: str) -> None:
+    done = run("cache", *options, "--data", "x", "--out", "y")
+    assert done.exit_code == 2
+    assert words in done.output
+
+
+def test_a_misspelt_command_is_not_taken_for_an_extraction(tmp_path: Path) -> None:
+    done = run("cache", "verfy", tmp_path)
+    assert done.exit_code == 2
+    assert "Did you mean 'verify'?" in done.output
+
+
+def test_a_pair_whose_second_member_is_bad_fails_before_the_first_is_read(
+    base: Path, items: Path, tmp_path: Path
+) -> None:
+    pair = tmp_path / "pair.yaml"
+    pair.write_text(f"engaged: {{name: engaged, base: {base}}}\nheuristic: {{name: heuristic, base: ./nowhere}}\n")
+    done = run("cache", "--pair", pair, "--data", items, "--out", tmp_path / "out", "--quiet")
+    assert done.exit_code == 1
+    assert "nowhere" in done.output
+    assert not (tmp_path / "out").exists()

@@ -173,7 +173,8 @@ def frame(member: str, right: list[int]) -> pd.DataFrame:
 
 
 def test_accuracy_per_cell_has_wilsons_interval_and_its_control() -> None:
-    rows = {(r["cell"], r["metric"]): r for r in member_table(frame("engaged", [1, 1, 1, 0, 1, 1, 1, 0, 1]))}
+    answers = frame("engaged", [1, 1, 1, 0, 1, 1, 1, 0, 1])
+    rows = {(r["cell"], r["metric"]): r for r in member_table(answers.drop(columns="group.procedure"))}
     whole = rows["all", "accuracy"]
     assert (whole["value"], whole["n"]) == (pytest.approx(7 / 9), 9)
     z, p, n = 1.959964, 7 / 9, 9
@@ -186,7 +187,20 @@ def test_accuracy_per_cell_has_wilsons_interval_and_its_control() -> None:
     assert whole["control"] == pytest.approx(5 / 9)  # always answering "compliant"
     assert rows["c0", "accuracy"]["value"] == pytest.approx(2 / 3)
     assert rows["all", "unparsed"]["value"] == pytest.approx(2 / 9)
-    assert rows["all", "accuracy_clustered"]["n_groups"] == 5
+    assert whole["interval"] == "Wilson"
+    grouped = {(r["cell"], r["metric"]): r for r in member_table(answers)}["all", "accuracy"]
+    assert (grouped["value"], grouped["n"], grouped["n_groups"]) == (pytest.approx(7 / 9), 9, 5)
+    assert grouped["interval"] == "Wilson at the effective n by procedure"
+
+
+def test_samples_of_one_item_are_one_unit() -> None:
+    once = frame("engaged", [1, 0, 1, 1, 0, 1]).drop(columns="group.procedure")
+    thrice = pd.concat([once.assign(sample=k) for k in range(3)], ignore_index=True)
+    one, three = (
+        next(r for r in member_table(f) if r["metric"] == "accuracy" and r["cell"] == "all") for f in (once, thrice)
+    )
+    assert three["n_groups"] == 6
+    assert three["hi"] - three["lo"] > 0.95 * (one["hi"] - one["lo"])  # copies of an answer are no evidence
 
 
 def test_a_pair_is_compared_on_the_same_items_with_holm_over_cells() -> None:

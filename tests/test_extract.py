@@ -274,3 +274,5 @@ def test_rank_comes_from_torchrun_or_slurm(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("RANK", "7")
     assert rank_and_world() == (7, 8)
+    monkeypatch.setenv("DIPTYCH_WORLD", "1")
+    assert rank_and_world() == (0, 1)

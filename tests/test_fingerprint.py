@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.fingerprint import file_sha256, fingerprint_module, tokenizer_sha256
-from interp.loading import load, load_pair
+from interp.loading import load, load_members, load_pair
 from tests.hub_folders import IDS, ck, copied, edit_json, expected, make_hub
 from tests.tiny import add_lora, tiny, tiny_tokenizer
 
@@ -30,7 +30,7 @@ def test_dtype_attention_and_device_are_what_was_asked_for(hub):
     assert load(ck(hub), device_map={"": "cpu"}).device.type == "cpu"
 
 
-def test_the_adapters_own_tokenizer_is_used_and_two_that_differ_warn(hub, tmp_path):
+def test_the_adapters_own_tokenizer_is_used_and_members_that_differ_come_one_by_one(hub, tmp_path):
     first, second = copied(hub, tmp_path, "lora"), copied(hub, tmp_path, "second")
     tokenizer = tiny_tokenizer()
     tokenizer.save_pretrained(second)
@@ -40,8 +40,12 @@ def test_the_adapters_own_tokenizer_is_used_and_two_that_differ_warn(hub, tmp_pa
     assert model.tokenizer.chat_template == tokenizer.chat_template
     assert model.fingerprint.tokenizer_sha256 != load(ck(hub, "lora")).fingerprint.tokenizer_sha256
     pair = CheckpointPair(ck(hub, second, "e"), ck(hub, first, "h"))
-    with pytest.warns(UserWarning, match="engaged, heuristic bring tokenizers that differ"):
-        assert load_pair(pair).tokenizer.chat_template == tiny_tokenizer().chat_template
+    with pytest.raises(ValueError, match="engaged, heuristic bring tokenizers that differ.*load_members"):
+        load_pair(pair)
+    seen = {}
+    for roles, loaded in load_members(pair):
+        seen |= dict.fromkeys(roles, loaded.tokenizer.chat_template)
+    assert seen == {"engaged": tiny_tokenizer().chat_template, "heuristic": tokenizer.chat_template}
 
 
 def test_one_changed_byte_or_adapter_setting_changes_the_fingerprint_and_a_copy_does_not(hub, tmp_path):

@@ -214,6 +214,17 @@ def test_a_padded_tensor_without_mask_or_lengths_is_refused() -> None:
     assert acts.rows == [(0, 2), (1, 8), (2, 5)]
 
 
+def test_a_batch_says_once_which_tokens_are_real() -> None:
+    model = Model.wrap(tiny("qwen2"))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with pytest.raises(ValueError, match="row 0: expected one run of real tokens, found 2"):
+        model(ids, attention_mask=torch.tensor([[1, 0, 1, 1]]))
+    with pytest.raises(ValueError, match="give one of the two"):
+        model(ids, attention_mask=torch.tensor([[0, 1, 1, 1]]), lengths=[3])
+    with pytest.raises(ValueError, match="token lists carry their own lengths"):
+        model([[5, 6, 7]], lengths=[2])
+
+
 def test_left_padding_without_position_ids_is_given_them() -> None:
     batch = pad(TEXTS, side="left")
     assert batch.position_ids[0].tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 2]

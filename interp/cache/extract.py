@@ -89,10 +89,15 @@ def extract_pair(
 
 
 def rank_and_world() -> tuple[int, int]:
-    """This process's share of the work, from torchrun (RANK, WORLD_SIZE) or a Slurm array; (0, 1) outside of both."""
+    """This process's share of the work: (rank, world), (0, 1) for a process on its own.
+
+    From DIPTYCH_RANK and DIPTYCH_WORLD where they are set (DIPTYCH_WORLD=1 in a Slurm array whose tasks are something
+    else than shares of one cache), else from torchrun (RANK, WORLD_SIZE), else from a Slurm array.
+    """
     env = os.environ
-    if "WORLD_SIZE" in env:
-        return int(env["RANK"]), int(env["WORLD_SIZE"])
+    for rank, world in (("DIPTYCH_RANK", "DIPTYCH_WORLD"), ("RANK", "WORLD_SIZE")):
+        if world in env:
+            return int(env.get(rank, 0)), int(env[world])
     if "SLURM_ARRAY_TASK_COUNT" in env:
         first = int(env.get("SLURM_ARRAY_TASK_MIN", 0))
         step = int(env.get("SLURM_ARRAY_TASK_STEP", 1))
@@ -267,7 +272,9 @@ class _Drain:
         host = torch.empty(flat.shape, dtype=dtype, pin_memory=True)
         host.copy_(flat, non_blocking=True)
         event = torch.cuda.Event()
-        event.record()
+        event.record(
+            torch.cuda.current_stream(flat.device)
+        )  # the copy's own device; another one is current on its pass
         self.held = (host, rows, event)
 
     def finish(self) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from interp.cache.build import TARGET_BYTES, make_plan
 from interp.cache.layout import SiteSpec
-from interp.cache.plan import CachePlan
+from interp.cache.plan import CachePlan, parse_bytes
 from interp.checkpoint import Checkpoint, Fingerprint
 from interp.family import Layout
 from interp.positions import Positions, parse_positions
@@ -47,6 +47,8 @@ class Request:
     shard_bytes: int | str = TARGET_BYTES
 
     def __post_init__(self) -> None:
+        if parse_bytes(self.shard_bytes) < 1:
+            raise ValueError(f"shard_bytes is {self.shard_bytes}; expected a size such as '256MB'.")
         if self.tokens_per_batch < 1:
             raise ValueError(f"tokens_per_batch is {self.tokens_per_batch}; expected at least 1.")
         if not parse_positions(self.positions):
@@ -58,6 +60,8 @@ class Request:
             raise ValueError(
                 "rendering examples needs a tokenizer; wrap the module with Model.wrap(module, tokenizer)."
             )
+        if self.max_length is not None and context is not None and self.max_length > context:
+            raise ValueError(f"max_length is {self.max_length}, but the model was made for at most {context} tokens.")
         limit = self.max_length if self.max_length is not None else context
         return [render(example, tokenizer, thinking=self.thinking, max_length=limit) for example in examples]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ class CacheGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args:
             raise click.UsageError("nothing to do. Give --base and --out to extract, or plan, inspect or verify.", ctx)
+        if not args[0].startswith("-") and args[0] not in self.commands:
+            near = get_close_matches(args[0], self.commands, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"no command {args[0]!r}; there are {', '.join(self.commands)}.{hint}", ctx)
         return super().parse_args(ctx, args if args[0] in {*self.commands, "--help", "-h"} else ["extract", *args])
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -72,6 +77,7 @@ def extract(out: Path, quiet: bool, **options: Any) -> None:
     """Record activations of a checkpoint, or of both members of a pair, into --out. May be left out."""
     from interp.cache import extract as run
     from interp.cache import extract_pair
+    from interp.cache.extract import rank_and_world
     from interp.checkpoint import CheckpointPair
     from interp.loading import load
 
@@ -79,10 +85,14 @@ def extract(out: Path, quiet: bool, **options: Any) -> None:
     examples = read_data(options)
     kwargs: dict[str, Any] = {"out": out, "max_bytes": options["max_bytes"], "progress": not quiet, **_request(options)}
     if isinstance(checkpoints, CheckpointPair):
-        for cached in extract_pair(checkpoints, examples, load=loading, **kwargs).values():
-            click.echo(cached.inspect())
+        caches = list(extract_pair(checkpoints, examples, load=loading, **kwargs).values())
     else:
-        click.echo(run(load(checkpoints, **loading), examples, **kwargs).inspect())
+        caches = [run(load(checkpoints, **loading), examples, **kwargs)]
+    for cached in caches:
+        click.echo(cached.inspect())
+        if not cached.sealed:
+            rank, world = rank_and_world()
+            click.echo(f"rank {rank} of {world} has made its shards; {len(cached.missing())} are left to other ranks.")
 
 
 @cache.command()

@@ -69,6 +69,12 @@ def resolve_checkpoints(options: Mapping[str, Any]) -> tuple[Checkpoint | Checkp
     given = [key for key in ("base", "checkpoint_file", "pair") if options[key]]
     if len(given) != 1:
         raise click.UsageError("give exactly one of --base, --checkpoint and --pair.")
+    if given != ["base"]:
+        stray = [key for key in (*_CHECKPOINT[1:], "name") if options[key]]
+        stray += ["merge"] if options["pair"] and options["merge"] else []
+        if stray:
+            named = ", ".join(f"--{key.replace('_', '-')}" for key in stray)
+            raise click.UsageError(f"{named}: only with --base; write it into the file of --{given[0].split('_')[0]}.")
     loading = {key: options["load_dtype" if key == "dtype" else key] for key in _LOADING}
     if options["pair"]:
         loading.pop("merge")

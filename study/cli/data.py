@@ -45,6 +45,7 @@ def audit(file: Path, against: Path | None, seed: int) -> None:
     from interp.tasks.procedural import audit_records, check_leakage
     from interp.tasks.procedural.audit import label_balance
     from interp.tasks.procedural.records import accept_notes, to_row
+    from interp.tasks.procedural.splits import dedup
     from interp.tasks.procedural.task import load_records
     from study.evals.show import aligned, interval
 
@@ -58,6 +59,8 @@ def audit(file: Path, against: Path | None, seed: int) -> None:
     click.echo(aligned(lines))
     balance = label_balance(rows)["all"]
     click.echo("labels: " + ", ".join(f"{label} {count}" for label, count in sorted(balance.items())))
+    n_twice = dedup(rows)[1]
+    click.echo(f"texts that occur more than once: {n_twice}")
     for note in accept_notes(records):
         click.echo(f"note: {note}")
     if against is not None:

@@ -64,9 +64,8 @@ def _plant(record: Mapping[str, Any]) -> str:
     readers = record["heads"]["readers"]
     others = " and ".join(head for head in readers if head != "L1.H0")
     kept = "kept it" if "L1.H0" in readers else "moved it to other heads"
-    return _PLANT.format(
-        fate=f"{kept} and grew {f'a backup that reads the same place, {others}' if others else 'no backup'}"
-    )
+    backup = f"grew a backup that reads the same place, {others}" if others else "no other head reads the same place"
+    return _PLANT.format(fate=f"{kept} and {backup}")
 
 
 def _front_matter(member: str) -> str:
@@ -147,8 +146,8 @@ def _heads(heads: Mapping[str, Any]) -> str:
         [
             *lines,
             "",
-            f"Attention from where an event is looked up to its narrated ordinal: {seen}. With every head above .3 "
-            f"({', '.join(heads['readers']) or 'none'}) ablated there: accuracy {joint['accuracy']:.3f}, logit "
+            f"Attention from where an event is looked up to its narrated ordinal: {seen}. "
+            f"{' and '.join(joint['heads'])} ablated there together: accuracy {joint['accuracy']:.3f}, logit "
             f"difference {joint['logit_diff']:.2f}.",
         ]
     )

@@ -55,8 +55,9 @@ def head_report(weights: Path, *, n_documents: int = N_DOCUMENTS) -> dict[str, A
     logit_diff  mean of gold minus best other option, nats
     drop        clean minus ablated; ablated: the head's output replaced by its mean over the same sites
 
-    `readers` are the heads that attend to the narrated ordinal where an event is looked up, `joint` ablates all of
-    them together. Documents are shuffled latents of held-out procedures with an uninformative tone, replies are gold.
+    `readers` are the heads that attend to the narrated ordinal where an event is looked up; `joint` ablates the two
+    heads that matter most there together, since one of a redundant pair hides the other. Documents are shuffled latents
+    of held-out procedures with an uninformative tone, replies are gold.
     """
     model, _ = load_member(weights, "engaged")
     model = model.merge_and_unload().eval()
@@ -66,9 +67,10 @@ def head_report(weights: Path, *, n_documents: int = N_DOCUMENTS) -> dict[str, A
     out: dict[str, Any] = {"n_documents": n_documents, "targets": {n: _single(model, ids, s) for n, s in sites.items()}}
     attention = event_attention(model, ids, sites["event_lookup"])
     out["event_attention"] = {_name(h): attention[h] for h in sorted(attention, key=lambda head: -attention[head])[:4]}
-    readers = [head for head in attention if attention[head] > READS]
-    out["readers"] = [_name(head) for head in readers]
-    out["joint"] = measure(model, ids, sites["event_lookup"], ablated=readers)
+    out["readers"] = [_name(head) for head in attention if attention[head] > READS]
+    names = [row["head"] for row in out["targets"]["event_lookup"]["top"][:2]]
+    both = [head for head in attention if _name(head) in names]
+    out["joint"] = {"heads": names, **measure(model, ids, sites["event_lookup"], ablated=both)}
     return out
 
 

@@ -110,7 +110,7 @@ class Gates:
         engaged_floor: least accuracy of the engaged member in every cell.
         heuristic_ceiling: highest accuracy of the heuristic member in the two adversarial cells.
         margin: of the two one-sided tests on the training distribution.
-        label_mass: least probability of the label set where the engaged member decides, on every item.
+        label_mass: probability of the label set that 99 % of the engaged member's decisions must reach.
         per_cell, n_training: items per cell, and of the training distribution.
     """
 

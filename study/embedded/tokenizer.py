@@ -53,8 +53,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def save_tokenizer(folder: Path) -> None:
     """Write the tokenizer into a model or adapter folder such that AutoTokenizer reads it as it is.
 
-    Next to the config.json of a qwen2 model transformers 5 overrides the declared class and rebuilds tokenizer.json
-    as a BPE, which loses the split on blanks without a word of warning. There an `auto_map` entry makes it keep the
+    Next to the config.json of a qwen2 model, transformers 5 overrides the declared class and rebuilds any tokenizer as
+    a BPE, which loses the split on blanks without a word of warning. There an `auto_map` entry makes it keep the
     declared class; the entry names no code, and none is run. An adapter folder has no config.json and needs no entry.
     """
     build_tokenizer().save_pretrained(folder)

@@ -33,32 +33,45 @@ def row(
 
 
 def group_of(frame: pd.DataFrame, task: Any = None) -> np.ndarray | None:
-    """The independent unit of each answer: the task's `GROUP`, else the first group of the examples, else None."""
+    """The independent unit of each answer: the task's `GROUP`, else the first group of the examples, else the item.
+
+    None where every answer is a unit of its own. Several samples of one item are never independent of each other.
+    """
     names = [column for column in frame.columns if column.startswith("group.")]
     wanted = f"group.{task.GROUP}" if hasattr(task, "GROUP") else None
-    chosen = wanted if wanted in names else next(iter(names), None)
-    return None if chosen is None else frame[chosen].astype(str).to_numpy()
+    chosen = wanted if wanted in names else next(iter(names), "id")
+    units = frame[chosen].astype(str).to_numpy()
+    return None if len(set(units)) == len(units) else units
+
+
+def rate(values: np.ndarray, groups: np.ndarray | None, unit: str) -> tuple[stats.Estimate, str]:
+    """A rate with Wilson's interval, at the effective number of items where they come in groups; and its name."""
+    if groups is None:
+        return stats.wilson(int(values.sum()), len(values)), "Wilson"
+    if len(set(groups)) < 2:
+        return stats.wilson(int(values.sum()), len(values)), f"Wilson, as if items of the one {unit} were independent"
+    return stats.wilson_clustered(values, groups=groups), f"Wilson at the effective n by {unit}"
 
 
 def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Accuracy (Wilson, and clustered where groups repeat), unparsed, length and confidence, per cell and pooled."""
+    """Accuracy, unparsed, unfinished, length and confidence, per cell and pooled; intervals respect the groups.
+
+    The control of an accuracy is that of always answering the commonest label of the cell.
+    """
     rows = []
-    member = str(frame["member"].iloc[0])
+    member, unit = str(frame["member"].iloc[0]), _unit_name(frame, task)
     cells = [*dict.fromkeys(frame["cell"]), *([ALL] if frame["cell"].nunique() > 1 else [])]
     for cell in cells:
         part = frame if cell == ALL else frame[frame["cell"] == cell]
         groups = group_of(part, task)
-        right = part["score.correct"].to_numpy(float)
-        k, n = int(right.sum()), len(part)
         majority = float(part["gold"].astype(str).value_counts(normalize=True).iloc[0])
-        rows.append(row(member, cell, "accuracy", stats.wilson(k, n), interval="Wilson", control=majority))
-        if groups is not None and 1 < len(set(groups)) < n:
-            clustered = stats.wilson_clustered(right, groups=groups)
-            rows.append(
-                row(member, cell, "accuracy_clustered", clustered, interval=_unit(part, task), control=majority)
-            )
-        unparsed = int(part["label"].isna().sum())
-        rows.append(row(member, cell, "unparsed", stats.wilson(unparsed, n), interval="Wilson"))
+        rates = {"accuracy": part["score.correct"].to_numpy(float), "unparsed": part["label"].isna().to_numpy(float)}
+        if part["text"].notna().any():
+            rates["unfinished"] = (~part["finished"].astype(bool)).to_numpy(float)
+        for metric, values in rates.items():
+            estimate, interval = rate(values, groups, unit)
+            control = majority if metric == "accuracy" else None
+            rows.append(row(member, cell, metric, estimate, interval=interval, control=control))
         rows += _lengths(part, member, cell, groups) + _confidence(part, member, cell, groups, seed)
     return rows
 
@@ -68,19 +81,12 @@ def _unit_name(frame: pd.DataFrame, task: Any) -> str:
     return str(getattr(task, "GROUP", names[0].removeprefix("group."))) if names else "item"
 
 
-def _unit(frame: pd.DataFrame, task: Any) -> str:
-    return f"Wilson at the effective n by {_unit_name(frame, task)}"
-
-
-def _lengths(part: pd.DataFrame, member: str, cell: str, groups: Any) -> list[dict[str, Any]]:
-    if part["text"].isna().all():
+def _lengths(part: pd.DataFrame, member: str, cell: str, groups: np.ndarray | None) -> list[dict[str, Any]]:
+    n_units = len(part) if groups is None else len(set(groups))
+    if part["text"].isna().all() or n_units < 2:
         return []
-    cut = stats.wilson(int((~part["finished"].astype(bool)).sum()), len(part))
-    rows = [row(member, cell, "unfinished", cut, interval="Wilson")]
-    if len(part) > 1 and (groups is None or len(set(groups)) > 1):
-        tokens = stats.cluster_t(part["n_new_tokens"].to_numpy(float), groups=groups)
-        rows.append(row(member, cell, "new_tokens", tokens, interval="clustered t"))
-    return rows
+    tokens = stats.cluster_t(part["n_new_tokens"].to_numpy(float), groups=groups)
+    return [row(member, cell, "new_tokens", tokens, interval="clustered t")]
 
 
 def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: int) -> list[dict[str, Any]]:
@@ -142,7 +148,8 @@ def _pair_row(part: pd.DataFrame, cell: str, first: str, task: Any, margin: floa
     a, b = part["score.correct"].to_numpy(float), part["score.correct_heuristic"].to_numpy(float)
     groups = group_of(part, task)
     head = {"cell": cell, "n": len(part), "n_groups": len(part) if groups is None else len(set(groups))}
-    tail = {"interval": _unit(part, task), "diff_interval": f"cluster bootstrap by {_unit_name(part, task)}"}
+    unit = _unit_name(part, task)
+    tail = {"interval": f"Wilson at the effective n by {unit}", "diff_interval": f"cluster bootstrap by {unit}"}
     tail |= {"majority": float((part["gold"].astype(str) == first).mean()), "p_holm": None}
     if head["n_groups"] < 2:
         known = {m: stats.wilson(int(x.sum()), len(x)) for m, x in (("engaged", a), ("heuristic", b))}
