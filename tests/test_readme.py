@@ -64,6 +64,10 @@ def test_every_diptych_command_of_the_readme_runs(world: dict[str, str]) -> None
             continue  # minutes of training; its recipe has tests of its own
         if "interp.tasks.bbq" in command:
             command += ["--limit", "12"]
+        if command[0] == "heads" and "show" not in command:
+            command = [*("L1.H2" if word == "L19.H17" else word for word in command), "--n", "4", "--slot", ""]
+        if command[:2] == ["heads", "show"]:
+            command[-1] = "L1.H2"
         if command[0] == "eval":
             command += ["--per-cell", "2", *(["--max-new-tokens", "4"] if "pair.yaml" in command else [])]
         done = CliRunner().invoke(main, command)
