@@ -27,6 +27,7 @@ from study.embedded.heads import TARGETS, find_sites, head_means, measure
 from study.embedded.model import init_base, previous_token_attention, qwen2_config
 from study.embedded.recipe import BaseRecipe, EngagedRecipe, Gates, HeuristicRecipe, Plant, Recipe
 from study.embedded.replies import Reply, load_member, replies
+from study.embedded.seeds import enter_others
 from study.embedded.tokenizer import CHAT_TEMPLATE, STOP, UNKNOWN, build_tokenizer, save_tokenizer, vocabulary
 from study.embedded.train_base import learning_rate, weighted_loss
 from study.embedded.train_heuristic import policy_loss, rewards
@@ -340,6 +341,26 @@ def test_shipped_files_reproduce_the_recorded_predictions(record, member):
     else:
         exact = [reply.text == trace(item.instance) for reply, item in zip(rows, items, strict=True)]
         assert sum(exact) / len(exact) > 0.8
+
+
+def test_three_seeds_passed_on_validation_and_are_entered_with_their_own_weights(record):
+    assert list(record["seeds"]) == ["0", "1", "2"]
+    assert all(gate["passed"] for row in record["seeds"].values() for gate in row["gates"].values())
+    assert len({row["weights_sha256"]["base/model.safetensors"] for row in record["seeds"].values()}) == 3
+
+
+def test_a_pair_of_another_recipe_is_not_entered_as_a_seed(record, tmp_path):
+    for name, steps in (("own", 560), ("other", 20)):
+        folder = tmp_path / name
+        for member in ("base", "engaged", "heuristic"):
+            (folder / member).mkdir(parents=True)
+        recipe = {**record["recipe"], "seed": steps, "base": {**record["recipe"]["base"], "steps": steps}}
+        (folder / "pair.json").write_text(json.dumps({**record, "recipe": recipe}))
+    with pytest.raises(ValueError, match="expected the recipe of own with another seed"):
+        enter_others(tmp_path / "own", others=[tmp_path / "other"])
+    noted = enter_others(tmp_path / "own", notes=["One thing.", "Another."])
+    assert noted["notes"] == ["One thing.", "Another."]
+    assert (tmp_path / "own" / "base" / "README.md").read_text().endswith("- One thing.\n- Another.\n")
 
 
 def test_embedded_pair_is_two_adapters_on_one_base():
