@@ -1,0 +1,125 @@
+"""Statistics that every analysis uses: pure functions of arrays, seeds explicit, an interval with every number.
+
+`groups=` is mandatory everywhere: the independent unit of each example, or None to say that examples are
+independent. Random procedures take `seed=`.
+"""
+
+from interp.stats._check import FewGroupsWarning, NoWidthWarning, UndefinedDrawsWarning, UnstableRatioWarning
+from interp.stats.agreement import Kappa, weighted_kappa
+from interp.stats.bootstrap import (
+    Ratio,
+    cluster_mean,
+    cluster_means,
+    paired_difference,
+    ratio_difference,
+    ratio_of_means,
+)
+from interp.stats.calibration import (
+    CalibrationError,
+    ReliabilityBin,
+    brier,
+    calibration_error,
+    confidence_on_errors,
+    equal_mass_bins,
+    reliability_table,
+)
+from interp.stats.chance import ChanceRow, chance_row, items_needed
+from interp.stats.clustered import cluster_se, cluster_t, design_effect, rate_on, wilson_clustered
+from interp.stats.comparison import Comparison, compare_paired
+from interp.stats.decomposition import Decomposition, decompose_change, midpoint_decomposition
+from interp.stats.detection import Detection, signal_detection
+from interp.stats.effect_size import cliffs_delta, cohen_dz
+from interp.stats.equivalence import Equivalence, tost_paired, tost_rates
+from interp.stats.estimate import CONFIDENCE, Estimate, Estimates
+from interp.stats.intervals import (
+    clopper_pearson,
+    newcombe,
+    square_and_add,
+    wilson,
+    zero_event_limit,
+)
+from interp.stats.logistic import LogisticFit, logistic_regression
+from interp.stats.minimal_pairs import MinimalPairs, minimal_pairs
+from interp.stats.multiplicity import benjamini_hochberg, holm, max_null_p, permutation_p
+from interp.stats.paired import McNemar, PairedTable, mcnemar, newcombe_paired
+from interp.stats.permute import permute_labels
+from interp.stats.platt import Platt, fit_platt
+from interp.stats.ranking import auroc, auroc_difference
+from interp.stats.resample import Draws, resample_sums, resample_weights
+from interp.stats.signflip import SignFlip, TooFewFlipsWarning, sign_flip
+from interp.stats.surface import SurfaceReliance, surface_reliance
+
+__all__ = [
+    "CONFIDENCE",
+    "CalibrationError",
+    "ChanceRow",
+    "Comparison",
+    "Decomposition",
+    "Detection",
+    "Draws",
+    "Equivalence",
+    "Estimate",
+    "Estimates",
+    "FewGroupsWarning",
+    "Kappa",
+    "LogisticFit",
+    "McNemar",
+    "MinimalPairs",
+    "NoWidthWarning",
+    "PairedTable",
+    "Platt",
+    "Ratio",
+    "ReliabilityBin",
+    "SignFlip",
+    "SurfaceReliance",
+    "TooFewFlipsWarning",
+    "UndefinedDrawsWarning",
+    "UnstableRatioWarning",
+    "auroc",
+    "auroc_difference",
+    "benjamini_hochberg",
+    "brier",
+    "calibration_error",
+    "chance_row",
+    "cliffs_delta",
+    "clopper_pearson",
+    "cluster_mean",
+    "cluster_means",
+    "cluster_se",
+    "cluster_t",
+    "cohen_dz",
+    "compare_paired",
+    "confidence_on_errors",
+    "decompose_change",
+    "design_effect",
+    "equal_mass_bins",
+    "fit_platt",
+    "holm",
+    "items_needed",
+    "logistic_regression",
+    "max_null_p",
+    "mcnemar",
+    "midpoint_decomposition",
+    "minimal_pairs",
+    "newcombe",
+    "newcombe_paired",
+    "paired_difference",
+    "permutation_p",
+    "permute_labels",
+    "rate_on",
+    "ratio_difference",
+    "ratio_of_means",
+    "reliability_table",
+    "resample_sums",
+    "resample_weights",
+    "sign_flip",
+    "signal_detection",
+    "square_and_add",
+    "surface_reliance",
+    "tost_paired",
+    "tost_rates",
+    "weighted_kappa",
+    "wilson",
+    "wilson_clustered",
+    "zero_event_limit",
+]

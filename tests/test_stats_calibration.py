@@ -1,0 +1,211 @@
+"""Calibration, ranking and agreement: sklearn as the second implementation, hand-worked cases, coverage."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.calibration import _sigmoid_calibration, calibration_curve
+from sklearn.metrics import brier_score_loss, cohen_kappa_score, roc_auc_score
+
+from interp.stats import (
+    NoWidthWarning,
+    UndefinedDrawsWarning,
+    auroc,
+    auroc_difference,
+    brier,
+    calibration_error,
+    clopper_pearson,
+    confidence_on_errors,
+    equal_mass_bins,
+    fit_platt,
+    reliability_table,
+    weighted_kappa,
+)
+from interp.stats.ranking import _area
+
+
+@pytest.fixture
+def stated():
+    """1,000 stated probabilities, outcomes that follow p^2 (overconfident), 200 groups."""
+    rng = np.random.default_rng(0)
+    p = rng.random(1000)
+    return p, rng.random(1000) < p**2, np.repeat(np.arange(200), 5)
+
+
+def test_ece_equals_the_sum_over_sklearns_bins(stated):
+    p, y, groups = stated
+    rate, mean_p = calibration_curve(y, p, n_bins=10, strategy="quantile")
+    got = calibration_error(p, y, groups=groups, seed=0)
+    assert got.ece.value == pytest.approx(np.abs(rate - mean_p).mean(), abs=1e-12) and got.n_bins == 10
+    table = reliability_table(p, y, groups=groups)
+    assert np.allclose([row.rate.value for row in table], rate) and np.allclose([row.mean_p for row in table], mean_p)
+    assert all(row.rate.n == 100 and row.lo <= row.mean_p <= row.hi for row in table)
+
+
+def test_ece_by_hand():
+    p, y = [0.1, 0.3, 0.6, 0.8], [0, 1, 1, 0]
+    got = calibration_error(p, y, groups=None, seed=0, n_bins=2)
+    assert got.ece.value == pytest.approx(0.5 * abs(0.5 - 0.2) + 0.5 * abs(0.5 - 0.7))
+
+
+def test_equal_probabilities_share_a_bin_whatever_the_order_of_rows():
+    p = np.array([0.9] * 7 + [0.2, 0.3, 0.4])
+    order = np.random.default_rng(1).permutation(10)
+    assert np.array_equal(equal_mass_bins(p, 5)[order], equal_mass_bins(p[order], 5))
+    assert len(set(equal_mass_bins(p, 5)[:7].tolist())) == 1
+    assert np.bincount(equal_mass_bins(np.linspace(0, 1, 25), 5)).tolist() == [5] * 5
+    y = np.arange(10) % 2
+    a, b = (calibration_error(p[o], y[o], groups=None, seed=0, n_bins=5).ece.value for o in (np.arange(10), order))
+    assert a == pytest.approx(b)
+
+
+def test_a_calibrated_reader_is_at_the_floor_and_an_overconfident_one_above(stated):
+    p, y, groups = stated
+    bad = calibration_error(p, y, groups=groups, seed=0)
+    assert bad.p < 0.01 and bad.ece.lo > bad.floor.hi
+    rng = np.random.default_rng(2)
+    p_values = [calibration_error(p, rng.random(1000) < p, groups=None, seed=i, n_resamples=100).p for i in range(60)]
+    assert 0.3 < np.mean(p_values) < 0.7 and np.mean(np.array(p_values) <= 0.05) <= 0.15
+    assert bad.floor.lo > 0  # no finite sample gives 0
+
+
+def test_ece_interval_covers_the_true_error():
+    """Two levels, 0.9 stated and 0.7 true, 0.6 stated and 0.5 true: the error is 0.15."""
+    rng, hits = np.random.default_rng(3), 0
+    p = np.repeat([0.9, 0.6], 200)
+    for i in range(200):
+        y = rng.random(400) < np.repeat([0.7, 0.5], 200)
+        got = calibration_error(p, y, groups=None, seed=i, n_bins=2, n_resamples=300).ece
+        hits += got.lo <= 0.15 <= got.hi
+    assert 0.9 <= hits / 200 <= 0.99, hits
+
+
+def test_brier_equals_sklearn(stated):
+    p, y, groups = stated
+    got = brier(p, y, groups=groups, seed=0)
+    assert got.value == pytest.approx(brier_score_loss(y, p)) and got.lo < got.value < got.hi
+    with pytest.warns(NoWidthWarning):
+        assert brier(np.full(1000, 0.5), y, groups=groups, seed=0).value == 0.25
+
+
+def test_confidence_on_errors_by_hand_and_without_errors():
+    c, right = np.array([0.9, 0.8, 0.99, 0.6] * 10), np.array([1, 0, 0, 1] * 10)
+    got = confidence_on_errors(c, right, groups=None, seed=0)
+    assert got.value == pytest.approx((0.8 + 0.99) / 2) and got.n == 20
+    assert not confidence_on_errors(c, np.ones(40), groups=None, seed=0).is_defined
+    alone = confidence_on_errors(c, np.arange(40) > 1, groups=np.repeat(np.arange(20), 2), seed=0)
+    assert (alone.lo, alone.hi, alone.n_groups) == (0.0, 1.0, 1)
+
+
+def test_platt_equals_sklearn():
+    rng = np.random.default_rng(4)
+    y = rng.random(300) < 0.3
+    s = 5 + 3 * (rng.normal(size=300) + y)
+    a, b = _sigmoid_calibration(s, y.astype(float))  # sklearn's sign: 1/(1 + exp(a s + b))
+    got = fit_platt(s, y)
+    assert (got.slope, got.intercept) == (pytest.approx(-a, rel=1e-3), pytest.approx(-b, rel=1e-3))
+    assert np.allclose(got(s), 1 / (1 + np.exp(a * s + b)), atol=1e-4)
+
+
+def test_platt_of_separated_scores_is_finite_and_of_reversed_ones_negative():
+    s, y = np.arange(40.0), np.arange(40) >= 20
+    fit = fit_platt(s, y)
+    assert 0 < fit.slope < 50
+    # smoothed targets: the mean of the fitted probabilities equals that of the targets
+    assert fit(s).mean() == pytest.approx((20 * 21 / 22 + 20 / 22) / 40, abs=1e-8)
+    assert fit_platt(-s, y).slope == pytest.approx(-fit.slope, rel=1e-6)
+
+
+def test_auroc_equals_sklearn_with_ties():
+    rng = np.random.default_rng(5)
+    y, s = rng.random(400) < 0.3, rng.integers(0, 8, 400) + 0.0
+    got = auroc(s + y, y, groups=None, seed=0)
+    assert got.value == pytest.approx(roc_auc_score(y, s + y)) and got.lo < got.value < got.hi
+    assert auroc(np.zeros(50), np.arange(50) % 2, groups=None, seed=0, n_resamples=50).value == 0.5
+
+
+def test_weighted_auroc_equals_repeated_rows():
+    rng = np.random.default_rng(6)
+    y, s, w = rng.random(60) < 0.4, rng.integers(0, 10, 60) + 0.0, rng.integers(0, 4, (5, 60)).astype(float)
+    want = [roc_auc_score(np.repeat(y, k.astype(int)), np.repeat(s, k.astype(int))) for k in w]
+    assert np.allclose(_area(s, y)(w), want, atol=1e-12)
+
+
+def test_clustered_auroc_interval_covers_and_the_naive_one_does_not():
+    rng, n, hits = np.random.default_rng(7), 200, np.zeros(2)
+    groups, y = np.repeat(np.arange(60), 8), np.repeat(np.arange(60) % 2, 8)
+    truth = norm.cdf(1 / np.sqrt(2))  # unit-variance scores whose means differ by 1
+    for i in range(n):
+        s = y + np.sqrt(0.5) * rng.normal(size=60)[groups] + np.sqrt(0.5) * rng.normal(size=480)
+        for j, unit in enumerate((groups, None)):
+            got = auroc(s, y, groups=unit, seed=i, n_resamples=200)
+            hits[j] += got.lo <= truth <= got.hi
+    assert 0.91 <= hits[0] / n <= 0.98 and hits[1] / n < 0.85, hits
+
+
+def test_perfect_separation_keeps_an_interval():
+    s, y = np.arange(60.0), np.arange(60) >= 30
+    got = auroc(s, y, groups=np.repeat(np.arange(12), 5), seed=0)
+    exact = clopper_pearson(6, 6)
+    assert (got.value, got.hi, got.lo) == (1.0, 1.0, exact.lo) and got.n_groups == 12
+    assert auroc(-s, y, groups=None, seed=0).hi == pytest.approx(1 - clopper_pearson(30, 30).lo)
+
+
+def test_auroc_difference_shares_draws():
+    rng = np.random.default_rng(8)
+    y = rng.random(300) < 0.5
+    a = y + rng.normal(size=300)
+    with pytest.warns(NoWidthWarning):
+        same = auroc_difference(a, 3 * a + 1, y, groups=None, seed=0)
+    assert same.value == same.lo == same.hi == 0.0  # a growing transform changes no ranking
+    b = a + 0.1 * rng.normal(size=300)
+    paired = auroc_difference(a, b, y, groups=None, seed=0)
+    assert paired.value == pytest.approx(roc_auc_score(y, a) - roc_auc_score(y, b))
+    unpaired = auroc(a, y, groups=None, seed=0)
+    assert paired.hi - paired.lo < 0.3 * (unpaired.hi - unpaired.lo)
+
+
+@pytest.mark.parametrize(("ours", "sklearns"), [("quadratic", "quadratic"), ("linear", "linear"), ("none", None)])
+def test_kappa_equals_sklearn(ours, sklearns):
+    rng = np.random.default_rng(9)
+    gold = rng.choice([1, 2, 3, 4, 5], 80, p=[0.39, 0.3, 0.14, 0.11, 0.06])
+    rated = np.clip(gold + rng.choice([-1, 0, 1], 80), 1, 5)
+    got = weighted_kappa(gold, rated, levels=(1, 2, 3, 4, 5), groups=None, seed=0, weights=ours)
+    want = cohen_kappa_score(gold, rated, weights=sklearns, labels=[1, 2, 3, 4, 5])
+    assert got.kappa.value == pytest.approx(want) and got.kappa.lo < want < got.kappa.hi
+
+
+def test_kappa_of_the_triage_set():
+    """Gold 14/11/5/4/2; a constant prediction has kappa 0 although 83.3 % are adjacent; 8 adjacent errors, 0.92."""
+    gold = np.repeat([1, 2, 3, 4, 5], [14, 11, 5, 4, 2])
+    levels = (1, 2, 3, 4, 5)
+    constant = weighted_kappa(gold, np.full(36, 2), levels=levels, groups=None, seed=0)
+    assert constant.kappa.value == pytest.approx(0.0, abs=1e-12)
+    assert round(100 * np.mean(np.abs(gold - 2) <= 1), 1) == 83.3 and round(100 * np.mean(gold == 2), 1) == 30.6
+    rng, values, ends = np.random.default_rng(10), [], []
+    for i in range(40):
+        rated = gold.copy()
+        wrong = rng.choice(36, 8, replace=False)
+        step = rng.choice([-1, 1], 8)
+        rated[wrong] += np.where((rated[wrong] + step < 1) | (rated[wrong] + step > 5), -step, step)
+        got = weighted_kappa(gold, rated, levels=levels, groups=None, seed=i, n_resamples=500).kappa
+        values.append(got.value)
+        ends.append((got.lo, got.hi))
+    assert abs(np.mean(values) - 0.92) < 0.015
+    assert np.allclose(np.mean(ends, axis=0), (0.83, 0.97), atol=0.02)
+
+
+def test_kappa_counts_resamples_without_a_value():
+    gold, rated = [1] * 5 + [2], [1] * 6
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        got = weighted_kappa(gold, rated, levels=(1, 2), groups=None, seed=0)
+    # a draw without the only 2 has one value on both sides: (5/6)^6 = 0.335
+    assert abs(got.n_undefined / 2000 - 0.335) < 0.04
+    with pytest.warns(UndefinedDrawsWarning):
+        weighted_kappa(gold, rated, levels=(1, 2), groups=None, seed=0)
+    undefined = weighted_kappa([1] * 30, [1] * 30, levels=(1, 2), groups=None, seed=0)
+    assert not undefined.kappa.is_defined and undefined.n_undefined == 2000
