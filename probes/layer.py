@@ -1,0 +1,184 @@
+"""One activation matrix, many labels: held-out scores, the choice of C, and TEST scores, the same for every label.
+
+Labels are the rows of a matrix: row 0 the real one, the others permuted. Whatever is chosen from the data is chosen
+for each row by itself, so that the rows are the full pipeline repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.solver import Linear, centred, inverse_std, lda, leave_out_ridge, mass_mean, solve
+from probes.splits import Split
+
+LABELS_AT_ONCE = 64
+LOGIT_KINDS = ("logistic", "massmean-iid")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of every label at its own chosen C.
+
+    Attributes:
+        scores: held-out scores of DEV rows, scores of the DEV refit on TEST rows [label, example].
+        chosen: index into Cs [label].
+        probe:  the DEV refit of label 0 at its C, in raw units.
+        certificate: worst bound on the relative error of label 0's probes (0 for closed forms).
+    """
+
+    scores: np.ndarray
+    chosen: np.ndarray
+    probe: Linear
+    certificate: float
+
+
+def score_labels(
+    kind: str,
+    feats: Float[Tensor, "example d_feature"],
+    labels: Float[Tensor, "label example"],
+    split: Split,
+    *,
+    Cs: Sequence[float],  # noqa: N803
+    balanced: bool = False,
+    tol: float = 1e-3,
+) -> Scored:
+    """Out-of-fold and TEST scores of every label with one kind of probe.
+
+    C: the smallest whose mean out-of-fold loss is within one standard error of the best (log loss of logits, squared
+    error of ridge scores). logistic scales features on each training fold; ridge on all DEV rows (labels are not
+    used), because only a common scale has exact leave-group-out for every label at once; massmean uses raw features.
+
+    Args:
+        labels: 0/1, row 0 the real one.
+        balanced: weigh classes equally (logistic only).
+    Raises:
+        ValueError: unknown kind, NaN, a training fold with one class.
+    Source: selection rule, Hastie, Tibshirani & Friedman, *Elements of Statistical Learning* §7.10.
+    """
+    if kind == "logistic":
+        return _logistic(feats, labels, split, Cs, balanced, tol)
+    rows, mean = centred(feats, torch.float32)
+    dev = torch.from_numpy(split.is_dev)
+    if kind == "massmean":
+        return _mass_mean(rows, mean, labels.to(rows.dtype), split)
+    scale = inverse_std(rows, dev.double()[None])[0]
+    if kind == "ridge":
+        return _ridge(rows, mean, scale, labels, split, Cs)
+    if kind == "massmean-iid":
+        return _lda(rows, mean, scale, labels.to(rows.dtype), split, Cs)
+    raise ValueError(f"kind: expected one of logistic, ridge, massmean, massmean-iid; got {kind!r}.")
+
+
+def one_se(losses: Float[Tensor, "c label example"]) -> Float[Tensor, "label"]:
+    """Index of the smallest C (axis 0, ascending) whose mean loss is within one standard error of the best."""
+    mean = losses.mean(dim=2)
+    best = mean.argmin(dim=0)
+    at_best = losses.gather(0, best[None, :, None].expand(1, -1, losses.shape[2]))[0]
+    limit = mean.gather(0, best[None])[0] + at_best.std(dim=1) / losses.shape[2] ** 0.5
+    return (mean <= limit).int().argmax(dim=0)
+
+
+def _logistic(feats: Tensor, labels: Tensor, split: Split, cs: Sequence[float], balanced: bool, tol: float) -> Scored:
+    fold_of = torch.from_numpy(split.fold_of)
+    train = torch.stack([(fold_of != f) & (fold_of >= 0) for f in range(split.n_folds)] + [fold_of >= 0]).float()
+    n_sets, n_c, parts = len(train), len(cs), []
+    for start in range(0, len(labels), LABELS_AT_ONCE):
+        some = labels[start : start + LABELS_AT_ONCE].float()
+        weights = train[None] * _balance(some, train) if balanced else train[None].expand(len(some), -1, -1)
+        weights = weights[:, :, None] * torch.tensor(cs, dtype=torch.float32)[None, None, :, None]
+        targets = some[:, None, None].expand(-1, n_sets, n_c, -1)
+        fit = solve(
+            feats,
+            targets.reshape(-1, 1, feats.shape[0]),
+            weights.reshape(-1, feats.shape[0]),
+            scale_weights=train,
+            scale_of=torch.arange(n_sets).repeat_interleave(n_c).repeat(len(some)),
+            tol=tol,
+        )
+        logits = fit.logits[:, 0].view(len(some), n_sets, n_c, -1)
+        scores = logits[:, -1].clone()
+        for f in range(split.n_folds):
+            scores[:, :, fold_of == f] = logits[:, f][:, :, fold_of == f]
+        if start == 0:
+            first = fit
+        parts.append(scores.permute(1, 0, 2))
+    scores = torch.cat(parts, dim=1)
+    chosen = one_se(_log_loss(scores, labels.float())[:, :, fold_of >= 0])
+    at = (n_sets - 1) * n_c + int(chosen[0])
+    probe = Linear(first.coef[at], first.intercept[at])
+    return Scored(_at(scores, chosen), chosen.numpy(), probe, float(first.certificate[: n_sets * n_c].max()))
+
+
+def _balance(labels: Tensor, train: Tensor) -> Tensor:
+    """n/(2·n_class) of each row's class on each training set [label, set, example]."""
+    n_pos = labels @ train.T
+    n = train.sum(dim=1)
+    positive, negative = n / (2 * n_pos), n / (2 * (n - n_pos))
+    return torch.where(labels[:, None] > 0, positive[..., None], negative[..., None])
+
+
+def _log_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.nn.functional.softplus(logits) - labels * logits
+
+
+def _at(scores: Tensor, chosen: Tensor) -> np.ndarray:
+    picked = scores.gather(0, chosen[None, :, None].expand(1, -1, scores.shape[2]))[0]
+    return picked.double().numpy()
+
+
+def _ridge(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Split, cs: Sequence[float]) -> Scored:
+    dev, test = (torch.from_numpy(np.flatnonzero(mask)) for mask in (split.is_dev, split.is_test))
+    centre = rows[dev].mean(dim=0)
+    x, y = (rows - centre) * scale, 2 * labels.to(rows.dtype) - 1
+    fold = torch.from_numpy(split.fold_of)[dev]
+    kernel = x[dev] @ x[dev].T if len(dev) <= x.shape[1] else None
+    across = x[dev] @ x[test].T
+    scores, coefs = [], []
+    for c in cs:
+        left_out = leave_out_ridge(x[dev], fold, alpha=1 / c, kernel=kernel)
+        residual = left_out.residuals(y[:, dev])
+        out = rows.new_zeros(len(labels), len(rows))
+        out[:, dev] = left_out.held_out(y[:, dev], residual)
+        out[:, test] = c * residual @ across + y[:, dev].mean(dim=1, keepdim=True)
+        scores.append(out)
+        coefs.append(c * residual[0] @ x[dev] * scale)
+    stacked = torch.stack(scores)
+    chosen = one_se((stacked[:, :, dev] - y[:, dev]).square())
+    coef = coefs[int(chosen[0])]
+    intercept = y[0, dev].mean() - coef @ (centre + mean)
+    return Scored(_at(stacked, chosen), chosen.numpy(), Linear(coef[None], intercept[None]), 0.0)
+
+
+def _mass_mean(rows: Tensor, mean: Tensor, labels: Tensor, split: Split) -> Scored:
+    fold_of = torch.from_numpy(split.fold_of)
+    scores = rows.new_zeros(len(labels), len(rows))
+    for f in (*range(split.n_folds), None):
+        train = (fold_of >= 0) if f is None else (fold_of >= 0) & (fold_of != f)
+        held = (fold_of < 0) if f is None else fold_of == f
+        found = mass_mean(rows[train], labels[:, train], torch.ones_like(labels[:, train]))
+        scores[:, held] = found(rows[held])
+    probe = Linear(found.coef[:1], found.intercept[:1] - found.coef[:1] @ mean)
+    return Scored(scores.double().numpy(), np.zeros(len(labels), dtype=int), probe, 0.0)
+
+
+def _lda(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Split, cs: Sequence[float]) -> Scored:
+    fold_of, x, scores, probes = torch.from_numpy(split.fold_of), rows * scale, [], []
+    for c in cs:
+        out = rows.new_zeros(len(labels), len(rows))
+        for f in (*range(split.n_folds), None):
+            train = (fold_of >= 0) if f is None else (fold_of >= 0) & (fold_of != f)
+            held = (fold_of < 0) if f is None else fold_of == f
+            found = lda(x[train], labels[:, train], x.new_ones(int(train.sum())), alpha=1 / c)
+            out[:, held] = found(x[held])
+        scores.append(out)
+        coef = found.coef[:1] * scale
+        probes.append(Linear(coef, found.intercept[:1] - coef @ mean))
+    stacked = torch.stack(scores)
+    chosen = one_se(_log_loss(stacked, labels)[:, :, fold_of >= 0])
+    return Scored(_at(stacked, chosen), chosen.numpy(), probes[int(chosen[0])], 0.0)

@@ -1,0 +1,142 @@
+"""Numbers of a probe's fixed scores: an interval over groups with each, and AUROC of many labels at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float, Integer, Shaped
+
+from interp.stats import (
+    Estimate,
+    FewGroupsWarning,
+    NoWidthWarning,
+    UndefinedDrawsWarning,
+    auroc,
+    brier,
+    calibration_error,
+    cluster_mean,
+)
+from interp.stats.resample import resample_sums, resample_weights
+
+Scores = Float[np.ndarray, " example"]
+Binary = Integer[np.ndarray, " example"]
+
+
+def auroc_many(scores: Float[np.ndarray, "label example"], labels: Shaped[np.ndarray, "label example"]) -> np.ndarray:
+    """AUROC of each row of scores for its own row of 0/1 labels [label]; NaN where a class is missing.
+
+        AUROC = (sum of midranks of positives - n₊(n₊ + 1)/2) / (n₊ n₋)
+
+    Source: Hanley & McNeil (1982); equals interp.stats.auroc, which adds the interval.
+    """
+    from scipy.stats import rankdata
+
+    positive = np.asarray(labels, dtype=np.float64)
+    n_pos = positive.sum(axis=1)
+    n_neg = positive.shape[1] - n_pos
+    total = (rankdata(scores, axis=1) * positive).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (total - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+
+
+def balanced_accuracy(
+    scores: Scores, labels: Binary, *, groups: np.ndarray, seed: int, n_resamples: int = 2000
+) -> Estimate:
+    """Mean of the accuracies inside the two classes at threshold 0, cluster bootstrap.
+
+    Raises:
+        ValueError: one group, lengths differ.
+    """
+    right, positive = (scores > 0) == (labels == 1), labels == 1
+    columns = np.column_stack([right & positive, positive, right & ~positive, ~positive]).astype(np.float64)
+    draws = resample_sums(
+        columns,
+        lambda s: (s[..., 0] / s[..., 1] + s[..., 2] / s[..., 3]) / 2,
+        groups=groups,
+        seed=seed,
+        n_resamples=n_resamples,
+    )
+    return draws.estimate()
+
+
+def recall_at_fpr(
+    scores: Scores,
+    labels: Binary,
+    *,
+    groups: np.ndarray,
+    max_fpr: float,
+    seed: int,
+    negatives: Scores | None = None,
+    n_resamples: int = 2000,
+) -> Estimate:
+    """Share of positives above the threshold that lets at most `max_fpr` of the negatives through.
+
+        threshold = the (floor(max_fpr · n₋) + 1)-th largest negative score;  recall = mean_i in pos [s_i > threshold]
+
+    Args:
+        negatives: scores of a separate control set that alone fixes the threshold (unrelated chat data); the
+            negatives of `labels` where None, and then each resample finds its own threshold.
+    Raises:
+        ValueError: max_fpr outside [0, 1); no positives or no negatives.
+    Source: the operating point of arXiv 2502.03407 (1 % on control data).
+    """
+    if not 0 <= max_fpr < 1:
+        raise ValueError(f"max_fpr: expected a rate in [0, 1), got {max_fpr!r}. Write 0.01 for 1 %.")
+    positive = labels == 1
+    if not positive.any() or (negatives is None and positive.all()):
+        raise ValueError(
+            f"labels: expected positives and negatives, got {int(positive.sum())} of {len(labels)} positive."
+        )
+    if negatives is not None:
+        above = (scores > _threshold(np.sort(negatives)[::-1], np.ones(len(negatives)), max_fpr)).astype(np.float64)
+        return cluster_mean(above[positive], groups=groups[positive], seed=seed, n_resamples=n_resamples)
+    order = np.argsort(-scores[~positive])
+    ordered = scores[~positive][order]
+
+    def recall(weights: np.ndarray) -> np.ndarray:
+        out = np.empty(len(weights))
+        for i, w in enumerate(weights):
+            cut = _threshold(ordered, w[~positive][order], max_fpr)
+            out[i] = (w[positive] * (scores[positive] > cut)).sum() / w[positive].sum()
+        return out
+
+    return resample_weights(recall, n=len(scores), groups=groups, seed=seed, n_resamples=n_resamples).estimate()
+
+
+def _threshold(descending: np.ndarray, weights: np.ndarray, max_fpr: float) -> float:
+    """Largest score whose own weight would push the share of negatives above it over max_fpr."""
+    passed = np.cumsum(weights)
+    index = np.searchsorted(passed, max_fpr * passed[-1] * (1 + 1e-12), side="right")
+    return float(descending[min(index, len(descending) - 1)])
+
+
+def score_table(
+    scores: Scores, labels: Binary, *, groups: np.ndarray, is_logit: bool, seed: int, n_resamples: int = 2000
+) -> Mapping[str, Estimate]:
+    """Every metric of one set of fixed scores: auroc, accuracy, balanced_accuracy; of logits also log_loss, brier, ece.
+
+    Threshold 0 on scores, never 0.5. The interval ignores that another training set would have given another probe.
+
+    Raises:
+        ValueError: one class, one group, NaN.
+    """
+    from scipy.special import expit
+
+    options = dict(groups=groups, seed=seed, n_resamples=n_resamples)
+    with warnings.catch_warnings():
+        for category in (FewGroupsWarning, NoWidthWarning, UndefinedDrawsWarning):
+            warnings.simplefilter("ignore", category)  # the sweep warns once about few groups
+        out = {
+            "auroc": auroc(scores, labels, **options),
+            "accuracy": cluster_mean(((scores > 0) == (labels == 1)).astype(np.float64), **options),
+            "balanced_accuracy": balanced_accuracy(scores, labels, **options),
+        }
+        if is_logit:
+            p, loss = expit(scores), np.logaddexp(0, scores) - labels * scores
+            out["log_loss"] = cluster_mean(loss, **options)
+            out["brier"] = brier(p, labels, **options)
+            if len(p) >= 15:
+                out["ece"] = calibration_error(p, labels, n_bins=15, **options).ece
+    return out
