@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from probes.solver import Linear, centred, inverse_std, lda, leave_out_ridge, mass_mean, solve
@@ -41,7 +41,7 @@ class Scored:
 def score_labels(
     kind: str,
     feats: Float[Tensor, "example d_feature"],
-    labels: Float[Tensor, "label example"],
+    labels: Shaped[Tensor, "label example"],
     split: Split,
     *,
     Cs: Sequence[float],  # noqa: N803
@@ -75,7 +75,7 @@ def score_labels(
     raise ValueError(f"kind: expected one of logistic, ridge, massmean, massmean-iid; got {kind!r}.")
 
 
-def one_se(losses: Float[Tensor, "c label example"]) -> Float[Tensor, "label"]:
+def one_se(losses: Float[Tensor, "c label example"]) -> Int[Tensor, "label"]:
     """Index of the smallest C (axis 0, ascending) whose mean loss is within one standard error of the best."""
     mean = losses.mean(dim=2)
     best = mean.argmin(dim=0)

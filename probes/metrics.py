@@ -68,7 +68,7 @@ def recall_at_fpr(
     groups: np.ndarray,
     max_fpr: float,
     seed: int,
-    negatives: Scores | None = None,
+    negatives: Float[np.ndarray, " negative"] | None = None,
     n_resamples: int = 2000,
 ) -> Estimate:
     """Share of positives above the threshold that lets at most `max_fpr` of the negatives through.
