@@ -37,6 +37,9 @@ class Scored:
     probe: Linear
     certificate: float
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "probe", Linear(self.probe.coef.cpu(), self.probe.intercept.cpu()))
+
 
 def score_labels(
     kind: str,
@@ -61,10 +64,11 @@ def score_labels(
         ValueError: unknown kind, NaN, a training fold with one class.
     Source: selection rule, Hastie, Tibshirani & Friedman, *Elements of Statistical Learning* §7.10.
     """
+    labels = labels.to(feats.device)
     if kind == "logistic":
         return _logistic(feats, labels, split, Cs, balanced, tol)
     rows, mean = centred(feats, torch.float32)
-    dev = torch.from_numpy(split.is_dev)
+    dev = torch.from_numpy(split.is_dev).to(feats.device)
     if kind == "massmean":
         return _mass_mean(rows, mean, labels.to(rows.dtype), split)
     scale = inverse_std(rows, dev.double()[None])[0]
@@ -85,20 +89,20 @@ def one_se(losses: Float[Tensor, "c label example"]) -> Int[Tensor, "label"]:
 
 
 def _logistic(feats: Tensor, labels: Tensor, split: Split, cs: Sequence[float], balanced: bool, tol: float) -> Scored:
-    fold_of = torch.from_numpy(split.fold_of)
+    fold_of = torch.from_numpy(split.fold_of).to(feats.device)
     train = torch.stack([(fold_of != f) & (fold_of >= 0) for f in range(split.n_folds)] + [fold_of >= 0]).float()
     n_sets, n_c, parts = len(train), len(cs), []
     for start in range(0, len(labels), LABELS_AT_ONCE):
         some = labels[start : start + LABELS_AT_ONCE].float()
         weights = train[None] * _balance(some, train) if balanced else train[None].expand(len(some), -1, -1)
-        weights = weights[:, :, None] * torch.tensor(cs, dtype=torch.float32)[None, None, :, None]
+        weights = weights[:, :, None] * torch.tensor(cs, dtype=torch.float32, device=feats.device)[None, None, :, None]
         targets = some[:, None, None].expand(-1, n_sets, n_c, -1)
         fit = solve(
             feats,
             targets.reshape(-1, 1, feats.shape[0]),
             weights.reshape(-1, feats.shape[0]),
             scale_weights=train,
-            scale_of=torch.arange(n_sets).repeat_interleave(n_c).repeat(len(some)),
+            scale_of=torch.arange(n_sets, device=feats.device).repeat_interleave(n_c).repeat(len(some)),
             tol=tol,
         )
         logits = fit.logits[:, 0].view(len(some), n_sets, n_c, -1)
@@ -112,7 +116,7 @@ def _logistic(feats: Tensor, labels: Tensor, split: Split, cs: Sequence[float], 
     chosen = one_se(_log_loss(scores, labels.float())[:, :, fold_of >= 0])
     at = (n_sets - 1) * n_c + int(chosen[0])
     probe = Linear(first.coef[at], first.intercept[at])
-    return Scored(_at(scores, chosen), chosen.numpy(), probe, float(first.certificate[: n_sets * n_c].max()))
+    return Scored(_at(scores, chosen), chosen.cpu().numpy(), probe, float(first.certificate[: n_sets * n_c].max()))
 
 
 def _balance(labels: Tensor, train: Tensor) -> Tensor:
@@ -129,14 +133,14 @@ def _log_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _at(scores: Tensor, chosen: Tensor) -> np.ndarray:
     picked = scores.gather(0, chosen[None, :, None].expand(1, -1, scores.shape[2]))[0]
-    return picked.double().numpy()
+    return picked.double().cpu().numpy()
 
 
 def _ridge(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Split, cs: Sequence[float]) -> Scored:
-    dev, test = (torch.from_numpy(np.flatnonzero(mask)) for mask in (split.is_dev, split.is_test))
+    dev, test = (torch.from_numpy(np.flatnonzero(m)).to(rows.device) for m in (split.is_dev, split.is_test))
     centre = rows[dev].mean(dim=0)
     x, y = (rows - centre) * scale, 2 * labels.to(rows.dtype) - 1
-    fold = torch.from_numpy(split.fold_of)[dev]
+    fold = torch.from_numpy(split.fold_of).to(rows.device)[dev]
     kernel = x[dev] @ x[dev].T if len(dev) <= x.shape[1] else None
     across = x[dev] @ x[test].T
     scores, coefs = [], []
@@ -152,11 +156,11 @@ def _ridge(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Spl
     chosen = one_se((stacked[:, :, dev] - y[:, dev]).square())
     coef = coefs[int(chosen[0])]
     intercept = y[0, dev].mean() - coef @ (centre + mean)
-    return Scored(_at(stacked, chosen), chosen.numpy(), Linear(coef[None], intercept[None]), 0.0)
+    return Scored(_at(stacked, chosen), chosen.cpu().numpy(), Linear(coef[None], intercept[None]), 0.0)
 
 
 def _mass_mean(rows: Tensor, mean: Tensor, labels: Tensor, split: Split) -> Scored:
-    fold_of = torch.from_numpy(split.fold_of)
+    fold_of = torch.from_numpy(split.fold_of).to(rows.device)
     scores = rows.new_zeros(len(labels), len(rows))
     for f in (*range(split.n_folds), None):
         train = (fold_of >= 0) if f is None else (fold_of >= 0) & (fold_of != f)
@@ -164,11 +168,11 @@ def _mass_mean(rows: Tensor, mean: Tensor, labels: Tensor, split: Split) -> Scor
         found = mass_mean(rows[train], labels[:, train], torch.ones_like(labels[:, train]))
         scores[:, held] = found(rows[held])
     probe = Linear(found.coef[:1], found.intercept[:1] - found.coef[:1] @ mean)
-    return Scored(scores.double().numpy(), np.zeros(len(labels), dtype=int), probe, 0.0)
+    return Scored(scores.double().cpu().numpy(), np.zeros(len(labels), dtype=int), probe, 0.0)
 
 
 def _lda(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Split, cs: Sequence[float]) -> Scored:
-    fold_of, x, scores, probes = torch.from_numpy(split.fold_of), rows * scale, [], []
+    fold_of, x, scores, probes = torch.from_numpy(split.fold_of).to(rows.device), rows * scale, [], []
     for c in cs:
         out = rows.new_zeros(len(labels), len(rows))
         for f in (*range(split.n_folds), None):
@@ -181,4 +185,4 @@ def _lda(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Split
         probes.append(Linear(coef, found.intercept[:1] - coef @ mean))
     stacked = torch.stack(scores)
     chosen = one_se(_log_loss(stacked, labels)[:, :, fold_of >= 0])
-    return Scored(_at(stacked, chosen), chosen.numpy(), probes[int(chosen[0])], 0.0)
+    return Scored(_at(stacked, chosen), chosen.cpu().numpy(), probes[int(chosen[0])], 0.0)

@@ -94,7 +94,7 @@ def solve(
         start: a fit of the same problems (another C) from the same back end.
         budget: bytes for the minimiser's vectors; problems are solved in chunks below it.
     Raises:
-        ValueError: NaN, a problem whose weighted rows all have one class, shapes that do not fit.
+        ValueError: NaN, a problem whose weighted rows all have one class, shapes that do not fit, TF32 on.
     Warns:
         NotConvergedWarning: some certificate is above `tol`.
     Source: objective and bound in `minimise`; equality with scikit-learn in tests/test_probe_solver.py.
@@ -125,6 +125,11 @@ def _check(feats: Tensor, targets: Tensor, weights: Tensor) -> None:
         raise ValueError(
             f"expected targets [problem, output, {len(feats)}] and weights [problem, {len(feats)}] for the rows of "
             f"feats, got {tuple(targets.shape)} and {tuple(weights.shape)}."
+        )
+    if feats.is_cuda and torch.backends.cuda.matmul.allow_tf32:
+        raise ValueError(
+            "solve: TF32 products are switched on; their 10-bit mantissa breaks the certificate. Call "
+            "torch.set_float32_matmul_precision('highest') first."
         )
     seen = torch.einsum("pki,pi->pk", targets, (weights > 0).to(targets.dtype))
     total = (weights > 0).sum(dim=1, keepdim=True)
