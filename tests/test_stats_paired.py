@@ -78,6 +78,19 @@ def test_tost_of_binary_outcomes_is_the_interval_inside_the_margin():
             assert tost_paired(a, b, groups=None, margin=margin).equivalent == inside
 
 
+def test_exchanging_the_members_exchanges_the_two_one_sided_tests():
+    rng = np.random.default_rng(13)
+    a, b = rng.random(12) < 0.9, rng.random(12) < 0.9
+    for groups in (None, np.arange(12) // 2):
+        one, other = tost_paired(a, b, groups=groups), tost_paired(b, a, groups=groups)
+        assert one.p_lower == pytest.approx(other.p_upper) and one.p_upper == pytest.approx(other.p_lower)
+        assert one.difference.lo == pytest.approx(-other.difference.hi)
+    one, other = tost_rates(8, 10, 30, 33), tost_rates(30, 33, 8, 10)
+    assert one.p_lower == pytest.approx(other.p_upper)
+    same = np.ones(10)
+    assert tost_paired(same, same, groups=None).p_lower == tost_paired(same, same, groups=None).p_upper > 0.2
+
+
 def test_ten_of_ten_against_ten_of_ten_is_not_called_equivalent():
     same = np.ones(10)
     assert not tost_paired(same, same, groups=None).equivalent

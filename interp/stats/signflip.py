@@ -95,21 +95,17 @@ def sign_flip(
     sums = codes.sums(array.reshape(len(array), -1))
     scale = _scale(sums, stat, len(array))
     units = np.divide(sums, scale, out=np.zeros_like(sums), where=scale > 0)
-    flip = -1.0 if alternative == "less" else 1.0
-    observed = flip * units.sum(axis=0)
-    is_two_sided = alternative == "two-sided"
-    maxima, n_single = _null(flip * units, observed, generator(seed), n_flips, two_sided=is_two_sided)
-    exact = 2**codes.n_groups <= n_flips
+    signed = -units if alternative == "less" else units
+    exact, is_two_sided = 2**codes.n_groups <= n_flips, alternative == "two-sided"
+    maxima, n_above, n_single = _null(signed, generator(seed), n_flips, two_sided=is_two_sided)
     _warn_if_hopeless(codes.n_groups, len(maxima), alternative, alpha)
-    extra, size = 0 if exact else 1, np.abs(observed) if is_two_sided else observed
-    above = len(maxima) - np.searchsorted(np.sort(maxima), size - TIE * np.maximum(np.abs(size), TIE))
-    limit = _limit(maxima, alpha, extra)
-    shape, t = array.shape[1:], _r_to_t(_correlation(sums), codes.n_groups)
+    extra, shape = 0 if exact else 1, array.shape[1:]
+    limit, t = _limit(maxima, alpha, extra), _r_to_t(_correlation(sums), codes.n_groups)
     return SignFlip(
         mean=np.asarray(array.mean(axis=0)),
         t=t.reshape(shape),
         statistic=(t if stat == "t" else units.sum(axis=0)).reshape(shape),
-        p=((above + extra) / (len(maxima) + extra)).reshape(shape),
+        p=((n_above + extra) / (len(maxima) + extra)).reshape(shape),
         p_single=((n_single + extra) / (len(maxima) + extra)).reshape(shape),
         threshold=float(_r_to_t(np.array(limit), codes.n_groups)) if stat == "t" else limit,
         alpha=alpha,
@@ -177,9 +173,10 @@ def _signs(n_groups: int, n_flips: int, n_columns: int, rng: np.random.Generator
 
 
 def _null(
-    units: np.ndarray, observed: np.ndarray, rng: np.random.Generator, n_flips: int, *, two_sided: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Maximum over hypotheses of each flip [flip], and how often each hypothesis alone was reached [...]."""
+    units: np.ndarray, rng: np.random.Generator, n_flips: int, *, two_sided: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Maximum of each flip [flip]; how often it reached each hypothesis, and how often that one's own flip did."""
+    observed = units.sum(axis=0)
     size = np.abs(observed) if two_sided else observed
     reach = size - TIE * np.maximum(np.abs(size), TIE)
     maxima, n_single = [], np.zeros(units.shape[1], dtype=np.int64)
@@ -189,7 +186,8 @@ def _null(
             np.abs(flipped, out=flipped)
         maxima.append(flipped.max(axis=1))
         n_single += (flipped >= reach).sum(axis=0)
-    return np.concatenate(maxima), n_single
+    maxima = np.concatenate(maxima)
+    return maxima, len(maxima) - np.searchsorted(np.sort(maxima), reach), n_single
 
 
 def _r_to_t(r: np.ndarray, n_groups: int) -> np.ndarray:
