@@ -1,6 +1,6 @@
 """Probes against scikit-learn: 5 group folds x 5 C per layer, the same objective, all cores for both.
 
-    python -m benchmarks.probes [--threads 2] [--sizes 2000x1024,2000x3584,6000x3584] [--json PATH] [--gpu]
+    python -m benchmarks.probes [--threads 2] [--sizes 2000x1024,2000x3584,6000x3584] [--json PATH] [--gpu] [--memory]
 
 Theirs: make_pipeline(StandardScaler(), LogisticRegression(C)) at its default tolerance, and at tol=1e-6, where its
 distance from the optimum is about our certificate (1e-3). Timed on one fold x 5 C and multiplied by 5: the folds have
@@ -18,6 +18,7 @@ import json
 import os
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,43 @@ def gpu(report: Report) -> None:
                note=f"{flops / total / peak('cuda', 8192):.0%} of peak")  # fmt: skip
 
 
+@dataclass(frozen=True)
+class OnDisk:
+    """One layer, read into fresh memory whenever it is asked for, as a cache does (a map's pages would be counted)."""
+
+    path: Path
+    n: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        return np.load(self.path)
+
+
+def memory(report: Report) -> None:
+    """A whole sweep of 28 layers of 9,013 x 3,584 from disk: peak memory in sizes of one layer."""
+    import resource
+    import tempfile
+
+    from probes import SweepConfig, sweep
+
+    n, d = 9013, 3584
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        path = Path(folder) / "layer.npy"
+        layer = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n, d))
+        layer[:] = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
+        layer.flush()
+        del layer
+        arrays = {f"resid_post.{i}": OnDisk(path, n) for i in range(28)}
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        config = SweepConfig(kinds=("massmean",), n_perm=19, n_boot=200)
+        labels, groups = (np.arange(n) // 10) % 2, np.arange(n) // 10
+        _, seconds = timed(lambda: sweep(arrays, target=labels, groups=groups, config=config))
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (4 * n * d)
+    report.add("memory of 28 layers 9013x3584, in layers", grown, goal="<= 10", agree=None, note=f"{seconds:.0f} s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -150,6 +188,7 @@ def main() -> None:
     parser.add_argument("--no-tight", action="store_true", help="leave out scikit-learn at tol=1e-6")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--memory", action="store_true", help="a sweep of 28 layers of 9,013 x 3,584 from disk")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
@@ -158,6 +197,8 @@ def main() -> None:
     print(f"{machine()}, {options.threads} threads; theirs: 1 of {FOLDS} folds timed, times {FOLDS}")
     if options.gpu:
         gpu(report)
+    elif options.memory:
+        memory(report)
     else:
         for size in options.sizes.split(","):
             n, d = (int(part) for part in size.split("x"))

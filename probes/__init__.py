@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from probes.config import SweepConfig
 from probes.controls import surface_features
 from probes.cosines import cosines
 from probes.erase import erase_check, fit_eraser
@@ -16,7 +17,7 @@ from probes.metrics import recall_at_fpr
 from probes.result import SweepResult
 from probes.solver import solve
 from probes.splits import Split, check_leaks, group_split, row_split, unite_groups
-from probes.sweep import SweepConfig, sweep
+from probes.sweep import sweep
 from probes.transfer import compare_scores, transfer
 
 if TYPE_CHECKING:

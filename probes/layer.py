@@ -6,7 +6,7 @@ for each row by itself, so that the rows are the full pipeline repeated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from probes.solver import Linear, centred, inverse_std, lda, leave_out_ridge, mass_mean, solve
+from probes.solver.spaces import symmetric_product
 from probes.splits import Split
 
 LABELS_AT_ONCE = 64
@@ -91,7 +92,7 @@ def one_se(losses: Float[Tensor, "c label example"]) -> Int[Tensor, "label"]:
 def _logistic(feats: Tensor, labels: Tensor, split: Split, cs: Sequence[float], balanced: bool, tol: float) -> Scored:
     fold_of = torch.from_numpy(split.fold_of).to(feats.device)
     train = torch.stack([(fold_of != f) & (fold_of >= 0) for f in range(split.n_folds)] + [fold_of >= 0]).float()
-    n_sets, n_c, parts = len(train), len(cs), []
+    n_sets, n_c, parts, fits = len(train), len(cs), [], []
     for start in range(0, len(labels), LABELS_AT_ONCE):
         some = labels[start : start + LABELS_AT_ONCE].float()
         weights = train[None] * _balance(some, train) if balanced else train[None].expand(len(some), -1, -1)
@@ -109,12 +110,12 @@ def _logistic(feats: Tensor, labels: Tensor, split: Split, cs: Sequence[float], 
         scores = logits[:, -1].clone()
         for f in range(split.n_folds):
             scores[:, :, fold_of == f] = logits[:, f][:, :, fold_of == f]
-        if start == 0:
-            first = fit
+        fits.append(fit if start == 0 else None)
         parts.append(scores.permute(1, 0, 2))
     scores = torch.cat(parts, dim=1)
     chosen = one_se(_log_loss(scores, labels.float())[:, :, fold_of >= 0])
-    at = (n_sets - 1) * n_c + int(chosen[0])
+    first, at = fits[0], (n_sets - 1) * n_c + int(chosen[0])
+    assert first is not None
     probe = Linear(first.coef[at], first.intercept[at])
     return Scored(_at(scores, chosen), chosen.cpu().numpy(), probe, float(first.certificate[: n_sets * n_c].max()))
 
@@ -141,11 +142,12 @@ def _ridge(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Spl
     centre = rows[dev].mean(dim=0)
     x, y = (rows - centre) * scale, 2 * labels.to(rows.dtype) - 1
     fold = torch.from_numpy(split.fold_of).to(rows.device)[dev]
-    kernel = x[dev] @ x[dev].T if len(dev) <= x.shape[1] else None
+    is_wide = len(dev) <= x.shape[1]
+    shared = {"kernel" if is_wide else "scatter": symmetric_product(x[dev] if is_wide else x[dev].T)}
     across = x[dev] @ x[test].T
     scores, coefs = [], []
     for c in cs:
-        left_out = leave_out_ridge(x[dev], fold, alpha=1 / c, kernel=kernel)
+        left_out = leave_out_ridge(x[dev], fold, alpha=1 / c, **shared)
         residual = left_out.residuals(y[:, dev])
         out = rows.new_zeros(len(labels), len(rows))
         out[:, dev] = left_out.held_out(y[:, dev], residual)
@@ -162,9 +164,8 @@ def _ridge(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Spl
 def _mass_mean(rows: Tensor, mean: Tensor, labels: Tensor, split: Split) -> Scored:
     fold_of = torch.from_numpy(split.fold_of).to(rows.device)
     scores = rows.new_zeros(len(labels), len(rows))
-    for f in (*range(split.n_folds), None):
-        train = (fold_of >= 0) if f is None else (fold_of >= 0) & (fold_of != f)
-        held = (fold_of < 0) if f is None else fold_of == f
+    found = Linear(rows[:0], rows[:0, 0])
+    for train, held in _folds_then_all(fold_of, split.n_folds):
         found = mass_mean(rows[train], labels[:, train], torch.ones_like(labels[:, train]))
         scores[:, held] = found(rows[held])
     probe = Linear(found.coef[:1], found.intercept[:1] - found.coef[:1] @ mean)
@@ -175,9 +176,8 @@ def _lda(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Split
     fold_of, x, scores, probes = torch.from_numpy(split.fold_of).to(rows.device), rows * scale, [], []
     for c in cs:
         out = rows.new_zeros(len(labels), len(rows))
-        for f in (*range(split.n_folds), None):
-            train = (fold_of >= 0) if f is None else (fold_of >= 0) & (fold_of != f)
-            held = (fold_of < 0) if f is None else fold_of == f
+        found = Linear(rows[:0], rows[:0, 0])
+        for train, held in _folds_then_all(fold_of, split.n_folds):
             found = lda(x[train], labels[:, train], x.new_ones(int(train.sum())), alpha=1 / c)
             out[:, held] = found(x[held])
         scores.append(out)
@@ -186,3 +186,11 @@ def _lda(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Split
     stacked = torch.stack(scores)
     chosen = one_se(_log_loss(stacked, labels)[:, :, fold_of >= 0])
     return Scored(_at(stacked, chosen), chosen.cpu().numpy(), probes[int(chosen[0])], 0.0)
+
+
+def _folds_then_all(fold_of: Tensor, n_folds: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(training rows, held-out rows) of each fold, then DEV and TEST."""
+    dev = fold_of >= 0
+    for f in range(n_folds):
+        yield dev & (fold_of != f), fold_of == f
+    yield dev, ~dev

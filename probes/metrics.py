@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
@@ -124,7 +125,7 @@ def score_table(
     """
     from scipy.special import expit
 
-    options = dict(groups=groups, seed=seed, n_resamples=n_resamples)
+    options: dict[str, Any] = dict(groups=groups, seed=seed, n_resamples=n_resamples)
     with warnings.catch_warnings():
         for category in (FewGroupsWarning, NoWidthWarning, UndefinedDrawsWarning):
             warnings.simplefilter("ignore", category)  # the sweep warns once about few groups

@@ -137,7 +137,8 @@ class SweepResult:
             vector = torch.from_numpy(np.asarray(values))
             directions[key] = RawDirection(vector[:-4], *vector[-4:].tolist())
         split = Split(arrays["fold_of"], arrays["group"], int(arrays["n_folds"]))
-        selected = tuple(Selected(*row[:4], float(row[4])) for row in arrays["selected"].tolist())
+        chosen = arrays["selected"].tolist()
+        selected = tuple(Selected(t, at, site, k, float(c)) for t, at, site, k, c in chosen)
         labels = {key[0]: values for key, values in keyed("label").items()}
         ids = tuple(arrays["ids"].tolist())
         return cls(table, keyed("score"), directions, selected, labels, ids, split, dict(settings))
@@ -145,14 +146,20 @@ class SweepResult:
 
 def _sentence(result: SweepResult, cell: Selected) -> str:
     t = result.table
-    rows = t[(t.target == cell.target) & (t.kind == cell.kind) & (t.metric == "auroc") & t.is_selected]
-    rows = rows.set_index("split")
-    row = rows.loc["test" if "test" in rows.index else "oof"]
-    p = row["p"] if "test" in rows.index else row["p_maxT"]
+    rows = t[
+        (t.target == cell.target)
+        & (t.kind == cell.kind)
+        & (t.metric == "auroc")
+        & t.is_selected
+        & (t.role != "residual")
+    ]
+    by_split: dict[str, Any] = {row["split"]: row for row in rows[rows.cohort == "all"].to_dict("records")}
+    row = by_split.get("test", by_split["oof"])
+    p = row["p"] if "test" in by_split else row["p_maxT"]
     verdict = "no null was run" if np.isnan(p) else f"p = {p:.3g} of {int(row['n_perm'])} permutations"
     is_found = not np.isnan(p) and p <= 0.05
     word = "is linearly decodable" if is_found else "is not shown to be linearly decodable"
-    where = "on TEST" if "test" in rows.index else "out of fold (development)"
+    where = "on TEST" if "test" in by_split else "out of fold (development)"
     return (
         f"{cell.target!r} {word} at {cell.site} ({cell.position}, {cell.kind}): AUROC {row['value']:.3f} "
         f"[{row['lo']:.3f}, {row['hi']:.3f}] {where}, {int(row['n'])} rows in {int(row['n_groups'])} groups; {verdict}."

@@ -75,7 +75,7 @@ class Source:
 
 
 def open_source(data: Data, *, ids: Sequence[str] | None = None, checkpoint: str = "") -> Source:
-    """Rows and sites of a cache, or of {site: array [example, ...]}.
+    """Rows and sites of a cache, or of {site: array [example, ...]}; memory maps are read one site at a time.
 
     Args:
         ids: of plain arrays' rows; numbered where None.

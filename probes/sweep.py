@@ -11,48 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.stats import Estimate, FewGroupsWarning, auroc
+from interp.stats import FewGroupsWarning
 from interp.stats._check import FEW_GROUPS
-from probes.controls import confound_matrix, control_labels, residualise, selectivity, shuffled_rows
-from probes.layer import LOGIT_KINDS, Scored, score_labels
-from probes.metrics import auroc_many, score_table
-from probes.null import NullSummary, null_labels, resolved_scheme, summarise
+from probes.config import SweepConfig
+from probes.controls import shuffled_rows
+from probes.layer import Scored, score_labels
+from probes.metrics import auroc_many
+from probes.null import null_labels, resolved_scheme, summarise
 from probes.result import COLUMNS, Key, RawDirection, Selected, SweepResult
-from probes.source import Column, Data, Source, layer_of, open_source
+from probes.rows import (
+    CONTROL_SITES,
+    Extras,
+    attach_null,
+    cell_rows,
+    final_rows,
+    raw_direction,
+    residual_rows,
+    selectivity_columns,
+)
+from probes.source import Column, Data, Source, open_source
 from probes.splits import Split, check_leaks, group_split
-
-CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-
-
-@dataclass(frozen=True)
-class SweepConfig:
-    """Options of a sweep; defaults live here alone.
-
-    Attributes:
-        kinds:     of probes; each is swept and selected by itself.
-        Cs:        ascending inverse penalties.
-        n_perm:    permutations of the null; a number is for the closed forms, {kind: n} for any kind (logistic costs
-                   folds x C fits per permutation).
-        n_boot:    resamples behind every interval.
-        scheme:    how null labels move: "auto", "group", "within", "between".
-        balanced:  weigh classes equally in logistic probes.
-    """
-
-    kinds: tuple[str, ...] = ("logistic", "ridge", "massmean")
-    Cs: tuple[float, ...] = CS
-    n_folds: int = 5
-    test_share: float = 0.25
-    n_perm: int | Mapping[str, int] = 999
-    n_boot: int = 2000
-    scheme: str = "auto"
-    balanced: bool = False
-    tol: float = 1e-3
-    seed: int = 0
-
-    def permutations(self, kind: str) -> int:
-        if isinstance(self.n_perm, Mapping):
-            return self.n_perm.get(kind, 0)
-        return 0 if kind == "logistic" else self.n_perm
 
 
 @dataclass
@@ -109,11 +87,11 @@ def sweep(
     group_values = None if groups is None else source.column("groups", groups)
     chosen_sites = _chosen(sites, source.sites)
     joint = source.column("target", target)
-    options = dict(n_folds=config.n_folds, test_share=config.test_share, seed=config.seed)
+    options: dict[str, Any] = dict(n_folds=config.n_folds, test_share=config.test_share, seed=config.seed)
     split = group_split(joint, groups=group_values, i_know=i_know, **options)
     check_leaks(split, ids=source.ids, contents=source.contents)
     _warn_few_groups(split)
-    extras = _Extras.read(source, control, confounds, cohort, surface)
+    extras = Extras.read(source, control, confounds, cohort, surface)
     found = {name: _Found() for name in labels}
     for position in [positions] if isinstance(positions, str) else positions:
         for site in (*chosen_sites, "shuffled", *(["surface"] if surface is not None else [])):
@@ -121,32 +99,6 @@ def sweep(
             for name, y in labels.items():
                 _one_site(found[name], (name, position, site), feats, y, split, extras, config)
     return _result(found, labels, source, split, extras, config)
-
-
-@dataclass(frozen=True)
-class _Extras:
-    control: np.ndarray | None
-    confounds: np.ndarray | None
-    cohort: np.ndarray | None
-    surface: Tensor | None
-
-    @classmethod
-    def read(
-        cls,
-        source: Source,
-        control: Column | None,
-        confounds: Sequence[str] | Mapping[str, Column],
-        cohort: Column | None,
-        surface: Tensor | None,
-    ) -> _Extras:
-        named = confounds if isinstance(confounds, Mapping) else {name: name for name in confounds}
-        matrix = {name: source.column(f"confounds[{name!r}]", column) for name, column in named.items()}
-        return cls(
-            control=None if control is None else source.column("control", control),
-            confounds=confound_matrix(matrix) if matrix else None,
-            cohort=None if cohort is None else source.column("cohort", cohort),
-            surface=surface,
-        )
 
 
 def _targets(values: np.ndarray, positive: object) -> dict[str, np.ndarray]:
@@ -186,7 +138,7 @@ def _warn_few_groups(split: Split) -> None:
         )
 
 
-def _features(site: str, position: str, source: Source, extras: _Extras, sites: tuple[str, ...], seed: int) -> Tensor:
+def _features(site: str, position: str, source: Source, extras: Extras, sites: tuple[str, ...], seed: int) -> Tensor:
     if site == "surface":
         assert extras.surface is not None
         return extras.surface
@@ -201,10 +153,10 @@ def _one_site(
     feats: Tensor,
     y: np.ndarray,
     split: Split,
-    extras: _Extras,
+    extras: Extras,
     config: SweepConfig,
 ) -> None:
-    options = dict(Cs=config.Cs, balanced=config.balanced, tol=config.tol)
+    options: dict[str, Any] = dict(Cs=config.Cs, balanced=config.balanced, tol=config.tol)
     dev, test = split.is_dev, split.is_test
     for kind in config.kinds:
         key = (*where, kind)
@@ -216,90 +168,13 @@ def _one_site(
         if test.any():
             found.test[key] = auroc_many(scored.scores[:, test], everything[:, test])
         found.scored[key] = Scored(scored.scores[:1], scored.chosen[:1], scored.probe, scored.certificate)
-        found.directions[key] = _direction(scored, feats, dev)
+        found.directions[key] = raw_direction(scored, feats, dev)
         extra: dict[str, Any] = {}
         if extras.control is not None and where[2] != "shuffled":
-            extra = _selectivity(kind, feats, y, split, extras.control, scored.scores[0], config)
-        found.rows += _rows(key, scored, y, split, dev, "oof", config, extra)
+            extra = selectivity_columns(kind, feats, y, split, extras.control, scored.scores[0], config)
+        found.rows += cell_rows(key, scored, y, split, dev, "oof", config, extra)
         if extras.confounds is not None and where[2] not in ("shuffled", "surface"):
-            found.rows += _residual_rows(key, feats, y, split, extras.confounds, config)
-
-
-def _direction(scored: Scored, feats: Tensor, dev: np.ndarray) -> RawDirection:
-    coef = scored.probe.coef[0].double()
-    norm = float(coef.norm())
-    unit = coef / norm if norm else coef
-    along = feats[torch.from_numpy(dev)].double() @ unit
-    bias = float(scored.probe.intercept[0])
-    return RawDirection(unit.float(), norm, bias, float(along.mean()), float(along.std()))
-
-
-def _selectivity(
-    kind: str,
-    feats: Tensor,
-    y: np.ndarray,
-    split: Split,
-    units: np.ndarray,
-    scores: np.ndarray,
-    config: SweepConfig,
-) -> dict[str, Any]:
-    fake, dev = control_labels(units.tolist(), y, seed=config.seed + 2), split.is_dev
-    control = score_labels(
-        kind, feats, torch.from_numpy(fake[None]), split, Cs=config.Cs, balanced=config.balanced, tol=config.tol
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FewGroupsWarning)
-        found = selectivity(
-            scores[dev], y[dev], control.scores[0, dev], fake[dev], groups=split.group[dev], seed=config.seed,
-            n_resamples=config.n_boot,
-        )  # fmt: skip
-    return {"selectivity": found.value, "selectivity_lo": found.lo, "selectivity_hi": found.hi}
-
-
-def _residual_rows(
-    key: Key, feats: Tensor, y: np.ndarray, split: Split, confounds: np.ndarray, config: SweepConfig
-) -> list[dict[str, Any]]:
-    """The same probe on features without what the confounds predict, each fold with its own regression."""
-    kind, scores = key[3], np.zeros((1, len(y)))
-    for f in range(split.n_folds):
-        train = split.is_dev & (split.fold_of != f)
-        without = residualise(feats.float(), confounds, train)
-        one = score_labels(
-            kind, without, torch.from_numpy(y[None]), split, Cs=config.Cs, balanced=config.balanced, tol=config.tol
-        )
-        scores[:, split.fold_of == f] = one.scores[:, split.fold_of == f]
-    scored = Scored(scores, one.chosen, one.probe, one.certificate)
-    rows = _rows(key, scored, y, split, split.is_dev, "oof", config, {})
-    return [{**row, "role": "residual", "note": "features without the named confounds"} for row in rows]
-
-
-def _rows(
-    key: Key,
-    scored: Scored,
-    y: np.ndarray,
-    split: Split,
-    where: np.ndarray,
-    name: str,
-    config: SweepConfig,
-    extra: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    target, position, site, kind = key
-    estimates = score_table(
-        scored.scores[0, where], y[where], groups=split.group[where], is_logit=kind in LOGIT_KINDS, seed=config.seed,
-        n_resamples=config.n_boot,
-    )  # fmt: skip
-    rate = y[where].mean()
-    base = {
-        "target": target, "position": position, "site": site, "layer": layer_of(site), "kind": kind,
-        "role": "control" if site in ("shuffled", "surface", "embed") else "layer",
-        "C": config.Cs[int(scored.chosen[0])] if kind != "massmean" else float("nan"), "split": name, "cohort": "all",
-        "majority": max(rate, 1 - rate), "certificate": scored.certificate, "is_selected": False, "note": "",
-    }  # fmt: skip
-    return [
-        base | dict(metric=metric, value=e.value, lo=e.lo, hi=e.hi, n=e.n, n_groups=e.n_groups)
-        | (dict(extra) if metric == "accuracy" else {})
-        for metric, e in estimates.items()
-    ]  # fmt: skip
+            found.rows += residual_rows(key, feats, y, split, extras.confounds, config)
 
 
 def _result(
@@ -307,7 +182,7 @@ def _result(
     labels: Mapping[str, np.ndarray],
     source: Source,
     split: Split,
-    extras: _Extras,
+    extras: Extras,
     config: SweepConfig,
 ) -> SweepResult:
     import pandas as pd
@@ -317,16 +192,16 @@ def _result(
     for name, part in found.items():
         scheme = resolved_scheme(labels[name], split, config.scheme)
         for kind in config.kinds:
-            keys = [key for key in part.dev if key[3] == kind and key[2] not in ("shuffled", "surface", "embed")]
+            keys = [key for key in part.dev if key[3] == kind and key[2] not in CONTROL_SITES]
             keys = keys or [key for key in part.dev if key[3] == kind]
             dev = np.stack([part.dev[key] for key in keys], axis=1)
             test = np.stack([part.test[key] for key in keys], axis=1) if part.test else None
             null, best = summarise(dev, test), keys[int(dev[0].argmax())]
             c = config.Cs[int(part.scored[best].chosen[0])]
             selected.append(Selected(*best, c))
-            _attach_null(part.rows, keys, kind, null, best, scheme)
+            attach_null(part.rows, keys, kind, null, best, scheme)
             if test is not None:
-                rows += _test_rows(best, part.scored[best], labels[name], split, extras, config, null, scheme)
+                rows += final_rows(best, part.scored[best], labels[name], split, extras, config, null, scheme)
         rows += part.rows
     layers = [row["layer"] for row in rows if not np.isnan(row["layer"])]
     depth = max(layers, default=0.0) + 1
@@ -342,58 +217,3 @@ def _result(
         split=split,
         settings=asdict(config) | {"independent_because": split.reason},
     )
-
-
-def _attach_null(
-    rows: list[dict[str, Any]], keys: list[Key], kind: str, null: NullSummary | None, best: Key, scheme: str
-) -> None:
-    place = {key: j for j, key in enumerate(keys)}
-    for row in rows:
-        key = (row["target"], row["position"], row["site"], row["kind"])
-        if row["kind"] != kind or row["role"] == "residual" or key not in place:
-            continue
-        row["is_selected"] = key == best
-        if null is None or row["metric"] != "auroc":
-            continue
-        j = place[key]
-        row |= dict(
-            null_mean=null.mean[j], null_hi=null.hi[j], null_max_hi=null.max_hi, p=null.p[j], p_maxT=null.p_max[j],
-            n_perm=null.n, scheme=scheme,
-        )  # fmt: skip
-
-
-def _test_rows(
-    key: Key,
-    scored: Scored,
-    y: np.ndarray,
-    split: Split,
-    extras: _Extras,
-    config: SweepConfig,
-    null: NullSummary | None,
-    scheme: str,
-) -> list[dict[str, Any]]:
-    """TEST at the selected cell, whole and by cohort (AUROC where both classes are there)."""
-    test = split.is_test
-    rows = [row | {"is_selected": True} for row in _rows(key, scored, y, split, test, "test", config, {})]
-    if null is not None:
-        auroc_row = next(row for row in rows if row["metric"] == "auroc")
-        auroc_row |= dict(p=null.p_test, n_perm=null.n, scheme=scheme)
-    if extras.cohort is None:
-        return rows
-    for name in np.unique(extras.cohort[test].astype(str)):
-        inside = test & (extras.cohort.astype(str) == name)
-        if len(np.unique(y[inside])) < 2 or len(np.unique(split.group[inside])) < 2:
-            estimate = Estimate.undefined(int(inside.sum()), len(np.unique(split.group[inside])))
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # small cohorts: the interval says so
-                estimate = auroc(
-                    scored.scores[0, inside], y[inside], groups=split.group[inside], seed=config.seed,
-                    n_resamples=config.n_boot,
-                )  # fmt: skip
-        e, rate = estimate, float(y[inside].mean())
-        rows.append(
-            rows[0] | dict(cohort=name, metric="auroc", value=e.value, lo=e.lo, hi=e.hi, n=e.n, n_groups=e.n_groups,
-                           p=float("nan"), majority=max(rate, 1 - rate))
-        )  # fmt: skip
-    return rows

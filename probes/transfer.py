@@ -90,7 +90,7 @@ def compare_scores(
     Source: `interp.stats.compare_paired`, `auroc_difference`.
     """
     import pandas as pd
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata
 
     first, second = a.pick(kind=kind, target=target), b.pick(kind=kind, target=target)
     if a.ids != b.ids or not np.array_equal(a.split.fold_of, b.split.fold_of):
@@ -108,7 +108,8 @@ def compare_scores(
             {
                 "split": name, "kind": kind, "site_a": first.site, "site_b": second.site,
                 "depth_a": _depth(a, first.key), "depth_b": _depth(b, second.key),
-                "spearman": float(spearmanr(s, t)[0]), "auroc_difference": gap.value, "lo": gap.lo, "hi": gap.hi,
+                "spearman": float(np.corrcoef(rankdata(s), rankdata(t))[0, 1]),
+                "auroc_difference": gap.value, "lo": gap.lo, "hi": gap.hi,
                 "accuracy_a": decisions.a.value, "accuracy_b": decisions.b.value, "mcnemar_p": decisions.test.p,
                 "group_p": decisions.p_groups, "n": gap.n, "n_groups": gap.n_groups,
             }
@@ -191,7 +192,7 @@ def _threshold(scores: np.ndarray, y: np.ndarray) -> float:
 def _ceilings(result: SweepResult, key: Key, feats: Tensor, y: Labels, *, with_b: bool) -> dict[str, np.ndarray]:
     out = {"A->A": result.scores[key]}
     if with_b:
-        options = {name: result.settings[name] for name in ("Cs", "balanced", "tol")}
+        options: dict[str, Any] = {name: result.settings[name] for name in ("Cs", "balanced", "tol")}
         own = score_labels(key[3], feats, torch.from_numpy(y[None]), result.split, **options)
         out["B->B"] = own.scores[0]
     return out
@@ -207,7 +208,7 @@ def _estimates(
     seed: int,
 ) -> Iterator[dict[str, Any]]:
     test, group = result.split.is_test, result.split.group
-    options = dict(groups=group[test], seed=seed, n_resamples=n_boot)
+    options: dict[str, Any] = dict(groups=group[test], seed=seed, n_resamples=n_boot)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewGroupsWarning)
         area = auroc(values[test], y[test], **options)

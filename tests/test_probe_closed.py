@@ -44,6 +44,9 @@ def test_leave_group_out_scores_are_those_of_refitting_without_the_group(data) -
     torch.testing.assert_close(
         leave_out_ridge(feats, fold, alpha=3.0, kernel=centred @ centred.T)(labels), quick, equal_nan=True
     )
+    torch.testing.assert_close(
+        leave_out_ridge(feats, fold, alpha=3.0, scatter=centred.T @ centred)(labels), quick, equal_nan=True
+    )
 
 
 def test_mass_mean_is_the_difference_of_means_and_ignores_rows_without_weight(data) -> None:

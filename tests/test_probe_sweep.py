@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from interp.cache import ActivationCache
 from interp.stats import FewGroupsWarning
-from probes import SweepConfig, SweepResult, cosines, group_split, row_split, sweep
+from probes import SweepConfig, SweepResult, cosines, group_split, row_split, sweep, unite_groups
 from probes.layer import score_labels
 from probes.metrics import auroc_many
 from probes.null import null_labels, summarise
 from probes.splits import RowSplitWarning
+from tests.cache_kit import build, make_examples, tiny_plan
 
 N_GROUPS, SIZE, D, LAYERS = 60, 6, 24, 6
 QUICK = SweepConfig(kinds=("ridge",), Cs=(1e-3, 1e-1), n_perm=99, n_boot=200)
@@ -229,3 +232,23 @@ def test_cosines_of_the_same_signal_stand_far_above_the_random_band(data) -> Non
     assert result.table.p.isna().all() and "no null was run" in result.sentences[0]
     with pytest.raises(ValueError, match="length 0"):
         cosines(result, {("nothing", "resid_post.3"): torch.zeros(D)})
+
+
+@pytest.mark.filterwarnings("ignore::interp.stats.FewGroupsWarning")
+def test_a_cache_is_swept_like_the_arrays_it_holds(tmp_path: Path) -> None:
+    plan = tiny_plan(120, examples=make_examples(120), target_bytes=50_000)
+    cache = ActivationCache.open(build(tmp_path / "cache", plan))
+    config = SweepConfig(kinds=("massmean", "ridge"), Cs=(1e-2,), n_perm=19, n_boot=100, n_folds=2, test_share=0.0)
+    with pytest.raises(ValueError, match="same content .* 'item-000' .* 'item-005' .*unite_groups"):
+        sweep(cache, target="label", groups=[i // 4 for i in range(120)], config=config)
+    kinds = unite_groups([f"g{i}" for i in range(120)], cache.examples["text_sha256"].tolist())
+    result = sweep(cache, target="label", groups=kinds, positive="yes", config=config, checkpoint="tiny")
+    assert {"resid_post.0", "resid_post.1", "z.1", "mlp_out.1"} <= set(result.table.site)
+    assert result.ids == tuple(cache.examples["id"]) and list(result.labels) == ["yes"]
+    arrays = {site: cache.read(site, "last").float().flatten(1).numpy() for site in cache.sites}
+    same = sweep(arrays, target=cache.examples["label"].to_numpy(), groups=kinds, positive="yes", config=config)
+    for key, scores in result.scores.items():
+        if key[2] != "shuffled":
+            np.testing.assert_allclose(scores, same.scores[key], atol=1e-6)
+    with pytest.raises(ValueError, match="no such column of the examples. Known columns: id, label"):
+        sweep(cache, target="lable", groups=kinds, config=config)

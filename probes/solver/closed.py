@@ -114,6 +114,7 @@ def leave_out_ridge(
     *,
     alpha: float,
     kernel: Float[Tensor, "example example"] | None = None,
+    scatter: Float[Tensor, "d_feature d_feature"] | None = None,
 ) -> LeaveOut:
     """Prepare exact leave-group-out scores of the ridge probe: the cost per further label is two products.
 
@@ -123,7 +124,7 @@ def leave_out_ridge(
     Args:
         feats: on one common scale: a scale per fold has no such formula. float32 or wider.
         fold_of: held-out set of each row, -1 for rows that are always in training.
-        kernel: feats·featsᵀ where it is known already.
+        kernel, scatter: feats·featsᵀ, featsᵀ·feats of the centred feats, where one is known already.
     Raises:
         ValueError: alpha <= 0.
     Source: block form of Allen's PRESS (1974); refitting gives the same numbers, tests/test_probe_closed.py.
@@ -140,7 +141,7 @@ def leave_out_ridge(
         annihilator = alpha * (inverse - torch.outer(u, u) / u.sum())
         return LeaveOut(annihilator, None, folds, tuple(_inverse(annihilator[g][:, g]) for g in folds))
     x = feats - feats.mean(dim=0)
-    gram = symmetric_product(x.T)
+    gram = symmetric_product(x.T) if scatter is None else scatter.clone()
     gram.diagonal().add_(alpha)
     z = torch.linalg.solve_triangular(torch.linalg.cholesky(gram), x.T, upper=False).T
     root = torch.cat([z, z.new_full((n, 1), n**-0.5)], dim=1)

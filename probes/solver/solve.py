@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -105,7 +105,9 @@ def solve(
     scales = rows.new_ones(1, rows.shape[1]) if scale_weights is None else inverse_std(rows, scale_weights)
     of = torch.zeros(len(targets), dtype=torch.long, device=rows.device) if scale_of is None else scale_of
     if backend == "auto":
-        shape = dict(n=len(rows), d=rows.shape[1], n_problems=len(targets) * targets.shape[1], n_scales=len(scales))
+        shape: dict[str, Any] = dict(
+            n=len(rows), d=rows.shape[1], n_problems=len(targets) * targets.shape[1], n_scales=len(scales)
+        )
         backend = choose_backend(**shape)
     solver = _solve_primal if backend == "primal" else _solve_gram
     fit = solver(rows, targets, weights, scales, of, tol, max_iter, None if start is None else start.coords, budget)
