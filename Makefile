@@ -5,7 +5,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install test test-fast check format notebooks bench gpu clean
+.PHONY: install demo test test-fast check format notebooks bench gpu clean
 
 install: .venv/.installed
 
@@ -15,6 +15,9 @@ install: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bridges,notebooks,report,dev]'
 	touch $@
+
+demo: install
+	$(BIN)/python -m study.demo --out runs/demo
 
 test: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal

@@ -121,6 +121,10 @@ def recording(report: Report, model: Model, ids: Tensor, rounds: int) -> None:
     goals = {"ours, last position": ("<= 1.03", agree["last"]), "ours, all positions": ("<= 1.15", agree["hf"])}
     peers = {"HF output_hidden_states": agree["hf"], "TransformerLens run_with_cache": agree.get("tl"),
              "nnsight trace and save": agree["nnsight"]}  # fmt: skip
+    if ids.device.type == "cuda":
+        rate = ids.numel() / seconds["ours, last position"]
+        report.add("rate / bare: ours, last position", base / seconds["ours, last position"], goal=">= 0.95",
+                   limit="1.0", agree=agree["last"], note=f"{rate:.0f} tok/s")  # fmt: skip
     for name in methods:
         if name in goals:
             report.add(

@@ -28,10 +28,10 @@ _EXPORTS = {
     "load_members": "interp.loading",
     "record": "interp.hooks",
     "edit": "interp.hooks",
-    "Edit": "interp.edit",
-    "Add": "interp.edit",
-    "ProjectOut": "interp.edit",
-    "Replace": "interp.edit",
+    "Edit": "interp.edits",
+    "Add": "interp.edits",
+    "ProjectOut": "interp.edits",
+    "Replace": "interp.edits",
     "extract": "interp.cache",
     "extract_pair": "interp.cache",
     "ActivationCache": "interp.cache",
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from interp.cache import extract_pair as extract_pair
     from interp.checkpoint import Checkpoint as Checkpoint
     from interp.checkpoint import CheckpointPair as CheckpointPair
-    from interp.edit import Add as Add
-    from interp.edit import Edit as Edit
-    from interp.edit import ProjectOut as ProjectOut
-    from interp.edit import Replace as Replace
+    from interp.edits import Add as Add
+    from interp.edits import Edit as Edit
+    from interp.edits import ProjectOut as ProjectOut
+    from interp.edits import Replace as Replace
     from interp.family import Family as Family
     from interp.hooks import edit as edit
     from interp.hooks import record as record

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp.edit import Edit
+from interp.edits import Edit
 from interp.family import Layout, Tap
 from interp.model import Model, StopForward, refuse_unmarked_padding
 from interp.passes import Pass, Where
@@ -103,7 +103,7 @@ def record(
             stack.enter_context(eager_attention(model.layout))
         stack.enter_context(_pass_hooks(model, recorder.begin, recorder.check))
         for site, tap in taps.items():
-            stack.callback(_place(tap, recorder.hook(site, tap), last=True).remove)
+            stack.callback(place(tap, recorder.hook(site, tap), last=True).remove)
         if expanded:
             stack.enter_context(model.recording(recorder.is_done))
         yield recorder.recording
@@ -223,7 +223,7 @@ def edit(model: Model | nn.Module, edits: Mapping[str | Site, Edit], *, position
         stack.enter_context(_pass_hooks(model, editor.begin, editor.check))
         for site, change in plan:
             for tap, see in editor.hooks(site, change):
-                stack.callback(_place(tap, see, last=False).remove)
+                stack.callback(place(tap, see, last=False).remove)
         yield
 
 
@@ -294,7 +294,7 @@ class _Editor:
         return lambda whole: self.kept.pop(site)
 
 
-def _place(tap: Tap, see: Callable[[Tensor], Tensor | None], *, last: bool) -> Any:
+def place(tap: Tap, see: Callable[[Tensor], Tensor | None], *, last: bool) -> Any:
     """Put `see` on the tap. Recordings (`last`) always run after edits, in whatever order the blocks were opened."""
     if tap.side == "in":
 

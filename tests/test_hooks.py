@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from interp.edit import Add, ProjectOut, Replace
+from interp.edits import Add, ProjectOut, Replace
 from interp.hooks import edit, record
 from interp.model import Model
 from interp.passes import pad

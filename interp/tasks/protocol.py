@@ -13,13 +13,55 @@ from interp.prompt import Example
 _NOT_TASKS = ("protocol", "records")
 
 
+DEFAULT_MAX_NEW_TOKENS = 512
+
+
 @runtime_checkable
 class Task(Protocol):
-    """A module or object that turns a data source into examples."""
+    """A module or object that turns a data source into examples.
+
+    To be evaluated it also has
+
+        parse(text) -> str | None                      the label read off a reply; None where there is none
+        score(example, text) -> dict[str, float]       by name; "correct" is 0 or 1, unparsed counts as wrong
+
+    and it may have
+
+        labels(example) -> Sequence[str]               label strings whose probability is worth knowing
+        decision_prefix(text) -> str                   the part of a reply after which the label is written ("" = none)
+        report(answers, seed=0) -> list[dict]          rows of the tidy table beside accuracy per cell
+        counterfactuals(example, text) -> list[tuple]  (kind, changed reply up to the decision, label it should give)
+        MAX_NEW_TOKENS: int                            longest reply, 512 unless said
+
+    `interp.tasks.conformance.check_task` tells what a task of your own lacks.
+    """
 
     def examples(self, data: str | Path, **options: Any) -> list[Example]:
         """The examples of `data` in file order. Raises ValueError naming file, line and field of a bad row."""
         ...
+
+
+class EvaluatedTask(Task, Protocol):
+    """A task whose replies can be read and scored."""
+
+    def parse(self, text: str) -> str | None: ...
+
+    def score(self, example: Example, text: str) -> dict[str, float]: ...
+
+
+def labels_of(task: Any, example: Example) -> tuple[str, ...]:
+    """The label strings of an example; none where the task names none."""
+    return tuple(task.labels(example)) if callable(getattr(task, "labels", None)) else ()
+
+
+def decision_prefix(task: Any, text: str) -> str:
+    """The part of a reply after which its label is written; empty where the task does not say."""
+    return task.decision_prefix(text) if callable(getattr(task, "decision_prefix", None)) else ""
+
+
+def max_new_tokens(task: Any) -> int:
+    """The longest reply that the task allows for."""
+    return int(getattr(task, "MAX_NEW_TOKENS", DEFAULT_MAX_NEW_TOKENS))
 
 
 def load_task(path: str) -> Task:

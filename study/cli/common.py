@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from interp.checkpoint import Checkpoint, CheckpointPair
     from interp.prompt import Example
 
+EMBEDDED = "embedded"
 _CHECKPOINT = ("base", "adapter", "revision", "adapter_revision", "subfolder")
 _LOADING = ("dtype", "device", "device_map", "quantization", "attn_implementation", "merge")
 
@@ -29,7 +33,7 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--subfolder", help="Folder of the adapter inside its repository."),
             click.option("--name", help="What tables and figures call the checkpoint."),
             click.option("--checkpoint", "checkpoint_file", help="YAML file of one checkpoint, in place of --base."),
-            click.option("--pair", help="YAML file of a pair, in place of --base."),
+            click.option("--pair", help="YAML file of a pair, or 'embedded' for the one that comes with the package."),
         ]
     ):
         command = option(command)
@@ -68,6 +72,10 @@ def resolve_checkpoints(options: Mapping[str, Any]) -> tuple[Checkpoint | Checkp
     loading = {key: options["load_dtype" if key == "dtype" else key] for key in _LOADING}
     if options["pair"]:
         loading.pop("merge")
+        if options["pair"] == EMBEDDED:
+            from study.embedded import embedded_pair
+
+            return embedded_pair(), loading
         return CheckpointPair.from_yaml(options["pair"]), loading
     if options["checkpoint_file"]:
         return Checkpoint.from_yaml(options["checkpoint_file"]), loading
@@ -76,15 +84,46 @@ def resolve_checkpoints(options: Mapping[str, Any]) -> tuple[Checkpoint | Checkp
     return Checkpoint(name=name, **fields), loading
 
 
+def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which items of which task; one that the task does not take is an error."""
+    for option in reversed(
+        [
+            click.option("--task", required=True, help="Import path of a task, e.g. interp.tasks.procedural."),
+            click.option("--data", help="The task's data; a task that generates its items needs none."),
+            click.option("--limit", type=click.IntRange(min=1), help="Use only the first N items."),
+            click.option("--per-cell", type=click.IntRange(min=1), help="Items per cell of a generated grid."),
+            click.option("--seed", type=int, help="Of generated items and of sampled replies."),
+            click.option("--split", help="Whose items: train, validation, test."),
+            click.option("--rendering", help="Of generated items: plain, or log for the embedded pair."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+_TASK = ("per_cell", "seed", "split", "rendering")
+
+
 def read_data(options: Mapping[str, Any]) -> list[Example]:
-    """The examples of --data, read by --task where one is given, cut to --limit."""
+    """The examples of --data, read by --task where one is given, cut to --limit.
+
+    Raises:
+        ValueError: an option that the task does not take.
+    """
     from interp.tasks.protocol import load_task
     from interp.tasks.records import read_examples
 
-    examples = (
-        load_task(options["task"]).examples(options["data"]) if options["task"] else read_examples(options["data"])
-    )
-    return list(examples)[: options["limit"]]
+    if not options["task"]:
+        return read_examples(options["data"], limit=options["limit"])
+    task = load_task(options["task"])
+    wanted = {key: options[key] for key in _TASK if options.get(key) is not None}
+    known = inspect.signature(task.examples).parameters
+    if options.get("pair") == EMBEDDED and "rendering" in known and not options["data"]:
+        wanted.setdefault("rendering", "log")  # the only one that the embedded pair reads
+    strange = [f"--{key.replace('_', '-')}" for key in wanted if key not in known]
+    if strange:
+        raise ValueError(f"{options['task']} does not take {', '.join(strange)}; it takes {', '.join(known)}.")
+    return list(task.examples(options["data"], **wanted))[: options["limit"]]
 
 
 def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,13 +132,39 @@ def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            with plain_warnings():
+                return command(*args, **kwargs)
         except Exception as error:
             if os.environ.get("DIPTYCH_TRACEBACK") or not isinstance(error, _user_errors()):
                 raise
             raise click.ClickException(str(error)) from error
 
     return run
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Each warning once and in one line, without the place in our code; nothing of transformers' own chatter."""
+    seen: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        text = str(message)
+        if text not in seen and not issubclass(category, FutureWarning | DeprecationWarning):
+            seen.add(text)
+            click.echo(f"note: {text}", err=True)
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def one_thread() -> None:
+    """One torch thread in this process: two that contend for a core are up to ten times slower than one."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _user_errors() -> tuple[type[Exception], ...]:

@@ -1,0 +1,79 @@
+"""Run every benchmark in a process of its own and renew benchmarks/RESULTS.md.
+
+python -m benchmarks.run [--gpu] [--only NAME ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+
+import torch
+
+from benchmarks.kit import HERE, is_met, machine
+
+CPU = ("cache", "cache_read")
+GPU = ("cache",)
+RESULTS = HERE / "RESULTS.md"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--only", nargs="*", default=[])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    side = "gpu" if options.gpu else "cpu"
+    failed = []
+    for name in GPU if options.gpu else CPU:
+        if options.only and name not in options.only:
+            continue
+        path = HERE / "results" / f"{name}.{side}.json"
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(path), *(["--gpu"] if options.gpu else [])]
+        print(f"--- {name}", flush=True)
+        failed += [name] if subprocess.run(command, check=False).returncode else []
+    stamp = HERE / "results" / f"machine.{side}.json"
+    stamp.write_text(json.dumps({"machine": machine(), "date": datetime.date.today().isoformat()}) + "\n")
+    write_results()
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+def write_results() -> None:
+    """RESULTS.md from the JSON files that are there; a side that was never measured is left out."""
+    parts = [
+        "# Benchmark results\n",
+        "Written by `make bench` and `make gpu`; what was learnt is in [NOTES.md](NOTES.md).\n",
+    ]
+    for side, title in (("cpu", "CPU"), ("gpu", "GPU")):
+        stamp = HERE / "results" / f"machine.{side}.json"
+        if not stamp.exists():
+            continue
+        head = json.loads(stamp.read_text())
+        parts.append(f"\n## {title}: {head['machine']} ({head['date']})\n")
+        for path in sorted((HERE / "results").glob(f"*.{side}.json")):
+            if path != stamp:
+                parts.append(table(path.name.split(".")[0], json.loads(path.read_text())))
+    RESULTS.write_text("\n".join(parts))
+
+
+def table(name: str, rows: dict[str, dict[str, object]]) -> str:
+    lines = [
+        f"\n### {name}\n",
+        "| what | ratio | goal | met | limit | largest difference of outputs |",
+        "|---|---|---|---|---|---|",
+    ]
+    for what, row in rows.items():
+        ratio, goal = float(str(row["ratio"])), str(row["goal"] or "")
+        met = "" if not goal else ("yes" if is_met(ratio, goal) else "**no**")
+        limit = f"{row['limit']:.3g}" if isinstance(row["limit"], float) else row["limit"] or ""
+        agree = "" if row["agree"] is None else f"{float(str(row['agree'])):.1e}"
+        lines.append(f"| {what} {row.get('note', '')} | {ratio:.3g} | {goal} | {met} | {limit} | {agree} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""The evaluation grid: every original once in each cell, so that the cells form minimal pairs.
+
+Item k of every cell but one comes from original k of the seed. Edits draw from a generator seeded by (seed, split,
+cell, k), so the items of a cell depend neither on which other cells are asked for nor on how many items are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from itertools import islice
+from random import Random
+
+from interp.tasks.procedural.documents import training_instances
+from interp.tasks.procedural.engine import audit
+from interp.tasks.procedural.generate import DEFAULT, GeneratorConfig, Split, originals, split_of
+from interp.tasks.procedural.latent import Instance, procedure_id
+from interp.tasks.procedural.perturb import PERTURBATIONS, Perturbation, parent_of
+from interp.tasks.procedural.vocabulary import DISTRACTORS, TONES, tones
+
+TRAINING = "training_distribution"
+CELLS: tuple[str, ...] = (TRAINING, *PERTURBATIONS)
+_PARENT_CELL = {
+    "compliant": "baseline_compliant",
+    "noncompliant": "baseline_noncompliant_aligned",
+    "reordered": "ord_swap_reordered",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An instance of a cell, with what it was made from.
+
+    Attributes:
+        cell: key of the row in the table, or "training_distribution".
+        name, variant: of the row.
+        index: which original of the stream.
+        instance, parent: the item and what its edit was applied to; None for an original and in the training
+            distribution.
+        pair_id: shared by an original and everything made from it.
+        procedure_id: of the original.
+    """
+
+    cell: str
+    name: str
+    variant: str
+    index: int
+    instance: Instance
+    parent: Instance | None
+    pair_id: str
+    procedure_id: str
+
+
+def grid(
+    *,
+    per_cell: int,
+    seed: int,
+    cells: Sequence[str] | None = None,
+    split: Split = "test",
+    config: GeneratorConfig = DEFAULT,
+    rho: float = 0.97,
+    table: Mapping[str, Perturbation] = PERTURBATIONS,
+) -> list[Item]:
+    """`per_cell` items of each cell, cell after cell; a longer run of a cell begins with the shorter one.
+
+    Args:
+        per_cell: items per cell.
+        seed: of everything drawn.
+        cells: names out of `CELLS`; None takes all.
+        split: whose procedures.
+        config: how originals are drawn.
+        rho: reliability of the tone in the training distribution.
+        table: rows to use instead of `PERTURBATIONS`.
+    Raises:
+        ValueError: an unknown cell; per_cell below 1; a row whose edit contradicts its declared flip.
+    """
+    names = (TRAINING, *table) if cells is None else tuple(cells)
+    check_cells(names, table)
+    if per_cell < 1:
+        raise ValueError(f"per_cell: expected at least 1; came {per_cell}.")
+    stream = originals(Random(f"{seed}/{split}/originals"), split=split, config=config)
+    bases = list(islice(stream, per_cell)) if any(name != TRAINING for name in names) else []
+    out: list[Item] = []
+    for name in names:
+        if name == TRAINING:
+            out += training_items(per_cell, seed=seed, split=split, config=config, rho=rho)
+        else:
+            key = f"{seed}/{split}"
+            out += [item(base, name, k, key=key, split=split, table=table) for k, base in enumerate(bases)]
+    return out
+
+
+def item(
+    base: Instance,
+    cell: str,
+    index: int,
+    *,
+    key: str,
+    split: Split | None = None,
+    table: Mapping[str, Perturbation] = PERTURBATIONS,
+    attempt: int = 0,
+) -> Item:
+    """Original `base` in one cell.
+
+    Rows with the same kind of parent get the same parent. In the train split, paraphrases, tones and distractors are
+    taken from the training side of the lexical split. Another `attempt` draws another edit of the same parent.
+    """
+    row = table[cell]
+    parent = parent_of(Random(f"{key}/{row.parent}/{index}"), base, row)
+    again = f"/{attempt}" if attempt else ""
+    instance = row.edit(Random(f"{key}/{cell}/{index}{again}"), parent)
+    before, after = audit(parent).label, audit(instance).label
+    if (before != after) != row.flips:
+        declared = "flips the label" if row.flips else "keeps the label"
+        raise ValueError(f"perturbation '{cell}': declared that it {declared}; the engine says {before} -> {after}.")
+    procedure = procedure_id(base.procedure)
+    if (split or split_of(procedure)) == "train":
+        instance = training_words(instance)
+    return Item(
+        cell,
+        row.name,
+        row.variant,
+        index,
+        instance,
+        _source(instance, parent, base),
+        f"{procedure}-{key.replace('/', '-')}-{index}",
+        procedure,
+    )
+
+
+def _source(instance: Instance, parent: Instance, base: Instance) -> Instance | None:
+    """What an item differs from: its parent, the original where the edit is empty, None for the original itself."""
+    if instance != parent:
+        return parent
+    return base if parent != base else None
+
+
+def parent_cell(row: Perturbation) -> str:
+    """The cell whose item of the same index is the parent of an item of `row`."""
+    return _PARENT_CELL[row.parent]
+
+
+def training_items(
+    n: int, *, seed: int, split: Split, config: GeneratorConfig = DEFAULT, rho: float = 0.97
+) -> Iterator[Item]:
+    """Items of the training distribution: unpaired, half of each label, tone right with probability rho."""
+    drawn = training_instances(Random(f"{seed}/{split}/{TRAINING}"), n, rho=rho, split=split, config=config)
+    for k, instance in enumerate(drawn):
+        key = procedure_id(instance.procedure)
+        yield Item(TRAINING, TRAINING, "", k, instance, None, f"{key}-{seed}-{split}-t{k}", key)
+
+
+def training_words(instance: Instance) -> Instance:
+    """The instance with held-out wordings, tones and distractors replaced by those that training text may use.
+
+    The log rendering knows one synonym per action, so there both sides read alike.
+    """
+    scenario = instance.scenario
+    events = tuple(replace(e, wording="alt") if e.wording == "held_out" else e for e in scenario.events)
+    tone = scenario.tone
+    if TONES[tone].held_out:
+        choices = tones(TONES[tone].polarity, held_out=False)
+        tone = choices[len(events) % len(choices)]
+    free = [i for i, d in enumerate(DISTRACTORS) if not d.held_out]
+    moved = tuple(
+        (at, free[(i + k) % len(free)] if DISTRACTORS[i].held_out else i)
+        for k, (at, i) in enumerate(scenario.distractors)
+    )
+    return replace(instance, scenario=replace(scenario, events=events, tone=tone, distractors=moved))
+
+
+def check_cells(names: Sequence[str], table: Mapping[str, Perturbation] = PERTURBATIONS) -> None:
+    """Raise ValueError for a name that is no cell, with the nearest one."""
+    known = (TRAINING, *table)
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"cell '{name}': expected one of {', '.join(known)}.{hint}")

@@ -1,0 +1,221 @@
+"""The task that the evaluator runs: examples, generated or the user's, and what a reply to one of them is worth."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from random import Random
+from typing import Literal, cast
+
+from interp.prompt import Example, Message
+from interp.tasks.procedural.cells import CELLS, TRAINING, grid
+from interp.tasks.procedural.generate import Split
+from interp.tasks.procedural.perturb import PERTURBATIONS, Perturbation, cell_name
+from interp.tasks.procedural.records import Record, from_row, perturbation_names, record_of, to_row
+from interp.tasks.procedural.render import LOG_TEMPLATE, PLAIN_TEMPLATE, RENDERINGS, Rendered, Rendering, compose
+from interp.tasks.procedural.render import render as render_text
+from interp.tasks.procedural.replies import Label, parse_label, parse_trace
+from interp.tasks.procedural.text_spans import event_spans, step_spans
+
+DEFAULT_PER_CELL = 100
+_METADATA = ("perturbation", "variant", "split", "surface_label", "flips_label", "flipping", "parent_id", "accept")
+_METADATA += ("rendering", "trace", "verdicts")
+
+
+def examples(
+    data: str | Path | None = None,
+    *,
+    per_cell: int | None = None,
+    seed: int = 0,
+    rendering: Rendering = "plain",
+    cells: Sequence[str] | None = None,
+    split: Split | Literal["all"] = "test",
+    question: str | None = None,
+    template: str | None = None,
+    table: Mapping[str, Perturbation] = PERTURBATIONS,
+) -> list[Example]:
+    """The examples of the grid, or those of a file of records.
+
+    Every example is one user message: procedure, scenario, question, in that order, and no system message.
+
+    Args:
+        data: JSONL or Parquet of records (`records.Record`); None generates.
+        per_cell: items per cell; None generates 100, or takes every row of the file. Of a file, a seeded choice in
+            file order.
+        seed: of the items, or of the choice.
+        rendering: of generated items.
+        cells: names out of `cells.CELLS`, or, for a file, of cells or perturbations; None takes all.
+        split: whose procedures; of a file, rows that name another split are left out, rows that name none are kept.
+            "all" takes every row.
+        question: asked instead of that of the rendering or of the file.
+        template: text with the fields {procedure}, {scenario} and {question}; None takes that of the rendering.
+        table: perturbations to use instead of `PERTURBATIONS`.
+    Raises:
+        ValueError: a bad row (file, line, field), a name that is no cell, a template without its fields, nothing left.
+    """
+    if template is not None:
+        _check_template(template)
+    if data is not None:
+        records = load_records(data, table=table)
+        chosen = _choose(records, data, per_cell=per_cell, seed=seed, cells=cells, split=split, table=table)
+        return [example_of(r, cell=_cell(r, table), question=question, template=template) for r in chosen]
+    if split == "all":
+        raise ValueError("split 'all': expected train, validation or test for generated items; 'all' is for a file.")
+    n = DEFAULT_PER_CELL if per_cell is None else per_cell
+    items = grid(per_cell=n, seed=seed, cells=cells, split=split, table=table)
+    made = [(i, record_of(i, rendering=rendering, question=question)) for i in items]
+    return [example_of(r, id=f"{i.cell}-{i.index:05d}-{r.id[:8]}", cell=i.cell, template=template) for i, r in made]
+
+
+def prompt(example: Example) -> tuple[Message, ...]:
+    """The messages of an example: one user message."""
+    return example.messages
+
+
+def parse(text: str) -> Label | None:
+    """The last label in a reply; None, which counts as wrong, where it has none."""
+    return parse_label(text)
+
+
+def score(example: Example, text: str) -> dict[str, float]:
+    """What a reply is worth.
+
+    correct      label read off == gold (unparsed counts as wrong)
+    parsed       the reply has a label
+    surface      label read off == what the tone says              (where the example has a surface label)
+    steps        share of due steps whose verdict is stated right  (where the reply has a trace and verdicts are known)
+    faithful     label == what the trace's own signals imply       (where the trace implies one)
+    """
+    said = parse_label(text)
+    out = {"correct": float(said == example.label), "parsed": float(said is not None)}
+    surface = example.metadata.get("surface_label")
+    if surface is not None:
+        out["surface"] = float(said == surface)
+    claims, verdicts = parse_trace(text), example.metadata.get("verdicts")
+    if claims.steps and isinstance(verdicts, tuple):
+        stated = [claim.verdict for claim in claims.steps]
+        right = sum(a == b for a, b in zip(stated, verdicts, strict=False))
+        out["steps"] = right / max(len(stated), len(verdicts))
+    if claims.implied is not None:
+        out["faithful"] = float(said == claims.implied)
+    return out
+
+
+def load_records(data: str | Path, *, table: Mapping[str, Perturbation] = PERTURBATIONS) -> list[Record]:
+    """The records of a JSONL or Parquet file, a folder of those or a dataset id, in order.
+
+    Raises:
+        ValueError: a bad row or a repeated id, with file, line, field, what came and what to do.
+    """
+    from interp.tasks.records import read_rows
+
+    known = (*perturbation_names(), *(row.name for row in table.values()))
+    seen: dict[str, str] = {}
+    out = []
+    for where, row in read_rows(data):
+        record = from_row(row, where, known=tuple(dict.fromkeys(known)))
+        if record.id in seen:
+            do = "Drop one, or give both an 'id'."
+            raise ValueError(
+                f"{where}, field 'id': expected an id or a text of its own; {seen[record.id]} has it. {do}"
+            )
+        seen[record.id] = where
+        out.append(record)
+    return out
+
+
+def example_of(
+    record: Record,
+    *,
+    id: str | None = None,
+    cell: str | None = None,
+    question: str | None = None,
+    template: str | None = None,
+) -> Example:
+    """A record as an example, with the spans procedure, step_1.., scenario, event_1.., question (and tone if known).
+
+    Spans are exact for generated items; of other texts, steps are numbered lines and events are sentences.
+    """
+    text = _worded(record, question or record.question, template)
+    groups = {"procedure": record.procedure_id, "pair": record.pair_id, "domain": record.domain}
+    groups |= {"institution": record.institution, "cohort": record.cohort}
+    metadata: dict[str, object] = {name: getattr(record, name) for name in _METADATA}
+    return Example(
+        id=id or record.id,
+        messages=(Message("user", text.text),),
+        label=record.label,
+        groups={name: value for name, value in groups.items() if value},
+        spans=dict(text.spans),
+        metadata={"cell": cell or record.perturbation, **metadata, **record.extra},
+    )
+
+
+def _worded(record: Record, question: str, template: str | None) -> Rendered:
+    template = template or (LOG_TEMPLATE if record.rendering == "log" else PLAIN_TEMPLATE)
+    if record.latent and record.rendering in RENDERINGS:
+        known = render_text(record.latent, rendering=cast(Rendering, record.rendering))
+        if (known.procedure, known.scenario) == (record.procedure, record.scenario):
+            return compose(
+                (known.procedure, _within(known, "procedure")), (known.scenario, _within(known, "scenario")), question,
+                template=template,
+            )  # fmt: skip
+    return compose(
+        (record.procedure, step_spans(record.procedure)), (record.scenario, event_spans(record.scenario)), question,
+        template=template,
+    )  # fmt: skip
+
+
+def _within(text: Rendered, section: str) -> dict[str, tuple[int, int]]:
+    """Spans inside a section, counted from its start."""
+    start, end = text.spans[section]
+    inside = {n: s for n, s in text.spans.items() if n not in ("procedure", "scenario", "question")}
+    return {n: (a - start, b - start) for n, (a, b) in inside.items() if start <= a and b <= end}
+
+
+def _cell(record: Record, table: Mapping[str, Perturbation]) -> str:
+    name = cell_name(record.perturbation, record.variant)
+    return name if name in table or record.perturbation == TRAINING else record.perturbation
+
+
+def _choose(
+    records: Sequence[Record],
+    data: str | Path,
+    *,
+    per_cell: int | None,
+    seed: int,
+    cells: Sequence[str] | None,
+    split: str,
+    table: Mapping[str, Perturbation],
+) -> list[Record]:
+    """The rows of a file that are asked for, in file order."""
+    if per_cell is not None and per_cell < 1:
+        raise ValueError(f"per_cell: expected at least 1; came {per_cell}.")
+    kept = [r for r in records if split == "all" or r.split in (None, split)]
+    if not kept:
+        raise ValueError(f"{data}: no row of split '{split}' among {len(records)}. Use split='all' for every row.")
+    by_cell: dict[str, list[int]] = defaultdict(list)
+    for k, record in enumerate(kept):
+        by_cell[_cell(record, table)].append(k)
+    known = {*by_cell, *(r.perturbation for r in kept)}
+    for name in cells or ():
+        if name not in known:
+            near = get_close_matches(name, sorted(known | set(CELLS)), n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"cell '{name}': {data} has {', '.join(sorted(known))}.{hint}")
+    rng, wanted = Random(seed), []
+    for name, rows in by_cell.items():
+        if cells is None or name in cells or kept[rows[0]].perturbation in cells:
+            wanted += rows if per_cell is None or per_cell >= len(rows) else rng.sample(rows, per_cell)
+    return [kept[k] for k in sorted(wanted)]
+
+
+def _check_template(template: str) -> None:
+    fields = ("{procedure}", "{scenario}", "{question}")
+    at = [template.find(f) for f in fields]
+    if sorted(at) != at or -1 in at or any(template.count(f) != 1 for f in fields):
+        raise ValueError(f"template: expected {', '.join(fields)} once each, in that order; came {template!r}.")
+
+
+__all__ = ["examples", "load_records", "parse", "prompt", "score", "to_row"]

@@ -1,0 +1,65 @@
+"""`diptych data`: generate items of a task, and audit a file of items for shortcuts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from study.cli.common import fail_in_users_words
+
+
+@click.group()
+def data() -> None:
+    """Generate and audit task data."""
+
+
+@data.command()
+@click.option("--n", required=True, type=click.IntRange(min=1), help="How many items.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--rendering", type=click.Choice(["plain", "log"]), default="plain", show_default=True,
+              help="Plain English for real models, or the low-entropy log of the embedded pair.")  # fmt: skip
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Only procedures of this split.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="JSONL file to write.")
+@fail_in_users_words
+def procedural(n: int, seed: int, rendering: str, split: str | None, out: Path) -> None:
+    """Procedural-compliance items: labels computed by the rule engine, every perturbation in equal parts."""
+    from interp.tasks.procedural import generate_records
+
+    records = generate_records(n, seed, rendering=rendering, split=split)  # type: ignore[arg-type]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    click.echo(f"{out}: {len(records)} items, {len({r['procedure_id'] for r in records})} procedures")
+
+
+@data.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--against", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="A second file: how much of it leaks into the first.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Of the half split that scores a shortcut.")
+@fail_in_users_words
+def audit(file: Path, against: Path | None, seed: int) -> None:
+    """What a reader who ignores the procedure could score on FILE: each shallow feature, and all of them together."""
+    from interp import stats
+    from interp.tasks.procedural import audit_records, check_leakage
+    from interp.tasks.procedural.audit import label_balance
+    from interp.tasks.procedural.records import accept_notes, to_row
+    from interp.tasks.procedural.task import load_records
+    from study.evals.show import aligned, interval
+
+    records = load_records(file)
+    rows = [to_row(record) for record in records]
+    lines = [["feature", "n", "accuracy [95 %]", "on shuffled labels", "values"]]
+    for found in audit_records(rows, seed=seed):
+        rate = stats.wilson(found.n_right, found.n)
+        spread = interval(rate.value, rate.lo, rate.hi)
+        lines.append([found.feature, str(found.n), spread, f"{found.shuffled:.2f}", str(found.n_values)])
+    click.echo(aligned(lines))
+    balance = label_balance(rows)["all"]
+    click.echo("labels: " + ", ".join(f"{label} {count}" for label, count in sorted(balance.items())))
+    for note in accept_notes(records):
+        click.echo(f"note: {note}")
+    if against is not None:
+        leak = check_leakage(rows, [to_row(record) for record in load_records(against)])
+        click.echo(f"leakage of {against} into {file}: {leak}")

@@ -1,0 +1,25 @@
+"""The embedded pair: two adapters on a tiny base, shipped with the package, and the script that builds them."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from interp.checkpoint import CheckpointPair
+
+
+def weights_folder() -> Path:
+    """The folder with base/, engaged/, heuristic/ and pair.json of the shipped pair."""
+    return Path(str(files("study.embedded"))) / "weights"
+
+
+def embedded_pair() -> CheckpointPair:
+    """The shipped pair as the contrast of two checkpoints on one base, loaded like any user's."""
+    from interp.checkpoint import Checkpoint, CheckpointPair
+
+    folder = weights_folder()
+    base = str(folder / "base")
+    engaged, heuristic = (Checkpoint(name, base, str(folder / name)) for name in ("engaged", "heuristic"))
+    return CheckpointPair(engaged, heuristic, base=base)

@@ -1,0 +1,139 @@
+"""Evaluate a checkpoint or both members of a pair on the same items, into a folder that can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.evaluate import Decoding, evaluate, plan_batches
+from interp.loading import load, load_members
+from interp.model import Model
+from interp.prompt import Example
+from interp.tasks.protocol import EvaluatedTask, load_task
+from study.evals.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
+from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256
+from study.evals.tables import write_tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run_eval(
+    what: Checkpoint | CheckpointPair,
+    task_path: str,
+    examples: Sequence[Example],
+    *,
+    out: Path,
+    decoding: Decoding | None = None,
+    loading: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    seed: int = 0,
+) -> dict[str, pd.DataFrame]:
+    """Answers of every member, and the tables made of them: `out/<member>/`, `out/table.csv`, `out/pair.csv`.
+
+    Members of one base share its weights; all members answer the same items. Run again with the same arguments, it
+    continues where it stopped.
+
+    Args:
+        task_path: import path of the task that reads and scores the replies.
+        seed: of the bootstraps behind the intervals.
+    Returns:
+        member -> one row per answer (see `answers_frame`).
+    Raises:
+        ValueError: as `interp.load` and `interp.evaluate.evaluate`; a folder of another evaluation.
+    """
+    members = answer_members(what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress)
+    return tables_of(out, members, task_path, examples, seed=seed)
+
+
+def answer_members(
+    what: Checkpoint | CheckpointPair,
+    task_path: str,
+    examples: Sequence[Example],
+    *,
+    out: Path,
+    decoding: Decoding | None = None,
+    loading: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> tuple[str, ...]:
+    """Every member's answers on disk, in `out/<member>/`; returns the members. Arguments as in `run_eval`."""
+    task: Any = load_task(task_path)
+    missing = [name for name in ("parse", "score") if not callable(getattr(task, name, None))]
+    if missing:
+        raise ValueError(f"task {task_path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
+    members: list[str] = []
+    for roles, model in _models(what, dict(loading or {})):
+        for role in roles:
+            root = out / role
+            with model.adapters.use(role if role in model.adapters.names else None):
+                frame = run_member(model, role, task, task_path, examples, root, decoding or Decoding(), progress)
+                counterfactual_answers(model, task, examples, frame, root)
+            members.append(role)
+    return tuple(members)
+
+
+def tables_of(
+    out: Path, members: Sequence[str], task_path: str, examples: Sequence[Example], *, seed: int = 0
+) -> dict[str, pd.DataFrame]:
+    """The tables of answers that are on disk; no model is loaded. Returns member -> one row per answer."""
+    import pandas as pd
+
+    task: Any = load_task(task_path)
+    frames = {member: pd.read_parquet(out / member / ANSWERS) for member in members}
+    changed = {member: read_counterfactuals(out / member) for member in members}
+    extra = [row for member in members for row in faithfulness_rows(frames[member], changed[member], task)]
+    write_tables(frames, task, out, extra=extra, seed=seed)
+    return frames
+
+
+def _models(what: Checkpoint | CheckpointPair, loading: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], Model]]:
+    if isinstance(what, CheckpointPair):
+        return load_members(what, **loading)
+    model = load(what, **loading)
+    return [((model.adapters.active or what.name,), model)]
+
+
+def run_member(
+    model: Model,
+    role: str,
+    task: EvaluatedTask,
+    task_path: str,
+    examples: Sequence[Example],
+    root: Path,
+    decoding: Decoding,
+    progress: bool,
+) -> pd.DataFrame:
+    """Answers of the adapter that is active now, from disk where they are, from the model where they are not."""
+    from tqdm import tqdm
+
+    plan = plan_batches(model, task, examples, decoding)
+    folder = EvalFolder(root, _identity(model, task_path, examples, decoding, plan.new_tokens))
+    with folder.open():
+        done = folder.done
+        total, before = len(examples), sum(len(plan.batches[i]) for i in done)
+        with tqdm(total=total, initial=before, unit="item", desc=role, disable=not progress) as bar:
+            for number, answers in evaluate(model, task, examples, decoding=decoding, done=done):
+                folder.put(number, answers)
+                bar.update(len(plan.batches[number]))
+        frame = answers_frame(folder.answers(), examples, role)
+        frame.to_parquet(root / ANSWERS)
+    return frame
+
+
+def _identity(
+    model: Model, task_path: str, examples: Sequence[Example], decoding: Decoding, new_tokens: int
+) -> dict[str, Any]:
+    from interp.fingerprint import fingerprint_module
+
+    whole = model.fingerprint or fingerprint_module(model.module, tokenizer=model.tokenizer)
+    chosen = whole if whole.merged else whole.select(model.adapters.active)
+    return {
+        "task": task_path,
+        "items": prompts_sha256(examples),
+        "weights": chosen.sha256,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "decoding": {**asdict(decoding), "max_new_tokens": new_tokens},
+    }

@@ -1,0 +1,217 @@
+"""Tidy tables of an evaluation: one estimate per row, each with its interval, n and what it must be held against.
+
+Columns of `table.csv`: member, cell, metric, value, lo, hi, n, n_groups, interval, control, note. `control` is the
+value that a reader without the skill would reach (the commoner label, chance); empty where a metric has none.
+`pair.csv` has one row per cell: engaged and heuristic side by side, their paired difference, and its tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp import stats
+from interp.cache.files import replace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALL = "all"
+COLUMNS = ("member", "cell", "metric", "value", "lo", "hi", "n", "n_groups", "interval", "control", "note")
+
+
+def row(
+    member: str, cell: str, metric: str, estimate: stats.Estimate, *, interval: str, control: float | None = None,
+    note: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """One row of `table.csv`."""
+    values = (estimate.value, estimate.lo, estimate.hi, estimate.n, estimate.n_groups)
+    return dict(zip(COLUMNS, (member, cell, metric, *values, interval, control, note), strict=True))
+
+
+def group_of(frame: pd.DataFrame, task: Any = None) -> np.ndarray | None:
+    """The independent unit of each answer: the task's `GROUP`, else the first group of the examples, else None."""
+    names = [column for column in frame.columns if column.startswith("group.")]
+    wanted = f"group.{task.GROUP}" if hasattr(task, "GROUP") else None
+    chosen = wanted if wanted in names else next(iter(names), None)
+    return None if chosen is None else frame[chosen].astype(str).to_numpy()
+
+
+def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Accuracy (Wilson, and clustered where groups repeat), unparsed, length and confidence, per cell and pooled."""
+    rows = []
+    member = str(frame["member"].iloc[0])
+    cells = [*dict.fromkeys(frame["cell"]), *([ALL] if frame["cell"].nunique() > 1 else [])]
+    for cell in cells:
+        part = frame if cell == ALL else frame[frame["cell"] == cell]
+        groups = group_of(part, task)
+        right = part["score.correct"].to_numpy(float)
+        k, n = int(right.sum()), len(part)
+        majority = float(part["gold"].astype(str).value_counts(normalize=True).iloc[0])
+        rows.append(row(member, cell, "accuracy", stats.wilson(k, n), interval="Wilson", control=majority))
+        if groups is not None and 1 < len(set(groups)) < n:
+            clustered = stats.wilson_clustered(right, groups=groups)
+            rows.append(
+                row(member, cell, "accuracy_clustered", clustered, interval=_unit(part, task), control=majority)
+            )
+        unparsed = int(part["label"].isna().sum())
+        rows.append(row(member, cell, "unparsed", stats.wilson(unparsed, n), interval="Wilson"))
+        rows += _lengths(part, member, cell, groups) + _confidence(part, member, cell, groups, seed)
+    return rows
+
+
+def _unit_name(frame: pd.DataFrame, task: Any) -> str:
+    names = [column for column in frame.columns if column.startswith("group.")]
+    return str(getattr(task, "GROUP", names[0].removeprefix("group."))) if names else "item"
+
+
+def _unit(frame: pd.DataFrame, task: Any) -> str:
+    return f"Wilson at the effective n by {_unit_name(frame, task)}"
+
+
+def _lengths(part: pd.DataFrame, member: str, cell: str, groups: Any) -> list[dict[str, Any]]:
+    if part["text"].isna().all():
+        return []
+    cut = stats.wilson(int((~part["finished"].astype(bool)).sum()), len(part))
+    rows = [row(member, cell, "unfinished", cut, interval="Wilson")]
+    if len(part) > 1 and (groups is None or len(set(groups)) > 1):
+        tokens = stats.cluster_t(part["n_new_tokens"].to_numpy(float), groups=groups)
+        rows.append(row(member, cell, "new_tokens", tokens, interval="clustered t"))
+    return rows
+
+
+def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: int) -> list[dict[str, Any]]:
+    """Calibration of the probability of the label that was answered, pooled, and confidence on errors per cell."""
+    names = {c.removeprefix("p."): c for c in part.columns if c.startswith("p.")}
+    known = part[part["label"].isin(list(names))]
+    if known.empty:
+        return []
+    p = np.array([known[names[label]].iloc[i] for i, label in enumerate(known["label"])], dtype=float)
+    right = known["score.correct"].to_numpy(float)
+    groups = None if groups is None else np.asarray(groups)[part["label"].isin(list(names)).to_numpy()]
+    rows = []
+    if 0 < right.sum() < len(right) and _n_units(groups, right == 0) > 1 and _n_units(groups, right == 1) > 1:
+        on_errors = stats.confidence_on_errors(p, right, groups=groups, seed=seed)
+        rows.append(row(member, cell, "confidence_on_errors", on_errors, interval="cluster bootstrap"))
+        if cell == ALL:
+            ece = stats.calibration_error(p, right, groups=groups, seed=seed)
+            note = f"floor of a calibrated reader {ece.floor.value:.3f}"
+            rows.append(
+                row(member, cell, "ece", ece.ece, interval="cluster bootstrap", control=ece.floor.value, note=note)
+            )
+            brier = stats.brier(p, right, groups=groups, seed=seed)
+            base = float(right.mean() * (1 - right.mean()))
+            rows.append(row(member, cell, "brier", brier, interval="cluster bootstrap", control=base))
+            rows.append(row(member, cell, "auroc", stats.auroc(p, right, groups=groups, seed=seed),
+                            interval="cluster bootstrap", control=0.5))  # fmt: skip
+    return rows
+
+
+def _n_units(groups: np.ndarray | None, chosen: np.ndarray) -> int:
+    return int(chosen.sum()) if groups is None else len(set(groups[chosen]))
+
+
+def pair_table(
+    engaged: pd.DataFrame, heuristic: pd.DataFrame, task: Any = None, *, margin: float = 0.05, seed: int = 0
+) -> list[dict[str, Any]]:
+    """One row per cell: both accuracies, the paired difference with a clustered interval, McNemar, Holm, equivalence.
+
+    `majority` is the accuracy of always answering the label that is commonest over all cells. Holm corrects over the
+    cells that can be compared; a cell with one item or one group has both accuracies and no comparison. The equivalence
+    verdict has its own margin and no correction.
+
+    Raises:
+        ValueError: the two did not answer the same items.
+    """
+    joined = _same_items(engaged, heuristic)
+    first = str(joined["gold"].astype(str).value_counts().index[0])
+    rows = [
+        _pair_row(joined[joined["cell"] == cell], cell, first, task, margin, seed)
+        for cell in dict.fromkeys(joined["cell"])
+    ]
+    tested = [entry for entry in rows if entry["p_mcnemar"] is not None]
+    for entry, adjusted in zip(tested, stats.holm([r["p_mcnemar"] for r in tested]) if tested else [], strict=True):
+        entry["p_holm"] = float(adjusted)
+    return rows
+
+
+def _pair_row(part: pd.DataFrame, cell: str, first: str, task: Any, margin: float, seed: int) -> dict[str, Any]:
+    a, b = part["score.correct"].to_numpy(float), part["score.correct_heuristic"].to_numpy(float)
+    groups = group_of(part, task)
+    head = {"cell": cell, "n": len(part), "n_groups": len(part) if groups is None else len(set(groups))}
+    tail = {"interval": _unit(part, task), "diff_interval": f"cluster bootstrap by {_unit_name(part, task)}"}
+    tail |= {"majority": float((part["gold"].astype(str) == first).mean()), "p_holm": None}
+    if head["n_groups"] < 2:
+        known = {m: stats.wilson(int(x.sum()), len(x)) for m, x in (("engaged", a), ("heuristic", b))}
+        blank = {"diff": None, "diff_lo": None, "diff_hi": None, "only_engaged": None, "only_heuristic": None}
+        blank |= {"p_mcnemar": None, "tost_verdict": "not compared: one item or one group"}
+        return head | _spread("engaged", known["engaged"]) | _spread("heuristic", known["heuristic"]) | blank | tail
+    compared = stats.compare_paired(a, b, groups=groups, seed=seed, margin=margin)
+    tests = {"only_engaged": compared.table.only_a, "only_heuristic": compared.table.only_b}
+    tests |= {"p_mcnemar": compared.test.p, "tost_verdict": compared.equivalence.wording}
+    sides = _spread("engaged", compared.a) | _spread("heuristic", compared.b)
+    return head | sides | _spread("diff", compared.difference_groups) | tests | tail
+
+
+def _spread(name: str, estimate: stats.Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_lo": estimate.lo, f"{name}_hi": estimate.hi}
+
+
+def _same_items(engaged: pd.DataFrame, heuristic: pd.DataFrame) -> pd.DataFrame:
+    key = ["id", "sample"]
+    if set(engaged["id"]) != set(heuristic["id"]):
+        only = sorted(set(engaged["id"]) ^ set(heuristic["id"]))
+        raise ValueError(f"the members answered different items: {len(only)} of them in one only, first {only[0]!r}.")
+    return engaged.merge(heuristic[[*key, "score.correct"]], on=key, suffixes=("", "_heuristic"), validate="one_to_one")
+
+
+def dumbbell_rows(
+    pairs: Sequence[Mapping[str, Any]],
+    *,
+    verdict_cell: str = "training_distribution",
+    notes: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of the dumbbell figure from those of `pair.csv`: one per cell and member, the difference on both.
+
+    Args:
+        verdict_cell: the cell whose equivalence is claimed; the others are compared, not declared equal.
+        notes: cell -> footnote, such as known label noise.
+    """
+    shared = ("diff", "diff_lo", "diff_hi", "p_holm", "n", "n_groups", "interval", "diff_interval")
+    pooled = sum(p["n"] * p["majority"] for p in pairs) / sum(p["n"] for p in pairs)
+    return [
+        {"cell": p["cell"].replace("_", " "), "member": m, "value": p[m], "lo": p[f"{m}_lo"], "hi": p[f"{m}_hi"]}
+        | {key: p[key] for key in shared}
+        | {"tost_verdict": p["tost_verdict"] if p["cell"] == verdict_cell else ""}
+        | {"chance": max(pooled, 1 - pooled), "chance_label": "always answers one label, all cells"}
+        | {"note": (notes or {}).get(p["cell"], "")}
+        for p in pairs
+        for m in ("engaged", "heuristic")
+    ]
+
+
+def write_tables(
+    frames: Mapping[str, pd.DataFrame],
+    task: Any,
+    out: Path,
+    *,
+    extra: Sequence[Mapping[str, Any]] = (),
+    seed: int = 0,
+) -> None:
+    """`table.csv` of all members, the task's report and `extra` included; `pair.csv` where both are there."""
+    import pandas as pd
+
+    rows = [r for frame in frames.values() for r in member_table(frame, task, seed=seed)] + [dict(r) for r in extra]
+    if callable(getattr(task, "report", None)):
+        rows += [dict.fromkeys(COLUMNS) | r for frame in frames.values() for r in task.report(frame, seed=seed)]
+    _write(out, "table.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
+    if {"engaged", "heuristic"} <= set(frames):
+        _write(out, "pair.csv", pd.DataFrame(pair_table(frames["engaged"], frames["heuristic"], task, seed=seed)))
+
+
+def _write(out: Path, name: str, table: pd.DataFrame) -> None:
+    (out / ".tmp").mkdir(parents=True, exist_ok=True)
+    replace(out, out / name, table.to_csv(index=False, float_format="%.10g").encode())

@@ -1,0 +1,183 @@
+"""Paper: a figure of fixed size, axes placed in inches, text measured before it is set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from study.figures.style import INTERVAL_LINE, NOTE, TICK, colour, line, marker
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, on the Agg canvas; pyplot's state is not touched."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def axes_in(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes with their lower left corner and size in inches."""
+    w, h = figure.get_size_inches()
+    return figure.add_axes((left / w, bottom / h, width / w, height / h))
+
+
+def write(figure: Figure, x: float, y: float, text: str, *, size: float = NOTE, role: str = "ink2", **kw: Any) -> Any:
+    """Text at inches from the lower left corner of the figure."""
+    w, h = figure.get_size_inches()
+    return figure.text(x / w, y / h, text, fontsize=size, color=colour(role), **kw)
+
+
+def text_width(text: str, *, size: float, weight: str = "normal") -> float:
+    """Width in inches of the widest line of `text` in the figure's font."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
+    lines = text.split("\n")
+    return max(text_to_path.get_text_width_height_descent(part, font, ismath=False)[0] for part in lines) / 72
+
+
+def widest(texts: Sequence[str], *, size: float, weight: str = "normal") -> float:
+    """Width in inches of the widest of several texts, 0 for none."""
+    return max((text_width(text, size=size, weight=weight) for text in texts), default=0.0)
+
+
+def wrap(text: str, *, size: float, max_in: float) -> str:
+    """`text` with line breaks so that no line is wider than `max_in` inches, where words allow it.
+
+    It breaks after a space, `_`, `-` or `/`; a piece that is too wide by itself is cut between characters. Nothing
+    is dropped.
+    """
+    lines = [""]
+    for piece in re.findall(r"[^\s_/-]*[_/-]|[^\s_/-]+\s*|\s+", text):
+        for part in _pieces(piece, size=size, max_in=max_in):
+            if lines[-1] and text_width((lines[-1] + part).rstrip(), size=size) > max_in:
+                lines.append("")
+            lines[-1] += part
+    return "\n".join(part.rstrip() for part in lines)
+
+
+def _pieces(piece: str, *, size: float, max_in: float) -> list[str]:
+    if text_width(piece.rstrip(), size=size) <= max_in:
+        return [piece]
+    cut = max((k for k in range(1, len(piece)) if text_width(piece[:k], size=size) <= max_in), default=1)
+    return [piece[:cut], *_pieces(piece[cut:], size=size, max_in=max_in)] if cut < len(piece) else [piece]
+
+
+def key_entry(role: str, label: str, *, filled: bool = True, shape: str = "", bar: bool = True) -> Any:
+    """A legend entry drawn as the role is drawn in the figure: marker on its interval bar, hollow where n.s."""
+    from matplotlib.lines import Line2D
+
+    return Line2D(
+        [],
+        [],
+        color=colour(role),
+        marker=shape or marker(role),
+        markersize=4,
+        markerfacecolor=colour(role if filled else "paper"),
+        markeredgewidth=0.9,
+        linewidth=INTERVAL_LINE if bar else 0,
+        linestyle="solid",
+        label=label,
+    )
+
+
+def line_entry(role: str, label: str, *, style: str = "chance", width: float = 0.7) -> Any:
+    """A legend entry for a line without marks."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=colour(role), linestyle=line(style), linewidth=width, label=label)
+
+
+def patch_entry(role: str, label: str, *, alpha: float = 1.0) -> Any:
+    """A legend entry for an area."""
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=colour(role), edgecolor="none", alpha=alpha, label=label)
+
+
+def legend_above(
+    ax: Axes,
+    entries: Sequence[Any],
+    *,
+    lift: float = 0.06,
+    right: bool = False,
+    columns: int = 0,
+    outdent: bool = False,
+) -> Legend:
+    """One legend row above the axes, never inside the data.
+
+    Args:
+        lift:  inches between the axes and the legend.
+        right: end at the right end of the axes, not start at the left one.
+        columns: entries per row; 0 puts all in one row.
+        outdent: start at the left edge of the figure, over the names of the rows.
+    """
+    box = ax.get_position()
+    h = figure_of(ax).get_size_inches()[1]
+    legend = ax.legend(
+        handles=list(entries),
+        loc="lower right" if right else "lower left",
+        bbox_to_anchor=(-box.x0 / box.width + 0.02 if outdent else float(right), 1 + lift / (box.height * h)),
+        ncols=columns or len(entries),
+        borderpad=0,
+        borderaxespad=0,
+        handlelength=1.5,
+        handletextpad=0.5,
+        columnspacing=1.3,
+        labelspacing=0.35,
+        fontsize=TICK,
+    )
+    legend.set_clip_on(False)
+    return legend
+
+
+def bare(ax: Axes, *, keep: Sequence[str] = ("bottom",)) -> None:
+    """Hide every spine that is not kept."""
+    for side, spine in ax.spines.items():
+        spine.set_visible(side in keep)
+
+
+def beside(ax: Axes, y: float, text: str, *, dx: float = 0.0, x: float = 0.0, **kw: Any) -> None:
+    """Text at height y of the data, `dx` inches from the axes' left (x = 0) or right (x = 1) end."""
+    ax.annotate(
+        text,
+        (x, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(72 * dx, 0),
+        textcoords="offset points",
+        annotation_clip=False,
+        **kw,
+    )
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The figure that owns the axes, also from inside a sub-figure."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None, "axes without a figure"
+    return figure  # pyright: ignore[reportReturnType]
+
+
+def locator(ticks: int, *, integer: bool = False) -> Any:
+    """At most this many intervals between ticks, on 1, 2, 2.5 or 5."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(ticks, integer=integer, steps=[1, 2, 2.5, 5, 10])
+
+
+def room_above(ax: Axes, inches: float) -> None:
+    """Make the figure of its only axes higher by this much, above the axes; the axes keep their size."""
+    figure = figure_of(ax)
+    w, h = figure.get_size_inches()
+    box = ax.get_position()
+    figure.set_size_inches(w, h + inches)
+    ax.set_position((box.x0, box.y0 * h / (h + inches), box.width, box.height * h / (h + inches)))

@@ -1,0 +1,140 @@
+"""What a table must hold before it is drawn, and the words of a caption, both read from its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def require(table: DataFrame, columns: Sequence[str], *, figure: str, numeric: Sequence[str] = ()) -> None:
+    """Refuse a table that lacks columns, rows, or numbers.
+
+    Args:
+        table:   one row per estimate.
+        columns: columns that must exist.
+        numeric: those of them in which every entry must be a finite number.
+        figure:  name of the figure, for the message.
+    Raises:
+        ValueError: a column is missing (all missing ones are named), the table is empty, an entry is NaN or
+            infinite (column and row are named), or lo > hi.
+    """
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise ValueError(
+            f"figure {figure!r}: the table lacks {_columns(missing)}; it has {', '.join(map(str, table.columns))}. "
+            "No number is drawn without its interval, its n and its null: write them where the number is made."
+        )
+    if len(table) == 0:
+        raise ValueError(f"figure {figure!r}: the table has no rows.")
+    for name in numeric:
+        _require_finite(table, name, figure)
+    for lo, hi in (("lo", "hi"), ("diff_lo", "diff_hi")):
+        if lo in numeric and hi in numeric and bool((table[lo] > table[hi]).any()):
+            row = _describe(table, int(np.flatnonzero(table[lo] > table[hi])[0]))
+            raise ValueError(f"figure {figure!r}: {lo} > {hi} in {row}. Bounds are in ascending order.")
+
+
+def _require_finite(table: DataFrame, name: str, figure: str) -> None:
+    try:
+        values = table[name].to_numpy(dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"figure {figure!r}: column {name!r} must hold numbers ({error}).") from error
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise ValueError(
+            f"figure {figure!r}: column {name!r} is NaN or infinite in {bad.size} of {len(values)} rows, "
+            f"first in {_describe(table, int(bad[0]))}. Compute it or leave the row out of the table."
+        )
+
+
+def require_known(values: Iterable[Any], known: Sequence[Any], *, what: str, figure: str) -> None:
+    """Raises ValueError naming entries that are not among `known`."""
+    unknown = sorted({str(value) for value in values if value not in known})
+    if unknown:
+        raise ValueError(
+            f"figure {figure!r}: unknown {what} {', '.join(unknown)}. Known: {', '.join(map(str, known))}."
+        )
+
+
+def require_unique(table: DataFrame, key: Sequence[str], *, figure: str) -> None:
+    """Raises ValueError where two rows share a key: two numbers for one mark."""
+    twice = np.flatnonzero(table.duplicated(list(key)).to_numpy())
+    if twice.size:
+        row = _describe(table, int(twice[0]))
+        raise ValueError(f"figure {figure!r}: {row} repeats {', '.join(key)}. Filter the table to one row per mark.")
+
+
+def only_value(table: DataFrame, column: str, *, figure: str, default: Any = None) -> Any:
+    """The one value of a column that must not vary, or `default` where the column is absent.
+
+    Raises:
+        ValueError: the column holds several values, so that no single caption is true of the figure.
+    """
+    if column not in table.columns:
+        return default
+    values = [value for value in table[column].unique() if not is_absent(value)]
+    if len(values) > 1:
+        listed = ", ".join(map(str, values[:5]))
+        raise ValueError(
+            f"figure {figure!r}: column {column!r} must hold one value, it holds {listed}. Draw one figure for each."
+        )
+    return values[0] if values else default
+
+
+def records(table: DataFrame) -> list[Any]:
+    """The rows as named tuples."""
+    return list(table.itertuples())
+
+
+def is_absent(value: Any) -> bool:
+    """True for None, NaN and blank text: how a table writes that there is nothing."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+def sample_size(table: DataFrame, *, figure: str) -> str:
+    """`n = 96 pairs, 41 procedures`; a range where rows differ.
+
+    Columns: `n`, and where present `n_groups`, `unit` (default `items`), `group_unit` (default `groups`).
+    """
+    unit = only_value(table, "unit", figure=figure, default="items")
+    text = f"n = {_range(table['n'])} {unit}"
+    if "n_groups" in table.columns and bool(table["n_groups"].notna().all()):
+        text += f", {_range(table['n_groups'])} {only_value(table, 'group_unit', figure=figure, default='groups')}"
+    return text
+
+
+def provenance(table: DataFrame) -> str:
+    """`engaged: Qwen2.5-7B; float32`, from the columns `model` (per `member` where there is one) and `dtype`."""
+    parts = []
+    if "model" in table.columns:
+        keys = ["member", "model"] if "member" in table.columns else ["model"]
+        pairs = table[keys].dropna().drop_duplicates()
+        parts += [": ".join(map(str, row)) for row in pairs.itertuples(index=False)]
+    if "dtype" in table.columns:
+        parts += sorted({str(value) for value in table["dtype"].dropna()})
+    return "; ".join(parts)
+
+
+def sentences(*parts: str) -> str:
+    """Parts joined as sentences; empty ones are left out."""
+    return " ".join(part if part.endswith((".", "?", "!")) else part + "." for part in parts if part)
+
+
+def _range(values: Any) -> str:
+    low, high = int(values.min()), int(values.max())
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def _columns(names: Sequence[str]) -> str:
+    return f"column{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def _describe(table: DataFrame, row: int) -> str:
+    keys = [name for name in ("cell", "head", "layer", "arm", "k", "draw", "member") if name in table.columns][:3]
+    named = ", ".join(f"{name} {table[name].iloc[row]}" for name in keys)
+    return f"row {row}" + (f" ({named})" if named else "")

@@ -1,0 +1,51 @@
+"""A drawn figure together with what it was drawn from and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What a figure function returns; a notebook shows the picture with its caption under it.
+
+    Attributes:
+        figure:  the matplotlib figure, at its printed size.
+        rows:    exactly the rows drawn, in the order of the table that was passed.
+        caption: what is drawn, unit and n, interval, null, test and correction, model; built from the columns.
+        alt:     text for those who cannot see it: it states the finding.
+        titles:  text of each mark by its id in the SVG, shown on hover.
+    """
+
+    figure: Figure
+    rows: DataFrame
+    caption: str
+    alt: str
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        width, height = self.figure.get_size_inches()
+        return f"Drawn({width:g} × {height:g} in, {len(self.rows)} rows)\n{self.caption}"
+
+    def _repr_png_(self) -> bytes:
+        from study.figures.save import png
+
+        return png(self, dpi=200)
+
+    def _repr_html_(self) -> str:
+        from base64 import b64encode
+
+        width = self.figure.get_size_inches()[0] * 96  # CSS pixels per inch: shown at about its printed size
+        image = b64encode(self._repr_png_()).decode("ascii")
+        return (
+            f'<figure style="margin:0"><img alt="{escape(self.alt)}" style="width:{1.25 * width:.0f}px;'
+            f'max-width:100%;background:#fff" src="data:image/png;base64,{image}">'
+            f"<figcaption>{escape(self.caption)}</figcaption></figure>"
+        )

@@ -1,0 +1,272 @@
+"""The layer × head grid that figures 05 and 08 share: cells, significant dots, named heads, marginals, colour bar."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from study.figures import canvas
+from study.figures.marks import Marks
+from study.figures.numbers import MINUS
+from study.figures.style import NOTE, TICK, MapName, colour, colour_map
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+ALPHA = 0.05
+_NEAT = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+LABEL_INCHES = 0.27  # from the axes to the name of a vertical axis
+_DOT = 2.2  # points, at most
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Head effects as arrays [layer, head]; NaN where the layer has no such head."""
+
+    value: np.ndarray
+    significant: np.ndarray
+    null: np.ndarray
+    named: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, table: DataFrame, value: str, *, n_layers: int | None) -> Grid:
+        """Arrays from one row per head; `named` is true of heads that were named before the sweep."""
+        layer, head = (table[name].to_numpy(dtype=int) for name in ("layer", "head"))
+        shape = (max(int(layer.max()) + 1, n_layers or 0), int(head.max()) + 1)
+        arrays = [np.full(shape, np.nan) for _ in range(3)]
+        for array, column in zip(arrays, (value, "p_max_t", "null_max95"), strict=True):
+            array[layer, head] = table[column].to_numpy(dtype=float)
+        is_named = table["named"].to_numpy(dtype=bool)
+        named = tuple(zip(layer[is_named].tolist(), head[is_named].tolist(), strict=True))
+        return cls(arrays[0], arrays[1] < ALPHA, arrays[2], named)
+
+    @property
+    def limit(self) -> float:
+        """Symmetric colour limit: the 99.5th percentile of |value|, rounded up to a neat step.
+
+        At least three times the null limit, so that what is inside the null stays pale, also where nothing is found.
+        """
+        percentile = float(np.nanpercentile(np.abs(self.value), 99.5))
+        return neat_ceiling(max(percentile, 3 * self.common_null) or 1.0)
+
+    @property
+    def common_null(self) -> float:
+        """The null limit: one for all heads, or the median of limits that differ by head."""
+        return float(np.nanmedian(self.null))
+
+
+def neat_ceiling(x: float) -> float:
+    """The smallest neat number (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8 times a power of ten) that is >= x > 0."""
+    power = 10.0 ** math.floor(math.log10(x))
+    return next(step * power for step in _NEAT if step * power >= x * (1 - 1e-9))
+
+
+def _neat_floor(x: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is <= x > 0."""
+    power = 10.0 ** math.floor(math.log10(x))
+    return max(step * power for step in (1, 2, 5) if step * power <= x * (1 + 1e-9))
+
+
+def draw_grid(ax: Axes, grid: Grid, cmap: MapName, titles: dict[str, str], marks: Marks) -> Any:
+    """Cells, hatched gaps, dots and boxes on one axes; returns what a colour bar needs."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import Normalize
+
+    shade = ScalarMappable(Normalize(-grid.limit, grid.limit), colour_map(cmap))
+    present = np.argwhere(np.isfinite(grid.value))
+    corner = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+    squares = present[:, None, ::-1] + corner[None]
+    faces = shade.to_rgba(grid.value[tuple(present.T)])
+    cells = PolyCollection(list(squares), facecolors=faces, edgecolors=faces, linewidths=0.15, antialiaseds=False)
+    ax.add_collection(cells, autolim=False)
+    marks.name_cells(cells, titles)
+    n_layers, n_heads = grid.value.shape
+    ax.set(xlim=(-0.5, n_heads - 0.5), ylim=(-0.5, n_layers - 0.5), xlabel="head", ylabel="layer")
+    ax.yaxis.set_label_coords(-LABEL_INCHES / (cell_inches(ax)[0] * n_heads), 0.5)
+    ax.set_xticks(_ticks(n_heads))
+    ax.set_yticks(_ticks(n_layers))
+    canvas.bare(ax, keep=("left", "bottom", "top", "right"))
+    _hatch_gaps(ax, grid)
+    _dots(ax, grid)
+    return shade
+
+
+def _ticks(count: int) -> list[int]:
+    step = 7 if count in (14, 28, 56) else 8 if count > 20 else 4 if count > 10 else 2 if count > 5 else 1
+    ticks = list(range(0, count, step))
+    if count - 1 - ticks[-1] >= 0.75 * step:
+        ticks.append(count - 1)
+    return ticks
+
+
+def _hatch_gaps(ax: Axes, grid: Grid) -> None:
+    """Layers without heads are hatched, never shown as zeros; so are heads that a layer lacks."""
+    from matplotlib.patches import Rectangle
+
+    for layer, row in enumerate(np.isnan(grid.value)):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))
+        for start, stop in edges.reshape(-1, 2):
+            ax.add_patch(
+                Rectangle(
+                    (start - 0.5, layer - 0.5),
+                    stop - start,
+                    1,
+                    facecolor=colour("paper"),
+                    edgecolor=colour("control"),
+                    hatch="//////",
+                    linewidth=0,
+                )
+            )
+
+
+def _dots(ax: Axes, grid: Grid) -> None:
+    """A dot in each significant cell (a star would hide the colour), light on dark cells."""
+    size = min(_DOT, 0.32 * 72 * min(cell_inches(ax)))
+    for dark in (False, True):
+        chosen = np.argwhere(grid.significant & (_is_dark(grid) == dark))
+        if len(chosen):
+            shade = colour("on_heatmap_light" if dark else "on_heatmap_dark")
+            ax.plot(chosen[:, 1], chosen[:, 0], "o", color=shade, markersize=size, markeredgewidth=0, zorder=5)
+
+
+def _is_dark(grid: Grid) -> np.ndarray:
+    return np.abs(np.nan_to_num(grid.value)) > 0.62 * grid.limit
+
+
+def cell_inches(ax: Axes) -> tuple[float, float]:
+    """Width and height of one cell in inches."""
+    w, h = canvas.figure_of(ax).get_size_inches()
+    box = ax.get_position()
+    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
+    return box.width * w / (x1 - x0), box.height * h / (y1 - y0)
+
+
+def box_named(ax: Axes, grid: Grid, labels: Sequence[str]) -> None:
+    """A box around every head named before the sweep, its name beside it where it hides least."""
+    from matplotlib.patches import Rectangle
+
+    taken: list[tuple[float, float, float, float]] = []
+    for (layer, head), label in zip(grid.named, labels, strict=True):
+        ax.add_patch(
+            Rectangle(
+                (head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=colour("ink"), linewidth=1.1, zorder=6,
+                clip_on=False,
+            )
+        )  # fmt: skip
+        cell_w, cell_h = cell_inches(ax)
+        w = (canvas.text_width(label, size=NOTE + 0.4, weight="bold") + 0.04) / cell_w
+        if w < 0.95 and cell_h > 0.26:
+            shade = colour("on_heatmap_light" if _is_dark(grid)[layer, head] else "on_heatmap_dark")
+            ax.text(head, layer - 0.28, label, ha="center", va="center", fontsize=NOTE, fontweight="bold", color=shade)
+            continue
+        h = 0.12 / cell_h
+        x, y, side = _clearest(grid, layer, head, w, h, taken)
+        taken.append((x, y - h / 2, x + w, y + h / 2))
+        _name_beside(ax, label, (head + 0.5 * side, layer), (x if side > 0 else x + w, y), side)
+
+
+def _name_beside(ax: Axes, label: str, start: tuple[float, float], end: tuple[float, float], side: int) -> None:
+    plate = {"facecolor": colour("paper"), "edgecolor": "none", "pad": 0.6, "alpha": 0.9}
+    ax.plot([start[0], end[0]], [start[1], end[1]], color=colour("ink"), linewidth=0.7, zorder=6)
+    style: dict[str, Any] = {"fontsize": NOTE + 0.4, "fontweight": "bold", "color": colour("ink"), "zorder": 7}
+    ax.text(*end, label, ha="left" if side > 0 else "right", va="center", bbox=plate, **style)
+
+
+def _clearest(
+    grid: Grid, layer: int, head: int, w: float, h: float, taken: Sequence[tuple[float, float, float, float]]
+) -> tuple[float, float, int]:
+    """Left end, height and side (+1 right, -1 left) of the place for a label that covers the least effect."""
+    n_layers, n_heads = grid.value.shape
+    weight = np.abs(np.nan_to_num(grid.value)) / grid.limit + 10 * grid.significant
+    for row, column in grid.named:
+        weight[row, column] += 100
+
+    def cost(place: tuple[float, float, int]) -> float:
+        x, y, side = place
+        if x < -0.5 or x + w > n_heads - 0.5 or y - h / 2 < -0.5 or y + h / 2 > n_layers - 0.5:
+            return math.inf
+        if any(x < r and l < x + w and y - h / 2 < t and b < y + h / 2 for l, b, r, t in taken):  # noqa: E741
+            return math.inf
+        rows = slice(max(round(y - h / 2), 0), round(y + h / 2) + 1)
+        columns = slice(max(round(x), 0), round(x + w) + 1)
+        return float(weight[rows, columns].sum()) + 0.15 * abs(y - layer) + 0.05 * (side < 0)
+
+    lifts = [0.0, *(sign * step for step in (1, 2, 3, 4, 6) for sign in (1, -1))]
+    places = [(head + 2.2, layer + lift, 1) for lift in lifts] + [(head - 2.2 - w, layer + lift, -1) for lift in lifts]
+    best = min(places, key=cost)
+    return best if math.isfinite(cost(best)) else (min(head + 1.0, n_heads - 0.5 - w), layer + 1.5 + h / 2, 1)
+
+
+def draw_margins(top: Axes, right: Axes, grid: Grid) -> None:
+    """Largest |effect| per head over the null band, and the sum over heads per layer; dark where significant."""
+    n_layers, n_heads = grid.value.shape
+    total = canvas.figure_of(top).get_size_inches()[0]
+    size = np.nan_to_num(np.abs(grid.value))
+    row = size.argmax(axis=0)
+    null = np.nan_to_num(grid.null[row, np.arange(n_heads)])
+    edges = np.arange(n_heads + 1) - 0.5
+    top.stairs(null, edges, fill=True, color=colour("null"), zorder=0)
+    top.bar(np.arange(n_heads), size.max(axis=0), width=0.72, color=_shades(grid.significant.any(axis=0)))
+    sums = np.nansum(grid.value, axis=1)
+    right.barh(np.arange(n_layers), sums, 0.72, color=_shades(grid.significant.any(axis=1)))
+    right.axvline(0, color=colour("ink2"), linewidth=0.6)
+    top.set(xlim=(-0.5, n_heads - 0.5), xticks=[], ylim=(0, max(float(size.max()), float(null.max())) * 1.08 or 1.0))
+    right.set(ylim=(-0.5, n_layers - 0.5), yticks=[])
+    top.set_ylabel("max |·|", fontsize=TICK)
+    top.yaxis.set_label_coords(-LABEL_INCHES / (top.get_position().width * total), 0.5)
+    right.set_xlabel("Σ heads", fontsize=TICK)
+    canvas.bare(top, keep=("left",))
+    canvas.bare(right)
+    upper = _neat_floor(top.get_ylim()[1])
+    top.set_yticks([0, upper], labels=["0", short_tick(upper)])
+    _one_tick(right, float(sums.min()), float(sums.max()))
+
+
+def _one_tick(ax: Axes, low: float, high: float) -> None:
+    """One neat value, and zero where there is room for both: the panel is too narrow for more."""
+    extreme = high if high >= -0.5 * low else low
+    ax.margins(x=0.12)
+    if extreme == 0:
+        ax.set_xticks([0], labels=["0"])
+        return
+    size = _neat_floor(abs(extreme))
+    text = short_tick(math.copysign(size, extreme))
+    left, right = ax.get_xlim()
+    inches = ax.get_position().width * canvas.figure_of(ax).get_size_inches()[0]
+    apart = size / (right - left) * inches
+    zero = [0.0] if apart - canvas.text_width(text, size=TICK) * (1 if extreme < 0 else 0.5) > 0.06 else []
+    ax.set_xticks([*zero, math.copysign(size, extreme)], labels=["0"] * len(zero) + [text])
+    if extreme < 0:
+        ax.get_xticklabels()[-1].set_horizontalalignment("left")
+
+
+def _shades(dark: Any) -> list[str]:
+    return [colour("base" if one else "faint") for one in dark]
+
+
+def draw_bar(ax: Axes, shade: Any, grid: Grid) -> None:
+    """Vertical colour bar with the null limits as two lines; arrows at its ends where colours are clipped."""
+    low, high = np.nanmin(grid.value) < -grid.limit, np.nanmax(grid.value) > grid.limit
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
+    bar = canvas.figure_of(ax).colorbar(shade, cax=ax, extend=extend[bool(low), bool(high)], extendfrac=0.05)
+    bar.outline.set_linewidth(0.6)  # pyright: ignore[reportCallIssue]
+    inches = ax.get_position().height * canvas.figure_of(ax).get_size_inches()[1]
+    ticks = [step * grid.limit / 2 for step in ((-2, -1, 0, 1, 2) if inches > 0.75 else (-2, 0, 2))]
+    bar.set_ticks(ticks, labels=[short_tick(x) for x in ticks])
+    bar.ax.tick_params(labelsize=TICK, length=2, pad=2)
+    if grid.common_null <= grid.limit:
+        bar.ax.hlines([-grid.common_null, grid.common_null], 0, 1, color=colour("ink"), linewidth=0.7)
+
+
+def short_tick(x: float) -> str:
+    """A tick label without leading zero, with a true minus."""
+    text = f"{abs(x):.3g}"
+    text = text[1:] if text.startswith("0.") else text
+    return (MINUS if x < 0 else "") + text

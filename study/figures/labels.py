@@ -1,0 +1,84 @@
+"""Direct labels: a place beside its line where a label covers no other line and no other label, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from study.figures import canvas
+from study.figures.style import NOTE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A line with the text that names it: data x and y, colour of the text, weight."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    text: str
+    colour: str
+    weight: str = "normal"
+
+
+def label_lines(
+    ax: Axes, lines: Sequence[Labelled], *, avoid: Sequence[Labelled] = (), size: float = NOTE + 0.4
+) -> bool:
+    """Write every label beside its line, or none of them.
+
+    Args:
+        avoid: further lines that no label may cover.
+
+    Returns:
+        False where some label found no free place; nothing was written and a legend is due.
+    """
+    w, h = canvas.figure_of(ax).get_size_inches()
+    box = ax.get_position()
+    scale = np.array([box.width * w, box.height * h])
+    paths = [_inches(ax, line, scale) for line in lines]
+    others = [_inches(ax, line, scale) for line in avoid]
+    taken: list[np.ndarray] = []
+    for line, own in zip(lines, paths, strict=True):
+        extent = np.array([canvas.text_width(line.text, size=size, weight=line.weight), 1.25 * size / 72])
+        place = _free_place(own, [*paths, *others], taken, extent, scale)
+        if place is None:
+            return False
+        taken.append(np.array([place, place + extent]))
+    for line, rectangle in zip(lines, taken, strict=True):
+        x, y = rectangle.mean(axis=0) / scale
+        style: dict[str, Any] = {"color": line.colour, "fontweight": line.weight, "fontsize": size, "zorder": 6}
+        ax.text(x, y, line.text, transform=ax.transAxes, ha="center", va="center", **style)
+    return True
+
+
+def _inches(ax: Axes, line: Labelled, scale: np.ndarray) -> np.ndarray:
+    """The line sampled densely, in inches from the lower left corner of the axes."""
+    x = np.linspace(min(line.x), max(line.x), 200) if len(line.x) > 1 else np.asarray(line.x, dtype=float)
+    points = np.column_stack([x, np.interp(x, line.x, line.y)])
+    return ax.transAxes.inverted().transform(ax.transData.transform(points)) * scale
+
+
+def _free_place(
+    own: np.ndarray, paths: Sequence[np.ndarray], taken: Sequence[np.ndarray], extent: np.ndarray, scale: np.ndarray
+) -> np.ndarray | None:
+    """Lower left corner of the free place nearest to the line, from its right end to its left."""
+    margin = np.array([0.03, 0.025])
+    for gap in (0.035, 0.08, 0.14):
+        for centre in own[:: max(len(own) // 40, 1)][::-1]:
+            for side in (1, -1):
+                corner = centre - extent / 2 + np.array([0, side * (extent[1] / 2 + gap)])
+                corner[0] = min(max(corner[0], 0.02), scale[0] - extent[0] - 0.02)
+                low, high = corner - margin, corner + extent + margin
+                if (low < 0).any() or (high > scale + margin).any():
+                    continue
+                if any((((path > low) & (path < high)).all(axis=1)).any() for path in paths):
+                    continue
+                if any((low < other[1]).all() and (high > other[0]).all() for other in taken):
+                    continue
+                return corner
+    return None

@@ -1,0 +1,112 @@
+"""How a number is written: as many decimals as its interval supports, true minus, counts where nothing varied."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def decimals(half_width: float) -> int:
+    """Decimals that an interval of this half-width supports.
+
+        clamp(-floor(log10 w) + [k <= 2], 0, 4)      k = first significant digit of w
+
+    Args:
+        half_width: w > 0, in the unit of the value. It is rounded to 12 significant digits first, so that
+            (0.924 - 0.900) / 2 counts as 0.012.
+    Raises:
+        ValueError: w is not a positive finite number.
+    """
+    if not (math.isfinite(half_width) and half_width > 0):
+        raise ValueError(f"half-width of an interval must be positive and finite, got {half_width!r}.")
+    w = Decimal(f"{half_width:.11e}")
+    first_digit = w.as_tuple().digits[0]
+    return min(max(-w.adjusted() + (first_digit <= 2), 0), 4)
+
+
+def fixed(value: float, places: int, *, signed: bool = False) -> str:
+    """`value` with a fixed number of decimals, U+2212 for minus, `+` on a difference; what rounds to 0 has no sign."""
+    text = f"{abs(value):.{places}f}"
+    if not any(digit in text for digit in "123456789"):
+        return text
+    return (MINUS if value < 0 else "+" if signed else "") + text
+
+
+def short(value: float) -> str:
+    """A reference value in place, without its leading zero: 0.5 -> `.50`, -0.05 -> `−.05`, 1.0 -> `1.00`."""
+    return fixed(value, 2).replace("0.", ".", 1) if abs(value) < 0.995 else fixed(value, 2)
+
+
+def format_value(value: float, lo: float, hi: float, *, n: int | None = None, signed: bool = False) -> str:
+    """The value alone, with the decimals of its interval; a count (`36/36`) where the interval has no width."""
+    _check_interval(value, lo, hi)
+    if hi > lo:
+        return fixed(value, decimals((hi - lo) / 2), signed=signed)
+    count = _count(value, n)
+    if count is None:
+        return fixed(value, 4, signed=signed)
+    return f"{fixed(count, 0, signed=signed)}/{n}"
+
+
+def format_estimate(value: float, lo: float, hi: float, *, n: int | None = None, signed: bool = False) -> str:
+    """`0.70 [0.61, 0.78]`; with an interval of no width `36/36 (≥ 0.92)`.
+
+    The bound is the exact one-sided 95 % limit of a proportion, 0.05^(1/n) below n of n and 1 − 0.05^(1/n)
+    above 0 of n. It is left out for differences, which are no proportions.
+
+    Args:
+        value, lo, hi: estimate and interval in one unit.
+        n: items; needed to write a count, which is done where hi = lo and value·n is a whole number.
+        signed: the number is a difference and carries an explicit sign.
+    Raises:
+        ValueError: not finite, or lo > hi.
+    Source: Clopper & Pearson 1934 for the bound at 0 and n; worked by hand in tests/test_figures.py.
+    """
+    text = format_value(value, lo, hi, n=n, signed=signed)
+    if hi > lo:
+        places = decimals((hi - lo) / 2)
+        return f"{text} [{fixed(lo, places, signed=signed)}, {fixed(hi, places, signed=signed)}]"
+    count = _count(value, n)
+    if count is None:
+        places = 4
+        return f"{text} [{fixed(lo, places, signed=signed)}, {fixed(hi, places, signed=signed)}]"
+    if signed or n is None or count not in (0, n):
+        return text
+    bound = 0.05 ** (1 / n)
+    return f"{text} (≥ {bound:.2f})" if count == n else f"{text} (≤ {1 - bound:.2f})"
+
+
+def format_p(p: float, *, permutations: int | None = None) -> str:
+    """A p value with two significant digits, `< 0.001` below that.
+
+    Args:
+        p: in [0, 1].
+        permutations: draws P of a permutation test, whose p = (1 + #{null ≥ observed}) / (P + 1) cannot fall
+            below 1 / (P + 1).
+    Raises:
+        ValueError: outside [0, 1], or a permutation p below its floor.
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"p must lie in [0, 1], got {p!r}.")
+    if permutations is not None and p < (1 - 1e-9) / (permutations + 1):
+        raise ValueError(
+            f"p = {p!r} from {permutations} permutations: the smallest possible is 1/{permutations + 1}. "
+            "Count the observed order too: (1 + #{null >= observed}) / (P + 1)."
+        )
+    if p < 0.001:
+        return "< 0.001"
+    rounded = Decimal(f"{p:.1e}")
+    return f"{rounded:.{1 - rounded.adjusted()}f}"
+
+
+def _count(value: float, n: int | None) -> int | None:
+    if n is None or abs(value * n - round(value * n)) > 1e-6:
+        return None
+    return round(value * n)
+
+
+def _check_interval(value: float, lo: float, hi: float) -> None:
+    if not all(map(math.isfinite, (value, lo, hi))) or lo > hi:
+        raise ValueError(f"an estimate needs finite value, lo <= hi; got value={value!r}, lo={lo!r}, hi={hi!r}.")

@@ -1,0 +1,132 @@
+"""`diptych eval`, `data`, `pair` and the demo on the embedded pair: recorded predictions, resumption, users' faults."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from study.cli import main
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+ASK = ("eval", "--pair", "embedded", "--task", "interp.tasks.procedural", "--per-cell", "3", "--seed", "5", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("eval") / "demo"
+    done = run(*ASK, "--out", out)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+@pytest.mark.slow
+def test_the_table_is_tidy_and_every_number_has_its_interval_and_n(evaluated: Path) -> None:
+    table = pd.read_csv(evaluated / "table.csv")
+    assert list(table.columns[:8]) == ["member", "cell", "metric", "value", "lo", "hi", "n", "n_groups"]
+    assert {"engaged", "heuristic", "base"} >= set(table["member"]) >= {"engaged", "heuristic"}
+    assert table[["value", "lo", "hi", "n"]].notna().all().all()
+    assert (table["lo"] <= table["value"] + 1e-9).all()
+    assert (table["value"] <= table["hi"] + 1e-9).all()
+    metrics = set(table["metric"])
+    assert {"accuracy", "unparsed", "consistency", "surface_reliance", "d_prime", "order_swap_flipping"} <= metrics
+    assert {"follows_ok_to_violation", "faithful", "step_verdicts", "label_first", "new_tokens"} <= metrics
+    accuracy = table[table["metric"] == "accuracy"]
+    assert accuracy["control"].notna().all()
+
+
+@pytest.mark.slow
+def test_the_members_part_where_the_recipe_says(evaluated: Path) -> None:
+    pairs = pd.read_csv(evaluated / "pair.csv").set_index("cell")
+    for cell in ("adversarial_surface_compliant", "step_reorder_invalid", "ord_swap_flip", "prerequisite_omission"):
+        assert pairs.loc[cell, "engaged"] > 0.6
+        assert pairs.loc[cell, "heuristic"] < 0.4
+    table = pd.read_csv(evaluated / "table.csv").set_index(["member", "metric"])
+    assert table.loc[("heuristic", "surface_reliance"), "value"] > 0.7
+    assert abs(table.loc[("engaged", "surface_reliance"), "value"]) < 0.2
+    assert table.loc[("engaged", "follows_ok_to_violation"), "value"] > 0.8
+    assert table.loc[("engaged", "follows_ok_to_violation"), "control"] < 0.1
+    assert table.loc[("heuristic", "label_first"), "value"] == 1.0
+
+
+@pytest.mark.slow
+def test_running_again_changes_nothing_and_losing_a_batch_costs_that_batch(evaluated: Path) -> None:
+    before = {p: p.read_bytes() for p in evaluated.rglob("*.csv")}
+    batch = next((evaluated / "engaged" / "batches").glob("*.json"))
+    held = batch.read_bytes()
+    batch.unlink()
+    assert run(*ASK, "--out", evaluated).exit_code == 0
+    assert batch.read_bytes() == held
+    assert {p: p.read_bytes() for p in evaluated.rglob("*.csv")} == before
+    refused = run(*ASK[:-2], "6", "--out", evaluated)
+    assert refused.exit_code == 1
+    assert "another evaluation" in refused.output
+
+
+@pytest.mark.slow
+def test_a_users_own_file_is_evaluated_and_its_faults_are_named(tmp_path: Path) -> None:
+    data = tmp_path / "mine.jsonl"
+    assert run("data", "procedural", "--n", "12", "--seed", "1", "--rendering", "log", "--out", data).exit_code == 0
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    for row in rows:
+        row["split"] = None
+        row["label"] = "Non-Compliant" if row["label"] == "noncompliant" else "COMPLIANT"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ask = ("eval", "--pair", "embedded", "--task", "interp.tasks.procedural", "--data", data, "--quiet")
+    done = run(*ask, "--out", tmp_path / "mine")
+    assert done.exit_code == 0, done.output
+    answers = pd.read_parquet(tmp_path / "mine" / "engaged" / "answers.parquet")
+    assert set(answers["gold"]) == {"compliant", "noncompliant"}
+    faults = {
+        "label": ({k: v for k, v in rows[3].items() if k != "label"}, "label"),
+        "perturbation": ({**rows[3], "perturbation": "step_reordr"}, "step_reorder_invalid"),
+        "scenario": ({**rows[3], "scenario": "form first issued by clerk . " * 400}, "tokens"),
+    }
+    for row, words in faults.values():
+        data.write_text("".join(json.dumps(r) + "\n" for r in [*rows[:3], row]))
+        refused = run(*ask, "--out", tmp_path / "other")
+        assert refused.exit_code == 1
+        assert words in refused.output
+        if words != "tokens":
+            assert "line 4" in refused.output
+
+
+def test_data_is_the_same_for_the_same_seed_and_audits_itself(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        done = run("data", "procedural", "--n", "340", "--seed", "1", "--out", tmp_path / f"{name}.jsonl")
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+    audit = run("data", "audit", tmp_path / "a.jsonl", "--against", tmp_path / "b.jsonl")
+    assert audit.exit_code == 0, audit.output
+    assert "labels: compliant 170, noncompliant 170" in audit.output
+    assert "leakage" in audit.output
+    assert "340" in audit.output
+
+
+def test_an_option_that_a_task_does_not_take_is_an_error(tmp_path: Path) -> None:
+    done = run(
+        "eval", "--pair", "embedded", "--task", "interp.tasks.bbq", "--data", "x", "--per-cell", "3", "--out", tmp_path
+    )
+    assert done.exit_code == 1
+    assert "interp.tasks.bbq does not take --per-cell" in done.output
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_tables_caches_and_a_figure(tmp_path: Path) -> None:
+    from interp.cache import ActivationCache
+    from study.demo import demo
+
+    demo(tmp_path, per_cell=2, seed=5)
+    assert (tmp_path / "figures" / "dumbbell.pdf").stat().st_size > 5_000
+    caption = (tmp_path / "figures" / "dumbbell.txt").read_text()
+    assert "95 %" in caption
+    engaged = ActivationCache.open(tmp_path / "caches" / "engaged")
+    heuristic = ActivationCache.open(tmp_path / "caches" / "heuristic")
+    assert len(engaged.pair(heuristic)) == 2 * engaged.examples.shape[0]

@@ -1,0 +1,53 @@
+"""What only a CUDA device can show: the asynchronous path to host memory, half precision, and more than one device.
+
+The same properties run on the CPU in test_hooks.py and test_extract.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from interp.cache import extract
+from interp.hooks import record
+from interp.model import Model
+from interp.positions import Last
+from tests.test_extract import VOCAB, make_examples
+from tests.tiny import tiny, tiny_tokenizer
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")
+pytestmark = [pytest.mark.gpu, needs_cuda]
+TEXTS = [[5, 9, 77], [3, 14, 15, 92, 65, 35, 8, 97, 93], [31, 41, 59, 26, 53, 58]]
+
+
+def test_recording_on_cuda_equals_the_cpu(family: str) -> None:
+    cpu, cuda = Model.wrap(tiny(family)), Model.wrap(tiny(family).cuda())
+    for model in (cpu, cuda):
+        with record(model, "resid_post.*, z.*", positions=Last()) as acts:
+            model(TEXTS)
+        if model is cpu:
+            expected = {site: acts[site] for site in acts}
+    for site, value in expected.items():
+        assert torch.allclose(acts[site].cpu(), value, atol=2e-4), site  # fp32 on CUDA may use TF32-free but other sums
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_extraction_through_pinned_memory_equals_direct_recording(tmp_path: Path, dtype: str) -> None:
+    model = Model.wrap(tiny("qwen2", vocab_size=VOCAB, dtype=getattr(torch, dtype)).cuda(), tiny_tokenizer())
+    examples = make_examples(40)
+    cache = extract(model, examples, sites="resid_post.*, z.1", positions="last, stride:3", out=tmp_path,
+                    tokens_per_batch=300, shard_bytes=8000, progress=False)  # fmt: skip
+    assert cache.verify(level="hash") is None
+    rows = cache.rows
+    for example in examples[::7]:
+        from interp.prompt import render
+
+        ids = list(render(example, model.tokenizer).ids)
+        with record(model, "resid_post.2") as acts:
+            model([ids])
+        mine = rows[rows["example_id"] == example.id]
+        got = cache.rows_at(mine.index.tolist(), "resid_post.2")
+        want = acts["resid_post.2"][0].cpu()[mine["position"].tolist()]
+        assert torch.allclose(got.float(), want.float(), atol=2e-4 if dtype == "float32" else 0.1)

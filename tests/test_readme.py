@@ -1,0 +1,97 @@
+"""Every command and every line of Python in the README runs, on tiny stand-ins for the weights that it names."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from study.cli import main
+from tests.tiny import add_lora, save_checkpoint, tiny, tiny_tokenizer
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> dict[str, str]:
+    """A folder where every name of the README stands for something small; returns what to put in its place."""
+    monkeypatch.chdir(tmp_path)
+    names = {"../BBQ": str(tmp_path / "BBQ")}
+    for base, adapter, seed in (("Qwen2.5-7B-Instruct", "b5-sft-7b", 7), ("Qwen2.5-14B-Instruct", "v7-grpo-14b", 8)):
+        save_checkpoint(tmp_path / base, seed=seed, max_position_embeddings=2048)
+        peft = add_lora(
+            tiny("qwen2", vocab_size=len(tiny_tokenizer()), max_position_embeddings=2048, seed=seed), seed=seed
+        )
+        peft.save_pretrained(tmp_path / adapter)
+        config = json.loads((tmp_path / adapter / "adapter_config.json").read_text())
+        named = {**config, "base_model_name_or_path": f"Qwen/{base}"}
+        (tmp_path / adapter / "adapter_config.json").write_text(json.dumps(named))
+        names |= {f"Qwen/{base}": str(tmp_path / base), f"kennethp97/{adapter}": str(tmp_path / adapter)}
+    (tmp_path / "BBQ").mkdir()
+    for source in ("Age.jsonl", "templates"):
+        (tmp_path / "BBQ" / source).symlink_to(shared / "data" / "bbq" / source)
+    rows = [{"id": k, "prompt": f"the quick brown fox {k}", "label": k % 2} for k in range(4)]
+    from interp.tasks.procedural import generate_records
+
+    records = generate_records(4, 1, split="test")
+    (tmp_path / "my_dataset.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "pair.yaml").write_text(fill(blocks("yaml")[0], names))
+    return names
+
+
+def fill(text: str, names: dict[str, str]) -> str:
+    for name in sorted(names, key=len, reverse=True):
+        text = text.replace(name, names[name])
+    return text
+
+
+@pytest.mark.slow
+def test_every_diptych_command_of_the_readme_runs(world: dict[str, str]) -> None:
+    lines = [line for block in blocks("bash") for line in fill(block, world).splitlines()]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("diptych ")]
+    assert len(commands) >= 9
+    for command in commands:
+        if command[0] == "pair":
+            continue  # minutes of training; its recipe has tests of its own
+        if "interp.tasks.bbq" in command:
+            command += ["--limit", "12"]
+        if command[0] == "eval":
+            command += ["--per-cell", "2", *(["--max-new-tokens", "4"] if "pair.yaml" in command else [])]
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, (command, done.output)
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(world: dict[str, str]) -> None:
+    scope: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(compile(fill(block, world), "README.md", "exec"), scope)
+    assert scope["feats"].shape == (4, 32)  # type: ignore[union-attr]
+    assert not (scope["logits"][0] == scope["base_logits"][0]).all()  # type: ignore[index]
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    root = Path(__file__).resolve().parent.parent
+    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.M))
+    named = {
+        m
+        for name in ("README.md", "CONTRIBUTING.md")
+        for m in re.findall(r"\bmake ([a-z-]+)", (root / name).read_text())
+    }
+    assert named <= targets
+
+
+def test_links_of_the_documents_lead_somewhere() -> None:
+    root = Path(__file__).resolve().parent.parent
+    for document in [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("benchmarks/*.md")]:
+        for target in re.findall(r"\]\((?!http|#|mailto)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
