@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from interp.cache import ActivationCache
 from interp.stats import FewGroupsWarning
@@ -61,6 +64,10 @@ def test_a_planted_signal_is_found_at_its_layer_by_every_kind_and_said_in_words(
     assert len(test) == 4 and (test.value > 0.8).all() and (test.lo > 0.5).all() and (test.p <= 0.05).all()
     best = t[(t.split == "oof") & (t.metric == "auroc") & t.is_selected]
     assert (best.p_maxT <= 0.05).all() and (best.p_maxT >= best.p).all() and (best.value > best.null_max_hi).all()
+    assert dict(zip(best.kind, best.n_perm, strict=True)) == {
+        "ridge": 99, "massmean": 99, "logistic": 19, "massmean-iid": 19,
+    }  # fmt: skip
+    assert best.p.min() >= 0.01  # (1 + 0)/(1 + 99): never 0
     shuffled = t[(t.site == "shuffled") & (t.metric == "auroc")]
     assert (shuffled.lo < 0.6).all() and set(shuffled.role) == {"control"}
     assert all("is linearly decodable" in s and "used" not in s for s in result.sentences)
@@ -71,6 +78,30 @@ def test_a_planted_signal_is_found_at_its_layer_by_every_kind_and_said_in_words(
     np.testing.assert_allclose(
         by_hand[test_rows], result.scores[result.pick(kind="logistic").key][test_rows], atol=1e-4
     )
+
+
+def test_out_of_fold_and_test_scores_are_those_of_refitted_pipelines(data) -> None:
+    feats, labels, groups, rng = data
+    plant(feats, labels, rng)
+    x = feats["resid_post.3"]
+    split = group_split(labels, groups=groups, seed=0)
+    for balanced in (False, True):
+        scored = score_labels(
+            "logistic",
+            torch.from_numpy(x),
+            torch.from_numpy(labels[None]),
+            split,
+            Cs=(0.1,),
+            balanced=balanced,
+            tol=1e-5,
+        )
+        weight = "balanced" if balanced else None
+        for f in (*range(5), -1):
+            train, held = split.is_dev & (split.fold_of != f), split.fold_of == f
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-10, class_weight=weight))
+            wide = x.astype(np.float64)  # scikit-learn would fit in single precision
+            expected = model.fit(wide[train], labels[train]).decision_function(wide[held])
+            np.testing.assert_allclose(scored.scores[0, held], expected, atol=1e-3)
 
 
 def leaky(rng, *, n_groups: int = 40, size: int = 15, d: int = 64):
