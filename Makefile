@@ -34,6 +34,9 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+notebooks: install
+	$(BIN)/python notebooks/execute.py
+
 bench: install
 	$(BIN)/python -m benchmarks.run
 
