@@ -10,8 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Integer, Shaped
 from torch import Tensor
 
-from interp.stats import Estimate, paired_difference
+from interp.stats import Estimate, cluster_t, paired_difference
 from interp.stats._check import Values
+from interp.stats.ranking import _area as weighted_area
+from interp.stats.resample import resample_weights
+from probes.few_groups import are_few, jackknife_t
 from probes.metrics import auroc_many
 
 
@@ -52,7 +55,8 @@ def selectivity(
     seed: int,
     n_resamples: int = 2000,
 ) -> Estimate:
-    """Accuracy on the real label minus accuracy on the control label, paired over examples, cluster bootstrap.
+    """Accuracy on the real label minus accuracy on the control label, paired over examples; cluster bootstrap,
+    below 20 groups a t-interval.
 
     Raises:
         ValueError: lengths differ, one group, NaN.
@@ -60,7 +64,40 @@ def selectivity(
     """
     right = ((real_scores > 0) == (real_labels == 1)).astype(np.float64)
     memorised = ((control_scores > 0) == (control == 1)).astype(np.float64)
+    if are_few(groups):
+        return cluster_t(right - memorised, groups=groups)
     return paired_difference(right, memorised, groups=groups, seed=seed, n_resamples=n_resamples)
+
+
+def area_selectivity(
+    real_scores: Float[np.ndarray, " example"],
+    real_labels: Integer[np.ndarray, " example"],
+    control_scores: Float[np.ndarray, " example"],
+    control: Integer[np.ndarray, " example"],
+    *,
+    groups: Shaped[np.ndarray, " example"],
+    seed: int,
+    n_resamples: int = 2000,
+) -> Estimate:
+    """AUROC on the real label minus AUROC on the control label; both see the same draws of groups.
+
+    Raises:
+        ValueError: lengths differ, one group, one class.
+    Source: as `selectivity`, in a metric that does not move with the share of a class.
+    """
+    pairs = ((real_scores, real_labels), (control_scores, control))
+
+    def gap(kept: np.ndarray) -> dict[str, float]:
+        first, second = (float(auroc_many(s[None, kept], y[None, kept])[0]) for s, y in pairs)
+        return {"gap": first - second}
+
+    if are_few(groups):
+        return jackknife_t(gap, groups=groups, bounds={"gap": (-1.0, 1.0)})["gap"]
+    real, fake = (weighted_area(s, y == 1) for s, y in pairs)
+    draws = resample_weights(
+        lambda w: real(w) - fake(w), n=len(real_labels), groups=groups, seed=seed, n_resamples=n_resamples
+    )
+    return draws.estimate()
 
 
 def surface_features(
@@ -128,9 +165,9 @@ def residualise(
         raise ValueError(f"confounds: expected fewer than {n_train} columns (training rows), got {confounds.shape[1]}.")
     design = np.column_stack([np.ones(len(confounds)), confounds])
     design[:, 1:] = (design[:, 1:] - design[is_train, 1:].mean(0)) / np.maximum(design[is_train, 1:].std(0), 1e-12)
-    train = torch.from_numpy(is_train)
-    z = torch.from_numpy(design).to(feats.dtype)
-    pseudo = torch.linalg.pinv(z[train].double()).to(feats.dtype)
+    train = torch.from_numpy(is_train).to(feats.device)
+    z = torch.from_numpy(design).to(feats)
+    pseudo = torch.linalg.pinv(z[train].double()).to(feats)
     out = feats - z @ (pseudo @ feats[train])
     explained = out[train].var(dim=0) <= 1e-8 * feats[train].var(dim=0)
     return torch.where(explained, torch.zeros_like(out), out)  # a scaler would blow up what rounding left
@@ -138,9 +175,14 @@ def residualise(
 
 @dataclass(frozen=True)
 class RandomDirections:
-    """AUROC of directions drawn without looking at labels, each turned so that it is at least 1/2."""
+    """AUROC of directions drawn without looking at labels, each turned so that it is at least 1/2.
+
+    Attributes:
+        lo, hi: the middle 95 % of the directions.  n: how many.
+    """
 
     mean: float
+    lo: float
     hi: float
     n: int
 
@@ -148,7 +190,7 @@ class RandomDirections:
 def random_directions(
     feats: Float[Tensor, "example d_feature"], labels: Integer[np.ndarray, " example"], *, n: int = 200, seed: int = 0
 ) -> RandomDirections:
-    """Mean and 95 % point of max(AUROC, 1 - AUROC) over random unit directions of the centred features.
+    """Mean and middle 95 % of max(AUROC, 1 - AUROC) over random unit directions of the centred features.
 
     Raises:
         ValueError: one class.
@@ -157,10 +199,10 @@ def random_directions(
         raise ValueError("labels: expected both classes, got one. AUROC is not defined.")
     generator = torch.Generator().manual_seed(seed)
     unit = torch.nn.functional.normalize(torch.randn(n, feats.shape[1], generator=generator), dim=1)
-    scores = (unit.to(feats) @ (feats - feats.mean(dim=0)).T).double().numpy()
+    scores = (unit.to(feats) @ (feats - feats.mean(dim=0)).T).double().cpu().numpy()
     area = auroc_many(scores, np.broadcast_to(labels, scores.shape))
     area = np.maximum(area, 1 - area)
-    return RandomDirections(float(area.mean()), float(np.quantile(area, 0.95)), n)
+    return RandomDirections(float(area.mean()), *map(float, np.quantile(area, (0.025, 0.975))), n)
 
 
 def shuffled_rows(feats: Float[Tensor, "example d_feature"], *, seed: int) -> Float[Tensor, "example d_feature"]:

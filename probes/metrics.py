@@ -15,11 +15,13 @@ from interp.stats import (
     NoWidthWarning,
     UndefinedDrawsWarning,
     auroc,
+    auroc_difference,
     brier,
     calibration_error,
     cluster_mean,
 )
 from interp.stats.resample import resample_sums, resample_weights
+from probes.few_groups import BOOTSTRAP, JACKKNIFE, are_few, jackknife_t
 
 Scores = Float[np.ndarray, " example"]
 Binary = Integer[np.ndarray, " example"]
@@ -113,31 +115,133 @@ def _threshold(descending: np.ndarray, weights: np.ndarray, max_fpr: float) -> f
     return float(descending[min(index, len(descending) - 1)])
 
 
+N_BINS = 15
+"""Equal-mass bins of the expected calibration error."""
+_UNIT = (0.0, 1.0)
+_BOUNDS = {
+    "auroc": _UNIT, "accuracy": _UNIT, "balanced_accuracy": _UNIT, "brier": _UNIT, "log_loss": (0.0, float("inf")),
+    "difference": (-1.0, 1.0),
+}  # fmt: skip
+
+
+def interval_of(metric: str, groups: np.ndarray) -> str:
+    """Which interval `score_table` and `area` give: a bootstrap of groups, or leave-one-group-out below 20."""
+    return JACKKNIFE if are_few(groups) and metric not in ("ece", "platt_ece") else BOOTSTRAP
+
+
+def area(scores: Scores, labels: Binary, *, groups: np.ndarray, seed: int, n_resamples: int = 2000) -> Estimate:
+    """AUROC with its interval: cluster bootstrap, below 20 groups leave-one-group-out; exact at complete separation.
+
+    Raises:
+        ValueError: one class, one group, NaN.
+    """
+    with warnings.catch_warnings():
+        _quiet()
+        found = auroc(scores, labels, groups=groups, seed=seed, n_resamples=n_resamples)
+    if not are_few(groups) or found.value in (0.0, 1.0):
+        return found
+    return _jackknifed({"auroc": scores}, labels, groups)["auroc"]
+
+
+def area_difference(
+    a: Scores, b: Scores, labels: Binary, *, groups: np.ndarray, seed: int, n_resamples: int = 2000
+) -> Estimate:
+    """AUROC of a minus AUROC of b on the same rows, paired; intervals as `area`.
+
+    Raises:
+        ValueError: as `area`.
+    """
+    if are_few(groups):
+
+        def gap(kept: np.ndarray) -> dict[str, float]:
+            first, second = auroc_many(np.stack([a[kept], b[kept]]), np.stack([labels[kept]] * 2))
+            return {"difference": float(first - second)}
+
+        return jackknife_t(gap, groups=groups, bounds=_BOUNDS)["difference"]
+    with warnings.catch_warnings():
+        _quiet()
+        return auroc_difference(a, b, labels, groups=groups, seed=seed, n_resamples=n_resamples)
+
+
+def rate(right: Float[np.ndarray, " example"], *, groups: np.ndarray, seed: int, n_resamples: int = 2000) -> Estimate:
+    """Mean of 0/1 or other values in [0, 1]; intervals as `area`.
+
+    Raises:
+        ValueError: one group, NaN.
+    """
+    if are_few(groups):
+        point = lambda kept: {"accuracy": float(right[kept].mean())}  # noqa: E731
+        return jackknife_t(point, groups=groups, bounds=_BOUNDS)["accuracy"]
+    with warnings.catch_warnings():
+        _quiet()
+        return cluster_mean(right, groups=groups, seed=seed, n_resamples=n_resamples)
+
+
 def score_table(
     scores: Scores, labels: Binary, *, groups: np.ndarray, is_logit: bool, seed: int, n_resamples: int = 2000
 ) -> Mapping[str, Estimate]:
     """Every metric of one set of fixed scores: auroc, accuracy, balanced_accuracy; of logits also log_loss, brier, ece.
 
-    Threshold 0 on scores, never 0.5. The interval ignores that another training set would have given another probe.
+    Threshold 0 on scores, never 0.5. The interval (see `interval_of`) ignores that another training set would have
+    given another probe.
 
     Raises:
         ValueError: one class, one group, NaN.
     """
+    options: dict[str, Any] = dict(groups=groups, seed=seed, n_resamples=n_resamples)
+    out = {"auroc": area(scores, labels, **options)}
+    right = ((scores > 0) == (labels == 1)).astype(np.float64)
+    few = are_few(groups)
+    if few:
+        out |= _jackknifed({"accuracy": right, "balanced_accuracy": right}, labels, groups)
+    else:
+        with warnings.catch_warnings():
+            _quiet()
+            out["accuracy"] = cluster_mean(right, **options)
+            out["balanced_accuracy"] = balanced_accuracy(scores, labels, **options)
+    return out | (probability_table(scores, labels, **options) if is_logit else {})
+
+
+def probability_table(
+    logits: Scores, labels: Binary, *, groups: np.ndarray, seed: int, n_resamples: int = 2000
+) -> dict[str, Estimate]:
+    """log_loss (nats), brier and, from 15 rows on, ece of the probabilities sigmoid(logits).
+
+    Raises:
+        ValueError: one group, NaN.
+    """
     from scipy.special import expit
 
     options: dict[str, Any] = dict(groups=groups, seed=seed, n_resamples=n_resamples)
+    p, loss = expit(logits), np.logaddexp(0, logits) - labels * logits
     with warnings.catch_warnings():
-        for category in (FewGroupsWarning, NoWidthWarning, UndefinedDrawsWarning):
-            warnings.simplefilter("ignore", category)  # the sweep warns once about few groups
-        out = {
-            "auroc": auroc(scores, labels, **options),
-            "accuracy": cluster_mean(((scores > 0) == (labels == 1)).astype(np.float64), **options),
-            "balanced_accuracy": balanced_accuracy(scores, labels, **options),
-        }
-        if is_logit:
-            p, loss = expit(scores), np.logaddexp(0, scores) - labels * scores
-            out["log_loss"] = cluster_mean(loss, **options)
-            out["brier"] = brier(p, labels, **options)
-            if len(p) >= 15:
-                out["ece"] = calibration_error(p, labels, n_bins=15, **options).ece
+        _quiet()
+        if are_few(groups):
+            out = _jackknifed({"log_loss": loss, "brier": (p - labels) ** 2}, labels, groups)
+        else:
+            out = {"log_loss": cluster_mean(loss, **options), "brier": brier(p, labels, **options)}
+        if len(p) >= N_BINS:
+            out["ece"] = calibration_error(p, labels, n_bins=N_BINS, **options).ece
     return out
+
+
+def _jackknifed(rows: Mapping[str, np.ndarray], labels: np.ndarray, groups: np.ndarray) -> dict[str, Estimate]:
+    """Leave-one-group-out estimates: AUROC of scores, or means of values (over all rows, or of both classes)."""
+    is_positive = labels == 1
+
+    def point(kept: np.ndarray) -> dict[str, float]:
+        out = {name: float(values[kept].mean()) for name, values in rows.items()}
+        if "auroc" in rows:
+            out["auroc"] = float(auroc_many(rows["auroc"][None, kept], labels[None, kept])[0])
+        if "balanced_accuracy" in rows:
+            sides = [rows["balanced_accuracy"][kept & side] for side in (is_positive, ~is_positive)]
+            out["balanced_accuracy"] = float(np.mean([side.mean() if len(side) else np.nan for side in sides]))
+        return out
+
+    return jackknife_t(point, groups=groups, bounds=_BOUNDS)
+
+
+def _quiet() -> None:
+    """The sweep warns once about few groups; every estimate that follows need not."""
+    for category in (FewGroupsWarning, NoWidthWarning, UndefinedDrawsWarning):
+        warnings.simplefilter("ignore", category)

@@ -72,6 +72,7 @@ class NullSummary:
         max_hi:    95 % point of the maximum over layers: the line that a best layer must pass.
         p, p_max:  of each layer alone, and adjusted for the choice among layers (single-step max-T) [layer].
         p_test:    of the TEST score of the selected layer against TEST scores of each permutation's selected layer.
+        test:      those scores, the observed one first [label]; empty without TEST.
     """
 
     mean: np.ndarray
@@ -80,7 +81,13 @@ class NullSummary:
     p: np.ndarray
     p_max: np.ndarray
     p_test: float
+    test: np.ndarray
     n: int
+
+
+def at_selected(dev: Float[np.ndarray, "label layer"], values: Float[np.ndarray, "label layer"]) -> np.ndarray:
+    """For each label the value at the layer that its own DEV scores select [label]."""
+    return values[np.arange(len(dev)), dev.argmax(axis=1)]
 
 
 def summarise(
@@ -94,9 +101,9 @@ def summarise(
     if not len(null):
         return None
     p = np.array([max_null_p([o], null[:, j])[0] for j, o in enumerate(observed)])
-    p_test = float("nan")
+    p_test, selected = float("nan"), np.empty(0)
     if test is not None:
-        selected = test[np.arange(len(dev)), dev.argmax(axis=1)]
+        selected = at_selected(dev, test)
         p_test = float(max_null_p([selected[0]], selected[1:])[0]) if np.isfinite(selected).all() else p_test
     return NullSummary(
         mean=null.mean(axis=0),
@@ -105,5 +112,6 @@ def summarise(
         p=p,
         p_max=max_null_p(observed, null),
         p_test=p_test,
+        test=selected,
         n=len(null),
     )

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "checkpoint", "target", "position", "site", "layer", "depth", "role", "kind", "C", "split", "cohort", "metric",
-    "value", "lo", "hi", "null_mean", "null_hi", "null_max_hi", "p", "p_maxT", "n_perm", "scheme", "selectivity",
-    "selectivity_lo", "selectivity_hi", "n", "n_groups", "majority", "certificate", "is_selected", "note",
+    "value", "lo", "hi", "interval", "null_mean", "null_lo", "null_hi", "null_max_hi", "p", "p_maxT", "n_perm",
+    "scheme", "selectivity", "selectivity_lo", "selectivity_hi", "selectivity_null_hi", "n", "n_groups", "majority",
+    "certificate", "is_selected", "bin", "p_lo", "p_hi", "p_mean", "note",
 )  # fmt: skip
 
 Key = tuple[str, str, str, str]
@@ -66,6 +67,8 @@ class SweepResult:
 
     Attributes:
         table:      one row per estimate, columns `COLUMNS`. split "oof" is development, "test" the one look at TEST.
+            role "layer" is a probe of a layer, "control" a probe or a direction that must be at chance or below,
+            "residual" a probe without the named confounds, "calibration" what sigmoid(score) is worth.
         scores:     key -> score of every row: out-of-fold on DEV, DEV refit on TEST [example].
         directions: key -> DEV refit in raw units.
         labels:     target -> 0/1 [example].
@@ -101,11 +104,23 @@ class SweepResult:
         """What the sweep shows, in words: decodable, never used."""
         return tuple(_sentence(self, cell) for cell in self.selected)
 
-    def plot(self) -> object:
-        """The layer figure of `study.figures`, found at run time so that probes stay below study."""
+    def plot(self, *, kind: str | None = None, target: str | None = None) -> Any:
+        """The layer figure of `study.probe_figures`, found at run time so that probes stay below study.
+
+        Raises:
+            ValueError: several kinds or targets were swept and none is named.
+        """
         import importlib
 
-        return importlib.import_module("study.figures").probe_layers(self.table)
+        return importlib.import_module("study.probe_figures").by_layer([self], kind=kind, target=target)
+
+    def __repr__(self) -> str:
+        return "\n".join(self.sentences)
+
+    def _repr_html_(self) -> str:
+        from probes.show import selected_html
+
+        return selected_html(self)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything but the table as named arrays, for `numpy.savez`; `from_arrays` reads it back."""
@@ -151,7 +166,7 @@ def _sentence(result: SweepResult, cell: Selected) -> str:
         & (t.kind == cell.kind)
         & (t.metric == "auroc")
         & t.is_selected
-        & (t.role != "residual")
+        & t.role.isin(["layer", "control"])
     ]
     by_split: dict[str, Any] = {row["split"]: row for row in rows[rows.cohort == "all"].to_dict("records")}
     row = by_split.get("test", by_split["oof"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +25,7 @@ class Source:
     Attributes:
         ids:      of the rows, unique.
         sites:    in depth order.
+        n_layers: of the model, as far as the sites show.
         contents: text hash of each row, where known.
     """
 
@@ -34,6 +35,16 @@ class Source:
     contents: tuple[str, ...] | None
     reader: Callable[[str, str], Tensor]
     columns: Mapping[str, np.ndarray]
+
+    @property
+    def n_layers(self) -> int:
+        layers = [layer_of(site) for site in self.sites]
+        return int(max((layer for layer in layers if not np.isnan(layer)), default=0)) + 1
+
+    def only(self, site: str) -> Source:
+        """The same rows with one site, cheap to send to another process; no columns."""
+        narrowed = self.reader.only(site) if isinstance(self.reader, _Arrays) else self.reader
+        return replace(self, sites=(site,), reader=narrowed, columns={})
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,6 +85,19 @@ class Source:
         return values
 
 
+@dataclass(frozen=True)
+class _Arrays:
+    """Reader of plain arrays; a memory map goes to another process as its rows."""
+
+    arrays: Mapping[str, Any]
+
+    def __call__(self, site: str, position: str) -> Tensor:
+        return torch.as_tensor(np.asarray(self.arrays[site]))
+
+    def only(self, site: str) -> _Arrays:
+        return _Arrays({site: self.arrays[site]})
+
+
 def open_source(data: Data, *, ids: Sequence[str] | None = None, checkpoint: str = "") -> Source:
     """Rows and sites of a cache, or of {site: array [example, ...]}; memory maps are read one site at a time.
 
@@ -91,15 +115,15 @@ def open_source(data: Data, *, ids: Sequence[str] | None = None, checkpoint: str
         raise ValueError(f"data: expected arrays of one length, one row per example, got {lengths or 'none'}.")
     n = next(iter(lengths.values()))
     names = tuple(ids) if ids is not None else tuple(f"row-{i}" for i in range(n))
-    return Source(names, tuple(arrays), checkpoint, None, lambda site, _: torch.as_tensor(np.asarray(arrays[site])), {})
+    return Source(names, tuple(arrays), checkpoint, None, _Arrays(arrays), {})
 
 
 def _from_cache(cache: ActivationCache, checkpoint: str) -> Source:
     examples = cache.examples
     columns = {name: examples[name].to_numpy() for name in examples.columns}
     sites = tuple(sorted(cache.sites, key=_depth))
-    identity = cache.manifest.get("identity", {})
-    name = checkpoint or str((identity.get("adapter") or {}).get("id") or (identity.get("model") or {}).get("base", ""))
+    recorded = cache.manifest.get("environment", {}).get("checkpoint") or {}
+    name = checkpoint or str(recorded.get("name") or "")
     contents = tuple(columns["text_sha256"].tolist()) if "text_sha256" in columns else None
     return Source(tuple(columns["id"].tolist()), sites, name, contents, cache.read, columns)
 

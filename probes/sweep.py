@@ -4,44 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from interp.stats import FewGroupsWarning
 from interp.stats._check import FEW_GROUPS
+from probes.at_site import Found, sweep_sites, tasks_of
 from probes.config import SweepConfig
-from probes.controls import shuffled_rows
-from probes.layer import Scored, score_labels
-from probes.metrics import auroc_many
-from probes.null import null_labels, resolved_scheme, summarise
-from probes.result import COLUMNS, Key, RawDirection, Selected, SweepResult
-from probes.rows import (
-    CONTROL_SITES,
-    Extras,
-    attach_null,
-    cell_rows,
-    final_rows,
-    raw_direction,
-    residual_rows,
-    selectivity_columns,
-)
+from probes.null import at_selected, resolved_scheme, summarise
+from probes.result import COLUMNS, Selected, SweepResult
+from probes.rows import CONTROL_SITES, Extras, attach_null, final_rows
 from probes.source import Column, Data, Source, open_source
 from probes.splits import Split, check_leaks, group_split
-
-
-@dataclass
-class _Found:
-    """What one target collects while sites are read one after another."""
-
-    dev: dict[Key, np.ndarray] = field(default_factory=dict)
-    test: dict[Key, np.ndarray] = field(default_factory=dict)
-    scored: dict[Key, Scored] = field(default_factory=dict)
-    directions: dict[Key, RawDirection] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 def sweep(
@@ -60,6 +37,8 @@ def sweep(
     ids: Sequence[str] | None = None,
     checkpoint: str = "",
     config: SweepConfig | None = None,
+    jobs: int = 1,
+    device: str = "cpu",
 ) -> SweepResult:
     """Where in the network a label is linearly decodable, and what that number must be compared with.
 
@@ -75,6 +54,8 @@ def sweep(
         confounds: columns whose linear prediction is taken out of the features, fitted on training folds.
         cohort: column; TEST rows of the table are repeated for each of its values.
         surface: features read without the model (see `controls.surface_features`): swept as the site "surface".
+        jobs: processes that sites are spread over; a script then needs `if __name__ == "__main__":`.
+        device: where features are moved for fitting, e.g. "cuda"; one site at a time.
     Raises:
         ValueError: as the parts: unknown column or site, leaks, too few groups, one class, NaN.
     Warns:
@@ -92,12 +73,12 @@ def sweep(
     check_leaks(split, ids=source.ids, contents=source.contents)
     _warn_few_groups(split)
     extras = Extras.read(source, control, confounds, cohort, surface)
-    found = {name: _Found() for name in labels}
-    for position in [positions] if isinstance(positions, str) else positions:
-        for site in (*chosen_sites, "shuffled", *(["surface"] if surface is not None else [])):
-            feats = _features(site, position, source, extras, chosen_sites, config.seed)
-            for name, y in labels.items():
-                _one_site(found[name], (name, position, site), feats, y, split, extras, config)
+    found = {name: Found() for name in labels}
+    at = [positions] if isinstance(positions, str) else list(positions)
+    tasks = tasks_of(source, chosen_sites, at, labels, split, extras, config, device)
+    for part in sweep_sites(tasks, jobs=jobs):
+        for name, one in part.items():
+            found[name].add(one)
     return _result(found, labels, source, split, extras, config)
 
 
@@ -131,54 +112,15 @@ def _warn_few_groups(split: Split) -> None:
     n = len(np.unique(split.group[split.is_dev]))
     if n < FEW_GROUPS:
         warnings.warn(
-            f"DEV holds {n} groups (fewer than {FEW_GROUPS}): percentile intervals are too narrow. Read the "
-            "permutation p, or report a t-interval over group means.",
+            f"DEV holds {n} groups (fewer than {FEW_GROUPS}): intervals are leave-one-group-out with Student's t, and "
+            "wide. Read the permutation p beside them.",
             FewGroupsWarning,
             stacklevel=3,
         )
 
 
-def _features(site: str, position: str, source: Source, extras: Extras, sites: tuple[str, ...], seed: int) -> Tensor:
-    if site == "surface":
-        assert extras.surface is not None
-        return extras.surface
-    if site == "shuffled":
-        return shuffled_rows(source.read(sites[len(sites) // 2], position), seed=seed)
-    return source.read(site, position)
-
-
-def _one_site(
-    found: _Found,
-    where: tuple[str, str, str],
-    feats: Tensor,
-    y: np.ndarray,
-    split: Split,
-    extras: Extras,
-    config: SweepConfig,
-) -> None:
-    options: dict[str, Any] = dict(Cs=config.Cs, balanced=config.balanced, tol=config.tol)
-    dev, test = split.is_dev, split.is_test
-    for kind in config.kinds:
-        key = (*where, kind)
-        n_perm = config.permutations(kind)
-        null = null_labels(y, split, n=n_perm, scheme=config.scheme, seed=config.seed + 1)
-        everything = np.concatenate([y[None], null])
-        scored = score_labels(kind, feats, torch.from_numpy(everything), split, **options)
-        found.dev[key] = auroc_many(scored.scores[:, dev], everything[:, dev])
-        if test.any():
-            found.test[key] = auroc_many(scored.scores[:, test], everything[:, test])
-        found.scored[key] = Scored(scored.scores[:1], scored.chosen[:1], scored.probe, scored.certificate)
-        found.directions[key] = raw_direction(scored, feats, dev)
-        extra: dict[str, Any] = {}
-        if extras.control is not None and where[2] != "shuffled":
-            extra = selectivity_columns(kind, feats, y, split, extras.control, scored.scores[0], config)
-        found.rows += cell_rows(key, scored, y, split, dev, "oof", config, extra)
-        if extras.confounds is not None and where[2] not in ("shuffled", "surface"):
-            found.rows += residual_rows(key, feats, y, split, extras.confounds, config)
-
-
 def _result(
-    found: Mapping[str, _Found],
+    found: Mapping[str, Found],
     labels: Mapping[str, np.ndarray],
     source: Source,
     split: Split,
@@ -201,12 +143,12 @@ def _result(
             selected.append(Selected(*best, c))
             attach_null(part.rows, keys, kind, null, best, scheme)
             if test is not None:
-                rows += final_rows(best, part.scored[best], labels[name], split, extras, config, null, scheme)
+                names = part.cohorts.get(best, {})
+                nulls = {c: at_selected(dev, np.stack([part.cohorts[k][c] for k in keys], axis=1)) for c in names}
+                rows += final_rows(best, part.scored[best], labels[name], split, extras, config, null, scheme, nulls)
         rows += part.rows
-    layers = [row["layer"] for row in rows if not np.isnan(row["layer"])]
-    depth = max(layers, default=0.0) + 1
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
-    table["checkpoint"], table["depth"] = source.checkpoint, (table["layer"] + 1) / depth
+    table["checkpoint"], table["depth"] = source.checkpoint, (table["layer"] + 0.5) / source.n_layers
     return SweepResult(
         table=table,
         scores={key: scored.scores[0] for part in found.values() for key, scored in part.scored.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.stats import Estimate, FewGroupsWarning, auroc, auroc_difference, cluster_mean, compare_paired
+from interp.stats import Estimate, FewGroupsWarning, compare_paired
 from probes.layer import score_labels
+from probes.metrics import area, area_difference, interval_of, rate
 from probes.result import Key, RawDirection, SweepResult
+from probes.rows import raw_direction
 from probes.solver import ridge
 from probes.source import Data, Source, layer_of, open_source
 
@@ -37,6 +40,8 @@ def transfer(
 ) -> pd.DataFrame:
     """Probes fitted on A's DEV rows, scored on B's TEST rows: one row per train site x test site x variant x metric.
 
+    "all-layers" crosses the sites of one kind (resid_post with resid_post); ceilings stand where the sites are equal.
+
     Variants: "raw"; "recenter" (B's scores given the mean and spread that A's DEV scores had, without labels);
     "bias" (the threshold refitted on B's DEV rows). AUROC is the same in the three, accuracy is not. Ceilings:
     "A->A" and, fitted and selected like A's, "B->B", with the paired difference raw - ceiling in `drop`.
@@ -55,18 +60,23 @@ def transfer(
     if not result.split.is_test.any():
         raise ValueError("transfer: A's sweep has no TEST rows (test_share=0). Sweep A again with a TEST set.")
     rows: list[dict[str, Any]] = []
-    for key, direction, site in _pairs(result, source, mode, kinds):
-        feats = source.read(site, key[1])[order]
-        y = result.labels[key[0]]
-        base = {
-            "train_checkpoint": _checkpoint(result), "test_checkpoint": source.checkpoint, "target": key[0],
-            "position": key[1], "train_site": key[2], "test_site": site, "kind": key[3],
-            "train_layer": layer_of(key[2]), "test_layer": layer_of(site),
-        }  # fmt: skip
-        scores = _variants(result, direction, feats, y, align, seed)
-        scores |= _ceilings(result, key, feats, y, with_b=site == key[2] or mode == "all-layers")
-        for variant, values in scores.items():
-            rows += [base | row for row in _estimates(variant, values, scores, result, y, n_boot, seed)]
+    names = {"train_checkpoint": _checkpoint(result), "test_checkpoint": source.checkpoint}
+    for site, position, pairs in _pairs(result, source, mode, kinds):
+        feats, ceilings = source.read(site, position)[order], {}
+        for key, direction in pairs:
+            y, same = result.labels[key[0]], key[2] == site
+            scores = _variants(result, direction, feats, y, align, seed)
+            at = (key[0], key[3])
+            ceilings[at] = ceilings[at] if at in ceilings else _ceiling(result, key, feats, y)
+            ceiling = ceilings[at]
+            scores |= {"A->A": result.scores[key], "B->B": ceiling} if same else {}
+            base = names | {
+                "target": key[0], "position": position, "train_site": key[2], "test_site": site, "kind": key[3],
+                "train_layer": layer_of(key[2]), "test_layer": layer_of(site),
+                "train_d_feature": len(direction.unit), "test_d_feature": feats.shape[1],
+            }  # fmt: skip
+            for variant, values in scores.items():
+                rows += [base | row for row in _estimates(variant, values, ceiling, result, y, n_boot, seed)]
     if not rows:
         raise ValueError(
             f"transfer: no probe of A (sites {sorted({k[2] for k in result.directions})}, kinds {kinds}) meets a site "
@@ -75,6 +85,38 @@ def transfer(
     import pandas as pd
 
     return pd.DataFrame(rows)
+
+
+def refit(
+    result: SweepResult,
+    data: Data,
+    *,
+    kinds: Sequence[str] = ("logistic", "massmean"),
+    ids: Sequence[str] | None = None,
+    checkpoint: str = "",
+) -> SweepResult:
+    """The probes of A fitted anew on B: same rows, splits, labels and Cs to choose from; B's directions and scores.
+
+    Its table names B and holds no estimates: it is there to be the `result` of `transfer`, which needs B's probes at
+    every site for the blocks B -> B and B -> A.
+
+    Raises:
+        ValueError: ids of A missing from B.
+    """
+    import pandas as pd
+
+    source, order = _joined(result, data, ids, checkpoint)
+    options: dict[str, Any] = {name: result.settings[name] for name in ("Cs", "balanced", "tol")}
+    scores, directions = {}, {}
+    for position in dict.fromkeys(key[1] for key in result.directions):
+        for site in [site for site in source.sites if any(key[2] == site for key in result.directions)]:
+            feats = source.read(site, position)[order]
+            for target, kind in dict.fromkeys((k[0], k[3]) for k in result.directions if k[3] in kinds):
+                y = torch.from_numpy(result.labels[target][None])
+                found, key = score_labels(kind, feats, y, result.split, **options), (target, position, site, kind)
+                scores[key], directions[key] = found.scores[0], raw_direction(found, feats, result.split.is_dev)
+    table = pd.DataFrame({"checkpoint": [source.checkpoint]})
+    return replace(result, table=table, scores=scores, directions=directions, selected=())
 
 
 def compare_scores(
@@ -102,7 +144,7 @@ def compare_scores(
         s, t = a.scores[first.key][where], b.scores[second.key][where]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FewGroupsWarning)
-            gap = auroc_difference(s, t, y[where], groups=group[where], seed=seed)
+            gap = area_difference(s, t, y[where], groups=group[where], seed=seed)
             decisions = compare_paired((s > 0) == y[where], (t > 0) == y[where], groups=group[where], seed=seed)
         rows.append(
             {
@@ -131,12 +173,20 @@ def _joined(result: SweepResult, data: Data, ids: Sequence[str] | None, checkpoi
 
 def _pairs(
     result: SweepResult, source: Source, mode: str, kinds: Sequence[str]
-) -> Iterator[tuple[Key, RawDirection, str]]:
-    for key, direction in result.directions.items():
-        if key[3] not in kinds or key[2] in ("shuffled", "surface"):
-            continue
-        for site in source.sites if mode == "all-layers" else [s for s in source.sites if s == key[2]]:
-            yield key, direction, site
+) -> Iterator[tuple[str, str, list[tuple[Key, RawDirection]]]]:
+    """(site of B, position, probes of A that read it), so that each site is read once."""
+    probes = {k: d for k, d in result.directions.items() if k[3] in kinds and k[2] not in ("shuffled", "surface")}
+    for position in dict.fromkeys(key[1] for key in probes):
+        for site in source.sites:
+            here = [(k, d) for k, d in probes.items() if k[1] == position and _meets(k[2], site, mode)]
+            if here:
+                yield site, position, here
+
+
+def _meets(train_site: str, test_site: str, mode: str) -> bool:
+    if mode == "same-layer":
+        return train_site == test_site
+    return train_site.split(".")[0] == test_site.split(".")[0]
 
 
 def _variants(
@@ -189,19 +239,16 @@ def _threshold(scores: np.ndarray, y: np.ndarray) -> float:
     return float((s[at] + s[at + 1]) / 2)
 
 
-def _ceilings(result: SweepResult, key: Key, feats: Tensor, y: Labels, *, with_b: bool) -> dict[str, np.ndarray]:
-    out = {"A->A": result.scores[key]}
-    if with_b:
-        options: dict[str, Any] = {name: result.settings[name] for name in ("Cs", "balanced", "tol")}
-        own = score_labels(key[3], feats, torch.from_numpy(y[None]), result.split, **options)
-        out["B->B"] = own.scores[0]
-    return out
+def _ceiling(result: SweepResult, key: Key, feats: Tensor, y: Labels) -> np.ndarray:
+    """Scores of B's own probe at one site, fitted and its C chosen on DEV as A's were."""
+    options: dict[str, Any] = {name: result.settings[name] for name in ("Cs", "balanced", "tol")}
+    return score_labels(key[3], feats, torch.from_numpy(y[None]), result.split, **options).scores[0]
 
 
 def _estimates(
     variant: str,
     values: Float[np.ndarray, " example"],
-    every: dict[str, np.ndarray],
+    ceiling: np.ndarray,
     result: SweepResult,
     y: Labels,
     n_boot: int,
@@ -209,18 +256,17 @@ def _estimates(
 ) -> Iterator[dict[str, Any]]:
     test, group = result.split.is_test, result.split.group
     options: dict[str, Any] = dict(groups=group[test], seed=seed, n_resamples=n_boot)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FewGroupsWarning)
-        area = auroc(values[test], y[test], **options)
-        hits = cluster_mean(((values[test] > 0) == (y[test] == 1)).astype(np.float64), **options)
-        drop = Estimate.undefined()
-        if variant in ("raw", "aligned", "aligned-shuffled") and "B->B" in every:
-            drop = auroc_difference(values[test], every["B->B"][test], y[test], **options)
-    for metric, e in (("auroc", area), ("accuracy", hits)):
+    found = area(values[test], y[test], **options)
+    hits = rate(((values[test] > 0) == (y[test] == 1)).astype(np.float64), **options)
+    drop = Estimate.undefined()
+    if variant in ("raw", "aligned", "aligned-shuffled"):
+        drop = area_difference(values[test], ceiling[test], y[test], **options)
+    for metric, e in (("auroc", found), ("accuracy", hits)):
         gap = drop if metric == "auroc" else Estimate.undefined()
         yield {
-            "variant": variant, "metric": metric, "value": e.value, "lo": e.lo, "hi": e.hi, "drop": gap.value,
-            "drop_lo": gap.lo, "drop_hi": gap.hi, "n": e.n, "n_groups": e.n_groups,
+            "variant": variant, "metric": metric, "value": e.value, "lo": e.lo, "hi": e.hi,
+            "interval": interval_of(metric, group[test]), "drop": gap.value, "drop_lo": gap.lo, "drop_hi": gap.hi,
+            "n": e.n, "n_groups": e.n_groups,
         }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ COMMANDS = {
     "eval": ("study.cli.eval:evaluate", "Evaluate a checkpoint, or both members of a pair, on a task."),
     "pair": ("study.cli.pair:pair", "Build the embedded pair, or read its model cards."),
     "cache": ("study.cli.cache:cache", "Record activations once and keep them on disk."),
+    "probes": ("study.cli.probes:probes", "Linear probes per layer of a cache, with their controls."),
 }
 
 
