@@ -19,7 +19,7 @@ from interp.cache.plan import CachePlan
 from interp.cache.request import Request, context_length
 from interp.cache.rows import ExampleRows
 from interp.cache.store import commit_shard, pending, seal
-from interp.checkpoint import CheckpointPair
+from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.fingerprint import fingerprint_module
 from interp.hooks import Recording, record
 from interp.loading import load_members
@@ -83,7 +83,7 @@ def extract_pair(
     for roles, model in load_members(pair, **(load or {})):
         job = _Job(model, examples, Request(**request), progress=progress)
         for role in roles:
-            job.add(role, Path(out) / role, max_bytes)
+            job.add(role, Path(out) / role, max_bytes, checkpoint=pair.members[role])
         caches.update({str(role): cache for role, cache in job.run().items()})
     return caches
 
@@ -121,7 +121,9 @@ class _Job:
         self.fingerprint = model.fingerprint or fingerprint_module(model.module, tokenizer=model.tokenizer)
         self.members: list[_Member] = []
 
-    def add(self, role: str | None, root: Path, max_bytes: int | str | None) -> None:
+    def add(
+        self, role: str | None, root: Path, max_bytes: int | str | None, *, checkpoint: Checkpoint | None = None
+    ) -> None:
         chosen = self.fingerprint if self.fingerprint.merged else self.fingerprint.select(role)
         plan = self.request.plan(
             self.examples,
@@ -129,7 +131,7 @@ class _Job:
             layout=self.model.layout,
             dtype=self.model.dtype,
             fingerprint=chosen,
-            checkpoint=self.model.checkpoint,
+            checkpoint=checkpoint or self.model.checkpoint,
         )
         plan.check_disk(root, max_bytes=max_bytes)
         self.members.append(_Member(role, root, plan))

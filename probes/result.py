@@ -1,0 +1,181 @@
+"""The result of a sweep: one tidy table, the scores behind it, and the directions in raw activation units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from probes.splits import Split
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    "checkpoint", "target", "position", "site", "layer", "depth", "role", "kind", "C", "split", "cohort", "metric",
+    "value", "lo", "hi", "interval", "null_mean", "null_lo", "null_hi", "null_max_hi", "p", "p_maxT", "n_perm",
+    "scheme", "selectivity", "selectivity_lo", "selectivity_hi", "selectivity_null_hi", "n", "n_groups", "majority",
+    "certificate", "is_selected", "bin", "p_lo", "p_hi", "p_mean", "note",
+)  # fmt: skip
+
+Key = tuple[str, str, str, str]
+"""(target, position, site, kind)."""
+
+
+@dataclass(frozen=True)
+class RawDirection:
+    """A probe in raw activation units: logit = feats · (unit · norm) + bias.
+
+    Attributes:
+        unit: [d_feature], length 1;  norm: logit per unit of activation along it.
+        mean, std: of the DEV activations along `unit`: what "one standard deviation of the data" means for steering.
+    """
+
+    unit: Float[Tensor, "d_feature"]
+    norm: float
+    bias: float
+    mean: float
+    std: float
+
+    def __call__(self, feats: Float[Tensor, "example d_feature"]) -> Float[Tensor, "example"]:
+        return feats.to(self.unit.dtype) @ self.unit * self.norm + self.bias
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The cell chosen on DEV for one target and kind, and its key into scores and directions."""
+
+    target: str
+    position: str
+    site: str
+    kind: str
+    C: float
+
+    @property
+    def key(self) -> Key:
+        return (self.target, self.position, self.site, self.kind)
+
+
+@dataclass(frozen=True, eq=False)
+class SweepResult:
+    """Everything a sweep found; figures and reports read `table` alone.
+
+    Attributes:
+        table:      one row per estimate, columns `COLUMNS`. split "oof" is development, "test" the one look at TEST.
+            role "layer" is a probe of a layer, "control" a probe or a direction that must be at chance or below,
+            "residual" a probe without the named confounds, "calibration" what sigmoid(score) is worth.
+        scores:     key -> score of every row: out-of-fold on DEV, DEV refit on TEST [example].
+        directions: key -> DEV refit in raw units.
+        labels:     target -> 0/1 [example].
+        split:      folds and groups of the rows `ids`.
+        settings:   every option, for the record.
+    """
+
+    table: pd.DataFrame
+    scores: Mapping[Key, np.ndarray]
+    directions: Mapping[Key, RawDirection]
+    selected: tuple[Selected, ...]
+    labels: Mapping[str, Int[np.ndarray, " example"]]
+    ids: tuple[str, ...]
+    split: Split
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def pick(self, *, kind: str | None = None, target: str | None = None) -> Selected:
+        """The selected cell of one kind and target; both may be left out where only one exists.
+
+        Raises:
+            ValueError: none or several fit, listing them.
+        """
+        found = [s for s in self.selected if kind in (None, s.kind) and target in (None, s.target)]
+        if len(found) != 1:
+            raise ValueError(
+                f"kind={kind!r}, target={target!r}: expected one selected cell, got {len(found)} of "
+                f"{[(s.target, s.kind) for s in self.selected]}. Name both."
+            )
+        return found[0]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What the sweep shows, in words: decodable, never used."""
+        return tuple(_sentence(self, cell) for cell in self.selected)
+
+    def plot(self, *, kind: str | None = None, target: str | None = None) -> Any:
+        """The layer figure of `study.probe_figures`, found at run time so that probes stay below study.
+
+        Raises:
+            ValueError: several kinds or targets were swept and none is named.
+        """
+        import importlib
+
+        return importlib.import_module("study.probe_figures").by_layer([self], kind=kind, target=target)
+
+    def __repr__(self) -> str:
+        return "\n".join(self.sentences)
+
+    def _repr_html_(self) -> str:
+        from probes.show import selected_html
+
+        return selected_html(self)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything but the table as named arrays, for `numpy.savez`; `from_arrays` reads it back."""
+        out = {
+            "ids": np.array(self.ids),
+            "fold_of": self.split.fold_of,
+            "group": self.split.group,
+            "n_folds": np.array(self.split.n_folds),
+            "selected": np.array([[*s.key, repr(s.C)] for s in self.selected]),
+        }
+        out |= {f"label|{name}": values for name, values in self.labels.items()}
+        out |= {"score|" + "|".join(key): values for key, values in self.scores.items()}
+        for key, d in self.directions.items():
+            numbers = torch.tensor([d.norm, d.bias, d.mean, d.std], dtype=d.unit.dtype)
+            out["direction|" + "|".join(key)] = torch.cat([d.unit, numbers]).numpy()
+        return out
+
+    @classmethod
+    def from_arrays(
+        cls, table: pd.DataFrame, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]
+    ) -> SweepResult:
+        """The result that `arrays` and `table` were taken from."""
+
+        def keyed(kind: str) -> dict[Any, np.ndarray]:
+            return {tuple(n.split("|")[1:]): arrays[n] for n in arrays if n.startswith(kind + "|")}
+
+        directions = {}
+        for key, values in keyed("direction").items():
+            vector = torch.from_numpy(np.asarray(values))
+            directions[key] = RawDirection(vector[:-4], *vector[-4:].tolist())
+        split = Split(arrays["fold_of"], arrays["group"], int(arrays["n_folds"]))
+        chosen = arrays["selected"].tolist()
+        selected = tuple(Selected(t, at, site, k, float(c)) for t, at, site, k, c in chosen)
+        labels = {key[0]: values for key, values in keyed("label").items()}
+        ids = tuple(arrays["ids"].tolist())
+        return cls(table, keyed("score"), directions, selected, labels, ids, split, dict(settings))
+
+
+def _sentence(result: SweepResult, cell: Selected) -> str:
+    t = result.table
+    rows = t[
+        (t.target == cell.target)
+        & (t.kind == cell.kind)
+        & (t.metric == "auroc")
+        & t.is_selected
+        & t.role.isin(["layer", "control"])
+    ]
+    by_split: dict[str, Any] = {row["split"]: row for row in rows[rows.cohort == "all"].to_dict("records")}
+    row = by_split.get("test", by_split["oof"])
+    p = row["p"] if "test" in by_split else row["p_maxT"]
+    verdict = "no null was run" if np.isnan(p) else f"p = {p:.3g} of {int(row['n_perm'])} permutations"
+    is_found = not np.isnan(p) and p <= 0.05
+    word = "is linearly decodable" if is_found else "is not shown to be linearly decodable"
+    where = "on TEST" if "test" in by_split else "out of fold (development)"
+    return (
+        f"{cell.target!r} {word} at {cell.site} ({cell.position}, {cell.kind}): AUROC {row['value']:.3f} "
+        f"[{row['lo']:.3f}, {row['hi']:.3f}] {where}, {int(row['n'])} rows in {int(row['n_groups'])} groups; {verdict}."
+    )

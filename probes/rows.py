@@ -1,0 +1,248 @@
+"""Rows of a sweep's table: estimates of one cell, what its controls add, and its look at TEST."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.stats import Estimate, FewGroupsWarning, max_null_p
+from probes.calibrate import calibration_rows, estimate_columns, majority
+from probes.config import SweepConfig
+from probes.controls import (
+    area_selectivity,
+    confound_matrix,
+    control_labels,
+    random_directions,
+    residualise,
+    selectivity,
+)
+from probes.layer import LOGIT_KINDS, Scored, score_labels
+from probes.metrics import area, auroc_many, score_table
+from probes.null import NullSummary
+from probes.result import Key, RawDirection
+from probes.source import Column, Source, layer_of
+from probes.splits import Split
+
+CONTROL_SITES = ("shuffled", "surface", "embed")
+"""Sites that are swept for comparison and never selected."""
+
+RANDOM = "random"
+"""Kind of the rows of random directions."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Columns beside the label, in row order; None where not asked for."""
+
+    control: np.ndarray | None
+    confounds: np.ndarray | None
+    cohort: np.ndarray | None
+    surface: Tensor | None
+
+    @classmethod
+    def read(
+        cls,
+        source: Source,
+        control: Column | None,
+        confounds: Sequence[str] | Mapping[str, Column],
+        cohort: Column | None,
+        surface: Tensor | None,
+    ) -> Extras:
+        """The named columns of a source, confounds as numbers."""
+        named = confounds if isinstance(confounds, Mapping) else {name: name for name in confounds}
+        matrix = {name: source.column(f"confounds[{name!r}]", column) for name, column in named.items()}
+        return cls(
+            control=None if control is None else source.column("control", control),
+            confounds=confound_matrix(matrix) if matrix else None,
+            cohort=None if cohort is None else source.column("cohort", cohort),
+            surface=surface,
+        )
+
+    def cohorts(self, where: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """(name, its rows) of every cohort among these rows; none where no column was named."""
+        if self.cohort is None:
+            return []
+        names = self.cohort.astype(str)
+        return [(str(name), where & (names == name)) for name in np.unique(names[where])]
+
+
+def raw_direction(scored: Scored, feats: Tensor, dev: np.ndarray) -> RawDirection:
+    """The DEV refit of a cell as unit, norm and bias, with the spread of DEV activations along it."""
+    coef = scored.probe.coef[0].double()
+    norm = float(coef.norm())
+    unit = coef / norm if norm else coef
+    along = feats[torch.from_numpy(dev).to(feats.device)].double() @ unit.to(feats.device)
+    bias = float(scored.probe.intercept[0])
+    return RawDirection(unit.float(), norm, bias, float(along.mean()), float(along.std()))
+
+
+def selectivity_columns(
+    kind: str,
+    feats: Tensor,
+    y: np.ndarray,
+    split: Split,
+    units: np.ndarray,
+    scores: np.ndarray,
+    config: SweepConfig,
+) -> dict[str, dict[str, Any]]:
+    """Selectivity columns of the AUROC row and of the accuracy row: the label minus a control label, out of fold.
+
+    selectivity = metric(real) - metric(control 1), paired over rows, same splits and Cs
+    selectivity_null_hi = 95 % of |metric(control i) - metric(control j)| over i < j: what two labels that mean
+    nothing differ by; NaN with one control
+    """
+    dev, n = split.is_dev, config.controls(kind)
+    fakes = np.stack([control_labels(units.tolist(), y, seed=config.seed + 2 + 1000 * i) for i in range(n)])
+    control = score_labels(
+        kind, feats, torch.from_numpy(fakes), split, Cs=config.Cs, balanced=config.balanced, tol=config.tol
+    ).scores[:, dev]
+    fakes, options = fakes[:, dev], dict(groups=split.group[dev], seed=config.seed, n_resamples=config.n_boot)
+    real: dict[str, Any] = dict(real_scores=scores[dev], real_labels=y[dev])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewGroupsWarning)
+        found = {
+            "auroc": area_selectivity(**real, control_scores=control[0], control=fakes[0], **options),
+            "accuracy": selectivity(**real, control_scores=control[0], control=fakes[0], **options),
+        }
+    null = {"auroc": auroc_many(control, fakes), "accuracy": ((control > 0) == (fakes == 1)).mean(axis=1)}
+    return {
+        metric: {
+            "selectivity": e.value, "selectivity_lo": e.lo, "selectivity_hi": e.hi,
+            "selectivity_null_hi": _apart(null[metric]),
+        }
+        for metric, e in found.items()
+    }  # fmt: skip
+
+
+def _apart(values: np.ndarray) -> float:
+    """95 % point of the absolute difference of two of them; NaN for one."""
+    i, j = np.triu_indices(len(values), 1)
+    return float(np.nanquantile(np.abs(values[i] - values[j]), 0.95)) if len(i) else float("nan")
+
+
+def residual_rows(
+    key: Key, feats: Tensor, y: np.ndarray, split: Split, confounds: np.ndarray, config: SweepConfig
+) -> list[dict[str, Any]]:
+    """The same probe on features without what the confounds predict, each fold with its own regression."""
+    kind, scores, one = key[3], np.zeros((1, len(y))), None
+    for f in range(split.n_folds):
+        train = split.is_dev & (split.fold_of != f)
+        without = residualise(feats.float(), confounds, train)
+        one = score_labels(
+            kind, without, torch.from_numpy(y[None]), split, Cs=config.Cs, balanced=config.balanced, tol=config.tol
+        )
+        scores[:, split.fold_of == f] = one.scores[:, split.fold_of == f]
+    assert one is not None
+    scored = Scored(scores, one.chosen, one.probe, one.certificate)
+    rows = cell_rows(key, scored, y, split, split.is_dev, "oof", config, {})
+    return [{**row, "role": "residual", "note": "features without the named confounds"} for row in rows]
+
+
+def cell_rows(
+    key: Key,
+    scored: Scored,
+    y: np.ndarray,
+    split: Split,
+    where: np.ndarray,
+    name: str,
+    config: SweepConfig,
+    extra: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Every metric of one cell on some rows, as rows of the table."""
+    target, position, site, kind = key
+    estimates = score_table(
+        scored.scores[0, where], y[where], groups=split.group[where], is_logit=kind in LOGIT_KINDS, seed=config.seed,
+        n_resamples=config.n_boot,
+    )  # fmt: skip
+    base = {
+        "target": target, "position": position, "site": site, "layer": layer_of(site), "kind": kind,
+        "role": "control" if site in CONTROL_SITES else "layer",
+        "C": config.Cs[int(scored.chosen[0])] if kind != "massmean" else float("nan"), "split": name, "cohort": "all",
+        "majority": majority(y[where]), "certificate": scored.certificate, "is_selected": False, "note": "",
+    }  # fmt: skip
+    return [
+        base | estimate_columns(metric, e, split.group[where])
+        | extra.get(metric, {})
+        for metric, e in estimates.items()
+    ]  # fmt: skip
+
+
+def random_row(
+    where: tuple[str, str, str], feats: Tensor, y: np.ndarray, split: Split, config: SweepConfig
+) -> dict[str, Any]:
+    """AUROC of directions drawn at random at one site, out of the same rows as its probes."""
+    target, position, site = where
+    dev = split.is_dev
+    found = random_directions(feats[torch.from_numpy(dev).to(feats.device)].float(), y[dev], seed=config.seed + 3)
+    return {
+        "target": target, "position": position, "site": site, "layer": layer_of(site), "kind": RANDOM,
+        "role": "control", "split": "oof", "cohort": "all", "metric": "auroc", "value": found.mean, "lo": found.lo,
+        "hi": found.hi, "interval": f"middle 95 % of {found.n} directions", "n": int(dev.sum()),
+        "n_groups": len(np.unique(split.group[dev])), "majority": majority(y[dev]), "is_selected": False,
+        "note": "random unit directions, each turned so that it is at least 1/2",
+    }  # fmt: skip
+
+
+def attach_null(
+    rows: list[dict[str, Any]], keys: list[Key], kind: str, null: NullSummary | None, best: Key, scheme: str
+) -> None:
+    """Write the null's columns into the AUROC rows of one kind, and mark the selected cell."""
+    place = {key: j for j, key in enumerate(keys)}
+    for row in rows:
+        key = (row["target"], row["position"], row["site"], row["kind"])
+        if row["kind"] != kind or row["role"] == "residual" or key not in place:
+            continue
+        row["is_selected"] = key == best
+        if null is None or row["metric"] != "auroc":
+            continue
+        j = place[key]
+        row |= dict(
+            null_mean=null.mean[j], null_hi=null.hi[j], null_max_hi=null.max_hi, p=null.p[j], p_maxT=null.p_max[j],
+            n_perm=null.n, scheme=scheme,
+        )  # fmt: skip
+
+
+def final_rows(
+    key: Key,
+    scored: Scored,
+    y: np.ndarray,
+    split: Split,
+    extras: Extras,
+    config: SweepConfig,
+    null: NullSummary | None,
+    scheme: str,
+    cohort_nulls: Mapping[str, np.ndarray],
+) -> list[dict[str, Any]]:
+    """TEST at the selected cell, whole and by cohort (AUROC where both classes are there)."""
+    test = split.is_test
+    rows = [row | {"is_selected": True} for row in cell_rows(key, scored, y, split, test, "test", config, {})]
+    rows += calibration_rows(key, scored.scores[0], y, split, rows[0], config)
+    if null is not None:
+        rows[0] |= dict(p=null.p_test, n_perm=null.n, scheme=scheme) | null_columns(null.test)
+    assert rows[0]["metric"] == "auroc"
+    for name, inside in extras.cohorts(test):
+        if len(np.unique(y[inside])) < 2 or len(np.unique(split.group[inside])) < 2:
+            estimate = Estimate.undefined(int(inside.sum()), len(np.unique(split.group[inside])))
+        else:
+            estimate = area(
+                scored.scores[0, inside], y[inside], groups=split.group[inside], seed=config.seed,
+                n_resamples=config.n_boot,
+            )  # fmt: skip
+        own = estimate_columns("auroc", estimate, split.group[inside]) | null_columns(cohort_nulls.get(name))
+        rows.append(rows[0] | own | dict(cohort=name, majority=majority(y[inside])))
+    return rows
+
+
+def null_columns(areas: np.ndarray | None) -> dict[str, float]:
+    """Mean and middle 95 % of a null whose first entry is the observed value, and p; NaN where it is not defined."""
+    if areas is None or len(areas) < 2 or not np.isfinite(areas).all():
+        return dict.fromkeys(("null_mean", "null_lo", "null_hi", "p"), float("nan"))
+    low, high = np.quantile(areas[1:], (0.025, 0.975))
+    p = float(max_null_p([areas[0]], areas[1:])[0])
+    return dict(null_mean=float(areas[1:].mean()), null_lo=float(low), null_hi=float(high), p=p)

@@ -1,0 +1,142 @@
+"""Where activations come from: a cache on disk or plain arrays, read one site at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.cache import ActivationCache
+from interp.site import Site
+
+Column: TypeAlias = str | Sequence[Any] | np.ndarray
+Data: TypeAlias = ActivationCache | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows in one order, and a reader of one site at one position.
+
+    Attributes:
+        ids:      of the rows, unique.
+        sites:    in depth order.
+        n_layers: of the model, as far as the sites show.
+        contents: text hash of each row, where known.
+    """
+
+    ids: tuple[str, ...]
+    sites: tuple[str, ...]
+    checkpoint: str
+    contents: tuple[str, ...] | None
+    reader: Callable[[str, str], Tensor]
+    columns: Mapping[str, np.ndarray]
+
+    @property
+    def n_layers(self) -> int:
+        layers = [layer_of(site) for site in self.sites]
+        return int(max((layer for layer in layers if not np.isnan(layer)), default=0)) + 1
+
+    def only(self, site: str) -> Source:
+        """The same rows with one site, cheap to send to another process; no columns."""
+        narrowed = self.reader.only(site) if isinstance(self.reader, _Arrays) else self.reader
+        return replace(self, sites=(site,), reader=narrowed, columns={})
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, site: str, position: str) -> Float[Tensor, "example d_feature"]:
+        """Features of every row at one site; heads are joined along the feature axis.
+
+        Raises:
+            ValueError: another number of rows than ids, NaN or infinity (naming the row's id).
+        """
+        feats = self.reader(site, position)
+        if len(feats) != len(self.ids):
+            raise ValueError(f"site {site!r}: expected {len(self.ids)} rows, one per id, got {len(feats)}.")
+        feats = feats.flatten(1)
+        is_finite = feats.isfinite().all(dim=1)
+        if not bool(is_finite.all()):
+            bad = (~is_finite).nonzero()[:, 0]
+            raise ValueError(
+                f"site {site!r}, position {position!r}: NaN or infinity in {len(bad)} of {len(feats)} rows, first "
+                f"{self.ids[int(bad[0])]!r}. Leave those examples out of the cache, or this site out of the sweep."
+            )
+        return feats
+
+    def column(self, what: str, column: Column) -> np.ndarray:
+        """A column by name, or values given in row order.
+
+        Raises:
+            ValueError: no such column, or another number of values than rows.
+        """
+        if isinstance(column, str):
+            if column not in self.columns:
+                known = ", ".join(self.columns) or "none (plain arrays: pass the values themselves)"
+                raise ValueError(f"{what}={column!r}: no such column of the examples. Known columns: {known}.")
+            return self.columns[column]
+        values = np.asarray(column)
+        if values.shape != (len(self.ids),):
+            raise ValueError(f"{what}: expected one value per row, shape ({len(self.ids)},), got {values.shape}.")
+        return values
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """Reader of plain arrays; a memory map goes to another process as its rows."""
+
+    arrays: Mapping[str, Any]
+
+    def __call__(self, site: str, position: str) -> Tensor:
+        return torch.as_tensor(np.asarray(self.arrays[site]))
+
+    def only(self, site: str) -> _Arrays:
+        return _Arrays({site: self.arrays[site]})
+
+
+def open_source(data: Data, *, ids: Sequence[str] | None = None, checkpoint: str = "") -> Source:
+    """Rows and sites of a cache, or of {site: array [example, ...]}; memory maps are read one site at a time.
+
+    Args:
+        ids: of plain arrays' rows; numbered where None.
+        checkpoint: what tables call it; a cache knows its own name.
+    Raises:
+        ValueError: arrays of different lengths, or none.
+    """
+    if isinstance(data, ActivationCache):
+        return _from_cache(data, checkpoint)
+    arrays = dict(data)
+    lengths = {site: len(array) for site, array in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"data: expected arrays of one length, one row per example, got {lengths or 'none'}.")
+    n = next(iter(lengths.values()))
+    names = tuple(ids) if ids is not None else tuple(f"row-{i}" for i in range(n))
+    return Source(names, tuple(arrays), checkpoint, None, _Arrays(arrays), {})
+
+
+def _from_cache(cache: ActivationCache, checkpoint: str) -> Source:
+    examples = cache.examples
+    columns = {name: examples[name].to_numpy() for name in examples.columns}
+    sites = tuple(sorted(cache.sites, key=_depth))
+    recorded = cache.manifest.get("environment", {}).get("checkpoint") or {}
+    name = checkpoint or str(recorded.get("name") or "")
+    contents = tuple(columns["text_sha256"].tolist()) if "text_sha256" in columns else None
+    return Source(tuple(columns["id"].tolist()), sites, name, contents, cache.read, columns)
+
+
+def layer_of(site: str) -> float:
+    """Layer of a site's name, NaN where it has none (the embedding, a surface probe, plain names)."""
+    try:
+        layer = Site.parse(site).layer
+    except ValueError:
+        return float("nan")
+    return float("nan") if layer is None else float(layer)
+
+
+def _depth(site: str) -> tuple[str, float]:
+    layer = layer_of(site)
+    return site.split(".")[0], -1.0 if np.isnan(layer) else layer
