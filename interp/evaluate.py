@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -177,19 +178,18 @@ class _Reply:
 def _generate(
     model: Model, batch: Pairs, decoding: Decoding, new_tokens: int, number: int
 ) -> list[tuple[int, int, _Reply]]:
-    """(position in the batch, sample, reply) of every answer."""
-    from transformers import GenerationConfig
+    """(position in the batch, sample, reply) of every answer.
 
+    Of the checkpoint's own generation config only the end-of-turn tokens are used. Positions are those that
+    `generate` derives from the mask: cumsum(mask) - 1, so the first real token has 0 whatever the padding.
+    """
     ends = end_tokens(model)
     padded = pad([p.ids for _, p in batch], pad_id=model.pad_id, side="left").to(model.device)
-    sampling = {"do_sample": True, "temperature": decoding.temperature, "num_return_sequences": decoding.n_samples}
-    config = GenerationConfig(
-        max_new_tokens=new_tokens,
-        eos_token_id=sorted(ends),
-        pad_token_id=model.pad_id,
-        **(sampling if decoding.temperature > 0 else {"do_sample": False}),
-    )
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+    config = _generation_config(model, decoding, new_tokens, ends)
+    with (
+        torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []),
+        _without_generation_defaults(model),
+    ):
         torch.manual_seed(decoding.seed * 1_000_003 + number)
         generate: Any = model.module.generate
         out = generate(input_ids=padded.input_ids, attention_mask=padded.attention_mask, generation_config=config)
@@ -197,6 +197,41 @@ def _generate(
     return [
         (k // decoding.n_samples, k % decoding.n_samples, _reply(model, tail, ends)) for k, tail in enumerate(tails)
     ]
+
+
+def _generation_config(model: Model, decoding: Decoding, new_tokens: int, ends: frozenset[int]) -> Any:
+    """Plain greedy decoding, or plain sampling from the whole distribution at the temperature."""
+    from transformers import GenerationConfig
+
+    if decoding.temperature > 0:
+        way: dict[str, Any] = {"do_sample": True, "temperature": decoding.temperature, "top_k": 0, "top_p": 1.0}
+        way |= {"num_return_sequences": decoding.n_samples}
+    else:
+        way = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None, "num_return_sequences": 1}
+    return GenerationConfig(
+        max_new_tokens=new_tokens,
+        eos_token_id=sorted(ends),
+        pad_token_id=model.pad_id,
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        min_length=0,
+        use_cache=True,
+        **way,
+    )
+
+
+@contextmanager
+def _without_generation_defaults(model: Model) -> Iterator[None]:
+    """The checkpoint's generation config set aside: `generate` fills every field that is None from it."""
+    from transformers import GenerationConfig
+
+    held = model.causal_lm.generation_config
+    model.causal_lm.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.causal_lm.generation_config = held
 
 
 def end_tokens(model: Model) -> frozenset[int]:

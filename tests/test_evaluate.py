@@ -110,6 +110,36 @@ def test_samples_are_drawn_from_the_seed_and_the_batch_alone(model: Model) -> No
     assert other != whole
 
 
+@pytest.mark.parametrize("decoding", [Decoding(score_labels=False), Decoding(score_labels=False, temperature=1.0)])
+def test_the_checkpoints_generation_config_does_not_reach_the_answers(model: Model, decoding: Decoding) -> None:
+    calm = dict(evaluate(model, TASK, items(6), decoding=decoding))
+    held = model.causal_lm.generation_config
+    poison = {"repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "top_k": 1, "top_p": 0.01, "temperature": 0.01}
+    poison |= {"min_new_tokens": 11, "suppress_tokens": list(range(3, 40)), "num_beams": 3, "do_sample": True}
+    poisoned = type(held)(**poison, eos_token_id=held.eos_token_id)
+    model.causal_lm.generation_config = poisoned
+    try:
+        assert dict(evaluate(model, TASK, items(6), decoding=decoding)) == calm
+        assert model.causal_lm.generation_config is poisoned  # put back
+    finally:
+        model.causal_lm.generation_config = held
+
+
+def test_left_padded_prompts_count_their_positions_from_their_first_token(model: Model) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def keep(module, args, kwargs):
+        seen.append((kwargs["attention_mask"], kwargs["position_ids"]))
+
+    with model.decoder.register_forward_pre_hook(keep, with_kwargs=True):
+        list(evaluate(model, TASK, items(4), decoding=Decoding(score_labels=False, max_new_tokens=3)))
+    mask, positions = seen[0]
+    assert mask.min() == 0  # some are padded
+    for row, at in zip(mask, positions.expand(len(mask), -1), strict=True):
+        assert at[row.bool()].tolist() == list(range(int(row.sum())))
+    assert [int(at[0, -1]) for _, at in seen[1:]] == [int(mask[0].sum()) + k for k in range(len(seen) - 1)]
+
+
 def test_a_batch_that_does_not_fit_is_halved(model: Model) -> None:
     calm = dict(evaluate(model, TASK, items(6), decoding=Decoding(score_labels=False)))
 
