@@ -15,8 +15,9 @@ from interp.evaluate import Decoding, evaluate, label_log_probabilities, plan_ba
 from interp.model import Model
 from interp.prompt import Example, Message, render
 from interp.tasks.conformance import check_task
+from study.evals.show import headline
 from study.evals.store import EvalFolder, answers_frame
-from study.evals.tables import member_table, pair_table
+from study.evals.tables import dumbbell_rows, member_table, pair_table, write_tables
 from tests.tiny import add_lora, tiny, tiny_tokenizer
 
 LABELS = ("compliant", "noncompliant")
@@ -243,6 +244,65 @@ def test_a_pair_is_compared_on_the_same_items_with_holm_over_cells() -> None:
     assert rows["c0"]["diff"] == 0
     with pytest.raises(ValueError, match="different items"):
         pair_table(frame("engaged", a), frame("heuristic", b[:-1]))
+
+
+def grouped(right: list[int], member: str, *, per_group: int, samples: int = 1) -> pd.DataFrame:
+    """One cell; replies listed item by item, `samples` each; `per_group` items share a procedure."""
+    made = [replace(e, id=f"g{i}", groups={"procedure": f"p{i // per_group}"}, metadata={}) for i, e in
+            enumerate(items(1) * (len(right) // samples))]  # fmt: skip
+    answers = [
+        {"example_id": made[k // samples].id, "sample": k % samples, "text": "x", "label": "compliant",
+         "scores": {"correct": float(ok)}, "n_new_tokens": 1, "n_prompt_tokens": 1, "finished": True, "p": {}}
+        for k, ok in enumerate(right)
+    ]  # fmt: skip
+    return answers_frame(answers, made, member)
+
+
+def test_significance_of_a_pair_counts_groups_not_items() -> None:
+    a, b = [1] * 40, [0] * 40
+    (row,) = pair_table(grouped(a, "engaged", per_group=10), grouped(b, "heuristic", per_group=10))
+    assert row["p_mcnemar"] == pytest.approx(2 / 2**40)  # forty items ...
+    assert (row["n"], row["n_groups"]) == (40, 4)
+    assert row["p_groups"] == row["p_holm"] == pytest.approx(2 / 2**4)  # ... of four procedures
+    assert "4 units by procedure" in row["note"]
+    assert "0.12" in row["note"]
+    (many,) = pair_table(grouped(a, "engaged", per_group=4), grouped(b, "heuristic", per_group=4))
+    assert many["p_holm"] == pytest.approx(2 / 2**10)
+    assert many["note"] == ""
+
+
+def test_several_samples_of_an_item_are_one_unit_of_the_pair() -> None:
+    a, b = [1, 0, 1, 1, 1, 0, 1], [0, 0, 1, 0, 0, 0, 0]
+    thrice = {m: grouped([x for x in right for _ in range(3)], m, per_group=1, samples=3)
+              for m, right in (("engaged", a), ("heuristic", b))}  # fmt: skip
+    (once,) = pair_table(grouped(a, "engaged", per_group=1), grouped(b, "heuristic", per_group=1))
+    (more,) = pair_table(thrice["engaged"], thrice["heuristic"])
+    for name in ("n", "n_groups", "diff", "only_engaged", "only_heuristic", "p_mcnemar", "p_groups", "p_holm"):
+        assert more[name] == pytest.approx(once[name]), name
+    fewer = thrice["heuristic"][thrice["heuristic"]["sample"] < 2]
+    with pytest.raises(ValueError, match="different samples.*'g0', sample 2.*--samples"):
+        pair_table(thrice["engaged"], fewer)
+
+
+def test_both_tables_hold_accuracy_against_one_constant_reader() -> None:
+    engaged, heuristic = frame("engaged", [1] * 9), frame("heuristic", [0] * 9)
+    for f in (engaged, heuristic):
+        f["cell"] = f["gold"]  # cells of one label each
+    table = {r["cell"]: r["control"] for r in member_table(engaged) if r["metric"] == "accuracy"}
+    assert table == {"compliant": 1.0, "noncompliant": 0.0, "all": pytest.approx(5 / 9)}
+    pairs = pair_table(engaged, heuristic)
+    assert {r["cell"]: r["majority"] for r in pairs} == {"compliant": 1.0, "noncompliant": 0.0}
+    assert [r["chance"] for r in dumbbell_rows(pairs)] == [pytest.approx(5 / 9)] * 4
+
+
+def test_the_terminal_says_what_few_groups_cannot_show(tmp_path: Path) -> None:
+    frames = {m: grouped(right, m, per_group=10) for m, right in (("engaged", [1] * 40), ("heuristic", [0] * 40))}
+    write_tables(frames, TASK, tmp_path)
+    shown = headline(tmp_path, is_pair=True)
+    assert "0.12" in shown.splitlines()[1]  # Holm p, of groups
+    assert "note: 4 units by procedure: p_groups cannot be below 0.12" in shown
+    pairs = pd.read_csv(tmp_path / "pair.csv", keep_default_na=False).to_dict("records")
+    assert all("4 units" in r["note"] and "noisy" in r["note"] for r in dumbbell_rows(pairs, notes={"all": "noisy"}))
 
 
 # --- conformance ---------------------------------------------------------------------------------------------------
