@@ -17,7 +17,6 @@ import numpy as np
 
 from interp import stats
 from interp.cache.files import replace
-from interp.stats.signflip import TooFewFlipsWarning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,7 +184,7 @@ def _pair_row(part: pd.DataFrame, cell: str, first: str, task: Any, margin: floa
         blank |= {"p_groups": None, "p_mcnemar": None, "tost_verdict": "not compared: one item or one group"}
         return head | _spread("engaged", known["engaged"]) | _spread("heuristic", known["heuristic"]) | blank | tail
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TooFewFlipsWarning)  # `note` says it
+        warnings.simplefilter("ignore", stats.TooFewFlipsWarning)  # `note` says it
         compared = stats.compare_paired(a, b, groups=groups, seed=seed, margin=margin)
     items = part.groupby("id", sort=False)[["score.correct", "score.correct_heuristic"]].mean()
     more, fewer = (int((sign * (items.iloc[:, 0] - items.iloc[:, 1]) > 1e-9).sum()) for sign in (1, -1))
