@@ -189,6 +189,18 @@ def test_a_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
         EvalFolder(tmp_path, {"task": "t", "weights": "b"}).open()
 
 
+def test_metadata_of_the_user_never_overwrites_an_answer() -> None:
+    mine = {"label": "mine", "text": "mine", "score.correct": 7, "sample": 9, "gold": "mine", "note": "kept", "cell": "c"}
+    example = replace(items(1)[0], metadata=mine)
+    answer = {"example_id": "e0", "sample": 0, "text": "said", "label": "noncompliant", "scores": {"correct": 0.0},
+              "p": {}, "n_prompt_tokens": 1, "n_new_tokens": 1, "finished": True}  # fmt: skip
+    (row,) = answers_frame([answer], [example], "m").to_dict("records")
+    said = {k: row[k] for k in ("label", "text", "score.correct", "sample", "gold", "cell", "note")}
+    assert said == {"label": "noncompliant", "text": "said", "score.correct": 0.0, "sample": 0, "gold": "compliant",
+                    "cell": "c", "note": "kept"}  # fmt: skip
+    assert (row["meta.label"], row["meta.text"], row["meta.score.correct"], row["meta.sample"]) == ("mine", "mine", 7, 9)
+
+
 # --- tables --------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +73,18 @@ def prompts_sha256(examples: Sequence[Example]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+_COLUMNS = ("member", "id", "cell", "gold", "_place", *(f.name for f in fields(Answer)))
+
+
+def _is_taken(name: str) -> bool:
+    return name in _COLUMNS or name.startswith(("score.", "p.", "group.", "meta."))
+
+
 def answers_frame(answers: Sequence[Mapping[str, Any]], examples: Sequence[Example], member: str) -> pd.DataFrame:
     """One row per answer: member, id, cell, gold, label, text, scores, p of each label, groups and metadata.
 
-    Columns `score.<name>`, `p.<label>`, `group.<name>`; metadata keeps its own names.
+    Columns `score.<name>`, `p.<label>`, `group.<name>`; metadata keeps its own names, except that one which is also the
+    name of a column of the answers becomes `meta.<name>`.
     """
     import pandas as pd
 
@@ -86,13 +94,13 @@ def answers_frame(answers: Sequence[Mapping[str, Any]], examples: Sequence[Examp
         place, example = by_id[answer["example_id"]]
         plain = {k: v for k, v in answer.items() if k not in ("scores", "p", "logp", "example_id")}
         kept = {k: v for k, v in example.metadata.items() if isinstance(v, str | int | float | bool | None)}
-        rows.append(
+        row = (
             {"member": member, "id": example.id, "cell": str(kept.pop("cell", "all")), "gold": example.label}
             | {"_place": place} | plain
             | {f"score.{k}": v for k, v in answer["scores"].items()}
             | {f"p.{k}": v for k, v in answer["p"].items()}
             | {f"group.{k}": v for k, v in example.groups.items()}
-            | kept
         )  # fmt: skip
+        rows.append(row | {f"meta.{k}" if _is_taken(k) else k: v for k, v in kept.items()})
     frame = pd.DataFrame(rows).sort_values(["_place", "sample"], kind="stable")
     return frame.drop(columns="_place").reset_index(drop=True)
