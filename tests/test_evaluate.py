@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from interp.evaluate import Decoding, evaluate, label_log_probabilities, plan_batches
+from interp.evaluate import Decoding, _places_of_labels, evaluate, label_log_probabilities, plan_batches
 from interp.model import Model
 from interp.prompt import Example, Message, render
 from interp.tasks.conformance import check_task
@@ -153,12 +154,81 @@ def test_a_batch_that_does_not_fit_is_halved(model: Model) -> None:
     assert [a.text for a in tight[0]] == [a.text for a in calm[0]]
 
 
-def test_the_reply_may_fill_the_context_but_not_overflow_it(model: Model) -> None:
-    task = SimpleNamespace(**{**vars(TASK), "MAX_NEW_TOKENS": 10_000})
-    plan = plan_batches(model, task, items(3), Decoding())
-    assert plan.new_tokens == 512 - max(len(p.ids) for p in plan.prompts)
+def test_only_long_prompts_cut_their_own_replies_and_are_named(model: Model) -> None:
+    task = SimpleNamespace(**{**vars(TASK), "MAX_NEW_TOKENS": 300})
+    long = replace(items(1)[0], id="long", messages=(Message("user", "the dog " * 110),))
+    examples = [*items(5), long]
+    with pytest.warns(UserWarning, match="1 of 6 items leave less room.*300.*'long'"):
+        plan = plan_batches(model, task, examples, Decoding())
+    assert plan.batches[0] == (5,)
+    assert plan.new_tokens[0] == 512 - len(plan.prompts[5].ids) < 300
+    assert set(plan.new_tokens[1:]) == {300}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert set(plan_batches(model, task, items(5), Decoding()).new_tokens) == {300}
     with pytest.raises(ValueError, match="e[01]"):
         plan_batches(model, task, items(3), Decoding(max_new_tokens=500))
+
+
+def test_every_sample_counts_in_the_budget_of_a_batch(model: Model) -> None:
+    one = plan_batches(model, TASK, items(), Decoding(tokens_per_batch=150, temperature=1.0))
+    three = plan_batches(model, TASK, items(), Decoding(tokens_per_batch=450, temperature=1.0, n_samples=3))
+    assert one.batches == three.batches
+    assert len(one.batches) > 1
+
+
+def test_two_examples_of_one_id_are_refused(model: Model) -> None:
+    with pytest.raises(ValueError, match="1 come more than once, first 'e1'"):
+        plan_batches(model, TASK, [*items(3), items(2)[1]], Decoding())
+
+
+def test_halves_of_a_batch_do_not_repeat_each_others_draws(model: Model) -> None:
+    same = [replace(items(1)[0], id=f"s{i}") for i in range(4)]  # one prompt, so equal draws give equal replies
+
+    def small(module, args, kwargs):
+        if kwargs["input_ids"].shape[0] > 2:
+            raise torch.OutOfMemoryError
+
+    with model.decoder.register_forward_pre_hook(small, with_kwargs=True):
+        ((_, answers),) = evaluate(model, TASK, same, decoding=Decoding(temperature=1.0, score_labels=False))
+    assert [a.text for a in answers[:2]] != [a.text for a in answers[2:]]
+
+
+# --- where labels are read -----------------------------------------------------------------------------------------
+
+
+def test_labels_are_read_after_the_answer_that_the_example_begins_with(model: Model) -> None:
+    begun, plain = replace(items(1)[0], answer="the dog ."), items(1)[0]
+    read = label_log_probabilities(model, [(begun, " step one", "compliant"), (begun, "", "compliant")])
+    assert read == label_log_probabilities(model, [(plain, "the dog . step one", "compliant"),
+                                                   (plain, "the dog .", "compliant")])  # fmt: skip
+
+
+def test_a_reply_without_a_decision_point_has_no_label_probabilities(model: Model) -> None:
+    asked = {"task": SimpleNamespace(**vars(TASK), decision_prefix=lambda t: t[: t.rfind("=>") + 2] if "=>" in t else "")}
+    example = items(1)[0]
+    assert _places_of_labels(asked["task"], example, "one two") == []
+    assert _places_of_labels(asked["task"], example, "noncompliant") == [("", label) for label in LABELS]
+    assert _places_of_labels(asked["task"], example, "one => compliant") == [("one =>", label) for label in LABELS]
+    assert _places_of_labels(TASK, example, "one two") == [("", label) for label in LABELS]  # it does not say where
+    for _, batch in evaluate(model, asked["task"], items(3)):
+        assert all(not answer.p and not answer.logp for answer in batch)
+
+
+def test_a_label_beyond_the_context_is_refused_by_the_examples_id(model: Model) -> None:
+    with pytest.raises(ValueError, match="'e0'.*512"):
+        label_log_probabilities(model, [(items(1)[0], "the dog " * 300, "compliant")])
+
+
+def test_the_thinking_switch_reaches_the_changed_replies(model: Model, tmp_path: Path, monkeypatch) -> None:
+    from study.evals import faithfulness
+
+    seen = []
+    monkeypatch.setattr(faithfulness, "label_log_probabilities",
+                        lambda model, cases, thinking=None: [(seen.append(thinking), -1.0)[1:] + (1,) for _ in cases])  # fmt: skip
+    task = SimpleNamespace(**vars(TASK), counterfactuals=lambda e, t: [("kind", "changed", "compliant")])
+    faithfulness.counterfactual_answers(model, task, items(9), frame("m", [1] * 9), tmp_path, thinking=False)
+    assert set(seen) == {False}
 
 
 # --- the folder ----------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_several_samples_are_one_unit_in_every_row(examples: list[Example]) -> N
     for metric in set(once) - {"d_prime", "criterion", "logit_gold", "logit_surface", "order_swap_flipping"}:
         assert thrice[metric]["n"] == 3 * once[metric]["n"]
         width = [r[metric]["hi"] - r[metric]["lo"] for r in (once, thrice)]
-        assert width[1] > 0.9 * width[0], metric  # copies of a reply are no evidence
+        assert width[1] > 0.8 * width[0], metric  # three independent replies would give 0.58
 
 
 def test_unparsed_replies_count_as_not_said_and_are_noted(examples: list[Example]) -> None:

@@ -12,7 +12,7 @@ from interp.evaluate import Decoding, evaluate, plan_batches
 from interp.loading import load, load_members
 from interp.model import Model
 from interp.prompt import Example
-from interp.tasks.protocol import EvaluatedTask, load_task
+from interp.tasks.protocol import EvaluatedTask, load_task, max_new_tokens
 from study.evals.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
 from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256
 from study.evals.tables import write_tables
@@ -70,7 +70,7 @@ def answer_members(
             root = out / role
             with model.adapters.use(role if role in model.adapters.names else None):
                 frame = run_member(model, role, task, task_path, examples, root, decoding or Decoding(), progress)
-                counterfactual_answers(model, task, examples, frame, root)
+                counterfactual_answers(model, task, examples, frame, root, thinking=(decoding or Decoding()).thinking)
             members.append(role)
     return tuple(members)
 
@@ -110,7 +110,8 @@ def run_member(
     from tqdm import tqdm
 
     plan = plan_batches(model, task, examples, decoding)
-    folder = EvalFolder(root, _identity(model, task_path, examples, decoding, plan.new_tokens))
+    limit = (decoding.max_new_tokens or max_new_tokens(task)) if decoding.generate else 0
+    folder = EvalFolder(root, _identity(model, task_path, examples, decoding, limit))
     with folder.open():
         done = folder.done
         total, before = len(examples), sum(len(plan.batches[i]) for i in done)

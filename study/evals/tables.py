@@ -101,12 +101,13 @@ def _lengths(part: pd.DataFrame, member: str, cell: str, groups: np.ndarray | No
 def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: int) -> list[dict[str, Any]]:
     """Calibration of the probability of the label that was answered, pooled, and confidence on errors per cell."""
     names = {c.removeprefix("p."): c for c in part.columns if c.startswith("p.")}
-    known = part[part["label"].isin(list(names))]
+    p = np.array([row[names[row["label"]]] if row["label"] in names else np.nan for row in part.to_dict("records")])
+    has_p = ~np.isnan(p.astype(float))  # not where the reply has no decision point
+    known, p = part[has_p], p[has_p].astype(float)
     if known.empty:
         return []
-    p = np.array([known[names[label]].iloc[i] for i, label in enumerate(known["label"])], dtype=float)
     right = known["score.correct"].to_numpy(float)
-    groups = None if groups is None else np.asarray(groups)[part["label"].isin(list(names)).to_numpy()]
+    groups = None if groups is None else np.asarray(groups)[has_p]
     rows = []
     if 0 < right.sum() < len(right) and _n_units(groups, right == 0) > 1 and _n_units(groups, right == 1) > 1:
         on_errors = stats.confidence_on_errors(p, right, groups=groups, seed=seed)
