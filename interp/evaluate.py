@@ -70,6 +70,7 @@ class Answer:
             the reply has no place at which the task expects its label.
         logp: natural log-probability of each whole label string.
         finished: the reply ended by itself, not at max_new_tokens.
+        template_system: text of a system turn that the chat template put in by itself.
     """
 
     example_id: str
@@ -83,6 +84,7 @@ class Answer:
     prompt_sha256: str
     p: Mapping[str, float] = field(default_factory=dict)
     logp: Mapping[str, float] = field(default_factory=dict)
+    template_system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -290,7 +292,8 @@ def _reply(model: Model, tail: list[int], ends: frozenset[int]) -> _Reply:
 
 def _read(task: EvaluatedTask, example: Example, prompt: Prompt, sample: int, reply: _Reply | None) -> Answer:
     if reply is None:
-        return Answer(example.id, sample, None, None, {}, len(prompt.ids), 0, True, prompt.sha256)
+        return Answer(example.id, sample, None, None, {}, len(prompt.ids), 0, True, prompt.sha256,
+                      template_system=prompt.template_system)  # fmt: skip
     return Answer(
         example.id,
         sample,
@@ -301,6 +304,7 @@ def _read(task: EvaluatedTask, example: Example, prompt: Prompt, sample: int, re
         reply.n_tokens,
         reply.finished,
         prompt.sha256,
+        template_system=prompt.template_system,
     )
 
 

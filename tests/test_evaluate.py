@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from dataclasses import replace
@@ -269,6 +270,40 @@ def test_metadata_of_the_user_never_overwrites_an_answer() -> None:
     assert said == {"label": "noncompliant", "text": "said", "score.correct": 0.0, "sample": 0, "gold": "compliant",
                     "cell": "c", "note": "kept"}  # fmt: skip
     assert (row["meta.label"], row["meta.text"], row["meta.score.correct"], row["meta.sample"]) == ("mine", "mine", 7, 9)
+
+
+def test_stored_replies_are_read_by_the_task_as_it_is_now() -> None:
+    example = items(1)[0]
+    stored = {"example_id": "e0", "sample": 0, "text": "noncompliant", "label": "stale", "scores": {"correct": 1.0, "old": 1.0},
+              "p": {}, "n_prompt_tokens": 1, "n_new_tokens": 1, "finished": True}  # fmt: skip
+    only_labels = {**stored, "text": None, "p": {"compliant": 0.9, "noncompliant": 0.1}}
+    for answer, label, correct in ((stored, "noncompliant", 0.0), (only_labels, "compliant", 1.0)):
+        (row,) = answers_frame([answer], [example], "m", task=TASK).to_dict("records")
+        assert (row["label"], row["score.correct"]) == (label, correct)
+        assert "score.old" not in row
+
+
+def test_provenance_is_kept_and_not_compared(tmp_path: Path) -> None:
+    with EvalFolder(tmp_path, {"task": "t"}, provenance={"seed": 1}).open():
+        pass
+    with EvalFolder(tmp_path, {"task": "t"}, provenance={"seed": 2}).open():
+        held = json.loads((tmp_path / "manifest.json").read_text())
+    assert held == {"task": "t", "provenance": {"seed": 1}}
+
+
+def test_notes_on_label_noise_reach_the_terminal_and_the_figure(tmp_path: Path) -> None:
+    from interp.tasks import procedural
+
+    made = procedural.examples(per_cell=2, seed=1, cells=["prerequisite_omission", "step_reorder_invalid"])
+    marked = [replace(e, groups={**e.groups, "institution": "FDA"}) for e in made]
+    notes = procedural.notes(marked)
+    assert list(notes) == ["prerequisite_omission"]
+    assert "65.2%" in notes["prerequisite_omission"]
+    frames = {m: grouped([1, 0] * 20, m, per_group=1) for m in ("engaged", "heuristic")}
+    write_tables(frames, TASK, tmp_path, notes={"all": notes["prerequisite_omission"]})
+    assert "65.2%" in headline(tmp_path, is_pair=True)
+    pairs = pd.read_csv(tmp_path / "pair.csv", keep_default_na=False).to_dict("records")
+    assert all("65.2%" in r["note"] for r in dumbbell_rows(pairs))
 
 
 # --- tables --------------------------------------------------------------------------------------------------------

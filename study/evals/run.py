@@ -14,7 +14,7 @@ from interp.model import Model
 from interp.prompt import Example
 from interp.tasks.protocol import EvaluatedTask, load_task, max_new_tokens
 from study.evals.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
-from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256
+from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256, read_answers
 from study.evals.tables import write_tables
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def run_eval(
     loading: Mapping[str, Any] | None = None,
     progress: bool = True,
     seed: int = 0,
+    provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Answers of every member, and the tables made of them: `out/<member>/`, `out/table.csv`, `out/pair.csv`.
 
@@ -40,12 +41,14 @@ def run_eval(
     Args:
         task_path: import path of the task that reads and scores the replies.
         seed: of the bootstraps behind the intervals.
+        provenance: kept in each manifest beside versions and checkpoints (the seed and file of the items, say).
     Returns:
         member -> one row per answer (see `answers_frame`).
     Raises:
         ValueError: as `interp.load` and `interp.evaluate.evaluate`; a folder of another evaluation.
     """
-    members = answer_members(what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress)
+    members = answer_members(what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress,
+                             provenance=provenance)  # fmt: skip
     return tables_of(out, members, task_path, examples, seed=seed)
 
 
@@ -58,19 +61,21 @@ def answer_members(
     decoding: Decoding | None = None,
     loading: Mapping[str, Any] | None = None,
     progress: bool = True,
+    provenance: Mapping[str, Any] | None = None,
 ) -> tuple[str, ...]:
     """Every member's answers on disk, in `out/<member>/`; returns the members. Arguments as in `run_eval`."""
     task: Any = load_task(task_path)
     missing = [name for name in ("parse", "score") if not callable(getattr(task, name, None))]
     if missing:
         raise ValueError(f"task {task_path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
-    members: list[str] = []
+    chosen, members = decoding or Decoding(), []
     for roles, model in _models(what, dict(loading or {})):
         for role in roles:
             root = out / role
             with model.adapters.use(role if role in model.adapters.names else None):
-                frame = run_member(model, role, task, task_path, examples, root, decoding or Decoding(), progress)
-                counterfactual_answers(model, task, examples, frame, root, thinking=(decoding or Decoding()).thinking)
+                known = _provenance(what, role) | dict(provenance or {})
+                frame = run_member(model, role, task, task_path, examples, root, chosen, progress, known)
+                counterfactual_answers(model, task, examples, frame, root, thinking=chosen.thinking)
             members.append(role)
     return tuple(members)
 
@@ -78,14 +83,18 @@ def answer_members(
 def tables_of(
     out: Path, members: Sequence[str], task_path: str, examples: Sequence[Example], *, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """The tables of answers that are on disk; no model is loaded. Returns member -> one row per answer."""
-    import pandas as pd
+    """The tables of answers that are on disk; no model is loaded. Returns member -> one row per answer.
 
+    Replies are read and scored by the task as it is now, not as it was when they were written.
+    """
     task: Any = load_task(task_path)
-    frames = {member: pd.read_parquet(out / member / ANSWERS) for member in members}
+    frames = {m: answers_frame(read_answers(out / m), examples, m, task=task) for m in members}
+    for member, frame in frames.items():
+        frame.to_parquet(out / member / ANSWERS)
     changed = {member: read_counterfactuals(out / member) for member in members}
     extra = [row for member in members for row in faithfulness_rows(frames[member], changed[member], task)]
-    write_tables(frames, task, out, extra=extra, seed=seed)
+    notes = task.notes(examples) if callable(getattr(task, "notes", None)) else {}
+    write_tables(frames, task, out, extra=extra, seed=seed, notes=notes)
     return frames
 
 
@@ -105,13 +114,14 @@ def run_member(
     root: Path,
     decoding: Decoding,
     progress: bool,
+    provenance: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Answers of the adapter that is active now, from disk where they are, from the model where they are not."""
     from tqdm import tqdm
 
     plan = plan_batches(model, task, examples, decoding)
     limit = (decoding.max_new_tokens or max_new_tokens(task)) if decoding.generate else 0
-    folder = EvalFolder(root, _identity(model, task_path, examples, decoding, limit))
+    folder = EvalFolder(root, _identity(model, task_path, examples, decoding, limit), provenance=provenance)
     with folder.open():
         done = folder.done
         total, before = len(examples), sum(len(plan.batches[i]) for i in done)
@@ -119,9 +129,17 @@ def run_member(
             for number, answers in evaluate(model, task, examples, decoding=decoding, done=done):
                 folder.put(number, answers)
                 bar.update(len(plan.batches[number]))
-        frame = answers_frame(folder.answers(), examples, role)
+        frame = answers_frame(folder.answers(), examples, role, task=task)
         frame.to_parquet(root / ANSWERS)
     return frame
+
+
+def _provenance(what: Checkpoint | CheckpointPair, role: str) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    checkpoint = what.members[role] if isinstance(what, CheckpointPair) else what
+    packages = ("diptych", "torch", "transformers", "tokenizers", "peft")
+    return {"checkpoint": asdict(checkpoint), "versions": {name: version(name) for name in packages}}
 
 
 def _identity(

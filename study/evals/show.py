@@ -25,8 +25,10 @@ def headline(out: Path, *, is_pair: bool) -> str:
 def footer(pairs: Any) -> list[str]:
     """What the pair's table needs to be read: the unit of its tests, and each note beside the cells that have it."""
     lines = ["b/c: items that only engaged / only heuristic has right. Holm p: groups as units, corrected over cells."]
-    for note in dict.fromkeys(n for n in pairs["note"] if n):
-        cells = [str(cell) for cell, held in zip(pairs["cell"], pairs["note"], strict=True) if held == note]
+    held = [(str(cell), part) for cell, note in zip(pairs["cell"], pairs["note"], strict=True)
+            for part in note.split("; ") if part]  # fmt: skip
+    for note in dict.fromkeys(part for _, part in held):
+        cells = [cell for cell, part in held if part == note]
         lines.append(f"note: {note} ({', '.join(cells) if len(cells) < len(pairs) else 'all cells'})")
     return lines
 

@@ -247,8 +247,13 @@ def write_tables(
     *,
     extra: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
-    """`table.csv` of all members, the task's report and `extra` included; `pair.csv` where both are there."""
+    """`table.csv` of all members, the task's report and `extra` included; `pair.csv` where both are there.
+
+    Args:
+        notes: cell -> what must be known of its items (label noise), put into the notes of `pair.csv`.
+    """
     import pandas as pd
 
     rows = [r for frame in frames.values() for r in member_table(frame, task, seed=seed)] + [dict(r) for r in extra]
@@ -256,7 +261,10 @@ def write_tables(
         rows += [dict.fromkeys(COLUMNS) | r for frame in frames.values() for r in task.report(frame, seed=seed)]
     _write(out, "table.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
     if {"engaged", "heuristic"} <= set(frames):
-        _write(out, "pair.csv", pd.DataFrame(pair_table(frames["engaged"], frames["heuristic"], task, seed=seed)))
+        pairs = pair_table(frames["engaged"], frames["heuristic"], task, seed=seed)
+        for entry in pairs:
+            entry["note"] = "; ".join(filter(None, ((notes or {}).get(entry["cell"], ""), entry["note"])))
+        _write(out, "pair.csv", pd.DataFrame(pairs))
 
 
 def _write(out: Path, name: str, table: pd.DataFrame) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from interp import stats
 from interp.prompt import Example
 from interp.tasks.procedural.perturb import PERTURBATIONS
+from interp.tasks.procedural.records import noise_notes
 from interp.tasks.procedural.replies import corrupt_verdict, parse_trace
 from interp.tasks.procedural.vocabulary import LABELS
 
@@ -35,6 +36,15 @@ def decision_prefix(text: str) -> str:
     """A trace up to its last decision signal, after which the label stands; empty for an answer without one."""
     at = text.rfind(DECISION)
     return "" if at < 0 else text[: at + len(DECISION)]
+
+
+def notes(examples: Sequence[Example]) -> dict[str, str]:
+    """Cell -> what is known of the noise of its labels; only cells that have any."""
+    by_cell: dict[str, list[tuple[Any, Any, Any]]] = {}
+    for e in examples:
+        item = (e.groups.get("institution"), e.metadata.get("perturbation"), e.metadata.get("accept"))
+        by_cell.setdefault(str(e.metadata["cell"]), []).append(item)
+    return {cell: "; ".join(found) for cell, items in by_cell.items() if (found := noise_notes(items))}
 
 
 def counterfactuals(example: Example, text: str, *, seed: int = 0) -> list[tuple[str, str, str]]:
