@@ -153,7 +153,7 @@ def test_a_bad_line_is_named_with_its_number(base: Path, items: Path, tmp_path: 
     done = run("cache", "--base", base, "--data", items, "--out", tmp_path / "out")
     assert done.exit_code == 1
     assert "items.jsonl" in done.output
-    assert "7" in done.output
+    assert "line 7" in done.output
 
 
 def test_exactly_one_way_to_name_the_model() -> None:

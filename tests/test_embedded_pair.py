@@ -335,7 +335,6 @@ def test_shipped_files_reproduce_the_recorded_predictions(record, member):
 
 
 def test_embedded_pair_is_two_adapters_on_one_base():
-    pytest.importorskip("interp.checkpoint")
     from study.embedded import embedded_pair
 
     pair = embedded_pair()
