@@ -141,7 +141,7 @@ def _check_ids(examples: Sequence[Example]) -> None:
     repeated = [name for name, count in Counter(e.id for e in examples).items() if count > 1]
     if repeated:
         raise ValueError(
-            f"examples: expected an id of its own for each; {len(repeated)} come more than once, first {repeated[0]!r}. "
+            f"examples: expected an id each; {len(repeated)} come more than once, first {repeated[0]!r}. "
             "Rename or drop them."
         )
 

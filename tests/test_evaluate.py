@@ -206,7 +206,9 @@ def test_labels_are_read_after_the_answer_that_the_example_begins_with(model: Mo
 
 
 def test_a_reply_without_a_decision_point_has_no_label_probabilities(model: Model) -> None:
-    asked = {"task": SimpleNamespace(**vars(TASK), decision_prefix=lambda t: t[: t.rfind("=>") + 2] if "=>" in t else "")}
+    asked = {
+        "task": SimpleNamespace(**vars(TASK), decision_prefix=lambda t: t[: t.rfind("=>") + 2] if "=>" in t else "")
+    }
     example = items(1)[0]
     assert _places_of_labels(asked["task"], example, "one two") == []
     assert _places_of_labels(asked["task"], example, "noncompliant") == [("", label) for label in LABELS]
@@ -225,8 +227,12 @@ def test_the_thinking_switch_reaches_the_changed_replies(model: Model, tmp_path:
     from study.evals import faithfulness
 
     seen = []
-    monkeypatch.setattr(faithfulness, "label_log_probabilities",
-                        lambda model, cases, thinking=None: [(seen.append(thinking), -1.0)[1:] + (1,) for _ in cases])  # fmt: skip
+
+    def scored(model, cases, *, thinking=None):
+        seen.append(thinking)
+        return [(-1.0, 1) for _ in cases]
+
+    monkeypatch.setattr(faithfulness, "label_log_probabilities", scored)
     task = SimpleNamespace(**vars(TASK), counterfactuals=lambda e, t: [("kind", "changed", "compliant")])
     faithfulness.counterfactual_answers(model, task, items(9), frame("m", [1] * 9), tmp_path, thinking=False)
     assert set(seen) == {False}
@@ -261,7 +267,15 @@ def test_a_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
 
 
 def test_metadata_of_the_user_never_overwrites_an_answer() -> None:
-    mine = {"label": "mine", "text": "mine", "score.correct": 7, "sample": 9, "gold": "mine", "note": "kept", "cell": "c"}
+    mine = {
+        "label": "mine",
+        "text": "mine",
+        "score.correct": 7,
+        "sample": 9,
+        "gold": "mine",
+        "note": "kept",
+        "cell": "c",
+    }
     example = replace(items(1)[0], metadata=mine)
     answer = {"example_id": "e0", "sample": 0, "text": "said", "label": "noncompliant", "scores": {"correct": 0.0},
               "p": {}, "n_prompt_tokens": 1, "n_new_tokens": 1, "finished": True}  # fmt: skip
@@ -269,13 +283,19 @@ def test_metadata_of_the_user_never_overwrites_an_answer() -> None:
     said = {k: row[k] for k in ("label", "text", "score.correct", "sample", "gold", "cell", "note")}
     assert said == {"label": "noncompliant", "text": "said", "score.correct": 0.0, "sample": 0, "gold": "compliant",
                     "cell": "c", "note": "kept"}  # fmt: skip
-    assert (row["meta.label"], row["meta.text"], row["meta.score.correct"], row["meta.sample"]) == ("mine", "mine", 7, 9)
+    assert (row["meta.label"], row["meta.text"], row["meta.score.correct"], row["meta.sample"]) == (
+        "mine",
+        "mine",
+        7,
+        9,
+    )
 
 
 def test_stored_replies_are_read_by_the_task_as_it_is_now() -> None:
     example = items(1)[0]
-    stored = {"example_id": "e0", "sample": 0, "text": "noncompliant", "label": "stale", "scores": {"correct": 1.0, "old": 1.0},
-              "p": {}, "n_prompt_tokens": 1, "n_new_tokens": 1, "finished": True}  # fmt: skip
+    stored = {"example_id": "e0", "sample": 0, "text": "noncompliant", "label": "stale",
+              "scores": {"correct": 1.0, "old": 1.0}, "p": {},
+              "n_prompt_tokens": 1, "n_new_tokens": 1, "finished": True}  # fmt: skip
     only_labels = {**stored, "text": None, "p": {"compliant": 0.9, "noncompliant": 0.1}}
     for answer, label, correct in ((stored, "noncompliant", 0.0), (only_labels, "compliant", 1.0)):
         (row,) = answers_frame([answer], [example], "m", task=TASK).to_dict("records")
@@ -296,6 +316,8 @@ def test_notes_on_label_noise_reach_the_terminal_and_the_figure(tmp_path: Path) 
 
     made = procedural.examples(per_cell=2, seed=1, cells=["prerequisite_omission", "step_reorder_invalid"])
     marked = [replace(e, groups={**e.groups, "institution": "FDA"}) for e in made]
+    assert procedural.notes(marked) == {}  # the engine gave these labels
+    marked = [replace(e, metadata={**e.metadata, "verdicts": None}) for e in marked]
     notes = procedural.notes(marked)
     assert list(notes) == ["prerequisite_omission"]
     assert "65.2%" in notes["prerequisite_omission"]

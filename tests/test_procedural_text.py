@@ -270,17 +270,27 @@ def test_spans_of_foreign_text_are_numbered_lines_and_sentences():
 
 @pytest.mark.parametrize(
     "reply",
-    ["not fully compliant", "I cannot say it is compliant", "never compliant", "compliant? No.", "**compliant**?",
-     "It isn't at all compliant.", "noncompliant? No", "It is not the case that this is noncompliant", "no way compliant",
-     "neither compliant"],
-)  # fmt: skip
+    [
+        "not fully compliant",
+        "I cannot say it is compliant",
+        "never compliant",
+        "compliant? No.",
+        "**compliant**?",
+        "It isn't at all compliant.",
+        "noncompliant? No",
+        "It is not the case that this is noncompliant",
+        "no way compliant",
+        "neither compliant",
+    ],
+)
 def test_a_label_that_is_negated_from_afar_or_asked_about_is_not_read(reply: str) -> None:
     assert parse_label(reply) is None
 
 
 @pytest.mark.parametrize(
     ("reply", "label"),
-    [("Is it compliant? No, it is noncompliant.", "noncompliant"), ("not fully compliant, so noncompliant", "noncompliant"),
+    [("Is it compliant? No, it is noncompliant.", "noncompliant"),
+     ("not fully compliant, so noncompliant", "noncompliant"),
      ("Step 2 was never done. Label: compliant", "compliant"), ("No step was skipped, compliant", "compliant"),
      ("Nothing notable: compliant", "compliant"), ("no violation [SIG=DECIDE] compliant", "compliant"),
      ("No violation was found and it is compliant", "compliant"), ("not compliant", "noncompliant")],

@@ -28,7 +28,7 @@ class Task(Protocol):
     and it may have
 
         labels(example) -> Sequence[str]               label strings whose probability is worth knowing
-        decision_prefix(text) -> str                   the part of a reply before its label; "" = starts with it, or has none
+        decision_prefix(text) -> str                   the part before the label; "" = starts with it, or none
         report(answers, seed=0) -> list[dict]          rows of the tidy table beside accuracy per cell
         notes(examples) -> dict[str, str]              cell -> what must be known of its items, such as label noise
         counterfactuals(example, text) -> list[tuple]  (kind, changed reply up to the decision, label it should give)

@@ -43,7 +43,7 @@ def evaluate(out: Path, mode: str, samples: int, quiet: bool, **options: Any) ->
     from study.evals.show import headline
 
     checkpoints, loading = resolve_checkpoints(options)
-    examples = read_data(options)
+    examples = read_data(options, shared=("seed",))
     given = {"tokens_per_batch": options["tokens_per_batch"]} if options["tokens_per_batch"] else {}
     decoding = Decoding(
         generate=mode == "generate",

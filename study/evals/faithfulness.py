@@ -39,7 +39,8 @@ def counterfactual_answers(
 ) -> None:
     """For every changed reply: id, kind, the label it should give, the likeliest label, and that before the change.
 
-    `thinking` as in the decoding that made the replies. Written to `root/counterfactuals.json`, once; nothing for a task without `counterfactuals`.
+    `thinking` as in the decoding that made the replies. Written to `root/counterfactuals.json`, once;
+    nothing for a task without `counterfactuals`.
     """
     path = root / FILE
     if path.exists() or not callable(getattr(task, "counterfactuals", None)) or frame["text"].isna().all():

@@ -12,7 +12,7 @@ from interp.evaluate import Decoding, evaluate, plan_batches
 from interp.loading import load, load_members
 from interp.model import Model
 from interp.prompt import Example
-from interp.tasks.protocol import EvaluatedTask, load_task, max_new_tokens
+from interp.tasks.protocol import EvaluatedTask, labels_of, load_task, max_new_tokens
 from study.evals.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
 from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256, read_answers
 from study.evals.tables import write_tables
@@ -45,7 +45,8 @@ def run_eval(
     Returns:
         member -> one row per answer (see `answers_frame`).
     Raises:
-        ValueError: as `interp.load` and `interp.evaluate.evaluate`; a folder of another evaluation.
+        ValueError: as `interp.load` and `interp.evaluate.evaluate`; a folder of another evaluation; before anything is
+            loaded: items without the group that others have, or without labels where only labels are scored.
     """
     members = answer_members(what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress,
                              provenance=provenance)  # fmt: skip
@@ -69,6 +70,7 @@ def answer_members(
     if missing:
         raise ValueError(f"task {task_path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
     chosen, members = decoding or Decoding(), []
+    _check_items(task, task_path, examples, chosen)
     for roles, model in _models(what, dict(loading or {})):
         for role in roles:
             root = out / role
@@ -78,6 +80,28 @@ def answer_members(
                 counterfactual_answers(model, task, examples, frame, root, thinking=chosen.thinking)
             members.append(role)
     return tuple(members)
+
+
+def _check_items(task: Any, task_path: str, examples: Sequence[Example], decoding: Decoding) -> None:
+    """What would only fail, or be silently wrong, once every reply is there."""
+    unlabelled = [e.id for e in examples if not labels_of(task, e)] if not decoding.generate else []
+    if unlabelled:
+        raise ValueError(
+            f"scoring labels alone: task {task_path!r} names no labels for {_named(unlabelled, examples)}. "
+            "Let the model generate, or give the task a function labels(example)."
+        )
+    names = dict.fromkeys(name for e in examples for name in e.groups)
+    unit = task.GROUP if getattr(task, "GROUP", None) in names else next(iter(names), None)
+    missing = [e.id for e in examples if unit not in e.groups] if unit is not None else []
+    if missing:
+        raise ValueError(
+            f"groups: {unit!r} is the unit of every interval, so every item needs one; it is missing on "
+            f"{_named(missing, examples)}. Give it to all items or to none."
+        )
+
+
+def _named(ids: Sequence[str], examples: Sequence[Example]) -> str:
+    return f"{len(ids)} of {len(examples)} items ({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''})"
 
 
 def tables_of(

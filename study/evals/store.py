@@ -33,9 +33,7 @@ class EvalFolder:
         ValueError: the folder holds answers of another identity; names the fields that differ.
     """
 
-    def __init__(
-        self, root: Path, identity: Mapping[str, Any], *, provenance: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, root: Path, identity: Mapping[str, Any], *, provenance: Mapping[str, Any] | None = None) -> None:
         self.root, self.identity = root, json.loads(json.dumps(identity, sort_keys=True))
         self.provenance = dict(provenance or {})
 
@@ -105,7 +103,8 @@ def answers_frame(
     """One row per answer: member, id, cell, gold, label, text, scores, p of each label, groups and metadata.
 
     Columns `score.<name>`, `p.<label>`, `group.<name>`; metadata keeps its own names, except that one which is also the
-    name of a column of the answers becomes `meta.<name>`. With a task, label and scores are what it says of the stored text now; without, what was stored.
+    name of a column of the answers becomes `meta.<name>`. With a task, label and scores are what it says of the
+    stored text now; without, what was stored.
     """
     import pandas as pd
 

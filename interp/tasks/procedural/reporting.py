@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +39,12 @@ def decision_prefix(text: str) -> str:
 
 
 def notes(examples: Sequence[Example]) -> dict[str, str]:
-    """Cell -> what is known of the noise of its labels; only cells that have any."""
+    """Cell -> what is known of the noise of its labels; only cells that have any.
+
+    Labels that the engine gave (items with known verdicts) have none.
+    """
     by_cell: dict[str, list[tuple[Any, Any, Any]]] = {}
-    for e in examples:
+    for e in (e for e in examples if e.metadata.get("verdicts") is None):
         item = (e.groups.get("institution"), e.metadata.get("perturbation"), e.metadata.get("accept"))
         by_cell.setdefault(str(e.metadata["cell"]), []).append(item)
     return {cell: "; ".join(found) for cell, items in by_cell.items() if (found := noise_notes(items))}
@@ -130,7 +133,7 @@ def _pairs(answers: pd.DataFrame) -> pd.DataFrame:
     return pairs[[_is_child(row) for row in pairs.to_dict("records")]]
 
 
-def _is_child(row: Row) -> bool:
+def _is_child(row: Mapping[Any, Any]) -> bool:
     """Whether the original is what was edited: the cell's declared parent, or the id that the item names."""
     if row["cell"] in PERTURBATIONS:
         return PERTURBATIONS[row["cell"]].parent == "compliant"
@@ -167,13 +170,15 @@ def _minimal_pairs(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
 
 def _surface(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
     known = answers[answers["surface_label"].notna()] if "surface_label" in answers else answers.iloc[:0]
-    agree = known["gold"] == known["surface_label"] if len(known) else known.index == -1
+    agree = known["gold"].astype(object) == known["surface_label"].astype(object)
     if min(len(set(_groups(known[agree == side]))) for side in (True, False)) < 2:
         return
     right = (known["score.correct"] == 1).to_numpy()
     for metric, part in (("surface_congruent", agree), ("surface_incongruent", ~agree)):
         rate = stats.rate_on(right, part.to_numpy(), groups=_groups(known))
-        yield _row(answers, _SURFACE, metric, rate, "Wilson at the effective n by procedure", _best(known[part]["gold"]))
+        yield _row(
+            answers, _SURFACE, metric, rate, "Wilson at the effective n by procedure", _best(known[part]["gold"])
+        )
     yield from _reliance(answers, known, agree.to_numpy(), seed)
     yield from _weights(answers, known[known["label"].notna()])
 
