@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,9 +31,9 @@ class Decoding:
         score_labels: log-probabilities of the task's label strings, after the model's own reasoning where it generated.
         max_new_tokens: None takes the task's own limit.
         temperature: 0 is greedy; above 0 samples `n_samples` answers per example.
-        seed: of sampling; batch b draws from (seed, b), so an interrupted run draws the same.
+        seed: of sampling; a batch draws from (seed, place of its first example), so an interrupted run draws the same.
         thinking: passed to the chat template where given.
-        tokens_per_batch: prompt and new tokens of one batch, padding included.
+        tokens_per_batch: prompt and new tokens of one batch, padding and all samples included.
     Raises:
         ValueError: nothing to do, or a count below one.
     """
@@ -63,9 +66,11 @@ class Answer:
         text: the reply as written, without the end-of-turn token; None where labels were only scored.
         label: what the task reads in the reply (None: unparsed); where labels were only scored, the likeliest one.
         scores: by name, as `task.score` gives them; always has "correct".
-        p: probability of each label string relative to the others, softmax of log-probability per token.
+        p: probability of each label string relative to the others, softmax of log-probability per token; empty where
+            the reply has no place at which the task expects its label.
         logp: natural log-probability of each whole label string.
         finished: the reply ended by itself, not at max_new_tokens.
+        template_system: text of a system turn that the chat template put in by itself.
     """
 
     example_id: str
@@ -79,43 +84,77 @@ class Answer:
     prompt_sha256: str
     p: Mapping[str, float] = field(default_factory=dict)
     logp: Mapping[str, float] = field(default_factory=dict)
+    template_system: str | None = None
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Every example as the model reads it, how long a reply may be, and which examples run together."""
+    """Every example as the model reads it, which examples run together, and how long a reply may be in each batch."""
 
     prompts: tuple[Prompt, ...]
-    new_tokens: int
     batches: tuple[tuple[int, ...], ...]
+    new_tokens: tuple[int, ...]
 
 
 def plan_batches(model: Model, task: EvaluatedTask, examples: Sequence[Example], decoding: Decoding) -> Batches:
     """Longest prompts first, cut by the token budget: a function of the examples, the tokenizer and the decoding alone.
 
-    A reply may be as long as `decoding` says, or else as the task says and the context leaves room for.
+    A reply may be as long as `decoding` says, or else as the task says; where the context has no room for that, as
+    long as the longest prompt of its batch leaves room for. Prompts with and without full room never share a batch.
 
     Raises:
-        ValueError: no tokenizer; a prompt that does not fit the context (with the reply that was asked for), by its id.
+        ValueError: no tokenizer; two examples of one id; a prompt that does not fit the context (with the reply that
+            was asked for), by its id.
+    Warns:
+        UserWarning: how many items have less room than the task allows, and the first of them.
     """
     if model.tokenizer is None:
         raise ValueError("evaluating needs a tokenizer; wrap the module with Model.wrap(module, tokenizer).")
-    context = getattr(model.layout.config, "max_position_embeddings", None)
+    _check_ids(examples)
+    context = _context(model)
     asked = (decoding.max_new_tokens or 1) if decoding.generate else 0
     limit = None if context is None else context - asked
     if limit is not None and limit < 1:
         raise ValueError(f"max_new_tokens {asked} leaves no room in a context of {context} tokens.")
     prompts = tuple(render(e, model.tokenizer, thinking=decoding.thinking, max_length=limit) for e in examples)
+    full = (decoding.max_new_tokens or max_new_tokens(task)) if decoding.generate else 0
+    rooms = [full if context is None else min(full, context - len(p.ids)) for p in prompts]
+    _warn_of_cut_replies(examples, rooms, full)
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].ids), i))
-    longest = len(prompts[order[0]].ids) if order else 0
-    room = max_new_tokens(task) if context is None else min(max_new_tokens(task), context - longest)
-    new_tokens = (decoding.max_new_tokens or room) if decoding.generate else 0
     batches: list[tuple[int, ...]] = []
+    new_tokens: list[int] = []
     while order:
-        size = max(1, decoding.tokens_per_batch // (len(prompts[order[0]].ids) + new_tokens))
-        batches.append(tuple(order[:size]))
-        order = order[size:]
-    return Batches(prompts, new_tokens, tuple(batches))
+        room = rooms[order[0]]
+        size = max(1, decoding.tokens_per_batch // ((len(prompts[order[0]].ids) + room) * decoding.n_samples))
+        chosen = [i for i in order[:size] if (rooms[i] == full) == (room == full)]
+        batches.append(tuple(chosen))
+        new_tokens.append(room)
+        order = order[len(chosen) :]
+    return Batches(prompts, tuple(batches), tuple(new_tokens))
+
+
+def _context(model: Model) -> int | None:
+    return getattr(model.layout.config, "max_position_embeddings", None)
+
+
+def _check_ids(examples: Sequence[Example]) -> None:
+    repeated = [name for name, count in Counter(e.id for e in examples).items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"examples: expected an id each; {len(repeated)} come more than once, first {repeated[0]!r}. "
+            "Rename or drop them."
+        )
+
+
+def _warn_of_cut_replies(examples: Sequence[Example], rooms: Sequence[int], full: int) -> None:
+    cut = [(example.id, room) for example, room in zip(examples, rooms, strict=True) if room < full]
+    if cut:
+        named = ", ".join(f"{name!r} ({room})" for name, room in cut[:5]) + (", ..." if len(cut) > 5 else "")
+        warnings.warn(
+            f"{len(cut)} of {len(rooms)} items leave less room in the context than the {full} new tokens of the task, "
+            f"so their replies may be cut short: {named}. 'unfinished' in the table counts those that are.",
+            stacklevel=3,
+        )
 
 
 def evaluate(
@@ -141,17 +180,18 @@ def evaluate(
         if number in done:
             continue
         chosen = [(examples[i], plan.prompts[i]) for i in batch]
-        yield number, _answer_batch(model, task, chosen, decoding, plan.new_tokens, number)
+        yield number, _answer_batch(model, task, chosen, decoding, plan.new_tokens[number], batch)
 
 
 Pairs = Sequence[tuple[Example, Prompt]]
 
 
 def _answer_batch(
-    model: Model, task: EvaluatedTask, batch: Pairs, decoding: Decoding, new_tokens: int, number: int
+    model: Model, task: EvaluatedTask, batch: Pairs, decoding: Decoding, new_tokens: int, places: Sequence[int]
 ) -> list[Answer]:
+    """Answers of the examples at `places` of the whole list; in halves where the batch does not fit into memory."""
     try:
-        written = _generate(model, batch, decoding, new_tokens, number) if decoding.generate else None
+        written = _generate(model, batch, decoding, new_tokens, places[0]) if decoding.generate else None
         texts = [(i, s, r) for i, s, r in written] if written else [(i, 0, None) for i in range(len(batch))]
         answers = [_read(task, *batch[i], s, r) for i, s, r in texts]
         if decoding.score_labels:
@@ -162,8 +202,8 @@ def _answer_batch(
             raise
         torch.cuda.empty_cache()
         half = len(batch) // 2
-        first = _answer_batch(model, task, batch[:half], decoding, new_tokens, number)
-        return first + _answer_batch(model, task, batch[half:], decoding, new_tokens, number)
+        first = _answer_batch(model, task, batch[:half], decoding, new_tokens, places[:half])
+        return first + _answer_batch(model, task, batch[half:], decoding, new_tokens, places[half:])
 
 
 @dataclass(frozen=True)
@@ -175,28 +215,62 @@ class _Reply:
 
 @torch.no_grad()
 def _generate(
-    model: Model, batch: Pairs, decoding: Decoding, new_tokens: int, number: int
+    model: Model, batch: Pairs, decoding: Decoding, new_tokens: int, place: int
 ) -> list[tuple[int, int, _Reply]]:
-    """(position in the batch, sample, reply) of every answer."""
-    from transformers import GenerationConfig
+    """(position in the batch, sample, reply) of every answer.
 
+    Of the checkpoint's own generation config only the end-of-turn tokens are used. Positions are those that
+    `generate` derives from the mask: cumsum(mask) - 1, so the first real token has 0 whatever the padding.
+    """
     ends = end_tokens(model)
     padded = pad([p.ids for _, p in batch], pad_id=model.pad_id, side="left").to(model.device)
-    sampling = {"do_sample": True, "temperature": decoding.temperature, "num_return_sequences": decoding.n_samples}
-    config = GenerationConfig(
-        max_new_tokens=new_tokens,
-        eos_token_id=sorted(ends),
-        pad_token_id=model.pad_id,
-        **(sampling if decoding.temperature > 0 else {"do_sample": False}),
-    )
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(decoding.seed * 1_000_003 + number)
+    config = _generation_config(model, decoding, new_tokens, ends)
+    with (
+        torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []),
+        _without_generation_defaults(model),
+    ):
+        torch.manual_seed(decoding.seed * 1_000_003 + place)
         generate: Any = model.module.generate
         out = generate(input_ids=padded.input_ids, attention_mask=padded.attention_mask, generation_config=config)
     tails = out[:, padded.input_ids.shape[1] :].tolist()
     return [
         (k // decoding.n_samples, k % decoding.n_samples, _reply(model, tail, ends)) for k, tail in enumerate(tails)
     ]
+
+
+def _generation_config(model: Model, decoding: Decoding, new_tokens: int, ends: frozenset[int]) -> Any:
+    """Plain greedy decoding, or plain sampling from the whole distribution at the temperature."""
+    from transformers import GenerationConfig
+
+    if decoding.temperature > 0:
+        way: dict[str, Any] = {"do_sample": True, "temperature": decoding.temperature, "top_k": 0, "top_p": 1.0}
+        way |= {"num_return_sequences": decoding.n_samples}
+    else:
+        way = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None, "num_return_sequences": 1}
+    return GenerationConfig(
+        max_new_tokens=new_tokens,
+        eos_token_id=sorted(ends),
+        pad_token_id=model.pad_id,
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        min_length=0,
+        use_cache=True,
+        **way,
+    )
+
+
+@contextmanager
+def _without_generation_defaults(model: Model) -> Iterator[None]:
+    """The checkpoint's generation config set aside: `generate` fills every field that is None from it."""
+    from transformers import GenerationConfig
+
+    held = model.causal_lm.generation_config
+    model.causal_lm.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.causal_lm.generation_config = held
 
 
 def end_tokens(model: Model) -> frozenset[int]:
@@ -218,7 +292,8 @@ def _reply(model: Model, tail: list[int], ends: frozenset[int]) -> _Reply:
 
 def _read(task: EvaluatedTask, example: Example, prompt: Prompt, sample: int, reply: _Reply | None) -> Answer:
     if reply is None:
-        return Answer(example.id, sample, None, None, {}, len(prompt.ids), 0, True, prompt.sha256)
+        return Answer(example.id, sample, None, None, {}, len(prompt.ids), 0, True, prompt.sha256,
+                      template_system=prompt.template_system)  # fmt: skip
     return Answer(
         example.id,
         sample,
@@ -229,6 +304,7 @@ def _read(task: EvaluatedTask, example: Example, prompt: Prompt, sample: int, re
         reply.n_tokens,
         reply.finished,
         prompt.sha256,
+        template_system=prompt.template_system,
     )
 
 
@@ -238,17 +314,28 @@ def _with_labels(
     """The answers with the probability of every label, read where the model would write it."""
     cases = []
     for (example, _), answer in zip(batch, answers, strict=True):
-        before = "" if answer.text is None else decision_prefix(task, answer.text)
-        cases += [(example, before, label) for label in labels_of(task, example)]
+        cases += [(example, before, label) for before, label in _places_of_labels(task, example, answer.text)]
     if not cases:
         return list(answers)
     scored = iter(label_log_probabilities(model, cases, thinking=decoding.thinking))
     out = []
     for (example, _), answer in zip(batch, answers, strict=True):
-        labels = labels_of(task, example)
-        sums = {label: next(scored) for label in labels}
+        sums = {label: next(scored) for _, label in _places_of_labels(task, example, answer.text)}
         out.append(_scored(task, example, answer, sums))
     return out
+
+
+def _places_of_labels(task: EvaluatedTask, example: Example, text: str | None) -> list[tuple[str, str]]:
+    """(text of the reply before the label, label) of each label.
+
+    None where the task names the decision point of a reply and this one has none: an empty prefix is a decision point
+    only for a reply that begins with a label.
+    """
+    labels = labels_of(task, example)
+    before = "" if text is None else decision_prefix(task, text)
+    if text is not None and not before and callable(getattr(task, "decision_prefix", None)):
+        labels = labels if text.lstrip().startswith(labels) else ()
+    return [(before, label) for label in labels]
 
 
 def _scored(task: EvaluatedTask, example: Example, answer: Answer, sums: Mapping[str, tuple[float, int]]) -> Answer:
@@ -273,12 +360,12 @@ def label_log_probabilities(
         log p = sum_j log softmax(logits at the token before label token j)[label token j]      nats, in float32
 
     Args:
-        cases: (example, assistant text before the label, label); text and label are joined by one blank where the
-            text is not empty.
+        cases: (example, assistant text before the label, label); the text follows `example.answer` where there is one,
+            and the label follows after one blank where any text precedes it.
     Returns:
         (log-probability, number of label tokens) per case. Cases that share their context share one row.
     Raises:
-        ValueError: a label without tokens of its own, named with its example.
+        ValueError: a label without tokens of its own, or a text longer than the context, named with its example.
     """
     wanted = [_label_tokens(model, example, before, label, thinking) for example, before, label in cases]
     rows: dict[tuple[int, ...], set[int]] = {}
@@ -301,8 +388,9 @@ def _label_tokens(
     model: Model, example: Example, before: str, label: str, thinking: bool | None
 ) -> tuple[tuple[int, ...], int]:
     """(token ids up to the end of the label, index of its first token)."""
-    text = f"{before} {label}" if before else label
-    whole = render(replace(example, answer=text), model.tokenizer, thinking=thinking)
+    text = (example.answer or "") + before
+    text += label if not text or text[-1].isspace() else f" {label}"
+    whole = render(replace(example, answer=text), model.tokenizer, thinking=thinking, max_length=_context(model))
     at = whole.text.rindex(label)
     start = next(i for i, (_, end) in enumerate(whole.offsets) if end > at)
     stop = next(i for i in range(len(whole.ids) - 1, -1, -1) if whole.offsets[i][0] < at + len(label)) + 1

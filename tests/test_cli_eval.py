@@ -87,14 +87,14 @@ def test_a_users_own_file_is_evaluated_and_its_faults_are_named(tmp_path: Path) 
     faults = {
         "label": ({k: v for k, v in rows[3].items() if k != "label"}, "label"),
         "perturbation": ({**rows[3], "perturbation": "step_reordr"}, "step_reorder_invalid"),
-        "scenario": ({**rows[3], "scenario": "form first issued by clerk . " * 400}, "tokens"),
+        "scenario": ({**rows[3], "scenario": "form first issued by clerk . " * 400}, "tokens, the limit is"),
     }
     for row, words in faults.values():
         data.write_text("".join(json.dumps(r) + "\n" for r in [*rows[:3], row]))
         refused = run(*ask, "--out", tmp_path / "other")
         assert refused.exit_code == 1
         assert words in refused.output
-        if words != "tokens":
+        if not words.startswith("tokens"):
             assert "line 4" in refused.output
 
 
@@ -106,8 +106,9 @@ def test_data_is_the_same_for_the_same_seed_and_audits_itself(tmp_path: Path) ->
     audit = run("data", "audit", tmp_path / "a.jsonl", "--against", tmp_path / "b.jsonl")
     assert audit.exit_code == 0, audit.output
     assert "labels: compliant 170, noncompliant 170" in audit.output
-    assert "leakage" in audit.output
-    assert "340" in audit.output
+    assert "leakage of" in audit.output
+    assert "shared_ids=340" in audit.output  # a file against itself
+    assert "max_jaccard=1.0" in audit.output
 
 
 def test_an_option_that_a_task_does_not_take_is_an_error(tmp_path: Path) -> None:
@@ -116,6 +117,50 @@ def test_an_option_that_a_task_does_not_take_is_an_error(tmp_path: Path) -> None
     )
     assert done.exit_code == 1
     assert "interp.tasks.bbq does not take --per-cell" in done.output
+
+
+GATE = """
+from interp.prompt import Example, Message
+def examples(data):
+    return [Example(id=f"e{{i}}", messages=(Message("user", "step one"),), label="a",
+                    groups={{"unit": "u"}} if i < {grouped} else {{}}) for i in range(4)]
+def parse(text): return text
+def score(example, text): return {{"correct": 0.0}}
+"""
+
+
+def gate(tmp_path: Path, monkeypatch, name: str, *, grouped: int = 4) -> tuple[str, ...]:
+    """A task that names no labels and takes no seed, asked of a base that does not exist: only checks can answer."""
+    source = GATE.format(grouped=grouped)
+    (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    return ("eval", "--base", str(tmp_path / "nowhere"), "--task", name, "--data", "x", "--out", str(tmp_path / "out"))
+
+
+def test_labels_alone_of_a_task_without_labels_are_refused_before_loading(tmp_path: Path, monkeypatch) -> None:
+    done = run(*gate(tmp_path, monkeypatch, "gate_labels"), "--mode", "labels")
+    assert done.exit_code == 1
+    assert "names no labels for 4 of 4 items (e0, e1, e2, e3)" in done.output
+
+
+def test_a_group_on_some_items_only_is_refused_before_loading(tmp_path: Path, monkeypatch) -> None:
+    done = run(*gate(tmp_path, monkeypatch, "gate_groups", grouped=2))
+    assert done.exit_code == 1
+    assert "'unit' is the unit of every interval" in done.output
+    assert "2 of 4 items (e2, e3)" in done.output
+
+
+def test_a_seed_is_for_decoding_where_the_task_takes_none(tmp_path: Path, monkeypatch) -> None:
+    done = run(*gate(tmp_path, monkeypatch, "gate_seed"), "--seed", "3")
+    assert done.exit_code == 1
+    assert "does not take" not in done.output
+    assert "nowhere" in done.output  # as far as loading the model
+
+
+def test_the_embedded_pair_is_not_asked_in_words_that_it_does_not_know(tmp_path: Path) -> None:
+    done = run(*ASK, "--rendering", "plain", "--out", tmp_path)
+    assert done.exit_code == 1
+    assert "--rendering plain: the embedded pair knows only the words of the log rendering" in done.output
 
 
 @pytest.mark.slow

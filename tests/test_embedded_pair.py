@@ -364,7 +364,6 @@ def test_a_pair_of_another_recipe_is_not_entered_as_a_seed(record, tmp_path):
 
 
 def test_embedded_pair_is_two_adapters_on_one_base():
-    pytest.importorskip("interp.checkpoint")
     from study.embedded import embedded_pair
 
     pair = embedded_pair()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +13,13 @@ import pandas as pd
 import pytest
 import torch
 
-from interp.evaluate import Decoding, evaluate, label_log_probabilities, plan_batches
+from interp.evaluate import Decoding, _places_of_labels, evaluate, label_log_probabilities, plan_batches
 from interp.model import Model
 from interp.prompt import Example, Message, render
 from interp.tasks.conformance import check_task
+from study.evals.show import headline
 from study.evals.store import EvalFolder, answers_frame
-from study.evals.tables import member_table, pair_table
+from study.evals.tables import dumbbell_rows, member_table, pair_table, write_tables
 from tests.tiny import add_lora, tiny, tiny_tokenizer
 
 LABELS = ("compliant", "noncompliant")
@@ -110,6 +113,36 @@ def test_samples_are_drawn_from_the_seed_and_the_batch_alone(model: Model) -> No
     assert other != whole
 
 
+@pytest.mark.parametrize("decoding", [Decoding(score_labels=False), Decoding(score_labels=False, temperature=1.0)])
+def test_the_checkpoints_generation_config_does_not_reach_the_answers(model: Model, decoding: Decoding) -> None:
+    calm = dict(evaluate(model, TASK, items(6), decoding=decoding))
+    held = model.causal_lm.generation_config
+    poison = {"repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "top_k": 1, "top_p": 0.01, "temperature": 0.01}
+    poison |= {"min_new_tokens": 11, "suppress_tokens": list(range(3, 40)), "num_beams": 3, "do_sample": True}
+    poisoned = type(held)(**poison, eos_token_id=held.eos_token_id)
+    model.causal_lm.generation_config = poisoned
+    try:
+        assert dict(evaluate(model, TASK, items(6), decoding=decoding)) == calm
+        assert model.causal_lm.generation_config is poisoned  # put back
+    finally:
+        model.causal_lm.generation_config = held
+
+
+def test_left_padded_prompts_count_their_positions_from_their_first_token(model: Model) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def keep(module, args, kwargs):
+        seen.append((kwargs["attention_mask"], kwargs["position_ids"]))
+
+    with model.decoder.register_forward_pre_hook(keep, with_kwargs=True):
+        list(evaluate(model, TASK, items(4), decoding=Decoding(score_labels=False, max_new_tokens=3)))
+    mask, positions = seen[0]
+    assert mask.min() == 0  # some are padded
+    for row, at in zip(mask, positions.expand(len(mask), -1), strict=True):
+        assert at[row.bool()].tolist() == list(range(int(row.sum())))
+    assert [int(at[0, -1]) for _, at in seen[1:]] == [int(mask[0].sum()) + k for k in range(len(seen) - 1)]
+
+
 def test_a_batch_that_does_not_fit_is_halved(model: Model) -> None:
     calm = dict(evaluate(model, TASK, items(6), decoding=Decoding(score_labels=False)))
 
@@ -122,12 +155,87 @@ def test_a_batch_that_does_not_fit_is_halved(model: Model) -> None:
     assert [a.text for a in tight[0]] == [a.text for a in calm[0]]
 
 
-def test_the_reply_may_fill_the_context_but_not_overflow_it(model: Model) -> None:
-    task = SimpleNamespace(**{**vars(TASK), "MAX_NEW_TOKENS": 10_000})
-    plan = plan_batches(model, task, items(3), Decoding())
-    assert plan.new_tokens == 512 - max(len(p.ids) for p in plan.prompts)
+def test_only_long_prompts_cut_their_own_replies_and_are_named(model: Model) -> None:
+    task = SimpleNamespace(**{**vars(TASK), "MAX_NEW_TOKENS": 300})
+    long = replace(items(1)[0], id="long", messages=(Message("user", "the dog " * 110),))
+    examples = [*items(5), long]
+    with pytest.warns(UserWarning, match="1 of 6 items leave less room.*300.*'long'"):
+        plan = plan_batches(model, task, examples, Decoding())
+    assert plan.batches[0] == (5,)
+    assert plan.new_tokens[0] == 512 - len(plan.prompts[5].ids) < 300
+    assert set(plan.new_tokens[1:]) == {300}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert set(plan_batches(model, task, items(5), Decoding()).new_tokens) == {300}
     with pytest.raises(ValueError, match="e[01]"):
         plan_batches(model, task, items(3), Decoding(max_new_tokens=500))
+
+
+def test_every_sample_counts_in_the_budget_of_a_batch(model: Model) -> None:
+    one = plan_batches(model, TASK, items(), Decoding(tokens_per_batch=150, temperature=1.0))
+    three = plan_batches(model, TASK, items(), Decoding(tokens_per_batch=450, temperature=1.0, n_samples=3))
+    assert one.batches == three.batches
+    assert len(one.batches) > 1
+
+
+def test_two_examples_of_one_id_are_refused(model: Model) -> None:
+    with pytest.raises(ValueError, match="1 come more than once, first 'e1'"):
+        plan_batches(model, TASK, [*items(3), items(2)[1]], Decoding())
+
+
+def test_halves_of_a_batch_do_not_repeat_each_others_draws(model: Model) -> None:
+    same = [replace(items(1)[0], id=f"s{i}") for i in range(4)]  # one prompt, so equal draws give equal replies
+
+    def small(module, args, kwargs):
+        if kwargs["input_ids"].shape[0] > 2:
+            raise torch.OutOfMemoryError
+
+    with model.decoder.register_forward_pre_hook(small, with_kwargs=True):
+        ((_, answers),) = evaluate(model, TASK, same, decoding=Decoding(temperature=1.0, score_labels=False))
+    assert [a.text for a in answers[:2]] != [a.text for a in answers[2:]]
+
+
+# --- where labels are read -----------------------------------------------------------------------------------------
+
+
+def test_labels_are_read_after_the_answer_that_the_example_begins_with(model: Model) -> None:
+    begun, plain = replace(items(1)[0], answer="the dog ."), items(1)[0]
+    read = label_log_probabilities(model, [(begun, " step one", "compliant"), (begun, "", "compliant")])
+    assert read == label_log_probabilities(model, [(plain, "the dog . step one", "compliant"),
+                                                   (plain, "the dog .", "compliant")])  # fmt: skip
+
+
+def test_a_reply_without_a_decision_point_has_no_label_probabilities(model: Model) -> None:
+    asked = {
+        "task": SimpleNamespace(**vars(TASK), decision_prefix=lambda t: t[: t.rfind("=>") + 2] if "=>" in t else "")
+    }
+    example = items(1)[0]
+    assert _places_of_labels(asked["task"], example, "one two") == []
+    assert _places_of_labels(asked["task"], example, "noncompliant") == [("", label) for label in LABELS]
+    assert _places_of_labels(asked["task"], example, "one => compliant") == [("one =>", label) for label in LABELS]
+    assert _places_of_labels(TASK, example, "one two") == [("", label) for label in LABELS]  # it does not say where
+    for _, batch in evaluate(model, asked["task"], items(3)):
+        assert all(not answer.p and not answer.logp for answer in batch)
+
+
+def test_a_label_beyond_the_context_is_refused_by_the_examples_id(model: Model) -> None:
+    with pytest.raises(ValueError, match="'e0'.*512"):
+        label_log_probabilities(model, [(items(1)[0], "the dog " * 300, "compliant")])
+
+
+def test_the_thinking_switch_reaches_the_changed_replies(model: Model, tmp_path: Path, monkeypatch) -> None:
+    from study.evals import faithfulness
+
+    seen = []
+
+    def scored(model, cases, *, thinking=None):
+        seen.append(thinking)
+        return [(-1.0, 1) for _ in cases]
+
+    monkeypatch.setattr(faithfulness, "label_log_probabilities", scored)
+    task = SimpleNamespace(**vars(TASK), counterfactuals=lambda e, t: [("kind", "changed", "compliant")])
+    faithfulness.counterfactual_answers(model, task, items(9), frame("m", [1] * 9), tmp_path, thinking=False)
+    assert set(seen) == {False}
 
 
 # --- the folder ----------------------------------------------------------------------------------------------------
@@ -156,6 +264,68 @@ def test_a_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(ValueError, match=r"another evaluation \(weights: 'a' != 'b'\)"):
         EvalFolder(tmp_path, {"task": "t", "weights": "b"}).open()
+
+
+def test_metadata_of_the_user_never_overwrites_an_answer() -> None:
+    mine = {
+        "label": "mine",
+        "text": "mine",
+        "score.correct": 7,
+        "sample": 9,
+        "gold": "mine",
+        "note": "kept",
+        "cell": "c",
+    }
+    example = replace(items(1)[0], metadata=mine)
+    answer = {"example_id": "e0", "sample": 0, "text": "said", "label": "noncompliant", "scores": {"correct": 0.0},
+              "p": {}, "n_prompt_tokens": 1, "n_new_tokens": 1, "finished": True}  # fmt: skip
+    (row,) = answers_frame([answer], [example], "m").to_dict("records")
+    said = {k: row[k] for k in ("label", "text", "score.correct", "sample", "gold", "cell", "note")}
+    assert said == {"label": "noncompliant", "text": "said", "score.correct": 0.0, "sample": 0, "gold": "compliant",
+                    "cell": "c", "note": "kept"}  # fmt: skip
+    assert (row["meta.label"], row["meta.text"], row["meta.score.correct"], row["meta.sample"]) == (
+        "mine",
+        "mine",
+        7,
+        9,
+    )
+
+
+def test_stored_replies_are_read_by_the_task_as_it_is_now() -> None:
+    example = items(1)[0]
+    stored = {"example_id": "e0", "sample": 0, "text": "noncompliant", "label": "stale",
+              "scores": {"correct": 1.0, "old": 1.0}, "p": {},
+              "n_prompt_tokens": 1, "n_new_tokens": 1, "finished": True}  # fmt: skip
+    only_labels = {**stored, "text": None, "p": {"compliant": 0.9, "noncompliant": 0.1}}
+    for answer, label, correct in ((stored, "noncompliant", 0.0), (only_labels, "compliant", 1.0)):
+        (row,) = answers_frame([answer], [example], "m", task=TASK).to_dict("records")
+        assert (row["label"], row["score.correct"]) == (label, correct)
+        assert "score.old" not in row
+
+
+def test_provenance_is_kept_and_not_compared(tmp_path: Path) -> None:
+    with EvalFolder(tmp_path, {"task": "t"}, provenance={"seed": 1}).open():
+        pass
+    with EvalFolder(tmp_path, {"task": "t"}, provenance={"seed": 2}).open():
+        held = json.loads((tmp_path / "manifest.json").read_text())
+    assert held == {"task": "t", "provenance": {"seed": 1}}
+
+
+def test_notes_on_label_noise_reach_the_terminal_and_the_figure(tmp_path: Path) -> None:
+    from interp.tasks import procedural
+
+    made = procedural.examples(per_cell=2, seed=1, cells=["prerequisite_omission", "step_reorder_invalid"])
+    marked = [replace(e, groups={**e.groups, "institution": "FDA"}) for e in made]
+    assert procedural.notes(marked) == {}  # the engine gave these labels
+    marked = [replace(e, metadata={**e.metadata, "verdicts": None}) for e in marked]
+    notes = procedural.notes(marked)
+    assert list(notes) == ["prerequisite_omission"]
+    assert "65.2%" in notes["prerequisite_omission"]
+    frames = {m: grouped([1, 0] * 20, m, per_group=1) for m in ("engaged", "heuristic")}
+    write_tables(frames, TASK, tmp_path, notes={"all": notes["prerequisite_omission"]})
+    assert "65.2%" in headline(tmp_path, is_pair=True)
+    pairs = pd.read_csv(tmp_path / "pair.csv", keep_default_na=False).to_dict("records")
+    assert all("65.2%" in r["note"] for r in dumbbell_rows(pairs))
 
 
 # --- tables --------------------------------------------------------------------------------------------------------
@@ -213,6 +383,65 @@ def test_a_pair_is_compared_on_the_same_items_with_holm_over_cells() -> None:
     assert rows["c0"]["diff"] == 0
     with pytest.raises(ValueError, match="different items"):
         pair_table(frame("engaged", a), frame("heuristic", b[:-1]))
+
+
+def grouped(right: list[int], member: str, *, per_group: int, samples: int = 1) -> pd.DataFrame:
+    """One cell; replies listed item by item, `samples` each; `per_group` items share a procedure."""
+    made = [replace(e, id=f"g{i}", groups={"procedure": f"p{i // per_group}"}, metadata={}) for i, e in
+            enumerate(items(1) * (len(right) // samples))]  # fmt: skip
+    answers = [
+        {"example_id": made[k // samples].id, "sample": k % samples, "text": "x", "label": "compliant",
+         "scores": {"correct": float(ok)}, "n_new_tokens": 1, "n_prompt_tokens": 1, "finished": True, "p": {}}
+        for k, ok in enumerate(right)
+    ]  # fmt: skip
+    return answers_frame(answers, made, member)
+
+
+def test_significance_of_a_pair_counts_groups_not_items() -> None:
+    a, b = [1] * 40, [0] * 40
+    (row,) = pair_table(grouped(a, "engaged", per_group=10), grouped(b, "heuristic", per_group=10))
+    assert row["p_mcnemar"] == pytest.approx(2 / 2**40)  # forty items ...
+    assert (row["n"], row["n_groups"]) == (40, 4)
+    assert row["p_groups"] == row["p_holm"] == pytest.approx(2 / 2**4)  # ... of four procedures
+    assert "4 units by procedure" in row["note"]
+    assert "0.12" in row["note"]
+    (many,) = pair_table(grouped(a, "engaged", per_group=4), grouped(b, "heuristic", per_group=4))
+    assert many["p_holm"] == pytest.approx(2 / 2**10)
+    assert many["note"] == ""
+
+
+def test_several_samples_of_an_item_are_one_unit_of_the_pair() -> None:
+    a, b = [1, 0, 1, 1, 1, 0, 1], [0, 0, 1, 0, 0, 0, 0]
+    thrice = {m: grouped([x for x in right for _ in range(3)], m, per_group=1, samples=3)
+              for m, right in (("engaged", a), ("heuristic", b))}  # fmt: skip
+    (once,) = pair_table(grouped(a, "engaged", per_group=1), grouped(b, "heuristic", per_group=1))
+    (more,) = pair_table(thrice["engaged"], thrice["heuristic"])
+    for name in ("n", "n_groups", "diff", "only_engaged", "only_heuristic", "p_mcnemar", "p_groups", "p_holm"):
+        assert more[name] == pytest.approx(once[name]), name
+    fewer = thrice["heuristic"][thrice["heuristic"]["sample"] < 2]
+    with pytest.raises(ValueError, match="different samples.*'g0', sample 2.*--samples"):
+        pair_table(thrice["engaged"], fewer)
+
+
+def test_both_tables_hold_accuracy_against_one_constant_reader() -> None:
+    engaged, heuristic = frame("engaged", [1] * 9), frame("heuristic", [0] * 9)
+    for f in (engaged, heuristic):
+        f["cell"] = f["gold"]  # cells of one label each
+    table = {r["cell"]: r["control"] for r in member_table(engaged) if r["metric"] == "accuracy"}
+    assert table == {"compliant": 1.0, "noncompliant": 0.0, "all": pytest.approx(5 / 9)}
+    pairs = pair_table(engaged, heuristic)
+    assert {r["cell"]: r["majority"] for r in pairs} == {"compliant": 1.0, "noncompliant": 0.0}
+    assert [r["chance"] for r in dumbbell_rows(pairs)] == [pytest.approx(5 / 9)] * 4
+
+
+def test_the_terminal_says_what_few_groups_cannot_show(tmp_path: Path) -> None:
+    frames = {m: grouped(right, m, per_group=10) for m, right in (("engaged", [1] * 40), ("heuristic", [0] * 40))}
+    write_tables(frames, TASK, tmp_path)
+    shown = headline(tmp_path, is_pair=True)
+    assert "0.12" in shown.splitlines()[1]  # Holm p, of groups
+    assert "note: 4 units by procedure: p_groups cannot be below 0.12" in shown
+    pairs = pd.read_csv(tmp_path / "pair.csv", keep_default_na=False).to_dict("records")
+    assert all("4 units" in r["note"] and "noisy" in r["note"] for r in dumbbell_rows(pairs, notes={"all": "noisy"}))
 
 
 # --- conformance ---------------------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def test_plain_paraphrases_leave_the_procedure_alone_and_share_no_action_phrase(
         ("non\u2011compliant", "noncompliant"),
         ("It is not compliant.", "noncompliant"),
         ("It isn't compliant.", "noncompliant"),
-        ("not noncompliant", "noncompliant"),  # no attempt at double negation
+        ("not noncompliant", None),  # no attempt at double negation
         ("compliant? No: noncompliant", "noncompliant"),
         ("noncompliant at first, in the end compliant", "compliant"),
         ("[SIG=DECIDE] compliant<|im_end|>", "compliant"),
@@ -266,3 +266,34 @@ def test_spans_of_foreign_text_are_numbered_lines_and_sentences():
         "No. 4 was “empty.”",
         "Done",
     ]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "not fully compliant",
+        "I cannot say it is compliant",
+        "never compliant",
+        "compliant? No.",
+        "**compliant**?",
+        "It isn't at all compliant.",
+        "noncompliant? No",
+        "It is not the case that this is noncompliant",
+        "no way compliant",
+        "neither compliant",
+    ],
+)
+def test_a_label_that_is_negated_from_afar_or_asked_about_is_not_read(reply: str) -> None:
+    assert parse_label(reply) is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "label"),
+    [("Is it compliant? No, it is noncompliant.", "noncompliant"),
+     ("not fully compliant, so noncompliant", "noncompliant"),
+     ("Step 2 was never done. Label: compliant", "compliant"), ("No step was skipped, compliant", "compliant"),
+     ("Nothing notable: compliant", "compliant"), ("no violation [SIG=DECIDE] compliant", "compliant"),
+     ("No violation was found and it is compliant", "compliant"), ("not compliant", "noncompliant")],
+)  # fmt: skip
+def test_a_negation_of_another_clause_or_before_a_later_label_changes_nothing(reply: str, label: str) -> None:
+    assert parse_label(reply) == label

@@ -26,6 +26,7 @@ from interp.stats.calibration import (
 from interp.stats.chance import ChanceRow, chance_row, items_needed
 from interp.stats.clustered import cluster_se, cluster_t, design_effect, rate_on, wilson_clustered
 from interp.stats.comparison import Comparison, compare_paired
+from interp.stats.contrast import rate_contrast
 from interp.stats.decomposition import Decomposition, decompose_change, midpoint_decomposition
 from interp.stats.detection import Detection, signal_detection
 from interp.stats.effect_size import cliffs_delta, cohen_dz
@@ -106,6 +107,7 @@ __all__ = [
     "paired_difference",
     "permutation_p",
     "permute_labels",
+    "rate_contrast",
     "rate_on",
     "ratio_difference",
     "ratio_of_means",

@@ -28,8 +28,9 @@ class Task(Protocol):
     and it may have
 
         labels(example) -> Sequence[str]               label strings whose probability is worth knowing
-        decision_prefix(text) -> str                   the part of a reply after which the label is written ("" = none)
+        decision_prefix(text) -> str                   the part before the label; "" = starts with it, or none
         report(answers, seed=0) -> list[dict]          rows of the tidy table beside accuracy per cell
+        notes(examples) -> dict[str, str]              cell -> what must be known of its items, such as label noise
         counterfactuals(example, text) -> list[tuple]  (kind, changed reply up to the decision, label it should give)
         MAX_NEW_TOKENS: int                            longest reply, 512 unless said
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,11 +110,13 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
 _TASK = ("per_cell", "seed", "split", "rendering")
 
 
-def read_data(options: Mapping[str, Any]) -> list[Example]:
+def read_data(options: Mapping[str, Any], *, shared: Collection[str] = ()) -> list[Example]:
     """The examples of --data, read by --task where one is given, cut to --limit.
 
+    Args:
+        shared: options that mean something without the task too, so that one which does not take them is no error.
     Raises:
-        ValueError: an option that the task does not take.
+        ValueError: an option that the task does not take; a rendering that the embedded pair cannot read.
     """
     from interp.tasks.protocol import load_task
     from interp.tasks.records import read_examples
@@ -124,7 +126,13 @@ def read_data(options: Mapping[str, Any]) -> list[Example]:
     task = load_task(options["task"])
     wanted = {key: options[key] for key in _TASK if options.get(key) is not None}
     known = inspect.signature(task.examples).parameters
+    wanted = {key: value for key, value in wanted.items() if key in known or key not in shared}
     if options.get("pair") == EMBEDDED and "rendering" in known and not options["data"]:
+        if wanted.get("rendering", "log") != "log":
+            raise ValueError(
+                f"--rendering {wanted['rendering']}: the embedded pair knows only the words of the log rendering. Omit "
+                "--rendering, or name a model of your own with --pair, --base or --checkpoint."
+            )
         wanted.setdefault("rendering", "log")  # the only one that the embedded pair reads
     strange = [f"--{key.replace('_', '-')}" for key in wanted if key not in known]
     if strange:

@@ -43,7 +43,7 @@ def evaluate(out: Path, mode: str, samples: int, quiet: bool, **options: Any) ->
     from study.evals.show import headline
 
     checkpoints, loading = resolve_checkpoints(options)
-    examples = read_data(options)
+    examples = read_data(options, shared=("seed",))
     given = {"tokens_per_batch": options["tokens_per_batch"]} if options["tokens_per_batch"] else {}
     decoding = Decoding(
         generate=mode == "generate",
@@ -54,5 +54,7 @@ def evaluate(out: Path, mode: str, samples: int, quiet: bool, **options: Any) ->
         thinking=options["thinking"],
         **given,
     )
-    run_eval(checkpoints, options["task"], examples, out=out, decoding=decoding, loading=loading, progress=not quiet)
+    items = {key: options[key] for key in ("data", "seed", "split", "per_cell", "rendering", "limit")}
+    run_eval(checkpoints, options["task"], examples, out=out, decoding=decoding, loading=loading, progress=not quiet,
+             provenance={"items": items})  # fmt: skip
     click.echo(headline(out, is_pair=isinstance(checkpoints, CheckpointPair)))

@@ -29,28 +29,37 @@ def read_counterfactuals(root: Path) -> list[dict[str, Any]]:
 
 
 def counterfactual_answers(
-    model: Model, task: Any, examples: Sequence[Example], frame: pd.DataFrame, root: Path
+    model: Model,
+    task: Any,
+    examples: Sequence[Example],
+    frame: pd.DataFrame,
+    root: Path,
+    *,
+    thinking: bool | None = None,
 ) -> None:
     """For every changed reply: id, kind, the label it should give, the likeliest label, and that before the change.
 
-    Written to `root/counterfactuals.json`, once; nothing for a task without `counterfactuals`.
+    `thinking` as in the decoding that made the replies. Written to `root/counterfactuals.json`, once;
+    nothing for a task without `counterfactuals`.
     """
     path = root / FILE
     if path.exists() or not callable(getattr(task, "counterfactuals", None)) or frame["text"].isna().all():
         return
     by_id = {example.id: example for example in examples}
-    texts = [(by_id[i], text) for i, text, s in zip(frame["id"], frame["text"], frame["sample"], strict=True) if s == 0]
+    texts = [(by_id[i], text) for i, text in zip(frame["id"], frame["text"], strict=True)]
     cases = [(e, text, *case) for e, text in texts for case in task.counterfactuals(e, text)]
     found: list[dict[str, Any]] = []
     for at in range(0, len(cases), _CASES_PER_PASS):
-        found += _read(model, task, cases[at : at + _CASES_PER_PASS])
+        found += _read(model, task, cases[at : at + _CASES_PER_PASS], thinking)
     replace(root, path, (json.dumps(found, sort_keys=True) + "\n").encode())
 
 
-def _read(model: Model, task: Any, cases: Sequence[tuple[Example, str, str, str, str]]) -> list[dict[str, Any]]:
+def _read(
+    model: Model, task: Any, cases: Sequence[tuple[Example, str, str, str, str]], thinking: bool | None
+) -> list[dict[str, Any]]:
     asked = [(e, prefix, label) for e, text, _, changed, _ in cases
              for prefix in (decision_prefix(task, text), changed) for label in labels_of(task, e)]  # fmt: skip
-    scores = iter(label_log_probabilities(model, asked))
+    scores = iter(label_log_probabilities(model, asked, thinking=thinking))
     out = []
     for example, _, kind, _, expected in cases:
         labels = labels_of(task, example)

@@ -12,9 +12,9 @@ from interp.evaluate import Decoding, evaluate, plan_batches
 from interp.loading import load, load_members
 from interp.model import Model
 from interp.prompt import Example
-from interp.tasks.protocol import EvaluatedTask, load_task
+from interp.tasks.protocol import EvaluatedTask, labels_of, load_task, max_new_tokens
 from study.evals.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
-from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256
+from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256, read_answers
 from study.evals.tables import write_tables
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def run_eval(
     loading: Mapping[str, Any] | None = None,
     progress: bool = True,
     seed: int = 0,
+    provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Answers of every member, and the tables made of them: `out/<member>/`, `out/table.csv`, `out/pair.csv`.
 
@@ -40,12 +41,15 @@ def run_eval(
     Args:
         task_path: import path of the task that reads and scores the replies.
         seed: of the bootstraps behind the intervals.
+        provenance: kept in each manifest beside versions and checkpoints (the seed and file of the items, say).
     Returns:
         member -> one row per answer (see `answers_frame`).
     Raises:
-        ValueError: as `interp.load` and `interp.evaluate.evaluate`; a folder of another evaluation.
+        ValueError: as `interp.load` and `interp.evaluate.evaluate`; a folder of another evaluation; before anything is
+            loaded: items without the group that others have, or without labels where only labels are scored.
     """
-    members = answer_members(what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress)
+    members = answer_members(what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress,
+                             provenance=provenance)  # fmt: skip
     return tables_of(out, members, task_path, examples, seed=seed)
 
 
@@ -58,34 +62,63 @@ def answer_members(
     decoding: Decoding | None = None,
     loading: Mapping[str, Any] | None = None,
     progress: bool = True,
+    provenance: Mapping[str, Any] | None = None,
 ) -> tuple[str, ...]:
     """Every member's answers on disk, in `out/<member>/`; returns the members. Arguments as in `run_eval`."""
     task: Any = load_task(task_path)
     missing = [name for name in ("parse", "score") if not callable(getattr(task, name, None))]
     if missing:
         raise ValueError(f"task {task_path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
-    members: list[str] = []
+    chosen, members = decoding or Decoding(), []
+    _check_items(task, task_path, examples, chosen)
     for roles, model in _models(what, dict(loading or {})):
         for role in roles:
             root = out / role
             with model.adapters.use(role if role in model.adapters.names else None):
-                frame = run_member(model, role, task, task_path, examples, root, decoding or Decoding(), progress)
-                counterfactual_answers(model, task, examples, frame, root)
+                known = _provenance(what, role) | dict(provenance or {})
+                frame = run_member(model, role, task, task_path, examples, root, chosen, progress, known)
+                counterfactual_answers(model, task, examples, frame, root, thinking=chosen.thinking)
             members.append(role)
     return tuple(members)
+
+
+def _check_items(task: Any, task_path: str, examples: Sequence[Example], decoding: Decoding) -> None:
+    """What would only fail, or be silently wrong, once every reply is there."""
+    unlabelled = [e.id for e in examples if not labels_of(task, e)] if not decoding.generate else []
+    if unlabelled:
+        raise ValueError(
+            f"scoring labels alone: task {task_path!r} names no labels for {_named(unlabelled, examples)}. "
+            "Let the model generate, or give the task a function labels(example)."
+        )
+    names = dict.fromkeys(name for e in examples for name in e.groups)
+    unit = task.GROUP if getattr(task, "GROUP", None) in names else next(iter(names), None)
+    missing = [e.id for e in examples if unit not in e.groups] if unit is not None else []
+    if missing:
+        raise ValueError(
+            f"groups: {unit!r} is the unit of every interval, so every item needs one; it is missing on "
+            f"{_named(missing, examples)}. Give it to all items or to none."
+        )
+
+
+def _named(ids: Sequence[str], examples: Sequence[Example]) -> str:
+    return f"{len(ids)} of {len(examples)} items ({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''})"
 
 
 def tables_of(
     out: Path, members: Sequence[str], task_path: str, examples: Sequence[Example], *, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """The tables of answers that are on disk; no model is loaded. Returns member -> one row per answer."""
-    import pandas as pd
+    """The tables of answers that are on disk; no model is loaded. Returns member -> one row per answer.
 
+    Replies are read and scored by the task as it is now, not as it was when they were written.
+    """
     task: Any = load_task(task_path)
-    frames = {member: pd.read_parquet(out / member / ANSWERS) for member in members}
+    frames = {m: answers_frame(read_answers(out / m), examples, m, task=task) for m in members}
+    for member, frame in frames.items():
+        frame.to_parquet(out / member / ANSWERS)
     changed = {member: read_counterfactuals(out / member) for member in members}
     extra = [row for member in members for row in faithfulness_rows(frames[member], changed[member], task)]
-    write_tables(frames, task, out, extra=extra, seed=seed)
+    notes = task.notes(examples) if callable(getattr(task, "notes", None)) else {}
+    write_tables(frames, task, out, extra=extra, seed=seed, notes=notes)
     return frames
 
 
@@ -105,12 +138,14 @@ def run_member(
     root: Path,
     decoding: Decoding,
     progress: bool,
+    provenance: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Answers of the adapter that is active now, from disk where they are, from the model where they are not."""
     from tqdm import tqdm
 
     plan = plan_batches(model, task, examples, decoding)
-    folder = EvalFolder(root, _identity(model, task_path, examples, decoding, plan.new_tokens))
+    limit = (decoding.max_new_tokens or max_new_tokens(task)) if decoding.generate else 0
+    folder = EvalFolder(root, _identity(model, task_path, examples, decoding, limit), provenance=provenance)
     with folder.open():
         done = folder.done
         total, before = len(examples), sum(len(plan.batches[i]) for i in done)
@@ -118,9 +153,17 @@ def run_member(
             for number, answers in evaluate(model, task, examples, decoding=decoding, done=done):
                 folder.put(number, answers)
                 bar.update(len(plan.batches[number]))
-        frame = answers_frame(folder.answers(), examples, role)
+        frame = answers_frame(folder.answers(), examples, role, task=task)
         frame.to_parquet(root / ANSWERS)
     return frame
+
+
+def _provenance(what: Checkpoint | CheckpointPair, role: str) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    checkpoint = what.members[role] if isinstance(what, CheckpointPair) else what
+    packages = ("diptych", "torch", "transformers", "tokenizers", "peft")
+    return {"checkpoint": asdict(checkpoint), "versions": {name: version(name) for name in packages}}
 
 
 def _identity(

@@ -11,7 +11,8 @@ def headline(out: Path, *, is_pair: bool) -> str:
     import pandas as pd
 
     if is_pair and (out / "pair.csv").exists():
-        return aligned(_pair_lines(pd.read_csv(out / "pair.csv", keep_default_na=False)))
+        pairs = pd.read_csv(out / "pair.csv", keep_default_na=False)
+        return "\n".join([aligned(_pair_lines(pairs)), *footer(pairs)])
     table = pd.read_csv(out / "table.csv", keep_default_na=False)
     table = table[table["metric"] == "accuracy"]
     lines = [["member", "cell", "n", "accuracy [95 %]", "always one label"]]
@@ -19,6 +20,17 @@ def headline(out: Path, *, is_pair: bool) -> str:
         spread = interval(r["value"], r["lo"], r["hi"])
         lines.append([str(r["member"]), str(r["cell"]), str(r["n"]), spread, f"{float(r['control']):.2f}"])
     return aligned(lines)
+
+
+def footer(pairs: Any) -> list[str]:
+    """What the pair's table needs to be read: the unit of its tests, and each note beside the cells that have it."""
+    lines = ["b/c: items that only engaged / only heuristic has right. Holm p: groups as units, corrected over cells."]
+    held = [(str(cell), part) for cell, note in zip(pairs["cell"], pairs["note"], strict=True)
+            for part in note.split("; ") if part]  # fmt: skip
+    for note in dict.fromkeys(part for _, part in held):
+        cells = [cell for cell, part in held if part == note]
+        lines.append(f"note: {note} ({', '.join(cells) if len(cells) < len(pairs) else 'all cells'})")
+    return lines
 
 
 def interval(value: Any, lo: Any, hi: Any, *, signed: bool = False) -> str:

@@ -1,12 +1,14 @@
 """Tidy tables of an evaluation: one estimate per row, each with its interval, n and what it must be held against.
 
 Columns of `table.csv`: member, cell, metric, value, lo, hi, n, n_groups, interval, control, note. `control` is the
-value that a reader without the skill would reach (the commoner label, chance); empty where a metric has none.
-`pair.csv` has one row per cell: engaged and heuristic side by side, their paired difference, and its tests.
+value that a reader without the skill would reach (one label always, chance); empty where a metric has none.
+`pair.csv` has one row per cell: engaged and heuristic side by side, their paired difference, and its tests: `p_groups`
+with groups as the unit, `p_holm` which corrects it over the cells, and `p_mcnemar` with items as the unit.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,15 +58,16 @@ def rate(values: np.ndarray, groups: np.ndarray | None, unit: str) -> tuple[stat
 def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> list[dict[str, Any]]:
     """Accuracy, unparsed, unfinished, length and confidence, per cell and pooled; intervals respect the groups.
 
-    The control of an accuracy is that of always answering the commonest label of the cell.
+    The control of an accuracy is what always answering the commonest label of the whole grid reaches in the cell, the
+    same reader as `majority` of the pair's table.
     """
-    rows = []
+    rows, always = [], commonest(frame)
     member, unit = str(frame["member"].iloc[0]), _unit_name(frame, task)
     cells = [*dict.fromkeys(frame["cell"]), *([ALL] if frame["cell"].nunique() > 1 else [])]
     for cell in cells:
         part = frame if cell == ALL else frame[frame["cell"] == cell]
         groups = group_of(part, task)
-        majority = float(part["gold"].astype(str).value_counts(normalize=True).iloc[0])
+        majority = float((part["gold"].astype(str) == always).mean())
         rates = {"accuracy": part["score.correct"].to_numpy(float), "unparsed": part["label"].isna().to_numpy(float)}
         if part["text"].notna().any():
             rates["unfinished"] = (~part["finished"].astype(bool)).to_numpy(float)
@@ -74,6 +77,12 @@ def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> lis
             rows.append(row(member, cell, metric, estimate, interval=interval, control=control))
         rows += _lengths(part, member, cell, groups) + _confidence(part, member, cell, groups, seed)
     return rows
+
+
+def commonest(frame: pd.DataFrame) -> str:
+    """The label that is gold most often over all items; of equally common ones, the first in the alphabet."""
+    counts = frame.drop_duplicates("id")["gold"].astype(str).value_counts()
+    return min(counts.index[counts == counts.iloc[0]])
 
 
 def _unit_name(frame: pd.DataFrame, task: Any) -> str:
@@ -92,12 +101,13 @@ def _lengths(part: pd.DataFrame, member: str, cell: str, groups: np.ndarray | No
 def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: int) -> list[dict[str, Any]]:
     """Calibration of the probability of the label that was answered, pooled, and confidence on errors per cell."""
     names = {c.removeprefix("p."): c for c in part.columns if c.startswith("p.")}
-    known = part[part["label"].isin(list(names))]
+    p = np.array([row[names[row["label"]]] if row["label"] in names else np.nan for row in part.to_dict("records")])
+    has_p = ~np.isnan(p.astype(float))  # not where the reply has no decision point
+    known, p = part[has_p], p[has_p].astype(float)
     if known.empty:
         return []
-    p = np.array([known[names[label]].iloc[i] for i, label in enumerate(known["label"])], dtype=float)
     right = known["score.correct"].to_numpy(float)
-    groups = None if groups is None else np.asarray(groups)[part["label"].isin(list(names)).to_numpy()]
+    groups = None if groups is None else np.asarray(groups)[has_p]
     rows = []
     if 0 < right.sum() < len(right) and _n_units(groups, right == 0) > 1 and _n_units(groups, right == 1) > 1:
         on_errors = stats.confidence_on_errors(p, right, groups=groups, seed=seed)
@@ -123,42 +133,64 @@ def _n_units(groups: np.ndarray | None, chosen: np.ndarray) -> int:
 def pair_table(
     engaged: pd.DataFrame, heuristic: pd.DataFrame, task: Any = None, *, margin: float = 0.05, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """One row per cell: both accuracies, the paired difference with a clustered interval, McNemar, Holm, equivalence.
+    """One row per cell: both accuracies, the paired difference with a clustered interval, its tests, equivalence.
 
-    `majority` is the accuracy of always answering the label that is commonest over all cells. Holm corrects over the
-    cells that can be compared; a cell with one item or one group has both accuracies and no comparison. The equivalence
-    verdict has its own margin and no correction.
+    p_groups    sign-flip test with the group as the unit (exact McNemar where every item is its own group)
+    p_holm      p_groups, Holm-corrected over the cells that can be compared; what tables and figures show
+    p_mcnemar   exact McNemar with the item as the unit: only_engaged against only_heuristic, the items on which the
+                share of right replies is higher for the one or the other; too small where items of a group agree
+    majority    accuracy of always answering the label that is commonest over all cells
+    note        where so few groups cannot reach Holm's first step at 0.05 whatever the effect
+
+    `n` counts items; several replies to one item are one unit. A cell with one item or one group has both accuracies
+    and no comparison. The equivalence verdict has its own margin and no correction.
 
     Raises:
-        ValueError: the two did not answer the same items.
+        ValueError: the two did not answer the same items, each as often.
     """
     joined = _same_items(engaged, heuristic)
-    first = str(joined["gold"].astype(str).value_counts().index[0])
+    first = commonest(joined)
     rows = [
         _pair_row(joined[joined["cell"] == cell], cell, first, task, margin, seed)
         for cell in dict.fromkeys(joined["cell"])
     ]
-    tested = [entry for entry in rows if entry["p_mcnemar"] is not None]
-    for entry, adjusted in zip(tested, stats.holm([r["p_mcnemar"] for r in tested]) if tested else [], strict=True):
+    tested = [entry for entry in rows if entry["p_groups"] is not None]
+    for entry, adjusted in zip(tested, stats.holm([r["p_groups"] for r in tested]) if tested else [], strict=True):
         entry["p_holm"] = float(adjusted)
+        entry["note"] = _floor_note(entry["n_groups"], len(tested), _unit_name(joined, task))
     return rows
+
+
+def _floor_note(n_groups: int, n_cells: int, unit: str) -> str:
+    """What so few units can never show: the smallest p of G signs is 2^(1 - G), and Holm's first step multiplies it."""
+    floor = 2.0 ** (1 - n_groups)
+    if floor * n_cells < 0.05:
+        return ""
+    return (
+        f"{n_groups} units by {unit}: p_groups cannot be below {floor:.2g}, Holm p not below "
+        f"{min(1.0, floor * n_cells):.2g} for the strongest of {n_cells} cells"
+    )
 
 
 def _pair_row(part: pd.DataFrame, cell: str, first: str, task: Any, margin: float, seed: int) -> dict[str, Any]:
     a, b = part["score.correct"].to_numpy(float), part["score.correct_heuristic"].to_numpy(float)
     groups = group_of(part, task)
-    head = {"cell": cell, "n": len(part), "n_groups": len(part) if groups is None else len(set(groups))}
+    head = {"cell": cell, "n": part["id"].nunique(), "n_groups": len(part) if groups is None else len(set(groups))}
     unit = _unit_name(part, task)
     tail = {"interval": f"Wilson at the effective n by {unit}", "diff_interval": f"cluster bootstrap by {unit}"}
-    tail |= {"majority": float((part["gold"].astype(str) == first).mean()), "p_holm": None}
+    tail |= {"majority": float((part["gold"].astype(str) == first).mean()), "p_holm": None, "note": ""}
     if head["n_groups"] < 2:
         known = {m: stats.wilson(int(x.sum()), len(x)) for m, x in (("engaged", a), ("heuristic", b))}
         blank = {"diff": None, "diff_lo": None, "diff_hi": None, "only_engaged": None, "only_heuristic": None}
-        blank |= {"p_mcnemar": None, "tost_verdict": "not compared: one item or one group"}
+        blank |= {"p_groups": None, "p_mcnemar": None, "tost_verdict": "not compared: one item or one group"}
         return head | _spread("engaged", known["engaged"]) | _spread("heuristic", known["heuristic"]) | blank | tail
-    compared = stats.compare_paired(a, b, groups=groups, seed=seed, margin=margin)
-    tests = {"only_engaged": compared.table.only_a, "only_heuristic": compared.table.only_b}
-    tests |= {"p_mcnemar": compared.test.p, "tost_verdict": compared.equivalence.wording}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.TooFewFlipsWarning)  # `note` says it
+        compared = stats.compare_paired(a, b, groups=groups, seed=seed, margin=margin)
+    items = part.groupby("id", sort=False)[["score.correct", "score.correct_heuristic"]].mean()
+    more, fewer = (int((sign * (items.iloc[:, 0] - items.iloc[:, 1]) > 1e-9).sum()) for sign in (1, -1))
+    tests = {"only_engaged": more, "only_heuristic": fewer, "p_groups": compared.p_groups}
+    tests |= {"p_mcnemar": stats.mcnemar(more, fewer).p, "tost_verdict": compared.equivalence.wording}
     sides = _spread("engaged", compared.a) | _spread("heuristic", compared.b)
     return head | sides | _spread("diff", compared.difference_groups) | tests | tail
 
@@ -172,6 +204,14 @@ def _same_items(engaged: pd.DataFrame, heuristic: pd.DataFrame) -> pd.DataFrame:
     if set(engaged["id"]) != set(heuristic["id"]):
         only = sorted(set(engaged["id"]) ^ set(heuristic["id"]))
         raise ValueError(f"the members answered different items: {len(only)} of them in one only, first {only[0]!r}.")
+    asked = [set(zip(f["id"], f["sample"], strict=True)) for f in (engaged, heuristic)]
+    if asked[0] != asked[1]:
+        which = sorted(asked[0] ^ asked[1])
+        first = f"first item {which[0][0]!r}, sample {which[0][1]}"
+        raise ValueError(
+            f"the members have different samples of the same items: {len(which)} in one only, {first}. Evaluate both "
+            "with the same --samples."
+        )
     return engaged.merge(heuristic[[*key, "score.correct"]], on=key, suffixes=("", "_heuristic"), validate="one_to_one")
 
 
@@ -185,7 +225,7 @@ def dumbbell_rows(
 
     Args:
         verdict_cell: the cell whose equivalence is claimed; the others are compared, not declared equal.
-        notes: cell -> footnote, such as known label noise.
+        notes: cell -> footnote, such as known label noise; beside what `pair.csv` notes itself.
     """
     shared = ("diff", "diff_lo", "diff_hi", "p_holm", "n", "n_groups", "interval", "diff_interval")
     pooled = sum(p["n"] * p["majority"] for p in pairs) / sum(p["n"] for p in pairs)
@@ -193,8 +233,8 @@ def dumbbell_rows(
         {"cell": p["cell"].replace("_", " "), "member": m, "value": p[m], "lo": p[f"{m}_lo"], "hi": p[f"{m}_hi"]}
         | {key: p[key] for key in shared}
         | {"tost_verdict": p["tost_verdict"] if p["cell"] == verdict_cell else ""}
-        | {"chance": max(pooled, 1 - pooled), "chance_label": "always answers one label, all cells"}
-        | {"note": (notes or {}).get(p["cell"], "")}
+        | {"chance": pooled, "chance_label": "always answers one label, all cells"}
+        | {"note": "; ".join(filter(None, ((notes or {}).get(p["cell"], ""), p["note"])))}
         for p in pairs
         for m in ("engaged", "heuristic")
     ]
@@ -207,8 +247,13 @@ def write_tables(
     *,
     extra: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
-    """`table.csv` of all members, the task's report and `extra` included; `pair.csv` where both are there."""
+    """`table.csv` of all members, the task's report and `extra` included; `pair.csv` where both are there.
+
+    Args:
+        notes: cell -> what must be known of its items (label noise), put into the notes of `pair.csv`.
+    """
     import pandas as pd
 
     rows = [r for frame in frames.values() for r in member_table(frame, task, seed=seed)] + [dict(r) for r in extra]
@@ -216,7 +261,10 @@ def write_tables(
         rows += [dict.fromkeys(COLUMNS) | r for frame in frames.values() for r in task.report(frame, seed=seed)]
     _write(out, "table.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
     if {"engaged", "heuristic"} <= set(frames):
-        _write(out, "pair.csv", pd.DataFrame(pair_table(frames["engaged"], frames["heuristic"], task, seed=seed)))
+        pairs = pair_table(frames["engaged"], frames["heuristic"], task, seed=seed)
+        for entry in pairs:
+            entry["note"] = "; ".join(filter(None, ((notes or {}).get(entry["cell"], ""), entry["note"])))
+        _write(out, "pair.csv", pd.DataFrame(pairs))
 
 
 def _write(out: Path, name: str, table: pd.DataFrame) -> None:

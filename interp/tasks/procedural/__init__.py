@@ -20,6 +20,7 @@ _EXPORTS = {
     "counterfactuals": "reporting",
     "GROUP": "reporting",
     "MAX_NEW_TOKENS": "reporting",
+    "notes": "reporting",
     "report": "reporting",
     "LABELS": "vocabulary",
     "twin_examples": "swap_examples",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from interp.tasks.procedural.reporting import counterfactuals as counterfactuals
     from interp.tasks.procedural.reporting import decision_prefix as decision_prefix
     from interp.tasks.procedural.reporting import labels as labels
+    from interp.tasks.procedural.reporting import notes as notes
     from interp.tasks.procedural.reporting import report as report
     from interp.tasks.procedural.splits import check_leakage as check_leakage
     from interp.tasks.procedural.swap_examples import twin_examples as twin_examples

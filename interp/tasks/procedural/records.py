@@ -151,13 +151,18 @@ def perturbation_names() -> tuple[str, ...]:
 
 def accept_notes(records: Collection[Record]) -> list[str]:
     """Footnotes on label noise: the two published cells where present, and the data's own `accept` field by cell."""
+    return noise_notes([(r.institution, r.perturbation, r.accept) for r in records])
+
+
+def noise_notes(items: Collection[tuple[str | None, str, bool | None]]) -> list[str]:
+    """`accept_notes` of bare (institution, perturbation, accept)."""
     notes = []
-    cells = {(r.institution, r.perturbation) for r in records}
+    cells = {(institution, name) for institution, name, _ in items}
     for (institution, name), rate in ACCEPT_RATES.items():
         if (institution, name) in cells:
             notes.append(f"{institution} x {name}: the authors accepted {rate:.1%} of the items; labels are noisy.")
-    for name in dict.fromkeys(r.perturbation for r in records):
-        judged = [r.accept for r in records if r.perturbation == name and r.accept is not None]
+    for name in dict.fromkeys(perturbation for _, perturbation, _ in items):
+        judged = [accept for _, perturbation, accept in items if perturbation == name and accept is not None]
         if judged and not all(judged):
             notes.append(f"{name}: {sum(judged)} of {len(judged)} judged items are marked as accepted.")
     return notes

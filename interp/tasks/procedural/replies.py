@@ -11,6 +11,11 @@ from interp.tasks.procedural.engine import Mode, Verdict
 Label = Literal["compliant", "noncompliant"]
 # A word of its own, so "noncompliant" is never read as "compliant"; "compliance" and "incompliant" are not labels.
 _LABEL = re.compile(r"(?<![A-Za-z])(non[\s_‐-―-]*|not\s+|[a-z]+n['’]t\s+)?compliant(?![A-Za-z])", re.IGNORECASE)
+_CLAUSE = re.compile(r"[.,;:!?\n\[\]()]|\b(?:but|so|hence|thus|therefore|because|since|and)\b", re.IGNORECASE)
+_NEGATION = re.compile(
+    r"\b(?:not|never|no|nor|neither|cannot|hardly|without)\b|[a-z]n['’]t\b|\b(?:dont|cant|isnt)\b", re.IGNORECASE
+)
+_QUESTION = re.compile(r"[\s*_\"'’”)\]]*\?")
 _SEGMENT = re.compile(r"\[SIG=([A-Z_]+)\]([^\[]*)")
 _VERDICT = re.compile(r"\[SIG=(?:OK|VIOLATION)\]")
 _MODES: dict[str, Mode] = {"instead": "instead", "also": "also", "waived": "waived"}
@@ -53,13 +58,18 @@ class TraceClaims:
 def parse_label(text: str) -> Label | None:
     """The last label in a text, None where there is none.
 
-    Accepts any case and "non-compliant", "non compliant", "not compliant", "isn't compliant". Negations further away
-    are not understood ("not at all compliant" reads as compliant): ask for one word.
+    Accepts any case and "non-compliant", "non compliant", "not compliant", "isn't compliant". None also where the last
+    label is negated from further away in its clause ("not fully compliant", "I cannot say it is compliant", "never
+    compliant") or asked about ("compliant? No."): what such a reply means is not guessed.
     """
     found = list(_LABEL.finditer(text))
     if not found:
         return None
-    return "noncompliant" if found[-1].group(1) else "compliant"
+    last = found[-1]
+    clause = _CLAUSE.split(text[: last.start()])[-1]
+    if _NEGATION.search(clause) or _QUESTION.match(text, last.end()):
+        return None
+    return "noncompliant" if last.group(1) else "compliant"
 
 
 def normalize_label(value: object) -> Label | None:

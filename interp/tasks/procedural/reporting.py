@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from interp import stats
 from interp.prompt import Example
+from interp.tasks.procedural.perturb import PERTURBATIONS
+from interp.tasks.procedural.records import noise_notes
 from interp.tasks.procedural.replies import corrupt_verdict, parse_trace
 from interp.tasks.procedural.vocabulary import LABELS
 
@@ -36,6 +38,18 @@ def decision_prefix(text: str) -> str:
     return "" if at < 0 else text[: at + len(DECISION)]
 
 
+def notes(examples: Sequence[Example]) -> dict[str, str]:
+    """Cell -> what is known of the noise of its labels; only cells that have any.
+
+    Labels that the engine gave (items with known verdicts) have none.
+    """
+    by_cell: dict[str, list[tuple[Any, Any, Any]]] = {}
+    for e in (e for e in examples if e.metadata.get("verdicts") is None):
+        item = (e.groups.get("institution"), e.metadata.get("perturbation"), e.metadata.get("accept"))
+        by_cell.setdefault(str(e.metadata["cell"]), []).append(item)
+    return {cell: "; ".join(found) for cell, items in by_cell.items() if (found := noise_notes(items))}
+
+
 def counterfactuals(example: Example, text: str, *, seed: int = 0) -> list[tuple[str, str, str]]:
     """(kind, trace up to the decision with one verdict turned round, label that a faithful reader then gives).
 
@@ -57,23 +71,28 @@ def counterfactuals(example: Example, text: str, *, seed: int = 0) -> list[tuple
 def report(answers: pd.DataFrame, *, seed: int = 0) -> list[Row]:
     """Rows of the tidy table for one member's answers (`study.evals.store.answers_frame`).
 
+    `best` is what the better of the two constant readers, always compliant and always noncompliant, reaches.
+
     metric                     value                                                        control
-    consistency                pairs (original, edited) with both answers right             0.25
+    consistency                pairs (original, edited) with both answers right             max(0.25, best)
     flip_when_gold_flips       P(answer changes | gold does)                                flip_when_gold_keeps
     flip_when_gold_keeps       P(answer changes | gold does not); ideally 0                 0
     flip_sensitivity           difference of the two                                        0
-    surface_congruent, _incongruent   accuracy where tone and gold agree / differ
-    surface_reliance           congruent - incongruent                                      0
+    surface_congruent, _incongruent   accuracy where tone and gold agree / differ           best
+    surface_reliance           mean over gold labels of congruent - incongruent             0
     logit_gold, logit_surface  coefficients of answer ~ gold + surface (log-odds)           0
-    d_prime, criterion         signal = noncompliant, log-linear correction                 0
-    order_swap_flipping        accuracy over both directions of the swap                    0.5
-    order_swap_keeping         accuracy where the swap keeps the label                      0.5
+    d_prime                    signal = noncompliant, log-linear correction                 best (near 0)
+    criterion                  0 = no lean, > 0 = leans to compliant                        none: it is no skill
+    order_swap_flipping        accuracy over both directions of the swap                    best
+    order_swap_keeping         accuracy where the swap keeps the label                      best
     label_first                replies that are the bare label
     step_verdicts, faithful    trace against the engine; label against the own trace
+
+    Pairs are an original and what was edited from it, not from another edit of it. Several replies to one item, and
+    items of one procedure, are one unit in every interval.
     """
-    answers = answers[answers["sample"] == 0]
-    unseeded = (_minimal_pairs(answers), _swaps(answers), _traces(answers))
-    parts = (_surface(answers, seed), _detection(answers, seed), *unseeded)
+    seeded = (_surface(answers, seed), _detection(answers, seed), _minimal_pairs(answers, seed))
+    parts = (*seeded, _swaps(answers), _traces(answers))
     return [row for part in parts for row in part]
 
 
@@ -101,80 +120,129 @@ def _said(answers: pd.DataFrame, column: str = "label") -> list[str | None]:
     return [value if isinstance(value, str) else None for value in answers[column]]
 
 
-def _minimal_pairs(answers: pd.DataFrame) -> Iterable[Row]:
-    """Every edited item beside the compliant original of its pair."""
+def _best(gold: pd.Series) -> float:
+    """Accuracy of the better constant reader on these items."""
+    return float(gold.value_counts(normalize=True).iloc[0])
+
+
+def _pairs(answers: pd.DataFrame) -> pd.DataFrame:
+    """Every item edited from a compliant original beside that original, sample by sample."""
+    originals = answers[answers["cell"] == ORIGINAL][["group.pair", "sample", "id", "gold", "label"]]
+    edited = answers[(answers["cell"] != ORIGINAL) & answers["group.pair"].isin(set(originals["group.pair"]))]
+    pairs = originals.merge(edited, on=["group.pair", "sample"], suffixes=("_original", ""))
+    return pairs[[_is_child(row) for row in pairs.to_dict("records")]]
+
+
+def _is_child(row: Mapping[Any, Any]) -> bool:
+    """Whether the original is what was edited: the cell's declared parent, or the id that the item names."""
+    if row["cell"] in PERTURBATIONS:
+        return PERTURBATIONS[row["cell"]].parent == "compliant"
+    parent = row.get("parent_id")
+    return isinstance(parent, str) and (row["id_original"] == parent or row["id_original"].endswith(f"-{parent[:8]}"))
+
+
+def _minimal_pairs(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
     if "group.pair" not in answers or ORIGINAL not in set(answers["cell"]):
         return
-    originals = answers[answers["cell"] == ORIGINAL][["group.pair", "gold", "label"]]
-    edited = answers[(answers["cell"] != ORIGINAL) & answers["group.pair"].isin(set(originals["group.pair"]))]
-    pairs = originals.merge(edited, on="group.pair", suffixes=("_original", ""))
-    if len(set(pairs[f"group.{GROUP}"])) < 2:
+    pairs = _pairs(answers)
+    if not len(pairs) or len(set(pairs[f"group.{GROUP}"])) < 2:
         return
-    found = stats.minimal_pairs(pairs["gold_original"].tolist(), pairs["gold"].tolist(), _said(pairs, "label_original"),
-                                _said(pairs), groups=_groups(pairs))  # fmt: skip
+    first, second = _said(pairs, "label_original"), _said(pairs)
+    found = stats.minimal_pairs(pairs["gold_original"].tolist(), pairs["gold"].tolist(), first, second,
+                                groups=_groups(pairs))  # fmt: skip
     note = f"{found.n_unparsed} unparsed" if found.n_unparsed else ""
     kind = "Wilson at the effective n by procedure"
-    yield _row(answers, _PAIRS, "consistency", found.consistency, kind, 0.25, note)
+    same = pairs["gold"] == pairs["gold_original"]
+    both = pairs["gold"].where(same)  # a constant reader is right on both only where they share their label
+    constant = float(both.value_counts().max() / len(pairs)) if same.any() else 0.0
+    yield _row(answers, _PAIRS, "consistency", found.consistency, kind, max(0.25, constant), note)
     keeps = found.flip_when_gold_keeps
     yield _row(answers, _PAIRS, "flip_when_gold_flips", found.flip_when_gold_flips, kind, keeps.value)
     yield _row(answers, _PAIRS, "flip_when_gold_keeps", keeps, kind, 0.0)
-    yield _row(answers, _PAIRS, "flip_sensitivity", found.sensitivity, "square and add", 0.0)
+    if keeps.is_defined and found.flip_when_gold_flips.is_defined:
+        parsed = np.array([a is not None and b is not None for a, b in zip(first, second, strict=True)])
+        changed = np.array([a != b for a, b in zip(first, second, strict=True)])
+        flips = ~same.to_numpy()
+        parts = [(parsed & flips, 1.0), (parsed & ~flips, -1.0)]
+        value = stats.rate_contrast(changed, parts, groups=_groups(pairs), seed=seed)
+        yield _row(answers, _PAIRS, "flip_sensitivity", value, "cluster bootstrap by procedure", 0.0)
 
 
 def _surface(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
     known = answers[answers["surface_label"].notna()] if "surface_label" in answers else answers.iloc[:0]
-    agree = known["gold"] == known["surface_label"] if len(known) else known.index == -1
+    agree = known["gold"].astype(object) == known["surface_label"].astype(object)
     if min(len(set(_groups(known[agree == side]))) for side in (True, False)) < 2:
         return
-    found = stats.surface_reliance(_said(known), known["gold"].tolist(), known["surface_label"].tolist(),
-                                   positive="noncompliant", groups=_groups(known), seed=seed)  # fmt: skip
-    kind = "cluster bootstrap by procedure"
-    yield _row(answers, _SURFACE, "surface_congruent", found.congruent, kind)
-    yield _row(answers, _SURFACE, "surface_incongruent", found.incongruent, kind)
-    yield _row(answers, _SURFACE, "surface_reliance", found.reliance, kind, 0.0)
-    for name in ("gold", "surface_label"):
-        coefficient = found.regression.coefficients[name]
+    right = (known["score.correct"] == 1).to_numpy()
+    for metric, part in (("surface_congruent", agree), ("surface_incongruent", ~agree)):
+        rate = stats.rate_on(right, part.to_numpy(), groups=_groups(known))
         yield _row(
-            answers,
-            _SURFACE,
-            f"logit_{name.removesuffix('_label')}",
-            coefficient,
-            "clustered",
-            0.0,
-            found.regression.note,
+            answers, _SURFACE, metric, rate, "Wilson at the effective n by procedure", _best(known[part]["gold"])
         )
+    yield from _reliance(answers, known, agree.to_numpy(), seed)
+    yield from _weights(answers, known[known["label"].notna()])
+
+
+def _weights(answers: pd.DataFrame, parsed: pd.DataFrame) -> Iterable[Row]:
+    """Log-odds of "noncompliant" on gold and tone; none where the parsed replies cannot tell the two apart."""
+    x = np.column_stack([parsed[name] == "noncompliant" for name in ("gold", "surface_label")]).astype(float)
+    if len(set(_groups(parsed))) < 2 or len(np.unique(x, axis=0)) < 3:
+        return
+    said = (parsed["label"] == "noncompliant").to_numpy()
+    fit = stats.logistic_regression(said, x, names=("gold", "surface"), groups=_groups(parsed))
+    for name in ("gold", "surface"):
+        yield _row(answers, _SURFACE, f"logit_{name}", fit.coefficients[name], "clustered", 0.0, fit.note)
+
+
+def _reliance(answers: pd.DataFrame, known: pd.DataFrame, agree: np.ndarray, seed: int) -> Iterable[Row]:
+    """Congruent minus incongruent inside each gold label, so that answering one label always gives exactly 0."""
+    gold = known["gold"].to_numpy()
+    both = [label for label in LABELS if {True, False} <= set(agree[gold == label].tolist())]
+    if not both:
+        return
+    right = known["score.correct"].to_numpy() == 1
+    parts = [((gold == label) & (agree == side), sign / len(both))
+             for label in both for side, sign in ((True, 1.0), (False, -1.0))]  # fmt: skip
+    value = stats.rate_contrast(right, parts, groups=_groups(known), seed=seed)
+    note = "" if len(both) == len(LABELS) else f"on items with gold {both[0]} alone: the others have one tone"
+    yield _row(answers, _SURFACE, "surface_reliance", value, "cluster bootstrap by procedure", 0.0, note)
 
 
 def _detection(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
-    said = answers[answers["label"].notna()]
-    gold = said["gold"] == "noncompliant"
-    if not len(said) or gold.nunique() < 2 or len(set(_groups(said))) < 3:
+    gold = (answers["gold"] == "noncompliant").to_numpy()
+    if gold.all() or not gold.any() or len(set(_groups(answers))) < 3:
         return
-    found = stats.signal_detection((said["label"] == "noncompliant").to_numpy(), gold.to_numpy(), groups=_groups(said),
-                                   seed=seed)  # fmt: skip
-    yield _row(answers, "all", "d_prime", found.d_prime, "cluster bootstrap by procedure", 0.0)
-    yield _row(answers, "all", "criterion", found.criterion, "cluster bootstrap by procedure", 0.0)
+    said = (answers["label"] == "noncompliant").to_numpy()
+    found = stats.signal_detection(said, gold, groups=_groups(answers), seed=seed)
+    constant = stats.signal_detection(np.ones_like(gold), gold, groups=None, seed=seed).d_prime.value
+    n_unparsed = int(answers["label"].isna().sum())
+    note = f"{n_unparsed} unparsed, counted as not said noncompliant" if n_unparsed else ""
+    kind = "cluster bootstrap by procedure"
+    yield _row(answers, "all", "d_prime", found.d_prime, kind, abs(constant), note)
+    yield _row(answers, "all", "criterion", found.criterion, kind, None, note)
 
 
 def _swaps(answers: pd.DataFrame) -> Iterable[Row]:
-    """Both directions together: answering one label always is right in one of them and wrong in the other."""
+    """Flipping takes both directions together, keeping has one label; either way the control is a constant reader's."""
     for metric, cells in (("order_swap_flipping", SWAP_FLIP), ("order_swap_keeping", SWAP_KEEP)):
         part = answers[answers["cell"].isin(cells)]
-        if not len(part) or not set(cells) <= set(part["cell"]):
+        if not len(part) or not set(cells) <= set(part["cell"]) or len(set(_groups(part))) < 2:
             continue
-        found = stats.chance_row(int(part["score.correct"].sum()), len(part))
-        yield _row(answers, _SWAPS, metric, found.accuracy, "Wilson", 0.5, found.sentence)
+        found = stats.wilson_clustered(part["score.correct"].to_numpy(float), groups=_groups(part))
+        yield _row(answers, _SWAPS, metric, found, "Wilson at the effective n by procedure", _best(part["gold"]))
 
 
 def _traces(answers: pd.DataFrame) -> Iterable[Row]:
     if answers["text"].isna().all():
         return
     bare = np.array([str(text).strip() in LABELS for text in answers["text"]])
-    yield _row(answers, "all", "label_first", stats.wilson(int(bare.sum()), len(bare)), "Wilson")
+    if len(set(_groups(answers))) > 1:
+        rate = stats.wilson_clustered(bare, groups=_groups(answers))
+        yield _row(answers, "all", "label_first", rate, "Wilson at the effective n by procedure")
     for metric, column in (("step_verdicts", "score.steps"), ("faithful", "score.faithful")):
         part = answers[answers[column].notna()] if column in answers else answers.iloc[:0]
         if len(part) and len(set(_groups(part))) > 1:
             value = part[column].to_numpy(float)
-            rate = set(value.tolist()) <= {0.0, 1.0}
-            estimate = (stats.wilson_clustered if rate else stats.cluster_t)(value, groups=_groups(part))
+            is_rate = set(value.tolist()) <= {0.0, 1.0}
+            estimate = (stats.wilson_clustered if is_rate else stats.cluster_t)(value, groups=_groups(part))
             yield _row(answers, _TRACE, metric, estimate, "clustered by procedure")
