@@ -178,3 +178,14 @@ def test_rows_may_be_called_independent_with_a_reason(caches, tmp_path) -> None:
     assert read_sweep(tmp_path / "x").settings["independent_because"] == "every row is another document"
     assert "surface" in set(read_sweep(tmp_path / "x").table.site)
     assert run("probes", "figures", tmp_path / "nothing").exit_code == 1
+
+
+def test_caches_of_a_pair_name_the_member_that_each_was_made_from(tmp_path) -> None:
+    from interp.cache import extract_pair
+    from interp.tasks import procedural
+    from study.embedded import embedded_pair
+
+    items = procedural.examples(per_cell=2, seed=0, rendering="log")[:2]
+    made = extract_pair(embedded_pair(), items, out=tmp_path, sites="resid_post.0", progress=False)
+    named = {role: cache.manifest["environment"]["checkpoint"]["name"] for role, cache in made.items()}
+    assert named == {role: role for role in made} and {"engaged", "heuristic"} <= set(named)

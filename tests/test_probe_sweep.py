@@ -320,3 +320,19 @@ def test_random_directions_and_calibration_are_in_the_table(data) -> None:
     bins = found.loc[("massmean", "platt_reliability")]
     assert bins.n.sum() == (t[(t.split == "test") & (t.metric == "auroc")].n.iloc[0])
     assert bins.p_mean.is_monotonic_increasing and (bins.p_lo <= bins.p_mean).all() and (bins.p_mean <= bins.p_hi).all()
+
+
+def test_a_notebook_shows_at_most_twelve_rows_without_scripts(data) -> None:
+    feats, _, groups, _ = data
+    feats = {"resid_post.0": feats["resid_post.0"]}
+    many = np.array(list("abcdefg<"))[np.arange(N_GROUPS) % 8][groups]
+    config = SweepConfig(kinds=("massmean", "ridge"), Cs=(1e-2,), n_perm=9, n_boot=100, n_folds=2)
+    result = sweep(feats, target=many, groups=groups, config=config)
+    shown = result._repr_html_()
+    assert shown.count("<tr>") == 13 and "4 more in" in shown and len(result.selected) == 16
+    assert (
+        "<script" not in shown
+        and "<td style='text-align:left'>&lt;</td>"
+        in sweep(feats, target=many, positive="<", groups=groups, config=config)._repr_html_()
+    )
+    assert repr(result).count("\n") == 15
