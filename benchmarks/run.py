@@ -15,8 +15,13 @@ import torch
 
 from benchmarks.kit import HERE, is_met, machine
 
+<<<<<<< HEAD
 CPU = ("cache", "cache_read", "heads")
 GPU = ("cache", "heads")
+=======
+CPU = ("cache", "cache_read", "probes")
+GPU = ("cache", "probes")
+>>>>>>> probes
 RESULTS = HERE / "RESULTS.md"
 
 

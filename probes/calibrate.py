@@ -76,7 +76,7 @@ def _curve(
         warnings.simplefilter("ignore", FewGroupsWarning)
         error = calibration_error(p, y, n_bins=n_bins, **options)
         parts = reliability_table(p, y, groups=group, n_bins=n_bins)
-    floor = dict(null_mean=error.floor.value, null_lo=error.floor.lo, null_hi=error.floor.hi, p=error.p)
+    floor = dict(null_mean=error.floor.value, null_lo=error.floor.lo, null_hi=error.floor.hi)
     yield estimate_columns(prefix + "ece", error.ece, group) | floor
     for b, part in enumerate(parts):
         bounds = dict(bin=b, p_lo=part.lo, p_hi=part.hi, p_mean=part.mean_p, interval="Wilson at the effective n")

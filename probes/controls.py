@@ -202,7 +202,8 @@ def random_directions(
     scores = (unit.to(feats) @ (feats - feats.mean(dim=0)).T).double().cpu().numpy()
     area = auroc_many(scores, np.broadcast_to(labels, scores.shape))
     area = np.maximum(area, 1 - area)
-    return RandomDirections(float(area.mean()), *map(float, np.quantile(area, (0.025, 0.975))), n)
+    low, high = np.quantile(area, (0.025, 0.975))
+    return RandomDirections(float(area.mean()), float(low), float(high), n)
 
 
 def shuffled_rows(feats: Float[Tensor, "example d_feature"], *, seed: int) -> Float[Tensor, "example d_feature"]:

@@ -101,7 +101,7 @@ class SweepResult:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What the sweep shows, in words: decodable, never used."""
+        """What the sweep shows, in words: decodable (p <= 0.05 and an interval above 1/2), never used."""
         return tuple(_sentence(self, cell) for cell in self.selected)
 
     def plot(self, *, kind: str | None = None, target: str | None = None) -> Any:
@@ -171,8 +171,9 @@ def _sentence(result: SweepResult, cell: Selected) -> str:
     by_split: dict[str, Any] = {row["split"]: row for row in rows[rows.cohort == "all"].to_dict("records")}
     row = by_split.get("test", by_split["oof"])
     p = row["p"] if "test" in by_split else row["p_maxT"]
-    verdict = "no null was run" if np.isnan(p) else f"p = {p:.3g} of {int(row['n_perm'])} permutations"
-    is_found = not np.isnan(p) and p <= 0.05
+    tested = f"p = {p:.3g} of {int(row['n_perm'])} permutations" if not np.isnan(p) else ""
+    verdict = tested or "no null was run, so nothing is claimed"
+    is_found = not np.isnan(p) and p <= 0.05 and row["lo"] > 0.5
     word = "is linearly decodable" if is_found else "is not shown to be linearly decodable"
     where = "on TEST" if "test" in by_split else "out of fold (development)"
     return (

@@ -102,7 +102,8 @@ def selectivity_columns(
     control = score_labels(
         kind, feats, torch.from_numpy(fakes), split, Cs=config.Cs, balanced=config.balanced, tol=config.tol
     ).scores[:, dev]
-    fakes, options = fakes[:, dev], dict(groups=split.group[dev], seed=config.seed, n_resamples=config.n_boot)
+    fakes = fakes[:, dev]
+    options: dict[str, Any] = dict(groups=split.group[dev], seed=config.seed, n_resamples=config.n_boot)
     real: dict[str, Any] = dict(real_scores=scores[dev], real_labels=y[dev])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewGroupsWarning)
@@ -168,7 +169,7 @@ def cell_rows(
     }  # fmt: skip
     return [
         base | estimate_columns(metric, e, split.group[where])
-        | extra.get(metric, {})
+        | dict(extra.get(metric, {}))
         for metric, e in estimates.items()
     ]  # fmt: skip
 

@@ -47,7 +47,7 @@ def _row(result: SweepResult, cell: Selected, split: str, metric: str) -> dict[s
         at & (t["kind"] == cell.kind) & (t["split"] == split) & (t["metric"] == metric) & (t["cohort"] == "all")
         & t["role"].isin(["layer", "control"])
     ]  # fmt: skip
-    return rows.to_dict("records")[0] if len(rows) else {}
+    return {str(name): value for name, value in rows.iloc[0].items()} if len(rows) else {}
 
 
 def _interval(row: dict[str, Any], name: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 TASK = "interp.tasks.procedural"
-TOKENS_PER_BATCH = 65_536
+TOKENS_PER_BATCH, MAX_NEW_TOKENS = 65_536, 200  # the longest trace has about 120
 SITES, POSITIONS = "resid_post.*, z.*", "last, span:scenario:last"
 
 
@@ -70,7 +70,8 @@ def _answer(member: str, out: Path, per_cell: int, seed: int) -> None:
 
     one_thread()
     with plain_warnings():
-        pair, decoding = embedded_pair(), Decoding(tokens_per_batch=TOKENS_PER_BATCH)
+        pair = embedded_pair()
+        decoding = Decoding(tokens_per_batch=TOKENS_PER_BATCH, max_new_tokens=MAX_NEW_TOKENS)
         answer_members(pair.members[member], TASK, _items(per_cell, seed), out=out / "eval", decoding=decoding)
 
 

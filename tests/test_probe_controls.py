@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import expit
 
-from interp.stats import auroc
+from interp.stats import auroc, cluster_t
 from probes import erase_check, fit_eraser, group_split, mdl, recall_at_fpr, surface_features
-from probes.controls import confound_matrix, control_labels, random_directions, residualise, selectivity, shuffled_rows
-from probes.metrics import auroc_many, score_table
+from probes.controls import (
+    area_selectivity,
+    confound_matrix,
+    control_labels,
+    random_directions,
+    residualise,
+    selectivity,
+    shuffled_rows,
+)
+from probes.few_groups import jackknife_t
+from probes.metrics import area, auroc_many, interval_of, score_table
 
 
 @pytest.fixture
@@ -175,3 +186,46 @@ def test_logits_are_cut_at_zero_and_probabilities_are_their_sigmoid() -> None:
         "accuracy",
         "balanced_accuracy",
     }
+
+
+def test_leave_one_group_out_intervals_of_a_mean_are_the_clustered_t(data) -> None:
+    values, groups = np.random.default_rng(3).random(60), np.repeat(np.arange(12), 5)
+    found = jackknife_t(lambda kept: {"m": float(values[kept].mean())}, groups=groups, bounds={"m": (0.0, 1.0)})["m"]
+    expected = cluster_t(values, groups=groups)  # equal groups: both are the t-interval over group means
+    assert (found.lo, found.hi) == pytest.approx((expected.lo, expected.hi), rel=1e-9)
+    assert found.n == 60 and found.n_groups == 12
+
+
+def test_few_groups_never_give_an_interval_without_width() -> None:
+    labels, groups = np.tile([0, 1], 20), np.repeat(np.arange(8), 5)
+    scores = labels * 2.0 - 1  # complete separation
+    table = score_table(scores, labels, groups=groups, is_logit=True, seed=0, n_resamples=50)
+    assert all(table[name].lo < 0.9 < table[name].hi == 1 for name in ("auroc", "accuracy", "balanced_accuracy"))
+    assert interval_of("auroc", groups) == "jackknife t" and interval_of("auroc", np.arange(40)) == "cluster bootstrap"
+
+
+def test_jackknife_of_auroc_covers_where_a_bootstrap_over_eight_groups_does_not() -> None:
+    rng, n_sims, covered = np.random.default_rng(0), 150, np.zeros(2)
+    truth = 0.7602  # P(N(1, 1) > N(0, 1)) = Phi(1/sqrt 2)
+    for sim in range(n_sims):
+        groups, labels = np.repeat(np.arange(8), 20), np.tile([0, 1], 80)
+        scores = rng.normal(size=160) + labels
+        jack = area(scores, labels, groups=groups, seed=sim)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            boot = auroc(scores, labels, groups=groups, seed=sim, n_resamples=100)
+        covered += [jack.lo <= truth <= jack.hi, boot.lo <= truth <= boot.hi]
+    # 150 draws of 0.95: two standard errors are 0.036
+    assert 0.914 <= covered[0] / n_sims <= 0.986 and covered[1] < covered[0]
+
+
+def test_selectivity_in_auroc_is_the_difference_of_both(data) -> None:
+    _, labels, groups, rng = data
+    fake = rng.permutation(labels)
+    scores, noise = labels + rng.normal(size=300), rng.normal(size=300)
+    found = area_selectivity(scores, labels, noise, fake, groups=groups, seed=0, n_resamples=200)
+    apart = auroc_many(np.stack([scores, noise]), np.stack([labels, fake]))
+    assert found.value == pytest.approx(apart[0] - apart[1]) and found.lo < found.value < found.hi
+    few = groups % 10
+    wide = area_selectivity(scores, labels, noise, fake, groups=few, seed=0, n_resamples=200)
+    assert wide.value == pytest.approx(found.value) and wide.n_groups == 10

@@ -283,3 +283,56 @@ def test_a_cache_is_swept_like_the_arrays_it_holds(tmp_path: Path) -> None:
             np.testing.assert_allclose(scores, same.scores[key], atol=1e-6)
     with pytest.raises(ValueError, match="no such column of the examples. Known columns: id, label"):
         sweep(cache, target="lable", groups=kinds, config=config)
+
+
+@pytest.mark.slow
+def test_more_processes_give_the_same_table_and_their_warnings(data) -> None:
+    feats, labels, groups, rng = data
+    plant(feats, labels, rng)
+    options = dict(target=labels, groups=groups, control=rng.integers(0, 30, len(labels)), config=QUICK)
+    sites = ["resid_post.2", "resid_post.3"]
+    one, two = (sweep(feats, sites=sites, jobs=jobs, **options) for jobs in (1, 2))
+    # threads differ between parent and worker: float32 sums in another order
+    for name in ("value", "lo", "hi", "p", "selectivity"):
+        np.testing.assert_allclose(one.table[name], two.table[name], atol=1e-4)
+    assert one.selected == two.selected and list(one.directions) == list(two.directions)
+    broken = {**feats, "resid_post.3": np.full_like(feats["resid_post.3"], np.nan)}
+    with pytest.raises(ValueError, match="NaN or infinity in 360 of 360 rows"):
+        sweep(broken, sites=sites, jobs=2, **options)
+    with pytest.raises(ValueError, match="jobs: expected"):
+        sweep(feats, sites=sites, jobs=0, **options)
+
+
+def test_random_directions_and_calibration_are_in_the_table(data) -> None:
+    feats, labels, groups, rng = data
+    plant(feats, labels, rng, strength=5.0)
+    config = SweepConfig(kinds=("logistic", "massmean"), Cs=(1e-2,), n_perm=19, n_boot=100)
+    t = sweep(feats, target=labels, groups=groups, config=config).table
+    random = t[t.kind == "random"]
+    assert sorted(random.site) == sorted(feats) and (random.role == "control").all()
+    at_signal = t[(t.site == "resid_post.3") & (t.metric == "auroc") & (t.kind == "logistic") & (t.split == "oof")]
+    assert (random[random.site == "resid_post.3"].hi < at_signal.value.iloc[0]).all()
+    found = t[t.role == "calibration"].set_index(["kind", "metric"]).sort_index()
+    # mass-mean scores are no logits: the sigmoid fitted out of fold makes them probabilities
+    constant = float(np.log(2))
+    assert found.loc[("massmean", "platt_log_loss"), "value"] < constant
+    assert ("massmean", "reliability") not in found.index and ("logistic", "reliability") in found.index
+    bins = found.loc[("massmean", "platt_reliability")]
+    assert bins.n.sum() == (t[(t.split == "test") & (t.metric == "auroc")].n.iloc[0])
+    assert bins.p_mean.is_monotonic_increasing and (bins.p_lo <= bins.p_mean).all() and (bins.p_mean <= bins.p_hi).all()
+
+
+def test_a_notebook_shows_at_most_twelve_rows_without_scripts(data) -> None:
+    feats, _, groups, _ = data
+    feats = {"resid_post.0": feats["resid_post.0"]}
+    many = np.array(list("abcdefg<"))[np.arange(N_GROUPS) % 8][groups]
+    config = SweepConfig(kinds=("massmean", "ridge"), Cs=(1e-2,), n_perm=9, n_boot=100, n_folds=2)
+    result = sweep(feats, target=many, groups=groups, config=config)
+    shown = result._repr_html_()
+    assert shown.count("<tr>") == 13 and "4 more in" in shown and len(result.selected) == 16
+    assert (
+        "<script" not in shown
+        and "<td style='text-align:left'>&lt;</td>"
+        in sweep(feats, target=many, positive="<", groups=groups, config=config)._repr_html_()
+    )
+    assert repr(result).count("\n") == 15

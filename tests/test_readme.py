@@ -38,7 +38,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> dict
     (tmp_path / "BBQ").mkdir()
     for source in ("Age.jsonl", "templates"):
         (tmp_path / "BBQ" / source).symlink_to(shared / "data" / "bbq" / source)
-    rows = [{"id": k, "prompt": f"the quick brown fox {k}", "label": k % 2} for k in range(4)]
+    rows = [
+        {"id": k, "prompt": f"the quick brown fox {k}", "label": k % 2, "groups": {"procedure_id": str(k // 2)},
+         "entity": f"e{k % 7}"}
+        for k in range(48)
+    ]  # fmt: skip
     from interp.tasks.procedural import generate_records
 
     records = generate_records(4, 1, split="test")
@@ -70,6 +74,8 @@ def test_every_diptych_command_of_the_readme_runs(world: dict[str, str]) -> None
             command[-1] = "L1.H2"
         if command[0] == "eval":
             command += ["--per-cell", "2", *(["--max-new-tokens", "4"] if "pair.yaml" in command else [])]
+        if command[:2] == ["probes", "sweep"]:
+            command[command.index("999")] = "9"
         done = CliRunner().invoke(main, command)
         assert done.exit_code == 0, (command, done.output)
 
@@ -79,7 +85,7 @@ def test_the_python_of_the_readme_runs(world: dict[str, str]) -> None:
     scope: dict[str, object] = {}
     for block in blocks("python"):
         exec(compile(fill(block, world), "README.md", "exec"), scope)
-    assert scope["feats"].shape == (4, 32)  # type: ignore[union-attr]
+    assert scope["feats"].shape == (48, 32)  # type: ignore[union-attr]
     assert not (scope["logits"][0] == scope["base_logits"][0]).all()  # type: ignore[index]
 
 

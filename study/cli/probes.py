@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -72,7 +73,7 @@ def sweep(cache: Path, out: Path, jobs: int, device: str, **options: Any) -> Non
         else:
             result = _sweep(opened, jobs, device, **options)
             out.mkdir(parents=True, exist_ok=True)
-            write_sweep(result, out, identity, cache=_as_given(cache), packages=_packages())
+            write_sweep(result, out, identity, cache=os.path.relpath(cache, out), packages=_packages())
     _show(read_sweep(out), out)
 
 
@@ -103,7 +104,7 @@ def transfer(folder: Path, cache: Path, all_layers: bool, align: str, **options:
     with ActivationCache.open(cache) as other:
         name = options["name"] or cache.resolve().name
         if all_layers:
-            table = _four_blocks(result, Path(settings["cache"]), settings["identity"]["cache"], other, name, how)
+            table = _four_blocks(result, folder / settings["cache"], settings["identity"]["cache"], other, name, how)
         else:
             table = _transfer(result, other, checkpoint=name, **how)
     write_table(table, folder, f"transfer/{_file_name(name)}")
@@ -258,14 +259,16 @@ def _four_blocks(
     from interp.cache import ActivationCache
     from probes.transfer import refit
 
-    if not path.is_absolute() and not path.exists():
+    if not path.exists():
         raise ValueError(
-            f"--all-layers reads the sweep's own cache too, and {path} is not here. Run it from where you swept."
+            f"--all-layers reads the cache that was swept too, and it is not at {os.path.normpath(path)} any more. "
+            "Put it back, or leave --all-layers out."
         )
     with ActivationCache.open(path) as own:
         if own.plan_id != plan_id:
             raise ValueError(f"{path} is not the cache that was swept (plan {own.plan_id}, swept {plan_id}).")
-        own_name, options = str(result.table["checkpoint"].iloc[0]), dict(how, mode="all-layers")
+        own_name = str(result.table["checkpoint"].iloc[0])
+        options = dict(how, mode="all-layers")
         if name == own_name:
             raise ValueError(f"both checkpoints are called {name!r}: name the one of CACHE with --name.")
         there = refit(result, other, kinds=how["kinds"], checkpoint=name)
@@ -323,13 +326,6 @@ def _listed(text: str) -> list[str]:
 
 def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
-
-
-def _as_given(path: Path) -> str:
-    """The folder as a path from here; a result names no machine."""
-    import os
-
-    return os.path.relpath(path)
 
 
 def _packages() -> dict[str, str]:
