@@ -15,13 +15,8 @@ import torch
 
 from benchmarks.kit import HERE, is_met, machine
 
-<<<<<<< HEAD
-CPU = ("cache", "cache_read", "heads")
-GPU = ("cache", "heads")
-=======
-CPU = ("cache", "cache_read", "probes")
-GPU = ("cache", "probes")
->>>>>>> probes
+CPU = ("cache", "cache_read", "heads", "probes")
+GPU = ("cache", "heads", "probes")
 RESULTS = HERE / "RESULTS.md"
 
 
