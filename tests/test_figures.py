@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
-from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,9 +17,8 @@ from study.figures.dumbbell_rows import rows_of
 from study.figures.head_grid import neat_ceiling
 from study.figures.numbers import decimals, fixed, format_estimate, format_p, format_value, short
 from study.figures.save import pdf, png, save, svg
+from tests.figure_kit import assert_files_are_clean, assert_same_bytes_elsewhere, assert_texts_are_clear
 from tests.figure_tables import CELLS, DRAW, ablation_table, forest_table, head_table, pair_table
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -316,42 +310,9 @@ LAYOUTS: dict[str, Callable[[], figures.Drawn]] = {
 }
 
 
-def visible_texts(figure) -> list[tuple[str, object]]:
-    """Every text that is drawn, with its box in pixels."""
-    from matplotlib.text import Text
-
-    ticks, shown = set(), []
-    for ax in figure.axes:
-        for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
-            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
-                ticks.update({tick.label1, tick.label2})
-            low, high = sorted(limits)
-            slack = 1e-9 * (high - low)
-            labels = zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=False)
-            shown += [label for place, label in labels if low - slack <= place <= high + slack]
-    shown += [text for text in figure.findobj(Text) if text not in ticks]
-    renderer = figure.canvas.get_renderer()
-    return [
-        (text.get_text(), text.get_window_extent(renderer))
-        for text in shown
-        if text.get_visible() and text.get_text().strip()
-    ]
-
-
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_no_text_leaves_the_page_or_covers_another(name: str) -> None:
-    with style.styled():
-        figure = LAYOUTS[name]().figure
-        figure.canvas.draw()
-        texts = visible_texts(figure)
-    assert len(texts) >= 5
-    width, height = figure.bbox.size
-    for text, box in texts:
-        assert box.x0 >= -0.5 and box.y0 >= -0.5 and box.x1 <= width + 0.5 and box.y1 <= height + 0.5, text
-    for (a, one), (b, two) in combinations(texts, 2):
-        gap_x, gap_y = max(one.x0, two.x0) - min(one.x1, two.x1), max(one.y0, two.y0) - min(one.y1, two.y1)
-        # boxes reach from ascender to descender: neighbouring lines may share up to 2.2 px of empty leading at 100 dpi
-        assert gap_x > -0.5 or gap_y > -2.2, (a, b)
+    assert_texts_are_clear(LAYOUTS[name])
 
 
 def test_figures_are_made_at_the_width_of_the_page() -> None:
@@ -399,35 +360,11 @@ def test_saved_rows_are_the_rows_passed(tmp_path: Path, drawn: dict[str, figures
 
 
 def test_files_hold_no_date_no_type3_font_and_no_path(files: dict[str, dict[str, bytes]]) -> None:
-    for name, rendered in files.items():
-        for content in rendered.values():
-            for word in (b"Type3", b"CreationDate", b"/Producer", b"dc:date", b"/home", b"/tmp", b"/URI"):
-                assert word not in content, (name, word)
-            assert str(ROOT).encode() not in content
-        assert b"FontFile2" in rendered["pdf"], "fonts are embedded as TrueType"
-
-
-SCRIPT = """
-import hashlib, sys
-from study.figures.save import pdf, png, svg
-assert not {"matplotlib", "pandas"} & set(sys.modules), "imported before a figure is drawn"
-from tests.figure_tables import DRAW
-for name, draw in DRAW.items():
-    one = draw()
-    print(name, *(hashlib.sha256(b).hexdigest() for b in (pdf(one), svg(one).encode(), png(one, dpi=100))))
-assert "matplotlib.pyplot" not in sys.modules
-"""
+    assert_files_are_clean(files)
 
 
 def test_another_process_writes_the_same_bytes(files: dict[str, dict[str, bytes]]) -> None:
-    env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": "1", "TZ": "Asia/Tokyo"}
-    run = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, env=env, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    here = [
-        " ".join([name, *(hashlib.sha256(content).hexdigest() for content in rendered.values())])
-        for name, rendered in files.items()
-    ]
-    assert run.stdout.splitlines() == here
+    assert_same_bytes_elsewhere(files, "tests.figure_tables")
 
 
 def test_a_users_settings_change_no_byte_and_are_left_alone(files: dict[str, dict[str, bytes]]) -> None:

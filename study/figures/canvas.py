@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -123,11 +124,11 @@ def legend_above(
         outdent: start at the left edge of the figure, over the names of the rows.
     """
     box = ax.get_position()
-    h = figure_of(ax).get_size_inches()[1]
+    w, h = figure_of(ax).get_size_inches()
     legend = ax.legend(
         handles=list(entries),
         loc="lower right" if right else "lower left",
-        bbox_to_anchor=(-box.x0 / box.width + 0.02 if outdent else float(right), 1 + lift / (box.height * h)),
+        bbox_to_anchor=((0.05 / w - box.x0) / box.width if outdent else float(right), 1 + lift / (box.height * h)),
         ncols=columns or len(entries),
         borderpad=0,
         borderaxespad=0,
@@ -139,6 +140,24 @@ def legend_above(
     )
     legend.set_clip_on(False)
     return legend
+
+
+def legend_columns(entries: Sequence[Any], room: float) -> int:
+    """Columns of a legend in as few rows as fit into this many inches; entries run down the columns."""
+    widths = [1.03 * text_width(entry.get_label(), size=TICK) + 0.2 for entry in entries]
+    for rows in range(1, len(widths)):
+        columns = math.ceil(len(widths) / rows)
+        sizes = [len(widths) // columns + (k < len(widths) % columns) for k in range(columns)]  # as matplotlib fills
+        starts = [sum(sizes[:k]) for k in range(columns)]
+        total = sum(max(widths[a : a + size]) for a, size in zip(starts, sizes, strict=True))
+        if total + 0.12 * (columns - 1) <= room:
+            return columns
+    return 1
+
+
+def legend_rows(entries: Sequence[Any], room: float) -> int:
+    """Rows of that legend."""
+    return math.ceil(len(entries) / legend_columns(entries, room))
 
 
 def bare(ax: Axes, *, keep: Sequence[str] = ("bottom",)) -> None:

@@ -10,6 +10,11 @@ import numpy as np
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+_NAMING = (
+    "cell", "target", "checkpoint", "system", "metric", "cohort", "head", "layer", "arm", "alpha", "k", "draw",
+    "member", "gold", "pred",
+)  # fmt: skip
+
 
 def require(table: DataFrame, columns: Sequence[str], *, figure: str, numeric: Sequence[str] = ()) -> None:
     """Refuse a table that lacks columns, rows, or numbers.
@@ -86,6 +91,18 @@ def only_value(table: DataFrame, column: str, *, figure: str, default: Any = Non
     return values[0] if values else default
 
 
+def interval_kind(table: DataFrame, *, figure: str, column: str = "interval") -> str:
+    """Which interval was computed, in words, from its column.
+
+    Raises:
+        ValueError: the column is blank or holds several kinds.
+    """
+    kind = only_value(table, column, figure=figure)
+    if is_absent(kind):
+        raise ValueError(f"figure {figure!r}: column {column} must say which interval was computed.")
+    return str(kind)
+
+
 def records(table: DataFrame) -> list[Any]:
     """The rows as named tuples."""
     return list(table.itertuples())
@@ -135,6 +152,6 @@ def _columns(names: Sequence[str]) -> str:
 
 
 def _describe(table: DataFrame, row: int) -> str:
-    keys = [name for name in ("cell", "head", "layer", "arm", "k", "draw", "member") if name in table.columns][:3]
+    keys = [name for name in _NAMING if name in table.columns][:3]
     named = ", ".join(f"{name} {table[name].iloc[row]}" for name in keys)
     return f"row {row}" + (f" ({named})" if named else "")

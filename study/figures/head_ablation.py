@@ -195,9 +195,7 @@ def _legend(ax: Axes, lines: list[Labelled], role: str) -> None:
 
 
 def _caption(table: DataFrame) -> str:
-    kind = checks.only_value(table, "interval", figure=FIGURE)
-    if checks.is_absent(kind):
-        raise ValueError(f"figure {FIGURE!r}: column interval must say which interval was computed.")
+    kind = checks.interval_kind(table, figure=FIGURE)
     metric = checks.only_value(table, "metric", figure=FIGURE, default="accuracy")
     draws = table.loc[table["arm"] == "random", "draw"].nunique()
     thin = "thin lines: single draws; " if draws <= _MOST_THIN_LINES else ""

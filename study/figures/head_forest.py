@@ -141,9 +141,7 @@ def _text(ax: Axes, rows: DataFrame, named: set[str]) -> None:
 
 
 def _caption(rows: DataFrame, named: set[str], table: DataFrame) -> str:
-    kind = checks.only_value(rows, "interval", figure=FIGURE)
-    if checks.is_absent(kind):
-        raise ValueError(f"figure {FIGURE!r}: column interval must say which interval was computed.")
+    kind = checks.interval_kind(rows, figure=FIGURE)
     chosen = "chosen on the other half" if bool((table["half"] == "select").any()) else "of the reported half"
     metric = checks.only_value(rows, "metric", figure=FIGURE, default="effect")
     return checks.sentences(

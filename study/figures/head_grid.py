@@ -76,29 +76,35 @@ def _neat_floor(x: float) -> float:
 def draw_grid(ax: Axes, grid: Grid, cmap: MapName, titles: dict[str, str], marks: Marks) -> Any:
     """Cells, hatched gaps, dots and boxes on one axes; returns what a colour bar needs."""
     from matplotlib.cm import ScalarMappable
-    from matplotlib.collections import PolyCollection
     from matplotlib.colors import Normalize
 
     shade = ScalarMappable(Normalize(-grid.limit, grid.limit), colour_map(cmap))
     present = np.argwhere(np.isfinite(grid.value))
-    corner = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
-    squares = present[:, None, ::-1] + corner[None]
-    faces = shade.to_rgba(grid.value[tuple(present.T)])
-    cells = PolyCollection(list(squares), facecolors=faces, edgecolors=faces, linewidths=0.15, antialiaseds=False)
-    ax.add_collection(cells, autolim=False)
-    marks.name_cells(cells, titles)
+    draw_cells(ax, present, grid.value[tuple(present.T)], shade, titles, marks)
     n_layers, n_heads = grid.value.shape
     ax.set(xlim=(-0.5, n_heads - 0.5), ylim=(-0.5, n_layers - 0.5), xlabel="head", ylabel="layer")
     ax.yaxis.set_label_coords(-LABEL_INCHES / (cell_inches(ax)[0] * n_heads), 0.5)
-    ax.set_xticks(_ticks(n_heads))
-    ax.set_yticks(_ticks(n_layers))
+    ax.set_xticks(grid_ticks(n_heads))
+    ax.set_yticks(grid_ticks(n_layers))
     canvas.bare(ax, keep=("left", "bottom", "top", "right"))
     _hatch_gaps(ax, grid)
     _dots(ax, grid)
     return shade
 
 
-def _ticks(count: int) -> list[int]:
+def draw_cells(ax: Axes, places: Any, values: Any, shade: Any, titles: dict[str, str], marks: Marks) -> None:
+    """Unit squares around (row, column) places, coloured by value; each has its words."""
+    from matplotlib.collections import PolyCollection
+
+    corner = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+    squares = np.asarray(places)[:, None, ::-1] + corner[None]
+    faces = shade.to_rgba(values)
+    cells = PolyCollection(list(squares), facecolors=faces, edgecolors=faces, linewidths=0.15, antialiaseds=False)
+    ax.add_collection(cells, autolim=False)
+    marks.name_cells(cells, titles)
+
+
+def grid_ticks(count: int) -> list[int]:
     step = 7 if count in (14, 28, 56) else 8 if count > 20 else 4 if count > 10 else 2 if count > 5 else 1
     ticks = list(range(0, count, step))
     if count - 1 - ticks[-1] >= 0.75 * step:

@@ -56,11 +56,60 @@ def label_lines(
     return True
 
 
+def place_note(
+    ax: Axes, note: Labelled, *, avoid: Sequence[Labelled] = (), taken: list[np.ndarray], size: float = NOTE + 0.4
+) -> None:
+    """Write one label beside its line or point where it covers the least of the lines and no other label.
+
+    Args:
+        avoid: lines (or single points) that the label should not cover.
+        taken: rectangles of earlier labels, in inches from the corner of the axes; the new one is added.
+    """
+    w, h = canvas.figure_of(ax).get_size_inches()
+    box = ax.get_position()
+    scale = np.array([box.width * w, box.height * h])
+    own = _inches(ax, note, scale)
+    paths = [_inches(ax, line, scale) for line in [note, *avoid]]
+    lines = note.text.count("\n") + 1
+    extent = np.array([canvas.text_width(note.text, size=size, weight=note.weight), 1.25 * lines * size / 72])
+    corner = _least_covered(own, np.concatenate(paths), taken, extent, scale)
+    taken.append(np.array([corner, corner + extent]))
+    x, y = (corner + extent / 2) / scale
+    style: dict[str, Any] = {"color": note.colour, "fontweight": note.weight, "fontsize": size, "zorder": 7}
+    ax.text(x, y, note.text, transform=ax.transAxes, ha="center", va="center", linespacing=1.2, **style)
+
+
+def _least_covered(
+    own: np.ndarray, points: np.ndarray, taken: Sequence[np.ndarray], extent: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+    """Lower left corner of the place with the least under it, then the nearest to its line."""
+    sides = [(x, y) for y in (1, -1, 0) for x in (0, 1, -1) if x or y]
+    starts = own[:: max(len(own) // 30, 1)][::-1]
+    best, corner = np.inf, own[-1]
+    for gap in (0.05, 0.1, 0.16, 0.24, 0.34, 0.5, 0.7):
+        if best <= 8 * gap:
+            break  # nothing farther away can cost less
+        for side in sides:
+            for low in starts - extent / 2 + np.array(side) * (extent / 2 + gap):
+                high = low + extent
+                if (low < 0.01).any() or (high > scale - 0.01).any():
+                    continue
+                if any((low < other[1] + 0.03).all() and (high > other[0] - 0.03).all() for other in taken):
+                    continue
+                covered = ((points > low - 0.02) & (points < high + 0.02)).all(axis=1).sum()
+                cost = float(covered) + 8 * gap
+                if cost < best:
+                    best, corner = cost, low
+    return np.clip(corner, 0.01, np.maximum(scale - extent - 0.01, 0.01))
+
+
 def _inches(ax: Axes, line: Labelled, scale: np.ndarray) -> np.ndarray:
-    """The line sampled densely, in inches from the lower left corner of the axes."""
-    x = np.linspace(min(line.x), max(line.x), 200) if len(line.x) > 1 else np.asarray(line.x, dtype=float)
-    points = np.column_stack([x, np.interp(x, line.x, line.y)])
-    return ax.transAxes.inverted().transform(ax.transData.transform(points)) * scale
+    """The line sampled densely along its points, in inches from the lower left corner of the axes."""
+    corners = np.column_stack([np.asarray(line.x, dtype=float), np.asarray(line.y, dtype=float)])
+    if np.ptp(corners, axis=0).any():
+        at = np.linspace(0, len(corners) - 1, 200)
+        corners = np.column_stack([np.interp(at, np.arange(len(corners)), column) for column in corners.T])
+    return ax.transAxes.inverted().transform(ax.transData.transform(corners)) * scale
 
 
 def _free_place(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from study.figures.style import INTERVAL_LINE, colour, marker
+import numpy as np
+
+from study.figures.style import BAND_ALPHA, DATA_LINE, INTERVAL_LINE, colour, line, marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,3 +62,26 @@ def point(ax: Axes, x: float, y: float, role: str, *, filled: bool = True, size:
         **style,
     )
     return mark
+
+
+def curve(ax: Axes, x: Any, y: Any, lo: Any, hi: Any, role: str, *, style: str = "", zorder: float = 3) -> Any:
+    """The line of a role inside the band of its interval; one point alone becomes a mark on its bar.
+
+    Args:
+        style: name of the line style; that of the role where it is left out.
+    """
+    x, y, lo, hi = (np.asarray(values, dtype=float) for values in (x, y, lo, hi))
+    if len(x) == 1:
+        interval(ax, float(x[0]), (float(lo[0]), float(hi[0])), role)
+        return point(ax, float(x[0]), float(y[0]), role, zorder=zorder)
+    ax.fill_between(x, lo, hi, color=colour(role), alpha=BAND_ALPHA, linewidth=0, zorder=zorder - 1)
+    (drawn,) = ax.plot(x, y, color=colour(role), linewidth=DATA_LINE, linestyle=line(style or role), zorder=zorder)
+    return drawn
+
+
+def null_band(ax: Axes, x: Any, lo: Any, hi: Any, *, half: float = 0.5) -> None:
+    """The grey area of a null; around one point alone it is `half` wide to each side."""
+    x, lo, hi = (np.asarray(values, dtype=float) for values in (x, lo, hi))
+    if len(x) == 1:
+        x, lo, hi = np.array([x[0] - half, x[0] + half]), lo.repeat(2), hi.repeat(2)
+    ax.fill_between(x, lo, hi, color=colour("null"), linewidth=0, zorder=0)
