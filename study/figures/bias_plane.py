@@ -53,8 +53,7 @@ def bias_plane(table: DataFrame, *, width: Width = "icml", ax: Axes | None = Non
     with styled():
         ax = _axes(width) if ax is None else ax
         _frame(ax, table)
-        _iso_lines(ax)
-        avoid = _draw(ax, table, marks)
+        avoid = [*_iso_lines(ax), *_draw(ax, table, marks)]
         _names(ax, table, avoid)
         _legend(ax, table)
     return Drawn(canvas.figure_of(ax), table.copy(), _caption(table), _alt(table), marks.titles)
@@ -125,8 +124,8 @@ def _frame(ax: Axes, table: DataFrame) -> None:
     ax.yaxis.set_major_locator(canvas.locator(6))
 
 
-def _iso_lines(ax: Axes) -> None:
-    """Curves of equal product, each named where it leaves the axes, above or at the right."""
+def _iso_lines(ax: Axes) -> list[Labelled]:
+    """Curves of equal product, each named where it leaves the axes, above or at the right; returns the curves."""
     (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
     w, h = canvas.figure_of(ax).get_size_inches()
     box = ax.get_position()
@@ -135,6 +134,7 @@ def _iso_lines(ax: Axes) -> None:
     levels = [s for s in canvas.locator(6).tick_values(min(corners), max(corners)) if min(corners) < s < max(corners)]
     x = np.linspace(max(x0, 1e-3), x1, 400)
     placed: list[np.ndarray] = []
+    lines: list[Labelled] = []
     for level in levels:
         level = 0.0 if abs(level) < 1e-9 else level
         y = level / x
@@ -145,6 +145,7 @@ def _iso_lines(ax: Axes) -> None:
         if not at_top and not y0 <= level / x1 <= y1:
             continue  # it only cuts the lower corner, where it cannot be named
         ax.plot(x[inside], y[inside], color=colour("faint"), linewidth=0.7, zorder=0.5)
+        lines.append(Labelled(list(x[inside]), list(y[inside]), "", ""))
         end = np.array([level / y1, y1]) if at_top else np.array([x1, level / x1])
         place = (end - [x0, y0]) / [x1 - x0, y1 - y0] * inches
         if any(np.abs(place - other)[0] < 0.27 and np.abs(place - other)[1] < 0.13 for other in placed):
@@ -155,6 +156,7 @@ def _iso_lines(ax: Axes) -> None:
             ha="center" if at_top else "left", va="bottom" if at_top else "center", fontsize=NOTE, color=colour("ink2"),
             annotation_clip=False,
         )  # fmt: skip
+    return lines
 
 
 def _draw(ax: Axes, table: DataFrame, marks: Marks) -> list[Labelled]:

@@ -178,7 +178,9 @@ def _draw(ax: Axes, curves: list[Curve], table: DataFrame, marks: Marks, named: 
         drawn = curve(ax, x, rows["value"], rows["lo"], rows["hi"], one.role)
         words = "; ".join(f"layer {int(r.layer)} {_estimate(r)}" for r in checks.records(rows))
         marks.name(drawn, f"oof-{one.role}", f"{one.label}, out of fold: {words}")
-        avoid += [Labelled(list(x), list(rows[name]), "", "") for name in ("value", "lo", "hi", "null_max95")]
+        avoid += [
+            Labelled(list(x), list(rows[name]), "", "") for name in ("value", "lo", "hi", "null_hi", "null_max95")
+        ]
     taken: list[Any] = []
     tests = [(one, row) for one in curves for row in _tests(table, one)]
     for _, row in tests:
@@ -199,7 +201,7 @@ def _draw_test(ax: Axes, one: Curve, row: Any, x: float, marks: Marks, avoid: li
     marks.name(mark, f"test-{one.role}", f"{one.label}, layer {row.layer}, TEST: {_estimate(row)}, n = {int(row.n)}")
     ax.plot([x, x], [0, 0.035], transform=ax.get_xaxis_transform(), color=colour(one.role), linewidth=1.6, zorder=6)
     text = f"L{row.layer}  TEST {format_value(row.value, row.lo, row.hi, n=int(row.n))}"
-    place_note(ax, Labelled([x, x], [row.lo, row.hi], text, text_colour(one.role), "bold"), avoid=avoid, taken=taken)
+    place_note(ax, Labelled([x], [row.hi], text, text_colour(one.role), "bold"), avoid=avoid, taken=taken)
 
 
 def _draw_chance(ax: Axes, rows: DataFrame, named: set[float], avoid: list[Labelled], taken: list[Any]) -> None:
