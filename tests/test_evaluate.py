@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from interp.evaluate import Decoding, evaluate, label_log_probabilities, plan_batches
+from interp.evaluate import Decoding, evaluate, plan_batches
+from interp.label_scores import label_log_probabilities
 from interp.model import Model
 from interp.prompt import Example, Message, render
 from interp.tasks.conformance import check_task

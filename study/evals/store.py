@@ -76,7 +76,7 @@ def prompts_sha256(examples: Sequence[Example]) -> str:
 def answers_frame(answers: Sequence[Mapping[str, Any]], examples: Sequence[Example], member: str) -> pd.DataFrame:
     """One row per answer: member, id, cell, gold, label, text, scores, p of each label, groups and metadata.
 
-    Columns `score.<name>`, `p.<label>`, `group.<name>`; metadata keeps its own names.
+    Columns `score.<name>`, `p.<label>`, `group.<name>`; metadata keeps its own names unless one of these has it.
     """
     import pandas as pd
 
@@ -86,13 +86,13 @@ def answers_frame(answers: Sequence[Mapping[str, Any]], examples: Sequence[Examp
         place, example = by_id[answer["example_id"]]
         plain = {k: v for k, v in answer.items() if k not in ("scores", "p", "logp", "example_id")}
         kept = {k: v for k, v in example.metadata.items() if isinstance(v, str | int | float | bool | None)}
-        rows.append(
+        known = (
             {"member": member, "id": example.id, "cell": str(kept.pop("cell", "all")), "gold": example.label}
             | {"_place": place} | plain
             | {f"score.{k}": v for k, v in answer["scores"].items()}
             | {f"p.{k}": v for k, v in answer["p"].items()}
             | {f"group.{k}": v for k, v in example.groups.items()}
-            | kept
         )  # fmt: skip
+        rows.append(known | {k: v for k, v in kept.items() if k not in known})
     frame = pd.DataFrame(rows).sort_values(["_place", "sample"], kind="stable")
     return frame.drop(columns="_place").reset_index(drop=True)
