@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from interp.model import Model
 from interp.prompt import Example
 from interp.tasks.protocol import EvaluatedTask, load_task
 from study.evals.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
+from study.evals.modes import MODES, check_modes_differ, in_mode
 from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256
 from study.evals.tables import write_tables
 
@@ -31,22 +32,26 @@ def run_eval(
     loading: Mapping[str, Any] | None = None,
     progress: bool = True,
     seed: int = 0,
+    modes: Sequence[str] = (),
 ) -> dict[str, pd.DataFrame]:
     """Answers of every member, and the tables made of them: `out/<member>/`, `out/table.csv`, `out/pair.csv`.
 
     Members of one base share its weights; all members answer the same items. Run again with the same arguments, it
-    continues where it stopped.
+    continues where it stopped. In several prompt modes, `out/<member>/<mode>/` and `out/pair_<mode>.csv`.
 
     Args:
         task_path: import path of the task that reads and scores the replies.
         seed: of the bootstraps behind the intervals.
+        modes: of `study.evals.modes.MODES`; none asks every item once, as `decoding` says.
     Returns:
         member -> one row per answer (see `answers_frame`).
     Raises:
         ValueError: as `interp.load` and `interp.evaluate.evaluate`; a folder of another evaluation.
     """
-    members = answer_members(what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress)
-    return tables_of(out, members, task_path, examples, seed=seed)
+    members = answer_members(
+        what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress, modes=modes
+    )
+    return tables_of(out, members, task_path, examples, seed=seed, modes=modes)
 
 
 def answer_members(
@@ -58,6 +63,7 @@ def answer_members(
     decoding: Decoding | None = None,
     loading: Mapping[str, Any] | None = None,
     progress: bool = True,
+    modes: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Every member's answers on disk, in `out/<member>/`; returns the members. Arguments as in `run_eval`."""
     task: Any = load_task(task_path)
@@ -66,25 +72,45 @@ def answer_members(
         raise ValueError(f"task {task_path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
     members: list[str] = []
     for roles, model in _models(what, dict(loading or {})):
+        check_modes_differ(model, examples, modes)
         for role in roles:
-            root = out / role
             with model.adapters.use(role if role in model.adapters.names else None):
-                frame = run_member(model, role, task, task_path, examples, root, decoding or Decoding(), progress)
-                counterfactual_answers(model, task, examples, frame, root)
+                for root, asked, how in _runs(out / role, examples, decoding or Decoding(), modes):
+                    frame = run_member(model, role, task, task_path, asked, root, how, progress)
+                    counterfactual_answers(model, task, asked, frame, root)
             members.append(role)
     return tuple(members)
 
 
+def _runs(
+    root: Path, examples: Sequence[Example], decoding: Decoding, modes: Sequence[str]
+) -> list[tuple[Path, Sequence[Example], Decoding]]:
+    if not modes:
+        return [(root, examples, decoding)]
+    return [(root / mode, in_mode(examples, mode), replace(decoding, thinking=MODES[mode])) for mode in modes]
+
+
 def tables_of(
-    out: Path, members: Sequence[str], task_path: str, examples: Sequence[Example], *, seed: int = 0
+    out: Path,
+    members: Sequence[str],
+    task_path: str,
+    examples: Sequence[Example],
+    *,
+    seed: int = 0,
+    modes: Sequence[str] = (),
 ) -> dict[str, pd.DataFrame]:
     """The tables of answers that are on disk; no model is loaded. Returns member -> one row per answer."""
     import pandas as pd
 
     task: Any = load_task(task_path)
-    frames = {member: pd.read_parquet(out / member / ANSWERS) for member in members}
-    changed = {member: read_counterfactuals(out / member) for member in members}
-    extra = [row for member in members for row in faithfulness_rows(frames[member], changed[member], task)]
+    frames, extra = {}, []
+    for member in members:
+        parts = []
+        for root, _, _ in _runs(out / member, examples, Decoding(), modes):
+            parts.append(pd.read_parquet(root / ANSWERS))
+            changed = faithfulness_rows(parts[-1], read_counterfactuals(root), task)
+            extra += [row | {"mode": root.name if modes else ""} for row in changed]
+        frames[member] = pd.concat(parts, ignore_index=True) if modes else parts[0]
     write_tables(frames, task, out, extra=extra, seed=seed)
     return frames
 

@@ -1,26 +1,27 @@
 """Tidy tables of an evaluation: one estimate per row, each with its interval, n and what it must be held against.
 
-Columns of `table.csv`: member, cell, metric, value, lo, hi, n, n_groups, interval, control, note. `control` is the
-value that a reader without the skill would reach (the commoner label, chance); empty where a metric has none.
+Columns of `table.csv`: member, cell, metric, value, lo, hi, n, n_groups, interval, control, note, mode. `control` is
+the value that a reader without the skill would reach (the commoner label, chance); empty where a metric has none.
 `pair.csv` has one row per cell: engaged and heuristic side by side, their paired difference, and its tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp import stats
-from interp.cache.files import replace
+from interp.cache.files import TEMP, replace
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ALL = "all"
-COLUMNS = ("member", "cell", "metric", "value", "lo", "hi", "n", "n_groups", "interval", "control", "note")
+COLUMNS = ("member", "cell", "metric", "value", "lo", "hi", "n", "n_groups", "interval", "control", "note", "mode")
 
 
 def row(
@@ -29,7 +30,7 @@ def row(
 ) -> dict[str, Any]:  # fmt: skip
     """One row of `table.csv`."""
     values = (estimate.value, estimate.lo, estimate.hi, estimate.n, estimate.n_groups)
-    return dict(zip(COLUMNS, (member, cell, metric, *values, interval, control, note), strict=True))
+    return dict(zip(COLUMNS, (member, cell, metric, *values, interval, control, note, ""), strict=True))
 
 
 def group_of(frame: pd.DataFrame, task: Any = None) -> np.ndarray | None:
@@ -204,14 +205,41 @@ def write_tables(
     """`table.csv` of all members, the task's report and `extra` included; `pair.csv` where both are there."""
     import pandas as pd
 
-    rows = [r for frame in frames.values() for r in member_table(frame, task, seed=seed)] + [dict(r) for r in extra]
-    if callable(getattr(task, "report", None)):
-        rows += [dict.fromkeys(COLUMNS) | r for frame in frames.values() for r in task.report(frame, seed=seed)]
-    _write(out, "table.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
+    rows: list[dict[str, Any]] = []
+    for frame in frames.values():
+        for mode, part in by_mode(frame).items():
+            found = member_table(part, task, seed=seed)
+            if callable(getattr(task, "report", None)):
+                found += task.report(part, seed=seed)
+            rows += [dict.fromkeys(COLUMNS) | r | {"mode": mode} for r in found]
+        if "mode" in frame and callable(getattr(task, "mode_report", None)):
+            rows += [dict.fromkeys(COLUMNS) | r | {"mode": "between"} for r in task.mode_report(frame, seed=seed)]
+    rows += [dict(r) for r in extra]
+    write_table(out / "table.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
     if {"engaged", "heuristic"} <= set(frames):
-        _write(out, "pair.csv", pd.DataFrame(pair_table(frames["engaged"], frames["heuristic"], task, seed=seed)))
+        sides = by_mode(frames["engaged"]), by_mode(frames["heuristic"])
+        for mode in sides[0]:
+            pairs = pair_table(sides[0][mode], sides[1][mode], task, seed=seed)
+            write_table(out / (f"pair_{mode}.csv" if mode else "pair.csv"), pd.DataFrame(pairs))
 
 
-def _write(out: Path, name: str, table: pd.DataFrame) -> None:
-    (out / ".tmp").mkdir(parents=True, exist_ok=True)
-    replace(out, out / name, table.to_csv(index=False, float_format="%.10g").encode())
+def by_mode(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Answers of every prompt mode, "" where there are none."""
+    return {str(m): part for m, part in frame.groupby("mode", sort=False)} if "mode" in frame else {"": frame}
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """A table as CSV, or as Parquet where the name ends so.
+
+    Raises:
+        ValueError: another ending.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{path}: expected a name that ends in .csv or .parquet. Rename it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        replace(path.parent, path, table.to_parquet(index=False))
+    else:
+        replace(path.parent, path, table.to_csv(index=False, float_format="%.10g").encode())
+    with suppress(OSError):  # another writer may be using it
+        (path.parent / TEMP).rmdir()
