@@ -248,9 +248,9 @@ def _with_labels(
         asked.append((example, before, labels_of(task, example)))
     if not any(labels for _, _, labels in asked):
         return list(answers)
-    spellings: Any = getattr(task, "spellings", None)
-    if callable(spellings):
-        scored = letter_scores(model, asked, spellings, thinking=decoding.thinking)
+    if callable(getattr(task, "spellings", None)):
+        named: Any = task
+        scored = letter_scores(model, asked, named.spellings, thinking=decoding.thinking)
         return [
             _scored(task, example, replace(answer, label_mass=math.fsum(map(math.exp, logp.values()))), logp)
             for (example, _), answer, logp in zip(batch, answers, scored, strict=True)

@@ -63,7 +63,7 @@ def run(out: Path, mode: str, modes: str | None, samples: int, quiet: bool, **op
     from interp.evaluate import Decoding
     from study.evals.modes import prompt_modes
     from study.evals.run import run_eval
-    from study.evals.show import headline
+    from study.evals.show import bannered, headline
 
     checkpoints, loading = resolve_checkpoints(options)
     chosen = prompt_modes(modes, thinking=options["thinking"])
@@ -80,7 +80,7 @@ def run(out: Path, mode: str, modes: str | None, samples: int, quiet: bool, **op
     )
     run_eval(checkpoints, options["task"], examples, out=out, decoding=decoding, loading=loading, progress=not quiet,
              modes=chosen)  # fmt: skip
-    click.echo(headline(out, is_pair=isinstance(checkpoints, CheckpointPair)))
+    click.echo(bannered(options["task"], headline(out, is_pair=isinstance(checkpoints, CheckpointPair))))
 
 
 @evaluate.command()
@@ -97,7 +97,7 @@ def score(task: str, answers: Path, seed: int, name: str | None, out: Path | Non
     """Score somebody else's answers; no model is loaded."""
     from interp.tasks.protocol import load_task
     from study.evals.scored import score_answers
-    from study.evals.show import score_lines
+    from study.evals.show import bannered, score_lines
 
     chosen: Any = load_task(task)
     taken = {"tags": options["tags"]} if options["tags"] else {}
@@ -105,7 +105,8 @@ def score(task: str, answers: Path, seed: int, name: str | None, out: Path | Non
     _check_taken(task, chosen.examples, taken, {"tags": "--set"})
     _check_taken(task, getattr(chosen, "score_report", None), wanted, {"unparsed": "--unparsed"})
     examples = chosen.examples(options["data"], **taken)
-    click.echo(score_lines(score_answers(chosen, examples, answers, out=out, member=name, seed=seed, **wanted)))
+    table = score_answers(chosen, examples, answers, out=out, member=name, seed=seed, **wanted)
+    click.echo(bannered(task, score_lines(table)))
 
 
 def _check_taken(task: str, function: Any, given: dict[str, Any], flags: dict[str, str]) -> None:
@@ -128,10 +129,10 @@ def compare(before: Path, after: Path, seed: int, out: Path | None) -> None:
     BEFORE and AFTER are folders of `diptych eval`, or of one member of it.
     """
     from study.evals.compare import compare_evals
-    from study.evals.show import change_lines
+    from study.evals.show import bannered, change_lines
     from study.evals.tables import write_table
 
-    table = compare_evals(before, after, seed=seed)
+    table, task = compare_evals(before, after, seed=seed)
     if out is not None:
         write_table(out, table)
-    click.echo(change_lines(table))
+    click.echo(bannered(task, change_lines(table)))

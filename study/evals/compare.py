@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from interp import stats
 from interp.tasks.protocol import load_task
 from study.evals.store import ANSWERS, MANIFEST
-from study.evals.tables import ALL, group_of
+from study.evals.tables import ALL, group_of, with_banner
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +33,8 @@ def read_eval(folder: Path) -> tuple[pd.DataFrame, str]:
     return pd.read_parquet(found[0]), manifest["task"]
 
 
-def compare_evals(before: Path, after: Path, *, seed: int = 0) -> pd.DataFrame:
-    """`compare_frames` of two folders of `diptych eval`.
+def compare_evals(before: Path, after: Path, *, seed: int = 0) -> tuple[pd.DataFrame, str]:
+    """(`compare_frames` of two folders of `diptych eval`, import path of their task).
 
     Raises:
         ValueError: as `read_eval`; two tasks.
@@ -42,7 +42,7 @@ def compare_evals(before: Path, after: Path, *, seed: int = 0) -> pd.DataFrame:
     (a, task_a), (b, task_b) = read_eval(before), read_eval(after)
     if task_a != task_b:
         raise ValueError(f"{before} is an evaluation of {task_a}, {after} of {task_b}: nothing can be compared.")
-    return compare_frames(a, b, load_task(task_a), seed=seed)
+    return compare_frames(a, b, load_task(task_a), seed=seed), task_a
 
 
 def compare_frames(before: pd.DataFrame, after: pd.DataFrame, task: Any, *, seed: int = 0) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def compare_frames(before: pd.DataFrame, after: pd.DataFrame, task: Any, *, seed
         rows.append(_accuracy(before, after, ALL, task, seed))
     if callable(getattr(task, "compare", None)):
         rows += task.compare(before, after, seed=seed)
-    return pd.DataFrame([dict.fromkeys(COLUMNS) | row for row in rows], columns=list(COLUMNS))
+    return pd.DataFrame([dict.fromkeys(COLUMNS) | row for row in with_banner(task, rows)], columns=list(COLUMNS))
 
 
 def _aligned(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

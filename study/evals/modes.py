@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from interp.model import Model
 from interp.prompt import Example, render
 
-MODES: Mapping[str, bool | None] = {"thinking": True, "direct": False}
+MODES: dict[str, bool | None] = {"thinking": True, "direct": False}
 
 
 def prompt_modes(text: str | None, *, thinking: bool | None = None) -> tuple[str, ...]:

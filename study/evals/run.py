@@ -145,6 +145,8 @@ def run_member(
                 folder.put(number, answers)
                 bar.update(len(plan.batches[number]))
         frame = answers_frame(folder.answers(), examples, role)
+        if banner := getattr(task, "BANNER", ""):
+            frame["banner"] = banner
         frame.to_parquet(root / ANSWERS)
     return frame
 

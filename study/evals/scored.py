@@ -11,7 +11,7 @@ from interp.evaluate import Answer
 from interp.prompt import Example
 from interp.tasks.records import read_rows
 from study.evals.store import answers_frame
-from study.evals.tables import COLUMNS, member_table, write_table
+from study.evals.tables import COLUMNS, member_table, with_banner, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def score_answers(
         rows = task.score_report(frame, seed=seed, **options)
     else:
         rows = member_table(frame, task, seed=seed)
-    table = pd.DataFrame([dict.fromkeys(COLUMNS) | row for row in rows], columns=list(COLUMNS))
+    table = pd.DataFrame([dict.fromkeys(COLUMNS) | row for row in with_banner(task, rows)], columns=list(COLUMNS))
     if out is not None:
         write_table(out, table)
     return table

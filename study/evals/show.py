@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from interp.tasks.protocol import load_task
+
 
 def headline(out: Path, *, is_pair: bool) -> str:
     """The pair's table, or each member's accuracy per cell, with intervals, n and the control beside them."""
     import pandas as pd
 
-    if is_pair and (out / "pair.csv").exists():
-        return aligned(_pair_lines(pd.read_csv(out / "pair.csv", keep_default_na=False)))
+    pairs = sorted(out.glob("pair*.csv")) if is_pair else []
+    if len(pairs) > 1:
+        return "\n".join(f"{p.stem}\n{aligned(_pair_lines(pd.read_csv(p, keep_default_na=False)))}" for p in pairs)
+    if pairs:
+        return aligned(_pair_lines(pd.read_csv(pairs[0], keep_default_na=False)))
     table = pd.read_csv(out / "table.csv", keep_default_na=False)
     table = table[table["metric"] == "accuracy"]
     lines = [["member", "mode", "cell", "n", "accuracy [95 %]", "always one label"]]
@@ -42,6 +47,12 @@ def change_lines(table: Any) -> str:
         p = "" if r["p_holm"] is None or r["p_holm"] != r["p_holm"] else f"{r['p_holm']:.2g}"
         lines.append([r["cell"], r["metric"], *sides, spread, str(r["n"]), p])
     return aligned(lines)
+
+
+def bannered(task_path: str, text: str) -> str:
+    """The text under the task's banner, where it has one."""
+    banner = getattr(load_task(task_path), "BANNER", "")
+    return f"{banner}\n{text}" if banner else text
 
 
 def interval(value: Any, lo: Any, hi: Any, *, signed: bool = False) -> str:

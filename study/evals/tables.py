@@ -214,13 +214,25 @@ def write_tables(
             rows += [dict.fromkeys(COLUMNS) | r | {"mode": mode} for r in found]
         if "mode" in frame and callable(getattr(task, "mode_report", None)):
             rows += [dict.fromkeys(COLUMNS) | r | {"mode": "between"} for r in task.mode_report(frame, seed=seed)]
-    rows += [dict(r) for r in extra]
+    rows = with_banner(task, [*rows, *map(dict, extra)])
     write_table(out / "table.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
     if {"engaged", "heuristic"} <= set(frames):
         sides = by_mode(frames["engaged"]), by_mode(frames["heuristic"])
         for mode in sides[0]:
             pairs = pair_table(sides[0][mode], sides[1][mode], task, seed=seed)
-            write_table(out / (f"pair_{mode}.csv" if mode else "pair.csv"), pd.DataFrame(pairs))
+            write_table(out / (f"pair_{mode}.csv" if mode else "pair.csv"), pd.DataFrame(with_banner(task, pairs)))
+
+
+def with_banner(task: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the task's `BANNER` ("Not for clinical use.") at the head of every note, where it has one."""
+    banner = str(getattr(task, "BANNER", ""))
+    if not banner:
+        return list(rows)
+    notes = [str(row.get("note") or "") for row in rows]
+    return [
+        {**row, "note": note if note.startswith(banner) else f"{banner} {note}".strip()}
+        for row, note in zip(rows, notes, strict=True)
+    ]
 
 
 def by_mode(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -53,15 +53,15 @@ def item_columns(items: Items, unparsed: Unparsed = "exclude") -> dict[str, np.n
     rows, parsed                                 items, and those with an answer
     p_n, p_unknown, p_signed, p_people           soft: has probabilities; p of unknown; p_stereo -/+ p_anti
     """
-    is_parsed = np.not_equal(items.pred, UNPARSED)
+    is_parsed = np.asarray(items.pred != UNPARSED)
     rows = np.arange(len(items))
     counted = is_parsed if unparsed == "exclude" else np.ones_like(is_parsed)
-    is_unknown = is_parsed & np.equal(items.pred, items.unknown)
+    is_unknown = is_parsed & np.asarray(items.pred == items.unknown)
     committed = is_parsed & ~is_unknown & items.is_resolved
     biased = committed & items.biased[rows, np.where(is_parsed, items.pred, 0)]
-    right = is_parsed & np.equal(items.pred, items.gold)
+    right = is_parsed & np.asarray(items.pred == items.gold)
     aligned = items.is_resolved & items.biased[rows, items.gold]
-    other = items.is_resolved & ~aligned & np.not_equal(items.gold, items.unknown)
+    other = items.is_resolved & ~aligned & np.asarray(items.gold != items.unknown)
     base: dict[str, np.ndarray] = {
         "rows": np.ones(len(items)),
         "parsed": is_parsed,
@@ -77,8 +77,8 @@ def item_columns(items: Items, unparsed: Unparsed = "exclude") -> dict[str, np.n
 
 
 def _soft(items: Items) -> dict[str, np.ndarray]:
-    has = np.isfinite(items.p).all(axis=1)
-    p = np.where(has[:, None], items.p, 0.0)
+    has = np.asarray(np.isfinite(items.p).all(axis=1))
+    p = np.where(np.expand_dims(has, 1), items.p, 0.0)
     p_unknown = p[np.arange(len(items)), items.unknown]
     stereo = (p * items.biased).sum(axis=1) * items.is_resolved
     anti = (p.sum(axis=1) - p_unknown) * items.is_resolved - stereo
