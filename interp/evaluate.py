@@ -11,13 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from interp.hooks import record
+from interp.label_scores import context_length, label_log_probabilities, letter_scores
 from interp.model import Model
 from interp.passes import pad
 from interp.prompt import Example, Prompt, render
-from interp.tasks.protocol import EvaluatedTask, decision_prefix, labels_of, max_new_tokens
+from interp.tasks.protocol import EvaluatedTask, decision_prefix, labels_of, max_new_tokens, read_reply
 
 TOKENS_PER_BATCH = 16_384
 
@@ -71,6 +70,9 @@ class Answer:
         logp: natural log-probability of each whole label string.
         finished: the reply ended by itself, not at max_new_tokens.
         template_system: text of a system turn that the chat template put in by itself.
+        rule: how the task found the label in the reply; "labels" where labels were only scored.
+        label_mass: total probability of all spellings of all labels, where the task names spellings.
+        opened: what the prompt had already written of the reply, "<think>\n"; the task reads it before the text.
     """
 
     example_id: str
@@ -85,6 +87,9 @@ class Answer:
     p: Mapping[str, float] = field(default_factory=dict)
     logp: Mapping[str, float] = field(default_factory=dict)
     template_system: str | None = None
+    rule: str = ""
+    label_mass: float | None = None
+    opened: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def plan_batches(model: Model, task: EvaluatedTask, examples: Sequence[Example],
     if model.tokenizer is None:
         raise ValueError("evaluating needs a tokenizer; wrap the module with Model.wrap(module, tokenizer).")
     _check_ids(examples)
-    context = _context(model)
+    context = context_length(model)
     asked = (decoding.max_new_tokens or 1) if decoding.generate else 0
     limit = None if context is None else context - asked
     if limit is not None and limit < 1:
@@ -131,10 +136,6 @@ def plan_batches(model: Model, task: EvaluatedTask, examples: Sequence[Example],
         new_tokens.append(room)
         order = order[len(chosen) :]
     return Batches(prompts, tuple(batches), tuple(new_tokens))
-
-
-def _context(model: Model) -> int | None:
-    return getattr(model.layout.config, "max_position_embeddings", None)
 
 
 def _check_ids(examples: Sequence[Example]) -> None:
@@ -294,17 +295,22 @@ def _read(task: EvaluatedTask, example: Example, prompt: Prompt, sample: int, re
     if reply is None:
         return Answer(example.id, sample, None, None, {}, len(prompt.ids), 0, True, prompt.sha256,
                       template_system=prompt.template_system)  # fmt: skip
+    opened = "<think>\n" if prompt.text.rstrip().endswith("<think>") else ""
+    seen = opened + reply.text
+    label, rule = read_reply(task, example, seen)
     return Answer(
         example.id,
         sample,
         reply.text,
-        task.parse(reply.text),
-        task.score(example, reply.text),
+        label,
+        task.score(example, seen),
         len(prompt.ids),
         reply.n_tokens,
         reply.finished,
         prompt.sha256,
         template_system=prompt.template_system,
+        rule=rule,
+        opened=opened,
     )
 
 
@@ -312,17 +318,31 @@ def _with_labels(
     model: Model, task: EvaluatedTask, batch: Pairs, answers: Sequence[Answer], decoding: Decoding
 ) -> list[Answer]:
     """The answers with the probability of every label, read where the model would write it."""
-    cases = []
+    asked = []
     for (example, _), answer in zip(batch, answers, strict=True):
-        cases += [(example, before, label) for before, label in _places_of_labels(task, example, answer.text)]
-    if not cases:
+        places = _places_of_labels(task, example, answer.text)
+        asked.append((example, places[0][0] if places else "", [label for _, label in places]))
+    if not any(labels for _, _, labels in asked):
         return list(answers)
-    scored = iter(label_log_probabilities(model, cases, thinking=decoding.thinking))
+    if callable(getattr(task, "spellings", None)):
+        named: Any = task
+        scored = letter_scores(model, asked, named.spellings, thinking=decoding.thinking)
+        return [
+            _scored(task, example, _with_mass(answer, logp), logp)
+            for (example, _), answer, logp in zip(batch, answers, scored, strict=True)
+        ]
+    cases = [(example, before, label) for example, before, labels in asked for label in labels]
+    found = iter(label_log_probabilities(model, cases, thinking=decoding.thinking))
     out = []
-    for (example, _), answer in zip(batch, answers, strict=True):
-        sums = {label: next(scored) for _, label in _places_of_labels(task, example, answer.text)}
-        out.append(_scored(task, example, answer, sums))
+    for (example, _), answer, (_, _, labels) in zip(batch, answers, asked, strict=True):
+        sums = {label: next(found) for label in labels}
+        per_token = {label: total / n for label, (total, n) in sums.items()}
+        out.append(_scored(task, example, answer, {label: total for label, (total, _) in sums.items()}, per_token))
     return out
+
+
+def _with_mass(answer: Answer, logp: Mapping[str, float]) -> Answer:
+    return replace(answer, label_mass=math.fsum(map(math.exp, logp.values()))) if logp else answer
 
 
 def _places_of_labels(task: EvaluatedTask, example: Example, text: str | None) -> list[tuple[str, str]]:
@@ -338,65 +358,21 @@ def _places_of_labels(task: EvaluatedTask, example: Example, text: str | None) -
     return [(before, label) for label in labels]
 
 
-def _scored(task: EvaluatedTask, example: Example, answer: Answer, sums: Mapping[str, tuple[float, int]]) -> Answer:
-    if not sums:
+def _scored(
+    task: EvaluatedTask,
+    example: Example,
+    answer: Answer,
+    logp: Mapping[str, float],
+    per_token: Mapping[str, float] | None = None,
+) -> Answer:
+    if not logp:
         return answer
-    mean = {label: total / n for label, (total, n) in sums.items()}
-    top = max(mean.values())
-    weights = {label: math.exp(value - top) for label, value in mean.items()}
+    weighed = per_token or logp
+    top = max(weighed.values())
+    weights = {label: math.exp(value - top) for label, value in weighed.items()}
     p = {label: weight / sum(weights.values()) for label, weight in weights.items()}
-    answer = replace(answer, p=p, logp={label: total for label, (total, _) in sums.items()})
+    answer = replace(answer, p=p, logp=dict(logp))
     if answer.text is not None:
         return answer
     best = max(p, key=lambda label: p[label])
-    return replace(answer, label=task.parse(best), scores=task.score(example, best))
-
-
-def label_log_probabilities(
-    model: Model, cases: Sequence[tuple[Example, str, str]], *, thinking: bool | None = None
-) -> list[tuple[float, int]]:
-    """log p(label | prompt, text before it) of whole label strings.
-
-        log p = sum_j log softmax(logits at the token before label token j)[label token j]      nats, in float32
-
-    Args:
-        cases: (example, assistant text before the label, label); the text follows `example.answer` where there is one,
-            and the label follows after one blank where any text precedes it.
-    Returns:
-        (log-probability, number of label tokens) per case. Cases that share their context share one row.
-    Raises:
-        ValueError: a label without tokens of its own, or a text longer than the context, named with its example.
-    """
-    wanted = [_label_tokens(model, example, before, label, thinking) for example, before, label in cases]
-    rows: dict[tuple[int, ...], set[int]] = {}
-    for ids, start in wanted:
-        rows.setdefault(ids[:-1], set()).update(range(start - 1, len(ids) - 1))
-    order = list(rows)
-    positions = [sorted(rows[ids]) for ids in order]
-    with record(model, ["logits"], positions=positions) as acts:
-        model(order)
-    logp = acts["logits"].float().log_softmax(-1)
-    at = {(order[item], token): row for row, (item, token) in enumerate(acts.rows or [])}
-    return [(_sum(logp, at, ids, start), len(ids) - start) for ids, start in wanted]
-
-
-def _sum(logp: Tensor, at: Mapping[tuple[tuple[int, ...], int], int], ids: tuple[int, ...], start: int) -> float:
-    return float(sum(logp[at[ids[:-1], j - 1], ids[j]] for j in range(start, len(ids))))
-
-
-def _label_tokens(
-    model: Model, example: Example, before: str, label: str, thinking: bool | None
-) -> tuple[tuple[int, ...], int]:
-    """(token ids up to the end of the label, index of its first token)."""
-    text = (example.answer or "") + before
-    text += label if not text or text[-1].isspace() else f" {label}"
-    whole = render(replace(example, answer=text), model.tokenizer, thinking=thinking, max_length=_context(model))
-    at = whole.text.rindex(label)
-    start = next(i for i, (_, end) in enumerate(whole.offsets) if end > at)
-    stop = next(i for i in range(len(whole.ids) - 1, -1, -1) if whole.offsets[i][0] < at + len(label)) + 1
-    if start == 0 or whole.offsets[start][0] < at - 1:
-        raise ValueError(
-            f"example {example.id!r}: the tokenizer joins label {label!r} with the text before it, so it has no "
-            f"probability of its own. End the prompt with a line break or a blank."
-        )
-    return whole.ids[:stop], start
+    return replace(answer, label=read_reply(task, example, best)[0], rule="labels", scores=task.score(example, best))

@@ -11,7 +11,7 @@ import pytest
 
 from interp.prompt import render
 from interp.tasks import bbq
-from interp.tasks._bbq_templates import CATEGORIES, read_templates, story_groups
+from interp.tasks.bbq.targets import CATEGORIES, read_templates, story_groups
 
 ROWS = {
     "Age": 3680,

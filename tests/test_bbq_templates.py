@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from interp.tasks._bbq_templates import Option, Template, contrast, known_groups, split_tag, stereo_index, story_groups
+from interp.tasks.bbq.targets import Option, Template, contrast, known_groups, split_tag, stereo_index, story_groups
 
 FOUR = {"black", "african american", "latino", "hispanic"}
 UNKNOWN = Option("Unknown", "Unknown", "unknown")

@@ -13,10 +13,12 @@ import pandas as pd
 import pytest
 import torch
 
-from interp.evaluate import Decoding, _places_of_labels, evaluate, label_log_probabilities, plan_batches
+from interp.evaluate import Decoding, _places_of_labels, evaluate, plan_batches
+from interp.label_scores import label_log_probabilities, letter_scores
 from interp.model import Model
 from interp.prompt import Example, Message, render
 from interp.tasks.conformance import check_task
+from study.evals.compare import compare_frames
 from study.evals.show import headline
 from study.evals.store import EvalFolder, answers_frame
 from study.evals.tables import dumbbell_rows, member_table, pair_table, write_tables
@@ -218,6 +220,15 @@ def test_a_reply_without_a_decision_point_has_no_label_probabilities(model: Mode
         assert all(not answer.p and not answer.logp for answer in batch)
 
 
+def test_one_token_spellings_too_follow_the_answer_that_the_example_begins_with(model: Model) -> None:
+    begun, plain = replace(items(1)[0], answer="the dog ."), items(1)[0]
+    spelt = letter_scores(model, [(begun, " step one", ["yes", "no"]), (begun, "", ["yes", "no"])], lambda x: (x,))
+    joined = [(plain, "the dog . step one", ["yes", "no"]), (plain, "the dog .", ["yes", "no"])]
+    assert spelt == letter_scores(model, joined, lambda x: (x,))
+    with pytest.raises(ValueError, match="'e0'.*512"):
+        letter_scores(model, [(plain, "the dog " * 300, ["yes"])], lambda x: (x,))
+
+
 def test_a_label_beyond_the_context_is_refused_by_the_examples_id(model: Model) -> None:
     with pytest.raises(ValueError, match="'e0'.*512"):
         label_log_probabilities(model, [(items(1)[0], "the dog " * 300, "compliant")])
@@ -301,6 +312,21 @@ def test_stored_replies_are_read_by_the_task_as_it_is_now() -> None:
         (row,) = answers_frame([answer], [example], "m", task=TASK).to_dict("records")
         assert (row["label"], row["score.correct"]) == (label, correct)
         assert "score.old" not in row
+
+
+def test_a_stored_reply_is_read_after_what_the_prompt_had_opened() -> None:
+    def rule(example: Example, text: str) -> tuple[str | None, str]:
+        return (None, "truncated") if text.startswith("<think>") else (read(text), "word")
+
+    task = SimpleNamespace(**vars(TASK), read=rule, BANNER="Mind the gap.")
+    stored = {"example_id": "e0", "sample": 0, "text": "compliant", "label": "stale", "scores": {}, "p": {},
+              "n_prompt_tokens": 1, "n_new_tokens": 1, "finished": True, "rule": "stale"}  # fmt: skip
+    for answer, label, found in ((stored, "compliant", "word"), ({**stored, "opened": "<think>\n"}, None, "truncated")):
+        (row,) = answers_frame([answer], items(1), "m", task=task).to_dict("records")
+        assert (row["label"], row["rule"], row["banner"]) == (label, found, "Mind the gap.")
+    only_labels = {**stored, "text": None, "p": {"compliant": 0.9, "noncompliant": 0.1}}
+    (row,) = answers_frame([only_labels], items(1), "m", task=task).to_dict("records")
+    assert (row["label"], row["rule"]) == ("compliant", "labels")
 
 
 def test_provenance_is_kept_and_not_compared(tmp_path: Path) -> None:
@@ -408,6 +434,15 @@ def test_significance_of_a_pair_counts_groups_not_items() -> None:
     (many,) = pair_table(grouped(a, "engaged", per_group=4), grouped(b, "heuristic", per_group=4))
     assert many["p_holm"] == pytest.approx(2 / 2**10)
     assert many["note"] == ""
+
+
+def test_significance_between_two_runs_counts_groups_not_items() -> None:
+    (row,) = compare_frames(grouped([0] * 40, "m", per_group=10), grouped([1] * 40, "m", per_group=10), None).to_dict(
+        "records"
+    )
+    assert (row["diff"], row["n"], row["n_groups"]) == (1, 40, 4)
+    assert row["p"] == row["p_holm"] == pytest.approx(2 / 2**4)
+    assert "4 units by procedure" in row["note"]
 
 
 def test_several_samples_of_an_item_are_one_unit_of_the_pair() -> None:

@@ -203,7 +203,7 @@ def test_a_task_is_found_by_import_path_as_module_or_object(tmp_path, monkeypatc
     assert load_task("mine:triage").examples("x") == []
     assert isinstance(load_task("interp.tasks.bbq"), Task)
     assert "interp.tasks.bbq" in builtin_tasks()
-    assert not {"interp.tasks.protocol", "interp.tasks.records", "interp.tasks._bbq_templates"} & set(builtin_tasks())
+    assert not {"interp.tasks.protocol", "interp.tasks.records", "interp.tasks.bbq.targets"} & set(builtin_tasks())
 
 
 @pytest.mark.parametrize(

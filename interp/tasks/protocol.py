@@ -27,11 +27,17 @@ class Task(Protocol):
 
     and it may have
 
+        read(example, text) -> tuple[str | None, str]  label, and the rule that found it, where the item helps
         labels(example) -> Sequence[str]               label strings whose probability is worth knowing
+        spellings(label) -> Sequence[str]              single-token spellings of a label; scored by one forward per item
         decision_prefix(text) -> str                   the part before the label; "" = starts with it, or none
         report(answers, seed=0) -> list[dict]          rows of the tidy table beside accuracy per cell
+        compare(before, after, seed=0) -> list[dict]   rows of `eval compare` beside accuracy per cell
         notes(examples) -> dict[str, str]              cell -> what must be known of its items, such as label noise
         counterfactuals(example, text) -> list[tuple]  (kind, changed reply up to the decision, label it should give)
+        read_answers(path, examples) -> dict           example id -> label or None, of a file of answers (`eval score`)
+        score_report(answers, seed=0) -> list[dict]    rows of `eval score`, in place of accuracy per cell
+        mode_report(answers, seed=0) -> list[dict]     rows of one member's answers in several modes (column "mode")
         MAX_NEW_TOKENS: int                            longest reply, 512 unless said
 
     `interp.tasks.conformance.check_task` tells what a task of your own lacks.
@@ -48,6 +54,11 @@ class EvaluatedTask(Task, Protocol):
     def parse(self, text: str) -> str | None: ...
 
     def score(self, example: Example, text: str) -> dict[str, float]: ...
+
+
+def read_reply(task: Any, example: Example, text: str) -> tuple[str | None, str]:
+    """(label, rule that found it) of a reply; the rule is empty where the task does not name one."""
+    return task.read(example, text) if callable(getattr(task, "read", None)) else (task.parse(text), "")
 
 
 def labels_of(task: Any, example: Example) -> tuple[str, ...]:

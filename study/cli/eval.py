@@ -1,4 +1,4 @@
-"""`diptych eval`: answers of one checkpoint, or of both members of a pair on the same items, and their tables."""
+"""`diptych eval`: answers of one checkpoint or of a pair; `score` of somebody else's answers; `compare` of two runs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,35 @@ from study.cli.common import (
 )
 
 
-@click.command(name="eval")
+class EvalGroup(click.Group):
+    """`diptych eval --pair ...` evaluates; `diptych eval score|compare` are sub-commands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:
+            raise click.UsageError("nothing to do. Give --base, --checkpoint or --pair, or score, or compare.", ctx)
+        return super().parse_args(ctx, args if args[0] in {*self.commands, "--help", "-h"} else ["run", *args])
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "(--base ID | --checkpoint FILE | --pair FILE) --task T --out FOLDER")
+        formatter.write_usage(ctx.command_path, "(score | compare) ...")
+
+
+@click.group(cls=EvalGroup, name="eval")
+def evaluate() -> None:
+    """Answers of a model, or of a pair on the same items, and their tables.
+
+    See `diptych eval run --help` for the options of an evaluation; `run` may be left out.
+    """
+
+
+@evaluate.command()
 @checkpoint_options
 @load_options
 @task_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of answers and tables; resumable.")
 @click.option("--mode", type=click.Choice(["generate", "labels"]), default="generate", show_default=True,
               help="Let the model write its answer, or only score the task's labels after the prompt.")  # fmt: skip
+@click.option("--modes", help="Prompt modes of every item, e.g. 'thinking,direct'; their prompts must differ.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="Longest reply; default: the task's own.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Replies per item.")
@@ -31,7 +53,7 @@ from study.cli.common import (
 @click.option("--tokens-per-batch", type=click.IntRange(min=1), help="Budget of one batch.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @fail_in_users_words
-def evaluate(out: Path, mode: str, samples: int, quiet: bool, **options: Any) -> None:
+def run(out: Path, mode: str, modes: str | None, samples: int, quiet: bool, **options: Any) -> None:
     """Answers and tables: OUT/<member>/answers.parquet, OUT/table.csv, and OUT/pair.csv for a pair.
 
     Every number has its interval, n and control; see the columns in the README. --seed draws the items (and the
@@ -39,10 +61,12 @@ def evaluate(out: Path, mode: str, samples: int, quiet: bool, **options: Any) ->
     """
     from interp.checkpoint import CheckpointPair
     from interp.evaluate import Decoding
+    from study.evals.modes import prompt_modes
     from study.evals.run import run_eval
-    from study.evals.show import headline
+    from study.evals.show import bannered, headline
 
     checkpoints, loading = resolve_checkpoints(options)
+    chosen = prompt_modes(modes, thinking=options["thinking"])
     examples = read_data(options, shared=("seed",))
     given = {"tokens_per_batch": options["tokens_per_batch"]} if options["tokens_per_batch"] else {}
     decoding = Decoding(
@@ -56,5 +80,60 @@ def evaluate(out: Path, mode: str, samples: int, quiet: bool, **options: Any) ->
     )
     items = {key: options[key] for key in ("data", "seed", "split", "per_cell", "rendering", "limit")}
     run_eval(checkpoints, options["task"], examples, out=out, decoding=decoding, loading=loading, progress=not quiet,
-             provenance={"items": items})  # fmt: skip
-    click.echo(headline(out, is_pair=isinstance(checkpoints, CheckpointPair)))
+             provenance={"items": items}, modes=chosen)  # fmt: skip
+    click.echo(bannered(options["task"], headline(out, is_pair=isinstance(checkpoints, CheckpointPair))))
+
+
+@evaluate.command()
+@click.option("--task", required=True, help="Import path of a task, e.g. interp.tasks.bbq.")
+@click.option("--data", required=True, help="The task's data.")
+@click.option("--answers", required=True, type=click.Path(path_type=Path), help="JSON lines, one answer per item.")
+@click.option("--set", "tags", help="Of BBQ: as_published scores Physical_appearance with the paper's tags.")
+@click.option("--unparsed", type=click.Choice(["exclude", "wrong"]), help="Of BBQ: what a null answer is (exclude).")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstraps behind the intervals.")
+@click.option("--name", help="What the table calls the system; default: the name of the file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Table, as .csv or .parquet.")
+@fail_in_users_words
+def score(task: str, answers: Path, seed: int, name: str | None, out: Path | None, **options: Any) -> None:
+    """Score somebody else's answers; no model is loaded."""
+    from interp.tasks.protocol import load_task
+    from study.evals.scored import score_answers
+    from study.evals.show import bannered, score_lines
+
+    chosen: Any = load_task(task)
+    taken = {"tags": options["tags"]} if options["tags"] else {}
+    wanted = {"unparsed": options["unparsed"]} if options["unparsed"] else {}
+    _check_taken(task, chosen.examples, taken, {"tags": "--set"})
+    _check_taken(task, getattr(chosen, "score_report", None), wanted, {"unparsed": "--unparsed"})
+    examples = chosen.examples(options["data"], **taken)
+    table = score_answers(chosen, examples, answers, out=out, member=name, seed=seed, **wanted)
+    click.echo(bannered(task, score_lines(table)))
+
+
+def _check_taken(task: str, function: Any, given: dict[str, Any], flags: dict[str, str]) -> None:
+    import inspect
+
+    known = inspect.signature(function).parameters if function else {}
+    if strange := [flags[key] for key in given if key not in known]:
+        raise ValueError(f"{task} does not take {', '.join(strange)}. Leave it out.")
+
+
+@evaluate.command()
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstraps behind the intervals.")
+@click.option("--out", type=click.Path(path_type=Path), help="Table, as .csv or .parquet.")
+@fail_in_users_words
+def compare(before: Path, after: Path, seed: int, out: Path | None) -> None:
+    """Compare two evaluations of the same items: AFTER minus BEFORE, paired.
+
+    BEFORE and AFTER are folders of `diptych eval`, or of one member of it.
+    """
+    from study.evals.compare import compare_evals
+    from study.evals.show import bannered, change_lines
+    from study.evals.tables import write_table
+
+    table, task = compare_evals(before, after, seed=seed)
+    if out is not None:
+        write_table(out, table)
+    click.echo(bannered(task, change_lines(table)))

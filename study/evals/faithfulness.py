@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import stats
 from interp.cache.files import replace
-from interp.evaluate import label_log_probabilities
+from interp.label_scores import label_log_probabilities
 from interp.model import Model
 from interp.prompt import Example
 from interp.tasks.protocol import decision_prefix, labels_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from interp.model import Model
 from interp.prompt import Example
 from interp.tasks.protocol import EvaluatedTask, labels_of, load_task, max_new_tokens
 from study.evals.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
+from study.evals.modes import MODES, check_modes_differ, in_mode
 from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256, read_answers
 from study.evals.tables import write_tables
 
@@ -32,16 +33,18 @@ def run_eval(
     progress: bool = True,
     seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
+    modes: Sequence[str] = (),
 ) -> dict[str, pd.DataFrame]:
     """Answers of every member, and the tables made of them: `out/<member>/`, `out/table.csv`, `out/pair.csv`.
 
     Members of one base share its weights; all members answer the same items. Run again with the same arguments, it
-    continues where it stopped.
+    continues where it stopped. In several prompt modes, `out/<member>/<mode>/` and `out/pair_<mode>.csv`.
 
     Args:
         task_path: import path of the task that reads and scores the replies.
         seed: of the bootstraps behind the intervals.
         provenance: kept in each manifest beside versions and checkpoints (the seed and file of the items, say).
+        modes: of `study.evals.modes.MODES`; none asks every item once, as `decoding` says.
     Returns:
         member -> one row per answer (see `answers_frame`).
     Raises:
@@ -49,8 +52,8 @@ def run_eval(
             loaded: items without the group that others have, or without labels where only labels are scored.
     """
     members = answer_members(what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress,
-                             provenance=provenance)  # fmt: skip
-    return tables_of(out, members, task_path, examples, seed=seed)
+                             provenance=provenance, modes=modes)  # fmt: skip
+    return tables_of(out, members, task_path, examples, seed=seed, modes=modes)
 
 
 def answer_members(
@@ -63,6 +66,7 @@ def answer_members(
     loading: Mapping[str, Any] | None = None,
     progress: bool = True,
     provenance: Mapping[str, Any] | None = None,
+    modes: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Every member's answers on disk, in `out/<member>/`; returns the members. Arguments as in `run_eval`."""
     task: Any = load_task(task_path)
@@ -72,12 +76,13 @@ def answer_members(
     chosen, members = decoding or Decoding(), []
     _check_items(task, task_path, examples, chosen)
     for roles, model in _models(what, dict(loading or {})):
+        check_modes_differ(model, examples, modes)
         for role in roles:
-            root = out / role
             with model.adapters.use(role if role in model.adapters.names else None):
                 known = _provenance(what, role) | dict(provenance or {})
-                frame = run_member(model, role, task, task_path, examples, root, chosen, progress, known)
-                counterfactual_answers(model, task, examples, frame, root, thinking=chosen.thinking)
+                for root, asked, how in _runs(out / role, examples, chosen, modes):
+                    frame = run_member(model, role, task, task_path, asked, root, how, progress, known)
+                    counterfactual_answers(model, task, asked, frame, root, thinking=how.thinking)
             members.append(role)
     return tuple(members)
 
@@ -104,19 +109,42 @@ def _named(ids: Sequence[str], examples: Sequence[Example]) -> str:
     return f"{len(ids)} of {len(examples)} items ({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''})"
 
 
+def _runs(
+    root: Path, examples: Sequence[Example], decoding: Decoding, modes: Sequence[str]
+) -> list[tuple[Path, Sequence[Example], Decoding]]:
+    if not modes:
+        return [(root, examples, decoding)]
+    return [(root / mode, in_mode(examples, mode), replace(decoding, thinking=MODES[mode])) for mode in modes]
+
+
 def tables_of(
-    out: Path, members: Sequence[str], task_path: str, examples: Sequence[Example], *, seed: int = 0
+    out: Path,
+    members: Sequence[str],
+    task_path: str,
+    examples: Sequence[Example],
+    *,
+    seed: int = 0,
+    modes: Sequence[str] = (),
 ) -> dict[str, pd.DataFrame]:
     """The tables of answers that are on disk; no model is loaded. Returns member -> one row per answer.
 
     Replies are read and scored by the task as it is now, not as it was when they were written.
     """
+    import pandas as pd
+
     task: Any = load_task(task_path)
-    frames = {m: answers_frame(read_answers(out / m), examples, m, task=task) for m in members}
-    for member, frame in frames.items():
-        frame.to_parquet(out / member / ANSWERS)
-    changed = {member: read_counterfactuals(out / member) for member in members}
-    extra = [row for member in members for row in faithfulness_rows(frames[member], changed[member], task)]
+    frames: dict[str, pd.DataFrame] = {}
+    extra: list[dict[str, Any]] = []
+    for member in members:
+        parts = []
+        for root, asked, _ in _runs(out / member, examples, Decoding(), modes):
+            frame = answers_frame(read_answers(root), asked, member, task=task)
+            # the column "mode" cuts the tables, so metadata of that name must not pass for it
+            parts.append(frame if modes else frame.rename(columns={"mode": "meta.mode"}))
+            parts[-1].to_parquet(root / ANSWERS)
+            changed = faithfulness_rows(parts[-1], read_counterfactuals(root), task)
+            extra += [row | {"mode": root.name if modes else ""} for row in changed]
+        frames[member] = pd.concat(parts, ignore_index=True) if modes else parts[0]
     notes = task.notes(examples) if callable(getattr(task, "notes", None)) else {}
     write_tables(frames, task, out, extra=extra, seed=seed, notes=notes)
     return frames

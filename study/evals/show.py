@@ -5,20 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from interp.tasks.protocol import load_task
+
 
 def headline(out: Path, *, is_pair: bool) -> str:
     """The pair's table, or each member's accuracy per cell, with intervals, n and the control beside them."""
     import pandas as pd
 
-    if is_pair and (out / "pair.csv").exists():
-        pairs = pd.read_csv(out / "pair.csv", keep_default_na=False)
-        return "\n".join([aligned(_pair_lines(pairs)), *footer(pairs)])
+    pairs = sorted(out.glob("pair*.csv")) if is_pair else []
+    if pairs:
+        read = {path.stem: pd.read_csv(path, keep_default_na=False) for path in pairs}
+        named = [[name] if len(read) > 1 else [] for name in read]
+        return "\n".join(line for name, table in zip(named, read.values(), strict=True)
+                         for line in [*name, aligned(_pair_lines(table)), *footer(table)])  # fmt: skip
     table = pd.read_csv(out / "table.csv", keep_default_na=False)
     table = table[table["metric"] == "accuracy"]
-    lines = [["member", "cell", "n", "accuracy [95 %]", "always one label"]]
+    lines = [["member", "mode", "cell", "n", "accuracy [95 %]", "always one label"]]
     for r in table.to_dict("records"):
         spread = interval(r["value"], r["lo"], r["hi"])
-        lines.append([str(r["member"]), str(r["cell"]), str(r["n"]), spread, f"{float(r['control']):.2f}"])
+        lines.append([str(r["member"]), r["mode"], str(r["cell"]), str(r["n"]), spread, f"{float(r['control']):.2f}"])
+    lines = lines if any(line[1] for line in lines[1:]) else [[line[0], *line[2:]] for line in lines]
     return aligned(lines)
 
 
@@ -31,6 +37,34 @@ def footer(pairs: Any) -> list[str]:
         cells = [cell for cell, part in held if part == note]
         lines.append(f"note: {note} ({', '.join(cells) if len(cells) < len(pairs) else 'all cells'})")
     return lines
+
+
+def score_lines(table: Any) -> str:
+    """Scores of `eval score`: cells down, one line per score; counts and soft scores are in the file only."""
+    lines = [["cell", "metric", "value [95 %]", "n", "groups", "note"]]
+    for r in table.to_dict("records"):
+        if not r["metric"].startswith(("n_", "soft_")):
+            spread = interval(r["value"], r["lo"], r["hi"]) if r["value"] == r["value"] else "–"
+            lines.append([r["cell"], r["metric"], spread, f"{r['n']:.0f}", f"{r['n_groups']:.0f}", r["note"] or ""])
+    return aligned(lines)
+
+
+def change_lines(table: Any) -> str:
+    """Rows of `eval compare` for a terminal."""
+    lines = [["cell", "metric", "before", "after", "change [95 %]", "n", "Holm p"]]
+    for r in table.to_dict("records"):
+        sides = ["" if r[k] is None or r[k] != r[k] else f"{r[k]:.3f}".replace("-", "−") for k in ("before", "after")]
+        known = r["lo"] is not None and r["lo"] == r["lo"]
+        spread = interval(r["diff"], r["lo"], r["hi"], signed=True) if known else "–"
+        p = "" if r["p_holm"] is None or r["p_holm"] != r["p_holm"] else f"{r['p_holm']:.2g}"
+        lines.append([r["cell"], r["metric"], *sides, spread, str(r["n"]), p])
+    return aligned(lines)
+
+
+def bannered(task_path: str, text: str) -> str:
+    """The text under the task's banner, where it has one."""
+    banner = getattr(load_task(task_path), "BANNER", "")
+    return f"{banner}\n{text}" if banner else text
 
 
 def interval(value: Any, lo: Any, hi: Any, *, signed: bool = False) -> str:

@@ -14,7 +14,7 @@ from interp.cache.files import replace
 from interp.cache.lock import writer_lock
 from interp.evaluate import Answer
 from interp.prompt import Example
-from interp.tasks.protocol import EvaluatedTask
+from interp.tasks.protocol import EvaluatedTask, read_reply
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +94,12 @@ def read_again(answer: Mapping[str, Any], example: Example, task: EvaluatedTask)
     said = answer["text"]
     if said is None and answer["p"]:
         said = max(answer["p"], key=lambda label: answer["p"][label])
-    return dict(answer) if said is None else {**answer, "label": task.parse(said), "scores": task.score(example, said)}
+    if said is None:
+        return dict(answer)
+    said = answer.get("opened", "") + said
+    label, rule = read_reply(task, example, said)
+    rule = rule if answer["text"] is not None else "labels"
+    return {**answer, "label": label, "rule": rule, "scores": task.score(example, said)}
 
 
 def answers_frame(
@@ -104,7 +109,7 @@ def answers_frame(
 
     Columns `score.<name>`, `p.<label>`, `group.<name>`; metadata keeps its own names, except that one which is also the
     name of a column of the answers becomes `meta.<name>`. With a task, label and scores are what it says of the
-    stored text now; without, what was stored.
+    stored text now, under its `BANNER` where it has one; without, what was stored.
     """
     import pandas as pd
 
@@ -124,4 +129,6 @@ def answers_frame(
         )  # fmt: skip
         rows.append(row | {f"meta.{k}" if _is_taken(k) else k: v for k, v in kept.items()})
     frame = pd.DataFrame(rows).sort_values(["_place", "sample"], kind="stable")
+    if banner := getattr(task, "BANNER", ""):
+        frame["banner"] = banner
     return frame.drop(columns="_place").reset_index(drop=True)

@@ -1,7 +1,7 @@
 """Tidy tables of an evaluation: one estimate per row, each with its interval, n and what it must be held against.
 
-Columns of `table.csv`: member, cell, metric, value, lo, hi, n, n_groups, interval, control, note. `control` is the
-value that a reader without the skill would reach (one label always, chance); empty where a metric has none.
+Columns of `table.csv`: member, cell, metric, value, lo, hi, n, n_groups, interval, control, note, mode. `control` is
+the value that a reader without the skill would reach (one label always, chance); empty where a metric has none.
 `pair.csv` has one row per cell: engaged and heuristic side by side, their paired difference, and its tests: `p_groups`
 with groups as the unit, `p_holm` which corrects it over the cells, and `p_mcnemar` with items as the unit.
 """
@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp import stats
-from interp.cache.files import replace
+from interp.cache.files import TEMP, replace
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ALL = "all"
-COLUMNS = ("member", "cell", "metric", "value", "lo", "hi", "n", "n_groups", "interval", "control", "note")
+COLUMNS = ("member", "cell", "metric", "value", "lo", "hi", "n", "n_groups", "interval", "control", "note", "mode")
 
 
 def row(
@@ -31,7 +32,7 @@ def row(
 ) -> dict[str, Any]:  # fmt: skip
     """One row of `table.csv`."""
     values = (estimate.value, estimate.lo, estimate.hi, estimate.n, estimate.n_groups)
-    return dict(zip(COLUMNS, (member, cell, metric, *values, interval, control, note), strict=True))
+    return dict(zip(COLUMNS, (member, cell, metric, *values, interval, control, note, ""), strict=True))
 
 
 def group_of(frame: pd.DataFrame, task: Any = None) -> np.ndarray | None:
@@ -62,7 +63,7 @@ def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> lis
     same reader as `majority` of the pair's table.
     """
     rows, always = [], commonest(frame)
-    member, unit = str(frame["member"].iloc[0]), _unit_name(frame, task)
+    member, unit = str(frame["member"].iloc[0]), unit_name(frame, task)
     cells = [*dict.fromkeys(frame["cell"]), *([ALL] if frame["cell"].nunique() > 1 else [])]
     for cell in cells:
         part = frame if cell == ALL else frame[frame["cell"] == cell]
@@ -85,7 +86,7 @@ def commonest(frame: pd.DataFrame) -> str:
     return min(counts.index[counts == counts.iloc[0]])
 
 
-def _unit_name(frame: pd.DataFrame, task: Any) -> str:
+def unit_name(frame: pd.DataFrame, task: Any) -> str:
     names = [column for column in frame.columns if column.startswith("group.")]
     return str(getattr(task, "GROUP", names[0].removeprefix("group."))) if names else "item"
 
@@ -157,11 +158,11 @@ def pair_table(
     tested = [entry for entry in rows if entry["p_groups"] is not None]
     for entry, adjusted in zip(tested, stats.holm([r["p_groups"] for r in tested]) if tested else [], strict=True):
         entry["p_holm"] = float(adjusted)
-        entry["note"] = _floor_note(entry["n_groups"], len(tested), _unit_name(joined, task))
+        entry["note"] = floor_note(entry["n_groups"], len(tested), unit_name(joined, task))
     return rows
 
 
-def _floor_note(n_groups: int, n_cells: int, unit: str) -> str:
+def floor_note(n_groups: int, n_cells: int, unit: str) -> str:
     """What so few units can never show: the smallest p of G signs is 2^(1 - G), and Holm's first step multiplies it."""
     floor = 2.0 ** (1 - n_groups)
     if floor * n_cells < 0.05:
@@ -176,7 +177,7 @@ def _pair_row(part: pd.DataFrame, cell: str, first: str, task: Any, margin: floa
     a, b = part["score.correct"].to_numpy(float), part["score.correct_heuristic"].to_numpy(float)
     groups = group_of(part, task)
     head = {"cell": cell, "n": part["id"].nunique(), "n_groups": len(part) if groups is None else len(set(groups))}
-    unit = _unit_name(part, task)
+    unit = unit_name(part, task)
     tail = {"interval": f"Wilson at the effective n by {unit}", "diff_interval": f"cluster bootstrap by {unit}"}
     tail |= {"majority": float((part["gold"].astype(str) == first).mean()), "p_holm": None, "note": ""}
     if head["n_groups"] < 2:
@@ -256,17 +257,55 @@ def write_tables(
     """
     import pandas as pd
 
-    rows = [r for frame in frames.values() for r in member_table(frame, task, seed=seed)] + [dict(r) for r in extra]
-    if callable(getattr(task, "report", None)):
-        rows += [dict.fromkeys(COLUMNS) | r for frame in frames.values() for r in task.report(frame, seed=seed)]
-    _write(out, "table.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
+    rows: list[dict[str, Any]] = []
+    for frame in frames.values():
+        for mode, part in by_mode(frame).items():
+            found = member_table(part, task, seed=seed)
+            if callable(getattr(task, "report", None)):
+                found += task.report(part, seed=seed)
+            rows += [dict.fromkeys(COLUMNS) | r | {"mode": mode} for r in found]
+        if "mode" in frame and callable(getattr(task, "mode_report", None)):
+            rows += [dict.fromkeys(COLUMNS) | r | {"mode": "between"} for r in task.mode_report(frame, seed=seed)]
+    rows = with_banner(task, [*rows, *map(dict, extra)])
+    write_table(out / "table.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
     if {"engaged", "heuristic"} <= set(frames):
-        pairs = pair_table(frames["engaged"], frames["heuristic"], task, seed=seed)
-        for entry in pairs:
-            entry["note"] = "; ".join(filter(None, ((notes or {}).get(entry["cell"], ""), entry["note"])))
-        _write(out, "pair.csv", pd.DataFrame(pairs))
+        sides = by_mode(frames["engaged"]), by_mode(frames["heuristic"])
+        for mode in sides[0]:
+            pairs = pair_table(sides[0][mode], sides[1][mode], task, seed=seed)
+            for entry in pairs:
+                entry["note"] = "; ".join(filter(None, ((notes or {}).get(entry["cell"], ""), entry["note"])))
+            write_table(out / (f"pair_{mode}.csv" if mode else "pair.csv"), pd.DataFrame(with_banner(task, pairs)))
 
 
-def _write(out: Path, name: str, table: pd.DataFrame) -> None:
-    (out / ".tmp").mkdir(parents=True, exist_ok=True)
-    replace(out, out / name, table.to_csv(index=False, float_format="%.10g").encode())
+def with_banner(task: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the task's `BANNER` ("Not for clinical use.") at the head of every note, where it has one."""
+    banner = str(getattr(task, "BANNER", ""))
+    if not banner:
+        return list(rows)
+    notes = [str(row.get("note") or "") for row in rows]
+    return [
+        {**row, "note": note if note.startswith(banner) else f"{banner} {note}".strip()}
+        for row, note in zip(rows, notes, strict=True)
+    ]
+
+
+def by_mode(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Answers of every prompt mode, "" where there are none."""
+    return {str(m): part for m, part in frame.groupby("mode", sort=False)} if "mode" in frame else {"": frame}
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """A table as CSV, or as Parquet where the name ends so.
+
+    Raises:
+        ValueError: another ending.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{path}: expected a name that ends in .csv or .parquet. Rename it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        replace(path.parent, path, table.to_parquet(index=False))
+    else:
+        replace(path.parent, path, table.to_csv(index=False, float_format="%.10g").encode())
+    with suppress(OSError):  # another writer may be using it
+        (path.parent / TEMP).rmdir()

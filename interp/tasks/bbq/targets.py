@@ -120,13 +120,13 @@ def stereo_index(template: Template, options: Sequence[Option], *, is_negative: 
 
 def _is_target(template: Template, options: Sequence[Option]) -> list[bool]:
     if template.var2 is None:
-        return [not o.is_unknown and _in_groups(template, o) for o in options]
+        return [not o.is_unknown and in_groups(template, o) for o in options]
     pairs = [split_tag(template.key[0], o) for o in options]
     races = _narrowed(template.race, {race for race, _ in pairs})
     return [race in races and var2 == template.var2 for race, var2 in pairs]
 
 
-def _in_groups(template: Template, option: Option) -> bool:
+def in_groups(template: Template, option: Option) -> bool:
     tag = re.sub(r"^[MF]-", "", option.tag.strip()).casefold()  # names carry gender and race, as in F-Black
     if "trans" in template.groups:
         return tag.startswith("trans")

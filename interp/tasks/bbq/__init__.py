@@ -1,0 +1,22 @@
+"""BBQ: the official files as examples, their replies, and every official score with its interval.
+
+    loader     files -> examples, seed prompt, orders of the options        rows, targets, published: what files say
+    replies    a reply -> letter                                            metrics: answers -> scores
+    tables     scores of one system per cell                                changes: the difference of two
+    splits     sides that share no story                                    answer_file: somebody else's answers
+
+Data: nyu-mll/BBQ (Parrish et al. 2022, CC-BY-4.0), one JSONL file per category, beside a folder `templates`.
+"""
+
+from interp.tasks.bbq.answer_file import read_answers
+from interp.tasks.bbq.changes import compare
+from interp.tasks.bbq.loader import examples, seed_prompt
+from interp.tasks.bbq.metrics import CARD, METRICS, Items, scores
+from interp.tasks.bbq.replies import MAX_NEW_TOKENS, labels, parse, read, score, spellings
+from interp.tasks.bbq.splits import split_by_story
+from interp.tasks.bbq.tables import GROUP, items_of, report, score_report
+
+__all__ = [
+    "CARD", "GROUP", "MAX_NEW_TOKENS", "METRICS", "Items", "compare", "examples", "items_of", "labels", "parse", "read",
+    "read_answers", "report", "score", "score_report", "scores", "seed_prompt", "spellings", "split_by_story",
+]  # fmt: skip

@@ -1,0 +1,107 @@
+"""The change of the BBQ scores between two systems on the same items, and how much of it is commitment or bias."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp import stats
+from interp.tasks.bbq.metrics import METRICS, Items, item_columns
+from interp.tasks.bbq.tables import averaged, category_of, items_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+_SCORES = {
+    "ambig": ("s_amb", "coverage", "amb_commit_bias"),
+    "disambig": ("s_dis", "cost_nonalign", "abstain_disambig"),
+    "all": ("s_amb", "coverage", "amb_commit_bias", "s_dis", "cost_nonalign", "abstain_disambig"),
+}
+
+
+def compare(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0) -> list[Row]:
+    """Rows (cell, metric, before, after, diff, lo, hi, n, n_groups, interval, note) of two answers tables.
+
+    Both systems are resampled together, by story. `s_amb` beside its midpoint decomposition:
+
+        s = coverage·bias;   s1 - s0 = (cov1 - cov0)·(bias0 + bias1)/2 + (cov0 + cov1)/2·(bias1 - bias0)
+
+    `s_amb_from_coverage` and `s_amb_from_bias` are the two parts. Their sum is the change of `s_amb_signed`, which is
+    that of `s_amb` where every reply was parsed.
+
+    Args:
+        before, after: the same items in the same order.
+    """
+    before, after = averaged(before[before["sample"] == 0]), averaged(after[after["sample"] == 0])
+    a, b = items_of(before), items_of(after)
+    category = category_of(before)
+    rows = []
+    for c in dict.fromkeys(category):
+        for kind in ("ambig", "disambig"):
+            keep = (category == c) & (a.is_ambig == (kind == "ambig"))
+            if keep.any():
+                rows += _changes(a.where(keep), b.where(keep), kind, f"{c}/{kind}", seed)
+    return rows + list(_changes(a, b, "all", "all", seed))
+
+
+def _changes(a: Items, b: Items, kind: str, cell: str, seed: int) -> Iterator[Row]:
+    if len(set(a.story)) < 2:
+        return
+    names = _SCORES[kind]
+    columns = [item_columns(items) for items in (a, b)]
+    stack = np.column_stack([values for side in columns for values in side.values()])
+    draws = stats.resample_sums(stack, _statistic(list(columns[0]), names, kind), groups=a.story, seed=seed)
+    with warnings.catch_warnings():  # a system that never commits has no bias; its rows are empty
+        warnings.simplefilter("ignore", stats.UndefinedDrawsWarning)
+        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
+        found = draws.estimates()
+    sizes = {"n_groups": found.n_groups, "interval": "paired cluster bootstrap by story", "p": None, "note": ""}
+    for k, name in enumerate(names):
+        n = {"n": int(min(sum(side[c].sum() for c in METRICS[kind][name].n) for side in columns))}
+        spread = {"diff": found.value[2, k], "lo": found.lo[2, k], "hi": found.hi[2, k]}
+        yield (
+            {"cell": cell, "metric": name, "before": found.value[0, k], "after": found.value[1, k], **spread}
+            | n
+            | sizes
+        )
+    if kind != "disambig":
+        yield from _parts(a, b, cell, seed)
+
+
+def _statistic(columns: list[str], names: tuple[str, ...], kind: str) -> Callable[[np.ndarray], np.ndarray]:
+    """sums[..., column] -> [..., (before, after, change), score]."""
+    width = len(columns)
+
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        sides = []
+        for part in (sums[..., :width], sums[..., width:]):
+            by_name = dict(zip(columns, np.moveaxis(part, -1, 0), strict=True))
+            sides.append(np.stack([METRICS[kind][name].value(by_name) for name in names], axis=-1))
+        return np.stack([*sides, sides[1] - sides[0]], axis=-2)
+
+    return statistic
+
+
+def _parts(a: Items, b: Items, cell: str, seed: int) -> Iterator[Row]:
+    a, b = a.where(a.is_ambig), b.where(b.is_ambig)
+    sides = [_columns(items) for items in (a, b)]
+    if len(set(a.story)) < 2 or min(side[:, 1].sum() for side in sides) == 0:
+        return
+    found = stats.decompose_change(sides[0], sides[1], groups=a.story, seed=seed)
+    for metric, part in (("s_amb_from_coverage", found.first), ("s_amb_from_bias", found.second),
+                         ("s_amb_signed", found.total)):  # fmt: skip
+        shares = [side[:, 2].sum() / side[:, 0].sum() if metric == "s_amb_signed" else None for side in sides]
+        spread = {"diff": part.value, "lo": part.lo, "hi": part.hi, "n": part.n, "n_groups": part.n_groups}
+        yield {"cell": cell, "metric": metric, "before": shares[0], "after": shares[1], **spread} | {
+            "interval": "paired cluster bootstrap by story", "p": None, "note": "midpoint decomposition",
+        }  # fmt: skip
+
+
+def _columns(items: Items) -> np.ndarray:
+    """(1, committed, stereotyped - anti-stereotyped) of every ambiguous item [example, 3]."""
+    c = item_columns(items, "wrong")
+    return np.column_stack([c["a_rows"], c["a_committed"], c["a_biased"] - c["a_anti"]])

@@ -1,0 +1,202 @@
+"""ESI cases as examples: the user's copy of the MIETIC validation file, or synthetic cases of the same schema.
+
+Source: MIETIC 1.0.0 (PhysioNet, credentialed, no redistribution): rows are read where they lie and never written;
+results keep ids, prompt hashes, gold levels and replies.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from interp.prompt import Example, Message
+from interp.tasks.esi.schema import ESSENTIAL, KNOWN, LEVELS, NARRATIVE, NUMBERS
+from interp.tasks.esi.synthetic import generate_rows
+from interp.tasks.esi.triggers import TRIGGERS, polarity_of
+
+MAX_NARRATIVE = 8000
+DEFAULT_PER_CELL = 20
+_UNITS = {"temperature": "°F", "heartrate": "/min", "resprate": "/min", "o2sat": "%", "sbp": "mmHg", "dbp": "mmHg"}
+_MISSING = ("", "nan", "na", "n/a", "none", "null")
+INSTRUCTION = (
+    "You are a triage nurse in an emergency department. Assign the Emergency Severity Index (ESI), version 4: 1 needs "
+    "an immediate life-saving intervention; 2 is high-risk, newly confused, or in severe pain; otherwise count the "
+    "different resources needed: none is 5, one is 4, two or more is 3, or 2 if a vital sign is in the danger zone. "
+    'Reason as you need to, then end with the line "ESI: <level>".'
+)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Rows of a file that are asked, and why the others are not: reason -> count."""
+
+    rows: tuple[tuple[str, Mapping[str, str]], ...]
+    excluded: Mapping[str, int]
+
+
+def examples(
+    data: str | Path | None = None,
+    *,
+    per_cell: int | None = None,
+    seed: int = 0,
+    retained_only: bool = True,
+    max_narrative: int = MAX_NARRATIVE,
+) -> list[Example]:
+    """One example per case: instruction, what is known at the door, narrative; the label is the gold level "1"-"5".
+
+    Groups: subject (of synthetic cases, the template), and the pair of a synthetic case. Metadata: `cell` "ESI 2",
+    `rule.<name>` (present, negated, historical, absent) and `rule.pain` of the narrative, and how a synthetic case was
+    made. No metadata and no prompt holds an outcome column.
+
+    Args:
+        data:     `MIETIC-validate-samples.csv`; None generates synthetic cases.
+        per_cell: synthetic pairs per kind of perturbation (20); of a file, the first cases of each level.
+        retained_only: of a file, only cases that the experts agreed to retain.
+        max_narrative: cases with a longer narrative are excluded, counted and named in a warning.
+    Raises:
+        ValueError: a file without an essential column, a bad value (file, line, field), nothing left.
+    """
+    if data is None:
+        rows = generate_rows(DEFAULT_PER_CELL if per_cell is None else per_cell, seed=seed)
+        return [case_of(row, f"synthetic (seed {seed}), row {k}", id=f"synthetic-{seed}-{k:05d}") for k, row in rows]
+    cases = read_cases(data, retained_only=retained_only, max_narrative=max_narrative)
+    if cases.excluded:
+        told = ", ".join(f"{n} {reason}" for reason, n in cases.excluded.items())
+        warnings.warn(f"{Path(data).name}: {len(cases.rows)} cases kept, left out: {told}.", stacklevel=2)
+    found = [case_of(row, where) for where, row in cases.rows]
+    if not found:
+        raise ValueError(f"{data}: no case left. Use retained_only=False, or a longer max_narrative.")
+    _check_ids(found)
+    return found if per_cell is None else _first(found, per_cell)
+
+
+def read_cases(data: str | Path, *, retained_only: bool = True, max_narrative: int = MAX_NARRATIVE) -> Cases:
+    """Checked rows of a MIETIC file, its header repaired.
+
+    The published file begins with a byte-order mark that was decoded wrongly: the first column is read as
+    `subject_id` whatever stands before "ubject_id".
+
+    Raises:
+        ValueError: a missing column; a gold level that is none; a row with too many or too few cells.
+    """
+    path, kept, excluded = Path(data), [], Counter()
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file)
+        header = repaired_header(next(reader, []), path.name)
+        for cells in reader:
+            where = f"{path.name}, line {reader.line_num}"
+            if len(cells) != len(header):
+                do = "A cell with a line break must stand in quotes; save the file again as CSV."
+                raise ValueError(f"{where}: expected {len(header)} cells, came {len(cells)}. {do}")
+            row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+            if retained_only and row["Final Decision"].upper() != "RETAIN":
+                excluded["not retained by the experts"] += 1
+            elif len(row[NARRATIVE]) > max_narrative:
+                excluded[f"with a narrative of more than {max_narrative} characters"] += 1
+            else:
+                _check(row, where)
+                kept.append((where, row))
+    return Cases(tuple(kept), dict(excluded))
+
+
+def repaired_header(header: Sequence[str], name: str) -> list[str]:
+    """Column names without the remains of a byte-order mark before the first.
+
+    Raises:
+        ValueError: an essential column is missing; lists those that are there.
+    """
+    fixed = [column.strip() for column in header]
+    if fixed and not fixed[0].isascii():
+        fixed[0] = re.sub(r"[^\x00-\x7f]+", "", fixed[0])
+    if fixed and fixed[0] in ("ubject_id", "subject_id"):
+        fixed[0] = "subject_id"
+    if missing := [column for column in ESSENTIAL if column not in fixed]:
+        what = f"{name}, header: expected the columns {', '.join(ESSENTIAL)}; missing {', '.join(missing)}"
+        raise ValueError(f"{what}; came {', '.join(fixed)[:200]!r}. Use MIETIC-validate-samples.csv as published.")
+    return fixed
+
+
+def _check(row: Mapping[str, str], where: str) -> None:
+    if row["acuity"].removesuffix(".0") not in LEVELS:
+        raise ValueError(f"{where}, field 'acuity': expected 1 to 5, came {row['acuity']!r}. Mend or remove the row.")
+    for column in ("subject_id", NARRATIVE):
+        if row[column].lower() in _MISSING:
+            raise ValueError(f"{where}, field '{column}': expected a value, came none. Mend or remove the row.")
+    for column in NUMBERS:
+        value = row.get(column, "")
+        if value.lower() not in _MISSING and not _is_number(value):
+            raise ValueError(f"{where}, field '{column}': expected a number or nothing, came {value!r}. Mend the row.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def case_of(row: Mapping[str, str], where: str, *, id: str | None = None) -> Example:
+    """A checked row as an example; synthetic rows carry `template`, `pair` and `perturbation` beside the schema."""
+    text, spans = prompt_text(row)
+    gold = row["acuity"].removesuffix(".0")
+    groups = {"subject": row.get("template") or row["subject_id"]}
+    groups |= {"pair": row["pair"]} if row.get("pair") else {}
+    said = {f"rule.{rule}": polarity_of(row[NARRATIVE], rule) for rule in TRIGGERS}
+    metadata: dict[str, object] = {
+        "cell": f"ESI {gold}",
+        **said,
+        "rule.pain": _pain(row.get("pain", "")),
+        "source": where,
+    }
+    metadata |= {key: row[key] for key in ("perturbation", "trigger", "synthetic") if key in row}
+    name = id or f"stay-{row['stay_id']}" if row.get("stay_id") or id else f"subject-{row['subject_id']}"
+    return Example(name, (Message("user", text),), gold, groups, spans, metadata)
+
+
+def prompt_text(row: Mapping[str, str]) -> tuple[str, dict[str, tuple[int, int]]]:
+    """The user message of a case, and where data and narrative are in it. Values that are missing are said to be."""
+    lines = [f"{column}: {_shown(column, row.get(column, ''))}" for column in KNOWN]
+    data = "\n".join(lines)
+    text = f"{INSTRUCTION}\n\nKnown at the door:\n{data}\n\nTriage note:\n{row[NARRATIVE]}"
+    at, note = len(INSTRUCTION) + len("\n\nKnown at the door:\n"), len(text) - len(row[NARRATIVE])
+    return text, {"data": (at, at + len(data)), "narrative": (note, len(text))}
+
+
+def _shown(column: str, value: str) -> str:
+    if value.lower() in _MISSING:
+        return "not recorded"
+    return f"{value} {_UNITS[column]}" if column in _UNITS else value
+
+
+def _pain(value: str) -> str:
+    """Whether the pain field calls for a 2: present (7 or more), negated (less), absent (no number)."""
+    if not _is_number(value):
+        return "absent"
+    return "present" if float(value) >= 7 else "negated"
+
+
+def _check_ids(found: Sequence[Example]) -> None:
+    seen: dict[str, object] = {}
+    for e in found:
+        if e.id in seen:
+            source = e.metadata["source"]
+            raise ValueError(f"{source}, field 'stay_id': {e.id!r} was already at {seen[e.id]}. Remove the copy.")
+        seen[e.id] = e.metadata["source"]
+
+
+def _first(found: Sequence[Example], n: int) -> list[Example]:
+    if n < 1:
+        raise ValueError(f"per_cell: expected at least 1, came {n}.")
+    count: Counter[object] = Counter()
+    out = []
+    for e in found:
+        count[e.label] += 1
+        if count[e.label] <= n:
+            out.append(e)
+    return out

@@ -1,0 +1,106 @@
+"""Two evaluations of the same items, paired: accuracy per cell with its tests, and the task's own changes."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp import stats
+from interp.tasks.protocol import load_task
+from study.evals.store import ANSWERS, MANIFEST
+from study.evals.tables import ALL, floor_note, group_of, unit_name, with_banner
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("cell", "metric", "before", "after", "diff", "lo", "hi", "n", "n_groups", "interval", "p", "p_holm", "note")
+
+
+def read_eval(folder: Path) -> tuple[pd.DataFrame, str]:
+    """(answers, import path of the task) of one member: the folder of a member, or of an evaluation that has only one.
+
+    Raises:
+        ValueError: no answers, or several members or modes to choose from.
+    """
+    import pandas as pd
+
+    found = [folder / ANSWERS] if (folder / ANSWERS).exists() else sorted(folder.glob(f"**/{ANSWERS}"))
+    if len(found) != 1:
+        names = ", ".join(str(path.parent) for path in found) or "none"
+        raise ValueError(f"{folder}: expected the answers of one member of `diptych eval`, found {names}. Name one.")
+    manifest = json.loads((found[0].parent / MANIFEST).read_text())
+    return pd.read_parquet(found[0]), manifest["task"]
+
+
+def compare_evals(before: Path, after: Path, *, seed: int = 0) -> tuple[pd.DataFrame, str]:
+    """(`compare_frames` of two folders of `diptych eval`, import path of their task).
+
+    Raises:
+        ValueError: as `read_eval`; two tasks.
+    """
+    (a, task_a), (b, task_b) = read_eval(before), read_eval(after)
+    if task_a != task_b:
+        raise ValueError(f"{before} is an evaluation of {task_a}, {after} of {task_b}: nothing can be compared.")
+    return compare_frames(a, b, load_task(task_a), seed=seed), task_a
+
+
+def compare_frames(before: pd.DataFrame, after: pd.DataFrame, task: Any, *, seed: int = 0) -> pd.DataFrame:
+    """One row per cell and metric: before, after, their difference with a paired clustered interval.
+
+    Accuracy counts an unparsed reply as wrong; `p` has the group as its unit (exact McNemar where every item is its
+    own), `p_holm` is corrected over the cells, and a note says where so few groups cannot reach it. The rows of the
+    task's `compare` follow.
+
+    Raises:
+        ValueError: the two did not answer the same items, or their gold answers differ.
+    """
+    import pandas as pd
+
+    before, after = _aligned(before, after)
+    cells = list(dict.fromkeys(before["cell"]))
+    rows = [_accuracy(before[before["cell"] == c], after[after["cell"] == c], str(c), task, seed) for c in cells]
+    tested = [row for row in rows if row["p"] is not None]
+    for row, adjusted in zip(tested, stats.holm([r["p"] for r in tested]) if tested else [], strict=True):
+        row["p_holm"] = float(adjusted)
+        floor = floor_note(row["n_groups"], len(tested), unit_name(before, task))
+        row["note"] = "; ".join(filter(None, (row["note"], floor)))
+    if len(cells) > 1:
+        rows.append(_accuracy(before, after, ALL, task, seed))
+    if callable(getattr(task, "compare", None)):
+        rows += task.compare(before, after, seed=seed)
+    return pd.DataFrame([dict.fromkeys(COLUMNS) | row for row in with_banner(task, rows)], columns=list(COLUMNS))
+
+
+def _aligned(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    before, after = (f[f["sample"] == 0].reset_index(drop=True) for f in (before, after))
+    a, b = set(before["id"]), set(after["id"])
+    if a != b:
+        raise ValueError(f"the two answered different items: {len(a ^ b)} are in one only, first {min(a ^ b)!r}.")
+    after = after.set_index("id").loc[before["id"]].reset_index()
+    differing = before["id"][before["gold"].astype(str) != after["gold"].astype(str)]
+    if len(differing):
+        raise ValueError(f"the gold answers of {len(differing)} items differ, first {differing.iloc[0]!r}.")
+    return before, after
+
+
+def _accuracy(a: pd.DataFrame, b: pd.DataFrame, cell: str, task: Any, seed: int) -> dict[str, Any]:
+    right_a, right_b = a["score.correct"].to_numpy(float), b["score.correct"].to_numpy(float)
+    groups = group_of(a, task)
+    head = {"cell": cell, "metric": "accuracy", "before": right_a.mean(), "after": right_b.mean(), "n": len(a)}
+    n_groups = len(a) if groups is None else len(set(groups))
+    if n_groups < 2:
+        bare = {"diff": float((right_b - right_a).mean()), "n_groups": n_groups, "interval": "none: one group"}
+        return head | bare | {"p": None, "p_holm": None, "note": ""}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.TooFewFlipsWarning)  # `note` says it
+        found = stats.compare_paired(right_b, right_a, groups=groups, seed=seed)
+    spread = found.difference_groups
+    name = unit_name(a, task)
+    kind = "Newcombe, paired" if groups is None else f"paired cluster bootstrap by {name}"
+    counts = f"only after {found.table.only_a}, only before {found.table.only_b}"
+    return head | {
+        "diff": spread.value, "lo": spread.lo, "hi": spread.hi, "n_groups": n_groups, "interval": kind,
+        "p": found.p_groups, "p_holm": None, "note": counts,
+    }  # fmt: skip
