@@ -129,10 +129,6 @@ def test_transfer_is_beside_its_ceilings_and_refused_between_widths(caches, swep
 
 
 def test_all_layers_cross_in_four_directions_and_are_drawn(caches, swept, monkeypatch) -> None:
-    pytest.importorskip("matplotlib")
-    figures = pytest.importorskip("study.figures")
-    if not hasattr(figures, "probe_by_layer"):
-        pytest.skip("the probe figures are not in this tree")
     monkeypatch.chdir(swept["engaged"].parent)
     done = run("probes", "transfer", "engaged", caches["heuristic"], "--all-layers", "--boot", "100")
     assert done.exit_code == 0, done.output

@@ -500,3 +500,14 @@ def test_a_good_task_conforms_and_each_fault_is_found_by_name() -> None:
     generous = SimpleNamespace(**{**vars(good), "score": lambda e, t: {"correct": 1.0}})
     assert "any reply, even an empty one, gets a score, and an unparsed one is wrong" in faults(generous, items())
     assert faults(SimpleNamespace(examples=None), items()) == ["functions examples, parse and score"]
+
+
+def test_a_pair_table_names_the_interval_that_was_computed() -> None:
+    right, wrong = [1] * 12, [1, 0] * 6
+    alone = [frame(m, r).drop(columns="group.procedure") for m, r in (("engaged", right), ("heuristic", wrong))]
+    for entry in pair_table(*alone):
+        assert (entry["interval"], entry["diff_interval"]) == ("Wilson", "Newcombe, paired")
+    shared = [f.assign(**{"group.procedure": ["a", "b"] * 6}) for f in alone]
+    for entry in pair_table(*shared):
+        assert entry["interval"] == "Wilson at the effective n by procedure"
+        assert entry["diff_interval"] == "cluster bootstrap by procedure"

@@ -22,8 +22,6 @@ METRICS = (LogitDiff(), LabelAccuracy())
 
 @pytest.fixture(scope="module")
 def engaged() -> Model:
-    if not (weights_folder() / "pair.json").exists():
-        pytest.skip("the embedded pair's weights are not built; python -m study.embedded builds them")
     return load(embedded_pair().engaged)
 
 

@@ -178,7 +178,9 @@ def _pair_row(part: pd.DataFrame, cell: str, first: str, task: Any, margin: floa
     groups = group_of(part, task)
     head = {"cell": cell, "n": part["id"].nunique(), "n_groups": len(part) if groups is None else len(set(groups))}
     unit = unit_name(part, task)
-    tail = {"interval": f"Wilson at the effective n by {unit}", "diff_interval": f"cluster bootstrap by {unit}"}
+    agree = groups is None or bool((a == b).all())  # then `compare_paired` gives Newcombe's interval
+    tail = {"interval": "Wilson" if groups is None else f"Wilson at the effective n by {unit}"}
+    tail |= {"diff_interval": "Newcombe, paired" if agree else f"cluster bootstrap by {unit}"}
     tail |= {"majority": float((part["gold"].astype(str) == first).mean()), "p_holm": None, "note": ""}
     if head["n_groups"] < 2:
         known = {m: stats.wilson(int(x.sum()), len(x)) for m, x in (("engaged", a), ("heuristic", b))}
@@ -228,11 +230,13 @@ def dumbbell_rows(
         verdict_cell: the cell whose equivalence is claimed; the others are compared, not declared equal.
         notes: cell -> footnote, such as known label noise; beside what `pair.csv` notes itself.
     """
-    shared = ("diff", "diff_lo", "diff_hi", "p_holm", "n", "n_groups", "interval", "diff_interval")
+    shared = ("diff", "diff_lo", "diff_hi", "p_holm", "n", "n_groups")
+    kinds = {key: " or ".join(dict.fromkeys(p[key] for p in pairs)) for key in ("interval", "diff_interval")}
     pooled = sum(p["n"] * p["majority"] for p in pairs) / sum(p["n"] for p in pairs)
     return [
         {"cell": p["cell"].replace("_", " "), "member": m, "value": p[m], "lo": p[f"{m}_lo"], "hi": p[f"{m}_hi"]}
         | {key: p[key] for key in shared}
+        | kinds
         | {"tost_verdict": p["tost_verdict"] if p["cell"] == verdict_cell else ""}
         | {"chance": pooled, "chance_label": "always answers one label, all cells"}
         | {"note": "; ".join(filter(None, ((notes or {}).get(p["cell"], ""), p["note"])))}
