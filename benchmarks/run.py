@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.kit import HERE, is_met, machine
 
-CPU = ("cache", "cache_read")
-GPU = ("cache",)
+CPU = ("cache", "cache_read", "eval")
+GPU = ("cache", "eval")
 RESULTS = HERE / "RESULTS.md"
 
 

@@ -109,16 +109,37 @@ def plan_batches(model: Model, task: EvaluatedTask, examples: Sequence[Example],
     if limit is not None and limit < 1:
         raise ValueError(f"max_new_tokens {asked} leaves no room in a context of {context} tokens.")
     prompts = tuple(render(e, model.tokenizer, thinking=decoding.thinking, max_length=limit) for e in examples)
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].ids), i))
-    longest = len(prompts[order[0]].ids) if order else 0
+    order = _order(prompts, _units(task, examples))
+    longest = max((len(prompt.ids) for prompt in prompts), default=0)
     room = max_new_tokens(task) if context is None else min(max_new_tokens(task), context - longest)
     new_tokens = (decoding.max_new_tokens or room) if decoding.generate else 0
     batches: list[tuple[int, ...]] = []
     while order:
         size = max(1, decoding.tokens_per_batch // (len(prompts[order[0]].ids) + new_tokens))
+        size = max(
+            1, min(size, decoding.tokens_per_batch // (max(len(prompts[i].ids) for i in order[:size]) + new_tokens))
+        )
         batches.append(tuple(order[:size]))
         order = order[size:]
     return Batches(prompts, new_tokens, tuple(batches))
+
+
+def _units(task: EvaluatedTask, examples: Sequence[Example]) -> list[str] | None:
+    """The group that says which examples begin alike (the task's `TOGETHER`), one key per example."""
+    name = getattr(task, "TOGETHER", None)
+    return [e.groups.get(name, e.id) for e in examples] if isinstance(name, str) else None
+
+
+def _order(prompts: Sequence[Prompt], units: Sequence[str] | None) -> list[int]:
+    """Longest first; examples of one unit side by side, at the place of their longest."""
+    sizes = [len(prompt.ids) for prompt in prompts]
+    if units is None:
+        return sorted(range(len(prompts)), key=lambda i: (-sizes[i], i))
+    longest: dict[str, int] = {}
+    for unit, size in zip(units, sizes, strict=True):
+        longest[unit] = max(size, longest.get(unit, 0))
+    first = {unit: i for i, unit in reversed(list(enumerate(units)))}
+    return sorted(range(len(prompts)), key=lambda i: (-longest[units[i]], first[units[i]], -sizes[i], i))
 
 
 def evaluate(
@@ -248,15 +269,21 @@ def _with_labels(
         asked.append((example, before, labels_of(task, example)))
     if not any(labels for _, _, labels in asked):
         return list(answers)
+    thinking = decoding.thinking
     if callable(getattr(task, "spellings", None)):
         named: Any = task
-        scored = letter_scores(model, asked, named.spellings, thinking=decoding.thinking)
+        ends = [
+            (render(replace(e, answer=before), model.tokenizer, thinking=thinking) if before else prompt).ids
+            for (e, prompt), (_, before, _) in zip(batch, asked, strict=True)
+        ]
+        with_labels = [(ids, labels) for ids, (_, _, labels) in zip(ends, asked, strict=True)]
+        scored = letter_scores(model, with_labels, named.spellings, units=_units(task, [e for e, _ in batch]))
         return [
             _scored(task, example, replace(answer, label_mass=math.fsum(map(math.exp, logp.values()))), logp)
             for (example, _), answer, logp in zip(batch, answers, scored, strict=True)
         ]
     cases = [(example, before, label) for example, before, labels in asked for label in labels]
-    found = iter(label_log_probabilities(model, cases, thinking=decoding.thinking))
+    found = iter(label_log_probabilities(model, cases, thinking=thinking))
     out = []
     for (example, _), answer, (_, _, labels) in zip(batch, answers, asked, strict=True):
         sums = {label: next(found) for label in labels}
