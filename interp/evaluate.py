@@ -149,18 +149,21 @@ def evaluate(
     *,
     decoding: Decoding | None = None,
     done: frozenset[int] = frozenset(),
+    plan: Batches | None = None,
 ) -> Iterator[tuple[int, list[Answer]]]:
     """Answers of the model, one batch after the other, as (batch number, answers in order of the examples).
 
     Batches are fixed by the examples alone, so a run that skips the batches in `done` gives the rest of the very
     answers that an undisturbed one gives. Left padding with explicit positions, KV cache on.
 
+    Args:
+        done: batches to skip. plan: of `plan_batches` for the same arguments, where the caller has it already.
     Raises:
         ValueError: no tokenizer; a prompt longer than the model's context, with its id; a label that the tokenizer
             joins with the text before it.
     """
     decoding = decoding or Decoding()
-    plan = plan_batches(model, task, examples, decoding)
+    plan = plan or plan_batches(model, task, examples, decoding)
     for number, batch in enumerate(plan.batches):
         if number in done:
             continue
