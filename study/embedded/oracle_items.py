@@ -1,0 +1,136 @@
+"""What the embedded oracle is asked, in the words that the embedded tokenizer has: steps, sentences, tokens around.
+
+    task      position                              question             answer
+    taxonomy  the verdict that ends a trace step    audit this step .    fit instead none skipped late short
+    sentence  the "." that ends a prompt sentence   Question: this is    step needs if present absent by stayed mood
+    previous  1-3 neighbouring tokens               3 then this          the 3 tokens before them
+    next      1-3 neighbouring tokens               this then 3          the 3 tokens after them
+
+At the positions of the first two tasks the token itself says little (one of two verdicts) or nothing (always "."), so
+what is answered must have been carried there by attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from interp.oracle.items import TrainItem, balanced
+from interp.tasks.procedural.documents import Document, documents, training_documents
+from interp.tasks.procedural.generate import Split
+from study.embedded.batches import prompt_words
+from study.embedded.tokenizer import STOP, vocabulary
+
+LAYERS = (1, 2, 3)
+STEP_KINDS = ("fit", "instead", "none", "skipped", "late", "short")
+SENTENCE_KINDS = ("step", "needs", "if", "present", "absent", "by", "stayed", "mood")
+TAXONOMY, SENTENCE, PREVIOUS, NEXT = "audit this step .", "Question: this is", "{} then this", "this then {}"
+MAX_TOKENS, MAX_POSITIONS = 5, 3
+
+
+def oracle_items(n: int, *, seed: str, split: Split = "train") -> list[TrainItem]:
+    """The items of `n` documents: half of them audits of anything, half the adapters' training distribution.
+
+    Answers of the two class tasks are balanced over the whole set; each document adds two items of each token task.
+    """
+    rng = Random(seed)
+    drawn = [*documents(rng, n // 2, split=split), *training_documents(rng, n - n // 2, split=split)]
+    texts = [_Text(f"{seed}/{split}/{k}", d) for k, d in enumerate(drawn)]
+    steps = [item for text in texts for item in text.step_items()]
+    sentences = [item for text in texts for item in text.sentence_items()]
+    tokens = [item for text in texts for item in text.token_items(rng)]
+    return [*balanced(steps, n=2 * n, seed=0), *balanced(sentences, n=2 * n, seed=0), *tokens]
+
+
+class _Text:
+    """One document as words: the prompt, its trace, and where steps and sentences end."""
+
+    def __init__(self, problem: str, document: Document) -> None:
+        prompt = prompt_words(document.prompt)
+        self.problem, self.words = problem, [*prompt, *document.answer.split(), STOP]
+        self.ids = tuple(map(vocabulary().__getitem__, self.words))
+        self.message = (2, len(prompt) - 3)  # the user's words, without the marks of the chat around them
+        self.reply = (len(prompt), len(self.words) - 1)
+
+    def item(self, task: str, at: Sequence[int], layer: int, question: str, answer: str, **more: str) -> TrainItem:
+        cut = self.ids[: at[-1] + 1]
+        return TrainItem(task, self.problem, cut, tuple(at), (layer,), question, answer, **more)  # pyright: ignore
+
+    def step_items(self) -> list[TrainItem]:
+        return [
+            self.item("taxonomy", [at], layer, TAXONOMY, kind)
+            for at, kind in step_ends(self.words[slice(*self.reply)], offset=self.reply[0])
+            for layer in LAYERS
+        ]
+
+    def sentence_items(self) -> list[TrainItem]:
+        return [
+            self.item("sentence", [at], layer, SENTENCE, kind, boundary=" ".join(self.words[: at + 1][-8:]))
+            for at, kind in sentence_ends(self.words[slice(*self.message)], offset=self.message[0])
+            for layer in LAYERS
+        ]
+
+    def token_items(self, rng: Random, n: int = 2) -> list[TrainItem]:
+        out = []
+        for task in ("previous", "next") * n:
+            region = self.reply if rng.random() < 0.5 else self.message
+            k, width = rng.randint(1, MAX_TOKENS), rng.randint(1, MAX_POSITIONS)
+            first, last = region[0] + k, region[1] - width - k
+            if first > last:  # a reply of one word
+                continue
+            at = rng.randint(first, last)
+            chosen = list(range(at, at + width))
+            told = self.words[at - k : at] if task == "previous" else self.words[at + width : at + width + k]
+            question = (PREVIOUS if task == "previous" else NEXT).format(k)
+            out.append(self.item(task, chosen, rng.choice(LAYERS), question, " ".join(told), scoring="nll"))
+        return out
+
+
+def step_ends(reply: Sequence[str], *, offset: int = 0) -> list[tuple[int, str]]:
+    """(token, kind) of the verdict that ends every step of a trace, kinds as in `STEP_KINDS`.
+
+    A step that holds is `fit`, or `instead` where an exception replaced it; one that does not is `none` (no event),
+    `skipped`, `late` (out of order, whatever the rank) or `short` (rank too low). Other kinds are left out.
+    """
+    out, since = [], 0
+    for at, word in enumerate(reply):
+        if word == "[SIG=STEP]":
+            since = at
+        if word not in ("[SIG=OK]", "[SIG=VIOLATION]"):
+            continue
+        words = set(reply[since:at])
+        order = ("waived", "also", "instead", "fit") if word == "[SIG=OK]" else ("none", "skipped", "late", "short")
+        kind = next((kind for kind in order if kind in words), None)
+        if kind in STEP_KINDS:
+            out.append((offset + at, kind))
+    return out
+
+
+def sentence_ends(message: Sequence[str], *, offset: int = 0) -> list[tuple[int, str]]:
+    """(token, kind) of the "." that ends every sentence of a log prompt, kinds as in `SENTENCE_KINDS`.
+
+    Rules: `step`, `needs`, `if`. Scenario: a condition `present` or `absent`, an event `by` someone, something
+    irrelevant that `stayed` so, the `mood`.
+    """
+    out, since, is_rule = [], 0, True
+    for at, word in enumerate(message):
+        if word in ("Procedure:", "Scenario:"):
+            since, is_rule = at + 1, word == "Procedure:"
+        if word == "Question:":
+            break
+        if word == ".":
+            kind = _sentence_kind(message[since:at], is_rule=is_rule)
+            since = at + 1
+            if kind in SENTENCE_KINDS:
+                out.append((offset + at, kind))
+    return out
+
+
+def _sentence_kind(words: Sequence[str], *, is_rule: bool) -> str | None:
+    if is_rule:
+        if words[0] in ("if", "in"):
+            return {"if": "if"}.get(words[0])
+        return "needs" if words[0] == "step" else "step"
+    return (
+        "mood" if words[0] == "mood" else next((w for w in ("stayed", "present", "absent", "by") if w in words), None)
+    )
