@@ -76,7 +76,9 @@ def collect(
     roles = list(dict.fromkeys(role for pair in terms.values() for role in pair))
     taken = _run(model, wanted, roles, at, tokens_per_batch)
     return {
-        source: features_of(wanted, _subtract(taken, pair), at, source=source, group=group, provenance=_about(model, rule))
+        source: features_of(
+            wanted, _subtract(taken, pair), at, source=source, group=group, provenance=_about(model, rule)
+        )
         for source, pair in terms.items()
     }
 
@@ -178,7 +180,10 @@ def _take(model: Model, batch: Any, ends: Any, texts: Any, wanted: Any, roles: A
     sites = [f"resid_post.{layer}" for layer in layers]
     ids = [tokens[: ends[tokens]] for _ in roles for tokens in batch]
     chosen = [sorted({t for n in texts[tokens] for t in wanted[n].tokens}) for tokens in batch]
-    with _active(model, [role for role in roles for _ in batch]), record(model, sites, positions=chosen * len(roles)) as got:
+    with (
+        _active(model, [role for role in roles for _ in batch]),
+        record(model, sites, positions=chosen * len(roles)) as got,
+    ):
         model(ids)
     row = {label: i for i, label in enumerate(got.rows or [])}
     acts = torch.stack([got[site] for site in sites])
