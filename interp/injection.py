@@ -1,4 +1,4 @@
-"""Norm-matched injection: vectors added to the residual stream, or put in its place, at the norm of what stands there."""
+"""Norm-matched injection: vectors added to the residual stream, or put in its place, at the norm that stands there."""
 
 from __future__ import annotations
 
