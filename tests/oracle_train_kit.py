@@ -28,7 +28,9 @@ def random_items(n: int = 48, *, seed: int = 0, n_problems: int = 12) -> list[Tr
         problem = k % n_problems
         width, start = rng.randint(1, 3), rng.randint(0, 12)
         at = tuple(range(start, start + width))
-        task, answer = ("word", rng.choice(WORDS[:4])) if rng.random() < 0.5 else ("words", " ".join(rng.sample(WORDS, 3)))
+        task, answer = (
+            ("word", rng.choice(WORDS[:4])) if rng.random() < 0.5 else ("words", " ".join(rng.sample(WORDS, 4)))
+        )
         cut = texts[problem][: at[-1] + 1]
         question = "which one ?" if task == "word" else "say the words"
         scoring = "exact" if task == "word" else "nll"

@@ -1,9 +1,10 @@
-"""Training an oracle: the loss by an independent sum, the same weights however it is computed, nothing trained on faults."""
+"""Training an oracle: the loss by an independent sum, the same weights however computed, nothing trained on faults."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,13 @@ from safetensors.torch import load_file
 
 from interp.model import Model
 from interp.oracle.encode import AnswerBatch, Encoder
+from interp.oracle.fresh import add_adapter
 from interp.oracle.injection import inject, norm_matched_injection
 from interp.oracle.items import TrainItem, mix
 from interp.oracle.loss import answer_nats, score_answers
-from interp.oracle.recipe import Recipe, rate
-from interp.oracle.run import Run
 from interp.oracle.processes import Processes
-from interp.oracle.fresh import add_adapter
+from interp.oracle.recipe import Recipe, rate
+from interp.oracle.run import Run, length_of
 from interp.oracle.sources import base_vectors, zero_vectors
 from interp.oracle.spec import OracleSpec
 from interp.oracle.train import best_of, train
@@ -113,7 +114,9 @@ def test_activations_are_those_of_the_bare_base_whatever_adapter_is_active() -> 
     bare = [
         torch.stack(
             [
-                model.module(input_ids=torch.tensor([i.context_ids]), output_hidden_states=True).hidden_states[layer + 1][0, t]
+                model.module(input_ids=torch.tensor([i.context_ids]), output_hidden_states=True).hidden_states[
+                    layer + 1
+                ][0, t]
                 if layer < 2  # the last entry of hidden_states is after the final norm
                 else _last_block(model, i.context_ids)[t]
                 for layer, t in e.sources
@@ -212,7 +215,9 @@ def test_nothing_but_the_new_adapter_changes() -> None:
     run = train(pair, mixture(), SPEC, recipe(max_steps=2))
     after = run.model.module.state_dict()
     assert all(torch.equal(after[k], v) for k, v in engaged.items())
-    base = {k.replace("base_model.model.", "").replace("base_layer.", ""): v for k, v in after.items() if "lora" not in k}
+    base = {
+        k.replace("base_model.model.", "").replace("base_layer.", ""): v for k, v in after.items() if "lora" not in k
+    }
     assert base.keys() == before.keys()
     assert all(torch.equal(base[k], v) for k, v in before.items())
     assert not any(p.requires_grad for p in run.model.module.parameters())
@@ -251,8 +256,10 @@ def test_every_window_holds_every_task_and_every_item_is_used_once_per_epoch() -
         used = [item for _, batches in epoch for batch in batches for item in batch]
         assert sorted(map(repr, used)) == sorted(map(repr, items))
     assert run.n_steps == 30
-    mixed = [len({len(i.answer) for i in b}) for _, batches in windows for b in batches]
-    assert sum(mixed) < 2 * len(mixed)  # batches hold items of about one length
+    for _, batches in windows:
+        spans = sorted((min(map(length_of, batch)), max(map(length_of, batch))) for batch in batches)
+        assert all(a[1] <= b[0] for a, b in pairwise(spans))  # sorted by length inside the window
+    assert [len(b) for b in windows[0][1]] == [4] * 5
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_nothing() -> None:

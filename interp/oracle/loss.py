@@ -31,9 +31,9 @@ def answer_nats(
 
 
 def loss_of(
-    model: Model, spec: OracleSpec, batch: AnswerBatch, vectors: Float[Tensor, "slots d_model"], *, bf16: bool = False
+    model: Model, batch: AnswerBatch, *, bf16: bool = False
 ) -> tuple[Float[Tensor, "batch"], Int[Tensor, "batch"]]:
-    """`answer_nats` of one forward pass inside an `inject` block that the caller holds open for the backward pass."""
+    """`answer_nats` of one forward pass, inside an `inject` block that stays open for the backward pass."""
     with autocast(bf16, batch.ids.device):
         logits = model.module(input_ids=batch.ids, use_cache=False).logits
     return answer_nats(logits, batch)
@@ -57,7 +57,7 @@ def score_answers(
     model: Model,
     spec: OracleSpec,
     encoded: Sequence[Encoded],
-    vectors: Sequence[Float[Tensor, "slots d_model"]],
+    vectors: Sequence[Tensor],
     *,
     token_budget: int = 8192,
 ) -> Scores:
@@ -66,6 +66,7 @@ def score_answers(
         nll_i = nats_i / tokens_i;  right_i: every token of the answer is the most probable one given those before
 
     Args:
+        vectors: [slots, d_model] per item.
         token_budget: padded tokens per pass.
     """
     nll, right = torch.zeros(len(encoded)), [False] * len(encoded)

@@ -55,10 +55,10 @@ class Processes:
         """This process's part of a batch: every `count`-th item."""
         return list(items[self.rank :: self.count])
 
-    def total(self, value: float) -> float:
+    def total(self, value: float | int) -> float:
         """Sum of a number over all processes."""
         if self.accelerator is None:
-            return value
+            return float(value)
         here = torch.tensor(value, dtype=torch.float64, device=self.accelerator.device)
         return float(self.accelerator.reduce(here, reduction="sum"))
 

@@ -7,9 +7,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
-Source = Literal["real", "zeros"]
 _NO_EFFECT = ("save_every", "gradient_checkpointing", "micro_batch")  # on the weights
 
 
@@ -54,7 +53,7 @@ class Recipe:
     max_steps: int | None = None
     window: int = 20
     drop_longest: float = 0.001
-    activations: Source = "real"
+    activations: str = "real"
     autocast: bool = False
     gradient_checkpointing: bool = True
     save_every: int | None = 500

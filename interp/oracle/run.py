@@ -121,7 +121,7 @@ class Run:
         batch = AnswerBatch.of([e for e, _ in part], pad_id=self.model.pad_id, device=self.model.device)
         vectors = torch.cat([v for _, v in part]).to(self.model.device)
         with inject(self.model, vectors, batch.slots, self.spec):
-            nats, _ = loss_of(self.model, self.spec, batch, vectors, bf16=self.recipe.autocast)
+            nats, _ = loss_of(self.model, batch, bf16=self.recipe.autocast)
             loss = nats.sum() / n_tokens
             loss.backward()
         return float(loss.detach())

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from interp.hooks import record
@@ -18,8 +17,8 @@ from interp.oracle.loss import by_length
 
 def base_vectors(
     model: Model, items: Sequence[TrainItem], encoded: Sequence[Encoded], *, token_budget: int = 8192
-) -> list[Float[Tensor, "slots d_model"]]:
-    """The vectors of every item's slots, in the order of its placeholders, in the model's dtype.
+) -> list[Tensor]:
+    """The vectors [slots, d_model] of every item, in the order of its placeholders, in the model's dtype.
 
     Read from the base (all adapters off, asserted on the layers), in eval mode without gradients. Contexts that begin
     another one are read with it: attention is causal, so nothing after a position changes it.
@@ -45,8 +44,8 @@ def base_vectors(
     ]
 
 
-def zero_vectors(model: Model, encoded: Sequence[Encoded]) -> list[Float[Tensor, "slots d_model"]]:
-    """Zeros for every slot: what the prior-only oracle is trained on. Injecting them changes nothing."""
+def zero_vectors(model: Model, encoded: Sequence[Encoded]) -> list[Tensor]:
+    """Zeros [slots, d_model] for every item, as the prior-only oracle is trained on; injecting them changes nothing."""
     return [torch.zeros(len(e.slots), model.d_model, dtype=model.dtype) for e in encoded]
 
 

@@ -17,7 +17,7 @@ from interp.oracle.items import TrainItem
 from interp.oracle.loss import score_answers
 from interp.oracle.sources import base_vectors
 from interp.oracle.spec import OracleSpec
-from interp.stats import Estimate, cluster_mean
+from interp.stats import Estimate, cluster_mean, wilson_clustered
 from interp.tasks.cot.audits import Finding
 
 
@@ -115,16 +115,19 @@ class Validator:
         for i, item in enumerate(self.items):
             by_task[item.task].append(i)
         tasks = {
-            task: TaskScore(**{name: self._mean(values, chosen) for name, values in columns.items()})
+            task: TaskScore(**{name: self._estimate(name, values, chosen) for name, values in columns.items()})
             for task, chosen in sorted(by_task.items())
         }
-        return Validation(step, self._mean(columns["gap"], range(len(self.items))), tasks)
+        return Validation(step, self._estimate("gap", columns["gap"], range(len(self.items))), tasks)
 
-    def _mean(self, values: Tensor, chosen: Sequence[int]) -> Estimate:
+    def _estimate(self, name: str, values: Tensor, chosen: Sequence[int]) -> Estimate:
         groups = [self.items[i].problem for i in chosen]
         if len(set(groups)) < 2:  # no interval can be given
             return Estimate.undefined(len(groups), len(set(groups)))
-        return cluster_mean([float(values[i]) for i in chosen], groups=groups, seed=self.seed, n_resamples=2000)
+        picked = [float(values[i]) for i in chosen]
+        if name.startswith("accuracy"):
+            return wilson_clustered(picked, groups=groups)
+        return cluster_mean(picked, groups=groups, seed=self.seed, n_resamples=2000)
 
 
 def matched_partners(items: Sequence[TrainItem], *, seed: int = 0) -> list[int | None]:

@@ -31,7 +31,8 @@ MAX_TOKENS, MAX_POSITIONS = 5, 3
 def oracle_items(n: int, *, seed: str, split: Split = "train") -> list[TrainItem]:
     """The items of `n` documents: half of them audits of anything, half the adapters' training distribution.
 
-    Answers of the two class tasks are balanced over the whole set; each document adds two items of each token task.
+    Answers of the two class tasks are balanced over the whole set, 2.5 and 1.5 items per document; each document adds
+    three items of the token tasks.
     """
     rng = Random(seed)
     drawn = [*documents(rng, n // 2, split=split), *training_documents(rng, n - n // 2, split=split)]
@@ -39,7 +40,7 @@ def oracle_items(n: int, *, seed: str, split: Split = "train") -> list[TrainItem
     steps = [item for text in texts for item in text.step_items()]
     sentences = [item for text in texts for item in text.sentence_items()]
     tokens = [item for text in texts for item in text.token_items(rng)]
-    return [*balanced(steps, n=2 * n, seed=0), *balanced(sentences, n=2 * n, seed=0), *tokens]
+    return [*balanced(steps, n=5 * n // 2), *balanced(sentences, n=3 * n // 2), *tokens]
 
 
 class _Text:
@@ -70,9 +71,9 @@ class _Text:
             for layer in LAYERS
         ]
 
-    def token_items(self, rng: Random, n: int = 2) -> list[TrainItem]:
+    def token_items(self, rng: Random, n: int = 3) -> list[TrainItem]:
         out = []
-        for task in ("previous", "next") * n:
+        for task in rng.choices(("previous", "next"), k=n):
             region = self.reply if rng.random() < 0.5 else self.message
             k, width = rng.randint(1, MAX_TOKENS), rng.randint(1, MAX_POSITIONS)
             first, last = region[0] + k, region[1] - width - k
