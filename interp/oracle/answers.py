@@ -11,7 +11,7 @@ import numpy as np
 
 from interp.oracle.controls import HEADLINE
 from interp.oracle.scoring import Classified, classified, words
-from interp.stats import Estimate, cluster_t
+from interp.stats import Estimate, cluster_mean, cluster_t
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -191,7 +191,7 @@ def layer_index(word: int | str, n_layers: int) -> int:
     return index
 
 
-def _percent(word: int | str) -> float:
+def _percent(word: int | str) -> int | float:
     if isinstance(word, int):
         return word
     number = word.removesuffix("%")
