@@ -29,13 +29,13 @@ def adapter_rows(model: Model, roles: Sequence[str | None]) -> Iterator[None]:
     Activations of a base and several fine-tunes of it come from one pass instead of one per adapter.
 
     Raises:
-        ValueError: an unknown role, adapters that have no per-row form (see `rows_can_differ`), a batch of another size.
+        ValueError: an unknown role, adapters without a per-row form (see `rows_can_differ`), a batch of another size.
         RuntimeError: a submodule in training mode, where PEFT has no per-row form either.
     """
     if not rows_can_differ(model, roles):
         raise ValueError(
-            f"adapters {sorted({r for r in roles if r})} cannot share a batch: per-row adapters need plain LoRA on every "
-            f"adapted layer. Run one pass per adapter: adapters.use(role)."
+            f"adapters {sorted({r for r in roles if r})} cannot share a batch: per-row adapters need plain LoRA on "
+            f"every adapted layer. Run one pass per adapter: adapters.use(role)."
         )
     names = [_peft_name(model, role) for role in roles]
     first = next((role for role in roles if role is not None), None)

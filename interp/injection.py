@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Precision = Literal["wire", "fp32"]
-Formula = Literal["add", "replace"]
+Formula = Literal["add", "replace", "raw"]
 EPS = 1e-12
 
 
@@ -29,8 +29,9 @@ def norm_matched_injection(
 
         add:      resid[b, p] + coefficient * ||resid[b, p]||_2 * v / max(||v||_2, 1e-12)
         replace:                coefficient * ||resid[b, p]||_2 * v / max(||v||_2, 1e-12)
+        raw:      resid[b, p] + coefficient * v
 
-    Only the direction of `v` enters. `resid` is left as it is; the result is a new tensor.
+    Only the direction of `v` enters, except under "raw", which the wiring self-test rules out. `resid` is left as it is; the result is a new tensor.
 
     Args:
         resid: output of one decoder block.
@@ -131,12 +132,13 @@ def inject_at(
     _check_words(precision, formula, grad)
     slots = slots.to(resid.device)
     there = resid[slots.rows, slots.columns]
-    term = _term(there, vectors.to(resid.device), coefficient, precision)
+    vectors = vectors.to(resid.device)
+    term = vectors * coefficient if formula == "raw" else _term(there, vectors, coefficient, precision)
     term = term.detach() if grad == "residual" else term
     if precision == "wire":
-        new = term.to(resid.dtype) + (there if formula == "add" else 0)
+        new = term.to(resid.dtype) + (0 if formula == "replace" else there)
     else:
-        new = (term + (there.float() if formula == "add" else 0)).to(resid.dtype)
+        new = (term + (0 if formula == "replace" else there.float())).to(resid.dtype)
     return resid.index_put((slots.rows, slots.columns), new)
 
 
@@ -168,7 +170,7 @@ def _check_columns(columns: Sequence[int], width: int | None, where: str) -> Non
 def _check_words(precision: str, formula: str, grad: str) -> None:
     words = {
         "precision": (precision, ("wire", "fp32")),
-        "formula": (formula, ("add", "replace")),
+        "formula": (formula, ("add", "replace", "raw")),
         "grad": (grad, ("residual", "vector")),
     }
     for name, (came, valid) in words.items():

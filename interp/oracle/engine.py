@@ -1,4 +1,4 @@
-"""Forward passes of an oracle: activations are prefilled once, then every question and answer goes on from that cache."""
+"""Forward passes of an oracle: activations are prefilled once, then questions and answers go on from the cache."""
 
 from __future__ import annotations
 

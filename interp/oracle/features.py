@@ -78,6 +78,11 @@ class Features:
         """Readings in order."""
         return tuple(dict.fromkeys(slot.item for slot in self.slots))
 
+    @cached_property
+    def items_set(self) -> frozenset[str]:
+        """Readings, for membership."""
+        return frozenset(self.items)
+
     def __len__(self) -> int:
         return len(self.items)
 

@@ -63,8 +63,8 @@ class OracleSpec:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise ValueError(f"OracleSpec.format: expected one of {', '.join(FORMATS)}, came {self.format!r}.")
-        if self.formula not in ("add", "replace"):
-            raise ValueError(f"OracleSpec.formula: expected 'add' or 'replace', came {self.formula!r}.")
+        if self.formula not in ("add", "replace", "raw"):
+            raise ValueError(f"OracleSpec.formula: expected 'add', 'replace' or 'raw', came {self.formula!r}.")
         if self.precision not in ("wire", "fp32"):
             raise ValueError(f"OracleSpec.precision: expected 'wire' or 'fp32', came {self.precision!r}.")
         if self.hook_layer < 0:

@@ -21,6 +21,7 @@ from interp.sentences import sentence_records
 
 BASE = "base"
 TOKENS_PER_BATCH = 16_384
+MAX_DRIFT = 0.05  # rounding of bfloat16 stays below 1 %; another adapter's activations are far beyond
 Per = Literal["example", "token"] | int
 
 
@@ -55,7 +56,7 @@ def collect(
 
     Every source that is needed is one row of the same batch (adapters row by row where they are plain LoRA), texts are
     run up to their last chosen token and only to the highest layer. Vectors stay in the model's dtype; a difference is
-    taken in float32 and rounded to it. What no row names is off: an oracle's own adapter cannot leak into what it reads.
+    taken in float32 and rounded to it. What no row names is off, an oracle's own adapter too.
 
     Args:
         layers: block indices or percents of depth.
@@ -74,7 +75,9 @@ def collect(
     terms = {source: _terms(model, source) for source in sources}
     wanted = [w for example in examples for w in readings(model, example, rule, per, thinking=thinking)]
     roles = list(dict.fromkeys(role for pair in terms.values() for role in pair))
-    taken = _run(model, wanted, roles, at, tokens_per_batch)
+    if len(roles) > 1 and rows_can_differ(model, roles):
+        _check_rows(model, min(wanted, key=lambda w: max(w.tokens)), roles, at)
+    taken = take(model, wanted, roles, at, tokens_per_batch)
     return {
         source: features_of(
             wanted, _subtract(taken, pair), at, source=source, group=group, provenance=_about(model, rule)
@@ -94,7 +97,8 @@ def readings(
         span = rule.span or ("answer" if "answer" in prompt.spans else "prompt")
         records = sentence_records(prompt, span=span, style=rule.style)
         sentences = {record.boundary: record.index for record in records}
-    for name, run in _runs(example.id, tokens, per):
+    for name, chosen in runs(example.id, tokens, per):
+        run = tuple(tokens[i] for i in chosen)
         yield Wanted(name, example, prompt, run, rule.name, {t: sentences[t] for t in run if t in sentences})
 
 
@@ -132,17 +136,19 @@ def _one(rules: list[Positions]) -> list[Positions]:
     return rules
 
 
-def _runs(example_id: str, tokens: tuple[int, ...], per: Per) -> Iterator[tuple[str, tuple[int, ...]]]:
+def runs(example_id: str, tokens: Sequence[int], per: Per) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """(name, places in `tokens`) of the readings of one example."""
+    n = len(tokens)
     if per == "example":
-        yield example_id, tokens
+        yield example_id, tuple(range(n))
         return
     size = 1 if per == "token" else per
     if not isinstance(size, int) or size < 1:
         raise ValueError(f"per: expected 'example', 'token' or a count of at least 1, came {per!r}.")
-    for start in range(0, len(tokens), size):
-        run = tokens[start : start + size]
+    for start in range(0, n, size):
+        run = tuple(range(start, min(start + size, n)))
         if len(run) == size or start == 0:  # a shorter tail would be another kind of reading than the rest
-            yield f"{example_id}@{run[0]}" + (f"-{run[-1]}" if len(run) > 1 else ""), run
+            yield f"{example_id}@{tokens[run[0]]}" + (f"-{tokens[run[-1]]}" if len(run) > 1 else ""), run
 
 
 def _terms(model: Model, source: str) -> tuple[str | None, ...]:
@@ -155,7 +161,7 @@ def _terms(model: Model, source: str) -> tuple[str | None, ...]:
     return tuple(None if part == BASE and BASE not in model.adapters.names else part for part in parts)
 
 
-def _run(
+def take(
     model: Model, wanted: Sequence[Wanted], roles: list[str | None], layers: Sequence[int], budget: int
 ) -> dict[str | None, list[Tensor]]:
     """role -> per reading [layer, token, d_model]; every text once per role, however many readings it has."""
@@ -203,6 +209,20 @@ def _active(model: Model, rows: Sequence[str | None]) -> Iterator[None]:
     else:
         with model.adapters.use(rows[0]):
             yield
+
+
+def _check_rows(model: Model, shortest: Wanted, roles: list[str | None], layers: Sequence[int]) -> None:
+    """One text once in mixed rows and once adapter by adapter: an adapter that leaks into another's row shows here."""
+    mixed = take(model, [shortest], roles, layers, TOKENS_PER_BATCH)
+    for role in roles:
+        (alone,) = take(model, [shortest], [role], layers, TOKENS_PER_BATCH)[role]
+        (beside,) = mixed[role]
+        error = float((alone.float() - beside.float()).norm() / alone.float().norm())
+        if not error <= MAX_DRIFT:
+            raise RuntimeError(
+                f"collect: activations of {role or BASE!r} differ by {error:.1%} between mixed rows and a pass of its "
+                f"own; per-row adapters do not work for this model. Collect the sources one by one."
+            )
 
 
 def _subtract(taken: Mapping[str | None, list[Tensor]], pair: tuple[str | None, ...]) -> list[Tensor]:
