@@ -30,6 +30,12 @@ _EXPORTS = {
     "selftest": "interp.oracle.wiring",
     "context_items": "interp.oracle.wiring",
     "TAXONOMY8": "interp.oracle.taxonomy",
+    "train": "interp.oracle.train",
+    "Trained": "interp.oracle.train",
+    "Recipe": "interp.oracle.recipe",
+    "TrainItem": "interp.oracle.items",
+    "Mixture": "interp.oracle.items",
+    "mix": "interp.oracle.items",
 }
 
 __all__ = list(_EXPORTS)
@@ -47,15 +53,21 @@ if TYPE_CHECKING:
     from interp.oracle.features import join as join
     from interp.oracle.from_cache import features_from_cache as features_from_cache
     from interp.oracle.injection import inject as inject
+    from interp.oracle.items import Mixture as Mixture
+    from interp.oracle.items import TrainItem as TrainItem
+    from interp.oracle.items import mix as mix
     from interp.oracle.paired import PairedReading as PairedReading
     from interp.oracle.paired import compare as compare
     from interp.oracle.prompt import OraclePrompt as OraclePrompt
     from interp.oracle.prompt import render_question as render_question
     from interp.oracle.reader import OffDistributionWarning as OffDistributionWarning
     from interp.oracle.reader import Oracle as Oracle
+    from interp.oracle.recipe import Recipe as Recipe
     from interp.oracle.spec import AssumedSpecWarning as AssumedSpecWarning
     from interp.oracle.spec import OracleSpec as OracleSpec
     from interp.oracle.taxonomy import TAXONOMY8 as TAXONOMY8
+    from interp.oracle.train import Trained as Trained
+    from interp.oracle.train import train as train
     from interp.oracle.wiring import SelfTest as SelfTest
     from interp.oracle.wiring import context_items as context_items
     from interp.oracle.wiring import selftest as selftest

@@ -14,12 +14,11 @@ from typing import Any
 
 from interp.oracle.items import Scoring, TrainItem, balanced
 from interp.oracle.spec import OracleSpec
+from interp.oracle.taxonomy import QUESTION as TAXONOMY
+from interp.oracle.wiring import NEXT, PREVIOUS
 from interp.prompt import Example, render
-from interp.tasks.cot import CLASSES, TIERS, answer_tier, class_of, percentile_tiers
+from interp.tasks.cot import TIERS, answer_tier, class_of, percentile_tiers
 
-PREVIOUS = "Can you predict the previous {} tokens that came before this?"
-NEXT = "Can you predict the next {} tokens that come after this?"
-TAXONOMY = f"Which kind of reasoning step is this? Answer with one of: {', '.join(CLASSES)}."
 IMPORTANCE = "Is this sentence an anchor of the reasoning? Answer anchor or other."
 ANSWER = f"How likely does the model find the final answer here? Answer with one of: {', '.join(t for t, _ in TIERS)}."
 SUMMARY = "Summarise the reasoning so far in one or two sentences."

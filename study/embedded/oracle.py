@@ -34,7 +34,11 @@ from study.embedded.adapters import BASE_NAME
 from study.embedded.oracle_items import oracle_items
 
 ORACLE, PRIOR, RECORD = "oracle", "oracle_prior", "oracle.json"
-SPEC = OracleSpec(base_model=BASE_NAME, layers=("25%", "50%", "75%"), enable_thinking=None, max_new_tokens=8)
+SPEC = OracleSpec(base_model=BASE_NAME, layers=("50%",), enable_thinking=None, max_new_tokens=8)
+TRAINING = Recipe(
+    rank=16, alpha=32, dropout=0.0, lr=3e-3, weight_decay=0.0, batch_size=64, max_steps=1400, drop_longest=0.0,
+    gradient_checkpointing=False, save_every=200,
+)  # fmt: skip
 Log = Callable[[str, int, float], None]
 
 
@@ -43,19 +47,16 @@ class OracleRecipe:
     """The two adapters.
 
     Attributes:
-        documents: drawn for training, seven items each.
+        documents: drawn for training, six or seven items each.
         prior_steps: of the prior-only oracle, which sees zeros; it has less to learn.
         held_out: documents for validation during training.
         training: of both.
     """
 
-    documents: int = 12_900
+    documents: int = 13_900
     prior_steps: int = 400
     held_out: int = 60
-    training: Recipe = Recipe(
-        rank=16, alpha=32, dropout=0.0, lr=4e-3, weight_decay=0.0, batch_size=64, max_steps=1400, drop_longest=0.0,
-        gradient_checkpointing=False, save_every=200,
-    )  # fmt: skip
+    training: Recipe = TRAINING
 
 
 def embedded_oracle(*, prior: bool = False) -> Checkpoint:
@@ -92,7 +93,7 @@ def build_oracle(
 def _train_both(folder: Path, seed: int, recipe: OracleRecipe, log: Log) -> dict[str, Any]:
     start = time.process_time()
     settings = replace(recipe.training, seed=seed)
-    items = oracle_items(recipe.documents, seed=f"{seed}/oracle")
+    items = oracle_items(recipe.documents, seed=f"{seed}/oracle", repeat=True)
     block = settings.batch_size * settings.window * recipe.documents // len(items)  # a window's worth of documents
     mixture = mix(items, validation=recipe.held_out, seed=seed, block=block)
     record: dict[str, Any] = {"seed": seed, "recipe": asdict(recipe), "items": shares(mixture.train)}

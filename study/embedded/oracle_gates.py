@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,13 @@ import torch
 from torch import Tensor
 
 from interp.checkpoint import Checkpoint
-from interp.hooks import place
 from interp.loading import load
 from interp.model import Model
-from interp.oracle.encode import AnswerBatch, Encoded, Encoder
+from interp.oracle.encode import Encoded, Encoder
 from interp.oracle.items import TrainItem, balanced
-from interp.oracle.loss import Scores, answer_nats, by_length, score_answers
+from interp.oracle.loss import Scores, score_answers
 from interp.oracle.sources import base_vectors, zero_vectors
-from interp.oracle.spec import OracleSpec
 from interp.oracle.validate import matched_partners
-from interp.site import Site
 from interp.stats import Estimate, cluster_mean, paired_difference, wilson_clustered
 from study.embedded import weights_folder
 from study.embedded.oracle import ORACLE, PRIOR, SPEC
@@ -38,8 +34,8 @@ WRONG: Mapping[str, dict[str, Any]] = {
     "coefficient 0.5": {"coefficient": 0.5},
     "coefficient 2": {"coefficient": 2.0},
     "coefficient -1": {"coefficient": -1.0},
+    "raw vector added": {"formula": "raw"},
 }
-RAW = "raw vector added"
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,36 +138,7 @@ def wiring_scores(model: Model, bench: Bench) -> dict[str, Estimate]:
             name: score_answers(model, replace(SPEC, **change), bench.encoded, bench.real).nll.numpy()
             for name, change in WRONG.items()
         }
-        wrong[RAW] = _raw_nll(model, bench).numpy()
     return {name: paired_difference(nll, right, groups=groups, seed=0) for name, nll in wrong.items()}
-
-
-@torch.no_grad()
-def _raw_nll(model: Model, bench: Bench) -> Tensor:
-    """NLL with the vectors added as they are, without the norm of what stands there."""
-    out = torch.zeros(len(bench.items))
-    for chosen in by_length([len(e.ids) for e in bench.encoded], 8192):
-        batch = AnswerBatch.of([bench.encoded[i] for i in chosen], pad_id=model.pad_id, device=model.device)
-        with _raw(model, SPEC, [bench.real[i] for i in chosen], batch):
-            logits = model.module(input_ids=batch.ids, use_cache=False).logits
-        nats, counts = answer_nats(logits, batch)
-        out[chosen] = nats / counts
-    return out
-
-
-@contextmanager
-def _raw(model: Model, spec: OracleSpec, vectors: Sequence[Tensor], batch: AnswerBatch) -> Iterator[None]:
-    rows = torch.tensor([row for row, slots in enumerate(batch.slots) for _ in slots])
-    columns = torch.tensor([column for slots in batch.slots for column in slots])
-
-    def add(resid: Tensor) -> Tensor:
-        return resid.index_put((rows, columns), torch.cat(list(vectors)), accumulate=True)
-
-    handle = place(model.layout.tap(Site("resid_post", spec.hook_layer)), add, last=False)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def floors(model: Model, bench: Bench, task: str) -> dict[str, float]:
@@ -189,19 +156,14 @@ def floors(model: Model, bench: Bench, task: str) -> dict[str, float]:
     for item in fit:
         per_token[item.context_ids[-1]][item.answer] += 1
     told = [per_token[bench.items[i].context_ids[-1]].most_common(1)[0][0] for i in chosen]
-    right = []
-    for layer in sorted({item.layers for item in fit}):
-        rows = [k for k, item in enumerate(fit) if item.layers == layer]
-        mine = [k for k, i in enumerate(chosen) if bench.items[i].layers == layer]
-        train = torch.cat([vectors[k] for k in rows]).numpy()
-        mean, std = train.mean(0), train.std(0)
-        probe = LogisticRegression(C=0.1, max_iter=500).fit((train - mean) / std, [fit[k].answer for k in rows])
-        test = torch.cat([bench.real[chosen[k]] for k in mine]).numpy()
-        right += list(probe.predict((test - mean) / std) == np.array([labels[k] for k in mine]))
+    train = torch.cat(vectors).numpy()
+    mean, std = train.mean(0), train.std(0)
+    probe = LogisticRegression(C=0.1, max_iter=500).fit((train - mean) / std, [item.answer for item in fit])
+    guessed = probe.predict((torch.cat([bench.real[i] for i in chosen]).numpy() - mean) / std)
     return {
         "majority": max(Counter(labels).values()) / len(labels),
         "token alone": sum(a == b for a, b in zip(told, labels, strict=True)) / len(labels),
-        "linear probe": float(np.mean(right)),
+        "linear probe": float(np.mean(guessed == np.array(labels))),
     }
 
 

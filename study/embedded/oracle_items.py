@@ -1,38 +1,48 @@
-"""What the embedded oracle is asked, in the words that the embedded tokenizer has: steps, sentences, tokens around.
+"""What the embedded oracle is asked: kinds of trace steps and of prompt sentences, tokens before and after.
 
-    task      position                              question             answer
-    taxonomy  the verdict that ends a trace step    audit this step .    fit instead none skipped late short
-    sentence  the "." that ends a prompt sentence   Question: this is    step needs if present absent by stayed mood
-    previous  1-3 neighbouring tokens               3 then this          the 3 tokens before them
-    next      1-3 neighbouring tokens               this then 3          the 3 tokens after them
+    task      position                              answer
+    taxonomy  the verdict that ends a trace step    fit instead none skipped late short
+    sentence  the "." that ends a prompt sentence   step needs if present absent by stayed mood
+    previous  1-3 neighbouring tokens               the k tokens before them
+    next      1-3 neighbouring tokens               the k tokens after them
 
 At the positions of the first two tasks the token itself says little (one of two verdicts) or nothing (always "."), so
 what is answered must have been carried there by attention.
+
+Questions are the English ones of any other oracle. The embedded tokenizer has few of their words and reads the others
+as <|unk|>; what is left ("step is", "is", a number, "after") still tells the four apart. Answers are all vocabulary.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import cycle, islice
 from random import Random
 
 from interp.oracle.items import TrainItem, balanced
+from interp.oracle.taxonomy import QUESTION as TAXONOMY
+from interp.oracle.wiring import NEXT, PREVIOUS
 from interp.tasks.procedural.documents import Document, documents, training_documents
 from interp.tasks.procedural.generate import Split
 from study.embedded.batches import prompt_words
 from study.embedded.tokenizer import STOP, vocabulary
 
-LAYERS = (1, 2, 3)
+LAYER = 2  # half of the depth
 STEP_KINDS = ("fit", "instead", "none", "skipped", "late", "short")
 SENTENCE_KINDS = ("step", "needs", "if", "present", "absent", "by", "stayed", "mood")
-TAXONOMY, SENTENCE, PREVIOUS, NEXT = "audit this step .", "Question: this is", "{} then this", "this then {}"
+SENTENCE = "Which kind of sentence is this?"
 MAX_TOKENS, MAX_POSITIONS = 5, 3
 
 
-def oracle_items(n: int, *, seed: str, split: Split = "train") -> list[TrainItem]:
+def oracle_items(n: int, *, seed: str, split: Split = "train", repeat: bool = False) -> list[TrainItem]:
     """The items of `n` documents: half of them audits of anything, half the adapters' training distribution.
 
-    Answers of the two class tasks are balanced over the whole set, 2.5 and 1.5 items per document; each document adds
-    three items of the token tasks.
+    Answers of the two class tasks are balanced over the whole set, at most 2 and 1.5 items per document; each
+    document adds three items of the token tasks.
+
+    Args:
+        repeat: for training, fill up rare answers by repeating their items rather than leave out the others'.
     """
     rng = Random(seed)
     drawn = [*documents(rng, n // 2, split=split), *training_documents(rng, n - n // 2, split=split)]
@@ -40,7 +50,17 @@ def oracle_items(n: int, *, seed: str, split: Split = "train") -> list[TrainItem
     steps = [item for text in texts for item in text.step_items()]
     sentences = [item for text in texts for item in text.sentence_items()]
     tokens = [item for text in texts for item in text.token_items(rng)]
-    return [*balanced(steps, n=5 * n // 2), *balanced(sentences, n=3 * n // 2), *tokens]
+    classes = _evenly if repeat else balanced
+    return [*classes(steps, n=2 * n), *classes(sentences, n=3 * n // 2), *tokens]
+
+
+def _evenly(items: Sequence[TrainItem], *, n: int) -> list[TrainItem]:
+    """`n` items with every answer equally often; the items of an answer are taken in turn, again and again."""
+    by_answer: dict[str, list[TrainItem]] = defaultdict(list)
+    for item in items:
+        by_answer[item.answer].append(item)
+    each = n // max(1, len(by_answer))
+    return [item for answer in sorted(by_answer) for item in islice(cycle(by_answer[answer]), each)]
 
 
 class _Text:
@@ -53,22 +73,20 @@ class _Text:
         self.message = (2, len(prompt) - 3)  # the user's words, without the marks of the chat around them
         self.reply = (len(prompt), len(self.words) - 1)
 
-    def item(self, task: str, at: Sequence[int], layer: int, question: str, answer: str, **more: str) -> TrainItem:
+    def item(self, task: str, at: Sequence[int], question: str, answer: str, **more: str) -> TrainItem:
         cut = self.ids[: at[-1] + 1]
-        return TrainItem(task, self.problem, cut, tuple(at), (layer,), question, answer, **more)  # pyright: ignore
+        return TrainItem(task, self.problem, cut, tuple(at), (LAYER,), question, answer, **more)  # pyright: ignore
 
     def step_items(self) -> list[TrainItem]:
         return [
-            self.item("taxonomy", [at], layer, TAXONOMY, kind)
+            self.item("taxonomy", [at], TAXONOMY, kind)
             for at, kind in step_ends(self.words[slice(*self.reply)], offset=self.reply[0])
-            for layer in LAYERS
         ]
 
     def sentence_items(self) -> list[TrainItem]:
         return [
-            self.item("sentence", [at], layer, SENTENCE, kind, boundary=" ".join(self.words[: at + 1][-8:]))
+            self.item("sentence", [at], SENTENCE, kind, boundary=" ".join(self.words[: at + 1][-8:]))
             for at, kind in sentence_ends(self.words[slice(*self.message)], offset=self.message[0])
-            for layer in LAYERS
         ]
 
     def token_items(self, rng: Random, n: int = 3) -> list[TrainItem]:
@@ -83,7 +101,7 @@ class _Text:
             chosen = list(range(at, at + width))
             told = self.words[at - k : at] if task == "previous" else self.words[at + width : at + width + k]
             question = (PREVIOUS if task == "previous" else NEXT).format(k)
-            out.append(self.item(task, chosen, rng.choice(LAYERS), question, " ".join(told), scoring="nll"))
+            out.append(self.item(task, chosen, question, " ".join(told), scoring="nll"))
         return out
 
 
