@@ -151,11 +151,12 @@ def balanced(items: Sequence[TrainItem], *, n: int | None = None, seed: int = 0)
 
 
 def audit_mixture(mixture: Mixture) -> list[Finding]:
-    """Every audit of `interp.tasks.cot.audits` on the labels of a mixture, and whether tasks are mixed in every window.
+    """Every audit of `interp.tasks.cot.audits` on the labels of a mixture.
 
-    Whether exact match can reach the labels is asked only of tasks that are to be scored by it.
+    A label counts once, however many layers it is read at and however often it is repeated to balance a class. Whether
+    exact match can reach the labels is asked only of tasks that are to be scored by it.
     """
-    items = [_label(item, "train") for item in mixture.train]
+    items = list(dict.fromkeys(_label(item, "train") for item in mixture.train))
     both = audit([*items, *(_label(item, "validation") for item in mixture.validation)])
     of_splits = ("leakage", "unseen answers")  # the others are about what is trained on
     found = [f for f in audit(items) if not f.name.endswith(of_splits)]

@@ -8,6 +8,7 @@ Everything is decided by steps and seeds; one thread, a few minutes.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -47,13 +48,13 @@ class OracleRecipe:
     """The two adapters.
 
     Attributes:
-        documents: drawn for training, six or seven items each.
+        documents: drawn for training, seven items each.
         prior_steps: of the prior-only oracle, which sees zeros; it has less to learn.
         held_out: documents for validation during training.
         training: of both.
     """
 
-    documents: int = 13_900
+    documents: int = 12_900
     prior_steps: int = 400
     held_out: int = 60
     training: Recipe = TRAINING
@@ -83,11 +84,17 @@ def build_oracle(
     torch.set_num_threads(1)  # sums split over threads differ in the last bit
     try:
         record = _train_both(folder, seed, recipe, log or (lambda *_: None))
-        record |= measure(folder)
+        record |= {"weights_sha256": weights_sha256(folder)} | measure(folder)
     finally:
         torch.set_num_threads(before)
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     return record
+
+
+def weights_sha256(folder: Path) -> dict[str, str]:
+    """sha256 of both adapters' weights."""
+    files = {name: folder / name / ADAPTER_WEIGHTS for name in (ORACLE, PRIOR)}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
 
 
 def _train_both(folder: Path, seed: int, recipe: OracleRecipe, log: Log) -> dict[str, Any]:

@@ -38,7 +38,7 @@ MAX_TOKENS, MAX_POSITIONS = 5, 3
 def oracle_items(n: int, *, seed: str, split: Split = "train", repeat: bool = False) -> list[TrainItem]:
     """The items of `n` documents: half of them audits of anything, half the adapters' training distribution.
 
-    Answers of the two class tasks are balanced over the whole set, at most 2 and 1.5 items per document; each
+    Answers of the two class tasks are balanced over the whole set, at most 2.5 and 1.5 items per document; each
     document adds three items of the token tasks.
 
     Args:
@@ -51,7 +51,7 @@ def oracle_items(n: int, *, seed: str, split: Split = "train", repeat: bool = Fa
     sentences = [item for text in texts for item in text.sentence_items()]
     tokens = [item for text in texts for item in text.token_items(rng)]
     classes = _evenly if repeat else balanced
-    return [*classes(steps, n=2 * n), *classes(sentences, n=3 * n // 2), *tokens]
+    return [*classes(steps, n=5 * n // 2), *classes(sentences, n=3 * n // 2), *tokens]
 
 
 def _evenly(items: Sequence[TrainItem], *, n: int) -> list[TrainItem]:
