@@ -310,3 +310,20 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step() -> None:
         train(taken, mixture(), SPEC, recipe())
     with pytest.raises(ValueError, match="must be the last token of the context"):
         TrainItem("t", "p", (1, 2, 3), (1,), (0,), "q", "a")
+
+
+def test_linear_layers_outside_the_text_decoder_get_no_adapter() -> None:
+    model = tiny_model()
+    plain = {n for n, _ in add_adapter(tiny_model(), recipe()).module.named_parameters() if "lora" in n}
+    model.causal_lm.vision = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    seeing = {n for n, _ in add_adapter(model, recipe()).module.named_parameters() if "lora" in n}
+    assert seeing == plain
+    assert plain
+
+
+def test_adapter_weights_are_float32_over_a_bfloat16_base() -> None:
+    run = train(tiny_model(dtype=torch.bfloat16), mixture(), SPEC, recipe(max_steps=2))
+    dtypes = {p.dtype for n, p in run.model.module.named_parameters() if ".oracle." in n}
+    assert dtypes == {torch.float32}
+    assert run.model.dtype == torch.bfloat16
+    assert all(loss == loss for loss in run.losses)

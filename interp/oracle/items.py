@@ -105,7 +105,8 @@ def mix(
     train = _shuffled([item for item in every if item.problem not in held], block or len(problems), order)
     read = {(item.context_ids, item.positions) for item in train}  # problems may begin with the same words
     fresh = [i for i in every if i.problem in held and (i.context_ids, i.positions) not in read]
-    return Mixture(tuple(train), tuple(_equal_parts(fresh, max_validation, order)))
+    once = list(dict.fromkeys(fresh))  # repeats balance training; here they would feign more data
+    return Mixture(tuple(train), tuple(_equal_parts(once, max_validation, order)))
 
 
 def _shuffled(items: list[TrainItem], block: int, rng: Random) -> list[TrainItem]:

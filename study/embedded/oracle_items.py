@@ -55,10 +55,13 @@ def oracle_items(n: int, *, seed: str, split: Split = "train", repeat: bool = Fa
 
 
 def _evenly(items: Sequence[TrainItem], *, n: int) -> list[TrainItem]:
-    """`n` items with every answer equally often; the items of an answer are taken in turn, again and again."""
+    """`n` items with every answer equally often; those of an answer in a random order, round and round."""
     by_answer: dict[str, list[TrainItem]] = defaultdict(list)
     for item in items:
         by_answer[item.answer].append(item)
+    rng = Random("evenly")
+    for same in by_answer.values():
+        rng.shuffle(same)  # in order, a frequent answer would come from the first documents alone
     each = n // max(1, len(by_answer))
     return [item for answer in sorted(by_answer) for item in islice(cycle(by_answer[answer]), each)]
 
