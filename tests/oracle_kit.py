@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 from interp.model import Model
-from interp.oracle import Features, Slot
+from interp.oracle import Features, OracleSpec, Slot, inject, render_question
 from interp.prompt import Example, Message
 from tests.tiny import CHAT_TEMPLATE, add_lora, randomise_lora, tiny, tiny_tokenizer
 
@@ -82,3 +84,52 @@ def made_features(
         groups={f"i{n_}": f"p{n_ // per_problem}" for n_ in range(n)},
         texts={f"i{n_}": f"the text {n_} is quick" for n_ in range(n)},
     )
+
+
+CLASSES = ("yes", "no", "dog", "fox")
+LAYER = 2
+
+
+@cache
+def trained_reader() -> Model:
+    """A tiny model that was trained, all of it, to name the class of one injected vector, wired as `OracleSpec()`.
+
+    110 steps on four noisy class means: about seven seconds. Read it with `Oracle(model, adapter=None)`.
+    """
+    tokenizer = tiny_tokenizer()
+    module = tiny("qwen3", vocab_size=len(tokenizer), num_hidden_layers=4, initializer_range=0.1).requires_grad_(True)
+    model, spec = Model(module, tokenizer), OracleSpec(layers=(LAYER,))
+    prompts = [
+        render_question(spec, tokenizer, layers=[LAYER], counts=[1], question="?", answer=name) for name in CLASSES
+    ]
+    start = prompts[0].answer_start
+    ids = torch.tensor([prompts[0].ids[:start]] * 64)
+    first = torch.tensor([prompt.ids[start] for prompt in prompts])
+    optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(110):
+        classes, vectors = drawn(64, generator)
+        with inject(model, vectors, [prompts[0].slots] * 64, spec):
+            logits = module(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+        loss = torch.nn.functional.cross_entropy(logits, first[classes])
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimiser.step()
+    module.eval().requires_grad_(False)
+    return model
+
+
+def drawn(n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """(class, vector) of n draws: a class mean and noise half again as wide."""
+    means = torch.randn(len(CLASSES), 32, generator=torch.Generator().manual_seed(7))
+    classes = torch.randint(0, len(CLASSES), (n,), generator=generator)
+    return classes, means[classes] + 1.5 * torch.randn(n, 32, generator=generator)
+
+
+def class_features(n: int = 96, *, seed: int = 9) -> tuple[Features, dict[str, str]]:
+    """Held-out readings for `trained_reader`, two to a problem, and the class of each."""
+    classes, vectors = drawn(n, torch.Generator().manual_seed(seed))
+    slots = tuple(Slot(f"i{i}", LAYER, 0) for i in range(n))
+    feats = Features(vectors, slots, groups={f"i{i}": f"p{i // 2}" for i in range(n)})
+    return feats, {f"i{i}": CLASSES[int(c)] for i, c in enumerate(classes)}

@@ -1,17 +1,18 @@
-"""The wiring self-test: answers made under one wiring are likeliest under that one, so a wrong declaration is caught."""
+"""The wiring self-test on a reader that was trained in seconds: right passes, every published mistake is caught."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
+import torch
 
-from interp.oracle import Decoding, Oracle, OracleSpec, context_items, selftest
-from interp.oracle.prompt import turn_end
+from interp.oracle import Oracle, OracleSpec, context_items, selftest
+from interp.oracle.checks import swap_test
 from interp.oracle.wiring import NEXT, PREVIOUS, ContextItems, alternatives
-from tests.oracle_kit import chats, pair_with_oracle
+from tests.oracle_kit import CLASSES, LAYER, chats, class_features, drawn, pair_with_oracle, trained_reader
 
-TRUE = OracleSpec(layers=(1,), coefficient=1.0)
+TRUE = OracleSpec(layers=(LAYER,))
 WRONG = {
     "block 0": replace(TRUE, hook_layer=0),
     "block 2": replace(TRUE, hook_layer=2),
@@ -24,29 +25,47 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def model():
-    return pair_with_oracle(seed=5)
+def items() -> ContextItems:
+    """Held-out readings; at the layers below and above other vectors stand, as in any model."""
+    feats, targets = class_features()
+    others = {n: drawn(len(feats), torch.Generator().manual_seed(n))[1] for n in (LAYER - 1, LAYER + 1)}
+    at = {LAYER: feats, **{n: feats.with_vectors(v) for n, v in others.items()}}
+    return ContextItems(at, dict.fromkeys(feats.items, "?"), targets)
 
 
 @pytest.fixture(scope="module")
-def items(model) -> ContextItems:
-    """Readings whose answers are what this model samples under TRUE, so that TRUE is right by construction."""
-    made = context_items(model, chats(8), layer=1, n=48)
-    oracle = Oracle(model, spec=TRUE)
-    feats, targets = made.feats[1], {}
-    decoding = Decoding(max_new_tokens=12, n=1, temperature=1.0, top_p=1.0, seed=1)
-    for question in sorted(set(made.questions.values())):
-        some = feats.select([item for item in feats.items if made.questions[item] == question])
-        targets |= {a.item: a.text for a in oracle.ask(some, question, decoding=decoding, controls=())}
-    return replace(made, targets={item: text or "yes" for item, text in targets.items()})
+def result(items):
+    return selftest(Oracle(trained_reader(), adapter=None, spec=TRUE), items, layer=LAYER)
 
 
-def loud(model, spec):
-    """An oracle whose injection weighs: the residual at block 1 is amplified by a large coefficient of the same sign."""
-    return Oracle(model, spec=spec)
+def test_the_right_wiring_ranks_first_before_every_mistake(result):
+    assert result.passed
+    assert result.best == "declared"
+    assert result.zero_gap.lo > 0
+    assert {*WRONG, "format B", "source layer 1", "source layer 3"} <= {wiring.name for wiring in result.wirings}
+    assert all(wiring.worse.value > 0 for wiring in result.wirings)
+    assert str(result).startswith("PASSED: the declared wiring ranks first")
 
 
-def test_items_are_the_tokens_around_a_position_of_the_base(model):
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_declaration_is_caught(name, items):
+    caught = selftest(Oracle(trained_reader(), adapter=None, spec=WRONG[name]), items, layer=LAYER)
+    assert not caught.passed
+    assert "fits the adapter better than the declared spec" in caught.explanation
+    rival = next(wiring for wiring in caught.wirings if wiring.name == caught.best)
+    assert rival.worse.value < 0
+    rows = caught.rows()
+    assert rows[0]["wiring"] == "declared"
+    assert all(row["lo"] <= row["worse"] <= row["hi"] for row in rows)
+
+
+def test_an_oracle_that_sees_nothing_does_not_pass(items):
+    blind = selftest(Oracle(trained_reader(), adapter=None, spec=replace(TRUE, coefficient=0.0)), items, layer=LAYER)
+    assert not blind.passed
+
+
+def test_items_are_the_tokens_around_a_position_of_the_base():
+    model = pair_with_oracle()
     made = context_items(model, chats(4), layer=1, n=40)
     assert set(made.feats) == {0, 1, 2}
     for item in made.feats[1].items:
@@ -59,24 +78,51 @@ def test_items_are_the_tokens_around_a_position_of_the_base(model):
         context_items(model, chats(2), layer=1, n_tokens=(1, 200))
 
 
-def test_every_published_mistake_is_among_the_alternatives():
-    names = alternatives(TRUE, layer=1, n_layers=8)
-    assert set(WRONG) <= set(names)
-    assert {"format B", "source layer 0", "source layer 2"} <= set(names)
-    assert "format A" not in names
-    assert "format A'" not in names, "A' of one layer is A"
-    for wrong in WRONG.values():  # the truth is one of the alternatives to every mistake
-        assert any(spec == TRUE and layer == 1 for spec, layer in alternatives(wrong, layer=1, n_layers=8).values())
+def test_the_truth_is_among_the_alternatives_to_every_mistake():
+    for wrong in WRONG.values():
+        tried = alternatives(wrong, layer=LAYER, n_layers=8).values()
+        assert any(spec == TRUE and layer == LAYER for spec, layer in tried)
+    assert "format A'" not in alternatives(TRUE, layer=1, n_layers=8), "A' of one layer is A"
 
 
-def test_a_spec_needs_enough_items_of_its_layer(model, items):
-    with pytest.raises(ValueError, match="at least 16 items at layer 1, came 4"):
-        selftest(
-            Oracle(model, spec=TRUE),
-            replace(items, feats={1: items.feats[1].select(items.feats[1].items[:4])}),
-            layer=1,
-        )
+def test_too_few_items_are_refused(items):
+    few = replace(items, feats={LAYER: items.feats[LAYER].select(items.feats[LAYER].items[:4])})
+    with pytest.raises(ValueError, match="at least 16 items at layer 2, came 4"):
+        selftest(Oracle(trained_reader(), adapter=None, spec=TRUE), few, layer=LAYER)
 
 
-def test_the_end_of_a_turn_is_part_of_what_is_scored(model):
-    assert turn_end(model.tokenizer) == "<|im_end|>\n"
+# ---- positive control: the trained reader reads --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chosen(items):
+    oracle = Oracle(trained_reader(), adapter=None, spec=TRUE)
+    controls = ("shuffled", "zero", "mean", "gaussian")
+    return oracle.choose(items.feats[LAYER], "?", CLASSES, controls=controls, n_partners=2)
+
+
+def test_a_trained_reader_reads_and_its_controls_do_not(chosen, items):
+    real = chosen.grade(items.targets)
+    assert real.accuracy.lo > real.majority.hi
+    assert real.accuracy.value > 0.85
+    for control in ("shuffled", "zero", "mean", "gaussian"):
+        assert chosen.grade(items.targets, control).accuracy.value < real.accuracy.value - 0.3
+        assert chosen.likelihoods(items.targets).gap(control).lo > 0
+    assert chosen.likelihoods(items.targets).gap().n_groups == 48
+
+
+def test_swapped_activations_take_the_answer_with_them(items):
+    swap = swap_test(Oracle(trained_reader(), adapter=None, spec=TRUE), items.feats[LAYER], "?", CLASSES, items.targets)
+    assert swap.flipped.lo > 0.6
+    assert swap.stayed.value < 0.1
+    blind = Oracle(trained_reader(), adapter=None, spec=replace(TRUE, coefficient=0.0))
+    unmoved = swap_test(blind, items.feats[LAYER], "?", CLASSES, items.targets)
+    assert unmoved.moved.value == 0.0
+
+
+def test_answers_of_a_trained_reader_are_read(items):
+    feats = items.feats[LAYER].select(items.feats[LAYER].items[:24])
+    answers = Oracle(trained_reader(), adapter=None, spec=replace(TRUE, max_new_tokens=1)).ask(feats, "?")
+    assert sum(answer.verdict == "read" for answer in answers) > 12
+    assert answers.gap().lo > 0
+    assert answers.same_response_share() < 0.6
