@@ -37,8 +37,8 @@ from study.embedded.oracle_items import oracle_items
 ORACLE, PRIOR, RECORD = "oracle", "oracle_prior", "oracle.json"
 SPEC = OracleSpec(base_model=BASE_NAME, layers=("50%",), enable_thinking=None, max_new_tokens=8)
 TRAINING = Recipe(
-    rank=16, alpha=32, dropout=0.0, lr=3e-3, weight_decay=0.0, batch_size=64, max_steps=1400, drop_longest=0.0,
-    gradient_checkpointing=False, save_every=200,
+    rank=16, alpha=32, dropout=0.0, lr=3e-3, weight_decay=0.0, batch_size=64, max_steps=1200, drop_longest=0.0,
+    gradient_checkpointing=False, save_every=300,
 )  # fmt: skip
 Log = Callable[[str, int, float], None]
 
@@ -54,7 +54,7 @@ class OracleRecipe:
         training: of both.
     """
 
-    documents: int = 12_900
+    documents: int = 11_200
     prior_steps: int = 400
     held_out: int = 60
     training: Recipe = TRAINING
