@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from interp.model import Model
+from interp.oracle.checkpoints import RunFolder
 from interp.oracle.encode import AnswerBatch, Encoder
 from interp.oracle.fresh import add_adapter
 from interp.oracle.injection import inject, norm_matched_injection
@@ -141,9 +142,16 @@ def _last_block(model: Model, ids) -> torch.Tensor:
 
 
 def test_checkpointing_and_small_passes_give_the_same_steps() -> None:
-    """Gradient checkpointing reruns the hooked block during the backward pass; the loss and its gradient stay."""
+    """Gradient checkpointing runs every block once more during the backward pass; the loss and its gradient stay."""
     plain = train(tiny_model(), mixture(), SPEC, recipe(max_steps=3, dropout=0.0, gradient_checkpointing=False))
-    again = train(tiny_model(), mixture(), SPEC, recipe(max_steps=3, dropout=0.0))
+    counted, passes = tiny_model(), [0]
+
+    def count(module, args, output) -> None:
+        passes[0] += torch.is_grad_enabled()
+
+    counted.decoder.layers[1].mlp.act_fn.register_forward_hook(count)  # pyright: ignore
+    again = train(counted, mixture(), SPEC, recipe(max_steps=3, dropout=0.0))
+    assert passes == [2 * 3]
     assert again.losses == plain.losses
     split = train(tiny_model(), mixture(), SPEC, recipe(max_steps=3, dropout=0.0, micro_batch=3))
     assert split.losses == pytest.approx(plain.losses, rel=1e-5)
@@ -170,6 +178,38 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert not same(adapter_weights(tmp_path / "whole" / "step_9"), adapter_weights(tmp_path / "whole" / "last"))
     with pytest.raises(ValueError, match="holds another run .recipe"):
         train(tiny_model(), mixture(), SPEC, replace(settings, lr=1e-3), out=tmp_path / "killed", resume=True)
+
+
+def test_a_run_that_dies_between_its_files_goes_on_from_the_older_ones(tmp_path: Path, monkeypatch) -> None:
+    settings = recipe(save_every=2, max_steps=6)
+    whole = train(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "whole")
+    put_state = RunFolder.put_state
+
+    def full_disk(self, state) -> None:
+        if state["step"] == 4:
+            raise OSError("no space left on device")
+        put_state(self, state)
+
+    monkeypatch.setattr(RunFolder, "put_state", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        train(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "run")
+    monkeypatch.undo()
+    resumed = train(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "run", resume=True)
+    assert len(resumed.losses) == 4
+    assert resumed.validations == whole.validations
+    for name in ("last", "best"):
+        assert same(adapter_weights(tmp_path / "run" / name), adapter_weights(tmp_path / "whole" / name))
+
+
+def test_contexts_that_begin_another_are_read_with_it() -> None:
+    model, items = tiny_model(), random_items(40)
+    seen: list[int] = []
+    model.decoder.register_forward_pre_hook(lambda m, args, kw: seen.append(len(kw["input_ids"])), with_kwargs=True)
+    base_vectors(model, items, Encoder(SPEC, model.tokenizer)(items))
+    contexts = {i.context_ids for i in items}
+    alone = [c for c in contexts if not any(c != d and d[: len(c)] == c for d in contexts)]
+    assert sum(seen) == len(alone)
+    assert len(alone) < len(contexts)
 
 
 def test_the_best_checkpoint_is_the_one_with_the_largest_gap_not_the_last(tmp_path: Path, monkeypatch) -> None:
