@@ -46,8 +46,8 @@ class Processes:
         accelerator = Accelerator(cpu=not torch.cuda.is_available())
         if accelerator.num_processes != int(os.environ["WORLD_SIZE"]):
             raise ValueError(
-                f"{os.environ['WORLD_SIZE']} processes were started, accelerate found {accelerator.num_processes}: each "
-                f"would train alone. Start them with torchrun or `accelerate launch`."
+                f"{os.environ['WORLD_SIZE']} processes were started, accelerate found {accelerator.num_processes}: "
+                f"each would train alone. Start them with torchrun or `accelerate launch`."
             )
         return cls(accelerator.process_index, accelerator.num_processes, accelerator)
 

@@ -74,6 +74,7 @@ def build_oracle(
     Raises:
         ValueError: `out` is not empty, or an audit of the labels failed.
     """
+    from study.embedded.oracle_card import write_oracle_cards
     from study.embedded.oracle_gates import measure
 
     folder = Path(out)
@@ -88,6 +89,7 @@ def build_oracle(
     finally:
         torch.set_num_threads(before)
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    write_oracle_cards(folder, record)
     return record
 
 
