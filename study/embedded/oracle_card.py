@@ -57,8 +57,8 @@ def _training(name: str, record: Mapping[str, Any]) -> str:
 def _results(record: Mapping[str, Any]) -> str:
     lines = [
         "## Results",
-        "Documents of the validation split; greedy answers, exact; gap = nats per answer token lost with the activations "
-        "of a matched other item; 95 % intervals clustered by document.",
+        "Documents of the validation split; greedy answers, exact; gap = nats per answer token lost with the "
+        "activations of a matched other item; 95 % intervals clustered by document.",
         "",
         "| task | n | oracle | trained on zeros | token alone | linear probe | control gap | gap, trained on zeros |",
         "|---|---|---|---|---|---|---|---|",
