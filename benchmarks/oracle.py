@@ -114,7 +114,8 @@ def collection(report: Report, model: Model, *, rounds: int, length: int = 192, 
     agree = max(float((x - y).abs().max()) for role in roles for x, y in zip(a[role], b[role], strict=True))
     best = interleave({"mixed": mixed, "single": one_by_one, "forward": forward}, rounds=rounds)
     report.add("base + 2 adapters at half depth: one mixed pass / one full forward", best["mixed"] / best["forward"],
-               goal="<= 2.2", limit="1.5", agree=agree, note=f"({best['mixed']:.2f} s, {n} texts of {length})")  # fmt: skip
+               goal="<= 2.2", limit="1.5", agree=agree,
+               note=f"({best['mixed']:.2f} s, {n} texts of {length})")  # fmt: skip
     report.add("the same: one pass per adapter / one mixed pass", best["single"] / best["mixed"], agree=agree)
 
 
