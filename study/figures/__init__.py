@@ -12,6 +12,8 @@ from study.figures.head_forest import top_heads
 from study.figures.heads import head_difference, head_map
 from study.figures.match import match_heads
 from study.figures.numbers import format_estimate, format_p
+from study.figures.oracle import oracle
+from study.figures.oracle_confusion import oracle_confusion
 from study.figures.probe_layers import probe_by_layer
 from study.figures.reliability import reliability
 from study.figures.save import save
@@ -31,6 +33,8 @@ __all__ = [
     "head_difference",
     "head_map",
     "match_heads",
+    "oracle",
+    "oracle_confusion",
     "probe_by_layer",
     "probe_cohorts",
     "reliability",
