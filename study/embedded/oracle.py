@@ -29,7 +29,7 @@ from interp.model import Model
 from interp.oracle.items import mix, shares
 from interp.oracle.recipe import Recipe
 from interp.oracle.spec import OracleSpec
-from interp.oracle.train import Trained, train
+from interp.oracle.train import Trained, train_oracle
 from study.embedded import weights_folder
 from study.embedded.adapters import BASE_NAME
 from study.embedded.oracle_items import oracle_items
@@ -110,7 +110,7 @@ def _train_both(folder: Path, seed: int, recipe: OracleRecipe, log: Log) -> dict
     prior = replace(settings, activations="zeros", max_steps=recipe.prior_steps, save_every=None)
     for name, chosen in ((ORACLE, settings), (PRIOR, prior)):
         with tempfile.TemporaryDirectory() as run:
-            done = train(_base(), mixture, SPEC, chosen, out=run, log=_say(log, name))
+            done = train_oracle(_base(), mixture, SPEC, chosen, out=run, log=_say(log, name))
             _keep(Path(run) / "best", folder / name)
         if name == ORACLE:
             record |= {"best_step": done.best.step, "audits": [str(f) for f in done.findings]}
