@@ -88,7 +88,7 @@ def _draw(ax: Axes, table: DataFrame, targets: list[str], answers: list[str], ma
             ax.text(x, y, f"{100 * share[y, x]:.0f}", ha="center", va="center", fontsize=NOTE,
                     color=colour("paper" if dark else "ink"))  # fmt: skip
         if targets[y] == answers[x]:
-            ax.add_patch(_cell(x, y, "none", edge=colour("ink"), wide=0.8))
+            ax.add_patch(_cell(x, y, "none", edge=colour("ink"), wide=0.8)).set_zorder(3)
     for y, (target, text) in enumerate(zip(targets, _values(table, targets), strict=True)):
         canvas.beside(ax, y, _name(target), dx=-_GAP, ha="right", va="center", fontsize=LABEL, color=colour("ink"))
         canvas.beside(ax, y, text, x=1, dx=_GAP, ha="left", va="center", fontsize=NOTE, color=colour("ink"))
