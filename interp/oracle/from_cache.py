@@ -61,7 +61,13 @@ def features_from_cache(
         torch.cat(vectors),
         tuple(slots),
         groups={name: groups[example] for name, example, _ in plan},
-        provenance={"cache": cache.plan_id, "source": whose, "layers": list(at), "positions": position},
+        provenance={
+            "cache": cache.plan_id,
+            "source": whose,
+            "layers": list(at),
+            "positions": position,
+            "base_sha256": cache.manifest["identity"]["model"]["weights_sha256"],
+        },
     )
 
 
