@@ -31,7 +31,8 @@ def norm_matched_injection(
         replace:                coefficient * ||resid[b, p]||_2 * v / max(||v||_2, 1e-12)
         raw:      resid[b, p] + coefficient * v
 
-    Only the direction of `v` enters, except under "raw", which the wiring self-test rules out. `resid` is left as it is; the result is a new tensor.
+    Only the direction of `v` enters, except under "raw", which the wiring self-test rules out. `resid` is left as it
+    is; the result is a new tensor.
 
     Args:
         resid: output of one decoder block.

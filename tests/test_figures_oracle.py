@@ -30,8 +30,8 @@ def reading_table() -> pd.DataFrame:
 def confusion() -> pd.DataFrame:
     names, counts = ("active_computation", "self_checking", "final_answer"), ((40, 5, 5), (4, 30, 6), (0, 1, 49))
     return pd.DataFrame(
-        [{"target": t, "answer": a, "count": counts[i][j], "value": counts[i][i] / sum(counts[i]), "lo": 0.6, "hi": 0.99,
-          "n": sum(counts[i]), "n_groups": 20, "unit": "readings", "group_unit": "problems",
+        [{"target": t, "answer": a, "count": counts[i][j], "value": counts[i][i] / sum(counts[i]), "lo": 0.6,
+          "hi": 0.99, "n": sum(counts[i]), "n_groups": 20, "unit": "readings", "group_unit": "problems",
           "interval": "clustered Wilson"} for i, t in enumerate(names) for j, a in enumerate(names)]
     )  # fmt: skip
 
