@@ -18,6 +18,8 @@ _LIMITS = """## Limits
 - Words outside the embedded vocabulary become <|unk|> in questions; four questions are known, no others.
 - One source layer. Activations of the engaged and heuristic adapters and their differences are off its training \
 distribution: read the control gap first.
+- `fit` and `instead` steps are hardly told apart: both end in [SIG=OK], and what distinguishes them stands a dozen \
+tokens earlier. Most `fit` steps are called `instead`; the other kinds of steps are read almost without error.
 - A linear probe on the same vectors is better wherever there are labels to fit it on (table).
 - Recipe and number of steps were chosen on documents of the split that is scored here."""
 
