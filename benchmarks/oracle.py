@@ -156,7 +156,7 @@ def main() -> None:
     model = build(28, 1024, gpu=True) if options.gpu else build(8, 256, gpu=False)
     assert Oracle(model, spec=SPEC).adapter == "oracle"
     shared_prefix(report, model, rounds=options.rounds)
-    collection(report, model, rounds=options.rounds)
+    collection(report, model if options.gpu else build(8, 512, gpu=False), rounds=options.rounds)
     injection(report, rounds=options.rounds, gpu=options.gpu)
     report.finish(options.json)
 
