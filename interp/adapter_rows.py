@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from interp.adapters import MERGED, _roles, _tuner_layers, has_adapter_layers
 from interp.model import Model
@@ -30,21 +32,22 @@ def adapter_rows(model: Model, roles: Sequence[str | None]) -> Iterator[None]:
 
     Raises:
         ValueError: an unknown role, adapters without a per-row form (see `rows_can_differ`), a batch of another size.
-        RuntimeError: a submodule in training mode, where PEFT has no per-row form either.
+        RuntimeError: a submodule in training mode, whose dropout this leaves out.
     """
     if not rows_can_differ(model, roles):
         raise ValueError(
             f"adapters {sorted({r for r in roles if r})} cannot share a batch: per-row adapters need plain LoRA on "
             f"every adapted layer. Run one pass per adapter: adapters.use(role)."
         )
-    names = [_peft_name(model, role) for role in roles]
-    first = next((role for role in roles if role is not None), None)
+    runs = [(name, len(list(same))) for name, same in groupby(_peft_name(model, role) for role in roles)]
+    if model.module.training:
+        raise RuntimeError("per-row adapters: the model is in training mode. Call .eval() on it first.")
     with ExitStack() as stack:
-        stack.enter_context(model.adapters.use(first))
-        if first is not None:
-            stack.callback(model.decoder.register_forward_pre_hook(_check(len(names)), with_kwargs=True).remove)
+        stack.enter_context(model.adapters.use(None))
+        if any(name != _BASE for name, _ in runs):
+            stack.callback(model.decoder.register_forward_pre_hook(_check(len(roles)), with_kwargs=True).remove)
             for _, layer in _tuner_layers(model.module):
-                stack.callback(layer.register_forward_pre_hook(_give(names), with_kwargs=True).remove)
+                stack.callback(layer.register_forward_hook(_add(runs)).remove)
         yield
 
 
@@ -58,19 +61,34 @@ def _peft_name(model: Model, role: str | None) -> str:
 
 
 def _is_plain_lora(layer: Any, names: set[str]) -> bool:
+    """Linear layers (GPT-2's Conv1D among them) without DoRA or another variant, whose adapter is B(A(x)) * scaling."""
     from peft.tuners.lora.layer import LoraLayer
 
-    if not isinstance(layer, LoraLayer):
-        return False
     held = names.intersection(layer._get_available_adapters())
-    return not any(name in getattr(layer, "lora_variant", {}) for name in held)
+    if not isinstance(layer, LoraLayer):
+        return not held
+    plain = all(isinstance(layer.lora_A[name], nn.Linear) for name in held if name in layer.lora_A)
+    return plain and all(name in layer.lora_A and name not in layer.lora_variant for name in held)
 
 
-def _give(names: list[str]) -> Any:
-    def pre(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        return args, {**kwargs, "adapter_names": names}
+def _add(runs: list[tuple[str, int]]) -> Any:
+    """A hook that adds each run of rows its own adapter's output to that of the base layer, as PEFT rounds it.
 
-    return pre
+    Runs are slices: PEFT's own mixed batch gathers and scatters rows by index, which costs more than the adapters.
+    """
+
+    def post(layer: Any, args: tuple, output: Tensor) -> Tensor:
+        parts, start = [], 0
+        for name, n in runs:
+            part, x = output[start : start + n], args[0][start : start + n]
+            if name in layer.lora_A:
+                down, up = layer.lora_A[name], layer.lora_B[name]
+                part = part + (up(down(x.to(down.weight.dtype))) * layer.scaling[name]).to(part.dtype)
+            parts.append(part)
+            start += n
+        return torch.cat(parts)
+
+    return post
 
 
 def _check(n_rows: int) -> Any:
