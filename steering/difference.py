@@ -103,7 +103,8 @@ def difference_of_means(
     }  # fmt: skip
     labels, where = column(cache, "target", target), PositionRows(cache, position)
     assert labels is not None, "target is never None"
-    labels = np.where(where.per_example > 0, labels, None)  # an example in which the rule found no token has no mean
+    labels = labels.copy()
+    labels[where.per_example == 0] = None  # an example in which the rule found no token has no mean
     rows = contrast_rows(
         labels, toward=sides[0], away_from=sides[1], groups=column(cache, "groups", used["groups"]),
         strata=column(cache, "strata", used["strata"]), is_fit=fit_mask(cache, fit_on), balance=balance,
