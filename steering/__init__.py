@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from steering.context import OtherCheckpointWarning, steer, steering_edits
 from steering.difference import SignNotConfirmedWarning, difference_of_means, within_covariance
 from steering.direction import UNITS, Direction, Directions, DirectionStats
 from steering.moments import Moments, pooled_covariance
+from steering.operators import OPS, AddVector, KeepNorm, RemoveSpan, SetCoordinate, eraser, make_edit, orthonormal_rows
 from steering.orthogonal import orthogonalize
 from steering.residue import Residue, ShortResidueWarning, remove_span
 
 __all__ = [
+    "OPS",
     "UNITS",
+    "AddVector",
     "Direction",
     "DirectionStats",
     "Directions",
+    "KeepNorm",
     "Moments",
+    "OtherCheckpointWarning",
+    "RemoveSpan",
     "Residue",
+    "SetCoordinate",
     "ShortResidueWarning",
     "SignNotConfirmedWarning",
     "difference_of_means",
+    "eraser",
+    "make_edit",
     "orthogonalize",
+    "orthonormal_rows",
     "pooled_covariance",
     "remove_span",
+    "steer",
+    "steering_edits",
     "within_covariance",
 ]
