@@ -9,6 +9,7 @@ from steering.moments import Moments, pooled_covariance
 from steering.operators import OPS, AddVector, KeepNorm, RemoveSpan, SetCoordinate, eraser, make_edit, orthonormal_rows
 from steering.orthogonal import orthogonalize
 from steering.residue import Residue, ShortResidueWarning, remove_span
+from steering.weights import WeightEdit, edit_weights
 
 __all__ = [
     "OPS",
@@ -25,7 +26,9 @@ __all__ = [
     "SetCoordinate",
     "ShortResidueWarning",
     "SignNotConfirmedWarning",
+    "WeightEdit",
     "difference_of_means",
+    "edit_weights",
     "eraser",
     "make_edit",
     "orthogonalize",
