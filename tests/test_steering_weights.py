@@ -18,6 +18,7 @@ from tests.tiny import COMMON, add_lora, randomise, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::steering.context.OtherCheckpointWarning")
 D = 32
+BOUND = {"qwen3_5": 5e-5}  # its recurrent layers add up the rounding of every token before
 EDITABLE = ("qwen2", "qwen3", "qwen3_5", "llama", "mistral", "gpt2", "gpt_neox")
 
 
@@ -45,7 +46,7 @@ def test_edited_weights_are_the_hooks(family: str, tied: bool, rank: int, ids: T
     bare, want = module(ids).logits, hooked(module, ids, found)
     assert (bare - want).abs().max() > 0.1
     done = edit_weights(module, found)
-    assert error(module, want, ids) < 2e-5 * max(1.0, float(want.abs().max()))
+    assert error(module, want, ids) < BOUND.get(family, 2e-5)
     assert done.rank == rank and done.untied == is_tied(family, tied) and done.leftover < 1e-5
 
 
@@ -80,7 +81,7 @@ def test_edited_weights_are_the_hooks_with_a_lora(family: str, merged: bool, tie
         module = module.merge_and_unload()
     want = hooked(module, ids, found)
     done = edit_weights(module, found)
-    assert error(module, want, ids) < 2e-5 * max(1.0, float(want.abs().max()))
+    assert error(module, want, ids) < BOUND.get(family, 2e-5)
     assert any("lora_B" in name for name in done.tensors) is not merged
 
 
@@ -100,7 +101,7 @@ def test_every_adapter_is_edited_and_so_is_the_base_under_them(ids: Tensor) -> N
     edit_weights(model, found)
     for role, logits in want.items():
         with model.adapters.use(role):
-            assert error(module, logits, ids) < 2e-5 * max(1.0, float(logits.abs().max()))
+            assert error(module, logits, ids) < 2e-5
 
 
 def test_a_lora_on_the_embedding_and_a_saved_module_are_edited_too(ids: Tensor) -> None:
@@ -116,7 +117,7 @@ def test_a_lora_on_the_embedding_and_a_saved_module_are_edited_too(ids: Tensor) 
                 p.data = 0.2 * torch.randn(p.shape, generator=rng)
         want = hooked(peft, ids, found)
         edit_weights(peft, found)
-        assert error(peft, want, ids) < 2e-5 * max(1.0, float(want.abs().max()))
+        assert error(peft, want, ids) < 2e-5
 
 
 @pytest.mark.parametrize("name", ["Qwen2Moe", "Qwen3Moe", "Mixtral"])
@@ -134,7 +135,7 @@ def test_every_expert_is_edited(name: str, ids: Tensor) -> None:
     with torch.no_grad(), steer(model, found, op="ablate_everywhere", positions="all"):
         want = module(ids).logits
     done = edit_weights(model, found)
-    assert error(module, want, ids) < 2e-5 * max(1.0, float(want.abs().max()))
+    assert error(module, want, ids) < 2e-5
     assert any("down_proj" in tensor and "mlp" in tensor for tensor in done.tensors)
 
 
@@ -224,4 +225,4 @@ def test_an_ablation_everywhere_by_hooks_on_the_writers_is_the_same_model(ids: T
     with torch.no_grad(), edit(module, {"embed": gone, "attn_out.*": gone, "mlp_out.*": gone}):
         want = module(ids).logits
     edit_weights(module, found)
-    assert error(module, want, ids) < 2e-5 * max(1.0, float(want.abs().max()))
+    assert error(module, want, ids) < 2e-5
