@@ -91,7 +91,8 @@ def test_fit_takes_other_directions_out_and_classes_from_a_file(folder: Path, fi
     table.to_csv(answers, index=False)
     out = folder / "said.safetensors"
     done = run("steer", "fit", folder / "cache-tuned", "--toward", "yes", "--away", "no", "--target", "said",
-               "--labels", answers, "--sites", "resid_post.1", "--orthogonal-to", fitted, "--no-sign-check", "--out", out)  # fmt: skip
+               "--labels", answers, "--sites", "resid_post.1", "--orthogonal-to", fitted, "--no-sign-check",
+               "--out", out)  # fmt: skip
     assert done.exit_code == 0, done.output
     made, bias = Direction.load(out), Direction.load(fitted, "resid_post.1")
     assert abs(float(made.unit @ bias.unit)) < 1e-6 and made.removed is not None
@@ -125,12 +126,14 @@ def test_a_probes_weights_become_a_direction(folder: Path) -> None:
     assert d.stats.proj_toward - d.stats.proj_away == pytest.approx(d.stats.delta_norm, rel=1e-4)
     assert float(d.vec.norm()) == pytest.approx(d.stats.delta_norm, rel=1e-5)
     turned = run("steer", "fit", folder / "cache-base", "--toward", "stereo", "--away", "anti", "--sites",
-                 "resid_post.2", "--from-probes", folder / "probes", "--probe-kind", "massmean", "--out", out)  # fmt: skip
+                 "resid_post.2", "--from-probes", folder / "probes", "--probe-kind", "massmean",
+                 "--out", out)  # fmt: skip
     assert turned.exit_code == 1 and "Exchange toward and away_from" in turned.output
 
 
 def test_export_writes_a_control_vector(fitted: Path) -> None:
-    gguf = pytest.importorskip("gguf", reason="the reader of the other side: pip install gguf")
+    import gguf
+
     failed = run("steer", "export", fitted, "--format", "gguf")
     assert failed.exit_code == 1 and "Choose others with" in failed.output
     done = run(

@@ -28,7 +28,8 @@ def directions(*layers: int) -> Directions:
 
 
 def test_the_gguf_packages_own_reader_reads_what_was_written(tmp_path: Path) -> None:
-    gguf = pytest.importorskip("gguf", reason="the reader of the other side: pip install gguf")
+    import gguf
+
     held = directions(1, 2, 11)
     path = export_gguf(held, tmp_path / "bias.gguf", model_hint="qwen2", alpha=-0.1, unit="resid")
     reader = gguf.GGUFReader(path)
