@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
+
+from study.cli.lazy import LazyGroup
 
 COMMANDS = {
     "data": ("study.cli.data:data", "Generate and audit task data."),
@@ -16,24 +16,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A command group whose members are named by import path and imported only when they run."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[cmd_name][0].split(":")
-        return getattr(importlib.import_module(module), attribute)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, members=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="diptych", prog_name="diptych")
 def main() -> None:
     """Mechanistic interpretability of checkpoint pairs: no number without its control."""
