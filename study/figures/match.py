@@ -25,7 +25,7 @@ COLUMNS = (
     "layer_a", "head_a", "layer_b", "head_b", "depth_a", "depth_b", "r", "margin", "null_max95", "mutual",
     "self_match_r", "named", "n",
 )  # fmt: skip
-ARMS = ("match", "null", "self")
+ARMS = ("match", "permuted", "self")
 WINDOW = 3
 """Layers of the second model to each side of equal relative depth."""
 _TITLES = ("mutual nearest heads", "is a match better than chance?")
@@ -44,7 +44,7 @@ def match_heads(table: DataFrame, *, width: Width = "neurips", ax: Sequence[Axes
             depth_b` ((layer + ½)/L), `r` (correlation of per-item effects), `margin` (r minus the second best),
             `null_max95` (95 % of the maximum r with items permuted), `mutual` and `named` (bool), `self_match_r`
             (median r of a head with itself in the control pair), `n` (items). Optional: `arm`: match (the rows above),
-            null (one permutation's maximum per row, in `r`), self (one control head per row, in `r`);
+            permuted (one permutation's maximum per row, in `r`), self (one control head per row, in `r`);
             `checkpoint_a, checkpoint_b`, `self_label`, `unit`, `n_groups`, `group_unit`, `model`, `dtype`.
         width: final width; unused where `ax` is given.
         ax:    two axes of a composite.
@@ -171,7 +171,7 @@ def _box(ax: Axes, row: Any, matches: DataFrame, avoid: list[Labelled], taken: l
 def _draw_distribution(ax: Axes, table: DataFrame, matches: DataFrame, marks: Marks) -> None:
     """Densities of r: the matches, the permuted maxima, the self-match control."""
     r = _shown(matches)["r"].to_numpy(dtype=float)
-    null, own = (_arm(table, name) for name in ("null", "self"))
+    null, own = (_arm(table, name) for name in ("permuted", "self"))
     limit, control = float(matches["null_max95"].iloc[0]), float(matches["self_match_r"].iloc[0])
     edges = np.arange(np.floor(20 * min([0.0, *r, *null, *own])) / 20, 1.0501, 0.05)
     if len(null):
@@ -239,7 +239,7 @@ def _counts(matches: DataFrame) -> tuple[int, int, int]:
 
 def _caption(table: DataFrame, matches: DataFrame) -> str:
     mutual, beyond, inside = _counts(matches)
-    null, own = (_arm(table, name) for name in ("null", "self"))
+    null, own = (_arm(table, name) for name in ("permuted", "self"))
     label = checks.only_value(matches, "self_label", figure=FIGURE, default="self-match")
     return checks.sentences(
         f"Heads of {_name(matches, 'a')} and their nearest heads in {_name(matches, 'b')} by correlation r of per-item "
