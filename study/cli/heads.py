@@ -106,7 +106,7 @@ def match(a: str, b: str, control: str, out: Path, **options: Any) -> None:
     from study.figures import match_heads, save
     from study.heads.match import match_table, read_sweeps
 
-    names = tuple(Path(word).name for word in (a, b, control))
+    names = tuple(Path(word).name.rpartition(":")[2] for word in (a, b, control))
     sides = [read_sweeps(word) for word in (a, b, control)]
     table = match_table(*sides, names=(names[0], names[1], names[2]), **options)
     out.mkdir(parents=True, exist_ok=True)

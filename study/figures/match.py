@@ -197,12 +197,7 @@ def _draw_distribution(ax: Axes, table: DataFrame, matches: DataFrame, marks: Ma
     ax.set_xlabel("correlation of per-item effects r")
     ax.xaxis.set_major_locator(canvas.locator(5))
     label = checks.only_value(matches, "self_label", figure=FIGURE, default="self-match")
-    _above_line(ax, limit, f"95 % null (max)\n{short(limit)}", right=limit < 0.5 * (1.02 + edges[0]) - 0.2)
-    inches = ax.get_position().width * canvas.figure_of(ax).get_size_inches()[0] / (1.02 - edges[0])
-    room = max((control - max(limit, edges[0])) * inches - 0.1, 0.5)
-    _above_line(
-        ax, control, f"{canvas.wrap(str(label), size=NOTE, max_in=room)}\n{short(control)}", right=control < 0.3
-    )
+    _name_lines(ax, (limit, control), str(label), left=float(edges[0]))
     avoid = [Labelled((edges[0], 1.0), (0.8 * top, 0.8 * top), "", "")]
     if len(r):
         heights = np.histogram(r, edges)[0] / len(r)
@@ -214,6 +209,18 @@ def _draw_distribution(ax: Axes, table: DataFrame, matches: DataFrame, marks: Ma
             avoid=[Labelled(list(x), list(y), "", ""), Labelled([limit] * 2, [0, top], "", ""),
                    Labelled([control] * 2, [0, top], "", ""), *avoid], taken=[],
         )  # fmt: skip
+
+
+def _name_lines(ax: Axes, at: tuple[float, float], label: str, *, left: float) -> None:
+    """The null's limit and the self-match, each beside its line, where possible on the side away from the other."""
+    limit, control = at
+    inches = ax.get_position().width * canvas.figure_of(ax).get_size_inches()[0] / (1.02 - left)
+    is_crossed = control < limit
+    null_right = is_crossed or limit < 0.5 * (1.02 + left) - 0.2
+    _above_line(ax, limit, f"95 % null (max)\n{short(limit)}", right=null_right)
+    between = control - (left if is_crossed else max(limit, left))
+    text = canvas.wrap(label, size=NOTE, max_in=max(between * inches - 0.1, 0.5))
+    _above_line(ax, control, f"{text}\n{short(control)}", right=control < 0.3 and not is_crossed)
 
 
 def _above_line(ax: Axes, x: float, text: str, *, right: bool) -> None:
