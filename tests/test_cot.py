@@ -255,9 +255,12 @@ def test_sentences_of_a_chain_are_ranges_whose_index_is_their_id(tmp_path: Path)
     assert [(e.id, e.label, e.groups) for e in cot.examples(path)] == [
         (e.id, e.label, e.groups) for e in (first, second)
     ]
-    for spoil, words in (({"cot": " "}, "'cot'"), ({"answer": None}, "'answer'"), ({"question": 3}, "'question'"),
-                         ({"cot": "---"}, "sentence with letters"), ({"id": "0"}, "was used"),
-                         ({"sentences": [[0, 4], [3, 4]]}, "in order"), ({"sentences": [[0, 9]]}, "4 long")):  # fmt: skip
+    spoiled_rows = (
+        ({"cot": " "}, "'cot'"), ({"answer": None}, "'answer'"), ({"question": 3}, "'question'"),
+        ({"cot": "---"}, "sentence with letters"), ({"id": "0"}, "was used"),
+        ({"sentences": [[0, 4], [3, 4]]}, "in order"), ({"sentences": [[0, 9]]}, "4 long"),
+    )  # fmt: skip
+    for spoil, words in spoiled_rows:
         path.write_text(json.dumps(rows[0]) + "\n" + json.dumps({**rows[1], **spoil}) + "\n")
         with pytest.raises(ValueError, match="cot.jsonl, line 2") as error:
             cot.examples(path)
