@@ -51,7 +51,7 @@ def figures_of(root: Path) -> Iterator[tuple[str, Drawn | str]]:
         if not pairs and mode != "between":
             yield f"accuracy{end}", _tried(partial(_accuracy, rows, frames, task))
         if rows["cell"].astype(str).str.startswith("rule ").any():
-            yield f"rules{end}", _tried(partial(_rules, rows, task))
+            yield f"rules{end}", _tried(partial(rules, rows, task))
     if all("biased" in frame for frame in frames.values()):
         yield "plane", _tried(partial(plane_of, frames))
     if (table["metric"] == "d1_critical_under_triage").any():
@@ -59,7 +59,7 @@ def figures_of(root: Path) -> Iterator[tuple[str, Drawn | str]]:
             for mode, part in by_mode(frame).items():
                 own = table[(table["member"] == member) & (table["mode"].fillna("").astype(str) == mode)]
                 name = "-".join(filter(None, ("esi", member, mode)))
-                yield name, _tried(partial(_esi, part, own, task))
+                yield name, _tried(partial(confusion, part, own, task))
 
 
 def comparison_figures(before: Path, after: Path, table: pd.DataFrame) -> Iterator[tuple[str, Drawn | str]]:
@@ -69,9 +69,10 @@ def comparison_figures(before: Path, after: Path, table: pd.DataFrame) -> Iterat
     frames = {
         name: read_eval(folder)[0] for name, folder in zip(_two_names(before, after), (before, after), strict=True)
     }
-    yield "changes", _tried(partial(_changes, table))
+    words = " − ".join(reversed(list(frames)))
+    yield "changes", _tried(partial(changes, table, words))
     if (table["metric"] == "s_amb_from_bias").any():
-        yield "decomposition", _tried(partial(decomposition, table))
+        yield "decomposition", _tried(partial(decomposition, table, words))
         yield "plane", _tried(partial(plane_of, frames))
 
 
@@ -118,7 +119,8 @@ def _accuracy(rows: pd.DataFrame, frames: Mapping[str, pd.DataFrame], task: Any)
     return _forest(shown, task, metric="accuracy", control_label="always one label", group_unit=f"units by {unit}")
 
 
-def _rules(rows: pd.DataFrame, task: Any) -> Drawn:
+def rules(rows: pd.DataFrame, task: Any) -> Drawn:
+    """Exact accuracy of triage by what the narrative says of each trigger, from the rows of `esi.report`."""
     shown = rows[rows["cell"].astype(str).str.startswith("rule ") & (rows["metric"] == "exact")]
     shown = shown.assign(cell=shown["cell"].str.removeprefix("rule ").str.replace("/", ": "))
     group = str(getattr(task, "GROUP", "group"))
@@ -140,7 +142,8 @@ def _forest(rows: pd.DataFrame, task: Any, **words: str) -> Drawn:
     return forest(table.reset_index(drop=True))
 
 
-def _esi(answers: pd.DataFrame, rows: pd.DataFrame, task: Any) -> Drawn:
+def confusion(answers: pd.DataFrame, rows: pd.DataFrame, task: Any) -> Drawn:
+    """Gold against said level of one member, with the metrics of its rows of `esi.report`."""
     from study.figures import esi
 
     answers = answers[answers["sample"] == 0]
@@ -177,14 +180,14 @@ def plane_of(frames: Mapping[str, pd.DataFrame], *, seed: int = 0) -> Drawn:
     return bias_plane(pd.DataFrame(rows).assign(unit="ambiguous items", group_unit="stories"))
 
 
-def decomposition(table: pd.DataFrame) -> Drawn:
-    """How much of the change of s_AMB is commitment and how much is bias, over all cells."""
+def decomposition(table: pd.DataFrame, words: str = "after − before") -> Drawn:
+    """How much of the change of s_AMB is commitment and how much is bias, over all cells; rows of `compare_evals`."""
     from study.figures import forest
 
     rows = table[(table["cell"] == ALL) & table["metric"].isin(list(_PARTS))].set_index("metric")
     rows = rows.loc[[name for name in _PARTS if name in rows.index]].reset_index()
     shown = rows.assign(cell=rows["metric"].map(_PARTS), value=rows["diff"], control=0.0, signed=True)
-    shown = shown.assign(metric="after − before", unit="items", group_unit="stories")
+    shown = shown.assign(metric=words, unit="items", group_unit="stories")
     kept = [
         "cell",
         "value",
@@ -202,13 +205,14 @@ def decomposition(table: pd.DataFrame) -> Drawn:
     return forest(shown[kept])
 
 
-def _changes(table: pd.DataFrame) -> Drawn:
+def changes(table: pd.DataFrame, words: str = "after − before") -> Drawn:
+    """Change of accuracy per cell, from the rows of `compare_evals`."""
     from study.figures import forest
 
     rows = table[(table["metric"] == "accuracy") & table["lo"].notna()]
     if rows.empty:
         raise ValueError("no cell has an interval of its change: one item or one group in each.")
-    shown = rows.assign(value=rows["diff"], control=0.0, signed=True, metric="change of accuracy, after − before")
+    shown = rows.assign(value=rows["diff"], control=0.0, signed=True, metric=f"change of accuracy, {words}")
     note = str(rows["note"].iloc[0])
     banner = note.split(".")[0] + "." if note.startswith("Not for clinical use") else ""
     kept = ["cell", "value", "lo", "hi", "n", "n_groups", "control", "interval", "metric", "signed"]
