@@ -82,6 +82,18 @@ def test_a_bbq_pair_has_its_dumbbell_and_its_plane(pair: Path) -> None:
     assert set(accuracy["cell"]) == {"Age/ambig", "Age/disambig", "Religion/ambig", "Religion/disambig"}
 
 
+def test_a_cell_that_cannot_be_compared_is_drawn_without_a_difference(tmp_path: Path) -> None:
+    items = bbq_items(11)[:-1]  # one of the cells has an item less
+    lone = [e for e in items if e.metadata["cell"] != "Religion/disambig"] + [
+        next(e for e in items if e.metadata["cell"] == "Religion/disambig")
+    ]
+    said = {m: bbq_answers(lone, k, (2, 2, 6)) for k, m in enumerate(("engaged", "heuristic"))}
+    rows = dict(figures_of(folder(tmp_path / "r", "interp.tasks.bbq", lone, said)))["accuracy"].rows  # pyright: ignore[reportAttributeAccessIssue]
+    assert rows.set_index("cell")["diff"].isna().groupby(level=0).all().to_dict() == {
+        c: c == "Religion/disambig" for c in set(rows["cell"])
+    }
+
+
 def test_the_covariance_of_the_plane_is_that_of_independent_stories() -> None:
     rng = np.random.default_rng(0)
     one = quad_item("ambig", "C")

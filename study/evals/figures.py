@@ -108,9 +108,10 @@ def _dumbbell(path: Path) -> Drawn:
 
     from study.figures import dumbbell
 
-    pairs = pd.read_csv(path, keep_default_na=False).replace({"": None})
-    rows = [{**row, "note": row["note"] or ""} for row in pairs.to_dict("records")]
-    return dumbbell(pd.DataFrame(dumbbell_rows(rows)))
+    pairs = pd.read_csv(path)
+    words = ["cell", "note", "tost_verdict", "interval", "diff_interval"]
+    pairs[words] = pairs[words].fillna("").astype(str)
+    return dumbbell(pd.DataFrame(dumbbell_rows(pairs.to_dict("records"))))  # pyright: ignore[reportArgumentType]
 
 
 def _accuracy(rows: pd.DataFrame, frames: Mapping[str, pd.DataFrame], task: Any) -> Drawn:
