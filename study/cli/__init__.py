@@ -10,6 +10,8 @@ COMMANDS = {
     "data": ("study.cli.data:data", "Generate and audit task data."),
     "eval": ("study.cli.eval:evaluate", "Evaluate a checkpoint, or both members of a pair, on a task."),
     "pair": ("study.cli.pair:pair", "Build the embedded pair, or read its model cards."),
+    "cot": ("study.cli.cot:cot", "Label the sentences of chains of thought with a model, and audit the labels."),
+    "audit": ("study.cli.audit:audit", "Look for faults in a file of labels."),
     "cache": ("study.cli.cache:cache", "Record activations once and keep them on disk."),
     "heads": ("study.cli.heads:heads", "Effects of every attention head: sweep, then show one."),
     "probes": ("study.cli.probes:probes", "Linear probes per layer of a cache, with their controls."),
