@@ -43,9 +43,9 @@ def match_table(
 ) -> pd.DataFrame:
     """The nearest head of b for every head of a that has one, the null, and the self-match control.
 
-    Rows of arm "match" are heads of a; of arm "permuted" one permutation's largest r each; of arm "self" the correlation
-    of a head of a with the head of its own name in `control` (another checkpoint of a's base): what r a head that is
-    known to be there gets.
+    Rows of arm "match" are heads of a; of arm "permuted" one permutation's largest r each; of arm "self" the
+    correlation of a head of a with the head of its own name in `control` (another checkpoint of a's base): what r a
+    head that is known to be there gets.
 
     Args:
         a, b, control: sweeps by kind on the same items; kinds that all three have are averaged.
