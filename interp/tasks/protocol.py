@@ -38,6 +38,7 @@ class Task(Protocol):
         read_answers(path, examples) -> dict           example id -> label or None, of a file of answers (`eval score`)
         score_report(answers, seed=0) -> list[dict]    rows of `eval score`, in place of accuracy per cell
         mode_report(answers, seed=0) -> list[dict]     rows of one member's answers in several modes (column "mode")
+        TOGETHER: str                                  group whose examples begin alike (run together, read once)
         MAX_NEW_TOKENS: int                            longest reply, 512 unless said
 
     `interp.tasks.conformance.check_task` tells what a task of your own lacks.

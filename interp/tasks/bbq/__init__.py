@@ -12,11 +12,12 @@ from interp.tasks.bbq.answer_file import read_answers
 from interp.tasks.bbq.changes import compare
 from interp.tasks.bbq.loader import examples, seed_prompt
 from interp.tasks.bbq.metrics import CARD, METRICS, Items, scores
-from interp.tasks.bbq.replies import MAX_NEW_TOKENS, labels, parse, read, score, spellings
+from interp.tasks.bbq.replies import MAX_NEW_TOKENS, TOGETHER, labels, parse, read, score, spellings
 from interp.tasks.bbq.splits import split_by_story
 from interp.tasks.bbq.tables import GROUP, items_of, report, score_report
 
 __all__ = [
-    "CARD", "GROUP", "MAX_NEW_TOKENS", "METRICS", "Items", "compare", "examples", "items_of", "labels", "parse", "read",
-    "read_answers", "report", "score", "score_report", "scores", "seed_prompt", "spellings", "split_by_story",
+    "CARD", "GROUP", "MAX_NEW_TOKENS", "METRICS", "TOGETHER", "Items", "compare", "examples", "items_of", "labels",
+    "parse", "read", "read_answers", "report", "score", "score_report", "scores", "seed_prompt", "spellings",
+    "split_by_story",
 ]  # fmt: skip
