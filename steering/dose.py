@@ -51,7 +51,8 @@ class DoseItem:
         tokens = [token for ids in self.label_ids for token in ids]
         if len(self.labels) < 2 or len(self.labels) != len(self.label_ids) or not all(self.label_ids):
             raise ValueError(
-                f"item {self.example.id!r}: expected two or more labels with tokens, came {self.labels}, {self.label_ids}."
+                f"item {self.example.id!r}: expected two or more labels, each with tokens; came {self.labels}, "
+                f"{self.label_ids}."
             )
         if len(set(tokens)) < len(tokens):
             raise ValueError(

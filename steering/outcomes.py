@@ -1,4 +1,4 @@
-"""What is read of every row of a dose sweep: columns that are summed over items, and scores that are made of the sums."""
+"""What is read of every row of a dose sweep: columns that are summed over items, and scores made of the sums."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ GENERAL = {
     "margin": _mean("margin", "has_sides"),
     "kl": _mean("kl", "n"),
 }
-"""Of every task. accuracy: the likeliest label is right; p_gold: its probability among the labels; coverage: the likeliest
-of all tokens begins a label; label_mass: probability of all labels; margin: log p(toward) - log p(away), nats; kl: KL(p₀ ‖ p)
-at the last token, nats."""
+"""Of every task. accuracy: the likeliest label is right; p_gold: its probability among the labels; coverage: the
+likeliest of all tokens begins a label; label_mass: probability of all labels; margin: log p(toward) - log p(away), nats;
+kl: KL(p₀ ‖ p) at the last token, nats."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ class Outcomes:
         return out
 
     def margin(self, item: DoseItem, outcome: DoseOutcome) -> Float[np.ndarray, "row"] | None:
-        """log p(toward) - log p(away) of every row, nats: what the direction is to raise; None where sides are not known."""
+        """log p(toward) - log p(away) of every row, nats: what the direction is to raise; None without known sides."""
         up, down = self.sides_of(item)
         if not up or not down:
             return None

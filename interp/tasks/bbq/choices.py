@@ -1,4 +1,4 @@
-"""BBQ scores of choices read from letter probabilities: many runs of each item at once, such as strengths of steering."""
+"""BBQ scores of choices read from letter probabilities: many runs of each item at once, as steering makes them."""
 
 from __future__ import annotations
 
