@@ -28,7 +28,7 @@ class Vector(Protocol):
     @property
     def site(self) -> Site: ...
     @property
-    def name(self) -> str: ...
+    def label(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,16 +193,16 @@ def protocol_arms(
     for one in others:
         if one.site != direction.site or one.unit.shape != direction.unit.shape:
             raise ValueError(
-                f"arm {one.name!r} is at {one.site} with {len(one.unit)} dimensions, the direction at {direction.site} "
-                f"with {len(direction.unit)}. Take both from one layer of one model."
+                f"arm {one.label!r} is at {one.site} with {len(one.unit)} dimensions, the direction at "
+                f"{direction.site} with {len(direction.unit)}. Take both from one layer of one model."
             )
     if n_random < N_RANDOM:
         raise ValueError(f"random controls: expected at least {N_RANDOM}, came {n_random}: p cannot go below 1/21.")
     site, unit = direction.site, direction.unit
-    arms = [Arm("direction", site, unit, name=direction.name or "direction")]
+    arms = [Arm("direction", site, unit, name=direction.label)]
     if orthogonalized is not None:
-        arms.append(Arm("orthogonalized", site, orthogonalized.unit, name=orthogonalized.name or "orthogonalized"))
-    arms += [Arm("nuisance", site, one.unit, k, one.name or f"nuisance {k}") for k, one in enumerate(nuisances)]
+        arms.append(Arm("orthogonalized", site, orthogonalized.unit, name=orthogonalized.label))
+    arms += [Arm("nuisance", site, one.unit, k, one.label) for k, one in enumerate(nuisances)]
     arms += [Arm("opposite", site, -unit)] if opposite else []
     span = torch.stack([unit.detach().cpu().double(), *(one.unit.detach().cpu().double() for one in nuisances)])
     arms += random_arms(site, len(unit), n=n_random, seed=seed)

@@ -35,8 +35,8 @@ GENERAL = {
     "kl": _mean("kl", "n"),
 }
 """Of every task. accuracy: the likeliest label is right; p_gold: its probability among the labels; coverage: the
-likeliest of all tokens begins a label; label_mass: probability of all labels; margin: log p(toward) - log p(away), nats;
-kl: KL(p₀ ‖ p) at the last token, nats."""
+likeliest of all tokens begins a label; label_mass: probability of all labels; margin: log p(toward) - log p(away),
+nats; kl: KL(p₀ ‖ p) at the last token, nats."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,8 @@ from interp.site import Site
 from interp.sweep import Intervention
 from interp.sweep.intervention import Tokens
 from steering.arms import Arm
+from steering.direction import UNITS
 
-UNITS = ("raw", "delta", "resid", "sd")
 DEFAULT_ALPHAS = "-0.3:0.3:13"
 
 
