@@ -13,6 +13,7 @@ from torch import Tensor
 
 from interp.site import Site
 from interp.stats import permute_labels
+from interp.stats._check import Groups
 
 MAIN = ("direction", "orthogonalized", "nuisance", "opposite", "transferred")
 CONTROLS = ("random", "complement", "shuffled")
@@ -95,8 +96,8 @@ def shuffled_arms(
     feats: Float[Tensor, "example d_model"],
     is_toward: Sequence[bool] | Bool[np.ndarray, "example"],
     *,
-    strata: Sequence[object] | None = None,
-    groups: Sequence[object] | None = None,
+    strata: Groups = None,
+    groups: Groups = None,
     n: int = N_SHUFFLED,
     seed: int = 0,
 ) -> list[Arm]:
@@ -128,15 +129,13 @@ def shuffled_arms(
     return [Arm("shuffled", site, _unit(draw), k) for k, draw in enumerate(draws)]
 
 
-def _scheme(
-    labels: Bool[np.ndarray, "example"], strata: Sequence[object] | None, groups: Sequence[object] | None
-) -> tuple[str, list[str] | None]:
+def _scheme(labels: Bool[np.ndarray, "example"], strata: Groups, groups: Groups) -> tuple[str, list[str] | None]:
     """(how labels are permuted, among what): strata first, else the independent units."""
     if strata is not None:
-        return "within", [str(one) for one in strata]
+        return "within", np.asarray(strata).astype(str).tolist()
     if groups is None:
         return "within", None
-    named = [str(one) for one in groups]
+    named = np.asarray(groups).astype(str).tolist()
     found: dict[str, set[bool]] = {}
     for name, label in zip(named, labels.tolist(), strict=True):
         found.setdefault(name, set()).add(label)
@@ -147,7 +146,7 @@ def difference_weights(
     is_toward: Bool[np.ndarray, "draw example"],
     counts: Float[np.ndarray, "draw example"],
     *,
-    strata: Sequence[object] | None = None,
+    strata: Groups = None,
 ) -> Float[np.ndarray, "draw example"]:
     """w with w @ feats = the difference of means of every draw.
 
@@ -157,7 +156,7 @@ def difference_weights(
     """
     codes = np.zeros(is_toward.shape[1], dtype=int)
     if strata is not None:
-        codes = np.unique([str(one) for one in strata], return_inverse=True)[1]
+        codes = np.unique(np.asarray(strata).astype(str).tolist(), return_inverse=True)[1]
     member = codes == np.arange(codes.max() + 1)[:, None]  # [stratum, example]
     plus, minus = counts * is_toward, counts * ~is_toward
     n_plus, n_minus = plus @ member.T, minus @ member.T  # [draw, stratum]

@@ -109,14 +109,13 @@ def read_choices(
     sizes = [len(ids) for ids in label_ids]
 
     def read(final: Tensor) -> Tensor:
-        clean = answer_logits(model, final[:1], "all").log_softmax(-1)
-        p = clean.exp()
-        parts = []
+        parts, clean = [], None
         for rows in final.split(_ROWS):
             logp = answer_logits(model, rows, "all").log_softmax(-1)
+            clean = logp[:1] if clean is None else clean  # of the same product, so that KL of the clean row is 0
             chosen = logp[..., flat]
             top = (chosen.amax(-1) >= logp.amax(-1)).to(logp)
-            kl = (p * (clean - logp)).sum(-1).clamp_min(0)
+            kl = (clean.exp() * (clean - logp)).sum(-1).clamp_min(0)
             labels = [part.logsumexp(-1) for part in chosen.split(sizes, dim=-1)]
             parts.append(torch.stack([*labels, top, kl], dim=-1))
         return torch.cat(parts)

@@ -10,6 +10,7 @@ Data: nyu-mll/BBQ (Parrish et al. 2022, CC-BY-4.0), one JSONL file per category,
 
 from interp.tasks.bbq.answer_file import read_answers
 from interp.tasks.bbq.changes import compare
+from interp.tasks.bbq.choices import CHOICE_METRICS, choice_columns, sides
 from interp.tasks.bbq.loader import examples, seed_prompt
 from interp.tasks.bbq.metrics import CARD, METRICS, Items, scores
 from interp.tasks.bbq.replies import MAX_NEW_TOKENS, labels, parse, read, score, spellings
@@ -17,6 +18,7 @@ from interp.tasks.bbq.splits import split_by_story
 from interp.tasks.bbq.tables import GROUP, items_of, report, score_report
 
 __all__ = [
-    "CARD", "GROUP", "MAX_NEW_TOKENS", "METRICS", "Items", "compare", "examples", "items_of", "labels", "parse", "read",
-    "read_answers", "report", "score", "score_report", "scores", "seed_prompt", "spellings", "split_by_story",
+    "CARD", "CHOICE_METRICS", "GROUP", "MAX_NEW_TOKENS", "METRICS", "Items", "choice_columns", "compare", "examples",
+    "items_of", "labels", "parse", "read", "read_answers", "report", "score", "score_report", "scores", "seed_prompt",
+    "sides", "spellings", "split_by_story",
 ]  # fmt: skip
