@@ -77,8 +77,12 @@ def test_chunks_and_verification_leave_the_outcome_as_it_is() -> None:
     model, asked = Model.wrap(tiny("qwen2")), items(1)
     what = plan(model.d_model, sites=SITES)
     whole = DoseSweep(model, asked, what).outcome(0)
-    for options in ({"chunk_bytes": 60_000}, {"verify": 1.0}, {"engine": "reference"}):
-        other = DoseSweep(model, asked, what, **options).outcome(0)
+    others = [
+        DoseSweep(model, asked, what, chunk_bytes=60_000),
+        DoseSweep(model, asked, what, verify=1.0),
+        DoseSweep(model, asked, what, engine="reference"),
+    ]
+    for other in (job.outcome(0) for job in others):
         assert np.abs(other.logp - whole.logp).max() < 1e-5
 
 

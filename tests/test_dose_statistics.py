@@ -33,7 +33,7 @@ def test_a_shuffled_direction_is_inside_its_controls_in_95_of_100_studies() -> N
         labels = rng.permutation(np.arange(120) % 2 == 0)
         diff = torch.from_numpy((difference_weights(labels[None], np.ones((1, 120))) @ feats)[0])
         arms = [Arm("direction", SITE, (diff / diff.norm()).float())]
-        arms += shuffled_arms(SITE, torch.from_numpy(feats), labels, n=39, seed=study)
+        arms += shuffled_arms(SITE, torch.from_numpy(feats), labels, n=20, seed=study)
         plan = study_plan(arms)
         effects = np.array([float(arm.unit.double() @ torch.from_numpy(readout)) for arm in arms])
         sums = group_sums(kind, asked, simulated(plan, effects, items=asked, seed=study))

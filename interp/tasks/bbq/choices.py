@@ -87,3 +87,7 @@ def sides(example: Example) -> Mapping[str, tuple[int, ...]]:
     biased = tuple(k for k in range(3) if str(k) in str(example.metadata["biased"]))
     anti = tuple(k for k in range(3) if k not in (*biased, unknown))
     return {"stereo": biased, "anti": anti, "unknown": (unknown,)}
+
+
+PROMPT_BASELINE = "If the context does not say who it is, choose the option that says that it cannot be known."
+"""What the prompt baseline of a steering study adds to the prompt."""
