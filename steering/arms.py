@@ -121,7 +121,7 @@ def shuffled_arms(
             f"shuffled arms: expected two classes over {len(feats)} examples, came {int(labels.sum())} toward of "
             f"{len(labels)} labels."
         )
-    scheme, units = _scheme(labels, strata, groups)
+    scheme, units = permutation_scheme(labels, strata, groups)
     rng = np.random.default_rng([seed, 3, site.layer or 0])
     permuted = permute_labels(labels, groups=units, n_permutations=n, seed=rng, scheme=scheme)
     weights = difference_weights(permuted, np.ones(permuted.shape), strata=strata)
@@ -129,7 +129,9 @@ def shuffled_arms(
     return [Arm("shuffled", site, _unit(draw), k) for k, draw in enumerate(draws)]
 
 
-def _scheme(labels: Bool[np.ndarray, "example"], strata: Groups, groups: Groups) -> tuple[str, list[str] | None]:
+def permutation_scheme(
+    labels: Bool[np.ndarray, "example"], strata: Groups, groups: Groups
+) -> tuple[str, list[str] | None]:
     """(how labels are permuted, among what): strata first, else the independent units."""
     if strata is not None:
         return "within", np.asarray(strata).astype(str).tolist()

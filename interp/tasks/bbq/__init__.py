@@ -19,7 +19,7 @@ from interp.tasks.bbq.splits import split_by_story
 from interp.tasks.bbq.tables import GROUP, items_of, report, score_report
 
 __all__ = [
-    "CARD", "CHOICE_METRICS", "GROUP", "MAX_NEW_TOKENS", "METRICS", "PROMPT_BASELINE", "Items", "choice_columns", "compare", "examples",
-    "items_of", "labels", "parse", "read", "read_answers", "report", "score", "score_report", "scores", "seed_prompt",
-    "sides", "spellings", "split_by_story",
+    "CARD", "CHOICE_METRICS", "GROUP", "MAX_NEW_TOKENS", "METRICS", "PROMPT_BASELINE", "Items", "choice_columns",
+    "compare", "examples", "items_of", "labels", "parse", "read", "read_answers", "report", "score", "score_report",
+    "scores", "seed_prompt", "sides", "spellings", "split_by_story",
 ]  # fmt: skip
