@@ -72,7 +72,7 @@ class Residue:
 
 def remove_span(
     vec: Float[Tensor, "d_model"],
-    against: Sequence[Float[Tensor, "d_model"]] | Float[Tensor, "k d_model"],
+    against: Sequence[Tensor] | Float[Tensor, "k d_model"],
     *,
     rtol: float = 1e-4,
     ridge: float = 0.0,
