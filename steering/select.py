@@ -73,7 +73,8 @@ def rank_candidates(table: pd.DataFrame, objective: Objective, *, n_layers: int)
     Args:
         table: `DoseResult.table()` on the select split; several positions are told apart by a column `position`.
     Returns:
-        Columns position, layer, site, alpha, gain, lo, hi, excess_gain, n, n_groups, allowed, reason, rank, chosen.
+        Columns position, layer, site, alpha, metric, gain, lo, hi, null_lo, null_hi, excess_gain, n, n_groups,
+        interval, allowed, reason, rank, chosen: those that `study.figures.layer_selection` draws.
     Raises:
         ValueError: the table lacks the metric or one of the limits.
     Source: steering spec B.7.
@@ -104,7 +105,9 @@ def _best(part: pd.DataFrame, objective: Objective, n_layers: int) -> dict[str, 
         lo, hi = sorted((sign * main["change_lo"], sign * main["change_hi"]))
         options.append({
             "alpha": alpha, "gain": sign * main["change"], "lo": lo, "hi": hi, "excess_gain": sign * main["excess"],
-            "n": main["n"], "n_groups": main["n_groups"], "reason": _reason(by_metric, objective, n_layers),
+            **_null(main, sign), "metric": objective.metric, "n": main["n"],
+            "n_groups": main["n_groups"], "interval": main["interval"],
+            "reason": _reason(by_metric, objective, n_layers),
         })  # fmt: skip
     known = [one for one in options if one["gain"] == one["gain"]]
     if not known:
@@ -114,9 +117,16 @@ def _best(part: pd.DataFrame, objective: Objective, n_layers: int) -> dict[str, 
     return {**best, "allowed": bool(allowed)}
 
 
+def _null(main: Mapping[str, Any], sign: float) -> dict[str, float]:
+    """95 % of the controls' changes in the wanted direction: their levels minus the level at strength 0."""
+    start = main["value"] - main["change"]
+    lo, hi = sorted((sign * (main["null_lo"] - start), sign * (main["null_hi"] - start)))
+    return {"null_lo": lo, "null_hi": hi}
+
+
 def _reason(by_metric: Mapping[str, Mapping[str, Any]], objective: Objective, n_layers: int) -> str:
     """What forbids this strength; empty where nothing does."""
-    layer = next(iter(by_metric.values()))["layer"]
+    layer = int(next(iter(by_metric.values()))["layer"])
     if (layer + 1) / n_layers > objective.max_depth:
         return f"layer {layer} lies beyond {objective.max_depth:.0%} of {n_layers} layers"
     for name, limit in objective.limits.items():

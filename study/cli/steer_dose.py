@@ -25,20 +25,20 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of every dose study."""
     for option in reversed(
         [
-            click.option("--alphas", default="-0.3:0.3:13", show_default=True, help="from:to:count, or numbers; 0 is one."),
-            click.option("--unit", type=click.Choice(["raw", "delta", "resid", "sd"]), default="resid", show_default=True,
-                         help="Length of alpha = 1: the mean norm of the residual stream, ..."),
-            click.option("--positions", default="last", show_default=True, help="Steered tokens: last, all, at:0+5, ..."),
+            click.option("--alphas", default="-0.3:0.3:13", show_default=True, help="from:to:count, or numbers."),
+            click.option("--unit", default="resid", show_default=True, help="Length of alpha = 1.",
+                         type=click.Choice(["raw", "delta", "resid", "sd"])),
+            click.option("--positions", default="last", show_default=True, help="Steered tokens: last, all, at:5, ..."),
             click.option("--layers", help="Of the direction file, e.g. 12,14; default: all that it holds."),
             click.option("--slot", default="auto", show_default=True,
                          help="Before the label: own (the model's own reply), or a text forced on all."),
-            click.option("--prompt-baseline", "baseline", help="Instruction that steering is compared with; '' for none."),
+            click.option("--prompt-baseline", "baseline", help="Instruction to compare with; '' for none."),
             click.option("--neutral", type=_PATH, help="Texts for perplexity, one per line; default: plain English."),
             click.option("--n-random", default=20, show_default=True, help="Random directions of equal length."),
             click.option("--n-complement", default=5, show_default=True, help="Random ones orthogonal to all named."),
             click.option("--n-shuffled", default=20, show_default=True, help="Label-shuffled ones; needs the cache."),
             click.option("--verify", default=0.0, show_default=True, help="Share of rows recomputed by hooked passes."),
-            click.option("--min-class", "min_items", default=50, show_default=True, help="Fewest rows per class, items."),
+            click.option("--min-class", "min_items", default=50, show_default=True, help="Fewest per class."),
             click.option("--min-groups", default=10, show_default=True, help="Fewest independent groups."),
             click.option("--boot", "n_resamples", default=2000, show_default=True, help="Resamples of an interval."),
             click.option("--out", required=True, type=_PATH, help="Folder of the study."),
@@ -93,7 +93,7 @@ def pair(engaged: Path, heuristic: Path, engaged_cache: Path | None, heuristic_c
          **options: Any) -> None:  # fmt: skip
     """Directions of both members: their cosine per layer, and each vector added in each member.
 
-    Writes cosines.csv (with the ceiling that their own noise sets), transfer.csv (the 2×2), and a dose study per member.
+    Writes cosines.csv (with the ceiling that their own noise sets), transfer.csv (the 2×2), a dose study per member.
     """
     from interp.checkpoint import CheckpointPair
     from steering.direction import Directions

@@ -23,8 +23,8 @@ NAMES = {
     "kl": ("KL", "nats, last token"),
 }  # fmt: skip
 READING = (
-    "Positive alpha moves toward the first class. controls: directions of equal length, 95 % of their slopes. p: against "
-    "random and label-shuffled directions (the larger where both are there). A slope inside the controls' is no effect."
+    "Positive alpha moves toward the first class. controls: directions of equal length, 95 % of their slopes. p: "
+    "against random and label-shuffled ones (the larger where both are there). A slope inside the controls' is none."
 )
 
 
