@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.fingerprint import fingerprint_module
@@ -43,6 +43,8 @@ class DoseStudy:
         positions: tokens that are steered: last, all, generated, prompt, or a rule of `interp.positions`.
         layers: layers of the directions that are steered, each by itself; None: all that the file holds.
         cache: folder that the direction was fitted on; with it come label-shuffled controls.
+        labels: example id -> class, where the direction was fitted on classes from a file.
+        shuffled_length: "equal", all at the direction's length; "own", each at its own (`steering.arms.shuffled_arms`).
         slot, baseline: see `study.steer.items.dose_items`.
         neutral: texts for perplexity; None takes plain English sentences where the tokenizer knows their words, empty
             leaves it out.
@@ -55,9 +57,11 @@ class DoseStudy:
     positions: str = "last"
     layers: tuple[int, ...] | None = None
     cache: Path | None = None
+    labels: Mapping[str, str] | None = None
     n_random: int = N_RANDOM
     n_complement: int = N_COMPLEMENT
     n_shuffled: int = N_SHUFFLED
+    shuffled_length: Literal["equal", "own"] = "equal"
     slot: str = AUTO
     baseline: str | None = None
     neutral: tuple[str, ...] | None = None
@@ -93,11 +97,11 @@ def run_dose(
         ValueError: a class or curve that is too small, a layer that a file does not hold, a folder of another study,
             items that the direction was fitted on.
     """
-    check_directions(directions, study)
     chosen = of_layers(directions, study.layers)
+    check_directions(chosen, study)
     task: Any = load_task(task_path)
-    shuffled, fitted = _shuffled(chosen, study)
-    plan = make_plan(chosen, study, against=against, shuffled=shuffled)
+    nulls, fitted = _shuffled(chosen, study)
+    plan = make_plan(chosen, study, against=against, shuffled=nulls)
     refuse_seen(examples, fitted)
     found: dict[str, DoseResult] = {}
     for roles, model in models_of(what, dict(loading or {})):
@@ -158,9 +162,14 @@ def make_plan(
 def _shuffled(directions: Directions, study: DoseStudy) -> tuple[dict[Site, list[Arm]], frozenset[str]]:
     if study.cache is None:
         return {}, frozenset()
-    found = {site: shuffled_from_cache(one, study.cache, n=study.n_shuffled, seed=study.seed)
-             for site, one in directions.items()}  # fmt: skip
+    found = {site: shuffled(one, study.cache, study) for site, one in directions.items()}
     return {site: arms for site, (arms, _) in found.items()}, frozenset().union(*(ids for _, ids in found.values()))
+
+
+def shuffled(direction: Direction, cache: Path, study: DoseStudy) -> tuple[list[Arm], frozenset[str]]:
+    """Label-shuffled arms as the study wants them, and the ids that the direction was fitted on."""
+    return shuffled_from_cache(direction, cache, n=study.n_shuffled, seed=study.seed, labels=study.labels,
+                               equal_length=study.shuffled_length == "equal")  # fmt: skip
 
 
 def refuse_seen(examples: Sequence[Example], fitted: frozenset[str]) -> None:
@@ -231,7 +240,7 @@ def _notes(first: Direction, plan: Plan, study: DoseStudy, said: list[str]) -> d
     from importlib.metadata import version
 
     lengths = {str(site): first.equivalents(1.0, study.unit) for site in plan.sites[:1]}
-    held = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(study).items()}
+    held = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(study).items() if k != "labels"}
     packages = {name: version(name) for name in ("diptych", "torch", "transformers")}
     return {
         "study": held,
