@@ -109,6 +109,13 @@ def test_p_by_hand() -> None:
     assert each[0] == joint[0] == pytest.approx(1 / 21) and joint[1] >= each[1] > 0.5
 
 
+def test_one_flipped_item_of_a_control_at_a_weak_dose_hides_no_strong_effect() -> None:
+    null = np.zeros((20, 2))
+    null[3, 0] = 0.003  # at the weak dose one control flips one item, at the strong one only the direction moves
+    joint, each = p_max(np.array([0.0, 0.13]), null)
+    assert each[1] == joint[1] == pytest.approx(1 / 21) and joint[0] > 0.5
+
+
 def test_at_level_interpolates_between_strengths() -> None:
     x, y = np.array([[0.0, 0.2, 0.4]]), np.array([[1.0, 3.0, 4.0]])
     assert at_level(x, y, np.array([[0.1, 0.2, 0.3, 0.9]]))[0, :3].tolist() == pytest.approx([2.0, 3.0, 3.5])

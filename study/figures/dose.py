@@ -233,7 +233,7 @@ def _caption(table: DataFrame, metrics: list[str]) -> str:
         checks.sample_size(main, figure=FIGURE),
         f"Band: point-wise 95 % {checks.interval_kind(main, figure=FIGURE)} of the paired change, closed at 0; bar at "
         "0: interval of the level",
-        f"Grey: the null, 95 % of {_draws(table)} {_label(table, 'control', 'controls')} of equal norm; thin lines: "
+        f"Grey: the null, 95 % of {_draws(table)} {_label(table, 'control', 'controls of equal norm')}; thin lines: "
         "single ones",
         "Dashed curve: orthogonalised, at equal added norm" if (table["arm"] == "orthogonalised").any() else "",
         f"Filled: p < .05 against the controls ({correction}); hollow: not",

@@ -15,7 +15,7 @@ from steering.direction import Directions
 from steering.pair import pair_cosines, transfer_table
 from study.steer.run import (
     DoseStudy,
-    check_directions,
+    check_study,
     make_plan,
     models_of,
     of_layers,
@@ -57,11 +57,11 @@ def run_pair(
     """
     roles = ("engaged", "heuristic")
     chosen = {role: of_layers(directions[role], study.layers) for role in roles}
+    task: Any = load_task(task_path)
     for one in chosen.values():
-        check_directions(one, study)
+        check_study(one, task, examples, study)
     cosines = pair_cosines(chosen["engaged"], chosen["heuristic"], names=roles)
     found: dict[str, DoseResult] = {}
-    task: Any = load_task(task_path)
     for names, model in models_of(pair, dict(loading or {})):
         for role in (name for name in names if name in roles):
             other = roles[1 - roles.index(role)]

@@ -22,7 +22,7 @@ from steering.outcomes import Outcomes
 from steering.response import MIN_GROUPS, MIN_ITEMS, DoseResult, check_size
 from steering.strengths import DEFAULT_ALPHAS, Plan, parse_alphas
 from steering.texts import TEXTS, text_response
-from study.steer.items import AUTO, dose_items
+from study.steer.items import AUTO, dose_items, group_of
 from study.steer.shuffled import shuffled_from_cache
 from study.steer.store import DoseFolder, write_table
 
@@ -98,8 +98,8 @@ def run_dose(
             items that the direction was fitted on.
     """
     chosen = of_layers(directions, study.layers)
-    check_directions(chosen, study)
     task: Any = load_task(task_path)
+    check_study(chosen, task, examples, study)
     nulls, fitted = _shuffled(chosen, study)
     plan = make_plan(chosen, study, against=against, shuffled=nulls)
     refuse_seen(examples, fitted)
@@ -114,8 +114,11 @@ def run_dose(
     return found
 
 
-def check_directions(directions: Directions, study: DoseStudy) -> None:
-    """Refuse directions between classes that are too small for any curve to mean something."""
+def check_study(directions: Directions, task: Any, examples: Sequence[Example], study: DoseStudy) -> None:
+    """Refuse, before anything is loaded, classes, items or groups too few for any curve to mean something."""
+    parse_alphas(study.alphas)
+    unit = group_of(task, examples)
+    check_size([unit(one) for one in examples], min_items=study.min_items, min_groups=study.min_groups)
     for one in directions.values():
         s = one.stats
         if min(s.n_toward, s.n_away) < study.min_items or s.n_groups < study.min_groups:
@@ -200,7 +203,6 @@ def run_member(
     first = next(iter(directions.values()))
     notes = [said for one in directions.values() if (said := one.check_acts_on(model))]
     items = dose_items(model, task, examples, slot=study.slot, baseline=study.baseline)
-    check_size(items, min_items=study.min_items, min_groups=study.min_groups)
     job = DoseSweep(model, items, plan, verify=study.verify, weights=weights_of(model))
     folder = DoseFolder(root, _identity(job, task_path, items), notes=_notes(first, plan, study, notes))
     with folder.open():

@@ -23,8 +23,8 @@ NAMES = {
     "kl": ("KL", "nats, last token"),
 }  # fmt: skip
 READING = (
-    "Positive alpha moves toward the first class. controls: directions of equal length, 95 % of their slopes. p: "
-    "against random and label-shuffled ones (the larger where both are there). A slope inside the controls' is none."
+    "Positive alpha moves toward the first class. controls: random and label-shuffled directions, 95 %. p: "
+    "against either sort (the larger where both are there). A slope inside the controls' is no effect."
 )
 
 
@@ -89,10 +89,11 @@ def dose_rows(table: pd.DataFrame) -> pd.DataFrame:
     rows["draw"] = pd.factorize(labels)[0]
     rows["p"] = rows["p_max"] if "p_max" in rows else float("nan")
     sorts = [name for name in ("random", "complement", "shuffled") if (table["arm"] == name).any()]
+    own = bool((table.loc[table["arm"] == "shuffled", "length"] != 1).any())
     first = table[table["arm"] == "direction"].iloc[0]
     rows["arm_label"] = rows["arm"].map(
         {"direction": first["name"], "orthogonalized": "orthogonalised, equal norm"}
-    ).fillna(" + ".join(sorts) + " directions")  # fmt: skip
+    ).fillna(" + ".join(sorts) + " directions of equal norm" + (", shuffled at their own" if own else ""))  # fmt: skip
     rows["arm"] = rows["arm"].map(arms)
     rows["metric_unit"] = [NAMES[name][1] for name in rows["metric"]]
     rows["place"] = [ORDER.index(name) for name in rows["metric"]]
@@ -167,6 +168,7 @@ def pair_lines(out: Path) -> str:
 
 def _spread(value: float, lo: float, hi: float) -> str:
     """`+0.82 [+0.76, +0.90]` to three digits, whatever the size."""
+    value, lo, hi = (round(x, 12) + 0.0 for x in (value, lo, hi))  # a mean of zeros is 0, not 5e-17
     return f"{value:+.3g} [{lo:+.3g}, {hi:+.3g}]".replace("-", "−")
 
 
