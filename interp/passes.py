@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.positions import Answer, From, Generated, Positions, PromptTokens
+from interp.positions import All, Answer, From, Generated, Positions, PromptTokens
 from interp.prompt import Prompt
 
 TokenLists = Sequence[Sequence[int]]
@@ -48,8 +48,8 @@ class Pass:
             return tuple((0, length) for length in self.lengths)
         if self.mask is None:
             return ((0, width),) * self.batch
-        first = self.mask.int().argmax(dim=1)
-        return tuple((int(a), int(a + n)) for a, n in zip(first, self.mask.int().sum(dim=1), strict=True))
+        first, length = (x.tolist() for x in (self.mask.int().argmax(dim=1), self.mask.int().sum(dim=1)))
+        return tuple((a, a + n) for a, n in zip(first, length, strict=True))
 
     def tokens(self, where: Positions | TokenLists) -> list[tuple[int, ...]]:
         """Token numbers chosen in each item, counted from its first real token.
@@ -59,20 +59,34 @@ class Pass:
                 needs the prompt's end and that is unknown.
         """
         if isinstance(where, Positions):
-            if self.prompt_end == "unknown" and isinstance(where, _BY_PROMPT):
-                raise ValueError(
-                    f"positions {where.name!r}: the prompt came in several passes, and nothing says where it ends. Use "
-                    f"generate(), give the prompt in one pass, or choose token numbers, 'from:N' or 'all'."
-                )
             return [self._of_rule(where, first, end) for first, end in self.spans]
         return [tuple(at) for at in self._by_row(where)]
 
     def _of_rule(self, where: Positions, first: int, end: int) -> tuple[int, ...]:
-        n, prompt_end = end - first, self.prompt_end
-        if isinstance(where, From) and where.first >= n:
-            return ()  # the text has not grown that far
-        n_prompt = min(n, prompt_end - first) if isinstance(prompt_end, int) else n
-        return where.resolve(_without_text(n, n_prompt))
+        run = self._run(where, first, end)
+        return where.resolve(_without_text(end - first)) if run is None else tuple(range(*run))
+
+    def _run(self, where: Positions, first: int, end: int) -> tuple[int, int] | None:
+        """First token and the one after the last, where a rule chooses one run of tokens that grows with the text."""
+        if self.prompt_end == "unknown" and isinstance(where, _BY_PROMPT):
+            raise ValueError(
+                f"positions {where.name!r}: the prompt came in several passes, and nothing says where it ends. Use "
+                f"generate(), give the prompt in one pass, or choose token numbers, 'from:N' or 'all'."
+            )
+        n = end - first
+        n_prompt = min(n, self.prompt_end - first) if isinstance(self.prompt_end, int) else n
+        match where:
+            case All():
+                return 0, n
+            case From(start):
+                return min(start, n), n  # nothing as long as the text has not grown that far
+            case PromptTokens():
+                return 0, n_prompt
+            case Answer():
+                return n_prompt - 1, n_prompt
+            case Generated():
+                return n_prompt - 1, n
+        return None
 
     def _by_row(self, where: Sequence[Any] | Tensor) -> list[Any]:
         """One entry per row of the pass; one per text is repeated for its beams, which stand next to each other."""
@@ -115,8 +129,19 @@ class Pass:
         """
         if isinstance(where, Tensor):
             return self._columns(where)
+        if isinstance(where, Positions):
+            runs = [self._run(where, first, end) for first, end in self.spans]
+            if None not in runs:
+                return self._between(
+                    [(f + a, f + b) for (f, _), (a, b) in zip(self.spans, filter(None, runs), strict=True)]
+                )
         flat, _ = self.rows(where, partial=True)
         return torch.zeros(self.batch * self.n_new, dtype=torch.bool).index_fill_(0, flat, True).view(self.batch, -1)
+
+    def _between(self, runs: Sequence[tuple[int, int]]) -> Tensor:
+        """Mask [batch, n_new] of the columns of this pass inside one run [start, stop) per row."""
+        columns, bounds = torch.arange(self.past, self.past + self.n_new), torch.tensor(runs)
+        return (columns >= bounds[:, :1]) & (columns < bounds[:, 1:])
 
     def _columns(self, mask: Tensor) -> Tensor:
         if mask.dtype != torch.bool or mask.ndim != 2:
@@ -132,11 +157,9 @@ class Pass:
         return wide[:, self.past : self.past + self.n_new]
 
 
-def _without_text(n_tokens: int, n_prompt: int) -> Prompt:
-    """A prompt of which only lengths are known; a rule that needs text finds no span in it and says so."""
-    spans = {"answer": (n_prompt, n_tokens)} if n_prompt < n_tokens else {}
-    offsets = tuple((at, at + 1) for at in range(n_tokens))
-    return Prompt("(batch)", text="", ids=(0,) * n_tokens, offsets=offsets, spans=spans)
+def _without_text(n_tokens: int) -> Prompt:
+    """A prompt of which only the length is known; a rule that needs text finds no span in it and says so."""
+    return Prompt("(batch)", text="", ids=(0,) * n_tokens, offsets=((0, 0),) * n_tokens, spans={})
 
 
 @dataclass(frozen=True)

@@ -98,11 +98,9 @@ def _untie(model: Model) -> bool:
     if head is None or head.weight.data_ptr() != embed.weight.data_ptr():
         return False
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-    module = model.causal_lm
-    for config in {id(c): c for c in (module.config, module.config.get_text_config())}.values():
-        config.tie_word_embeddings = False
-    if hasattr(module, "all_tied_weights_keys"):  # read by save_pretrained, which would drop the copy as a duplicate
-        module.all_tied_weights_keys = module.get_expanded_tied_weights_keys(all_submodels=True)
+    config = model.causal_lm.config
+    for one in (config, config.get_text_config()):
+        one.tie_word_embeddings = False
     return True
 
 

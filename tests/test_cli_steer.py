@@ -101,6 +101,33 @@ def test_fit_takes_other_directions_out_and_classes_from_a_file(folder: Path, fi
     assert "cosine with stereo → anti" in shown.output and "+alpha moves toward 'yes'" in shown.output
 
 
+def test_a_bias_tasks_answers_give_stances_and_the_letter_to_balance_over(folder: Path) -> None:
+    rows = []
+    for i, e in enumerate(examples()):
+        committed, letter = (i % 7 != 0), "AB"[i % 2]
+        biased = float(e.label == "stereo") if committed else None
+        rows.append({"id": e.id, "label": letter, "score.committed": float(committed), "score.biased": biased})
+    answers, out = folder / "answers.parquet", folder / "stance.safetensors"
+    pd.DataFrame(rows).to_parquet(answers)
+    options = ["--labels", answers, "--target", "stance", "--strata", "labels:label", "--sites", "resid_post.2"]
+    done = run("steer", "fit", folder / "cache-base", "--toward", "anti", "--away", "stereo", *options, "--balance",
+               "strata", "--no-sign-check", "--out", out)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    d, cache = Direction.load(out), ActivationCache.open(folder / "cache-base")
+    said = [None if row["score.biased"] is None else ("anti", "stereo")[int(row["score.biased"])] for row in rows]
+    want = difference_of_means(
+        cache, toward="anti", away_from="stereo", target=said, site="resid_post.2", balance="strata",
+        strata=[row["label"] for row in rows], check_sign=False,
+    )  # fmt: skip
+    assert torch.equal(d.vec, want.vec) and d.stats.n_strata == 2
+    done = run("steer", "fit", folder / "cache-base", "--toward", "unknown", "--away", "stereo+anti", *options[:4],
+               "--sites", "resid_post.2", "--balance", "classes", "--no-sign-check", "--out", out)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    d = Direction.load(out)
+    n_unknown = sum(row["score.committed"] == 0 for row in rows)
+    assert (d.stats.n_toward, d.stats.n_away) == (n_unknown, len(rows) - n_unknown) and d.away_from == "stereo+anti"
+
+
 def test_show_prints_a_row_per_site_or_all_of_one(fitted: Path) -> None:
     table = run("steer", "show", fitted)
     assert [line.split()[0] for line in table.output.splitlines()[2:]] == [

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import torch
 
-from interp.evaluate import Decoding, _places_of_labels, evaluate, plan_batches
-from interp.label_scores import label_log_probabilities, letter_scores
+from interp.evaluate import Decoding, _places_of_labels, _until_label, evaluate, plan_batches
+from interp.label_scores import label_log_probabilities
 from interp.model import Model
 from interp.prompt import Example, Message, render
 from interp.tasks.conformance import check_task
@@ -222,11 +222,13 @@ def test_a_reply_without_a_decision_point_has_no_label_probabilities(model: Mode
 
 def test_one_token_spellings_too_follow_the_answer_that_the_example_begins_with(model: Model) -> None:
     begun, plain = replace(items(1)[0], answer="the dog ."), items(1)[0]
-    spelt = letter_scores(model, [(begun, " step one", ["yes", "no"]), (begun, "", ["yes", "no"])], lambda x: (x,))
-    joined = [(plain, "the dog . step one", ["yes", "no"]), (plain, "the dog .", ["yes", "no"])]
-    assert spelt == letter_scores(model, joined, lambda x: (x,))
+    prompts = [render(e, model.tokenizer) for e in (begun, plain)]
+    assert _until_label(model, begun, prompts[0], "", None) is prompts[0]
+    found = _until_label(model, begun, prompts[0], " step one", None)
+    assert found.ids == _until_label(model, plain, prompts[1], "the dog . step one", None).ids
+    assert found.ids[: len(prompts[0].ids)] == prompts[0].ids
     with pytest.raises(ValueError, match="'e0'.*512"):
-        letter_scores(model, [(plain, "the dog " * 300, ["yes"])], lambda x: (x,))
+        _until_label(model, plain, prompts[1], "the dog " * 300, None)
 
 
 def test_a_label_beyond_the_context_is_refused_by_the_examples_id(model: Model) -> None:
@@ -443,6 +445,22 @@ def test_significance_between_two_runs_counts_groups_not_items() -> None:
     assert (row["diff"], row["n"], row["n_groups"]) == (1, 40, 4)
     assert row["p"] == row["p_holm"] == pytest.approx(2 / 2**4)
     assert "4 units by procedure" in row["note"]
+
+
+def test_two_runs_are_compared_by_all_samples_of_an_item_and_each_item_is_one() -> None:
+    first, later = [0, 1, 0, 0, 1, 0, 0] * 4, [1, 1, 0, 1, 1, 0, 1] * 4
+    once = compare_frames(grouped(first, "m", per_group=2), grouped(later, "m", per_group=2), None).iloc[0]
+    thrice = [grouped([x for x in right for _ in range(3)], "m", per_group=2, samples=3) for right in (first, later)]
+    more = compare_frames(*thrice, None).iloc[0]
+    for name in ("before", "after", "diff", "lo", "hi", "n", "n_groups", "p"):
+        assert more[name] == pytest.approx(once[name]), name
+    assert more["note"].startswith("3 replies per item; more often right after 12, before 0")
+    turned = thrice[1].copy()
+    turned.loc[turned["sample"] > 0, "score.correct"] = 0.0  # only sample 0 was right
+    assert compare_frames(thrice[0], turned, None).iloc[0]["diff"] < 0
+    assert compare_frames(thrice[0], turned.sample(frac=1, random_state=0), None).iloc[0]["diff"] < 0
+    with pytest.raises(ValueError, match="3 and 2 samples.*--samples"):
+        compare_frames(thrice[0], thrice[1][thrice[1]["sample"] < 2], None)
 
 
 def test_several_samples_of_an_item_are_one_unit_of_the_pair() -> None:

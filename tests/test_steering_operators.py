@@ -77,9 +77,10 @@ def test_add_adds_the_dose_in_the_stated_unit(rng: torch.Generator) -> None:
 
 def test_a_small_dose_is_not_lost_in_half_precision() -> None:
     """In bfloat16 the vector is summed in float32: rounding it first would add another one."""
-    acts = torch.full((1, 1, 4), 1.0, dtype=torch.bfloat16)
-    delta = torch.tensor([0.0043, 0.0, 1.0, 0.0039])
+    acts = torch.full((1, 1, 2), -1.0, dtype=torch.bfloat16)
+    delta = torch.tensor([1.003, 0.5])
     want = (acts.float() + delta).bfloat16()
+    assert float(want[0, 0, 0]) == pytest.approx(0.003, rel=1e-2)  # 1.003 itself rounds to 1
     assert torch.equal(AddVector(delta)(acts), want)
 
 

@@ -53,7 +53,7 @@ def steer() -> None:
 @click.option("--sites", default="resid_post.*", help="Patterns of sites: 'resid_post.20', 'resid_post.2?'.")
 @click.option("--positions", help="Position rule of the cache; may be left out where it has one.")
 @click.option("--balance", type=click.Choice(["none", "classes", "strata"]), default="none", help="Of the means.")
-@click.option("--strata", default="auto", help="Column to balance over.")
+@click.option("--strata", default="auto", help="Column to balance over; 'labels:NAME' is a column of --labels.")
 @click.option("--groups", default="auto", help="Column of the independent unit, or 'none'.")
 @click.option("--fit-on", help="Examples to fit on, e.g. 'split=train'; the others check the sign.")
 @click.option("--weighting", type=click.Choice(["harmonic", "uniform"]), default="harmonic", help="Of strata.")
@@ -162,9 +162,10 @@ def _hf_weights(held: Directions, path: Path, out: Path | None, options: Mapping
 def _fitted(cache: Any, options: Mapping[str, Any]) -> dict[Any, Any]:
     from steering import difference_of_means, direction_along, read_probe_vector
 
+    table = None if options["labels_file"] is None else _read_labels(options["labels_file"])
     sides = {"toward": _classes(options["toward"]), "away_from": _classes(options["away"])}
     shared: dict[str, Any] = sides | {
-        "target": _target(cache, options["labels_file"], options["target"]),
+        "target": options["target"] if table is None else _joined(cache, table, options["target"]),
         "position": options["positions"], "groups": None if options["groups"] == NONE else options["groups"],
         "fit_on": options["fit_on"], "seed": options["seed"], "name": options["name"],
     }  # fmt: skip
@@ -175,6 +176,10 @@ def _fitted(cache: Any, options: Mapping[str, Any]) -> dict[Any, Any]:
         made = [direction_along(cache, vec, site=site, **shared) for site, vec in vectors.items()]
         return {one.site: one for one in made}
     how = {key: options[key] for key in ("balance", "strata", "weighting")}
+    if how["strata"].startswith("labels:"):
+        if table is None:
+            raise ValueError(f"--strata {how['strata']}: give the file that has this column with --labels.")
+        how["strata"] = _joined(cache, table, how["strata"].removeprefix("labels:"))
     return dict(difference_of_means(cache, site=sites, check_sign=options["sign_check"], **shared, **how))
 
 
@@ -192,10 +197,9 @@ def _sites(cache: Any, patterns: str) -> list[str]:
     return sorted(found, key=lambda s: (s.split(".")[0], int(s.split(".")[1]) if "." in s else -1))
 
 
-def _target(cache: Any, path: Path | None, column: str) -> Any:
-    """The column's name, or its values from a file, joined on the example's id; None for examples not in it."""
-    if path is None:
-        return column
+def _read_labels(path: Path) -> Any:
+    """The table of a file with a column `id`; `stance` is added where the columns of a bias task's answers allow it."""
+    import numpy as np
     import pandas as pd
 
     readers: dict[str, Any] = {".csv": pd.read_csv, ".parquet": pd.read_parquet,
@@ -203,12 +207,21 @@ def _target(cache: Any, path: Path | None, column: str) -> Any:
     if path.suffix not in readers or not path.is_file():
         raise ValueError(f"--labels {path}: expected a file that is there, ending in {', '.join(readers)}.")
     table = readers[path.suffix](path)
-    missing = [name for name in ("id", column) if name not in table.columns]
-    if missing:
-        raise ValueError(f"--labels {path}: no column {missing[0]!r}; it has {', '.join(map(str, table.columns))}.")
-    if table["id"].duplicated().any():
-        raise ValueError(f"--labels {path}: id {table['id'][table['id'].duplicated()].iloc[0]!r} occurs twice.")
-    known = dict(zip(table["id"].astype(str), table[column], strict=True))
+    if "id" not in table.columns or table["id"].duplicated().any():
+        raise ValueError(f"--labels {path}: expected a column 'id' in which each example stands once.")
+    if "stance" not in table.columns and {"score.committed", "score.biased"} <= set(table.columns):
+        committed, biased = (table[f"score.{name}"].to_numpy(float) for name in ("committed", "biased"))
+        known = [committed == 0, (committed == 1) & (biased == 1), (committed == 1) & (biased == 0)]
+        table["stance"] = np.select(known, ["unknown", "stereo", "anti"], default="")
+        table["stance"] = table["stance"].replace("", None)
+    return table.assign(id=table["id"].astype(str))
+
+
+def _joined(cache: Any, table: Any, column: str) -> list[Any]:
+    """The column's value of every example of the cache, by id; None for those that are not in the table."""
+    if column not in table.columns:
+        raise ValueError(f"--labels: no column {column!r}; the file has {', '.join(map(str, table.columns))}.")
+    known = dict(zip(table["id"], table[column], strict=True))
     return [known.get(str(one)) for one in cache.examples["id"]]
 
 

@@ -61,9 +61,10 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--cache", type=_PATH, help="The cache that it was fitted on: adds label-shuffled controls.")
 @click.option("--labels", type=_PATH, help="The file of classes that `steer fit` had, if it had one.")
 @click.option("--target", default="label", show_default=True, help="Its column.")
+@click.option("--strata", default="", help="labels:COLUMN where `steer fit` balanced by a column of that file.")
 @study_options
 @fail_in_users_words
-def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, labels: Path | None, target: str,
+def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, labels: Path | None, target: str, strata: str,
          out: Path, **options: Any) -> None:  # fmt: skip
     """Steer a checkpoint at every strength, with every control, into --out.
 
@@ -75,7 +76,14 @@ def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, l
     from study.steer.show import headline
 
     one_thread()
-    study = _study(options, cache=cache, labels=None if labels is None else _classes(labels, target))
+    if strata and not (strata.startswith("labels:") and labels):
+        raise ValueError(f"--strata {strata!r}: expected labels:COLUMN, beside --labels; other strata are known.")
+    study = _study(
+        options,
+        cache=cache,
+        labels=None if labels is None else _classes(labels, target),
+        strata=_classes(labels, strata.removeprefix("labels:")) if strata and labels else None,
+    )
     held, against = Directions.load(direction), [Directions.load(path) for path in orthogonal_to]
     checkpoints, loading = resolve_checkpoints(options)
     run_dose(checkpoints, options["task"], read_data(options), held, out=out, study=study, against=against,
@@ -143,7 +151,7 @@ def _classes(path: Path, target: str) -> dict[str, str]:
     return dict(zip(kept["id"].astype(str), kept[target].astype(str), strict=True))
 
 
-def _study(options: dict[str, Any], *, cache: Path | None = None, labels: dict[str, str] | None = None) -> Any:
+def _study(options: dict[str, Any], **fitted: Any) -> Any:
     from study.steer.run import DoseStudy
 
     kept = (
@@ -156,7 +164,7 @@ def _study(options: dict[str, Any], *, cache: Path | None = None, labels: dict[s
     except ValueError as error:
         raise ValueError(f"--layers {layers!r}: expected layer numbers separated by commas.") from error
     texts = None if neutral is None else tuple(filter(str.strip, neutral.read_text(encoding="utf-8").splitlines()))
-    return DoseStudy(layers=chosen, neutral=texts, cache=cache, labels=labels, seed=options["seed"] or 0,
+    return DoseStudy(layers=chosen, neutral=texts, **fitted, seed=options["seed"] or 0,
                      **{key: options[key] for key in kept})  # fmt: skip
 
 

@@ -43,7 +43,7 @@ class DoseStudy:
         positions: tokens that are steered: last, all, generated, prompt, or a rule of `interp.positions`.
         layers: layers of the directions that are steered, each by itself; None: all that the file holds.
         cache: folder that the direction was fitted on; with it come label-shuffled controls.
-        labels: example id -> class, where the direction was fitted on classes from a file.
+        labels, strata: example id -> class or stratum, where the direction was fitted on those of a file.
         shuffled_length: "equal", all at the direction's length; "own", each at its own (`steering.arms.shuffled_arms`).
         slot, baseline: see `study.steer.items.dose_items`.
         neutral: texts for perplexity; None takes plain English sentences where the tokenizer knows their words, empty
@@ -58,6 +58,7 @@ class DoseStudy:
     layers: tuple[int, ...] | None = None
     cache: Path | None = None
     labels: Mapping[str, str] | None = None
+    strata: Mapping[str, str] | None = None
     n_random: int = N_RANDOM
     n_complement: int = N_COMPLEMENT
     n_shuffled: int = N_SHUFFLED
@@ -171,7 +172,7 @@ def _shuffled(directions: Directions, study: DoseStudy) -> tuple[dict[Site, list
 
 def shuffled(direction: Direction, cache: Path, study: DoseStudy) -> tuple[list[Arm], frozenset[str]]:
     """Label-shuffled arms as the study wants them, and the ids that the direction was fitted on."""
-    return shuffled_from_cache(direction, cache, n=study.n_shuffled, seed=study.seed, labels=study.labels,
+    return shuffled_from_cache(direction, cache, n=study.n_shuffled, seed=study.seed, labels=study.labels, strata=study.strata,
                                equal_length=study.shuffled_length == "equal")  # fmt: skip
 
 
@@ -242,7 +243,7 @@ def _notes(first: Direction, plan: Plan, study: DoseStudy, said: list[str]) -> d
     from importlib.metadata import version
 
     lengths = {str(site): first.equivalents(1.0, study.unit) for site in plan.sites[:1]}
-    held = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(study).items() if k != "labels"}
+    held = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(study).items() if k not in ("labels", "strata")}
     packages = {name: version(name) for name in ("diptych", "torch", "transformers")}
     return {
         "study": held,

@@ -28,6 +28,7 @@ def shuffled_from_cache(
     seed: int = 0,
     equal_length: bool = True,
     labels: Mapping[str, str] | None = None,
+    strata: Mapping[str, str] | None = None,
 ) -> tuple[list[Arm], frozenset[str]]:
     """(shuffled arms at the direction's site, ids of the examples that the direction was fitted on).
 
@@ -36,7 +37,8 @@ def shuffled_from_cache(
 
     Args:
         equal_length: see `steering.arms.shuffled_arms`.
-        labels: example id -> class, where the classes came from a file (the model's own answers), not from the cache.
+        labels, strata: example id -> class or stratum, where these came from a file (the model's own answers), not from
+            the cache.
     Raises:
         ValueError: another cache or other labels than the direction's.
     """
@@ -48,6 +50,7 @@ def shuffled_from_cache(
                 f"direction names {origin.get('cache')}). Shuffled labels mean something on its own rows only."
             )
         classes, used = _used(cache, direction, origin, labels)
+        origin["strata"] = _strata(cache, direction, origin, strata)
         made = [_shuffled(cache, direction, origin, drawn) for drawn in _draws(cache, classes, used, origin, n, seed)]
         ids = cache.examples["id"].astype(str).to_numpy()[used].tolist()
     own = float(direction.vec.norm())
@@ -61,10 +64,10 @@ def _used(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(class of every example, mask of the examples that the direction was fitted on); checked by their digest."""
     ids = cache.examples["id"].astype(str).to_numpy()
-    if GIVEN in (origin.get("groups"), origin.get("strata")) or (origin.get("target") == GIVEN and labels is None):
+    if origin.get("groups") == GIVEN or (origin.get("target") == GIVEN and labels is None):
         raise ValueError(
-            f"{direction.label!r} was fitted on classes, groups or strata that are not columns of the cache. Give the "
-            "file of classes with --labels, or make shuffled arms in Python (steering.shuffled_arms)."
+            f"{direction.label!r} was fitted on classes or groups that are not columns of the cache. Give the file of "
+            "classes with --labels, or make shuffled arms in Python (steering.arms.shuffled_arms)."
         )
     values = np.array([labels.get(i) for i in ids]) if labels is not None else column(cache, "target", origin["target"])
     assert values is not None, "a fitted direction names its target"
@@ -79,6 +82,20 @@ def _used(
             f"{', '.join(sides)} here. Give the same --labels as `steer fit` had."
         )
     return classes, used
+
+
+def _strata(
+    cache: ActivationCache, direction: Direction, origin: dict[str, Any], strata: Mapping[str, str] | None
+) -> Any:
+    """The column that the direction was balanced by, or its values from a file; None where it was not balanced so."""
+    if origin.get("strata") != GIVEN:
+        return origin.get("strata")
+    if strata is None:
+        raise ValueError(
+            f"{direction.label!r} was balanced by strata that are not a column of the cache. Name the column of the "
+            "file with --strata labels:COLUMN, as `steer fit` had it."
+        )
+    return np.array([strata.get(i) for i in cache.examples["id"].astype(str)], dtype=object)
 
 
 def _draws(
