@@ -35,6 +35,7 @@ _EXPORTS = {
     "Add": "interp.edits",
     "ProjectOut": "interp.edits",
     "Replace": "interp.edits",
+    "InjectNormMatched": "interp.edits",
     "extract": "interp.cache",
     "extract_pair": "interp.cache",
     "ActivationCache": "interp.cache",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from interp.checkpoint import CheckpointPair as CheckpointPair
     from interp.edits import Add as Add
     from interp.edits import Edit as Edit
+    from interp.edits import InjectNormMatched as InjectNormMatched
     from interp.edits import ProjectOut as ProjectOut
     from interp.edits import Replace as Replace
     from interp.family import Family as Family

@@ -14,6 +14,7 @@ COMMANDS = {
     "audit": ("study.cli.audit:audit", "Look for faults in a file of labels."),
     "cache": ("study.cli.cache:cache", "Record activations once and keep them on disk."),
     "heads": ("study.cli.heads:heads", "Effects of every attention head: sweep, then show one."),
+    "oracle": ("study.cli.oracle:oracle", "Ask an oracle about activations; every answer with its control."),
     "probes": ("study.cli.probes:probes", "Linear probes per layer of a cache, with their controls."),
     "steer": ("study.cli.steer:steer", "Steering directions: fit, dose, export."),
 }
