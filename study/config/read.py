@@ -71,7 +71,8 @@ class _Place:
                 return f"--set {self.overridden[path[:end]]}"
             if path[:end] in self.lines:
                 return f"{self.where}, line {self.lines[path[:end]]}"
-        return self.where
+        inside = [text for given, text in self.overridden.items() if path and given[: len(path)] == path]
+        return f"--set {inside[0]}" if inside else self.where
 
     def check_keys(self, mapping: Any, kind: Any, path: tuple[str, ...]) -> None:
         """Unknown keys of a section and of the sections in it."""
