@@ -13,6 +13,7 @@ COMMANDS = {
     "cache": ("study.cli.cache:cache", "Record activations once and keep them on disk."),
     "heads": ("study.cli.heads:heads", "Effects of every attention head: sweep, then show one."),
     "probes": ("study.cli.probes:probes", "Linear probes per layer of a cache, with their controls."),
+    "study": ("study.cli.study:study", "A whole study in one command: run, plan, init."),
 }
 
 

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from study.run.folder import digests
+from study.run.folder import digests, mark_done, notes_if_done
 from study.run.state import TABLES, Status
 from study.run.step import Context, Step
 
@@ -38,13 +38,25 @@ def attempt(name: str, context: Context) -> Outcome:
     trace = context.folder / TRACEBACK
     try:
         with plain_warnings():
-            step = steps_of(context.study)[name]
-            notes = step.run(context) or ()
-            outputs = publish(step, context)
+            notes, outputs = _work(steps_of(context.study)[name], context)
     except Exception as error:
         return Outcome("failed", _cause(error, context), seconds=time.monotonic() - began)
     trace.unlink(missing_ok=True)
-    return Outcome("done", "", outputs, tuple(map(clean, notes)), time.monotonic() - began)
+    return Outcome("done", "", outputs, notes, time.monotonic() - began)
+
+
+def _work(step: Step, context: Context) -> tuple[Sequence[str], dict[str, str]]:
+    """Notes and outputs of a step; where its work is whole already, only its tables are made of it again."""
+    known = None if step.after else notes_if_done(context.folder)
+    if known is not None:
+        try:
+            return known, publish(step, context)
+        except Exception:  # something in the folder is gone: do the work again, it fills in what is missing
+            pass
+    notes = tuple(map(clean, step.run(context) or ()))
+    outputs = publish(step, context)
+    mark_done(context.root, context.folder, notes)
+    return notes, outputs
 
 
 def publish(step: Step, context: Context) -> dict[str, str]:
@@ -61,7 +73,7 @@ def _cause(error: Exception, context: Context) -> str:
     """What a user can mend, as it was said; of our own bugs, where they are, with the traceback kept beside."""
     from study.cli.common import user_errors
 
-    text = clean(str(error))
+    text = clean(str(error)).replace(f"{context.root}/", "").replace(str(context.root), "the run folder")
     if isinstance(error, user_errors()):
         return text or type(error).__name__
     try:
