@@ -111,7 +111,9 @@ def _panels(tables: Tables) -> tuple[list[Panel], float]:
     titles = _titles(tables)
     return [
         Panel(
-            "accuracy on the same items", (left, base, _RIGHT - 0.75 - left, tall), lambda ax: dumbbell(cells, ax=ax)
+            "accuracy on the same items",
+            (left, base, _RIGHT - 0.75 - left, tall + 0.35),
+            lambda ax: dumbbell(cells, ax=ax),
         ),
         Panel(titles[0], upper, lambda ax: _probe_panel(tables, ax)),
         Panel(titles[1], (0.55, _FOOT, 2.2, _TALL), lambda ax: _head_panel(tables, ax)),
