@@ -98,7 +98,8 @@ class ProbesSection:
         groups: column of the independent unit, never in training and test at once.
         control: column of the unit that control labels are drawn for.
         where: column -> values: rows that are kept, e.g. {context_condition: [ambig]}.
-        transfer: read the probes of one member on the others, where widths allow it.
+        transfer: read the probes of one member on the other, where widths allow it: at the same layers, or every
+            train layer at every test layer beside the probes fitted there (as the figure needs).
     """
 
     groups: str
@@ -120,7 +121,7 @@ class ProbesSection:
     positive: str | None = None
     unite: str | None = None
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    transfer: bool = True
+    transfer: Literal["none", "same-layer", "all-layers"] = "same-layer"
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -86,8 +86,10 @@ def probe_tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def transfer_tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """Tables of probes read elsewhere, in the columns of `probes.transfer`."""
+    """Tables of probes read elsewhere, in the columns of `probes.transfer`; none without the ceilings of a figure."""
     out = rows.drop(columns=["model", "control", "control_value", "unit", "group_unit"])
     wide = ["train_layer", "test_layer", "train_d_feature", "test_d_feature"]
     out = out[out[wide].notna().all(axis=1)].astype({"n": int, "n_groups": int, **dict.fromkeys(wide, int)})
-    return [out] if len(out) else []
+    blocks = set(zip(out["train_checkpoint"], out["test_checkpoint"], strict=True))
+    is_full = len(blocks) > 1 and all((a, a) in blocks and (b, a) in blocks for a, b in blocks)
+    return [out] if is_full else []

@@ -75,7 +75,8 @@ def _probes(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
         return
     carried = of.transfer_tables(tables["probes_transfer"]) if "probes_transfer" in tables else []
     for name, drawn in figures_of_tables(of.probe_tables(tables["probes"]), carried, **size):
-        yield f"probes-{name}", drawn
+        if not (isinstance(drawn, str) and drawn.startswith("no ")):  # what the study did not ask for is no fault
+            yield f"probes-{name}", drawn
 
 
 def _scores(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:

@@ -45,7 +45,7 @@ def run(context: Context) -> list[str]:
                     continue
                 folder.mkdir(parents=True, exist_ok=True)
                 write_sweep(result, folder, identity)
-    if context.section.transfer:
+    if context.section.transfer != "none":
         notes += _transfers(context)
     if not _sweeps(context):
         raise ValueError(f"no target could be swept: {'; '.join(notes)}")
@@ -165,29 +165,50 @@ def _check_columns(frame: pd.DataFrame, target: str, section: Any) -> None:
 
 
 def _transfers(context: Context) -> list[str]:
-    """Every member's probes read on every other member, where widths and rows allow it."""
-    from interp.cache import ActivationCache
-    from probes import transfer
-    from study.probes_store import read_sweep, write_table
+    """Probes of each member read on the other, where widths and rows allow it."""
+    from study.probes_store import write_table
 
     notes = []
     members = [m for m in _members(context) if m in ("engaged", "heuristic")]
+    is_full = context.section.transfer == "all-layers"
+    pairs = [(a, b) for a in members for b in members if a != b and not (is_full and a != members[0])]
     for target in context.section.targets:
-        for first, second in [(a, b) for a in members for b in members if a != b]:
+        for first, second in pairs:
             folder, name = context.folder / first / _file_name(target), f"transfer/{second}"
             if not (folder / "settings.json").is_file() or (folder / f"{name}.parquet").is_file():
                 continue
-            result = read_sweep(folder)
-            kinds = [k for k in ("logistic", "massmean") if any(key[3] == k for key in result.directions)]
-            with ActivationCache.open(context.of("cache") / second) as other:
-                try:
-                    table = transfer(result, other, kinds=kinds or list(context.section.kinds), checkpoint=second,
-                                     n_boot=context.section.boot, seed=context.study.seed)  # fmt: skip
-                except ValueError as error:
-                    notes.append(f"{target}, {first} read on {second}: {error}")
-                    continue
+            try:
+                table = _read_across(context, folder, first, second)
+            except ValueError as error:
+                notes.append(f"{target}, {first} read on {second}: {error}")
+                continue
             write_table(table, folder, name)
     return notes
+
+
+def _read_across(context: Context, folder: Path, first: str, second: str) -> pd.DataFrame:
+    """Probes of `folder` read on the cache of `second`; with all layers also the other three blocks."""
+    import pandas as pd
+
+    from interp.cache import ActivationCache
+    from probes import transfer
+    from probes.transfer import refit
+    from study.probes_store import read_sweep
+
+    section, result = context.section, read_sweep(folder)
+    kinds = [k for k in ("logistic", "massmean") if any(key[3] == k for key in result.directions)] or [*section.kinds]
+    options: dict[str, Any] = dict(kinds=kinds, n_boot=section.boot, seed=context.study.seed)
+    with ActivationCache.open(context.of("cache") / second) as other:
+        if section.transfer == "same-layer":
+            return transfer(result, other, checkpoint=second, **options)
+        with ActivationCache.open(context.of("cache") / first) as own:
+            there = refit(result, other, kinds=kinds, checkpoint=second)
+            blocks = [
+                (probe, cache, name) for probe in (result, there) for cache, name in ((own, first), (other, second))
+            ]
+            parts = [transfer(probe, cache, checkpoint=name, mode="all-layers", **options)
+                     for probe, cache, name in blocks]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
 
 
 def _sweeps(context: Context) -> dict[tuple[str, str], Path]:
@@ -211,7 +232,7 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
             table["target"] = f"{target}=" + table["target"].astype(str)
             table["control"] = "the probe fitted there, paired (drop)"
             table["n_groups"] = table["n_groups"].astype(float)
-            carried.append(table.assign(member=member, chance=0.5, **same))
+            carried.append(table.assign(member=table["test_checkpoint"], chance=0.5, **same))
     out = {"probes": tidy(pd.concat(rows, ignore_index=True))}
     if carried:
         out["probes_transfer"] = tidy(pd.concat(carried, ignore_index=True))
