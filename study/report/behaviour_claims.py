@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from study.figures.numbers import format_p
-from study.report.claims import Above, Below, Claim, Control, Tables, Within, below, is_blank, measured, number, rows, short
+from study.report.claims import Above, Below, Claim, Control, Tables, Within, below, is_blank, measured, number, p_words, rows, short
 
 DIFFERENCE = "engaged - heuristic"
 _MARGIN = re.compile(r"margin ([0-9.]+)|±\s*([0-9.]+)")
@@ -27,20 +26,20 @@ def _separates(tables: Tables, cells: list[dict[str, Any]]) -> Claim:
         return Claim(text, "behaviour", "eval", why="no table of both members on the same items")
     if hard:
         row = min(hard, key=lambda r: float(r["value"]))  # a claim about every cell is as strong as its weakest
-        name = f"{words(row['cell'])}, the weakest of {len(hard)}: " if len(hard) > 1 else ""
+        name = f"{words(row['cell'])}, the weakest of {len(hard)}" if len(hard) > 1 else ""
         asserts = Above()
     else:
         row = max(cells, key=lambda r: (abs(float(r["value"])), str(r["cell"])))
-        text, name = f"The members part on {words(row['cell'])}", f"largest of {len(cells)} cells: "
+        text, name = f"The members part on {words(row['cell'])}", f"largest of {len(cells)} cells"
         asserts = Above() if float(row["value"]) >= 0 else Below()
-    return Claim(text, "behaviour", "eval", asserts, measured(row, name=name.removesuffix(" "), signed=True),
+    return Claim(text, "behaviour", "eval", asserts, measured(row, name=name, signed=True),
                  (_corrected(row), _beats_one_label(tables, row)))  # fmt: skip
 
 
 def _corrected(row: dict[str, Any]) -> Control:
     p = number(row, "p_adjusted")
     how = row.get("correction") or "corrected over the cells"
-    return Control.of(f"same items, {how}", below(p), "" if p is None else f"p = {format_p(p)}".replace("= <", "<"))
+    return Control.of(f"same items, {how}", below(p), "" if p is None else p_words(p))
 
 
 def _beats_one_label(tables: Tables, row: dict[str, Any]) -> Control:

@@ -21,6 +21,7 @@ TITLES = {
     "other": ("Other figures", "What else was drawn?"),
 }
 SHOWN_FIRST = 4
+MAX_ANSWERS = 5
 _METHOD = (
     ("model", "models"), ("adapter", "adapters"), ("dtype", "dtype"), ("position", "positions read"),
     ("positions", "positions changed"), ("kind", "kinds"), ("split", "splits"), ("interval", "intervals"),
@@ -35,7 +36,7 @@ class Block:
     """What a block of the report shows.
 
     Attributes:
-        answers: (verdict, claims with it) in the order of verdicts.
+        answers: its claims in the order of verdicts, the first of them; `n_more` are left to the ledger.
         method: (what, how), read off the columns of its tables and its part of the study.
         figures, folded: those that are shown and those that are folded away.
         cause: why the step failed, "" where it did not.
@@ -45,7 +46,8 @@ class Block:
     analysis: str
     title: str
     question: str
-    answers: tuple[tuple[str, tuple[Claim, ...]], ...]
+    answers: tuple[Claim, ...]
+    n_more: int
     figures: tuple[SavedFigure, ...]
     folded: tuple[SavedFigure, ...]
     method: tuple[tuple[str, str], ...]
@@ -64,9 +66,10 @@ def blocks(run: RunFolder, ledger: Sequence[Claim]) -> tuple[Block, ...]:
         if not figures and not tables and not cause:
             continue
         first, rest = _ranked(figures)
+        own = sorted((c for c in ledger if c.analysis == analysis), key=lambda c: VERDICTS.index(c.verdict))
         found.append(
-            Block(analysis, title, question, _answers([c for c in ledger if c.analysis == analysis]), first, rest,
-                  _method(tables, run.study.get(analysis)), cause, tuple(step.notes) if step else ())
+            Block(analysis, title, question, tuple(own[:MAX_ANSWERS]), max(0, len(own) - MAX_ANSWERS),
+                  first, rest, _method(tables, run.study.get(analysis)), cause, tuple(step.notes) if step else ())
         )  # fmt: skip
     return tuple(found)
 
@@ -85,11 +88,6 @@ def _ranked(figures: Sequence[SavedFigure]) -> tuple[tuple[SavedFigure, ...], tu
 
     ordered = sorted(figures, key=rank)
     return tuple(ordered[:SHOWN_FIRST]), tuple(ordered[SHOWN_FIRST:])
-
-
-def _answers(ledger: Sequence[Claim]) -> tuple[tuple[str, tuple[Claim, ...]], ...]:
-    grouped = ((verdict, tuple(c for c in ledger if c.verdict == verdict)) for verdict in VERDICTS)
-    return tuple((verdict, own) for verdict, own in grouped if own)
 
 
 def _method(tables: Tables, options: Any) -> tuple[tuple[str, str], ...]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from study.figures.numbers import fixed, format_estimate
+from study.figures.numbers import fixed, format_estimate, format_p
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,8 +86,13 @@ class Measured:
     groups: str = "groups"
 
     def __str__(self) -> str:
+        return f"{self.name}: {self.shown}" if self.name else self.shown
+
+    @property
+    def shown(self) -> str:
+        """Value, interval and unit, without the name."""
         text = format_estimate(self.value, self.lo, self.hi, n=self.n, signed=self.signed)
-        return " ".join(part for part in (self.name, text, self.unit) if part)
+        return f"{text} {self.unit}".strip()
 
     @property
     def size(self) -> str:
@@ -222,3 +227,9 @@ def flag(row: Mapping[str, Any], column: str) -> bool:
 def short(value: float | None) -> str:
     """A number of a control: two decimals."""
     return "" if value is None else fixed(value, 2)
+
+
+def p_words(p: float) -> str:
+    """`p = 0.012`, `p < 0.001`."""
+    text = format_p(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from study.figures.numbers import MINUS, fixed, format_p
+from study.figures.numbers import MINUS, fixed
 from study.report.behaviour_claims import DIFFERENCE, words
 from study.report.claims import (
+    ALPHA,
     Above,
     Below,
     Claim,
@@ -17,6 +18,7 @@ from study.report.claims import (
     flag,
     measured,
     number,
+    p_words,
     rows,
     short,
 )
@@ -42,12 +44,13 @@ def _decodable(tables: Tables, chosen: list[dict[str, Any]], target: str, member
     row = min(here, key=lambda r: (r["split"] != "test", number(r, "p") is None, _rank(r)))
     oof = [r for r in here if r["split"] == "oof" and r["kind"] == row["kind"]]
     p, searched = number(row, "p"), number(oof[0], "p_adjusted") if oof else None
-    seen = [value for value in (p, searched) if value is not None]
-    null = Control.of("permutation null that repeats every choice, and its maximum over layers",
-                      all(value <= 0.05 for value in seen) if seen else None,
-                      f"p = {', '.join(map(format_p, seen))}".replace("= <", "<") if seen else "")  # fmt: skip
+    seen = [(where, value) for where, value in (("TEST", p if row["split"] == "test" else None), ("layers", searched))
+            if value is not None]  # fmt: skip
+    null = Control.of("permutation null that repeats every choice, on TEST and as the maximum over layers",
+                      all(value < ALPHA for _, value in seen) if seen else None,
+                      "; ".join(f"{where} {p_words(value)}" for where, value in seen))  # fmt: skip
     controls = (null, _selective(oof), _beats_text(tables, row), *_without_confounds(tables, row))
-    where = f"AUROC at {row['site']}, {row['position']}" + (", TEST:" if row["split"] == "test" else ", out of fold:")
+    where = f"AUROC at {row['site']}, {row['position']}" + (", TEST" if row["split"] == "test" else ", out of fold")
     return Claim(f"{words(target).capitalize()} is linearly decodable in the {member} member", "decodable", "probes",
                  Above(0.5), measured(row, name=where), controls)  # fmt: skip
 
@@ -97,7 +100,7 @@ def _probe_transfers(tables: Tables) -> list[Claim]:
         ceiling = Control.of("as good as the probe fitted there", None if drop is None else drop >= 0,
                              "" if drop is None else f"short by {short(-(number(row, 'drop') or 0.0))}")  # fmt: skip
         claims.append(Claim(f"The {words(target)} probe of {a} reads {b}", "transfers", "probes", Above(0.5),
-                            measured(row, name=f"AUROC at {row['test_site']}:"), (ceiling,)))  # fmt: skip
+                            measured(row, name=f"AUROC at {row['test_site']}"), (ceiling,)))  # fmt: skip
     return claims
 
 
@@ -146,7 +149,7 @@ def _selected(halves: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, bool
 def _over_all_heads(row: dict[str, Any], count: int) -> Control:
     p = number(row, "p_adjusted")
     over = f" over {count} heads" if count else ""
-    return Control.of(f"family-wise error, max-|t|{over}", below(p), "" if p is None else f"p = {format_p(p)}".replace("= <", "<"))
+    return Control.of(f"family-wise error, max-|t|{over}", below(p), "" if p is None else p_words(p))
 
 
 def _matched_head(row: dict[str, Any]) -> Control:
@@ -220,12 +223,12 @@ def _moved(
     guarded = [r for r in own if number(r, "guard") is not None and number(r, strength) == top]
     controls = [
         Control.of("beyond random and shuffled directions of equal norm", beyond and below(p) is not False if beyond is not None else None,
-                   "" if p is None else f"p = {format_p(p)}".replace("= <", "<")),
+                   "" if p is None else p_words(p)),
         *(Control.of(f"{words(r['metric'])} stays above its guard", float(r["lo"]) >= (number(r, "guard") or 0.0),
                      f"{short(float(r['value']))} against {short(number(r, 'guard'))}") for r in guarded),
     ]  # fmt: skip
     change = Measured(value - zero, float(row["lo"]) - zero, float(row["hi"]) - zero, int(row["n"]), _groups(row),
-                      f"at {fixed(top, 2).replace('-', MINUS)} {'residual norms' if strength == 'alpha_norm' else 'α'}:", "", True,
+                      f"at {fixed(top, 2).replace('-', MINUS)} {'residual norms' if strength == 'alpha_norm' else 'α'}", "", True,
                       str(row.get("unit") or "items"), str(row.get("group_unit") or "groups"))  # fmt: skip
     verb = "raises" if value >= zero else "lowers"
     return Claim(f"Adding {arm} {verb} {words(metric)} in the {member} member", "sufficient", "steering",

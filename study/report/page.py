@@ -29,6 +29,8 @@ EVIDENCE = (
 )  # fmt: skip
 MAX_CSV = 200_000
 _NARROW = 262.0
+_SENTENCE = re.compile(r"\. (?=[^\Wa-z_]|n = |[^\w\s])")
+"""Where the first sentence of a caption ends: not after an abbreviation, which a small letter follows."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?[bB]\b")
 
 
@@ -37,12 +39,13 @@ class PlacedFigure:
     """A figure with its number in the page."""
 
     number: int
+    analysis: str
     id: str
     title: str
     caption: str
     svg: Markup
     is_narrow: bool
-    data_uri: str
+    data_uri: Markup
     csv_name: str
     n_rows: int
     columns: str
@@ -162,13 +165,13 @@ def place_figure(figure: SavedFigure, number: int) -> PlacedFigure:
     """
     svg = inline(figure.svg, prefix=f"f{number}-", alt=plain(figure.alt or figure.caption or figure.stem, limit=2000))
     width = float(svg.split("--w:", 1)[1].split('"', 1)[0])
-    title, _, rest = figure.caption.partition(". ")
+    title, _, rest = _SENTENCE.sub("\0", figure.caption, count=1).partition("\0")
     lines = figure.csv.splitlines()
     data = base64.b64encode(figure.csv.encode("utf-8")).decode("ascii")
     is_small = 0 < len(figure.csv) <= MAX_CSV
     return PlacedFigure(
-        number, f"fig-{_slug(figure.stem)}", title.rstrip(".") or figure.stem, rest, Markup(svg), width < _NARROW,
-        f"data:text/csv;charset=utf-8;base64,{data}" if is_small else "", f"{_slug(figure.stem)}.csv",
+        number, figure.analysis, f"fig-{_slug(figure.stem)}", title.rstrip(".") or figure.stem, rest, Markup(svg), width < _NARROW,
+        Markup(f"data:text/csv;charset=utf-8;base64,{data}" if is_small else ""), f"{_slug(figure.stem)}.csv",
         max(0, len(lines) - 1), lines[0].replace(",", ", ") if lines else "",
     )  # fmt: skip
 

@@ -45,11 +45,11 @@ def inert(text: object, *, limit: int = MAX_CHARACTERS, word: int = MAX_WORD) ->
     if text is None:
         return Markup("")
     shown = "" if text != text else str(text)
-    left_out = max(0, len(shown) - limit)
-    parts = [_visible(piece) for piece in _bounded(shown[:limit], word)]
-    if left_out:
-        parts.append(_cut(left_out))
-    return Markup("").join(parts)
+    pieces = _bounded(shown[:limit], word)
+    if len(shown) > limit:
+        cut = pieces.pop() if pieces and isinstance(pieces[-1], int) else 0
+        pieces.append(cut + len(shown) - limit)  # type: ignore[operator]
+    return Markup("").join(map(_visible, pieces))
 
 
 def plain(text: object, *, limit: int = 300) -> str:
