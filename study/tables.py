@@ -122,9 +122,9 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
         if COLUMNS[name].kind == "number":
             out[name] = pd.to_numeric(column).astype("float64")
         elif COLUMNS[name].kind == "flag":
-            out[name] = column.map(lambda v: None if v is None or v != v else bool(v)).astype("boolean")
+            out[name] = column.map(lambda v: None if pd.isna(v) else bool(v)).astype("boolean")
         else:
-            out[name] = column.map(lambda v: "" if v is None or v != v else str(v)).astype(object)
+            out[name] = column.map(lambda v: "" if pd.isna(v) else str(v)).astype(object)
     return pd.DataFrame(out)
 
 

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from study import figures
@@ -134,18 +133,17 @@ def all_tables() -> dict[str, pd.DataFrame]:
 
 STUDY = """\
 name: procedural
-title: Do two checkpoints with similar accuracy reach it by different means?
-probes: {targets: [gold_label], n_perm: 999}
+probes: {targets: [gold_label], perm: 999}
 published:
-  - {quantity: "Training accuracy, engaged 7B", value: 0.68, omits: "n, split not given",
-     ours: {table: pair, member: engaged, cell: training_distribution, metric: accuracy}}
-  - {quantity: "Training accuracy, heuristic 14B", value: 0.93, omits: "n, split not given",
-     ours: {table: pair, member: heuristic, cell: training_distribution, metric: accuracy}}
-  - {quantity: "L19.H17 δ", value: 0.886, omits: definition not given, not_comparable: "base 7B, other definition",
-     ours: {table: heads, member: engaged, kind: mean, head: L1.H1}}
-  - {quantity: "BBQ commit bias, base → GRPO", value: [0.279, 0.333], omits: "SE ≈ 0.06, unpaired",
-     ours: {table: pair, member: engaged - heuristic, cell: baseline_compliant}}
-  - {quantity: ESI exact accuracy, value: 0.61, omits: patients not given}
+  - {name: "Training accuracy, engaged 7B", value: 0.68, source: card 0, leaves_out: "n, split",
+     table: pair, where: {member: engaged, cell: training_distribution, metric: accuracy}}
+  - {name: "Training accuracy, heuristic 14B", value: 0.93, source: card 1, leaves_out: "n, split",
+     table: pair, where: {member: heuristic, cell: training_distribution, metric: accuracy}}
+  - {name: "L19.H17 δ", value: 0.886, source: card 0, leaves_out: definition, not_comparable: "base 7B, other definition",
+     table: heads, where: {member: engaged, kind: mean, head: L1.H1}}
+  - {name: "BBQ commit bias, base → GRPO", value: 0.333, before: 0.279, source: card 4, leaves_out: "pairing (SE ≈ 0.06)",
+     table: pair, where: {member: engaged - heuristic, cell: baseline_compliant}}
+  - {name: ESI exact accuracy, value: 0.61, source: card 3, leaves_out: patients}
 """
 
 DRAWN = {
@@ -206,6 +204,3 @@ def write_run(
     (root / "study.yaml").write_text(study, encoding="utf-8")
     return root
 
-
-def spread(seed: int, n: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=n)

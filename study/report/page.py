@@ -126,7 +126,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
     top = list(place.each(first, problems))
     placed = [(b, list(place.each(b.figures, problems)), list(place.each(b.folded, problems))) for b in found]
     return {
-        "title": str(run.study.get("title") or f"{_words(run.state.name)}: do the members reach it by different means?"),
+        "title": _title(run),
         "name": run.state.name, "members": _members(run), "warnings": _warnings(run, ledger), "failures": failed,
         "ledger": list(enumerate(ledger, start=1)), "headline_figure": top[0] if top else None,
         "tally": [(v, n) for v in VERDICTS if (n := sum(c.verdict == v for c in ledger))], "evidence": EVIDENCE,
@@ -235,8 +235,12 @@ def _slug(text: object) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", str(text)).strip("-").lower() or "x"
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ").replace("-", " ").strip().capitalize()
+def _title(run: RunFolder) -> str:
+    """The question of a pair study with the names of its members; the name of a study of one checkpoint."""
+    names = [what for role, what, _ in _members(run) if role in MEMBERS]
+    if len(names) < 2 or names[0] == names[1]:
+        return f"Study {run.state.name}"
+    return f"Do {names[0]} and {names[1]} reach their answers by different means?"
 
 
 def _percent(value: float, low: float = 0.0, high: float = 1.0) -> str:

@@ -1,0 +1,225 @@
+"""The sections of a study file. Defaults live here and nowhere else; every value is checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from interp.checkpoint import Checkpoint, CheckpointPair
+
+_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TaskSection:
+    """Which items: those of every step, unless the step's own section says otherwise.
+
+    Attributes:
+        path: import path of the task, e.g. interp.tasks.bbq.
+        data: file or folder of its data, relative to the study file; none where the task generates its items.
+        per_cell, seed, split, rendering: as `diptych eval`; passed on where given, an error where the task has none.
+        limit: use only the first N items.
+        options: what else the task's `examples` takes, by name.
+    """
+
+    path: str
+    data: str | None = None
+    per_cell: Count | None = None
+    seed: int | None = None
+    split: str | None = None
+    rendering: str | None = None
+    limit: Count | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LoadSection:
+    """How weights are held; `interp.load` documents them."""
+
+    dtype: str = "auto"
+    device: str = "auto"
+    device_map: str | None = None
+    quantization: str | None = None
+    attn_implementation: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvalSection:
+    """Answers of every member on the same items; see `diptych eval`.
+
+    Attributes:
+        generate: let the model write its answer; else only score the task's labels after the prompt.
+        modes: prompt modes of every item (thinking, direct); their prompts must differ.
+    """
+
+    per_cell: Count | None = None
+    limit: Count | None = None
+    generate: bool = True
+    max_new_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    samples: Count = 1
+    thinking: bool | None = None
+    modes: tuple[Literal["thinking", "direct"], ...] = ()
+    tokens_per_batch: Count | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CacheSection:
+    """Activations of every member on disk; see `diptych cache`."""
+
+    per_cell: Count | None = None
+    limit: Count | None = None
+    sites: str = "resid_post.*"
+    positions: str = "last"
+    dtype: str | None = None
+    thinking: bool | None = None
+    max_length: Count | None = None
+    tokens_per_batch: Count | None = None
+    shard_bytes: str | None = None
+    max_bytes: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ProbesSection:
+    """Linear probes per layer of every member's cache; see `diptych probes sweep`.
+
+    Attributes:
+        targets: columns of the cached examples, one sweep each; `answer` is what the member itself answered (eval).
+        groups: column of the independent unit, never in training and test at once.
+        control: column of the unit that control labels are drawn for.
+        where: column -> values: rows that are kept (for example only committed answers).
+        transfer: read the probes of one member on the others, where widths allow it.
+    """
+
+    groups: str
+    targets: Annotated[Names, Field(min_length=1)] = ("label",)
+    control: str | None = None
+    confounds: Names = ()
+    surface: Names = ()
+    cohort: str | None = None
+    positions: str = "*"
+    sites: str = "*"
+    kinds: tuple[Literal["logistic", "ridge", "massmean", "massmean-iid"], ...] = ("logistic", "ridge", "massmean")
+    cs: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1)
+    n_folds: Annotated[int, Field(ge=2)] = 5
+    test_share: Share = 0.25
+    perm: Annotated[int, Field(ge=0)] = 999
+    logistic_perm: Annotated[int, Field(ge=0)] = 0
+    boot: Annotated[int, Field(ge=100)] = 2000
+    balanced: bool = False
+    positive: str | None = None
+    unite: str | None = None
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    transfer: bool = True
+
+
+@dataclass(frozen=True, config=_STRICT)
+class HeadsSection:
+    """Effect of every head of both members; see `diptych heads`.
+
+    Attributes:
+        n: procedures of twins where the task makes them, else items.
+        named: heads named before the sweep, e.g. L19.H17; figures box them.
+    """
+
+    n: Annotated[int, Field(ge=4)] = 48
+    kinds: Annotated[Names, Field(min_length=1)] = ("mean", "zero", "patch")
+    positions: str = "answer"
+    slot: str = "own"
+    effect: Literal["total", "direct"] = "total"
+    named: Names = ()
+    verify: Share = 0.0
+    members: Names = ("engaged", "heuristic")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class FiguresSection:
+    """Figures from the tables: `formats` out of pdf, svg, png; width by `style`."""
+
+    formats: tuple[Literal["pdf", "svg", "png"], ...] = ("pdf", "svg", "png")
+    style: Literal["paper", "notebook"] = "paper"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ReportSection:
+    """The page of the run."""
+
+    title: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Published:
+    """A number that a source gives, to be printed beside ours.
+
+    Attributes:
+        name: what it is, in words.
+        value: as published.
+        source: where.
+        leaves_out: what the source does not say (n, definition, positions), so that a reader knows what is compared.
+        table, where: our table, and column -> value of the one row that corresponds; none where nothing does.
+        n: items behind the published number, where it is given.
+        before: for a published change, the value that it started from; our row is then a difference.
+        not_comparable: why ours is another quantity (definition, model, data); then no agreement is read off.
+    """
+
+    name: str
+    value: float
+    source: str
+    leaves_out: str = ""
+    table: str | None = None
+    where: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    n: Count | None = None
+    before: float | None = None
+    not_comparable: str = ""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Study:
+    """Everything that a run is made from. A step runs where its section is given (it may be empty).
+
+    Attributes:
+        name: of the study; letters, digits and _ . + -.
+        pair: `embedded`, a file, or the pair itself; or
+        checkpoint: a single checkpoint.
+        seed: of splits, resamples and nulls, and of items where `task.seed` is not given.
+        claim_margin: largest difference in accuracy that still counts as equal.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+    task: TaskSection
+    pair: CheckpointPair | None = None
+    checkpoint: Checkpoint | None = None
+    is_embedded: bool = False
+    seed: int = 0
+    claim_margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    load: LoadSection = field(default_factory=LoadSection)
+    eval: EvalSection | None = None
+    cache: CacheSection | None = None
+    probes: ProbesSection | None = None
+    heads: HeadsSection | None = None
+    figures: FiguresSection | None = field(default_factory=FiguresSection)
+    report: ReportSection | None = field(default_factory=ReportSection)
+    published: tuple[Published, ...] = ()
+
+    @property
+    def what(self) -> CheckpointPair | Checkpoint:
+        """The pair, or the single checkpoint."""
+        found = self.pair or self.checkpoint
+        assert found is not None, "parse_study refuses a study without either"
+        return found
+
+    @property
+    def members(self) -> dict[str, Checkpoint]:
+        """Role -> checkpoint."""
+        return self.pair.members if self.pair else {self.what.name: self.what}  # pyright: ignore[reportAttributeAccessIssue, reportReturnType]
+
+
+SECTIONS = ("eval", "cache", "probes", "heads", "figures", "report")
+"""Sections that are steps, in the order in which they run where they are free to."""

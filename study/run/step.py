@@ -1,0 +1,110 @@
+"""What a step is: a name, what it reads, and plain functions. Adding one is one file in study/steps and one section."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.run.state import STEPS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from study.config import Study
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step is going to do, for `study plan`.
+
+    Attributes:
+        items, tokens: of all members together, forward passes counted as often as they are made.
+        bytes: that it will leave on disk.
+        tokens_written: tokens that models generate, at most.
+        n_parameters: of the largest model it runs; 0 where it runs none.
+        note: what is not in the numbers.
+    """
+
+    items: int = 0
+    tokens: int = 0
+    tokens_written: int = 0
+    bytes: int = 0
+    n_parameters: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a step works.
+
+    Attributes:
+        root: the run folder.
+        name: of the step.
+        study: the resolved configuration.
+        provenance: member -> {model, adapter, weights}, as tables name them.
+        progress: whether bars are drawn.
+    """
+
+    root: Path
+    name: str
+    study: Study
+    provenance: Mapping[str, Mapping[str, str]]
+    data_sha256: str = ""
+    progress: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The step's own folder."""
+        return self.root / STEPS / self.name
+
+    def of(self, name: str) -> Path:
+        """The folder of another step."""
+        return self.root / STEPS / name
+
+    @property
+    def section(self) -> Any:
+        """The step's own section."""
+        return getattr(self.study, self.name)
+
+    def made_by(self, member: str) -> dict[str, str]:
+        """Columns model, adapter and weights of a member; blank for what belongs to no single one."""
+        return dict(self.provenance.get(member, {}))
+
+
+Tables = Mapping[str, "pd.DataFrame"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a study.
+
+    Attributes:
+        name: of the step and of its section.
+        run: does the work into `context.folder`; called again after a kill, it continues.
+        tables: the tidy tables of what lies in the folder; loads no model.
+        needs: steps that must be done before; a study without one of them is refused.
+        reads: steps that it reads where the study has them.
+        after: it runs when all other steps have ended, on what tables there are.
+        sections: other sections of the study that change its output.
+        plan: what it is going to do.
+        check: raises ValueError for what can be known to be wrong before anything runs.
+        outputs: files outside its folder and `tables/` that it made, relative to the run folder.
+        uses_models: whether checkpoints are loaded (they are checked first).
+        version: raised when the same configuration gives other numbers.
+    """
+
+    name: str
+    run: Callable[[Context], Sequence[str] | None]
+    tables: Callable[[Context], Tables] | None = None
+    needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    after: bool = False
+    sections: tuple[str, ...] = ("task", "load", "seed")
+    plan: Callable[[Study], Work] | None = None
+    check: Callable[[Study], None] | None = None
+    outputs: Callable[[Context], Sequence[Path]] | None = None
+    uses_models: bool = False
+    version: int = 1
+    extra: Mapping[str, Any] = field(default_factory=dict)
