@@ -169,6 +169,8 @@ class Published:
         leaves_out: what the source does not say (n, definition, positions), so that a reader knows what is compared.
         table, where: our table, and column -> value of the one row that corresponds; none where nothing does.
         n: items behind the published number, where it is given.
+        before: for a published change, the value that it started from; our row is then a difference.
+        not_comparable: why ours is another quantity (definition, model, data); then no agreement is read off.
     """
 
     name: str
@@ -178,6 +180,8 @@ class Published:
     table: str | None = None
     where: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     n: Count | None = None
+    before: float | None = None
+    not_comparable: str = ""
 
 
 @dataclass(frozen=True, config=_STRICT)
