@@ -22,7 +22,7 @@ class Inputs:
     Attributes:
         data: of the items.
         weights: member -> digest of its files.
-        provenance: member -> {model, adapter, weights} for tables.
+        provenance: member -> {base, adapter, weights}, by name.
     """
 
     data: str

@@ -43,7 +43,7 @@ class Context:
         root: the run folder.
         name: of the step.
         study: the resolved configuration.
-        provenance: member -> {model, adapter, weights}, as tables name them.
+        provenance: member -> {base, adapter, weights}, as `run.json` names them.
         progress: whether bars are drawn.
     """
 
@@ -70,7 +70,8 @@ class Context:
 
     def made_by(self, member: str) -> dict[str, str]:
         """Columns model, adapter and weights of a member; blank for what belongs to no single one."""
-        return dict(self.provenance.get(member, {}))
+        known = dict(self.provenance.get(member, {}))
+        return {"model": known.pop("base"), **known} if known else {}
 
 
 Tables = Mapping[str, "pd.DataFrame"]
