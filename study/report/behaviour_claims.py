@@ -5,21 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from study.report.claims import (
-    Above,
-    Below,
-    Claim,
-    Control,
-    Tables,
-    Within,
-    below,
-    is_blank,
-    measured,
-    number,
-    p_words,
-    rows,
-    short,
-)
+from study.report.claims import Above, Below, Claim, Control, Tables, Within, below, is_blank, measured, number, p_words, rows, short
 
 DIFFERENCE = "engaged - heuristic"
 _MARGIN = re.compile(r"margin ([0-9.]+)|±\s*([0-9.]+)")

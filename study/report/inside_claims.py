@@ -29,9 +29,7 @@ KINDS = ("logistic", "ridge", "massmean", "massmean-iid", "lda")
 
 def probes(tables: Tables) -> list[Claim]:
     """For every target and member: decodable at the layer that was selected, on TEST where there is one."""
-    chosen = [
-        row for row in rows(tables, "probes", role="layer", metric="auroc", cohort="all") if flag(row, "selected")
-    ]
+    chosen = [row for row in rows(tables, "probes", role="layer", metric="auroc", cohort="all") if flag(row, "selected")]
     cells = dict.fromkeys((str(row["target"]), str(row["member"])) for row in chosen)
     if not cells:
         text = "The gold label is linearly decodable before the answer"
@@ -164,9 +162,7 @@ def _carries(tables: Tables, member: str) -> Claim | None:
     """Patched from a twin with the other answer, against twins whose answer is the same."""
     flips = rows(tables, "heads", member=member, kind="patch", metric="cma", pairs=("flip", "all"))
     named = [r for r in flips if flag(r, "named")]
-    chosen, _ = _selected(
-        rows(tables, "heads_selected", member=member, kind="patch", metric="cma", pairs=("flip", "all"))
-    )
+    chosen, _ = _selected(rows(tables, "heads_selected", member=member, kind="patch", metric="cma", pairs=("flip", "all")))
     row = named[0] if named else chosen
     if row is None:
         return None

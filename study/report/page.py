@@ -193,9 +193,7 @@ def _warnings(run: RunFolder, ledger: Sequence[Claim]) -> list[tuple[str, str]]:
     if all(bases.values()) and len(set(bases.values())) > 1:
         sizes = [match[1] for base in bases.values() if (match := _SIZE.search(base))]
         which = f"{sizes[0]}B against {sizes[1]}B" if len(set(sizes)) == 2 else " against ".join(bases.values())
-        what = (
-            "Scale differs from training method." if len(set(sizes)) == 2 else "The members stand on different bases."
-        )
+        what = "Scale differs from training method." if len(set(sizes)) == 2 else "The members stand on different bases."
         found.append((what, f"{which}: no difference on this page separates the two."))
     uneven = [c for c in ledger if c.evidence == "behaviour" and "equivalent" in c.text and c.measured]
     if uneven and uneven[0].verdict in ("contradicted", "not supported"):
