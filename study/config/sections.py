@@ -111,7 +111,7 @@ class ProbesSection:
     positions: str = "*"
     sites: str = "*"
     kinds: tuple[Literal["logistic", "ridge", "massmean", "massmean-iid"], ...] = ("logistic", "ridge", "massmean")
-    cs: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1)
+    cs: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0)
     n_folds: Annotated[int, Field(ge=2)] = 5
     test_share: Share = 0.25
     perm: Annotated[int, Field(ge=0)] = 999

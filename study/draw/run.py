@@ -103,7 +103,8 @@ def _headline(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
 def _by(table: pd.DataFrame | None, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]:
     """(values, rows) of every combination of columns, in the order of the table."""
     if table is not None and len(table):
-        yield from table.groupby(list(columns) if len(columns) > 1 else columns[0], sort=False)
+        by: Any = columns[0] if len(columns) == 1 else list(columns)
+        yield from table.groupby(by, sort=False)
 
 
 def _stem(*parts: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,7 @@ class Step:
         tables: the tidy tables of what lies in the folder; loads no model.
         needs: steps that must be done before; a study without one of them is refused.
         reads: steps that it reads where the study has them.
-        after: it runs when all other steps have ended, on what tables there are.
+        after: it runs when all other steps have ended, on what tables there are; with `reads` also on how they ended.
         sections: other sections of the study that change its output.
         plan: what it is going to do.
         check: raises ValueError for what can be known to be wrong before anything runs.
@@ -108,4 +108,3 @@ class Step:
     outputs: Callable[[Context], Sequence[Path]] | None = None
     uses_models: bool = False
     version: int = 1
-    extra: Mapping[str, Any] = field(default_factory=dict)
