@@ -85,12 +85,13 @@ def _probes(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
 
 
 def _scores(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
-    """Figures of the steps that other tables hold: dose curves, the oracle."""
+    """Dose curves of every member and site, and what an oracle reads."""
     from study import figures
 
-    for name, draw in (("steering", "dose_response"), ("oracle", "oracle")):
-        if name in tables and hasattr(figures, draw):
-            yield draw, tried(partial(getattr(figures, draw), tables[name], **size))
+    for keys, part in _by(tables.get("steering"), "member", "site"):
+        yield _stem("steering", *keys), tried(partial(_draw, figures.dose_response, of.dose_table, part, size))
+    if "oracle" in tables and hasattr(figures, "oracle"):
+        yield "oracle", tried(partial(_draw, figures.oracle, of.oracle_table, tables["oracle"], size))
 
 
 def _headline(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
