@@ -198,4 +198,4 @@ def _f1(sums: np.ndarray) -> np.ndarray:
 
 def _mean_where(top: np.ndarray, bottom: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Mean of top/bottom over the classes that a draw holds."""
-    return (np.where(known, top, 0) / np.where(known, bottom, 1)).sum(-1) / known.sum(-1)
+    return np.asarray((np.where(known, top, 0) / np.where(known, bottom, 1)).sum(-1) / known.sum(-1))
