@@ -61,10 +61,10 @@ def test_every_setting_is_a_complete_study_that_init_prints(name: str) -> None:
     assert done.exit_code == 0 and done.output == setting(name)
     content = yaml.safe_load(setting(name))
     content["task"].pop("data", None)  # not here
-    for key in ("corpus",):
-        content.get("oracle", {}).pop(key, None) if isinstance(content.get("oracle"), dict) else None
+    for question in content.get("oracle", {}).get("questions", ()):
+        question.pop("labels", None)
     study = parse_study(content, name)
-    assert study.eval is not None or study.checkpoint is not None
+    assert study.eval is not None or study.oracle is not None
     if name != "embedded":
         assert study.published, "a published setting lists the numbers of its card"
         for entry in study.published:
@@ -130,3 +130,32 @@ def test_esi_runs_in_both_modes(tmp_path: Path) -> None:
     tables = read_tables(tmp_path / "run")
     assert {"thinking", "direct", "between"} <= set(tables["eval"]["mode"])
     assert tables["eval"]["note"].str.startswith("Not for clinical use.").all()
+
+
+@pytest.mark.slow
+def test_the_oracle_runs_on_chains_of_thought(tmp_path: Path) -> None:
+    at = pair_folders(tmp_path, family="qwen3")
+    steps = ["Let us set up the problem.", "Then we compute the sum.", "So the answer is four."]
+    rows = [{"id": f"c{k}", "problem": f"p{k}", "question": f"What is {k}, and two?", "cot": " ".join(steps)}
+            for k in range(8)]  # fmt: skip
+    (tmp_path / "chains.jsonl").write_text("".join(json.dumps({**row, "answer": "4"}) + "\n" for row in rows))
+    kinds = ["problem_setup", "active_computation", "final_answer"]
+    labels = [{"id": f"c{k}", "sentence": s, "task": task, "label": label}
+              for k in range(8) for s in range(3)
+              for task, label in (("taxonomy", kinds[s]), ("importance", "anchor" if s == 1 else "other"))]  # fmt: skip
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
+    import yaml
+
+    content = yaml.safe_load(setting("cot"))
+    content["checkpoint"] = {"name": "tiny", "base": at["base"]}
+    content["oracle"] |= {"adapter": at["one"], "subfolder": None, "spec": {"hook_layer": 1, "layers": ["50%"]}}
+    study = parse_study(content, "cot", folder=tmp_path, overrides=["figures.formats=[svg]"])
+    assert set(run(study, tmp_path / "run").values()) == {"done"}
+    table = read_tables(tmp_path / "run")["oracle"]
+    accuracy = table[table["metric"] == "accuracy"].set_index("target")
+    assert accuracy.loc["taxonomy", "n"] == 24 and accuracy.loc["taxonomy", "n_groups"] == 8
+    assert accuracy.loc["importance", "majority"] == pytest.approx(2 / 3)
+    assert {"gap_shuffled", "gap_zero", "gap_text_only"} <= set(table["metric"])
+    labels[0]["label"] = "final_answer"
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
+    assert "oracle" in run_study(study, tmp_path / "run", say=lambda line: None).ran  # its labels are an input
