@@ -75,7 +75,7 @@ def sweep_one(
     from probes import SweepConfig, surface_features, sweep, unite_groups
 
     _check_columns(frame, target, section)
-    keep = frame[target].notna().to_numpy()
+    keep = frame[target].notna().to_numpy(copy=True)
     for column, values in section.where.items():
         keep &= frame[column].astype(str).isin(values).to_numpy()
     rows = frame[keep]
@@ -91,16 +91,20 @@ def sweep_one(
         test_share=section.test_share, n_boot=section.boot, balanced=section.balanced, seed=seed,
     )  # fmt: skip
     data, ids, at = _data(cache, keep, section)
+    options: dict[str, Any] = dict(
+        ids=ids, target=labels, groups=groups, positive=_label(labels, section.positive), positions=at,
+        sites=_sites(cache, section.sites), checkpoint=name, config=config,
+        control=rows[section.control].to_numpy() if section.control else None,
+        confounds={key: rows[key].to_numpy() for key in section.confounds},
+        cohort=rows[section.cohort].to_numpy() if section.cohort else None,
+        surface=surface_features(columns=columns) if columns else None,
+    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewGroupsWarning)  # the interval's name says it
-        return sweep(
-            data, ids=ids, target=labels, groups=groups, positive=_label(labels, section.positive), positions=at,
-            sites=_sites(cache, section.sites), checkpoint=name, config=config,
-            control=rows[section.control].to_numpy() if section.control else None,
-            confounds={key: rows[key].to_numpy() for key in section.confounds},
-            cohort=rows[section.cohort].to_numpy() if section.cohort else None,
-            surface=surface_features(columns=columns) if columns else None,
-        )  # fmt: skip
+        try:
+            return sweep(data, **options)
+        except ValueError as error:  # too few groups or rows of a class: the other targets may do
+            return str(error)
 
 
 def _data(cache: ActivationCache, keep: Any, section: Any) -> tuple[Any, list[str] | None, Sequence[str]]:
