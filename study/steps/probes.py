@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.run.step import Context, Step, Work
+from study.steps.annotated import ANSWER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -273,4 +274,11 @@ def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "target"
 
 
-STEP = Step("probes", run, tables, needs=("cache",), reads=("eval",), plan=plan, sections=("seed",))
+def reads(study: Study) -> tuple[str, ...]:
+    """The evaluation, where what the member answered is asked for."""
+    assert study.probes is not None
+    named = (*study.probes.targets, *study.probes.where)
+    return ("eval",) if any(name.split(".")[0] == ANSWER for name in named) else ()
+
+
+STEP = Step("probes", run, tables, needs=("cache",), reads=reads, plan=plan, sections=("seed",))

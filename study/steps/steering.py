@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.run.step import Context, Step, Work
-from study.steps.annotated import FIT
+from study.steps.annotated import ANSWER, FIT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,4 +171,11 @@ def plan(study: Study) -> Work:
     )  # fmt: skip
 
 
-STEP = Step("steering", run, tables, needs=("cache",), reads=("eval",), plan=plan, uses_models=True)
+def reads(study: Study) -> tuple[str, ...]:
+    """The evaluation, where what the member answered is asked for."""
+    assert study.steering is not None
+    named = (study.steering.target, *study.steering.where)
+    return ("eval",) if any(name.split(".")[0] == ANSWER for name in named) else ()
+
+
+STEP = Step("steering", run, tables, needs=("cache",), reads=reads, plan=plan, uses_models=True)
