@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -81,7 +82,7 @@ def _member(context: Context, member: str) -> list[str]:
             one.save(folder / f"fit-{number}.safetensors")
             made.append(one)
     test = set(frame.loc[frame[FIT] == "test", "id"])
-    items = [e for e in examples_of(study, study.cache) if e.id in test][: section.limit]
+    items = _drawn([e for e in examples_of(study, study.cache) if e.id in test], section.limit, study.seed)
     given = asdict(section)
     dose = DoseStudy(
         **{key: given[key] for key in _DOSE}, cache=own, n_resamples=section.boot, seed=study.seed, baseline=""
@@ -93,6 +94,15 @@ def _member(context: Context, member: str) -> list[str]:
         for directions in made for site, one in directions.items()
         if (section.layers is None or site.layer in section.layers) and one.stats.held_out_gap <= 0
     ]  # fmt: skip
+
+
+def _drawn(items: list[Any], limit: int | None, seed: int) -> list[Any]:
+    """At most `limit` items, drawn by a digest of their id: the first of a file would be of few groups."""
+    if limit is None or len(items) <= limit:
+        return items
+    ranked = sorted(items, key=lambda e: hashlib.sha256(f"{seed}|{e.id}".encode()).hexdigest())
+    kept = {e.id for e in ranked[:limit]}
+    return [e for e in items if e.id in kept]
 
 
 def _folders(context: Context) -> Iterator[tuple[str, Path]]:
