@@ -108,9 +108,9 @@ def test_procedural_runs_on_members_of_different_depth_and_width(tmp_path: Path)
                      "heuristic": {"base": large["base"], "adapter": large["two"]}}}  # fmt: skip
     study = read(
         "procedural", pair, f"task.options={{cells: [{CELLS}]}}", "task.per_cell=14", "eval.max_new_tokens=4",
-        "cache.positions=last", "probes.perm=9", "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "heads.n=4", "heads.kinds=[mean, patch]",
-        "heads.named=[L1.H2]", "heads.slot=''", "steering.layers=[1]", "steering.alphas='-0.2:0.2:3'",
-        "steering.n_complement=0", "steering.n_shuffled=2", "steering.min_items=2",
+        "cache.positions=last", "probes.perm=9", "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2",
+        "heads.n=4", "heads.kinds=[mean, patch]", "heads.named=[L1.H2]", "heads.slot=''", "steering.layers=[1]",
+        "steering.alphas='-0.2:0.2:3'", "steering.n_complement=0", "steering.n_shuffled=2", "steering.min_items=2",
         "steering.min_groups=2", "steering.boot=100", "steering.limit=8", "figures.formats=[svg]",
     )  # fmt: skip
     assert set(run(study, tmp_path / "run").values()) == {"done"}
