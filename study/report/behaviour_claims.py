@@ -5,7 +5,21 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from study.report.claims import Above, Below, Claim, Control, Tables, Within, below, is_blank, measured, number, p_words, rows, short
+from study.report.claims import (
+    Above,
+    Below,
+    Claim,
+    Control,
+    Tables,
+    Within,
+    below,
+    is_blank,
+    measured,
+    number,
+    p_words,
+    rows,
+    short,
+)
 
 DIFFERENCE = "engaged - heuristic"
 _MARGIN = re.compile(r"margin ([0-9.]+)|±\s*([0-9.]+)")
@@ -85,10 +99,13 @@ def _binding(tables: Tables) -> Claim | None:
         return None
     chance = number(found[0], "control_value")
     keeping = rows(tables, "eval", member="engaged", metric="order_swap_keeping")
-    kept = Control.of("same answer where the swap does not change it", float(keeping[0]["lo"]) > 0.5 if keeping else None,
-                      short(float(keeping[0]["value"])) if keeping else "")  # fmt: skip
-    return Claim("The engaged member binds step numbers: order-swapped twins, flipping", "behaviour", "eval",
-                 Above(0.5 if chance is None else chance), measured(found[0], name="accuracy"), (kept,))  # fmt: skip
+    name = "same answer where the swap does not change it"
+    kept = Control(name, "not run")
+    if keeping:
+        kept = Control.of(name, float(keeping[0]["lo"]) > 0.5, short(float(keeping[0]["value"])))
+    text = "The engaged member binds step numbers: order-swapped twins, flipping"
+    asserts = Above(0.5 if chance is None else chance)
+    return Claim(text, "behaviour", "eval", asserts, measured(found[0], name="accuracy"), (kept,))
 
 
 def words(name: object) -> str:

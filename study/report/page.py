@@ -170,7 +170,8 @@ def place_figure(figure: SavedFigure, number: int) -> PlacedFigure:
     data = base64.b64encode(figure.csv.encode("utf-8")).decode("ascii")
     is_small = 0 < len(figure.csv) <= MAX_CSV
     return PlacedFigure(
-        number, figure.analysis, f"fig-{_slug(figure.stem)}", title.rstrip(".") or figure.stem, rest, Markup(svg), width < _NARROW,
+        number, figure.analysis, f"fig-{_slug(figure.stem)}", title.rstrip(".") or figure.stem, rest, Markup(svg),
+        width < _NARROW,
         Markup(f"data:text/csv;charset=utf-8;base64,{data}" if is_small else ""), f"{_slug(figure.stem)}.csv",
         max(0, len(lines) - 1), lines[0].replace(",", ", ") if lines else "",
     )  # fmt: skip
@@ -193,7 +194,9 @@ def _warnings(run: RunFolder, ledger: Sequence[Claim]) -> list[tuple[str, str]]:
     if all(bases.values()) and len(set(bases.values())) > 1:
         sizes = [match[1] for base in bases.values() if (match := _SIZE.search(base))]
         which = f"{sizes[0]}B against {sizes[1]}B" if len(set(sizes)) == 2 else " against ".join(bases.values())
-        what = "Scale differs from training method." if len(set(sizes)) == 2 else "The members stand on different bases."
+        what = (
+            "Scale differs from training method." if len(set(sizes)) == 2 else "The members stand on different bases."
+        )
         found.append((what, f"{which}: no difference on this page separates the two."))
     uneven = [c for c in ledger if c.evidence == "behaviour" and "equivalent" in c.text and c.measured]
     if uneven and uneven[0].verdict in ("contradicted", "not supported"):
