@@ -14,6 +14,9 @@ COMMANDS = {
     "heads": ("study.cli.heads:heads", "Effects of every attention head: sweep, then show one."),
     "report": ("study.cli.report:report", "One self-contained HTML file of a run folder."),
     "probes": ("study.cli.probes:probes", "Linear probes per layer of a cache, with their controls."),
+    "study": ("study.cli.study:study", "A whole study in one command: run, plan, init."),
+    "tables": ("study.cli.tables:tables", "Print the tables of a run."),
+    "figures": ("study.cli.figures:figures", "Draw the figures of a run from its tables."),
 }
 
 

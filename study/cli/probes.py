@@ -179,7 +179,7 @@ def _sweep(cache: ActivationCache, jobs: int, device: str, **options: Any) -> Sw
         i_know=options["independent_because"],
         positive=_label(examples[options["target"]], options["positive"]),
         positions=named["positions"],
-        sites=_sites(cache, options["sites"]),
+        sites=sites_of(cache, options["sites"]),
         control=options["control"],
         confounds=named["confounds"],
         cohort=options["cohort"],
@@ -225,7 +225,7 @@ def _check_columns(examples: Any, options: Mapping[str, Any]) -> None:
         )
 
 
-def _sites(cache: ActivationCache, patterns: str) -> list[str]:
+def sites_of(cache: ActivationCache, patterns: str) -> list[str]:
     """Sites of the cache that match; the embedding stays as a control."""
     known = _in_order(cache)
     chosen = [site for site in known if any(fnmatchcase(site, pattern) for pattern in _listed(patterns))]

@@ -57,8 +57,10 @@ class EvalSection:
     Attributes:
         generate: let the model write its answer; else only score the task's labels after the prompt.
         modes: prompt modes of every item (thinking, direct); their prompts must differ.
+        members: who answers; the bare bases only where they are named.
     """
 
+    members: Names = ("engaged", "heuristic")
     per_cell: Count | None = None
     limit: Count | None = None
     generate: bool = True
@@ -91,11 +93,13 @@ class ProbesSection:
     """Linear probes per layer of every member's cache; see `diptych probes sweep`.
 
     Attributes:
-        targets: columns of the cached examples, one sweep each; `answer` is what the member itself answered (eval).
+        targets: columns of the cached examples, one sweep each. Beside them, where the study has eval: `answer`, what
+            the member answered, and `answer.<score>`, what that was worth (answer.correct, answer.biased).
         groups: column of the independent unit, never in training and test at once.
         control: column of the unit that control labels are drawn for.
-        where: column -> values: rows that are kept (for example only committed answers).
-        transfer: read the probes of one member on the others, where widths allow it.
+        where: column -> values: rows that are kept, e.g. {context_condition: [ambig]}.
+        transfer: read the probes of one member on the other, where widths allow it: at the same layers, or every
+            train layer at every test layer beside the probes fitted there (as the figure needs).
     """
 
     groups: str
@@ -117,7 +121,7 @@ class ProbesSection:
     positive: str | None = None
     unite: str | None = None
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    transfer: bool = True
+    transfer: Literal["none", "same-layer", "all-layers"] = "same-layer"
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -211,14 +215,18 @@ class Study:
     @property
     def what(self) -> CheckpointPair | Checkpoint:
         """The pair, or the single checkpoint."""
-        found = self.pair or self.checkpoint
-        assert found is not None, "parse_study refuses a study without either"
-        return found
+        return self.pair or self.single
+
+    @property
+    def single(self) -> Checkpoint:
+        """The single checkpoint of a study without a pair."""
+        assert self.checkpoint is not None, "parse_study refuses a study without pair and checkpoint"
+        return self.checkpoint
 
     @property
     def members(self) -> dict[str, Checkpoint]:
         """Role -> checkpoint."""
-        return self.pair.members if self.pair else {self.what.name: self.what}  # pyright: ignore[reportAttributeAccessIssue, reportReturnType]
+        return self.pair.members if self.pair else {self.single.name: self.single}
 
 
 SECTIONS = ("eval", "cache", "probes", "heads", "figures", "report")

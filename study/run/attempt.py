@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
-from study.run.folder import digests
+from study.run.folder import digests, mark_done, notes_if_done
 from study.run.state import TABLES, Status
 from study.run.step import Context, Step
 
-TRACEBACK = "traceback.txt"
+TRACEBACK, WARNINGS = "traceback.txt", "warnings.txt"
 _LONGEST = 2000
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -30,21 +33,52 @@ class Outcome:
 
 def attempt(name: str, context: Context) -> Outcome:
     """Run a step and write its tables; an error becomes the cause, and what the step has made stays."""
-    from study.cli.common import plain_warnings
     from study.steps import MODULES, steps_of
 
     assert name in MODULES, f"no step {name}"
     began = time.monotonic()
     trace = context.folder / TRACEBACK
     try:
-        with plain_warnings():
-            step = steps_of(context.study)[name]
-            notes = step.run(context) or ()
-            outputs = publish(step, context)
+        with _kept_warnings(context):
+            notes, outputs = _work(steps_of(context.study)[name], context)
     except Exception as error:
         return Outcome("failed", _cause(error, context), seconds=time.monotonic() - began)
     trace.unlink(missing_ok=True)
-    return Outcome("done", "", outputs, tuple(map(clean, notes)), time.monotonic() - began)
+    return Outcome("done", "", outputs, notes, time.monotonic() - began)
+
+
+@contextmanager
+def _kept_warnings(context: Context) -> Iterator[None]:
+    """Each warning once in `steps/<name>/warnings.txt`: a run has dozens, and none may be lost."""
+    from study.cli.common import plain_warnings
+
+    texts: dict[str, None] = {}
+
+    def keep(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if not issubclass(category, FutureWarning | DeprecationWarning):
+            texts[clean(str(message))] = None
+
+    with plain_warnings(), warnings.catch_warnings():
+        warnings.showwarning = keep
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (context.folder / WARNINGS).write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+
+
+def _work(step: Step, context: Context) -> tuple[Sequence[str], dict[str, str]]:
+    """Notes and outputs of a step; where its work is whole already, only its tables are made of it again."""
+    known = None if step.after else notes_if_done(context.folder)
+    if known is not None:
+        try:
+            return known, publish(step, context)
+        except Exception:  # something in the folder is gone: do the work again, it fills in what is missing
+            pass
+    notes = tuple(map(clean, step.run(context) or ()))
+    outputs = publish(step, context)
+    mark_done(context.root, context.folder, notes)
+    return notes, outputs
 
 
 def publish(step: Step, context: Context) -> dict[str, str]:
@@ -61,7 +95,7 @@ def _cause(error: Exception, context: Context) -> str:
     """What a user can mend, as it was said; of our own bugs, where they are, with the traceback kept beside."""
     from study.cli.common import user_errors
 
-    text = clean(str(error))
+    text = clean(str(error)).replace(f"{context.root}/", "").replace(str(context.root), "the run folder")
     if isinstance(error, user_errors()):
         return text or type(error).__name__
     try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from study.run.state import FIGURES, REPORT, STEPS, TABLES, StepState
 
@@ -77,14 +78,33 @@ def take_over(root: Path, name: str, key: str) -> None:
             os.rename(kept / f"{name}-{key}", folder)
     folder.mkdir(parents=True, exist_ok=True)
     if _key(folder) != key:
-        replace(root, folder / STAMP, (json.dumps({"key": key}) + "\n").encode())
+        replace(root, folder / STAMP, (json.dumps({"key": key, "done": False}) + "\n").encode())
+
+
+def mark_done(root: Path, folder: Path, notes: Sequence[str]) -> None:
+    """Say in a step's folder that its work is whole: only tables need to be made of it again."""
+    from interp.cache.files import replace
+
+    content = {"key": _key(folder), "done": True, "notes": list(notes)}
+    replace(root, folder / STAMP, (json.dumps(content) + "\n").encode())
+
+
+def notes_if_done(folder: Path) -> tuple[str, ...] | None:
+    """The notes of a step whose work is whole; None where it is not."""
+    stamp = _stamp(folder)
+    return tuple(stamp.get("notes", ())) if stamp.get("done") else None
 
 
 def _key(folder: Path) -> str | None:
+    return _stamp(folder).get("key")
+
+
+def _stamp(folder: Path) -> dict[str, Any]:
     try:
-        return str(json.loads((folder / STAMP).read_text())["key"])
-    except (OSError, ValueError, KeyError):
-        return None
+        content = json.loads((folder / STAMP).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _free(path: Path) -> Path:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from study.config import Study, resolved_yaml
-from study.run.attempt import Outcome, attempt
+from study.run.attempt import WARNINGS, Outcome, attempt
 from study.run.digest import Digests, commit, package_version, versions
 from study.run.folder import is_whole, prepare, remove_outputs, take_over
 from study.run.keys import Inputs, inputs_of, key_after, key_of
 from study.run.pool import Pool
-from study.run.state import RUN, STUDY, RunState, StepState, read_run, write_run
+from study.run.state import RUN, STEPS, STUDY, RunState, StepState, read_run, write_run
 from study.run.step import Context, Step
 from study.steps import steps_of
 
@@ -201,6 +201,10 @@ class _Run:
         self._write()
         for note in outcome.notes:
             self.say(f"{name}: note: {note}")
+        known = self.root / STEPS / name / WARNINGS
+        count = len(known.read_text().splitlines()) if known.is_file() else 0
+        if count:
+            self.say(f"{name}: {count} warnings, in {STEPS}/{name}/{WARNINGS}")
         end = f"done in {outcome.seconds:.0f} s" if outcome.status == "done" else f"{outcome.status}: {outcome.cause}"
         self.say(f"{name}: {end}")
 
