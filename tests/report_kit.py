@@ -40,7 +40,7 @@ def wilson(p: float, n: int) -> tuple[float, float]:
 def pair_table(cells: Any = CELLS) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for cell, n, engaged, heuristic, p, verdict, note in cells:
-        shared = dict(cell=cell, metric="accuracy", n=n, n_groups=n // 3, unit="items", group_unit="procedures")
+        shared = dict(cell=cell, metric="accuracy", n=n, n_groups=n // 3, unit="items", group_unit="procedure")
         for member, value in (("engaged", engaged), ("heuristic", heuristic)):
             lo, hi = wilson(value, n)
             rows.append(
@@ -61,6 +61,7 @@ def pair_table(cells: Any = CELLS) -> pd.DataFrame:
             shared
             | dict(
                 member="engaged - heuristic",
+                metric="accuracy_difference",
                 value=d,
                 lo=d - 0.055,
                 hi=d + 0.055,
@@ -123,7 +124,7 @@ def probes_table() -> pd.DataFrame:
             cohort="all",
             kind="logistic",
             interval=KIND,
-            group_unit="templates",
+            group_unit="template",
             unit="rows",
             scheme="group permutation",
             n_perm=999,
@@ -189,7 +190,7 @@ def heads_tables() -> dict[str, pd.DataFrame]:
         n=96,
         n_groups=41,
         unit="pairs",
-        group_unit="procedures",
+        group_unit="procedure",
         interval=KIND,
         metric_unit="logits",
         correction="max-|t| over 8 heads",
@@ -400,9 +401,9 @@ def write_run(
         made = {f"figures/{stem}.svg": "00" * 32 for stem, owner in drawn.items() if owner == step}
         steps[step] = StepState("0123456789abcdef" * 4, state[0], state[1], made)  # type: ignore[arg-type]
     checkpoints = {
-        "engaged": dict(base="Qwen2.5-7B-Instruct", adapter="b5-sft-7b", weights="9f31aa0177c0"),
-        "heuristic": dict(base="Qwen2.5-14B-Instruct", adapter="v7-grpo-14b", weights="02be51c041aa"),
-        "base": dict(base="Qwen2.5-7B-Instruct", adapter="none", weights="11be51c041aa"),
+        "engaged": dict(model="Qwen2.5-7B-Instruct", adapter="b5-sft-7b", weights="9f31aa0177c0"),
+        "heuristic": dict(model="Qwen2.5-14B-Instruct", adapter="v7-grpo-14b", weights="02be51c041aa"),
+        "base": dict(model="Qwen2.5-7B-Instruct", adapter="none", weights="11be51c041aa"),
     }
     packages = {"torch": "2.13.0", "transformers": "5.23.0"}
     state = RunState(name, 5, "float32", "0.1.0", "c6c24f8", packages, checkpoints, "77d0" * 16, steps)

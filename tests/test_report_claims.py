@@ -72,8 +72,8 @@ def test_the_ledger_of_the_synthetic_study():
     verdicts = {claim.text: claim.verdict for claim in found}
     assert verdicts["The pair separates on adversarial surface cells"] == "supported"
     assert verdicts["Training-distribution accuracy is equivalent"] == "contradicted"
-    assert verdicts["Gold label is linearly decodable in the engaged member"] == "qualified"  # not beyond words
-    assert verdicts["Gold label is linearly decodable in the heuristic member"] == "not supported"
+    assert verdicts["“gold label” is linearly decodable in the engaged member"] == "qualified"  # not beyond words
+    assert verdicts["“gold label” is linearly decodable in the heuristic member"] == "not supported"
     assert verdicts["L1.H1 is necessary for the answer of the engaged member"] == "supported"
     assert verdicts["What L1.H1 carries transfers to the other answer in the engaged member"] == "supported"
     assert verdicts["Adding v_bias lowers commit bias in the engaged member"] == "qualified"  # the guard is crossed
@@ -119,20 +119,24 @@ def test_a_probe_without_its_controls_is_at_most_qualified():
     table = probes_table()
     for drop in (table["site"] != "surface", slice(None)):
         kept = table[drop] if not isinstance(drop, slice) else table.assign(selectivity_lo=float("nan"))
-        claim = by_text(claims({"probes": kept}), "in the engaged member")
+        claim = by_text(claims({"probes": kept}), "decodable in the engaged member")
         assert claim.verdict == "qualified"
         assert "not run" in {control.outcome for control in claim.controls}
     beaten = table.assign(value=table["value"].where(table["site"] != "surface", 0.6))
-    assert by_text(claims({"probes": beaten}), "in the engaged member").verdict == "supported"
+    assert by_text(claims({"probes": beaten}), "decodable in the engaged member").verdict == "supported"
 
 
 def test_a_named_head_is_claimed_before_the_largest():
     tables = heads_tables()
     table = tables["heads"]
     tables["heads"] = table.assign(named=table["head"] == "L0.H1")
+    found = [claim for claim in claims(tables) if "necessary for the answer of the engaged member" in claim.text]
+    assert [claim.text.split()[0] for claim in found] == ["L0.H1", "L1.H1"]
+    assert [claim.verdict for claim in found] == ["not supported", "supported"]
+    tables["heads"] = table.assign(named=table["head"] == "L1.H1")
     claim = by_text(claims(tables), "necessary for the answer of the engaged member")
-    assert claim.text.startswith("L0.H1 ")
-    assert claim.verdict == "not supported"
+    assert claim.measured is not None
+    assert claim.measured.n == 96, "a named head is reported on all pairs"
 
 
 def test_a_head_whose_same_answer_twins_move_as_much_does_not_carry_the_answer():

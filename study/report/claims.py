@@ -99,7 +99,7 @@ class Measured:
     def size(self) -> str:
         """`253 items, 41 procedures`."""
         grouped = self.n_groups is not None and self.n_groups != self.n
-        return f"{self.n:,} {self.items}" + (f", {self.n_groups:,} {self.groups}" if grouped else "")
+        return f"{self.n:,} {self.items}" + (f", {self.n_groups:,} {_plural(self.groups)}" if grouped else "")
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,13 @@ class Claim:
     def verdict(self) -> Verdict:
         """The verdict of the rule above."""
         return judge(self.measured, self.asserts, self.controls)
+
+
+def _plural(word: str) -> str:
+    """`procedures` of `procedure`; a word in the plural stays."""
+    if word.endswith("s"):
+        return word
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
 
 
 def judge(measured: Measured | None, asserts: Above | Below | Within, controls: Sequence[Control]) -> Verdict:

@@ -23,9 +23,15 @@ from study.report.claims import (
 
 
 def heads(tables: Tables) -> list[Claim]:
-    """Per member: a head is necessary, and what it carries transfers; between members: what training changed."""
-    necessary, carries = [_necessary(tables, m) for m in MEMBERS], [_carries(tables, m) for m in MEMBERS]
-    made = [claim for claim in (*necessary, *carries, *_changed(tables)) if claim]
+    """Per member: heads that are necessary, and what they carry; between members: what training changed.
+
+    Of each: every head that was named beforehand, and the largest of the selecting half as it is on the other.
+    """
+    made = [
+        *(claim for member in MEMBERS for claim in _necessary(tables, member)),
+        *(claim for member in MEMBERS for claim in _carries(tables, member)),
+        *_changed(tables),
+    ]
     if made:
         return made
     why = "no head sweep in this study"
@@ -35,25 +41,41 @@ def heads(tables: Tables) -> list[Claim]:
     ]
 
 
-def _necessary(tables: Tables, member: str) -> Claim | None:
-    """The head named beforehand, else the largest on one half of the pairs, reported on the other."""
+def _necessary(tables: Tables, member: str) -> list[Claim]:
+    """The heads of a member under its main kind of ablation."""
     every = [r for r in rows(tables, "heads", member=member, metric="abl_logit") if r.get("pairs", "all") == "all"]
-    kind = min((r["kind"] for r in every), key=lambda k: (k != "mean", k), default=None)
-    every = [r for r in every if r["kind"] == kind]
-    named = [r for r in every if flag(r, "named")]
-    halves = [r for r in rows(tables, "heads_selected", member=member, metric="abl_logit", kind=kind) if kind]
-    halves = [r for r in halves if r.get("pairs", "all") == "all"]
-    row, held = (named[0], None) if named else _selected(halves)
-    if row is None:
-        return None
-    controls = [_over_all_heads(row, len(every)), _matched_head(row)]
-    controls += [Control.of("chosen on one half of the pairs, reported on the other", held)] if held is not None else []
-    other = [r for r in rows(tables, "heads", member=member, metric="abl_logit", head=row["head"])
-             if r["kind"] not in (kind, "patch") and r.get("pairs", "all") == "all"]  # fmt: skip
-    controls += [Control.of(f"another ablation ({r['kind']}) agrees", float(r["lo"]) > 0, short(float(r["value"])))
-                 for r in other[:1]]  # fmt: skip
-    text = f"{row['head']} is necessary for the answer of the {member} member"
-    return Claim(text, "necessary", "heads", Above(), measured(row, name=f"δ {kind} ablation"), tuple(controls))
+    kind = min((str(r["kind"]) for r in every), key=lambda k: (k != "mean", k), default="")
+    own = [r for r in every if r["kind"] == kind]
+    halves = rows(tables, "heads_selected", member=member, metric="abl_logit", kind=kind)
+    claims = []
+    for row, held in _chosen(own, [r for r in halves if r.get("pairs", "all") == "all"]):
+        controls = [_over_all_heads(row, len(own)), _matched_head(row), *_held_out(held)]
+        other = [r for r in every if r["kind"] != kind and r["head"] == row["head"]]
+        controls += [
+            Control.of(f"another ablation ({r['kind']}) agrees", float(r["lo"]) > 0, short(float(r["value"])))
+            for r in other[:1]
+        ]
+        text = f"{row['head']} is necessary for the answer of the {member} member"
+        name = f"δ {kind} ablation{_which(row)}"
+        claims.append(Claim(text, "necessary", "heads", Above(), measured(row, name=name), tuple(controls)))
+    return claims
+
+
+def _which(row: dict[str, Any]) -> str:
+    return ", named beforehand" if flag(row, "named") else ", the largest"
+
+
+def _chosen(own: list[dict[str, Any]], halves: list[dict[str, Any]]) -> list[tuple[dict[str, Any], bool | None]]:
+    """(row, whether it holds on the half that did not choose it): named heads on all pairs, then the selected one."""
+    named = [(row, None) for row in own if flag(row, "named")]
+    row, held = _selected(halves)
+    if row is None or any(row["head"] == other["head"] for other, _ in named):
+        return named
+    return [*named, (row, held)]
+
+
+def _held_out(held: bool | None) -> list[Control]:
+    return [] if held is None else [Control.of("chosen on one half of the pairs, reported on the other", held)]
 
 
 def _selected(halves: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, bool | None]:
@@ -78,26 +100,25 @@ def _matched_head(row: dict[str, Any]) -> Control:
     return Control.of(name, float(row["lo"]) > control, f"they reach {short(control)}")
 
 
-def _carries(tables: Tables, member: str) -> Claim | None:
+def _carries(tables: Tables, member: str) -> list[Claim]:
     """Patched from a twin with the other answer, against twins whose answer is the same."""
-    flips = rows(tables, "heads", member=member, kind="patch", metric="cma", pairs=("flip", "all"))
-    named = [r for r in flips if flag(r, "named")]
-    chosen, _ = _selected(
-        rows(tables, "heads_selected", member=member, kind="patch", metric="cma", pairs=("flip", "all"))
-    )
-    row = named[0] if named else chosen
-    if row is None:
-        return None
-    placebo = rows(tables, "heads", member=member, kind="patch", metric="cma", pairs="keep", head=row["head"])
-    same = placebo[0] if placebo else None
+    patched = dict(member=member, kind="patch", metric="cma")
+    flips = rows(tables, "heads", pairs=("flip", "all"), **patched)
+    claims = []
+    for row, held in _chosen(flips, rows(tables, "heads_selected", pairs=("flip", "all"), **patched)):
+        placebo = rows(tables, "heads", pairs="keep", head=row["head"], **patched)
+        controls = (_over_all_heads(row, len(flips)), _same_answer(row, placebo), *_held_out(held))
+        text = f"What {row['head']} carries transfers to the other answer in the {member} member"
+        claims.append(Claim(text, "transfers", "heads", Above(), measured(row, name=f"δ patch{_which(row)}"), controls))
+    return claims
+
+
+def _same_answer(row: dict[str, Any], placebo: list[dict[str, Any]]) -> Control:
     name = "same-answer control: twins that keep the answer move it less"
-    answered = Control(name, "not run")
-    if same is not None:
-        moved = float(same["value"])
-        answered = Control.of(name, abs(moved) < float(row["lo"]), f"they move it by {short(moved)}")
-    text = f"What {row['head']} carries transfers to the other answer in the {member} member"
-    controls = (_over_all_heads(row, len(flips)), answered)
-    return Claim(text, "transfers", "heads", Above(), measured(row, name="δ patch"), controls)
+    if not placebo:
+        return Control(name, "not run")
+    moved = float(placebo[0]["value"])
+    return Control.of(name, abs(moved) < float(row["lo"]), f"they move it by {short(moved)}")
 
 
 def _changed(tables: Tables) -> list[Claim]:
@@ -107,8 +128,7 @@ def _changed(tables: Tables) -> list[Claim]:
         return []
     kind = min((str(r["kind"]) for r in found), key=lambda k: (k != "mean", k))
     found = [r for r in found if r["kind"] == kind]
-    named = [r for r in found if flag(r, "named")]
-    row = named[0] if named else max(found, key=lambda r: abs(float(r["value"])))
+    row = max(found, key=lambda r: abs(float(r["value"])))
     higher = float(row["value"]) >= 0
     text = f"{row['head']} does more in the {'engaged' if higher else 'heuristic'} member"
     asserts = Above() if higher else Below()

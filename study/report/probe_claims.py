@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from study.figures.numbers import fixed
 from study.report.behaviour_claims import words
 from study.report.claims import (
     ALPHA,
@@ -49,8 +50,13 @@ def _decodable(tables: Tables, chosen: list[dict[str, Any]], target: str, member
                       "; ".join(f"{where} {p_words(value)}" for where, value in seen))  # fmt: skip
     controls = (null, _selective(oof), _beats_text(tables, row), *_without_confounds(tables, row))
     where = f"AUROC at {row['site']}, {row['position']}" + (", TEST" if row["split"] == "test" else ", out of fold")
-    return Claim(f"{words(target).capitalize()} is linearly decodable in the {member} member", "decodable", "probes",
+    return Claim(f"{quoted(target)} is linearly decodable in the {member} member", "decodable", "probes",
                  Above(0.5), measured(row, name=where), controls)  # fmt: skip
+
+
+def quoted(target: str) -> str:
+    """A target as a name: `“label = noncompliant”`."""
+    return f"“{words(target).replace('=', ' = ')}”"
 
 
 def _rank(row: dict[str, Any]) -> int:
@@ -94,9 +100,11 @@ def _probe_transfers(tables: Tables) -> list[Claim]:
         if a == b or not same:
             continue
         row = min(same, key=lambda r: (r["variant"] != "raw", _rank(r), -(number(r, "train_layer") or 0.0)))
-        drop = number(row, "drop_hi")
-        ceiling = Control.of("as good as the probe fitted there", None if drop is None else drop >= 0,
-                             "" if drop is None else f"short by {short(-(number(row, 'drop') or 0.0))}")  # fmt: skip
-        claims.append(Claim(f"The {words(target)} probe of {a} reads {b}", "transfers", "probes", Above(0.5),
+        drop, drop_hi = number(row, "drop"), number(row, "drop_hi")
+        ceiling = Control("as good as the probe fitted there", "not run")
+        if drop is not None and drop_hi is not None:
+            how = f"{fixed(drop, 2, signed=True)} beside it"
+            ceiling = Control.of(ceiling.name, drop_hi >= 0, how)
+        claims.append(Claim(f"A probe of {quoted(target)} fitted on {a} reads {b}", "transfers", "probes", Above(0.5),
                             measured(row, name=f"AUROC at {row['test_site']}"), (ceiling,)))  # fmt: skip
     return claims
