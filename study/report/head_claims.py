@@ -67,7 +67,7 @@ def _which(row: dict[str, Any]) -> str:
 
 def _chosen(own: list[dict[str, Any]], halves: list[dict[str, Any]]) -> list[tuple[dict[str, Any], bool | None]]:
     """(row, whether it holds on the half that did not choose it): named heads on all pairs, then the selected one."""
-    named = [(row, None) for row in own if flag(row, "named")]
+    named: list[tuple[dict[str, Any], bool | None]] = [(row, None) for row in own if flag(row, "named")]
     row, held = _selected(halves)
     if row is None or any(row["head"] == other["head"] for other, _ in named):
         return named
