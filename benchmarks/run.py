@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.kit import HERE, is_met, machine
 
-CPU = ("cache", "cache_read", "heads", "probes")
-GPU = ("cache", "heads", "probes")
+CPU = ("cache", "cache_read", "heads", "probes", "steering")
+GPU = ("cache", "heads", "probes", "steering")
 RESULTS = HERE / "RESULTS.md"
 
 

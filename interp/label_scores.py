@@ -35,7 +35,7 @@ def letter_scores(
         ValueError: a label none of whose spellings is one token, two labels that share one, or a text longer than the
             context, named with its example.
     """
-    tokens = _spelling_tokens(model, sorted({label for _, _, labels in asked for label in labels}), spellings)
+    tokens = spelling_tokens(model, sorted({label for _, _, labels in asked for label in labels}), spellings)
     begun = [replace(e, answer=(e.answer or "") + before) if before else e for e, before, _ in asked]
     prompts = [render(e, model.tokenizer, thinking=thinking, max_length=context_length(model)) for e in begun]
     logp = next_token_logp(model, [p.ids for p in prompts])
@@ -56,9 +56,14 @@ def next_token_logp(model: Model, rows: Sequence[tuple[int, ...]]) -> Float[Tens
     return logp[[at[ids] for ids in rows]]
 
 
-def _spelling_tokens(
+def spelling_tokens(
     model: Model, labels: Sequence[str], spellings: Callable[[str], Sequence[str]]
 ) -> dict[str, list[int]]:
+    """The one-token spellings of each label, as tokens.
+
+    Raises:
+        ValueError: a label none of whose spellings is one token, or two labels that share one.
+    """
     encoded = {
         label: [model.tokenizer.encode(s, add_special_tokens=False) for s in spellings(label)] for label in labels
     }

@@ -45,6 +45,8 @@ COLUMNS: dict[str, Column] = {
     "half": Column("select: heads were ranked on these pairs; report: on these they were not"),
     "named": _flag("the head was named before the sweep"),
     "arm": Column("what was steered or removed together: a direction, top, lowest, random, shuffled, ..."),
+    "arm_label": Column("the arm in words"),
+    "toward": Column("class that positive strengths move toward"),
     "alpha": _number("strength in units of the stored direction"),
     "alpha_norm": _number("strength as a share of the mean residual norm"),
     "k": _number("number of heads removed together"),

@@ -31,6 +31,7 @@ TABLES = {
     "probes": "probes per layer with null, selectivity, TEST at the selected layer, and calibration",
     "probes_transfer": "probes of one checkpoint read on another, beside both ceilings",
     "steering": "dose curves of each direction and its random and shuffled controls",
+    "steering_slopes": "one slope per direction, control and score",
     "oracle": "what an oracle reads from activations, beside its floors and matched shuffles",
 }
 """Tables of the shipped steps; a step of your own may add others."""

@@ -172,6 +172,6 @@ def test_the_demo_ends_with_tables_caches_and_a_figure(tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "dumbbell.pdf").stat().st_size > 5_000
     caption = (tmp_path / "figures" / "dumbbell.txt").read_text()
     assert "95 %" in caption
-    engaged = ActivationCache.open(tmp_path / "caches" / "engaged")
-    heuristic = ActivationCache.open(tmp_path / "caches" / "heuristic")
+    engaged = ActivationCache.open(tmp_path / "steps" / "cache" / "engaged")
+    heuristic = ActivationCache.open(tmp_path / "steps" / "cache" / "heuristic")
     assert len(engaged.pair(heuristic)) == 2 * engaged.examples.shape[0]

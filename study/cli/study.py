@@ -102,11 +102,10 @@ def summary(finished: Finished, out: Path) -> str:
     if not finished.ran:
         lines.append(f"{out}: everything was there; nothing was run.")
     lines += [f"{name} {state.status}: {state.cause}" for name, state in finished.state.steps.items() if state.cause]
-    made = {
-        "tables": sorted({Path(p).stem for p in _outputs(finished) if p.startswith(f"{TABLES}/")}),
-        "figures": sorted({Path(p).stem for p in _outputs(finished) if p.startswith(f"{FIGURES}/")}),
-    }
-    lines += [f"{what:8} {out / what}: {', '.join(names)}" for what, names in made.items() if names]
+    tables = sorted({Path(p).stem for p in _outputs(finished) if p.startswith(f"{TABLES}/")})
+    n_figures = len({Path(p).stem for p in _outputs(finished) if p.startswith(f"{FIGURES}/")})
+    lines += [f"tables   {out / TABLES}: {', '.join(tables)}"] if tables else []
+    lines += [f"figures  {out / FIGURES}: {n_figures}"] if n_figures else []
     if REPORT in _outputs(finished):
         lines.append(f"report   {out / REPORT}")
     return "\n".join(lines)

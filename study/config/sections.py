@@ -94,7 +94,8 @@ class ProbesSection:
 
     Attributes:
         targets: columns of the cached examples, one sweep each. Beside them, where the study has eval: `answer`, what
-            the member answered, and `answer.<score>`, what that was worth (answer.correct, answer.biased).
+            the member answered, `answer.<score>`, what that was worth (answer.correct, answer.biased), and, of a task
+            with sides, `answer.side` (stereotype, anti_stereotype, abstain).
         groups: column of the independent unit, never in training and test at once.
         control: column of the unit that control labels are drawn for.
         where: column -> values: rows that are kept, e.g. {context_condition: [ambig]}.
@@ -111,7 +112,7 @@ class ProbesSection:
     positions: str = "*"
     sites: str = "*"
     kinds: tuple[Literal["logistic", "ridge", "massmean", "massmean-iid"], ...] = ("logistic", "ridge", "massmean")
-    cs: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1)
+    cs: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0)
     n_folds: Annotated[int, Field(ge=2)] = 5
     test_share: Share = 0.25
     perm: Annotated[int, Field(ge=0)] = 999
@@ -140,6 +141,46 @@ class HeadsSection:
     effect: Literal["total", "direct"] = "total"
     named: Names = ()
     verify: Share = 0.0
+    members: Names = ("engaged", "heuristic")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SteeringSection:
+    """Dose curves of a difference of means, per member; see `diptych steer fit` and `diptych steer dose`.
+
+    Attributes:
+        toward, away_from: classes of `target` that the direction leads between; +alpha moves toward the first.
+        target: column of the cached examples; `answer`, `answer.<score>` and `answer.side` as in `ProbesSection`.
+        where: column -> values: only these rows have a class.
+        groups: column of the independent unit; whole groups are held out of the fit, and steered.
+        orthogonal_to: further (toward, away_from) pairs that the direction is made orthogonal to, each an arm as well.
+        layers: steered, each by itself; none: every layer of the cache.
+        position: rule of the cache that the direction is fitted at; positions: tokens that are steered.
+        limit: steer at most this many held-out items.
+    """
+
+    groups: str
+    toward: str
+    away_from: str
+    target: str = "label"
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    orthogonal_to: tuple[tuple[str, str], ...] = ()
+    layers: tuple[int, ...] | None = None
+    position: str | None = None
+    balance: Literal["none", "classes", "strata"] = "none"
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    alphas: str = "-0.3:0.3:13"
+    unit: Literal["raw", "delta", "resid", "sd"] = "resid"
+    positions: str = "last"
+    n_random: Annotated[int, Field(ge=2)] = 20
+    n_complement: Annotated[int, Field(ge=0)] = 5
+    n_shuffled: Annotated[int, Field(ge=0)] = 20
+    slot: str = "auto"
+    min_items: Count = 50
+    min_groups: Count = 10
+    verify: Share = 0.0
+    boot: Annotated[int, Field(ge=100)] = 2000
+    limit: Count | None = None
     members: Names = ("engaged", "heuristic")
 
 
@@ -208,6 +249,7 @@ class Study:
     cache: CacheSection | None = None
     probes: ProbesSection | None = None
     heads: HeadsSection | None = None
+    steering: SteeringSection | None = None
     figures: FiguresSection | None = field(default_factory=FiguresSection)
     report: ReportSection | None = field(default_factory=ReportSection)
     published: tuple[Published, ...] = ()
@@ -229,5 +271,5 @@ class Study:
         return self.pair.members if self.pair else {self.single.name: self.single}
 
 
-SECTIONS = ("eval", "cache", "probes", "heads", "figures", "report")
+SECTIONS = ("eval", "cache", "probes", "heads", "steering", "figures", "report")
 """Sections that are steps, in the order in which they run where they are free to."""

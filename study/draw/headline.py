@@ -163,7 +163,7 @@ def _last_panel(tables: Tables, ax: Axes) -> Drawn:
     from study.probe_figures import first_reliability
 
     if "steering" in tables:
-        return dose_response(_one(tables["steering"], "member", "metric"), ax=ax)
+        return dose_response(of.dose_table(_one(tables["steering"], "member", "site", "metric")), ax=ax)
     if "heads_cumulative" in tables:
         return cumulative_ablation(of.cumulative_rows(_one(tables["heads_cumulative"], "member")), ax=ax)
     if "probes" not in tables:

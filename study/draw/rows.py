@@ -93,3 +93,13 @@ def transfer_tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
     blocks = set(zip(out["train_checkpoint"], out["test_checkpoint"], strict=True))
     is_full = len(blocks) > 1 and all((a, a) in blocks and (b, a) in blocks for a, b in blocks)
     return [out] if is_full else []
+
+
+def dose_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one member and site for the dose curves."""
+    return rows.astype({"n": int, "n_groups": int, "draw": int}).drop(columns=["member", "model", "adapter"])
+
+
+def oracle_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the figure of an oracle: accuracy per question, and its gaps to the controls."""
+    return rows.rename(columns={"target": "task"}).drop(columns=["model", "adapter"])

@@ -53,7 +53,7 @@ def _heads(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
 
     parts = [("heads", "map", of.head_rows, head_map), ("heads_selected", "top", of.forest_rows, top_heads)]
     for table, word, rows, draw in parts:
-        for keys, part in _by(tables.get(table), "member", "kind", "pairs"):
+        for keys, part in _by(_shown(tables.get(table)), "member", "kind", "pairs"):
             yield _stem("heads", *keys, word), tried(partial(_draw, draw, rows, part, size))
     for member, part in _by(tables.get("heads_cumulative"), "member"):
         yield (
@@ -62,6 +62,11 @@ def _heads(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
         )
     for kind, part in _by(tables.get("heads_difference"), "kind"):
         yield _stem("heads-difference", kind), tried(partial(_draw, head_difference, of.difference_rows, part, size))
+
+
+def _shown(table: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Placebo pairs and those that a member solves stay in the table; maps show all pairs, of patching the flips."""
+    return None if table is None else table[table["pairs"].isin(["all", "flip"])]
 
 
 def _draw(draw: Callable[..., Drawn], rows: Callable[..., Any], part: Any, size: dict[str, Any]) -> Drawn:
@@ -80,12 +85,13 @@ def _probes(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
 
 
 def _scores(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
-    """Figures of the steps that other tables hold: dose curves, the oracle."""
+    """Dose curves of every member and site, and what an oracle reads."""
     from study import figures
 
-    for name, draw in (("steering", "dose_response"), ("oracle", "oracle")):
-        if name in tables and hasattr(figures, draw):
-            yield draw, tried(partial(getattr(figures, draw), tables[name], **size))
+    for keys, part in _by(tables.get("steering"), "member", "site"):
+        yield _stem("steering", *keys), tried(partial(_draw, figures.dose_response, of.dose_table, part, size))
+    if "oracle" in tables and hasattr(figures, "oracle"):
+        yield "oracle", tried(partial(_draw, figures.oracle, of.oracle_table, tables["oracle"], size))
 
 
 def _headline(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
@@ -98,7 +104,8 @@ def _headline(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
 def _by(table: pd.DataFrame | None, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]:
     """(values, rows) of every combination of columns, in the order of the table."""
     if table is not None and len(table):
-        yield from table.groupby(list(columns) if len(columns) > 1 else columns[0], sort=False)
+        by: Any = columns[0] if len(columns) == 1 else list(columns)
+        yield from table.groupby(by, sort=False)
 
 
 def _stem(*parts: str) -> str:

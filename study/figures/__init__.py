@@ -10,6 +10,7 @@ from study.figures.esi import esi
 from study.figures.head_ablation import cumulative_ablation
 from study.figures.head_forest import top_heads
 from study.figures.heads import head_difference, head_map
+from study.figures.layer_selection import layer_selection
 from study.figures.match import match_heads
 from study.figures.numbers import format_estimate, format_p
 from study.figures.probe_layers import probe_by_layer
@@ -30,6 +31,7 @@ __all__ = [
     "format_p",
     "head_difference",
     "head_map",
+    "layer_selection",
     "match_heads",
     "probe_by_layer",
     "probe_cohorts",

@@ -89,7 +89,7 @@ class Digests:
 
 
 def shown(checkpoint: Checkpoint) -> dict[str, str]:
-    """`model` and `adapter` as tables name them: a hub id as it is, a local folder by its name."""
+    """`base` and `adapter` as run.json and tables name them: a hub id as it is, a local folder by its name."""
 
     def named(name: str | None, inside: str | None = None) -> str:
         if name is None:
@@ -97,7 +97,7 @@ def shown(checkpoint: Checkpoint) -> dict[str, str]:
         text = Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else name
         return f"{text}/{inside}" if inside else text
 
-    return {"model": named(checkpoint.base), "adapter": named(checkpoint.adapter, checkpoint.subfolder)}
+    return {"base": named(checkpoint.base), "adapter": named(checkpoint.adapter, checkpoint.subfolder)}
 
 
 @cache

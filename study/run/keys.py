@@ -9,7 +9,7 @@ from typing import Any
 
 from study.config import Study
 from study.run.digest import Digests, package_version, sha256_of, shown
-from study.run.state import TABLES
+from study.run.state import TABLES, StepState
 from study.run.step import Step
 
 _LENGTH = 16
@@ -22,7 +22,7 @@ class Inputs:
     Attributes:
         data: of the items.
         weights: member -> digest of its files.
-        provenance: member -> {model, adapter, weights} for tables.
+        provenance: member -> {base, adapter, weights}, by name.
     """
 
     data: str
@@ -59,8 +59,9 @@ def key_of(study: Study, step: Step, inputs: Inputs, keys: Mapping[str, str]) ->
     return sha256_of(content)[:_LENGTH]
 
 
-def key_after(study: Study, step: Step, root: Path, digests: Digests) -> str:
-    """Key of a step that reads whatever tables there are: its section and their bytes."""
+def key_after(study: Study, step: Step, root: Path, digests: Digests, ended: Mapping[str, StepState]) -> str:
+    """Key of a step that reads whatever tables there are: its section and their bytes; of one that reads how the other
+    steps ended (`reads`), that and what they made too."""
     tables = [[path.name, digests.file(path)] for path in sorted((root / TABLES).glob("*.parquet"))]
     content = {
         "step": step.name,
@@ -68,6 +69,7 @@ def key_after(study: Study, step: Step, root: Path, digests: Digests) -> str:
         "section": _plain(getattr(study, step.name)),
         "others": {name: _plain(getattr(study, name)) for name in step.sections},
         "tables": tables,
+        "ended": {name: asdict(state) for name, state in ended.items() if step.reads and name != step.name},
     }
     return sha256_of(content)[:_LENGTH]
 

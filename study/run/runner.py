@@ -184,9 +184,9 @@ class _Run:
         self.say(f"{name}: running")
 
     def _run_after(self, name: str) -> None:
-        key = key_after(self.study, self.steps[name], self.root, self.digests)
+        key = key_after(self.study, self.steps[name], self.root, self.digests, self.state.steps)
         self.keys[name] = key
-        if self._is_done(name, key) and not (set(self.ran) & set(self.steps)):
+        if self._is_done(name, key):
             self._record(name, self.held[name])
             self.say(f"{name}: there already")
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ class Context:
         root: the run folder.
         name: of the step.
         study: the resolved configuration.
-        provenance: member -> {model, adapter, weights}, as tables name them.
+        provenance: member -> {base, adapter, weights}, as `run.json` names them.
         progress: whether bars are drawn.
     """
 
@@ -70,7 +70,8 @@ class Context:
 
     def made_by(self, member: str) -> dict[str, str]:
         """Columns model, adapter and weights of a member; blank for what belongs to no single one."""
-        return dict(self.provenance.get(member, {}))
+        known = dict(self.provenance.get(member, {}))
+        return {"model": known.pop("base"), **known} if known else {}
 
 
 Tables = Mapping[str, "pd.DataFrame"]
@@ -86,7 +87,7 @@ class Step:
         tables: the tidy tables of what lies in the folder; loads no model.
         needs: steps that must be done before; a study without one of them is refused.
         reads: steps that it reads where the study has them.
-        after: it runs when all other steps have ended, on what tables there are.
+        after: it runs when all other steps have ended, on what tables there are; with `reads` also on how they ended.
         sections: other sections of the study that change its output.
         plan: what it is going to do.
         check: raises ValueError for what can be known to be wrong before anything runs.
@@ -107,4 +108,3 @@ class Step:
     outputs: Callable[[Context], Sequence[Path]] | None = None
     uses_models: bool = False
     version: int = 1
-    extra: Mapping[str, Any] = field(default_factory=dict)

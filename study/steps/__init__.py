@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from study.config import Study
     from study.run.step import Step
 
-MODULES = {name: f"study.steps.{name}" for name in ("eval", "cache", "probes", "heads", "figures", "report")}
+MODULES = {
+    name: f"study.steps.{name}" for name in ("eval", "cache", "probes", "heads", "steering", "figures", "report")
+}
 
 
 def steps_of(study: Study) -> dict[str, Step]:

@@ -52,7 +52,7 @@ def decoding_of(study: Study) -> Any:
 
     section = study.eval
     assert section is not None
-    given = {"tokens_per_batch": section.tokens_per_batch} if section.tokens_per_batch else {}
+    given: dict[str, Any] = {"tokens_per_batch": section.tokens_per_batch} if section.tokens_per_batch else {}
     return Decoding(
         generate=section.generate, max_new_tokens=section.max_new_tokens, temperature=section.temperature,
         n_samples=section.samples, seed=study.seed, thinking=section.thinking, **given,

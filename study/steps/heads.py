@@ -125,8 +125,7 @@ def _members(context: Context, rows: pd.DataFrame) -> dict[str, Any]:
         for key in ("model", "adapter")
     } | {"weights": ""}
     return {
-        key: rows["member"].map(lambda name, key=key: known.get(name, pair)[key])
-        for key in ("model", "adapter", "weights")
+        key: [known.get(str(name), pair)[key] for name in rows["member"]] for key in ("model", "adapter", "weights")
     }
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from probes.result import SweepResult
     from study.config import Study
 
-ANSWER = "answer"
 _ROW = {"is_selected": "selected", "null_max_hi": "null_max95", "p_maxT": "p_adjusted"}
 _OPTIONS = (
     "groups", "control", "confounds", "surface", "cohort", "positions", "sites", "kinds", "cs", "n_folds", "test_share",
@@ -29,11 +28,12 @@ def run(context: Context) -> list[str]:
     """One sweep per member and target in `<member>/<target>/`, then transfers; what is there is not run again."""
     from interp.cache import ActivationCache
     from study.probes_store import finished, write_sweep
+    from study.steps.annotated import annotated
 
     notes: list[str] = []
     for member in _members(context):
         with ActivationCache.open(context.of("cache") / member) as cache:
-            frame = _columns(context, cache, member)
+            frame = annotated(context, cache, member)
             for target in context.section.targets:
                 folder = context.folder / member / _file_name(target)
                 identity = {"cache": cache.plan_id, "target": target, **_options(context)}
@@ -59,22 +59,6 @@ def _options(context: Context) -> dict[str, Any]:
 
 def _members(context: Context) -> list[str]:
     return [name for name in context.study.members if (context.of("cache") / name).is_dir()]
-
-
-def _columns(context: Context, cache: ActivationCache, member: str) -> pd.DataFrame:
-    """The examples of a cache, with what the member answered beside them where the study has evaluated it."""
-    import pandas as pd
-
-    from study.evals.store import ANSWERS
-
-    frame = cache.examples
-    path = context.of("eval") / member / ANSWERS
-    if context.study.eval is None or not path.is_file():
-        return frame
-    said = pd.read_parquet(path)
-    said = said[said["sample"] == 0].set_index("id")
-    names = {"label": ANSWER} | {c: f"{ANSWER}.{c[6:]}" for c in said.columns if c.startswith("score.")}
-    return frame.join(said[list(names)].rename(columns=names), on="id")
 
 
 def sweep_one(

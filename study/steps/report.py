@@ -29,4 +29,12 @@ def plan(_: Study) -> Work:
     return Work(note="made of tables and figures")
 
 
-STEP = Step("report", run, after=True, plan=plan, outputs=outputs, sections=("published", "claim_margin", "name"))
+STEP = Step(
+    "report",
+    run,
+    after=True,
+    reads=("figures",),
+    plan=plan,
+    outputs=outputs,
+    sections=("published", "claim_margin", "name"),
+)
