@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.injection import Formula, Precision, Slots, check_vectors, inject_at
+
 
 @runtime_checkable
 class Edit(Protocol):
@@ -71,3 +73,31 @@ class Replace:
     def __call__(self, acts: Float[Tensor, "batch pos ..."], /) -> Float[Tensor, "batch pos ..."]:
         value = self.value if isinstance(self.value, Tensor) else torch.tensor(float(self.value))
         return value.to(acts).expand_as(acts).clone()
+
+
+@dataclass(frozen=True)
+class InjectNormMatched:
+    """One vector per slot, added at the norm of the activation that stands there; see `norm_matched_injection`.
+
+    Args:
+        vectors: [slots, d_model], row by row of the batch.
+        positions: per row of the batch the columns of its slots; the other columns keep every bit.
+        coefficient: multiple of the matched norm. `precision` and `formula` are those of `norm_matched_injection`.
+    Raises:
+        ValueError: vectors that are not finite, as many of them as slots were expected, a column twice.
+    """
+
+    vectors: Float[Tensor, "slots d_model"]
+    positions: tuple[tuple[int, ...], ...]
+    coefficient: float = 1.0
+    precision: Precision = "wire"
+    formula: Formula = "add"
+
+    def __post_init__(self) -> None:
+        check_vectors(self.vectors, d_model=self.vectors.shape[-1])
+        Slots.of(self.positions, n_vectors=len(self.vectors), batch=len(self.positions))
+
+    def __call__(self, acts: Float[Tensor, "batch pos ..."], /) -> Float[Tensor, "batch pos ..."]:
+        check_vectors(self.vectors, d_model=acts.shape[-1])
+        slots = Slots.of(self.positions, n_vectors=len(self.vectors), batch=acts.shape[0], width=acts.shape[1])
+        return inject_at(acts, self.vectors, slots, self.coefficient, self.precision, formula=self.formula)

@@ -123,19 +123,29 @@ def plan_batches(model: Model, task: EvaluatedTask, examples: Sequence[Example],
         raise ValueError(f"max_new_tokens {asked} leaves no room in a context of {context} tokens.")
     prompts = tuple(render(e, model.tokenizer, thinking=decoding.thinking, max_length=limit) for e in examples)
     full = (decoding.max_new_tokens or max_new_tokens(task)) if decoding.generate else 0
-    rooms = [full if context is None else min(full, context - len(p.ids)) for p in prompts]
+    sizes = [len(prompt.ids) for prompt in prompts]
+    rooms = [full if context is None else min(full, context - size) for size in sizes]
     _warn_of_cut_replies(examples, rooms, full)
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].ids), i))
+    order = _order(prompts, _units(task, examples))
     batches: list[tuple[int, ...]] = []
     new_tokens: list[int] = []
     while order:
-        room = rooms[order[0]]
-        size = max(1, decoding.tokens_per_batch // ((len(prompts[order[0]].ids) + room) * decoding.n_samples))
-        chosen = [i for i in order[:size] if (rooms[i] == full) == (room == full)]
+        chosen = _fitting(order, sizes, rooms, full, decoding.tokens_per_batch // decoding.n_samples)
         batches.append(tuple(chosen))
-        new_tokens.append(room)
+        new_tokens.append(min(rooms[i] for i in chosen))
         order = order[len(chosen) :]
     return Batches(prompts, tuple(batches), tuple(new_tokens))
+
+
+def _fitting(order: Sequence[int], sizes: Sequence[int], rooms: Sequence[int], full: int, budget: int) -> list[int]:
+    """The first examples of `order` that one batch holds, at least one; all with full room, or all without."""
+    chosen, widest = [order[0]], sizes[order[0]] + rooms[order[0]]
+    for i in order[1:]:
+        widest = max(widest, sizes[i] + rooms[i])
+        if (rooms[i] == full) != (rooms[order[0]] == full) or (len(chosen) + 1) * widest > budget:
+            break
+        chosen.append(i)
+    return chosen
 
 
 def _check_ids(examples: Sequence[Example]) -> None:
@@ -158,6 +168,24 @@ def _warn_of_cut_replies(examples: Sequence[Example], rooms: Sequence[int], full
         )
 
 
+def _units(task: EvaluatedTask, examples: Sequence[Example]) -> list[str] | None:
+    """The group that says which examples begin alike (the task's `TOGETHER`), one key per example."""
+    name = getattr(task, "TOGETHER", None)
+    return [e.groups.get(name, e.id) for e in examples] if isinstance(name, str) else None
+
+
+def _order(prompts: Sequence[Prompt], units: Sequence[str] | None) -> list[int]:
+    """Longest first; examples of one unit side by side, at the place of their longest."""
+    sizes = [len(prompt.ids) for prompt in prompts]
+    if units is None:
+        return sorted(range(len(prompts)), key=lambda i: (-sizes[i], i))
+    longest: dict[str, int] = {}
+    for unit, size in zip(units, sizes, strict=True):
+        longest[unit] = max(size, longest.get(unit, 0))
+    first = {unit: i for i, unit in reversed(list(enumerate(units)))}
+    return sorted(range(len(prompts)), key=lambda i: (-longest[units[i]], first[units[i]], -sizes[i], i))
+
+
 def evaluate(
     model: Model,
     task: EvaluatedTask,
@@ -165,18 +193,21 @@ def evaluate(
     *,
     decoding: Decoding | None = None,
     done: frozenset[int] = frozenset(),
+    plan: Batches | None = None,
 ) -> Iterator[tuple[int, list[Answer]]]:
     """Answers of the model, one batch after the other, as (batch number, answers in order of the examples).
 
     Batches are fixed by the examples alone, so a run that skips the batches in `done` gives the rest of the very
     answers that an undisturbed one gives. Left padding with explicit positions, KV cache on.
 
+    Args:
+        done: batches to skip. plan: of `plan_batches` for the same arguments, where the caller has it already.
     Raises:
         ValueError: no tokenizer; a prompt longer than the model's context, with its id; a label that the tokenizer
             joins with the text before it.
     """
     decoding = decoding or Decoding()
-    plan = plan_batches(model, task, examples, decoding)
+    plan = plan or plan_batches(model, task, examples, decoding)
     for number, batch in enumerate(plan.batches):
         if number in done:
             continue
@@ -324,21 +355,35 @@ def _with_labels(
         asked.append((example, places[0][0] if places else "", [label for _, label in places]))
     if not any(labels for _, _, labels in asked):
         return list(answers)
+    thinking = decoding.thinking
     if callable(getattr(task, "spellings", None)):
         named: Any = task
-        scored = letter_scores(model, asked, named.spellings, thinking=decoding.thinking)
+        ends = [
+            _until_label(model, example, prompt, before, thinking).ids
+            for (example, prompt), (_, before, _) in zip(batch, asked, strict=True)
+        ]
+        with_labels = [(ids, labels) for ids, (_, _, labels) in zip(ends, asked, strict=True)]
+        scored = letter_scores(model, with_labels, named.spellings, units=_units(task, [e for e, _ in batch]))
         return [
             _scored(task, example, _with_mass(answer, logp), logp)
             for (example, _), answer, logp in zip(batch, answers, scored, strict=True)
         ]
     cases = [(example, before, label) for example, before, labels in asked for label in labels]
-    found = iter(label_log_probabilities(model, cases, thinking=decoding.thinking))
+    found = iter(label_log_probabilities(model, cases, thinking=thinking))
     out = []
     for (example, _), answer, (_, _, labels) in zip(batch, answers, asked, strict=True):
         sums = {label: next(found) for label in labels}
         per_token = {label: total / n for label, (total, n) in sums.items()}
         out.append(_scored(task, example, answer, {label: total for label, (total, _) in sums.items()}, per_token))
     return out
+
+
+def _until_label(model: Model, example: Example, prompt: Prompt, before: str, thinking: bool | None) -> Prompt:
+    """The prompt with the reply up to its label, after what the example itself has already answered."""
+    if not before:
+        return prompt
+    begun = replace(example, answer=(example.answer or "") + before)
+    return render(begun, model.tokenizer, thinking=thinking, max_length=context_length(model))
 
 
 def _with_mass(answer: Answer, logp: Mapping[str, float]) -> Answer:

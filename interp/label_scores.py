@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,8 +12,7 @@ from torch import Tensor
 from interp.hooks import record
 from interp.model import Model
 from interp.prompt import Example, render
-
-Asked = Sequence[tuple[Example, str, Sequence[str]]]
+from interp.shared_prefix import can_share, shared_prefix_logp
 
 
 def context_length(model: Model) -> int | None:
@@ -22,26 +21,30 @@ def context_length(model: Model) -> int | None:
 
 
 def letter_scores(
-    model: Model, asked: Asked, spellings: Callable[[str], Sequence[str]], *, thinking: bool | None = None
+    model: Model,
+    asked: Sequence[tuple[tuple[int, ...], Sequence[str]]],
+    spellings: Callable[[str], Sequence[str]],
+    *,
+    units: Sequence[Hashable] | None = None,
 ) -> list[dict[str, float]]:
     """log p of every label of every item from the next-token distribution alone: one forward per item.
 
         log p(label) = logsumexp over its spellings that are one token of log softmax(logits at the last token)   nats
 
     Args:
-        asked: (example, assistant text before the label, labels); the text follows `example.answer` where there is one.
+        asked: (token ids up to the label, labels).
         spellings: label -> strings that count as it; those that the tokenizer splits are left out.
+        units: items with equal keys begin alike; what they share is computed once where the model allows it.
     Raises:
-        ValueError: a label none of whose spellings is one token, two labels that share one, or a text longer than the
-            context, named with its example.
+        ValueError: a label none of whose spellings is one token, or two labels that share one.
     """
-    tokens = spelling_tokens(model, sorted({label for _, _, labels in asked for label in labels}), spellings)
-    begun = [replace(e, answer=(e.answer or "") + before) if before else e for e, before, _ in asked]
-    prompts = [render(e, model.tokenizer, thinking=thinking, max_length=context_length(model)) for e in begun]
-    logp = next_token_logp(model, [p.ids for p in prompts])
+    tokens = spelling_tokens(model, sorted({label for _, labels in asked for label in labels}), spellings)
+    rows = [ids for ids, _ in asked]
+    share = units is not None and len(set(units)) < len(rows) and can_share(model)
+    logp = shared_prefix_logp(model, rows, units) if share and units else next_token_logp(model, rows)
     return [
         {label: float(logp[row, tokens[label]].logsumexp(-1)) for label in labels}
-        for row, (_, _, labels) in enumerate(asked)
+        for row, (_, labels) in enumerate(asked)
     ]
 
 

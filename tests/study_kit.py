@@ -60,7 +60,7 @@ class Deadly:
         Path.write_bytes = lambda path, data: self.count(path, data) or plain(path, data)  # type: ignore[method-assign]
 
     def count(self, path: Path, data: Any) -> None:
-        if self.now != self.step or ".digests" in path.name:
+        if not self.step or self.now != self.step or ".digests" in path.name:
             return
         self.left -= 1
         if self.left == 0:

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import torch
 
-from interp.evaluate import Decoding, _places_of_labels, evaluate, plan_batches
-from interp.label_scores import label_log_probabilities, letter_scores
+from interp.evaluate import Decoding, _places_of_labels, _until_label, evaluate, plan_batches
+from interp.label_scores import label_log_probabilities
 from interp.model import Model
 from interp.prompt import Example, Message, render
 from interp.tasks.conformance import check_task
@@ -222,11 +222,13 @@ def test_a_reply_without_a_decision_point_has_no_label_probabilities(model: Mode
 
 def test_one_token_spellings_too_follow_the_answer_that_the_example_begins_with(model: Model) -> None:
     begun, plain = replace(items(1)[0], answer="the dog ."), items(1)[0]
-    spelt = letter_scores(model, [(begun, " step one", ["yes", "no"]), (begun, "", ["yes", "no"])], lambda x: (x,))
-    joined = [(plain, "the dog . step one", ["yes", "no"]), (plain, "the dog .", ["yes", "no"])]
-    assert spelt == letter_scores(model, joined, lambda x: (x,))
+    prompts = [render(e, model.tokenizer) for e in (begun, plain)]
+    assert _until_label(model, begun, prompts[0], "", None) is prompts[0]
+    found = _until_label(model, begun, prompts[0], " step one", None)
+    assert found.ids == _until_label(model, plain, prompts[1], "the dog . step one", None).ids
+    assert found.ids[: len(prompts[0].ids)] == prompts[0].ids
     with pytest.raises(ValueError, match="'e0'.*512"):
-        letter_scores(model, [(plain, "the dog " * 300, ["yes"])], lambda x: (x,))
+        _until_label(model, plain, prompts[1], "the dog " * 300, None)
 
 
 def test_a_label_beyond_the_context_is_refused_by_the_examples_id(model: Model) -> None:

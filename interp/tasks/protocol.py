@@ -41,6 +41,7 @@ class Task(Protocol):
         choice_columns(examples, logp[example, row, label]), CHOICE_METRICS    scores of choices (`steering.outcomes`)
         sides(example) -> dict[str, tuple]             labels by what they say, for the two sides of a direction
         PROMPT_BASELINE: str                           instruction that steering is compared with
+        TOGETHER: str                                  group whose examples begin alike (run together, read once)
         MAX_NEW_TOKENS: int                            longest reply, 512 unless said
 
     `interp.tasks.conformance.check_task` tells what a task of your own lacks.

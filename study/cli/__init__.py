@@ -10,6 +10,7 @@ COMMANDS = {
     "data": ("study.cli.data:data", "Generate and audit task data."),
     "eval": ("study.cli.eval:evaluate", "Evaluate a checkpoint, or both members of a pair, on a task."),
     "pair": ("study.cli.pair:pair", "Build the embedded pair, or read its model cards."),
+    "audit": ("study.cli.audit:audit", "Look for faults in a file of labels."),
     "cache": ("study.cli.cache:cache", "Record activations once and keep them on disk."),
     "heads": ("study.cli.heads:heads", "Effects of every attention head: sweep, then show one."),
     "report": ("study.cli.report:report", "One self-contained HTML file of a run folder."),

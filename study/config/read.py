@@ -169,16 +169,25 @@ def _lowered(text: str) -> str:
 
 
 def _with_data(study: Study, place: _Place, folder: Path) -> Study:
-    """The study with the path of its data made good, and checked."""
+    """The study with the paths of its data and labels made good, and checked."""
     from dataclasses import replace
 
-    if study.task.data is None:
-        return study
-    path = Path(study.task.data).expanduser()
+    if study.task.data is not None:
+        study = replace(study, task=replace(study.task, data=_found(study.task.data, ("task", "data"), place, folder)))
+    if study.oracle is not None:
+        at = ("oracle", "questions")
+        asked = tuple(q if q.labels is None else replace(q, labels=_found(q.labels, at, place, folder))
+                      for q in study.oracle.questions)  # fmt: skip
+        study = replace(study, oracle=replace(study.oracle, questions=asked))
+    return study
+
+
+def _found(name: str, key: tuple[str, ...], place: _Place, folder: Path) -> str:
+    path = Path(name).expanduser()
     path = path if path.is_absolute() else Path(os.path.normpath(folder / path))
     if not path.exists():
         raise ValueError(
-            f"{place.of(('task', 'data'))}: task.data: no file or folder {study.task.data!r} (looked at {path}). "
+            f"{place.of(key)}: {'.'.join(key)}: no file or folder {name!r} (looked at {path}). "
             "A relative path is relative to the study file."
         )
-    return replace(study, task=replace(study.task, data=str(path)))
+    return str(path)

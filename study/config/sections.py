@@ -185,6 +185,50 @@ class SteeringSection:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class OracleQuestion:
+    """One question with given answers.
+
+    Attributes:
+        name: what tables call it.
+        labels: JSON lines {id, sentence, label, [task, status]}: right answers of sentences, `positions` being sentence
+            ends; none: the label of each example.
+    """
+
+    name: str
+    question: str
+    choices: Annotated[Names, Field(min_length=2)]
+    labels: str | None = None
+    positions: str = "last"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OracleSection:
+    """What an oracle adapter reads from activations of its base, or of adapters on it.
+
+    Attributes:
+        adapter, adapter_revision, subfolder: of the oracle, on the base of the study.
+        prior: an oracle that was trained on zeroed activations: the floor of any accuracy.
+        sources: base, a member, or a difference such as `engaged - base`.
+        layers: block indices or shares of depth such as 50%.
+        groups: group of the examples that is the independent unit.
+        spec: fields of `interp.oracle.OracleSpec`, where nothing declares how the adapter is wired.
+    """
+
+    adapter: str
+    questions: Annotated[tuple[OracleQuestion, ...], Field(min_length=1)]
+    adapter_revision: str | None = None
+    subfolder: str | None = None
+    prior: str | None = None
+    sources: Names = ("base",)
+    layers: tuple[int | str, ...] = ("50%",)
+    groups: str | None = None
+    thinking: bool | None = None
+    n_partners: Count = 4
+    limit: Count | None = None
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class FiguresSection:
     """Figures from the tables: `formats` out of pdf, svg, png; width by `style`."""
 
@@ -250,6 +294,7 @@ class Study:
     probes: ProbesSection | None = None
     heads: HeadsSection | None = None
     steering: SteeringSection | None = None
+    oracle: OracleSection | None = None
     figures: FiguresSection | None = field(default_factory=FiguresSection)
     report: ReportSection | None = field(default_factory=ReportSection)
     published: tuple[Published, ...] = ()
@@ -271,5 +316,5 @@ class Study:
         return self.pair.members if self.pair else {self.single.name: self.single}
 
 
-SECTIONS = ("eval", "cache", "probes", "heads", "steering", "figures", "report")
+SECTIONS = ("eval", "cache", "probes", "heads", "steering", "oracle", "figures", "report")
 """Sections that are steps, in the order in which they run where they are free to."""

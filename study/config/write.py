@@ -29,6 +29,9 @@ def resolved_yaml(study: Study, folder: Path) -> str:
     for name in SECTIONS:
         section = getattr(study, name)
         content[name] = False if section is None else asdict(section)
+    for question in content["oracle"]["questions"] if content["oracle"] else ():
+        if question["labels"] is not None:
+            question["labels"] = os.path.relpath(question["labels"], folder)
     content["published"] = [asdict(entry) for entry in study.published]
     return yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True, width=110)
 

@@ -178,7 +178,7 @@ def run_member(
         done = folder.done
         total, before = len(examples), sum(len(plan.batches[i]) for i in done)
         with tqdm(total=total, initial=before, unit="item", desc=role, disable=not progress) as bar:
-            for number, answers in evaluate(model, task, examples, decoding=decoding, done=done):
+            for number, answers in evaluate(model, task, examples, decoding=decoding, done=done, plan=plan):
                 folder.put(number, answers)
                 bar.update(len(plan.batches[number]))
         frame = answers_frame(folder.answers(), examples, role, task=task)

@@ -47,10 +47,11 @@ def key_of(study: Study, step: Step, inputs: Inputs, keys: Mapping[str, str]) ->
     Args:
         keys: of the steps before it.
     """
+    files = {str(path): Digests().file(path) for path in (step.files(study) if step.files else ())}
     content: dict[str, Any] = {
         "step": step.name,
         "version": [package_version(), step.version],
-        "section": _plain(getattr(study, step.name)),
+        "section": _by_content(_plain(getattr(study, step.name)), files),
         "others": {name: _plain(getattr(study, name)) for name in step.sections if name != "task"},
         "inputs": {name: keys[name] for name in (*step.needs, *step.reads) if name in keys},
     }
@@ -72,6 +73,15 @@ def key_after(study: Study, step: Step, root: Path, digests: Digests, ended: Map
         "ended": {name: asdict(state) for name, state in ended.items() if step.reads and name != step.name},
     }
     return sha256_of(content)[:_LENGTH]
+
+
+def _by_content(value: Any, files: Mapping[str, str]) -> Any:
+    """The section with the digest of each of its files in the place of the path, which may move."""
+    if isinstance(value, dict):
+        return {key: _by_content(inner, files) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_by_content(inner, files) for inner in value]
+    return files.get(value, value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from study.run.step import Step
 
 MODULES = {
-    name: f"study.steps.{name}" for name in ("eval", "cache", "probes", "heads", "steering", "figures", "report")
+    name: f"study.steps.{name}"
+    for name in ("eval", "cache", "probes", "heads", "steering", "oracle", "figures", "report")
 }
 
 

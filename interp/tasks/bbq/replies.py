@@ -8,6 +8,7 @@ from interp.prompt import Example
 
 LETTERS = ("A", "B", "C")
 MAX_NEW_TOKENS = 4
+TOGETHER = "quad"
 _FIRST = re.compile(r"^\s*[(\[*\"'`_]*([ABCabc])(?![A-Za-z0-9'’])")
 _SECOND_LETTER = re.compile(r"^[)\]*.\s]*(?:or|and|OR|AND|,|/|&)\s*[(\[*]*[ABC](?![A-Za-z])(?!\s+[a-z])")
 _ARTICLE = re.compile(r"^\s+[a-z]")

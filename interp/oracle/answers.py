@@ -1,0 +1,308 @@
+"""What reading gives back: answers, label probabilities and likelihoods, each with the controls that were run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.oracle.controls import HEADLINE
+from interp.oracle.scoring import Classified, classified, words
+from interp.stats import Estimate, cluster_mean, cluster_t
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOT_READ = "not read from the activations"
+NO_CONTROL = "no control"
+READ = "read"
+FEW_GROUPS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihoods:
+    """NLL of fixed answers under the real activations and under controls, in nats per answer token.
+
+    Attributes:
+        items, groups: readings and their problems.
+        targets: the answers whose likelihood this is.
+        nll: [item], real activations.
+        n_tokens: [item], tokens of each answer.
+        controls: control -> [repeat, item]; NaN where an item has no partner.
+    """
+
+    items: tuple[str, ...]
+    groups: tuple[str, ...]
+    targets: tuple[str, ...]
+    nll: np.ndarray
+    n_tokens: np.ndarray
+    controls: Mapping[str, np.ndarray] = field(default_factory=dict)
+    seed: int = 0
+
+    def gaps(self, control: str = HEADLINE) -> np.ndarray:
+        """NLL under the control minus NLL under the real activations [item], mean over repeats; NaN without partner."""
+        if control not in self.controls:
+            have = ", ".join(self.controls) or "none"
+            raise ValueError(f"control {control!r} was not run; controls: {have}. Name it in controls=.")
+        return _mean_over_repeats(self.controls[control]) - self.nll
+
+    def gap(self, control: str = HEADLINE) -> Estimate:
+        """Control gap: mean over items of NLL(control) - NLL(real), nats per answer token, interval over problems.
+
+        Above 0 the answers depend on these activations rather than on any like them. Undefined with fewer than two
+        problems, since one says nothing about others.
+        """
+        gaps = self.gaps(control)
+        known = ~np.isnan(gaps)
+        return mean_over_problems(gaps[known], [g for g, k in zip(self.groups, known, strict=True) if k], self.seed)
+
+    def mean(self, control: str | None = None) -> Estimate:
+        """Mean NLL per answer token under the real activations, or under a control."""
+        values = self.nll if control is None else _mean_over_repeats(self.controls[control])
+        known = ~np.isnan(values)
+        return mean_over_problems(values[known], [g for g, k in zip(self.groups, known, strict=True) if k], self.seed)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per control: control, mean NLL, gap with interval, n."""
+        out = [_row("real", self.mean(), None)]
+        return out + [_row(control, self.mean(control), self.gap(control)) for control in self.controls]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer about one reading.
+
+    Attributes:
+        text: the answer; the most frequent one of several samples.
+        samples: all of them; `frequency` is the share of `text` among them, a confidence.
+        logp: log-probability of `text` in nats, `n_tokens` its tokens.
+        gap: how much less likely `text` is under matched partners' activations, nats per token, interval over partners.
+            None where the reading has no partner.
+        controls: control -> gap of this answer, nats per token.
+        null_slots: slots whose vector is too short to carry a direction.
+        provenance: oracle, adapter, spec, source, layers, tokens.
+    """
+
+    item: str
+    question: str
+    text: str
+    samples: tuple[str, ...]
+    frequency: float
+    logp: float
+    n_tokens: int
+    gap: Estimate | None
+    controls: Mapping[str, float]
+    null_slots: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """ "read" where the whole interval of the gap lies above 0."""
+        if self.gap is None or not self.gap.is_defined:
+            return NO_CONTROL
+        return READ if self.gap.lo > 0 else NOT_READ
+
+    def __str__(self) -> str:
+        if self.gap is None:
+            return f"{self.item}: {self.text!r} ({NO_CONTROL}: no matched partner)"
+        gap = f"gap {self.gap.value:.2f} [{self.gap.lo:.2f}, {self.gap.hi:.2f}] nats/token"
+        note = "" if self.verdict == READ else f" -- {self.verdict}"
+        return f"{self.item}: {self.text!r} (p {np.exp(self.logp):.2g}, {gap}, {self.gap.n} partners{note})"
+
+
+@dataclass(frozen=True, eq=False)
+class Answers(Sequence[Answer]):
+    """Answers to one or several questions, in the order of readings, question by question.
+
+    Attributes:
+        likelihoods: per question, of the answers themselves under every control.
+    """
+
+    answers: tuple[Answer, ...]
+    likelihoods: Mapping[str, Likelihoods]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.answers[index]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def __iter__(self) -> Iterator[Answer]:
+        return iter(self.answers)
+
+    def to(self, question: str) -> tuple[Answer, ...]:
+        """The answers to one question."""
+        return tuple(answer for answer in self.answers if answer.question == question)
+
+    def gap(self, question: str | None = None, control: str = HEADLINE) -> Estimate:
+        """Control gap of the answers to a question, interval over problems. They were chosen under the real
+        activations, which alone makes it positive where activations move the answer at all; a target is a harder test.
+        """
+        return self.likelihoods[self._only(question)].gap(control)
+
+    def same_response_share(self, question: str | None = None) -> float:
+        """Share of readings that got the most frequent answer; near 1 the oracle says the same to everything."""
+        texts = [words(answer.text) for answer in self.to(self._only(question))]
+        return max(texts.count(text) for text in texts) / len(texts)
+
+    def table(self) -> pd.DataFrame:
+        """One row per answer: what it says, its gap with interval, its verdict, every control."""
+        import pandas as pd
+
+        return pd.DataFrame([_flat(answer) for answer in self.answers])
+
+    def _only(self, question: str | None) -> str:
+        if question is None and len(self.likelihoods) > 1:
+            raise ValueError(f"several questions were asked; name one of {list(self.likelihoods)}.")
+        return next(iter(self.likelihoods)) if question is None else question
+
+    def __str__(self) -> str:
+        lines = []
+        for question in self.likelihoods:
+            lines.append(f"{question}\n  control gap ({HEADLINE}) {_or_dash(self, question)} nats/token, "
+                         f"same answer to {self.same_response_share(question):.0%}")  # fmt: skip
+            lines += [f"  {answer}" for answer in self.to(question)]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """Probabilities of given answers, from the log-probability of each whole answer.
+
+    Attributes:
+        choices: the answers offered.
+        logp: [item, choice] nats, real activations.
+        controls: control -> [repeat, item, choice].
+        agreement: [item] share of phrasings and orders whose best choice is this one's; NaN where only one was asked.
+        phrasings: [item, phrasing] index of the best choice under each phrasing and order.
+    """
+
+    items: tuple[str, ...]
+    groups: tuple[str, ...]
+    question: str
+    choices: tuple[str, ...]
+    logp: np.ndarray
+    n_tokens: np.ndarray
+    controls: Mapping[str, np.ndarray] = field(default_factory=dict)
+    phrasings: np.ndarray | None = None
+    seed: int = 0
+
+    @cached_property
+    def p(self) -> np.ndarray:
+        """[item, choice]: p(choice) over the choices offered, softmax of whole-answer log-probabilities."""
+        weights = np.exp(self.logp - self.logp.max(axis=1, keepdims=True))
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    @cached_property
+    def best(self) -> tuple[str, ...]:
+        """The most probable choice of each reading; the mode over phrasings where several were asked."""
+        return tuple(self.choices[i] for i in self._best)
+
+    @cached_property
+    def _best(self) -> np.ndarray:
+        if self.phrasings is None:
+            return self.logp.argmax(axis=1)
+        counts = np.stack([(self.phrasings == c).sum(axis=1) for c in range(len(self.choices))], axis=1)
+        return (counts + self.p * 0.5).argmax(axis=1)  # ties go to the more probable
+
+    @property
+    def frequency(self) -> np.ndarray:
+        """[item]: share of phrasings and orders that give `best`, a calibrated confidence; NaN with one phrasing."""
+        if self.phrasings is None:
+            return np.full(len(self.items), np.nan)
+        return (self.phrasings == self._best[:, None]).mean(axis=1)
+
+    def invariance(self) -> Estimate:
+        """Mean share of phrasings and option orders that agree with the mode; 1 means wording does not matter."""
+        return mean_over_problems(self.frequency[~np.isnan(self.frequency)], self.groups, self.seed)
+
+    def best_under(self, control: str, repeat: int = 0) -> tuple[str | None, ...]:
+        """The most probable choice under a control; None where a reading has no partner."""
+        logp = self.controls[control][repeat]
+        return tuple(None if np.isnan(row).any() else self.choices[int(row.argmax())] for row in logp)
+
+    def likelihoods(self, targets: Mapping[str, str]) -> Likelihoods:
+        """Likelihood of the right choice under real and control activations."""
+        at = [self._index(item, targets) for item in self.items]
+        rows = np.arange(len(self.items))
+        tokens = self.n_tokens[at]
+        controls = {name: -values[:, rows, at] / tokens for name, values in self.controls.items()}
+        named = tuple(self.choices[i] for i in at)
+        return Likelihoods(self.items, self.groups, named, -self.logp[rows, at] / tokens, tokens, controls, self.seed)
+
+    def grade(self, targets: Mapping[str, str], control: str | None = None) -> Classified:
+        """Accuracy, balanced accuracy, macro F1 and majority floor against targets, real or under a control.
+
+        Raises:
+            ValueError: a reading without a target, or a target that is not among the choices.
+        """
+        wanted = [self.choices[self._index(item, targets)] for item in self.items]
+        if control is None:
+            return classified(self.best, wanted, groups=self._clusters(), seed=self.seed)
+        said = self.best_under(control)
+        known = [i for i, answer in enumerate(said) if answer is not None]
+        groups = self._clusters()
+        chosen = None if groups is None else [groups[i] for i in known]
+        return classified([said[i] for i in known], [wanted[i] for i in known], groups=chosen, seed=self.seed)
+
+    def _clusters(self) -> tuple[str, ...] | None:
+        return None if len(set(self.groups)) == len(self.groups) else self.groups
+
+    def _index(self, item: str, targets: Mapping[str, str]) -> int:
+        if item not in targets or targets[item] not in self.choices:
+            came = targets.get(item, "no target")
+            raise ValueError(f"item {item!r}: expected a target among {', '.join(self.choices)}; came {came!r}.")
+        return self.choices.index(targets[item])
+
+
+def donor_gap(gaps: np.ndarray) -> Estimate | None:
+    """Mean and t interval of one answer's gaps over its partners; None without partners, no interval with one."""
+    known = gaps[~np.isnan(gaps)]
+    if len(known) == 0:
+        return None
+    if len(known) == 1:
+        return Estimate(float(known[0]), -np.inf, np.inf, 1, 1)
+    return cluster_t(known, groups=None)
+
+
+def _mean_over_repeats(values: np.ndarray) -> np.ndarray:
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+
+
+def mean_over_problems(values: np.ndarray, groups: Sequence[str], seed: int) -> Estimate:
+    """Mean with an interval over problems: Student below 20 of them, bootstrap from there on."""
+    n_groups = len(set(groups))
+    if n_groups < 2:
+        return Estimate.undefined(len(values), n_groups)
+    if n_groups < FEW_GROUPS:
+        return cluster_t(values, groups=list(groups))
+    return cluster_mean(values, groups=list(groups), seed=seed)
+
+
+def _row(control: str, nll: Estimate, gap: Estimate | None) -> dict[str, Any]:
+    gap = gap or Estimate(0.0, 0.0, 0.0, nll.n, nll.n_groups)
+    return {"control": control, "nll": nll.value, "gap": gap.value, "lo": gap.lo, "hi": gap.hi, "n": gap.n,
+            "n_groups": gap.n_groups}  # fmt: skip
+
+
+def _flat(answer: Answer) -> dict[str, Any]:
+    gap = answer.gap or Estimate.undefined()
+    return {
+        "item": answer.item, "question": answer.question, "answer": answer.text, "verdict": answer.verdict,
+        "logp": answer.logp, "n_tokens": answer.n_tokens, "frequency": answer.frequency,
+        "gap": gap.value, "lo": gap.lo, "hi": gap.hi, "n": gap.n,
+        **{f"gap.{name}": value for name, value in answer.controls.items()},
+        "null_slots": "; ".join(answer.null_slots),
+        **{name: str(value) for name, value in answer.provenance.items()},
+    }  # fmt: skip
+
+
+def _or_dash(answers: Answers, question: str) -> str:
+    if HEADLINE not in answers.likelihoods[question].controls:
+        return f"- ({NO_CONTROL})"
+    return str(answers.gap(question))

@@ -1,0 +1,154 @@
+"""Vectors that could have produced an answer by accident: another reading's, none, the average, noise."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from interp.oracle.features import Features
+
+VectorControl = Literal["shuffled", "zero", "mean", "gaussian"]
+ReaderControl = Literal["text_only", "no_adapter", "prior"]
+VECTOR_CONTROLS: tuple[str, ...] = get_args(VectorControl)
+READER_CONTROLS: tuple[str, ...] = get_args(ReaderControl)
+HEADLINE = "shuffled"
+
+
+class FewDonorsWarning(UserWarning):
+    """Some readings have no matched partner, or only ones of their own problem."""
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One set of control vectors for the readings that have them.
+
+    Attributes:
+        control: which control; `number` counts repeats (donors of a shuffle).
+        feats:   the same slots with other vectors.
+        donors:  reading -> the reading whose vectors it got, in a shuffle.
+    """
+
+    control: str
+    number: int
+    feats: Features
+    donors: Mapping[str, str] = field(default_factory=dict)
+
+
+def variants(
+    feats: Features, control: str, *, n: int = 1, seed: int = 0, tasks: Mapping[str, str] | None = None
+) -> list[Variant]:
+    """Control vectors of one kind.
+
+    shuffled: those of another reading, a derangement within task, position rule, layers and number of positions, of
+              another problem wherever there are enough. The headline: it keeps everything but what is to be read.
+    zero:     none; nothing is injected. Off-distribution for a trained oracle, so no floor for accuracy.
+    mean:     the average vector of the layer in these features.
+    gaussian: a random direction.
+
+    Args:
+        n: how many partners of a shuffle, or draws of noise; "zero" and "mean" have one.
+        tasks: reading -> task, where readings of several tasks are in one set.
+    Raises:
+        ValueError: an unknown control.
+    """
+    if control not in VECTOR_CONTROLS:
+        raise ValueError(f"control {control!r}: expected one of {', '.join((*VECTOR_CONTROLS, *READER_CONTROLS))}.")
+    if control == "zero":
+        return [Variant("zero", 0, feats.with_vectors(torch.zeros_like(feats.vectors), control="zero"))]
+    if control == "mean":
+        return [Variant("mean", 0, feats.with_vectors(_layer_mean(feats), control="mean"))]
+    if control == "gaussian":
+        return [
+            Variant("gaussian", i, feats.with_vectors(_noise(feats, seed + i), control="gaussian")) for i in range(n)
+        ]
+    return [_shuffled(feats, donors, i) for i, donors in enumerate(matched_donors(feats, n=n, seed=seed, tasks=tasks))]
+
+
+def matched_donors(
+    feats: Features, *, n: int = 1, seed: int = 0, tasks: Mapping[str, str] | None = None
+) -> list[dict[str, str]]:
+    """Up to `n` derangements: reading -> donor, each time another one. Readings without a partner are left out.
+
+    Within a stratum readings stand in a random order, problem by problem, and are shifted cyclically; a shift of at
+    least the largest problem, and at most the rest, never meets the same problem.
+    """
+    strata: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    for item in feats.items:
+        strata[((tasks or {}).get(item), *feats.kind(item))].append(item)
+    out: list[dict[str, str]] = [{} for _ in range(n)]
+    same_problem = alone = 0
+    for key, items in strata.items():
+        order = _by_problem(feats, items, Random(f"{seed}/{key}"))
+        shifts, clean = _shifts(feats, order, n, Random(f"{seed}/shift/{key}"))
+        alone += len(items) if not shifts else 0
+        same_problem += 0 if clean else len(items)
+        for number, shift in enumerate(shifts):
+            out[number] |= {item: order[(i + shift) % len(order)] for i, item in enumerate(order)}
+    if alone or same_problem:
+        warnings.warn(
+            f"matched shuffle: {alone} of {len(feats)} readings have no partner of their task, position, layers and "
+            f"count (they get no gap), {same_problem} share a small stratum with their own problem (their gap is too "
+            f"small rather than too large). Ask about more problems at once.",
+            FewDonorsWarning,
+            stacklevel=3,
+        )
+    return [donors for donors in out if donors]
+
+
+def _by_problem(feats: Features, items: Sequence[str], rng: Random) -> list[str]:
+    problems: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        problems[feats.group(item)].append(item)
+    names = list(problems)
+    rng.shuffle(names)
+    for of in problems.values():
+        rng.shuffle(of)
+    return [item for name in names for item in problems[name]]
+
+
+def _shifts(feats: Features, order: Sequence[str], n: int, rng: Random) -> tuple[list[int], bool]:
+    """Different shifts of a stratum, and whether none of them meets the same problem."""
+    if len(order) < 2:
+        return [], True
+    sizes: dict[str, int] = defaultdict(int)
+    for item in order:
+        sizes[feats.group(item)] += 1
+    largest = max(sizes.values())
+    clean = list(range(largest, len(order) - largest + 1))
+    pool = clean or list(range(1, len(order)))
+    return rng.sample(pool, min(n, len(pool))), bool(clean)
+
+
+def _shuffled(feats: Features, donors: Mapping[str, str], number: int) -> Variant:
+    kept = feats.select([item for item in feats.items if item in donors])
+    rows = [row for item in kept.items for row in feats.rows(donors[item])]
+    return Variant("shuffled", number, kept.with_vectors(feats.vectors[rows], control="shuffled"), dict(donors))
+
+
+def _layer_mean(feats: Features) -> Tensor:
+    """Each slot's layer average over all slots, in float32, rounded to the vectors' dtype."""
+    layers = torch.tensor([slot.layer for slot in feats.slots], device=feats.vectors.device)
+    out = torch.empty_like(feats.vectors)
+    for layer in layers.unique().tolist():
+        out[layers == layer] = feats.vectors[layers == layer].float().mean(dim=0).to(out.dtype)
+    return out
+
+
+def _noise(feats: Features, seed: int) -> Tensor:
+    """Random directions at each vector's own norm; a function of seed, reading and slot, not of the others present."""
+    out = torch.empty(feats.vectors.shape)
+    for item in feats.items:
+        rows = list(feats.rows(item))
+        digest = hashlib.sha256(f"{seed}/{item}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+        out[rows] = torch.randn(len(rows), feats.d_model, generator=generator)
+    scale = feats.vectors.float().cpu().norm(dim=1, keepdim=True) / out.norm(dim=1, keepdim=True)
+    return (out * scale).to(feats.vectors)

@@ -1,0 +1,309 @@
+"""Forward passes of an oracle: activations are prefilled once, then questions and answers go on from the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.model import Model
+from interp.oracle.injection import inject
+from interp.oracle.prompt import OraclePrompt
+from interp.oracle.spec import OracleSpec
+from interp.passes import pad, positions_from_mask
+
+TOKENS_PER_BATCH = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One prompt with the vectors of its slots, in slot order.
+
+    Attributes:
+        source: jobs of one source have the same vectors and the same prompt up to the last slot, which is run once.
+        names: who the slots are, for error messages.
+    """
+
+    prompt: OraclePrompt
+    vectors: Float[Tensor, "slots d_model"]
+    source: Hashable
+    names: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Token ids up to the answer."""
+        return self.prompt.ids[: self.prompt.answer_start]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are generated: greedy unless a temperature is given.
+
+    Raises:
+        ValueError: counts below 1, samples without a temperature, beams with one.
+    """
+
+    max_new_tokens: int = 40
+    n: int = 1
+    num_beams: int = 1
+    temperature: float | None = None
+    top_p: float = 0.9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.max_new_tokens, self.n, self.num_beams) < 1:
+            raise ValueError(f"decoding: counts must be at least 1, came {self}.")
+        if self.temperature is not None and self.num_beams > 1:
+            raise ValueError("decoding: beams are deterministic here; leave temperature out or use num_beams=1.")
+        if self.n > 1 and self.temperature is None and self.num_beams < self.n:
+            raise ValueError(f"decoding: {self.n} greedy answers would be the same; give temperature= or num_beams=.")
+
+    @property
+    def copies(self) -> int:
+        """Rows that `generate` makes of one prompt, and so copies of its cache."""
+        return max(self.num_beams, self.n)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Cached part of a batch of prompts: one row per source, left padded to a common width."""
+
+    cache: Any
+    mask: Tensor
+    row: dict[Hashable, int]
+    lengths: dict[Hashable, int] = field(default_factory=dict)
+
+    def rows(self, jobs: Sequence[Job], copies: int = 1) -> Tensor:
+        """Cache row of each job, each `copies` times in succession."""
+        at = torch.tensor([self.row[job.source] for job in jobs], device=self.mask.device)
+        return at.repeat_interleave(copies)
+
+
+def can_continue(model: Model) -> bool:
+    """Whether several tokens may follow a cached prefix; recurrent layers take one at a time after their first pass."""
+    return not model.layout.is_hybrid
+
+
+def batches(jobs: Sequence[Job], model: Model, *, budget: int, extra: int, copies: int = 1) -> Iterator[list[int]]:
+    """Numbers of jobs that run together: jobs of one source together, by length, at most `budget` tokens.
+
+    Models whose attention counts columns (sliding windows, recurrence) get only jobs of equal lengths, as padding
+    inside a row would change what they see.
+    """
+    exact = model.layout.is_hybrid or _slides(model)
+    shared = _shared_lengths(jobs)
+    sources: dict[Hashable, list[int]] = {}
+    for number, job in enumerate(jobs):
+        length = shared[job.source]
+        key = (job.source, length, len(job.ids)) if exact else job.source
+        sources.setdefault(key, []).append(number)
+    order = sorted(sources.values(), key=lambda of: (shared[jobs[of[0]].source], len(jobs[of[0]].ids)))
+    batch: list[int] = []
+    for number in (n for of in order for n in of):
+        trial = [*batch, number]
+        width = max(len(jobs[n].ids) for n in trial) + extra
+        mixed = exact and batch and _shape(jobs[batch[0]], shared) != _shape(jobs[number], shared)
+        if batch and (mixed or width * len(trial) * copies > budget):
+            yield batch
+            trial = [number]
+        batch = trial
+    if batch:
+        yield batch
+
+
+@torch.no_grad()
+def prefill(model: Model, jobs: Sequence[Job], spec: OracleSpec) -> Prefix:
+    """Run what the jobs of each source share, with their vectors injected, and keep its cache."""
+    shared = _shared_lengths(jobs)
+    first: dict[Hashable, Job] = {}
+    for job in jobs:
+        first.setdefault(job.source, job)
+    heads = list(first.values())
+    batch = pad([job.ids[: shared[job.source]] for job in heads], pad_id=model.pad_id, side="left").to(model.device)
+    assert batch.attention_mask is not None and batch.position_ids is not None
+    width = batch.input_ids.shape[1]
+    positions = [[width - shared[job.source] + slot for slot in job.prompt.slots] for job in heads]
+    vectors = torch.cat([job.vectors.to(model.device) for job in heads])
+    names = [name for job in heads for name in job.names] or None
+    with inject(model, vectors, positions, spec, names=names):
+        out: Any = model.decoder(**batch.kwargs, use_cache=True)
+    rows = {source: i for i, source in enumerate(first)}
+    return Prefix(out.past_key_values, batch.attention_mask, rows, shared)
+
+
+@torch.no_grad()
+def answer_logp(
+    model: Model,
+    jobs: Sequence[Job],
+    spec: OracleSpec,
+    *,
+    share: bool = True,
+    budget: int = TOKENS_PER_BATCH,
+) -> list[Float[Tensor, "token"]]:
+    """log p of every answer token of every job, natural logarithm, float32, on the CPU.
+
+    Args:
+        jobs: their prompts hold the answers.
+        share: run the activations of a source once; False runs every prompt whole, as a plain reader would.
+    """
+    out: list[Tensor] = [torch.empty(0)] * len(jobs)
+    longest = max((len(job.prompt.ids) - len(job.ids) for job in jobs), default=0)
+    share = share and can_continue(model)
+    for batch in batches(jobs, model, budget=budget, extra=longest):
+        some = [jobs[n] for n in batch]
+        found = _logp_shared(model, some, spec) if share else _logp_whole(model, some, spec)
+        for number, logp in zip(batch, found, strict=True):
+            out[number] = logp
+    return out
+
+
+def _logp_shared(model: Model, jobs: Sequence[Job], spec: OracleSpec) -> list[Tensor]:
+    prefix = prefill(model, jobs, spec)
+    rows = prefix.rows(jobs)
+    tails = [job.prompt.ids[prefix.lengths[job.source] : -1] for job in jobs]
+    tail = pad([t or (model.pad_id,) for t in tails], pad_id=model.pad_id).to(model.device)
+    real = torch.tensor([[1] * len(t) + [0] * (tail.input_ids.shape[1] - len(t)) for t in tails], device=model.device)
+    mask = torch.cat([prefix.mask[rows], real.to(prefix.mask.dtype)], dim=1)
+    _select(prefix.cache, rows)
+    done: Any = model.decoder(
+        input_ids=tail.input_ids,
+        attention_mask=mask,
+        position_ids=positions_from_mask(mask)[:, -tail.input_ids.shape[1] :],
+        past_key_values=prefix.cache,
+        use_cache=True,
+    )
+    starts = [prefix.lengths[job.source] for job in jobs]
+    return _read(model, done.last_hidden_state, jobs, starts)
+
+
+def _logp_whole(model: Model, jobs: Sequence[Job], spec: OracleSpec) -> list[Tensor]:
+    batch = pad([job.prompt.ids[:-1] for job in jobs], pad_id=model.pad_id).to(model.device)
+    vectors = torch.cat([job.vectors.to(model.device) for job in jobs])
+    names = [name for job in jobs for name in job.names] or None
+    with inject(model, vectors, [job.prompt.slots for job in jobs], spec, names=names):
+        done: Any = model.decoder(**batch.kwargs, use_cache=False)
+    return _read(model, done.last_hidden_state, jobs, [0] * len(jobs))
+
+
+def _read(model: Model, final: Tensor, jobs: Sequence[Job], starts: Sequence[int]) -> list[Tensor]:
+    """log p of the answer tokens; `final[b, c]` is the state after token `starts[b] + c`."""
+    where = [(b, t) for b, job in enumerate(jobs) for t in range(job.prompt.answer_start, len(job.prompt.ids))]
+    rows = final[[b for b, _ in where], [t - 1 - starts[b] for b, t in where]]
+    wanted = torch.tensor([jobs[b].prompt.ids[t] for b, t in where], device=final.device)
+    logp = model.unembed(rows).float().log_softmax(-1).gather(1, wanted[:, None])[:, 0].cpu()
+    return list(logp.split([len(job.prompt.ids) - job.prompt.answer_start for job in jobs]))
+
+
+@torch.no_grad()
+def generate(
+    model: Model,
+    jobs: Sequence[Job],
+    spec: OracleSpec,
+    decoding: Decoding,
+    *,
+    share: bool = True,
+    budget: int = TOKENS_PER_BATCH,
+) -> list[list[tuple[int, ...]]]:
+    """Generated token ids of every job, `decoding.n` answers each, without the end-of-text tokens.
+
+    The activations are prefilled here, with explicit position ids, and `generate` goes on from the expanded cache: it
+    never sees a placeholder, so beams, samples and ragged prompts cannot misplace a vector.
+    """
+    out: list[list[tuple[int, ...]]] = [[] for _ in jobs]
+    if not (share and can_continue(model)):
+        jobs = [Job(job.prompt, job.vectors, (job.source, n), job.names) for n, job in enumerate(jobs)]
+    extra, copies = decoding.max_new_tokens, decoding.copies
+    for batch in batches(jobs, model, budget=budget, extra=extra, copies=copies):
+        torch.manual_seed(decoding.seed * 1_000_003 + batch[0])
+        for number, answers in zip(batch, _generate(model, [jobs[n] for n in batch], spec, decoding), strict=True):
+            out[number] = answers
+    return out
+
+
+def _generate(model: Model, jobs: Sequence[Job], spec: OracleSpec, decoding: Decoding) -> list[list[tuple[int, ...]]]:
+    prefix = prefill(model, jobs, spec)
+    rows = prefix.rows(jobs)
+    tails = pad([job.ids[prefix.lengths[job.source] :] for job in jobs], pad_id=model.pad_id, side="left")
+    assert tails.attention_mask is not None
+    width = prefix.mask.shape[1]
+    before = torch.full((len(jobs), width), model.pad_id, device=model.device)  # cached: only their number counts
+    ids = torch.cat([before, tails.input_ids.to(model.device)], dim=1)
+    mask = torch.cat([prefix.mask[rows], tails.attention_mask.to(prefix.mask)], dim=1)
+    _select(prefix.cache, prefix.rows(jobs, decoding.copies))
+    stops = _stops(model)
+    made = model.causal_lm.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        past_key_values=prefix.cache,
+        generation_config=_config(decoding, model.pad_id, stops),
+    )
+    rows_out = [_until(row, stops) for row in made[:, ids.shape[1] :].tolist()]
+    return [rows_out[i * decoding.n : (i + 1) * decoding.n] for i in range(len(jobs))]
+
+
+def _config(decoding: Decoding, pad_id: int, stops: set[int]) -> Any:
+    """A generation config of our own: what a checkpoint ships (penalties, sampling) is not asked for."""
+    from transformers import GenerationConfig
+
+    sampling: dict[str, Any] = {}
+    if decoding.temperature is not None:
+        sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+    return GenerationConfig(
+        do_sample=decoding.temperature is not None,
+        num_beams=decoding.num_beams,
+        num_return_sequences=decoding.n,
+        max_new_tokens=decoding.max_new_tokens,
+        pad_token_id=pad_id,
+        eos_token_id=sorted(stops) or None,
+        **sampling,
+    )
+
+
+def _select(cache: Any, rows: Tensor) -> None:
+    """Rows of a cache, repeats allowed; recurrent layers have no selection of their own, but reordering is one."""
+    for layer in cache.layers:
+        select = getattr(layer, "batch_select_indices", None) or layer.reorder_cache
+        select(rows)
+
+
+def _stops(model: Model) -> set[int]:
+    """Ids that end an answer: the checkpoint's own and the tokenizer's end of turn."""
+    shipped = getattr(getattr(model.causal_lm, "generation_config", None), "eos_token_id", None)
+    ids = shipped if isinstance(shipped, list) else [shipped]
+    return {int(i) for i in (*ids, getattr(model.tokenizer, "eos_token_id", None)) if i is not None}
+
+
+def _until(ids: list[int], stops: set[int]) -> tuple[int, ...]:
+    end = next((i for i, token in enumerate(ids) if token in stops), len(ids))
+    return tuple(ids[:end])
+
+
+def _shared_lengths(jobs: Sequence[Job]) -> dict[Hashable, int]:
+    """Tokens that all prompts of a source begin with, at most all but the last of the shortest."""
+    out: dict[Hashable, int] = {}
+    first: dict[Hashable, tuple[int, ...]] = {}
+    for job in jobs:
+        known = first.setdefault(job.source, job.ids)
+        same = next((i for i, (a, b) in enumerate(zip(known, job.ids, strict=False)) if a != b), len(known))
+        out[job.source] = min(out.get(job.source, len(known)), same, len(job.ids) - 1)
+    for job in jobs:
+        if job.prompt.slots and out[job.source] <= max(job.prompt.slots):
+            raise ValueError(
+                f"prompts of source {job.source!r} differ before the last slot, so they cannot share a prefix; "
+                f"give them sources of their own."
+            )
+    return out
+
+
+def _shape(job: Job, shared: dict[Hashable, int]) -> tuple[int, int]:
+    return shared[job.source], len(job.ids)
+
+
+def _slides(model: Model) -> bool:
+    config = model.layout.config
+    kinds = getattr(config, "layer_types", None) or ()
+    return "sliding_attention" in kinds or getattr(config, "sliding_window", None) is not None

@@ -1,0 +1,449 @@
+"""The reader: questions about activations, answered by an oracle adapter, with controls run beside every answer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from random import Random
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from interp.model import Model
+from interp.oracle.answers import Answer, Answers, Choices, Likelihoods, donor_gap
+from interp.oracle.controls import HEADLINE, READER_CONTROLS, VECTOR_CONTROLS, variants
+from interp.oracle.engine import TOKENS_PER_BATCH, Decoding, Job, answer_logp, generate
+from interp.oracle.features import Features
+from interp.oracle.prompt import OraclePrompt, render_question, thinking_switch, turn_end
+from interp.oracle.scoring import mode_frequency
+from interp.oracle.spec import OracleSpec
+from interp.prompt import Example, Message, render
+
+PARTNERS = 4
+OPTIONS = "{choices}"
+
+
+class OffDistributionWarning(UserWarning):
+    """What is read differs from what the oracle was trained to read; answers are shown with that caveat."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One answer to be scored about one reading: its text, or the very tokens that were generated."""
+
+    item: str
+    question: str
+    answer: str | tuple[int, ...]
+
+
+class Oracle:
+    """An oracle adapter on its base model.
+
+        oracle = Oracle(model, adapter="oracle", spec=OracleSpec.infer("path/of/the/adapter"))
+        answers = oracle.ask(feats, "What is the model thinking about?")
+
+    Args:
+        model: base with the oracle's adapter loaded under a role; which adapter is active does not matter.
+        adapter: role of the oracle; None reads with the bare base (patchscopes).
+        spec: how it is wired; None infers it, loudly.
+        prior: role of an oracle that was trained on zeroed activations, the floor of any accuracy.
+        seed: of partners, noise and samples.
+        tokens_per_batch: of one forward pass.
+        share: run the activations of a reading once for all questions and answers.
+    Raises:
+        ValueError: a role that is not loaded, a block that the model does not have.
+    """
+
+    def __init__(
+        self,
+        model: Model | nn.Module,
+        *,
+        adapter: str | None = "oracle",
+        spec: OracleSpec | None = None,
+        prior: str | None = None,
+        seed: int = 0,
+        tokens_per_batch: int = TOKENS_PER_BATCH,
+        share: bool = True,
+    ) -> None:
+        self.model = Model.wrap(model)
+        self.spec = spec or OracleSpec.infer(None, self.model)
+        self.adapter, self.prior = adapter, prior
+        self.seed, self.tokens_per_batch, self.share = seed, tokens_per_batch, share
+        for role in (adapter, prior):
+            if role is not None and role not in self.model.adapters.names:
+                known = ", ".join(self.model.adapters.names) or "none"
+                raise ValueError(f"oracle adapter {role!r} is not loaded; adapters of the model: {known}.")
+        if self.spec.hook_layer >= self.model.n_layers:
+            raise ValueError(f"spec: block {self.spec.hook_layer} of a model with {self.model.n_layers} blocks.")
+        self._prompts: dict[Any, OraclePrompt] = {}
+        _warn_other_base(self.spec, self.model)
+
+    def rewired(self, spec: OracleSpec) -> Oracle:
+        """The same adapter on the same model under another spec, for the self-test."""
+        return Oracle(
+            self.model,
+            adapter=self.adapter,
+            spec=replace(spec, origin="assumed"),
+            prior=self.prior,
+            seed=self.seed,
+            tokens_per_batch=self.tokens_per_batch,
+            share=self.share,
+        )
+
+    def ask(
+        self,
+        feats: Features,
+        questions: str | Sequence[str],
+        *,
+        decoding: Decoding | None = None,
+        controls: Sequence[str] = (HEADLINE,),
+        n_partners: int = PARTNERS,
+        tasks: Mapping[str, str] | None = None,
+    ) -> Answers:
+        """Answer questions about every reading, each answer with how much it depends on these activations.
+
+        Every question goes on from one prefill of the activations. The answer's log-probability is then taken again
+        under each control; the gap of an answer is NLL(control) - NLL(real) per token.
+
+        Args:
+            decoding: greedy, `spec.max_new_tokens` long, by default; with n > 1 the text is the most frequent answer.
+            controls: of `interp.oracle.controls`; the matched shuffle is the headline.
+            n_partners: partners of the matched shuffle per reading, the unit of an answer's interval.
+            tasks: reading -> task, where matched partners must share it.
+        Raises:
+            ValueError: an unknown control, features of another width, before anything is run.
+        """
+        asked = [questions] if isinstance(questions, str) else list(questions)
+        self._check(feats, controls)
+        decoding = decoding or Decoding(max_new_tokens=self.spec.max_new_tokens, seed=self.seed)
+        jobs = [self._job(feats, item, question) for question in asked for item in feats.items]
+        with self.model.adapters.use(self.adapter):
+            made = generate(self.model, jobs, self.spec, decoding, share=self.share, budget=self.tokens_per_batch)
+        answers: list[Answer] = []
+        found: dict[str, Likelihoods] = {}
+        for number, question in enumerate(asked):
+            ids = made[number * len(feats) : (number + 1) * len(feats)]
+            said = [tuple(self._text(one) for one in of) for of in ids]
+            best = [mode_frequency(texts) for texts in said]
+            chosen = [of[texts.index(text)] for of, texts, (text, _) in zip(ids, said, best, strict=True)]
+            cases = [_Case(item, question, one) for item, one in zip(feats.items, chosen, strict=True)]
+            texts = tuple(text for text, _ in best)
+            found[question] = self._score(feats, cases, texts, controls, n_partners, tasks, False)
+            answers += self._answers(feats, question, said, best, found[question])
+        return Answers(tuple(answers), found)
+
+    def score(
+        self,
+        feats: Features,
+        question: str | Mapping[str, str],
+        targets: Mapping[str, str],
+        *,
+        controls: Sequence[str] = (HEADLINE,),
+        n_partners: int = 1,
+        tasks: Mapping[str, str] | None = None,
+        end_of_turn: bool = False,
+    ) -> Likelihoods:
+        """NLL of given answers per token, real and under controls: what moves when exact match cannot.
+
+        Args:
+            question: one for all readings, or reading -> question.
+            targets: reading -> answer.
+            end_of_turn: count the end of the turn as part of the answer, as training does.
+        Raises:
+            ValueError: a reading without a target, an answer that merges with the prompt.
+        """
+        self._check(feats, controls)
+        missing = [item for item in feats.items if item not in targets]
+        if missing:
+            raise ValueError(f"targets: {len(missing)} readings have none, e.g. {missing[0]!r}.")
+        asked = {item: question if isinstance(question, str) else question[item] for item in feats.items}
+        cases = [_Case(item, asked[item], targets[item]) for item in feats.items]
+        said = tuple(targets[item] for item in feats.items)
+        return self._score(feats, cases, said, controls, n_partners, tasks, end_of_turn)
+
+    def _score(
+        self,
+        feats: Features,
+        cases: Sequence[_Case],
+        said: tuple[str, ...],
+        controls: Sequence[str],
+        n_partners: int,
+        tasks: Mapping[str, str] | None,
+        end_of_turn: bool,
+    ) -> Likelihoods:
+        real, n_tokens = self._logp(feats, cases, self.adapter, end_of_turn)
+        under = {
+            control: -self._under(feats, cases, control, n_partners, tasks, end_of_turn) / n_tokens
+            for control in controls
+        }
+        groups = tuple(feats.group(item) for item in feats.items)
+        return Likelihoods(feats.items, groups, said, -real / n_tokens, n_tokens, under, self.seed)
+
+    def choose(
+        self,
+        feats: Features,
+        question: str,
+        choices: Sequence[str],
+        *,
+        controls: Sequence[str] = (HEADLINE,),
+        n_partners: int = 1,
+        paraphrases: Sequence[str] = (),
+        n_orders: int = 1,
+        tasks: Mapping[str, str] | None = None,
+        end_of_turn: bool = False,
+    ) -> Choices:
+        """Probability of each of the given answers, from the log-probability of its whole token sequence.
+
+        Args:
+            question: may hold "{choices}", which is replaced by the choices.
+            paraphrases: other wordings; together with `n_orders` orders of the choices they give the agreement that
+                is reported as a calibrated confidence.
+            end_of_turn: count the end of the turn, needed where one choice is the beginning of another.
+        Raises:
+            ValueError: fewer than two choices, a choice that begins another, orders without "{choices}".
+        """
+        self._check(feats, controls)
+        self._check_choices(question, choices, n_orders, end_of_turn)
+        phrasings = _phrasings((question, *paraphrases), choices, n_orders, self.seed)
+        cases = [_Case(item, phrasings[0], choice) for item in feats.items for choice in choices]
+        shape = (len(feats.items), len(choices))
+        real, n_tokens = self._logp(feats, cases, self.adapter, end_of_turn)
+        under = {
+            control: self._under(feats, cases, control, n_partners, tasks, end_of_turn).reshape(-1, *shape)
+            for control in controls
+        }
+        return Choices(
+            items=feats.items,
+            groups=tuple(feats.group(item) for item in feats.items),
+            question=question,
+            choices=tuple(choices),
+            logp=real.reshape(shape),
+            n_tokens=n_tokens.reshape(shape)[0],
+            controls=under,
+            phrasings=self._phrasings(feats, phrasings, choices, real.reshape(shape), end_of_turn),
+            seed=self.seed,
+        )
+
+    def _phrasings(
+        self, feats: Features, phrasings: list[str], choices: Sequence[str], first: np.ndarray, end_of_turn: bool
+    ) -> np.ndarray | None:
+        """[item, phrasing]: the best choice under every wording and order; None where there is only one."""
+        if len(phrasings) == 1:
+            return None
+        cases = [_Case(i, q, c) for q, i, c in product(phrasings[1:], feats.items, choices)]
+        logp, _ = self._logp(feats, cases, self.adapter, end_of_turn)
+        others = logp.reshape(len(phrasings) - 1, len(feats.items), len(choices)).argmax(axis=2)
+        return np.concatenate([first.argmax(axis=1)[:, None], others.T], axis=1)
+
+    def _answers(
+        self,
+        feats: Features,
+        question: str,
+        samples: Sequence[tuple[str, ...]],
+        best: Sequence[tuple[str, float]],
+        found: Likelihoods,
+    ) -> list[Answer]:
+        null = set(feats.null_slots)
+        out = []
+        partners = found.controls.get(HEADLINE)
+        gaps = {control: found.gaps(control) for control in found.controls}
+        for i, item in enumerate(feats.items):
+            rows = feats.rows(item)
+            out.append(
+                Answer(
+                    item=item,
+                    question=question,
+                    text=best[i][0],
+                    samples=samples[i],
+                    frequency=best[i][1],
+                    logp=float(-found.nll[i] * found.n_tokens[i]),
+                    n_tokens=int(found.n_tokens[i]),
+                    gap=None if partners is None else donor_gap(partners[:, i] - found.nll[i]),
+                    controls={control: float(values[i]) for control, values in gaps.items()},
+                    null_slots=tuple(str(feats.slots[row]) for row in rows if row in null),
+                    provenance=self._provenance(feats, item),
+                )
+            )
+        return out
+
+    def _provenance(self, feats: Features, item: str) -> dict[str, Any]:
+        slots = [feats.slots[row] for row in feats.rows(item)]
+        return {
+            "source": slots[0].source,
+            "layers": "+".join(map(str, feats.layers(item))),
+            "tokens": "+".join(str(slot.token) for slot in slots[: feats.counts(item)[0]]),
+            "problem": feats.group(item),
+            "oracle": self.adapter,
+            "spec": self.spec.origin,
+        }
+
+    def _logp(
+        self, feats: Features, cases: Sequence[_Case], role: str | None, end_of_turn: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(log-probability in nats, number of tokens) of every case's answer."""
+        jobs = [self._job(feats, case.item, case.question, case.answer, end_of_turn) for case in cases]
+        with self.model.adapters.use(role):
+            found = answer_logp(self.model, jobs, self.spec, share=self.share, budget=self.tokens_per_batch)
+        return np.array([float(logp.double().sum()) for logp in found]), np.array([len(logp) for logp in found])
+
+    def _under(
+        self,
+        feats: Features,
+        cases: Sequence[_Case],
+        control: str,
+        n: int,
+        tasks: Mapping[str, str] | None,
+        end_of_turn: bool,
+    ) -> np.ndarray:
+        """[repeat, case] log-probabilities under a control; NaN where the control has no vectors for a reading."""
+        if control == "no_adapter":
+            return self._logp(feats, cases, None, end_of_turn)[0][None]
+        if control == "prior":
+            return self._logp(feats, cases, self.prior, end_of_turn)[0][None]
+        if control == "text_only":
+            return self._text_only(feats, cases, end_of_turn)[None]
+        rows = []
+        for variant in variants(feats, control, n=n, seed=self.seed, tasks=tasks):
+            known = [i for i, case in enumerate(cases) if case.item in variant.feats.items_set]
+            row = np.full(len(cases), np.nan)
+            row[known] = self._logp(variant.feats, [cases[i] for i in known], self.adapter, end_of_turn)[0]
+            rows.append(row)
+        return np.stack(rows) if rows else np.full((1, len(cases)), np.nan)
+
+    def _text_only(self, feats: Features, cases: Sequence[_Case], end_of_turn: bool) -> np.ndarray:
+        """The bare base reads the text itself and is asked the same question."""
+        jobs = [self._text_job(feats, case, end_of_turn) for case in cases]
+        with self.model.adapters.use(None):
+            found = answer_logp(self.model, jobs, self.spec, share=self.share, budget=self.tokens_per_batch)
+        return np.array([float(logp.double().sum()) for logp in found])
+
+    def _text_job(self, feats: Features, case: _Case, end_of_turn: bool) -> Job:
+        """A prompt without slots: the text that was read, then the question."""
+        tokenizer = self.model.tokenizer
+        closing = turn_end(tokenizer) if end_of_turn or not case.answer else ""
+        answer = case.answer + closing if isinstance(case.answer, str) else (closing or None)
+        message = Message("user", f"{feats.texts[case.item]}\n\n{case.question}")
+        example = Example(id=case.item, messages=(message,), answer=answer)
+        done = render(example, tokenizer, thinking=thinking_switch(tokenizer, self.spec.enable_thinking))
+        prompt = _with_answer(OraclePrompt(done.text, done.ids, (), (), done.n_prompt), case.answer)
+        return Job(prompt, feats.vectors.new_empty(0, feats.d_model), (case.item, case.question))
+
+    def _job(
+        self,
+        feats: Features,
+        item: str,
+        question: str,
+        answer: str | tuple[int, ...] | None = None,
+        end_of_turn: bool = False,
+    ) -> Job:
+        is_empty = answer is not None and not answer  # saying nothing is ending the turn
+        text = answer if isinstance(answer, str) else "" if is_empty else None
+        key = (feats.layers(item), feats.counts(item), question, text, end_of_turn or is_empty)
+        if key not in self._prompts:
+            self._prompts[key] = render_question(
+                self.spec,
+                self.model.tokenizer,
+                layers=key[0],
+                counts=key[1],
+                question=question,
+                answer=text,
+                end_of_turn=key[-1],
+            )
+        rows = feats.rows(item, self.spec.layer_order)
+        prompt = _with_answer(self._prompts[key], answer)
+        return Job(prompt, feats.vectors[list(rows)], item, tuple(str(feats.slots[r]) for r in rows))
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self.model.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def _check(self, feats: Features, controls: Sequence[str]) -> None:
+        self._prompts.clear()
+        known = (*VECTOR_CONTROLS, *READER_CONTROLS)
+        for control in controls:
+            if control not in known:
+                raise ValueError(f"control {control!r}: expected some of {', '.join(known)}.")
+        if "prior" in controls and self.prior is None:
+            raise ValueError("control 'prior' needs an oracle trained on zeroed activations: Oracle(..., prior=role).")
+        if "text_only" in controls and any(item not in feats.texts for item in feats.items):
+            raise ValueError("control 'text_only' needs the texts of the readings: Features(..., texts=...).")
+        if feats.d_model != self.model.d_model:
+            raise ValueError(
+                f"features are {feats.d_model} wide, the oracle's base {self.model.name} has {self.model.d_model}: "
+                f"an oracle reads activations of its own base (source {feats.slots[0].source!r})."
+            )
+        _warn_off_distribution(feats, self.spec, self.model)
+
+    def _check_choices(self, question: str, choices: Sequence[str], n_orders: int, end_of_turn: bool) -> None:
+        if len(choices) < 2 or len(set(choices)) != len(choices):
+            raise ValueError(f"choices: expected at least two different ones, came {list(choices)}.")
+        if n_orders > 1 and OPTIONS not in question:
+            raise ValueError(f"n_orders={n_orders}: the question does not list the choices; put {OPTIONS} into it.")
+        ids = {c: tuple(self.model.tokenizer.encode(c, add_special_tokens=False)) for c in choices}
+        for short, long in product(choices, choices):
+            if short != long and ids[long][: len(ids[short])] == ids[short] and not end_of_turn:
+                raise ValueError(
+                    f"choices: {short!r} begins {long!r}, so it is always the likelier one. Pass end_of_turn=True."
+                )
+
+
+def _with_answer(prompt: OraclePrompt, answer: str | tuple[int, ...] | None) -> OraclePrompt:
+    """The prompt followed by generated tokens; text was rendered into it before."""
+    if not answer or isinstance(answer, str):
+        return prompt
+    return replace(prompt, ids=prompt.ids[: prompt.answer_start] + answer)
+
+
+def _phrasings(questions: Sequence[str], choices: Sequence[str], n_orders: int, seed: int) -> list[str]:
+    """Every wording with every order of the choices; the first is the question with the choices as given."""
+    orders = [list(choices)]
+    rng = Random(f"{seed}/orders")
+    for _ in range(1000):
+        if len(orders) >= n_orders:
+            break
+        trial = rng.sample(list(choices), len(choices))
+        orders += [trial] if trial not in orders else []
+    filled = [q.replace(OPTIONS, ", ".join(order)) for q in questions for order in orders]
+    return list(dict.fromkeys(filled))
+
+
+def _warn_other_base(spec: OracleSpec, model: Model) -> None:
+    base = model.checkpoint.base if model.checkpoint is not None else None
+    if (
+        spec.base_model
+        and base
+        and spec.base_model.split("/")[-1].casefold() != base.rstrip("/").split("/")[-1].casefold()
+    ):
+        warnings.warn(
+            f"the oracle was trained on {spec.base_model}, the model is {base}. Right only if that is a copy of it.",
+            OffDistributionWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_off_distribution(feats: Features, spec: OracleSpec, model: Model) -> None:
+    trained = set(spec.layer_indices(model.n_layers))
+    strange = sorted({slot.layer for slot in feats.slots} - trained)
+    if strange and spec.origin != "assumed":
+        warnings.warn(
+            f"layers {strange} are not among those that the oracle was trained on ({sorted(trained)}).",
+            OffDistributionWarning,
+            stacklevel=4,
+        )
+    sources = sorted({slot.source for slot in feats.slots if " - " in slot.source})
+    if sources:
+        warnings.warn(
+            f"{', '.join(sources)}: oracles are trained on activations, not on differences; read the controls first.",
+            OffDistributionWarning,
+            stacklevel=4,
+        )
+    if feats.null_slots and feats.provenance.get("control") != "zero":
+        first = feats.slots[feats.null_slots[0]]
+        warnings.warn(
+            f"{len(feats.null_slots)} vectors are shorter than a millionth of their layer's median, the first at "
+            f"{first}: they carry no direction, and what is injected there is noise.",
+            OffDistributionWarning,
+            stacklevel=4,
+        )

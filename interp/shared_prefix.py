@@ -1,0 +1,163 @@
+"""Next-token log-probabilities of prompts that begin alike: what they share goes through the model once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.model import Model
+
+Ids = tuple[int, ...]
+
+
+def can_share(model: Model) -> bool:
+    """Whether every layer keeps plain keys and values: no window that drops them, no recurrent state to fork."""
+    return all(layer.kind == "full_attention" for layer in model.layout.layers)
+
+
+@torch.no_grad()
+def shared_prefix_logp(model: Model, rows: Sequence[Ids], units: Sequence[Hashable]) -> Float[Tensor, "row vocab"]:
+    """Log softmax in float32 of the logits after each row, equal to a pass over the whole rows.
+
+    Four passes: the beginning of all rows, once; the further beginning of each unit, once per unit; within a unit, that
+    of rows which go on alike; the rest of each row. Each pass attends to the keys and values of the ones before, at the
+    positions that the tokens have in the row.
+
+    Args:
+        rows:  token ids, two or more each.
+        units: one key per row; rows with the same key are expected to share more than all rows do.
+    Raises:
+        ValueError: a model with layers that cannot share (see `can_share`), a row of one token, or not one key per row.
+    """
+    if not can_share(model):
+        kinds = sorted({layer.kind for layer in model.layout.layers})
+        raise ValueError(f"a shared prefix needs full attention in every layer, came {', '.join(kinds)}.")
+    if len(units) != len(rows):
+        raise ValueError(f"units: expected one key per row ({len(rows)}), came {len(units)}.")
+    if min(map(len, rows)) < 2:
+        raise ValueError("rows: expected at least 2 tokens each, came a row with fewer. Use next_token_logp.")
+    finals: list[Tensor | None] = [None] * len(rows)
+    _run(_Prefix.empty(model), _levels(rows, units), rows, dict.fromkeys(range(len(rows)), (0, 0)), finals)
+    return model.unembed(torch.stack([row for row in finals if row is not None])).float().log_softmax(-1)
+
+
+def _run(
+    state: _Prefix,
+    levels: Sequence[_Level],
+    rows: Sequence[Ids],
+    at: dict[int, tuple[int, int]],
+    out: list[Tensor | None],
+) -> None:
+    """Read the next level, lines of similar length together, and what follows each of them.
+
+    Args:
+        at:  row -> (its line of `state`, tokens of it that have been read).
+        out: final hidden state of every row, filled in.
+    """
+    level, rest = levels[0], levels[1:]
+    leaders: dict[Hashable, int] = {}  # line -> its first row
+    for i in at:
+        leaders.setdefault(level.keys[i], i)
+    for keys in _similar({key: level.cuts[i] - at[i][1] for key, i in leaders.items()}):
+        firsts = [leaders[key] for key in keys]
+        child = state.fork([at[i][0] for i in firsts])
+        last = child.extend([rows[i][at[i][1] : level.cuts[i]] for i in firsts])
+        line = {key: k for k, key in enumerate(keys)}
+        mine = {i: (line[level.keys[i]], level.cuts[i]) for i in at if level.keys[i] in line}
+        if rest:
+            _run(child, rest, rows, mine, out)
+        else:
+            for i, (k, _) in mine.items():
+                out[i] = last[k]
+
+
+def _similar(widths: dict[Hashable, int]) -> list[list[Hashable]]:
+    """Lines in groups whose widths differ by less than half of the widest, or by 8 tokens."""
+    groups: list[list[Hashable]] = []
+    for key in sorted(widths, key=lambda k: -widths[k]):
+        widest = widths[groups[-1][0]] if groups else 0
+        if groups and widest - widths[key] <= max(8, widest // 2):
+            groups[-1].append(key)
+        else:
+            groups.append([key])
+    return groups
+
+
+class _Level(NamedTuple):
+    """Lines of one pass: rows with equal keys are one line, read up to token `cuts[row]`."""
+
+    keys: list[Hashable]
+    cuts: list[int]
+
+
+def _levels(rows: Sequence[Ids], units: Sequence[Hashable]) -> list[_Level]:
+    """All rows; units; in a unit, rows that go on with the same token; each row by itself, to its end."""
+    levels = [_level(rows, [0] * len(rows), [0] * len(rows))]
+    levels.append(_level(rows, list(units), levels[-1].cuts))
+    goes_on = [(unit, ids[cut]) for unit, ids, cut in zip(units, rows, levels[-1].cuts, strict=True)]
+    levels.append(_level(rows, goes_on, levels[-1].cuts))
+    return [*levels, _Level(list(range(len(rows))), [len(ids) for ids in rows])]
+
+
+def _level(rows: Sequence[Ids], keys: list[Any], before: Sequence[int]) -> _Level:
+    """Cuts at the common beginning of the rows of a key; a row alone waits for its own pass."""
+    members: dict[Hashable, list[Ids]] = {}
+    for ids, key in zip(rows, keys, strict=True):
+        members.setdefault(key, []).append(ids)
+    shared = {key: common(some) if len(some) > 1 else 0 for key, some in members.items()}
+    return _Level(keys, [max(cut, shared[key]) for key, cut in zip(keys, before, strict=True)])
+
+
+def common(rows: Sequence[Ids]) -> int:
+    """Length of the longest common beginning, short of the last token of the shortest row."""
+    first, last = min(rows), max(rows)
+    limit = min(map(len, rows)) - 1
+    return next((i for i in range(limit) if first[i] != last[i]), limit)
+
+
+class _Prefix:
+    """Keys and values of the lines that have been read so far, with a mask of their real columns."""
+
+    def __init__(self, model: Model, cache: Any, mask: Tensor, lengths: Tensor) -> None:
+        self.model, self.cache, self.mask, self.lengths = model, cache, mask, lengths
+
+    @classmethod
+    def empty(cls, model: Model) -> _Prefix:
+        """One line of no tokens."""
+        from transformers import DynamicCache
+
+        ones = torch.ones(1, 0, dtype=torch.long, device=model.device)
+        return cls(model, DynamicCache(config=model.layout.config), ones, ones.sum(dim=1))
+
+    def fork(self, lines: Sequence[int]) -> _Prefix:
+        """The given lines, in that order and as often as they are given; this one stays as it is."""
+        at, cache = torch.tensor(lines, device=self.model.device), copy.deepcopy(self.cache)
+        if self.mask.shape[1]:
+            cache.batch_select_indices(at)
+        return _Prefix(self.model, cache, self.mask[at], self.lengths[at])
+
+    def extend(self, rows: Sequence[Ids]) -> Float[Tensor, "row d_model"]:
+        """Append tokens to every line, and return the final hidden state of the last of each.
+
+        A line that gets no tokens stays as it is; its returned state means nothing.
+        """
+        device, width = self.model.device, max(map(len, rows))
+        if width == 0:
+            return torch.zeros(len(rows), self.model.d_model, device=device)
+        ids = torch.full((len(rows), width), self.model.pad_id, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        added = torch.tensor([len(row) for row in rows], device=device)
+        steps = torch.arange(width, device=device)
+        is_token = steps < added[:, None]
+        self.mask = torch.cat([self.mask, is_token.long()], dim=1)
+        decoder: Any = self.model.decoder
+        out = decoder(input_ids=ids.to(device), attention_mask=self.mask, past_key_values=self.cache, use_cache=True,
+                      position_ids=(self.lengths[:, None] + steps) * is_token)  # fmt: skip
+        self.lengths = self.lengths + added
+        return out.last_hidden_state[torch.arange(len(rows), device=device), (added - 1).clamp(min=0)]

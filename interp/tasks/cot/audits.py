@@ -1,0 +1,203 @@
+"""Faults of label sets that make an oracle or a probe look as if it read something: each a number and a threshold.
+
+Source: failures of the activation-oracle v2 corpora and the detectors derived from them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+MAX_MAJORITY, MIN_ENTROPY = 0.8, 0.3
+MAX_TEXT_SHARE, MIN_DISTINCT = 0.05, 0.2
+MAX_FALLBACK, MAX_ONE_CLASS, MAX_UNREACHABLE = 0.01, 0.5, 0.5
+MIN_BOUNDARY, MIN_RUNS = 0.99, 0.5
+MANY = 10  # distinct labels above which they are texts, not classes
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled position.
+
+    Attributes:
+        problem: id of the problem, the unit that splits and intervals respect.
+        context: hash or text of what was read; label: what is to be said of it; task: which question was asked.
+        status:  "ok", or why the label builder could not answer; a default in its place is the fallback fault.
+        split:   train, eval, ...; boundary: decoded text up to the labelled token, where known.
+    """
+
+    problem: str
+    context: str
+    label: str
+    task: str = "labels"
+    status: str = "ok"
+    split: str | None = None
+    boundary: str | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One audit: whether it passed, the number, its threshold, and in one line what that means and what to do."""
+
+    name: str
+    status: Literal["ok", "fail", "skipped"]
+    number: float
+    threshold: float
+    explanation: str
+
+    def __str__(self) -> str:
+        shown = "" if self.status == "skipped" else f" {self.number:.3g} (threshold {self.threshold:g})"
+        return f"{self.status.upper():<7} {self.name}:{shown} {self.explanation}"
+
+
+Audit = Callable[[Sequence[Item]], Finding]
+
+
+def audit(items: Sequence[Item]) -> list[Finding]:
+    """Every audit of every task of a label set, in the order of `AUDITS`; leakage and order over all tasks together.
+
+    Raises:
+        ValueError: no items.
+    """
+    if not items:
+        raise ValueError("items: expected at least 1 label, came 0. Check that the file is complete.")
+    out: list[Finding] = []
+    tasks: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        tasks[item.task].append(item)
+    for task, part in tasks.items():
+        for check in PER_TASK:
+            found = check(part)
+            name = f"{task}/{found.name}" if len(tasks) > 1 else found.name
+            out.append(Finding(name, found.status, found.number, found.threshold, found.explanation))
+    return out + [check(items) for check in OVERALL]
+
+
+def constant(items: Sequence[Item]) -> Finding:
+    """Nearly one label: classes with a majority share above 0.8, or texts of which one is more than 5 % of all."""
+    counts = Counter(item.label for item in items)
+    top, n = counts.most_common(1)[0], len(items)
+    share = top[1] / n
+    is_text = len(counts) > MANY or any(len(label.split()) > 5 for label in counts)
+    limit = MAX_TEXT_SHARE if is_text and n > 1 / MAX_TEXT_SHARE else MAX_MAJORITY
+    what = f"{top[1]} of {n} labels are {top[0][:60]!r}; a reader that sees nothing scores {share:.1%}."
+    return _judge("constant", share, limit, f"{what} Rebuild the labels.", "no label dominates.")
+
+
+def entropy(items: Sequence[Item]) -> Finding:
+    """Normalised entropy of class labels, H / log K, at least 0.3."""
+    counts = Counter(item.label for item in items)
+    if len(counts) > MANY:
+        return Finding("entropy", "skipped", math.nan, MIN_ENTROPY, "labels are texts.")
+    n, k = len(items), len(counts)
+    value = -sum(c / n * math.log(c / n) for c in counts.values()) / math.log(k) if k > 1 else 0.0
+    bad = f"labels are almost certain beforehand (shares {_shares(counts, n)}). Balance the classes."
+    return _judge("entropy", value, MIN_ENTROPY, bad, "labels vary.", below=True)
+
+
+def distinct(items: Sequence[Item]) -> Finding:
+    """Distinct text labels per distinct context, at least 0.2."""
+    labels, contexts = {i.label for i in items}, {i.context for i in items}
+    if not any(len(label.split()) > 5 for label in labels):
+        return Finding("distinct", "skipped", math.nan, MIN_DISTINCT, "labels are classes.")
+    share = len(labels) / len(contexts)
+    bad = f"{len(labels)} different texts for {len(contexts)} contexts: the same text is given again and again. "
+    return _judge("distinct", share, MIN_DISTINCT, bad + "Look for a default in the label builder.",
+                  "texts differ with their contexts.", below=True)  # fmt: skip
+
+
+def fallback(items: Sequence[Item]) -> Finding:
+    """Labels whose builder did not succeed, at most 1 %."""
+    failed = [i for i in items if i.status != "ok"]
+    reasons = ", ".join(sorted({i.status for i in failed}))
+    bad = f"{len(failed)} labels were not built ({reasons}), and stand for a default. Drop them; mend the builder."
+    return _judge("fallback", len(failed) / len(items), MAX_FALLBACK, bad, "every label was built.")
+
+
+def skewed(items: Sequence[Item]) -> Finding:
+    """Problems of which all labels are one class, at most half of those with two labels or more."""
+    problems: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        problems[item.problem].append(item.label)
+    several = [labels for labels in problems.values() if len(labels) > 1]
+    if not several:
+        return Finding("skewed per problem", "skipped", math.nan, MAX_ONE_CLASS, "no problem has two labels.")
+    share = sum(len(set(labels)) == 1 for labels in several) / len(several)
+    bad = "in these problems the label can be told from the problem. Set thresholds per problem (percentile tiers)."
+    return _judge("skewed per problem", share, MAX_ONE_CLASS, bad, "labels vary inside problems.")
+
+
+def unreachable(items: Sequence[Item]) -> Finding:
+    """Distinct labels that exact match cannot reach, at most half: decimals, or more than 8 words."""
+    labels = sorted({i.label for i in items})
+    hard = [x for x in labels if re.search(r"\d\.\d", x) or len(x.split()) > 8]
+    bad = f"e.g. {hard[0][:60]!r}: score by numeric tolerance, token F1 or tiers, not by exact match." if hard else ""
+    return _judge("unreachable by exact match", len(hard) / len(labels), MAX_UNREACHABLE, bad, "labels can be matched.")
+
+
+def unseen(items: Sequence[Item]) -> Finding:
+    """Distinct class labels outside the training split that training never has, none."""
+    train, other = ({i.label for i in items if (i.split == "train") == side and i.split} for side in (True, False))
+    if not train or not other or len(train | other) > MANY:
+        return Finding("unseen answers", "skipped", math.nan, 0.0, "no train and eval splits of classes.")
+    bad = f"never trained: {', '.join(sorted(other - train)[:5])}. Use one set of answers in all splits."
+    return _judge("unseen answers", float(len(other - train)), 0.0, bad, "eval asks for trained answers only.")
+
+
+def leakage(items: Sequence[Item]) -> Finding:
+    """Problems or contexts that are in two splits, none."""
+    sides: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for item in items:
+        if item.split:
+            sides["problem", item.problem].add(item.split)
+            sides["context", item.context].add(item.split)
+    if len({i.split for i in items if i.split}) < 2:
+        return Finding("leakage", "skipped", math.nan, 0.0, "fewer than two splits.")
+    shared = [key for key, where in sides.items() if len(where) > 1]
+    bad = f"e.g. {shared[0][0]} {shared[0][1][:40]!r} is in two splits. Split by problem." if shared else ""
+    return _judge("leakage", float(len(shared)), 0.0, bad, "no problem or context is in two splits.")
+
+
+def unshuffled(items: Sequence[Item]) -> Finding:
+    """Runs of one task over the number that a shuffle gives, 1 + sum n_t (n - n_t) / n, at least 0.5."""
+    tasks = [i.task for i in items]
+    if len(set(tasks)) < 2:
+        return Finding("unshuffled", "skipped", math.nan, MIN_RUNS, "one task only.")
+    cuts = [0, *(k for k, (a, b) in enumerate(pairwise(tasks), 1) if a != b), len(tasks)]
+    blocks, n = len(cuts) - 1, len(tasks)
+    counts = Counter(tasks)
+    expected = 1 + sum(c * (n - c) for c in counts.values()) / n
+    bad = f"{blocks} runs of one task where shuffling gives {expected:.0f}: the last task is what is learnt. Shuffle."
+    return _judge("unshuffled", blocks / expected, MIN_RUNS, bad, "tasks are mixed.", below=True)
+
+
+def drift(items: Sequence[Item]) -> Finding:
+    """Labelled tokens that end a sentence, at least 99 % of those whose text is known."""
+    known = [i.boundary for i in items if i.boundary is not None]
+    if not known:
+        return Finding("boundary drift", "skipped", math.nan, MIN_BOUNDARY, "no item has its boundary text.")
+    ends = [bool(re.search(r"[.!?…。！？:][\"'”’)\]}*_$`\\]*\s*$|\n\s*$", text)) for text in known]
+    wrong = next((text for text, ok in zip(known, ends, strict=True) if not ok), "")
+    bad = f"e.g. ...{wrong[-30:]!r} ends no sentence: labels are shifted against sentences. Use sentence records."
+    return _judge(
+        "boundary drift", sum(ends) / len(ends), MIN_BOUNDARY, bad, "labelled tokens end sentences.", below=True
+    )
+
+
+PER_TASK: tuple[Audit, ...] = (constant, entropy, distinct, fallback, skewed, unreachable, unseen)
+OVERALL: tuple[Audit, ...] = (leakage, unshuffled, drift)
+AUDITS: Mapping[str, Audit] = {check.__name__: check for check in (*PER_TASK, *OVERALL)}
+
+
+def _judge(name: str, number: float, limit: float, bad: str, good: str, *, below: bool = False) -> Finding:
+    failed = number < limit if below else number > limit
+    return Finding(name, "fail" if failed else "ok", number, limit, bad if failed else good)
+
+
+def _shares(counts: Counter[str], n: int) -> str:
+    return ", ".join(f"{label[:30]} {c / n:.0%}" for label, c in counts.most_common(3))

@@ -1,0 +1,163 @@
+"""The embedded oracle: an adapter that reads the embedded base, its prior-only twin, and the script that builds both.
+
+    python -m study.embedded.oracle --out oracle        or        diptych oracle build --out oracle
+
+Everything is decided by steps and seeds; one thread, a few minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from interp.checkpoint import Checkpoint
+from interp.files import ADAPTER_WEIGHTS
+from interp.loading import load
+from interp.model import Model
+from interp.oracle.items import mix, shares
+from interp.oracle.recipe import Recipe
+from interp.oracle.spec import OracleSpec
+from interp.oracle.train import Trained, train
+from study.embedded import weights_folder
+from study.embedded.adapters import BASE_NAME
+from study.embedded.oracle_items import oracle_items
+
+ORACLE, PRIOR, RECORD = "oracle", "oracle_prior", "oracle.json"
+SPEC = OracleSpec(base_model=BASE_NAME, layers=("50%",), enable_thinking=None, max_new_tokens=8)
+TRAINING = Recipe(
+    rank=16, alpha=32, dropout=0.0, lr=3e-3, weight_decay=0.0, batch_size=64, max_steps=1400, drop_longest=0.0,
+    gradient_checkpointing=False, save_every=200,
+)  # fmt: skip
+Log = Callable[[str, int, float], None]
+
+
+@dataclass(frozen=True)
+class OracleRecipe:
+    """The two adapters.
+
+    Attributes:
+        documents: drawn for training, seven items each.
+        prior_steps: of the prior-only oracle, which sees zeros; it has less to learn.
+        held_out: documents for validation during training.
+        training: of both.
+    """
+
+    documents: int = 12_900
+    prior_steps: int = 400
+    held_out: int = 60
+    training: Recipe = TRAINING
+
+
+def embedded_oracle(*, prior: bool = False) -> Checkpoint:
+    """The shipped oracle as a checkpoint on the embedded base, or the oracle that was trained on zeros."""
+    folder, name = weights_folder(), PRIOR if prior else ORACLE
+    return Checkpoint(name, str(folder / "base"), str(folder / name))
+
+
+def build_oracle(
+    out: str | os.PathLike[str], *, seed: int = 0, recipe: OracleRecipe | None = None, log: Log | None = None
+) -> dict[str, Any]:
+    """Train both adapters, save them in bfloat16, measure the saved files; returns what oracle.json holds.
+
+    Raises:
+        ValueError: `out` is not empty, or an audit of the labels failed.
+    """
+    from study.embedded.oracle_gates import measure
+
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"out: expected a new or empty folder; {folder} has files in it. Name another one.")
+    recipe = recipe or OracleRecipe()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums split over threads differ in the last bit
+    try:
+        record = _train_both(folder, seed, recipe, log or (lambda *_: None))
+        record |= {"weights_sha256": weights_sha256(folder)} | measure(folder)
+    finally:
+        torch.set_num_threads(before)
+    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def weights_sha256(folder: Path) -> dict[str, str]:
+    """sha256 of both adapters' weights."""
+    files = {name: folder / name / ADAPTER_WEIGHTS for name in (ORACLE, PRIOR)}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+
+
+def _train_both(folder: Path, seed: int, recipe: OracleRecipe, log: Log) -> dict[str, Any]:
+    start = time.process_time()
+    settings = replace(recipe.training, seed=seed)
+    items = oracle_items(recipe.documents, seed=f"{seed}/oracle", repeat=True)
+    block = settings.batch_size * settings.window * recipe.documents // len(items)  # a window's worth of documents
+    mixture = mix(items, validation=recipe.held_out, seed=seed, block=block)
+    record: dict[str, Any] = {"seed": seed, "recipe": asdict(recipe), "items": shares(mixture.train)}
+    record |= {"items_sha256": mixture.digest, "cpu_seconds": {}}
+    prior = replace(settings, activations="zeros", max_steps=recipe.prior_steps, save_every=None)
+    for name, chosen in ((ORACLE, settings), (PRIOR, prior)):
+        with tempfile.TemporaryDirectory() as run:
+            done = train(_base(), mixture, SPEC, chosen, out=run, log=_say(log, name))
+            _keep(Path(run) / "best", folder / name)
+        if name == ORACLE:
+            record |= {"best_step": done.best.step, "audits": [str(f) for f in done.findings]}
+            record["validations"] = _outline(done)
+        record["cpu_seconds"][name] = round(time.process_time() - start, 1)
+        start = time.process_time()
+    return record
+
+
+def _base() -> Model:
+    return load(Checkpoint("base", str(weights_folder() / "base")), dtype="float32", device="cpu")
+
+
+def _say(log: Log, name: str) -> Callable[..., None]:
+    return lambda step, loss, _: log(name, step, loss)
+
+
+def _outline(done: Trained) -> list[dict[str, Any]]:
+    return [
+        {"step": v.step, "gap": v.gap.value, **{task: s.accuracy.value for task, s in v.tasks.items()}}
+        for v in done.validations
+    ]
+
+
+def _keep(run: Path, folder: Path) -> None:
+    """The adapter of a run in bfloat16."""
+    folder.mkdir(parents=True)
+    for name in ("adapter_config.json", "ao_config.json"):
+        (folder / name).write_bytes((run / name).read_bytes())
+    tensors = {key: tensor.bfloat16() for key, tensor in load_file(run / ADAPTER_WEIGHTS).items()}
+    save_file(tensors, folder / ADAPTER_WEIGHTS, {"format": "pt"})
+
+
+def main() -> int:
+    """Parse the command line, build, print the gates; 0 if every one holds."""
+    parser = argparse.ArgumentParser(prog="python -m study.embedded.oracle", description=build_oracle.__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", required=True, help="a new or empty folder")
+    args = parser.parse_args()
+    record = build_oracle(args.out, seed=args.seed, log=_print)
+    for name, gate in record["gates"].items():
+        print(f"{name}: {gate['value']:.4g} (bound {gate['bound']}) {'pass' if gate['passed'] else 'FAIL'}")
+    return 0 if all(gate["passed"] for gate in record["gates"].values()) else 1
+
+
+def _print(stage: str, step: int, loss: float) -> None:
+    if step % 50 == 0:
+        print(f"{stage} {step}: {loss:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

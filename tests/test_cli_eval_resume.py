@@ -1,0 +1,83 @@
+"""Evaluating the real BBQ rows through the command line: killed twice, it gives the table of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from interp.tasks import bbq
+from tests.tiny import CHAT_TEMPLATE, tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+N_ROWS = 11_956
+
+
+@pytest.fixture(scope="module")
+def base(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of one narrow block with one token per word: some 75 tokens per prompt."""
+    path = shared / "data" / "bbq"
+    if not path.is_dir():
+        pytest.skip(f"BBQ files not found at {path}")
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>"]
+    letters = [s.strip() for letter in "ABC" for s in bbq.spellings(letter)]
+    words = [word for e in bbq.examples(path / "Religion.jsonl") for word in e.content.split()]
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*specials, *letters, *words]))}
+    tok = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tok.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tok, eos_token="<|im_end|>", pad_token="<|endoftext|>",
+                                        unk_token="<unk>", additional_special_tokens=["<|im_start|>"],
+                                        chat_template=CHAT_TEMPLATE, padding_side="left")  # fmt: skip
+    root = tmp_path_factory.mktemp("model")
+    shape = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1)
+    tiny("qwen2", vocab_size=len(tokenizer), max_position_embeddings=512, **shape).save_pretrained(root)
+    tokenizer.save_pretrained(root)
+    return root
+
+
+def command(base: Path, shared: Path, out: Path) -> list[str]:
+    start = [sys.executable, "-c", "from study.cli import main; main()", "eval", "--base", str(base), "--name", "tiny"]
+    task = ["--task", "interp.tasks.bbq", "--data", str(shared / "data" / "bbq"), "--mode", "labels"]
+    return [*start, *task, "--quiet", "--out", str(out)]
+
+
+@pytest.mark.slow
+def test_a_run_over_every_real_row_that_is_killed_twice_gives_the_same_table(
+    base: Path, shared: Path, tmp_path: Path
+) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    undisturbed = subprocess.Popen(command(base, shared, calm), env=env, cwd=tmp_path, **quiet)
+    counts = []
+    for more in (5, 15):
+        run = subprocess.Popen(command(base, shared, killed), env=env, cwd=tmp_path, **quiet)
+        while run.poll() is None and batches(killed) < more:
+            time.sleep(0.01)
+        run.kill()
+        run.wait()
+        counts.append(batches(killed))
+    assert not (killed / "table.csv").exists(), "the run ended before it could be killed"
+    assert undisturbed.wait() == 0
+    assert 0 < counts[0] < counts[1] < batches(calm)
+    subprocess.run(command(base, shared, killed), env=env, check=True, capture_output=True, cwd=tmp_path)
+    assert (killed / "table.csv").read_bytes() == (calm / "table.csv").read_bytes()
+    frames = [pd.read_parquet(folder / "tiny" / "answers.parquet") for folder in (calm, killed)]
+    pd.testing.assert_frame_equal(*frames)
+    assert len(frames[0]) == N_ROWS
+    assert set(frames[0]["rule"]) == {"labels"}
+    table = pd.read_csv(killed / "table.csv").set_index(["cell", "metric"])
+    assert table.loc[("all", "parse_rate"), "value"] == 1.0
+    assert table.loc[("all", "accuracy"), "n"] == N_ROWS
+    assert {"s_amb", "soft_s_amb", "letter_mass", "share_A"} <= set(table.loc["all"].index)
+
+
+def batches(folder: Path) -> int:
+    return len(list((folder / "tiny" / "batches").glob("*.json")))

@@ -1,0 +1,49 @@
+"""Two processes train the same adapter as one: gradients are summed over the answer tokens of the whole batch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from interp.oracle.processes import Processes
+from interp.oracle.train import train
+from tests.oracle_train_kit import SPEC, mixture, recipe, tiny_model
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = """
+import sys
+from interp.oracle.train import train
+from tests.oracle_train_kit import SPEC, mixture, recipe, tiny_model
+train(tiny_model(), mixture(), SPEC, recipe(max_steps=4, dropout=0.0, lr=1e-3), out=sys.argv[1])
+"""
+
+
+def test_alone_nothing_is_shared_and_nothing_is_imported() -> None:
+    alone = Processes.current()
+    assert (alone.rank, alone.count, alone.accelerator) == (0, 1, None)
+    assert alone.mine([1, 2, 3]) == [1, 2, 3]
+    assert alone.total(2.5) == 2.5
+    assert [Processes(rank, 2).mine([1, 2, 3, 4, 5]) for rank in (0, 1)] == [[1, 3, 5], [2, 4]]
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_weights_of_one(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate", reason="several processes need accelerate")
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29577"]
+    env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run([*launch, str(script), str(tmp_path / "two")], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    train(tiny_model(), mixture(), SPEC, recipe(max_steps=4, dropout=0.0, lr=1e-3), out=tmp_path / "one")
+    one, two = (load_file(tmp_path / name / "last" / "adapter_model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for key in one:  # Adam divides by the gradient's size, so rounding of a sum can grow where a gradient is tiny
+        assert torch.allclose(one[key], two[key], atol=2e-4), key
+    moved = max(float((one[key]).abs().max()) for key in one if "lora_B" in key)
+    assert moved > 2e-3
