@@ -230,32 +230,23 @@ def heads_tables() -> dict[str, pd.DataFrame]:
     return found | {"heads_difference": tidy(difference, **same)}
 
 
-def steering_table() -> pd.DataFrame:
+def slopes_table() -> pd.DataFrame:
+    """A direction that lowers commit bias, and coverage with it: no gain."""
     rows = []
-    for metric, slope, guard in (("commit_bias", -0.3, None), ("coverage", 0.02, None), ("accuracy", -0.02, 0.8)):
-        for alpha in (0.0, 0.5, 1.0):
-            value = 0.85 + slope * alpha
-            rows.append(
-                dict(
-                    member="engaged",
-                    arm="v_bias",
-                    alpha=alpha,
-                    alpha_norm=alpha,
-                    metric=metric,
-                    value=value,
-                    lo=value - 0.05,
-                    hi=value + 0.05,
-                    null_lo=0.82,
-                    null_hi=0.88,
-                    guard=guard,
-                    n=604,
-                    n_groups=52,
-                    group_unit="stories",
-                    interval=KIND,
-                    p_adjusted=0.01 if slope < -0.1 else 0.7,
-                )
-            )
-    return tidy(rows, analysis="steering", model="tiny", adapter="none", data_sha256="12" * 6, seed=5)
+    for arm, metric, value, null in (
+        ("direction", "margin", 0.8, 0.1),
+        ("direction", "amb_commit_bias", -0.3, 0.05),
+        ("direction", "coverage", -0.2, 0.05),
+        ("direction", "accuracy", 0.0, 0.05),
+        ("orthogonalized", "margin", 0.5, 0.1),
+        ("orthogonalized", "amb_commit_bias", -0.02, 0.05),
+        ("random", "margin", 0.02, 0.1),
+    ):
+        size = dict(n=604, n_groups=52, group_unit="story", interval=KIND, p=0.01 if abs(value) > null else 0.7)
+        ends = dict(value=value, lo=value - 0.06, hi=value + 0.06, null_lo=-null, null_hi=null)
+        rows.append(size | ends | dict(arm=arm, metric=metric, arm_label="v_bias", toward="anti_stereotype"))
+    return tidy(rows, analysis="steering", member="engaged", site="resid_post.2", layer=2, model="tiny", adapter="none",
+                data_sha256="12" * 6, seed=5)  # fmt: skip
 
 
 def oracle_table() -> pd.DataFrame:
@@ -307,7 +298,7 @@ def all_tables() -> dict[str, pd.DataFrame]:
         "pair": pair_table(),
         **heads_tables(),
         "probes": probes_table(),
-        "steering": steering_table(),
+        "steering_slopes": slopes_table(),
         "oracle": oracle_table(),
     }
 

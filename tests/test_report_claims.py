@@ -76,9 +76,11 @@ def test_the_ledger_of_the_synthetic_study():
     assert verdicts["“gold label” is linearly decodable in the heuristic member"] == "not supported"
     assert verdicts["L1.H1 is necessary for the answer of the engaged member"] == "supported"
     assert verdicts["What L1.H1 carries transfers to the other answer in the engaged member"] == "supported"
-    assert verdicts["Adding v_bias lowers commit bias in the engaged member"] == "qualified"  # the guard is crossed
-    assert verdicts["The oracle reads step type from activations"] == "qualified"  # a linear probe reads it better
-    assert verdicts["The oracle reads answer correct from activations"] == "not supported"
+    steered = "Adding v_bias at resid_post.2"
+    assert verdicts[f"{steered} raises the margin toward anti_stereotype in the engaged member"] == "supported"
+    assert verdicts[f"{steered} lowers commit bias in the engaged member"] == "qualified"  # coverage falls with it
+    assert verdicts["The oracle reads step type from activations of engaged"] == "qualified"  # a linear probe is better
+    assert verdicts["The oracle reads answer correct from activations of engaged"] == "not supported"
 
 
 def test_a_claim_about_every_adversarial_cell_rests_on_the_weakest():
@@ -137,6 +139,17 @@ def test_a_named_head_is_claimed_before_the_largest():
     claim = by_text(claims(tables), "necessary for the answer of the engaged member")
     assert claim.measured is not None
     assert claim.measured.n == 96, "a named head is reported on all pairs"
+
+
+def test_a_direction_that_moves_less_bias_by_committing_less_is_no_gain():
+    claim = by_text(claims(all_tables()), "lowers commit bias")
+    outcomes = {control.name: control.outcome for control in claim.controls}
+    assert outcomes == {
+        "beyond random and shuffled directions of equal norm": "passed",
+        "still there without the other directions": "failed",
+        "leaves coverage where equal-norm controls leave it": "failed",
+        "leaves accuracy where equal-norm controls leave it": "passed",
+    }
 
 
 def test_a_head_whose_same_answer_twins_move_as_much_does_not_carry_the_answer():

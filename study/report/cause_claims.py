@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from study.figures.numbers import MINUS, fixed
+from study.figures.numbers import fixed
 from study.report.behaviour_claims import words
 from study.report.claims import (
     Above,
@@ -14,6 +14,7 @@ from study.report.claims import (
     Measured,
     Tables,
     below,
+    measured,
     number,
     p_words,
     rows,
@@ -21,67 +22,66 @@ from study.report.claims import (
     size_of,
 )
 
+MAIN, APART = "direction", "orthogonalized"
+TARGETS = {"margin": "the margin toward {toward}", "amb_commit_bias": "commit bias"}
+"""Scores that a direction is meant to move, in words; the other scores must stay where its controls leave them."""
+SIDE = {"coverage": "coverage", "accuracy": "accuracy", "acc_disambig": "disambiguated accuracy"}
+
 
 def steering(tables: Tables) -> list[Claim]:
-    """Each direction at its largest strength: every metric without a guard is a target, one with a guard must hold."""
-    table = rows(tables, "steering")
-    arms = dict.fromkeys((str(r["member"]), str(r["arm"])) for r in table if number(r, "null_lo") is not None)
-    made = [c for member, arm in arms for c in _moves(table, member, arm)]
+    """Each direction by the slope of each target score over all strengths; no strength is chosen."""
+    table = rows(tables, "steering_slopes")
+    made = [_moves(table, row) for metric in TARGETS for row in table if row["arm"] == MAIN and row["metric"] == metric]
     why = "no steering in this study"
     return made or [Claim("Adding a direction changes the answer", "sufficient", "steering", why=why)]
 
 
-def _moves(table: list[dict[str, Any]], member: str, arm: str) -> list[Claim]:
-    own = [r for r in table if r["member"] == member and r["arm"] == arm]
-    strength = "alpha_norm" if any(number(r, "alpha_norm") is not None for r in own) else "alpha"
-    top = max((number(r, strength) or 0.0 for r in own), default=0.0)
-    claims = []
-    for metric in dict.fromkeys(str(r["metric"]) for r in own if number(r, "guard") is None):
-        curve = [r for r in own if r["metric"] == metric]
-        zero = next((float(r["value"]) for r in curve if number(r, strength) == 0), None)
-        at = [r for r in curve if number(r, strength) == top]
-        if zero is not None and at and top:
-            claims.append(_moved(own, at[0], zero, arm, member, metric, strength, top))
-    return claims
-
-
-def _moved(
-    own: list[dict[str, Any]],
-    row: dict[str, Any],
-    zero: float,
-    arm: str,
-    member: str,
-    metric: str,
-    strength: str,
-    top: float,
-) -> Claim:
-    guarded = [r for r in own if number(r, "guard") is not None and number(r, strength) == top]
-    rises = float(row["value"]) >= zero
-    unit = "residual norms" if strength == "alpha_norm" else "α"
-    value, lo, hi = (float(row[key]) - zero for key in ("value", "lo", "hi"))
-    name = f"at {fixed(top, 2).replace('-', MINUS)} {unit}"
-    text = f"Adding {arm} {'raises' if rises else 'lowers'} {words(metric)} in the {member} member"
-    change = Measured(value, lo, hi, **size_of(row), name=name, signed=True)
-    controls = (_beyond_controls(row), *map(_guarded, guarded))
-    return Claim(text, "sufficient", "steering", Above() if rises else Below(), change, controls)
+def _moves(table: list[dict[str, Any]], row: dict[str, Any]) -> Claim:
+    """One direction, one score, beside what the same direction does to the scores that it should leave alone."""
+    beside = [r for r in table if r["member"] == row["member"] and r["site"] == row["site"]]
+    rises = float(row["value"]) >= 0 or row["metric"] == "margin"  # positive strength is toward, by definition
+    asserts = Above() if rises else Below()
+    controls = [_beyond_controls(row), *_without_others(beside, row, asserts)]
+    if row["metric"] != "margin":
+        controls += [_left_alone(r) for r in beside if r["arm"] == MAIN and r["metric"] in SIDE]
+    what = TARGETS[str(row["metric"])].format(toward=row.get("toward") or "its first class")
+    verb = "raises" if rises else "lowers"
+    text = (
+        f"Adding {row.get('arm_label') or 'the direction'} at {row['site']} {verb} {what} in the {row['member']} member"
+    )
+    estimate = measured(row, name="slope over all strengths", signed=True)
+    return Claim(text, "sufficient", "steering", asserts, estimate, tuple(controls))
 
 
 def _beyond_controls(row: dict[str, Any]) -> Control:
     """Outside the band of random and shuffled directions, and significant against them where a p was computed."""
     name = "beyond random and shuffled directions of equal norm"
-    lo, hi = number(row, "null_lo"), number(row, "null_hi")
+    lo, hi, p = number(row, "null_lo"), number(row, "null_hi"), number(row, "p")
     if lo is None or hi is None:
         return Control(name, "not run")
-    p = number(row, "p_adjusted")
-    p = number(row, "p") if p is None else p
     outside = not lo <= float(row["value"]) <= hi
     return Control.of(name, outside and below(p) is not False, "" if p is None else p_words(p))
 
 
-def _guarded(row: dict[str, Any]) -> Control:
-    guard, value = number(row, "guard") or 0.0, float(row["value"])
-    name = f"{words(row['metric'])} stays above its guard"
-    return Control.of(name, float(row["lo"]) >= guard, f"{short(value)} against {short(guard)}")
+def _without_others(beside: list[dict[str, Any]], row: dict[str, Any], asserts: Above | Below) -> list[Control]:
+    """What is left after the other directions are taken out of it, where the study did so."""
+    found = [r for r in beside if r["arm"] == APART and r["metric"] == row["metric"]]
+    rises = isinstance(asserts, Above)
+    return [
+        Control.of("still there without the other directions", float(r["lo"]) > 0 if rises else float(r["hi"]) < 0,
+                   fixed(float(r["value"]), 2, signed=True))
+        for r in found[:1]
+    ]  # fmt: skip
+
+
+def _left_alone(row: dict[str, Any]) -> Control:
+    """Whether a score that should stay is inside what directions of equal norm do to it."""
+    name = f"leaves {SIDE[str(row['metric'])]} where equal-norm controls leave it"
+    lo, hi = number(row, "null_lo"), number(row, "null_hi")
+    if lo is None or hi is None:
+        return Control(name, "not run")
+    value = float(row["value"])
+    return Control.of(name, lo <= value <= hi, fixed(value, 2, signed=True))
 
 
 def oracle(tables: Tables) -> list[Claim]:
@@ -104,4 +104,5 @@ def _reads(row: dict[str, Any]) -> Claim:
     )
     estimate = Measured(gap, gap_lo, gap_hi, **size_of(row), name="gap", unit="nats", signed=True)
     target = words(row.get("target") or row.get("cell"))
-    return Claim(f"The oracle reads {target} from activations", "reads", "oracle", Above(), estimate, controls)
+    where = f"activations of {row['member']}" if row.get("member") else "activations"
+    return Claim(f"The oracle reads {target} from {where}", "reads", "oracle", Above(), estimate, controls)

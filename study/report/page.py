@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -257,7 +257,10 @@ def _slug(text: object) -> str:
 
 
 def _title(run: RunFolder) -> str:
-    """The question of a pair study with the names of its members; the name of a study of one checkpoint."""
+    """The title that the study gives; else the question of a pair with its names, or the name of the study."""
+    section = run.study.get("report")
+    if isinstance(section, Mapping) and section.get("title"):
+        return str(section["title"])
     names = [what for role, what, _ in _members(run) if role in MEMBERS]
     if len(names) < 2 or names[0] == names[1]:
         return f"Study {run.state.name}"
