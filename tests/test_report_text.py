@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from study import figures
@@ -39,6 +39,8 @@ ANY = st.text(st.characters(codec=None), max_size=300)
 
 
 @given(ANY)
+@example("<script>alert(1)</script> &lt;b&gt; <img src=x onerror=y>")
+@example("a\u202e<b>")
 def test_any_text_gives_no_element_but_chips_and_cuts(text):
     found = read(inert(text))
     assert {tag for tag, _ in found.tags} <= {"span"}
@@ -46,6 +48,7 @@ def test_any_text_gives_no_element_but_chips_and_cuts(text):
     assert not any(is_hidden(c) for c in inert(text))
 
 
+@example("<b> & &amp; \"'")
 @given(st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), max_size=150))
 def test_plain_text_comes_back_as_it_was(text):
     shown = "".join(f"U+{ord(c):04X}" if is_hidden(c) else c for c in text)
