@@ -392,9 +392,9 @@ def write_run(
         made = {f"figures/{stem}.svg": "00" * 32 for stem, owner in drawn.items() if owner == step}
         steps[step] = StepState("0123456789abcdef" * 4, state[0], state[1], made)  # type: ignore[arg-type]
     checkpoints = {
-        "engaged": dict(model="Qwen2.5-7B-Instruct", adapter="b5-sft-7b", weights="9f31aa0177c0"),
-        "heuristic": dict(model="Qwen2.5-14B-Instruct", adapter="v7-grpo-14b", weights="02be51c041aa"),
-        "base": dict(model="Qwen2.5-7B-Instruct", adapter="none", weights="11be51c041aa"),
+        "engaged": dict(base="Qwen2.5-7B-Instruct", adapter="b5-sft-7b", weights="9f31aa0177c0"),
+        "heuristic": dict(base="Qwen2.5-14B-Instruct", adapter="v7-grpo-14b", weights="02be51c041aa"),
+        "base": dict(base="Qwen2.5-7B-Instruct", adapter="none", weights="11be51c041aa"),
     }
     packages = {"torch": "2.13.0", "transformers": "5.23.0"}
     state = RunState(name, 5, "float32", "0.1.0", "c6c24f8", packages, checkpoints, "77d0" * 16, steps)

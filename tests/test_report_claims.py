@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from study.report.claims import Above, Below, Claim, Control, Measured, Within, claims, judge
 from study.report.published import Published, beside, parse_published
+from study.tables import tidy
 from tests.report_kit import CELLS, all_tables, heads_tables, pair_table, probes_table
 
 PASSED, FAILED, NOT_RUN = (Control("c", outcome) for outcome in ("passed", "failed", "not run"))
@@ -126,6 +127,21 @@ def test_a_probe_without_its_controls_is_at_most_qualified():
         assert "not run" in {control.outcome for control in claim.controls}
     beaten = table.assign(value=table["value"].where(table["site"] != "surface", 0.6))
     assert by_text(claims({"probes": beaten}), "decodable in the engaged member").verdict == "supported"
+
+
+def test_a_probe_that_reads_the_other_member_needs_a_label_that_is_no_control_label():
+    row = dict(target="gold_label", position="last", kind="logistic", train_checkpoint="engaged", variant="raw",
+               test_checkpoint="heuristic", train_site="resid_post.3", test_site="resid_post.3", train_layer=3,
+               metric="auroc", value=0.7, lo=0.6, hi=0.8, drop=-0.05, drop_lo=-0.1, drop_hi=0.01, n=162, n_groups=20)  # fmt: skip
+    same = dict(analysis="probes", member="engaged", model="tiny", adapter="none", interval="jackknife t")
+    tables = {"probes": probes_table(), "probes_transfer": tidy([row], **same)}
+    assert by_text(claims(tables), "fitted on engaged reads heuristic").verdict == "supported"
+    short = dict(row, drop_hi=-0.02)
+    assert (
+        by_text(claims(tables | {"probes_transfer": tidy([short], **same)}), "reads heuristic").verdict == "qualified"
+    )
+    tables["probes"] = probes_table().assign(selectivity_lo=-0.1)
+    assert by_text(claims(tables), "fitted on engaged reads heuristic").verdict == "qualified"
 
 
 def test_a_named_head_is_claimed_before_the_largest():

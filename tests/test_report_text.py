@@ -97,6 +97,14 @@ def test_an_inline_figure_keeps_its_marks_and_takes_the_page_s_colours(name):
     assert sum(tag == "text" for tag, _ in found.tags) == svg(drawn).count("<text")
 
 
+def test_marks_on_a_heat_map_keep_their_colours_on_a_dark_page():
+    """Cells do not change with the theme, so what is drawn on them must not either."""
+    text = inline(svg(DRAW["head_map"]()), prefix="f-", alt="a").lower()
+    boxed = text.split('id="f-', 1)[1]
+    assert figures.style.colour("on_heatmap_dark").lower() in boxed
+    assert "stroke: var(--ink); stroke-width: 1.1" not in text
+
+
 def test_a_figure_of_somebody_else_cannot_run_or_call_home():
     head = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 9 9">'
     hostile = inline(

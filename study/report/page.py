@@ -193,7 +193,7 @@ def _members(run: RunFolder) -> list[tuple[str, str, str]]:
     """(role, adapter or base, what it stands on) of every member."""
     found = []
     for role, own in run.state.checkpoints.items():
-        adapter, base = own.get("adapter", ""), own.get("model", "")
+        adapter, base = own.get("adapter", ""), own.get("base", "")
         bare = not adapter or adapter == "none"
         found.append((role, base if bare else adapter, "no adapter" if bare else f"on {base}" if base else ""))
     return found
@@ -202,7 +202,7 @@ def _members(run: RunFolder) -> list[tuple[str, str, str]]:
 def _warnings(run: RunFolder, ledger: Sequence[Claim]) -> list[tuple[str, str]]:
     """What confounds every difference on the page: another base, unequal accuracy, what the task says of itself."""
     found = []
-    bases = {role: str(run.state.checkpoints.get(role, {}).get("model", "")) for role in MEMBERS}
+    bases = {role: str(run.state.checkpoints.get(role, {}).get("base", "")) for role in MEMBERS}
     if all(bases.values()) and len(set(bases.values())) > 1:
         sizes = [match[1] for base in bases.values() if (match := _SIZE.search(base))]
         which = f"{sizes[0]}B against {sizes[1]}B" if len(set(sizes)) == 2 else " against ".join(bases.values())

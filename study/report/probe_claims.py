@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from study.figures.numbers import fixed
@@ -105,6 +106,9 @@ def _probe_transfers(tables: Tables) -> list[Claim]:
         if drop is not None and drop_hi is not None:
             how = f"{fixed(drop, 2, signed=True)} beside it"
             ceiling = Control.of(ceiling.name, drop_hi >= 0, how)
+        own = rows(tables, "probes", target=target, member=a, role="layer", metric="auroc", cohort="all", split="oof",
+                   kind=row["kind"], site=row["train_site"], position=row["position"])  # fmt: skip
+        real = replace(_selective(own), name="where it was fitted, more decodable than a control label")
         claims.append(Claim(f"A probe of {quoted(target)} fitted on {a} reads {b}", "transfers", "probes", Above(0.5),
-                            measured(row, name=f"AUROC at {row['test_site']}"), (ceiling,)))  # fmt: skip
+                            measured(row, name=f"AUROC at {row['test_site']}, {row['position']}"), (ceiling, real)))  # fmt: skip
     return claims
