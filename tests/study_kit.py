@@ -39,7 +39,9 @@ def tree(root: Path, *parts: str) -> dict[str, bytes]:
 
 
 def statuses(root: Path) -> dict[str, str]:
-    return {name: step["status"] for name, step in json.loads((root / "run.json").read_text())["steps"].items()}
+    """Step -> how it ended; none where no step has."""
+    path = root / "run.json"
+    return {name: s["status"] for name, s in json.loads(path.read_text())["steps"].items()} if path.exists() else {}
 
 
 class Deadly:

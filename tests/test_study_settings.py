@@ -16,6 +16,8 @@ from study.run.runner import run_study
 from study.tables import check_table, read_tables
 from tests.tiny import add_lora, save_checkpoint, tiny, tiny_tokenizer
 
+CELLS = "training_distribution, baseline_noncompliant"
+
 
 def setting(name: str) -> str:
     return files("study.settings").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
@@ -78,7 +80,7 @@ def test_bbq_runs_on_the_real_rows(tmp_path: Path, shared: Path) -> None:
     study = read(
         "bbq", pair, f"task.data={shared / 'data' / 'bbq'}", "task.limit=320", "task.options={categories: [Age]}",
         "probes.perm=9", "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "steering.layers=[1]",
-        "steering.limit=24", "steering.alphas='-0.2:0.2:3'", "steering.n_random=3", "steering.n_complement=2",
+        "steering.limit=24", "steering.alphas='-0.2:0.2:3'", "steering.n_complement=2",
         "steering.n_shuffled=2", "steering.min_items=2", "steering.min_groups=2", "steering.boot=100",
         "figures.formats=[svg]",
     )  # fmt: skip
@@ -105,10 +107,10 @@ def test_procedural_runs_on_members_of_different_depth_and_width(tmp_path: Path)
                      "engaged": {"base": small["base"], "adapter": small["one"]},
                      "heuristic": {"base": large["base"], "adapter": large["two"]}}}  # fmt: skip
     study = read(
-        "procedural", pair, "task.per_cell=2", "eval.max_new_tokens=4", "cache.positions=last", "probes.perm=9",
-        "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "heads.n=4", "heads.kinds=[mean, patch]",
+        "procedural", pair, f"task.options={{cells: [{CELLS}]}}", "task.per_cell=14", "eval.max_new_tokens=4",
+        "cache.positions=last", "probes.perm=9", "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "heads.n=4", "heads.kinds=[mean, patch]",
         "heads.named=[L1.H2]", "heads.slot=''", "steering.layers=[1]", "steering.alphas='-0.2:0.2:3'",
-        "steering.n_random=2", "steering.n_complement=0", "steering.n_shuffled=2", "steering.min_items=2",
+        "steering.n_complement=0", "steering.n_shuffled=2", "steering.min_items=2",
         "steering.min_groups=2", "steering.boot=100", "steering.limit=8", "figures.formats=[svg]",
     )  # fmt: skip
     assert set(run(study, tmp_path / "run").values()) == {"done"}
@@ -124,7 +126,7 @@ def test_esi_runs_in_both_modes(tmp_path: Path) -> None:
     members = {
         name: {"base": at["base"], "adapter": at[folder]} for name, folder in (("engaged", "one"), ("heuristic", "two"))
     }
-    study = read("esi", {"pair": members}, "task.per_cell=3", "eval.max_new_tokens=4", "probes.perm=9",
+    study = read("esi", {"pair": members}, "task.per_cell=8", "eval.max_new_tokens=4", "probes.perm=9",
                  "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "figures.formats=[svg]")  # fmt: skip
     assert set(run(study, tmp_path / "run").values()) == {"done"}
     tables = read_tables(tmp_path / "run")

@@ -172,7 +172,7 @@ class SteeringSection:
     alphas: str = "-0.3:0.3:13"
     unit: Literal["raw", "delta", "resid", "sd"] = "resid"
     positions: str = "last"
-    n_random: Annotated[int, Field(ge=2)] = 20
+    n_random: Annotated[int, Field(ge=20)] = 20
     n_complement: Annotated[int, Field(ge=0)] = 5
     n_shuffled: Annotated[int, Field(ge=0)] = 20
     slot: str = "auto"

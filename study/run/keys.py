@@ -53,7 +53,7 @@ def key_of(study: Study, step: Step, inputs: Inputs, keys: Mapping[str, str]) ->
         "version": [package_version(), step.version],
         "section": _by_content(_plain(getattr(study, step.name)), files),
         "others": {name: _plain(getattr(study, name)) for name in step.sections if name != "task"},
-        "inputs": {name: keys[name] for name in (*step.needs, *step.reads) if name in keys},
+        "inputs": {name: keys[name] for name in step.inputs(study) if name in keys},
     }
     if "task" in step.sections:
         content |= {"data": inputs.data, "weights": dict(inputs.weights)}

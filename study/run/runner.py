@@ -160,8 +160,8 @@ class _Run:
                 self._end(name, outcome)
 
     def _blockers(self, name: str, open_steps: Sequence[str]) -> list[str]:
-        step = self.steps[name]
-        return [other for other in (*step.needs, *step.reads) if other in open_steps and other != name]
+        inputs = self.steps[name].inputs(self.study)
+        return [other for other in inputs if other in open_steps and other != name]
 
     def _missing(self, name: str) -> str:
         """Why a step cannot run: a step that it needs is not done."""

@@ -86,7 +86,7 @@ class Step:
         run: does the work into `context.folder`; called again after a kill, it continues.
         tables: the tidy tables of what lies in the folder; loads no model.
         needs: steps that must be done before; a study without one of them is refused.
-        reads: steps that it reads where the study has them.
+        reads: steps that it reads where the study has them, or a function of the study that says which.
         after: it runs when all other steps have ended, on what tables there are; with `reads` also on how they ended.
         sections: other sections of the study that change its output.
         plan: what it is going to do.
@@ -101,7 +101,7 @@ class Step:
     run: Callable[[Context], Sequence[str] | None]
     tables: Callable[[Context], Tables] | None = None
     needs: tuple[str, ...] = ()
-    reads: tuple[str, ...] = ()
+    reads: tuple[str, ...] | Callable[[Study], tuple[str, ...]] = ()
     after: bool = False
     sections: tuple[str, ...] = ("task", "load", "seed")
     plan: Callable[[Study], Work] | None = None
@@ -110,3 +110,7 @@ class Step:
     outputs: Callable[[Context], Sequence[Path]] | None = None
     uses_models: bool = False
     version: int = 1
+
+    def inputs(self, study: Study) -> tuple[str, ...]:
+        """Steps that must have ended before: those that it needs, and those that it reads of this study."""
+        return (*self.needs, *(self.reads(study) if callable(self.reads) else self.reads))

@@ -29,11 +29,13 @@ def annotated(context: Context, cache: ActivationCache, member: str) -> pd.DataF
     import pandas as pd
 
     from study.evals.store import ANSWERS
+    from study.steps import steps_of
 
     frame = cache.examples
     path = context.of("eval") / member / ANSWERS
-    if context.study.eval is None or not path.is_file():
-        return frame
+    reads = steps_of(context.study)[context.name].inputs(context.study)
+    if "eval" not in reads or context.study.eval is None or not path.is_file():
+        return frame  # what a step does not read must not be seen by it: its key would not know
     said = pd.read_parquet(path)
     said = said[said["sample"] == 0].set_index("id")
     names = {"label": ANSWER} | {c: f"{ANSWER}.{c[6:]}" for c in said.columns if c.startswith("score.")}

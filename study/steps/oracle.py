@@ -73,7 +73,8 @@ def _load(study: Study) -> Model:
 def _oracle(model: Model, section: Any, seed: int) -> Oracle:
     from interp.oracle import Oracle, OracleSpec
 
-    spec = OracleSpec(**section.spec) if section.spec else OracleSpec.infer(section.adapter, model)
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in section.spec.items()}
+    spec = OracleSpec(**given) if given else OracleSpec.infer(section.adapter, model)
     return Oracle(model, adapter=ROLE, spec=spec, prior=PRIOR if section.prior else None, seed=seed)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.run.step import Context, Step, Work
+from study.steps.annotated import ANSWER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +76,7 @@ def sweep_one(
     from probes import SweepConfig, surface_features, sweep, unite_groups
 
     _check_columns(frame, target, section)
-    keep = frame[target].notna().to_numpy()
+    keep = frame[target].notna().to_numpy(copy=True)
     for column, values in section.where.items():
         keep &= frame[column].astype(str).isin(values).to_numpy()
     rows = frame[keep]
@@ -91,16 +92,20 @@ def sweep_one(
         test_share=section.test_share, n_boot=section.boot, balanced=section.balanced, seed=seed,
     )  # fmt: skip
     data, ids, at = _data(cache, keep, section)
+    options: dict[str, Any] = dict(
+        ids=ids, target=labels, groups=groups, positive=_label(labels, section.positive), positions=at,
+        sites=_sites(cache, section.sites), checkpoint=name, config=config,
+        control=rows[section.control].to_numpy() if section.control else None,
+        confounds={key: rows[key].to_numpy() for key in section.confounds},
+        cohort=rows[section.cohort].to_numpy() if section.cohort else None,
+        surface=surface_features(columns=columns) if columns else None,
+    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewGroupsWarning)  # the interval's name says it
-        return sweep(
-            data, ids=ids, target=labels, groups=groups, positive=_label(labels, section.positive), positions=at,
-            sites=_sites(cache, section.sites), checkpoint=name, config=config,
-            control=rows[section.control].to_numpy() if section.control else None,
-            confounds={key: rows[key].to_numpy() for key in section.confounds},
-            cohort=rows[section.cohort].to_numpy() if section.cohort else None,
-            surface=surface_features(columns=columns) if columns else None,
-        )  # fmt: skip
+        try:
+            return sweep(data, **options)
+        except ValueError as error:  # too few groups or rows of a class: the other targets may do
+            return str(error)
 
 
 def _data(cache: ActivationCache, keep: Any, section: Any) -> tuple[Any, list[str] | None, Sequence[str]]:
@@ -269,4 +274,11 @@ def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "target"
 
 
-STEP = Step("probes", run, tables, needs=("cache",), reads=("eval",), plan=plan, sections=("seed",))
+def reads(study: Study) -> tuple[str, ...]:
+    """The evaluation, where what the member answered is asked for."""
+    assert study.probes is not None
+    named = (*study.probes.targets, *study.probes.where)
+    return ("eval",) if any(name.split(".")[0] == ANSWER for name in named) else ()
+
+
+STEP = Step("probes", run, tables, needs=("cache",), reads=reads, plan=plan, sections=("seed",))

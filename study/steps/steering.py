@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.run.step import Context, Step, Work
-from study.steps.annotated import FIT
+from study.steps.annotated import ANSWER, FIT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,12 +30,12 @@ _KEEP = (
 def run(context: Context) -> list[str]:
     """Directions in `<member>/fit/`, curves in `<member>/dose/`; a killed run goes on with the next item."""
     notes, found = [], 0
-    for member in context.section.members:
+    for member in _members(context.study):
         if not (context.of("cache") / member).is_dir():
             notes.append(f"{member} has no cache")
             continue
         try:
-            _member(context, member)
+            notes += _member(context, member)
             found += 1
         except ValueError as error:
             notes.append(f"{member}: {error}")
@@ -43,7 +44,13 @@ def run(context: Context) -> list[str]:
     return notes
 
 
-def _member(context: Context, member: str) -> None:
+def _members(study: Study) -> tuple[str, ...]:
+    assert study.steering is not None
+    return study.steering.members if study.pair else tuple(study.members)
+
+
+def _member(context: Context, member: str) -> list[str]:
+    """Fit and steer one member; returns what must be known of its directions."""
     from interp.cache import ActivationCache
     from steering.difference import difference_of_means
     from steering.direction import Directions
@@ -70,23 +77,37 @@ def _member(context: Context, member: str) -> None:
         for number, (toward, away) in enumerate(sides):
             one = difference_of_means(
                 cache, toward=toward, away_from=away, target=_CLASS, position=section.position, groups=section.groups,
-                fit_on=f"{FIT}=train", balance=section.balance, seed=study.seed,
+                fit_on=f"{FIT}=train", balance=section.balance, seed=study.seed, check_sign=False,
             )  # fmt: skip
             one.save(folder / f"fit-{number}.safetensors")
             made.append(one)
     test = set(frame.loc[frame[FIT] == "test", "id"])
-    items = [e for e in examples_of(study, study.cache) if e.id in test][: section.limit]
+    items = _drawn([e for e in examples_of(study, study.cache) if e.id in test], section.limit, study.seed)
     given = asdict(section)
     dose = DoseStudy(
         **{key: given[key] for key in _DOSE}, cache=own, n_resamples=section.boot, seed=study.seed, baseline=""
     )
     run_dose(study.members[member], study.task.path, items, made[0], out=folder / "dose", study=dose, against=made[1:],
              loading=asdict(study.load), progress=context.progress)  # fmt: skip
+    return [
+        f"{member}, {one.label} at {site}: the classes are not told apart on rows that it was not fitted on"
+        for directions in made for site, one in directions.items()
+        if (section.layers is None or site.layer in section.layers) and one.stats.held_out_gap <= 0
+    ]  # fmt: skip
+
+
+def _drawn(items: list[Any], limit: int | None, seed: int) -> list[Any]:
+    """At most `limit` items, drawn by a digest of their id: the first of a file would be of few groups."""
+    if limit is None or len(items) <= limit:
+        return items
+    ranked = sorted(items, key=lambda e: hashlib.sha256(f"{seed}|{e.id}".encode()).hexdigest())
+    kept = {e.id for e in ranked[:limit]}
+    return [e for e in items if e.id in kept]
 
 
 def _folders(context: Context) -> Iterator[tuple[str, Path]]:
     """(member, folder with its tables) of every member that was steered."""
-    for member in context.section.members:
+    for member in _members(context.study):
         for path in sorted((context.folder / member / "dose").glob("*/table.csv")):
             yield member, path.parent
 
@@ -151,7 +172,7 @@ def plan(study: Study) -> Work:
     assert section is not None
     items = examples_of(study, study.cache)
     kept = items[: section.limit or max(1, round(section.test_share * len(items)))]
-    members = [study.members[m] for m in section.members if m in study.members]
+    members = [study.members[m] for m in _members(study) if m in study.members]
     tokens = sum(prompt_tokens(member, kept) for member in members)
     arms = 1 + len(section.orthogonal_to) + section.n_random + section.n_complement + section.n_shuffled
     return Work(
@@ -160,4 +181,11 @@ def plan(study: Study) -> Work:
     )  # fmt: skip
 
 
-STEP = Step("steering", run, tables, needs=("cache",), reads=("eval",), plan=plan, uses_models=True)
+def reads(study: Study) -> tuple[str, ...]:
+    """The evaluation, where what the member answered is asked for."""
+    assert study.steering is not None
+    named = (study.steering.target, *study.steering.where)
+    return ("eval",) if any(name.split(".")[0] == ANSWER for name in named) else ()
+
+
+STEP = Step("steering", run, tables, needs=("cache",), reads=reads, plan=plan, uses_models=True)
