@@ -130,9 +130,26 @@ def test_a_probe_without_its_controls_is_at_most_qualified():
 
 
 def test_a_probe_that_reads_the_other_member_needs_a_label_that_is_no_control_label():
-    row = dict(target="gold_label", position="last", kind="logistic", train_checkpoint="engaged", variant="raw",
-               test_checkpoint="heuristic", train_site="resid_post.3", test_site="resid_post.3", train_layer=3,
-               metric="auroc", value=0.7, lo=0.6, hi=0.8, drop=-0.05, drop_lo=-0.1, drop_hi=0.01, n=162, n_groups=20)  # fmt: skip
+    row = dict(
+        target="gold_label",
+        position="last",
+        kind="logistic",
+        train_checkpoint="engaged",
+        variant="raw",
+        test_checkpoint="heuristic",
+        train_site="resid_post.3",
+        test_site="resid_post.3",
+        train_layer=3,
+        metric="auroc",
+        value=0.7,
+        lo=0.6,
+        hi=0.8,
+        drop=-0.05,
+        drop_lo=-0.1,
+        drop_hi=0.01,
+        n=162,
+        n_groups=20,
+    )
     same = dict(analysis="probes", member="engaged", model="tiny", adapter="none", interval="jackknife t")
     tables = {"probes": probes_table(), "probes_transfer": tidy([row], **same)}
     assert by_text(claims(tables), "fitted on engaged reads heuristic").verdict == "supported"
