@@ -97,10 +97,13 @@ class Page:
         return found["result"].get("value")
 
     def show(self, *, width: int = 1280, height: int = 900, dark: bool = False, print_: bool = False) -> None:
-        """Screen size, colour scheme and medium."""
+        """Screen size, colour scheme and medium; nothing moves."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)  # fmt: skip
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        scheme = [
+            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]
         self.call("Emulation.setEmulatedMedia", media="print" if print_ else "screen", features=scheme)
 
     def screenshot(self, path: Path, *, clip: tuple[float, float, float, float] | None = None) -> None:

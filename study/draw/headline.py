@@ -121,7 +121,7 @@ def _panels(tables: Tables) -> tuple[list[Panel], float]:
             titles[2],
             (_RIGHT, _FOOT, _WIDE, _TALL),
             lambda ax: _last_panel(tables, ax),
-            0.16 if "heads_cumulative" in tables and "steering" not in tables else 0.45,
+            0.45,
         ),
     ], height
 

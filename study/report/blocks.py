@@ -29,6 +29,26 @@ _METHOD = (
     ("seed", "seed"), ("data_sha256", "data"),
 )  # fmt: skip
 _MAX_VALUES = 6
+_SORTS = (
+    "dumbbell",
+    "difference",
+    "-map",
+    "-top",
+    "cumulative",
+    "match",
+    "layers",
+    "selectivity",
+    "transfer",
+    "reliability",
+    "cosines",
+    "cohorts",
+    "dose",
+    "plane",
+    "oracle",
+    "esi",
+    "",
+)
+"""Sorts of figures by the words of their names, in the order in which a block shows them."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +99,21 @@ def _is_of(table: pd.DataFrame, analysis: str) -> bool:
 
 
 def _ranked(figures: Sequence[SavedFigure]) -> tuple[tuple[SavedFigure, ...], tuple[SavedFigure, ...]]:
-    """Differences and the main kind first; what is of the bare base, or of other kinds, is folded away."""
+    """(shown, folded): the main figure of each sort is shown, the others of that sort are folded away."""
+    ordered = sorted(figures, key=lambda figure: (_lateness(figure.stem), figure.stem))
+    first = {_sort(figure.stem): figure for figure in reversed(ordered)}
+    shown = sorted(first.values(), key=lambda figure: _SORTS.index(_sort(figure.stem)))[:SHOWN_FIRST]
+    return tuple(shown), tuple(figure for figure in ordered if figure not in shown)
 
-    def rank(figure: SavedFigure) -> tuple[int, str]:
-        stem = figure.stem
-        late = 4 * stem.startswith("base") + 2 * any(w in stem for w in ("solved", "keep", "zero", "cosine", "cohort"))
-        return late - any(w in stem for w in ("difference", "dumbbell", "layers")), stem
 
-    ordered = sorted(figures, key=rank)
-    return tuple(ordered[:SHOWN_FIRST]), tuple(ordered[SHOWN_FIRST:])
+def _lateness(stem: str) -> int:
+    """0 for the main kind of the engaged member; more for bases, other kinds and subsets."""
+    later = ("base", "solved", "keep", "zero", "patch", "heuristic", "span")
+    return sum(word in stem for word in later)
+
+
+def _sort(stem: str) -> str:
+    return next((word for word in _SORTS if word in stem), "")
 
 
 def _method(tables: Tables, options: Any) -> tuple[tuple[str, str], ...]:

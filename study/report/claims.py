@@ -1,4 +1,4 @@
-"""The claims ledger: what was claimed, which evidence was run for it, which control passed, and the verdict of one rule.
+"""The claims ledger: what was claimed, which evidence was run, which control passed, and the verdict of one rule.
 
     not tested      there is no estimate; the row says why
     contradicted    the interval lies wholly outside the claim
@@ -27,6 +27,7 @@ Outcome = Literal["passed", "failed", "not run"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Tables = Mapping[str, "pd.DataFrame"]
 ALPHA = 0.05
+MEMBERS = ("engaged", "heuristic")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Measured:
     def size(self) -> str:
         """`253 items, 41 procedures`."""
         grouped = self.n_groups is not None and self.n_groups != self.n
-        return f"{self.n:,} {self.items}" + (f", {self.n_groups:,} {self.groups}" if grouped else "")
+        return f"{self.n:,} {self.items}" + (f", {self.n_groups:,} {_plural(self.groups)}" if grouped else "")
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,13 @@ class Claim:
         return judge(self.measured, self.asserts, self.controls)
 
 
+def _plural(word: str) -> str:
+    """`procedures` of `procedure`; a word in the plural stays."""
+    if word.endswith("s"):
+        return word
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+
+
 def judge(measured: Measured | None, asserts: Above | Below | Within, controls: Sequence[Control]) -> Verdict:
     """The rule of this module, applied to one estimate and its controls."""
     if measured is None:
@@ -150,12 +158,15 @@ def judge(measured: Measured | None, asserts: Above | Below | Within, controls: 
 
 def measured(row: Mapping[str, Any], *, name: str = "", signed: bool = False) -> Measured:
     """The estimate of a table row; its interval as it stands there."""
-    groups = row.get("n_groups")
-    return Measured(
-        float(row["value"]), float(row["lo"]), float(row["hi"]), int(row["n"]),
-        None if is_blank(groups) else int(groups), name, str(row.get("metric_unit") or ""), signed,
-        str(row.get("unit") or "items"), str(row.get("group_unit") or "groups"),
-    )  # fmt: skip
+    value, lo, hi = (float(row[key]) for key in ("value", "lo", "hi"))
+    return Measured(value, lo, hi, **size_of(row), name=name, unit=str(row.get("metric_unit") or ""), signed=signed)
+
+
+def size_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """How many items and groups a row is of, and what they are called, as `Measured` takes them."""
+    groups, called = number(row, "n_groups"), (row.get("unit") or "items", row.get("group_unit") or "groups")
+    return {"n": int(row["n"]), "n_groups": None if groups is None else int(groups), "items": str(called[0]),
+            "groups": str(called[1])}  # fmt: skip
 
 
 def claims(tables: Tables, *, failed: Mapping[str, str] | None = None) -> tuple[Claim, ...]:
@@ -166,7 +177,9 @@ def claims(tables: Tables, *, failed: Mapping[str, str] | None = None) -> tuple[
         failed: analysis -> why its step did not run to the end.
     """
     from study.report.behaviour_claims import behaviour
-    from study.report.inside_claims import heads, oracle, probes, steering
+    from study.report.cause_claims import oracle, steering
+    from study.report.head_claims import heads
+    from study.report.probe_claims import probes
 
     rules: dict[str, Callable[[Tables], list[Claim]]] = {
         "eval": behaviour, "probes": probes, "heads": heads, "steering": steering, "oracle": oracle,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.figures.numbers import format_estimate, format_p
-from study.report.behaviour_claims import DIFFERENCE, words
+from study.report.behaviour_claims import CHANGE, DIFFERENCE, is_training, words
 from study.report.claims import Tables, is_blank, number, rows
 
 KINDS = ("training", "adversarial", "baseline")
@@ -74,9 +74,9 @@ class Headline:
     kinds: tuple[str, ...]
 
 
-def headline(tables: Tables, *, metric: str = "accuracy") -> Headline | None:
+def headline(tables: Tables) -> Headline | None:
     """The table of a run, training distribution first and ruled off, the others by difference; None without a pair."""
-    found = rows(tables, "pair", metric=metric)
+    found = rows(tables, "pair", metric=("accuracy", CHANGE))
     if not found:
         return None
     modes = dict.fromkeys(str(r.get("mode") or "") for r in found)
@@ -105,7 +105,7 @@ def _cell(name: str, sides: dict[str, dict[str, Any]], tables: Tables, notes: di
         _side(sides.get("engaged")), _side(sides.get("heuristic")), _side(both or None, signed=True),
         f"{int(only[0])} / {int(only[1])}" if only[0] is not None and only[1] is not None else "",
         number(both, "p_items"), number(both, "p_adjusted"),
-        "" if is_blank(both.get("verdict")) else str(both["verdict"]), control,
+        str(both["verdict"]) if is_training(name) and not is_blank(both.get("verdict")) else "", control,
         tuple(notes[text] for text in dict.fromkeys(texts)),
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -31,6 +31,7 @@ MAX_CSV = 200_000
 _NARROW = 262.0
 _SENTENCE = re.compile(r"\. (?=[^\Wa-z_]|n = |[^\w\s])")
 """Where the first sentence of a caption ends: not after an abbreviation, which a small letter follows."""
+_PANEL = re.compile(r"(?:^| )\(([A-Z])\) ")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?[bB]\b")
 
 
@@ -42,7 +43,7 @@ class PlacedFigure:
     analysis: str
     id: str
     title: str
-    caption: str
+    caption: Markup
     svg: Markup
     is_narrow: bool
     data_uri: Markup
@@ -165,15 +166,27 @@ def place_figure(figure: SavedFigure, number: int) -> PlacedFigure:
     """
     svg = inline(figure.svg, prefix=f"f{number}-", alt=plain(figure.alt or figure.caption or figure.stem, limit=2000))
     width = float(svg.split("--w:", 1)[1].split('"', 1)[0])
-    title, _, rest = _SENTENCE.sub("\0", figure.caption, count=1).partition("\0")
+    title, rest = _caption(figure)
     lines = figure.csv.splitlines()
     data = base64.b64encode(figure.csv.encode("utf-8")).decode("ascii")
     is_small = 0 < len(figure.csv) <= MAX_CSV
     return PlacedFigure(
-        number, figure.analysis, f"fig-{_slug(figure.stem)}", title.rstrip(".") or figure.stem, rest, Markup(svg), width < _NARROW,
+        number, figure.analysis, f"fig-{_slug(figure.stem)}", title, rest, Markup(svg),
+        width < _NARROW,
         Markup(f"data:text/csv;charset=utf-8;base64,{data}" if is_small else ""), f"{_slug(figure.stem)}.csv",
         max(0, len(lines) - 1), lines[0].replace(",", ", ") if lines else "",
     )  # fmt: skip
+
+
+def _caption(figure: SavedFigure) -> tuple[str, Markup]:
+    """(title, the rest): the first sentence, or of a figure of panels `(A) ... (B) ...` a line for each panel."""
+    if figure.caption.startswith("(A) "):
+        parts = _PANEL.split(figure.caption)[1:]
+        lines = [Markup("<br><b>{}</b> {}").format(letter, inert(text.strip()))
+                 for letter, text in zip(parts[::2], parts[1::2], strict=True)]  # fmt: skip
+        return "The pair at a glance", Markup("").join(lines)
+    title, _, rest = _SENTENCE.sub("\0", figure.caption, count=1).partition("\0")
+    return title.rstrip(".") or figure.stem, inert(rest)
 
 
 def _members(run: RunFolder) -> list[tuple[str, str, str]]:
@@ -182,7 +195,7 @@ def _members(run: RunFolder) -> list[tuple[str, str, str]]:
     for role, own in run.state.checkpoints.items():
         adapter, base = own.get("adapter", ""), own.get("base", "")
         bare = not adapter or adapter == "none"
-        found.append((role, base if bare else adapter, "no adapter" if bare else f"on {base}"))
+        found.append((role, base if bare else adapter, "no adapter" if bare else f"on {base}" if base else ""))
     return found
 
 
@@ -193,7 +206,9 @@ def _warnings(run: RunFolder, ledger: Sequence[Claim]) -> list[tuple[str, str]]:
     if all(bases.values()) and len(set(bases.values())) > 1:
         sizes = [match[1] for base in bases.values() if (match := _SIZE.search(base))]
         which = f"{sizes[0]}B against {sizes[1]}B" if len(set(sizes)) == 2 else " against ".join(bases.values())
-        what = "Scale differs from training method." if len(set(sizes)) == 2 else "The members stand on different bases."
+        what = (
+            "Scale differs from training method." if len(set(sizes)) == 2 else "The members stand on different bases."
+        )
         found.append((what, f"{which}: no difference on this page separates the two."))
     uneven = [c for c in ledger if c.evidence == "behaviour" and "equivalent" in c.text and c.measured]
     if uneven and uneven[0].verdict in ("contradicted", "not supported"):
@@ -227,8 +242,14 @@ def _provenance(run: RunFolder) -> list[tuple[str, str]]:
     said += [("data", f"sha256 {state.data_sha256}")] if state.data_sha256 else []
     library = " · ".join([f"diptych {state.diptych}", *(f"{k} {v}" for k, v in state.packages.items())])
     said += [("library", library), ("commit", state.commit)] if state.commit else [("library", library)]
-    return [*said, ("numerics", state.dtype), ("seed", str(state.seed)),
+    return [*said, ("numerics", ", ".join(_dtypes(run)) or state.dtype), ("seed", str(state.seed)),
             ("rebuild", "diptych report RUN (reads the run folder; no model needed)")]  # fmt: skip
+
+
+def _dtypes(run: RunFolder) -> list[str]:
+    """What the models computed in, as the tables say; `auto` of a study is no dtype."""
+    found = {str(v) for t in run.tables.values() if "dtype" in t.columns for v in t["dtype"].dropna().unique() if v}
+    return sorted(found)
 
 
 def _slug(text: object) -> str:
@@ -236,10 +257,15 @@ def _slug(text: object) -> str:
 
 
 def _title(run: RunFolder) -> str:
-    """The question of a pair study with the names of its members; the name of a study of one checkpoint."""
+    """The title that the study gives; else the question of a pair with its names, or the name of the study."""
+    section = run.study.get("report")
+    if isinstance(section, Mapping) and section.get("title"):
+        return str(section["title"])
     names = [what for role, what, _ in _members(run) if role in MEMBERS]
     if len(names) < 2 or names[0] == names[1]:
         return f"Study {run.state.name}"
+    if tuple(names) == MEMBERS:
+        return "Do the engaged and the heuristic member reach their answers by different means?"
     return f"Do {names[0]} and {names[1]} reach their answers by different means?"
 
 

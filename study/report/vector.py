@@ -11,15 +11,14 @@ from html import escape
 from study.figures.style import tokens
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
-_ELEMENTS = frozenset(
-    "svg g defs path use text tspan title desc rect circle ellipse line polyline polygon clipPath image pattern "
-    "linearGradient stop".split()
-)
-_ATTRIBUTES = frozenset(
-    "id class style transform d x y x1 y1 x2 y2 cx cy r rx ry dx dy width height points viewBox clip-path clipPathUnits "
-    "clip-rule fill fill-rule fill-opacity stroke stroke-width stroke-opacity stroke-dasharray opacity offset "
-    "stop-color stop-opacity patternUnits patternTransform preserveAspectRatio text-anchor".split()
-)
+_ELEMENT_NAMES = """
+    svg g defs path use text tspan title desc rect circle ellipse line polyline polygon clipPath image pattern
+    linearGradient stop"""
+_ATTRIBUTE_NAMES = """
+    id class style transform d x y x1 y1 x2 y2 cx cy r rx ry dx dy width height points viewBox clip-path clipPathUnits
+    clip-rule fill fill-rule fill-opacity stroke stroke-width stroke-opacity stroke-dasharray opacity offset stop-color
+    stop-opacity patternUnits patternTransform preserveAspectRatio text-anchor"""
+_ELEMENTS, _ATTRIBUTES = frozenset(_ELEMENT_NAMES.split()), frozenset(_ATTRIBUTE_NAMES.split())
 _IMAGE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=\s]*")
 _FONT = re.compile(r"(font(?:-family)?\s*:[^;\"]*?)'DejaVu Sans'[^;]*")
 _HEX = re.compile(r"#[0-9a-fA-F]{6}\b")
