@@ -73,7 +73,9 @@ def _load(study: Study) -> Model:
 def _oracle(model: Model, section: Any, seed: int) -> Oracle:
     from interp.oracle import Oracle, OracleSpec
 
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in section.spec.items()}
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in section.spec.items()
+    }
     spec = OracleSpec(**given) if given else OracleSpec.infer(section.adapter, model)
     return Oracle(model, adapter=ROLE, spec=spec, prior=PRIOR if section.prior else None, seed=seed)
 
@@ -182,7 +184,7 @@ def _probe(feats: Features, gold: Mapping[str, str], seed: int) -> float | None:
         said = cross_val_predict(probe, x, y, groups=groups, cv=GroupKFold(5))
     except ValueError:  # a fold with one class
         return None
-    return float((said == y).mean())
+    return float(np.mean(said == y))
 
 
 def _about(model: Model) -> dict[str, Any]:
