@@ -23,7 +23,7 @@ class OracleGroup(click.Group):
     """Members of this file, and those of the training file where it is installed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *(["train"] if importlib.util.find_spec(_TRAINING) else [])]
+        return [*super().list_commands(ctx), *(["train", "build"] if importlib.util.find_spec(_TRAINING) else [])]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         found = super().get_command(ctx, cmd_name)

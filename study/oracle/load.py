@@ -44,7 +44,7 @@ def load_oracle(
     if model == EMBEDDED:
         folder = weights_folder()
         model, adapter = str(folder / "base"), adapter or str(folder / "oracle")
-        prior = prior or (str(folder / PRIOR) if (folder / PRIOR).is_dir() else None)
+        prior = prior or str(folder / "oracle_prior")
     if adapter is None:
         raise ValueError("an oracle is an adapter on its base: give --adapter (or --model embedded).")
     where = Path(adapter).expanduser()
