@@ -42,8 +42,12 @@ def go(study: Study, out: Path, **options: object) -> Finished:
     return run_study(study, out, say=lambda line: None, **options)  # type: ignore[arg-type]
 
 
-def test_a_second_run_runs_nothing_and_changes_nothing(steps: Steps, tmp_path: Path) -> None:
+def test_a_second_run_runs_nothing_and_changes_nothing(
+    steps: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study.run.runner.commit", lambda: "the commit that ran")
     go(read(tmp_path), tmp_path / "run")
+    monkeypatch.setattr("study.run.runner.commit", lambda: "a later commit")
     assert steps.ran == ["eval", "cache", "probes", "figures"]
     before = tree(tmp_path / "run", "run.json", "study.yaml", "tables", "steps")
     assert go(read(tmp_path), tmp_path / "run").ran == ()
@@ -226,3 +230,28 @@ def test_a_broken_run_file_says_so(steps: Steps, tmp_path: Path) -> None:
     (tmp_path / "run" / "run.json").write_text('{"name": ')
     with pytest.raises(ValueError, match="run.json: not readable .* Delete it and run the study again"):
         go(read(tmp_path), tmp_path / "run")
+
+
+def test_a_step_alone_is_not_run_on_what_another_configuration_made(steps: Steps, tmp_path: Path) -> None:
+    go(read(tmp_path), tmp_path / "run")
+    finished = go(read(tmp_path, "cache.sites=resid_post.0"), tmp_path / "run", only=["probes"])
+    assert finished.failed["probes"] == "it needs cache, which was made from another configuration; run that first"
+
+
+def test_tables_of_an_earlier_configuration_are_gone_where_a_step_cannot_run(steps: Steps, tmp_path: Path) -> None:
+    go(read(tmp_path), tmp_path / "run")
+    assert (tmp_path / "run" / "tables" / "probes.csv").is_file()
+    steps.work["cache"] = lambda context: {}["missing"]
+    finished = go(read(tmp_path, "cache.sites=resid_post.0"), tmp_path / "run")
+    assert set(finished.failed) == {"cache", "probes"}
+    assert sorted(path.name for path in (tmp_path / "run" / "tables").glob("*.csv")) == ["eval.csv"]
+
+
+def test_steps_side_by_side_end_as_they_do_one_after_the_other(tmp_path: Path) -> None:
+    """Real steps that fail at once, each in a process of its own; nothing is lost and both causes are said."""
+    text = TEXT.replace("eval: {per_cell: 3}", "eval: {limit: 1, thinking: true, generate: false}")
+    text = text.replace("probes: {groups: procedure}", "heads: {n: 4, kinds: [mwan]}")
+    study = read_study(write_study(tmp_path, text), overrides=["cache.sites=nothing.0", "figures=false"])
+    one = go(study, tmp_path / "one")
+    two = go(study, tmp_path / "two", jobs=2)
+    assert one.failed == two.failed and set(one.failed) >= {"cache", "heads"}

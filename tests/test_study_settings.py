@@ -16,7 +16,7 @@ from study.run.runner import run_study
 from study.tables import check_table, read_tables
 from tests.tiny import add_lora, save_checkpoint, tiny, tiny_tokenizer
 
-CELLS = "training_distribution, baseline_noncompliant"
+CELLS = "training_distribution, baseline_noncompliant, adversarial_surface_compliant, exception_handled"
 
 
 def setting(name: str) -> str:
@@ -78,7 +78,7 @@ def test_bbq_runs_on_the_real_rows(tmp_path: Path, shared: Path) -> None:
     at = pair_folders(tmp_path)
     pair = {"pair": {"engaged": {"base": at["base"], "adapter": at["one"]}, "heuristic": {"base": at["base"]}}}
     study = read(
-        "bbq", pair, f"task.data={shared / 'data' / 'bbq'}", "task.limit=320", "task.options={categories: [Age]}",
+        "bbq", pair, f"task.data={shared / 'data' / 'bbq'}", "task.limit=240", "task.options={categories: [Age]}",
         "probes.perm=9", "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "steering.layers=[1]",
         "steering.limit=24", "steering.alphas='-0.2:0.2:3'", "steering.n_complement=2",
         "steering.n_shuffled=2", "steering.min_items=2", "steering.min_groups=2", "steering.boot=100",
@@ -107,11 +107,12 @@ def test_procedural_runs_on_members_of_different_depth_and_width(tmp_path: Path)
                      "engaged": {"base": small["base"], "adapter": small["one"]},
                      "heuristic": {"base": large["base"], "adapter": large["two"]}}}  # fmt: skip
     study = read(
-        "procedural", pair, f"task.options={{cells: [{CELLS}]}}", "task.per_cell=14", "eval.max_new_tokens=4",
-        "cache.positions=last", "probes.perm=9", "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "heads.n=4", "heads.kinds=[mean, patch]",
-        "heads.named=[L1.H2]", "heads.slot=''", "steering.layers=[1]", "steering.alphas='-0.2:0.2:3'",
-        "steering.n_complement=0", "steering.n_shuffled=2", "steering.min_items=2",
-        "steering.min_groups=2", "steering.boot=100", "steering.limit=8", "figures.formats=[svg]",
+        "procedural", pair, f"task.options={{cells: [{CELLS}]}}", "task.per_cell=10", "task.rendering=log",
+        "eval.max_new_tokens=4", "cache.positions=last", "probes.perm=9", "probes.boot=100", "probes.kinds=[ridge]",
+        "probes.n_folds=2", "heads.n=4", "heads.kinds=[mean, patch]", "heads.named=[L1.H2]", "heads.slot=''",
+        "steering.layers=[1]", "steering.alphas='-0.2:0.2:3'", "steering.n_complement=0", "steering.n_shuffled=2",
+        "steering.min_items=2", "steering.min_groups=2", "steering.boot=100", "steering.limit=8",
+        "figures.formats=[svg]",
     )  # fmt: skip
     assert set(run(study, tmp_path / "run").values()) == {"done"}
     tables = read_tables(tmp_path / "run")

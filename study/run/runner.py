@@ -146,6 +146,7 @@ class _Run:
                     waiting.remove(name)
                     cause = self._missing(name)
                     if cause:
+                        self._drop_outputs(name)
                         self._end(name, Outcome("skipped", cause))
                         continue
                     self._begin(name)
@@ -169,6 +170,8 @@ class _Run:
             state = self.state.steps.get(other)
             if state is None or state.status != "done":
                 return f"it needs {other}, which {'has not run' if state is None else state.status}"
+            if state.key != self.keys[other]:
+                return f"it needs {other}, which was made from another configuration; run that first"
         return ""
 
     def _context(self, name: str) -> Context:
@@ -177,11 +180,14 @@ class _Run:
 
     def _begin(self, name: str) -> None:
         """An earlier output of this very key is gone on with; another one is set aside, its tables taken away."""
-        held = self.held.get(name)
-        if held is not None:
-            remove_outputs(self.root, held.outputs)
+        self._drop_outputs(name)
         take_over(self.root, name, self.keys[name])
         self.say(f"{name}: running")
+
+    def _drop_outputs(self, name: str) -> None:
+        """Tables of an earlier configuration must not be drawn or reported as if they were of this one."""
+        if name in self.held:
+            remove_outputs(self.root, self.held[name].outputs)
 
     def _run_after(self, name: str) -> None:
         key = key_after(self.study, self.steps[name], self.root, self.digests, self.state.steps)
@@ -214,7 +220,11 @@ class _Run:
         self.state = replace(self.state, steps=ordered)
 
     def _write(self) -> None:
-        """`run.json`, with the steps that have not run yet as they were before."""
+        """`run.json`, with the steps that have not run yet as they were before; left alone where nothing was run.
+
+        Versions and commit are those of the last run that made something.
+        """
         later = {name: self.held[name] for name in self.steps if name in self.held}
         steps = {name: s for name in self.steps if (s := self.state.steps.get(name, later.get(name))) is not None}
-        write_run(self.root, replace(self.state, steps=steps))
+        if self.ran or steps != self.held:
+            write_run(self.root, replace(self.state, steps=steps))

@@ -134,12 +134,13 @@ def _read(
     real, lik, notes = found.grade(gold), found.likelihoods(gold), []
     text = found.grade(gold, "text_only").accuracy.value
     prior = found.grade(gold, PRIOR).accuracy.value if section.prior else None
-    floor = max(real.majority, prior or 0.0)
+    majority = real.majority.value
+    floor = max(majority, prior or 0.0)
     probe = _probe(feats, gold, seed)
     if probe is None:
         notes.append("no probe beside it: too few groups per answer")
     gaps = {name: lik.gap(name) for name in lik.controls}
-    same = {"majority": real.majority, "floor": floor, "text_only": text, "probe": probe}
+    same = {"majority": majority, "floor": floor, "text_only": text, "probe": probe}
     rows = [_row("accuracy", real.accuracy, "", **same, control="the larger of prior-only oracle and majority",
                  control_value=floor, **_gap(gaps["shuffled"]))]  # fmt: skip
     rows.append(_row("balanced_accuracy", real.balanced, "", control="chance", control_value=1 / len(question.choices)))
