@@ -109,6 +109,7 @@ def _probe_transfers(tables: Tables) -> list[Claim]:
         own = rows(tables, "probes", target=target, member=a, role="layer", metric="auroc", cohort="all", split="oof",
                    kind=row["kind"], site=row["train_site"], position=row["position"])  # fmt: skip
         real = replace(_selective(own), name="where it was fitted, more decodable than a control label")
-        claims.append(Claim(f"A probe of {quoted(target)} fitted on {a} reads {b}", "transfers", "probes", Above(0.5),
-                            measured(row, name=f"AUROC at {row['test_site']}, {row['position']}"), (ceiling, real)))  # fmt: skip
+        text = f"A probe of {quoted(target)} fitted on {a} reads {b}"
+        estimate = measured(row, name=f"AUROC at {row['test_site']}, {row['position']}")
+        claims.append(Claim(text, "transfers", "probes", Above(0.5), estimate, (ceiling, real)))
     return claims
