@@ -91,7 +91,7 @@ class Step:
         sections: other sections of the study that change its output.
         plan: what it is going to do.
         check: raises ValueError for what can be known to be wrong before anything runs.
-        files: further files whose bytes change its output; the section names them by path.
+        files: further files whose bytes change its output, by the word of the section that names them.
         outputs: files outside its folder and `tables/` that it made, relative to the run folder.
         uses_models: whether checkpoints are loaded (they are checked first).
         version: raised when the same configuration gives other numbers.
@@ -106,7 +106,7 @@ class Step:
     sections: tuple[str, ...] = ("task", "load", "seed")
     plan: Callable[[Study], Work] | None = None
     check: Callable[[Study], None] | None = None
-    files: Callable[[Study], Sequence[Path]] | None = None
+    files: Callable[[Study], Mapping[str, Sequence[Path]]] | None = None
     outputs: Callable[[Context], Sequence[Path]] | None = None
     uses_models: bool = False
     version: int = 1
