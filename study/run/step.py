@@ -86,7 +86,7 @@ class Step:
         run: does the work into `context.folder`; called again after a kill, it continues.
         tables: the tidy tables of what lies in the folder; loads no model.
         needs: steps that must be done before; a study without one of them is refused.
-        reads: steps that it reads where the study has them, or a function of the study that says which.
+        reads: further steps that it reads, or a function of the study that says which.
         after: it runs when all other steps have ended, on what tables there are; with `reads` also on how they ended.
         sections: other sections of the study that change its output.
         plan: what it is going to do.
