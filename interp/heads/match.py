@@ -56,6 +56,19 @@ class Matching:
         best_a = filled == filled.max(axis=0, keepdims=True)
         return best_a & best_b & np.isfinite(filled)
 
+    def _repr_html_(self) -> str:
+        from interp.show import html_table, p_value
+
+        lines = [
+            [row["head_a"], row["head_b"], f"{row['similarity']:.2f}", p_value(row["p"]), f"{row['profile']:.2f}"]
+            for row in self.table().to_dict("records")
+        ]
+        title = (
+            f"Mutual nearest heads by their effects on {self.n} items in {self.n_groups} groups; 95 % of the largest "
+            f"similarity under permuted items: {self.threshold:.2f}."
+        )
+        return html_table(["a", "b", "similarity", "p (family)", "profile"], lines, title=title, rest="table()")
+
     def table(self) -> pd.DataFrame:
         """One row per mutual pair, most similar first: head_a, head_b, similarity, profile, p, n, null_max95."""
         import pandas as pd

@@ -38,6 +38,16 @@ class Comparison:
     p_groups: float
     equivalence: Equivalence
 
+    def _repr_html_(self) -> str:
+        from interp.show import html_table, interval, p_value
+
+        sides = [interval(e.value, e.lo, e.hi) for e in (self.a, self.b)]
+        gap = self.difference_groups
+        line = [*sides, interval(gap.value, gap.lo, gap.hi, signed=True), p_value(self.p_groups), p_value(self.test.p),
+                self.equivalence.wording, f"{gap.n} ({gap.n_groups})"]  # fmt: skip
+        head = ["a [95 %]", "b [95 %]", "a − b [95 %]", "p (groups)", "McNemar p (items)", "equivalence", "n (groups)"]
+        return html_table(head, [line])
+
 
 def compare_paired(
     a: Values,

@@ -14,9 +14,13 @@ COMMANDS = {
     "audit": ("study.cli.audit:audit", "Look for faults in a file of labels."),
     "cache": ("study.cli.cache:cache", "Record activations once and keep them on disk."),
     "heads": ("study.cli.heads:heads", "Effects of every attention head: sweep, then show one."),
+    "report": ("study.cli.report:report", "One self-contained HTML file of a run folder."),
     "oracle": ("study.cli.oracle:oracle", "Ask an oracle about activations; every answer with its control."),
     "probes": ("study.cli.probes:probes", "Linear probes per layer of a cache, with their controls."),
     "steer": ("study.cli.steer:steer", "Steering directions: fit, dose, export."),
+    "study": ("study.cli.study:study", "A whole study in one command: run, plan, init."),
+    "tables": ("study.cli.tables:tables", "Print the tables of a run."),
+    "figures": ("study.cli.figures:figures", "Draw the figures of a run from its tables."),
 }
 
 

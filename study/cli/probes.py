@@ -128,7 +128,6 @@ def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, devi
     """Run the sweep that the options name."""
     from probes import SweepConfig, surface_features, unite_groups
     from probes import sweep as run
-    from probes.source import open_source
 
     examples = cache.examples
     _check_columns(examples, options)
@@ -145,7 +144,7 @@ def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, devi
         i_know=options["independent_because"],
         positive=_label(examples[options["target"]], options["positive"]),
         positions=named["positions"],
-        sites=matching(open_source(cache).sites, options["sites"]),
+        sites=sites_of(cache, options["sites"]),
         control=options["control"],
         confounds=named["confounds"],
         cohort=options["cohort"],
@@ -190,6 +189,13 @@ def _check_columns(examples: Any, options: Mapping[str, Any]) -> None:
             f"--control {options['control']} is the split group: control labels of groups that are never in training "
             "cannot be learnt, so selectivity would always look good. Name a finer or crossing column."
         )
+
+
+def sites_of(cache: ActivationCache, patterns: str) -> list[str]:
+    """Sites of the cache that match; the embedding stays as a control."""
+    from probes.source import open_source
+
+    return matching(open_source(cache).sites, patterns)
 
 
 def matching(known: Sequence[str], patterns: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from study.cli.common import fail_in_users_words, one_thread
-from study.cli.probes import matching
+from study.cli.probes import sites_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,7 +126,7 @@ def _each_site(
     with ActivationCache.open(path) as cache:
         labels, units = _columns(cache, target, positive, groups)
         source = open_source(cache)
-        chosen = matching(source.sites, sites)
+        chosen = sites_of(cache, sites)
         rows = [
             {"site": site, "position": position} | row(source.read(site, position).float(), labels, units)
             for site in chosen
