@@ -12,6 +12,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads that contend for two cores are slower than one
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -29,9 +30,11 @@ def main(out: Path, per_cell: int, seed: int, jobs: int) -> None:
     fail_in_users_words(demo)(out, per_cell=per_cell, seed=seed, jobs=jobs)
 
 
-def demo(out: Path, *, per_cell: int, seed: int, jobs: int = 2) -> None:
+def demo(out: Path, *, per_cell: int, seed: int, jobs: int = 2, overrides: Sequence[str] = ()) -> None:
     """Run the study that `diptych study init embedded` prints, and say what was found and where it is.
 
+    Args:
+        overrides: as `diptych study run --set`, e.g. "steering=false".
     Raises:
         ValueError: a step failed; its cause was said before.
     """
@@ -44,7 +47,7 @@ def demo(out: Path, *, per_cell: int, seed: int, jobs: int = 2) -> None:
 
     began = time.monotonic()
     with as_file(files("study.settings").joinpath("embedded.yaml")) as path:
-        study = read_study(path, overrides=[f"task.per_cell={per_cell}", f"seed={seed}"])
+        study = read_study(path, overrides=[f"task.per_cell={per_cell}", f"seed={seed}", *overrides])
     finished = run_study(study, out, jobs=jobs, say=click.echo)
     if (out / "steps" / "eval" / "pair.csv").is_file():
         click.echo("\n" + headline(out / "steps" / "eval", is_pair=True))

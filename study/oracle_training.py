@@ -104,11 +104,13 @@ class TrainingFile:
 
 def train_from_file(source: TrainingFile, out: Path, *, resume: bool = False, log: Log | None = None) -> Trained:
     """Load the base, build and audit the items, train into `out`."""
-    from interp.oracle.train import train
+    from interp.oracle.train import train_oracle
 
     model, mixture = prepare(source)
     recipe = Recipe.of(source.recipe)
-    return train(model, mixture, source.oracle_spec, recipe, out=out, resume=resume, accept=source.accept, log=log)
+    return train_oracle(
+        model, mixture, source.oracle_spec, recipe, out=out, resume=resume, accept=source.accept, log=log
+    )
 
 
 def prepare(source: TrainingFile) -> tuple[Model, Mixture]:

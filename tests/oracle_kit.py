@@ -86,7 +86,7 @@ def made_features(
     )
 
 
-CLASSES = ("yes", "no", "dog", "fox")
+CLASSES = ("yes", "no", "is", "the")  # one token each: no second token is trained
 LAYER = 2
 
 
@@ -94,7 +94,7 @@ LAYER = 2
 def trained_reader() -> Model:
     """A tiny model that was trained, all of it, to name the class of one injected vector, wired as `OracleSpec()`.
 
-    110 steps on four noisy class means: about seven seconds. Read it with `Oracle(model, adapter=None)`.
+    150 steps on four noisy class means: under ten seconds. Read it with `Oracle(model, adapter=None)`.
     """
     tokenizer = tiny_tokenizer()
     module = tiny("qwen3", vocab_size=len(tokenizer), num_hidden_layers=4, initializer_range=0.1).requires_grad_(True)
@@ -107,7 +107,7 @@ def trained_reader() -> Model:
     first = torch.tensor([prompt.ids[start] for prompt in prompts])
     optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(1)
-    for _ in range(110):
+    for _ in range(150):
         classes, vectors = drawn(64, generator)
         with inject(model, vectors, [prompts[0].slots] * 64, spec):
             logits = module(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]

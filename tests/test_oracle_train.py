@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from interp.model import Model
+from interp.oracle.checkpoints import RunFolder
 from interp.oracle.encode import AnswerBatch, Encoder
 from interp.oracle.fresh import add_adapter
 from interp.oracle.injection import inject, norm_matched_injection
@@ -22,7 +23,7 @@ from interp.oracle.recipe import Recipe, rate
 from interp.oracle.run import Run, length_of
 from interp.oracle.sources import base_vectors, zero_vectors
 from interp.oracle.spec import OracleSpec
-from interp.oracle.train import best_of, train
+from interp.oracle.train import best_of, train_oracle
 from interp.oracle.validate import Validation, Validator, matched_partners
 from interp.stats import Estimate
 from tests.oracle_train_kit import SPEC, mixture, random_items, recipe, tiny_model
@@ -141,35 +142,74 @@ def _last_block(model: Model, ids) -> torch.Tensor:
 
 
 def test_checkpointing_and_small_passes_give_the_same_steps() -> None:
-    """Gradient checkpointing reruns the hooked block during the backward pass; the loss and its gradient stay."""
-    plain = train(tiny_model(), mixture(), SPEC, recipe(max_steps=3, dropout=0.0, gradient_checkpointing=False))
-    again = train(tiny_model(), mixture(), SPEC, recipe(max_steps=3, dropout=0.0))
+    """Gradient checkpointing runs every block once more during the backward pass; the loss and its gradient stay."""
+    plain = train_oracle(tiny_model(), mixture(), SPEC, recipe(max_steps=3, dropout=0.0, gradient_checkpointing=False))
+    counted, passes = tiny_model(), [0]
+
+    def count(module, args, output) -> None:
+        passes[0] += torch.is_grad_enabled()
+
+    counted.decoder.layers[1].mlp.act_fn.register_forward_hook(count)  # pyright: ignore
+    again = train_oracle(counted, mixture(), SPEC, recipe(max_steps=3, dropout=0.0))
+    assert passes == [2 * 3]
     assert again.losses == plain.losses
-    split = train(tiny_model(), mixture(), SPEC, recipe(max_steps=3, dropout=0.0, micro_batch=3))
+    split = train_oracle(tiny_model(), mixture(), SPEC, recipe(max_steps=3, dropout=0.0, micro_batch=3))
     assert split.losses == pytest.approx(plain.losses, rel=1e-5)
     assert plain.losses[2] != pytest.approx(plain.losses[0], rel=1e-3)  # something was learnt in between
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     settings = recipe(save_every=3, epochs=2, max_steps=11, dropout=0.1)
-    whole = train(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "whole")
+    whole = train_oracle(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "whole")
 
     def kill(step: int, loss: float, validation: Validation | None) -> None:
         if step == 8:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "killed", log=kill)
+        train_oracle(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "killed", log=kill)
     with pytest.raises(ValueError, match="Pass resume=True"):
-        train(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "killed")
-    resumed = train(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "killed", resume=True)
+        train_oracle(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "killed")
+    resumed = train_oracle(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "killed", resume=True)
     assert resumed.losses == whole.losses[6:]
     assert resumed.validations == whole.validations
     for name in ("last", "best", "step_9"):
         assert same(adapter_weights(tmp_path / "killed" / name), adapter_weights(tmp_path / "whole" / name))
     assert not same(adapter_weights(tmp_path / "whole" / "step_9"), adapter_weights(tmp_path / "whole" / "last"))
     with pytest.raises(ValueError, match="holds another run .recipe"):
-        train(tiny_model(), mixture(), SPEC, replace(settings, lr=1e-3), out=tmp_path / "killed", resume=True)
+        train_oracle(tiny_model(), mixture(), SPEC, replace(settings, lr=1e-3), out=tmp_path / "killed", resume=True)
+
+
+def test_a_run_that_dies_between_its_files_goes_on_from_the_older_ones(tmp_path: Path, monkeypatch) -> None:
+    settings = recipe(save_every=2, max_steps=6)
+    whole = train_oracle(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "whole")
+    put_state = RunFolder.put_state
+
+    def full_disk(self, state) -> None:
+        if state["step"] == 4:
+            raise OSError("no space left on device")
+        put_state(self, state)
+
+    monkeypatch.setattr(RunFolder, "put_state", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        train_oracle(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "run")
+    monkeypatch.undo()
+    resumed = train_oracle(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "run", resume=True)
+    assert len(resumed.losses) == 4
+    assert resumed.validations == whole.validations
+    for name in ("last", "best"):
+        assert same(adapter_weights(tmp_path / "run" / name), adapter_weights(tmp_path / "whole" / name))
+
+
+def test_contexts_that_begin_another_are_read_with_it() -> None:
+    model, items = tiny_model(), random_items(40)
+    seen: list[int] = []
+    model.decoder.register_forward_pre_hook(lambda m, args, kw: seen.append(len(kw["input_ids"])), with_kwargs=True)
+    base_vectors(model, items, Encoder(SPEC, model.tokenizer)(items))
+    contexts = {i.context_ids for i in items}
+    alone = [c for c in contexts if not any(c != d and d[: len(c)] == c for d in contexts)]
+    assert sum(seen) == len(alone)
+    assert len(alone) < len(contexts)
 
 
 def test_the_best_checkpoint_is_the_one_with_the_largest_gap_not_the_last(tmp_path: Path, monkeypatch) -> None:
@@ -180,7 +220,7 @@ def test_the_best_checkpoint_is_the_one_with_the_largest_gap_not_the_last(tmp_pa
         return Validation(step, Estimate(value, value, value, 4, 4), {})
 
     monkeypatch.setattr(Validator, "__call__", falls_again)
-    run = train(tiny_model(), mixture(), SPEC, recipe(save_every=2, max_steps=6), out=tmp_path / "run")
+    run = train_oracle(tiny_model(), mixture(), SPEC, recipe(save_every=2, max_steps=6), out=tmp_path / "run")
     assert run.best.step == 4
     assert same(adapter_weights(tmp_path / "run" / "best"), adapter_weights(tmp_path / "run" / "step_4"))
     assert json.loads((tmp_path / "run" / "run.json").read_text())["best"] == 4
@@ -191,7 +231,7 @@ def test_the_adapter_is_plain_peft_and_declares_its_wiring(tmp_path: Path) -> No
 
     spec = replace(SPEC, coefficient=2.0, format="B", layers=(1,))
     items = [replace(i, layers=(1,)) for i in random_items()]
-    run = train(tiny_model(), mix(items, validation=4), spec, recipe(max_steps=3), out=tmp_path / "run")
+    run = train_oracle(tiny_model(), mix(items, validation=4), spec, recipe(max_steps=3), out=tmp_path / "run")
     folder = tmp_path / "run" / "last"
     loaded = PeftModel.from_pretrained(tiny_model().module, str(folder)).eval()
     ids = torch.arange(5, 25)[None]
@@ -212,7 +252,7 @@ def test_nothing_but_the_new_adapter_changes() -> None:
     before = {k: v.clone() for k, v in model.module.state_dict().items()}
     pair = Model(add_lora(model.module, name="engaged"), model.tokenizer)
     engaged = {k: v.clone() for k, v in pair.module.state_dict().items() if "engaged" in k}
-    run = train(pair, mixture(), SPEC, recipe(max_steps=2))
+    run = train_oracle(pair, mixture(), SPEC, recipe(max_steps=2))
     after = run.model.module.state_dict()
     assert all(torch.equal(after[k], v) for k, v in engaged.items())
     base = {
@@ -232,9 +272,9 @@ def test_training_on_zeros_never_sees_an_activation(monkeypatch) -> None:
 
     monkeypatch.setattr(run_module, "base_vectors", refuse)
     settings = recipe(max_steps=2, activations="zeros")
-    losses = train(tiny_model(), mixture(), SPEC, settings).losses
+    losses = train_oracle(tiny_model(), mixture(), SPEC, settings).losses
     with pytest.raises(AssertionError, match="were read"):
-        train(tiny_model(), mixture(), SPEC, replace(settings, activations="real"))
+        train_oracle(tiny_model(), mixture(), SPEC, replace(settings, activations="real"))
     assert len(losses) == 2
     model, items = tiny_model(), random_items(5)
     encoded = Encoder(SPEC, model.tokenizer)(items)
@@ -281,7 +321,7 @@ def test_partners_share_the_task_layers_and_count_and_are_of_other_problems() ->
 
 
 def test_a_validation_gap_of_untrained_weights_is_no_reading() -> None:
-    run = train(tiny_model(), mixture(96), SPEC, recipe(max_steps=1, lr=1e-6))
+    run = train_oracle(tiny_model(), mixture(96), SPEC, recipe(max_steps=1, lr=1e-6))
     assert any(f.name.endswith("ignores activations") and f.status == "fail" for f in run.findings)
     assert best_of(run.validations) == run.best
 
@@ -302,12 +342,12 @@ def test_an_unknown_key_of_a_recipe_names_the_nearest() -> None:
 def test_what_cannot_be_trained_is_refused_before_the_first_step() -> None:
     deep = mix([replace(i, layers=(3,)) for i in random_items()], validation=4)
     with pytest.raises(ValueError, match=r"items read the layers \[3\].*blocks 0-2"):
-        train(tiny_model(), deep, SPEC, recipe())
+        train_oracle(tiny_model(), deep, SPEC, recipe())
     with pytest.raises(ValueError, match="hook_layer 2: nothing after block 2"):
-        train(tiny_model(), mixture(), replace(SPEC, hook_layer=2), recipe())
+        train_oracle(tiny_model(), mixture(), replace(SPEC, hook_layer=2), recipe())
     taken = Model(add_lora(tiny_model().module, name="oracle"), tiny_model().tokenizer)
     with pytest.raises(ValueError, match="adapter 'oracle' is on the model already"):
-        train(taken, mixture(), SPEC, recipe())
+        train_oracle(taken, mixture(), SPEC, recipe())
     with pytest.raises(ValueError, match="must be the last token of the context"):
         TrainItem("t", "p", (1, 2, 3), (1,), (0,), "q", "a")
 
@@ -322,7 +362,7 @@ def test_linear_layers_outside_the_text_decoder_get_no_adapter() -> None:
 
 
 def test_adapter_weights_are_float32_over_a_bfloat16_base() -> None:
-    run = train(tiny_model(dtype=torch.bfloat16), mixture(), SPEC, recipe(max_steps=2))
+    run = train_oracle(tiny_model(dtype=torch.bfloat16), mixture(), SPEC, recipe(max_steps=2))
     dtypes = {p.dtype for n, p in run.model.module.named_parameters() if ".oracle." in n}
     assert dtypes == {torch.float32}
     assert run.model.dtype == torch.bfloat16

@@ -21,7 +21,7 @@ from interp.oracle.cot_items import (
 )
 from interp.oracle.items import Mixture, TrainItem, audit_mixture, balanced, mix, refuse_faults
 from interp.oracle.spec import OracleSpec
-from interp.oracle.train import train
+from interp.oracle.train import train_oracle
 from interp.tasks.cot import CLASSES, examples
 from tests.oracle_train_kit import SPEC, random_items, recipe, tiny_model
 from tests.tiny import tiny_tokenizer
@@ -53,7 +53,7 @@ def test_constant_summaries_are_found_and_nothing_is_trained() -> None:
     assert {"constant", "distinct"} <= failed(made)
     mixture = mix(made, validation=2)
     with pytest.raises(ValueError, match=r"audits of the labels failed, so nothing was trained(.|\n)*constant"):
-        train(tiny_model(), mixture, SPEC, recipe())
+        train_oracle(tiny_model(), mixture, SPEC, recipe())
 
 
 def test_a_summary_that_could_not_be_made_is_a_fault_and_never_a_sentence() -> None:

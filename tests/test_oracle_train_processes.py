@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from interp.oracle.processes import Processes
-from interp.oracle.train import train
+from interp.oracle.train import train_oracle
 from tests.oracle_train_kit import SPEC, mixture, recipe, tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
 import sys
-from interp.oracle.train import train
+from interp.oracle.train import train_oracle
 from tests.oracle_train_kit import SPEC, mixture, recipe, tiny_model
-train(tiny_model(), mixture(), SPEC, recipe(max_steps=4, dropout=0.0, lr=1e-3), out=sys.argv[1])
+train_oracle(tiny_model(), mixture(), SPEC, recipe(max_steps=4, dropout=0.0, lr=1e-3), out=sys.argv[1])
 """
 
 
@@ -40,7 +40,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path) -> None:
     env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     done = subprocess.run([*launch, str(script), str(tmp_path / "two")], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    train(tiny_model(), mixture(), SPEC, recipe(max_steps=4, dropout=0.0, lr=1e-3), out=tmp_path / "one")
+    train_oracle(tiny_model(), mixture(), SPEC, recipe(max_steps=4, dropout=0.0, lr=1e-3), out=tmp_path / "one")
     one, two = (load_file(tmp_path / name / "last" / "adapter_model.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
     for key in one:  # Adam divides by the gradient's size, so rounding of a sum can grow where a gradient is tiny

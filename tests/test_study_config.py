@@ -71,6 +71,16 @@ def test_a_section_is_on_where_it_is_named_and_off_where_it_is_false(tmp_path: P
     assert study.eval is not None and study.cache is None and study.report is None and study.figures is not None
 
 
+def test_what_a_member_answered_needs_an_evaluation(tmp_path: Path) -> None:
+    from study.steps import steps_of
+
+    study = read_study(write_study(tmp_path), overrides=["eval=false"])
+    assert "eval" not in steps_of(study)
+    study = read_study(write_study(tmp_path), overrides=["eval=false", "probes.targets=[answer.correct]"])
+    with pytest.raises(ValueError, match="step 'probes' needs eval"):
+        steps_of(study)
+
+
 ROW = {"member": "engaged", "metric": "accuracy", "value": 0.5, "lo": 0.4, "hi": 0.6, "n": 9, "interval": "Wilson",
        "note": ""}  # fmt: skip
 

@@ -30,7 +30,7 @@ _EXPORTS = {
     "selftest": "interp.oracle.wiring",
     "context_items": "interp.oracle.wiring",
     "TAXONOMY8": "interp.oracle.taxonomy",
-    "train": "interp.oracle.train",
+    "train_oracle": "interp.oracle.train",
     "Trained": "interp.oracle.train",
     "Recipe": "interp.oracle.recipe",
     "TrainItem": "interp.oracle.items",
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from interp.oracle.spec import OracleSpec as OracleSpec
     from interp.oracle.taxonomy import TAXONOMY8 as TAXONOMY8
     from interp.oracle.train import Trained as Trained
-    from interp.oracle.train import train as train
+    from interp.oracle.train import train_oracle as train_oracle
     from interp.oracle.wiring import SelfTest as SelfTest
     from interp.oracle.wiring import context_items as context_items
     from interp.oracle.wiring import selftest as selftest

@@ -31,7 +31,7 @@ class Processes:
         """The processes that `accelerate launch` or `torchrun` started; one where neither did.
 
         Raises:
-            ValueError: several processes were started, and accelerate is not installed.
+            ValueError: several processes were started, and accelerate is not installed or does not see them.
         """
         import os
 
@@ -43,7 +43,12 @@ class Processes:
             raise ValueError(
                 "several processes need accelerate, which is not installed: pip install accelerate"
             ) from None
-        accelerator = Accelerator()
+        accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        if accelerator.num_processes != int(os.environ["WORLD_SIZE"]):
+            raise ValueError(
+                f"{os.environ['WORLD_SIZE']} processes were started, accelerate found {accelerator.num_processes}: "
+                f"each would train alone. Start them with torchrun or `accelerate launch`."
+            )
         return cls(accelerator.process_index, accelerator.num_processes, accelerator)
 
     @property

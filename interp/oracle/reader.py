@@ -22,7 +22,7 @@ from interp.oracle.scoring import mode_frequency
 from interp.oracle.spec import OracleSpec
 from interp.prompt import Example, Message, render
 
-PARTNERS = 4
+PARTNERS = 8  # with 4, one partner of the same kind hides a clear gap behind Student's t on 3 degrees of freedom
 OPTIONS = "{choices}"
 
 

@@ -60,13 +60,13 @@ class Run:
         for parameter in self.parameters:
             parameter.requires_grad_(True)
         if recipe.gradient_checkpointing:
-            causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            causal_lm.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         self.model.module.train()
         try:
             yield
         finally:
             if recipe.gradient_checkpointing:
-                causal_lm.gradient_checkpointing_disable()
+                causal_lm.activation_checkpointing_disable()
             self.model.module.eval().requires_grad_(False)
 
     def steps(self, start: int) -> Iterator[tuple[int, float]]:
@@ -117,7 +117,7 @@ class Run:
         return self.processes.total(total)
 
     def backward(self, part: Sequence[tuple[Encoded, Tensor]], n_tokens: float) -> float:
-        """Add the gradient of some items; the hook stays until the gradient is there, since checkpointing reruns it."""
+        """Add the gradient of some items; the hook stays until it is there, as checkpointing may run it once more."""
         batch = AnswerBatch.of([e for e, _ in part], pad_id=self.model.pad_id, device=self.model.device)
         vectors = torch.cat([v for _, v in part]).to(self.model.device)
         with inject(self.model, vectors, batch.slots, self.spec):

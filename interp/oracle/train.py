@@ -55,7 +55,7 @@ def best_of(validations: Sequence[Validation]) -> Validation:
     return max(validations, key=lambda v: (v.gap.value, -v.step))
 
 
-def train(
+def train_oracle(
     model: Model,
     mixture: Mixture,
     spec: OracleSpec,

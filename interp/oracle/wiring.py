@@ -94,7 +94,7 @@ class SelfTest:
 
     def rows(self) -> list[dict[str, object]]:
         """One row per wiring: name, NLL with interval, paired difference to the declared with interval."""
-        out = [_row("declared", self.declared, Estimate(0, 0, 0, self.declared.n, self.declared.n_groups))]
+        out = [_row("declared", self.declared, Estimate(0.0, 0.0, 0.0, self.declared.n, self.declared.n_groups))]
         return out + [_row(w.name, w.nll, w.worse) for w in self.wirings]
 
     def __str__(self) -> str:

@@ -14,6 +14,7 @@ COMMANDS = {
     "cache": ("study.cli.cache:cache", "Record activations once and keep them on disk."),
     "heads": ("study.cli.heads:heads", "Effects of every attention head: sweep, then show one."),
     "report": ("study.cli.report:report", "One self-contained HTML file of a run folder."),
+    "oracle": ("study.cli.oracle:oracle", "Ask an oracle about activations; every answer with its control."),
     "probes": ("study.cli.probes:probes", "Linear probes per layer of a cache, with their controls."),
     "study": ("study.cli.study:study", "A whole study in one command: run, plan, init."),
     "tables": ("study.cli.tables:tables", "Print the tables of a run."),

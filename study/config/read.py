@@ -178,7 +178,10 @@ def _with_data(study: Study, place: _Place, folder: Path) -> Study:
         at = ("oracle", "questions")
         asked = tuple(q if q.labels is None else replace(q, labels=_found(q.labels, at, place, folder))
                       for q in study.oracle.questions)  # fmt: skip
-        study = replace(study, oracle=replace(study.oracle, questions=asked))
+        prior = study.oracle.prior
+        if prior is not None and prior.startswith(("./", "../")):
+            prior = str(folder / prior)
+        study = replace(study, oracle=replace(study.oracle, questions=asked, prior=prior))
     return study
 
 

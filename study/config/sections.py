@@ -192,12 +192,15 @@ class OracleQuestion:
         name: what tables call it.
         labels: JSON lines {id, sentence, label, [task, status]}: right answers of sentences, `positions` being sentence
             ends; none: the label of each example.
+        readings: import path `module:function` of a function(model, sources, seed) that returns activations by source
+            and right answers by reading, in place of the items of the task.
     """
 
     name: str
     question: str
     choices: Annotated[Names, Field(min_length=2)]
     labels: str | None = None
+    readings: str | None = None
     positions: str = "last"
 
 
@@ -206,7 +209,8 @@ class OracleSection:
     """What an oracle adapter reads from activations of its base, or of adapters on it.
 
     Attributes:
-        adapter, adapter_revision, subfolder: of the oracle, on the base of the study.
+        adapter, adapter_revision, subfolder: of the oracle, on the base of the study; `embedded` is the one that comes
+            with the package, with its prior-only twin.
         prior: an oracle that was trained on zeroed activations: the floor of any accuracy.
         sources: base, a member, or a difference such as `engaged - base`.
         layers: block indices or shares of depth such as 50%.

@@ -29,6 +29,9 @@ def resolved_yaml(study: Study, folder: Path) -> str:
     for name in SECTIONS:
         section = getattr(study, name)
         content[name] = False if section is None else asdict(section)
+    for key in ("adapter", "prior") if content["oracle"] else ():
+        if content["oracle"][key] is not None:
+            content["oracle"][key] = _relative(content["oracle"][key], folder)
     for question in content["oracle"]["questions"] if content["oracle"] else ():
         if question["labels"] is not None:
             question["labels"] = os.path.relpath(question["labels"], folder)

@@ -90,8 +90,9 @@ def _scores(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
 
     for keys, part in _by(tables.get("steering"), "member", "site"):
         yield _stem("steering", *keys), tried(partial(_draw, figures.dose_response, of.dose_table, part, size))
-    if "oracle" in tables and hasattr(figures, "oracle"):
-        yield "oracle", tried(partial(_draw, figures.oracle, of.oracle_table, tables["oracle"], size))
+    draw = getattr(figures, "oracle", None)
+    if "oracle" in tables and draw is not None:
+        yield "oracle", tried(partial(_draw, draw, of.oracle_table, tables["oracle"], size))
 
 
 def _headline(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:

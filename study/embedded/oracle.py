@@ -29,7 +29,7 @@ from interp.model import Model
 from interp.oracle.items import mix, shares
 from interp.oracle.recipe import Recipe
 from interp.oracle.spec import OracleSpec
-from interp.oracle.train import Trained, train
+from interp.oracle.train import Trained, train_oracle
 from study.embedded import weights_folder
 from study.embedded.adapters import BASE_NAME
 from study.embedded.oracle_items import oracle_items
@@ -37,8 +37,8 @@ from study.embedded.oracle_items import oracle_items
 ORACLE, PRIOR, RECORD = "oracle", "oracle_prior", "oracle.json"
 SPEC = OracleSpec(base_model=BASE_NAME, layers=("50%",), enable_thinking=None, max_new_tokens=8)
 TRAINING = Recipe(
-    rank=16, alpha=32, dropout=0.0, lr=3e-3, weight_decay=0.0, batch_size=64, max_steps=1400, drop_longest=0.0,
-    gradient_checkpointing=False, save_every=200,
+    rank=16, alpha=32, dropout=0.0, lr=3e-3, weight_decay=0.0, batch_size=64, max_steps=1200, drop_longest=0.0,
+    gradient_checkpointing=False, save_every=300,
 )  # fmt: skip
 Log = Callable[[str, int, float], None]
 
@@ -54,7 +54,7 @@ class OracleRecipe:
         training: of both.
     """
 
-    documents: int = 12_900
+    documents: int = 11_200
     prior_steps: int = 400
     held_out: int = 60
     training: Recipe = TRAINING
@@ -74,6 +74,7 @@ def build_oracle(
     Raises:
         ValueError: `out` is not empty, or an audit of the labels failed.
     """
+    from study.embedded.oracle_card import write_oracle_cards
     from study.embedded.oracle_gates import measure
 
     folder = Path(out)
@@ -88,6 +89,7 @@ def build_oracle(
     finally:
         torch.set_num_threads(before)
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    write_oracle_cards(folder, record)
     return record
 
 
@@ -108,7 +110,7 @@ def _train_both(folder: Path, seed: int, recipe: OracleRecipe, log: Log) -> dict
     prior = replace(settings, activations="zeros", max_steps=recipe.prior_steps, save_every=None)
     for name, chosen in ((ORACLE, settings), (PRIOR, prior)):
         with tempfile.TemporaryDirectory() as run:
-            done = train(_base(), mixture, SPEC, chosen, out=run, log=_say(log, name))
+            done = train_oracle(_base(), mixture, SPEC, chosen, out=run, log=_say(log, name))
             _keep(Path(run) / "best", folder / name)
         if name == ORACLE:
             record |= {"best_step": done.best.step, "audits": [str(f) for f in done.findings]}

@@ -13,6 +13,8 @@ from study.figures.heads import head_difference, head_map
 from study.figures.layer_selection import layer_selection
 from study.figures.match import match_heads
 from study.figures.numbers import format_estimate, format_p
+from study.figures.oracle import oracle
+from study.figures.oracle_confusion import oracle_confusion
 from study.figures.probe_layers import probe_by_layer
 from study.figures.reliability import reliability
 from study.figures.save import save
@@ -33,6 +35,8 @@ __all__ = [
     "head_map",
     "layer_selection",
     "match_heads",
+    "oracle",
+    "oracle_confusion",
     "probe_by_layer",
     "probe_cohorts",
     "reliability",

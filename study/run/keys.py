@@ -47,11 +47,13 @@ def key_of(study: Study, step: Step, inputs: Inputs, keys: Mapping[str, str]) ->
     Args:
         keys: of the steps before it.
     """
-    files = {str(path): Digests().file(path) for path in (step.files(study) if step.files else ())}
+    named = step.files(study) if step.files else {}
+    files = {word: sha256_of([[p.name, Digests().file(p)] for p in paths]) for word, paths in named.items()}
     content: dict[str, Any] = {
         "step": step.name,
         "version": [package_version(), step.version],
         "section": _by_content(_plain(getattr(study, step.name)), files),
+        "files": sorted(files.values()),
         "others": {name: _plain(getattr(study, name)) for name in step.sections if name != "task"},
         "inputs": {name: keys[name] for name in step.inputs(study) if name in keys},
     }

@@ -165,8 +165,8 @@ class _Run:
         return [other for other in inputs if other in open_steps and other != name]
 
     def _missing(self, name: str) -> str:
-        """Why a step cannot run: a step that it needs is not done."""
-        for other in self.steps[name].needs:
+        """Why a step cannot run: a step that it reads is not done."""
+        for other in self.steps[name].inputs(self.study):
             state = self.state.steps.get(other)
             if state is None or state.status != "done":
                 return f"it needs {other}, which {'has not run' if state is None else state.status}"

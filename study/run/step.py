@@ -86,12 +86,12 @@ class Step:
         run: does the work into `context.folder`; called again after a kill, it continues.
         tables: the tidy tables of what lies in the folder; loads no model.
         needs: steps that must be done before; a study without one of them is refused.
-        reads: steps that it reads where the study has them, or a function of the study that says which.
+        reads: further steps that it reads, or a function of the study that says which.
         after: it runs when all other steps have ended, on what tables there are; with `reads` also on how they ended.
         sections: other sections of the study that change its output.
         plan: what it is going to do.
         check: raises ValueError for what can be known to be wrong before anything runs.
-        files: further files whose bytes change its output; the section names them by path.
+        files: further files whose bytes change its output, by the word of the section that names them.
         outputs: files outside its folder and `tables/` that it made, relative to the run folder.
         uses_models: whether checkpoints are loaded (they are checked first).
         version: raised when the same configuration gives other numbers.
@@ -106,7 +106,7 @@ class Step:
     sections: tuple[str, ...] = ("task", "load", "seed")
     plan: Callable[[Study], Work] | None = None
     check: Callable[[Study], None] | None = None
-    files: Callable[[Study], Sequence[Path]] | None = None
+    files: Callable[[Study], Mapping[str, Sequence[Path]]] | None = None
     outputs: Callable[[Context], Sequence[Path]] | None = None
     uses_models: bool = False
     version: int = 1

@@ -23,7 +23,7 @@ def steps_of(study: Study) -> dict[str, Step]:
     """
     chosen = {name: _step(name) for name in MODULES if getattr(study, name, None) is not None}
     for step in chosen.values():
-        missing = [name for name in step.needs if name not in chosen]
+        missing = [name for name in (step.needs if step.after else step.inputs(study)) if name not in chosen]
         if missing:
             raise ValueError(f"step {step.name!r} needs {', '.join(missing)}: add the section(s) to the study.")
     return chosen

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from interp.oracle import Choices, Features, Oracle
     from study.config import Study
 
-ROLE, PRIOR = "oracle", "prior"
+ROLE, PRIOR, EMBEDDED = "oracle", "prior", "embedded"
 CONTROLS = ("shuffled", "zero", "text_only")
 
 
@@ -31,12 +31,15 @@ def run(context: Context) -> list[str]:
     open_cells = [cell for cell in wanted if not _file(context, *cell).is_file()]
     if not open_cells:
         return notes
-    examples = examples_of(study)
-    targets = {q.name: _targets(q, examples) for q, _ in open_cells}
+    examples = examples_of(study) if any(q.readings is None for q, _ in open_cells) else []
+    targets = {q.name: _targets(q, examples) for q, _ in open_cells if q.readings is None}
     model = _load(study)
     oracle = _oracle(model, section, study.seed)
     for question, source in open_cells:
-        feats, gold = _features(model, examples, question, source, targets[question.name], section)
+        if question.readings is not None:
+            feats, gold = _given(model, question, source, section, study.seed)
+        else:
+            feats, gold = _features(model, examples, question, source, targets[question.name], section)
         rows, said = _read(oracle, feats, question, gold, section, study.seed)
         notes += [f"{question.name}, {source}: {text}" for text in said]
         content = json.dumps({"question": question.name, "source": source, "rows": rows, **_about(model)})
@@ -49,6 +52,15 @@ def _file(context: Context, question: Any, source: str) -> Any:
     return context.folder / f"{word}.json"
 
 
+def _adapters(section: Any) -> tuple[str, str | None]:
+    """Folder or id of the oracle and of its prior-only twin."""
+    from study.embedded import weights_folder
+
+    if section.adapter == EMBEDDED:
+        return str(weights_folder() / "oracle"), section.prior or str(weights_folder() / "oracle_prior")
+    return section.adapter, section.prior
+
+
 def _load(study: Study) -> Model:
     """The base with the oracle's adapter, its prior-only twin, and the members that are read, side by side."""
     from interp.checkpoint import Checkpoint
@@ -56,26 +68,30 @@ def _load(study: Study) -> Model:
 
     section = study.oracle
     assert section is not None
-    first = next(iter(study.members.values()))
+    first, (adapter, prior) = next(iter(study.members.values())), _adapters(section)
     kept = {key: getattr(section, key) for key in ("adapter_revision", "subfolder") if getattr(section, key)}
     others = []
-    if section.prior is not None:
-        others.append(Checkpoint(PRIOR, first.base, section.prior, first.revision))
+    if prior is not None:
+        others.append(Checkpoint(PRIOR, first.base, prior, first.revision))
     named = {word.strip() for source in section.sources for word in source.split(" - ")}
     others += [
         Checkpoint(role, c.base, c.adapter, c.revision, c.adapter_revision, c.subfolder)
         for role, c in study.members.items() if role in named and c.adapter is not None
     ]  # fmt: skip
-    oracle = Checkpoint(ROLE, first.base, section.adapter, first.revision, **kept)
+    oracle = Checkpoint(ROLE, first.base, adapter, first.revision, **kept)
     return load(oracle, siblings=others, **asdict(study.load))
 
 
 def _oracle(model: Model, section: Any, seed: int) -> Oracle:
     from interp.oracle import Oracle, OracleSpec
 
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in section.spec.items()}
-    spec = OracleSpec(**given) if given else OracleSpec.infer(section.adapter, model)
-    return Oracle(model, adapter=ROLE, spec=spec, prior=PRIOR if section.prior else None, seed=seed)
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in section.spec.items()
+    }
+    adapter, prior = _adapters(section)
+    inner = Path(adapter) / section.subfolder if section.subfolder and Path(adapter).is_dir() else adapter
+    spec = OracleSpec(**given) if given else OracleSpec.infer(inner, model, revision=section.adapter_revision)
+    return Oracle(model, adapter=ROLE, spec=spec, prior=PRIOR if prior else None, seed=seed)
 
 
 def _targets(question: Any, examples: Sequence[Any]) -> dict[tuple[str, int | None], str]:
@@ -124,21 +140,34 @@ def _features(
     return feats.select(kept), {item: gold[item] for item in kept}
 
 
+def _given(model: Model, question: Any, source: str, section: Any, seed: int) -> tuple[Features, dict[str, str]]:
+    """Readings of a function of the study's own."""
+    import importlib
+
+    module, _, name = question.readings.partition(":")
+    found, gold = getattr(importlib.import_module(module), name)(model, sources=[source], seed=seed)
+    kept = [item for item in found[source].items if gold.get(item) in question.choices][: section.limit]
+    return found[source].select(kept), {item: gold[item] for item in kept}
+
+
 def _read(
     oracle: Oracle, feats: Features, question: Any, gold: Mapping[str, str], section: Any, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of one question from one source: accuracy with its floors, and the gap to every control."""
-    controls = (*CONTROLS, *((PRIOR,) if section.prior else ()))
+    from study.oracle.probe import probe_accuracy
+
+    controls = (*CONTROLS, *((PRIOR,) if oracle.prior else ()))
     found: Choices = oracle.choose(feats, question.question, question.choices, controls=controls,
                                    n_partners=section.n_partners)  # fmt: skip
     real, lik, notes = found.grade(gold), found.likelihoods(gold), []
     text = found.grade(gold, "text_only").accuracy.value
-    prior = found.grade(gold, PRIOR).accuracy.value if section.prior else None
+    prior = found.grade(gold, PRIOR).accuracy.value if oracle.prior else None
     majority = real.majority.value
     floor = max(majority, prior or 0.0)
-    probe = _probe(feats, gold, seed)
+    beside = probe_accuracy(feats, gold, seed=seed)
+    probe = None if beside is None else beside.value
     if probe is None:
-        notes.append("no probe beside it: too few groups per answer")
+        notes.append("no probe beside it: too few problems per answer")
     gaps = {name: lik.gap(name) for name in lik.controls}
     same = {"majority": majority, "floor": floor, "text_only": text, "probe": probe}
     rows = [_row("accuracy", real.accuracy, "", **same, control="the larger of prior-only oracle and majority",
@@ -164,27 +193,6 @@ def _gap(e: Any) -> dict[str, Any]:
     return {"gap": e.value, "gap_lo": e.lo, "gap_hi": e.hi} if e.is_defined else {}
 
 
-def _probe(feats: Features, gold: Mapping[str, str], seed: int) -> float | None:
-    """Accuracy of a linear probe on the same vectors, problems held out whole; None with too few problems."""
-    import numpy as np
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    y = np.array([gold[item] for item in feats.items])
-    groups = np.array([feats.group(item) for item in feats.items])
-    if len(set(groups)) < 5 or len(set(y)) < 2:
-        return None
-    x = np.stack([feats.vectors[feats.rows(item)].float().mean(dim=0).numpy() for item in feats.items])
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, random_state=seed))
-    try:
-        said = cross_val_predict(probe, x, y, groups=groups, cv=GroupKFold(5))
-    except ValueError:  # a fold with one class
-        return None
-    return float((said == y).mean())
-
-
 def _about(model: Model) -> dict[str, Any]:
     return {"dtype": str(model.dtype).removeprefix("torch.")}
 
@@ -202,7 +210,9 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
             held = json.loads(_file(context, question, source).read_text())
             same = {"member": source, "target": question.name, "dtype": held["dtype"], "unit": "readings"}
             rows += [{**row, **same} for row in held["rows"]]
-    data = sha256_of([context.data_sha256, [Digests().file(path) for path in files(context.study)]])
+    data = sha256_of(
+        [context.data_sha256, [Digests().file(path) for paths in files(context.study).values() for path in paths]]
+    )
     adapter = context.section.adapter.rstrip("/").split("/")[-1] if "/" in context.section.adapter else ""
     return {"oracle": tidy(rows, analysis="oracle", seed=context.study.seed, group_unit="problems", model=model,
                            adapter=f"read by {adapter or context.section.adapter}", data_sha256=data)}  # fmt: skip
@@ -232,10 +242,15 @@ def plan(study: Study) -> Work:
     return Work(len(items), tokens, 0, 0, size_of(first), note=f"{asked} choices, each under 4 kinds of activations")
 
 
-def files(study: Study) -> list[Path]:
-    """The labels of its questions."""
+def files(study: Study) -> dict[str, list[Path]]:
+    """Labels of its questions, and the adapters where they are folders, by the words of the section."""
     assert study.oracle is not None
-    return [Path(q.labels) for q in study.oracle.questions if q.labels is not None]
+    section = study.oracle
+    found = {q.labels: [Path(q.labels)] for q in section.questions if q.labels is not None}
+    for word, folder in zip((section.adapter, section.prior or PRIOR), _adapters(section), strict=True):
+        if folder is not None and Path(folder).is_dir():
+            found[word] = sorted(p for p in Path(folder).rglob("*") if p.suffix in (".json", ".safetensors"))
+    return found
 
 
 STEP = Step("oracle", run, tables, plan=plan, check=check, files=files, uses_models=True)

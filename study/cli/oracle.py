@@ -1,0 +1,228 @@
+"""`diptych oracle`: ask about activations, test an oracle's wiring, compare two members, train an oracle."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from study.cli.common import EMBEDDED, fail_in_users_words, one_thread, read_data
+
+if TYPE_CHECKING:
+    from interp.oracle import Features, Oracle
+    from interp.prompt import Example
+
+_TRAINING = "study.cli.oracle_train"
+TAXONOMY = "taxonomy8"
+
+
+class OracleGroup(click.Group):
+    """Members of this file, and those of the training file where it is installed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *(["train", "build"] if importlib.util.find_spec(_TRAINING) else [])]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = super().get_command(ctx, cmd_name)
+        if found is not None or not importlib.util.find_spec(_TRAINING):
+            return found
+        return getattr(importlib.import_module(_TRAINING), cmd_name, None)
+
+
+@click.group(cls=OracleGroup)
+def oracle() -> None:
+    """Read activations in words. An answer whose control gap includes 0 was not read from the activations."""
+
+
+def _oracle_options(command: Any) -> Any:
+    for option in reversed(
+        [
+            click.option("--model", required=True, help="Id or folder of the oracle's base, or 'embedded'."),
+            click.option("--adapter", help="Id or folder of the oracle's adapter."),
+            click.option("--subfolder", help="Folder of the adapter inside its repository."),
+            click.option("--revision", help="Commit, tag or branch of the base."),
+            click.option("--adapter-revision", help="Commit, tag or branch of the adapter."),
+            click.option("--prior", help="Id or folder of a reader trained on zeroed activations, the floor."),
+            click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ..."),
+            click.option("--load-dtype", default="auto", show_default=True, help="bf16 on CUDA, fp32 on CPU."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def _reading_options(command: Any) -> Any:
+    for option in reversed(
+        [
+            click.option("--positions", default="sentence_ends", show_default=True, help="One rule of the cache."),
+            click.option("--layer", "layers", multiple=True, help="Block or percent; default: the oracle's own."),
+            click.option("--per", default="token", show_default=True, help="A reading per token, example, or run of N."),
+            click.option("--group", help="Column that names the problem; default: the example."),
+            click.option("--limit", type=click.IntRange(min=1), help="At most this many readings."),
+            click.option("--question", required=True, help="May hold {choices}."),
+            click.option("--choices", help="'taxonomy8', or answers separated by commas."),
+            click.option("--targets", help="Column of the examples that holds the right choice."),
+            click.option("--partners", default=8, show_default=True, type=click.IntRange(min=1),
+                         help="Partners of the matched shuffle."),
+            click.option("--seed", default=0, show_default=True),
+            click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of tables and figures."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@oracle.command()
+@_oracle_options
+@click.option("--acts", required=True, type=click.Path(path_type=Path, exists=True), help="Activation cache.")
+@_reading_options
+@click.option("--controls", default="shuffled,zero", show_default=True,
+              help="shuffled, zero, mean, gaussian, no_adapter, prior.")  # fmt: skip
+@click.option("--max-new-tokens", type=click.IntRange(min=1), help="Length of a free answer.")
+@click.option("--no-selftest", is_flag=True, help="Do not test the wiring of an oracle that was never tested.")
+@fail_in_users_words
+def ask(acts: Path, out: Path, **options: Any) -> None:
+    """Ask one question of every reading of a cache; free text, or a choice with --choices."""
+    from interp.oracle import Decoding
+    from study.oracle.run import write_answers, write_choices
+
+    one_thread()
+    reader = _load(options)
+    tested = _tested(reader, options)
+    feats = _features(reader, acts, options)
+    controls = tuple(word.strip() for word in options["controls"].split(","))
+    if options["choices"]:
+        chosen = reader.choose(
+            feats, options["question"], _choices(options), controls=controls, n_partners=options["partners"]
+        )
+        click.echo(write_choices(out, chosen, feats, _targets(acts, feats, options), tested))
+        return
+    decoding = Decoding(max_new_tokens=options["max_new_tokens"] or reader.spec.max_new_tokens, seed=options["seed"])
+    answers = reader.ask(
+        feats, options["question"], decoding=decoding, controls=controls, n_partners=options["partners"]
+    )
+    click.echo(write_answers(out, answers, tested))
+
+
+@oracle.command(name="selftest")
+@_oracle_options
+@click.option("--task", help="Import path of a task whose items are the texts; default: plain English passages.")
+@click.option("--data", help="The task's data.")
+@click.option("--n", default=64, show_default=True, type=click.IntRange(min=16), help="Items.")
+@click.option("--limit", default=32, show_default=True, type=click.IntRange(min=2), help="Texts.")
+@click.option("--seed", default=0, show_default=True)
+@fail_in_users_words
+def selftest_command(**options: Any) -> None:
+    """Does the declared wiring fit the adapter better than every mistake that still works in part?
+
+    The result is remembered for these weights and this spec. Exits with 1 where the test fails.
+    """
+    from study.oracle.load import run_selftest
+
+    one_thread()
+    result = run_selftest(_load(options), _texts(options), n=options["n"], seed=options["seed"])
+    click.echo(str(result))
+    if not result.passed:
+        raise SystemExit(1)
+
+
+@oracle.command()
+@click.argument("engaged", type=click.Path(path_type=Path, exists=True))
+@click.argument("heuristic", type=click.Path(path_type=Path, exists=True))
+@_oracle_options
+@_reading_options
+@fail_in_users_words
+def compare(engaged: Path, heuristic: Path, out: Path, **options: Any) -> None:
+    """The same question at the same places of two caches, with a paired test over problems."""
+    from interp.oracle import compare as compare_readings
+    from study.oracle.run import write_comparison
+
+    one_thread()
+    if not options["choices"]:
+        raise click.UsageError("--choices: a comparison weighs given answers.")
+    reader = _load(options)
+    pair = [_features(reader, path, options, source=path.name) for path in (engaged, heuristic)]
+    names = (engaged.name, heuristic.name)
+    got = compare_readings(
+        reader, pair[0], pair[1], options["question"], _choices(options), names=names, seed=options["seed"],
+        targets=_targets(engaged, pair[0], options), n_partners=options["partners"],
+    )  # fmt: skip
+    click.echo(write_comparison(out, got))
+
+
+def _load(options: dict[str, Any]) -> Oracle:
+    from study.oracle.load import load_oracle
+
+    keys = ("subfolder", "revision", "adapter_revision", "prior")
+    loading = {"dtype": options["load_dtype"], "device": options["device"]}
+    reader = load_oracle(options["model"], options["adapter"], **{k: options[k] for k in keys}, loading=loading)
+    reader.seed = options["seed"]
+    return reader
+
+
+def _tested(reader: Oracle, options: dict[str, Any]) -> dict[str, Any] | None:
+    """What is known of the wiring; tested now where nothing is, unless that is declined."""
+    from study.oracle.load import remembered, run_selftest
+
+    known = remembered(reader)
+    if known is None and not options["no_selftest"]:
+        click.echo("note: this oracle's wiring was never tested here; testing it once.", err=True)
+        run_selftest(reader, _texts({**options, "task": None, "limit": 32}), seed=options["seed"])
+        known = remembered(reader)
+    if known is None or not known["passed"]:
+        why = "was never tested" if known is None else f"FAILED its self-test: {known['explanation']}"
+        click.echo(f"note: the wiring of this oracle {why}", err=True)
+    return known
+
+
+def _texts(options: dict[str, Any]) -> list[Example] | None:
+    """Texts of a self-test: a task's, the embedded model's own logs, or None for plain passages."""
+    if options.get("task"):
+        return read_data({"per_cell": None, "split": None, "rendering": None, "pair": None, **options, "seed": None})
+    if options["model"] != EMBEDDED:
+        return None
+    from interp.tasks import procedural
+
+    return list(procedural.examples(None, per_cell=2, seed=1, rendering="log"))[: options["limit"]]
+
+
+def _features(reader: Oracle, acts: Path, options: dict[str, Any], *, source: str | None = None) -> Features:
+    from interp.cache import ActivationCache
+    from interp.oracle import features_from_cache
+
+    per = options["per"]
+    layers = options["layers"] or tuple(map(str, reader.spec.layers))
+    feats = features_from_cache(
+        ActivationCache.open(acts),
+        position=options["positions"],
+        layers=[int(word) if word.isdigit() else word for word in layers],
+        per=int(per) if per.isdigit() else per,
+        group=options["group"],
+        source=source,
+        n_layers=reader.model.n_layers,
+    )
+    return feats.select(feats.items[: options["limit"]]) if options["limit"] else feats
+
+
+def _choices(options: dict[str, Any]) -> tuple[str, ...]:
+    if options["choices"] == TAXONOMY:
+        from interp.oracle import TAXONOMY8
+
+        return TAXONOMY8
+    return tuple(word.strip() for word in options["choices"].split(",") if word.strip())
+
+
+def _targets(acts: Path, feats: Features, options: dict[str, Any]) -> dict[str, str] | None:
+    """reading -> right choice, from a column of the cache's examples."""
+    if not options["targets"]:
+        return None
+    from interp.cache import ActivationCache
+
+    table = ActivationCache.open(acts).examples
+    if options["targets"] not in table.columns:
+        raise ValueError(f"--targets {options['targets']}: not a column of {acts}; it has {', '.join(table.columns)}.")
+    of = {str(i): str(t) for i, t in zip(table["id"], table[options["targets"]], strict=True)}
+    return {item: of[item if item in of else item.rpartition("@")[0]] for item in feats.items}

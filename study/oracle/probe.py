@@ -1,0 +1,58 @@
+"""A linear probe on the very vectors that the oracle reads, the number that an oracle is always shown beside."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+
+from interp.oracle import Features
+from interp.stats import Estimate, wilson_clustered
+
+FOLDS = 5
+
+
+def probe_accuracy(feats: Features, targets: Mapping[str, str], *, seed: int = 0) -> Estimate | None:
+    """Held-out accuracy of multinomial logistic regression on the readings' vectors, folds by problem.
+
+    Several positions of a reading are averaged, several layers stand side by side; features are standardised inside
+    each fold.
+
+    Returns:
+        The accuracy with a clustered Wilson interval; None where a fold cannot be made (fewer than 2 problems, or one
+        class only).
+    Raises:
+        ValueError: readings with different layers.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    labels = np.array([targets[item] for item in feats.items])
+    groups = np.array([feats.group(item) for item in feats.items])
+    n_folds = min(FOLDS, len(set(groups)))
+    if n_folds < 2 or len(set(labels)) < 2:
+        return None
+    rows = _rows(feats)
+    right = np.zeros(len(labels))
+    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # classes rarer than folds: they simply miss in some of them
+        for train, test in folds.split(rows, labels, groups):
+            if len(set(labels[train])) < 2:
+                right[test] = labels[test] == labels[train][0]
+                continue
+            probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(rows[train], labels[train])
+            right[test] = probe.predict(rows[test]) == labels[test]
+    return wilson_clustered(right, groups=None if len(set(groups)) == len(groups) else list(groups))
+
+
+def _rows(feats: Features) -> np.ndarray:
+    layers = {feats.layers(item) for item in feats.items}
+    if len(layers) > 1:
+        raise ValueError(f"probe: readings of different layers ({sorted(layers)[:3]}) have no common vector.")
+    vectors = feats.vectors.float().cpu().numpy()
+    n = len(next(iter(layers)))
+    return np.stack([vectors[list(feats.rows(i))].reshape(n, -1, feats.d_model).mean(1).ravel() for i in feats.items])
