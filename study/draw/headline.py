@@ -117,7 +117,7 @@ def _panels(tables: Tables) -> tuple[list[Panel], float]:
             lambda ax: dumbbell(cells, ax=ax),
         ),
         Panel(titles[0], upper, lambda ax: _probe_panel(tables, ax)),
-        Panel(titles[1], (0.55, _FOOT, 2.2, _TALL), lambda ax: _head_panel(tables, ax), lift),
+        Panel(titles[1], (0.55, _FOOT, 2.2, _TALL), lambda ax: _head_panel(tables, ax)),
         Panel(titles[2], (_RIGHT, _FOOT, _WIDE, _TALL), lambda ax: _last_panel(tables, ax), lift),
     ], height
 
