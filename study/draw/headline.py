@@ -18,7 +18,7 @@ WIDTH = 6.75
 _RIGHT, _WIDE, _TALL = 4.0, 2.6, 1.62  # inches: left edge and width of the right column, height of a panel
 _FOOT, _BETWEEN, _HEAD = 0.5, 1.15, 0.9  # under the lower row, between the rows, above the upper row
 _ROW = 0.125  # of the dumbbell
-_LIFT = 0.42  # from the axes of the lower row to its titles, over a legend of two rows
+_LIFT, _LIFT_4 = 0.42, 0.78  # from the axes of the lower row to its titles, over a legend of two rows, of four
 _LETTER = 0.06, _RIGHT - 0.62
 Tables = Mapping[str, "pd.DataFrame"]
 
@@ -30,6 +30,7 @@ class Panel:
     title: str
     box: tuple[float, float, float, float]
     draw: Callable[[Axes], Drawn]
+    lift: float = _LIFT
 
 
 def headline(tables: Tables) -> Drawn:
@@ -90,7 +91,7 @@ def _name(figure: Any, panel: Panel, letter: str, height: float) -> None:
     from study.figures.style import LABEL, PANEL_LETTER
 
     is_left = panel.box[0] < WIDTH / 2
-    y = height - 0.2 if panel.box[1] > _FOOT else panel.box[1] + panel.box[3] + _LIFT
+    y = height - 0.2 if panel.box[1] > _FOOT else panel.box[1] + panel.box[3] + panel.lift
     x = _LETTER[0] if is_left else _LETTER[1]
     canvas.write(figure, x, y, letter, size=PANEL_LETTER, role="ink", weight="bold")
     canvas.write(figure, x + 0.2, y, panel.title, size=LABEL + 0.5, role="ink", weight="bold")
@@ -108,7 +109,7 @@ def _panels(tables: Tables) -> tuple[list[Panel], float]:
     base = _FOOT + _TALL + _BETWEEN
     height = base + tall + _HEAD
     upper = (_RIGHT, base + max(0.0, tall - 2.0), _WIDE, min(tall, 2.0))
-    titles = _titles(tables)
+    titles, lift = _titles(tables), _LIFT_4 if "steering" in tables else _LIFT
     return [
         Panel(
             "accuracy on the same items",
@@ -117,7 +118,7 @@ def _panels(tables: Tables) -> tuple[list[Panel], float]:
         ),
         Panel(titles[0], upper, lambda ax: _probe_panel(tables, ax)),
         Panel(titles[1], (0.55, _FOOT, 2.2, _TALL), lambda ax: _head_panel(tables, ax)),
-        Panel(titles[2], (_RIGHT, _FOOT, _WIDE, _TALL), lambda ax: _last_panel(tables, ax)),
+        Panel(titles[2], (_RIGHT, _FOOT, _WIDE, _TALL), lambda ax: _last_panel(tables, ax), lift),
     ], height
 
 
