@@ -96,7 +96,10 @@ def transfer_tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def dose_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of one member and site for the dose curves."""
+    """Rows of one member and site for the dose curves; a score that nothing moves is left to the table."""
+    spread = rows.groupby("metric")["value"].agg(lambda v: v.max() - v.min())
+    moving = [name for name in rows["metric"].unique() if spread[name] > 1e-6] or [rows["metric"].iloc[0]]
+    rows = rows[rows["metric"].isin(moving)]
     return rows.astype({"n": int, "n_groups": int, "draw": int}).drop(columns=["member", "model", "adapter"])
 
 
