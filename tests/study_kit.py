@@ -21,6 +21,14 @@ eval: {max_new_tokens: 120, tokens_per_batch: 8192}
 cache: {sites: 'resid_post.*', positions: last}
 probes: {targets: [surface_label], groups: procedure, kinds: [ridge], perm: 9, boot: 100, n_folds: 2, transfer: none}
 heads: {n: 4, kinds: [mean], slot: ''}
+steering: {groups: procedure, target: surface_label, toward: noncompliant, away_from: compliant, layers: [2], slot: '',
+           alphas: '-0.2:0.2:3', n_shuffled: 2, n_complement: 0, min_items: 2, min_groups: 1, boot: 100, limit: 6}
+oracle:
+  adapter: embedded
+  limit: 24
+  questions:
+    - {name: kind, question: 'Which kind of sentence is this?',
+       choices: [step, needs, if, present, absent, by, mood], readings: 'study.steps.oracle_embedded:sentence_kinds'}
 figures: {formats: [svg]}
 """
 

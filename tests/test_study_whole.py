@@ -36,7 +36,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_run_that_is_killed_in_every_step_ends_with_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
     file = write_study(tmp_path / "other place")
-    killed = [("eval", "4"), ("cache", "9"), ("probes", "3"), ("heads", "7"), ("figures", "4"), ("report", "1")]
+    killed = [("eval", "4"), ("cache", "9"), ("probes", "3"), ("heads", "7"), ("steering", "6"),
+              ("oracle", "1"), ("figures", "4"), ("report", "1")]  # fmt: skip
     for step, nth in killed:
         done = subprocess_run(file, tmp_path / "run", step, nth)
         assert done.returncode == -signal.SIGKILL, (step, done.stdout, done.stderr)
@@ -87,7 +88,7 @@ def test_every_number_of_every_table_has_its_interval_and_n(undisturbed: Path) -
     from study.tables import check_table, read_tables
 
     tables = read_tables(undisturbed)
-    assert {"eval", "pair", "probes", "heads", "heads_selected", "heads_cumulative", "heads_difference"} <= set(tables)
+    assert {"eval", "pair", "probes", "heads", "heads_selected", "steering", "oracle"} <= set(tables)
     for name, table in tables.items():
         check_table(table, name)
         assert table["data_sha256"].str.fullmatch(r"[0-9a-f]{12,64}").all(), name
