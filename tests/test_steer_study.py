@@ -191,6 +191,18 @@ def test_shuffled_arms_of_a_cache_are_the_pipeline_on_permuted_labels(cache: Pat
     assert all(torch.equal(a.unit, b.unit) for a, b in zip(arms, again, strict=True))
     with pytest.raises(ValueError, match="other rows or classes"):
         shuffled_from_cache(direction, cache, labels={**own, "s1-0": "no" if own["s1-0"] == "yes" else "yes"})
+    from interp.cache import ActivationCache
+
+    words = {example.id: str(example.label) for example in steer_task.examples(seed=1)}
+    with ActivationCache.open(cache) as opened:
+        order = opened.examples["id"].tolist()
+        how = {"balance": "strata", "groups": "story", "check_sign": False, "site": SITE}
+        given = difference_of_means(opened, toward="yes", away_from="no", target=[own[i] for i in order],
+                                    strata=[words[i] for i in order], **how)  # fmt: skip
+    with pytest.raises(ValueError, match="--strata labels:COLUMN"):
+        shuffled_from_cache(given, cache, labels=own)
+    balanced, _ = shuffled_from_cache(given, cache, labels=own, strata=words, n=2)
+    assert len(balanced) == 2 and abs(float(balanced[0].unit @ given.unit)) < 0.999
     free, _ = shuffled_from_cache(direction, cache, n=2, equal_length=False)
     assert all(0 < arm.length != 1 for arm in free)
 

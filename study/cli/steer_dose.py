@@ -64,8 +64,8 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--strata", default="", help="labels:COLUMN where `steer fit` balanced by a column of that file.")
 @study_options
 @fail_in_users_words
-def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, labels: Path | None, target: str, strata: str,
-         out: Path, **options: Any) -> None:  # fmt: skip
+def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, labels: Path | None, target: str,
+         strata: str, out: Path, **options: Any) -> None:  # fmt: skip
     """Steer a checkpoint at every strength, with every control, into --out.
 
     An interrupted run loses nothing: run the same command again. Tables: table.csv (levels and changes), slopes.csv,

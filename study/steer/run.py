@@ -172,7 +172,8 @@ def _shuffled(directions: Directions, study: DoseStudy) -> tuple[dict[Site, list
 
 def shuffled(direction: Direction, cache: Path, study: DoseStudy) -> tuple[list[Arm], frozenset[str]]:
     """Label-shuffled arms as the study wants them, and the ids that the direction was fitted on."""
-    return shuffled_from_cache(direction, cache, n=study.n_shuffled, seed=study.seed, labels=study.labels, strata=study.strata,
+    given: dict[str, Any] = {"labels": study.labels, "strata": study.strata}
+    return shuffled_from_cache(direction, cache, n=study.n_shuffled, seed=study.seed, **given,
                                equal_length=study.shuffled_length == "equal")  # fmt: skip
 
 
