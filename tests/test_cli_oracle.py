@@ -68,7 +68,7 @@ def test_a_free_question_leaves_answers_with_their_gaps(run, folder, tmp_path):
     table = pd.read_csv(out / "answers.csv")
     assert len(table) == 12
     assert set(table["verdict"]) <= {"read", "not read from the activations"}
-    assert (table["n"] == 3).all()
+    assert (table["n"] == 3).all(), "12 readings of 2 problems have 3 partners each of the other problem"
     assert set(table["source"]) == {"acts_engaged"}
     assert pd.read_csv(out / "controls.csv")["control"].tolist() == ["real", "shuffled", "zero"]
 
@@ -115,7 +115,7 @@ def test_mistakes_are_named_in_the_users_words(run, folder, tmp_path):
     assert "give --adapter" in run("ask", "--model", folder / "base", *acts, code=1)
     assert "holds sentence_ends; name one of these" in run("ask", *named(folder), *acts, "--positions", "last", code=1)
     assert "not a column of" in run("ask", *named(folder), *acts, "--choices", "yes,no", "--targets", "kind", code=1)
-    assert "percents run from 0% to 99%" in run("ask", *named(folder), *acts, "--layer", "100%", code=1)
+    assert "percent of depth from '0%' to '99%'" in run("ask", *named(folder), *acts, "--layer", "100%", code=1)
 
 
 def test_the_probe_reads_what_is_linearly_there_and_nothing_from_shuffled_labels():

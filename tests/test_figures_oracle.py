@@ -38,7 +38,7 @@ def confusion() -> pd.DataFrame:
 
 def test_every_mark_says_what_it_shows():
     drawn = oracle(reading_table())
-    assert drawn.titles["mark-accuracy-0"].startswith("step taxonomy (8): accuracy 0.94 [0.92, 0.96], floor 0.25")
+    assert drawn.titles["mark-accuracy-0"].startswith("step taxonomy (8): accuracy 0.940 [0.920, 0.960], floor 0.25")
     assert "linear" not in drawn.titles["mark-accuracy-1"]
     assert "probe" not in drawn.titles["mark-accuracy-1"], "a probe that was not made is not drawn"
     assert drawn.titles["mark-gap-2-shuffled"].endswith("nats per token, not read from the activations")

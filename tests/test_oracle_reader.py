@@ -221,6 +221,16 @@ def test_repeats_of_a_shuffle_are_different_partners():
         assert len({donors[item] for donors in found}) == 4
 
 
+def test_a_small_stratum_still_gives_several_partners_of_the_other_problem():
+    feats = made_features(12, per_problem=6)
+    found = matched_donors(feats, n=4, seed=0)
+    assert len(found) == 4
+    for item in feats.items:
+        partners = [donors[item] for donors in found]
+        assert len(set(partners)) == 4
+        assert all(feats.group(partner) != feats.group(item) for partner in partners)
+
+
 def test_readings_without_a_partner_are_left_out_and_named():
     feats = join([made_features(5), _renamed(made_features(1, k=4), "lonely")])
     with pytest.warns(FewDonorsWarning, match="1 of 6 readings have no partner"):

@@ -17,7 +17,7 @@ README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 
 
 ELSEWHERE = ("pair", "study", "tables", "figures", "report", "oracle")
-"""Commands that need a run, an oracle, directions of real answers, or minutes of training; they have tests of their own."""
+"""Commands that need a run, an oracle or minutes of training; they have tests of their own."""
 
 
 def blocks(language: str) -> list[str]:
