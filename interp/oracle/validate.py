@@ -20,7 +20,6 @@ from interp.oracle.spec import OracleSpec
 from interp.stats import Estimate, cluster_mean, wilson_clustered
 from interp.tasks.cot.audits import Finding
 
-
 NO_GAP = 0.01
 """Nats per token; an oracle that was trained on zeros stays within, since any vector moves its answers a little."""
 
