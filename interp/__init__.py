@@ -21,6 +21,9 @@ _EXPORTS = {
     "Stride": "interp.positions",
     "All": "interp.positions",
     "At": "interp.positions",
+    "From": "interp.positions",
+    "Generated": "interp.positions",
+    "PromptTokens": "interp.positions",
     "Family": "interp.family",
     "Model": "interp.model",
     "load": "interp.loading",
@@ -62,8 +65,11 @@ if TYPE_CHECKING:
     from interp.positions import All as All
     from interp.positions import Answer as Answer
     from interp.positions import At as At
+    from interp.positions import From as From
+    from interp.positions import Generated as Generated
     from interp.positions import Last as Last
     from interp.positions import Positions as Positions
+    from interp.positions import PromptTokens as PromptTokens
     from interp.positions import SentenceEnds as SentenceEnds
     from interp.positions import Span as Span
     from interp.positions import Stride as Stride

@@ -84,7 +84,7 @@ class Checkpoint:
         Raises:
             ValueError: as `from_mapping`, with the line; also YAML that does not parse or names a key twice.
         """
-        content, lines = _read_yaml(Path(path))
+        content, lines = read_yaml(Path(path))
         return cls.from_mapping(content, str(path), lines=lines)
 
 
@@ -165,7 +165,7 @@ class CheckpointPair:
         Raises:
             ValueError: as `from_mapping`, with the line; also YAML that does not parse or names a key twice.
         """
-        content, lines = _read_yaml(Path(path))
+        content, lines = read_yaml(Path(path))
         return cls.from_mapping(content, str(path), lines=lines)
 
 
@@ -234,7 +234,7 @@ def _checked(mapping: object, known: Sequence[str], where: str, lines: Lines) ->
     return mapping
 
 
-def _read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
+def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
     """The content of a YAML file and the 1-based line of every key, by its path of keys."""
     import yaml
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -117,6 +118,19 @@ def read_shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 not a mapping
     except SafetensorError as error:
         raise ValueError(f"{where}: {path} is not a readable safetensors file ({error}); copy it again.") from None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes; taken from the name of the blob where the hub's cache already names it so.
+
+    The cache stores large files under their SHA-256 and links to them, so 15 GB need not be read again; small files
+    are stored under a git hash and are read.
+    """
+    blob = path.resolve()
+    if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return blob.name
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def has_tokenizer(folder: Path) -> bool:

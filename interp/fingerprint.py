@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.checkpoint import Fingerprint
-from interp.files import AdapterFiles, weight_files
+from interp.files import AdapterFiles, file_sha256, weight_files
 
 
 def fingerprint_files(
@@ -68,19 +67,6 @@ def fingerprint_module(module: nn.Module, *, tokenizer: Any = None) -> Fingerpri
         adapters=adapters,
         quantization=None if quantization is None else quantization_name(quantization),
     )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes; taken from the name of the blob where the hub's cache already names it so.
-
-    The cache stores large files under their SHA-256 and links to them, so 15 GB need not be read again; small files
-    are stored under a git hash and are read.
-    """
-    blob = path.resolve()
-    if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
-        return blob.name
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -38,7 +38,7 @@ def letter_scores(
     Raises:
         ValueError: a label none of whose spellings is one token, or two labels that share one.
     """
-    tokens = _spelling_tokens(model, sorted({label for _, labels in asked for label in labels}), spellings)
+    tokens = spelling_tokens(model, sorted({label for _, labels in asked for label in labels}), spellings)
     rows = [ids for ids, _ in asked]
     share = units is not None and len(set(units)) < len(rows) and can_share(model)
     logp = shared_prefix_logp(model, rows, units) if share and units else next_token_logp(model, rows)
@@ -59,9 +59,14 @@ def next_token_logp(model: Model, rows: Sequence[tuple[int, ...]]) -> Float[Tens
     return logp[[at[ids] for ids in rows]]
 
 
-def _spelling_tokens(
+def spelling_tokens(
     model: Model, labels: Sequence[str], spellings: Callable[[str], Sequence[str]]
 ) -> dict[str, list[int]]:
+    """The one-token spellings of each label, as tokens.
+
+    Raises:
+        ValueError: a label none of whose spellings is one token, or two labels that share one.
+    """
     encoded = {
         label: [model.tokenizer.encode(s, add_special_tokens=False) for s in spellings(label)] for label in labels
     }

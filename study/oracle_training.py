@@ -135,12 +135,12 @@ def items_of(source: TrainingFile, model: Model) -> list[TrainItem]:
         ValueError: as the readers and builders; a label file without the task that is asked for.
     """
     from interp.oracle import cot_items as build
-    from interp.tasks.cot import examples
+    from interp.tasks.cot import chain_examples
 
     if source.items is not None:
         return list(_imported(source.items)(model.tokenizer, source.oracle_spec, model.n_layers))
     assert source.corpus is not None, "the file was checked"
-    chains = build.chains_of(examples(source.corpus), model.tokenizer, thinking=source.thinking)
+    chains = build.chains_of(chain_examples(source.corpus), model.tokenizer, thinking=source.thinking)
     layers = build.layer_choices(source.oracle_spec, model.n_layers)
     labels = read_labels(source.labels) if source.labels else {}
     seed, out = Recipe.of(source.recipe).seed, []

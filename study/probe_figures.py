@@ -46,16 +46,53 @@ def figures_of(results: Sequence[SweepResult], transfers: Sequence[pd.DataFrame]
         transfers: tables of `probes.transfer`.
     """
     tables = [result.table for result in results]
-    for cell in dict.fromkeys(cell for table in tables for cell in cells_of(table)):
+    yield from figures_of_tables(tables, transfers)
+    for cell in _all_cells(tables):
+        yield f"cosines-{_name(*cell)}", _tried(partial(_cosines, results, cell))
+
+
+def figures_of_tables(
+    tables: Sequence[pd.DataFrame], transfers: Sequence[pd.DataFrame], **size: Any
+) -> Iterator[tuple[str, Drawn | str]]:
+    """As `figures_of`, from tables alone (one per checkpoint); directions are in none, so cosines are left out.
+
+    Args:
+        size: `width` of every figure.
+    """
+    for cell in _all_cells(tables):
         own, at = [table for table in tables if cell in cells_of(table)], _name(*cell)
-        yield f"layers-{at}", _tried(partial(_layers, own, cell))
-        yield f"selectivity-{at}", _tried(partial(_selectivity, own, cell))
-        yield f"cosines-{at}", _tried(partial(_cosines, results, cell))
+        yield f"layers-{at}", _tried(partial(_layers, own, cell, **size))
+        yield f"selectivity-{at}", _tried(partial(_selectivity, own, cell, **size))
         if transfers:
-            yield f"transfer-{at}", _tried(partial(_transfer, transfers, cell))
-    for target in dict.fromkeys(cell.target for result in results for cell in result.selected):
-        yield f"reliability-{_name(target)}", _tried(partial(_reliability, tables, target))
-        yield f"cohorts-{_name(target)}", _tried(partial(_cohorts, tables, target))
+            yield f"transfer-{at}", _tried(partial(_transfer, transfers, cell, **size))
+    for target in dict.fromkeys(str(target) for table in tables for target in table["target"]):
+        yield f"reliability-{_name(target)}", _tried(partial(_reliability, tables, target, **size))
+        yield f"cohorts-{_name(target)}", _tried(partial(_cohorts, tables, target, **size))
+
+
+def first_layers(tables: Sequence[pd.DataFrame], **where: Any) -> Drawn:
+    """Figure 02 of the first target, position and kind of site that any table has a curve for.
+
+    Raises:
+        ValueError: there is none, or it has no null.
+    """
+    cells = _all_cells(tables)
+    if not cells:
+        raise ValueError("no curve over layers in the table.")
+    return _layers([table for table in tables if cells[0] in cells_of(table)], cells[0], **where)
+
+
+def first_reliability(tables: Sequence[pd.DataFrame], **where: Any) -> Drawn:
+    """Reliability of the probes of the first target.
+
+    Raises:
+        ValueError: no calibration in the tables.
+    """
+    return _reliability(tables, str(tables[0]["target"].iloc[0]), **where)
+
+
+def _all_cells(tables: Sequence[pd.DataFrame]) -> list[Cell]:
+    return list(dict.fromkeys(cell for table in tables for cell in cells_of(table)))
 
 
 def cells_of(table: pd.DataFrame) -> list[Cell]:
@@ -64,7 +101,7 @@ def cells_of(table: pd.DataFrame) -> list[Cell]:
     return list(dict.fromkeys(zip(rows["target"], rows["position"], _site_kind(rows["site"]), strict=True)))
 
 
-def _layers(tables: Sequence[pd.DataFrame], cell: Cell, kind: str | None = None) -> Drawn:
+def _layers(tables: Sequence[pd.DataFrame], cell: Cell, kind: str | None = None, **where: Any) -> Drawn:
     """Figure 02: out of fold by layer, and TEST where this kind of site was selected."""
     from study.figures import probe_by_layer
 
@@ -74,10 +111,10 @@ def _layers(tables: Sequence[pd.DataFrame], cell: Cell, kind: str | None = None)
         raise ValueError("no null over layers: sweep with --perm, and with another kind than logistic (it has none).")
     rows = rows[rows["kind"] == (kind or tested[0])].drop(columns="null_lo")  # it is of TEST, the band of layers is not
     renamed = rows.rename(columns={"null_max_hi": "null_max95", "is_selected": "selected"})
-    return probe_by_layer(_one_interval(renamed.assign(chance=0.5, target=_words(cell), unit="rows")))
+    return probe_by_layer(_one_interval(renamed.assign(chance=0.5, target=_words(cell), unit="rows")), **where)
 
 
-def _selectivity(tables: Sequence[pd.DataFrame], cell: Cell) -> Drawn:
+def _selectivity(tables: Sequence[pd.DataFrame], cell: Cell, **where: Any) -> Drawn:
     """Figure 03: the label minus a control label."""
     from study.figures import selectivity
 
@@ -88,10 +125,10 @@ def _selectivity(tables: Sequence[pd.DataFrame], cell: Cell) -> Drawn:
     rows = rows[rows["kind"] == _first_kind(rows)].drop(columns=["lo", "hi", "null_lo", "null_hi"])
     rows = rows.rename(columns={"selectivity_lo": "lo", "selectivity_hi": "hi", "selectivity_null_hi": "null_hi"})
     rows = rows.assign(null_lo=-rows["null_hi"], metric="AUROC", target=_words(cell), unit="rows")
-    return selectivity(_one_interval(rows))
+    return selectivity(_one_interval(rows), **where)
 
 
-def _transfer(tables: Sequence[pd.DataFrame], cell: Cell) -> Drawn:
+def _transfer(tables: Sequence[pd.DataFrame], cell: Cell, **where: Any) -> Drawn:
     """Figure 04: every train layer read at every test layer, for both members."""
     import pandas as pd
 
@@ -106,7 +143,9 @@ def _transfer(tables: Sequence[pd.DataFrame], cell: Cell) -> Drawn:
         raise ValueError("no transfer of these probes: run `diptych probes transfer SWEEP CACHE --all-layers`.")
     rows = rows[rows["kind"] == _first_kind(rows)]
     wide = {"train_d_feature": "train_d_model", "test_d_feature": "test_d_model"}
-    return transfer(_one_interval(rows.rename(columns=wide).assign(chance=0.5, target=_words(cell), unit="rows")))
+    return transfer(
+        _one_interval(rows.rename(columns=wide).assign(chance=0.5, target=_words(cell), unit="rows")), **where
+    )
 
 
 def _rows(tables: Sequence[pd.DataFrame], cell: Cell) -> pd.DataFrame:
@@ -154,7 +193,7 @@ def _cosines(results: Sequence[SweepResult], cell: Cell) -> Drawn:
     return cosines(table)
 
 
-def _reliability(tables: Sequence[pd.DataFrame], target: str) -> Drawn:
+def _reliability(tables: Sequence[pd.DataFrame], target: str, **where: Any) -> Drawn:
     """Figure 5 of the specification, at the cell that was selected; Platt's sigmoid where scores are no logits."""
     import pandas as pd
 
@@ -170,10 +209,10 @@ def _reliability(tables: Sequence[pd.DataFrame], target: str) -> Drawn:
     rows = rows[rows["metric"] == f"{prefix}reliability"]
     for name, column in (("ece", "value"), ("ece_lo", "lo"), ("ece_hi", "hi"), ("ece_floor_hi", "null_hi")):
         rows = rows.assign(**{name: rows["checkpoint"].map(errors[column])})
-    return reliability(rows.drop(columns=["null_lo", "null_hi"]).assign(unit="rows"))
+    return reliability(rows.drop(columns=["null_lo", "null_hi"]).assign(unit="rows"), **where)
 
 
-def _cohorts(tables: Sequence[pd.DataFrame], target: str) -> Drawn:
+def _cohorts(tables: Sequence[pd.DataFrame], target: str, **where: Any) -> Drawn:
     """Figure 6 of the specification: TEST at the selected cell in every cohort."""
     import pandas as pd
 
@@ -185,7 +224,7 @@ def _cohorts(tables: Sequence[pd.DataFrame], target: str) -> Drawn:
     if not (rows["cohort"] != "all").any():
         raise ValueError("no cohorts with both classes and a null: sweep with --cohort COLUMN and --perm.")
     rows = with_roles(rows[rows["kind"] == _first_kind(rows)])
-    return probe_cohorts(_one_interval(rows.assign(layer=rows["layer"].astype(int), chance=0.5, unit="rows")))
+    return probe_cohorts(_one_interval(rows.assign(layer=rows["layer"].astype(int), chance=0.5, unit="rows")), **where)
 
 
 def _site_kind(sites: pd.Series) -> pd.Series:

@@ -28,3 +28,5 @@ def test_it_is_saved_with_outputs_without_errors_and_small(path: Path) -> None:
     assert outputs
     assert not [out for out in outputs if out["output_type"] == "error"]
     assert path.stat().st_size < 1_500_000
+    text = path.read_text()
+    assert not [word for word in ("/tmp/", "/home/", "/Users/", str(ROOT)) if word in text], "a path of this machine"

@@ -22,7 +22,7 @@ from interp.oracle.cot_items import (
 from interp.oracle.items import Mixture, TrainItem, audit_mixture, balanced, mix, refuse_faults
 from interp.oracle.spec import OracleSpec
 from interp.oracle.train import train_oracle
-from interp.tasks.cot import CLASSES, examples
+from interp.tasks.cot import CLASSES, chain_examples
 from tests.oracle_train_kit import SPEC, random_items, recipe, tiny_model
 from tests.tiny import tiny_tokenizer
 
@@ -164,7 +164,7 @@ def test_labels_refer_to_sentence_records_of_the_corpus(tmp_path: Path) -> None:
     file = tmp_path / "cot.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     tokenizer = tiny_tokenizer()
-    found = chains_of(examples(file), tokenizer)
+    found = chains_of(chain_examples(file), tokenizer)
     said = [CLASSES[3], CLASSES[5], CLASSES[6]]
     labels = {(c.id, i): said[i] for c in found for i in range(3)} | {("e0", 0): "unknown"}
     made = taxonomy(found, labels, layers=[(0,)])

@@ -200,6 +200,11 @@ class HeadEffects:
 
         return top(self, k, metric or self.main)
 
+    def _repr_html_(self) -> str:
+        from interp.heads.tables import top_html
+
+        return top_html(self)
+
     def subset(self, keep: Bool[np.ndarray, "example"]) -> HeadEffects:
         """The same sweep on some of its pairs."""
         dropped = self.n_dropped + int((~keep).sum())

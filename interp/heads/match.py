@@ -26,7 +26,7 @@ class Matching:
         similarity: mean over sweeps of the Spearman correlation of per-item effects [head_a, head_b]; NaN outside the
             depth window.
         profile: rank correlation of the heads' functional profiles, ranks taken within each model [head_a, head_b].
-        threshold: 95 % limit of the largest similarity when items of b are permuted.
+        maxima: largest |similarity| of each permutation of b's items.
         p: family-wise p of each pair under those permutations.
     """
 
@@ -35,10 +35,18 @@ class Matching:
     similarity: Float[np.ndarray, "a b"]
     profile: Float[np.ndarray, "a b"]
     p: Float[np.ndarray, "a b"]
-    threshold: float
+    maxima: Float[np.ndarray, "permutation"]
     n: int
     n_groups: int
-    n_permutations: int
+
+    @property
+    def n_permutations(self) -> int:
+        return len(self.maxima)
+
+    @property
+    def threshold(self) -> float:
+        """95 % limit of the largest similarity when items of b are permuted."""
+        return float(np.quantile(self.maxima, 0.95))
 
     @property
     def mutual(self) -> Bool[np.ndarray, "a b"]:
@@ -47,6 +55,19 @@ class Matching:
         best_b = filled == filled.max(axis=1, keepdims=True)
         best_a = filled == filled.max(axis=0, keepdims=True)
         return best_a & best_b & np.isfinite(filled)
+
+    def _repr_html_(self) -> str:
+        from interp.show import html_table, p_value
+
+        lines = [
+            [row["head_a"], row["head_b"], f"{row['similarity']:.2f}", p_value(row["p"]), f"{row['profile']:.2f}"]
+            for row in self.table().to_dict("records")
+        ]
+        title = (
+            f"Mutual nearest heads by their effects on {self.n} items in {self.n_groups} groups; 95 % of the largest "
+            f"similarity under permuted items: {self.threshold:.2f}."
+        )
+        return html_table(["a", "b", "similarity", "p (family)", "profile"], lines, title=title, rest="table()")
 
     def table(self) -> pd.DataFrame:
         """One row per mutual pair, most similar first: head_a, head_b, similarity, profile, p, n, null_max95."""
@@ -130,10 +151,9 @@ def match_heads(a: Sweeps, b: Sweeps, *, window: float = 0.15, n_permutations: i
         np.where(near, observed, np.nan),
         _profiles(left, right),
         np.where(near, p, np.nan),
-        float(np.quantile(maxima, 0.95)),
+        maxima,
         len(ids),
         len(set(groups)),
-        n_permutations,
     )
 
 

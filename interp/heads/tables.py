@@ -135,3 +135,27 @@ def top(effects: HeadEffects, k: int, metric: str) -> pd.DataFrame:
     order = select.assign(size=select["value"].abs()).sort_values("size", ascending=False, kind="stable")["head"]
     report = table[table["half"] == "report"].set_index("head")
     return report.loc[list(order[:k])].reset_index()
+
+
+def top_html(effects: HeadEffects) -> str:
+    """The largest effects as a notebook shows them; named heads are always among them."""
+    from interp.show import MOST_ROWS, html_table, interval, p_value
+
+    plan = effects.plan
+    try:
+        rows, how = effects.top(MOST_ROWS), "chosen on one half of the pairs, reported on the other"
+    except ValueError:  # too few groups for halves
+        table = effects.table([effects.main])
+        rows = table.iloc[table["value"].abs().argsort().to_numpy()[::-1][:MOST_ROWS]].assign(head=table["name"])
+        how = "chosen and reported on all pairs, which flatters them: too few groups for halves"
+    lines = []
+    for row in rows.to_dict("records"):
+        control, name = row["control_value"], f"{row['head']}{' (named)' if row['named'] else ''}"
+        effect = interval(row["value"], row["lo"], row["hi"], signed=True)
+        beside = "–" if control != control else f"{control:.2f}"
+        lines.append([name, effect, p_value(row["p_max_t"]), beside, f"{row['n']:.0f} ({row['n_groups']:.0f})"])
+    unit = UNITS.get(effects.main, "")
+    head = ["head", f"{effects.main}{f', {unit}' if unit else ''} [95 %]", "p (max over heads)", "control heads",
+            "pairs (groups)"]  # fmt: skip
+    title = f"{plan.model}, {plan.kind} at {plan.positions}: the largest of {len(effects.units)}, {how}."
+    return html_table(head, lines, title=title)

@@ -52,7 +52,7 @@ class Chain:
 
 
 def chains_of(examples: Iterable[Example], tokenizer: Any, *, thinking: bool | None = None) -> list[Chain]:
-    """The chains of `interp.tasks.cot.examples`, tokenised with their chat.
+    """The chains of `interp.tasks.cot.chain_examples`, tokenised with their chat.
 
     Raises:
         ValueError: an example without a chain (`answer`) or without its sentences in the metadata.
@@ -63,7 +63,7 @@ def chains_of(examples: Iterable[Example], tokenizer: Any, *, thinking: bool | N
         if example.answer is None or not ranges:
             raise ValueError(
                 f"example {example.id!r}: expected a chain of thought as its answer and the character ranges of its "
-                f"sentences in the metadata; read it with interp.tasks.cot.examples."
+                f"sentences in the metadata; read it with interp.tasks.cot.chain_examples."
             )
         prompt = render(example, tokenizer, thinking=thinking)
         start, end = prompt.spans["answer"]

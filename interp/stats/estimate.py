@@ -45,6 +45,9 @@ class Estimate:
         """Whether the interval lies wholly on one side of `number`; False where undefined."""
         return self.lo > number or self.hi < number
 
+    def _repr_html_(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         if not self.is_defined:
             return f"– (n={self.n})"

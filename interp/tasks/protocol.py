@@ -38,6 +38,9 @@ class Task(Protocol):
         read_answers(path, examples) -> dict           example id -> label or None, of a file of answers (`eval score`)
         score_report(answers, seed=0) -> list[dict]    rows of `eval score`, in place of accuracy per cell
         mode_report(answers, seed=0) -> list[dict]     rows of one member's answers in several modes (column "mode")
+        choice_columns(examples, logp[example, row, label]), CHOICE_METRICS    scores of choices (`steering.outcomes`)
+        sides(example) -> dict[str, tuple]             labels by what they say, for the two sides of a direction
+        PROMPT_BASELINE: str                           instruction that steering is compared with
         TOGETHER: str                                  group whose examples begin alike (run together, read once)
         MAX_NEW_TOKENS: int                            longest reply, 512 unless said
 

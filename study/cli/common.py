@@ -149,7 +149,7 @@ def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:
             with plain_warnings():
                 return command(*args, **kwargs)
         except Exception as error:
-            if os.environ.get("DIPTYCH_TRACEBACK") or not isinstance(error, _user_errors()):
+            if os.environ.get("DIPTYCH_TRACEBACK") or not isinstance(error, user_errors()):
                 raise
             raise click.ClickException(str(error)) from error
 
@@ -174,6 +174,11 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
+def listed(text: str) -> list[str]:
+    """Words of an option that takes several, separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def one_thread() -> None:
     """One torch thread in this process: two that contend for a core are up to ten times slower than one."""
     import torch
@@ -181,7 +186,8 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _user_errors() -> tuple[type[Exception], ...]:
+def user_errors() -> tuple[type[Exception], ...]:
+    """Errors whose text is meant for the user."""
     from interp.cache.errors import CacheError
 
     return (ValueError, OSError, ImportError, CacheError)

@@ -7,9 +7,11 @@ from study.figures.dose import dose_response
 from study.figures.drawn import Drawn
 from study.figures.dumbbell import dumbbell
 from study.figures.esi import esi
+from study.figures.forest import forest
 from study.figures.head_ablation import cumulative_ablation
 from study.figures.head_forest import top_heads
 from study.figures.heads import head_difference, head_map
+from study.figures.layer_selection import layer_selection
 from study.figures.match import match_heads
 from study.figures.numbers import format_estimate, format_p
 from study.figures.oracle import oracle
@@ -28,10 +30,12 @@ __all__ = [
     "dose_response",
     "dumbbell",
     "esi",
+    "forest",
     "format_estimate",
     "format_p",
     "head_difference",
     "head_map",
+    "layer_selection",
     "match_heads",
     "oracle",
     "oracle_confusion",

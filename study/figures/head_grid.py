@@ -162,8 +162,8 @@ def box_named(ax: Axes, grid: Grid, labels: Sequence[str]) -> None:
     for (layer, head), label in zip(grid.named, labels, strict=True):
         ax.add_patch(
             Rectangle(
-                (head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=colour("ink"), linewidth=1.1, zorder=6,
-                clip_on=False,
+                (head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=colour("on_heatmap_dark"), linewidth=1.1,
+                zorder=6, clip_on=False,
             )
         )  # fmt: skip
         cell_w, cell_h = cell_inches(ax)
@@ -179,9 +179,10 @@ def box_named(ax: Axes, grid: Grid, labels: Sequence[str]) -> None:
 
 
 def _name_beside(ax: Axes, label: str, start: tuple[float, float], end: tuple[float, float], side: int) -> None:
-    plate = {"facecolor": colour("paper"), "edgecolor": "none", "pad": 0.6, "alpha": 0.9}
-    ax.plot([start[0], end[0]], [start[1], end[1]], color=colour("ink"), linewidth=0.7, zorder=6)
-    style: dict[str, Any] = {"fontsize": NOTE + 0.4, "fontweight": "bold", "color": colour("ink"), "zorder": 7}
+    light, dark = colour("on_heatmap_light"), colour("on_heatmap_dark")  # cells keep their colours on a dark page
+    plate = {"facecolor": light, "edgecolor": "none", "pad": 0.6, "alpha": 0.9}
+    ax.plot([start[0], end[0]], [start[1], end[1]], color=dark, linewidth=0.7, zorder=6)
+    style: dict[str, Any] = {"fontsize": NOTE + 0.4, "fontweight": "bold", "color": dark, "zorder": 7}
     ax.text(*end, label, ha="left" if side > 0 else "right", va="center", bbox=plate, **style)
 
 
@@ -268,7 +269,7 @@ def draw_bar(ax: Axes, shade: Any, grid: Grid) -> None:
     bar.set_ticks(ticks, labels=[short_tick(x) for x in ticks])
     bar.ax.tick_params(labelsize=TICK, length=2, pad=2)
     if grid.common_null <= grid.limit:
-        bar.ax.hlines([-grid.common_null, grid.common_null], 0, 1, color=colour("ink"), linewidth=0.7)
+        bar.ax.hlines([-grid.common_null, grid.common_null], 0, 1, color=colour("on_heatmap_dark"), linewidth=0.7)
 
 
 def short_tick(x: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from study.figures.drawn import Drawn
 from study.figures.style import styled
 
+PICTURES = ("pdf", "svg", "png")
 _NO_STAMP: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None},
@@ -18,29 +20,31 @@ _NO_STAMP: dict[str, dict[str, Any]] = {
 }
 
 
-def save(drawn: Drawn, stem: str | Path) -> dict[str, Path]:
+def save(drawn: Drawn, stem: str | Path, *, formats: Sequence[str] = PICTURES) -> dict[str, Path]:
     """Write `stem.pdf`, `.svg`, `.png` (300 dpi), `.csv` (exactly the rows drawn) and `.txt` (caption, alt text).
 
     Args:
         drawn: result of a figure function.
         stem:  path without ending; its folder is made.
+        formats: of the picture; rows and words are always written.
     Returns:
         The path written for each ending.
     Raises:
-        ValueError: the stem already ends in one of these endings.
+        ValueError: the stem already ends in one of these endings; an unknown format.
     """
     stem = Path(stem)
-    content = {
-        "pdf": pdf(drawn),
-        "svg": svg(drawn).encode("utf-8"),
-        "png": png(drawn),
-        "csv": drawn.rows.to_csv(index=False, lineterminator="\n").encode("utf-8"),
-        "txt": f"{drawn.caption}\n\nAlt text: {drawn.alt}\n".encode(),
-    }
-    if stem.suffix[1:] in content:
+    unknown = [name for name in formats if name not in PICTURES]
+    if unknown:
+        raise ValueError(f"format {', '.join(unknown)}: expected some of {', '.join(PICTURES)}.")
+    if stem.suffix[1:] in (*PICTURES, "csv", "txt"):
         raise ValueError(
             f"stem {stem.name!r} ends in {stem.suffix}: save writes five files. Pass {stem.with_suffix('').name!r}."
         )
+    make = {"pdf": pdf, "svg": lambda one: svg(one).encode("utf-8"), "png": png}
+    content = {name: make[name](drawn) for name in PICTURES if name in formats} | {
+        "csv": drawn.rows.to_csv(index=False, lineterminator="\n").encode("utf-8"),
+        "txt": f"{drawn.caption}\n\nAlt text: {drawn.alt}\n".encode(),
+    }
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = {ending: stem.with_name(f"{stem.name}.{ending}") for ending in content}
     for ending, path in paths.items():

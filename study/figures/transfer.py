@@ -139,7 +139,7 @@ def _draw(ax: Axes, rows: DataFrame, shade: Any, marks: Marks, index: int) -> No
     if len(shown):
         draw_cells(ax, shown[["train_layer", "test_layer"]].to_numpy(dtype=int), shown["value"], shade, titles, marks)
     end = max(size_x, size_y) - 0.5
-    ax.plot([-0.5, end], [-0.5, end], color=colour("ink"), linewidth=0.5, linestyle=(0, (2, 2)), zorder=4)
+    ax.plot([-0.5, end], [-0.5, end], color=colour("on_heatmap_dark"), linewidth=0.5, linestyle=(0, (2, 2)), zorder=4)
     ax.set_xticks(_few(size_x))
     ax.set_yticks(_few(size_y))
     canvas.bare(ax, keep=("left", "bottom", "top", "right"))

@@ -1,0 +1,265 @@
+"""Difference of class means from a cache: streamed in float64, weighted by design, its sign checked."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.cache import ActivationCache
+from interp.site import Site
+from steering.columns import (
+    AUTO,
+    Column,
+    PositionRows,
+    check_residual,
+    column,
+    fit_mask,
+    group_column,
+    only_position,
+    residual_sites,
+    stratum_column,
+)
+from steering.direction import Direction, Directions
+from steering.moments import Moments, pooled_covariance
+from steering.rows import Balance, ContrastRows, Weighting, contrast_rows
+from steering.walk import Plan, at_site
+
+
+class SignNotConfirmedWarning(UserWarning):
+    """At some site the classes do not lie in the named order on rows that the direction was not fitted on."""
+
+
+@overload
+def difference_of_means(
+    cache: ActivationCache, *, toward: str | Sequence[str], away_from: str | Sequence[str], site: str | Site,
+    target: Column = ..., position: str | None = ..., balance: Balance = ..., strata: Column = ...,
+    groups: Column = ..., fit_on: str | Sequence[bool] | np.ndarray | None = ..., weighting: Weighting = ...,
+    seed: int = ..., check_sign: bool = ..., name: str = ...,
+) -> Direction: ...  # fmt: skip
+@overload
+def difference_of_means(
+    cache: ActivationCache, *, toward: str | Sequence[str], away_from: str | Sequence[str],
+    site: Sequence[str | Site] | None = ...,
+    target: Column = ..., position: str | None = ..., balance: Balance = ..., strata: Column = ...,
+    groups: Column = ..., fit_on: str | Sequence[bool] | np.ndarray | None = ..., weighting: Weighting = ...,
+    seed: int = ..., check_sign: bool = ..., name: str = ...,
+) -> Directions: ...  # fmt: skip
+def difference_of_means(
+    cache: ActivationCache,
+    *,
+    toward: str | Sequence[str],
+    away_from: str | Sequence[str],
+    site: str | Site | Sequence[str | Site] | None = None,
+    target: Column = "label",
+    position: str | None = None,
+    balance: Balance = "none",
+    strata: Column = AUTO,
+    groups: Column = AUTO,
+    fit_on: str | Sequence[bool] | np.ndarray | None = None,
+    weighting: Weighting = "harmonic",
+    seed: int = 0,
+    check_sign: bool = True,
+    name: str = "",
+) -> Direction | Directions:
+    """The mean activation of class `toward` minus that of `away_from`, at one site or at every `resid_post` site.
+
+        vec = Σ_s w_s (mean of toward in s - mean of away_from in s)
+
+    with one stratum s and w = 1 unless balance="strata"; see `ContrastRows.weights`. Classes may differ in size and
+    need no pairing. Where a rule chose several tokens, an example counts by their mean. No more than a block of rows
+    is in memory.
+
+    Args:
+        toward, away_from: class names; several make a side whose classes weigh equally (balance other than "none").
+            +alpha moves toward `toward`.
+        target:  column of the examples that holds the class, or the classes themselves.
+        site:    one site gives a Direction; several, or None for every resid_post site of the cache, `Directions`.
+        position: rule of the cache; may be left out where there is one.
+        strata, groups: columns, or values; "auto" looks for the usual names. groups=None: examples are independent.
+        fit_on:  "split=train" or a mask; the other examples are held out and check the sign. Without it the sign is
+            checked between halves of the groups, each on the direction of the other.
+        weighting: of strata: harmonic (least variance) or uniform.
+        seed:    of the random parts of the groups.
+        check_sign: False for null directions (shuffled labels), whose sign means nothing.
+    Raises:
+        ValueError: what `steering.rows.contrast_rows` refuses; a column, site or position that is not in the cache; the
+            sign is wrong at the only site, or at every one.
+    Warns:
+        SignNotConfirmedWarning: it is wrong at some of the sites.
+    """
+    is_one = isinstance(site, str | Site)
+    sites = residual_sites(cache) if site is None else [check_residual(_site(s)) for s in ([site] if is_one else site)]
+    fit = _prepare(
+        cache, toward, away_from, target=target, position=position, balance=balance, strata=strata, groups=groups,
+        fit_on=fit_on, weighting=weighting, seed=seed,
+    )  # fmt: skip
+    made = {one: fit.at(one, name) for one in sites}
+    if check_sign:
+        _check_sign(made)
+    return made[sites[0]] if is_one else Directions(made)
+
+
+def direction_along(
+    cache: ActivationCache,
+    vec: Float[Tensor, "d_model"],
+    *,
+    toward: str | Sequence[str],
+    away_from: str | Sequence[str],
+    site: str | Site,
+    target: Column = "label",
+    position: str | None = None,
+    groups: Column = AUTO,
+    fit_on: str | Sequence[bool] | np.ndarray | None = None,
+    seed: int = 0,
+    name: str = "",
+) -> Direction:
+    """A vector from elsewhere (a probe's weights in raw activation units) as a direction, measured on a cache.
+
+    It is kept at the length of the gap between the class means along it, so that alpha = 1 in unit "delta" shifts by
+    one gap, as it does for a difference of means. Options as `difference_of_means`.
+
+    Raises:
+        ValueError: as `difference_of_means`; another width; the classes lie in the other order along the vector.
+    """
+    fit = _prepare(
+        cache, toward, away_from, target=target, position=position, balance="none", strata=None, groups=groups,
+        fit_on=fit_on, weighting="harmonic", seed=seed,
+    )  # fmt: skip
+    return fit.at(check_residual(_site(site)), name, vec)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """A contrast on a cache, ready for any of its sites."""
+
+    where: PositionRows
+    rows: ContrastRows
+    plan: Plan
+    sides: tuple[str, str]
+    origin: Mapping[str, object]
+
+    def at(self, site: Site, name: str, vec: Tensor | None = None) -> Direction:
+        mean, found, stats = at_site(self.where, site, self.rows, self.plan, vec)
+        how = {"method": "difference of means" if vec is None else "given vector"}
+        return Direction(
+            found, site, *self.sides, stats=stats, position=self.where.position, provenance={**self.origin, **how},
+            name=name, means=mean,
+        )  # fmt: skip
+
+
+def _prepare(
+    cache: ActivationCache,
+    toward: str | Sequence[str],
+    away_from: str | Sequence[str],
+    *,
+    target: Column,
+    position: str | None,
+    balance: Balance,
+    strata: Column,
+    groups: Column,
+    fit_on: str | Sequence[bool] | np.ndarray | None,
+    weighting: Weighting,
+    seed: int,
+) -> _Fit:
+    sides = tuple((one,) if isinstance(one, str) else tuple(one) for one in (toward, away_from))
+    groups = group_column(cache) if isinstance(groups, str) and groups == AUTO else groups
+    if isinstance(strata, str) and strata == AUTO:
+        strata = stratum_column(cache) if balance == "strata" else None
+    where = PositionRows(cache, only_position(cache, position))
+    labels = column(cache, "target", target)
+    assert labels is not None, "target is never None"
+    labels = labels.copy()
+    labels[where.per_example == 0] = None  # an example in which the rule found no token has no mean
+    rows = contrast_rows(
+        labels, toward=sides[0], away_from=sides[1], groups=column(cache, "groups", groups),
+        strata=column(cache, "strata", strata) if balance == "strata" else None, is_fit=fit_mask(cache, fit_on),
+        balance=balance, weighting=weighting, seed=seed,
+    )  # fmt: skip
+    used = {"target": target, "groups": groups, "strata": strata if balance == "strata" else None, "fit_on": fit_on}
+    origin = _provenance(cache, rows, where) | {
+        "balance": balance, "weighting": weighting, "seed": seed,
+        **{key: value if isinstance(value, str) or value is None else "(given values)" for key, value in used.items()},
+    }  # fmt: skip
+    plan = Plan.of(rows, np.random.default_rng(seed))
+    return _Fit(where, rows, plan, ("+".join(sides[0]), "+".join(sides[1])), origin)
+
+
+def within_covariance(
+    cache: ActivationCache,
+    *,
+    classes: Sequence[str],
+    site: str | Site,
+    target: Column = "label",
+    position: str | None = None,
+    fit_on: str | Sequence[bool] | np.ndarray | None = None,
+    shrinkage: float = 0.1,
+) -> Float[Tensor, "d_model d_model"]:
+    """Within-class covariance of the rows of some classes at one site, for `orthogonalize(metric="cov" | "leace")`.
+
+    Raises:
+        ValueError: as `difference_of_means` and `steering.moments.pooled_covariance`.
+    """
+    labels, where = column(cache, "target", target), PositionRows(cache, only_position(cache, position))
+    fit = fit_mask(cache, fit_on)
+    assert labels is not None, "target is never None"
+    names = np.array([str(value) for value in labels])
+    parts: dict[str, Moments] = {}
+    for name in classes:
+        use = (names == name) & (fit if fit is not None else True)
+        for _, _, feats in where.blocks(check_residual(_site(site)), use):
+            block = Moments.of(feats, full=True)
+            parts[name] = parts[name] + block if name in parts else block
+    if missing := [name for name in classes if name not in parts]:
+        raise ValueError(f"class {missing[0]!r} has no row. Classes of the cache: {sorted(set(names.tolist()))[:12]}.")
+    return pooled_covariance(list(parts.values()), shrinkage=shrinkage)
+
+
+def _check_sign(made: Mapping[Site, Direction]) -> None:
+    wrong = [site for site, d in made.items() if d.stats.held_out_gap <= 0]
+    if not wrong:
+        return
+    first = made[wrong[0]]
+    gap = f"{first.toward} minus {first.away_from} is {first.stats.held_out_gap:.3g} at {wrong[0]}"
+    what = (
+        f"on rows that the direction was not fitted on, {gap} of {first.stats.delta_norm:.3g} on its own rows: "
+        f"the classes are not told apart"
+    )
+    if len(wrong) == len(made):
+        raise ValueError(
+            f"{what}{' at any site' if len(made) > 1 else ''}. Use more rows or another site; "
+            f"check_sign=False (--no-sign-check) keeps it."
+        )
+    warnings.warn(f"{what} at {len(wrong)} of {len(made)} sites.", SignNotConfirmedWarning, stacklevel=3)
+
+
+def _provenance(cache: ActivationCache, rows: ContrastRows, where: PositionRows) -> dict[str, object]:
+    identity: dict[str, Any] = cache.manifest["identity"]
+    environment = cache.manifest.get("environment") or {}
+    checkpoint = environment.get("checkpoint") or {}
+    adapter, fit = identity.get("adapter") or {}, np.flatnonzero(rows.is_fit & (rows.klass >= 0))
+    ids = cache.examples["id"].to_numpy()
+    named = [f"{ids[i]}|{rows.classes[rows.klass[i]]}" for i in fit]
+    tokens = Counter(where.tokens[int(i)] for i in fit if int(i) in where.tokens)
+    return {
+        "checkpoint": checkpoint.get("name"),
+        "source": dict(checkpoint),
+        "model_type": environment.get("model_type"),
+        "model": {**identity["model"], "adapter_sha256": adapter.get("sha256"), "merged": adapter.get("merged", False)},
+        "numerics": identity.get("numerics"),
+        "cache": cache.plan_id,
+        "prompts_sha256": identity["prompts"]["sha256"],
+        "examples_sha256": hashlib.sha256("\n".join(named).encode()).hexdigest(),
+        "tokens": dict(tokens.most_common(5)),
+    }
+
+
+def _site(site: str | Site) -> Site:
+    return site if isinstance(site, Site) else Site.parse(site)

@@ -1,0 +1,302 @@
+"""A steering direction with its scales, its statistics and where it came from; saved and loaded with all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.model import Model
+from interp.site import Site, check_site
+from steering.residue import Residue
+from steering.store import read_vectors, write_vectors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Unit = Literal["raw", "delta", "resid", "sd"]
+UNITS: tuple[Unit, ...] = ("raw", "delta", "resid", "sd")
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class DirectionStats:
+    """What the fitting rows say about a direction; NaN where it is not known. Lengths are in activation units.
+
+    Attributes:
+        delta_norm:  ‖Δ‖, length of the class-mean difference.
+        resid_norm:  mean ‖resid‖ of the fitted rows, without token 0 (an attention sink) and padding.
+        sd_within:   within-class standard deviation along the unit vector, pooled over the two classes.
+        d_prime:     delta_norm / sd_within.
+        split_half_cosine: of the differences of two halves of the groups, mean over random halvings.
+        pair_agreement: mean cosine of the differences of strata (or of groups that hold both classes) with Δ.
+        proj_toward, proj_away: mean projection of each class on the unit vector.
+        held_out_gap: mean projection of held-out rows, class toward minus class away; its sign was checked.
+        n_toward, n_away, n_groups, n_held_out: rows and groups.
+        n_strata, n_strata_skipped: strata with both classes, and with one, which say nothing and were left out.
+    """
+
+    delta_norm: float = NAN
+    resid_norm: float = NAN
+    sd_within: float = NAN
+    d_prime: float = NAN
+    split_half_cosine: float = NAN
+    pair_agreement: float = NAN
+    proj_toward: float = NAN
+    proj_away: float = NAN
+    resid_norm_toward: float = NAN
+    resid_norm_away: float = NAN
+    held_out_gap: float = NAN
+    n_toward: int = 0
+    n_away: int = 0
+    n_groups: int = 0
+    n_held_out: int = 0
+    n_strata: int = 0
+    n_strata_skipped: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A vector in the residual stream at one site, pointing from class `away_from` to class `toward`.
+
+    Attributes:
+        vec:        [d_model] float32 on the CPU, the raw difference; `unit` has length 1.
+        site:       where it was read and is to be added.
+        stats:      lengths, spread, agreement, counts; see `DirectionStats`.
+        position:   the rule by which rows were read, e.g. "last".
+        provenance: checkpoint, digests of weights, adapter, prompts and rows, split, balance, seed, decoded tokens.
+        means:      [2, d_model], class means (toward, away) weighted as `vec` is, where known; clamping and affine
+                    operators read their targets from them.
+        removed:    what `orthogonalize` took out, if it did.
+    Raises:
+        ValueError: a vector that is not finite or has length 0, other than one axis, or no class names.
+    """
+
+    vec: Float[Tensor, "d_model"]
+    site: Site
+    toward: str
+    away_from: str
+    stats: DirectionStats = field(default_factory=DirectionStats)
+    position: str = ""
+    provenance: Mapping[str, object] = field(default_factory=dict)
+    name: str = ""
+    means: Float[Tensor, "2 d_model"] | None = None
+    removed: Residue | None = None
+
+    def __post_init__(self) -> None:
+        vec = self.vec.detach().float().cpu()
+        where = f"direction {self.label!r} at {self.site}"
+        if vec.ndim != 1:
+            raise ValueError(f"{where}: expected a vector [d_model], got shape {tuple(vec.shape)}.")
+        if not 0 < float(vec.norm()) < float("inf"):
+            raise ValueError(f"{where}: expected a finite vector other than zero, its length is {float(vec.norm())}.")
+        if not self.toward or not self.away_from or self.toward == self.away_from:
+            raise ValueError(
+                f"{where}: expected two class names, so that the sign of alpha has a meaning; got "
+                f"toward={self.toward!r}, away_from={self.away_from!r}."
+            )
+        object.__setattr__(self, "vec", vec)
+        if self.means is not None:
+            object.__setattr__(self, "means", self.means.detach().float().cpu())
+
+    @property
+    def label(self) -> str:
+        """What tables call it: its name, else "away_from → toward"."""
+        return self.name or f"{self.away_from} → {self.toward}"
+
+    @property
+    def d_model(self) -> int:
+        return len(self.vec)
+
+    @property
+    def unit(self) -> Float[Tensor, "d_model"]:
+        """The vector at length 1, float32 (normalised in float64)."""
+        wide = self.vec.double()
+        return (wide / wide.norm()).float()
+
+    def scale(self, unit: Unit) -> float:
+        """Length added at alpha = 1: the applied vector is alpha · scale(unit) · self.unit.
+
+            raw 1 · delta ‖Δ‖ · resid mean ‖resid‖ · sd within-class spread along the vector
+
+        Raises:
+            ValueError: an unknown unit, or a length that is not known of this direction.
+        """
+        if unit not in UNITS:
+            raise ValueError(f"unit: expected one of {', '.join(UNITS)}, got {unit!r}.")
+        lengths = {
+            "raw": 1.0,
+            "delta": self.stats.delta_norm,
+            "resid": self.stats.resid_norm,
+            "sd": self.stats.sd_within,
+        }
+        if not lengths[unit] > 0:
+            known = [name for name, length in lengths.items() if length > 0]
+            raise ValueError(f"unit {unit!r}: its length is not known of direction {self.label!r}; known: {known}.")
+        return lengths[unit]
+
+    def equivalents(self, alpha: float, unit: Unit) -> dict[str, float]:
+        """The dose `alpha` of `unit` in all four units; NaN in a unit whose length is not known."""
+        length, s = alpha * self.scale(unit), self.stats
+        lengths = {"raw": 1.0, "delta": s.delta_norm, "resid": s.resid_norm, "sd": s.sd_within}
+        return {name: length / one if one > 0 else NAN for name, one in lengths.items()}
+
+    def class_projections(self) -> dict[str, float]:
+        """proj_toward and proj_away: the class means along `unit`; NaN where the means are not known."""
+        if self.means is None:
+            return {"proj_toward": NAN, "proj_away": NAN}
+        toward, away = (self.means.double() @ self.unit.double()).tolist()
+        return {"proj_toward": toward, "proj_away": away}
+
+    def reversed(self) -> Direction:
+        """The same axis with the classes' roles exchanged."""
+        s = self.stats
+        swapped = replace(
+            s, proj_toward=-s.proj_away, proj_away=-s.proj_toward, n_toward=s.n_away, n_away=s.n_toward,
+            resid_norm_toward=s.resid_norm_away, resid_norm_away=s.resid_norm_toward,
+        )  # fmt: skip
+        name = f"{self.name} reversed" if self.name else ""
+        means = None if self.means is None else self.means.flip(0)
+        made = replace(self, vec=-self.vec, toward=self.away_from, away_from=self.toward, stats=swapped, name=name)
+        return replace(made, means=means)
+
+    def check_acts_on(self, model: Model | nn.Module) -> str | None:
+        """None where `model` is the checkpoint this was fitted on; else a sentence to say beside every result.
+
+        Raises:
+            ValueError: a model of another width, or without the site.
+        """
+        model = Model.wrap(model)
+        if model.d_model != self.d_model:
+            raise ValueError(
+                f"direction {self.label!r} has {self.d_model} components, {model.name} a residual stream of "
+                f"{model.d_model}. A direction acts on the model it was fitted on, or on a sibling of the same base."
+            )
+        check_site(self.site, model.layout)
+        return _kinship(self, model)
+
+    def report(self) -> str:
+        """The direction in words: classes, site, lengths, spread, agreement, counts, and what was removed."""
+        from steering.show import report_text
+
+        return report_text(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write `path` (safetensors) and, beside it, a JSON file with everything else; returns the path."""
+        return Directions({self.site: self}).save(path)
+
+    @classmethod
+    def load(cls, path: str | Path, site: str | Site | None = None) -> Direction:
+        """The direction in a file; `site` chooses where it holds several.
+
+        Raises:
+            ValueError: no such file, a sidecar that is missing or belongs to other vectors, several sites and none
+                chosen, or a site that is not there.
+        """
+        held = Directions.load(path)
+        if site is None and len(held) != 1:
+            raise ValueError(
+                f"{path} holds {len(held)} directions; choose one with site=: {', '.join(map(str, held))}."
+            )
+        return held[next(iter(held)) if site is None else site]
+
+    def __repr__(self) -> str:
+        length = float(self.vec.norm())
+        return f"Direction({self.label!r}, {self.site}, {self.position or 'no position'}, length {length:.4g})"
+
+
+class Directions(Mapping[Site, Direction]):
+    """One direction per site, in the order given; `[...]` takes a Site or its string."""
+
+    def __init__(self, by_site: Mapping[Site, Direction]) -> None:
+        for site, one in by_site.items():
+            if one.site != site:
+                raise ValueError(f"directions: the entry {site} holds a direction of {one.site}.")
+        self._by_site = dict(by_site)
+
+    def __getitem__(self, site: Site | str) -> Direction:
+        key = site if isinstance(site, Site) else Site.parse(site)
+        if key not in self._by_site:
+            raise ValueError(f"no direction at {key}; there are: {', '.join(map(str, self._by_site))}.")
+        return self._by_site[key]
+
+    def __contains__(self, site: object) -> bool:
+        return (Site.parse(site) if isinstance(site, str) else site) in self._by_site
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self._by_site)
+
+    def __len__(self) -> int:
+        return len(self._by_site)
+
+    def table(self) -> pd.DataFrame:
+        """One row per site: site, layer, name, classes, position, every statistic."""
+        import pandas as pd
+
+        rows = [
+            {"site": str(d.site), "layer": d.site.layer, "name": d.label, "toward": d.toward, "away_from": d.away_from,
+             "position": d.position, **vars(d.stats)}
+            for d in self.values()
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def save(self, path: str | Path) -> Path:
+        """Write every direction into `path` (safetensors) and its JSON file; returns the path."""
+        vectors, infos = {}, {}
+        for site, one in self.items():
+            vectors[str(site)] = one.vec
+            if one.means is not None:
+                vectors[f"{site}|means"] = one.means
+            infos[str(site)] = _info(one)
+        return write_vectors(path, vectors, infos)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Directions:
+        """Everything in a file. Raises as `Direction.load`."""
+        vectors, infos = read_vectors(path)
+        made = {}
+        for text, info in infos.items():
+            site = Site.parse(text)
+            made[site] = _direction(site, vectors[text], vectors.get(f"{text}|means"), info)
+        return cls(made)
+
+
+_WORDS = ("toward", "away_from", "position", "name")
+
+
+def _info(one: Direction) -> dict[str, Any]:
+    words = {key: getattr(one, key) for key in _WORDS}
+    removed = one.removed and one.removed.as_dict()
+    return words | {"stats": vars(one.stats), "provenance": dict(one.provenance), "removed": removed}
+
+
+def _direction(site: Site, vec: Tensor, means: Tensor | None, info: Mapping[str, Any]) -> Direction:
+    known = {f.name for f in fields(DirectionStats)}
+    held: dict[str, Any] = {k: NAN if v is None else v for k, v in info["stats"].items() if k in known}
+    removed = Residue.from_dict(vec, info["removed"]) if info["removed"] else None
+    words = {key: info[key] for key in _WORDS}
+    return Direction(
+        vec, site, stats=DirectionStats(**held), provenance=info["provenance"], means=means, removed=removed, **words
+    )
+
+
+def _kinship(direction: Direction, model: Model) -> str | None:
+    origin: Any = direction.provenance.get("model") or {}
+    name = str(direction.provenance.get("checkpoint") or "another checkpoint")
+    if model.fingerprint is None or not origin:
+        missing = "the direction names no weights" if not origin else f"{model.name} carries no fingerprint"
+        return f"Whether direction {direction.label!r} was fitted on this checkpoint cannot be checked: {missing}."
+    role = model.adapters.active
+    active = model.fingerprint if model.fingerprint.merged else model.fingerprint.select(role)
+    here = sorted(active.adapters.values())
+    there = [origin["adapter_sha256"]] if origin.get("adapter_sha256") else []
+    what = f"direction {direction.label!r} was fitted on {name} and acts on {model.name}"
+    if active.weights_sha256 != origin.get("weights_sha256"):
+        return f"The {what}, whose base weights are others; residual streams may not be comparable."
+    if here != there:
+        return f"The {what}{f' with adapter {role!r}' if role else ''}, a sibling on the same base weights."
+    return None

@@ -1,0 +1,242 @@
+"""`dose_response`: what a direction does at every strength, beside what directions of equal length do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from interp.model import Model
+from interp.stats import Estimate
+from steering.curves import N_RESAMPLES, Curves, Levels, dose_curves, p_values, slope_p
+from steering.dose import DoseItem, DoseOutcome, DoseSweep
+from steering.entangle import Entanglement, entanglement
+from steering.outcomes import GroupSums, Outcomes, group_sums, margins, prompted_sums
+from steering.steerable import anti_steerable
+from steering.strengths import Plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MIN_ITEMS, MIN_GROUPS = 50, 10
+INTERVAL = "cluster bootstrap by group, percentile"
+Row = dict[str, Any]
+
+
+def dose_response(
+    model: Model | nn.Module,
+    items: Sequence[DoseItem],
+    plan: Plan,
+    *,
+    outcomes: Outcomes | None = None,
+    seed: int = 0,
+    n_resamples: int = N_RESAMPLES,
+    min_items: int = MIN_ITEMS,
+    min_groups: int = MIN_GROUPS,
+    **options: Any,
+) -> DoseResult:
+    """Every arm of `plan` at every strength on all items, in memory, with statistics.
+
+    One clean prefix per item serves every layer, direction, strength and control; see `DoseSweep` for `options`
+    (verify, engine, chunk_bytes) and `DoseResult` for what comes back.
+
+    Raises:
+        ValueError: fewer than 50 items or 10 groups (unless less is asked for), a vector of another width, an item id
+            twice. RuntimeError: a verified row disagrees.
+    """
+    check_size([item.group for item in items], min_items=min_items, min_groups=min_groups)
+    job = DoseSweep(Model.wrap(model), items, plan, **options)
+    found = [outcome for _, outcome in job.run()]
+    return DoseResult.of(items, found, plan, outcomes or Outcomes.of(None), seed=seed, n_resamples=n_resamples)
+
+
+def check_size(groups: Sequence[str], *, min_items: int = MIN_ITEMS, min_groups: int = MIN_GROUPS) -> None:
+    """Raise a ValueError where a curve over items of these groups would say nothing."""
+    n_items, n_groups = len(groups), len(set(groups))
+    if n_items < min_items or n_groups < min_groups:
+        raise ValueError(
+            f"dose curve over {n_items} items in {n_groups} groups: expected at least {min_items} items and "
+            f"{min_groups} groups. Take more items, or ask for less with min_items= and min_groups= "
+            "(--min-class, --min-groups) and say so beside the result."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class DoseResult:
+    """A dose curve and what it must be read beside.
+
+    Attributes:
+        curves: levels, changes, slopes and their intervals.
+        prompted: sums under the prompt baseline, where items have one.
+        anti: share of items that each arm moves the wrong way; empty where no item has sides.
+    """
+
+    plan: Plan
+    kind: Outcomes
+    sums: GroupSums
+    curves: Curves
+    prompted: GroupSums | None = None
+    anti: Mapping[int, Estimate] = field(default_factory=dict)
+    seed: int = 0
+
+    @classmethod
+    def of(
+        cls, items: Sequence[DoseItem], outcomes: Sequence[DoseOutcome], plan: Plan, kind: Outcomes, *, seed: int = 0,
+        n_resamples: int = N_RESAMPLES,
+    ) -> DoseResult:  # fmt: skip
+        """From the outcomes of all items, in the order of the items."""
+        sums = group_sums(kind, items, outcomes)
+        counted = {name: score for name, score in kind.scores.items() if any(sums.sums[c].any() for c in score.n)}
+        curves = dose_curves(sums, plan, counted, seed=seed, n_resamples=n_resamples)
+        values, groups = margins(kind, items, outcomes)
+        anti = {}
+        if len(set(groups)) > 1:
+            anti = anti_steerable(values, groups, plan, seed=seed, n_resamples=n_resamples)
+        return cls(plan, kind, sums, curves, prompted_sums(kind, items, outcomes), anti, seed)
+
+    def table(self) -> pd.DataFrame:
+        """One row per arm, strength and score; `control` is the mean of the random directions at that strength.
+
+        value, lo, hi: the level. change, change_lo, change_hi: paired change from strength 0. excess...: change minus
+        the mean change of the random controls. null_lo, null_hi: 95 % of all controls. p...: see `p_values`.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([*self._rows(), *self._prompt_rows()])
+
+    def _rows(self) -> Iterator[Row]:
+        curves = self.curves
+        for arm in range(len(curves.arms)):
+            for score in range(len(curves.scores)):
+                tested = {} if curves.arms[arm].is_control else p_values(curves, arm, score)
+                null = curves.value[curves.controls(arm)][:, :, score]
+                mean = curves.value[curves.controls(arm, ("random",))][:, :, score]
+                for k in range(len(curves.alphas)):
+                    yield (
+                        self._row(arm, k, score)
+                        | _null(null[:, k], mean[:, k])
+                        | {name: float(p[k]) for name, p in tested.items()}
+                    )
+
+    def _row(self, arm: int, k: int, score: int) -> Row:
+        c = self.curves
+        names = ("value", "lo", "hi", "change", "change_lo", "change_hi", "excess", "excess_lo", "excess_hi")
+        return self._who(arm) | {
+            "alpha": c.alphas[k], "alpha_norm": self._share(arm, c.alphas[k]), "unit": self.plan.unit,
+            "metric": c.scores[score], **{name: float(getattr(c, name)[arm, k, score]) for name in names},
+            "n": int(c.n[arm, k, score]), "n_groups": c.n_groups, "interval": INTERVAL,
+        }  # fmt: skip
+
+    def _who(self, arm: int) -> Row:
+        one = self.curves.arms[arm]
+        where = {"site": str(one.site), "layer": one.site.layer, "length": one.length}
+        return {"arm": one.role, "draw": one.draw, "name": one.name, **where}
+
+    def _share(self, arm: int, alpha: float) -> float:
+        site = self.curves.arms[arm].site
+        return alpha * self.plan.scale[site] / self.plan.resid_norm[site]
+
+    def _prompt_rows(self) -> Iterator[Row]:
+        """The prompt baseline: no strength, one level per score, and its paired change."""
+        if self.prompted is None:
+            return
+        scores = {name: s for name, s in self.kind.scores.items() if name in self.curves.scores and "kl" not in name}
+        levels = Levels(self.prompted, scores, seed=self.seed, n_resamples=self.curves.n_resamples)
+        value, draws, n = levels.of([0, 1])
+        changes = draws[:, 1] - draws[:, 0]
+        for k, name in enumerate(scores):
+            ends = [*np.nanquantile(draws[:, 1, k], (0.025, 0.975)), *np.nanquantile(changes[:, k], (0.025, 0.975))]
+            lo, hi, change_lo, change_hi = map(float, ends)
+            yield {
+                "arm": "prompt", "draw": 0, "name": "prompt baseline", "unit": self.plan.unit, "metric": name,
+                "value": float(value[1, k]), "lo": lo, "hi": hi, "change": float(value[1, k] - value[0, k]),
+                "change_lo": change_lo, "change_hi": change_hi, "n": int(n[1, k]), "n_groups": self.curves.n_groups,
+                "interval": INTERVAL, "control": float(value[0, k]),
+            }  # fmt: skip
+
+    def slopes(self) -> pd.DataFrame:
+        """One row per arm and score: slope per unit of alpha, its interval, p against the controls, monotonicity."""
+        import pandas as pd
+
+        c, rows = self.curves, []
+        for arm in range(len(c.arms)):
+            for score, name in enumerate(c.scores):
+                null = c.slope[c.controls(arm)][:, score]
+                found = {"slope": c.slope, "lo": c.slope_lo, "hi": c.slope_hi, "same_sign": c.same_sign}
+                rows.append(
+                    self._who(arm) | {"metric": name, "unit": self.plan.unit}
+                    | {key: float(values[arm, score]) for key, values in found.items()}
+                    | {"monotone": c.monotone(arm, score), "n": int(c.n[arm, c.zero, score]), "n_groups": c.n_groups}
+                    | _null(null, c.slope[c.controls(arm, ("random",))][:, score])
+                    | ({} if c.arms[arm].is_control else slope_p(c, arm, score)) | {"interval": INTERVAL}
+                )  # fmt: skip
+        return pd.DataFrame(rows + [self._anti_row(arm, one) for arm, one in self.anti.items()])
+
+    def _anti_row(self, arm: int, one: Estimate) -> Row:
+        null = [self.anti[k].value for k in self.curves.controls(arm)]
+        mean = [self.anti[k].value for k in self.curves.controls(arm, ("random",))]
+        sizes = {"n": one.n, "n_groups": one.n_groups, "interval": INTERVAL, "unit": self.plan.unit}
+        level = {"metric": "anti_steerable", "slope": one.value, "lo": one.lo, "hi": one.hi}
+        return self._who(arm) | level | sizes | _null(np.array(null), np.array(mean))
+
+    @cached_property
+    def entangled(self) -> Mapping[int, Entanglement]:
+        """Main arm -> coverage and commit bias together; empty where the task has no such scores."""
+        if not {"coverage", "amb_commit_bias"} <= set(self.curves.scores):
+            return {}
+        arms = self.curves.arms
+        main = [k for k, arm in enumerate(arms) if not arm.is_control and arm.role != "opposite"]
+        out = {}
+        for k in main:
+            references = tuple(
+                j for j in main if arms[j].role == "nuisance" and arms[j].site == arms[k].site and j != k
+            )
+            out[k] = entanglement(self.sums, self.plan, self.kind.scores, k, references=references, seed=self.seed,
+                                  n_resamples=self.curves.n_resamples)  # fmt: skip
+        return out
+
+    def plane(self) -> pd.DataFrame:
+        """Coverage against commit bias at every strength, in the columns of `study.figures.bias_plane`."""
+        import pandas as pd
+
+        rows = []
+        for arm, found in self.entangled.items():
+            n = self.curves.n[arm, self.curves.zero, self.curves.scores.index("coverage")]
+            for k, alpha in enumerate(self.curves.alphas):
+                x, y, xx, xy, yy = found.plane[k].tolist()
+                rows.append(self._who(arm) | {"alpha": alpha, "alpha_norm": self._share(arm, alpha), "coverage": x,
+                            "commit_bias": y, "cov_xx": xx, "cov_xy": xy, "cov_yy": yy, "n": int(n),
+                            "n_groups": self.curves.n_groups, "interval": INTERVAL})  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def entangle_table(self) -> pd.DataFrame:
+        """Both slopes of every main arm with their correlation, and commit bias at matched coverage."""
+        import pandas as pd
+
+        rows = []
+        for arm, found in self.entangled.items():
+            sd = np.sqrt(np.diag(found.covariance))
+            r = float(found.covariance[0, 1] / sd.prod()) if sd.prod() > 0 else float("nan")
+            for name, one in zip(("d coverage / d alpha", "d commit bias / d alpha"), found.slopes, strict=True):
+                rows.append(self._who(arm) | {"reference": "", "metric": name, **_numbers(one), "correlation": r})
+            for reference, ones in found.matched.items():
+                for alpha, one in zip(self.curves.alphas, ones, strict=True):
+                    rows.append(self._who(arm) | {"reference": reference, "metric": "commit bias at matched coverage",
+                                                  "alpha": alpha, **_numbers(one)})  # fmt: skip
+        return pd.DataFrame(rows).assign(interval=INTERVAL) if rows else pd.DataFrame()
+
+
+def _numbers(one: Estimate) -> Row:
+    return {"value": one.value, "lo": one.lo, "hi": one.hi, "n": one.n, "n_groups": one.n_groups}
+
+
+def _null(null: np.ndarray, random: np.ndarray) -> Row:
+    """Mean of the random controls, and the middle 95 % of all of them."""
+    known, mean = null[~np.isnan(null)], random[~np.isnan(random)]
+    lo, hi = np.quantile(known, (0.025, 0.975)).tolist() if len(known) else (float("nan"),) * 2
+    control = float(mean.mean()) if len(mean) else float("nan")
+    return {"control": control, "null_lo": lo, "null_hi": hi, "n_controls": len(known)}

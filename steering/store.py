@@ -1,0 +1,97 @@
+"""Vectors in a safetensors file, all that is known of them in a JSON file beside it; each names the other's digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.cache.files import replace
+
+FORMAT, VERSION = "diptych-directions", 1
+
+
+def sidecar(path: str | Path) -> Path:
+    """The JSON file of a vectors file: the same name, `.json` in place of the suffix."""
+    return Path(path).with_suffix(".json")
+
+
+def write_vectors(path: str | Path, vectors: Mapping[str, Tensor], infos: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Both files, each whole or not at all, the JSON last: it holds the digest of the vectors it speaks of.
+
+    Raises:
+        ValueError: a suffix other than .safetensors, or a folder that is not there.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: expected a name ending in .safetensors.")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}. Make it first.")
+    data = save({name: vector.contiguous() for name, vector in vectors.items()})
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "directions": plain({name: dict(info) for name, info in infos.items()}),
+    }
+    replace(path.parent, path, data)
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    replace(path.parent, sidecar(path), text.encode())
+    return path
+
+
+def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """Vectors by name and what the JSON file says of each direction, in the order they were written.
+
+    Raises:
+        ValueError: a file is missing or is of another kind, or the two do not belong together.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path, beside = Path(path), sidecar(path)
+    for one in (path, beside):
+        if not one.is_file():
+            raise ValueError(
+                f"{path}: {one.name} is missing; a direction is a .safetensors file with its .json beside it."
+            )
+    data = path.read_bytes()
+    try:
+        content = json.loads(beside.read_text(encoding="utf-8"))
+        vectors = load(data)
+    except (ValueError, SafetensorError) as error:
+        raise ValueError(f"{path}: not readable as a direction with its .json file ({error}).") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version", 0) > VERSION:
+        raise ValueError(f"{beside}: expected format {FORMAT!r} up to version {VERSION}; this is another kind of file.")
+    if content["sha256"] != hashlib.sha256(data).hexdigest():
+        raise ValueError(f"{beside} speaks of other vectors than those in {path.name}; the two files were mixed up.")
+    order = sorted(content["directions"], key=_depth)
+    return vectors, {name: content["directions"][name] for name in order}
+
+
+def _depth(site: str) -> tuple[str, int]:
+    kind, _, layer = site.partition(".")
+    return kind, int(layer) if layer.isdigit() else -1
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON holds it: NaN becomes null, tuples lists, numpy and torch numbers plain ones."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, Tensor):
+        return plain(value.tolist())
+    if hasattr(value, "item") and not isinstance(value, torch.dtype):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,171 @@
+"""Two walks over one site of a cache: all that is linear in the activations, then the spread along the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.site import Site
+from steering.columns import PositionRows
+from steering.direction import NAN, DirectionStats
+from steering.rows import ContrastRows
+
+MOST_UNITS = 512
+"""Pairs or strata whose agreement with the direction is measured; of more, a random choice."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything that is linear in the activations, as weights of examples: [k, example], and units for agreement.
+
+    Rows of `weights`: mean of toward, mean of away_from, held-out difference (if any), then two halves per halving.
+    """
+
+    weights: Float[Tensor, "k example"]
+    has_held_out: bool
+    unit_of: np.ndarray
+    unit_weight: np.ndarray
+    n_units: int
+
+    @classmethod
+    def of(cls, rows: ContrastRows, rng: np.random.Generator) -> Plan:
+        main = rows.weights()
+        assert main is not None, "contrast_rows has checked it"
+        vectors = [*main]
+        held = rows.held_out().weights()
+        vectors += [] if held is None else [held[0] - held[1]]
+        for halves in rows.halvings():
+            both = [half.weights() for half in halves]
+            if both[0] is not None and both[1] is not None:
+                vectors += [w[0] - w[1] for w in both if w is not None]
+        unit_of, weight, n = _units(rows, rng)
+        return cls(torch.from_numpy(np.stack(vectors)), held is not None, unit_of, weight, n)
+
+
+def _units(rows: ContrastRows, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    """Unit code (-1: none) and signed weight of each example, so that a unit's weighted sum is its own difference.
+
+    Units are strata where these balance, else groups; those with both sides count.
+    """
+    code = rows.stratum if rows.balance == "strata" else rows.group
+    use = rows.is_fit & (rows.klass >= 0) & (code >= 0)
+    size = code.max(initial=0) + 1
+    n_plus, n_minus = (np.bincount(code[use & (rows.sign == s)], minlength=size) for s in (1, -1))
+    whole = np.flatnonzero((n_plus > 0) & (n_minus > 0))
+    if len(whole) > MOST_UNITS:
+        whole = np.sort(rng.choice(whole, MOST_UNITS, replace=False))
+    number = np.full(size, -1)
+    number[whole] = np.arange(len(whole))
+    unit_of = np.where(use, number[np.maximum(code, 0)], -1)
+    counts = np.where(rows.sign > 0, n_plus[np.maximum(code, 0)], n_minus[np.maximum(code, 0)])
+    return unit_of, np.where(unit_of >= 0, rows.sign / np.maximum(counts, 1), 0.0), len(whole)
+
+
+@dataclass
+class _Sums:
+    """What the first walk over a site collects."""
+
+    linear: Tensor
+    units: Tensor
+    norm: np.ndarray
+    n_norm: np.ndarray
+
+
+def _walk(where: PositionRows, site: Site, rows: ContrastRows, plan: Plan) -> _Sums:
+    sums: _Sums | None = None
+    fit_sign = np.where(rows.is_fit, rows.sign, 0)
+    for example, token, feats in where.blocks(site, rows.klass >= 0):
+        if sums is None:
+            d = feats.shape[1]
+            sums = _Sums(
+                feats.new_zeros(len(plan.weights), d), feats.new_zeros(plan.n_units, d), np.zeros(2), np.zeros(2)
+            )
+        share = torch.from_numpy(1.0 / where.per_example[example])
+        sums.linear += (plan.weights[:, torch.from_numpy(example.astype(np.int64))] * share) @ feats
+        unit = plan.unit_of[example]
+        if (unit >= 0).any():
+            weight = torch.from_numpy(plan.unit_weight[example]) * share
+            inside = torch.from_numpy(unit >= 0)
+            sums.units.index_add_(0, torch.from_numpy(unit)[inside], (feats * weight[:, None])[inside])
+        norm = feats.norm(dim=1).numpy()
+        for i, side in enumerate((1, -1)):
+            counted = (fit_sign[example] == side) & (token > 0)  # token 0 is an attention sink of outsize norm
+            sums.norm[i] += norm[counted].sum()
+            sums.n_norm[i] += counted.sum()
+    if sums is None:
+        raise ValueError(f"{site}, {where.position}: no example of the contrast has a row there.")
+    return sums
+
+
+def at_site(
+    where: PositionRows, site: Site, rows: ContrastRows, plan: Plan, vec: Float[Tensor, "d_model"] | None = None
+) -> tuple[Float[Tensor, "2 d_model"], Float[Tensor, "d_model"], DirectionStats]:
+    """Class means in float64, the direction, and its statistics.
+
+    Args:
+        vec: a vector that was fitted elsewhere, measured on these rows and returned at the length of the class gap
+            along it; None is the difference of the means.
+    Raises:
+        ValueError: equal means, or a `vec` along which the classes lie in the other order.
+    """
+    sums = _walk(where, site, rows, plan)
+    mean, rest = sums.linear[:2], sums.linear[2:]
+    diff = mean[0] - mean[1]
+    if not float(diff.norm()) > 0:
+        raise ValueError(f"{site}, {where.position}: both classes have the same mean; no direction there.")
+    unit = diff / diff.norm() if vec is None else vec.double() / vec.double().norm()
+    length = float(diff @ unit)
+    if not length > 0:
+        raise ValueError(
+            f"{site}, {where.position}: along the given vector {rows.classes[0]!r} lies below the other side (gap "
+            f"{length:.3g}). Exchange toward and away_from, or give the vector with the other sign."
+        )
+    sd = _within_sd(_projections(where, site, rows, unit), rows)
+    held, halves = (rest[0], rest[1:]) if plan.has_held_out else (None, rest)
+    cosine, crossed = _of_halves(halves) if vec is None else (NAN, NAN)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        norms, norm = sums.norm / sums.n_norm, float(sums.norm.sum() / sums.n_norm.sum())
+    fit = rows.is_fit & (rows.klass >= 0)
+    whole, skipped = rows.n_strata()
+    return mean, length * unit, DirectionStats(
+        delta_norm=length, resid_norm=norm, sd_within=sd, d_prime=length / sd if sd > 0 else NAN,
+        split_half_cosine=cosine,
+        pair_agreement=float(torch.cosine_similarity(sums.units, unit[None]).mean()) if plan.n_units > 1 else NAN,
+        proj_toward=float(mean[0] @ unit), proj_away=float(mean[1] @ unit),
+        resid_norm_toward=float(norms[0]), resid_norm_away=float(norms[1]),
+        held_out_gap=crossed if held is None else float(held @ unit),
+        n_toward=int((fit & (rows.sign > 0)).sum()), n_away=int((fit & (rows.sign < 0)).sum()),
+        n_groups=len(np.unique(rows.group[fit])), n_held_out=int((~rows.is_fit & (rows.klass >= 0)).sum()),
+        n_strata=whole, n_strata_skipped=skipped,
+    )  # fmt: skip
+
+
+def _of_halves(halves: Float[Tensor, "half d_model"]) -> tuple[float, float]:
+    """Mean cosine of the two halves of every halving, and mean gap of each half on the direction of the other."""
+    if not len(halves):
+        return NAN, NAN
+    first, second = halves[0::2], halves[1::2]
+    crossed = (first * second).sum(dim=1) * (1 / first.norm(dim=1) + 1 / second.norm(dim=1)) / 2
+    return torch.cosine_similarity(first, second, dim=1).mean().item(), crossed.mean().item()
+
+
+def _projections(where: PositionRows, site: Site, rows: ContrastRows, unit: Tensor) -> np.ndarray:
+    """resid · unit of each example, mean over its rows; 0 for examples outside of the contrast."""
+    along = np.zeros(len(rows.klass))
+    for example, _, feats in where.blocks(site, rows.klass >= 0):
+        np.add.at(along, example, (feats @ unit).numpy() / where.per_example[example])
+    return along
+
+
+def _within_sd(along: np.ndarray, rows: ContrastRows) -> float:
+    """Pooled over classes: sqrt( Σ_c Σ (p - mean_c)² / Σ_c (n_c - 1) )."""
+    squares = freedom = 0.0
+    for c in range(len(rows.classes)):
+        p = along[rows.is_fit & (rows.klass == c)]
+        squares += float(((p - p.mean()) ** 2).sum())
+        freedom += len(p) - 1
+    return (squares / freedom) ** 0.5 if freedom > 0 else NAN

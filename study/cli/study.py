@@ -1,0 +1,115 @@
+"""`diptych study`: run, plan or begin a whole study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from study.cli.common import fail_in_users_words
+
+if TYPE_CHECKING:
+    from study.config import Study
+    from study.run.runner import Finished
+
+SETTINGS = ("procedural", "bbq", "cot", "esi", "embedded")
+
+
+@click.group()
+def study() -> None:
+    """From two checkpoints to tables, figures and a report, in one command."""
+
+
+@study.command(context_settings={"show_default": True})
+@click.argument("file", metavar="STUDY.YAML", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default: runs/NAME of the study.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. --set eval.per_cell=50.")
+@click.option("--only", multiple=True, help="Run this step alone (may be given again).")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, help="Steps at a time that do not read each other.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@fail_in_users_words
+def run(
+    file: Path, out: Path | None, overrides: tuple[str, ...], only: tuple[str, ...], jobs: int, quiet: bool
+) -> None:
+    """Run every step of STUDY.YAML that is not done: eval, cache, probes, heads, ..., figures, report.
+
+    A run folder may be named in place of the file: it is gone on with. Interrupt it whenever you like.
+    """
+    from study.cli.common import one_thread
+    from study.run.runner import run_study
+
+    chosen, out = _read(file, overrides, out)
+    if chosen.load.device in ("auto", "cpu"):
+        _one_thread_on_cpu(one_thread)
+    finished = run_study(chosen, out, jobs=jobs, only=only, say=_say, progress=not quiet and jobs == 1)
+    click.echo(summary(finished, out))
+    if finished.failed:
+        raise click.exceptions.Exit(1)
+
+
+@study.command()
+@click.argument("file", metavar="STUDY.YAML", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default: runs/NAME of the study.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. --set eval.per_cell=50.")
+@fail_in_users_words
+def plan(file: Path, out: Path | None, overrides: tuple[str, ...]) -> None:
+    """What will run, what is there already, tokens, bytes and a rough time. Nothing is started."""
+    from study.run.planner import plan_lines
+
+    chosen, out = _read(file, overrides, out)
+    click.echo("\n".join(plan_lines(chosen, out)))
+
+
+@study.command()
+@click.argument("setting", type=click.Choice(SETTINGS))
+def init(setting: str) -> None:
+    """Print the complete study file of a published SETTING, ready to fill in: diptych study init bbq > study.yaml."""
+    from importlib.resources import files
+
+    text = files("study.settings").joinpath(f"{setting}.yaml").read_text(encoding="utf-8")
+    click.echo(text, nl=False)
+
+
+def _read(file: Path, overrides: tuple[str, ...], out: Path | None) -> tuple[Study, Path]:
+    from study.config import read_study
+    from study.run.state import STUDY
+
+    if file.is_dir():
+        if not (file / STUDY).is_file():
+            raise ValueError(f"{file}: no study file and no run folder (no {STUDY} in it).")
+        return read_study(file / STUDY, overrides=overrides), out or file
+    chosen = read_study(file, overrides=overrides)
+    return chosen, out or Path("runs") / chosen.name
+
+
+def _one_thread_on_cpu(one_thread: Any) -> None:
+    import os
+
+    if os.environ.get("OMP_NUM_THREADS") == "1":
+        one_thread()
+
+
+def _say(line: str) -> None:
+    click.echo(line)
+
+
+def summary(finished: Finished, out: Path) -> str:
+    """What was run, what is where, and what failed."""
+    from study.run.state import FIGURES, REPORT, TABLES
+
+    lines = [""]
+    if not finished.ran:
+        lines.append(f"{out}: everything was there; nothing was run.")
+    lines += [f"{name} {state.status}: {state.cause}" for name, state in finished.state.steps.items() if state.cause]
+    tables = sorted({Path(p).stem for p in _outputs(finished) if p.startswith(f"{TABLES}/")})
+    n_figures = len({Path(p).stem for p in _outputs(finished) if p.startswith(f"{FIGURES}/")})
+    lines += [f"tables   {out / TABLES}: {', '.join(tables)}"] if tables else []
+    lines += [f"figures  {out / FIGURES}: {n_figures}"] if n_figures else []
+    if REPORT in _outputs(finished):
+        lines.append(f"report   {out / REPORT}")
+    return "\n".join(lines)
+
+
+def _outputs(finished: Finished) -> set[str]:
+    return {path for state in finished.state.steps.values() for path in state.outputs}

@@ -1,0 +1,72 @@
+"""`diptych tables`: the tidy tables of a run, printed or described."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from study.cli.common import fail_in_users_words
+
+_KEYS = (
+    "member", "cell", "mode", "target", "position", "site", "head", "kind", "pairs", "half", "arm", "alpha", "k",
+    "split", "role", "variant", "metric",
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--table", "name", help="One table in full; without it, what there is.")
+@click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only these rows, e.g. --where metric=accuracy.")
+@click.option("--limit", type=click.IntRange(min=1), default=40, show_default=True, help="Rows that are printed.")
+@click.option("--columns", is_flag=True, help="What every column means.")
+@fail_in_users_words
+def tables(run: Path, name: str | None, where: tuple[str, ...], limit: int, columns: bool) -> None:
+    """Print the tables of RUN: value [95 % interval], n, control and p of every row.
+
+    The files are plain Parquet and CSV in RUN/tables: DuckDB, pandas and polars read them as they are.
+    """
+    from study.tables import COLUMNS, TABLES, read_table, read_tables
+
+    if columns:
+        click.echo("\n".join(f"{key:20} {column.means}" for key, column in COLUMNS.items()))
+        return
+    if name is None:
+        found = read_tables(run)
+        if not found:
+            raise ValueError(f"{run}: no tables. Run `diptych study run study.yaml --out {run}`.")
+        for key, table in found.items():
+            click.echo(f"{key:18} {len(table):6} rows  {TABLES.get(key, '')}")
+        return
+    table = read_table(run, name)
+    for text in where:
+        column, equals, value = text.partition("=")
+        if not equals or column not in table.columns:
+            raise ValueError(f"--where {text}: expected COLUMN=VALUE with a column out of {', '.join(table.columns)}.")
+        table = table[table[column].map(_shown) == value]
+    click.echo(_text(table.head(limit)))
+    if len(table) > limit:
+        click.echo(f"... {len(table) - limit} more rows; --limit shows them, {run}/tables/{name}.csv holds them all.")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _text(table: Any) -> str:
+    """Rows with the keys that vary, then value, interval, n, control and p."""
+    from study.evals.show import aligned, interval
+    from study.run.attempt import clean
+
+    keys = [key for key in _KEYS if key in table and (table[key].nunique() > 1 or key == "metric")]
+    lines = [[*keys, "value [95 %]", "n", "groups", "control", "p", "adjusted", "note"]]
+    for row in table.to_dict("records"):
+        known = row["value"] == row["value"]
+        spread = interval(row["value"], row["lo"], row["hi"]) if known else "–"
+        numbers = ["" if row[k] != row[k] else f"{row[k]:.0f}" for k in ("n", "n_groups")]
+        control = "" if row["control_value"] != row["control_value"] else f"{row['control_value']:.3f} "
+        ps = ["" if row[k] != row[k] else f"{row[k]:.2g}" for k in ("p", "p_adjusted")]
+        named = [clean(_shown(row[key])) for key in keys]
+        lines.append([*named, spread, *numbers, control + row["control"], *ps, clean(row["note"])[:80]])
+    return aligned(lines)

@@ -1,0 +1,128 @@
+"""What every column of a study's tables means, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Column:
+    """Meaning of a column; `kind` decides how it is stored (text: blank where absent; number: NaN; flag: null)."""
+
+    means: str
+    kind: Literal["text", "number", "flag"] = "text"
+
+
+def _number(means: str) -> Column:
+    return Column(means, "number")
+
+
+def _flag(means: str) -> Column:
+    return Column(means, "flag")
+
+
+COLUMNS: dict[str, Column] = {
+    "analysis": Column("step that made the row: eval, heads, probes, steering, oracle"),
+    "member": Column("engaged, heuristic, base, heuristic_base, or 'engaged - heuristic' for a paired difference"),
+    "model": Column("base model, by its hub id or the name of its folder"),
+    "adapter": Column("adapter on it, by its hub id or the name of its folder; 'none' for the bare base"),
+    "weights": Column("first 12 digits of the SHA-256 fingerprint of base and adapter"),
+    "dtype": Column("what the model computed in"),
+    "data_sha256": Column("digest of the items behind the row"),
+    "cell": Column("part of the data (a perturbation, a BBQ category); 'all' is every item"),
+    "mode": Column("prompt mode (thinking, direct), blank where there is one"),
+    "target": Column("what a probe or an oracle is asked for"),
+    "position": Column("which token of the prompt, e.g. last, answer, span:scenario:last"),
+    "positions": Column("tokens at which heads or directions act"),
+    "site": Column("place in the network, 0-based, e.g. resid_post.20"),
+    "layer": _number("0-based block whose output is meant"),
+    "depth": _number("(layer + 1/2) / number of layers"),
+    "head": Column("0-based head, e.g. L19.H17; L1.H0+L1.H6 for heads changed together"),
+    "kind": Column("of probe (logistic, ridge, massmean) or of change to a head (mean, zero, patch)"),
+    "effect": Column("total, or direct: only the head's own path to the logits"),
+    "pairs": Column("which prompt pairs: all, flip, keep, and 'solved' where only those that the model solves"),
+    "half": Column("select: heads were ranked on these pairs; report: on these they were not"),
+    "named": _flag("the head was named before the sweep"),
+    "arm": Column("what was steered or removed together: a direction, top, lowest, random, shuffled, ..."),
+    "arm_label": Column("the arm in words"),
+    "toward": Column("class that positive strengths move toward"),
+    "alpha": _number("strength in units of the stored direction"),
+    "alpha_norm": _number("strength as a share of the mean residual norm"),
+    "k": _number("number of heads removed together"),
+    "draw": _number("number of the random draw, from 0"),
+    "heads": Column("the heads removed together"),
+    "split": Column("oof: out of fold on development rows; test: the one look at TEST"),
+    "role": Column("of a probe row: layer, control, residual, calibration"),
+    "cohort": Column("part of TEST that the row is of; 'all' is the whole"),
+    "C": _number("inverse penalty chosen on development rows"),
+    "train_checkpoint": Column("checkpoint that the probe was fitted on"),
+    "test_checkpoint": Column("checkpoint that it was read on"),
+    "train_site": Column("site that the probe was fitted at"),
+    "test_site": Column("site that it was read at"),
+    "train_layer": _number("its layer"),
+    "test_layer": _number("its layer"),
+    "train_d_feature": _number("width there"),
+    "test_d_feature": _number("width there"),
+    "variant": Column("how a probe was carried over: raw, recenter, bias, aligned, aligned-shuffled, A->A, B->B"),
+    "metric": Column("what was measured"),
+    "metric_unit": Column("its unit"),
+    "value": _number("the estimate"),
+    "lo": _number("lower end of its 95 % interval"),
+    "hi": _number("upper end of its 95 % interval"),
+    "n": _number("items (or pairs, rows) behind it"),
+    "n_groups": _number("independent groups among them; blank where every item is its own"),
+    "unit": Column("what n counts"),
+    "group_unit": Column("what n_groups counts"),
+    "n_dropped": _number("pairs left out because the model does not solve them"),
+    "interval": Column("which interval was computed, in words"),
+    "control": Column("what could have produced the number by accident, in words"),
+    "control_value": _number("the value that this control reaches"),
+    "control_lo": _number("lower end of the control's interval"),
+    "control_hi": _number("upper end of the control's interval"),
+    "null_mean": _number("mean of the null"),
+    "null_lo": _number("2.5 % point of the null"),
+    "null_hi": _number("97.5 % point of the null (95 % for the null of a layer)"),
+    "null_max95": _number("95 % point of the maximum of the null over everything searched"),
+    "n_perm": _number("permutations or draws of the null"),
+    "scheme": Column("what was permuted"),
+    "chance": _number("what guessing reaches"),
+    "majority": _number("share of the commoner label"),
+    "selectivity": _number("metric minus that of a control label on the same inputs"),
+    "selectivity_lo": _number("lower end of its interval"),
+    "selectivity_hi": _number("upper end of its interval"),
+    "selectivity_null_hi": _number("95 % of the difference between two control labels"),
+    "certificate": _number("optimality certificate of the fit: duality gap or gradient norm, at most"),
+    "selected": _flag("the layer and site were chosen on development rows"),
+    "bin": _number("bin of a reliability curve"),
+    "p_lo": _number("lower edge of the bin"),
+    "p_hi": _number("upper edge of the bin"),
+    "p_mean": _number("mean probability in the bin"),
+    "drop": _number("value minus the ceiling of the probe fitted there"),
+    "drop_lo": _number("lower end of its interval"),
+    "drop_hi": _number("upper end of its interval"),
+    "only_engaged": _number("items that only the engaged member has right"),
+    "only_heuristic": _number("items that only the heuristic member has right"),
+    "p": _number("p value of the test with groups as units"),
+    "p_items": _number("exact McNemar p with items as units: too small where items of a group agree"),
+    "p_adjusted": _number("p after the correction"),
+    "correction": Column("which correction, over what"),
+    "verdict": Column("equivalence verdict of two one-sided tests, in words; blank where none is declared"),
+    "guard": _number("limit that a guarded metric must not cross"),
+    "gap": _number("control minus real, paired; nats per answer token"),
+    "gap_lo": _number("lower end of its interval"),
+    "gap_hi": _number("upper end of its interval"),
+    "floor": _number("the larger of prior-only oracle and majority"),
+    "text_only": _number("the same question answered from the text alone"),
+    "probe": _number("linear probe on the same vectors"),
+    "gold": Column("gold label of a count"),
+    "pred": Column("predicted label of a count"),
+    "seed": _number("of the items, the resamples and the null"),
+    "note": Column("what must be known to read the row; why there is no value"),
+}
+
+KEYS = (
+    "analysis", "member", "model", "adapter", "data_sha256", "metric", "value", "lo", "hi", "n", "n_groups",
+    "interval", "control", "control_value", "p", "p_adjusted", "correction", "seed", "note",
+)  # fmt: skip
+"""In every table; blank where a metric has none."""

@@ -1,0 +1,324 @@
+"""The sections of a study file. Defaults live here and nowhere else; every value is checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from interp.checkpoint import Checkpoint, CheckpointPair
+
+_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TaskSection:
+    """Which items: those of every step, unless the step's own section says otherwise.
+
+    Attributes:
+        path: import path of the task, e.g. interp.tasks.bbq.
+        data: file or folder of its data, relative to the study file; none where the task generates its items.
+        per_cell, seed, split, rendering: as `diptych eval`; passed on where given, an error where the task has none.
+        limit: use only the first N items.
+        options: what else the task's `examples` takes, by name.
+    """
+
+    path: str
+    data: str | None = None
+    per_cell: Count | None = None
+    seed: int | None = None
+    split: str | None = None
+    rendering: str | None = None
+    limit: Count | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LoadSection:
+    """How weights are held; `interp.load` documents them."""
+
+    dtype: str = "auto"
+    device: str = "auto"
+    device_map: str | None = None
+    quantization: str | None = None
+    attn_implementation: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvalSection:
+    """Answers of every member on the same items; see `diptych eval`.
+
+    Attributes:
+        generate: let the model write its answer; else only score the task's labels after the prompt.
+        modes: prompt modes of every item (thinking, direct); their prompts must differ.
+        members: who answers; the bare bases only where they are named.
+    """
+
+    members: Names = ("engaged", "heuristic")
+    per_cell: Count | None = None
+    limit: Count | None = None
+    generate: bool = True
+    max_new_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    samples: Count = 1
+    thinking: bool | None = None
+    modes: tuple[Literal["thinking", "direct"], ...] = ()
+    tokens_per_batch: Count | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CacheSection:
+    """Activations of every member on disk; see `diptych cache`."""
+
+    per_cell: Count | None = None
+    limit: Count | None = None
+    sites: str = "resid_post.*"
+    positions: str = "last"
+    dtype: str | None = None
+    thinking: bool | None = None
+    max_length: Count | None = None
+    tokens_per_batch: Count | None = None
+    shard_bytes: str | None = None
+    max_bytes: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ProbesSection:
+    """Linear probes per layer of every member's cache; see `diptych probes sweep`.
+
+    Attributes:
+        targets: columns of the cached examples, one sweep each. Beside them, where the study has eval: `answer`, what
+            the member answered, `answer.<score>`, what that was worth (answer.correct, answer.biased), and, of a task
+            with sides, `answer.side` (stereotype, anti_stereotype, abstain).
+        groups: column of the independent unit, never in training and test at once.
+        control: column of the unit that control labels are drawn for.
+        where: column -> values: rows that are kept, e.g. {context_condition: [ambig]}.
+        transfer: read the probes of one member on the other, where widths allow it: at the same layers, or every
+            train layer at every test layer beside the probes fitted there (as the figure needs).
+    """
+
+    groups: str
+    targets: Annotated[Names, Field(min_length=1)] = ("label",)
+    control: str | None = None
+    confounds: Names = ()
+    surface: Names = ()
+    cohort: str | None = None
+    positions: str = "*"
+    sites: str = "*"
+    kinds: tuple[Literal["logistic", "ridge", "massmean", "massmean-iid"], ...] = ("logistic", "ridge", "massmean")
+    cs: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0)
+    n_folds: Annotated[int, Field(ge=2)] = 5
+    test_share: Share = 0.25
+    perm: Annotated[int, Field(ge=0)] = 999
+    logistic_perm: Annotated[int, Field(ge=0)] = 0
+    boot: Annotated[int, Field(ge=100)] = 2000
+    balanced: bool = False
+    positive: str | None = None
+    unite: str | None = None
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    transfer: Literal["none", "same-layer", "all-layers"] = "same-layer"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class HeadsSection:
+    """Effect of every head of both members; see `diptych heads`.
+
+    Attributes:
+        n: procedures of twins where the task makes them, else items.
+        named: heads named before the sweep, e.g. L19.H17; figures box them.
+    """
+
+    n: Annotated[int, Field(ge=4)] = 48
+    kinds: Annotated[Names, Field(min_length=1)] = ("mean", "zero", "patch")
+    positions: str = "answer"
+    slot: str = "own"
+    effect: Literal["total", "direct"] = "total"
+    named: Names = ()
+    verify: Share = 0.0
+    members: Names = ("engaged", "heuristic")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SteeringSection:
+    """Dose curves of a difference of means, per member; see `diptych steer fit` and `diptych steer dose`.
+
+    Attributes:
+        toward, away_from: classes of `target` that the direction leads between; +alpha moves toward the first.
+        target: column of the cached examples; `answer`, `answer.<score>` and `answer.side` as in `ProbesSection`.
+        where: column -> values: only these rows have a class.
+        groups: column of the independent unit; whole groups are held out of the fit, and steered.
+        orthogonal_to: further (toward, away_from) pairs that the direction is made orthogonal to, each an arm as well.
+        layers: steered, each by itself; none: every layer of the cache.
+        position: rule of the cache that the direction is fitted at; positions: tokens that are steered.
+        limit: steer at most this many held-out items.
+    """
+
+    groups: str
+    toward: str
+    away_from: str
+    target: str = "label"
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    orthogonal_to: tuple[tuple[str, str], ...] = ()
+    layers: tuple[int, ...] | None = None
+    position: str | None = None
+    balance: Literal["none", "classes", "strata"] = "none"
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    alphas: str = "-0.3:0.3:13"
+    unit: Literal["raw", "delta", "resid", "sd"] = "resid"
+    positions: str = "last"
+    n_random: Annotated[int, Field(ge=20)] = 20
+    n_complement: Annotated[int, Field(ge=0)] = 5
+    n_shuffled: Annotated[int, Field(ge=0)] = 20
+    slot: str = "auto"
+    min_items: Count = 50
+    min_groups: Count = 10
+    verify: Share = 0.0
+    boot: Annotated[int, Field(ge=100)] = 2000
+    limit: Count | None = None
+    members: Names = ("engaged", "heuristic")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OracleQuestion:
+    """One question with given answers.
+
+    Attributes:
+        name: what tables call it.
+        labels: JSON lines {id, sentence, label, [task, status]}: right answers of sentences, `positions` being sentence
+            ends; none: the label of each example.
+        readings: import path `module:function` of a function(model, sources, seed) that returns activations by source
+            and right answers by reading, in place of the items of the task.
+    """
+
+    name: str
+    question: str
+    choices: Annotated[Names, Field(min_length=2)]
+    labels: str | None = None
+    readings: str | None = None
+    positions: str = "last"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OracleSection:
+    """What an oracle adapter reads from activations of its base, or of adapters on it.
+
+    Attributes:
+        adapter, adapter_revision, subfolder: of the oracle, on the base of the study; `embedded` is the one that comes
+            with the package, with its prior-only twin.
+        prior: an oracle that was trained on zeroed activations: the floor of any accuracy.
+        sources: base, a member, or a difference such as `engaged - base`.
+        layers: block indices or shares of depth such as 50%.
+        groups: group of the examples that is the independent unit.
+        spec: fields of `interp.oracle.OracleSpec`, where nothing declares how the adapter is wired.
+    """
+
+    adapter: str
+    questions: Annotated[tuple[OracleQuestion, ...], Field(min_length=1)]
+    adapter_revision: str | None = None
+    subfolder: str | None = None
+    prior: str | None = None
+    sources: Names = ("base",)
+    layers: tuple[int | str, ...] = ("50%",)
+    groups: str | None = None
+    thinking: bool | None = None
+    n_partners: Count = 4
+    limit: Count | None = None
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class FiguresSection:
+    """Figures from the tables: `formats` out of pdf, svg, png; width by `style`."""
+
+    formats: tuple[Literal["pdf", "svg", "png"], ...] = ("pdf", "svg", "png")
+    style: Literal["paper", "notebook"] = "paper"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ReportSection:
+    """The page of the run."""
+
+    title: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Published:
+    """A number that a source gives, to be printed beside ours.
+
+    Attributes:
+        name: what it is, in words.
+        value: as published.
+        source: where.
+        leaves_out: what the source does not say (n, definition, positions), so that a reader knows what is compared.
+        table, where: our table, and column -> value of the one row that corresponds; none where nothing does.
+        n: items behind the published number, where it is given.
+        before: for a published change, the value that it started from; our row is then a difference.
+        not_comparable: why ours is another quantity (definition, model, data); then no agreement is read off.
+    """
+
+    name: str
+    value: float
+    source: str
+    leaves_out: str = ""
+    table: str | None = None
+    where: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    n: Count | None = None
+    before: float | None = None
+    not_comparable: str = ""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Study:
+    """Everything that a run is made from. A step runs where its section is given (it may be empty).
+
+    Attributes:
+        name: of the study; letters, digits and _ . + -.
+        pair: `embedded`, a file, or the pair itself; or
+        checkpoint: a single checkpoint.
+        seed: of splits, resamples and nulls, and of items where `task.seed` is not given.
+        claim_margin: largest difference in accuracy that still counts as equal.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+    task: TaskSection
+    pair: CheckpointPair | None = None
+    checkpoint: Checkpoint | None = None
+    is_embedded: bool = False
+    seed: int = 0
+    claim_margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    load: LoadSection = field(default_factory=LoadSection)
+    eval: EvalSection | None = None
+    cache: CacheSection | None = None
+    probes: ProbesSection | None = None
+    heads: HeadsSection | None = None
+    steering: SteeringSection | None = None
+    oracle: OracleSection | None = None
+    figures: FiguresSection | None = field(default_factory=FiguresSection)
+    report: ReportSection | None = field(default_factory=ReportSection)
+    published: tuple[Published, ...] = ()
+
+    @property
+    def what(self) -> CheckpointPair | Checkpoint:
+        """The pair, or the single checkpoint."""
+        return self.pair or self.single
+
+    @property
+    def single(self) -> Checkpoint:
+        """The single checkpoint of a study without a pair."""
+        assert self.checkpoint is not None, "parse_study refuses a study without pair and checkpoint"
+        return self.checkpoint
+
+    @property
+    def members(self) -> dict[str, Checkpoint]:
+        """Role -> checkpoint."""
+        return self.pair.members if self.pair else {self.single.name: self.single}
+
+
+SECTIONS = ("eval", "cache", "probes", "heads", "steering", "oracle", "figures", "report")
+"""Sections that are steps, in the order in which they run where they are free to."""

@@ -1,0 +1,65 @@
+"""The resolved study as YAML: every default written out, paths relative to where it is kept."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from interp.checkpoint import Checkpoint, CheckpointPair
+from study.config.sections import SECTIONS, Study
+
+
+def resolved_yaml(study: Study, folder: Path) -> str:
+    """YAML that `read_study` reads back as the same study, when it lies in `folder`."""
+    import yaml
+
+    content: dict[str, Any] = {"name": study.name, "seed": study.seed, "claim_margin": study.claim_margin}
+    if study.is_embedded:
+        content["pair"] = "embedded"
+    elif study.pair is not None:
+        content["pair"] = _pair(study.pair, folder)
+    elif study.checkpoint is not None:
+        content["checkpoint"] = _checkpoint(study.checkpoint, folder)
+    content["task"] = asdict(study.task)
+    if study.task.data is not None:
+        content["task"]["data"] = os.path.relpath(study.task.data, folder)
+    content["load"] = asdict(study.load)
+    for name in SECTIONS:
+        section = getattr(study, name)
+        content[name] = False if section is None else asdict(section)
+    for key in ("adapter", "prior") if content["oracle"] else ():
+        if content["oracle"][key] is not None:
+            content["oracle"][key] = _relative(content["oracle"][key], folder)
+    for question in content["oracle"]["questions"] if content["oracle"] else ():
+        if question["labels"] is not None:
+            question["labels"] = os.path.relpath(question["labels"], folder)
+    content["published"] = [asdict(entry) for entry in study.published]
+    return yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True, width=110)
+
+
+def _pair(pair: CheckpointPair, folder: Path) -> dict[str, Any]:
+    content = {role: _checkpoint(getattr(pair, role), folder) for role in ("engaged", "heuristic")}
+    bases = {key: getattr(pair, key) for key in ("base", "heuristic_base")}
+    return content | {key: _relative(base, folder) for key, base in bases.items() if base is not None}
+
+
+def _checkpoint(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
+    given = {key: value for key, value in asdict(checkpoint).items() if value is not None}
+    return {key: _relative(value, folder) if key in ("base", "adapter") else value for key, value in given.items()}
+
+
+def _relative(name: str, folder: Path) -> str:
+    """A local folder relative to the file, with the leading ./ that marks it as one; a hub id as it is."""
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        return name
+    relative = os.path.relpath(path, folder)
+    return relative if relative.startswith("../") else f"./{relative}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

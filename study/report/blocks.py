@@ -1,0 +1,150 @@
+"""One block per analysis: its question, an answer made from the verdicts, figures, and how it was done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from study.report.claims import VERDICTS, Claim, Tables, is_blank
+from study.report.run_folder import RunFolder, SavedFigure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TITLES = {
+    "eval": ("Behaviour", "Where do the members part?"),
+    "probes": ("Probes", "Which facts are linearly decodable, and more so than a control label?"),
+    "heads": ("Heads", "Which heads carry the answer, and does what they carry transfer?"),
+    "steering": ("Steering", "Does one direction move its target and nothing else?"),
+    "oracle": ("Oracle", "Does the reader use the activations?"),
+    "other": ("Other figures", "What else was drawn?"),
+}
+SHOWN_FIRST = 4
+MAX_ANSWERS = 5
+_METHOD = (
+    ("model", "models"), ("adapter", "adapters"), ("dtype", "dtype"), ("position", "positions read"),
+    ("positions", "positions changed"), ("kind", "kinds"), ("split", "splits"), ("interval", "intervals"),
+    ("control", "controls"), ("scheme", "null"), ("n_perm", "draws of the null"), ("correction", "correction"),
+    ("seed", "seed"), ("data_sha256", "data"),
+)  # fmt: skip
+_MAX_VALUES = 6
+_SORTS = (
+    "dumbbell",
+    "difference",
+    "-map",
+    "-top",
+    "cumulative",
+    "match",
+    "layers",
+    "selectivity",
+    "transfer",
+    "reliability",
+    "cosines",
+    "cohorts",
+    "dose",
+    "plane",
+    "oracle",
+    "esi",
+    "",
+)
+"""Sorts of figures by the words of their names, in the order in which a block shows them."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a block of the report shows.
+
+    Attributes:
+        answers: its claims in the order of verdicts, the first of them; `n_more` are left to the ledger.
+        method: (what, how), read off the columns of its tables and its part of the study.
+        figures, folded: those that are shown and those that are folded away.
+        cause: why the step failed, "" where it did not.
+        notes: what the step left out.
+    """
+
+    analysis: str
+    title: str
+    question: str
+    answers: tuple[Claim, ...]
+    n_more: int
+    figures: tuple[SavedFigure, ...]
+    folded: tuple[SavedFigure, ...]
+    method: tuple[tuple[str, str], ...]
+    cause: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def blocks(run: RunFolder, ledger: Sequence[Claim]) -> tuple[Block, ...]:
+    """A block for every analysis that has a table, a figure or a failed step; a failure is shown, not left out."""
+    found = []
+    for analysis, (title, question) in TITLES.items():
+        figures = tuple(f for f in run.figures if f.analysis == analysis)
+        tables = {name: table for name, table in run.tables.items() if _is_of(table, analysis)}
+        step = run.state.steps.get(analysis)
+        cause = step.cause if step and step.status != "done" else ""
+        if not figures and not tables and not cause:
+            continue
+        first, rest = _ranked(figures)
+        own = sorted((c for c in ledger if c.analysis == analysis), key=lambda c: VERDICTS.index(c.verdict))
+        found.append(
+            Block(analysis, title, question, tuple(own[:MAX_ANSWERS]), max(0, len(own) - MAX_ANSWERS),
+                  first, rest, _method(tables, run.study.get(analysis)), cause, tuple(step.notes) if step else ())
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _is_of(table: pd.DataFrame, analysis: str) -> bool:
+    return "analysis" in table.columns and bool((table["analysis"] == analysis).any())
+
+
+def _ranked(figures: Sequence[SavedFigure]) -> tuple[tuple[SavedFigure, ...], tuple[SavedFigure, ...]]:
+    """(shown, folded): the main figure of each sort is shown, the others of that sort are folded away."""
+    ordered = sorted(figures, key=lambda figure: (_lateness(figure.stem), figure.stem))
+    first = {_sort(figure.stem): figure for figure in reversed(ordered)}
+    shown = sorted(first.values(), key=lambda figure: _SORTS.index(_sort(figure.stem)))[:SHOWN_FIRST]
+    return tuple(shown), tuple(figure for figure in ordered if figure not in shown)
+
+
+def _lateness(stem: str) -> int:
+    """0 for the main kind of the engaged member; more for bases, other kinds and subsets."""
+    later = ("base", "solved", "keep", "zero", "patch", "heuristic", "span")
+    return sum(word in stem for word in later)
+
+
+def _sort(stem: str) -> str:
+    return next((word for word in _SORTS if word in stem), "")
+
+
+def _method(tables: Tables, options: Any) -> tuple[tuple[str, str], ...]:
+    """What the tables say of how they were made, and the options of the step."""
+    said = [(words, _values(tables, column)) for column, words in _METHOD]
+    said = [(what, how) for what, how in said if how]
+    if isinstance(options, Mapping):
+        said += [(str(key), _plain(value)) for key, value in options.items() if not is_blank_option(value)]
+    return tuple(said)
+
+
+def is_blank_option(value: Any) -> bool:
+    """Whether an option of a study says nothing."""
+    return value is None or value == "" or value == [] or value == {}
+
+
+def _values(tables: Tables, column: str) -> str:
+    seen = dict.fromkeys(
+        _plain(value)
+        for table in tables.values()
+        if column in table.columns
+        for value in table[column].dropna().unique().tolist()
+        if not is_blank(value)
+    )
+    shown = "; ".join(list(seen)[:_MAX_VALUES])
+    return shown + (f"; and {len(seen) - _MAX_VALUES} more" if len(seen) > _MAX_VALUES else "")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_plain(part)}" for key, part in value.items())
+    return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)

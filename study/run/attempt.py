@@ -1,0 +1,111 @@
+"""One attempt at a step: its work, its tables, and, where it fails, why in the user's words."""
+
+from __future__ import annotations
+
+import re
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from study.run.folder import digests, mark_done, notes_if_done
+from study.run.state import TABLES, Status
+from study.run.step import Context, Step
+
+TRACEBACK, WARNINGS = "traceback.txt", "warnings.txt"
+_LONGEST = 2000
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended; fields as in `StepState`."""
+
+    status: Status
+    cause: str = ""
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    seconds: float = 0.0
+
+
+def attempt(name: str, context: Context) -> Outcome:
+    """Run a step and write its tables; an error becomes the cause, and what the step has made stays."""
+    from study.steps import MODULES, steps_of
+
+    assert name in MODULES, f"no step {name}"
+    began = time.monotonic()
+    trace = context.folder / TRACEBACK
+    try:
+        with _kept_warnings(context):
+            notes, outputs = _work(steps_of(context.study)[name], context)
+    except Exception as error:
+        return Outcome("failed", _cause(error, context), seconds=time.monotonic() - began)
+    trace.unlink(missing_ok=True)
+    return Outcome("done", "", outputs, notes, time.monotonic() - began)
+
+
+@contextmanager
+def _kept_warnings(context: Context) -> Iterator[None]:
+    """Each warning once in `steps/<name>/warnings.txt`: a run has dozens, and none may be lost."""
+    from study.cli.common import plain_warnings
+
+    texts: dict[str, None] = {}
+
+    def keep(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if not issubclass(category, FutureWarning | DeprecationWarning):
+            texts[clean(str(message))] = None
+
+    with plain_warnings(), warnings.catch_warnings():
+        warnings.showwarning = keep
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (context.folder / WARNINGS).write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+
+
+def _work(step: Step, context: Context) -> tuple[Sequence[str], dict[str, str]]:
+    """Notes and outputs of a step; where its work is whole already, only its tables are made of it again."""
+    known = None if step.after else notes_if_done(context.folder)
+    if known is not None:
+        try:
+            return known, publish(step, context)
+        except Exception:  # something in the folder is gone: do the work again, it fills in what is missing
+            pass
+    notes = tuple(map(clean, step.run(context) or ()))
+    outputs = publish(step, context)
+    mark_done(context.root, context.folder, notes)
+    return notes, outputs
+
+
+def publish(step: Step, context: Context) -> dict[str, str]:
+    """Write a step's tables; returns the digests of everything that it made outside its own folder."""
+    from study.tables import write_table
+
+    paths = []
+    for table, rows in (step.tables(context) if step.tables else {}).items():
+        paths += write_table(rows, context.root / TABLES, table)
+    return digests(context.root, [*paths, *(step.outputs(context) if step.outputs else ())])
+
+
+def _cause(error: Exception, context: Context) -> str:
+    """What a user can mend, as it was said; of our own bugs, where they are, with the traceback kept beside."""
+    from study.cli.common import user_errors
+
+    text = clean(str(error)).replace(f"{context.root}/", "").replace(str(context.root), "the run folder")
+    if isinstance(error, user_errors()):
+        return text or type(error).__name__
+    try:
+        (context.folder / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError:
+        return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {text} (traceback: steps/{context.name}/{TRACEBACK})"
+
+
+def clean(text: str) -> str:
+    """Text that a terminal shows as text: no escape sequences or control characters, and no more than a page."""
+    text = _ESCAPES.sub("", text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text):,} characters)"

@@ -1,0 +1,132 @@
+"""Digests of what a run is made from: data, checkpoints, code. No weight is loaded and no model library imported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from interp.checkpoint import Checkpoint
+from interp.files import base_folder, file_sha256, read_adapter, weight_files
+from study.config.sections import TaskSection
+
+MEMO = ".digests.json"
+_LARGE = 8 << 20
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model", "vocab.json")
+
+
+def sha256_of(value: Any) -> str:
+    """Digest of JSON values, mappings in any order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Digests:
+    """Digests of files, large ones remembered by size and time of change so that 30 GB are read once.
+
+    Args:
+        folder: where the memory is kept (a hidden file in the run folder); None keeps none.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._path = None if folder is None else folder / MEMO
+        self._known: dict[str, str] = {}
+        if self._path is not None and self._path.is_file():
+            try:
+                self._known = dict(json.loads(self._path.read_text()))
+            except (ValueError, OSError):
+                self._known = {}  # a memory that cannot be read is made anew
+
+    def file(self, path: Path) -> str:
+        """SHA-256 of a file's bytes."""
+        stat = path.stat()
+        if stat.st_size < _LARGE:
+            return file_sha256(path)
+        key = sha256_of([str(path.resolve()), stat.st_size, stat.st_mtime_ns])  # no path is written into the run
+        if key not in self._known:
+            self._known[key] = file_sha256(path)
+        return self._known[key]
+
+    def save(self) -> None:
+        """Keep what was learnt."""
+        from interp.cache.files import replace
+
+        if self._path is not None and self._known:
+            content = (json.dumps(self._known, indent=0, sort_keys=True) + "\n").encode()
+            if not self._path.is_file() or self._path.read_bytes() != content:
+                replace(self._path.parent, self._path, content)
+
+    def data(self, task: TaskSection) -> str:
+        """Digest of the items that a task section names: the bytes of its data, and every choice among them."""
+        chosen = {key: value for key, value in asdict(task).items() if key != "data"}
+        if task.data is None:
+            return sha256_of(chosen)
+        path = Path(task.data)
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        named = [[p.name if p == path else p.relative_to(path).as_posix(), self.file(p)] for p in files]
+        return sha256_of([chosen, named])
+
+    def weights(self, checkpoint: Checkpoint) -> str:
+        """Digest of what a checkpoint is: config, weights, tokenizer and adapter by content, wherever they lie.
+
+        Raises:
+            ValueError: nothing at the path or id, or no network for what is not in the hub's cache.
+        """
+        folder = base_folder(checkpoint, weights=True)
+        where = f"base {checkpoint.base!r} of {checkpoint.name!r}"
+        names = [folder / "config.json", *(folder / n for n in _TOKENIZER if (folder / n).is_file())]
+        parts = [[p.name, self.file(p)] for p in (*names, *weight_files(folder, where))]
+        if checkpoint.adapter is not None:
+            files = read_adapter(checkpoint)
+            parts += [
+                ["adapter/" + p.name, self.file(p)] for p in (files.folder / "adapter_config.json", files.weights)
+            ]
+        return sha256_of(parts)
+
+
+def shown(checkpoint: Checkpoint) -> dict[str, str]:
+    """`base` and `adapter` as run.json and tables name them: a hub id as it is, a local folder by its name."""
+
+    def named(name: str | None, inside: str | None = None) -> str:
+        if name is None:
+            return "none"
+        text = Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else name
+        return f"{text}/{inside}" if inside else text
+
+    return {"base": named(checkpoint.base), "adapter": named(checkpoint.adapter, checkpoint.subfolder)}
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """Versions of what computes."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn")}
+
+
+@cache
+def package_version() -> str:
+    """Version of Diptych."""
+    from importlib.metadata import version
+
+    return version("diptych")
+
+
+def commit() -> str:
+    """Commit of the checkout that the package runs from, with '+' where files were changed; "" elsewhere."""
+    import subprocess
+
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return ""
+    run = dict(cwd=root, capture_output=True, text=True, timeout=20)
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], **run)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], **run)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else ""

@@ -1,0 +1,123 @@
+"""What a run would do: per step, what is there already, items, tokens, bytes and a rough time. Nothing is started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.run.digest import Digests
+from study.run.folder import is_whole
+from study.run.keys import Inputs, inputs_of, key_of
+from study.run.state import RUN, read_run
+from study.run.step import Step, Work
+from study.steps import steps_of
+
+if TYPE_CHECKING:
+    from study.config import Study
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One step: its key (blank where it depends on what is not at hand), what would happen, and what it costs."""
+
+    name: str
+    key: str
+    what: str
+    work: Work
+    seconds: float
+
+
+def plan_study(study: Study, out: Path) -> tuple[list[Planned], list[str]]:
+    """(steps in order, notes). Weights are not read and nothing is written or downloaded but small files of models.
+
+    Raises:
+        ValueError: what `run_study` would refuse too: sections, a missing file.
+    """
+    steps, notes = steps_of(study), []
+    for step in steps.values():
+        if step.check is not None:
+            step.check(study)
+    inputs = None
+    absent = [c.base for c in study.members.values() if not _is_at_hand(c.base, c.revision)]
+    absent += [
+        c.adapter for c in study.members.values() if c.adapter and not _is_at_hand(c.adapter, c.adapter_revision)
+    ]
+    if absent:
+        notes.append(f"not downloaded yet: {', '.join(dict.fromkeys(absent))}; whether a step is done is known then")
+    else:
+        inputs = inputs_of(study, Digests())
+    held = read_run(out).steps if (out / RUN).is_file() else {}
+    keys: dict[str, str] = {}
+    return [_planned(study, step, inputs, keys, held, out, notes) for step in steps.values()], notes
+
+
+def _planned(
+    study: Study, step: Step, inputs: Inputs | None, keys: dict[str, str], held: Mapping, out: Path, notes: list[str]
+) -> Planned:
+    from study.run.estimate import seconds
+
+    state = held.get(step.name)
+    if step.after:
+        return Planned(step.name, "", "after the others, where their tables changed", _work(study, step, notes), 0.0)
+    key = key_of(study, step, inputs, keys) if inputs else ""
+    keys[step.name] = key
+    if state is not None and state.key == key and state.status == "done" and is_whole(out, state.outputs):
+        return Planned(step.name, key, "there already", Work(), 0.0)
+    what = "will run" if state is None else _why(state.key == key, state.status)
+    work = _work(study, step, notes)
+    return Planned(step.name, key, what, work, seconds(work))
+
+
+def _why(is_same: bool, status: str) -> str:
+    if not is_same:
+        return "will run: its input changed; what is there is kept aside"
+    return f"will go on: {status} before" if status != "done" else "will make its tables again"
+
+
+def _work(study: Study, step: Step, notes: list[str]) -> Work:
+    try:
+        return step.plan(study) if step.plan else Work()
+    except (ValueError, OSError) as error:
+        notes.append(f"{step.name}: size unknown: {error}")
+        return Work()
+
+
+def _is_at_hand(name: str, revision: str | None) -> bool:
+    """Whether a folder, or the hub's cache on this disk, holds it."""
+    if Path(name).expanduser().is_dir():
+        return True
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        snapshot_download(name, revision=revision, local_files_only=True)
+    except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError):
+        return False
+    return True
+
+
+def plan_lines(study: Study, out: Path) -> list[str]:
+    """The plan as a text table."""
+    from interp.cache.plan import format_bytes
+    from study.evals.show import aligned
+
+    planned, notes = plan_study(study, out)
+    lines = [["step", "state", "items", "tokens in", "tokens out, at most", "bytes", "time, roughly", "note"]]
+    for step in planned:
+        work = step.work
+        counts = [f"{n:,}" if n else "" for n in (work.items, work.tokens, work.tokens_written)]
+        size = format_bytes(work.bytes) if work.bytes else ""
+        lines.append([step.name, step.what, *counts, size, _duration(step.seconds), work.note])
+    total = sum(step.seconds for step in planned)
+    tail = [f"in all about {_duration(total)} on this machine, weights at hand"] if total else []
+    return [f"{out}", aligned(lines), *tail, *(f"note: {note}" for note in notes)]
+
+
+def _duration(seconds: float) -> str:
+    if not seconds:
+        return ""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

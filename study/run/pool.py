@@ -1,0 +1,70 @@
+"""Processes for steps that do not read each other; they end with the process that started them, however it ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for
+from types import TracebackType
+from typing import Self
+
+from study.run.attempt import Outcome, attempt
+from study.run.step import Context
+
+
+class Pool:
+    """Up to `jobs` steps at a time, each in a process with one torch thread."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._pool = self._new()
+        self._running: dict[Future[Outcome], str] = {}
+
+    def _new(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            self._jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
+        )
+
+    def submit(self, name: str, context: Context) -> None:
+        """Start a step as soon as a process is free."""
+        try:
+            future = self._pool.submit(attempt, name, context)
+        except BrokenProcessPool:
+            self._pool = self._new()
+            future = self._pool.submit(attempt, name, context)
+        self._running[future] = name
+
+    def next(self) -> tuple[str, Outcome]:
+        """The next step that ends, and how."""
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        future = done.pop()
+        name = self._running.pop(future)
+        try:
+            return name, future.result()
+        except BrokenProcessPool:
+            return name, Outcome(
+                "failed", "its process was killed, most often for want of memory; run the same command with --jobs 1"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    from study.cli.common import one_thread
+
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    one_thread()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait_for([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,230 @@
+"""Run what is not there: every step once, in order, independent ones in parallel, the rest kept when one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from study.config import Study, resolved_yaml
+from study.run.attempt import WARNINGS, Outcome, attempt
+from study.run.digest import Digests, commit, package_version, versions
+from study.run.folder import is_whole, prepare, remove_outputs, take_over
+from study.run.keys import Inputs, inputs_of, key_after, key_of
+from study.run.pool import Pool
+from study.run.state import RUN, STEPS, STUDY, RunState, StepState, read_run, write_run
+from study.run.step import Context, Step
+from study.steps import steps_of
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run ended.
+
+    Attributes:
+        state: what `run.json` says now.
+        ran: steps that were run this time, in the order in which they ended.
+    """
+
+    state: RunState
+    ran: tuple[str, ...]
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Step -> cause, of the steps that failed or were skipped."""
+        return {name: step.cause for name, step in self.state.steps.items() if step.status != "done"}
+
+
+def run_study(
+    study: Study, out: Path, *, jobs: int = 1, only: Sequence[str] = (), say: Say = print, progress: bool = False
+) -> Finished:
+    """Run every step of a study that is not done into `out`; see `study.run` for what lies there.
+
+    A step is done when its key (configuration, code version, checkpoints, data, steps that it reads) is in `run.json`
+    and its outputs have the bytes that they had. A step that fails keeps what it made, its cause is said, and
+    whatever does not read it runs. Output of another configuration is set aside, and taken back when it is wanted.
+
+    Args:
+        jobs: processes for steps that do not read each other.
+        only: run these steps (and none that they need, which must be done).
+        say: told one line per step.
+    Raises:
+        ValueError: what can be known to be wrong before anything runs: a missing checkpoint or file, an adapter that
+            does not fit, a section that its step refuses.
+        CacheBusyError: another process runs this folder.
+    """
+    from interp.cache.lock import writer_lock
+
+    steps = steps_of(study)
+    unknown = [name for name in only if name not in steps]
+    if unknown:
+        raise ValueError(f"--only {', '.join(unknown)}: not a step of this study. Steps: {', '.join(steps)}.")
+    for step in steps.values():
+        if step.check is not None:
+            step.check(study)
+    out.mkdir(parents=True, exist_ok=True)
+    with writer_lock(out):
+        return _Run(study, out, steps, say=say, progress=progress).go(jobs=jobs, only=only)
+
+
+class _Run:
+    """One go over the steps; owns the run folder while it lasts."""
+
+    def __init__(self, study: Study, root: Path, steps: Mapping[str, Step], *, say: Say, progress: bool) -> None:
+        self.study, self.root, self.steps, self.say, self.progress = study, root, steps, say, progress
+        self.digests = Digests(root)
+        self.inputs: Inputs = inputs_of(study, self.digests)
+        self.keys: dict[str, str] = {}
+        for name, step in steps.items():
+            if not step.after:
+                self.keys[name] = key_of(study, step, self.inputs, self.keys)
+        held = read_run(root).steps if (root / RUN).is_file() else {}
+        self.held = dict(held)
+        self.state = self._fresh_state()
+        self.ran: list[str] = []
+
+    def _fresh_state(self) -> RunState:
+        return RunState(
+            name=self.study.name, seed=self.study.seed, dtype=self.study.load.dtype, diptych=package_version(),
+            commit=commit(), packages=versions(), checkpoints=self.inputs.provenance, data_sha256=self.inputs.data,
+        )  # fmt: skip
+
+    def go(self, *, jobs: int, only: Sequence[str]) -> Finished:
+        prepare(self.root, set(self.steps), self.held)
+        self._put_study()
+        wanted = [name for name in self.steps if not only or name in only]
+        first = [name for name in wanted if not self.steps[name].after]
+        fresh = [name for name in first if not self._is_done(name, self.keys[name])]
+        if any(self.steps[name].uses_models for name in fresh):
+            self._preflight()
+        for name in self.steps:
+            if name not in wanted and name in self.held:
+                self._record(name, self.held[name])
+        if len(fresh) > 1 and jobs > 1:
+            with Pool(jobs) as pool:
+                self._walk(first, fresh, pool)
+        else:
+            self._walk(first, fresh, None)
+        for name in wanted:
+            if self.steps[name].after:
+                self._run_after(name)
+        self.digests.save()
+        self._write()
+        return Finished(self.state, tuple(self.ran))
+
+    def _put_study(self) -> None:
+        from interp.cache.files import replace as put
+
+        content, path = resolved_yaml(self.study, self.root).encode(), self.root / STUDY
+        if not path.is_file() or path.read_bytes() != content:
+            put(self.root, path, content)
+
+    def _is_done(self, name: str, key: str) -> bool:
+        held = self.held.get(name)
+        return held is not None and held.status == "done" and held.key == key and is_whole(self.root, held.outputs)
+
+    def _preflight(self) -> None:
+        """Every checkpoint is checked, adapters too, before the first weight is read."""
+        from interp.loading import open_skeleton
+
+        for checkpoint in self.study.members.values():
+            open_skeleton(checkpoint, dtype=self.study.load.dtype)
+
+    def _walk(self, names: Sequence[str], fresh: Sequence[str], pool: Pool | None) -> None:
+        """Run the fresh steps as soon as what they read has ended."""
+        waiting = list(names)
+        running: set[str] = set()
+        while waiting or running:
+            for name in list(waiting):
+                if name not in fresh:
+                    waiting.remove(name)
+                    self._record(name, self.held[name])
+                    self.say(f"{name}: there already")
+                elif not self._blockers(name, [*waiting, *running]):
+                    waiting.remove(name)
+                    cause = self._missing(name)
+                    if cause:
+                        self._drop_outputs(name)
+                        self._end(name, Outcome("skipped", cause))
+                        continue
+                    self._begin(name)
+                    if pool is None:
+                        self._end(name, attempt(name, self._context(name)))
+                    else:
+                        pool.submit(name, self._context(name))
+                        running.add(name)
+            if pool is not None and running:
+                name, outcome = pool.next()
+                running.remove(name)
+                self._end(name, outcome)
+
+    def _blockers(self, name: str, open_steps: Sequence[str]) -> list[str]:
+        inputs = self.steps[name].inputs(self.study)
+        return [other for other in inputs if other in open_steps and other != name]
+
+    def _missing(self, name: str) -> str:
+        """Why a step cannot run: a step that it reads is not done."""
+        for other in self.steps[name].inputs(self.study):
+            state = self.state.steps.get(other)
+            if state is None or state.status != "done":
+                return f"it needs {other}, which {'has not run' if state is None else state.status}"
+            if state.key != self.keys[other]:
+                return f"it needs {other}, which was made from another configuration; run that first"
+        return ""
+
+    def _context(self, name: str) -> Context:
+        own = self.inputs
+        return Context(self.root, name, self.study, own.provenance, own.data, self.progress)
+
+    def _begin(self, name: str) -> None:
+        """An earlier output of this very key is gone on with; another one is set aside, its tables taken away."""
+        self._drop_outputs(name)
+        take_over(self.root, name, self.keys[name])
+        self.say(f"{name}: running")
+
+    def _drop_outputs(self, name: str) -> None:
+        """Tables of an earlier configuration must not be drawn or reported as if they were of this one."""
+        if name in self.held:
+            remove_outputs(self.root, self.held[name].outputs)
+
+    def _run_after(self, name: str) -> None:
+        key = key_after(self.study, self.steps[name], self.root, self.digests, self.state.steps)
+        self.keys[name] = key
+        if self._is_done(name, key):
+            self._record(name, self.held[name])
+            self.say(f"{name}: there already")
+            return
+        self._write()  # the report reads how the other steps ended
+        self._begin(name)
+        self._end(name, attempt(name, self._context(name)))
+
+    def _end(self, name: str, outcome: Outcome) -> None:
+        state = StepState(self.keys[name], outcome.status, outcome.cause, outcome.outputs, tuple(outcome.notes))
+        self.ran.append(name)
+        self._record(name, state)
+        self._write()
+        for note in outcome.notes:
+            self.say(f"{name}: note: {note}")
+        known = self.root / STEPS / name / WARNINGS
+        count = len(known.read_text().splitlines()) if known.is_file() else 0
+        if count:
+            self.say(f"{name}: {count} warnings, in {STEPS}/{name}/{WARNINGS}")
+        end = f"done in {outcome.seconds:.0f} s" if outcome.status == "done" else f"{outcome.status}: {outcome.cause}"
+        self.say(f"{name}: {end}")
+
+    def _record(self, name: str, state: StepState) -> None:
+        steps = {**self.state.steps, name: state}
+        ordered = {key: steps[key] for key in self.steps if key in steps}
+        self.state = replace(self.state, steps=ordered)
+
+    def _write(self) -> None:
+        """`run.json`, with the steps that have not run yet as they were before; left alone where nothing was run.
+
+        Versions and commit are those of the last run that made something.
+        """
+        later = {name: self.held[name] for name in self.steps if name in self.held}
+        steps = {name: s for name in self.steps if (s := self.state.steps.get(name, later.get(name))) is not None}
+        if self.ran or steps != self.held:
+            write_run(self.root, replace(self.state, steps=steps))

@@ -1,0 +1,87 @@
+"""`run.json`: what a run folder holds, which step made it, from what, and how it ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+RUN, STUDY, STEPS, TABLES, FIGURES, REPORT = "run.json", "study.yaml", "steps", "tables", "figures", "report.html"
+Status = Literal["done", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class StepState:
+    """How one step ended.
+
+    Attributes:
+        key: digest of its configuration, code version, checkpoints, data and the keys of the steps that it reads.
+        status: done, failed, or skipped (a step that it needs failed).
+        cause: why it failed or was skipped, in words; "" where it is done.
+        outputs: path in the run folder -> SHA-256 of the tables, figures and report that it made.
+        notes: what was left out and why (a figure that could not be drawn).
+    """
+
+    key: str
+    status: Status
+    cause: str = ""
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The content of `run.json`; the same run writes the same bytes.
+
+    Attributes:
+        name, seed, dtype: of the study.
+        diptych, commit: version of the package, and its commit where it runs from a checkout ("" elsewhere).
+        packages: name -> version of what computes.
+        checkpoints: member -> {base, adapter, weights}.
+        data_sha256: digest of the data.
+        steps: name -> how it ended, in the order of the study.
+    """
+
+    name: str
+    seed: int
+    dtype: str
+    diptych: str
+    commit: str
+    packages: Mapping[str, str]
+    checkpoints: Mapping[str, Mapping[str, str]]
+    data_sha256: str
+    steps: Mapping[str, StepState] = field(default_factory=dict)
+
+
+def read_run(folder: Path) -> RunState:
+    """What `run.json` of a run folder says.
+
+    Raises:
+        ValueError: no run folder, or a `run.json` that cannot be read.
+    """
+    path = folder / RUN
+    if not path.is_file():
+        raise ValueError(f"{folder}: no run of a study (no {RUN}). Run `diptych study run study.yaml --out {folder}`.")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        steps = {
+            name: StepState(**{**step, "notes": tuple(step.get("notes", ()))})
+            for name, step in content["steps"].items()
+        }
+        return RunState(**{**content, "steps": steps})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path}: not readable ({error}). Delete it and run the study again; nothing is lost."
+        ) from None
+
+
+def write_run(folder: Path, state: RunState) -> None:
+    """Write `run.json` whole, or leave it alone where it says the same already."""
+    from interp.cache.files import replace
+
+    content = (json.dumps(asdict(state), indent=1) + "\n").encode()
+    path = folder / RUN
+    if not path.is_file() or path.read_bytes() != content:
+        replace(folder, path, content)

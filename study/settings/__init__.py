@@ -1,0 +1,1 @@
+"""Study files of the published settings, and of the embedded pair; `diptych study init NAME` prints one."""

@@ -1,0 +1,280 @@
+"""Dose curves of a checkpoint, or of both members of a pair, into a folder that can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.fingerprint import fingerprint_module
+from interp.loading import load, load_members
+from interp.model import Model
+from interp.prompt import Example
+from interp.site import Site
+from interp.tasks.protocol import load_task
+from steering.arms import N_COMPLEMENT, N_RANDOM, N_SHUFFLED, Arm, protocol_arms
+from steering.direction import Direction, Directions, Unit
+from steering.dose import DoseItem, DoseSweep, tokens_of
+from steering.orthogonal import orthogonalize
+from steering.outcomes import Outcomes
+from steering.response import MIN_GROUPS, MIN_ITEMS, DoseResult, check_size
+from steering.strengths import DEFAULT_ALPHAS, Plan, parse_alphas
+from steering.texts import TEXTS, text_response
+from study.steer.items import AUTO, dose_items, group_of
+from study.steer.shuffled import shuffled_from_cache
+from study.steer.store import DoseFolder, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIRST_VERIFY = 0.02
+SWITCH = "switch "
+
+
+@dataclass(frozen=True)
+class DoseStudy:
+    """What is steered and how it is read.
+
+    Attributes:
+        alphas: "from:to:count" or numbers; 0 is among them.
+        unit: raw, delta, resid or sd (`Direction.scale`).
+        positions: tokens that are steered: last, all, generated, prompt, or a rule of `interp.positions`.
+        layers: layers of the directions that are steered, each by itself; None: all that the file holds.
+        cache: folder that the direction was fitted on; with it come label-shuffled controls.
+        labels, strata: example id -> class or stratum, where the direction was fitted on those of a file.
+        shuffled_length: "equal", all at the direction's length; "own", each at its own (`steering.arms.shuffled_arms`).
+        slot, baseline: see `study.steer.items.dose_items`.
+        neutral: texts for perplexity; None takes plain English sentences where the tokenizer knows their words, empty
+            leaves it out.
+        verify: share of rows of every item that hooked passes recompute; of the first item never less than 2 %.
+        min_items, min_groups: fewest per class of the direction and in the curve.
+    """
+
+    alphas: str = DEFAULT_ALPHAS
+    unit: Unit = "resid"
+    positions: str = "last"
+    layers: tuple[int, ...] | None = None
+    cache: Path | None = None
+    labels: Mapping[str, str] | None = None
+    strata: Mapping[str, str] | None = None
+    n_random: int = N_RANDOM
+    n_complement: int = N_COMPLEMENT
+    n_shuffled: int = N_SHUFFLED
+    shuffled_length: Literal["equal", "own"] = "equal"
+    slot: str = AUTO
+    baseline: str | None = None
+    neutral: tuple[str, ...] | None = None
+    verify: float = 0.0
+    min_items: int = MIN_ITEMS
+    min_groups: int = MIN_GROUPS
+    n_resamples: int = 2000
+    seed: int = 0
+
+
+def run_dose(
+    what: Checkpoint | CheckpointPair,
+    task_path: str,
+    examples: Sequence[Example],
+    directions: Directions,
+    *,
+    out: Path,
+    study: DoseStudy,
+    against: Sequence[Directions] = (),
+    extra: Mapping[str, Sequence[Arm]] | None = None,
+    loading: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> dict[str, DoseResult]:
+    """Dose curves of every member: `out/<member>/items`, `table.csv`, `slopes.csv`, `plane.csv`, `entangle.csv`,
+    `switch.csv`, `texts.csv`; run again with the same arguments, it continues where it stopped.
+
+    Args:
+        against: directions that the direction is made orthogonal to, and that are steered as arms of their own.
+        extra: member -> further arms, such as the other member's vector.
+    Returns:
+        member -> its curves.
+    Raises:
+        ValueError: a class or curve that is too small, a layer that a file does not hold, a folder of another study,
+            items that the direction was fitted on.
+    """
+    chosen = of_layers(directions, study.layers)
+    task: Any = load_task(task_path)
+    check_study(chosen, task, examples, study)
+    nulls, fitted = _shuffled(chosen, study)
+    plan = make_plan(chosen, study, against=against, shuffled=nulls)
+    refuse_seen(examples, fitted)
+    found: dict[str, DoseResult] = {}
+    for roles, model in models_of(what, dict(loading or {})):
+        for role in roles:
+            with model.adapters.use(role if role in model.adapters.names else None):
+                own = replace(plan, arms=(*plan.arms, *(extra or {}).get(role, ())))
+                found[role] = run_member(
+                    model, role, task, task_path, examples, chosen, own, out / role, study, progress
+                )
+    return found
+
+
+def check_study(directions: Directions, task: Any, examples: Sequence[Example], study: DoseStudy) -> None:
+    """Refuse, before anything is loaded, classes, items or groups too few for any curve to mean something."""
+    parse_alphas(study.alphas)
+    unit = group_of(task, examples)
+    check_size([unit(one) for one in examples], min_items=study.min_items, min_groups=study.min_groups)
+    for one in directions.values():
+        s = one.stats
+        if min(s.n_toward, s.n_away) < study.min_items or s.n_groups < study.min_groups:
+            raise ValueError(
+                f"direction {one.label!r} at {one.site}: {s.n_toward} rows of {one.toward!r} and {s.n_away} of "
+                f"{one.away_from!r} in {s.n_groups} groups; expected at least {study.min_items} of each class and "
+                f"{study.min_groups} groups. Fit on more rows, or ask for less with --min-class and --min-groups."
+            )
+
+
+def of_layers(directions: Directions, layers: Sequence[int] | None) -> Directions:
+    """The directions of some layers.
+
+    Raises:
+        ValueError: a layer that the file does not hold.
+    """
+    held = {site.layer or 0: site for site in directions}
+    if missing := [layer for layer in layers or () if layer not in held]:
+        raise ValueError(f"--layers {missing[0]}: the directions are of layers {', '.join(map(str, sorted(held)))}.")
+    return directions if layers is None else Directions({held[layer]: directions[held[layer]] for layer in layers})
+
+
+def make_plan(
+    directions: Directions, study: DoseStudy, *, against: Sequence[Directions] = (), shuffled: Mapping[Site, list[Arm]]
+) -> Plan:
+    """Arms of every site at equal added length, in the study's unit of the direction."""
+    arms: list[Arm] = []
+    for site, one in directions.items():
+        nuisances = [held[site] for held in against]
+        arms += protocol_arms(
+            one,
+            orthogonalized=orthogonalize(one, against=nuisances) if nuisances else None,
+            nuisances=nuisances,
+            shuffled=shuffled.get(site, []),
+            n_random=study.n_random,
+            n_complement=study.n_complement,
+            seed=study.seed,
+        )
+    lengths = {site: one.scale(study.unit) for site, one in directions.items()}
+    norms = {site: one.scale("resid") for site, one in directions.items()}
+    return Plan(tuple(arms), parse_alphas(study.alphas), study.unit, lengths, norms, tokens_of(study.positions))
+
+
+def _shuffled(directions: Directions, study: DoseStudy) -> tuple[dict[Site, list[Arm]], frozenset[str]]:
+    if study.cache is None:
+        return {}, frozenset()
+    found = {site: shuffled(one, study.cache, study) for site, one in directions.items()}
+    return {site: arms for site, (arms, _) in found.items()}, frozenset().union(*(ids for _, ids in found.values()))
+
+
+def shuffled(direction: Direction, cache: Path, study: DoseStudy) -> tuple[list[Arm], frozenset[str]]:
+    """Label-shuffled arms as the study wants them, and the ids that the direction was fitted on."""
+    given: dict[str, Any] = {"labels": study.labels, "strata": study.strata}
+    return shuffled_from_cache(direction, cache, n=study.n_shuffled, seed=study.seed, **given,
+                               equal_length=study.shuffled_length == "equal")  # fmt: skip
+
+
+def refuse_seen(examples: Sequence[Example], fitted: frozenset[str]) -> None:
+    """Refuse items on which the direction was fitted: a curve over them is not evidence."""
+    seen = [e.id for e in examples if e.id in fitted]
+    if seen:
+        raise ValueError(
+            f"{len(seen)} of {len(examples)} items are among the rows that the direction was fitted on (first "
+            f"{seen[0]!r}). Take a split whose stories or procedures it has not seen: --split, --seed, or another file."
+        )
+
+
+def models_of(what: Checkpoint | CheckpointPair, loading: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], Model]]:
+    """(roles, model) for a checkpoint or a pair; members of one base share its weights."""
+    if isinstance(what, CheckpointPair):
+        return load_members(what, **loading)
+    model = load(what, **loading)
+    return [((model.adapters.active or what.name,), model)]
+
+
+def run_member(
+    model: Model, role: str, task: Any, task_path: str, examples: Sequence[Example], directions: Directions, plan: Plan,
+    root: Path, study: DoseStudy, progress: bool,
+) -> DoseResult:  # fmt: skip
+    """The curves of the adapter that is active now, from disk where they are, from the model where they are not."""
+    from tqdm import tqdm
+
+    first = next(iter(directions.values()))
+    notes = [said for one in directions.values() if (said := one.check_acts_on(model))]
+    items = dose_items(model, task, examples, slot=study.slot, baseline=study.baseline)
+    job = DoseSweep(model, items, plan, verify=study.verify, weights=weights_of(model))
+    folder = DoseFolder(root, _identity(job, task_path, items), notes=_notes(first, plan, study, notes))
+    with folder.open():
+        keys, done = job.keys(), folder.done
+        with tqdm(total=len(items), initial=len(done & set(keys)), unit="item", desc=role, disable=not progress) as bar:
+            for index, key in enumerate(keys):
+                if key not in done:
+                    share = max(study.verify, FIRST_VERIFY) if index == 0 else study.verify
+                    folder.put(job.outcome(index, key, verify=share))
+                    bar.update()
+        kind = Outcomes.of(task, toward=first.toward, away=first.away_from)
+        result = DoseResult.of(items, folder.outcomes(keys), plan, kind, seed=study.seed, n_resamples=study.n_resamples)
+        texts = _texts(model, plan, study)
+        write_tables(result, texts, root, {"member": role, "toward": first.toward, "model": model.name,
+                                           "dtype": str(model.dtype).removeprefix("torch.")})  # fmt: skip
+    return result
+
+
+def weights_of(model: Model) -> str:
+    """Digest of the loaded weights and the active adapter."""
+    whole = model.fingerprint or fingerprint_module(model.module, tokenizer=model.tokenizer)
+    return (whole if whole.merged else whole.select(model.adapters.active)).sha256
+
+
+def _identity(job: DoseSweep, task_path: str, items: Sequence[DoseItem]) -> dict[str, Any]:
+    import hashlib
+
+    digest = hashlib.sha256("".join(item.sha256 for item in items).encode()).hexdigest()
+    return {
+        "task": task_path, "items": digest, "n_items": len(items), "weights": job.weights, "plan": job.plan.sha256,
+        "alphas": list(job.plan.alphas), "unit": job.plan.unit, "sites": [str(site) for site in job.plan.sites],
+        "arms": [f"{arm.site} {arm.name}" for arm in job.plan.arms], "dtype": str(job.model.dtype),
+    }  # fmt: skip
+
+
+def _notes(first: Direction, plan: Plan, study: DoseStudy, said: list[str]) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    lengths = {str(site): first.equivalents(1.0, study.unit) for site in plan.sites[:1]}
+    held = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(study).items() if k not in ("labels", "strata")}
+    packages = {name: version(name) for name in ("diptych", "torch", "transformers")}
+    return {
+        "study": held,
+        "direction": dict(first.provenance),
+        "alpha_1_is": lengths,
+        "notes": said,
+        "versions": packages,
+    }
+
+
+def _texts(model: Model, plan: Plan, study: DoseStudy) -> pd.DataFrame | None:
+    """Perplexity table; None where no neutral text is at hand that the tokenizer knows."""
+    texts = TEXTS if study.neutral is None else study.neutral
+    ids = [model.tokenizer.encode(text) for text in texts]
+    unknown = model.tokenizer.unk_token_id
+    if not texts or (study.neutral is None and unknown is not None and any(unknown in one for one in ids)):
+        return None
+    found = text_response(model, ids, plan, seed=study.seed, n_resamples=study.n_resamples)
+    return found.table().assign(group_unit="texts")
+
+
+def write_tables(result: DoseResult, texts: pd.DataFrame | None, root: Path, who: Mapping[str, Any]) -> None:
+    """Every table of one member; the switch table apart."""
+    table = result.table().assign(**who)
+    switches = table["metric"].str.startswith(SWITCH)
+    shown = table["arm"].isin(["direction", "orthogonalized", "nuisance", "prompt"])
+    tables = {"table": table[~switches], "switch": table[switches & shown], "slopes": result.slopes().assign(**who)}
+    if result.entangled:
+        tables |= {"plane": result.plane().assign(**who), "entangle": result.entangle_table().assign(**who)}
+    if texts is not None:
+        tables["texts"] = texts.assign(**who)
+    for name, one in tables.items():
+        write_table(one, root, name)

@@ -1,0 +1,176 @@
+"""Figures and the headline of a dose study, made from its tables alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.evals.show import aligned
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from study.figures import Drawn
+
+ORDER = (
+    "margin", "amb_commit_bias", "coverage", "s_amb", "accuracy", "p_gold", "acc_disambig", "abstain_disambig", "kl",
+)  # fmt: skip
+NAMES = {
+    "margin": ("logit margin", "log p(toward) − log p(away), nats"), "coverage": ("coverage", "share"),
+    "amb_commit_bias": ("commit bias", "2 P(stereo | commit) − 1"), "s_amb": ("s_AMB", "(1 − accuracy) × bias"),
+    "accuracy": ("accuracy", "share right"), "p_gold": ("p(gold)", "probability among labels"),
+    "acc_disambig": ("acc. disambig", "accuracy"), "abstain_disambig": ("abstain disambig", "share"),
+    "kl": ("KL", "nats, last token"),
+}  # fmt: skip
+READING = (
+    "Positive alpha moves toward the first class. controls: random and label-shuffled directions, 95 %. p: "
+    "against either sort (the larger where both are there). A slope inside the controls' is no effect."
+)
+
+
+def members(out: Path) -> dict[str, Path]:
+    """Folder of each member that has a finished table.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = {
+        path.parent.name: path.parent
+        for path in sorted(out.rglob("table.csv"))
+        if (path.parent / "slopes.csv").exists()
+    }
+    if not found:
+        raise ValueError(f"{out} holds no finished dose study. Run diptych steer dose ... --out {out.name} first.")
+    return found
+
+
+def figures(out: Path) -> dict[str, Drawn]:
+    """Dose-response of every member and layer, and the bias plane where the task has one."""
+    import pandas as pd
+
+    from study.figures import bias_plane, cosines, dose_response
+
+    drawn: dict[str, Drawn] = {}
+    if (out / "cosines.csv").exists():
+        drawn["cosines"] = cosines(pd.read_csv(out / "cosines.csv"))
+    for member, folder in members(out).items():
+        table = pd.read_csv(folder / "table.csv")
+        for site, rows in table.groupby("site", sort=False):
+            shown = dose_rows(rows)
+            if len(shown):
+                drawn[f"{member}-{site}-dose"] = dose_response(shown)
+        if (folder / "plane.csv").exists():
+            plane = pd.read_csv(folder / "plane.csv")
+            for site, rows in plane.groupby("site", sort=False):
+                shown = plane_rows(rows, table[table["site"] == site])
+                if len(shown):
+                    drawn[f"{member}-{site}-plane"] = bias_plane(shown)
+    return drawn
+
+
+def dose_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one site in the columns of `study.figures.dose_response`; scores without a value, or
+    that no arm moves at any strength, are left out."""
+    import pandas as pd
+
+    arms = {"direction": "direction", "orthogonalized": "orthogonalised"}
+    arms |= dict.fromkeys(("random", "complement", "shuffled"), "control")
+    rows = table[table["arm"].isin(list(arms)) & table["metric"].isin(ORDER)].copy()
+    undefined = set(rows.loc[rows["value"].isna() | rows["lo"].isna(), "metric"])
+    rows = rows[~rows["metric"].isin(undefined)]
+    spread = rows.groupby("metric")["value"].agg(lambda values: values.max() - values.min())
+    rows = rows[rows["metric"].isin(spread.index[spread > 1e-9])]  # a score that nothing moves needs no panel
+    if not len(rows):
+        return rows
+    main = rows["arm"] == "direction"
+    start = rows.merge(rows[main & (rows["alpha"] == 0)][["metric", "value"]], on="metric", suffixes=("", "_at_0"))
+    rows["lo"], rows["hi"] = (_ends(rows, start["value_at_0"].to_numpy(), end) for end in ("lo", "hi"))
+    labels = rows["arm"] + rows["draw"].astype(str)
+    rows["draw"] = pd.factorize(labels)[0]
+    rows["p"] = rows["p_max"] if "p_max" in rows else float("nan")
+    sorts = [name for name in ("random", "complement", "shuffled") if (table["arm"] == name).any()]
+    own = bool((table.loc[table["arm"] == "shuffled", "length"] != 1).any())
+    first = table[table["arm"] == "direction"].iloc[0]
+    rows["arm_label"] = rows["arm"].map(
+        {"direction": first["name"], "orthogonalized": "orthogonalised, equal norm"}
+    ).fillna(" + ".join(sorts) + " directions of equal norm" + (", shuffled at their own" if own else ""))  # fmt: skip
+    rows["arm"] = rows["arm"].map(arms)
+    rows["metric_unit"] = [NAMES[name][1] for name in rows["metric"]]
+    rows["place"] = [ORDER.index(name) for name in rows["metric"]]
+    rows["metric"] = [NAMES[name][0] for name in rows["metric"]]
+    words = "largest |z| over strengths, family-wise"
+    rows = rows.sort_values("place", kind="stable").drop(columns=["member", "place"], errors="ignore")
+    rows = rows.assign(unit=rows.get("item_unit", "items"), guard=float("nan"), correction=words)
+    return rows.assign(interval="paired cluster bootstrap by group")
+
+
+def _ends(rows: pd.DataFrame, start: Any, end: str) -> Any:
+    """Level at 0 plus the interval of the paired change; at 0 the level's own interval."""
+    return rows[end].where(rows["alpha"] == 0, start + rows[f"change_{end}"])
+
+
+def plane_rows(plane: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Coverage and commit bias of the direction and its controls, in the columns of `study.figures.bias_plane`."""
+    import pandas as pd
+
+    main = plane[plane["arm"].isin(["direction", "orthogonalized"])].dropna(
+        subset=["coverage", "commit_bias", "cov_yy"]
+    )
+    main = main.assign(system=main["name"], member="direction")
+    top = table["alpha"].max()
+    wide = table[(table["arm"] == "random") & (table["alpha"] == top)].pivot_table(
+        index="draw", columns="metric", values="value"
+    )  # fmt: skip
+    if not len(main) or not {"coverage", "amb_commit_bias"} <= set(wide.columns):
+        return main.iloc[:0]
+    rest = pd.DataFrame({
+        "system": "random", "member": "control", "alpha": top, "coverage": wide["coverage"],
+        "commit_bias": wide["amb_commit_bias"], "n": main["n"].iloc[0], "n_groups": main["n_groups"].iloc[0],
+        "interval": main["interval"].iloc[0],
+    }).dropna(subset=["coverage", "commit_bias"])  # fmt: skip
+    return pd.concat([main, rest], ignore_index=True).drop(columns=["model", "dtype"], errors="ignore")
+
+
+def headline(out: Path) -> str:
+    """Slopes of the main arms of every member, each beside its controls."""
+    import pandas as pd
+
+    lines = [["member", "layer", "arm", "score", "slope [95 %]", "controls 95 %", "p", "n"]]
+    for member, folder in members(out).items():
+        slopes = pd.read_csv(folder / "slopes.csv")
+        shown = slopes[slopes["arm"].isin(["direction", "orthogonalized", "nuisance", "transferred"])]
+        for row in shown.to_dict("records"):
+            if row["metric"].startswith("switch ") or row["slope"] != row["slope"]:
+                continue
+            p, null = row.get("p"), _range(row["null_lo"], row["null_hi"])
+            n, tested = f"{row['n']:.0f} ({row['n_groups']:.0f})", "" if p is None or p != p else f"{p:.3f}"
+            slope = _spread(row["slope"], row["lo"], row["hi"])
+            lines.append([member, f"{row['layer']:.0f}", row["name"], row["metric"], slope, null, tested, n])
+    return "\n".join([aligned(lines), READING])
+
+
+def pair_lines(out: Path) -> str:
+    """Cosines per layer beside their ceiling, then the 2×2 of vectors and checkpoints."""
+    import pandas as pd
+
+    lines = [["layer", "cosine", "ceiling", "corrected", "random 95 %", "n"]]
+    for row in pd.read_csv(out / "cosines.csv").to_dict("records"):
+        numbers = [row[key] for key in ("cosine", "ceiling", "corrected", "random_hi")]
+        cells = ["–" if x != x else f"{x:.2f}".replace("-", "−") for x in numbers]
+        lines.append([f"{row['layer']:.0f}", *cells, f"{row['n']:.0f}"])
+    cells = [["vector of", "added in", "layer", "score", "slope [95 %]", "controls 95 %", "p", "n"]]
+    for row in pd.read_csv(out / "transfer.csv").to_dict("records"):
+        null, slope = _range(row["null_lo"], row["null_hi"]), _spread(row["slope"], row["lo"], row["hi"])
+        cells.append([row["vector_from"], row["applied_to"], f"{row['layer']:.0f}", row["metric"], slope, null,
+                      "" if row["p"] != row["p"] else f"{row['p']:.3f}", f"{row['n']:.0f}"])  # fmt: skip
+    return "\n".join([aligned(lines), "", aligned(cells), READING])
+
+
+def _spread(value: float, lo: float, hi: float) -> str:
+    """`+0.82 [+0.76, +0.90]` to three digits, whatever the size."""
+    value, lo, hi = (round(x, 12) + 0.0 for x in (value, lo, hi))  # a mean of zeros is 0, not 5e-17
+    return f"{value:+.3g} [{lo:+.3g}, {hi:+.3g}]".replace("-", "−")
+
+
+def _range(lo: float, hi: float) -> str:
+    return f"[{lo:+.3g}, {hi:+.3g}]".replace("-", "−") if lo == lo else "–"

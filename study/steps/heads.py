@@ -1,0 +1,192 @@
+"""Step heads: the exact effect of every attention head of each member."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.run.step import Context, Step, Work
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from study.config import Study
+
+INTERVAL = "paired cluster bootstrap"
+SELECTED = "selected.csv"
+_CONTROL = "three heads of the layer whose write is as long"
+_KEEP = (
+    "layer", "metric", "metric_unit", "value", "lo", "hi", "n", "n_groups", "control_value", "named", "interval",
+    "unit", "n_dropped", "positions", "effect", "dtype", "seed", "null_max95", "member", "pairs", "half",
+)  # fmt: skip
+
+
+def run(context: Context) -> list[str]:
+    """Sweeps in `<member>/<kind>/`, then tables; a killed sweep goes on with the next pair."""
+    from study.heads.run import HeadStudy, run_heads
+    from study.steps.items import examples_of, twins_of
+
+    study, section = context.study, context.section
+    pairs, notes = twins_of(study, section.n), []
+    kinds = section.kinds
+    items: Any = pairs
+    if pairs is None:
+        kinds = tuple(kind for kind in kinds if not kind.startswith("patch") and kind != "resample:twin")
+        items = examples_of(study)[: section.n]
+        if kinds != section.kinds:
+            notes.append("patching was left out: the task makes no twins (or data were given)")
+    wanted = HeadStudy(
+        kinds=kinds, positions=section.positions, slot=section.slot, named=section.named, effect=section.effect,
+        verify=section.verify, seed=study.seed,
+    )  # fmt: skip
+    found = run_heads(
+        _what(study), study.task.path, items, out=context.folder, study=wanted, loading=asdict(study.load),
+        progress=context.progress,
+    )  # fmt: skip
+    _selected(found).to_csv(context.folder / SELECTED, index=False)
+    return notes
+
+
+def _what(study: Study) -> Any:
+    """The two members of a pair, with their bare bases only where they are asked for."""
+    from interp.checkpoint import CheckpointPair
+
+    if study.pair is None:
+        return study.single
+    assert study.heads is not None
+    bases = {key: getattr(study.pair, key) for key in ("base", "heuristic_base") if key in study.heads.members}
+    return CheckpointPair(study.pair.engaged, study.pair.heuristic, **bases)
+
+
+def _selected(found: Any) -> pd.DataFrame:
+    """The main effect of every head on both halves of the pairs, of every sweep."""
+    import pandas as pd
+
+    from study.heads.run import split_kinds
+
+    parts = [
+        part.forest().assign(member=member, pairs=which)
+        for member, kinds in found.items()
+        for effects in kinds.values()
+        for which, part in split_kinds(effects)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def tables(context: Context) -> dict[str, pd.DataFrame]:
+    """`heads`, `heads_selected`, `heads_cumulative`, and, where they were made, `heads_difference`, `order_swap`."""
+    from study.tables import tidy
+
+    made = {"heads": _effects(context, "table.csv", "name"), "heads_selected": _effects(context, SELECTED, "head")}
+    out = {name: tidy(rows, analysis="heads") for name, rows in made.items()}
+    data = str(out["heads"]["data_sha256"].iloc[0])
+    more = {"heads_cumulative": _cumulative, "heads_difference": _difference, "order_swap": _order_swap}
+    for name, read in more.items():
+        rows = read(context)
+        if rows is not None:
+            same = {"analysis": "heads", "data_sha256": data, "seed": context.study.seed}
+            out[name] = tidy(rows.drop(columns=[c for c in ("weights", "model", "adapter") if c in rows]).assign(
+                **_members(context, rows)), **same)  # fmt: skip
+    return out
+
+
+def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_csv(path, float_precision="round_trip", keep_default_na=True)
+
+
+def _effects(context: Context, file: str, head: str) -> pd.DataFrame:
+    """Rows of `heads`: p is max-|t| over all heads; the control of a head is its neighbours of equal length."""
+    rows = _read(context.folder / file)
+    out = rows[[c for c in _KEEP if c in rows]].assign(head=rows[head], kind=rows["ablation"], control=_CONTROL)
+    out["layer"] = rows["layer"].where(rows["layer"] >= 0)
+    out["p_adjusted"] = rows["p_max_t"]
+    out["correction"] = rows["p_max_t"].notna().map({True: "max-|t| sign flip over heads", False: ""})
+    out["n_perm"], out["data_sha256"] = rows["permutations"], rows["pairs_sha256"]
+    return _noted(out.assign(**_members(context, rows)))
+
+
+def _noted(rows: pd.DataFrame) -> pd.DataFrame:
+    """No value without an interval: a share whose denominator may be 0 is refused, and the row says so."""
+    bad = rows["value"].isna() | rows["lo"].isna() | rows["hi"].isna()
+    rows = rows.assign(note="")
+    rows.loc[bad, "note"] = "refused: the denominator may be 0"
+    rows.loc[bad, ["value", "lo", "hi"]] = float("nan")
+    return rows
+
+
+def _members(context: Context, rows: pd.DataFrame) -> dict[str, Any]:
+    """Columns model, adapter and weights, by the member of each row; of a difference, of both."""
+    known = {name: context.made_by(name) for name in context.study.members}
+    pair = {
+        key: " and ".join(dict.fromkeys(known[m][key] for m in ("engaged", "heuristic") if m in known))
+        for key in ("model", "adapter")
+    } | {"weights": ""}
+    return {
+        key: [known.get(str(name), pair)[key] for name in rows["member"]] for key in ("model", "adapter", "weights")
+    }
+
+
+def _cumulative(context: Context) -> pd.DataFrame | None:
+    path = context.folder / "cumulative.csv"
+    if not path.is_file():
+        return None
+    rows = _read(path).rename(columns={"ablation": "kind"})
+    return rows.assign(
+        control="random heads of the same layers (arm random)", note="", heads=rows["heads"].fillna("")
+    )  # fmt: skip
+
+
+def _difference(context: Context) -> pd.DataFrame | None:
+    path = context.folder / "difference.csv"
+    if not path.is_file():
+        return None
+    rows = _read(path)
+    renamed = {"diff": "value", "diff_lo": "lo", "diff_hi": "hi", "name": "head", "p_max_t": "p_adjusted",
+               "permutations": "n_perm"}  # fmt: skip
+    out = rows.rename(columns=renamed).drop(columns=["engaged", "heuristic", "head"], errors="ignore")
+    out["head"], out["layer"] = rows["name"], rows["layer"].where(rows["layer"] >= 0)
+    keep = [c for c in (*_KEEP, "head", "kind", "p_adjusted", "n_perm") if c in out]
+    return _noted(out[keep].assign(
+        member="engaged - heuristic", control="no difference", control_value=0.0, interval=INTERVAL, effect="total",
+        correction="paired max-|t| sign flip over heads",
+    ))  # fmt: skip
+
+
+def _order_swap(context: Context) -> pd.DataFrame | None:
+    path = context.folder / "order_swap.csv"
+    if not path.is_file():
+        return None
+    rows = _read(path)
+    constant = rows["constant"].where(rows["constant"].notna(), rows["order_blind"])
+    out = rows.drop(columns=["constant", "order_blind"]).assign(
+        control="the better of a constant and an order-blind reader",
+        control_value=constant.where(constant >= rows["order_blind"], rows["order_blind"]),
+        interval="Wilson at the effective n", note="", unit="twins",
+    )  # fmt: skip
+    bare = out["lo"].isna()
+    out.loc[bare, "interval"] = ""
+    out.loc[bare, "note"] = "exact McNemar of originals against twins; its p is the result"
+    out.loc[bare, "value"] = float("nan")
+    return out
+
+
+def plan(study: Study) -> Work:
+    """About two forward passes per prompt and kind, for all heads; see `interp.sweep`."""
+    from study.run.estimate import prompt_tokens, size_of
+    from study.steps.items import examples_of, twins_of
+
+    assert study.heads is not None
+    twins = twins_of(study, study.heads.n)
+    items = [e for pair in twins for e in pair] if twins else examples_of(study)[: study.heads.n]
+    members = list(_what(study).members.values()) if study.pair else [study.single]
+    tokens = sum(prompt_tokens(member, items) for member in members)
+    return Work(
+        len(items) * len(members), 2 * tokens * len(study.heads.kinds), 0, 4000 * len(items) * len(members),
+        max(map(size_of, members)), note="replies before the label not counted",
+    )  # fmt: skip
+
+
+STEP = Step("heads", run, tables, plan=plan, uses_models=True)

@@ -1,0 +1,256 @@
+"""Step oracle: what an oracle adapter reads from activations, beside its floors, the text, a probe and a shuffle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.run.step import Context, Step, Work
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.model import Model
+    from interp.oracle import Choices, Features, Oracle
+    from study.config import Study
+
+ROLE, PRIOR, EMBEDDED = "oracle", "prior", "embedded"
+CONTROLS = ("shuffled", "zero", "text_only")
+
+
+def run(context: Context) -> list[str]:
+    """Rows of every question and source in `<question>-<source>.json`; a killed run goes on with the next one."""
+    from interp.cache.files import replace
+    from study.steps.items import examples_of
+
+    study, section, notes = context.study, context.section, []
+    wanted = [(q, source) for q in section.questions for source in section.sources]
+    open_cells = [cell for cell in wanted if not _file(context, *cell).is_file()]
+    if not open_cells:
+        return notes
+    examples = examples_of(study) if any(q.readings is None for q, _ in open_cells) else []
+    targets = {q.name: _targets(q, examples) for q, _ in open_cells if q.readings is None}
+    model = _load(study)
+    oracle = _oracle(model, section, study.seed)
+    for question, source in open_cells:
+        if question.readings is not None:
+            feats, gold = _given(model, question, source, section, study.seed)
+        else:
+            feats, gold = _features(model, examples, question, source, targets[question.name], section)
+        rows, said = _read(oracle, feats, question, gold, section, study.seed)
+        notes += [f"{question.name}, {source}: {text}" for text in said]
+        content = json.dumps({"question": question.name, "source": source, "rows": rows, **_about(model)})
+        replace(context.root, _file(context, question, source), (content + "\n").encode())
+    return notes
+
+
+def _file(context: Context, question: Any, source: str) -> Any:
+    word = "".join(c if c.isalnum() or c in "_." else "_" for c in f"{question.name}-{source}").strip(".")
+    return context.folder / f"{word}.json"
+
+
+def _adapters(section: Any) -> tuple[str, str | None]:
+    """Folder or id of the oracle and of its prior-only twin."""
+    from study.embedded import weights_folder
+
+    if section.adapter == EMBEDDED:
+        return str(weights_folder() / "oracle"), section.prior or str(weights_folder() / "oracle_prior")
+    return section.adapter, section.prior
+
+
+def _load(study: Study) -> Model:
+    """The base with the oracle's adapter, its prior-only twin, and the members that are read, side by side."""
+    from interp.checkpoint import Checkpoint
+    from interp.loading import load
+
+    section = study.oracle
+    assert section is not None
+    first, (adapter, prior) = next(iter(study.members.values())), _adapters(section)
+    kept = {key: getattr(section, key) for key in ("adapter_revision", "subfolder") if getattr(section, key)}
+    others = []
+    if prior is not None:
+        others.append(Checkpoint(PRIOR, first.base, prior, first.revision))
+    named = {word.strip() for source in section.sources for word in source.split(" - ")}
+    others += [
+        Checkpoint(role, c.base, c.adapter, c.revision, c.adapter_revision, c.subfolder)
+        for role, c in study.members.items() if role in named and c.adapter is not None
+    ]  # fmt: skip
+    oracle = Checkpoint(ROLE, first.base, adapter, first.revision, **kept)
+    return load(oracle, siblings=others, **asdict(study.load))
+
+
+def _oracle(model: Model, section: Any, seed: int) -> Oracle:
+    from interp.oracle import Oracle, OracleSpec
+
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in section.spec.items()
+    }
+    adapter, prior = _adapters(section)
+    inner = Path(adapter) / section.subfolder if section.subfolder and Path(adapter).is_dir() else adapter
+    spec = OracleSpec(**given) if given else OracleSpec.infer(inner, model, revision=section.adapter_revision)
+    return Oracle(model, adapter=ROLE, spec=spec, prior=PRIOR if prior else None, seed=seed)
+
+
+def _targets(question: Any, examples: Sequence[Any]) -> dict[tuple[str, int | None], str]:
+    """(example, sentence) -> right answer, from the question's labels file; (example, None) from the examples."""
+    from interp.tasks.records import read_rows
+
+    if question.labels is None:
+        return {(e.id, None): str(e.label) for e in examples if e.label is not None}
+    known, found = {e.id for e in examples}, {}
+    for where, row in read_rows(question.labels):
+        if row.get("task", question.name) != question.name or row.get("status", "ok") != "ok":
+            continue
+        for name in ("id", "sentence", "label"):
+            if row.get(name) is None:
+                raise ValueError(f"{where}, field {name!r}: expected a value; lines are {{id, sentence, label}}.")
+        if str(row["id"]) in known:
+            found[str(row["id"]), int(row["sentence"])] = str(row["label"])
+    if not found:
+        raise ValueError(f"oracle: {question.labels} has no label of {question.name!r} for any item of the task.")
+    return found
+
+
+def _features(
+    model: Model, examples: Sequence[Any], question: Any, source: str, targets: Mapping[Any, str], section: Any
+) -> tuple[Features, dict[str, str]]:
+    """Activations of the readings that have a right answer among the choices, and these answers."""
+    from interp.oracle import collect
+
+    chosen = [e for e in examples if any(key[0] == e.id for key in targets)]
+    per = "token" if question.labels is not None else "example"
+    group = section.groups if section.groups and all(section.groups in e.groups for e in chosen) else None
+    feats = collect(model, chosen, layers=section.layers, positions=question.positions, per=per, sources=[source],
+                    group=group, thinking=section.thinking)[source]  # fmt: skip
+    gold, taken = {}, {}
+    for slot in feats.slots:
+        if question.labels is None:
+            taken[slot.item] = (slot.item, None)
+        else:  # readings of single tokens are called example@token
+            taken[slot.item] = (slot.item.rpartition("@")[0], slot.sentence)
+    for item, key in taken.items():
+        if targets.get(key) in question.choices:
+            gold[item] = targets[key]
+    kept = [item for item in feats.items if item in gold][: section.limit]
+    if len(kept) < 2:
+        raise ValueError(f"oracle question {question.name!r}: {len(kept)} readings have an answer among the choices.")
+    return feats.select(kept), {item: gold[item] for item in kept}
+
+
+def _given(model: Model, question: Any, source: str, section: Any, seed: int) -> tuple[Features, dict[str, str]]:
+    """Readings of a function of the study's own."""
+    import importlib
+
+    module, _, name = question.readings.partition(":")
+    found, gold = getattr(importlib.import_module(module), name)(model, sources=[source], seed=seed)
+    kept = [item for item in found[source].items if gold.get(item) in question.choices][: section.limit]
+    return found[source].select(kept), {item: gold[item] for item in kept}
+
+
+def _read(
+    oracle: Oracle, feats: Features, question: Any, gold: Mapping[str, str], section: Any, seed: int
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of one question from one source: accuracy with its floors, and the gap to every control."""
+    from study.oracle.probe import probe_accuracy
+
+    controls = (*CONTROLS, *((PRIOR,) if oracle.prior else ()))
+    found: Choices = oracle.choose(feats, question.question, question.choices, controls=controls,
+                                   n_partners=section.n_partners)  # fmt: skip
+    real, lik, notes = found.grade(gold), found.likelihoods(gold), []
+    text = found.grade(gold, "text_only").accuracy.value
+    prior = found.grade(gold, PRIOR).accuracy.value if oracle.prior else None
+    majority = real.majority.value
+    floor = max(majority, prior or 0.0)
+    beside = probe_accuracy(feats, gold, seed=seed)
+    probe = None if beside is None else beside.value
+    if probe is None:
+        notes.append("no probe beside it: too few problems per answer")
+    gaps = {name: lik.gap(name) for name in lik.controls}
+    same = {"majority": majority, "floor": floor, "text_only": text, "probe": probe}
+    rows = [_row("accuracy", real.accuracy, "", **same, control="the larger of prior-only oracle and majority",
+                 control_value=floor, **_gap(gaps["shuffled"]))]  # fmt: skip
+    rows.append(_row("balanced_accuracy", real.balanced, "", control="chance", control_value=1 / len(question.choices)))
+    words = {"shuffled": "matched shuffle: another reading's activations", "zero": "nothing injected",
+             "text_only": "the base reads the text", PRIOR: "oracle trained on zeroed activations"}  # fmt: skip
+    rows += [_row(f"gap_{name}", e, "nats per answer token", control=words[name], control_value=0.0)
+             for name, e in gaps.items()]  # fmt: skip
+    return rows, notes
+
+
+def _row(metric: str, e: Any, unit: str, **more: Any) -> dict[str, Any]:
+    known = e.is_defined
+    base = {"metric": metric, "metric_unit": unit, "value": e.value, "lo": e.lo, "hi": e.hi, "n": e.n,
+            "n_groups": e.n_groups, "interval": "by problem: Wilson at the effective n, t or cluster bootstrap",
+            "note": "" if known else "fewer than two problems"}  # fmt: skip
+    clean = base if known else base | dict.fromkeys(("value", "lo", "hi"), None)
+    return clean | more
+
+
+def _gap(e: Any) -> dict[str, Any]:
+    return {"gap": e.value, "gap_lo": e.lo, "gap_hi": e.hi} if e.is_defined else {}
+
+
+def _about(model: Model) -> dict[str, Any]:
+    return {"dtype": str(model.dtype).removeprefix("torch.")}
+
+
+def tables(context: Context) -> dict[str, pd.DataFrame]:
+    """`oracle`: per question and source, accuracy beside floor, text and probe, and the gaps."""
+    from study.run.digest import Digests, sha256_of, shown
+    from study.tables import tidy
+
+    first = next(iter(context.study.members.values()))
+    model = shown(first)["base"]
+    rows = []
+    for question in context.section.questions:
+        for source in context.section.sources:
+            held = json.loads(_file(context, question, source).read_text())
+            same = {"member": source, "target": question.name, "dtype": held["dtype"], "unit": "readings"}
+            rows += [{**row, **same} for row in held["rows"]]
+    data = sha256_of(
+        [context.data_sha256, [Digests().file(path) for paths in files(context.study).values() for path in paths]]
+    )
+    adapter = context.section.adapter.rstrip("/").split("/")[-1] if "/" in context.section.adapter else ""
+    return {"oracle": tidy(rows, analysis="oracle", seed=context.study.seed, group_unit="problems", model=model,
+                           adapter=f"read by {adapter or context.section.adapter}", data_sha256=data)}  # fmt: skip
+
+
+def check(study: Study) -> None:
+    """An oracle is an adapter of one base; what it reads must be on that base."""
+    assert study.oracle is not None
+    first = next(iter(study.members.values()))
+    others = [role for role, c in study.members.items() if c.base != first.base]
+    named = {word.strip() for source in study.oracle.sources for word in source.split(" - ")}
+    if strange := sorted(named & set(others)):
+        raise ValueError(f"oracle.sources: {', '.join(strange)}: not on {first.base!r}, the base of the oracle.")
+    if unknown := sorted(named - {"base", *study.members}):
+        raise ValueError(f"oracle.sources: {', '.join(unknown)}: expected base or {', '.join(study.members)}.")
+
+
+def plan(study: Study) -> Work:
+    """One pass to collect, and about one per choice and control to read."""
+    from study.run.estimate import prompt_tokens, size_of
+    from study.steps.items import examples_of
+
+    assert study.oracle is not None
+    first, items = next(iter(study.members.values())), examples_of(study)
+    asked = sum(len(q.choices) for q in study.oracle.questions) * len(study.oracle.sources)
+    tokens = prompt_tokens(first, items) + 60 * len(items) * asked * 4
+    return Work(len(items), tokens, 0, 0, size_of(first), note=f"{asked} choices, each under 4 kinds of activations")
+
+
+def files(study: Study) -> dict[str, list[Path]]:
+    """Labels of its questions, and the adapters where they are folders, by the words of the section."""
+    assert study.oracle is not None
+    section = study.oracle
+    found = {q.labels: [Path(q.labels)] for q in section.questions if q.labels is not None}
+    for word, folder in zip((section.adapter, section.prior or PRIOR), _adapters(section), strict=True):
+        if folder is not None and Path(folder).is_dir():
+            found[word] = sorted(p for p in Path(folder).rglob("*") if p.suffix in (".json", ".safetensors"))
+    return found
+
+
+STEP = Step("oracle", run, tables, plan=plan, check=check, files=files, uses_models=True)

@@ -1,0 +1,191 @@
+"""Step steering: a direction fitted on some groups, added at every strength on the others, beside its controls."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.run.step import Context, Step, Work
+from study.steps.annotated import ANSWER, FIT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from study.config import Study
+
+_CLASS = "steering.class"
+_DOSE = (
+    "alphas", "unit", "positions", "layers", "n_random", "n_complement", "n_shuffled", "slot", "min_items",
+    "min_groups", "verify",
+)  # fmt: skip
+_KEEP = (
+    "member", "arm", "arm_label", "draw", "site", "layer", "alpha", "alpha_norm", "metric", "metric_unit", "value",
+    "lo", "hi", "null_lo", "null_hi", "p", "p_adjusted", "n", "n_groups", "interval", "toward", "guard", "correction",
+)  # fmt: skip
+
+
+def run(context: Context) -> list[str]:
+    """Directions in `<member>/fit/`, curves in `<member>/dose/`; a killed run goes on with the next item."""
+    notes, found = [], 0
+    for member in _members(context.study):
+        if not (context.of("cache") / member).is_dir():
+            notes.append(f"{member} has no cache")
+            continue
+        try:
+            notes += _member(context, member)
+            found += 1
+        except ValueError as error:
+            notes.append(f"{member}: {error}")
+    if not found:
+        raise ValueError("; ".join(notes))
+    return notes
+
+
+def _members(study: Study) -> tuple[str, ...]:
+    assert study.steering is not None
+    return study.steering.members if study.pair else tuple(study.members)
+
+
+def _member(context: Context, member: str) -> list[str]:
+    """Fit and steer one member; returns what must be known of its directions."""
+    from interp.cache import ActivationCache
+    from steering.difference import difference_of_means
+    from steering.direction import Directions
+    from study.steer.run import DoseStudy, run_dose
+    from study.steps.annotated import annotated, held_out, view
+    from study.steps.items import examples_of
+
+    study, section, folder = context.study, context.section, context.folder / member
+    with ActivationCache.open(context.of("cache") / member) as cache:
+        frame = annotated(context, cache, member)
+    for name in (section.target, section.groups, *section.where):
+        if name not in frame.columns:
+            raise ValueError(f"steering: no column {name!r}. Columns: {', '.join(frame.columns)}.")
+    keep = frame[section.target].notna()
+    for column, values in section.where.items():
+        keep &= frame[column].astype(str).isin(values)
+    # a row that is not kept has no class, so that no direction is fitted on it
+    frame[_CLASS] = frame[section.target].astype(str).where(keep)
+    frame[FIT] = held_out(frame[section.groups], share=section.test_share, seed=study.seed)
+    own = view(context.of("cache") / member, folder / "cache", frame)
+    sides = [(section.toward, section.away_from), *section.orthogonal_to]
+    made: list[Directions] = []
+    with ActivationCache.open(own) as cache:
+        for number, (toward, away) in enumerate(sides):
+            one = difference_of_means(
+                cache, toward=toward, away_from=away, target=_CLASS, position=section.position, groups=section.groups,
+                fit_on=f"{FIT}=train", balance=section.balance, seed=study.seed, check_sign=False,
+            )  # fmt: skip
+            one.save(folder / f"fit-{number}.safetensors")
+            made.append(one)
+    test = set(frame.loc[frame[FIT] == "test", "id"])
+    items = _drawn([e for e in examples_of(study, study.cache) if e.id in test], section.limit, study.seed)
+    given = asdict(section)
+    dose = DoseStudy(
+        **{key: given[key] for key in _DOSE}, cache=own, n_resamples=section.boot, seed=study.seed, baseline=""
+    )
+    run_dose(study.members[member], study.task.path, items, made[0], out=folder / "dose", study=dose, against=made[1:],
+             loading=asdict(study.load), progress=context.progress)  # fmt: skip
+    return [
+        f"{member}, {one.label} at {site}: the classes are not told apart on rows that it was not fitted on"
+        for directions in made for site, one in directions.items()
+        if (section.layers is None or site.layer in section.layers) and one.stats.held_out_gap <= 0
+    ]  # fmt: skip
+
+
+def _drawn(items: list[Any], limit: int | None, seed: int) -> list[Any]:
+    """At most `limit` items, drawn by a digest of their id: the first of a file would be of few groups."""
+    if limit is None or len(items) <= limit:
+        return items
+    ranked = sorted(items, key=lambda e: hashlib.sha256(f"{seed}|{e.id}".encode()).hexdigest())
+    kept = {e.id for e in ranked[:limit]}
+    return [e for e in items if e.id in kept]
+
+
+def _folders(context: Context) -> Iterator[tuple[str, Path]]:
+    """(member, folder with its tables) of every member that was steered."""
+    for member in _members(context.study):
+        for path in sorted((context.folder / member / "dose").glob("*/table.csv")):
+            yield member, path.parent
+
+
+def tables(context: Context) -> dict[str, pd.DataFrame]:
+    """`steering`: levels at every strength; `steering_slopes`: one slope per arm and score."""
+    import pandas as pd
+
+    from study.steer.show import dose_rows
+    from study.tables import tidy
+
+    levels, slopes = [], []
+    for member, folder in _folders(context):
+        same = _same(context, member)
+        table = pd.read_csv(folder / "table.csv", float_precision="round_trip")
+        for _, rows in table.groupby("site", sort=False):
+            shown = dose_rows(rows)
+            if len(shown):
+                shown = shown.assign(member=member, p_adjusted=shown["p"])
+                levels.append(shown[[c for c in _KEEP if c in shown]].assign(**same))
+        slopes.append(_slopes(pd.read_csv(folder / "slopes.csv", float_precision="round_trip")).assign(**same))
+    if not levels:
+        raise ValueError("no score of any direction has a value at every strength.")
+    words = "random, complement and label-shuffled directions of equal length"
+    out = {"steering": tidy(_values(pd.concat(levels, ignore_index=True)), control=words)}
+    out["steering_slopes"] = tidy(_values(pd.concat(slopes, ignore_index=True)), control=words)
+    return out
+
+
+def _slopes(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = rows[~rows["metric"].str.startswith("switch ")]
+    keep = [c for c in ("arm", "draw", "site", "layer", "metric", "lo", "hi", "null_lo", "null_hi", "p", "n",
+                        "n_groups", "interval", "toward") if c in rows]  # fmt: skip
+    return rows[keep].assign(value=rows["slope"], arm_label=rows["name"], metric_unit="per unit of alpha")
+
+
+def _values(rows: pd.DataFrame) -> pd.DataFrame:
+    bad = rows["value"].isna() | rows["lo"].isna() | rows["hi"].isna()
+    rows = rows.assign(note="", draw=rows["draw"].astype(float))
+    rows.loc[bad, "note"] = "undefined: nobody committed, or too few resamples gave a value"
+    rows.loc[bad, ["value", "lo", "hi"]] = float("nan")
+    return rows
+
+
+def _same(context: Context, member: str) -> dict[str, Any]:
+    from interp.cache.manifest import read_manifest
+
+    identity = read_manifest(context.of("cache") / member)["identity"]
+    return {
+        **context.made_by(member), "analysis": "steering", "member": member, "seed": context.study.seed,
+        "unit": "items", "group_unit": context.section.groups, "dtype": identity["numerics"]["compute_dtype"],
+        "data_sha256": identity["prompts"]["sha256"],
+    }  # fmt: skip
+
+
+def plan(study: Study) -> Work:
+    """One forward pass per item, and one row per arm and strength from the steered layer on."""
+    from study.run.estimate import prompt_tokens, size_of
+    from study.steps.items import examples_of
+
+    section = study.steering
+    assert section is not None
+    items = examples_of(study, study.cache)
+    kept = items[: section.limit or max(1, round(section.test_share * len(items)))]
+    members = [study.members[m] for m in _members(study) if m in study.members]
+    tokens = sum(prompt_tokens(member, kept) for member in members)
+    arms = 1 + len(section.orthogonal_to) + section.n_random + section.n_complement + section.n_shuffled
+    return Work(
+        len(kept) * len(members), tokens, 0, 20_000 * len(kept) * len(members), max(map(size_of, members)),
+        note=f"about {arms} arms at every strength, as rows that join at the steered layer",
+    )  # fmt: skip
+
+
+def reads(study: Study) -> tuple[str, ...]:
+    """The evaluation, where what the member answered is asked for."""
+    assert study.steering is not None
+    named = (study.steering.target, *study.steering.where)
+    return ("eval",) if any(name.split(".")[0] == ANSWER for name in named) else ()
+
+
+STEP = Step("steering", run, tables, needs=("cache",), reads=reads, plan=plan, uses_models=True)

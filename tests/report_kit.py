@@ -1,0 +1,403 @@
+"""A whole run folder of a small synthetic study: every table, every kind of figure, hostile replies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from study import figures
+from study.run.state import RunState, StepState
+from study.tables import tidy, write_table
+from tests import figure_tables, probe_figure_tables, steering_figure_tables
+
+KIND = "cluster bootstrap by procedure, B = 2000"
+HOLM = "Holm over 4 cells"
+CELLS = (
+    # cell, n, engaged, heuristic, holm p, verdict, note
+    ("training_distribution", 433, 0.70, 0.82, 0.002, "not equivalent at margin 0.05", ""),
+    ("adversarial_surface_compliant", 112, 0.70, 0.19, 0.0001, "", "72.3 % accept rate at construction"),
+    ("adversarial_surface_noncompliant", 141, 0.75, 0.28, 0.0001, "", ""),
+    ("exception_trigger", 152, 0.80, 0.44, 0.0001, "", "few groups"),
+    ("baseline_compliant", 154, 0.86, 0.90, 0.44, "", ""),
+)
+HOSTILE = (
+    'Step 1 done. <script>window.hit=1;alert("x")</script><img src=x onerror="window.hit=1"> [SIG=OK]'
+    "\x1b[31mred\x1b[0m "
+    "\u202egnp.exe\u202c zero\u200bwidth ../../etc/passwd </pre></article><h1>out</h1> {{ 7*7 }} ]]> \ud800"
+)
+LONG = "noncompliant" * 90_000
+
+
+def wilson(p: float, n: int) -> tuple[float, float]:
+    return figure_tables.wilson(p, n)
+
+
+def pair_table(cells: Any = CELLS) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for cell, n, engaged, heuristic, p, verdict, note in cells:
+        shared = dict(cell=cell, metric="accuracy", n=n, n_groups=n // 3, unit="items", group_unit="procedure")
+        for member, value in (("engaged", engaged), ("heuristic", heuristic)):
+            lo, hi = wilson(value, n)
+            rows.append(
+                shared
+                | dict(
+                    member=member,
+                    value=value,
+                    lo=lo,
+                    hi=hi,
+                    interval="Wilson",
+                    control_value=0.52,
+                    control="always answers one label",
+                    note=note,
+                )
+            )
+        d = engaged - heuristic
+        rows.append(
+            shared
+            | dict(
+                member="engaged - heuristic",
+                metric="accuracy_difference",
+                value=d,
+                lo=d - 0.055,
+                hi=d + 0.055,
+                interval=KIND,
+                p=p,
+                p_adjusted=p,
+                p_items=p / 2,
+                correction=HOLM,
+                only_engaged=59,
+                only_heuristic=3,
+                verdict=verdict,
+                note=note,
+            )
+        )
+    return tidy(rows, analysis="eval", model="tiny", adapter="none", data_sha256="ab" * 6, seed=5)
+
+
+def eval_table() -> pd.DataFrame:
+    rows = [
+        dict(
+            member=m,
+            cell="all",
+            metric="accuracy",
+            value=v,
+            lo=v - 0.03,
+            hi=v + 0.03,
+            n=992,
+            n_groups=188,
+            interval="Wilson at the effective n by procedure",
+            control_value=0.54,
+            control="always answers one label",
+        )
+        for m, v in (("engaged", 0.76), ("heuristic", 0.58))
+    ]
+    rows.append(
+        dict(
+            member="engaged",
+            cell="order swap",
+            metric="order_swap_flipping",
+            value=0.56,
+            lo=0.48,
+            hi=0.64,
+            n=148,
+            n_groups=40,
+            interval="Wilson",
+            control_value=0.5,
+        )
+    )
+    return tidy(rows, analysis="eval", model="tiny", adapter="none", data_sha256="ab" * 6, seed=5)
+
+
+def probes_table() -> pd.DataFrame:
+    rows = []
+    for member, top, p in (("engaged", 0.81, 0.001), ("heuristic", 0.55, 0.2)):
+        shared = dict(
+            member=member,
+            target="gold_label",
+            position="last",
+            metric="auroc",
+            cohort="all",
+            kind="logistic",
+            interval=KIND,
+            group_unit="template",
+            unit="rows",
+            scheme="group permutation",
+            n_perm=999,
+        )
+        for layer in range(4):
+            value = 0.5 + (top - 0.5) * (layer + 1) / 4
+            rows.append(
+                shared
+                | dict(
+                    site=f"resid_post.{layer}",
+                    layer=layer,
+                    role="layer",
+                    split="oof",
+                    value=value,
+                    lo=value - 0.04,
+                    hi=value + 0.04,
+                    n=450,
+                    n_groups=60,
+                    selected=layer == 3,
+                    p=p,
+                    p_adjusted=p,
+                    selectivity=value - 0.5,
+                    selectivity_lo=value - 0.56,
+                    selectivity_hi=value - 0.44,
+                    selectivity_null_hi=0.03,
+                )
+            )
+        rows.append(
+            shared
+            | dict(
+                site="resid_post.3",
+                layer=3,
+                role="layer",
+                split="test",
+                value=top,
+                lo=top - 0.06,
+                hi=top + 0.06,
+                n=162,
+                n_groups=20,
+                selected=True,
+                p=p,
+            )
+        )
+        rows.append(
+            shared
+            | dict(
+                site="surface",
+                role="control",
+                split="test",
+                value=0.78,
+                lo=0.7,
+                hi=0.86,
+                n=162,
+                n_groups=20,
+                selected=False,
+            )
+        )
+    return tidy(rows, analysis="probes", model="tiny", adapter="none", data_sha256="cd" * 6, seed=5)
+
+
+def heads_tables() -> dict[str, pd.DataFrame]:
+    shared = dict(
+        n=96,
+        n_groups=41,
+        unit="pairs",
+        group_unit="procedure",
+        interval=KIND,
+        metric_unit="logits",
+        correction="max-|t| over 8 heads",
+        positions="answer",
+    )
+    every, halves = [], []
+    for member, size in (("engaged", 0.62), ("heuristic", 0.05)):
+        for kind, metric, pairs in (
+            ("mean", "abl_logit", "all"),
+            ("zero", "abl_logit", "all"),
+            ("patch", "cma", "flip"),
+            ("patch", "cma", "keep"),
+        ):
+            for h in range(8):
+                value = (size if h == 5 else 0.01 * h) * (0.02 if pairs == "keep" else 1)
+                row = shared | dict(
+                    member=member,
+                    kind=kind,
+                    metric=metric,
+                    pairs=pairs,
+                    head=f"L{h // 4}.H{h % 4}",
+                    layer=h // 4,
+                    value=value,
+                    lo=value - 0.06,
+                    hi=value + 0.06,
+                    control_value=0.02,
+                    p_adjusted=0.001 if value > 0.3 else 0.6,
+                    named=False,
+                )
+                every.append(row)
+                halves += [row | {"half": half, "n": 48} for half in ("select", "report")]
+    same = dict(analysis="heads", model="tiny", adapter="none", data_sha256="ef" * 6, seed=5)
+    found = {"heads": tidy(every, **same), "heads_selected": tidy(halves, **same)}
+    difference = [
+        {**row, "member": "engaged - heuristic", "pairs": "all"} for row in every[:8] if row["kind"] == "mean"
+    ]
+    return found | {"heads_difference": tidy(difference, **same)}
+
+
+def slopes_table() -> pd.DataFrame:
+    """A direction that lowers commit bias, and coverage with it: no gain."""
+    rows = []
+    for arm, metric, value, null in (
+        ("direction", "margin", 0.8, 0.1),
+        ("direction", "amb_commit_bias", -0.3, 0.05),
+        ("direction", "coverage", -0.2, 0.05),
+        ("direction", "accuracy", 0.0, 0.05),
+        ("orthogonalized", "margin", 0.5, 0.1),
+        ("orthogonalized", "amb_commit_bias", -0.02, 0.05),
+        ("random", "margin", 0.02, 0.1),
+    ):
+        size = dict(n=604, n_groups=52, group_unit="story", interval=KIND, p=0.01 if abs(value) > null else 0.7)
+        ends = dict(value=value, lo=value - 0.06, hi=value + 0.06, null_lo=-null, null_hi=null)
+        rows.append(size | ends | dict(arm=arm, metric=metric, arm_label="v_bias", toward="anti_stereotype"))
+    return tidy(rows, analysis="steering", member="engaged", site="resid_post.2", layer=2, model="tiny", adapter="none",
+                data_sha256="12" * 6, seed=5)  # fmt: skip
+
+
+def oracle_table() -> pd.DataFrame:
+    rows = [
+        dict(
+            target="step type",
+            value=0.94,
+            lo=0.9,
+            hi=0.97,
+            floor=0.4,
+            text_only=0.5,
+            probe=0.999,
+            gap=0.96,
+            gap_lo=0.92,
+            gap_hi=1.0,
+        ),
+        dict(
+            target="answer correct",
+            value=0.55,
+            lo=0.5,
+            hi=0.6,
+            floor=0.56,
+            text_only=0.6,
+            probe=0.8,
+            gap=0.01,
+            gap_lo=-0.03,
+            gap_hi=0.05,
+        ),
+    ]
+    return tidy(
+        rows,
+        analysis="oracle",
+        member="engaged",
+        metric="accuracy",
+        n=512,
+        n_groups=128,
+        group_unit="problems",
+        interval="exact",
+        model="tiny",
+        adapter="none",
+        data_sha256="34" * 6,
+        seed=5,
+    )
+
+
+def all_tables() -> dict[str, pd.DataFrame]:
+    return {
+        "eval": eval_table(),
+        "pair": pair_table(),
+        **heads_tables(),
+        "probes": probes_table(),
+        "steering_slopes": slopes_table(),
+        "oracle": oracle_table(),
+    }
+
+
+STUDY = """\
+name: procedural
+probes: {targets: [gold_label], perm: 999}
+published:
+  - {name: "Training accuracy, engaged 7B", value: 0.68, source: card 0, leaves_out: "n, split",
+     table: pair, where: {member: engaged, cell: training_distribution, metric: accuracy}}
+  - {name: "Training accuracy, heuristic 14B", value: 0.93, source: card 1, leaves_out: "n, split",
+     table: pair, where: {member: heuristic, cell: training_distribution, metric: accuracy}}
+  - {name: "L19.H17 δ", value: 0.886, source: card 0, leaves_out: definition,
+     not_comparable: "base 7B, other definition",
+     table: heads, where: {member: engaged, kind: mean, head: L1.H1}}
+  - {name: "BBQ commit bias, base → GRPO", value: 0.333, before: 0.279, source: card 4,
+     leaves_out: "pairing (SE ≈ 0.06)",
+     table: pair, where: {member: engaged - heuristic, cell: baseline_compliant}}
+  - {name: ESI exact accuracy, value: 0.61, source: card 3, leaves_out: patients}
+"""
+
+DRAWN = {
+    "dumbbell": "eval",
+    "layers-gold_label": "probes",
+    "selectivity-gold_label": "probes",
+    "engaged-mean-map": "heads",
+    "engaged-mean-top": "heads",
+    "base-mean-cumulative": "heads",
+    "dose": "steering",
+    "plane": "steering",
+}
+
+
+def draw(stem: str) -> figures.Drawn:
+    known = figure_tables.DRAW | probe_figure_tables.DRAW | steering_figure_tables.DRAW
+    names = {
+        "layers-gold_label": "probe_by_layer",
+        "selectivity-gold_label": "selectivity",
+        "dose": "dose_response",
+        "engaged-mean-map": "head_map",
+        "engaged-mean-top": "top_heads",
+        "plane": "bias_plane",
+        "base-mean-cumulative": "cumulative_ablation",
+    }
+    return known[names.get(stem, stem)]()
+
+
+def answers(member: str, n: int = 12) -> pd.DataFrame:
+    texts = [HOSTILE, LONG, "compliant", "Step 1 ok.\nStep 2 missing.\nnoncompliant"]
+    right = {"engaged": (1, 1, 1, 0), "heuristic": (1, 0, 0, 0)}[member]
+    return pd.DataFrame(
+        dict(
+            member=member,
+            id=f"item-{i}",
+            cell="adversarial_surface_compliant",
+            gold="compliant",
+            sample=0,
+            label="compliant" if right[i % 4] else "non<b>compliant</b>",
+            text=texts[i % 4].replace("\ud800", ""),
+            **{"score.correct": float(right[i % 4])},
+        )
+        for i in range(n)
+    )
+
+
+def write_run(
+    root: Path,
+    *,
+    tables: Mapping[str, pd.DataFrame] | None = None,
+    drawn: Mapping[str, str] = DRAWN,
+    failed: Mapping[str, str] | None = None,
+    study: str = STUDY,
+    name: str = "procedural",
+) -> Path:
+    """A run folder under `root`; what is in `failed` has no tables and no figures."""
+    tables = all_tables() if tables is None else tables
+    failed = failed or {}
+    for table_name, table in tables.items():
+        if str(table["analysis"].iloc[0]) not in failed:
+            write_table(table, root / "tables", table_name)
+    for stem, owner in drawn.items():
+        if owner not in failed:
+            figures.save(draw(stem), root / "figures" / stem)
+    for member in ("engaged", "heuristic"):
+        folder = root / "steps" / "eval" / member
+        folder.mkdir(parents=True, exist_ok=True)
+        answers(member).to_parquet(folder / "answers.parquet")
+    steps = {}
+    for step in ("eval", "cache", "probes", "heads", "steering", "oracle", "figures"):
+        state = ("failed", failed[step]) if step in failed else ("done", "")
+        made = {f"figures/{stem}.svg": "00" * 32 for stem, owner in drawn.items() if owner == step}
+        steps[step] = StepState("0123456789abcdef" * 4, state[0], state[1], made)  # type: ignore[arg-type]
+    checkpoints = {
+        "engaged": dict(base="Qwen2.5-7B-Instruct", adapter="b5-sft-7b", weights="9f31aa0177c0"),
+        "heuristic": dict(base="Qwen2.5-14B-Instruct", adapter="v7-grpo-14b", weights="02be51c041aa"),
+        "base": dict(base="Qwen2.5-7B-Instruct", adapter="none", weights="11be51c041aa"),
+    }
+    packages = {"torch": "2.13.0", "transformers": "5.23.0"}
+    state = RunState(name, 5, "float32", "0.1.0", "c6c24f8", packages, checkpoints, "77d0" * 16, steps)
+    (root / "run.json").write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
+    (root / "study.yaml").write_text(study, encoding="utf-8")
+    return root

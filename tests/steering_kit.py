@@ -1,0 +1,68 @@
+"""Caches with activations that a test chooses: no model, classes and strata with known means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from interp.cache import ActivationCache
+from interp.cache.build import make_plan
+from interp.cache.layout import SiteSpec
+from interp.cache.manifest import create_cache
+from interp.cache.store import commit_shard, pending, seal
+from interp.prompt import Example, Message, Prompt
+
+IDENTITY: Mapping[str, object] = {
+    "model": {"config_sha256": "c0", "weights_sha256": "w0"},
+    "adapter": {"sha256": "a0", "merged": False},
+    "tokenizer": "t0",
+    "numerics": {"compute_dtype": "float32"},
+}
+
+
+def cache_of(
+    folder: Path,
+    feats: Mapping[str, Tensor],
+    labels: Sequence[str | None],
+    *,
+    groups: Mapping[str, Sequence[str]],
+    metadata: Mapping[str, Sequence[object]] | None = None,
+    token: int = 3,
+    n_tokens: int = 1,
+) -> ActivationCache:
+    """A cache whose row i at each site is feats[site][i], at the position "last" (n_tokens > 1: "last:n", n rows each).
+
+    Args:
+        feats: site -> [example, d_model], or [example, n_tokens, d_model].
+        token: index of the last token; 0 makes every row the first token of its prompt.
+    """
+    text = "abcdefgh"[: token + 1]
+    offsets = tuple((at, at + 1) for at in range(len(text)))
+    prompts, examples = [], []
+    for i, label in enumerate(labels):
+        extra = {key: values[i] for key, values in (metadata or {}).items()}
+        units = {key: values[i] for key, values in groups.items()}
+        ids = tuple(7 * i + at for at in range(len(text)))
+        prompts.append(Prompt(f"item-{i:04d}", text, ids, offsets, {"prompt": (0, len(text))}))
+        examples.append(
+            Example(id=f"item-{i:04d}", messages=(Message("user", "q"),), label=label, groups=units, metadata=extra)
+        )
+    rule = "last" if n_tokens == 1 else f"last:{n_tokens}"
+    at = list(range(token + 1 - n_tokens, token + 1))
+    sites = tuple(SiteSpec(site, (x.shape[-1],), str(x.dtype).removeprefix("torch.")) for site, x in feats.items())
+    environment = {"checkpoint": {"name": "synthetic", "base": "none", "adapter": None}}
+    plan = make_plan(
+        prompts, {rule: [at] * len(prompts)}, sites, IDENTITY, examples=examples, target_bytes=20_000,
+        environment=environment,
+    )  # fmt: skip
+    create_cache(folder, plan)
+    for number in pending(folder, plan):
+        bounds = plan.shards[number]
+        rows = [(int(plan.rows.example[r]), int(plan.rows.ordinal[r])) for r in range(bounds.start, bounds.stop)]
+        got = {s: torch.stack([x[i] if x.ndim == 2 else x[i, k] for i, k in rows]) for s, x in feats.items()}
+        commit_shard(folder, plan, number, got)
+    seal(folder, plan)
+    return ActivationCache.open(folder)

@@ -1,0 +1,295 @@
+"""`diptych steer dose | pair | figures`: studies that resume, tables with controls, refusals before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from interp.cache import extract
+from interp.checkpoint import Checkpoint
+from interp.loading import load
+from interp.site import Site
+from interp.tasks.protocol import load_task
+from steering.difference import difference_of_means
+from steering.direction import Direction, Directions, DirectionStats
+from steering.dose import DoseSweep
+from steering.pair import direction_agreement, pair_cosines, reliability
+from steering.select import BBQ, Objective, rank_candidates, shrinkage, split_by_group
+from study.cli import steer_dose
+from study.steer.items import dose_items
+from study.steer.run import DoseStudy, run_dose
+from study.steer.shuffled import shuffled_from_cache
+from tests import steer_task
+from tests.tiny import save_checkpoint
+
+TASK = "tests.steer_task"
+NEUTRAL = Path(__file__).with_name("neutral.txt")
+QUICK = [
+    "--neutral",
+    str(NEUTRAL),
+    "--task",
+    TASK,
+    "--boot",
+    "100",
+    "--quiet",
+    "--load-dtype",
+    "float32",
+    "--alphas=-0.4:0.4:5",
+    "--slot",
+    ".",
+]
+SITE = Site("resid_post", 1)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def cache(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache") / "b"
+    extract(load(Checkpoint("b", str(base)), dtype="float32"), steer_task.examples(seed=1) * 1, out=folder,
+            sites="resid_post.*", positions="last", progress=False)  # fmt: skip
+    return folder
+
+
+def fitted(cache: Path) -> Directions:
+    from interp.cache import ActivationCache
+
+    with ActivationCache.open(cache) as opened:
+        made = difference_of_means(opened, toward="yes", away_from="no", target="answer", groups="story",
+                                   check_sign=False)  # fmt: skip
+    return made
+
+
+def made_up(d: int = 32, *, seed: int = 0, n: int = 60, layers: tuple[int, ...] = (1,)) -> Directions:
+    """Directions that nobody fitted, with statistics that pass."""
+    stats = DirectionStats(delta_norm=1.0, resid_norm=6.0, sd_within=0.5, n_toward=n, n_away=n, n_groups=12,
+                           split_half_cosine=0.8)  # fmt: skip
+    rng = torch.Generator().manual_seed(seed)
+    sites = [Site("resid_post", layer) for layer in layers]
+    return Directions({site: Direction(torch.randn(d, generator=rng), site, "yes", "no", stats) for site in sites})
+
+
+def run(command: str, *args: str | Path) -> Result:
+    return CliRunner().invoke(getattr(steer_dose, command), [str(arg) for arg in args])
+
+
+def test_a_study_writes_tables_and_figures_with_every_control(base: Path, cache: Path, tmp_path: Path) -> None:
+    held = Directions({SITE: fitted(cache)[SITE]})
+    held.save(tmp_path / "v.safetensors")
+    made_up(seed=5).save(tmp_path / "other.safetensors")
+    common = ["--base", base, "--name", "b", *QUICK, "--min-class", "20"]
+    named = ["--direction", tmp_path / "v.safetensors", "--orthogonal-to", tmp_path / "other.safetensors"]
+    done = run("dose", *common, *named, "--cache", cache, "--verify", "0.02", "--out", tmp_path / "dose")
+    assert done.exit_code == 0, done.output
+    folder = tmp_path / "dose" / "b"
+    table = pd.read_csv(folder / "table.csv")
+    arms = table.groupby("arm")["draw"].nunique().to_dict()
+    assert arms == {"direction": 1, "opposite": 1, "orthogonalized": 1, "nuisance": 1, "random": 20, "complement": 5,
+                    "shuffled": 20, "prompt": 1}  # fmt: skip
+    wanted = {
+        "arm",
+        "layer",
+        "alpha",
+        "unit",
+        "metric",
+        "value",
+        "lo",
+        "hi",
+        "n",
+        "n_groups",
+        "interval",
+        "control",
+        "p",
+    }
+    assert wanted <= set(table.columns)
+    steered = table[table["arm"] != "prompt"]
+    assert steered[["value", "lo", "hi", "n", "n_groups", "control", "null_lo", "null_hi"]].notna().all(axis=None)
+    assert set(steered["alpha"]) == {-0.4, -0.2, 0.0, 0.2, 0.4} and (table["n_groups"] == 12).all()
+    zero = steered[steered["alpha"] == 0]
+    assert (zero["change"] == 0).all() and zero.groupby("metric")["value"].nunique().eq(1).all()
+    tested = table[(table["arm"] == "direction") & (table["alpha"] != 0)]
+    assert tested[["p_random", "p_shuffled", "p", "p_max", "p_holm"]].notna().all(axis=None)
+    assert (tested["p"] == tested[["p_random", "p_shuffled"]].max(axis=1)).all()
+    slopes = pd.read_csv(folder / "slopes.csv")
+    assert {"margin", "accuracy", "kl", "anti_steerable"} <= set(slopes["metric"])
+    assert "random and label-shuffled directions" in done.output and "margin" in done.output
+    figures = tmp_path / "dose" / "figures"
+    assert (figures / "b-resid_post.1-dose.svg").read_text().startswith("<?xml")
+    before = (figures / "b-resid_post.1-dose.png").read_bytes()
+    again = run("figures", tmp_path / "dose")
+    assert again.exit_code == 0 and (figures / "b-resid_post.1-dose.png").read_bytes() == before
+    assert json.loads((folder / "plan.json").read_text())["identity"]["n_items"] == 60
+
+
+def test_a_killed_study_continues_to_the_same_tables_and_another_one_is_refused(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up().save(tmp_path / "v.safetensors")
+    common = ["--base", base, "--name", "b", *QUICK, "--direction", tmp_path / "v.safetensors", "--no-figures"]
+    assert run("dose", *common, "--out", tmp_path / "whole").exit_code == 0
+    outcome, computed = DoseSweep.outcome, []
+
+    def stops(self: DoseSweep, index: int, key: str = "", **options):
+        if len(computed) == 7:
+            raise ValueError("the machine went away")
+        computed.append(index)
+        return outcome(self, index, key, **options)
+
+    monkeypatch.setattr(DoseSweep, "outcome", stops)
+    done = run("dose", *common, "--out", tmp_path / "cut")
+    assert done.exit_code == 1 and "went away" in done.output
+    assert len(list((tmp_path / "cut" / "b" / "items").glob("*.npz"))) == 7
+    monkeypatch.setattr(
+        DoseSweep, "outcome", lambda self, i, key="", **kw: computed.append(i) or outcome(self, i, key, **kw)
+    )
+    assert run("dose", *common, "--out", tmp_path / "cut").exit_code == 0
+    assert sorted(computed) == list(range(60))  # nothing was computed twice
+    for name in ("table.csv", "slopes.csv"):
+        assert (tmp_path / "cut" / "b" / name).read_bytes() == (tmp_path / "whole" / "b" / name).read_bytes()
+    other = run("dose", *common, "--unit", "sd", "--out", tmp_path / "cut")
+    assert other.exit_code == 1 and "holds another dose sweep" in other.output and "unit" in other.output
+
+
+def test_refusals_come_before_a_model_is_loaded(tmp_path: Path) -> None:
+    made_up(n=49).save(tmp_path / "few.safetensors")
+    made_up().save(tmp_path / "v.safetensors")
+    where = ["--base", "no/such-model", *QUICK, "--out", tmp_path / "out"]
+    few = run("dose", *where, "--direction", tmp_path / "few.safetensors")
+    assert few.exit_code == 1 and "49 rows of 'yes'" in few.output and "--min-class" in few.output
+    layer = run("dose", *where, "--direction", tmp_path / "v.safetensors", "--layers", "2")
+    assert layer.exit_code == 1 and "are of layers 1" in layer.output
+    alphas = run("dose", *where, "--direction", tmp_path / "v.safetensors", "--alphas", "0.1,0.2")
+    assert alphas.exit_code == 1 and "with 0 among them" in alphas.output
+
+
+def test_items_that_the_direction_was_fitted_on_are_refused(base: Path, cache: Path, tmp_path: Path) -> None:
+    study = DoseStudy(alphas="0,0.2", cache=cache, slot=".", min_items=20)
+    with pytest.raises(ValueError, match="among the rows that the direction was fitted on"):
+        run_dose(Checkpoint("b", str(base)), TASK, steer_task.examples(seed=1), Directions({SITE: fitted(cache)[SITE]}),
+                 out=tmp_path, study=study, loading={"dtype": "float32"}, progress=False)  # fmt: skip
+
+
+def test_shuffled_arms_of_a_cache_are_the_pipeline_on_permuted_labels(cache: Path, tmp_path: Path) -> None:
+    direction = fitted(cache)[SITE]
+    arms, ids = shuffled_from_cache(direction, cache, n=6)
+    assert ids == {example.id for example in steer_task.examples(seed=1)}
+    cosines = [abs(float(arm.unit @ direction.unit)) for arm in arms]
+    assert max(cosines) < 0.9 and len({round(c, 6) for c in cosines}) == 6
+    with pytest.raises(ValueError, match="is not the cache"):
+        shuffled_from_cache(made_up()[SITE], cache)
+    own = {example.id: str(example.metadata["answer"]) for example in steer_task.examples(seed=1)}
+    again, _ = shuffled_from_cache(direction, cache, n=6, labels=own)  # the same classes, from a file
+    assert all(torch.equal(a.unit, b.unit) for a, b in zip(arms, again, strict=True))
+    with pytest.raises(ValueError, match="other rows or classes"):
+        shuffled_from_cache(direction, cache, labels={**own, "s1-0": "no" if own["s1-0"] == "yes" else "yes"})
+    from interp.cache import ActivationCache
+
+    words = {example.id: str(example.label) for example in steer_task.examples(seed=1)}
+    with ActivationCache.open(cache) as opened:
+        order = opened.examples["id"].tolist()
+        how = {"balance": "strata", "groups": "story", "check_sign": False, "site": SITE}
+        given = difference_of_means(opened, toward="yes", away_from="no", target=[own[i] for i in order],
+                                    strata=[words[i] for i in order], **how)  # fmt: skip
+    with pytest.raises(ValueError, match="--strata labels:COLUMN"):
+        shuffled_from_cache(given, cache, labels=own)
+    balanced, _ = shuffled_from_cache(given, cache, labels=own, strata=words, n=2)
+    assert len(balanced) == 2 and abs(float(balanced[0].unit @ given.unit)) < 0.999
+    free, _ = shuffled_from_cache(direction, cache, n=2, equal_length=False)
+    assert all(0 < arm.length != 1 for arm in free)
+
+
+def test_items_end_where_the_label_is_decided(base: Path) -> None:
+    model = load(Checkpoint("b", str(base)), dtype="float32")
+    task, examples = load_task(TASK), steer_task.examples()[:4]
+    for item, example in zip(dose_items(model, task, examples, slot="step"), examples, strict=True):
+        text = model.tokenizer.decode(list(item.ids))
+        assert text == f"{example.text}step"
+        first = [model.tokenizer.encode(f" {label}")[0] for label in item.labels]
+        assert [ids[0] for ids in item.label_ids] == first and item.group == example.groups["story"]
+        assert item.baseline is not None and len(item.baseline) > len(item.ids)
+
+
+def test_layers_are_ranked_by_a_declared_objective_and_reasons_are_given(base: Path, tmp_path: Path) -> None:
+    study = DoseStudy(alphas="-0.4,0,0.4", slot=".", n_resamples=100, neutral=())
+    found = run_dose(Checkpoint("b", str(base)), TASK, steer_task.examples(), made_up(layers=(0, 1, 2)), out=tmp_path,
+                     study=study, loading={"dtype": "float32"}, progress=False)["b"]  # fmt: skip
+    table = found.table()
+    ranked = rank_candidates(table, Objective("margin", "higher"), n_layers=3)
+    best = table[(table["arm"] == "direction") & (table["metric"] == "margin")].groupby("layer")["change"].max()
+    assert ranked["layer"].iloc[0] == best.idxmax() and ranked["gain"].iloc[0] == pytest.approx(best.max())
+    assert ranked["allowed"].all() and ranked["chosen"].sum() == 1 and (ranked["rank"] == [1, 2, 3]).all()
+    assert {"null_lo", "null_hi", "interval"} <= set(ranked.columns)
+    strict = rank_candidates(table, Objective("margin", "higher", {"accuracy": -1.0}), n_layers=3)
+    assert not strict["chosen"].any() and strict["reason"].str.contains("accuracy changes").all()
+    shallow = rank_candidates(table, Objective("margin", "higher", max_depth=0.7), n_layers=3)
+    assert shallow.set_index("layer")["reason"][2].startswith("layer 2 lies beyond 70%")
+    both = shrinkage(ranked, table, Objective("margin", "higher"))
+    assert both["gain"].nunique() == 1  # the same table on both sides
+    with pytest.raises(ValueError, match="amb_commit_bias"):
+        rank_candidates(table, BBQ, n_layers=3)
+
+    from study.figures import layer_selection
+
+    drawn = layer_selection(ranked.assign(test_gain=np.where(ranked["chosen"], 0.1, np.nan), test_lo=0.0, test_hi=0.2))
+    assert "Chosen: layer" in drawn.caption and len(drawn.titles) == 4
+
+
+def test_no_group_is_on_two_sides_of_a_split() -> None:
+    groups = [f"g{k % 23}" for k in range(200)]
+    sides = split_by_group(groups, seed=1)
+    assert sorted(i for part in sides.values() for i in part) == list(range(200))
+    names = [{groups[i] for i in part} for part in sides.values()]
+    assert not names[0] & names[1] and not names[1] & names[2] and not names[0] & names[2]
+    assert [round(len(part) / 200, 1) for part in sides.values()] == [0.6, 0.2, 0.2]
+
+
+def test_pair_cosines_are_corrected_by_what_each_direction_says_of_itself() -> None:
+    a, b = made_up(seed=1), made_up(seed=1)
+    row = pair_cosines(a, b).iloc[0]
+    assert row["cosine"] == pytest.approx(1) and reliability(0.8) == pytest.approx(1.6 / 1.8)
+    assert row["ceiling"] == pytest.approx(1.6 / 1.8) and row["corrected"] == pytest.approx(1.8 / 1.6)
+    with pytest.raises(ValueError, match="two widths"):
+        pair_cosines(made_up(16), made_up(32))
+
+
+def test_the_corrected_cosine_recovers_the_truth_that_noise_hides() -> None:
+    """True cosine 0.6, seen through noise: the raw cosine is too low, the corrected one is not."""
+    found = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        labels, groups = np.arange(240) % 2 == 0, [f"g{k // 4}" for k in range(240)]
+        u, w = np.eye(40)[0], 0.6 * np.eye(40)[0] + 0.8 * np.eye(40)[1]
+        feats = [np.outer(labels - 0.5, v) * 0.9 + rng.normal(0, 1, (240, 40)) for v in (u, w)]
+        a, b = (torch.from_numpy(part) for part in feats)
+        found.append(direction_agreement(a, b, labels, groups=groups, seed=seed, n_resamples=100, n_permutations=99))
+    raw, corrected = (np.mean(values) for values in ([f.cosine.value for f in found], [f.corrected for f in found]))
+    assert raw < 0.42 and abs(corrected - 0.6) < 0.1
+    assert np.mean([f.p < 0.05 for f in found]) >= 0.5 and all(f.null_hi < 0.45 for f in found)
+
+
+@pytest.mark.slow
+def test_each_vector_is_added_in_each_member(base: Path, tmp_path: Path) -> None:
+    for name, seed in (("e", 1), ("h", 2)):
+        made_up(seed=seed).save(tmp_path / f"{name}.safetensors")
+    second = save_checkpoint(tmp_path / "second", seed=3)
+    pair = tmp_path / "pair.yaml"
+    pair.write_text(f"engaged: {{name: e, base: {base}}}\nheuristic: {{name: h, base: {second}}}\n")
+    done = run("pair", "--pair", pair, *QUICK, "--engaged", tmp_path / "e.safetensors", "--heuristic",
+               tmp_path / "h.safetensors", "--out", tmp_path / "out")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    transfer = pd.read_csv(tmp_path / "out" / "transfer.csv")
+    cells = transfer[transfer["metric"] == "margin"].set_index(["vector_from", "applied_to"])
+    assert len(cells) == 4 and cells[["slope", "lo", "hi", "null_lo", "null_hi", "p"]].notna().all(axis=None)
+    own = pd.read_csv(tmp_path / "out" / "engaged" / "slopes.csv")
+    own = own[(own["arm"] == "transferred") & (own["metric"] == "margin")].iloc[0]
+    assert cells.loc[("heuristic", "engaged"), "slope"] == pytest.approx(own["slope"])
+    assert (tmp_path / "out" / "figures" / "cosines.png").exists() and "ceiling" in done.output

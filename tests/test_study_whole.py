@@ -1,0 +1,144 @@
+"""A whole study on the embedded pair: killed in every step and gone on with, moved, run twice, wrong from the start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from study.cli import main
+from tests.study_kit import SMALL, statuses, tree, write_study
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ("tables", "figures", "report.html")
+
+
+def subprocess_run(file: Path, out: Path, *where: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.study_kit", str(file), str(out), *where]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    done = subprocess_run(write_study(folder), folder / "run")
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_in_every_step_ends_with_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
+    file = write_study(tmp_path / "other place")
+    killed = [("eval", "4"), ("cache", "9"), ("probes", "3"), ("heads", "7"), ("steering", "6"),
+              ("oracle", "1"), ("figures", "4"), ("report", "1")]  # fmt: skip
+    for step, nth in killed:
+        done = subprocess_run(file, tmp_path / "run", step, nth)
+        assert done.returncode == -signal.SIGKILL, (step, done.stdout, done.stderr)
+        assert statuses(tmp_path / "run").get(step) != "done"
+    done = subprocess_run(file, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "run", *RESULT) == tree(undisturbed, *RESULT)
+    assert len(tree(undisturbed, "tables")) >= 10
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_shown_at_once_and_stays_as_it_is(undisturbed: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(undisturbed, tmp_path / "moved" / "run"))
+    before = tree(run, *RESULT, "run.json", "study.yaml")
+    code = "from study.cli import main; main()"
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, "study", "run", str(run)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "everything was there; nothing was run" in done.stdout
+    assert time.monotonic() - began < 20  # 3 s on a quiet machine; no model is loaded
+    assert tree(run, *RESULT, "run.json", "study.yaml") == before
+
+
+@pytest.mark.slow
+def test_tables_and_figures_are_read_from_the_folder_alone(undisturbed: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(undisturbed, tmp_path / "run", ignore=shutil.ignore_patterns("steps")))
+    shown = CliRunner().invoke(main, ["tables", str(run), "--table", "pair", "--where", "cell=training_distribution"])
+    assert shown.exit_code == 0, shown.output
+    assert "accuracy_difference" in shown.output and "engaged - heuristic" in shown.output
+    drawn = CliRunner().invoke(main, ["figures", str(run), "--style", "paper", "--format", "svg"])
+    assert drawn.exit_code == 0, drawn.output
+    made = {path.name: path.read_bytes() for path in (run / "figures-paper").glob("*.svg")}
+    assert made == {path.name: path.read_bytes() for path in (undisturbed / "figures").glob("*.svg")}
+    assert "dumbbell.svg" in made and "headline.svg" in made
+
+
+@pytest.mark.slow
+def test_nothing_that_a_run_keeps_names_the_machine(undisturbed: Path) -> None:
+    for name, content in tree(undisturbed, *RESULT, "run.json", "study.yaml").items():
+        for word in (str(ROOT), str(undisturbed), str(undisturbed.parent)):
+            assert word.encode() not in content, (name, word)
+
+
+@pytest.mark.slow
+def test_every_number_of_every_table_has_its_interval_and_n(undisturbed: Path) -> None:
+    from study.tables import check_table, read_tables
+
+    tables = read_tables(undisturbed)
+    assert {"eval", "pair", "probes", "heads", "heads_selected", "steering", "oracle"} <= set(tables)
+    for name, table in tables.items():
+        check_table(table, name)
+        assert table["data_sha256"].str.fullmatch(r"[0-9a-f]{12,64}").all(), name
+        assert table["seed"].notna().all(), name
+
+
+def test_an_adapter_of_another_base_is_refused_before_any_weight_is_read(tmp_path: Path) -> None:
+    from study.embedded import weights_folder
+    from tests.tiny import save_checkpoint
+
+    base = save_checkpoint(tmp_path / "other-base")
+    pair = f"pair: {{base: {base}, engaged: {{adapter: {weights_folder() / 'engaged'}}}, heuristic: {{base: {base}}}}}"
+    file = write_study(tmp_path, SMALL.replace("pair: embedded", pair))
+    done = CliRunner().invoke(main, ["study", "run", str(file), "--out", str(tmp_path / "run")])
+    assert done.exit_code == 1
+    assert "adapter" in done.output and "engaged" in done.output
+    assert not (tmp_path / "run" / "steps" / "eval").exists()
+
+
+def test_a_typo_a_missing_file_and_a_missing_study_are_said_first(tmp_path: Path) -> None:
+    file = write_study(tmp_path, SMALL.replace("groups:", "group:"))
+    done = CliRunner().invoke(main, ["study", "run", str(file)])
+    assert done.exit_code == 1
+    assert "line 7: section probes: unknown key 'group'; did you mean 'groups'?" in done.output
+    file = write_study(tmp_path, SMALL.replace("per_cell: 2}", "data: nothing.jsonl}"))
+    done = CliRunner().invoke(main, ["study", "plan", str(file)])
+    assert done.exit_code == 1 and "line 4: task.data: no file or folder 'nothing.jsonl'" in done.output
+    done = CliRunner().invoke(main, ["study", "run", str(tmp_path / "none.yaml")])
+    assert done.exit_code == 1 and "none.yaml: no such file" in done.output
+
+
+def test_the_plan_counts_tokens_and_bytes_and_starts_nothing(tmp_path: Path) -> None:
+    file = write_study(tmp_path)
+    done = CliRunner().invoke(main, ["study", "plan", str(file), "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    lines = {line.split()[0]: line for line in done.output.splitlines() if line}
+    assert " 76 " in lines["eval"] and " 114 " in lines["cache"]  # 38 items of 2 and of 3 members
+    assert "9,120" in lines["eval"]  # 76 replies of at most 120 tokens
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_task_that_raises_is_the_cause_of_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from interp.tasks import procedural
+
+    def fail(example: object, text: str) -> dict[str, float]:
+        raise RuntimeError("the scorer knows no such label")
+
+    monkeypatch.setattr(procedural, "score", fail)
+    text = SMALL.split("cache:")[0] + "figures: false\nreport: false\n"
+    file = write_study(tmp_path, text.replace("max_new_tokens: 120", "max_new_tokens: 2"))
+    done = CliRunner().invoke(main, ["study", "run", str(file), "--out", str(tmp_path / "run"), "--quiet"])
+    assert done.exit_code == 1
+    assert "eval failed: RuntimeError: the scorer knows no such label (traceback: steps/eval/" in done.output
