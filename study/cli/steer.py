@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,35 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from study.cli.common import checkpoint_options, fail_in_users_words, load_options, one_thread, resolve_checkpoints
+from study.cli.lazy import LazyGroup
 
 if TYPE_CHECKING:
     from steering import Directions
 
-_LATER = {"dose": "study.cli.steer_dose:dose", "pair": "study.cli.steer_dose:pair",
-          "figures": "study.cli.steer_dose:figures"}  # fmt: skip
 NONE = "none"
+DOSE = {
+    "dose": ("study.cli.steer_dose:dose", "Dose curves of a direction beside its controls."),
+    "pair": ("study.cli.steer_dose:pair", "The directions of two checkpoints: agreement, and transfer."),
+    "figures": ("study.cli.steer_dose:figures", "Draw what a dose study found."),
+}
 
 
-class SteerGroup(click.Group):
-    """Commands of this file, and those of `steer_dose`, imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        later = [name for name in _LATER if self.get_command(ctx, name) is not None]
-        return [*self.commands, *later]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _LATER:
-            return super().get_command(ctx, cmd_name)
-        module, attribute = _LATER[cmd_name].split(":")
-        try:
-            return getattr(importlib.import_module(module), attribute, None)
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            return None
-
-
-@click.group(cls=SteerGroup)
+@click.group(cls=LazyGroup, members=DOSE)
 def steer() -> None:
     """Steering directions: difference of means, orthogonalized, with doses and their controls."""
 
