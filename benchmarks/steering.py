@@ -30,7 +30,7 @@ from interp.prompt import Example
 from interp.site import Site
 from steering.arms import Arm, complement_arms, random_arms
 from steering.dose import DoseItem, DoseSweep, tokens_of
-from steering.strengths import Plan, parse_alphas
+from steering.strengths import DosePlan, parse_alphas
 
 SMALL = Shape("12x12 d768 S512", 12, 12, 768, 4, 3072, 512, 0)
 LARGE = Shape("7B 28x28 S512 bf16", 28, 28, 3584, 4, 18944, 512, 0)
@@ -43,9 +43,9 @@ def item_of(shape: Shape) -> DoseItem:
     return DoseItem(example, tuple(ids), ("A", "B", "C"), LABEL_IDS, "group")
 
 
-def plan_of(shape: Shape, arms: Sequence[Arm], n_alphas: int, *, positions: str = "last") -> Plan:
+def plan_of(shape: Shape, arms: Sequence[Arm], n_alphas: int, *, positions: str = "last") -> DosePlan:
     scale = {arm.site: 20.0 for arm in arms}
-    return Plan(tuple(arms), parse_alphas(f"-0.3:0.3:{n_alphas}"), "resid", scale, scale, tokens_of(positions))
+    return DosePlan(tuple(arms), parse_alphas(f"-0.3:0.3:{n_alphas}"), "resid", scale, scale, tokens_of(positions))
 
 
 def one_arm(shape: Shape, layer: int) -> list[Arm]:
@@ -65,7 +65,7 @@ def protocol(shape: Shape, layer: int) -> list[Arm]:
     return [*named, *random_arms(site, shape.width, n=20), *complement_arms(site, span, n=5)]
 
 
-def hooked(model: Model, item: DoseItem, plan: Plan, arm: Arm, alpha: float, *, everywhere: bool = False) -> Tensor:
+def hooked(model: Model, item: DoseItem, plan: DosePlan, arm: Arm, alpha: float, *, everywhere: bool = False) -> Tensor:
     """Next-token log-probabilities under one hooked forward pass."""
     ids = torch.tensor([item.ids], device=model.device)
     where = "all" if everywhere else [[len(item.ids) - 1]]
@@ -74,7 +74,7 @@ def hooked(model: Model, item: DoseItem, plan: Plan, arm: Arm, alpha: float, *, 
         return model.module(ids, use_cache=False, logits_to_keep=1).logits[0, -1].float().log_softmax(-1)
 
 
-def agreement(model: Model, item: DoseItem, plan: Plan, *, everywhere: bool = False) -> float:
+def agreement(model: Model, item: DoseItem, plan: DosePlan, *, everywhere: bool = False) -> float:
     """Largest difference of a label's log-probability between our sweep and hooked passes, over a few cells."""
     outcome, worst = DoseSweep(model, [item], plan).outcome(0), 0.0
     for a in {0, len(plan.arms) // 2, len(plan.arms) - 1}:
@@ -146,7 +146,7 @@ def peers(report: Report, model: Model, shape: Shape, *, rounds: int, layer: int
         report.add(what, best[name] * 9 / best["ours"], agree=agree, note=note)
 
 
-def steering_vectors(model: Model, plan: Plan, ids: Tensor) -> Callable[[float], Tensor]:
+def steering_vectors(model: Model, plan: DosePlan, ids: Tensor) -> Callable[[float], Tensor]:
     """`SteeringVector.apply` with a multiplier, every token."""
     from steering_vectors import SteeringVector  # pyright: ignore[reportMissingImports]
 
@@ -160,7 +160,7 @@ def steering_vectors(model: Model, plan: Plan, ids: Tensor) -> Callable[[float],
     return run
 
 
-def repeng(model: Model, plan: Plan, ids: Tensor) -> Callable[[float], Tensor]:
+def repeng(model: Model, plan: DosePlan, ids: Tensor) -> Callable[[float], Tensor]:
     """`ControlModel.set_control` with a coefficient, every token; the model is wrapped for the length of a call."""
     if not hasattr(np, "float_"):  # repeng 0.4 names it, numpy 2 has dropped it
         setattr(np, "float_", np.float64)  # noqa: B010  (the name is unknown to type checkers)

@@ -15,7 +15,7 @@ from interp.stats import holm
 from interp.stats.resample import group_weights
 from steering.arms import CONTROLS, Arm
 from steering.outcomes import GroupSums
-from steering.strengths import Plan
+from steering.strengths import DosePlan
 
 N_RESAMPLES = 2000
 MIN_NULL = 19
@@ -77,7 +77,7 @@ class Curves:
 
 
 def dose_curves(
-    sums: GroupSums, plan: Plan, scores: Mapping[str, Any], *, seed: int = 0, n_resamples: int = N_RESAMPLES
+    sums: GroupSums, plan: DosePlan, scores: Mapping[str, Any], *, seed: int = 0, n_resamples: int = N_RESAMPLES
 ) -> Curves:
     """Levels, changes and slopes of every arm, all from the same resampled groups.
 

@@ -19,7 +19,7 @@ from interp.prompt import Example, Prompt
 from interp.sweep import sweep
 from interp.sweep.intervention import Tokens
 from interp.sweep.read import answer_logits, final_norm
-from steering.strengths import Plan
+from steering.strengths import DosePlan
 
 _ROWS = 64
 """Rows whose whole-vocabulary logits are held at once."""
@@ -153,7 +153,7 @@ class DoseSweep:
 
     model: Model
     items: Sequence[DoseItem]
-    plan: Plan
+    plan: DosePlan
     verify: float = 0.0
     engine: Literal["auto", "reference"] = "auto"
     chunk_bytes: int | None = None

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from interp.stats import Estimate
 from steering.curves import Levels, slope_contrast
 from steering.outcomes import GroupSums
-from steering.strengths import Plan
+from steering.strengths import DosePlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Entanglement:
 
 def entanglement(
     sums: GroupSums,
-    plan: Plan,
+    plan: DosePlan,
     scores: Mapping[str, Any],
     arm: int,
     *,

@@ -17,7 +17,7 @@ from steering.dose import DoseItem, DoseOutcome, DoseSweep
 from steering.entangle import Entanglement, entanglement
 from steering.outcomes import GroupSums, Outcomes, group_sums, margins, prompted_sums
 from steering.steerable import anti_steerable
-from steering.strengths import Plan
+from steering.strengths import DosePlan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 def dose_response(
     model: Model | nn.Module,
     items: Sequence[DoseItem],
-    plan: Plan,
+    plan: DosePlan,
     *,
     outcomes: Outcomes | None = None,
     seed: int = 0,
@@ -75,7 +75,7 @@ class DoseResult:
         anti: share of items that each arm moves the wrong way; empty where no item has sides.
     """
 
-    plan: Plan
+    plan: DosePlan
     kind: Outcomes
     sums: GroupSums
     curves: Curves
@@ -85,8 +85,8 @@ class DoseResult:
 
     @classmethod
     def of(
-        cls, items: Sequence[DoseItem], outcomes: Sequence[DoseOutcome], plan: Plan, kind: Outcomes, *, seed: int = 0,
-        n_resamples: int = N_RESAMPLES,
+        cls, items: Sequence[DoseItem], outcomes: Sequence[DoseOutcome], plan: DosePlan, kind: Outcomes, *,
+        seed: int = 0, n_resamples: int = N_RESAMPLES,
     ) -> DoseResult:  # fmt: skip
         """From the outcomes of all items, in the order of the items."""
         sums = group_sums(kind, items, outcomes)

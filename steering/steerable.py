@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.stats import Estimate, cluster_means
-from steering.strengths import Plan
+from steering.strengths import DosePlan
 
 
 def anti_steerable(
     margins: Float[np.ndarray, "example row"],
     groups: Sequence[str],
-    plan: Plan,
+    plan: DosePlan,
     *,
     seed: int = 0,
     n_resamples: int = 2000,

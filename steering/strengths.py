@@ -49,7 +49,7 @@ def parse_alphas(text: str | Sequence[float]) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class DosePlan:
     """Arms at strengths, and the rows they need. Row 0 is the unchanged run: every arm at strength 0.
 
         resid <- resid + alpha · scale[site] · arm.length · unit

@@ -15,7 +15,7 @@ from interp.sweep.read import answer_logits
 from steering.curves import N_RESAMPLES, dose_curves
 from steering.outcomes import GroupSums, Outcomes, Score
 from steering.response import DoseResult
-from steering.strengths import Plan
+from steering.strengths import DosePlan
 
 N_CONTROLS = 5
 _FLOATS = 2**23
@@ -44,7 +44,7 @@ TEXTS = (
 def text_response(
     model: Model | nn.Module,
     texts: Sequence[Sequence[int]],
-    plan: Plan,
+    plan: DosePlan,
     *,
     n_controls: int = N_CONTROLS,
     seed: int = 0,
@@ -77,7 +77,7 @@ def text_response(
 
 
 @torch.no_grad()
-def _row_sums(model: Model, ids: list[int], plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+def _row_sums(model: Model, ids: list[int], plan: DosePlan) -> tuple[np.ndarray, np.ndarray]:
     """(sum of -log p, sum of KL) over the tokens of one text, of every row."""
     nexts = torch.tensor(ids[1:], device=model.device)
 

@@ -17,7 +17,7 @@ from interp.prompt import Example
 from interp.site import Site
 from steering.arms import Arm, complement_arms, random_arms
 from steering.dose import DoseItem, DoseOutcome, tokens_of
-from steering.strengths import Plan, parse_alphas
+from steering.strengths import DosePlan, parse_alphas
 
 LABELS, LABEL_IDS = ("yes", "no"), ((5, 6), (9,))
 
@@ -35,7 +35,7 @@ def items(n: int = 60, *, n_groups: int = 12, vocab: int = 128, seed: int = 0) -
 
 def plan(
     d: int, *, sites: Sequence[str] = ("resid_post.1",), alphas: str = "-0.4:0.4:5", positions: str = "last", n: int = 3
-) -> Plan:
+) -> DosePlan:
     """A direction, its opposite and a few controls at every site."""
     arms: list[Arm] = []
     for word in sites:
@@ -44,10 +44,10 @@ def plan(
         arms += [Arm("direction", site, main), Arm("opposite", site, -main)]
         arms += [*random_arms(site, d, n=n), *complement_arms(site, main[None], n=2)]
     scale = {Site.parse(word): 3.0 + k for k, word in enumerate(sites)}
-    return Plan(tuple(arms), parse_alphas(alphas), "resid", scale, scale, tokens_of(positions))
+    return DosePlan(tuple(arms), parse_alphas(alphas), "resid", scale, scale, tokens_of(positions))
 
 
-def hooked_logp(model: Model, item: DoseItem, plan: Plan, arm: Arm, alpha: float) -> Tensor:
+def hooked_logp(model: Model, item: DoseItem, plan: DosePlan, arm: Arm, alpha: float) -> Tensor:
     """Log-probabilities of the whole vocabulary by one hooked forward pass of a loop that anybody would write."""
     where = plan.positions
     positions = where if isinstance(where, str | Positions | Last) else [list(where)]
@@ -58,7 +58,7 @@ def hooked_logp(model: Model, item: DoseItem, plan: Plan, arm: Arm, alpha: float
         return model([list(item.ids)]).logits[0, -1].log_softmax(-1)
 
 
-def simulated(plan: Plan, effects: np.ndarray, *, items: Sequence[DoseItem], seed: int) -> list[DoseOutcome]:
+def simulated(plan: DosePlan, effects: np.ndarray, *, items: Sequence[DoseItem], seed: int) -> list[DoseOutcome]:
     """Outcomes of items whose margin is linear in alpha: base + group noise + alpha · (arm's slope + the item's own).
 
     effects: [arm] slope of the margin, nats per unit of alpha.

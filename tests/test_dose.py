@@ -13,7 +13,7 @@ from steering.direction import Direction, DirectionStats
 from steering.dose import DoseItem, DoseSweep, tokens_of
 from steering.outcomes import Outcomes
 from steering.response import DoseResult, dose_response
-from steering.strengths import Plan, parse_alphas
+from steering.strengths import DosePlan, parse_alphas
 from tests.dose_kit import LABEL_IDS, LABELS, hooked_logp, items, plan
 from tests.tiny import tiny
 
@@ -57,7 +57,7 @@ def test_strength_zero_changes_no_bit() -> None:
         assert torch.equal(zero, model([list(item.ids)]).logits)
 
 
-def logits_at_zero(model: Model, item: DoseItem, what: Plan) -> torch.Tensor:
+def logits_at_zero(model: Model, item: DoseItem, what: DosePlan) -> torch.Tensor:
     from interp.edits import Add
     from interp.hooks import edit
 
@@ -100,7 +100,7 @@ def test_a_planted_direction_is_monotone_and_beyond_every_control() -> None:
     direction = planted(model)
     arms = protocol_arms(direction)
     lengths = {direction.site: direction.scale("resid")}
-    what = Plan(tuple(arms), parse_alphas("-0.3:0.3:7"), "resid", lengths, lengths, tokens_of("last"))
+    what = DosePlan(tuple(arms), parse_alphas("-0.3:0.3:7"), "resid", lengths, lengths, tokens_of("last"))
     found = dose_response(model, items(), what, outcomes=Outcomes.of(None, toward="yes", away="no"), n_resamples=500)
     table, slopes = found.table(), found.slopes()
     curve = table[(table.arm == "direction") & (table.metric == "margin")].sort_values("alpha")
@@ -139,7 +139,7 @@ def test_shuffled_arms_follow_the_pipeline_under_permuted_labels() -> None:
     assert all(abs(float(arm.unit.norm()) - 1) < 1e-6 for arm in arms)
     free = shuffled_arms(site, feats, labels, strata=strata, n=4, equal_length=False)
     assert all(torch.equal(a.unit, b.unit) for a, b in zip(arms, free, strict=True))
-    what = Plan((Arm("direction", site, arms[0].unit), free[0]), (0.0, 1.0), "raw", {site: 2.0}, {site: 1.0}, "all")
+    what = DosePlan((Arm("direction", site, arms[0].unit), free[0]), (0.0, 1.0), "raw", {site: 2.0}, {site: 1.0}, "all")
     assert float(what.added(free[0], 1.0).norm()) == pytest.approx(2.0 * free[0].length) and free[0].length != 1
     grouped = shuffled_arms(site, feats, np.arange(80) < 40, groups=(np.arange(80) // 4).astype(str), n=3)
     assert len(grouped) == 3  # whole groups are relabelled where each has one label

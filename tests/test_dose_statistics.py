@@ -11,15 +11,15 @@ from steering.arms import Arm, difference_weights, random_arms, shuffled_arms
 from steering.curves import Levels, dose_curves, p_against, p_max, p_values, slope_p
 from steering.entangle import at_level, entanglement
 from steering.outcomes import GENERAL, GroupSums, Outcomes, Score, group_sums
-from steering.strengths import Plan, parse_alphas
+from steering.strengths import DosePlan, parse_alphas
 from tests.dose_kit import items, simulated
 
 SITE = Site("resid_post", 0)
 MARGIN = {"margin": GENERAL["margin"]}
 
 
-def study_plan(arms: list[Arm], alphas: str = "-1,0,1") -> Plan:
-    return Plan(tuple(arms), parse_alphas(alphas), "raw", {SITE: 1.0}, {SITE: 1.0}, "all")
+def study_plan(arms: list[Arm], alphas: str = "-1,0,1") -> DosePlan:
+    return DosePlan(tuple(arms), parse_alphas(alphas), "raw", {SITE: 1.0}, {SITE: 1.0}, "all")
 
 
 def test_a_shuffled_direction_is_inside_its_controls_in_95_of_100_studies() -> None:
@@ -124,8 +124,12 @@ def test_at_level_interpolates_between_strengths() -> None:
     assert at_level(folded, np.array([[9.0, 1, 2, 3, 9]]), np.array([[0.1]]))[0, 0] in (1.5, 2.5)
 
 
-def test_a_direction_that_only_changes_commitment_is_nothing_at_matched_coverage() -> None:
-    """Arms that move bias by moving coverage along one curve: their matched difference is 0, whatever the slopes."""
+@pytest.mark.parametrize("own", [0.0, -0.2])
+def test_at_matched_coverage_only_what_is_not_commitment_is_left(own: float) -> None:
+    """Arms that move bias by moving coverage along one curve differ by nothing there, whatever their slopes.
+
+    `own` is what the direction does to bias beside that, at every strength.
+    """
     alphas = np.array(parse_alphas("-1,-0.5,0,0.5,1"))
     arms = [Arm("direction", SITE, torch.eye(4)[0]), Arm("nuisance", SITE, torch.eye(4)[1], name="abstain")]
     plan = study_plan(arms, "-1,-0.5,0,0.5,1")
@@ -135,7 +139,8 @@ def test_a_direction_that_only_changes_commitment_is_nothing_at_matched_coverage
     for arm, gain in ((0, 0.1), (1, 0.2)):
         coverage = 0.5 + gain * alphas
         committed[:, plan.rows[arm]] = size * coverage
-        biased[:, plan.rows[arm]] = size * coverage * (0.9 - 0.5 * coverage)  # bias = 0.8 - coverage
+        shift = own / 2 * (arm == 0) * (alphas != 0)
+        biased[:, plan.rows[arm]] = size * coverage * (0.9 - 0.5 * coverage + shift)  # bias = 0.8 - coverage + own
     sums = GroupSums({"a_committed": committed, "a_biased": biased, "a_n": size * np.ones((1, plan.n_rows))},
                      tuple(map(str, range(n_groups))), 1000)  # fmt: skip
     scores = {
@@ -144,8 +149,8 @@ def test_a_direction_that_only_changes_commitment_is_nothing_at_matched_coverage
     }
     found = entanglement(sums, plan, scores, 0, references=(1,), n_resamples=100)
     assert found.slopes[0].value == pytest.approx(0.1) and found.slopes[1].value == pytest.approx(-0.1)
-    for one in found.matched["abstain"]:
-        assert one.value == pytest.approx(0, abs=1e-9)
+    for alpha, one in zip(alphas, found.matched["abstain"], strict=True):
+        assert one.value == pytest.approx(own if alpha else 0, abs=1e-9)
 
 
 def test_bbq_choices_are_scored_as_the_official_scores_are() -> None:

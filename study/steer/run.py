@@ -20,7 +20,7 @@ from steering.dose import DoseItem, DoseSweep, tokens_of
 from steering.orthogonal import orthogonalize
 from steering.outcomes import Outcomes
 from steering.response import MIN_GROUPS, MIN_ITEMS, DoseResult, check_size
-from steering.strengths import DEFAULT_ALPHAS, Plan, parse_alphas
+from steering.strengths import DEFAULT_ALPHAS, DosePlan, parse_alphas
 from steering.texts import TEXTS, text_response
 from study.steer.items import AUTO, dose_items, group_of
 from study.steer.shuffled import shuffled_from_cache
@@ -144,7 +144,7 @@ def of_layers(directions: Directions, layers: Sequence[int] | None) -> Direction
 
 def make_plan(
     directions: Directions, study: DoseStudy, *, against: Sequence[Directions] = (), shuffled: Mapping[Site, list[Arm]]
-) -> Plan:
+) -> DosePlan:
     """Arms of every site at equal added length, in the study's unit of the direction."""
     arms: list[Arm] = []
     for site, one in directions.items():
@@ -160,7 +160,7 @@ def make_plan(
         )
     lengths = {site: one.scale(study.unit) for site, one in directions.items()}
     norms = {site: one.scale("resid") for site, one in directions.items()}
-    return Plan(tuple(arms), parse_alphas(study.alphas), study.unit, lengths, norms, tokens_of(study.positions))
+    return DosePlan(tuple(arms), parse_alphas(study.alphas), study.unit, lengths, norms, tokens_of(study.positions))
 
 
 def _shuffled(directions: Directions, study: DoseStudy) -> tuple[dict[Site, list[Arm]], frozenset[str]]:
@@ -196,8 +196,8 @@ def models_of(what: Checkpoint | CheckpointPair, loading: dict[str, Any]) -> Ite
 
 
 def run_member(
-    model: Model, role: str, task: Any, task_path: str, examples: Sequence[Example], directions: Directions, plan: Plan,
-    root: Path, study: DoseStudy, progress: bool,
+    model: Model, role: str, task: Any, task_path: str, examples: Sequence[Example], directions: Directions,
+    plan: DosePlan, root: Path, study: DoseStudy, progress: bool,
 ) -> DoseResult:  # fmt: skip
     """The curves of the adapter that is active now, from disk where they are, from the model where they are not."""
     from tqdm import tqdm
@@ -240,7 +240,7 @@ def _identity(job: DoseSweep, task_path: str, items: Sequence[DoseItem]) -> dict
     }  # fmt: skip
 
 
-def _notes(first: Direction, plan: Plan, study: DoseStudy, said: list[str]) -> dict[str, Any]:
+def _notes(first: Direction, plan: DosePlan, study: DoseStudy, said: list[str]) -> dict[str, Any]:
     from importlib.metadata import version
 
     lengths = {str(site): first.equivalents(1.0, study.unit) for site in plan.sites[:1]}
@@ -255,7 +255,7 @@ def _notes(first: Direction, plan: Plan, study: DoseStudy, said: list[str]) -> d
     }
 
 
-def _texts(model: Model, plan: Plan, study: DoseStudy) -> pd.DataFrame | None:
+def _texts(model: Model, plan: DosePlan, study: DoseStudy) -> pd.DataFrame | None:
     """Perplexity table; None where no neutral text is at hand that the tokenizer knows."""
     texts = TEXTS if study.neutral is None else study.neutral
     ids = [model.tokenizer.encode(text) for text in texts]
