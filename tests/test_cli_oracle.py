@@ -107,7 +107,7 @@ def test_two_caches_are_compared_at_the_same_places(run, folder, tmp_path):
     table = pd.read_csv(tmp_path / "o" / "comparison.csv")
     assert table["choice"].tolist() == ["yes", "no"]
     assert (table["difference"].abs() > 0).all()
-    assert {"lo", "hi", "n", "n_groups", "shuffled", "p_holm"} <= set(table.columns)
+    assert {"lo", "hi", "n", "n_groups", "p_holm"} <= set(table.columns)
 
 
 def test_mistakes_are_named_in_the_users_words(run, folder, tmp_path):

@@ -500,6 +500,8 @@ def test_a_member_compared_with_itself_shows_no_difference(oracle, read):
     got = compare(oracle, feats, feats, "which?", ["yes", "no"], targets=dict.fromkeys(feats.items, "yes"))
     assert got.difference["yes"].value == 0
     assert got.same.value == 1.0
+    assert got.same_shuffled.value <= 1.0
+    assert got.same_shuffled.n == len(feats)
     assert got.comparison is not None
     assert got.comparison.difference.value == 0
 

@@ -24,9 +24,10 @@ class PairedReading:
         names: what the members are called.
         difference: choice -> p_a - p_b, mean over readings, interval over problems.
         p: choice -> p value of the sign-flip test over problems, Holm-corrected over the choices.
-        shuffled: choice -> the same difference with both members' activations taken from partners: what is left of it
-            is a difference between the members' marginals, not one that is read at these places.
         same: share of readings with the same best choice.
+        same_shuffled: that share where the second member was read at a matched partner of each reading: what two
+            members agree on because some answers are common, not because they are alike at these places. (The mean
+            difference itself is the same under any shuffle; its control is the sign-flip test.)
         comparison: accuracies and their paired test, where targets were given.
     """
 
@@ -35,25 +36,24 @@ class PairedReading:
     names: tuple[str, str]
     difference: Mapping[str, Estimate]
     p: Mapping[str, float]
-    shuffled: Mapping[str, Estimate]
     same: Estimate
+    same_shuffled: Estimate
     comparison: Comparison | None = None
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per choice: difference with interval, Holm p, its shuffled control, n."""
+        """One row per choice: difference with interval, Holm p, n."""
         return [
             {"choice": choice, "a": self.names[0], "b": self.names[1], "difference": d.value, "lo": d.lo, "hi": d.hi,
-             "p_holm": self.p[choice], "shuffled": self.shuffled[choice].value, "shuffled_lo": self.shuffled[choice].lo,
-             "shuffled_hi": self.shuffled[choice].hi, "n": d.n, "n_groups": d.n_groups}
+             "p_holm": self.p[choice], "n": d.n, "n_groups": d.n_groups}
             for choice, d in self.difference.items()
         ]  # fmt: skip
 
     def __str__(self) -> str:
-        head = f"{self.names[0]} - {self.names[1]}, p(choice); same best choice on {self.same}"
-        lines = [
-            f"  {c:<26} {d}  p {self.p[c]:.3g}  shuffled {self.shuffled[c].value:+.3f}"
-            for c, d in self.difference.items()
-        ]
+        head = (
+            f"{self.names[0]} - {self.names[1]}, p(choice); same best choice on {self.same}, "
+            f"with a partner's activations on {self.same_shuffled.value:.3f}"
+        )
+        lines = [f"  {c:<26} {d}  p {self.p[c]:.3g}" for c, d in self.difference.items()]
         return "\n".join([head, *lines])
 
 
@@ -87,18 +87,15 @@ def compare(
         raise ValueError("compare: expected readings of at least 2 problems; one says nothing about others.")
     test = sign_flip(diff, groups=list(one.groups), seed=seed)
     adjusted = holm(np.atleast_1d(test.p_single))
-    under = _p(one.controls[HEADLINE][0]) - _p(other.controls[HEADLINE][0])
-    known = np.array([not np.isnan(row).any() for row in under])
-    some = [g for g, k in zip(one.groups, known, strict=True) if k]
-    same = np.array([float(x == y) for x, y in zip(one.best, other.best, strict=True)])
+    partners = [(x, y, g) for x, y, g in zip(one.best, other.best_under(HEADLINE), one.groups, strict=True) if y]
     return PairedReading(
         one,
         other,
         names,
         {c: mean_over_problems(diff[:, i], one.groups, seed) for i, c in enumerate(choices)},
         {c: float(adjusted[i]) for i, c in enumerate(choices)},
-        {c: mean_over_problems(under[known, i], some, seed) for i, c in enumerate(choices)},
-        wilson_clustered(same, groups=None if len(set(one.groups)) == len(one.groups) else list(one.groups)),
+        _share([x == y for x, y in zip(one.best, other.best, strict=True)], one.groups),
+        _share([x == y for x, y, _ in partners], [g for _, _, g in partners]),
         None if targets is None else _accuracies(one, other, targets, seed),
     )
 
@@ -109,9 +106,11 @@ def _accuracies(one: Choices, other: Choices, targets: Mapping[str, str], seed: 
     return compare_paired(right[0], right[1], groups=None if independent else list(one.groups), seed=seed)
 
 
-def _p(logp: np.ndarray) -> np.ndarray:
-    weights = np.exp(logp - logp.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
+def _share(hits: Sequence[bool], groups: Sequence[str]) -> Estimate:
+    if len(set(groups)) < 2:
+        return Estimate.undefined(len(hits), len(set(groups)))
+    units = None if len(set(groups)) == len(groups) else list(groups)
+    return wilson_clustered([float(hit) for hit in hits], groups=units)
 
 
 def _check_same(a: Features, b: Features) -> None:
