@@ -77,7 +77,7 @@ def test_the_ledger_of_the_synthetic_study():
     assert verdicts["“gold label” is linearly decodable in the heuristic member"] == "not supported"
     assert verdicts["L1.H1 is necessary for the answer of the engaged member"] == "supported"
     assert verdicts["What L1.H1 carries transfers to the other answer in the engaged member"] == "supported"
-    steered = "Adding v_bias at resid_post.2"
+    steered = "Adding “v_bias” at resid_post.2"
     assert verdicts[f"{steered} raises the margin toward anti_stereotype in the engaged member"] == "supported"
     assert verdicts[f"{steered} lowers commit bias in the engaged member"] == "qualified"  # coverage falls with it
     assert verdicts["The oracle reads step type from activations of engaged"] == "qualified"  # a linear probe is better

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 WIDTH = 6.75
 _RIGHT, _WIDE, _TALL = 4.0, 2.6, 1.62  # inches: left edge and width of the right column, height of a panel
-_FOOT, _AXIS, _HEAD = 0.5, 0.73, 0.9  # under the lower row, under the upper row, above it
+_FOOT, _BETWEEN, _HEAD = 0.5, 1.15, 0.9  # under the lower row, between the rows, above the upper row
 _ROW = 0.125  # of the dumbbell
+_LIFT, _LIFT_4 = 0.42, 0.78  # from the axes of the lower row to its titles, over a legend of two rows, of four
 _LETTER = 0.06, _RIGHT - 0.62
 Tables = Mapping[str, "pd.DataFrame"]
 
@@ -29,6 +30,7 @@ class Panel:
     title: str
     box: tuple[float, float, float, float]
     draw: Callable[[Axes], Drawn]
+    lift: float = _LIFT
 
 
 def headline(tables: Tables) -> Drawn:
@@ -63,7 +65,7 @@ def headline(tables: Tables) -> Drawn:
                 figure.delaxes(ax)
                 why.append(f"{letter}: {error}")
                 continue
-            _name(figure, panel, letter, height, _lift(tables))
+            _name(figure, panel, letter, height)
             parts.append((letter, drawn))
     if len(parts) < 2:
         raise ValueError(f"headline: fewer than two panels can be drawn ({'; '.join(why)}).")
@@ -83,18 +85,13 @@ def scale(tables: Tables) -> str:
     return f"The members have different bases ({both}): size and training differ together."
 
 
-def _lift(tables: Tables) -> float:
-    """Inches from the axes of the lower row to its titles, over the legend of the last panel."""
-    return 0.95 if "steering" in tables else 0.42
-
-
-def _name(figure: Any, panel: Panel, letter: str, height: float, lift: float) -> None:
+def _name(figure: Any, panel: Panel, letter: str, height: float) -> None:
     """The letter of a panel and its title, above whatever legend the panel has."""
     from study.figures import canvas
     from study.figures.style import LABEL, PANEL_LETTER
 
     is_left = panel.box[0] < WIDTH / 2
-    y = height - 0.2 if panel.box[1] > _FOOT else _FOOT + _TALL + lift
+    y = height - 0.2 if panel.box[1] > _FOOT else panel.box[1] + panel.box[3] + panel.lift
     x = _LETTER[0] if is_left else _LETTER[1]
     canvas.write(figure, x, y, letter, size=PANEL_LETTER, role="ink", weight="bold")
     canvas.write(figure, x + 0.2, y, panel.title, size=LABEL + 0.5, role="ink", weight="bold")
@@ -109,10 +106,10 @@ def _panels(tables: Tables) -> tuple[list[Panel], float]:
     names = [f"{name}†" for name in cells["cell"].unique()]
     left = 0.4 + canvas.widest(names, size=LABEL)
     tall = max(_TALL, _ROW * (len(names) + 2))
-    base = _FOOT + _TALL + _lift(tables) + _AXIS
+    base = _FOOT + _TALL + _BETWEEN
     height = base + tall + _HEAD
     upper = (_RIGHT, base + max(0.0, tall - 2.0), _WIDE, min(tall, 2.0))
-    titles = _titles(tables)
+    titles, lift = _titles(tables), _LIFT_4 if "steering" in tables else _LIFT
     return [
         Panel(
             "accuracy on the same items",
@@ -120,8 +117,8 @@ def _panels(tables: Tables) -> tuple[list[Panel], float]:
             lambda ax: dumbbell(cells, ax=ax),
         ),
         Panel(titles[0], upper, lambda ax: _probe_panel(tables, ax)),
-        Panel(titles[1], (0.55, _FOOT, 2.2, _TALL + _lift(tables) - 0.42), lambda ax: _head_panel(tables, ax)),
-        Panel(titles[2], (_RIGHT, _FOOT, _WIDE, _TALL), lambda ax: _last_panel(tables, ax)),
+        Panel(titles[1], (0.55, _FOOT, 2.2, _TALL), lambda ax: _head_panel(tables, ax)),
+        Panel(titles[2], (_RIGHT, _FOOT, _WIDE, _TALL), lambda ax: _last_panel(tables, ax), lift),
     ], height
 
 

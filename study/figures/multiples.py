@@ -157,5 +157,7 @@ def share_y(panels: Panels, low: float, high: float, *, ticks: int = 5) -> None:
 def padded(values: Sequence[float], *, least: float = 0.0, share: float = 0.06) -> tuple[float, float]:
     """Limits that hold all values with some room at both ends and span at least `least`: noise does not fill a page."""
     low, high = float(min(values)), float(max(values))
+    if high - low <= 1e-9 * max(1.0, abs(high)):  # one value, up to rounding: ticks that can be read
+        least = max(least, 0.1 * abs(high), 0.01)
     pad = max(share * (high - low), (least - (high - low)) / 2, 1e-6)
     return low - pad, high + pad

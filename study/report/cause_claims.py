@@ -25,6 +25,7 @@ from study.report.claims import (
 MAIN, APART = "direction", "orthogonalized"
 TARGETS = {"margin": "the margin toward {toward}", "amb_commit_bias": "commit bias"}
 """Scores that a direction is meant to move, in words; the other scores must stay where its controls leave them."""
+ROUNDING = 1e-9
 SIDE = {"coverage": "coverage", "accuracy": "accuracy", "acc_disambig": "disambiguated accuracy"}
 
 
@@ -46,9 +47,8 @@ def _moves(table: list[dict[str, Any]], row: dict[str, Any]) -> Claim:
         controls += [_left_alone(r) for r in beside if r["arm"] == MAIN and r["metric"] in SIDE]
     what = TARGETS[str(row["metric"])].format(toward=row.get("toward") or "its first class")
     verb = "raises" if rises else "lowers"
-    text = (
-        f"Adding {row.get('arm_label') or 'the direction'} at {row['site']} {verb} {what} in the {row['member']} member"
-    )
+    direction = f"“{row['arm_label']}”" if row.get("arm_label") else "the direction"
+    text = f"Adding {direction} at {row['site']} {verb} {what} in the {row['member']} member"
     estimate = measured(row, name="slope over all strengths", signed=True)
     return Claim(text, "sufficient", "steering", asserts, estimate, tuple(controls))
 
@@ -81,7 +81,7 @@ def _left_alone(row: dict[str, Any]) -> Control:
     if lo is None or hi is None:
         return Control(name, "not run")
     value = float(row["value"])
-    return Control.of(name, lo <= value <= hi, fixed(value, 2, signed=True))
+    return Control.of(name, lo - ROUNDING <= value <= hi + ROUNDING, fixed(value, 2, signed=True))
 
 
 def oracle(tables: Tables) -> list[Claim]:
