@@ -5,7 +5,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install demo test test-fast check format notebooks bench gpu clean
+.PHONY: install demo test test-fast check docs format notebooks bench gpu clean
 
 install: .venv/.installed
 
@@ -29,6 +29,9 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
+	$(MAKE) docs
+
+docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: install

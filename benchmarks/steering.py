@@ -162,7 +162,8 @@ def steering_vectors(model: Model, plan: Plan, ids: Tensor) -> Callable[[float],
 
 def repeng(model: Model, plan: Plan, ids: Tensor) -> Callable[[float], Tensor]:
     """`ControlModel.set_control` with a coefficient, every token; the model is wrapped for the length of a call."""
-    vars(np).setdefault("float_", np.float64)  # repeng 0.4 names it, numpy 2 has dropped it
+    if not hasattr(np, "float_"):  # repeng 0.4 names it, numpy 2 has dropped it
+        setattr(np, "float_", np.float64)  # noqa: B010  (the name is unknown to type checkers)
     from repeng import ControlModel, ControlVector  # pyright: ignore[reportMissingImports]
 
     arm = plan.arms[0]

@@ -21,6 +21,9 @@ _EXPORTS = {
     "Stride": "interp.positions",
     "All": "interp.positions",
     "At": "interp.positions",
+    "From": "interp.positions",
+    "Generated": "interp.positions",
+    "PromptTokens": "interp.positions",
     "Family": "interp.family",
     "Model": "interp.model",
     "load": "interp.loading",
@@ -32,6 +35,7 @@ _EXPORTS = {
     "Add": "interp.edits",
     "ProjectOut": "interp.edits",
     "Replace": "interp.edits",
+    "InjectNormMatched": "interp.edits",
     "extract": "interp.cache",
     "extract_pair": "interp.cache",
     "ActivationCache": "interp.cache",
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
     from interp.checkpoint import CheckpointPair as CheckpointPair
     from interp.edits import Add as Add
     from interp.edits import Edit as Edit
+    from interp.edits import InjectNormMatched as InjectNormMatched
     from interp.edits import ProjectOut as ProjectOut
     from interp.edits import Replace as Replace
     from interp.family import Family as Family
@@ -60,8 +65,11 @@ if TYPE_CHECKING:
     from interp.positions import All as All
     from interp.positions import Answer as Answer
     from interp.positions import At as At
+    from interp.positions import From as From
+    from interp.positions import Generated as Generated
     from interp.positions import Last as Last
     from interp.positions import Positions as Positions
+    from interp.positions import PromptTokens as PromptTokens
     from interp.positions import SentenceEnds as SentenceEnds
     from interp.positions import Span as Span
     from interp.positions import Stride as Stride

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from interp.edits import Edit
 from interp.family import Layout, Tap
+from interp.generation import PromptEnd
 from interp.model import Model, StopForward, refuse_unmarked_padding
 from interp.passes import Pass, Where
 from interp.site import Site, expand_sites
@@ -196,7 +198,9 @@ class _Done:
 
 
 @contextmanager
-def edit(model: Model | nn.Module, edits: Mapping[str | Site, Edit], *, positions: Where = "all") -> Iterator[None]:
+def edit(
+    model: Model | nn.Module, edits: Mapping[str | Site, Edit], *, positions: Where | Bool[Tensor, "item pos"] = "all"
+) -> Iterator[None]:
     """Change activations during the forward passes that run inside the block.
 
         with edit(model, {"resid_post.12": Add(vector)}, positions=[[7], [9]]):
@@ -208,7 +212,9 @@ def edit(model: Model | nn.Module, edits: Mapping[str | Site, Edit], *, position
 
     Args:
         edits: edit by site; a glob stands for each of its sites.
-        positions: tokens to change, counted from each item's first real token; the others keep every bit.
+        positions: tokens to change, counted from each item's first real token, or a mask over the columns of the
+            prompt; the others keep every bit. They mean the same tokens with and without a KV cache, under padding and
+            in the beams of `generate`.
     Raises:
         ValueError: a site that the model does not have or that cannot be edited (`logits`, `pattern`), before any hook
             is placed; a result of another shape; an edit that changed its input in place.
@@ -239,7 +245,7 @@ def _refuse_uneditable(site: Site) -> None:
 class _Editor:
     """The moving part of an `edit` block: the mask of the present pass and how often each site fired."""
 
-    def __init__(self, model: Model, sites: tuple[Site, ...], positions: Where) -> None:
+    def __init__(self, model: Model, sites: tuple[Site, ...], positions: Where | Tensor) -> None:
         self.model, self.sites, self.positions = model, sites, positions
         self.mask: Tensor | None = None
         self.fired: dict[Site, int] = {}
@@ -335,10 +341,13 @@ def _keep_recordings_last(handle: Any, is_recording: bool) -> None:
 def _pass_hooks(model: Model, begin: Callable[[Pass], None], end: Callable[[], None]) -> Iterator[None]:
     """Call `begin` with the Pass when the decoder starts, `end` when it has finished."""
 
+    prompt = PromptEnd()
+
     def pre(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        begin(_pass_of(model, args, kwargs))
+        begin(prompt.complete(_pass_of(model, args, kwargs)))
 
     with ExitStack() as stack:
+        stack.enter_context(prompt.watch(model))
         stack.callback(model.decoder.register_forward_pre_hook(pre, with_kwargs=True).remove)
         stack.callback(model.decoder.register_forward_hook(lambda module, args, output: end()).remove)
         yield

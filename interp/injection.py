@@ -31,7 +31,8 @@ def norm_matched_injection(
         replace:                coefficient * ||resid[b, p]||_2 * v / max(||v||_2, 1e-12)
         raw:      resid[b, p] + coefficient * v
 
-    Only the direction of `v` enters, except under "raw", which the wiring self-test rules out. `resid` is left as it is; the result is a new tensor.
+    Only the direction of `v` enters, except under "raw", which the wiring self-test rules out. `resid` is left as it
+    is; the result is a new tensor.
 
     Args:
         resid: output of one decoder block.
@@ -86,6 +87,10 @@ class Slots:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def flat(self, width: int) -> Int[Tensor, "slots"]:
+        """Row numbers of the slots in a batch of this width flattened to [batch * pos]."""
+        return self.rows * width + self.columns
+
     def to(self, device: torch.device) -> Slots:
         return Slots(self.rows.to(device, non_blocking=True), self.columns.to(device, non_blocking=True))
 
@@ -130,8 +135,8 @@ def inject_at(
     if not len(slots):
         return resid
     _check_words(precision, formula, grad)
-    slots = slots.to(resid.device)
-    there = resid[slots.rows, slots.columns]
+    flat, at = resid.flatten(0, 1), slots.flat(resid.shape[1]).to(resid.device)
+    there = flat.index_select(0, at)
     vectors = vectors.to(resid.device)
     term = vectors * coefficient if formula == "raw" else _term(there, vectors, coefficient, precision)
     term = term.detach() if grad == "residual" else term
@@ -139,7 +144,7 @@ def inject_at(
         new = term.to(resid.dtype) + (0 if formula == "replace" else there)
     else:
         new = (term + (0 if formula == "replace" else there.float())).to(resid.dtype)
-    return resid.index_put((slots.rows, slots.columns), new)
+    return flat.index_copy(0, at, new).view(resid.shape)
 
 
 def _term(there: Tensor, vectors: Tensor, coefficient: float, precision: Precision) -> Tensor:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.positions import Positions
+from interp.positions import All, Answer, From, Generated, Positions, PromptTokens
 from interp.prompt import Prompt
 
 TokenLists = Sequence[Sequence[int]]
 Where = Literal["all"] | Positions | TokenLists
+_BY_PROMPT = (Answer, Generated, PromptTokens)
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Pass:
 
     Token `t` of item `b` stands in column `first[b] + t`, counted over cached and new columns together, so a token has
     one number whatever the padding and however the prompt was cut into passes.
+
+    Attributes:
+        prompt_end: column after the last of the prompt, where what follows was generated; None: all of it is prompt;
+            "unknown": a prompt in several passes, of which this may be the last or not.
+        items: how many texts were given to `generate`, whose beams and samples make `batch` a multiple of it.
     """
 
     batch: int
@@ -31,6 +37,8 @@ class Pass:
     past: int = 0
     lengths: tuple[int, ...] | None = None
     mask: Tensor | None = None
+    prompt_end: int | Literal["unknown"] | None = None
+    items: int | None = None
 
     @cached_property
     def spans(self) -> tuple[tuple[int, int], ...]:
@@ -40,20 +48,53 @@ class Pass:
             return tuple((0, length) for length in self.lengths)
         if self.mask is None:
             return ((0, width),) * self.batch
-        first = self.mask.int().argmax(dim=1)
-        return tuple((int(a), int(a + n)) for a, n in zip(first, self.mask.int().sum(dim=1), strict=True))
+        first, length = (x.tolist() for x in (self.mask.int().argmax(dim=1), self.mask.int().sum(dim=1)))
+        return tuple((a, a + n) for a, n in zip(first, length, strict=True))
 
     def tokens(self, where: Positions | TokenLists) -> list[tuple[int, ...]]:
         """Token numbers chosen in each item, counted from its first real token.
 
         Raises:
-            ValueError: as many position lists as items were expected, or the rule needs text, which a pass has not.
+            ValueError: as many position lists as items were expected, the rule needs text, which a pass has not, or it
+                needs the prompt's end and that is unknown.
         """
         if isinstance(where, Positions):
-            return [where.resolve(_without_text(end - first)) for first, end in self.spans]
-        if len(where) != self.batch:
-            raise ValueError(f"positions: expected one list per item of the batch ({self.batch}), got {len(where)}.")
-        return [tuple(at) for at in where]
+            return [self._of_rule(where, first, end) for first, end in self.spans]
+        return [tuple(at) for at in self._by_row(where)]
+
+    def _of_rule(self, where: Positions, first: int, end: int) -> tuple[int, ...]:
+        run = self._run(where, first, end)
+        return where.resolve(_without_text(end - first)) if run is None else tuple(range(*run))
+
+    def _run(self, where: Positions, first: int, end: int) -> tuple[int, int] | None:
+        """First token and the one after the last, where a rule chooses one run of tokens that grows with the text."""
+        if self.prompt_end == "unknown" and isinstance(where, _BY_PROMPT):
+            raise ValueError(
+                f"positions {where.name!r}: the prompt came in several passes, and nothing says where it ends. Use "
+                f"generate(), give the prompt in one pass, or choose token numbers, 'from:N' or 'all'."
+            )
+        n = end - first
+        n_prompt = min(n, self.prompt_end - first) if isinstance(self.prompt_end, int) else n
+        match where:
+            case All():
+                return 0, n
+            case From(start):
+                return min(start, n), n  # nothing as long as the text has not grown that far
+            case PromptTokens():
+                return 0, n_prompt
+            case Answer():
+                return n_prompt - 1, n_prompt
+            case Generated():
+                return n_prompt - 1, n
+        return None
+
+    def _by_row(self, where: Sequence[Any] | Tensor) -> list[Any]:
+        """One entry per row of the pass; one per text is repeated for its beams, which stand next to each other."""
+        if len(where) == self.batch:
+            return list(where)
+        if len(where) == self.items and self.batch % len(where) == 0:
+            return [one for one in where for _ in range(self.batch // len(where))]
+        raise ValueError(f"positions: expected one list per item of the batch ({self.batch}), got {len(where)}.")
 
     def rows(
         self, where: Positions | TokenLists, *, partial: bool = False
@@ -80,10 +121,40 @@ class Pass:
                     raise ValueError(f"position {token} of item {item}: this pass holds its tokens {have}.")
         return torch.tensor(flat, dtype=torch.long), labels
 
-    def is_chosen(self, where: Positions | TokenLists) -> Tensor:
-        """Mask [batch, n_new]: True on the chosen tokens that this pass computes."""
+    def is_chosen(self, where: Positions | TokenLists | Tensor) -> Tensor:
+        """Mask [batch, n_new]: True on the chosen tokens that this pass computes.
+
+        A tensor is a mask [item, column] over the columns of the prompt, padding included; what is generated after
+        them is not chosen.
+        """
+        if isinstance(where, Tensor):
+            return self._columns(where)
+        if isinstance(where, Positions):
+            runs = [self._run(where, first, end) for first, end in self.spans]
+            if None not in runs:
+                return self._between(
+                    [(f + a, f + b) for (f, _), (a, b) in zip(self.spans, filter(None, runs), strict=True)]
+                )
         flat, _ = self.rows(where, partial=True)
         return torch.zeros(self.batch * self.n_new, dtype=torch.bool).index_fill_(0, flat, True).view(self.batch, -1)
+
+    def _between(self, runs: Sequence[tuple[int, int]]) -> Tensor:
+        """Mask [batch, n_new] of the columns of this pass inside one run [start, stop) per row."""
+        columns, bounds = torch.arange(self.past, self.past + self.n_new), torch.tensor(runs)
+        return (columns >= bounds[:, :1]) & (columns < bounds[:, 1:])
+
+    def _columns(self, mask: Tensor) -> Tensor:
+        if mask.dtype != torch.bool or mask.ndim != 2:
+            raise ValueError(f"positions: expected a mask [item, column] of bool, got {mask.dtype} {list(mask.shape)}.")
+        end = self.prompt_end if isinstance(self.prompt_end, int) else self.past + self.n_new
+        if mask.shape[1] != end and self.prompt_end != "unknown":
+            raise ValueError(f"positions: the mask has {mask.shape[1]} columns, the prompt {end}, padding included.")
+        rows = torch.stack(self._by_row(mask)).cpu()
+        wide = torch.zeros(self.batch, max(self.past + self.n_new, rows.shape[1]), dtype=torch.bool)
+        wide[:, : rows.shape[1]] = rows
+        for row, (first, stop) in zip(wide, self.spans, strict=True):
+            row[:first], row[stop:] = False, False
+        return wide[:, self.past : self.past + self.n_new]
 
 
 def _without_text(n_tokens: int) -> Prompt:

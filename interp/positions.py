@@ -151,6 +151,58 @@ class All:
 
 
 @dataclass(frozen=True)
+class PromptTokens:
+    """Every token before the answer: `prompt`. While a model generates, the tokens that it was given."""
+
+    @property
+    def name(self) -> str:
+        return "prompt"
+
+    def resolve(self, prompt: Prompt) -> tuple[int, ...]:
+        if prompt.n_prompt == 0:
+            raise ValueError(f"example {prompt.example_id!r}: 'prompt': no token precedes the answer.")
+        return tuple(range(prompt.n_prompt))
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The positions that predict the answer, and what follows: `generated`.
+
+    The last token before the answer and every token of it. While a model generates these are the last token that it was
+    given and each token that it has written; on a prompt alone, the last token.
+    """
+
+    @property
+    def name(self) -> str:
+        return "generated"
+
+    def resolve(self, prompt: Prompt) -> tuple[int, ...]:
+        return tuple(range(max(prompt.n_prompt - 1, 0), len(prompt.ids)))
+
+
+@dataclass(frozen=True)
+class From:
+    """Every token from number `first` on: `from:12`. While a model generates, tokens that it writes too."""
+
+    first: int
+
+    def __post_init__(self) -> None:
+        if self.first < 0:
+            raise ValueError(f"from: expected a token number from 0 on, came {self.first}. Use last:n for the end.")
+
+    @property
+    def name(self) -> str:
+        return f"from:{self.first}"
+
+    def resolve(self, prompt: Prompt) -> tuple[int, ...]:
+        n = len(prompt.ids)
+        if self.first >= n:
+            what = f"example {prompt.example_id!r}: {self.name!r} begins after the last token; "
+            raise ValueError(what + f"the prompt has {n} (0-{n - 1}).")
+        return tuple(range(self.first, n))
+
+
+@dataclass(frozen=True)
 class At:
     """Fixed indices, the same for every example: `at:0+5`. Counting from the end is `last:n`; negatives are refused."""
 
@@ -175,7 +227,8 @@ class At:
 
 FORMS = (
     "last, last:N, answer, span:NAME, span:NAME:first, span:NAME:last, "
-    "sentence_ends, sentence_ends:SPAN, sentence_ends:v2, stride:N, stride:N:SPAN, at:0+5, all"
+    "sentence_ends, sentence_ends:SPAN, sentence_ends:v2, stride:N, stride:N:SPAN, at:0+5, all, "
+    "prompt, generated, from:N"
 )
 
 
@@ -209,6 +262,12 @@ def _parse_one(word: str) -> Positions:
             return Answer()
         case "all", []:
             return All()
+        case "prompt", []:
+            return PromptTokens()
+        case "generated", []:
+            return Generated()
+        case "from", [n] if n.isdecimal():
+            return From(int(n))
         case "span", [span]:
             return Span(span)
         case "span", [span, ("all" | "first" | "last") as which]:
@@ -227,9 +286,12 @@ def _parse_one(word: str) -> Positions:
             return Stride(int(n), span)
         case "at", [indices] if all(i.isdecimal() for i in indices.split("+")):
             return At(tuple(map(int, indices.split("+"))))
-    near = get_close_matches(kind, ("last", "answer", "span", "sentence_ends", "stride", "at", "all"), n=1)
+    near = get_close_matches(kind, _KINDS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near and near[0] != kind else ""
     raise ValueError(f"positions {word!r} is not a rule.{hint} Valid forms: {FORMS}.")
+
+
+_KINDS = ("last", "answer", "span", "sentence_ends", "stride", "at", "all", "prompt", "generated", "from")
 
 
 def _at_least_one(rule: str, n: int) -> None:

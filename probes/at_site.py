@@ -20,7 +20,7 @@ from probes.layer import Scored, score_labels
 from probes.metrics import auroc_many
 from probes.null import null_labels
 from probes.result import Key, RawDirection
-from probes.rows import Extras, cell_rows, random_row, raw_direction, residual_rows, selectivity_columns
+from probes.rows import Extras, base_rows, cell_rows, random_row, raw_direction, residual_rows, selectivity_columns
 from probes.source import Source
 from probes.splits import Split
 
@@ -52,6 +52,7 @@ class SiteTask:
     Attributes:
         site:   as the table calls it, "shuffled" and "surface" included.
         source: reads that site; None for the surface.
+        base:   reads it in the base checkpoint; None where there is none to compare with.
     """
 
     site: str
@@ -62,6 +63,13 @@ class SiteTask:
     extras: Extras
     config: SweepConfig
     device: str
+    base: Source | None = None
+
+    def base_features(self) -> Tensor | None:
+        """Activations of the base checkpoint at this site, where it was given and holds the site."""
+        if self.base is None:
+            return None
+        return self.base.read(self.base.sites[0], self.position).to(self.device)
 
     def features(self) -> Tensor:
         """Activations of every row, on the device of the sweep."""
@@ -81,6 +89,7 @@ def tasks_of(
     extras: Extras,
     config: SweepConfig,
     device: str,
+    base: Source | None = None,
 ) -> list[SiteTask]:
     """Sites of every position in depth order, then the middle one with shuffled rows, then the surface."""
     middle, out = sites[len(sites) // 2], []
@@ -89,15 +98,22 @@ def tasks_of(
         readers["shuffled"] = source.only(middle)
         if extras.surface is not None:
             readers["surface"] = None
-        out += [SiteTask(site, position, one, labels, split, extras, config, device) for site, one in readers.items()]
+        for site, one in readers.items():
+            below = base.only(site) if base is not None and site in base.sites else None
+            out.append(SiteTask(site, position, one, labels, split, extras, config, device, below))
     return out
 
 
 def sweep_site(task: SiteTask) -> dict[str, Found]:
     """What every target finds at one site."""
-    feats, out = task.features(), {}
+    feats, base, out = task.features(), task.base_features(), {}
     for name, y in task.labels.items():
-        out[name] = _one_target((name, task.position, task.site), feats, y, task)
+        where = (name, task.position, task.site)
+        out[name] = found = _one_target(where, feats, y, task)
+        if base is not None:
+            for kind in task.config.kinds:
+                key = (*where, kind)
+                found.rows += base_rows(key, base, found.scored[key].scores[0], y, task.split, task.config)
     return out
 
 

@@ -68,7 +68,8 @@ class SweepResult:
     Attributes:
         table:      one row per estimate, columns `COLUMNS`. split "oof" is development, "test" the one look at TEST.
             role "layer" is a probe of a layer, "control" a probe or a direction that must be at chance or below,
-            "residual" a probe without the named confounds, "calibration" what sigmoid(score) is worth.
+            "residual" a probe without the named confounds, "base" the same probe on the base
+            checkpoint, "calibration" what sigmoid(score) is worth.
         scores:     key -> score of every row: out-of-fold on DEV, DEV refit on TEST [example].
         directions: key -> DEV refit in raw units.
         labels:     target -> 0/1 [example].

@@ -23,7 +23,7 @@ from probes.controls import (
     selectivity,
 )
 from probes.layer import LOGIT_KINDS, Scored, score_labels
-from probes.metrics import area, auroc_many, score_table
+from probes.metrics import area, area_difference, auroc_many, score_table
 from probes.null import NullSummary
 from probes.result import Key, RawDirection
 from probes.source import Column, Source, layer_of
@@ -145,6 +145,27 @@ def residual_rows(
     return [{**row, "role": "residual", "note": "features without the named confounds"} for row in rows]
 
 
+def base_rows(
+    key: Key, feats: Tensor, scores: np.ndarray, y: np.ndarray, split: Split, config: SweepConfig
+) -> list[dict[str, Any]]:
+    """The same probe on the base checkpoint's activations of the same rows, and what the checkpoint adds to it.
+
+    auroc_gain = AUROC(checkpoint) - AUROC(base), out of fold, paired over rows, same folds and Cs
+
+    Args:
+        feats: of the base [example, d_feature], any width.  scores: the checkpoint's own, out of fold [example].
+    """
+    dev, kind = split.is_dev, key[3]
+    labels = torch.from_numpy(y[None])
+    own = score_labels(kind, feats, labels, split, Cs=config.Cs, balanced=config.balanced, tol=config.tol)
+    rows = cell_rows(key, own, y, split, dev, "oof", config, {})
+    gain = area_difference(
+        scores[dev], own.scores[0, dev], y[dev], groups=split.group[dev], seed=config.seed, n_resamples=config.n_boot
+    )
+    rows.append(rows[0] | estimate_columns("auroc_gain", gain, split.group[dev]))
+    return [{**row, "role": "base", "note": "the same probe on the base checkpoint"} for row in rows]
+
+
 def cell_rows(
     key: Key,
     scored: Scored,
@@ -197,7 +218,7 @@ def attach_null(
     place = {key: j for j, key in enumerate(keys)}
     for row in rows:
         key = (row["target"], row["position"], row["site"], row["kind"])
-        if row["kind"] != kind or row["role"] == "residual" or key not in place:
+        if row["kind"] != kind or row["role"] in ("residual", "base") or key not in place:
             continue
         row["is_selected"] = key == best
         if null is None or row["metric"] != "auroc":

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from interp.cache import ActivationCache
 from interp.stats import FewGroupsWarning
 from interp.stats._check import FEW_GROUPS
 from probes.at_site import Found, sweep_sites, tasks_of
@@ -34,6 +35,7 @@ def sweep(
     confounds: Sequence[str] | Mapping[str, Column] = (),
     cohort: Column | None = None,
     surface: Tensor | None = None,
+    base: Data | None = None,
     ids: Sequence[str] | None = None,
     checkpoint: str = "",
     config: SweepConfig | None = None,
@@ -54,6 +56,8 @@ def sweep(
         confounds: columns whose linear prediction is taken out of the features, fitted on training folds.
         cohort: column; TEST rows of the table are repeated for each of its values.
         surface: features read without the model (see `controls.surface_features`): swept as the site "surface".
+        base: activations of the base checkpoint on the same rows in the same order: the same probe on them is a control
+            row per site that both hold, with the paired gain of `data` over it.
         jobs: processes that sites are spread over; a script then needs `if __name__ == "__main__":`.
         device: where features are moved for fitting, e.g. "cuda"; one site at a time.
     Raises:
@@ -75,7 +79,8 @@ def sweep(
     extras = Extras.read(source, control, confounds, cohort, surface)
     found = {name: Found() for name in labels}
     at = [positions] if isinstance(positions, str) else list(positions)
-    tasks = tasks_of(source, chosen_sites, at, labels, split, extras, config, device)
+    below = None if base is None else _open_base(base, source, chosen_sites)
+    tasks = tasks_of(source, chosen_sites, at, labels, split, extras, config, device, below)
     for part in sweep_sites(tasks, jobs=jobs):
         for name, one in part.items():
             found[name].add(one)
@@ -106,6 +111,20 @@ def _chosen(sites: Sequence[str] | str, known: tuple[str, ...]) -> tuple[str, ..
     if unknown:
         raise ValueError(f"sites: {unknown} not in the data, which holds: {', '.join(known)}.")
     return tuple(sites)
+
+
+def _open_base(base: Data, source: Source, sites: Sequence[str]) -> Source:
+    """The base checkpoint's rows, refused where they are not the rows of the sweep."""
+    below = open_source(base, ids=None if isinstance(base, ActivationCache) else source.ids)
+    if below.ids != source.ids:
+        first = next((i for i, (a, b) in enumerate(zip(below.ids, source.ids, strict=False)) if a != b), len(below))
+        raise ValueError(
+            f"base: expected the {len(source)} rows of the sweep in their order, got {len(below)} rows that part at "
+            f"row {first}. Record the base on the same data."
+        )
+    if not set(below.sites) & set(sites):
+        raise ValueError(f"base: none of the swept sites is in it. It holds: {', '.join(below.sites)}.")
+    return below
 
 
 def _warn_few_groups(split: Split) -> None:

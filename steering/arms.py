@@ -42,8 +42,9 @@ class Arm:
         unit: float32, of length 1.
         draw: number of the arm within its role and site.
         name: what tables call it.
+        length: multiple of the direction's length at which it is added; 1 but for shuffled arms of their own length.
     Raises:
-        ValueError: an unknown role, or a vector that is not of length 1.
+        ValueError: an unknown role, a vector that is not of length 1, or a length that is not positive.
     """
 
     role: str
@@ -51,6 +52,7 @@ class Arm:
     unit: Float[Tensor, "d_model"]
     draw: int = 0
     name: str = ""
+    length: float = 1.0
 
     def __post_init__(self) -> None:
         if self.role not in (*MAIN, *CONTROLS):
@@ -100,6 +102,7 @@ def shuffled_arms(
     groups: Groups = None,
     n: int = N_SHUFFLED,
     seed: int = 0,
+    equal_length: bool = True,
 ) -> list[Arm]:
     """Differences of means of the same activations under permuted labels: the null that keeps their covariance.
 
@@ -111,6 +114,9 @@ def shuffled_arms(
         is_toward: True for examples of the class that + moves toward.
         strata: what the direction was balanced by; None where it was not.
         groups: independent unit of each example.
+        equal_length: add all at the direction's length: would any difference along which activations vary do it? False
+            adds each at its own length: would the pipeline do it on labels that say nothing? Where one axis carries
+            most of the variance, every shuffled difference lies along it, and only the second question has an answer.
     Raises:
         ValueError: lengths differ, one class only, strata within which nothing can be permuted.
     Source: steering spec B.8, step 6.
@@ -125,8 +131,10 @@ def shuffled_arms(
     rng = np.random.default_rng([seed, 3, site.layer or 0])
     permuted = permute_labels(labels, groups=units, n_permutations=n, seed=rng, scheme=scheme)
     weights = difference_weights(permuted, np.ones(permuted.shape), strata=strata)
-    draws = weights @ feats.double().cpu().numpy()
-    return [Arm("shuffled", site, _unit(draw), k) for k, draw in enumerate(draws)]
+    true = difference_weights(labels[None], np.ones((1, len(labels))), strata=strata)
+    *draws, own = np.concatenate([weights, true]) @ feats.double().cpu().numpy()
+    share = [1.0 if equal_length else float(np.linalg.norm(draw) / np.linalg.norm(own)) for draw in draws]
+    return [Arm("shuffled", site, _unit(draw), k, length=share[k]) for k, draw in enumerate(draws)]
 
 
 def permutation_scheme(

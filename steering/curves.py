@@ -20,6 +20,8 @@ from steering.strengths import Plan
 N_RESAMPLES = 2000
 MIN_NULL = 19
 """Fewest controls of one sort from which a p is made: with 19 the smallest is 1/20."""
+FLOOR = 0.2
+"""Least standard deviation of a strength, as a share of its root mean square over strengths."""
 _TAILS = (0.025, 0.975)
 
 
@@ -211,8 +213,9 @@ def p_max(
     """(family-wise p over k strengths, p of each) against the same controls.
 
     Values are centred and scaled by mean and standard deviation of observed and null together at each strength, so
-    that strong doses do not drown weak ones; the family-wise p compares with each control's largest |z|. Unlike Holm's
-    it can be small with few controls.
+    that strong doses do not drown weak ones; a deviation below a fifth of its root mean square over strengths counts as
+    that much, so that one item that flips where nothing else moves is no outlier. The family-wise p compares with each
+    control's largest |z|. Unlike Holm's it can be small with few controls.
 
     Source: Westfall & Young (1993), single step; Phipson & Smyth (2010) for the added one.
     """
@@ -221,6 +224,7 @@ def p_max(
         return np.full(len(observed), np.nan), np.full(len(observed), np.nan)
     pooled = np.vstack([observed, null])
     spread = pooled.std(axis=0)
+    spread = np.maximum(spread, FLOOR * np.sqrt((spread**2).mean()))
     z = np.abs(pooled - pooled.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     z = np.round(z, 9)  # ties are extreme
     each = (1 + (z[1:] >= z[0]).sum(axis=0)) / len(pooled)

@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -45,7 +46,8 @@ def difference_of_means(
 ) -> Direction: ...  # fmt: skip
 @overload
 def difference_of_means(
-    cache: ActivationCache, *, toward: str | Sequence[str], away_from: str | Sequence[str], site: None = ...,
+    cache: ActivationCache, *, toward: str | Sequence[str], away_from: str | Sequence[str],
+    site: Sequence[str | Site] | None = ...,
     target: Column = ..., position: str | None = ..., balance: Balance = ..., strata: Column = ...,
     groups: Column = ..., fit_on: str | Sequence[bool] | np.ndarray | None = ..., weighting: Weighting = ...,
     seed: int = ..., check_sign: bool = ..., name: str = ...,
@@ -55,7 +57,7 @@ def difference_of_means(
     *,
     toward: str | Sequence[str],
     away_from: str | Sequence[str],
-    site: str | Site | None = None,
+    site: str | Site | Sequence[str | Site] | None = None,
     target: Column = "label",
     position: str | None = None,
     balance: Balance = "none",
@@ -79,7 +81,7 @@ def difference_of_means(
         toward, away_from: class names; several make a side whose classes weigh equally (balance other than "none").
             +alpha moves toward `toward`.
         target:  column of the examples that holds the class, or the classes themselves.
-        site:    None is every resid_post site of the cache, and gives `Directions`.
+        site:    one site gives a Direction; several, or None for every resid_post site of the cache, `Directions`.
         position: rule of the cache; may be left out where there is one.
         strata, groups: columns, or values; "auto" looks for the usual names. groups=None: examples are independent.
         fit_on:  "split=train" or a mask; the other examples are held out and check the sign. Without it the sign is
@@ -93,38 +95,101 @@ def difference_of_means(
     Warns:
         SignNotConfirmedWarning: it is wrong at some of the sites.
     """
-    position = only_position(cache, position)
-    sites = residual_sites(cache) if site is None else [check_residual(_site(site))]
+    is_one = isinstance(site, str | Site)
+    sites = residual_sites(cache) if site is None else [check_residual(_site(s)) for s in ([site] if is_one else site)]
+    fit = _prepare(
+        cache, toward, away_from, target=target, position=position, balance=balance, strata=strata, groups=groups,
+        fit_on=fit_on, weighting=weighting, seed=seed,
+    )  # fmt: skip
+    made = {one: fit.at(one, name) for one in sites}
+    if check_sign:
+        _check_sign(made)
+    return made[sites[0]] if is_one else Directions(made)
+
+
+def direction_along(
+    cache: ActivationCache,
+    vec: Float[Tensor, "d_model"],
+    *,
+    toward: str | Sequence[str],
+    away_from: str | Sequence[str],
+    site: str | Site,
+    target: Column = "label",
+    position: str | None = None,
+    groups: Column = AUTO,
+    fit_on: str | Sequence[bool] | np.ndarray | None = None,
+    seed: int = 0,
+    name: str = "",
+) -> Direction:
+    """A vector from elsewhere (a probe's weights in raw activation units) as a direction, measured on a cache.
+
+    It is kept at the length of the gap between the class means along it, so that alpha = 1 in unit "delta" shifts by
+    one gap, as it does for a difference of means. Options as `difference_of_means`.
+
+    Raises:
+        ValueError: as `difference_of_means`; another width; the classes lie in the other order along the vector.
+    """
+    fit = _prepare(
+        cache, toward, away_from, target=target, position=position, balance="none", strata=None, groups=groups,
+        fit_on=fit_on, weighting="harmonic", seed=seed,
+    )  # fmt: skip
+    return fit.at(check_residual(_site(site)), name, vec)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """A contrast on a cache, ready for any of its sites."""
+
+    where: PositionRows
+    rows: ContrastRows
+    plan: Plan
+    sides: tuple[str, str]
+    origin: Mapping[str, object]
+
+    def at(self, site: Site, name: str, vec: Tensor | None = None) -> Direction:
+        mean, found, stats = at_site(self.where, site, self.rows, self.plan, vec)
+        how = {"method": "difference of means" if vec is None else "given vector"}
+        return Direction(
+            found, site, *self.sides, stats=stats, position=self.where.position, provenance={**self.origin, **how},
+            name=name, means=mean,
+        )  # fmt: skip
+
+
+def _prepare(
+    cache: ActivationCache,
+    toward: str | Sequence[str],
+    away_from: str | Sequence[str],
+    *,
+    target: Column,
+    position: str | None,
+    balance: Balance,
+    strata: Column,
+    groups: Column,
+    fit_on: str | Sequence[bool] | np.ndarray | None,
+    weighting: Weighting,
+    seed: int,
+) -> _Fit:
     sides = tuple((one,) if isinstance(one, str) else tuple(one) for one in (toward, away_from))
-    used = {
-        "target": target, "groups": group_column(cache) if isinstance(groups, str) and groups == AUTO else groups,
-        "strata": None if balance != "strata" else stratum_column(cache) if isinstance(strata, str) and strata == AUTO
-        else strata,
-    }  # fmt: skip
-    labels, where = column(cache, "target", target), PositionRows(cache, position)
+    groups = group_column(cache) if isinstance(groups, str) and groups == AUTO else groups
+    if isinstance(strata, str) and strata == AUTO:
+        strata = stratum_column(cache) if balance == "strata" else None
+    where = PositionRows(cache, only_position(cache, position))
+    labels = column(cache, "target", target)
     assert labels is not None, "target is never None"
     labels = labels.copy()
     labels[where.per_example == 0] = None  # an example in which the rule found no token has no mean
     rows = contrast_rows(
-        labels, toward=sides[0], away_from=sides[1], groups=column(cache, "groups", used["groups"]),
-        strata=column(cache, "strata", used["strata"]), is_fit=fit_mask(cache, fit_on), balance=balance,
-        weighting=weighting, seed=seed,
+        labels, toward=sides[0], away_from=sides[1], groups=column(cache, "groups", groups),
+        strata=column(cache, "strata", strata) if balance == "strata" else None, is_fit=fit_mask(cache, fit_on),
+        balance=balance, weighting=weighting, seed=seed,
     )  # fmt: skip
-    plan = Plan.of(rows, np.random.default_rng(seed))
+    used = {"target": target, "groups": groups, "strata": strata if balance == "strata" else None, "fit_on": fit_on}
     origin = _provenance(cache, rows, where) | {
-        "balance": balance, "weighting": weighting, "seed": seed, "fit_on": fit_on if isinstance(fit_on, str) else None,
+        "balance": balance, "weighting": weighting, "seed": seed,
         **{key: value if isinstance(value, str) or value is None else "(given values)" for key, value in used.items()},
     }  # fmt: skip
-    made = {}
-    for one in sites:
-        mean, stats = at_site(where, one, rows, plan)
-        made[one] = Direction(
-            mean[0] - mean[1], one, "+".join(sides[0]), "+".join(sides[1]), stats=stats, position=position,
-            provenance=origin, name=name, means=mean,
-        )  # fmt: skip
-    if check_sign:
-        _check_sign(made)
-    return Directions(made) if site is None else made[sites[0]]
+    plan = Plan.of(rows, np.random.default_rng(seed))
+    return _Fit(where, rows, plan, ("+".join(sides[0]), "+".join(sides[1])), origin)
 
 
 def within_covariance(
@@ -170,22 +235,23 @@ def _check_sign(made: Mapping[Site, Direction]) -> None:
     if len(wrong) == len(made):
         raise ValueError(
             f"{what}{' at any site' if len(made) > 1 else ''}. Use more rows or another site; "
-            f"check_sign=False keeps it."
+            f"check_sign=False (--no-sign-check) keeps it."
         )
     warnings.warn(f"{what} at {len(wrong)} of {len(made)} sites.", SignNotConfirmedWarning, stacklevel=3)
 
 
 def _provenance(cache: ActivationCache, rows: ContrastRows, where: PositionRows) -> dict[str, object]:
     identity: dict[str, Any] = cache.manifest["identity"]
-    checkpoint = cache.manifest.get("environment", {}).get("checkpoint") or {}
+    environment = cache.manifest.get("environment") or {}
+    checkpoint = environment.get("checkpoint") or {}
     adapter, fit = identity.get("adapter") or {}, np.flatnonzero(rows.is_fit & (rows.klass >= 0))
     ids = cache.examples["id"].to_numpy()
     named = [f"{ids[i]}|{rows.classes[rows.klass[i]]}" for i in fit]
     tokens = Counter(where.tokens[int(i)] for i in fit if int(i) in where.tokens)
     return {
         "checkpoint": checkpoint.get("name"),
-        "base": checkpoint.get("base"),
-        "adapter": checkpoint.get("adapter"),
+        "source": dict(checkpoint),
+        "model_type": environment.get("model_type"),
         "model": {**identity["model"], "adapter_sha256": adapter.get("sha256"), "merged": adapter.get("merged", False)},
         "numerics": identity.get("numerics"),
         "cache": cache.plan_id,

@@ -48,7 +48,7 @@ class Outcomes:
     has a coverage of its own.
 
     Attributes:
-        toward, away: names of the two sides that the direction was fitted between.
+        toward, away: names of the two sides that the direction was fitted between; several of a side joined by "+".
     """
 
     scores: Mapping[str, Any]
@@ -76,7 +76,10 @@ class Outcomes:
         """
         known = {label: (k,) for k, label in enumerate(item.labels)}
         known |= dict(self.sides(item.example)) if self.sides is not None else {}
-        up, down = (known.get(SIDE_WORDS.get(name, name), ()) for name in (self.toward, self.away))
+        up, down = (
+            tuple(k for part in name.split("+") for k in known.get(SIDE_WORDS.get(part, part), ()))
+            for name in (self.toward, self.away)
+        )
         if self.sides is not None or (up and down):
             return up, down
         if item.gold is None:

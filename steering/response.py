@@ -48,18 +48,18 @@ def dose_response(
         ValueError: fewer than 50 items or 10 groups (unless less is asked for), a vector of another width, an item id
             twice. RuntimeError: a verified row disagrees.
     """
-    check_size(items, min_items=min_items, min_groups=min_groups)
+    check_size([item.group for item in items], min_items=min_items, min_groups=min_groups)
     job = DoseSweep(Model.wrap(model), items, plan, **options)
     found = [outcome for _, outcome in job.run()]
     return DoseResult.of(items, found, plan, outcomes or Outcomes.of(None), seed=seed, n_resamples=n_resamples)
 
 
-def check_size(items: Sequence[DoseItem], *, min_items: int = MIN_ITEMS, min_groups: int = MIN_GROUPS) -> None:
-    """Raise a ValueError where a curve over these items would say nothing."""
-    n_groups = len({item.group for item in items})
-    if len(items) < min_items or n_groups < min_groups:
+def check_size(groups: Sequence[str], *, min_items: int = MIN_ITEMS, min_groups: int = MIN_GROUPS) -> None:
+    """Raise a ValueError where a curve over items of these groups would say nothing."""
+    n_items, n_groups = len(groups), len(set(groups))
+    if n_items < min_items or n_groups < min_groups:
         raise ValueError(
-            f"dose curve over {len(items)} items in {n_groups} groups: expected at least {min_items} items and "
+            f"dose curve over {n_items} items in {n_groups} groups: expected at least {min_items} items and "
             f"{min_groups} groups. Take more items, or ask for less with min_items= and min_groups= "
             "(--min-class, --min-groups) and say so beside the result."
         )
@@ -133,7 +133,8 @@ class DoseResult:
 
     def _who(self, arm: int) -> Row:
         one = self.curves.arms[arm]
-        return {"arm": one.role, "draw": one.draw, "name": one.name, "site": str(one.site), "layer": one.site.layer}
+        where = {"site": str(one.site), "layer": one.site.layer, "length": one.length}
+        return {"arm": one.role, "draw": one.draw, "name": one.name, **where}
 
     def _share(self, arm: int, alpha: float) -> float:
         site = self.curves.arms[arm].site

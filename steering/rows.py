@@ -135,10 +135,28 @@ def contrast_rows(
         ValueError: a class that no fitting example has (the classes that exist are listed), the same class on both
             sides, fewer than 2 examples of a side, strata missing or not asked for, no stratum with every class.
     """
-    names = np.array([None if _is_missing(v) else str(v) for v in np.asarray(labels, dtype=object)], dtype=object)
-    classes = (*toward, *away_from)
-    fit = np.ones(len(names), bool) if is_fit is None else np.asarray(is_fit, bool)
-    if len(set(classes)) != len(classes) or not toward or not away_from:
+    _check_choice(toward, away_from, strata, balance, weighting)
+    classes, n = (*toward, *away_from), len(labels)
+    fit = np.ones(n, bool) if is_fit is None else np.asarray(is_fit, bool)
+    rows = ContrastRows(
+        klass=_klass(labels, classes, fit), classes=classes, n_toward_classes=len(toward), stratum=_codes(strata, n),
+        group=_codes(groups, n, each=True), is_fit=fit, part=np.full(n, UNUSED), balance=balance, weighting=weighting,
+    )  # fmt: skip
+    rows = replace(rows, part=_parts(rows, seed))
+    for side, said in ((1, toward), (-1, away_from)):
+        if (found := int((fit & (rows.sign == side)).sum())) < 2:
+            raise ValueError(f"{'+'.join(said)}: expected at least 2 examples to fit on, got {found}.")
+    if rows.weights() is None:
+        raise ValueError(
+            f"balance='strata': none of {len(np.unique(rows.stratum))} strata holds every class {classes}."
+        )
+    return rows
+
+
+def _check_choice(
+    toward: Sequence[str], away_from: Sequence[str], strata: object, balance: Balance, weighting: Weighting
+) -> None:
+    if len({*toward, *away_from}) != len(toward) + len(away_from) or not toward or not away_from:
         raise ValueError(
             f"toward={list(toward)}, away_from={list(away_from)}: expected other class names on each side."
         )
@@ -147,31 +165,21 @@ def contrast_rows(
             f"balance: expected one of {', '.join(BALANCES)} and weighting harmonic or uniform, got {balance!r}, "
             f"{weighting!r}."
         )
-    if (strata is None) == (balance == "strata"):
-        what = (
-            "needs strata=: a column whose values must not differ between the classes"
-            if strata is None
-            else "takes none"
-        )
-        raise ValueError(f"balance={balance!r} {what}.")
+    if strata is None and balance == "strata":
+        raise ValueError("balance='strata' needs strata=: a column within whose values the classes are compared.")
+    if strata is not None and balance != "strata":
+        raise ValueError(f"balance={balance!r} takes no strata; leave them out, or balance over them.")
+
+
+def _klass(labels: Sequence[object] | np.ndarray, classes: tuple[str, ...], fit: np.ndarray) -> np.ndarray:
+    """Index of each example's class, -1 for other classes and missing labels; classes are compared as text."""
+    names = np.array([None if _is_missing(v) else str(v) for v in np.asarray(labels, dtype=object)], dtype=object)
     klass = np.full(len(names), UNUSED)
     for number, name in enumerate(classes):
         klass[names == name] = number
         if not (fit & (klass == number)).any():
             raise ValueError(f"class {name!r} has no example to fit on. Classes: {_counted(names[fit])}.")
-    rows = ContrastRows(
-        klass, classes, len(toward), _codes(strata, len(names)), _codes(groups, len(names), each=True), fit,
-        np.full(len(names), UNUSED), balance, weighting,
-    )  # fmt: skip
-    rows = replace(rows, part=_parts(rows, seed))
-    for side, said in ((1, toward), (-1, away_from)):
-        if (n := int((fit & (rows.sign == side)).sum())) < 2:
-            raise ValueError(f"{'+'.join(said)}: expected at least 2 examples to fit on, got {n}.")
-    if rows.weights() is None:
-        raise ValueError(
-            f"balance='strata': none of {len(np.unique(rows.stratum))} strata holds every class {classes}."
-        )
-    return rows
+    return klass
 
 
 def _parts(rows: ContrastRows, seed: int) -> np.ndarray:

@@ -52,7 +52,7 @@ def parse_alphas(text: str | Sequence[float]) -> tuple[float, ...]:
 class Plan:
     """Arms at strengths, and the rows they need. Row 0 is the unchanged run: every arm at strength 0.
 
-        resid <- resid + alpha · scale[site] · unit
+        resid <- resid + alpha · scale[site] · arm.length · unit
 
     Attributes:
         scale: length that alpha = 1 adds at each site, in the norm of the residual stream.
@@ -96,7 +96,7 @@ class Plan:
             for k, alpha in enumerate(self.alphas):
                 if alpha == 0.0:
                     continue
-                name = (arm.site, key, sign * alpha)
+                name = (arm.site, key, sign * alpha * arm.length)
                 if name not in index:
                     made.append((a, alpha))
                     index[name] = len(made)
@@ -114,8 +114,8 @@ class Plan:
         return 1 + len(self._table[1])
 
     def added(self, arm: Arm, alpha: float) -> Float[Tensor, "d_model"]:
-        """What is added to the residual stream, in float32: alpha · scale · unit."""
-        return arm.unit * (alpha * self.scale[arm.site])
+        """What is added to the residual stream, in float32: alpha · scale · length · unit."""
+        return arm.unit * (alpha * self.scale[arm.site] * arm.length)
 
     def interventions(self, device: torch.device | str = "cpu") -> list[Intervention]:
         """Every row but row 0, in order."""
@@ -132,7 +132,9 @@ class Plan:
         named = self.positions if isinstance(self.positions, str) else getattr(self.positions, "name", self.positions)
         digest.update(repr((self.alphas, self.unit, named)).encode())
         for arm in self.arms:
-            digest.update(repr((arm.role, arm.draw, arm.name, str(arm.site), self.scale[arm.site])).encode())
+            digest.update(
+                repr((arm.role, arm.draw, arm.name, str(arm.site), self.scale[arm.site] * arm.length)).encode()
+            )
             digest.update(arm.unit.numpy().tobytes())
         return digest.hexdigest()
 

@@ -101,38 +101,64 @@ def _walk(where: PositionRows, site: Site, rows: ContrastRows, plan: Plan) -> _S
     return sums
 
 
-def at_site(where: PositionRows, site: Site, rows: ContrastRows, plan: Plan) -> tuple[Tensor, DirectionStats]:
-    """Class means [2, d_model] in float64 and the statistics."""
+def at_site(
+    where: PositionRows, site: Site, rows: ContrastRows, plan: Plan, vec: Float[Tensor, "d_model"] | None = None
+) -> tuple[Float[Tensor, "2 d_model"], Float[Tensor, "d_model"], DirectionStats]:
+    """Class means in float64, the direction, and its statistics.
+
+    Args:
+        vec: a vector that was fitted elsewhere, measured on these rows and returned at the length of the class gap
+            along it; None is the difference of the means.
+    Raises:
+        ValueError: equal means, or a `vec` along which the classes lie in the other order.
+    """
     sums = _walk(where, site, rows, plan)
     mean, rest = sums.linear[:2], sums.linear[2:]
     diff = mean[0] - mean[1]
-    length = float(diff.norm())
-    if not length > 0:
+    if not float(diff.norm()) > 0:
         raise ValueError(f"{site}, {where.position}: both classes have the same mean; no direction there.")
-    unit = diff / length
-    along = np.zeros(len(rows.klass))
-    for example, _, feats in where.blocks(site, rows.klass >= 0):
-        np.add.at(along, example, (feats @ unit).numpy() / where.per_example[example])
-    sd = _within_sd(along, rows)
+    unit = diff / diff.norm() if vec is None else vec.double() / vec.double().norm()
+    length = float(diff @ unit)
+    if not length > 0:
+        raise ValueError(
+            f"{site}, {where.position}: along the given vector {rows.classes[0]!r} lies below the other side (gap "
+            f"{length:.3g}). Exchange toward and away_from, or give the vector with the other sign."
+        )
+    sd = _within_sd(_projections(where, site, rows, unit), rows)
     held, halves = (rest[0], rest[1:]) if plan.has_held_out else (None, rest)
-    first, second = halves[0::2], halves[1::2]
-    cosine = torch.cosine_similarity(first, second, dim=1).mean().item() if len(halves) else NAN
-    crossed = (first * second).sum(dim=1) * (1 / first.norm(dim=1) + 1 / second.norm(dim=1)) / 2
-    gap = float(held @ unit) if held is not None else crossed.mean().item() if len(halves) else NAN
-    agree = torch.cosine_similarity(sums.units, unit[None], dim=1).mean().item() if plan.n_units > 1 else NAN
+    cosine, crossed = _of_halves(halves) if vec is None else (NAN, NAN)
     with np.errstate(invalid="ignore", divide="ignore"):
-        norms = sums.norm / sums.n_norm
-        norm = float(sums.norm.sum() / sums.n_norm.sum())
+        norms, norm = sums.norm / sums.n_norm, float(sums.norm.sum() / sums.n_norm.sum())
     fit = rows.is_fit & (rows.klass >= 0)
     whole, skipped = rows.n_strata()
-    return mean, DirectionStats(
+    return mean, length * unit, DirectionStats(
         delta_norm=length, resid_norm=norm, sd_within=sd, d_prime=length / sd if sd > 0 else NAN,
-        split_half_cosine=cosine, pair_agreement=agree, proj_toward=float(mean[0] @ unit),
-        proj_away=float(mean[1] @ unit), resid_norm_toward=float(norms[0]), resid_norm_away=float(norms[1]),
-        held_out_gap=gap, n_toward=int((fit & (rows.sign > 0)).sum()), n_away=int((fit & (rows.sign < 0)).sum()),
+        split_half_cosine=cosine,
+        pair_agreement=float(torch.cosine_similarity(sums.units, unit[None]).mean()) if plan.n_units > 1 else NAN,
+        proj_toward=float(mean[0] @ unit), proj_away=float(mean[1] @ unit),
+        resid_norm_toward=float(norms[0]), resid_norm_away=float(norms[1]),
+        held_out_gap=crossed if held is None else float(held @ unit),
+        n_toward=int((fit & (rows.sign > 0)).sum()), n_away=int((fit & (rows.sign < 0)).sum()),
         n_groups=len(np.unique(rows.group[fit])), n_held_out=int((~rows.is_fit & (rows.klass >= 0)).sum()),
         n_strata=whole, n_strata_skipped=skipped,
     )  # fmt: skip
+
+
+def _of_halves(halves: Float[Tensor, "half d_model"]) -> tuple[float, float]:
+    """Mean cosine of the two halves of every halving, and mean gap of each half on the direction of the other."""
+    if not len(halves):
+        return NAN, NAN
+    first, second = halves[0::2], halves[1::2]
+    crossed = (first * second).sum(dim=1) * (1 / first.norm(dim=1) + 1 / second.norm(dim=1)) / 2
+    return torch.cosine_similarity(first, second, dim=1).mean().item(), crossed.mean().item()
+
+
+def _projections(where: PositionRows, site: Site, rows: ContrastRows, unit: Tensor) -> np.ndarray:
+    """resid · unit of each example, mean over its rows; 0 for examples outside of the contrast."""
+    along = np.zeros(len(rows.klass))
+    for example, _, feats in where.blocks(site, rows.klass >= 0):
+        np.add.at(along, example, (feats @ unit).numpy() / where.per_example[example])
+    return along
 
 
 def _within_sd(along: np.ndarray, rows: ContrastRows) -> float:

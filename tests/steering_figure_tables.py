@@ -29,7 +29,7 @@ def match_table(layers=(28, 48), *, draws: int = 200, good: float = 0.7, named=T
     table = pd.DataFrame(rows).assign(null_max95=0.44, self_match_r=0.97, n=433, n_groups=60, checkpoint_a="7B",
                                       checkpoint_b="14B", self_label="self-match, base vs tuned 7B")  # fmt: skip
     table = table.assign(depth_a=(table.layer_a + 0.5) / layers[0], depth_b=(table.layer_b + 0.5) / layers[1])
-    null = pd.DataFrame(dict(arm="null", r=rng.normal(0.36, 0.045, draws)))
+    null = pd.DataFrame(dict(arm="permuted", r=rng.normal(0.36, 0.045, draws)))
     return pd.concat([table, null], ignore_index=True) if draws else table
 
 

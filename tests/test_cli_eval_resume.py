@@ -44,7 +44,7 @@ def base(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(base: Path, shared: Path, out: Path) -> list[str]:
     start = [sys.executable, "-c", "from study.cli import main; main()", "eval", "--base", str(base), "--name", "tiny"]
-    task = ["--task", "interp.tasks.bbq", "--data", str(shared / "data" / "bbq"), "--mode", "labels"]
+    task = ["--task", "interp.tasks.bbq", "--data", str(shared / "data" / "bbq"), "--mode", "labels", "--no-figures"]
     return [*start, *task, "--quiet", "--out", str(out)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -37,8 +38,6 @@ def folder(tmp_path_factory):
 
 
 def _labelled():
-    from dataclasses import replace
-
     return [replace(example, label=("yes", "no")[i % 2]) for i, example in enumerate(chats(12))]
 
 
@@ -69,15 +68,16 @@ def test_a_free_question_leaves_answers_with_their_gaps(run, folder, tmp_path):
     table = pd.read_csv(out / "answers.csv")
     assert len(table) == 12
     assert set(table["verdict"]) <= {"read", "not read from the activations"}
-    assert (table["n"] == 3).all()
-    assert set(table["source"]) == {"Qwen3ForCausalLM"} or table["source"].notna().all()
+    assert (table["n"] == 3).all(), "12 readings of 2 problems have 3 partners each of the other problem"
+    assert set(table["source"]) == {"acts_engaged"}
     assert pd.read_csv(out / "controls.csv")["control"].tolist() == ["real", "shuffled", "zero"]
 
 
 def test_choices_with_targets_leave_floors_probe_and_figures(run, folder, tmp_path):
     out = tmp_path / "out"
     text = run("ask", *named(folder), "--acts", folder / "acts_engaged", "--question", "is it {choices}?", "--choices",
-               "yes,no", "--targets", "label", "--group", "problem", "--out", out, "--no-selftest", "--partners", 2)  # fmt: skip
+               "yes,no", "--targets", "label", "--group", "problem", "--out", out, "--no-selftest",
+               "--partners", 2)  # fmt: skip
     assert "floor" in text
     assert "linear probe on the same vectors" in text
     tasks = pd.read_csv(out / "tasks.csv")
@@ -89,7 +89,7 @@ def test_choices_with_targets_leave_floors_probe_and_figures(run, folder, tmp_pa
 
 def test_a_wiring_is_tested_once_and_remembered(run, folder, tmp_path):
     said = run("selftest", *named(folder), "--n", 32, code=1)  # random weights are no oracle
-    assert said.startswith("FAILED")
+    assert "FAILED: " in said
     memory = json.loads((tmp_path / "home" / "oracle_selftests.json").read_text())
     assert list(memory) == [key_of(load_oracle(str(folder / "base"), str(folder / "oracle")))]
     text = run("ask", *named(folder), "--acts", folder / "acts_engaged", "--question", "what?", "--out", tmp_path / "o",
@@ -113,9 +113,9 @@ def test_two_caches_are_compared_at_the_same_places(run, folder, tmp_path):
 def test_mistakes_are_named_in_the_users_words(run, folder, tmp_path):
     acts = ("--acts", folder / "acts_engaged", "--question", "what?", "--out", tmp_path / "o", "--no-selftest")
     assert "give --adapter" in run("ask", "--model", folder / "base", *acts, code=1)
-    assert "position 'last' is not in" in run("ask", *named(folder), *acts, "--positions", "last", code=1)
+    assert "holds sentence_ends; name one of these" in run("ask", *named(folder), *acts, "--positions", "last", code=1)
     assert "not a column of" in run("ask", *named(folder), *acts, "--choices", "yes,no", "--targets", "kind", code=1)
-    assert "percents run from 0% to 99%" in run("ask", *named(folder), *acts, "--layer", "100%", code=1) or True
+    assert "percent of depth from '0%' to '99%'" in run("ask", *named(folder), *acts, "--layer", "100%", code=1)
 
 
 def test_the_probe_reads_what_is_linearly_there_and_nothing_from_shuffled_labels():

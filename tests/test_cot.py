@@ -12,8 +12,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from interp.prompt import Example, Message
 from interp.tasks import cot
-from interp.tasks.cot import Item
+from interp.tasks.conformance import check_task
+from interp.tasks.cot import Item, chains
 from interp.tasks.cot.suppression import check_mask, masked_logp, sentence_importance, suppression_mask
 from study.cli import main
 from tests.tiny import tiny
@@ -40,6 +42,24 @@ def test_a_float_mask_leaks_the_future_and_suppresses_nothing_and_the_boolean_on
     assert torch.equal(first(ids, mask), first(other, mask))
     with pytest.raises(ValueError, match=r"expected booleans, came torch\.float32"):
         check_mask(mask.float())  # under pytest the typed signature of masked_logp refuses it too
+
+
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+def test_no_attention_implementation_lets_a_masked_pass_see_the_future(attn: str, rng: torch.Generator) -> None:
+    model = tiny("qwen2", attn=attn)
+    ids = torch.randint(3, 128, (12,), generator=rng)
+    other = ids.clone()
+    other[-1] = (ids[-1] + 1) % 128
+    mask = suppression_mask(12, (3, 6))
+    assert (masked_logp(model, ids, mask)[:-1] - masked_logp(model, other, mask)[:-1]).abs().max() < 1e-6
+    twin = tiny("qwen2", attn="sdpa")
+    assert (masked_logp(model, ids, mask) - masked_logp(twin, ids, mask)).abs().max() < 1e-4
+    given = model(input_ids=ids[None], attention_mask=mask[None, None], use_cache=False).logits[0, 0]
+    leaks = (given - model(input_ids=other[None], attention_mask=mask[None, None], use_cache=False).logits[0, 0]).abs()
+    assert (leaks.max() > 1e-3) == (attn == "eager")  # eager attention adds even booleans to the scores
+    model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ValueError, match="expected sdpa or eager"):
+        masked_logp(model, ids, mask)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
@@ -108,6 +128,27 @@ def test_tiers_never_give_a_problem_one_class_and_cover_every_probability() -> N
         cot.answer_tier(1.5)
 
 
+def test_rollouts_that_differ_stand_out_from_deals_of_the_same_rollouts_and_equal_ones_do_not() -> None:
+    found = cot.rollout_importance(["a"] * 18 + ["b"] * 2, ["b"] * 18 + ["a"] * 2, "a", seed=0)
+    assert found.kl == pytest.approx(cot.answer_kl(["a"] * 18 + ["b"] * 2, ["b"] * 18 + ["a"] * 2))
+    assert found.lo <= found.kl <= found.hi
+    assert found.kl > 10 * found.null_mean
+    assert found.p < 0.01
+    assert (found.right_without, found.right_kept, found.n_kept) == (0.9, 0.1, 20)
+    rng = random.Random(1)
+    p = [cot.rollout_importance(*([rng.choice("ab") for _ in range(20)] for _ in range(2)), "a", seed=k).p
+         for k in range(40)]  # fmt: skip
+    assert sum(x < 0.1 for x in p) <= 9  # 4 expected; above 9 one time in a hundred
+    with pytest.raises(ValueError, match="came 1 and 2"):
+        cot.rollout_importance(["a"], ["a", "b"], "a", seed=0)
+
+
+def test_a_sentence_says_something_else_where_few_words_are_shared() -> None:
+    assert not cot.says_something_else("Then we add 3 apples.", "then, we add 3 apples")
+    assert cot.says_something_else("So the train is late.", "Then we add 3 apples.")
+    assert cot.says_something_else("", "Then we add 3 apples.")
+
+
 # --- audits ---------------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +198,10 @@ def spoiled(kind: str) -> list[Item]:
         return [replace(i, split="eval" if k % 2 else "train") for k, i in enumerate(items)]
     if kind == "unshuffled":
         return sorted(items, key=lambda i: i.task)
+    if kind == "windows":  # one task leaves the file for its last fifth, elsewhere all is mixed
+        return [replace(i, task="taxonomy") if k >= 192 else i for k, i in enumerate(items)]
+    if kind == "repeats":
+        return [i for i in items for _ in range(14)]
     if kind == "boundary drift":
         return [replace(i, boundary="Then 7 fol") if k % 10 == 0 else i for k, i in enumerate(items)]
     return [replace(i, label="other" if k % 10 else "anchor") for k, i in enumerate(items)]
@@ -165,7 +210,7 @@ def spoiled(kind: str) -> list[Item]:
 @pytest.mark.parametrize(
     "kind",
     ["constant", "fallback", "skewed per problem", "unreachable by exact match", "unseen answers", "leakage",
-     "unshuffled", "boundary drift"],
+     "unshuffled", "windows", "repeats", "boundary drift"],
 )  # fmt: skip
 def test_each_fault_is_found_by_its_own_audit(kind: str) -> None:
     found = failed(spoiled(kind))
@@ -185,6 +230,8 @@ def test_labels_that_cannot_be_read_are_refused_by_line(tmp_path: Path) -> None:
     assert "'context'" in done.output
     path.write_text('{"label": "a", "context": "c", "status": "ok", "problem": 3}\n')
     assert cot.read_items(path) == [Item("3", "c", "a")]
+    path.write_text('{"label": null, "context": "c", "status": "timeout"}\n')
+    assert failed(cot.read_items(path))["fallback"].number == 1.0  # counted, not dropped
 
 
 # --- corpus ---------------------------------------------------------------------------------------------------------
@@ -198,14 +245,22 @@ def test_sentences_of_a_chain_are_ranges_whose_index_is_their_id(tmp_path: Path)
     ]
     path = tmp_path / "cot.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    first, second = cot.examples(path)
+    first, second = cot.chain_examples(path)
     said = [first.answer[a:b] for a, b in first.metadata["sentences"]]
     assert said == ["First, e.g. 2.5 apples.", "Then we add 3.", "1. Check it.", "So the answer is 5.5."]
     assert (first.label, first.metadata["n_sentences"]) == ("5.5", 4)
     assert first.groups["problem"] == second.groups["problem"]
     assert len(cot.examples(path, limit=1)) == 1
-    for spoil, words in (({"cot": " "}, "'cot'"), ({"answer": None}, "'answer'"), ({"question": 3}, "'question'"),
-                         ({"cot": "---"}, "sentence with letters"), ({"id": "0"}, "was used")):  # fmt: skip
+    assert [e.answer for e in cot.examples(path)] == [None, None]  # a model that is evaluated sees the question alone
+    assert [(e.id, e.label, e.groups) for e in cot.examples(path)] == [
+        (e.id, e.label, e.groups) for e in (first, second)
+    ]
+    spoiled_rows = (
+        ({"cot": " "}, "'cot'"), ({"answer": None}, "'answer'"), ({"question": 3}, "'question'"),
+        ({"cot": "---"}, "sentence with letters"), ({"id": "0"}, "was used"),
+        ({"sentences": [[0, 4], [3, 4]]}, "in order"), ({"sentences": [[0, 9]]}, "4 long"),
+    )  # fmt: skip
+    for spoil, words in spoiled_rows:
         path.write_text(json.dumps(rows[0]) + "\n" + json.dumps({**rows[1], **spoil}) + "\n")
         with pytest.raises(ValueError, match="cot.jsonl, line 2") as error:
             cot.examples(path)
@@ -220,3 +275,40 @@ def test_classes_are_read_in_both_spellings_and_the_longest_wins() -> None:
     assert cot.class_of("FINAL-ANSWER emission") == "final_answer"
     assert cot.class_of("unknown") is None
     assert cot.class_of("") is None
+
+
+REPLIES = {
+    "So 2 + 2 = 4 and thus \\boxed{4}.": ("4", "boxed"),
+    "first \\boxed{3}, no: \\boxed{\\frac{1}{2}}": ("\\frac{1}{2}", "boxed"),
+    "steps\n#### 1,000": ("1,000", "hashes"),
+    "The answer is **12**.": ("12", "said"),
+    "Answer: 5.5\nbecause": ("5.5", "said"),
+    "the answer is 3.\nWait. The final answer is 4.": ("4", "said"),
+    "<think>the answer is 7</think>\nThe answer is 8.": ("8", "said"),
+    "<think>the answer is 7": (None, "truncated"),
+    "Paris": ("Paris", "whole"),
+    "one\ntwo": (None, "unparsed"),
+    "": (None, "unparsed"),
+}
+
+
+@pytest.mark.parametrize("text", REPLIES)
+def test_the_last_answer_after_the_thoughts_is_read_by_its_rule(text: str) -> None:
+    example = Example("x", (Message("user", "?"),), "4")
+    assert cot.read(example, text) == REPLIES[text]
+    assert cot.parse(text) == REPLIES[text][0]
+
+
+def test_answers_are_equal_as_numbers_or_as_words() -> None:
+    for a, b in (("5.50", "11/2"), ("1,000", "1000"), ("$4$", "4"), ("**Paris**.", "paris"), ("-3", "-3.0")):
+        assert cot.same_answer(a, b), (a, b)
+    for a, b in (("4", "14"), ("4 apples", "4"), ("1/0", "1"), ("Paris", "London")):
+        assert not cot.same_answer(a, b), (a, b)
+
+
+def test_the_task_conforms(tmp_path: Path) -> None:
+    path = tmp_path / "cot.jsonl"
+    rows = [{"question": f"{k} + 1?", "cot": f"{k} + 1 = {k + 1}. Done.", "answer": k + 1} for k in range(9)]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    for task in (cot, chains):
+        assert [f for f in check_task(task, task.examples(path)) if not f.ok] == []

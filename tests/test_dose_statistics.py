@@ -23,7 +23,10 @@ def study_plan(arms: list[Arm], alphas: str = "-1,0,1") -> Plan:
 
 
 def test_a_shuffled_direction_is_inside_its_controls_in_95_of_100_studies() -> None:
-    """200 studies in which the labels say nothing: the pipeline from activations to p errs in at most 7 % of them."""
+    """200 studies in which the labels say nothing: the pipeline from activations to p errs in at most 7 % of them.
+
+    Half of the studies add shuffled directions at the direction's length, half at their own.
+    """
     wrong, asked, d = 0, items(48), 12
     kind = Outcomes.of(None, toward="yes", away="no")
     for study in range(200):
@@ -33,9 +36,9 @@ def test_a_shuffled_direction_is_inside_its_controls_in_95_of_100_studies() -> N
         labels = rng.permutation(np.arange(120) % 2 == 0)
         diff = torch.from_numpy((difference_weights(labels[None], np.ones((1, 120))) @ feats)[0])
         arms = [Arm("direction", SITE, (diff / diff.norm()).float())]
-        arms += shuffled_arms(SITE, torch.from_numpy(feats), labels, n=20, seed=study)
+        arms += shuffled_arms(SITE, torch.from_numpy(feats), labels, n=20, seed=study, equal_length=study % 2 == 0)
         plan = study_plan(arms)
-        effects = np.array([float(arm.unit.double() @ torch.from_numpy(readout)) for arm in arms])
+        effects = np.array([arm.length * float(arm.unit.double() @ torch.from_numpy(readout)) for arm in arms])
         sums = group_sums(kind, asked, simulated(plan, effects, items=asked, seed=study))
         wrong += slope_p(dose_curves(sums, plan, MARGIN, n_resamples=20), 0, 0)["p"] < 0.05
     assert wrong / 200 <= 0.07
@@ -104,6 +107,13 @@ def test_p_by_hand() -> None:
     assert np.isnan(p_against(1.0, null[:18]))
     joint, each = p_max(np.array([100.0, 0.0]), np.stack([null, null], axis=1))
     assert each[0] == joint[0] == pytest.approx(1 / 21) and joint[1] >= each[1] > 0.5
+
+
+def test_one_flipped_item_of_a_control_at_a_weak_dose_hides_no_strong_effect() -> None:
+    null = np.zeros((20, 2))
+    null[3, 0] = 0.003  # at the weak dose one control flips one item, at the strong one only the direction moves
+    joint, each = p_max(np.array([0.0, 0.13]), null)
+    assert each[1] == joint[1] == pytest.approx(1 / 21) and joint[0] > 0.5
 
 
 def test_at_level_interpolates_between_strengths() -> None:

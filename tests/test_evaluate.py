@@ -447,6 +447,22 @@ def test_significance_between_two_runs_counts_groups_not_items() -> None:
     assert "4 units by procedure" in row["note"]
 
 
+def test_two_runs_are_compared_by_all_samples_of_an_item_and_each_item_is_one() -> None:
+    first, later = [0, 1, 0, 0, 1, 0, 0] * 4, [1, 1, 0, 1, 1, 0, 1] * 4
+    once = compare_frames(grouped(first, "m", per_group=2), grouped(later, "m", per_group=2), None).iloc[0]
+    thrice = [grouped([x for x in right for _ in range(3)], "m", per_group=2, samples=3) for right in (first, later)]
+    more = compare_frames(*thrice, None).iloc[0]
+    for name in ("before", "after", "diff", "lo", "hi", "n", "n_groups", "p"):
+        assert more[name] == pytest.approx(once[name]), name
+    assert more["note"].startswith("3 replies per item; more often right after 12, before 0")
+    turned = thrice[1].copy()
+    turned.loc[turned["sample"] > 0, "score.correct"] = 0.0  # only sample 0 was right
+    assert compare_frames(thrice[0], turned, None).iloc[0]["diff"] < 0
+    assert compare_frames(thrice[0], turned.sample(frac=1, random_state=0), None).iloc[0]["diff"] < 0
+    with pytest.raises(ValueError, match="3 and 2 samples.*--samples"):
+        compare_frames(thrice[0], thrice[1][thrice[1]["sample"] < 2], None)
+
+
 def test_several_samples_of_an_item_are_one_unit_of_the_pair() -> None:
     a, b = [1, 0, 1, 1, 1, 0, 1], [0, 0, 1, 0, 0, 0, 0]
     thrice = {m: grouped([x for x in right for _ in range(3)], m, per_group=1, samples=3)

@@ -30,15 +30,15 @@ def reading_table() -> pd.DataFrame:
 def confusion() -> pd.DataFrame:
     names, counts = ("active_computation", "self_checking", "final_answer"), ((40, 5, 5), (4, 30, 6), (0, 1, 49))
     return pd.DataFrame(
-        [{"target": t, "answer": a, "count": counts[i][j], "value": counts[i][i] / sum(counts[i]), "lo": 0.6, "hi": 0.99,
-          "n": sum(counts[i]), "n_groups": 20, "unit": "readings", "group_unit": "problems",
+        [{"target": t, "answer": a, "count": counts[i][j], "value": counts[i][i] / sum(counts[i]), "lo": 0.6,
+          "hi": 0.99, "n": sum(counts[i]), "n_groups": 20, "unit": "readings", "group_unit": "problems",
           "interval": "clustered Wilson"} for i, t in enumerate(names) for j, a in enumerate(names)]
     )  # fmt: skip
 
 
 def test_every_mark_says_what_it_shows():
     drawn = oracle(reading_table())
-    assert drawn.titles["mark-accuracy-0"].startswith("step taxonomy (8): accuracy 0.94 [0.92, 0.96], floor 0.25")
+    assert drawn.titles["mark-accuracy-0"].startswith("step taxonomy (8): accuracy 0.940 [0.920, 0.960], floor 0.25")
     assert "linear" not in drawn.titles["mark-accuracy-1"]
     assert "probe" not in drawn.titles["mark-accuracy-1"], "a probe that was not made is not drawn"
     assert drawn.titles["mark-gap-2-shuffled"].endswith("nats per token, not read from the activations")

@@ -14,6 +14,8 @@ from interp.cache import extract
 from interp.hooks import record
 from interp.model import Model
 from interp.positions import Last
+from interp.site import Site
+from steering import Direction, DirectionStats, edit_weights, steer
 from tests.test_extract import VOCAB, make_examples
 from tests.tiny import tiny, tiny_tokenizer
 
@@ -51,3 +53,21 @@ def test_extraction_through_pinned_memory_equals_direct_recording(tmp_path: Path
         got = cache.rows_at(mine.index.tolist(), "resid_post.2")
         want = acts["resid_post.2"][0].cpu()[mine["position"].tolist()]
         assert torch.allclose(got.float(), want.float(), atol=2e-4 if dtype == "float32" else 0.1)
+
+
+@pytest.mark.filterwarnings("ignore::steering.context.OtherCheckpointWarning")
+def test_steering_and_weight_edits_on_cuda_equal_the_cpu() -> None:
+    vec = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    d = Direction(vec, Site("resid_post", 1), "a", "b", stats=DirectionStats(resid_norm=10.0))
+    ids = torch.tensor(TEXTS[1:2])
+    found: dict[str, list[torch.Tensor]] = {}
+    for device in ("cpu", "cuda"):
+        module, at = tiny("qwen2", tie_word_embeddings=True).to(device), ids.to(device)
+        with steer(module, d, 0.5, positions="last"):
+            found[device] = [module(at).logits.cpu()]
+        with steer(module, d, 1.5, positions="generated"):
+            found[device].append(module.generate(at, max_new_tokens=5, do_sample=False, eos_token_id=None).cpu())
+        edit_weights(module, d)
+        found[device].append(module(at).logits.cpu())
+    for cpu, cuda in zip(found["cpu"], found["cuda"], strict=True):
+        torch.testing.assert_close(cuda, cpu, rtol=1e-3, atol=1e-3)  # other sums on CUDA

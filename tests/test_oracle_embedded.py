@@ -12,7 +12,7 @@ import torch
 
 from interp.oracle.encode import Encoder
 from interp.oracle.spec import OracleSpec
-from interp.oracle.validate import Validator
+from interp.oracle.validate import NO_GAP, Validator
 from study.embedded import weights_folder
 from study.embedded.batches import prompt_words
 from study.embedded.oracle import (
@@ -30,7 +30,6 @@ from study.embedded.oracle_gates import (
     ABOVE_FLOOR,
     CLASSES,
     WRONG,
-    ZERO_GAP,
     Bench,
     control_scores,
     held_out_items,
@@ -48,7 +47,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def bench(model) -> Bench:
-    return Bench.of(model, held_out_items(90))
+    return Bench.of(model, held_out_items(60))
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +72,9 @@ def test_classes_are_read_far_above_the_prior_only_oracle(rows) -> None:
 def test_the_oracle_that_was_trained_on_zeros_shows_no_gap(rows) -> None:
     """The detector works both ways; measured per task on more items in oracle.json."""
     gaps = [row["prior gap"].value for row in rows.values()]
-    assert abs(sum(gaps) / len(gaps)) <= ZERO_GAP
+    assert abs(sum(gaps) / len(gaps)) <= NO_GAP
     record = json.loads((weights_folder() / RECORD).read_text())
-    assert all(abs(row["prior gap"]["value"]) <= ZERO_GAP for row in record["tasks"].values())
+    assert all(abs(row["prior gap"]["value"]) <= NO_GAP for row in record["tasks"].values())
 
 
 def test_each_of_the_seven_wrong_wirings_is_worse_than_the_declared_one(model, bench: Bench) -> None:
@@ -94,7 +93,7 @@ def test_answers_of_the_prompt_alone_are_named(model) -> None:
     with model.adapters.use(ORACLE):
         seeing = validator(0).findings()
     assert {f.name for f in blind} == {f"{t}/ignores activations" for t in ("taxonomy", "sentence", "previous", "next")}
-    assert sum(f.status == "fail" for f in blind) >= 3  # at 95 % one of four may miss zero by chance
+    assert sum(f.status == "fail" for f in blind) >= 3  # small samples: one of four may exceed it by chance
     assert all(f.status == "ok" for f in seeing)
 
 
@@ -151,7 +150,7 @@ def test_training_items_are_balanced_by_repeats_and_held_out_items_without() -> 
 @pytest.mark.slow
 def test_the_build_is_one_call_and_gives_the_same_bytes_again(tmp_path: Path) -> None:
     short = replace(TRAINING, max_steps=6, save_every=3)
-    recipe = OracleRecipe(documents=160, prior_steps=3, held_out=30, training=short)
+    recipe = OracleRecipe(documents=160, prior_steps=3, held_out=20, training=short, measured=40)
     records = [build_oracle(tmp_path / name, recipe=recipe) for name in ("a", "b")]
     assert records[0]["weights_sha256"] == records[1]["weights_sha256"]
     assert records[0]["weights_sha256"][ORACLE] != records[0]["weights_sha256"][PRIOR]

@@ -12,6 +12,7 @@ import torch
 
 from interp.adapter_rows import adapter_rows, rows_can_differ
 from interp.cache import extract
+from interp.checkpoint import Fingerprint
 from interp.hooks import record
 from interp.model import Model
 from interp.oracle import (
@@ -218,6 +219,16 @@ def test_repeats_of_a_shuffle_are_different_partners():
     assert len(found) == 4
     for item in made_features(10).items:
         assert len({donors[item] for donors in found}) == 4
+
+
+def test_a_small_stratum_still_gives_several_partners_of_the_other_problem():
+    feats = made_features(12, per_problem=6)
+    found = matched_donors(feats, n=4, seed=0)
+    assert len(found) == 4
+    for item in feats.items:
+        partners = [donors[item] for donors in found]
+        assert len(set(partners)) == 4
+        assert all(feats.group(partner) != feats.group(item) for partner in partners)
 
 
 def test_readings_without_a_partner_are_left_out_and_named():
@@ -434,13 +445,19 @@ def test_what_cannot_be_right_is_refused_before_the_forward(model, oracle):
         oracle.score(made_features(3), "what?", {"i0": "yes"})
 
 
-def test_what_is_off_distribution_is_said(oracle, read):
+def test_what_is_off_distribution_is_said(model, oracle, read):
     with pytest.warns(OffDistributionWarning, match="layers .2. are not among those"):
         oracle.choose(made_features(3, layers=(2,)), "which?", ["yes", "no"])
     differences = read["engaged - heuristic"].select(read["base"].items[:4])
     one_layer = Features(differences.vectors[::2], differences.slots[::2], differences.groups)
     with pytest.warns(OffDistributionWarning, match="engaged - heuristic: oracles are trained on activations"):
         oracle.choose(one_layer, "which?", ["yes", "no"])
+    elsewhere = replace(made_features(3), provenance={"base_sha256": "0" * 64})
+    known = Oracle(model, spec=SPEC)
+    known.model.fingerprint = Fingerprint("1" * 64, "1" * 64)
+    with pytest.warns(OffDistributionWarning, match="other base weights than the oracle's .000000000000, 111111111111"):
+        known.choose(elsewhere, "which?", ["yes", "no"])
+    known.model.fingerprint = None
     null = made_features(3)
     vectors = null.vectors.clone()
     vectors[2] = 0

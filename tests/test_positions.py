@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from interp.positions import All, Answer, At, Last, Positions, SentenceEnds, Span, Stride, parse_positions
+from interp.positions import (
+    All,
+    Answer,
+    At,
+    From,
+    Generated,
+    Last,
+    Positions,
+    PromptTokens,
+    SentenceEnds,
+    Span,
+    Stride,
+    parse_positions,
+)
 from interp.prompt import Example, Message, Prompt, render
 
 RULES = {
@@ -22,6 +35,9 @@ RULES = {
     "stride:8:answer": Stride(8, "answer"),
     "at:0+5": At((0, 5)),
     "all": All(),
+    "prompt": PromptTokens(),
+    "generated": Generated(),
+    "from:3": From(3),
 }
 TEXT = "The 🙂 fox 中文. Second one! 🙂"
 
@@ -186,3 +202,16 @@ def test_rules_refuse_bad_arguments():
         Span("a,b")
     with pytest.raises(ValueError, match="separated by commas"):
         parse_positions([])
+
+
+def test_prompt_and_generated_share_the_token_that_predicts_the_answer(prompt, tokenizer):
+    before, after = PromptTokens().resolve(prompt), Generated().resolve(prompt)
+    assert before[-1:] == after[:1] == Answer().resolve(prompt)
+    assert before + after[1:] == All().resolve(prompt)
+    assert tokenizer.decode([prompt.ids[i] for i in after[1:]]).startswith("yes no yes")
+    assert From(after[0]).resolve(prompt) == after
+    n = len(prompt.ids)
+    with pytest.raises(ValueError, match=f"'from:{n}' begins after the last token; the prompt has {n}"):
+        From(n).resolve(prompt)
+    with pytest.raises(ValueError, match="expected a token number from 0 on, came -1"):
+        From(-1)

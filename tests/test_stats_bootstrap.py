@@ -171,6 +171,22 @@ def test_clustered_wilson_is_wilson_without_groups_and_counts_groups_when_all_ar
     assert (perfect.n, perfect.n_groups) == (100, 10)
 
 
+@pytest.mark.parametrize("unit", ["item", "story"])
+def test_many_replies_to_few_items_are_worth_no_more_than_the_items(unit):
+    items = np.repeat(np.arange(6), 50)
+    right = np.tile([0, 1], 150)  # every item half right: the groups do not differ at all
+    groups = items if unit == "item" else items // 2
+    got, degrees = wilson_clustered(right, groups=groups, items=items), len(set(groups)) - 1
+    centre, half = 0.5, (got.hi - got.lo) / 2
+    t = student.ppf(0.975, degrees)
+    assert half == pytest.approx(t / np.sqrt(6 + t * t) / 2)  # Wilson at p = 1/2 and n = 6, not 300
+    assert (got.lo + got.hi) / 2 == pytest.approx(centre)
+    assert half > 3 * (wilson_clustered(right, groups=groups).hi - 0.5)
+    with pytest.raises(ValueError, match="300 replies to 6 items"):
+        wilson_clustered(right, groups=None, items=items)
+    assert wilson_clustered(right, groups=None, items=np.arange(300)) == wilson(150, 300)
+
+
 def test_rate_on_a_subset_is_undefined_when_empty_and_excludes_nothing_inside_one_group():
     event, groups = np.array([1, 1, 0, 1]), np.array(["a", "a", "b", "c"])
     assert not rate_on(event, np.zeros(4), groups=groups).is_defined

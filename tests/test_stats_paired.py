@@ -13,6 +13,7 @@ from statsmodels.stats.weightstats import ttost_paired
 from interp.stats import (
     FewGroupsWarning,
     PairedTable,
+    compare_items,
     compare_paired,
     logistic_regression,
     mcnemar,
@@ -299,3 +300,37 @@ def test_separation_is_found_exactly():
     assert is_separated(line, np.zeros(6))  # one class only
     tied = np.column_stack([np.ones(6), [0.0, 1, 2, 2, 3, 4]])
     assert is_separated(tied, np.array([0, 0, 0, 1, 1, 1]))  # quasi-separated: they touch at 2
+
+
+def test_items_asked_once_are_compared_as_compare_paired_does_it():
+    rng = np.random.default_rng(4)
+    a, b, groups = rng.random(60) < 0.7, rng.random(60) < 0.5, np.repeat(np.arange(20), 3)
+    for unit in (groups, None):
+        want = compare_paired(a, b, groups=unit, seed=1)
+        for items in (np.arange(60), None):
+            got = compare_items(a, b, items=items, groups=unit, seed=1)
+            assert got.difference == want.difference_groups
+            assert (got.p, got.only_a, got.only_b) == (want.p_groups, want.table.only_a, want.table.only_b)
+
+
+def test_items_weigh_the_same_however_often_they_were_asked_and_repeats_add_no_certainty():
+    a = np.array([1, 1, 1, 0, 0, 0, 1, 0])
+    items = np.array([0, 0, 0, 0, 1, 2, 3, 3])  # shares .75, 0, 0, .5
+    got = compare_items(a, np.zeros(8), items=items, groups=None, seed=0)
+    assert (got.a, got.b, got.difference.value) == (pytest.approx(1.25 / 4), 0.0, pytest.approx(1.25 / 4))
+    assert (got.difference.n, got.only_a, got.only_b) == (4, 2, 0)
+    assert got.p == 0.5  # two of four items differ: 2 of 2^2 sign patterns are as extreme
+    once_a, once_b = np.array([1, 0, 1, 1, 0, 1, 1, 0] * 5), np.array([0, 0, 1, 0, 0, 1, 0, 1] * 5)
+    groups = np.repeat(np.arange(20), 2)
+    once = compare_items(once_a, once_b, items=None, groups=groups, seed=0)
+    ten = compare_items(*(np.repeat(x, 10) for x in (once_a, once_b)), items=np.repeat(np.arange(40), 10),
+                        groups=np.repeat(groups, 10), seed=0)  # fmt: skip
+    assert (ten.difference, ten.p, ten.only_a) == (once.difference, once.p, once.only_a)
+    same = compare_items(
+        np.tile([0, 1], 40), np.tile([0, 1], 40), items=np.repeat(np.arange(8), 10), groups=None, seed=0
+    )
+    assert same.p == 1.0 and same.difference.lo < 0 < same.difference.hi
+    half = compare_items(np.tile([0, 1], 8), np.zeros(16), items=np.repeat(np.arange(8), 2), groups=None, seed=0)
+    assert half.difference.value == half.difference.hi == 0.5 and 0.2 < half.difference.lo < 0.4  # 8 of 8 by one half
+    with pytest.raises(ValueError, match="two groups"):
+        compare_items(a, a, items=items, groups=np.arange(8), seed=0)

@@ -29,7 +29,21 @@ from tests import steer_task
 from tests.tiny import save_checkpoint
 
 TASK = "tests.steer_task"
-QUICK = ["--task", TASK, "--boot", "100", "--quiet", "--load-dtype", "float32", "--alphas=-0.4:0.4:5", "--slot", "."]
+NEUTRAL = Path(__file__).with_name("neutral.txt")
+QUICK = [
+    "--neutral",
+    str(NEUTRAL),
+    "--task",
+    TASK,
+    "--boot",
+    "100",
+    "--quiet",
+    "--load-dtype",
+    "float32",
+    "--alphas=-0.4:0.4:5",
+    "--slot",
+    ".",
+]
 SITE = Site("resid_post", 1)
 
 
@@ -107,7 +121,7 @@ def test_a_study_writes_tables_and_figures_with_every_control(base: Path, cache:
     assert (tested["p"] == tested[["p_random", "p_shuffled"]].max(axis=1)).all()
     slopes = pd.read_csv(folder / "slopes.csv")
     assert {"margin", "accuracy", "kl", "anti_steerable"} <= set(slopes["metric"])
-    assert "random and label-shuffled" in done.output and "margin" in done.output
+    assert "random and label-shuffled directions" in done.output and "margin" in done.output
     figures = tmp_path / "dose" / "figures"
     assert (figures / "b-resid_post.1-dose.svg").read_text().startswith("<?xml")
     before = (figures / "b-resid_post.1-dose.png").read_bytes()
@@ -172,6 +186,25 @@ def test_shuffled_arms_of_a_cache_are_the_pipeline_on_permuted_labels(cache: Pat
     assert max(cosines) < 0.9 and len({round(c, 6) for c in cosines}) == 6
     with pytest.raises(ValueError, match="is not the cache"):
         shuffled_from_cache(made_up()[SITE], cache)
+    own = {example.id: str(example.metadata["answer"]) for example in steer_task.examples(seed=1)}
+    again, _ = shuffled_from_cache(direction, cache, n=6, labels=own)  # the same classes, from a file
+    assert all(torch.equal(a.unit, b.unit) for a, b in zip(arms, again, strict=True))
+    with pytest.raises(ValueError, match="other rows or classes"):
+        shuffled_from_cache(direction, cache, labels={**own, "s1-0": "no" if own["s1-0"] == "yes" else "yes"})
+    from interp.cache import ActivationCache
+
+    words = {example.id: str(example.label) for example in steer_task.examples(seed=1)}
+    with ActivationCache.open(cache) as opened:
+        order = opened.examples["id"].tolist()
+        how = {"balance": "strata", "groups": "story", "check_sign": False, "site": SITE}
+        given = difference_of_means(opened, toward="yes", away_from="no", target=[own[i] for i in order],
+                                    strata=[words[i] for i in order], **how)  # fmt: skip
+    with pytest.raises(ValueError, match="--strata labels:COLUMN"):
+        shuffled_from_cache(given, cache, labels=own)
+    balanced, _ = shuffled_from_cache(given, cache, labels=own, strata=words, n=2)
+    assert len(balanced) == 2 and abs(float(balanced[0].unit @ given.unit)) < 0.999
+    free, _ = shuffled_from_cache(direction, cache, n=2, equal_length=False)
+    assert all(0 < arm.length != 1 for arm in free)
 
 
 def test_items_end_where_the_label_is_decided(base: Path) -> None:
@@ -186,7 +219,7 @@ def test_items_end_where_the_label_is_decided(base: Path) -> None:
 
 
 def test_layers_are_ranked_by_a_declared_objective_and_reasons_are_given(base: Path, tmp_path: Path) -> None:
-    study = DoseStudy(alphas="-0.4:0.4:5", slot=".", n_resamples=100)
+    study = DoseStudy(alphas="-0.4,0,0.4", slot=".", n_resamples=100, neutral=())
     found = run_dose(Checkpoint("b", str(base)), TASK, steer_task.examples(), made_up(layers=(0, 1, 2)), out=tmp_path,
                      study=study, loading={"dtype": "float32"}, progress=False)["b"]  # fmt: skip
     table = found.table()
@@ -236,13 +269,14 @@ def test_the_corrected_cosine_recovers_the_truth_that_noise_hides() -> None:
         labels, groups = np.arange(240) % 2 == 0, [f"g{k // 4}" for k in range(240)]
         u, w = np.eye(40)[0], 0.6 * np.eye(40)[0] + 0.8 * np.eye(40)[1]
         feats = [np.outer(labels - 0.5, v) * 0.9 + rng.normal(0, 1, (240, 40)) for v in (u, w)]
-        found.append(direction_agreement(*(torch.from_numpy(f) for f in feats), labels, groups=groups, seed=seed,
-                                         n_resamples=100, n_permutations=99))  # fmt: skip
+        a, b = (torch.from_numpy(part) for part in feats)
+        found.append(direction_agreement(a, b, labels, groups=groups, seed=seed, n_resamples=100, n_permutations=99))
     raw, corrected = (np.mean(values) for values in ([f.cosine.value for f in found], [f.corrected for f in found]))
     assert raw < 0.42 and abs(corrected - 0.6) < 0.1
     assert np.mean([f.p < 0.05 for f in found]) >= 0.5 and all(f.null_hi < 0.45 for f in found)
 
 
+@pytest.mark.slow
 def test_each_vector_is_added_in_each_member(base: Path, tmp_path: Path) -> None:
     for name, seed in (("e", 1), ("h", 2)):
         made_up(seed=seed).save(tmp_path / f"{name}.safetensors")

@@ -26,7 +26,7 @@ class Matching:
         similarity: mean over sweeps of the Spearman correlation of per-item effects [head_a, head_b]; NaN outside the
             depth window.
         profile: rank correlation of the heads' functional profiles, ranks taken within each model [head_a, head_b].
-        threshold: 95 % limit of the largest similarity when items of b are permuted.
+        maxima: largest |similarity| of each permutation of b's items.
         p: family-wise p of each pair under those permutations.
     """
 
@@ -35,10 +35,18 @@ class Matching:
     similarity: Float[np.ndarray, "a b"]
     profile: Float[np.ndarray, "a b"]
     p: Float[np.ndarray, "a b"]
-    threshold: float
+    maxima: Float[np.ndarray, "permutation"]
     n: int
     n_groups: int
-    n_permutations: int
+
+    @property
+    def n_permutations(self) -> int:
+        return len(self.maxima)
+
+    @property
+    def threshold(self) -> float:
+        """95 % limit of the largest similarity when items of b are permuted."""
+        return float(np.quantile(self.maxima, 0.95))
 
     @property
     def mutual(self) -> Bool[np.ndarray, "a b"]:
@@ -143,10 +151,9 @@ def match_heads(a: Sweeps, b: Sweeps, *, window: float = 0.15, n_permutations: i
         np.where(near, observed, np.nan),
         _profiles(left, right),
         np.where(near, p, np.nan),
-        float(np.quantile(maxima, 0.95)),
+        maxima,
         len(ids),
         len(set(groups)),
-        n_permutations,
     )
 
 

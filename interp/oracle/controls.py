@@ -20,6 +20,7 @@ ReaderControl = Literal["text_only", "no_adapter", "prior"]
 VECTOR_CONTROLS: tuple[str, ...] = get_args(VectorControl)
 READER_CONTROLS: tuple[str, ...] = get_args(ReaderControl)
 HEADLINE = "shuffled"
+TRIES = 50  # orders tried per further derangement of a small stratum
 
 
 class FewDonorsWarning(UserWarning):
@@ -78,7 +79,8 @@ def matched_donors(
     """Up to `n` derangements: reading -> donor, each time another one. Readings without a partner are left out.
 
     Within a stratum readings stand in a random order, problem by problem, and are shifted cyclically; a shift of at
-    least the largest problem, and at most the rest, never meets the same problem.
+    least the largest problem, and at most the rest, never meets the same problem. No reading gets a donor twice, so a
+    small stratum may give fewer than `n`.
     """
     strata: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for item in feats.items:
@@ -86,12 +88,11 @@ def matched_donors(
     out: list[dict[str, str]] = [{} for _ in range(n)]
     same_problem = alone = 0
     for key, items in strata.items():
-        order = _by_problem(feats, items, Random(f"{seed}/{key}"))
-        shifts, clean = _shifts(feats, order, n, Random(f"{seed}/shift/{key}"))
-        alone += len(items) if not shifts else 0
+        pool, clean = _shifts(feats, items)
+        alone += len(items) if not pool else 0
         same_problem += 0 if clean else len(items)
-        for number, shift in enumerate(shifts):
-            out[number] |= {item: order[(i + shift) % len(order)] for i, item in enumerate(order)}
+        for number, donors in enumerate(_different(feats, items, pool, n, Random(f"{seed}/{key}"))):
+            out[number] |= donors
     if alone or same_problem:
         warnings.warn(
             f"matched shuffle: {alone} of {len(feats)} readings have no partner of their task, position, layers and "
@@ -114,17 +115,35 @@ def _by_problem(feats: Features, items: Sequence[str], rng: Random) -> list[str]
     return [item for name in names for item in problems[name]]
 
 
-def _shifts(feats: Features, order: Sequence[str], n: int, rng: Random) -> tuple[list[int], bool]:
-    """Different shifts of a stratum, and whether none of them meets the same problem."""
-    if len(order) < 2:
+def _shifts(feats: Features, items: Sequence[str]) -> tuple[list[int], bool]:
+    """Shifts that a stratum allows, and whether none of them meets the same problem."""
+    if len(items) < 2:
         return [], True
     sizes: dict[str, int] = defaultdict(int)
-    for item in order:
+    for item in items:
         sizes[feats.group(item)] += 1
     largest = max(sizes.values())
-    clean = list(range(largest, len(order) - largest + 1))
-    pool = clean or list(range(1, len(order)))
-    return rng.sample(pool, min(n, len(pool))), bool(clean)
+    clean = list(range(largest, len(items) - largest + 1))
+    return clean or list(range(1, len(items))), bool(clean)
+
+
+def _different(feats: Features, items: Sequence[str], pool: Sequence[int], n: int, rng: Random) -> list[dict[str, str]]:
+    """Up to `n` derangements that share no (item, donor): shifts of one order, then of new orders."""
+    if not pool:
+        return []
+    order = _by_problem(feats, items, rng)
+    found = [_shift(order, shift) for shift in rng.sample(list(pool), min(n, len(pool)))]
+    used = {pair for donors in found for pair in donors.items()}
+    for _ in range(TRIES * (n - len(found))):
+        donors = _shift(_by_problem(feats, items, rng), rng.choice(list(pool)))
+        if len(found) < n and used.isdisjoint(donors.items()):
+            found.append(donors)
+            used.update(donors.items())
+    return found
+
+
+def _shift(order: Sequence[str], by: int) -> dict[str, str]:
+    return {item: order[(i + by) % len(order)] for i, item in enumerate(order)}
 
 
 def _shuffled(feats: Features, donors: Mapping[str, str], number: int) -> Variant:

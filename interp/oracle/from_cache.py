@@ -51,7 +51,8 @@ def features_from_cache(
     order = np.concatenate([mine for _, _, mine in plan])
     per_layer = torch.stack([cache.rows_at(numbers[order], Site("resid_post", layer)) for layer in at])
     vectors, slots, start = [], [], 0
-    whose = source or cache.manifest["environment"]["checkpoint"]["name"]
+    made_by = cache.manifest["environment"]["checkpoint"]  # None for a module that was wrapped by hand
+    whose = source or (made_by["name"] if made_by else cache.root.name)
     for name, _, mine in plan:
         vectors.append(per_layer[:, start : start + len(mine)].flatten(0, 1))
         start += len(mine)
@@ -60,7 +61,13 @@ def features_from_cache(
         torch.cat(vectors),
         tuple(slots),
         groups={name: groups[example] for name, example, _ in plan},
-        provenance={"cache": cache.plan_id, "source": whose, "layers": list(at), "positions": position},
+        provenance={
+            "cache": cache.plan_id,
+            "source": whose,
+            "layers": list(at),
+            "positions": position,
+            "base_sha256": cache.manifest["identity"]["model"]["weights_sha256"],
+        },
     )
 
 

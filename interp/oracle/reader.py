@@ -432,6 +432,14 @@ def _warn_off_distribution(feats: Features, spec: OracleSpec, model: Model) -> N
             OffDistributionWarning,
             stacklevel=4,
         )
+    read, own = feats.provenance.get("base_sha256"), model.fingerprint.weights_sha256 if model.fingerprint else None
+    if read is not None and own is not None and read != own:
+        warnings.warn(
+            f"the activations ({feats.slots[0].source}) come from other base weights than the oracle's "
+            f"({read[:12]}, {own[:12]}): it was never trained to read these.",
+            OffDistributionWarning,
+            stacklevel=4,
+        )
     sources = sorted({slot.source for slot in feats.slots if " - " in slot.source})
     if sources:
         warnings.warn(

@@ -11,6 +11,7 @@ from interp.oracle.answers import Likelihoods, mean_over_problems
 from interp.oracle.collection import BASE, TOKENS_PER_BATCH, Wanted, features_of, take
 from interp.oracle.features import Features
 from interp.oracle.formats import render_prefix
+from interp.oracle.prompt import render_question
 from interp.oracle.reader import Oracle
 from interp.oracle.spec import OracleSpec
 from interp.prompt import Example, render
@@ -144,7 +145,7 @@ def selftest(oracle: Oracle, items: ContextItems, *, layer: int) -> SelfTest:
     real = _nll(oracle, oracle.spec, items, items.feats[layer], controls=("zero",))
     wirings = []
     for name, (spec, source) in alternatives(oracle.spec, layer=layer, n_layers=oracle.model.n_layers).items():
-        if source in items.feats:
+        if source in items.feats and _fits(oracle, spec, layer):
             feats = items.feats[layer].with_vectors(items.feats[source].vectors)
             other = _nll(oracle, spec, items, feats)
             worse = mean_over_problems(other.nll - real.nll, real.groups, real.seed)
@@ -194,6 +195,15 @@ def context_items(
         for i, x in enumerate(layers)
     }
     return ContextItems(feats, questions, targets)
+
+
+def _fits(oracle: Oracle, spec: OracleSpec, layer: int) -> bool:
+    """Whether the tokenizer can hold the spec's prompt; a format that it cannot hold is no rival."""
+    try:
+        render_question(spec, oracle.model.tokenizer, layers=[layer], counts=[1], question="?")
+    except ValueError:
+        return False
+    return True
 
 
 def _nll(

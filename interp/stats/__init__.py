@@ -25,7 +25,7 @@ from interp.stats.calibration import (
 )
 from interp.stats.chance import ChanceRow, chance_row, items_needed
 from interp.stats.clustered import cluster_se, cluster_t, design_effect, rate_on, wilson_clustered
-from interp.stats.comparison import Comparison, compare_paired
+from interp.stats.comparison import Comparison, ItemComparison, compare_items, compare_paired
 from interp.stats.contrast import rate_contrast
 from interp.stats.decomposition import Decomposition, decompose_change, midpoint_decomposition
 from interp.stats.detection import Detection, signal_detection
@@ -62,6 +62,7 @@ __all__ = [
     "Estimate",
     "Estimates",
     "FewGroupsWarning",
+    "ItemComparison",
     "Kappa",
     "LogisticFit",
     "McNemar",
@@ -89,6 +90,7 @@ __all__ = [
     "cluster_se",
     "cluster_t",
     "cohen_dz",
+    "compare_items",
     "compare_paired",
     "confidence_on_errors",
     "decompose_change",

@@ -67,39 +67,48 @@ def cluster_t(values: Values, *, groups: Groups, confidence: float = CONFIDENCE)
     return Estimate(mean, mean - half, mean + half, len(array), codes.n_groups)
 
 
-def effective_n(values: np.ndarray, codes: GroupCodes) -> float:
-    """Number of independent examples that carry as much information: n / design effect, at most n.
+def effective_n(values: np.ndarray, codes: GroupCodes, *, at_most: int | None = None) -> float:
+    """Number of independent examples that carry as much information: n / design effect, at most n or `at_most`.
 
     The sample cannot show a design effect when all values are equal; each group then counts once.
     """
     n = len(values)
+    most = float(n if at_most is None else at_most)
     if values.min() == values.max():
         return float(codes.n_groups)
     centred = values - values.mean()
     iid_variance = float(centred @ centred) / (n - 1) / n
     clustered_variance = ratio_se(codes.sums(values), codes.sizes) ** 2
-    return min(float(n), n * iid_variance / clustered_variance) if clustered_variance > 0 else float(n)
+    return min(most, n * iid_variance / clustered_variance) if clustered_variance > 0 else most
 
 
-def wilson_clustered(right: Values, *, groups: Groups, confidence: float = CONFIDENCE) -> Estimate:
+def wilson_clustered(
+    right: Values, *, groups: Groups, items: Groups = None, confidence: float = CONFIDENCE
+) -> Estimate:
     """A rate over grouped items with Wilson's interval at the effective sample size.
 
-        n_eff = n / max(1, design effect); all right or all wrong: n_eff = number of groups;
-        z becomes t_{G-1} where groups are given
+        n_eff = n / max(1, design effect), at most the number of items;
+        all right or all wrong: n_eff = number of groups; z becomes t_{G-1} where groups are given
 
     Has width at 0 % and 100 %, where a bootstrap collapses to a point: 100 of 100 in 10 groups does not
     exclude 0.7. With groups=None it is `wilson`.
 
+    Args:
+        items: which item each value answers, where several replies to one item are among them: however little they
+            agree, they are not more than one item. None: every value is an item.
     Raises:
-        ValueError: no items, values other than 0/1, one group, lengths differ.
+        ValueError: no items, values other than 0/1, one group, lengths differ; several replies to an item, no groups.
     Source: Korn & Graubard, Survey Methodology 24 (1998) 193 (effective sample size); Wilson (1927).
     """
     array = binary("right", right).astype(np.float64)
     p, n = float(array.mean()), len(array)
+    n_items = n if items is None else group_codes(items, n, at_least=1).n_groups
     if groups is None:
+        if n_items < n:
+            raise ValueError(f"groups: {n} replies to {n_items} items are not independent. Give groups, or the items.")
         return Estimate(p, *wilson_limits(p, n, z_value(confidence)), n=n, n_groups=n)
     codes = group_codes(groups, n)
-    limits = wilson_limits(p, effective_n(array, codes), t_value(confidence, codes.n_groups - 1))
+    limits = wilson_limits(p, effective_n(array, codes, at_most=n_items), t_value(confidence, codes.n_groups - 1))
     return Estimate(p, *limits, n=n, n_groups=codes.n_groups)
 
 

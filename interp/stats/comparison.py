@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interp.stats._check import Groups, Real, Seed, Values, binary, group_codes, same_length
+from interp.stats._check import GroupCodes, Groups, Real, Seed, Values, binary, group_codes, same_length
 from interp.stats.bootstrap import paired_difference
 from interp.stats.clustered import wilson_clustered
 from interp.stats.equivalence import MARGIN, Equivalence, tost_paired
@@ -54,6 +54,7 @@ def compare_paired(
     b: Values,
     *,
     groups: Groups,
+    items: Groups = None,
     seed: Seed,
     margin: Real = MARGIN,
     n_resamples: int = N_RESAMPLES,
@@ -64,6 +65,7 @@ def compare_paired(
     Args:
         a, b: whether each item was answered right [example], same order; an unparsed answer is wrong.
         groups: procedure, template or subject of each item; None where items are independent.
+        items:  which item each answer is to, where items were asked several times; their group holds them all.
     Raises:
         ValueError: lengths differ, fewer than 2 items or groups, values other than 0/1.
     Source: each part names its own.
@@ -80,11 +82,88 @@ def compare_paired(
         p_groups = float(sign_flip(a.astype(np.float64) - b, groups=groups, seed=seed).p)
     return Comparison(
         table=table,
-        a=wilson_clustered(a, groups=groups, confidence=confidence),
-        b=wilson_clustered(b, groups=groups, confidence=confidence),
+        a=wilson_clustered(a, groups=groups, items=items, confidence=confidence),
+        b=wilson_clustered(b, groups=groups, items=items, confidence=confidence),
         difference=iid,
         difference_groups=clustered,
         test=test,
         p_groups=p_groups,
         equivalence=tost_paired(a, b, groups=groups, margin=margin, alpha=round(1 - confidence, 12)),
     )
+
+
+@dataclass(frozen=True)
+class ItemComparison:
+    """Two members on the same items, each item weighing the same however often it was asked.
+
+    Attributes:
+        a, b:       means over items of the share of hits.
+        difference: a - b with its paired interval; `interval` names its kind.
+        p:          groups as the unit (sign-flip; exact McNemar where every item is its own group and was asked once).
+        only_a, only_b: items whose share of hits is higher for the one or the other.
+    """
+
+    a: float
+    b: float
+    difference: Estimate
+    interval: str
+    p: float
+    only_a: int
+    only_b: int
+
+
+def compare_items(a: Values, b: Values, *, items: Groups, groups: Groups, seed: Seed) -> ItemComparison:
+    """Compare two members that answered the same items, once or several times each.
+
+        difference = mean over items of (mean over replies of a) - (mean over replies of b)
+
+    Asked once, it is `compare_paired`. Asked more often, the shares are resampled by group (by item without groups).
+
+    Args:
+        a, b:   whether each reply is a hit [reply], same order of items.
+        items:  item of each reply; None where every reply is an item.
+        groups: independent unit of each reply, the same for all replies to an item; None where items are independent.
+    Raises:
+        ValueError: lengths differ, fewer than 2 items or groups, values other than 0/1, an item in two groups.
+    """
+    a, b = binary("a", a, at_least=2).astype(float), binary("b", b, at_least=2).astype(float)
+    n = same_length(a=a, b=b)
+    codes = group_codes(items, n)
+    if codes.n_groups == n:
+        found, counts = compare_paired(a, b, groups=groups, seed=seed), PairedTable.of(a, b)
+        agree = groups is None or counts.only_a + counts.only_b == 0
+        kind = "Newcombe, paired" if agree else "paired cluster bootstrap"
+        return ItemComparison(float(a.mean()), float(b.mean()), found.difference_groups, kind, found.p_groups,
+                              counts.only_a, counts.only_b)  # fmt: skip
+    share_a, share_b = codes.sums(a) / codes.sizes, codes.sums(b) / codes.sizes
+    unit = _group_of_items(codes, groups)
+    gap = share_a - share_b
+    spread, kind = _gap_interval(share_a, share_b, gap, unit, seed)
+    p = float(sign_flip(gap, groups=unit, seed=seed).p) if np.any(gap) else 1.0
+    more, fewer = int((gap > 1e-9).sum()), int((gap < -1e-9).sum())
+    return ItemComparison(float(share_a.mean()), float(share_b.mean()), spread, kind, p, more, fewer)
+
+
+def _gap_interval(
+    a: np.ndarray, b: np.ndarray, gap: np.ndarray, groups: np.ndarray | None, seed: Seed
+) -> tuple[Estimate, str]:
+    """Interval of the mean gap of shares, which keeps its width where all items have the same gap."""
+    if not np.any(gap):
+        return newcombe_paired(PairedTable.of(a >= 0.5, b >= 0.5)), "Newcombe, paired, majority of replies"
+    if np.ptp(gap) > 0:
+        return paired_difference(a, b, groups=groups, seed=seed), "paired cluster bootstrap"
+    sure, size = wilson_clustered(np.ones(len(gap)), groups=groups), float(gap[0])
+    lo, hi = sorted((size * sure.lo, size * sure.hi))
+    return Estimate(size, lo, hi, sure.n, sure.n_groups), "Wilson of the items that differ"
+
+
+def _group_of_items(items: GroupCodes, groups: Groups) -> np.ndarray | None:
+    """Code of the group of each item, None without groups."""
+    if groups is None:
+        return None
+    known = group_codes(groups, len(items.code)).code
+    first = np.full(items.n_groups, -1)
+    first[items.code] = known
+    if (first[items.code] != known).any():
+        raise ValueError("groups: replies to one item are in two groups. Give an item one group.")
+    return first

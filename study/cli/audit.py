@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from study.cli.common import fail_in_users_words
 
+if TYPE_CHECKING:
+    from interp.tasks.cot import Finding
+
 
 @click.command()
 @click.argument("labels", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The findings as a table, .csv or .parquet.")
 @fail_in_users_words
-def audit(labels: Path) -> None:
+def audit(labels: Path, out: Path | None) -> None:
     """Audit LABELS, JSON lines with label and context, and problem, task, status, split, boundary where known.
 
     One line per audit: its number, its threshold, and what to do. Exits with 1 where one fails.
@@ -21,7 +26,20 @@ def audit(labels: Path) -> None:
     from interp.tasks.cot import read_items
 
     found = run(read_items(labels))
-    for finding in found:
-        click.echo(str(finding))
+    report(found, out)
     if any(finding.status == "fail" for finding in found):
         raise click.exceptions.Exit(1)
+
+
+def report(found: list[Finding], out: Path | None) -> None:
+    """One line per finding, and the table where it was asked for."""
+    from dataclasses import asdict
+
+    import pandas as pd
+
+    from study.evals.tables import write_table
+
+    for finding in found:
+        click.echo(str(finding))
+    if out is not None:
+        write_table(out, pd.DataFrame([asdict(finding) for finding in found]))

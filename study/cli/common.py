@@ -174,6 +174,11 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
+def listed(text: str) -> list[str]:
+    """Words of an option that takes several, separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def one_thread() -> None:
     """One torch thread in this process: two that contend for a core are up to ten times slower than one."""
     import torch

@@ -1,4 +1,4 @@
-"""`diptych eval`: answers of one checkpoint or of a pair; `score` of somebody else's answers; `compare` of two runs."""
+"""`diptych eval`: answers of one checkpoint or of a pair; `score`, `compare`, `figures`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from study.cli.common import (
 
 
 class EvalGroup(click.Group):
-    """`diptych eval --pair ...` evaluates; `diptych eval score|compare` are sub-commands."""
+    """`diptych eval --pair ...` evaluates; `diptych eval score|compare|figures` are sub-commands."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args:
-            raise click.UsageError("nothing to do. Give --base, --checkpoint or --pair, or score, or compare.", ctx)
+            raise click.UsageError(
+                "nothing to do. Give --base, --checkpoint or --pair, or score, compare or figures.", ctx
+            )
         return super().parse_args(ctx, args if args[0] in {*self.commands, "--help", "-h"} else ["run", *args])
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "(--base ID | --checkpoint FILE | --pair FILE) --task T --out FOLDER")
-        formatter.write_usage(ctx.command_path, "(score | compare) ...")
+        formatter.write_usage(ctx.command_path, "(score | compare | figures) ...")
 
 
 @click.group(cls=EvalGroup, name="eval")
@@ -51,10 +53,11 @@ def evaluate() -> None:
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Replies per item.")
 @click.option("--thinking/--no-thinking", default=None, help="Passed to the chat template.")
 @click.option("--tokens-per-batch", type=click.IntRange(min=1), help="Budget of one batch.")
+@click.option("--no-figures", is_flag=True, help="Tables only.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @fail_in_users_words
-def run(out: Path, mode: str, modes: str | None, samples: int, quiet: bool, **options: Any) -> None:
-    """Answers and tables: OUT/<member>/answers.parquet, OUT/table.csv, and OUT/pair.csv for a pair.
+def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool, quiet: bool, **options: Any) -> None:
+    """Answers and tables: OUT/<member>/answers.parquet, OUT/table.csv, OUT/pair.csv for a pair, and OUT/figures.
 
     Every number has its interval, n and control; see the columns in the README. --seed draws the items (and the
     samples); interrupt it whenever you like, the same command continues.
@@ -82,6 +85,32 @@ def run(out: Path, mode: str, modes: str | None, samples: int, quiet: bool, **op
     run_eval(checkpoints, options["task"], examples, out=out, decoding=decoding, loading=loading, progress=not quiet,
              provenance={"items": items}, modes=chosen)  # fmt: skip
     click.echo(bannered(options["task"], headline(out, is_pair=isinstance(checkpoints, CheckpointPair))))
+    if not no_figures:
+        from study.evals.figures import figures_of
+
+        _draw(figures_of(out), out / "figures")
+
+
+def _draw(made: Any, out: Path) -> None:
+    """Save figures and say where they are, and which could not be drawn."""
+    from study.evals.figures import save_figures
+
+    paths, reasons = save_figures(made, out)
+    for reason in reasons:
+        click.echo(f"note: {reason}", err=True)
+    if paths:
+        click.echo(f"figures: {', '.join(str(path) for path in paths)}")
+
+
+@evaluate.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the figures; default: FOLDER/figures.")
+@fail_in_users_words
+def figures(folder: Path, out: Path | None) -> None:
+    """Draw the evaluation in FOLDER again, from its tables and answers: accuracy per cell, and the task's own."""
+    from study.evals.figures import figures_of
+
+    _draw(figures_of(folder), out or folder / "figures")
 
 
 @evaluate.command()
@@ -123,8 +152,9 @@ def _check_taken(task: str, function: Any, given: dict[str, Any], flags: dict[st
 @click.argument("after", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstraps behind the intervals.")
 @click.option("--out", type=click.Path(path_type=Path), help="Table, as .csv or .parquet.")
+@click.option("--figures", "drawings", type=click.Path(path_type=Path), help="Folder of figures of the change.")
 @fail_in_users_words
-def compare(before: Path, after: Path, seed: int, out: Path | None) -> None:
+def compare(before: Path, after: Path, seed: int, out: Path | None, drawings: Path | None) -> None:
     """Compare two evaluations of the same items: AFTER minus BEFORE, paired.
 
     BEFORE and AFTER are folders of `diptych eval`, or of one member of it.
@@ -137,3 +167,7 @@ def compare(before: Path, after: Path, seed: int, out: Path | None) -> None:
     if out is not None:
         write_table(out, table)
     click.echo(bannered(task, change_lines(table)))
+    if drawings is not None:
+        from study.evals.figures import comparison_figures
+
+        _draw(comparison_figures(before, after, table), drawings)

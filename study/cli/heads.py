@@ -28,6 +28,7 @@ class HeadsGroup(click.Group):
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "(--base ID [--adapter ID] | --pair FILE) --task TASK --out FOLDER")
         formatter.write_usage(ctx.command_path, "show FOLDER [--head L19.H17]")
+        formatter.write_usage(ctx.command_path, "match A[:MEMBER] B[:MEMBER] --control C[:MEMBER] --out FOLDER")
 
 
 @click.group(cls=HeadsGroup)
@@ -86,6 +87,38 @@ def show(folder: Path, head: str | None, base: int) -> None:
     from study.heads.show import headline, show_head
 
     click.echo(show_head(folder, head, base=base) if head else headline(folder))
+
+
+@heads.command()
+@click.argument("a", metavar="A[:MEMBER]")
+@click.argument("b", metavar="B[:MEMBER]")
+@click.option("--control", required=True, help="FOLDER[:MEMBER] of another checkpoint of A's base: the self-match.")
+@click.option("--window", default=0.15, show_default=True, help="Largest difference in relative depth.")
+@click.option("--perm", "n_permutations", default=1000, show_default=True, type=click.IntRange(min=19))
+@click.option("--seed", default=0, show_default=True, help="Of the permutations.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of match.csv and its figure.")
+@fail_in_users_words
+def match(a: str, b: str, control: str, out: Path, **options: Any) -> None:
+    """Which heads of B do to the same items what heads of A do; sizes may differ (7B and 14B).
+
+    The null permutes B's items; the control says what a head that is known to be there would get.
+    """
+    from study.figures import match_heads, save
+    from study.heads.match import match_table, read_sweeps
+
+    names = tuple(Path(word).name.rpartition(":")[2] for word in (a, b, control))
+    sides = [read_sweeps(word) for word in (a, b, control)]
+    table = match_table(*sides, names=(names[0], names[1], names[2]), **options)
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / "match.csv", index=False, lineterminator="\n")
+    save(match_heads(table), out / "match_heads")
+    beyond = table[(table["arm"] == "match") & table["mutual"].eq(True) & (table["r"] > table["null_max95"])]
+    shown = beyond.sort_values("r", ascending=False)[
+        ["layer_a", "head_a", "layer_b", "head_b", "r", "margin", "p", "n"]
+    ]
+    click.echo(shown.head(12).to_string(index=False, float_format=lambda v: f"{v:.3g}") if len(shown) else
+               "No mutual pair is more alike than the largest of a permutation.")  # fmt: skip
+    click.echo(f"\ntable  {out / 'match.csv'}\nfigure {out / 'match_heads.png'}")
 
 
 def _items(options: dict[str, Any]) -> Any:

@@ -59,7 +59,7 @@ def _reading_options(command: Any) -> Any:
         [
             click.option("--positions", default="sentence_ends", show_default=True, help="One rule of the cache."),
             click.option("--layer", "layers", multiple=True, help="Block or percent; default: the oracle's own."),
-            click.option("--per", default="token", show_default=True, help="A reading per token, example, or run of N."),
+            click.option("--per", default="token", show_default=True, help="A reading per token, example or run."),
             click.option("--group", help="Column that names the problem; default: the example."),
             click.option("--limit", type=click.IntRange(min=1), help="At most this many readings."),
             click.option("--question", required=True, help="May hold {choices}."),
@@ -90,6 +90,7 @@ def ask(acts: Path, out: Path, **options: Any) -> None:
     from study.oracle.run import write_answers, write_choices
 
     one_thread()
+    _check(acts, options)
     reader = _load(options)
     tested = _tested(reader, options)
     feats = _features(reader, acts, options)
@@ -143,6 +144,8 @@ def compare(engaged: Path, heuristic: Path, out: Path, **options: Any) -> None:
     one_thread()
     if not options["choices"]:
         raise click.UsageError("--choices: a comparison weighs given answers.")
+    for path in (engaged, heuristic):
+        _check(path, options)
     reader = _load(options)
     pair = [_features(reader, path, options, source=path.name) for path in (engaged, heuristic)]
     names = (engaged.name, heuristic.name)
@@ -207,6 +210,20 @@ def _features(reader: Oracle, acts: Path, options: dict[str, Any], *, source: st
     return feats.select(feats.items[: options["limit"]]) if options["limit"] else feats
 
 
+def _check(acts: Path, options: dict[str, Any]) -> None:
+    """What can be wrong with a cache, said before any weight is loaded."""
+    from interp.cache import ActivationCache
+
+    cache = ActivationCache.open(acts)
+    if options["positions"] not in cache.positions:
+        have = ", ".join(cache.positions)
+        raise ValueError(f"--positions {options['positions']}: {acts} holds {have}; name one of these.")
+    for name in ("targets", "group"):
+        if options[name] and options[name] not in cache.examples.columns:
+            have = ", ".join(cache.examples.columns)
+            raise ValueError(f"--{name} {options[name]}: not a column of {acts}; it has {have}.")
+
+
 def _choices(options: dict[str, Any]) -> tuple[str, ...]:
     if options["choices"] == TAXONOMY:
         from interp.oracle import TAXONOMY8
@@ -222,7 +239,5 @@ def _targets(acts: Path, feats: Features, options: dict[str, Any]) -> dict[str, 
     from interp.cache import ActivationCache
 
     table = ActivationCache.open(acts).examples
-    if options["targets"] not in table.columns:
-        raise ValueError(f"--targets {options['targets']}: not a column of {acts}; it has {', '.join(table.columns)}.")
     of = {str(i): str(t) for i, t in zip(table["id"], table[options["targets"]], strict=True)}
     return {item: of[item if item in of else item.rpartition("@")[0]] for item in feats.items}

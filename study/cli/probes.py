@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from study.cli.common import fail_in_users_words, one_thread
+from study.cli.common import fail_in_users_words, listed, one_thread
+from study.cli.lazy import LazyGroup
 
 if TYPE_CHECKING:
     from interp.cache import ActivationCache
@@ -18,9 +20,17 @@ if TYPE_CHECKING:
 
 KINDS = ("logistic", "ridge", "massmean", "massmean-iid")
 NONE = "none"
+MEMBERS = {
+    "transfer": ("study.cli.probes_transfer:transfer", "Probes of one sweep read on another checkpoint."),
+    "compare": ("study.cli.probes_transfer:compare", "Two sweeps of the same rows by their scores alone."),
+    "mdl": ("study.cli.probes_check:mdl", "Bits that it takes to send the labels, given the activations."),
+    "erase": ("study.cli.probes_check:erase", "Erase the label from one site, and probe again."),
+    "recall": ("study.cli.probes_check:recall", "Share of positives found at a bounded false-positive rate."),
+}
+"""Commands of this group that live in files of their own."""
 
 
-@click.group()
+@click.group(cls=LazyGroup, members=MEMBERS)
 def probes() -> None:
     """Linear probes per layer, each number beside its null and its controls."""
 
@@ -39,6 +49,9 @@ def probes() -> None:
     "--confounds", default="", help="Columns whose linear prediction is taken out, reported beside the probe."
 )
 @click.option("--surface", default="", help="Columns that can be read without the model, probed by themselves.")
+@click.option(
+    "--base", type=click.Path(path_type=Path), help="Cache of the base checkpoint on the same data: a control."
+)
 @click.option("--cohort", help="Column; TEST is repeated for each of its values.")
 @click.option("--positions", default="last", help="Positions of the cache, separated by commas.")
 @click.option("--sites", default="*", help="Patterns of sites, separated by commas: 'resid_post.*, z.1?'.")
@@ -56,7 +69,7 @@ def probes() -> None:
 @click.option("--device", default="cpu", help="Where probes are fitted: cpu, cuda, ...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the sweep.")
 @fail_in_users_words
-def sweep(cache: Path, out: Path, jobs: int, device: str, **options: Any) -> None:
+def sweep(cache: Path, out: Path, base: Path | None, jobs: int, device: str, **options: Any) -> None:
     """Every layer, position and kind of probe over CACHE: table, scores and directions into --out.
 
     Layer and C are chosen on DEV, TEST is scored once. A sweep that is there already is shown, not run again.
@@ -65,66 +78,18 @@ def sweep(cache: Path, out: Path, jobs: int, device: str, **options: Any) -> Non
     from study.probes_store import finished, read_sweep, write_sweep
 
     one_thread()
-    with ActivationCache.open(cache) as opened:
+    with ExitStack() as stack:
+        opened = stack.enter_context(ActivationCache.open(cache))
+        below = None if base is None else stack.enter_context(ActivationCache.open(base))
         options["name"] = options["name"] or cache.resolve().name
-        identity = {"cache": opened.plan_id, **options}
+        identity = {"cache": opened.plan_id, **options} | ({} if below is None else {"base": below.plan_id})
         if finished(out, identity):
             click.echo(f"{out} is finished; nothing was run again.\n")
         else:
-            result = _sweep(opened, jobs, device, **options)
+            result = _sweep(opened, below, jobs, device, **options)
             out.mkdir(parents=True, exist_ok=True)
             write_sweep(result, out, identity, cache=os.path.relpath(cache, out), packages=_packages())
     _show(read_sweep(out), out)
-
-
-@probes.command(context_settings={"show_default": True})
-@click.argument("folder", metavar="SWEEP", type=click.Path(path_type=Path))
-@click.argument("cache", type=click.Path(path_type=Path))
-@click.option("--all-layers", is_flag=True, help="Every train layer at every test layer, in all four directions.")
-@click.option(
-    "--align", type=click.Choice(["none", "ridge"]), default="none", help="Map between widths, with its control."
-)
-@click.option("--kinds", help="Kinds of probes to read; default: logistic and massmean where swept.")
-@click.option("--boot", "n_boot", type=click.IntRange(min=100), default=2000, help="Resamples of an interval.")
-@click.option("--name", help="What tables call the checkpoint of CACHE; default: its folder's name.")
-@fail_in_users_words
-def transfer(folder: Path, cache: Path, all_layers: bool, align: str, **options: Any) -> None:
-    """Probes of SWEEP read on CACHE (the same examples, another checkpoint), beside both ceilings.
-
-    Writes SWEEP/transfer/NAME.csv. Undefined between widths: then --align ridge, or `probes compare`.
-    """
-    from interp.cache import ActivationCache
-    from study.probes_store import read_settings, read_sweep, write_table
-
-    one_thread()
-    settings, result = read_settings(folder), read_sweep(folder)
-    swept = {key[3] for key in result.directions}
-    kinds = _listed(options["kinds"] or "") or [k for k in ("logistic", "massmean") if k in swept] or sorted(swept)
-    how: dict[str, Any] = dict(kinds=kinds, n_boot=options["n_boot"], align=align)
-    with ActivationCache.open(cache) as other:
-        name = options["name"] or cache.resolve().name
-        if all_layers:
-            table = _four_blocks(result, folder / settings["cache"], settings["identity"]["cache"], other, name, how)
-        else:
-            table = _transfer(result, other, checkpoint=name, **how)
-    write_table(table, folder, f"transfer/{_file_name(name)}")
-    click.echo(_transfer_lines(table))
-    click.echo(f"\ntable  {folder / 'transfer' / _file_name(name)}.csv")
-
-
-@probes.command()
-@click.argument("first", type=click.Path(path_type=Path))
-@click.argument("second", type=click.Path(path_type=Path))
-@click.option("--kind", default="ridge", show_default=True, help="Of probe.")
-@click.option("--target", help="Where several were swept.")
-@fail_in_users_words
-def compare(first: Path, second: Path, kind: str, target: str | None) -> None:
-    """Two sweeps of the same rows by their scores alone: widths and depths may differ."""
-    from probes import compare_scores
-    from study.probes_store import read_sweep
-
-    table = compare_scores(read_sweep(first), read_sweep(second), kind=kind, target=target)
-    click.echo(table.T.to_string(header=False))
 
 
 @probes.command()
@@ -159,14 +124,14 @@ def figures(folders: tuple[str, ...], out: Path | None) -> None:
         raise ValueError(f"none of the figures of {', '.join(map(str, paths))} could be drawn; the notes say why.")
 
 
-def _sweep(cache: ActivationCache, jobs: int, device: str, **options: Any) -> SweepResult:
+def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, device: str, **options: Any) -> SweepResult:
     """Run the sweep that the options name."""
     from probes import SweepConfig, surface_features, unite_groups
     from probes import sweep as run
 
     examples = cache.examples
     _check_columns(examples, options)
-    named = {key: _listed(options[key]) for key in ("positions", "kinds", "confounds", "surface")}
+    named = {key: listed(options[key]) for key in ("positions", "kinds", "confounds", "surface")}
     groups = None if options["groups"] == NONE else examples[options["groups"]].to_numpy()
     if groups is not None and options["unite"]:
         groups = unite_groups(groups.tolist(), examples[options["unite"]].tolist())
@@ -184,10 +149,11 @@ def _sweep(cache: ActivationCache, jobs: int, device: str, **options: Any) -> Sw
         confounds=named["confounds"],
         cohort=options["cohort"],
         surface=surface_features(columns=columns) if columns else None,
+        base=base,
         checkpoint=options["name"],
         config=SweepConfig(
             kinds=tuple(named["kinds"]),
-            Cs=tuple(sorted(float(c) for c in _listed(options["cs"]))),
+            Cs=tuple(sorted(float(c) for c in listed(options["cs"]))),
             n_perm=n_perm,
             **{key: options[key] for key in ("n_folds", "test_share", "n_boot", "balanced", "seed")},
         ),
@@ -202,7 +168,7 @@ def _check_columns(examples: Any, options: Mapping[str, Any]) -> None:
         ("target", options["target"]),
         *((f"{k}", options[k]) for k in ("unite", "control", "cohort") if options[k]),
     ]
-    asked += [(key, name) for key in ("confounds", "surface") for name in _listed(options[key])]
+    asked += [(key, name) for key in ("confounds", "surface") for name in listed(options[key])]
     if options["groups"] != NONE:
         asked.append(("groups", options["groups"]))
     elif not options["independent_because"].strip():
@@ -215,7 +181,7 @@ def _check_columns(examples: Any, options: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"--{option} {name}: no such column of the cache's examples. Columns: {', '.join(examples.columns)}."
             )
-    unknown = [kind for kind in _listed(options["kinds"]) if kind not in KINDS]
+    unknown = [kind for kind in listed(options["kinds"]) if kind not in KINDS]
     if unknown:
         raise ValueError(f"--kinds: {', '.join(unknown)} unknown; expected some of {', '.join(KINDS)}.")
     if options["control"] and options["control"] == options["groups"]:
@@ -227,17 +193,21 @@ def _check_columns(examples: Any, options: Mapping[str, Any]) -> None:
 
 def sites_of(cache: ActivationCache, patterns: str) -> list[str]:
     """Sites of the cache that match; the embedding stays as a control."""
-    known = _in_order(cache)
-    chosen = [site for site in known if any(fnmatchcase(site, pattern) for pattern in _listed(patterns))]
+    from probes.source import open_source
+
+    return matching(open_source(cache).sites, patterns)
+
+
+def matching(known: Sequence[str], patterns: str) -> list[str]:
+    """The sites that match any of the patterns, in their order.
+
+    Raises:
+        ValueError: none does.
+    """
+    chosen = [site for site in known if any(fnmatchcase(site, pattern) for pattern in listed(patterns))]
     if not chosen:
         raise ValueError(f"--sites {patterns!r} matches nothing; the cache holds {', '.join(known)}.")
     return chosen
-
-
-def _in_order(cache: ActivationCache) -> tuple[str, ...]:
-    from probes.source import open_source
-
-    return open_source(cache).sites
 
 
 def _label(column: Any, positive: str | None) -> object:
@@ -248,55 +218,6 @@ def _label(column: Any, positive: str | None) -> object:
     if positive not in values:
         raise ValueError(f"--positive {positive}: not a label. Labels: {', '.join(sorted(values))}.")
     return values[positive]
-
-
-def _four_blocks(
-    result: SweepResult, path: Path, plan_id: str, other: ActivationCache, name: str, how: Mapping[str, Any]
-) -> Any:
-    """A -> A, A -> B, B -> A and B -> B over all layers; B's probes are fitted here, on the rows and splits of A's."""
-    import pandas as pd
-
-    from interp.cache import ActivationCache
-    from probes.transfer import refit
-
-    if not path.exists():
-        raise ValueError(
-            f"--all-layers reads the cache that was swept too, and it is not at {os.path.normpath(path)} any more. "
-            "Put it back, or leave --all-layers out."
-        )
-    with ActivationCache.open(path) as own:
-        if own.plan_id != plan_id:
-            raise ValueError(f"{path} is not the cache that was swept (plan {own.plan_id}, swept {plan_id}).")
-        own_name = str(result.table["checkpoint"].iloc[0])
-        options = dict(how, mode="all-layers")
-        if name == own_name:
-            raise ValueError(f"both checkpoints are called {name!r}: name the one of CACHE with --name.")
-        there = refit(result, other, kinds=how["kinds"], checkpoint=name)
-        sides = ((result, own, own_name), (result, other, name), (there, own, own_name), (there, other, name))
-        parts = [_transfer(probe, cache, checkpoint=called, **options) for probe, cache, called in sides]
-    return pd.concat(parts, ignore_index=True)
-
-
-def _transfer(result: SweepResult, cache: ActivationCache, **options: Any) -> Any:
-    from probes import transfer as run
-
-    return run(result, cache, **options)
-
-
-def _transfer_lines(table: Any) -> str:
-    """The best cells by raw AUROC, beside their ceilings, for a terminal."""
-    from study.evals.show import aligned, interval
-
-    rows = table[(table["metric"] == "auroc") & table["variant"].isin(["raw", "aligned", "aligned-shuffled"])]
-    head = ["trained on", "site", "read on", "site", "kind", "how", "AUROC [95 %]", "minus own probe's [95 %]"]
-    lines = [head]
-    for row in rows.sort_values("value", ascending=False).head(12).to_dict("records"):
-        lines.append(
-            [row["train_checkpoint"], row["train_site"], row["test_checkpoint"], row["test_site"], row["kind"],
-             row["variant"], interval(row["value"], row["lo"], row["hi"]),
-             interval(row["drop"], row["drop_lo"], row["drop_hi"], signed=True)]
-        )  # fmt: skip
-    return aligned(lines)
 
 
 def _show(result: SweepResult, out: Path) -> None:
@@ -318,14 +239,6 @@ def _sweeps(folders: tuple[str, ...]) -> list[Path]:
             f"{', '.join(folders)}: no finished sweep there. Run `diptych probes sweep CACHE --out FOLDER`."
         )
     return swept
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
 
 
 def _packages() -> dict[str, str]:

@@ -37,6 +37,8 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--n-random", default=20, show_default=True, help="Random directions of equal length."),
             click.option("--n-complement", default=5, show_default=True, help="Random ones orthogonal to all named."),
             click.option("--n-shuffled", default=20, show_default=True, help="Label-shuffled ones; needs the cache."),
+            click.option("--shuffled-length", default="equal", show_default=True, type=click.Choice(["equal", "own"]),
+                         help="Of shuffled ones: as long as the direction, or as long as shuffling made them."),
             click.option("--verify", default=0.0, show_default=True, help="Share of rows recomputed by hooked passes."),
             click.option("--min-class", "min_items", default=50, show_default=True, help="Fewest per class."),
             click.option("--min-groups", default=10, show_default=True, help="Fewest independent groups."),
@@ -57,9 +59,13 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--direction", required=True, type=_PATH, help="File of `steer fit`.")
 @click.option("--orthogonal-to", multiple=True, type=_PATH, help="What it must not be confused with; repeatable.")
 @click.option("--cache", type=_PATH, help="The cache that it was fitted on: adds label-shuffled controls.")
+@click.option("--labels", type=_PATH, help="The file of classes that `steer fit` had, if it had one.")
+@click.option("--target", default="label", show_default=True, help="Its column.")
+@click.option("--strata", default="", help="labels:COLUMN where `steer fit` balanced by a column of that file.")
 @study_options
 @fail_in_users_words
-def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, out: Path, **options: Any) -> None:
+def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, labels: Path | None, target: str,
+         strata: str, out: Path, **options: Any) -> None:  # fmt: skip
     """Steer a checkpoint at every strength, with every control, into --out.
 
     An interrupted run loses nothing: run the same command again. Tables: table.csv (levels and changes), slopes.csv,
@@ -70,7 +76,14 @@ def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, o
     from study.steer.show import headline
 
     one_thread()
-    study = _study(options, cache=cache)
+    if strata and not (strata.startswith("labels:") and labels):
+        raise ValueError(f"--strata {strata!r}: expected labels:COLUMN, beside --labels; other strata are known.")
+    study = _study(
+        options,
+        cache=cache,
+        labels=None if labels is None else _classes(labels, target),
+        strata=_classes(labels, strata.removeprefix("labels:")) if strata and labels else None,
+    )
     held, against = Directions.load(direction), [Directions.load(path) for path in orthogonal_to]
     checkpoints, loading = resolve_checkpoints(options)
     run_dose(checkpoints, options["task"], read_data(options), held, out=out, study=study, against=against,
@@ -123,18 +136,35 @@ def figures(folder: Path) -> None:
     click.echo(headline(folder))
 
 
-def _study(options: dict[str, Any], *, cache: Path | None = None) -> Any:
+def _classes(path: Path, target: str) -> dict[str, str]:
+    """Example id -> class, of a CSV, JSONL or Parquet file."""
+    import pandas as pd
+
+    readers: dict[str, Any] = {".csv": pd.read_csv, ".parquet": pd.read_parquet,
+                               ".jsonl": lambda file: pd.read_json(file, lines=True)}  # fmt: skip
+    if path.suffix not in readers:
+        raise ValueError(f"--labels {path}: expected .csv, .jsonl or .parquet.")
+    table = readers[path.suffix](path)
+    if missing := {"id", target} - set(table.columns):
+        raise ValueError(f"--labels {path}: no column {', '.join(sorted(missing))}; it has {', '.join(table.columns)}.")
+    kept = table.dropna(subset=[target])
+    return dict(zip(kept["id"].astype(str), kept[target].astype(str), strict=True))
+
+
+def _study(options: dict[str, Any], **fitted: Any) -> Any:
     from study.steer.run import DoseStudy
 
-    kept = ("alphas", "unit", "positions", "slot", "baseline", "n_random", "n_complement", "n_shuffled", "verify",
-            "min_items", "min_groups", "n_resamples")  # fmt: skip
+    kept = (
+        "alphas", "unit", "positions", "slot", "baseline", "n_random", "n_complement", "n_shuffled", "shuffled_length",
+        "verify", "min_items", "min_groups", "n_resamples",
+    )  # fmt: skip
     layers, neutral = options["layers"], options["neutral"]
     try:
         chosen = None if layers is None else tuple(int(part) for part in layers.split(","))
     except ValueError as error:
         raise ValueError(f"--layers {layers!r}: expected layer numbers separated by commas.") from error
     texts = None if neutral is None else tuple(filter(str.strip, neutral.read_text(encoding="utf-8").splitlines()))
-    return DoseStudy(layers=chosen, neutral=texts, cache=cache, seed=options["seed"] or 0,
+    return DoseStudy(layers=chosen, neutral=texts, **fitted, seed=options["seed"] or 0,
                      **{key: options[key] for key in kept})  # fmt: skip
 
 

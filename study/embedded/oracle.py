@@ -52,12 +52,14 @@ class OracleRecipe:
         prior_steps: of the prior-only oracle, which sees zeros; it has less to learn.
         held_out: documents for validation during training.
         training: of both.
+        measured: documents of the validation split on which the saved files are measured.
     """
 
     documents: int = 11_200
     prior_steps: int = 400
     held_out: int = 60
     training: Recipe = TRAINING
+    measured: int = 300
 
 
 def embedded_oracle(*, prior: bool = False) -> Checkpoint:
@@ -85,7 +87,7 @@ def build_oracle(
     torch.set_num_threads(1)  # sums split over threads differ in the last bit
     try:
         record = _train_both(folder, seed, recipe, log or (lambda *_: None))
-        record |= {"weights_sha256": weights_sha256(folder)} | measure(folder)
+        record |= {"weights_sha256": weights_sha256(folder)} | measure(folder, n_documents=recipe.measured)
     finally:
         torch.set_num_threads(before)
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")

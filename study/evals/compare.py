@@ -49,12 +49,13 @@ def compare_evals(before: Path, after: Path, *, seed: int = 0) -> tuple[pd.DataF
 def compare_frames(before: pd.DataFrame, after: pd.DataFrame, task: Any, *, seed: int = 0) -> pd.DataFrame:
     """One row per cell and metric: before, after, their difference with a paired clustered interval.
 
-    Accuracy counts an unparsed reply as wrong; `p` has the group as its unit (exact McNemar where every item is its
-    own), `p_holm` is corrected over the cells, and a note says where so few groups cannot reach it. The rows of the
-    task's `compare` follow.
+    Items that were asked several times enter with the share of their replies, so `n` counts items. Accuracy counts an
+    unparsed reply as wrong; `p` has the group as its unit (exact McNemar where every item is its own), `p_holm` is
+    corrected over the cells, and a note says where so few groups cannot reach it. The rows of the task's `compare`
+    follow.
 
     Raises:
-        ValueError: the two did not answer the same items, or their gold answers differ.
+        ValueError: the two did not answer the same items equally often, or their gold answers differ.
     """
     import pandas as pd
 
@@ -74,33 +75,45 @@ def compare_frames(before: pd.DataFrame, after: pd.DataFrame, task: Any, *, seed
 
 
 def _aligned(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    before, after = (f[f["sample"] == 0].reset_index(drop=True) for f in (before, after))
+    """The same replies of both in one order: item by item, sample by sample."""
     a, b = set(before["id"]), set(after["id"])
     if a != b:
         raise ValueError(f"the two answered different items: {len(a ^ b)} are in one only, first {min(a ^ b)!r}.")
-    after = after.set_index("id").loc[before["id"]].reset_index()
+    before, key = before.reset_index(drop=True), ["id", "sample"]
+    asked, known = (_replies(frame, key) for frame in (before, after))
+    if len(asked) != len(known) or not asked.isin(known).all():
+        counts = " and ".join(f"{frame['sample'].nunique()}" for frame in (before, after))
+        raise ValueError(f"the two have {counts} samples of the items. Evaluate both with the same --samples.")
+    after = after.set_index(key).loc[list(asked)].reset_index()
     differing = before["id"][before["gold"].astype(str) != after["gold"].astype(str)]
     if len(differing):
-        raise ValueError(f"the gold answers of {len(differing)} items differ, first {differing.iloc[0]!r}.")
+        raise ValueError(f"the gold answers of {differing.nunique()} items differ, first {differing.iloc[0]!r}.")
     return before, after
+
+
+def _replies(frame: pd.DataFrame, key: list[str]) -> pd.MultiIndex:
+    """(id, sample) of every reply."""
+    import pandas as pd
+
+    return pd.MultiIndex.from_frame(frame[key])
 
 
 def _accuracy(a: pd.DataFrame, b: pd.DataFrame, cell: str, task: Any, seed: int) -> dict[str, Any]:
     right_a, right_b = a["score.correct"].to_numpy(float), b["score.correct"].to_numpy(float)
-    groups = group_of(a, task)
-    head = {"cell": cell, "metric": "accuracy", "before": right_a.mean(), "after": right_b.mean(), "n": len(a)}
-    n_groups = len(a) if groups is None else len(set(groups))
-    if n_groups < 2:
+    groups, items = group_of(a, task), a["id"].astype(str).to_numpy()
+    n, n_groups = len(set(items)), len(a) if groups is None else len(set(groups))
+    head = {"cell": cell, "metric": "accuracy", "before": right_a.mean(), "after": right_b.mean(), "n": n}
+    if n_groups < 2 or n < 2:
         bare = {"diff": float((right_b - right_a).mean()), "n_groups": n_groups, "interval": "none: one group"}
         return head | bare | {"p": None, "p_holm": None, "note": ""}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.TooFewFlipsWarning)  # `note` says it
-        found = stats.compare_paired(right_b, right_a, groups=groups, seed=seed)
-    spread = found.difference_groups
-    name = unit_name(a, task)
-    kind = "Newcombe, paired" if groups is None else f"paired cluster bootstrap by {name}"
-    counts = f"only after {found.table.only_a}, only before {found.table.only_b}"
+        found = stats.compare_items(right_b, right_a, items=items, groups=groups, seed=seed)
+    kind = found.interval if groups is None else f"{found.interval} by {unit_name(a, task)}"
+    counts = f"only after {found.only_a}, only before {found.only_b}"
+    if len(a) > n:
+        counts = f"{len(a) / n:g} replies per item; more often right after {found.only_a}, before {found.only_b}"
     return head | {
-        "diff": spread.value, "lo": spread.lo, "hi": spread.hi, "n_groups": n_groups, "interval": kind,
-        "p": found.p_groups, "p_holm": None, "note": counts,
+        "before": found.b, "after": found.a, "diff": found.difference.value, "lo": found.difference.lo,
+        "hi": found.difference.hi, "n_groups": n_groups, "interval": kind, "p": found.p, "p_holm": None, "note": counts,
     }  # fmt: skip

@@ -47,13 +47,19 @@ def group_of(frame: pd.DataFrame, task: Any = None) -> np.ndarray | None:
     return None if len(set(units)) == len(units) else units
 
 
-def rate(values: np.ndarray, groups: np.ndarray | None, unit: str) -> tuple[stats.Estimate, str]:
-    """A rate with Wilson's interval, at the effective number of items where they come in groups; and its name."""
+def rate(
+    values: np.ndarray, groups: np.ndarray | None, unit: str, *, items: np.ndarray | None = None
+) -> tuple[stats.Estimate, str]:
+    """A rate with Wilson's interval, at the effective number of items where they come in groups; and its name.
+
+    Args:
+        items: which item each value answers, where items were asked several times.
+    """
     if groups is None:
         return stats.wilson(int(values.sum()), len(values)), "Wilson"
     if len(set(groups)) < 2:
         return stats.wilson(int(values.sum()), len(values)), f"Wilson, as if items of the one {unit} were independent"
-    return stats.wilson_clustered(values, groups=groups), f"Wilson at the effective n by {unit}"
+    return stats.wilson_clustered(values, groups=groups, items=items), f"Wilson at the effective n by {unit}"
 
 
 def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> list[dict[str, Any]]:
@@ -73,7 +79,7 @@ def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> lis
         if part["text"].notna().any():
             rates["unfinished"] = (~part["finished"].astype(bool)).to_numpy(float)
         for metric, values in rates.items():
-            estimate, interval = rate(values, groups, unit)
+            estimate, interval = rate(values, groups, unit, items=part["id"].to_numpy())
             control = majority if metric == "accuracy" else None
             rows.append(row(member, cell, metric, estimate, interval=interval, control=control))
         rows += _lengths(part, member, cell, groups) + _confidence(part, member, cell, groups, seed)
@@ -189,7 +195,7 @@ def _pair_row(part: pd.DataFrame, cell: str, first: str, task: Any, margin: floa
         return head | _spread("engaged", known["engaged"]) | _spread("heuristic", known["heuristic"]) | blank | tail
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.TooFewFlipsWarning)  # `note` says it
-        compared = stats.compare_paired(a, b, groups=groups, seed=seed, margin=margin)
+        compared = stats.compare_paired(a, b, groups=groups, items=part["id"].to_numpy(), seed=seed, margin=margin)
     items = part.groupby("id", sort=False)[["score.correct", "score.correct_heuristic"]].mean()
     more, fewer = (int((sign * (items.iloc[:, 0] - items.iloc[:, 1]) > 1e-9).sum()) for sign in (1, -1))
     tests = {"only_engaged": more, "only_heuristic": fewer, "p_groups": compared.p_groups}

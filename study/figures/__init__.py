@@ -7,6 +7,7 @@ from study.figures.dose import dose_response
 from study.figures.drawn import Drawn
 from study.figures.dumbbell import dumbbell
 from study.figures.esi import esi
+from study.figures.forest import forest
 from study.figures.head_ablation import cumulative_ablation
 from study.figures.head_forest import top_heads
 from study.figures.heads import head_difference, head_map
@@ -29,6 +30,7 @@ __all__ = [
     "dose_response",
     "dumbbell",
     "esi",
+    "forest",
     "format_estimate",
     "format_p",
     "head_difference",

@@ -106,7 +106,7 @@ def _axis_words(table: DataFrame) -> str:
 
 
 def _panels(metrics: list[str], entries: list[Any], width: Width, words: str) -> Panels:
-    frame = Frame(left=0.52, right=0.1, gap=0.56, bottom=0.42, between=0.32)
+    frame = Frame(left=0.58, right=0.1, gap=0.62, bottom=0.42, between=0.32)
     total = width_in(width)
     most = {"icml": 2, "neurips": 3, "full": 4}[width]
     return small_multiples(
@@ -182,7 +182,7 @@ def _fit_label(ax: Axes, rows: DataFrame, *, own: bool) -> None:
             canvas.wrap(str(unit), size=NOTE + 0.2, max_in=1.25 * box.height * h), fontsize=NOTE + 0.2, linespacing=1.05
         )
         if own:
-            ax.yaxis.set_label_coords(-0.35 / (box.width * w), 0.5)
+            ax.yaxis.set_label_coords(-0.42 / (box.width * w), 0.5)
 
 
 def _draw_guard(ax: Axes, rows: DataFrame) -> None:
@@ -233,7 +233,7 @@ def _caption(table: DataFrame, metrics: list[str]) -> str:
         checks.sample_size(main, figure=FIGURE),
         f"Band: point-wise 95 % {checks.interval_kind(main, figure=FIGURE)} of the paired change, closed at 0; bar at "
         "0: interval of the level",
-        f"Grey: the null, 95 % of {_draws(table)} {_label(table, 'control', 'controls')} of equal norm; thin lines: "
+        f"Grey: the null, 95 % of {_draws(table)} {_label(table, 'control', 'controls of equal norm')}; thin lines: "
         "single ones",
         "Dashed curve: orthogonalised, at equal added norm" if (table["arm"] == "orthogonalised").any() else "",
         f"Filled: p < .05 against the controls ({correction}); hollow: not",

@@ -28,7 +28,7 @@ def layer_selection(table: DataFrame, *, width: Width = "neurips", ax: Axes | Se
     """Gain of the best strength of every layer on the select split, one panel per position.
 
     Hollow: no strength keeps within the limits of the objective, and the mark shows the best that was not allowed. Grey
-    is 95 % of controls of equal norm at the same layer and strength. The square is the chosen layer on test.
+    is 95 % of the controls at the same layer and strength. The square is the chosen layer on test.
 
     Args:
         table: one row per (position, layer): `alpha` (of the gain), `metric`, `gain, lo, hi` (in the wanted direction),
@@ -46,7 +46,7 @@ def layer_selection(table: DataFrame, *, width: Width = "neurips", ax: Axes | Se
     entries = [
         canvas.key_entry("ink", "within the limits", shape="o"),
         canvas.key_entry("ink", "not allowed", filled=False, shape="o"),
-        canvas.patch_entry("null", "controls of equal norm, 95 %"),
+        canvas.patch_entry("null", "controls, 95 %"),
         *([canvas.key_entry("ink2", "chosen, on test", shape="s")] if has_test else []),
     ]
     with styled():
@@ -112,7 +112,7 @@ def _caption(table: DataFrame) -> str:
         "select split",
         checks.sample_size(table, figure=FIGURE),
         f"Bars: 95 % {checks.interval_kind(table, figure=FIGURE)} of the paired change, not corrected for the choice",
-        "Grey: 95 % of controls of equal norm at that layer and strength",
+        "Grey: 95 % of the random and label-shuffled controls at that layer and strength",
         said,
         checks.provenance(table),
     )

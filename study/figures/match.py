@@ -25,7 +25,7 @@ COLUMNS = (
     "layer_a", "head_a", "layer_b", "head_b", "depth_a", "depth_b", "r", "margin", "null_max95", "mutual",
     "self_match_r", "named", "n",
 )  # fmt: skip
-ARMS = ("match", "null", "self")
+ARMS = ("match", "permuted", "self")
 WINDOW = 3
 """Layers of the second model to each side of equal relative depth."""
 _TITLES = ("mutual nearest heads", "is a match better than chance?")
@@ -44,7 +44,7 @@ def match_heads(table: DataFrame, *, width: Width = "neurips", ax: Sequence[Axes
             depth_b` ((layer + ½)/L), `r` (correlation of per-item effects), `margin` (r minus the second best),
             `null_max95` (95 % of the maximum r with items permuted), `mutual` and `named` (bool), `self_match_r`
             (median r of a head with itself in the control pair), `n` (items). Optional: `arm`: match (the rows above),
-            null (one permutation's maximum per row, in `r`), self (one control head per row, in `r`);
+            permuted (one permutation's maximum per row, in `r`), self (one control head per row, in `r`);
             `checkpoint_a, checkpoint_b`, `self_label`, `unit`, `n_groups`, `group_unit`, `model`, `dtype`.
         width: final width; unused where `ax` is given.
         ax:    two axes of a composite.
@@ -171,7 +171,7 @@ def _box(ax: Axes, row: Any, matches: DataFrame, avoid: list[Labelled], taken: l
 def _draw_distribution(ax: Axes, table: DataFrame, matches: DataFrame, marks: Marks) -> None:
     """Densities of r: the matches, the permuted maxima, the self-match control."""
     r = _shown(matches)["r"].to_numpy(dtype=float)
-    null, own = (_arm(table, name) for name in ("null", "self"))
+    null, own = (_arm(table, name) for name in ("permuted", "self"))
     limit, control = float(matches["null_max95"].iloc[0]), float(matches["self_match_r"].iloc[0])
     edges = np.arange(np.floor(20 * min([0.0, *r, *null, *own])) / 20, 1.0501, 0.05)
     if len(null):
@@ -197,12 +197,7 @@ def _draw_distribution(ax: Axes, table: DataFrame, matches: DataFrame, marks: Ma
     ax.set_xlabel("correlation of per-item effects r")
     ax.xaxis.set_major_locator(canvas.locator(5))
     label = checks.only_value(matches, "self_label", figure=FIGURE, default="self-match")
-    _above_line(ax, limit, f"95 % null (max)\n{short(limit)}", right=limit < 0.5 * (1.02 + edges[0]) - 0.2)
-    inches = ax.get_position().width * canvas.figure_of(ax).get_size_inches()[0] / (1.02 - edges[0])
-    room = max((control - max(limit, edges[0])) * inches - 0.1, 0.5)
-    _above_line(
-        ax, control, f"{canvas.wrap(str(label), size=NOTE, max_in=room)}\n{short(control)}", right=control < 0.3
-    )
+    _name_lines(ax, (limit, control), str(label), left=float(edges[0]))
     avoid = [Labelled((edges[0], 1.0), (0.8 * top, 0.8 * top), "", "")]
     if len(r):
         heights = np.histogram(r, edges)[0] / len(r)
@@ -214,6 +209,18 @@ def _draw_distribution(ax: Axes, table: DataFrame, matches: DataFrame, marks: Ma
             avoid=[Labelled(list(x), list(y), "", ""), Labelled([limit] * 2, [0, top], "", ""),
                    Labelled([control] * 2, [0, top], "", ""), *avoid], taken=[],
         )  # fmt: skip
+
+
+def _name_lines(ax: Axes, at: tuple[float, float], label: str, *, left: float) -> None:
+    """The null's limit and the self-match, each beside its line, where possible on the side away from the other."""
+    limit, control = at
+    inches = ax.get_position().width * canvas.figure_of(ax).get_size_inches()[0] / (1.02 - left)
+    is_crossed = control < limit
+    null_right = is_crossed or limit < 0.5 * (1.02 + left) - 0.2
+    _above_line(ax, limit, f"95 % null (max)\n{short(limit)}", right=null_right)
+    between = control - (left if is_crossed else max(limit, left))
+    text = canvas.wrap(label, size=NOTE, max_in=max(between * inches - 0.1, 0.5))
+    _above_line(ax, control, f"{text}\n{short(control)}", right=control < 0.3 and not is_crossed)
 
 
 def _above_line(ax: Axes, x: float, text: str, *, right: bool) -> None:
@@ -239,7 +246,7 @@ def _counts(matches: DataFrame) -> tuple[int, int, int]:
 
 def _caption(table: DataFrame, matches: DataFrame) -> str:
     mutual, beyond, inside = _counts(matches)
-    null, own = (_arm(table, name) for name in ("null", "self"))
+    null, own = (_arm(table, name) for name in ("permuted", "self"))
     label = checks.only_value(matches, "self_label", figure=FIGURE, default="self-match")
     return checks.sentences(
         f"Heads of {_name(matches, 'a')} and their nearest heads in {_name(matches, 'b')} by correlation r of per-item "

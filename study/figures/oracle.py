@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -100,7 +100,7 @@ def _columns(ax: Axes, entries: list) -> int:
 
 def _accuracy(ax: Axes, table: DataFrame, tasks: list[str], marks: Marks) -> None:
     for y, task in enumerate(tasks):
-        row = table[(table["task"] == task) & (table["control"] == MAIN)].iloc[0]
+        row: Any = table[(table["task"] == task) & (table["control"] == MAIN)].iloc[0]
         ax.barh(y, row["floor"], height=0.62, color=colour("null"), zorder=1)
         ax.plot([row["majority"]] * 2, [y - 0.31, y + 0.31], color=colour("ink2"), linewidth=1.0, zorder=2)
         interval(ax, (row["lo"], row["hi"]), y, "ink")
@@ -121,7 +121,7 @@ def _accuracy(ax: Axes, table: DataFrame, tasks: list[str], marks: Marks) -> Non
 def _gaps(ax: Axes, table: DataFrame, tasks: list[str], controls: list[str], marks: Marks) -> None:
     ax.axvline(0, color=colour("ink2"), linewidth=0.7, zorder=1)
     for y, task in enumerate(tasks):
-        mine = table[table["task"] == task].set_index("control")
+        mine: Any = table[table["task"] == task].set_index("control")
         for place, control in enumerate(c for c in controls if c in mine.index):
             row, at = mine.loc[control], y + _SHIFT * (2 * place - len(controls) + 1)
             role = "ink" if control == MAIN else "control"
@@ -177,7 +177,7 @@ def _caption(rows: DataFrame, controls: list[str]) -> str:
 def _alt(rows: DataFrame, tasks: list[str]) -> str:
     main = rows[rows["control"] == MAIN]
     read = main[main["gap_lo"] > 0]
-    first = main.iloc[0]
+    first: Any = main.iloc[0]
     text = format_estimate(first["value"], first["lo"], first["hi"], n=int(first["n"]))
     gap = format_estimate(first["gap"], first["gap_lo"], first["gap_hi"], n=int(first["n"]))
     return (

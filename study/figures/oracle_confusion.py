@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def _name(label: str) -> str:
 
 
 def _values(table: DataFrame, targets: list[str]) -> list[str]:
-    first = table.drop_duplicates("target").set_index("target")
+    first: Any = table.drop_duplicates("target").set_index("target")
     return [format_estimate(first.loc[t, "value"], first.loc[t, "lo"], first.loc[t, "hi"], n=int(first.loc[t, "n"]))
             + f"  n {int(first.loc[t, 'n'])}" for t in targets]  # fmt: skip
 
@@ -88,7 +88,7 @@ def _draw(ax: Axes, table: DataFrame, targets: list[str], answers: list[str], ma
             ax.text(x, y, f"{100 * share[y, x]:.0f}", ha="center", va="center", fontsize=NOTE,
                     color=colour("paper" if dark else "ink"))  # fmt: skip
         if targets[y] == answers[x]:
-            ax.add_patch(_cell(x, y, "none", edge=colour("ink"), wide=0.8))
+            ax.add_patch(_cell(x, y, "none", edge=colour("ink"), wide=0.8)).set_zorder(3)
     for y, (target, text) in enumerate(zip(targets, _values(table, targets), strict=True)):
         canvas.beside(ax, y, _name(target), dx=-_GAP, ha="right", va="center", fontsize=LABEL, color=colour("ink"))
         canvas.beside(ax, y, text, x=1, dx=_GAP, ha="left", va="center", fontsize=NOTE, color=colour("ink"))
@@ -121,7 +121,8 @@ def _alt(table: DataFrame, targets: list[str]) -> str:
     wrong = table[(table["target"] != table["answer"]) & (table["count"] > 0)]
     text = f"Confusion matrix of {len(targets)} classes."
     if len(wrong):
-        worst = wrong.loc[(wrong["count"] / wrong["n"]).idxmax()]
+        rates: Any = wrong["count"] / wrong["n"]
+        worst: Any = wrong.loc[rates.idxmax()]
         share = worst["count"] / worst["n"]
         text += f" Most often confused: {_name(worst['target'])} answered {_name(worst['answer'])}, {share:.0%}."
     return text

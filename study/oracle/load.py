@@ -19,6 +19,7 @@ from study.cli.common import EMBEDDED
 from study.embedded import weights_folder
 
 ORACLE, PRIOR = "oracle", "prior"
+PRIOR_FOLDER = "oracle_prior"  # of the shipped weights
 MEMORY = "oracle_selftests.json"
 
 
@@ -44,7 +45,7 @@ def load_oracle(
     if model == EMBEDDED:
         folder = weights_folder()
         model, adapter = str(folder / "base"), adapter or str(folder / "oracle")
-        prior = prior or str(folder / "oracle_prior")
+        prior = prior or (str(folder / PRIOR_FOLDER) if (folder / PRIOR_FOLDER).is_dir() else None)
     if adapter is None:
         raise ValueError("an oracle is an adapter on its base: give --adapter (or --model embedded).")
     where = Path(adapter).expanduser()

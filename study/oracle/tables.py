@@ -79,8 +79,8 @@ def confusion_table(choices: Choices, targets: Mapping[str, str]) -> pd.DataFram
         recall = _rate(right, groups)
         rows += [
             {"target": target, "answer": answer, "count": sum(choices.best[i] == answer for i in at),
-             "value": recall.value, "lo": recall.lo, "hi": recall.hi, "n": recall.n, "n_groups": recall.n_groups, "unit": "readings",
-             "group_unit": "problems", "interval": "clustered Wilson"}
+             "value": recall.value, "lo": recall.lo, "hi": recall.hi, "n": recall.n, "n_groups": recall.n_groups,
+             "unit": "readings", "group_unit": "problems", "interval": "clustered Wilson"}
             for answer in choices.choices
         ]  # fmt: skip
     return pd.DataFrame(rows)

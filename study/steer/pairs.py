@@ -13,8 +13,16 @@ from interp.tasks.protocol import load_task
 from steering.arms import Arm
 from steering.direction import Directions
 from steering.pair import pair_cosines, transfer_table
-from study.steer.run import DoseStudy, check_directions, make_plan, models_of, of_layers, refuse_seen, run_member
-from study.steer.shuffled import shuffled_from_cache
+from study.steer.run import (
+    DoseStudy,
+    check_study,
+    make_plan,
+    models_of,
+    of_layers,
+    refuse_seen,
+    run_member,
+    shuffled,
+)
 from study.steer.store import write_table
 
 if TYPE_CHECKING:
@@ -49,11 +57,11 @@ def run_pair(
     """
     roles = ("engaged", "heuristic")
     chosen = {role: of_layers(directions[role], study.layers) for role in roles}
+    task: Any = load_task(task_path)
     for one in chosen.values():
-        check_directions(one, study)
+        check_study(one, task, examples, study)
     cosines = pair_cosines(chosen["engaged"], chosen["heuristic"], names=roles)
     found: dict[str, DoseResult] = {}
-    task: Any = load_task(task_path)
     for names, model in models_of(pair, dict(loading or {})):
         for role in (name for name in names if name in roles):
             other = roles[1 - roles.index(role)]
@@ -71,12 +79,12 @@ def _plan(
     chosen: Mapping[str, Directions], role: str, other: str, study: DoseStudy, cache: Path | None,
     examples: Sequence[Example],
 ) -> Any:  # fmt: skip
-    own, shuffled = chosen[role], {}
+    own, nulls = chosen[role], {}
     for site, one in own.items() if cache is not None else ():
         assert cache is not None
-        shuffled[site], fitted = shuffled_from_cache(one, cache, n=study.n_shuffled, seed=study.seed)
+        nulls[site], fitted = shuffled(one, cache, study)
         refuse_seen(examples, fitted)
-    plan = make_plan(own, study, shuffled=shuffled)
+    plan = make_plan(own, study, shuffled=nulls)
     arms = [Arm("transferred", site, chosen[other][site].unit, name=f"vector of {other}") for site in own
             if site in chosen[other]]  # fmt: skip
     return replace(plan, arms=(*plan.arms, *arms))

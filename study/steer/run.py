@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.fingerprint import fingerprint_module
@@ -22,7 +22,7 @@ from steering.outcomes import Outcomes
 from steering.response import MIN_GROUPS, MIN_ITEMS, DoseResult, check_size
 from steering.strengths import DEFAULT_ALPHAS, Plan, parse_alphas
 from steering.texts import TEXTS, text_response
-from study.steer.items import AUTO, dose_items
+from study.steer.items import AUTO, dose_items, group_of
 from study.steer.shuffled import shuffled_from_cache
 from study.steer.store import DoseFolder, write_table
 
@@ -43,6 +43,8 @@ class DoseStudy:
         positions: tokens that are steered: last, all, generated, prompt, or a rule of `interp.positions`.
         layers: layers of the directions that are steered, each by itself; None: all that the file holds.
         cache: folder that the direction was fitted on; with it come label-shuffled controls.
+        labels, strata: example id -> class or stratum, where the direction was fitted on those of a file.
+        shuffled_length: "equal", all at the direction's length; "own", each at its own (`steering.arms.shuffled_arms`).
         slot, baseline: see `study.steer.items.dose_items`.
         neutral: texts for perplexity; None takes plain English sentences where the tokenizer knows their words, empty
             leaves it out.
@@ -55,9 +57,12 @@ class DoseStudy:
     positions: str = "last"
     layers: tuple[int, ...] | None = None
     cache: Path | None = None
+    labels: Mapping[str, str] | None = None
+    strata: Mapping[str, str] | None = None
     n_random: int = N_RANDOM
     n_complement: int = N_COMPLEMENT
     n_shuffled: int = N_SHUFFLED
+    shuffled_length: Literal["equal", "own"] = "equal"
     slot: str = AUTO
     baseline: str | None = None
     neutral: tuple[str, ...] | None = None
@@ -93,11 +98,11 @@ def run_dose(
         ValueError: a class or curve that is too small, a layer that a file does not hold, a folder of another study,
             items that the direction was fitted on.
     """
-    check_directions(directions, study)
     chosen = of_layers(directions, study.layers)
     task: Any = load_task(task_path)
-    shuffled, fitted = _shuffled(chosen, study)
-    plan = make_plan(chosen, study, against=against, shuffled=shuffled)
+    check_study(chosen, task, examples, study)
+    nulls, fitted = _shuffled(chosen, study)
+    plan = make_plan(chosen, study, against=against, shuffled=nulls)
     refuse_seen(examples, fitted)
     found: dict[str, DoseResult] = {}
     for roles, model in models_of(what, dict(loading or {})):
@@ -110,8 +115,11 @@ def run_dose(
     return found
 
 
-def check_directions(directions: Directions, study: DoseStudy) -> None:
-    """Refuse directions between classes that are too small for any curve to mean something."""
+def check_study(directions: Directions, task: Any, examples: Sequence[Example], study: DoseStudy) -> None:
+    """Refuse, before anything is loaded, classes, items or groups too few for any curve to mean something."""
+    parse_alphas(study.alphas)
+    unit = group_of(task, examples)
+    check_size([unit(one) for one in examples], min_items=study.min_items, min_groups=study.min_groups)
     for one in directions.values():
         s = one.stats
         if min(s.n_toward, s.n_away) < study.min_items or s.n_groups < study.min_groups:
@@ -158,9 +166,15 @@ def make_plan(
 def _shuffled(directions: Directions, study: DoseStudy) -> tuple[dict[Site, list[Arm]], frozenset[str]]:
     if study.cache is None:
         return {}, frozenset()
-    found = {site: shuffled_from_cache(one, study.cache, n=study.n_shuffled, seed=study.seed)
-             for site, one in directions.items()}  # fmt: skip
+    found = {site: shuffled(one, study.cache, study) for site, one in directions.items()}
     return {site: arms for site, (arms, _) in found.items()}, frozenset().union(*(ids for _, ids in found.values()))
+
+
+def shuffled(direction: Direction, cache: Path, study: DoseStudy) -> tuple[list[Arm], frozenset[str]]:
+    """Label-shuffled arms as the study wants them, and the ids that the direction was fitted on."""
+    given: dict[str, Any] = {"labels": study.labels, "strata": study.strata}
+    return shuffled_from_cache(direction, cache, n=study.n_shuffled, seed=study.seed, **given,
+                               equal_length=study.shuffled_length == "equal")  # fmt: skip
 
 
 def refuse_seen(examples: Sequence[Example], fitted: frozenset[str]) -> None:
@@ -191,7 +205,6 @@ def run_member(
     first = next(iter(directions.values()))
     notes = [said for one in directions.values() if (said := one.check_acts_on(model))]
     items = dose_items(model, task, examples, slot=study.slot, baseline=study.baseline)
-    check_size(items, min_items=study.min_items, min_groups=study.min_groups)
     job = DoseSweep(model, items, plan, verify=study.verify, weights=weights_of(model))
     folder = DoseFolder(root, _identity(job, task_path, items), notes=_notes(first, plan, study, notes))
     with folder.open():
@@ -231,7 +244,7 @@ def _notes(first: Direction, plan: Plan, study: DoseStudy, said: list[str]) -> d
     from importlib.metadata import version
 
     lengths = {str(site): first.equivalents(1.0, study.unit) for site in plan.sites[:1]}
-    held = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(study).items()}
+    held = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(study).items() if k not in ("labels", "strata")}
     packages = {name: version(name) for name in ("diptych", "torch", "transformers")}
     return {
         "study": held,

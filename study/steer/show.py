@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.evals.show import aligned, interval
+from study.evals.show import aligned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +23,8 @@ NAMES = {
     "kl": ("KL", "nats, last token"),
 }  # fmt: skip
 READING = (
-    "Positive alpha moves toward the first class. controls: directions of equal length, 95 % of their slopes. p: "
-    "against random and label-shuffled ones (the larger where both are there). A slope inside the controls' is none."
+    "Positive alpha moves toward the first class. controls: random and label-shuffled directions, 95 %. p: "
+    "against either sort (the larger where both are there). A slope inside the controls' is no effect."
 )
 
 
@@ -69,7 +69,8 @@ def figures(out: Path) -> dict[str, Drawn]:
 
 
 def dose_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one site in the columns of `study.figures.dose_response`; scores without a value are left out."""
+    """The rows of one site in the columns of `study.figures.dose_response`; scores without a value, or
+    that no arm moves at any strength, are left out."""
     import pandas as pd
 
     arms = {"direction": "direction", "orthogonalized": "orthogonalised"}
@@ -77,6 +78,8 @@ def dose_rows(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[table["arm"].isin(list(arms)) & table["metric"].isin(ORDER)].copy()
     undefined = set(rows.loc[rows["value"].isna() | rows["lo"].isna(), "metric"])
     rows = rows[~rows["metric"].isin(undefined)]
+    spread = rows.groupby("metric")["value"].agg(lambda values: values.max() - values.min())
+    rows = rows[rows["metric"].isin(spread.index[spread > 1e-9])]  # a score that nothing moves needs no panel
     if not len(rows):
         return rows
     main = rows["arm"] == "direction"
@@ -86,17 +89,19 @@ def dose_rows(table: pd.DataFrame) -> pd.DataFrame:
     rows["draw"] = pd.factorize(labels)[0]
     rows["p"] = rows["p_max"] if "p_max" in rows else float("nan")
     sorts = [name for name in ("random", "complement", "shuffled") if (table["arm"] == name).any()]
+    own = bool((table.loc[table["arm"] == "shuffled", "length"] != 1).any())
     first = table[table["arm"] == "direction"].iloc[0]
     rows["arm_label"] = rows["arm"].map(
         {"direction": first["name"], "orthogonalized": "orthogonalised, equal norm"}
-    ).fillna(" + ".join(sorts) + " directions")  # fmt: skip
+    ).fillna(" + ".join(sorts) + " directions of equal norm" + (", shuffled at their own" if own else ""))  # fmt: skip
     rows["arm"] = rows["arm"].map(arms)
     rows["metric_unit"] = [NAMES[name][1] for name in rows["metric"]]
     rows["place"] = [ORDER.index(name) for name in rows["metric"]]
     rows["metric"] = [NAMES[name][0] for name in rows["metric"]]
     words = "largest |z| over strengths, family-wise"
     rows = rows.sort_values("place", kind="stable").drop(columns=["member", "place"], errors="ignore")
-    return rows.assign(guard=float("nan"), correction=words, interval="paired cluster bootstrap by group")
+    rows = rows.assign(unit=rows.get("item_unit", "items"), guard=float("nan"), correction=words)
+    return rows.assign(interval="paired cluster bootstrap by group")
 
 
 def _ends(rows: pd.DataFrame, start: Any, end: str) -> Any:
@@ -137,11 +142,9 @@ def headline(out: Path) -> str:
         for row in shown.to_dict("records"):
             if row["metric"].startswith("switch ") or row["slope"] != row["slope"]:
                 continue
-            p = row.get("p")
-            known = row["null_lo"] == row["null_lo"]
-            null = f"[{row['null_lo']:.2f}, {row['null_hi']:.2f}]".replace("-", "−") if known else "–"
+            p, null = row.get("p"), _range(row["null_lo"], row["null_hi"])
             n, tested = f"{row['n']:.0f} ({row['n_groups']:.0f})", "" if p is None or p != p else f"{p:.3f}"
-            slope = interval(row["slope"], row["lo"], row["hi"], signed=True)
+            slope = _spread(row["slope"], row["lo"], row["hi"])
             lines.append([member, f"{row['layer']:.0f}", row["name"], row["metric"], slope, null, tested, n])
     return "\n".join([aligned(lines), READING])
 
@@ -157,8 +160,17 @@ def pair_lines(out: Path) -> str:
         lines.append([f"{row['layer']:.0f}", *cells, f"{row['n']:.0f}"])
     cells = [["vector of", "added in", "layer", "score", "slope [95 %]", "controls 95 %", "p", "n"]]
     for row in pd.read_csv(out / "transfer.csv").to_dict("records"):
-        null = f"[{row['null_lo']:.2f}, {row['null_hi']:.2f}]".replace("-", "−")
-        slope = interval(row["slope"], row["lo"], row["hi"], signed=True)
+        null, slope = _range(row["null_lo"], row["null_hi"]), _spread(row["slope"], row["lo"], row["hi"])
         cells.append([row["vector_from"], row["applied_to"], f"{row['layer']:.0f}", row["metric"], slope, null,
                       "" if row["p"] != row["p"] else f"{row['p']:.3f}", f"{row['n']:.0f}"])  # fmt: skip
     return "\n".join([aligned(lines), "", aligned(cells), READING])
+
+
+def _spread(value: float, lo: float, hi: float) -> str:
+    """`+0.82 [+0.76, +0.90]` to three digits, whatever the size."""
+    value, lo, hi = (round(x, 12) + 0.0 for x in (value, lo, hi))  # a mean of zeros is 0, not 5e-17
+    return f"{value:+.3g} [{lo:+.3g}, {hi:+.3g}]".replace("-", "−")
+
+
+def _range(lo: float, hi: float) -> str:
+    return f"[{lo:+.3g}, {hi:+.3g}]".replace("-", "−") if lo == lo else "–"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,26 @@ GIVEN = "(given values)"
 
 
 def shuffled_from_cache(
-    direction: Direction, folder: Path, *, n: int = N_SHUFFLED, seed: int = 0
+    direction: Direction,
+    folder: Path,
+    *,
+    n: int = N_SHUFFLED,
+    seed: int = 0,
+    equal_length: bool = True,
+    labels: Mapping[str, str] | None = None,
+    strata: Mapping[str, str] | None = None,
 ) -> tuple[list[Arm], frozenset[str]]:
     """(shuffled arms at the direction's site, ids of the examples that the direction was fitted on).
 
     Every draw permutes the labels (within strata where the direction was balanced by strata, among groups where each
     has one label, else within groups) and goes through `difference_of_means` with the direction's own options.
 
+    Args:
+        equal_length: see `steering.arms.shuffled_arms`.
+        labels, strata: example id -> class or stratum, where these came from a file (the model's own answers), not from
+            the cache.
     Raises:
-        ValueError: another cache than the direction's, or a direction whose labels are not a column of the cache.
+        ValueError: another cache or other labels than the direction's.
     """
     origin: dict[str, Any] = dict(direction.provenance)
     with ActivationCache.open(folder) as cache:
@@ -36,27 +49,53 @@ def shuffled_from_cache(
                 f"{folder} is not the cache that {direction.label!r} was fitted on (plan {cache.plan_id}, the "
                 f"direction names {origin.get('cache')}). Shuffled labels mean something on its own rows only."
             )
-        if GIVEN in (origin.get("target"), origin.get("groups"), origin.get("strata")):
-            raise ValueError(
-                f"{direction.label!r} was fitted on values that are not in the cache. Make shuffled arms in Python "
-                "(steering.shuffled_arms) from the same values, or go without --cache."
-            )
-        labels, used = _used(cache, direction, origin)
-        arms = [
-            Arm("shuffled", direction.site, _shuffled(cache, direction, origin, drawn).unit, k)
-            for k, drawn in enumerate(_draws(cache, labels, used, origin, n, seed))
-        ]
-        return arms, frozenset(cache.examples["id"].astype(str).to_numpy()[used].tolist())
+        classes, used = _used(cache, direction, origin, labels)
+        origin["strata"] = _strata(cache, direction, origin, strata)
+        made = [_shuffled(cache, direction, origin, drawn) for drawn in _draws(cache, classes, used, origin, n, seed)]
+        ids = cache.examples["id"].astype(str).to_numpy()[used].tolist()
+    own = float(direction.vec.norm())
+    share = [1.0 if equal_length else float(one.vec.norm()) / own for one in made]
+    arms = [Arm("shuffled", direction.site, one.unit, k, length=share[k]) for k, one in enumerate(made)]
+    return arms, frozenset(ids)
 
 
-def _used(cache: ActivationCache, direction: Direction, origin: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """(labels as text, mask of the examples that the direction was fitted on)."""
-    values = column(cache, "target", origin["target"])
+def _used(
+    cache: ActivationCache, direction: Direction, origin: dict[str, Any], labels: Mapping[str, str] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(class of every example, mask of the examples that the direction was fitted on); checked by their digest."""
+    ids = cache.examples["id"].astype(str).to_numpy()
+    if origin.get("groups") == GIVEN or (origin.get("target") == GIVEN and labels is None):
+        raise ValueError(
+            f"{direction.label!r} was fitted on classes or groups that are not columns of the cache. Give the file of "
+            "classes with --labels, or make shuffled arms in Python (steering.arms.shuffled_arms)."
+        )
+    values = np.array([labels.get(i) for i in ids]) if labels is not None else column(cache, "target", origin["target"])
     assert values is not None, "a fitted direction names its target"
-    labels = np.array([str(value) for value in values], dtype=object)
-    classes = {*direction.toward.split("+"), *direction.away_from.split("+")}
+    classes = np.array([str(value) for value in values], dtype=object)
+    sides = sorted({*direction.toward.split("+"), *direction.away_from.split("+")})
     mask = fit_mask(cache, origin.get("fit_on"))
-    return labels, np.isin(labels.astype(str), sorted(classes)) & (True if mask is None else mask)
+    used = np.isin(classes.astype(str), sides) & (True if mask is None else mask)
+    named = "\n".join(f"{ids[k]}|{classes[k]}" for k in np.flatnonzero(used))
+    if hashlib.sha256(named.encode()).hexdigest() != origin.get("examples_sha256"):
+        raise ValueError(
+            f"{direction.label!r} was fitted on other rows or classes than {int(used.sum())} rows of "
+            f"{', '.join(sides)} here. Give the same --labels as `steer fit` had."
+        )
+    return classes, used
+
+
+def _strata(
+    cache: ActivationCache, direction: Direction, origin: dict[str, Any], strata: Mapping[str, str] | None
+) -> Any:
+    """The column that the direction was balanced by, or its values from a file; None where it was not balanced so."""
+    if origin.get("strata") != GIVEN:
+        return origin.get("strata")
+    if strata is None:
+        raise ValueError(
+            f"{direction.label!r} was balanced by strata that are not a column of the cache. Name the column of the "
+            "file with --strata labels:COLUMN, as `steer fit` had it."
+        )
+    return np.array([strata.get(i) for i in cache.examples["id"].astype(str)], dtype=object)
 
 
 def _draws(

@@ -26,7 +26,8 @@ _SCORES = {
 def compare(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0) -> list[Row]:
     """Rows (cell, metric, before, after, diff, lo, hi, n, n_groups, interval, note) of two answers tables.
 
-    Both systems are resampled together, by story. `s_amb` beside its midpoint decomposition:
+    Both systems are resampled together, by story; of items that were asked several times all replies are used.
+    `s_amb` beside its midpoint decomposition:
 
         s = coverage·bias;   s1 - s0 = (cov1 - cov0)·(bias0 + bias1)/2 + (cov0 + cov1)/2·(bias1 - bias0)
 
@@ -34,10 +35,10 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0) -> list
     that of `s_amb` where every reply was parsed.
 
     Args:
-        before, after: the same items in the same order.
+        before, after: the same replies to the same items in the same order.
     """
-    before, after = averaged(before[before["sample"] == 0]), averaged(after[after["sample"] == 0])
-    a, b = items_of(before), items_of(after)
+    before, after = averaged(before), averaged(after)
+    a, b, asked = items_of(before), items_of(after), len(before) / before["id"].nunique()
     category = category_of(before)
     rows = []
     for c in dict.fromkeys(category):
@@ -45,7 +46,14 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0) -> list
             keep = (category == c) & (a.is_ambig == (kind == "ambig"))
             if keep.any():
                 rows += _changes(a.where(keep), b.where(keep), kind, f"{c}/{kind}", seed)
-    return rows + list(_changes(a, b, "all", "all", seed))
+    rows += _changes(a, b, "all", "all", seed)
+    return [_per_item(row, asked) for row in rows] if asked > 1 else rows
+
+
+def _per_item(row: Row, asked: float) -> Row:
+    """A row of items that were asked several times: n as items, not replies. Stories hold all replies to an item."""
+    told = f"{asked:g} replies per item"
+    return row | {"n": round(row["n"] / asked), "note": "; ".join(filter(None, (row["note"], told)))}
 
 
 def _changes(a: Items, b: Items, kind: str, cell: str, seed: int) -> Iterator[Row]:

@@ -17,6 +17,7 @@ MAX_MAJORITY, MIN_ENTROPY = 0.8, 0.3
 MAX_TEXT_SHARE, MIN_DISTINCT = 0.05, 0.2
 MAX_FALLBACK, MAX_ONE_CLASS, MAX_UNREACHABLE = 0.01, 0.5, 0.5
 MIN_BOUNDARY, MIN_RUNS = 0.99, 0.5
+MAX_REPEATS, MIN_EXPECTED = 2.0, 10
 MANY = 10  # distinct labels above which they are texts, not classes
 
 
@@ -120,7 +121,7 @@ def fallback(items: Sequence[Item]) -> Finding:
 
 
 def skewed(items: Sequence[Item]) -> Finding:
-    """Problems of which all labels are one class, at most half of those with two labels or more."""
+    """Problems of which all labels are one class, at most half of those with two labels or more; their shares."""
     problems: dict[str, list[str]] = defaultdict(list)
     for item in items:
         problems[item.problem].append(item.label)
@@ -128,8 +129,11 @@ def skewed(items: Sequence[Item]) -> Finding:
     if not several:
         return Finding("skewed per problem", "skipped", math.nan, MAX_ONE_CLASS, "no problem has two labels.")
     share = sum(len(set(labels)) == 1 for labels in several) / len(several)
-    bad = "in these problems the label can be told from the problem. Set thresholds per problem (percentile tiers)."
-    return _judge("skewed per problem", share, MAX_ONE_CLASS, bad, "labels vary inside problems.")
+    one = Counter(labels[0] for labels in several if len(set(labels)) == 1)
+    shown = ", ".join(f"{label[:30]!r} in {k}" for label, k in one.most_common(3))
+    bad = f"{one.total()} of {len(several)} problems have one label ({shown}), which the problem alone tells. "
+    return _judge("skewed per problem", share, MAX_ONE_CLASS, bad + "Set thresholds per problem (percentile tiers).",
+                  "labels vary inside problems.")  # fmt: skip
 
 
 def unreachable(items: Sequence[Item]) -> Finding:
@@ -163,6 +167,27 @@ def leakage(items: Sequence[Item]) -> Finding:
     return _judge("leakage", float(len(shared)), 0.0, bad, "no problem or context is in two splits.")
 
 
+def repeats(items: Sequence[Item]) -> Finding:
+    """Times that one label of one context is given, on average, at most 2."""
+    different = {(i.task, i.context, i.label) for i in items}
+    bad = f"{len(different)} different labels in {len(items)} lines: repeats are learnt by heart. Drop the copies."
+    return _judge("repeats", len(items) / len(different), MAX_REPEATS, bad, "labels are not repeated.")
+
+
+def windows(items: Sequence[Item]) -> Finding:
+    """Tenths of the file from which a task is missing that should be there 10 times or more, none."""
+    tasks, n = Counter(i.task for i in items), len(items)
+    expected = [t for t, c in tasks.items() if c / 10 >= MIN_EXPECTED]
+    if len(tasks) < 2 or not expected:
+        return Finding("windows", "skipped", math.nan, 0.0, "one task only, or too few items.")
+    parts = [{i.task for i in items[k * n // 10 : (k + 1) * n // 10]} for k in range(10)]
+    gaps = [(k, t) for k, part in enumerate(parts) for t in expected if t not in part]
+    bad = (
+        f"e.g. no {gaps[0][1]!r} in tenth {gaps[0][0] + 1}: what is learnt there is forgotten. Shuffle." if gaps else ""
+    )
+    return _judge("windows", float(len(gaps)), 0.0, bad, "every task is in every tenth of the file.")
+
+
 def unshuffled(items: Sequence[Item]) -> Finding:
     """Runs of one task over the number that a shuffle gives, 1 + sum n_t (n - n_t) / n, at least 0.5."""
     tasks = [i.task for i in items]
@@ -190,7 +215,7 @@ def drift(items: Sequence[Item]) -> Finding:
 
 
 PER_TASK: tuple[Audit, ...] = (constant, entropy, distinct, fallback, skewed, unreachable, unseen)
-OVERALL: tuple[Audit, ...] = (leakage, unshuffled, drift)
+OVERALL: tuple[Audit, ...] = (leakage, repeats, unshuffled, windows, drift)
 AUDITS: Mapping[str, Audit] = {check.__name__: check for check in (*PER_TASK, *OVERALL)}
 
 

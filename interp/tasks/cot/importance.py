@@ -6,8 +6,12 @@ Source: thought-anchors (resampling and counterfactual importance); its KL is un
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 TIERS = (("leads", 0.5), ("in play", 0.1), ("low", 0.01), ("absent", 0.0))
 """Name and least probability of a tier: what exact match can reach where three decimals cannot."""
@@ -31,6 +35,69 @@ def answer_kl(without: Sequence[str], kept: Sequence[str], *, pseudocount: float
     n_p, n_q = (len(side) + pseudocount * len(answers) for side in (without, kept))
     pairs = [((p[a] + pseudocount) / n_p, (q[a] + pseudocount) / n_q) for a in answers]
     return math.fsum(x * math.log(x / y) for x, y in pairs)
+
+
+@dataclass(frozen=True)
+class RolloutImportance:
+    """What leaving a sentence to chance changes in the answers, beside what chance alone changes.
+
+    Attributes:
+        kl, lo, hi: `answer_kl` in nats, with the 95 % bootstrap interval over rollouts. The plug-in KL of few rollouts
+            is above 0 even for equal distributions, so read it against `null_mean`, not against 0.
+        null_mean, p: mean of the KL when rollouts are dealt to the two sides at random; share of deals at least as
+            large, (1 + hits) / (1 + deals).
+        right_without, right_kept: shares of rollouts with the gold answer.
+    """
+
+    kl: float
+    lo: float
+    hi: float
+    null_mean: float
+    p: float
+    right_without: float
+    right_kept: float
+    n_without: int
+    n_kept: int
+
+
+def rollout_importance(
+    without: Sequence[str], kept: Sequence[str], gold: str, *, seed: int, n_draws: int = 400
+) -> RolloutImportance:
+    """Importance of a sentence from rollouts that resample it and rollouts that keep it.
+
+    Raises:
+        ValueError: fewer than 2 rollouts on a side.
+    Source: thought-anchors, resampling importance; interval and null are ours.
+    """
+    if min(len(without), len(kept)) < 2:
+        raise ValueError(f"rollouts: expected 2 or more on each side, came {len(without)} and {len(kept)}.")
+    rng = np.random.default_rng(seed)
+    pools = np.array(list(without), dtype=object), np.array(list(kept), dtype=object)
+    every = np.concatenate(pools)
+    value = answer_kl(without, kept)
+    draws = [answer_kl(*(list(rng.choice(pool, len(pool))) for pool in pools)) for _ in range(n_draws)]
+    nulls = []
+    for _ in range(n_draws):
+        dealt = rng.permutation(every)
+        nulls.append(answer_kl(list(dealt[: len(without)]), list(dealt[len(without) :])))
+    p = (1 + sum(null >= value - 1e-12 for null in nulls)) / (1 + n_draws)
+    lo, hi = (float(x) for x in np.quantile(draws, (0.025, 0.975)))
+    right, still = (sum(answer == gold for answer in side) / len(side) for side in (without, kept))
+    sizes = {"n_without": len(without), "n_kept": len(kept)}
+    return RolloutImportance(
+        value, min(lo, value), max(hi, value), float(np.mean(nulls)), p, right_without=right, right_kept=still, **sizes
+    )
+
+
+def says_something_else(new: str, old: str, *, limit: float = 0.8) -> bool:
+    """Whether two sentences share less than `limit` of their words, as the cosine of their word counts.
+
+    A stand-in for the embedding of the source (all-MiniLM-L6-v2, cosine below 0.8); pass your own to
+    `interp.chains.resampling_importance` where you have one.
+    """
+    a, b = (Counter(re.findall(r"\w+", text.casefold())) for text in (new, old))
+    norm = math.sqrt(sum(c * c for c in a.values()) * sum(c * c for c in b.values()))
+    return norm == 0 or sum(a[w] * b[w] for w in a) / norm < limit
 
 
 def percentile_tiers(importances: Sequence[float], *, top: float = 0.3) -> list[str]:

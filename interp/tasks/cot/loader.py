@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from interp.prompt import Example, Message
 from interp.sentences import split_sentences
 from interp.tasks.cot.audits import Item
+from interp.tasks.cot.replies import plain
 from interp.tasks.records import read_rows
 
 GROUP = "problem"
@@ -17,14 +19,29 @@ _DO = 'Write {"question": ..., "cot": ..., "answer": ...}.'
 
 
 def examples(data: str | Path, *, limit: int | None = None) -> list[Example]:
-    """One example per row `{question, cot, answer, [id, problem]}`: the chain is teacher-forced, the label the answer.
+    """One example per problem: the question alone, to be answered by the model; the label is the gold answer.
 
-    Metadata: `n_sentences`, and `sentences`, the character ranges of the sentences in the chain; the index of a range
-    is the id that labels refer to. Group: problem, the row's own or the hash of its question.
+    Rows `{question, cot, answer, [id, problem, sentences]}`. Group: problem, the row's own or the hash of its question.
 
     Raises:
         ValueError: a bad row or repeated id, with file, line and field.
     """
+    return _read(data, limit, with_chain=False)
+
+
+def chain_examples(data: str | Path, *, limit: int | None = None) -> list[Example]:
+    """As `examples`, with the chain teacher-forced after the question: what recording and importance read.
+
+    Metadata: `n_sentences`, and `sentences`, the character ranges of the sentences in the chain (the row's own
+    `sentences`, else `split_sentences`; `split_by` says which); the index of a range is the id that labels refer to.
+
+    Raises:
+        ValueError: as `examples`; ranges that overlap or lie outside the chain.
+    """
+    return _read(data, limit, with_chain=True)
+
+
+def _read(data: str | Path, limit: int | None, *, with_chain: bool) -> list[Example]:
     out: list[Example] = []
     seen: dict[str, str] = {}
     for k, (where, row) in enumerate(read_rows(data)):
@@ -33,17 +50,33 @@ def examples(data: str | Path, *, limit: int | None = None) -> list[Example]:
         if name in seen:
             raise ValueError(f"{where}, field 'id': {name!r} was used at {seen[name]}. Rename one.")
         seen[name] = where
-        ranges = tuple(split_sentences(cot))
-        if not ranges:
-            raise ValueError(f"{where}, field 'cot': expected a sentence with letters, came {cot[:40]!r}. {_DO}")
+        ranges = _ranges(where, row, cot)
         problem = str(row.get("problem") or hashlib.sha256(question.encode()).hexdigest()[:16])
-        metadata = {"sentences": ranges, "n_sentences": len(ranges), "question": question, "source": where}
-        out.append(
-            Example(name, (Message("user", question),), answer, {"problem": problem}, metadata=metadata, answer=cot)
-        )
+        metadata: dict[str, Any] = {"n_sentences": len(ranges), "source": where}
+        how = "punctuation" if row.get("sentences") is None else "the row"
+        metadata |= {"sentences": ranges, "split_by": how, "question": question} if with_chain else {}
+        gold, chain = plain(answer) or answer, cot if with_chain else None
+        asked = (Message("user", question),)
+        out.append(Example(name, asked, gold, {GROUP: problem}, metadata=metadata, answer=chain))
         if len(out) == limit:
             break
     return out
+
+
+def _ranges(where: str, row: Mapping[str, Any], cot: str) -> tuple[tuple[int, int], ...]:
+    given = row.get("sentences")
+    if given is None:
+        found = tuple(split_sentences(cot))
+        if not found:
+            raise ValueError(f"{where}, field 'cot': expected a sentence with letters, came {cot[:40]!r}. {_DO}")
+        return found
+    is_pairs = isinstance(given, list) and all(isinstance(r, list) and len(r) == 2 for r in given)
+    ranges = tuple((int(a), int(b)) for a, b in given) if is_pairs else ()
+    inside = all(0 <= a < b <= len(cot) and cot[a:b].strip() for a, b in ranges)
+    if not ranges or not inside or any(left[1] > right[0] for left, right in pairwise(ranges)):
+        what = f"expected [start, end] characters of 'cot' ({len(cot)} long), in order, came {str(given)[:60]}"
+        raise ValueError(f"{where}, field 'sentences': {what}. Leave the field out to have the chain split.")
+    return ranges
 
 
 def _text(where: str, row: Mapping[str, Any], name: str) -> str:
@@ -57,15 +90,19 @@ def _text(where: str, row: Mapping[str, Any], name: str) -> str:
 def read_items(data: str | Path) -> list[Item]:
     """Labels to be audited: JSON lines `{label, context, [problem, task, status, split, boundary]}`.
 
+    A label that was not built is null and has a status other than "ok" that says why.
+
     Raises:
         ValueError: a line without label or context, with file, line and field.
     """
     items = []
     for where, row in read_rows(data):
+        unbuilt = row.get("label") is None and row.get("status", "ok") != "ok"
         for name in ("label", "context"):
-            if row.get(name) is None or isinstance(row[name], dict | list):
+            if (row.get(name) is None and not (name == "label" and unbuilt)) or isinstance(row.get(name), dict | list):
                 raise ValueError(f"{where}, field '{name}': expected text, came {row.get(name)!r:.60}. Fill it in.")
         rest = {k: str(row[k]) for k in ("task", "status", "split", "boundary") if row.get(k) is not None}
         context = str(row["context"])
-        items.append(Item(str(row.get("problem", context)), context, str(row["label"]), **rest))
+        label = "" if unbuilt else str(row["label"])
+        items.append(Item(str(row.get("problem", context)), context, label, **rest))
     return items

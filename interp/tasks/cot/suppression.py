@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,36 +46,70 @@ def check_mask(mask: Tensor) -> None:
 
 @torch.no_grad()
 def masked_logp(
-    module: nn.Module, ids: Int[Tensor, "pos"], mask: Bool[Tensor, "query key"]
+    module: nn.Module, ids: Int[Tensor, "pos"], mask: Bool[Tensor, "query key"], *, temperature: float = 1.0
 ) -> Float[Tensor, "pos vocab"]:
-    """Log softmax in float32 of the logits at every token under a mask, for models whose layers all attend in full.
+    """Log softmax in float32 of logits / temperature at every token under a mask, for layers that attend in full.
+
+    SDPA takes the booleans. Eager attention adds whatever mask it is given to the scores, booleans too, as 0 and 1: it
+    gets 0 where a query may look and the least number of the model's dtype where not.
 
     Raises:
-        ValueError: as `check_mask`.
+        ValueError: as `check_mask`; an attention implementation other than sdpa and eager.
     """
     check_mask(mask)
     run: Any = module
-    out = run(input_ids=ids[None], attention_mask=mask[None, None], use_cache=False)
-    return out.logits[0].float().log_softmax(-1)
+    given = _as_taken(module, mask)[None, None]
+    out = run(input_ids=ids[None], attention_mask=given, use_cache=False)
+    return (out.logits[0].float() / temperature).log_softmax(-1)
 
 
-def sentence_importance(module: nn.Module, ids: Int[Tensor, "pos"], sentence: tuple[int, int]) -> float:
+def _as_taken(module: nn.Module, mask: Tensor) -> Tensor:
+    config: Any = getattr(module, "config", None)
+    kind = getattr(config, "_attn_implementation", None)
+    if kind == "sdpa":
+        return mask
+    if kind != "eager":
+        raise ValueError(
+            f"attention {kind!r}: expected sdpa or eager, which take a mask of queries by keys. Load the model with "
+            "attn_implementation='sdpa'."
+        )
+    dtype = next(module.parameters()).dtype
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+
+
+def sentence_importance(
+    module: nn.Module, ids: Int[Tensor, "pos"], sentence: tuple[int, int], *, temperature: float = 1.0
+) -> float:
     """Mean KL in nats per later token between the model and the model that cannot see one sentence.
 
         importance = mean over q >= end of  sum_v p(v|q) (log p(v|q) - log p_suppressed(v|q))
 
     Args:
         sentence: token range [start, end) of the sentence.
+        temperature: of both distributions; the v2 corpora used 0.6.
     Raises:
         ValueError: no token after the sentence, and as `suppression_mask`.
     """
-    n, end = len(ids), sentence[1]
-    if end >= n:
-        raise ValueError(
-            f"sentence {sentence}: expected tokens after it, came {n} in all. Leave the last sentence out."
-        )
-    device = ids.device
-    causal = torch.ones(n, n, dtype=torch.bool).tril().to(device)
-    clean = masked_logp(module, ids, causal)[end:]
-    without = masked_logp(module, ids, suppression_mask(n, sentence).to(device))[end:]
-    return float((clean.exp() * (clean - without)).sum(-1).mean())
+    return span_importances(module, ids, [sentence], temperature=temperature)[0]
+
+
+def span_importances(
+    module: nn.Module, ids: Int[Tensor, "pos"], spans: Sequence[tuple[int, int]], *, temperature: float = 1.0
+) -> list[float]:
+    """`sentence_importance` of several token ranges of one text, its clean pass computed once.
+
+    Raises:
+        ValueError: as `sentence_importance`.
+    """
+    n, device = len(ids), ids.device
+    for span in spans:
+        if span[1] >= n:
+            raise ValueError(
+                f"sentence {span}: expected tokens after it, came {n} in all. Leave the last sentence out."
+            )
+    clean = masked_logp(module, ids, torch.ones(n, n, dtype=torch.bool).tril().to(device), temperature=temperature)
+    p, out = clean.exp(), []
+    for span in spans:
+        without = masked_logp(module, ids, suppression_mask(n, span).to(device), temperature=temperature)
+        out.append(float((p * (clean - without))[span[1] :].sum(-1).mean()))
+    return out

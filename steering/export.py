@@ -1,0 +1,100 @@
+"""Directions for other programs: a GGUF control vector, or a Hugging Face model with the directions ablated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from interp.cache.files import replace
+from interp.model import Model
+from steering.direction import Direction, Directions, Unit
+from steering.gguf import gguf_bytes
+from steering.weights import WeightEdit, edit_weights
+
+
+def export_gguf(
+    directions: Direction | Directions, path: str | Path, *, model_hint: str, alpha: float = 1.0, unit: Unit = "raw"
+) -> Path:
+    """A control vector that llama.cpp and EasySteer read; they add it at every position, times a scale of their own.
+
+        direction.{layer} = alpha · scale(unit) · unit vector       added to what block `layer` puts out
+
+    With the default dose, raw 1 of the unit vector, their scale is the length that is added. Layers count from 0 here
+    and there; layer 0 cannot be expressed in the format.
+
+    Args:
+        path: a name ending in .gguf.
+        model_hint: architecture the vector is for, such as "qwen2".
+    Raises:
+        ValueError: a direction of another site than `resid_post`, of layer 0, or a path of another kind.
+    Source: architecture "controlvector" as written by repeng/extract.py and read by llama.cpp common.cpp.
+    """
+    path = Path(path)
+    held = Directions({directions.site: directions}) if isinstance(directions, Direction) else directions
+    if path.suffix != ".gguf" or not path.parent.is_dir():
+        raise ValueError(f"{path}: expected a name ending in .gguf, in a folder that is there.")
+    for site in held:
+        if site.kind != "resid_post" or not site.layer:
+            raise ValueError(
+                f"site '{site}': a GGUF control vector acts on what a block after the first puts out; expected "
+                f"resid_post of layer 1 or later. Choose others with site= or --sites."
+            )
+    first = next(iter(held.values()))
+    keys: dict[str, str | int | float] = {
+        "general.architecture": "controlvector",
+        "controlvector.model_hint": model_hint,
+        "controlvector.layer_count": len(held),
+        "diptych.toward": first.toward,
+        "diptych.away_from": first.away_from,
+        "diptych.name": first.label,
+        "diptych.alpha": float(alpha),
+        "diptych.unit": unit,
+        "diptych.checkpoint": str(first.provenance.get("checkpoint") or ""),
+    }
+    tensors = {f"direction.{s.layer}": (alpha * d.scale(unit) * d.unit.double()).float() for s, d in held.items()}
+    replace(path.parent, path, gguf_bytes(keys, tensors))
+    return path
+
+
+def export_hf(
+    model: Model | nn.Module, direction: Direction | Directions | Sequence[Direction], folder: str | Path
+) -> WeightEdit:
+    """A model folder with the directions ablated, for transformers, vLLM and anything else that loads such folders.
+
+    `edit_weights`, then saved with the tokenizer where the Model has one. An additive vector cannot be kept this way:
+    the architectures have no bias for it, and a saved one would be dropped in silence. The model in memory is changed
+    too; it is what was written.
+
+    Args:
+        model: without an adapter, or with the adapter added into its weights (`interp.load(..., merge=True)`).
+    Raises:
+        ValueError: the folder holds files already; a model with an adapter; what `edit_weights` refuses.
+    """
+    folder, model = Path(folder), Model.wrap(model)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: expected a folder that is not there yet, or an empty one.")
+    if hasattr(model.module, "get_base_model"):
+        raise ValueError(
+            f"{model.name} has its adapter beside the weights, and a model folder holds weights alone. Load it with "
+            f"merge=True."
+        )
+    done = edit_weights(model, direction)
+    model.causal_lm.save_pretrained(folder)
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(folder)
+    return done
+
+
+def source_checkpoint(direction: Direction) -> Mapping[str, Any]:
+    """Name, base, adapter and revisions of the checkpoint that the direction was fitted on.
+
+    Raises:
+        ValueError: it is not known.
+    """
+    source: Any = direction.provenance.get("source") or {}
+    if not source.get("base"):
+        raise ValueError(f"direction {direction.label!r} does not say which checkpoint it was fitted on; name it.")
+    return {key: value for key, value in source.items() if value is not None}

@@ -1,0 +1,164 @@
+"""`diptych cot`: labels of the sentences of chains of thought, made with a model and audited at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from study.cli.common import checkpoint_options, fail_in_users_words, load_options, resolve_checkpoints
+
+if TYPE_CHECKING:
+    from interp.model import Model
+    from interp.prompt import Example
+
+Row = dict[str, Any]
+
+
+@click.command()
+@checkpoint_options
+@load_options
+@click.option("--data", required=True, help="JSON lines {question, cot, answer, [id, problem, sentences]}.")
+@click.option("--label", "kind", required=True, type=click.Choice(["tracking", "importance", "resampling", "context"]),
+              help="Answer so far; attention blind to a sentence; rollouts without it; nearby tokens.")  # fmt: skip
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder: one file of labels per member.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N problems.")
+@click.option("--depth", type=float, default=0.75, show_default=True, help="Of tracking: share of the layers.")
+@click.option(
+    "--top", type=float, default=0.3, show_default=True, help="Share of a problem's sentences called anchors."
+)
+@click.option("--n", type=click.IntRange(min=2), default=20, show_default=True,
+              help="Rollouts per cut, or context questions per chain.")  # fmt: skip
+@click.option("--temperature", type=click.FloatRange(min=0, min_open=True), default=0.6, show_default=True)
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Of a rollout.")
+@click.option("--parse", help="Task whose parse() reads a rollout's answer; default: interp.tasks.cot.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@fail_in_users_words
+def cot(kind: str, data: str, out: Path, limit: int | None, **options: Any) -> None:
+    """Label every sentence of every chain with a model, into OUT/<member>-<label>.jsonl, and audit the labels.
+
+    Every line has the label and the number that it was made from, beside its control. Exits with 1 where an audit
+    fails; the labels are written all the same.
+    """
+    from interp.checkpoint import CheckpointPair
+    from interp.loading import load, load_members
+    from interp.tasks.cot import audit, read_items
+    from interp.tasks.cot.chains import examples as read
+    from study.cli.audit import report
+
+    checkpoints, loading = resolve_checkpoints(options)
+    examples, failed = read(data, limit=limit), False
+    if isinstance(checkpoints, CheckpointPair):
+        models = load_members(checkpoints, **loading)
+    else:
+        models = _alone(load(checkpoints, **loading), checkpoints.name)
+    for roles, model in models:
+        for role in roles:
+            with model.adapters.use(role if role in model.adapters.names else None):
+                rows = MAKERS[kind](model, examples, options)
+            path = out / f"{role}-{kind}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+            click.echo(f"{path}: {len(rows)} labels")
+            found = audit(read_items(path))
+            report(found, None)
+            failed |= any(finding.status == "fail" for finding in found)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _alone(model: Model, name: str) -> list[tuple[tuple[str, ...], Model]]:
+    return [((model.adapters.active or name,), model)]
+
+
+def tracking(model: Model, examples: list[Example], options: dict[str, Any]) -> list[Row]:
+    """Tier of the answer at the end of every sentence."""
+    from dataclasses import asdict
+
+    from interp.chains import track_answers
+
+    rows = [asdict(row) for row in track_answers(model, examples, depth=options["depth"])]
+    return _lines(model, examples, [{"label": row["tier"]} | row for row in rows], "answer_tracking")
+
+
+def importance(model: Model, examples: list[Example], options: dict[str, Any]) -> list[Row]:
+    """Anchor or other within each problem, by suppressed attention."""
+    from dataclasses import asdict
+
+    from interp.chains import suppression_importance
+
+    found = suppression_importance(model, examples, temperature=options["temperature"], seed=options["seed"])
+    return _lines(model, examples, _tiered([asdict(row) for row in found], "importance", options["top"]), "importance")
+
+
+def resampling(model: Model, examples: list[Example], options: dict[str, Any]) -> list[Row]:
+    """Anchor or other within each problem, by rollouts."""
+    from interp.chains import resampling_importance
+    from interp.tasks.protocol import load_task
+
+    reader: Any = load_task(options["parse"] or "interp.tasks.cot")
+    given = {key: options[key] for key in ("n", "temperature", "seed", "max_new_tokens")}
+    found = resampling_importance(model, examples, parse=reader.parse, **given)
+    return _lines(model, examples, _tiered([row.row() for row in found], "kl", options["top"]), "resampling")
+
+
+def context(model: Model, examples: list[Example], options: dict[str, Any]) -> list[Row]:
+    """Neighbouring tokens of random runs."""
+    from dataclasses import asdict
+
+    from interp.prompt import render
+    from interp.tasks.cot import context_items
+
+    rows: list[Row] = []
+    for example in examples:
+        prompt = render(example, model.tokenizer)
+        for made in context_items(example, prompt, model.tokenizer, n=options["n"], seed=options["seed"]):
+            rows.append({"label": made.target, "task": made.item.task} | asdict(made))
+    return rows
+
+
+MAKERS: dict[str, Callable[..., list[Row]]] = {
+    "tracking": tracking, "importance": importance, "resampling": resampling, "context": context,
+}  # fmt: skip
+
+
+def _tiered(rows: list[Row], number: str, top: float) -> list[Row]:
+    """The rows with a tier within their example; null with its reason where there is no number."""
+    from interp.tasks.cot import percentile_tiers
+
+    out: list[Row] = []
+    for name in dict.fromkeys(row["example_id"] for row in rows):
+        own = [row for row in rows if row["example_id"] == name]
+        known = [row[number] for row in own if row.get(number) is not None]
+        tiers = iter(percentile_tiers(known, top=top)) if len(known) > 1 else None
+        for row in own:
+            built = tiers is not None and row.get(number) is not None
+            status = row.get("status", "ok") if built or row.get("status", "ok") != "ok" else "one sentence only"
+            out.append({**row, "label": next(tiers) if built and tiers else None, "status": status})
+    return out
+
+
+def _lines(model: Model, examples: list[Example], rows: list[Row], task: str) -> list[Row]:
+    """The rows with what an audit reads: hash of the tokens up to the boundary, and the text that ends there."""
+    import hashlib
+
+    from interp.prompt import render
+    from interp.tasks.cot import chain_sentences
+
+    by_id, known = {e.id: e for e in examples}, {}
+    for example in examples:
+        prompt = render(example, model.tokenizer)
+        known[example.id] = prompt, chain_sentences(example, prompt)
+    out = []
+    for row in rows:
+        prompt, sentences = known[row["example_id"]]
+        sentence = sentences[row["sentence"]]
+        ids = ",".join(map(str, prompt.ids[: sentence.token_end]))
+        told = {"context": hashlib.sha256(ids.encode()).hexdigest()[:24], "task": task, "text": sentence.text}
+        end = prompt.offsets[sentence.boundary][1]
+        is_split = by_id[row["example_id"]].metadata["split_by"] == "punctuation"  # else no stop is to be expected
+        out.append({**row, **told, "boundary": prompt.text[max(0, end - 60) : end] if is_split else None})
+    return out

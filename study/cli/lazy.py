@@ -1,0 +1,31 @@
+"""Command groups whose members are imported when they are called."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+
+class LazyGroup(click.Group):
+    """A group with members named by import path, `{name: ("module:attribute", line of help)}`, beside plain ones."""
+
+    def __init__(self, *args: Any, members: Mapping[str, tuple[str, str]] | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.members = dict(members or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *self.members]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.members:
+            return super().get_command(ctx, cmd_name)
+        module, attribute = self.members[cmd_name][0].split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        plain = [(name, command.get_short_help_str(90)) for name, command in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(plain + [(name, text) for name, (_, text) in self.members.items()])

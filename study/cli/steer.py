@@ -1,0 +1,227 @@
+"""`diptych steer`: fit directions on a cache, show them, take others out of them, export them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from study.cli.common import checkpoint_options, fail_in_users_words, load_options, one_thread, resolve_checkpoints
+from study.cli.lazy import LazyGroup
+
+if TYPE_CHECKING:
+    from steering import Directions
+
+NONE = "none"
+DOSE = {
+    "dose": ("study.cli.steer_dose:dose", "Dose curves of a direction beside its controls."),
+    "pair": ("study.cli.steer_dose:pair", "The directions of two checkpoints: agreement, and transfer."),
+    "figures": ("study.cli.steer_dose:figures", "Draw what a dose study found."),
+}
+
+
+@click.group(cls=LazyGroup, members=DOSE)
+def steer() -> None:
+    """Steering directions: difference of means, orthogonalized, with doses and their controls."""
+
+
+@steer.command(context_settings={"show_default": True})
+@click.argument("cache", type=click.Path(path_type=Path))
+@click.option("--toward", required=True, help="Class that +alpha moves toward; several, joined by '+', make one side.")
+@click.option("--away", required=True, help="Class that it moves away from.")
+@click.option("--target", default="label", help="Column of the cache's examples: the class.")
+@click.option("--labels", "labels_file", type=click.Path(path_type=Path),
+              help="CSV, JSONL or Parquet with `id` and the --target column: the model's own answers.")  # fmt: skip
+@click.option("--sites", default="resid_post.*", help="Patterns of sites: 'resid_post.20', 'resid_post.2?'.")
+@click.option("--positions", help="Position rule of the cache; may be left out where it has one.")
+@click.option("--balance", type=click.Choice(["none", "classes", "strata"]), default="none", help="Of the means.")
+@click.option("--strata", default="auto", help="Column to balance over; 'labels:NAME' is a column of --labels.")
+@click.option("--groups", default="auto", help="Column of the independent unit, or 'none'.")
+@click.option("--fit-on", help="Examples to fit on, e.g. 'split=train'; the others check the sign.")
+@click.option("--weighting", type=click.Choice(["harmonic", "uniform"]), default="harmonic", help="Of strata.")
+@click.option("--orthogonal-to", "against", multiple=True, type=click.Path(path_type=Path),
+              help="Directions file to take out at each site; may be given again.")  # fmt: skip
+@click.option("--from-probes", type=click.Path(path_type=Path), help="A sweep's folder: its weights, not the means.")
+@click.option("--probe-kind", default="logistic", help="Of the probes, with --from-probes.")
+@click.option("--sign-check/--no-sign-check", default=True, help="Refuse a direction that held-out rows contradict.")
+@click.option("--seed", default=0, help="Of the random halves of the groups.")
+@click.option("--name", default="", help="What tables call the direction.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="NAME.safetensors; NAME.json beside it.")
+@fail_in_users_words
+def fit(cache: Path, out: Path, against: tuple[Path, ...], **options: Any) -> None:
+    """Fit a direction at every chosen site of CACHE and write them to --out."""
+    from interp.cache import ActivationCache
+    from steering import Directions, orthogonalize
+
+    one_thread()
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out {out}: expected a name ending in .safetensors.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with ActivationCache.open(cache) as opened:
+        held = Directions(_fitted(opened, options))
+    if against:
+        files = [Directions.load(path) for path in against]
+        held = Directions({site: orthogonalize(one, [file[site] for file in files]) for site, one in held.items()})
+    held.save(out)
+    _show(held)
+    click.echo(f"\nwritten to {out} and {out.with_suffix('.json').name}: {len(held)} directions")
+
+
+@steer.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--site", help="Everything known of one site instead of the table.")
+@fail_in_users_words
+def show(path: Path, site: str | None) -> None:
+    """Statistics of the directions in a file, a row per site."""
+    from steering import Direction, Directions
+
+    held = Directions.load(path)
+    if site is not None or len(held) == 1:
+        click.echo(Direction.load(path, site).report())
+        return
+    _show(held)
+
+
+@steer.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--format", "kind", required=True, type=click.Choice(["gguf", "hf-weights"]),
+              help="gguf: control vector to add. hf-weights: model folder with the direction ablated.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="File or folder; default: beside PATH, under its name.")
+@click.option("--sites", default="", help="Which directions of PATH; gguf takes all of them, hf-weights one.")
+@click.option("--alpha", default=1.0, show_default=True, help="Dose that is written (gguf).")
+@click.option("--unit", type=click.Choice(["raw", "delta", "resid", "sd"]), default="raw", show_default=True)
+@click.option("--model-hint", help="Architecture named in the file (gguf); default: that of the checkpoint's config.")
+@checkpoint_options
+@load_options
+@fail_in_users_words
+def export(path: Path, kind: str, out: Path | None, sites: str, **options: Any) -> None:
+    """Write directions for other programs; the checkpoint is the one they were fitted on unless one is named."""
+    from steering import Directions
+
+    held = Directions.load(path)
+    wanted = [part.strip() for part in sites.split(",") if part.strip()]
+    held = Directions({held[one].site: held[one] for one in wanted}) if wanted else held
+    (_gguf if kind == "gguf" else _hf_weights)(held, path, out, options)
+
+
+def _gguf(held: Directions, path: Path, out: Path | None, options: Mapping[str, Any]) -> None:
+    from steering import export_gguf
+
+    out = out or path.with_suffix(".gguf")
+    hint = options["model_hint"] or next(iter(held.values())).provenance.get("model_type")
+    if not hint:
+        raise ValueError("--model-hint: the directions do not say which architecture they are for; name it, as qwen2.")
+    export_gguf(held, out, model_hint=str(hint), alpha=options["alpha"], unit=options["unit"])
+    click.echo(f"{out}: control vector of {len(held)} layers for {hint}, {options['alpha']:g} {options['unit']} each")
+    click.echo(f"llama-cli -m MODEL.gguf --control-vector-scaled {out.name} SCALE adds SCALE times that, everywhere")
+
+
+def _hf_weights(held: Directions, path: Path, out: Path | None, options: Mapping[str, Any]) -> None:
+    from interp.checkpoint import Checkpoint, CheckpointPair
+    from interp.loading import load
+    from steering import export_hf
+    from steering.export import source_checkpoint
+
+    if len(held) != 1:
+        raise ValueError(f"{path} holds {len(held)} directions; choose one with --sites, e.g. {next(iter(held))}.")
+    direction = next(iter(held.values()))
+    if any(options[key] for key in ("base", "checkpoint_file", "pair")):
+        found, loading = resolve_checkpoints(options)
+        if isinstance(found, CheckpointPair):
+            raise click.UsageError("--pair names two checkpoints; name the one to export with --checkpoint or --base.")
+        checkpoint = found
+    else:
+        checkpoint = Checkpoint.from_mapping(source_checkpoint(direction), str(path))
+        _, loading = resolve_checkpoints({**options, "base": checkpoint.base})
+    loading["merge"] = checkpoint.adapter is not None
+    out = out or path.with_name(path.stem + "-ablated")
+    done = export_hf(load(checkpoint, **loading), direction, out)
+    click.echo(f"{out}: {checkpoint.name} without {direction.label!r}: {len(done.tensors)} tensors projected")
+    click.echo(f"left along it on a probe prompt: {done.leftover:.1e} of the residual norm"
+               + ("; the unembedding now has weights of its own" if done.untied else ""))  # fmt: skip
+
+
+def _fitted(cache: Any, options: Mapping[str, Any]) -> dict[Any, Any]:
+    from steering import difference_of_means, direction_along, read_probe_vector
+
+    table = None if options["labels_file"] is None else _read_labels(options["labels_file"])
+    sides = {"toward": _classes(options["toward"]), "away_from": _classes(options["away"])}
+    shared: dict[str, Any] = sides | {
+        "target": options["target"] if table is None else _joined(cache, table, options["target"]),
+        "position": options["positions"], "groups": None if options["groups"] == NONE else options["groups"],
+        "fit_on": options["fit_on"], "seed": options["seed"], "name": options["name"],
+    }  # fmt: skip
+    sites = _sites(cache, options["sites"])
+    if options["from_probes"]:
+        where = dict(kind=options["probe_kind"], position=options["positions"])
+        vectors = {site: read_probe_vector(options["from_probes"], site=site, **where) for site in sites}
+        made = [direction_along(cache, vec, site=site, **shared) for site, vec in vectors.items()]
+        return {one.site: one for one in made}
+    how = {key: options[key] for key in ("balance", "strata", "weighting")}
+    if how["strata"].startswith("labels:"):
+        if table is None:
+            raise ValueError(f"--strata {how['strata']}: give the file that has this column with --labels.")
+        how["strata"] = _joined(cache, table, how["strata"].removeprefix("labels:"))
+    return dict(difference_of_means(cache, site=sites, check_sign=options["sign_check"], **shared, **how))
+
+
+def _classes(text: str) -> list[str]:
+    return [part.strip() for part in text.split("+") if part.strip()]
+
+
+def _sites(cache: Any, patterns: str) -> list[str]:
+    from fnmatch import fnmatchcase
+
+    words = [part.strip() for part in patterns.split(",") if part.strip()]
+    found = {s: None for word in words for s in cache.sites if fnmatchcase(s, word)}
+    if not found:
+        raise ValueError(f"--sites {patterns!r} fits none of the cache's sites: {', '.join(cache.sites)}.")
+    return sorted(found, key=lambda s: (s.split(".")[0], int(s.split(".")[1]) if "." in s else -1))
+
+
+def _read_labels(path: Path) -> Any:
+    """The table of a file with a column `id`; `stance` is added where the columns of a bias task's answers allow it."""
+    import numpy as np
+    import pandas as pd
+
+    readers: dict[str, Any] = {".csv": pd.read_csv, ".parquet": pd.read_parquet,
+                               ".jsonl": lambda file: pd.read_json(file, lines=True)}  # fmt: skip
+    if path.suffix not in readers or not path.is_file():
+        raise ValueError(f"--labels {path}: expected a file that is there, ending in {', '.join(readers)}.")
+    table = readers[path.suffix](path)
+    if "id" not in table.columns or table["id"].duplicated().any():
+        raise ValueError(f"--labels {path}: expected a column 'id' in which each example stands once.")
+    if "stance" not in table.columns and {"score.committed", "score.biased"} <= set(table.columns):
+        committed, biased = (table[f"score.{name}"].to_numpy(float) for name in ("committed", "biased"))
+        known = [committed == 0, (committed == 1) & (biased == 1), (committed == 1) & (biased == 0)]
+        table["stance"] = np.select(known, ["unknown", "stereo", "anti"], default="")
+        table["stance"] = table["stance"].replace("", None)
+    return table.assign(id=table["id"].astype(str))
+
+
+def _joined(cache: Any, table: Any, column: str) -> list[Any]:
+    """The column's value of every example of the cache, by id; None for those that are not in the table."""
+    if column not in table.columns:
+        raise ValueError(f"--labels: no column {column!r}; the file has {', '.join(map(str, table.columns))}.")
+    known = dict(zip(table["id"], table[column], strict=True))
+    return [known.get(str(one)) for one in cache.examples["id"]]
+
+
+def _show(held: Directions) -> None:
+    from study.evals.show import aligned
+
+    first = next(iter(held.values()))
+    click.echo(f"{first.label}: +alpha moves toward {first.toward!r}, away from {first.away_from!r}; "
+               f"{first.stats.n_toward} and {first.stats.n_away} rows, {first.stats.n_groups} groups")  # fmt: skip
+    lines = [["site", "delta", "resid", "delta/resid", "d'", "halves", "agreement", "held-out gap"]]
+    for site, one in held.items():
+        s = one.stats
+        numbers = (s.delta_norm, s.resid_norm, s.delta_norm / s.resid_norm, s.d_prime, s.split_half_cosine,
+                   s.pair_agreement, s.held_out_gap)  # fmt: skip
+        lines.append([str(site), *(f"{x:.3g}" if x == x else "-" for x in numbers)])
+    click.echo(aligned(lines))
+    for one in held.values():
+        if one.removed is not None:
+            click.echo(f"{one.site}: {one.removed.report()}")
