@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 _CHOICES = ("per_cell", "seed", "split", "rendering")
 
 
-def examples_of(study: Study, section: Any = None) -> list[Example]:
+def examples_of(study: Study, section: Any = None, *, chains: bool = False) -> list[Example]:
     """The examples that a step sees, in order.
 
     Args:
         section: of the step; its `per_cell` and `limit` come before those of the task.
+        chains: with the chain of thought after the question, of a task that has them (`chain_examples`).
     Raises:
         ValueError: an option that the task does not take, by its name in the study file; no items.
     """
@@ -28,8 +29,9 @@ def examples_of(study: Study, section: Any = None) -> list[Example]:
     chosen = asdict(study.task)
     own = {key: getattr(section, key, None) for key in ("per_cell", "limit")}
     chosen |= {key: value for key, value in own.items() if value is not None}
-    wanted = options_for(study, task.examples, chosen)
-    found = list(task.examples(study.task.data, **wanted))[: chosen["limit"]]
+    read = getattr(task, "chain_examples", task.examples) if chains else task.examples
+    wanted = options_for(study, read, chosen)
+    found = list(read(study.task.data, **wanted))[: chosen["limit"]]
     if not found:
         raise ValueError(f"task {study.task.path}: no items are left of {study.task.data or 'what it generates'}.")
     return found

@@ -31,7 +31,7 @@ def run(context: Context) -> list[str]:
     open_cells = [cell for cell in wanted if not _file(context, *cell).is_file()]
     if not open_cells:
         return notes
-    examples = examples_of(study) if any(q.readings is None for q, _ in open_cells) else []
+    examples = examples_of(study, chains=True) if any(q.readings is None for q, _ in open_cells) else []
     targets = {q.name: _targets(q, examples) for q, _ in open_cells if q.readings is None}
     model = _load(study)
     oracle = _oracle(model, section, study.seed)
@@ -236,7 +236,7 @@ def plan(study: Study) -> Work:
     from study.steps.items import examples_of
 
     assert study.oracle is not None
-    first, items = next(iter(study.members.values())), examples_of(study)
+    first, items = next(iter(study.members.values())), examples_of(study, chains=True)
     asked = sum(len(q.choices) for q in study.oracle.questions) * len(study.oracle.sources)
     tokens = prompt_tokens(first, items) + 60 * len(items) * asked * 4
     return Work(len(items), tokens, 0, 0, size_of(first), note=f"{asked} choices, each under 4 kinds of activations")
