@@ -15,7 +15,7 @@ from interp.cache import ActivationCache, extract
 from interp.model import Model
 from interp.prompt import Example
 from study.cli import main
-from study.probes_store import read_sweep, write_sweep
+from study.probes.store import read_sweep, write_sweep
 from tests.tiny import tiny, tiny_tokenizer
 
 N_GROUPS, SIZE = 30, 4

@@ -28,7 +28,7 @@ def train(recipe: Path, out: Path, resume: bool, dry_run: bool, every: int) -> N
     Labels are audited before the first step. The best checkpoint by validation gap is kept in --out/best. Several GPUs:
     start it with `torchrun --nproc-per-node 8 --no-python diptych oracle train ...` (needs accelerate).
     """
-    from study.oracle_training import TrainingFile, train_from_file
+    from study.oracle.training import TrainingFile, train_from_file
 
     source = TrainingFile.read(recipe)
     if dry_run:
@@ -67,7 +67,7 @@ def build(seed: int, out: Path) -> None:
 
 def _dry_run(source: Any) -> None:
     from interp.oracle.items import audit_mixture, shares
-    from study.oracle_training import prepare
+    from study.oracle.training import prepare
 
     _, mixture = prepare(source)
     click.echo(", ".join(f"{task}: {n}" for task, n in shares(mixture.train).items()))

@@ -75,7 +75,7 @@ def sweep(cache: Path, out: Path, base: Path | None, jobs: int, device: str, **o
     Layer and C are chosen on DEV, TEST is scored once. A sweep that is there already is shown, not run again.
     """
     from interp.cache import ActivationCache
-    from study.probes_store import finished, read_sweep, write_sweep
+    from study.probes.store import finished, read_sweep, write_sweep
 
     one_thread()
     with ExitStack() as stack:
@@ -106,8 +106,8 @@ def figures(folders: tuple[str, ...], out: Path | None) -> None:
     import pandas as pd
 
     from study.figures import save
-    from study.probe_figures import figures_of
-    from study.probes_store import read_sweep
+    from study.probes.figures import figures_of
+    from study.probes.store import read_sweep
 
     paths = _sweeps(folders)
     results = [read_sweep(path) for path in paths]
@@ -228,7 +228,7 @@ def _show(result: SweepResult, out: Path) -> None:
 
 def _sweeps(folders: tuple[str, ...]) -> list[Path]:
     """The sweeps among the arguments; a pattern that no shell has expanded is expanded here."""
-    from study.probes_store import is_sweep
+    from study.probes.store import is_sweep
 
     found: list[Path] = []
     for text in folders:

@@ -33,7 +33,7 @@ def transfer(folder: Path, cache: Path, all_layers: bool, align: str, **options:
     Writes SWEEP/transfer/NAME.csv. Undefined between widths: then --align ridge, or `probes compare`.
     """
     from interp.cache import ActivationCache
-    from study.probes_store import read_settings, read_sweep, write_table
+    from study.probes.store import read_settings, read_sweep, write_table
 
     one_thread()
     settings, result = read_settings(folder), read_sweep(folder)
@@ -60,7 +60,7 @@ def transfer(folder: Path, cache: Path, all_layers: bool, align: str, **options:
 def compare(first: Path, second: Path, kind: str, target: str | None) -> None:
     """Two sweeps of the same rows by their scores alone: widths and depths may differ."""
     from probes import compare_scores
-    from study.probes_store import read_sweep
+    from study.probes.store import read_sweep
 
     table = compare_scores(read_sweep(first), read_sweep(second), kind=kind, target=target)
     click.echo(table.T.to_string(header=False))

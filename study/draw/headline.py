@@ -134,7 +134,7 @@ def _titles(tables: Tables) -> tuple[str, str, str]:
 
 def _probe_panel(tables: Tables, ax: Axes) -> Drawn:
     """The first target of the study."""
-    from study.probe_figures import first_layers
+    from study.probes.figures import first_layers
 
     if "probes" not in tables:
         raise ValueError("the study has no probes.")
@@ -156,7 +156,7 @@ def _head_panel(tables: Tables, ax: Axes) -> Drawn:
 
 def _last_panel(tables: Tables, ax: Axes) -> Drawn:
     from study.figures import cumulative_ablation, dose_response
-    from study.probe_figures import first_reliability
+    from study.probes.figures import first_reliability
 
     if "steering" in tables:
         return dose_response(of.dose_table(_one(tables["steering"], "member", "site", "metric")), ax=ax)

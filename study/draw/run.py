@@ -74,7 +74,7 @@ def _draw(draw: Callable[..., Drawn], rows: Callable[..., Any], part: Any, size:
 
 
 def _probes(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
-    from study.probe_figures import figures_of_tables
+    from study.probes.figures import figures_of_tables
 
     if "probes" not in tables:
         return

@@ -28,7 +28,7 @@ _OPTIONS = (
 def run(context: Context) -> list[str]:
     """One sweep per member and target in `<member>/<target>/`, then transfers; what is there is not run again."""
     from interp.cache import ActivationCache
-    from study.probes_store import finished, write_sweep
+    from study.probes.store import finished, write_sweep
     from study.steps.annotated import annotated
 
     notes: list[str] = []
@@ -155,7 +155,7 @@ def _check_columns(frame: pd.DataFrame, target: str, section: Any) -> None:
 
 def _transfers(context: Context) -> list[str]:
     """Probes of each member read on the other, where widths and rows allow it."""
-    from study.probes_store import write_table
+    from study.probes.store import write_table
 
     notes = []
     members = [m for m in _members(context) if m in ("engaged", "heuristic")]
@@ -182,7 +182,7 @@ def _read_across(context: Context, folder: Path, first: str, second: str) -> pd.
     from interp.cache import ActivationCache
     from probes import transfer
     from probes.transfer import refit
-    from study.probes_store import read_sweep
+    from study.probes.store import read_sweep
 
     section, result = context.section, read_sweep(folder)
     kinds = [k for k in ("logistic", "massmean") if any(key[3] == k for key in result.directions)] or [*section.kinds]

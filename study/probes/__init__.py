@@ -1,0 +1,1 @@
+"""What `diptych probes` keeps on disk and draws."""
