@@ -51,7 +51,7 @@ def dose_response(table: DataFrame, *, width: Width = "full", ax: Axes | Sequenc
     metrics = _check(table)
     marks = Marks()
     with styled():
-        entries = _entries(table)
+        entries = _entries(table, in_full=ax is None)
         panels = (
             _panels(metrics, entries, width, _axis_words(table)) if ax is None else given(ax, metrics, figure=FIGURE)
         )
@@ -203,17 +203,19 @@ def _label(table: DataFrame, arm: str, default: str) -> str:
     return str(checks.only_value(table[table["arm"] == arm], "arm_label", figure=FIGURE, default=default))
 
 
-def _entries(table: DataFrame) -> list[Any]:
+def _entries(table: DataFrame, *, in_full: bool) -> list[Any]:
+    """The legend; a panel of a composite has room for one word, and its caption says which controls."""
     entries = [canvas.key_entry("ink", _label(table, "direction", "direction"), shape="o")]
     if (table["arm"] == "orthogonalised").any():
         name = _label(table, "orthogonalised", "orthogonalised, equal norm")
         entries.append(canvas.line_entry("ink", name, style="chance", width=1.0))
     draws = _draws(table)
     shown = f"{_THIN} of {draws}" if draws > _THIN else str(draws)
+    null = _label(table, "control", "controls of equal norm") if in_full else "controls"
     return [
         *entries,
         canvas.line_entry("control", f"single controls ({shown})", style="", width=0.6),
-        canvas.patch_entry("null", f"{_label(table, 'control', 'controls of equal norm')}, 95 %"),
+        canvas.patch_entry("null", f"{null}, 95 %"),
         canvas.key_entry("ink", "not beyond the controls", filled=False, shape="o", bar=False),
     ]
 
