@@ -58,7 +58,7 @@ def dose_table(metrics=METRICS, *, draws: int = 25, scale: float = 1.0, steps: i
                      hi=start + move + half, null_lo=start - 0.2 * abs(a), null_hi=start + 0.2 * abs(a),
                      p=np.nan if a == 0 else 0.5 if inside else 0.004, **common)
             )  # fmt: skip
-            rows.append(dict(arm="orthogonalised", draw=0, arm_label="v_bias ⊥ v_abst, equal norm", 
+            rows.append(dict(arm="orthogonalized", draw=0, arm_label="v_bias ⊥ v_abst, equal norm", 
                              value=start + 0.75 * move, **common))  # fmt: skip
             rows += [dict(arm="control", draw=k, arm_label="random + shuffled controls", value=start + s * a, **common)
                      for k, s in enumerate(slopes)]  # fmt: skip

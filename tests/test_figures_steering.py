@@ -62,7 +62,7 @@ def test_a_direction_is_not_drawn_without_controls_or_start() -> None:
     with pytest.raises(ValueError, match="commit bias lacks the direction at strength 0"):
         figures.dose_response(table[table["alpha_norm"] != 0])
     with pytest.raises(ValueError, match="unknown arm prompt"):
-        figures.dose_response(table.replace({"arm": {"orthogonalised": "prompt"}}))
+        figures.dose_response(table.replace({"arm": {"orthogonalized": "prompt"}}))
     with pytest.raises(ValueError, match="toward must say"):
         figures.dose_response(table.assign(toward=" "))
     blank = table.copy()

@@ -94,7 +94,7 @@ def test_bbq_runs_on_the_real_rows(tmp_path: Path, shared: Path) -> None:
             for column, value in entry.where.items():
                 rows = rows[rows[column] == value]
             assert len(rows) == 1, entry.name
-    assert {"direction", "orthogonalised", "control"} <= set(tables["steering"]["arm"])
+    assert {"direction", "orthogonalized", "control"} <= set(tables["steering"]["arm"])
 
 
 @pytest.mark.slow

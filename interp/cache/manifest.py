@@ -80,7 +80,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise NotACacheError(f"{path.parent}: no {path.name} there; expected the folder given as --out.") from None
+        raise NotACacheError(
+            f"{path.parent}: no {path.name} there; expected the folder that `diptych cache ... --out` wrote."
+        ) from None
     except ValueError as error:
         raise ChecksumError(f"{path}: not the JSON that was written ({error}). Restore it.") from error
     if content.get("format") != FORMAT or content.get("version", 0) > VERSION:

@@ -146,7 +146,7 @@ def _hf_weights(held: Directions, path: Path, out: Path | None, options: Mapping
 def _fitted(cache: Any, options: Mapping[str, Any]) -> dict[Any, Any]:
     from steering import difference_of_means, direction_along, read_probe_vector
 
-    table = None if options["labels_file"] is None else _read_labels(options["labels_file"])
+    table = None if options["labels_file"] is None else read_labels(options["labels_file"])
     sides = {"toward": _classes(options["toward"]), "away_from": _classes(options["away"])}
     shared: dict[str, Any] = sides | {
         "target": options["target"] if table is None else _joined(cache, table, options["target"]),
@@ -181,7 +181,7 @@ def _sites(cache: Any, patterns: str) -> list[str]:
     return sorted(found, key=lambda s: (s.split(".")[0], int(s.split(".")[1]) if "." in s else -1))
 
 
-def _read_labels(path: Path) -> Any:
+def read_labels(path: Path) -> Any:
     """The table of a file with a column `id`; `stance` is added where the columns of a bias task's answers allow it."""
     import numpy as np
     import pandas as pd

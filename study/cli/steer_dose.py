@@ -137,14 +137,10 @@ def figures(folder: Path) -> None:
 
 
 def _classes(path: Path, target: str) -> dict[str, str]:
-    """Example id -> class, of a CSV, JSONL or Parquet file."""
-    import pandas as pd
+    """Example id -> class, of a file that `steer fit --labels` reads."""
+    from study.cli.steer import read_labels
 
-    readers: dict[str, Any] = {".csv": pd.read_csv, ".parquet": pd.read_parquet,
-                               ".jsonl": lambda file: pd.read_json(file, lines=True)}  # fmt: skip
-    if path.suffix not in readers:
-        raise ValueError(f"--labels {path}: expected .csv, .jsonl or .parquet.")
-    table = readers[path.suffix](path)
+    table = read_labels(path)
     if missing := {"id", target} - set(table.columns):
         raise ValueError(f"--labels {path}: no column {', '.join(sorted(missing))}; it has {', '.join(table.columns)}.")
     kept = table.dropna(subset=[target])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.evaluate import Decoding, evaluate, plan_batches
-from interp.loading import load, load_members
 from interp.model import Model
 from interp.prompt import Example
 from interp.tasks.protocol import EvaluatedTask, labels_of, load_task, max_new_tokens
@@ -17,6 +16,7 @@ from study.evals.faithfulness import counterfactual_answers, faithfulness_rows, 
 from study.evals.modes import MODES, check_modes_differ, in_mode
 from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256, read_answers
 from study.evals.tables import write_tables
+from study.members import models_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,7 @@ def answer_members(
         raise ValueError(f"task {task_path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
     chosen, members = decoding or Decoding(), []
     _check_items(task, task_path, examples, chosen)
-    for roles, model in _models(what, dict(loading or {})):
+    for roles, model in models_of(what, dict(loading or {})):
         check_modes_differ(model, examples, modes)
         for role in roles:
             with model.adapters.use(role if role in model.adapters.names else None):
@@ -148,13 +148,6 @@ def tables_of(
     notes = task.notes(examples) if callable(getattr(task, "notes", None)) else {}
     write_tables(frames, task, out, extra=extra, seed=seed, notes=notes)
     return frames
-
-
-def _models(what: Checkpoint | CheckpointPair, loading: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], Model]]:
-    if isinstance(what, CheckpointPair):
-        return load_members(what, **loading)
-    model = load(what, **loading)
-    return [((model.adapters.active or what.name,), model)]
 
 
 def run_member(

@@ -21,7 +21,7 @@ COLUMNS = (
     "arm", "draw", "alpha", "alpha_norm", "metric", "value", "lo", "hi", "null_lo", "null_hi", "p", "n", "n_groups",
     "guard", "toward", "interval",
 )  # fmt: skip
-ARMS = ("direction", "orthogonalised", "control")
+ARMS = ("direction", "orthogonalized", "control")
 _THIN = 30
 
 
@@ -34,7 +34,7 @@ def dose_response(table: DataFrame, *, width: Width = "full", ax: Axes | Sequenc
     beyond the controls (p ≥ .05 after the stated correction).
 
     Args:
-        table: one row per (arm, draw, alpha_norm, metric): `arm` in direction, orthogonalised, control; `draw` numbers
+        table: one row per (arm, draw, alpha_norm, metric): `arm` in direction, orthogonalized, control; `draw` numbers
             the controls (constant elsewhere); `alpha` (in the unit of the stored direction), `alpha_norm` (fraction
             of the residual norm; the axis), `metric`, `value`, `n`, `n_groups`. Of the direction also: `lo, hi` (value
             plus the paired interval of its change; at 0 the interval of the level), `null_lo, null_hi`, `p` (blank at
@@ -132,7 +132,7 @@ def _draw(ax: Axes, rows: DataFrame, marks: Marks, index: int) -> None:
         if number == _THIN:
             break
         ax.plot(draw["alpha_norm"], draw["value"], color=colour("control"), linewidth=0.4, alpha=0.5, zorder=1)
-    other = _arm(rows, "orthogonalised")
+    other = _arm(rows, "orthogonalized")
     if len(other):
         ax.plot(
             other["alpha_norm"], other["value"], color=colour("ink"), linewidth=1.0, linestyle=(0, (4, 2)), zorder=3
@@ -206,8 +206,8 @@ def _label(table: DataFrame, arm: str, default: str) -> str:
 def _entries(table: DataFrame, *, in_full: bool) -> list[Any]:
     """The legend; a panel of a composite has room for one word, and its caption says which controls."""
     entries = [canvas.key_entry("ink", _label(table, "direction", "direction"), shape="o")]
-    if (table["arm"] == "orthogonalised").any():
-        name = _label(table, "orthogonalised", "orthogonalised, equal norm")
+    if (table["arm"] == "orthogonalized").any():
+        name = _label(table, "orthogonalized", "orthogonalised, equal norm")
         entries.append(canvas.line_entry("ink", name, style="chance", width=1.0))
     draws = _draws(table)
     shown = f"{_THIN} of {draws}" if draws > _THIN else str(draws)
@@ -237,7 +237,7 @@ def _caption(table: DataFrame, metrics: list[str]) -> str:
         "0: interval of the level",
         f"Grey: the null, 95 % of {_draws(table)} {_label(table, 'control', 'controls of equal norm')}; thin lines: "
         "single ones",
-        "Dashed curve: orthogonalised, at equal added norm" if (table["arm"] == "orthogonalised").any() else "",
+        "Dashed curve: orthogonalised, at equal added norm" if (table["arm"] == "orthogonalized").any() else "",
         f"Filled: p < .05 against the controls ({correction}); hollow: not",
         f"Guard: {listed}" if listed else "",
         checks.provenance(table),

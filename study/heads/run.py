@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,13 +13,13 @@ from interp.heads.estimates import halves
 from interp.heads.ids import expand_heads, parse_unit, unit_name
 from interp.heads.order_swaps import swap_metrics
 from interp.heads.sweep import unit_norms
-from interp.loading import load, load_members
 from interp.model import Model
 from interp.positions import parse_positions
 from interp.prompt import Example
 from interp.tasks.protocol import load_task
 from study.heads.pairs import OWN, has_twins, pairs_of_examples, pairs_of_twins
 from study.heads.store import HeadsFolder
+from study.members import models_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def run_heads(
     task: Any = load_task(task_path)
     found: dict[str, dict[str, HeadEffects]] = {}
     swaps, curves = [], []
-    for roles, model in _models(what, dict(loading or {})):
+    for roles, model in models_of(what, dict(loading or {})):
         for role in roles:
             with model.adapters.use(role if role in model.adapters.names else None):
                 pairs = _pairs(model, task, examples, study)
@@ -103,13 +103,6 @@ def _aligned(found: Mapping[str, Mapping[str, HeadEffects]]) -> list[tuple[str, 
         return []
     both = [(kind, (sweep, found["heuristic"][kind])) for kind, sweep in found["engaged"].items()]
     return [(kind, (a, b)) for kind, (a, b) in both if a.plan.units == b.plan.units]
-
-
-def _models(what: Checkpoint | CheckpointPair, loading: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], Model]]:
-    if isinstance(what, CheckpointPair):
-        return load_members(what, **loading)
-    model = load(what, **loading)
-    return [((model.adapters.active or what.name,), model)]
 
 
 def _pairs(model: Model, task: Any, examples: Any, study: HeadStudy) -> list[TokenPair]:

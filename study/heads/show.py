@@ -31,7 +31,7 @@ def sweeps(out: Path) -> Iterator[tuple[str, str, HeadEffects]]:
     """
     folders = sorted(path.parent for path in out.rglob(PLAN))
     if not folders:
-        raise ValueError(f"{out} holds no head sweep. Run diptych heads ... --out {out.name} first.")
+        raise ValueError(f"{out} holds no head sweep. Run diptych heads ... --out {out} first.")
     for folder in folders:
         yield folder.parent.name, folder.name, HeadsFolder(folder).effects()
 

@@ -13,11 +13,11 @@ from interp.tasks.protocol import load_task
 from steering.arms import Arm
 from steering.direction import Directions
 from steering.pair import pair_cosines, transfer_table
+from study.members import models_of
 from study.steer.run import (
     DoseStudy,
     check_study,
     make_plan,
-    models_of,
     of_layers,
     refuse_seen,
     run_member,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.fingerprint import fingerprint_module
-from interp.loading import load, load_members
 from interp.model import Model
 from interp.prompt import Example
 from interp.site import Site
@@ -22,6 +21,7 @@ from steering.outcomes import Outcomes
 from steering.response import MIN_GROUPS, MIN_ITEMS, DoseResult, check_size
 from steering.strengths import DEFAULT_ALPHAS, DosePlan, parse_alphas
 from steering.texts import TEXTS, text_response
+from study.members import models_of
 from study.steer.items import AUTO, dose_items, group_of
 from study.steer.shuffled import shuffled_from_cache
 from study.steer.store import DoseFolder, write_table
@@ -185,14 +185,6 @@ def refuse_seen(examples: Sequence[Example], fitted: frozenset[str]) -> None:
             f"{len(seen)} of {len(examples)} items are among the rows that the direction was fitted on (first "
             f"{seen[0]!r}). Take a split whose stories or procedures it has not seen: --split, --seed, or another file."
         )
-
-
-def models_of(what: Checkpoint | CheckpointPair, loading: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], Model]]:
-    """(roles, model) for a checkpoint or a pair; members of one base share its weights."""
-    if isinstance(what, CheckpointPair):
-        return load_members(what, **loading)
-    model = load(what, **loading)
-    return [((model.adapters.active or what.name,), model)]
 
 
 def run_member(

@@ -40,7 +40,7 @@ def members(out: Path) -> dict[str, Path]:
         if (path.parent / "slopes.csv").exists()
     }
     if not found:
-        raise ValueError(f"{out} holds no finished dose study. Run diptych steer dose ... --out {out.name} first.")
+        raise ValueError(f"{out} holds no finished dose study. Run diptych steer dose ... --out {out} first.")
     return found
 
 
@@ -73,7 +73,7 @@ def dose_rows(table: pd.DataFrame) -> pd.DataFrame:
     that no arm moves at any strength, are left out."""
     import pandas as pd
 
-    arms = {"direction": "direction", "orthogonalized": "orthogonalised"}
+    arms = {"direction": "direction", "orthogonalized": "orthogonalized"}
     arms |= dict.fromkeys(("random", "complement", "shuffled"), "control")
     rows = table[table["arm"].isin(list(arms)) & table["metric"].isin(ORDER)].copy()
     undefined = set(rows.loc[rows["value"].isna() | rows["lo"].isna(), "metric"])

@@ -1,0 +1,18 @@
+"""The models of a study, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.loading import load, load_members
+from interp.model import Model
+
+
+def models_of(what: Checkpoint | CheckpointPair, loading: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], Model]]:
+    """(roles, model) for a checkpoint or a pair; members of one base share its weights."""
+    if isinstance(what, CheckpointPair):
+        return load_members(what, **loading)
+    model = load(what, **loading)
+    return [((model.adapters.active or what.name,), model)]
