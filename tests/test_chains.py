@@ -18,6 +18,7 @@ from interp.tasks import cot
 from interp.tasks.cot import chains, context_items
 from interp.tasks.cot.suppression import sentence_importance
 from study.cli import main
+from study.oracle.training import read_labels
 from tests.tiny import tiny, tiny_tokenizer
 
 ROWS = [
@@ -211,6 +212,11 @@ def test_the_command_writes_labels_that_audit_reads(corpus: Path, tokenizer, tmp
     if kind != "context":
         assert all(line["boundary"].rstrip().endswith(line["text"][-5:]) for line in lines)
         assert "OK      boundary drift" in done.output
+        labels = read_labels(tmp_path / f"tiny-{kind}.jsonl")  # what an oracle's recipe reads
+        task, number = {"tracking": ("answer", "p_answer"), "importance": ("importance", "importance"),
+                        "resampling": ("importance", "kl")}[kind]  # fmt: skip
+        known = {(x["example_id"], x["sentence"]): x[number] for x in lines if x.get("status", "ok") == "ok"}
+        assert labels == {task: pytest.approx(known)} and known
     if kind == "importance":
         by_problem = {name: {x["label"] for x in lines if x["example_id"] == name} for name in "ab"}
         assert by_problem == {"a": {"anchor", "other"}, "b": {"anchor", "other"}}

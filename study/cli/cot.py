@@ -81,7 +81,7 @@ def tracking(model: Model, examples: list[Example], options: dict[str, Any]) -> 
     from interp.chains import track_answers
 
     rows = [asdict(row) for row in track_answers(model, examples, depth=options["depth"])]
-    return _lines(model, examples, [{"label": row["tier"]} | row for row in rows], "answer_tracking")
+    return _lines(model, examples, [{"label": row["tier"]} | row for row in rows], "answer", "p_answer")
 
 
 def importance(model: Model, examples: list[Example], options: dict[str, Any]) -> list[Row]:
@@ -91,7 +91,8 @@ def importance(model: Model, examples: list[Example], options: dict[str, Any]) -
     from interp.chains import suppression_importance
 
     found = suppression_importance(model, examples, temperature=options["temperature"], seed=options["seed"])
-    return _lines(model, examples, _tiered([asdict(row) for row in found], "importance", options["top"]), "importance")
+    rows = _tiered([asdict(row) for row in found], "importance", options["top"])
+    return _lines(model, examples, rows, "importance", "importance")
 
 
 def resampling(model: Model, examples: list[Example], options: dict[str, Any]) -> list[Row]:
@@ -102,7 +103,7 @@ def resampling(model: Model, examples: list[Example], options: dict[str, Any]) -
     reader: Any = load_task(options["parse"] or "interp.tasks.cot")
     given = {key: options[key] for key in ("n", "temperature", "seed", "max_new_tokens")}
     found = resampling_importance(model, examples, parse=reader.parse, **given)
-    return _lines(model, examples, _tiered([row.row() for row in found], "kl", options["top"]), "resampling")
+    return _lines(model, examples, _tiered([row.row() for row in found], "kl", options["top"]), "importance", "kl")
 
 
 def context(model: Model, examples: list[Example], options: dict[str, Any]) -> list[Row]:
@@ -141,8 +142,9 @@ def _tiered(rows: list[Row], number: str, top: float) -> list[Row]:
     return out
 
 
-def _lines(model: Model, examples: list[Example], rows: list[Row], task: str) -> list[Row]:
-    """The rows with what an audit reads: hash of the tokens up to the boundary, and the text that ends there."""
+def _lines(model: Model, examples: list[Example], rows: list[Row], task: str, number: str) -> list[Row]:
+    """The rows with what their readers need: `id`, `task` and `value` (column `number`) for an oracle's recipe and its
+    questions, hash of the tokens up to the boundary and the text that ends there for an audit."""
     import hashlib
 
     from interp.prompt import render
@@ -157,8 +159,9 @@ def _lines(model: Model, examples: list[Example], rows: list[Row], task: str) ->
         prompt, sentences = known[row["example_id"]]
         sentence = sentences[row["sentence"]]
         ids = ",".join(map(str, prompt.ids[: sentence.token_end]))
-        told = {"context": hashlib.sha256(ids.encode()).hexdigest()[:24], "task": task, "text": sentence.text}
+        made = {"id": row["example_id"], "task": task, "value": row.get(number)}
+        told = {"context": hashlib.sha256(ids.encode()).hexdigest()[:24], "text": sentence.text}
         end = prompt.offsets[sentence.boundary][1]
         is_split = by_id[row["example_id"]].metadata["split_by"] == "punctuation"  # else no stop is to be expected
-        out.append({**row, **told, "boundary": prompt.text[max(0, end - 60) : end] if is_split else None})
+        out.append({**row, **made, **told, "boundary": prompt.text[max(0, end - 60) : end] if is_split else None})
     return out

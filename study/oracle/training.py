@@ -160,7 +160,8 @@ def items_of(source: TrainingFile, model: Model) -> list[TrainItem]:
 
 
 def read_labels(path: str | Path) -> dict[str, dict[SentenceId, Any]]:
-    """Labels by task and sentence record: `{id, sentence, task, label}`, or `value` for importance and answer.
+    """Labels by task and sentence record: `{id, sentence, task, label}`, or `value` for importance and answer;
+    rows whose `status` is not "ok" are left out. `diptych cot` writes such rows.
 
     Raises:
         ValueError: a row without id, sentence or task, a sentence labelled twice, or the wrong of label and value.
@@ -172,6 +173,8 @@ def read_labels(path: str | Path) -> dict[str, dict[SentenceId, Any]]:
         task, name, index = row.get("task"), row.get("id"), row.get("sentence")
         if not isinstance(task, str) or name is None or not isinstance(index, int):
             raise ValueError(f"{where}: expected id, sentence (a number) and task; came {sorted(row)}.")
+        if row.get("status", "ok") != "ok":
+            continue  # the labeller says that it has none
         wanted = "value" if task in VALUED else "label"
         if wanted not in row:
             raise ValueError(f"{where}, task {task!r}: expected field {wanted!r}; came {sorted(row)}.")
