@@ -89,3 +89,17 @@ def test_a_checkpoint_gains_nothing_over_itself_and_other_rows_are_refused() -> 
         sweep(feats, target=labels, groups=groups, base={"z.9": feats["resid_post.0"]}, config=config)
     with pytest.raises(ValueError, match="expected 120 rows"):
         sweep(feats, target=labels, groups=groups, base={"resid_post.0": feats["resid_post.0"][:60]}, config=config)
+
+
+def test_a_missing_optional_package_is_named_with_the_extra_that_brings_it() -> None:
+    import click
+
+    from study.cli.common import fail_in_users_words
+
+    @click.command()
+    @fail_in_users_words
+    def draw() -> None:
+        raise ModuleNotFoundError("No module named 'matplotlib.figure'", name="matplotlib.figure")
+
+    done = CliRunner().invoke(draw, [])
+    assert done.exit_code == 1 and "pip install 'diptych[report]'" in done.output

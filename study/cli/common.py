@@ -151,9 +151,19 @@ def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if os.environ.get("DIPTYCH_TRACEBACK") or not isinstance(error, user_errors()):
                 raise
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(f"{error}{_extra(error)}") from error
 
     return run
+
+
+EXTRAS = {"matplotlib": "report", "jinja2": "report", "datasets": "datasets", "transformer_lens": "bridges",
+          "nnsight": "bridges"}  # fmt: skip
+"""Optional packages and the extra of ours that brings them."""
+
+
+def _extra(error: Exception) -> str:
+    name = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    return f": pip install 'diptych[{EXTRAS[name]}]'" if name in EXTRAS else ""
 
 
 @contextmanager
