@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.draw import rows as of
+from study.figures.drawn import tried
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,14 +32,6 @@ def figures_of_run(run: Path, *, wide: bool = False) -> Iterator[Named]:
     size: dict[str, Any] = {"width": "full"} if wide else {}
     for part in (_pairs, _heads, _probes, _scores, _headline):
         yield from part(tables, size)
-
-
-def tried(draw: Callable[[], Any]) -> Any:
-    """The figure, or why there is none."""
-    try:
-        return draw()
-    except ValueError as error:
-        return str(error)
 
 
 def _pairs(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from interp.tasks.protocol import load_task
 from study.evals.store import ANSWERS, MANIFEST
 from study.evals.tables import ALL, by_mode, dumbbell_rows, unit_name
+from study.figures.drawn import tried
 from study.figures.style import MEMBERS
 
 if TYPE_CHECKING:
@@ -45,21 +46,21 @@ def figures_of(root: Path) -> Iterator[tuple[str, Drawn | str]]:
     table = pd.read_csv(root / "table.csv", keep_default_na=False, na_values=[""])
     pairs = sorted(root.glob("pair*.csv"))
     for path in pairs:
-        yield path.stem.replace("pair", "accuracy"), _tried(partial(_dumbbell, path))
+        yield path.stem.replace("pair", "accuracy"), tried(partial(_dumbbell, path))
     for mode, rows in table.groupby(table["mode"].fillna("").astype(str), sort=False):
         end = f"-{mode}" if mode else ""
         if not pairs and mode != "between":
-            yield f"accuracy{end}", _tried(partial(_accuracy, rows, frames, task))
+            yield f"accuracy{end}", tried(partial(_accuracy, rows, frames, task))
         if rows["cell"].astype(str).str.startswith("rule ").any():
-            yield f"rules{end}", _tried(partial(rules, rows, task))
+            yield f"rules{end}", tried(partial(rules, rows, task))
     if all("biased" in frame for frame in frames.values()):
-        yield "plane", _tried(partial(plane_of, frames))
+        yield "plane", tried(partial(plane_of, frames))
     if (table["metric"] == "d1_critical_under_triage").any():
         for member, frame in frames.items():
             for mode, part in by_mode(frame).items():
                 own = table[(table["member"] == member) & (table["mode"].fillna("").astype(str) == mode)]
                 name = "-".join(filter(None, ("esi", member, mode)))
-                yield name, _tried(partial(confusion, part, own, task))
+                yield name, tried(partial(confusion, part, own, task))
 
 
 def comparison_figures(before: Path, after: Path, table: pd.DataFrame) -> Iterator[tuple[str, Drawn | str]]:
@@ -70,10 +71,10 @@ def comparison_figures(before: Path, after: Path, table: pd.DataFrame) -> Iterat
         name: read_eval(folder)[0] for name, folder in zip(_two_names(before, after), (before, after), strict=True)
     }
     words = " − ".join(reversed(list(frames)))
-    yield "changes", _tried(partial(changes, table, words))
+    yield "changes", tried(partial(changes, table, words))
     if (table["metric"] == "s_amb_from_bias").any():
-        yield "decomposition", _tried(partial(decomposition, table, words))
-        yield "plane", _tried(partial(plane_of, frames))
+        yield "decomposition", tried(partial(decomposition, table, words))
+        yield "plane", tried(partial(plane_of, frames))
 
 
 def read_members(root: Path) -> tuple[dict[str, pd.DataFrame], Any]:
@@ -94,13 +95,6 @@ def read_members(root: Path) -> tuple[dict[str, pd.DataFrame], Any]:
     task = load_task(json.loads((paths[0].parent / MANIFEST).read_text())["task"])
     order = sorted(parts, key=lambda m: (MEMBERS.index(m) if m in MEMBERS else len(MEMBERS), m))
     return {member: pd.concat(parts[member], ignore_index=True) for member in order}, task
-
-
-def _tried(draw: Callable[[], Drawn]) -> Drawn | str:
-    try:
-        return draw()
-    except ValueError as error:
-        return str(error)
 
 
 def _dumbbell(path: Path) -> Drawn:

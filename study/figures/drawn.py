@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
@@ -49,3 +49,11 @@ class Drawn:
             f'max-width:100%;background:#fff" src="data:image/png;base64,{image}">'
             f"<figcaption>{escape(self.caption)}</figcaption></figure>"
         )
+
+
+def tried(draw: Callable[[], Drawn]) -> Drawn | str:
+    """The figure, or why its table cannot be drawn: one such table does not cost the other figures."""
+    try:
+        return draw()
+    except ValueError as error:
+        return str(error)

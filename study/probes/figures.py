@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from probes.result import SweepResult
+from study.figures.drawn import tried
 from study.figures.style import MEMBERS
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def figures_of(results: Sequence[SweepResult], transfers: Sequence[pd.DataFrame]
     tables = [result.table for result in results]
     yield from figures_of_tables(tables, transfers)
     for cell in _all_cells(tables):
-        yield f"cosines-{_name(*cell)}", _tried(partial(_cosines, results, cell))
+        yield f"cosines-{_name(*cell)}", tried(partial(_cosines, results, cell))
 
 
 def figures_of_tables(
@@ -61,13 +62,13 @@ def figures_of_tables(
     """
     for cell in _all_cells(tables):
         own, at = [table for table in tables if cell in cells_of(table)], _name(*cell)
-        yield f"layers-{at}", _tried(partial(_layers, own, cell, **size))
-        yield f"selectivity-{at}", _tried(partial(_selectivity, own, cell, **size))
+        yield f"layers-{at}", tried(partial(_layers, own, cell, **size))
+        yield f"selectivity-{at}", tried(partial(_selectivity, own, cell, **size))
         if transfers:
-            yield f"transfer-{at}", _tried(partial(_transfer, transfers, cell, **size))
+            yield f"transfer-{at}", tried(partial(_transfer, transfers, cell, **size))
     for target in dict.fromkeys(str(target) for table in tables for target in table["target"]):
-        yield f"reliability-{_name(target)}", _tried(partial(_reliability, tables, target, **size))
-        yield f"cohorts-{_name(target)}", _tried(partial(_cohorts, tables, target, **size))
+        yield f"reliability-{_name(target)}", tried(partial(_reliability, tables, target, **size))
+        yield f"cohorts-{_name(target)}", tried(partial(_cohorts, tables, target, **size))
 
 
 def first_layers(tables: Sequence[pd.DataFrame], **where: Any) -> Drawn:
@@ -254,10 +255,3 @@ def _one_interval(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _name(*parts: str) -> str:
     return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)
-
-
-def _tried(draw: Callable[[], Any]) -> Drawn | str:
-    try:
-        return draw()
-    except ValueError as error:
-        return str(error)
