@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from study.report.claims import Above, Below, Claim, Control, Measured, Within, claims, judge
 from study.report.published import Published, beside, parse_published
 from study.tables import tidy
-from tests.report_kit import CELLS, all_tables, heads_tables, pair_table, probes_table
+from tests.report_kit import CELLS, all_tables, eval_table, heads_tables, pair_table, probes_table
 
 PASSED, FAILED, NOT_RUN = (Control("c", outcome) for outcome in ("passed", "failed", "not run"))
 
@@ -92,6 +92,28 @@ def test_a_claim_about_every_adversarial_cell_rests_on_the_weakest():
         (c, n, 0.3 if c.endswith("noncompliant") and "adv" in c else e, h, p, v, t) for c, n, e, h, p, v, t in CELLS
     ]
     assert claims({"pair": pair_table(worse)})[0].verdict == "not supported"
+
+
+def test_the_weakest_adversarial_cell_is_the_one_of_the_worst_verdict():
+    cells = [("adversarial_a", 100, 0.6, 0.4, 0.004, "", ""), ("adversarial_b", 100, 0.7, 0.4, 0.22, "", "")]
+    table = pair_table(cells)
+    table.loc[(table["cell"] == "adversarial_b") & (table["member"] == "engaged - heuristic"), ["lo", "hi"]] = (
+        -0.05,
+        0.65,
+    )
+    claim = claims({"pair": table, "eval": eval_table()})[0]
+    assert claim.verdict == "not supported"
+    assert claim.measured is not None
+    assert claim.measured.value == pytest.approx(0.3)
+
+
+def test_equivalence_is_of_every_training_cell():
+    cells = [
+        ("training_a", 433, 0.70, 0.70, 0.9, "equivalent at margin 0.06", ""),
+        ("training_b", 433, 0.82, 0.70, 0.01, "not equivalent at margin 0.06", ""),
+    ]
+    assert by_text(claims({"pair": pair_table(cells)}), "equivalent").verdict == "contradicted"
+    assert by_text(claims({"pair": pair_table(cells[:1])}), "equivalent").verdict == "supported"
 
 
 def test_without_adversarial_cells_the_largest_difference_is_claimed_in_its_own_direction():
