@@ -242,7 +242,8 @@ def slopes_table() -> pd.DataFrame:
         ("orthogonalized", "amb_commit_bias", -0.02, 0.05),
         ("random", "margin", 0.02, 0.1),
     ):
-        size = dict(n=604, n_groups=52, group_unit="story", interval=KIND, p=0.01 if abs(value) > null else 0.7)
+        size = dict(n=604, n_groups=52, group_unit="story", interval=KIND)
+        size |= dict.fromkeys(("p", "p_random", "p_shuffled"), 1 / 21 if abs(value) > null else 0.7)
         ends = dict(value=value, lo=value - 0.06, hi=value + 0.06, null_lo=-null, null_hi=null)
         rows.append(size | ends | dict(arm=arm, metric=metric, arm_label="v_bias", toward="anti_stereotype"))
     return tidy(rows, analysis="steering", member="engaged", site="resid_post.2", layer=2, model="tiny", adapter="none",

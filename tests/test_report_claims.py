@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import study
+from steering.curves import MIN_NULL
+from study.config.read import read_study
 from study.report.claims import Above, Below, Claim, Control, Measured, Within, claims, judge
 from study.report.published import Published, beside, parse_published
+from study.steps.steering import _slopes
 from study.tables import tidy
-from tests.report_kit import CELLS, all_tables, eval_table, heads_tables, pair_table, probes_table
+from tests.report_kit import CELLS, all_tables, eval_table, heads_tables, pair_table, probes_table, slopes_table
 
 PASSED, FAILED, NOT_RUN = (Control("c", outcome) for outcome in ("passed", "failed", "not run"))
 
@@ -205,6 +211,54 @@ def test_a_direction_that_moves_less_bias_by_committing_less_is_no_gain():
         "leaves coverage where equal-norm controls leave it": "failed",
         "leaves accuracy where equal-norm controls leave it": "passed",
     }
+
+
+def slopes(member: str = "direction", metric: str = "margin", **changed: float) -> dict[str, pd.DataFrame]:
+    table = slopes_table()
+    table.loc[(table["arm"] == member) & (table["metric"] == metric), list(changed)] = list(changed.values())
+    return {"steering_slopes": table}
+
+
+def steered(tables: dict[str, pd.DataFrame], part: str) -> Control:
+    claim = by_text(claims(tables), "raises the margin")
+    return next(control for control in claim.controls if part in control.name)
+
+
+def test_a_direction_is_beyond_its_controls_only_with_a_p_against_both_sorts():
+    assert steered(slopes(), "beyond random").outcome == "passed"
+    nan = float("nan")
+    few = steered(slopes(p=nan, p_shuffled=nan), "beyond random")
+    assert (few.outcome, few.detail) == ("not run", "too few shuffled directions for a p")
+    assert steered(slopes(p=0.2), "beyond random").outcome == "failed"
+    assert steered(slopes(null_lo=0.85, null_hi=0.9), "beyond random").outcome == "failed", "less than its controls"
+
+
+def test_the_p_of_a_slope_is_none_where_one_sort_of_controls_has_none():
+    rows = pd.DataFrame(
+        dict(arm="direction", name="v", metric=["margin", "coverage"], slope=1.0, p=0.05,
+             p_random=[0.05, 0.05], p_shuffled=[float("nan"), 0.4])
+    )  # fmt: skip
+    made = _slopes(rows)
+    assert made["p"].isna().tolist() == [True, False]
+    assert made["p"].iloc[1] == 0.4
+    assert _slopes(rows.drop(columns="p_shuffled"))["p"].isna().all()
+
+
+def test_the_demo_steers_enough_directions_of_each_sort_for_a_p():
+    section = read_study(Path(study.__file__).parent / "settings/embedded.yaml").steering
+    assert section is not None
+    assert min(section.n_random, section.n_shuffled) >= MIN_NULL
+
+
+def test_what_is_left_without_the_other_directions_must_be_beyond_its_own_null():
+    part, nan = "without the other", float("nan")
+    assert steered(slopes(), part).outcome == "passed"
+    assert steered(slopes("orthogonalized", null_hi=0.6), part).outcome == "failed"
+    undefined = steered(slopes("orthogonalized", value=nan, lo=nan, hi=nan), part)
+    assert (undefined.outcome, undefined.detail) == ("not run", "slope undefined")
+    table = slopes_table()
+    claim = by_text(claims({"steering_slopes": table[table["arm"] != "orthogonalized"]}), "raises the margin")
+    assert not [control for control in claim.controls if part in control.name], "nothing was to be taken out"
 
 
 def test_a_head_whose_same_answer_twins_move_as_much_does_not_carry_the_answer():
