@@ -16,7 +16,16 @@ from study.report.claims import Above, Below, Claim, Control, Measured, Within, 
 from study.report.published import Published, beside, parse_published
 from study.steps.steering import _slopes
 from study.tables import tidy
-from tests.report_kit import CELLS, all_tables, eval_table, heads_tables, pair_table, probes_table, slopes_table
+from tests.report_kit import (
+    CELLS,
+    all_tables,
+    eval_table,
+    heads_tables,
+    oracle_table,
+    pair_table,
+    probes_table,
+    slopes_table,
+)
 
 PASSED, FAILED, NOT_RUN = (Control("c", outcome) for outcome in ("passed", "failed", "not run"))
 
@@ -269,6 +278,21 @@ def test_a_head_whose_same_answer_twins_move_as_much_does_not_carry_the_answer()
     claim = by_text(claims(tables), "transfers to the other answer in the engaged member")
     assert claim.verdict == "qualified"
     assert any("same-answer" in control.name and control.outcome == "failed" for control in claim.controls)
+
+
+def test_the_gap_of_an_oracle_has_its_own_n_and_the_text_is_beaten_by_the_interval():
+    claim = by_text(claims(all_tables()), "reads step type")
+    assert claim.measured is not None
+    assert (claim.measured.n, claim.measured.n_groups, claim.measured.value) == (480, 120, 0.96)
+    table = oracle_table()
+
+    def beats(text: float) -> str:
+        found = by_text(claims({"oracle": table.assign(text_only=text, probe=0.9)}), "reads step type")
+        return {c.name: c.outcome for c in found.controls}["beats the text alone"]
+
+    assert [beats(0.5), beats(0.92)] == ["passed", "failed"], "0.94 [0.91, 0.97]"
+    alone = claims({"oracle": table[table["metric"] == "accuracy"]})
+    assert {c.verdict for c in alone} == {"not tested"}
 
 
 def test_published_values_are_read_beside_ours():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from study.figures.numbers import fixed
@@ -11,7 +12,6 @@ from study.report.claims import (
     Below,
     Claim,
     Control,
-    Measured,
     Tables,
     below,
     measured,
@@ -19,7 +19,6 @@ from study.report.claims import (
     p_words,
     rows,
     short,
-    size_of,
 )
 
 MAIN, APART = "direction", "orthogonalized"
@@ -112,22 +111,31 @@ def _left_alone(row: dict[str, Any]) -> Control:
 def oracle(tables: Tables) -> list[Claim]:
     """For each question: the reader answers from these activations, not from priors, text or a shuffle."""
     found = [row for row in rows(tables, "oracle") if number(row, "gap") is not None]
-    made = [_reads(row) for row in found]
+    gaps = {_asked(row): row for row in rows(tables, "oracle", metric="gap_shuffled")}
+    made = [_reads(row, gaps.get(_asked(row))) for row in found]
     return made or [Claim("An oracle reads it from activations", "reads", "oracle", why="no oracle in this study")]
 
 
-def _reads(row: dict[str, Any]) -> Claim:
-    gap, gap_lo, gap_hi = (float(row[key]) for key in ("gap", "gap_lo", "gap_hi"))
+def _asked(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row.get(key)) for key in ("target", "member", "cell"))
+
+
+def _reads(row: dict[str, Any], shuffled: dict[str, Any] | None) -> Claim:
+    """One question, from its row of accuracy and its row of the gap to a matched shuffle, which is the estimate."""
+    target = words(row.get("target") or row.get("cell"))
+    where = f"activations of {row['member']}" if row.get("member") else "activations"
+    claim = f"The oracle reads {target} from {where}"
+    if shuffled is None:
+        return Claim(claim, "reads", "oracle", why="no row of the gap to a matched shuffle")
     floor, text, probe = (number(row, key) for key in ("floor", "text_only", "probe"))
     value, lo = float(row["value"]), float(row["lo"])
     beside_probe = "" if probe is None else f"{short(value)} vs {short(probe)}"
+    estimate = replace(measured(shuffled, name="gap", signed=True), unit="nats")
     controls = (
-        Control.of("matched shuffle", gap_lo > 0),
+        Control.of("matched shuffle", estimate.lo > 0),
         Control.of("above prior-only reader and majority", None if floor is None else lo > floor, short(floor)),
-        Control.of("beats the text alone", None if text is None else value > text, short(text)),
-        Control.of("beats a linear probe on the same vectors", None if probe is None else value >= probe, beside_probe),
-    )
-    estimate = Measured(gap, gap_lo, gap_hi, **size_of(row), name="gap", unit="nats", signed=True)
-    target = words(row.get("target") or row.get("cell"))
-    where = f"activations of {row['member']}" if row.get("member") else "activations"
-    return Claim(f"The oracle reads {target} from {where}", "reads", "oracle", Above(), estimate, controls)
+        Control.of("beats the text alone", None if text is None else lo > text, short(text)),
+        Control.of("at least a linear probe on the same vectors, points compared",
+                   None if probe is None else value >= probe, beside_probe),
+    )  # fmt: skip
+    return Claim(claim, "reads", "oracle", Above(), estimate, controls)
