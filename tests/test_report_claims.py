@@ -181,21 +181,32 @@ def test_a_probe_that_reads_the_other_member_needs_a_label_that_is_no_control_la
         value=0.7,
         lo=0.6,
         hi=0.8,
-        drop=-0.05,
-        drop_lo=-0.1,
-        drop_hi=0.01,
+        drop=-0.01,
+        drop_lo=-0.04,
+        drop_hi=0.02,
         n=162,
         n_groups=20,
     )
     same = dict(analysis="probes", member="engaged", model="tiny", adapter="none", interval="jackknife t")
     tables = {"probes": probes_table(), "probes_transfer": tidy([row], **same)}
     assert by_text(claims(tables), "fitted on engaged reads heuristic").verdict == "supported"
-    short = dict(row, drop_hi=-0.02)
+    short = dict(row, drop=-0.05, drop_lo=-0.1, drop_hi=0.01)  # no evidence of a loss is none of its absence
     assert (
         by_text(claims(tables | {"probes_transfer": tidy([short], **same)}), "reads heuristic").verdict == "qualified"
     )
     tables["probes"] = probes_table().assign(selectivity_lo=-0.1)
     assert by_text(claims(tables), "fitted on engaged reads heuristic").verdict == "qualified"
+
+    blank = dict(row, drop=float("nan"), drop_lo=float("nan"))
+    claim = by_text(claims(tables | {"probes_transfer": tidy([blank], **same)}), "reads heuristic")
+    assert {c.name: c.outcome for c in claim.controls}["within 0.05 of the probe fitted there"] == "not run"
+    tables["probes"] = probes_table()
+    aligned = dict(row, variant="aligned")
+    for control, outcome in (([], "not run"), ([(0.52, 0.45)], "passed"), ([(0.68, 0.6)], "failed")):
+        rows = [aligned, *(dict(row, variant="aligned-shuffled", value=value, lo=lo) for value, lo in control)]
+        claim = by_text(claims(tables | {"probes_transfer": tidy(rows, **same)}), "reads heuristic")
+        assert {c.name: c.outcome for c in claim.controls}["the same map on shuffled pairs does not read it"] == outcome
+        assert (claim.verdict == "supported") == (outcome == "passed")
 
 
 def test_a_named_head_is_claimed_before_the_largest():
