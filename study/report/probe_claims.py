@@ -116,10 +116,10 @@ def _probe_transfers(tables: Tables) -> list[Claim]:
 
 def _as_good(row: dict[str, Any]) -> Control:
     """The paired loss to a probe of the other member itself: its whole interval has to be above -MARGIN."""
-    drop, lo = number(row, "drop"), number(row, "drop_lo")
-    known = drop is not None and lo is not None
-    return Control.of(f"within {MARGIN:g} of the probe fitted there", lo > -MARGIN if known else None,
-                      f"{fixed(drop, 2, signed=True)} beside it" if known else "")  # fmt: skip
+    name, drop, lo = f"within {MARGIN:g} of the probe fitted there", number(row, "drop"), number(row, "drop_lo")
+    if drop is None or lo is None:
+        return Control(name, "not run")
+    return Control.of(name, lo > -MARGIN, f"{fixed(drop, 2, signed=True)} beside it")
 
 
 def _beyond_any_map(here: list[dict[str, Any]], row: dict[str, Any]) -> list[Control]:
