@@ -242,7 +242,8 @@ def slopes_table() -> pd.DataFrame:
         ("orthogonalized", "amb_commit_bias", -0.02, 0.05),
         ("random", "margin", 0.02, 0.1),
     ):
-        size = dict(n=604, n_groups=52, group_unit="story", interval=KIND, p=0.01 if abs(value) > null else 0.7)
+        size = dict(n=604, n_groups=52, group_unit="story", interval=KIND)
+        size |= dict.fromkeys(("p", "p_random", "p_shuffled"), 1 / 21 if abs(value) > null else 0.7)
         ends = dict(value=value, lo=value - 0.06, hi=value + 0.06, null_lo=-null, null_hi=null)
         rows.append(size | ends | dict(arm=arm, metric=metric, arm_label="v_bias", toward="anti_stereotype"))
     return tidy(rows, analysis="steering", member="engaged", site="resid_post.2", layer=2, model="tiny", adapter="none",
@@ -250,46 +251,17 @@ def slopes_table() -> pd.DataFrame:
 
 
 def oracle_table() -> pd.DataFrame:
-    rows = [
-        dict(
-            target="step type",
-            value=0.94,
-            lo=0.9,
-            hi=0.97,
-            floor=0.4,
-            text_only=0.5,
-            probe=0.999,
-            gap=0.96,
-            gap_lo=0.92,
-            gap_hi=1.0,
-        ),
-        dict(
-            target="answer correct",
-            value=0.55,
-            lo=0.5,
-            hi=0.6,
-            floor=0.56,
-            text_only=0.6,
-            probe=0.8,
-            gap=0.01,
-            gap_lo=-0.03,
-            gap_hi=0.05,
-        ),
-    ]
-    return tidy(
-        rows,
-        analysis="oracle",
-        member="engaged",
-        metric="accuracy",
-        n=512,
-        n_groups=128,
-        group_unit="problems",
-        interval="exact",
-        model="tiny",
-        adapter="none",
-        data_sha256="34" * 6,
-        seed=5,
-    )
+    rows: list[dict[str, Any]] = []
+    for target, value, half, floor, text, probe, gap in (
+        ("step type", 0.94, 0.03, 0.4, 0.5, 0.999, 0.96),
+        ("answer correct", 0.55, 0.05, 0.56, 0.6, 0.8, 0.01),
+    ):
+        beside = dict(floor=floor, text_only=text, probe=probe, gap=gap, gap_lo=gap - 0.04, gap_hi=gap + 0.04)
+        accuracy = dict(metric="accuracy", value=value, lo=value - half, hi=value + half, n=512, n_groups=128)
+        shuffled = dict(metric="gap_shuffled", value=gap, lo=gap - 0.04, hi=gap + 0.04, n=480, n_groups=120)
+        rows += [dict(target=target) | accuracy | beside, dict(target=target) | shuffled]
+    same = dict(analysis="oracle", member="engaged", group_unit="problems", interval="exact", model="tiny")
+    return tidy(rows, adapter="none", data_sha256="34" * 6, seed=5, **same)
 
 
 def all_tables() -> dict[str, pd.DataFrame]:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from study.report.claims import (
+    VERDICTS,
     Above,
     Below,
     Claim,
@@ -14,6 +15,7 @@ from study.report.claims import (
     Within,
     below,
     is_blank,
+    judge,
     measured,
     number,
     p_words,
@@ -39,7 +41,7 @@ def _separates(tables: Tables, cells: list[dict[str, Any]]) -> Claim:
     if not cells:
         return Claim(text, "behaviour", "eval", why="no table of both members on the same items")
     if hard:
-        row = min(hard, key=lambda r: float(r["value"]))  # a claim about every cell is as strong as its weakest
+        row = max(hard, key=lambda r: (_badness(tables, r), -float(r["value"])))  # a claim about all: its worst verdict
         name = f"{words(row['cell'])}, the weakest of {len(hard)}" if len(hard) > 1 else ""
         asserts = Above()
     else:
@@ -47,7 +49,16 @@ def _separates(tables: Tables, cells: list[dict[str, Any]]) -> Claim:
         text, name = f"The members part on {words(row['cell'])}", f"largest of {len(cells)} cells"
         asserts = Above() if float(row["value"]) >= 0 else Below()
     return Claim(text, "behaviour", "eval", asserts, measured(row, name=name, signed=True),
-                 (_corrected(row), _beats_one_label(tables, row)))  # fmt: skip
+                 _beside(tables, row))  # fmt: skip
+
+
+def _beside(tables: Tables, row: dict[str, Any]) -> tuple[Control, ...]:
+    return _corrected(row), _beats_one_label(tables, row)
+
+
+def _badness(tables: Tables, row: dict[str, Any]) -> int:
+    """How bad the verdict of one cell is that should be above zero."""
+    return VERDICTS.index(judge(measured(row), Above(), _beside(tables, row)))
 
 
 def _corrected(row: dict[str, Any]) -> Control:
@@ -74,13 +85,15 @@ def _beats_one_label(tables: Tables, row: dict[str, Any]) -> Control:
 def _equivalent(cells: list[dict[str, Any]]) -> Claim:
     text = "Training-distribution accuracy is equivalent"
     declared = [row for row in cells if is_training(row["cell"]) and not is_blank(row.get("verdict"))]
-    margin = margin_of(declared[0]["verdict"]) if declared else None
-    if margin is None:
+    declared = [row for row in declared if margin_of(row["verdict"]) is not None]
+    if not declared:
         return Claim(text, "behaviour", "eval", Within(0.05), why="no cell of the training distribution with a margin")
-    row = declared[0]
+    row = max(declared, key=lambda r: (not str(r["verdict"]).startswith("equivalent"), abs(float(r["value"]))))
+    margin = margin_of(row["verdict"]) or 0.0
+    name = f"{words(row['cell'])}, the least equal of {len(declared)}" if len(declared) > 1 else ""
     passed = str(row["verdict"]).startswith("equivalent")
     control = Control.of(f"two one-sided tests at ±{margin:g}", passed, "" if passed else str(row["verdict"]))
-    return Claim(text, "behaviour", "eval", Within(margin), measured(row, signed=True), (control,))
+    return Claim(text, "behaviour", "eval", Within(margin), measured(row, name=name, signed=True), (control,))
 
 
 def margin_of(verdict: object) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from study.figures.numbers import fixed
@@ -11,7 +12,6 @@ from study.report.claims import (
     Below,
     Claim,
     Control,
-    Measured,
     Tables,
     below,
     measured,
@@ -19,7 +19,6 @@ from study.report.claims import (
     p_words,
     rows,
     short,
-    size_of,
 )
 
 MAIN, APART = "direction", "orthogonalized"
@@ -31,18 +30,33 @@ SIDE = {"coverage": "coverage", "accuracy": "accuracy", "acc_disambig": "disambi
 
 def steering(tables: Tables) -> list[Claim]:
     """Each direction by the slope of each target score over all strengths; no strength is chosen."""
-    table = rows(tables, "steering_slopes")
-    made = [_moves(table, row) for metric in TARGETS for row in table if row["arm"] == MAIN and row["metric"] == metric]
+    table, apart = rows(tables, "steering_slopes"), _sites_apart(tables)
+    made = [
+        _moves(table, row, (row["member"], row["site"]) in apart)
+        for metric in TARGETS for row in table if row["arm"] == MAIN and row["metric"] == metric
+    ]  # fmt: skip
     why = "no steering in this study"
     return made or [Claim("Adding a direction changes the answer", "sufficient", "steering", why=why)]
 
 
-def _moves(table: list[dict[str, Any]], row: dict[str, Any]) -> Claim:
+def _sites_apart(tables: Tables) -> set[tuple[Any, Any]]:
+    """(member, site) where the direction without the others was added, whether its slopes are defined or not."""
+    table = tables.get("steering_slopes")
+    if table is None or not {"arm", "member", "site"} <= set(table.columns):
+        return set()
+    kept = table[(table["arm"] == APART).fillna(False).astype(bool)]
+    return set(zip(kept["member"], kept["site"], strict=True))
+
+
+def _moves(table: list[dict[str, Any]], row: dict[str, Any], apart: bool) -> Claim:
     """One direction, one score, beside what the same direction does to the scores that it should leave alone."""
     beside = [r for r in table if r["member"] == row["member"] and r["site"] == row["site"]]
     rises = float(row["value"]) >= 0 or row["metric"] == "margin"  # positive strength is toward, by definition
     asserts = Above() if rises else Below()
-    controls = [_beyond_controls(row), *_without_others(beside, row, asserts)]
+    controls = [_beyond_controls(row, rises)]
+    if apart:
+        found = [r for r in beside if r["arm"] == APART and r["metric"] == row["metric"]]
+        controls.append(_without_others(found[0] if found else {}, rises))
     if row["metric"] != "margin":
         controls += [_left_alone(r) for r in beside if r["arm"] == MAIN and r["metric"] in SIDE]
     what = TARGETS[str(row["metric"])].format(toward=row.get("toward") or "its first class")
@@ -53,25 +67,35 @@ def _moves(table: list[dict[str, Any]], row: dict[str, Any]) -> Claim:
     return Claim(text, "sufficient", "steering", asserts, estimate, tuple(controls))
 
 
-def _beyond_controls(row: dict[str, Any]) -> Control:
-    """Outside the band of random and shuffled directions, and significant against them where a p was computed."""
+def _outside(row: dict[str, Any], rises: bool) -> bool | None:
+    """Whether a slope is beyond the middle 95 % of its controls on the side of the claim; None without controls."""
+    value, lo, hi = (number(row, key) for key in ("value", "null_lo", "null_hi"))
+    if value is None or lo is None or hi is None:
+        return None
+    return value > hi if rises else value < lo
+
+
+def _beyond_controls(row: dict[str, Any], rises: bool) -> Control:
+    """Outside the band of the controls, and significant against each sort of them; no p is no test."""
     name = "beyond random and shuffled directions of equal norm"
-    lo, hi, p = number(row, "null_lo"), number(row, "null_hi"), number(row, "p")
-    if lo is None or hi is None:
-        return Control(name, "not run")
-    outside = not lo <= float(row["value"]) <= hi
-    return Control.of(name, outside and below(p) is not False, "" if p is None else p_words(p))
+    outside, p = _outside(row, rises), number(row, "p")
+    few = [sort for sort in ("random", "shuffled") if f"p_{sort}" in row and number(row, f"p_{sort}") is None]
+    if p is None or few:
+        detail = f"too few {' and '.join(few)} directions for a p" if few else "no p"
+        return Control(name, "failed" if outside is False else "not run", detail)
+    return Control.of(name, None if outside is None else outside and below(p) is True, p_words(p))
 
 
-def _without_others(beside: list[dict[str, Any]], row: dict[str, Any], asserts: Above | Below) -> list[Control]:
-    """What is left after the other directions are taken out of it, where the study did so."""
-    found = [r for r in beside if r["arm"] == APART and r["metric"] == row["metric"]]
-    rises = isinstance(asserts, Above)
-    return [
-        Control.of("still there without the other directions", float(r["lo"]) > 0 if rises else float(r["hi"]) < 0,
-                   fixed(float(r["value"]), 2, signed=True))
-        for r in found[:1]
-    ]  # fmt: skip
+def _without_others(row: dict[str, Any], rises: bool) -> Control:
+    """What is left after the other directions are taken out: its interval beside zero, its slope beyond its null."""
+    name, outside = "still there without the other directions", _outside(row, rises)
+    if "value" not in row:
+        return Control(name, "not run", "slope undefined")
+    beside_zero = float(row["lo"]) > 0 if rises else float(row["hi"]) < 0
+    shown = fixed(float(row["value"]), 2, signed=True)
+    if not beside_zero:
+        return Control(name, "failed", shown)
+    return Control.of(name, outside, shown)
 
 
 def _left_alone(row: dict[str, Any]) -> Control:
@@ -87,22 +111,31 @@ def _left_alone(row: dict[str, Any]) -> Control:
 def oracle(tables: Tables) -> list[Claim]:
     """For each question: the reader answers from these activations, not from priors, text or a shuffle."""
     found = [row for row in rows(tables, "oracle") if number(row, "gap") is not None]
-    made = [_reads(row) for row in found]
+    gaps = {_asked(row): row for row in rows(tables, "oracle", metric="gap_shuffled")}
+    made = [_reads(row, gaps.get(_asked(row))) for row in found]
     return made or [Claim("An oracle reads it from activations", "reads", "oracle", why="no oracle in this study")]
 
 
-def _reads(row: dict[str, Any]) -> Claim:
-    gap, gap_lo, gap_hi = (float(row[key]) for key in ("gap", "gap_lo", "gap_hi"))
+def _asked(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row.get(key)) for key in ("target", "member", "cell"))
+
+
+def _reads(row: dict[str, Any], shuffled: dict[str, Any] | None) -> Claim:
+    """One question, from its row of accuracy and its row of the gap to a matched shuffle, which is the estimate."""
+    target = words(row.get("target") or row.get("cell"))
+    where = f"activations of {row['member']}" if row.get("member") else "activations"
+    claim = f"The oracle reads {target} from {where}"
+    if shuffled is None:
+        return Claim(claim, "reads", "oracle", why="no row of the gap to a matched shuffle")
     floor, text, probe = (number(row, key) for key in ("floor", "text_only", "probe"))
     value, lo = float(row["value"]), float(row["lo"])
     beside_probe = "" if probe is None else f"{short(value)} vs {short(probe)}"
+    estimate = replace(measured(shuffled, name="gap", signed=True), unit="nats")
     controls = (
-        Control.of("matched shuffle", gap_lo > 0),
+        Control.of("matched shuffle", estimate.lo > 0),
         Control.of("above prior-only reader and majority", None if floor is None else lo > floor, short(floor)),
-        Control.of("beats the text alone", None if text is None else value > text, short(text)),
-        Control.of("beats a linear probe on the same vectors", None if probe is None else value >= probe, beside_probe),
-    )
-    estimate = Measured(gap, gap_lo, gap_hi, **size_of(row), name="gap", unit="nats", signed=True)
-    target = words(row.get("target") or row.get("cell"))
-    where = f"activations of {row['member']}" if row.get("member") else "activations"
-    return Claim(f"The oracle reads {target} from {where}", "reads", "oracle", Above(), estimate, controls)
+        Control.of("beats the text alone", None if text is None else lo > text, short(text)),
+        Control.of("at least a linear probe on the same vectors, points compared",
+                   None if probe is None else value >= probe, beside_probe),
+    )  # fmt: skip
+    return Claim(claim, "reads", "oracle", Above(), estimate, controls)

@@ -23,6 +23,9 @@ from study.report.claims import (
 )
 
 KINDS = ("logistic", "ridge", "massmean", "massmean-iid", "lda")
+MARGIN = 0.05
+"""Largest loss of AUROC at which a probe that was carried over is as good as one fitted there."""
+SHUFFLED = "aligned-shuffled"
 
 
 def probes(tables: Tables) -> list[Claim]:
@@ -93,23 +96,40 @@ def _without_confounds(tables: Tables, row: dict[str, Any]) -> list[Control]:
 
 def _probe_transfers(tables: Tables) -> list[Claim]:
     """A probe of one member read on another at the same site, beside the same map on shuffled pairs."""
-    found = rows(tables, "probes_transfer", metric="auroc", variant=("raw", "aligned"))
+    found = rows(tables, "probes_transfer", metric="auroc", variant=("raw", "aligned", SHUFFLED))
     claims = []
     for a, b, target in dict.fromkeys((r["train_checkpoint"], r["test_checkpoint"], r["target"]) for r in found):
         here = [r for r in found if (r["train_checkpoint"], r["test_checkpoint"], r["target"]) == (a, b, target)]
-        same = [r for r in here if r["train_site"] == r["test_site"]]
+        same = [r for r in here if r["train_site"] == r["test_site"] and r["variant"] != SHUFFLED]
         if a == b or not same:
             continue
         row = min(same, key=lambda r: (r["variant"] != "raw", _rank(r), -(number(r, "train_layer") or 0.0)))
-        drop, drop_hi = number(row, "drop"), number(row, "drop_hi")
-        ceiling = Control("as good as the probe fitted there", "not run")
-        if drop is not None and drop_hi is not None:
-            how = f"{fixed(drop, 2, signed=True)} beside it"
-            ceiling = Control.of(ceiling.name, drop_hi >= 0, how)
         own = rows(tables, "probes", target=target, member=a, role="layer", metric="auroc", cohort="all", split="oof",
                    kind=row["kind"], site=row["train_site"], position=row["position"])  # fmt: skip
         real = replace(_selective(own), name="where it was fitted, more decodable than a control label")
         text = f"A probe of {quoted(target)} fitted on {a} reads {b}"
         estimate = measured(row, name=f"AUROC at {row['test_site']}, {row['position']}")
-        claims.append(Claim(text, "transfers", "probes", Above(0.5), estimate, (ceiling, real)))
+        controls = (_as_good(row), real, *_beyond_any_map(here, row))
+        claims.append(Claim(text, "transfers", "probes", Above(0.5), estimate, controls))
     return claims
+
+
+def _as_good(row: dict[str, Any]) -> Control:
+    """The paired loss to a probe of the other member itself: its whole interval has to be above -MARGIN."""
+    name, drop, lo = f"within {MARGIN:g} of the probe fitted there", number(row, "drop"), number(row, "drop_lo")
+    if drop is None or lo is None:
+        return Control(name, "not run")
+    return Control.of(name, lo > -MARGIN, f"{fixed(drop, 2, signed=True)} beside it")
+
+
+def _beyond_any_map(here: list[dict[str, Any]], row: dict[str, Any]) -> list[Control]:
+    """For a probe that a fitted map carries over: the same map fitted on shuffled pairs, which must be at chance."""
+    if row["variant"] != "aligned":
+        return []
+    same = ("kind", "train_site", "test_site", "position")
+    chance = [r for r in here if r["variant"] == SHUFFLED and all(r[key] == row[key] for key in same)]
+    name = "the same map on shuffled pairs does not read it"
+    if not chance:
+        return [Control(name, "not run")]
+    return [Control.of(name, float(chance[0]["lo"]) <= 0.5 and float(row["lo"]) > float(chance[0]["value"]),
+                       f"AUROC {short(float(chance[0]['value']))}")]  # fmt: skip

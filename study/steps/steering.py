@@ -138,8 +138,11 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
 
 
 def _slopes(rows: pd.DataFrame) -> pd.DataFrame:
+    """One slope per arm and score; its p is the larger of both sorts of controls, and none where one had too few."""
     rows = rows[~rows["metric"].str.startswith("switch ")]
-    keep = [c for c in ("arm", "draw", "site", "layer", "metric", "lo", "hi", "null_lo", "null_hi", "p", "n",
+    sorts = ["p_random", "p_shuffled"]
+    rows = rows.assign(p=rows.reindex(columns=sorts).astype(float).max(axis=1, skipna=False))
+    keep = [c for c in ("arm", "draw", "site", "layer", "metric", "lo", "hi", "null_lo", "null_hi", "p", *sorts, "n",
                         "n_groups", "interval", "toward") if c in rows]  # fmt: skip
     return rows[keep].assign(value=rows["slope"], arm_label=rows["name"], metric_unit="per unit of alpha")
 
