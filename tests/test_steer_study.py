@@ -251,6 +251,8 @@ def test_no_group_is_on_two_sides_of_a_split() -> None:
     names = [{groups[i] for i in part} for part in sides.values()]
     assert not names[0] & names[1] and not names[1] & names[2] and not names[0] & names[2]
     assert [round(len(part) / 200, 1) for part in sides.values()] == [0.6, 0.2, 0.2]
+    with pytest.raises(ValueError, match="no item is left for select, test: group 'a' alone has 100 of 102"):
+        split_by_group(["a"] * 100 + ["b", "c"], seed=1)
 
 
 def test_pair_cosines_are_corrected_by_what_each_direction_says_of_itself() -> None:
