@@ -103,7 +103,7 @@ class Agreement:
         crossed: mean cosine of a direction of one member from half of the groups with one of the other member from the
             other half, which share no item.
         ceiling: what `crossed` could be at most, given the noise of both: sqrt(c_a c_b), with c the mean cosine of the
-            two halves of one member; NaN where the halves of a member do not agree.
+            two halves of one member; NaN where the halves of a member agree no more than 95 % of the same relabellings.
         corrected: crossed / ceiling.
         null_hi: 95 % of |crossed| when the labels of both members are permuted together.
         p: two-sided, of `crossed` against that null.
@@ -161,7 +161,10 @@ def direction_agreement(
     true, nulls = (_cross_half((a, b), (y >= 2, y % 2 == 1), codes.code, strata, seed) for y in (both[None], drawn))
     crossed, own_a, own_b = true[:, 0].tolist()
     null = np.nan_to_num(np.abs(nulls[0]), nan=1.0)  # a relabelling without both classes in its halves speaks against
-    ceiling = float(np.sqrt(own_a * own_b)) if min(own_a, own_b) > 0 else float("nan")
+    is_own = all(
+        own > max(0, np.nanquantile(by_chance, 0.95)) for own, by_chance in ((own_a, nulls[1]), (own_b, nulls[2]))
+    )
+    ceiling = float(np.sqrt(own_a * own_b)) if is_own else float("nan")
     p = (1 + int((null >= abs(crossed)).sum())) / (1 + len(null)) if crossed == crossed else float("nan")
     found = Estimate(value, min(lo, value), max(hi, value), len(a), codes.n_groups)
     return Agreement(found, crossed, ceiling, crossed / ceiling, float(np.quantile(null, 0.95)), p)

@@ -327,7 +327,7 @@ def test_a_gap_over_three_problems_has_the_interval_of_student() -> None:
     validator, missed = Validator(model, SPEC, items, Encoder(SPEC, model.tokenizer)), 0
     problems, rng = [item.problem for item in validator.items], np.random.default_rng(0)
     for _ in range(200):
-        level = dict(zip(("p0", "p1", "p2"), rng.normal(size=3), strict=True))
+        level = {f"p{k}": float(value) for k, value in enumerate(rng.normal(size=3))}
         found = validator._estimate("gap", torch.tensor([level[name] for name in problems]), range(len(problems)))
         missed += not found.lo <= 0 <= found.hi
     assert 0 < missed / 200 <= 0.09
