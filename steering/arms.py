@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from interp.site import Site
@@ -138,7 +138,7 @@ def shuffled_arms(
 
 
 def permutation_scheme(
-    labels: Bool[np.ndarray, "example"], strata: Groups, groups: Groups
+    labels: Shaped[np.ndarray, "example"], strata: Groups, groups: Groups
 ) -> tuple[str, list[str] | None]:
     """(how labels are permuted, among what): strata first, else the independent units."""
     if strata is not None:
@@ -146,7 +146,7 @@ def permutation_scheme(
     if groups is None:
         return "within", None
     named = np.asarray(groups).astype(str).tolist()
-    found: dict[str, set[bool]] = {}
+    found: dict[str, set[int]] = {}
     for name, label in zip(named, labels.tolist(), strict=True):
         found.setdefault(name, set()).add(label)
     return ("group" if all(len(kinds) == 1 for kinds in found.values()) else "within"), named

@@ -61,14 +61,14 @@ def entanglement(
     levels = Levels(sums, {name: scores[name] for name in (coverage, target)}, seed=seed, n_resamples=n_resamples)
     value, draws, n = levels.of(plan.rows[arm])
     slope, slopes = (np.einsum("a,...am->...m", slope_contrast(plan.alphas), part) for part in (value, draws))
-    sizes = int(n[plan.zero, 0]), len(sums.groups)
+    first, second = ((int(k), len(sums.groups)) for k in n[plan.zero])  # n of coverage, n of the target
     matched = {}
     for other in references:
         own, their = levels.of(plan.rows[other]), plan.arms[other].name
         point = value[:, 1] - at_level(own[0][None, :, 0], own[0][None, :, 1], value[None, :, 0])[0]
         drawn = draws[..., 1] - at_level(own[1][..., 0], own[1][..., 1], draws[..., 0])
-        matched[their] = tuple(_estimate(point[k], drawn[:, k], *sizes) for k in range(len(plan.alphas)))
-    pair = (_estimate(slope[0], slopes[:, 0], *sizes), _estimate(slope[1], slopes[:, 1], *sizes))
+        matched[their] = tuple(_estimate(point[k], drawn[:, k], *second) for k in range(len(plan.alphas)))
+    pair = (_estimate(slope[0], slopes[:, 0], *first), _estimate(slope[1], slopes[:, 1], *second))
     return Entanglement(pair, _covariance(slopes), _plane(value, draws), matched)
 
 

@@ -72,7 +72,9 @@ class Outcomes:
     def sides_of(self, item: DoseItem) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """(labels that + should make likelier, labels that it should make less likely); empty where not known.
 
-        Names of sides or labels where the item has them; else the right label against the others.
+        Names of sides or labels where the item has them; the right label against the others only where the task has no
+        sides and none was named. Named sides that an item does not have leave it without a margin: gold in their place
+        would be up in one item and down in the next.
         """
         known = {label: (k,) for k, label in enumerate(item.labels)}
         known |= dict(self.sides(item.example)) if self.sides is not None else {}
@@ -80,7 +82,7 @@ class Outcomes:
             tuple(k for part in name.split("+") for k in known.get(SIDE_WORDS.get(part, part), ()))
             for name in (self.toward, self.away)
         )
-        if self.sides is not None or (up and down):
+        if self.sides is not None or self.toward or self.away:
             return up, down
         if item.gold is None:
             return (), ()

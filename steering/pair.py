@@ -20,7 +20,8 @@ from steering.direction import Direction
 if TYPE_CHECKING:
     import pandas as pd
 
-N_RESAMPLES = 1000
+N_RESAMPLES, N_SPLITS = 1000, 20
+SHARED = "not corrected: fitted on the same examples or prompts, so their errors are not independent"
 
 
 def reliability(split_half_cosine: float) -> float:
@@ -40,6 +41,10 @@ def pair_cosines(
 
         ceiling = sqrt(r_a r_b),   corrected = cosine / ceiling,   r = `reliability` of each
 
+    The correction assumes that the errors of the two directions are independent: fitted on other examples each. Fitted
+    on the same (`examples_sha256` or `prompts_sha256` of their provenance), they share the noise of these items, which
+    alone can make the cosine large: `corrected` is NaN then, and `note` says so; `direction_agreement` corrects from
+    activations, by halves.
     Columns also fit `study.figures.cosines`: a, b, layer, cosine, random_hi (95 % limit of |cos| of random vectors), d.
 
     Raises:
@@ -57,15 +62,22 @@ def pair_cosines(
         _check_comparable(one, other)
         cosine = float(one.unit.double() @ other.unit.double())
         r = [reliability(d.stats.split_half_cosine) for d in (one, other)]
-        ceiling = float(np.sqrt(r[0] * r[1]))
+        ceiling, shared = float(np.sqrt(r[0] * r[1])), _same_examples(one, other)
         rows.append({
             "a": names[0], "b": names[1], "site": str(site), "layer": site.layer, "cosine": cosine,
-            "ceiling": ceiling, "corrected": cosine / ceiling, "reliability_a": r[0], "reliability_b": r[1],
+            "ceiling": ceiling, "corrected": float("nan") if shared else cosine / ceiling,
+            "reliability_a": r[0], "reliability_b": r[1],
             "random_hi": 1.96 / one.d_model**0.5, "d": one.d_model,
             "n": min(d.stats.n_toward + d.stats.n_away for d in (one, other)),
-            "n_groups": min(d.stats.n_groups for d in (one, other)),
+            "n_groups": min(d.stats.n_groups for d in (one, other)), "note": SHARED if shared else "",
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _same_examples(a: Direction, b: Direction) -> bool:
+    """Whether rows and classes, or the prompts of both caches (with classes of each member's own), are equal."""
+    digests = [(a.provenance.get(key), b.provenance.get(key)) for key in ("examples_sha256", "prompts_sha256")]
+    return any(one is not None and one == other for one, other in digests)
 
 
 def _check_comparable(a: Direction, b: Direction) -> None:
@@ -86,14 +98,19 @@ class Agreement:
     """How far the directions of two checkpoints agree on the same examples.
 
     Attributes:
-        cosine: of the two differences of means, with a cluster-bootstrap interval.
-        ceiling: what it could be at most, given the noise of both: sqrt(r_a r_b).
-        corrected: cosine / ceiling.
-        null_hi: 95 % of |cosine| when the labels of the second checkpoint are permuted: shared covariance alone.
-        p: two-sided, against that null.
+        cosine: of the two differences of means, with a cluster-bootstrap interval. Both members read the same items,
+            so the noise of these items is in it.
+        crossed: mean cosine of a direction of one member from half of the groups with one of the other member from the
+            other half, which share no item.
+        ceiling: what `crossed` could be at most, given the noise of both: sqrt(c_a c_b), with c the mean cosine of the
+            two halves of one member; NaN where the halves of a member agree no more than 95 % of the same relabellings.
+        corrected: crossed / ceiling.
+        null_hi: 95 % of |crossed| when the labels of both members are permuted together.
+        p: two-sided, of `crossed` against that null.
     """
 
     cosine: Estimate
+    crossed: float
     ceiling: float
     corrected: float
     null_hi: float
@@ -113,6 +130,9 @@ def direction_agreement(
     n_permutations: int = 199,
 ) -> Agreement:
     """Agreement of two checkpoints' directions at one site, from activations on the same examples in the same order.
+
+    The noise of an item is seen by both members, and makes the directions of labels that say nothing agree. So labels
+    are permuted for both at once, and tested and corrected is the cosine between members across halves of the groups.
 
     Args:
         is_toward_b: classes under the second checkpoint, where they are its own answers; None: the same.
@@ -135,14 +155,19 @@ def direction_agreement(
                 for x, y in zip((a, b), labels, strict=True)]  # fmt: skip
         draws.append((pair[0] * pair[1]).sum(axis=1))
     lo, hi = np.nanquantile(np.concatenate(draws), (0.025, 0.975)).tolist()
-    scheme, units = permutation_scheme(labels[1], strata, groups)
-    shuffled = permute_labels(labels[1], groups=units, n_permutations=n_permutations, seed=seed, scheme=scheme)
-    null = np.abs(_directions(b, shuffled, np.ones(shuffled.shape), strata) @ whole[0][0])
-    ceiling = float(np.sqrt(np.prod([_own_reliability(x, y, codes.code, strata, seed)
-                                     for x, y in zip((a, b), labels, strict=True)])))  # fmt: skip
-    p = (1 + int((null >= abs(value)).sum())) / (1 + len(null))
+    both = 2 * labels[0].astype(int) + labels[1]  # one permutation for both members
+    scheme, units = permutation_scheme(both, strata, groups)
+    drawn = permute_labels(both, groups=units, n_permutations=n_permutations, seed=seed, scheme=scheme)
+    true, nulls = (_cross_half((a, b), (y >= 2, y % 2 == 1), codes.code, strata, seed) for y in (both[None], drawn))
+    crossed, own_a, own_b = true[:, 0].tolist()
+    null = np.nan_to_num(np.abs(nulls[0]), nan=1.0)  # a relabelling without both classes in its halves speaks against
+    is_own = all(
+        own > max(0, np.nanquantile(by_chance, 0.95)) for own, by_chance in ((own_a, nulls[1]), (own_b, nulls[2]))
+    )
+    ceiling = float(np.sqrt(own_a * own_b)) if is_own else float("nan")
+    p = (1 + int((null >= abs(crossed)).sum())) / (1 + len(null)) if crossed == crossed else float("nan")
     found = Estimate(value, min(lo, value), max(hi, value), len(a), codes.n_groups)
-    return Agreement(found, ceiling, value / ceiling, float(np.quantile(null, 0.95)), p)
+    return Agreement(found, crossed, ceiling, crossed / ceiling, float(np.quantile(null, 0.95)), p)
 
 
 def _directions(
@@ -154,15 +179,23 @@ def _directions(
         return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def _own_reliability(feats: np.ndarray, is_toward: np.ndarray, code: np.ndarray, strata: Groups, seed: int) -> float:
-    """Mean reliability over 20 random halvings of the groups."""
+def _cross_half(
+    feats: tuple[np.ndarray, np.ndarray], is_toward: tuple[np.ndarray, np.ndarray], code: np.ndarray, strata: Groups,
+    seed: int,
+) -> Float[np.ndarray, "3 draw"]:  # fmt: skip
+    """((a₁·b₂ + a₂·b₁) / 2, a₁·a₂, b₁·b₂) of unit directions, the mean over random halvings of the groups."""
     rng, found = np.random.default_rng([seed, 5]), []
-    for _ in range(20):
-        first = np.isin(code, rng.permutation(code.max() + 1)[: (code.max() + 1) // 2]).astype(float)
-        halves = np.stack([first, 1 - first])
-        one, two = _directions(feats, np.repeat(is_toward[None], 2, 0), halves, strata)
-        found.append(float(one @ two))
-    return reliability(float(np.nanmean(found)))
+    for _ in range(N_SPLITS):
+        first = np.isin(code, rng.permutation(code.max() + 1)[: (code.max() + 1) // 2])[None].astype(float)
+        (a1, a2), (b1, b2) = (
+            [_directions(x, y, np.broadcast_to(half, y.shape), strata) for half in (first, 1 - first)]
+            for x, y in zip(feats, is_toward, strict=True)
+        )
+        pairs = ((a1 * b2 + a2 * b1) / 2, a1 * a2, b1 * b2)
+        found.append([pair.sum(axis=1) for pair in pairs])
+    known = ~np.isnan(found)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, found, 0).sum(axis=0) / known.sum(axis=0)
 
 
 def transfer_table(slopes: Mapping[tuple[str, str], pd.DataFrame], *, metric: str) -> pd.DataFrame:

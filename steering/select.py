@@ -18,7 +18,7 @@ def split_by_group(groups: Sequence[str], *, seed: int, sides: Mapping[str, floa
     """Indices of each side, no group on two of them: groups are shuffled and dealt to the side that lacks most items.
 
     Raises:
-        ValueError: a share that is not positive, or fewer groups than sides.
+        ValueError: a share that is not positive, fewer groups than sides, or groups so unequal that a side stays empty.
     """
     names = sorted(set(groups))
     if not sides or min(sides.values()) <= 0 or len(names) < len(sides):
@@ -33,6 +33,12 @@ def split_by_group(groups: Sequence[str], *, seed: int, sides: Mapping[str, floa
     for name in names:
         lacking = {side: share / total * len(groups) - len(out[side]) for side, share in sides.items()}
         out[max(lacking, key=lambda side: lacking[side])].extend(members[name])
+    if empty := [side for side, indices in out.items() if not indices]:
+        largest = max(names, key=lambda name: len(members[name]))
+        raise ValueError(
+            f"split: no item is left for {', '.join(empty)}: group {largest!r} alone has {len(members[largest])} of "
+            f"{len(groups)} items in {len(names)} groups. Use a finer grouping, fewer sides, or another seed."
+        )
     return {side: sorted(indices) for side, indices in out.items()}
 
 

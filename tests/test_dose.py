@@ -186,6 +186,9 @@ def test_the_labels_of_an_item_decide_its_margin() -> None:
     kind = Outcomes.of(None, toward="no", away="yes")
     assert kind.sides_of(items(1)[0]) == ((1,), (0,))
     assert Outcomes.of(None).sides_of(items(2)[1]) == ((1,), (0,))  # the right label against the others
+    strange = Outcomes.of(None, toward="right", away="wrong")  # labels of nothing: gold would be up in one, down in one
+    assert [strange.sides_of(item) for item in items(2)] == [((), ()), ((), ())]
+    assert Outcomes.of(None, toward="yes", away="wrong").sides_of(items(1)[0]) == ((0,), ())
     assert LABELS == ("yes", "no")
 
 

@@ -149,6 +149,9 @@ def test_at_matched_coverage_only_what_is_not_commitment_is_left(own: float) -> 
     }
     found = entanglement(sums, plan, scores, 0, references=(1,), n_resamples=100)
     assert found.slopes[0].value == pytest.approx(0.1) and found.slopes[1].value == pytest.approx(-0.1)
+    asked, answered = size.sum(), np.rint(committed[:, plan.rows[0][plan.zero]].sum())  # n of each is its own
+    assert [one.n for one in found.slopes] == [asked, answered] and answered < asked
+    assert {one.n for one in found.matched["abstain"]} == {answered}
     for alpha, one in zip(alphas, found.matched["abstain"], strict=True):
         assert one.value == pytest.approx(own if alpha else 0, abs=1e-9)
 

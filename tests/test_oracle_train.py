@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -318,6 +319,18 @@ def test_partners_share_the_task_layers_and_count_and_are_of_other_problems() ->
     assert len(set(taken)) == len(taken)
     lonely = [replace(item, problem="one") for item in items[:6]]
     assert matched_partners(lonely) == [None] * 6
+
+
+def test_a_gap_over_three_problems_has_the_interval_of_student() -> None:
+    """The percentile bootstrap of three problems misses the truth far more often than one time in twenty."""
+    model, items = tiny_model(), [replace(item, problem=f"p{k % 3}") for k, item in enumerate(random_items(30))]
+    validator, missed = Validator(model, SPEC, items, Encoder(SPEC, model.tokenizer)), 0
+    problems, rng = [item.problem for item in validator.items], np.random.default_rng(0)
+    for _ in range(200):
+        level = {f"p{k}": float(value) for k, value in enumerate(rng.normal(size=3))}
+        found = validator._estimate("gap", torch.tensor([level[name] for name in problems]), range(len(problems)))
+        missed += not found.lo <= 0 <= found.hi
+    assert 0 < missed / 200 <= 0.09
 
 
 def test_a_validation_gap_of_untrained_weights_is_no_reading() -> None:

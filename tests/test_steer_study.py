@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +251,8 @@ def test_no_group_is_on_two_sides_of_a_split() -> None:
     names = [{groups[i] for i in part} for part in sides.values()]
     assert not names[0] & names[1] and not names[1] & names[2] and not names[0] & names[2]
     assert [round(len(part) / 200, 1) for part in sides.values()] == [0.6, 0.2, 0.2]
+    with pytest.raises(ValueError, match="no item is left for select, test: group 'a' alone has 100 of 102"):
+        split_by_group(["a"] * 100 + ["b", "c"], seed=1)
 
 
 def test_pair_cosines_are_corrected_by_what_each_direction_says_of_itself() -> None:
@@ -259,6 +262,23 @@ def test_pair_cosines_are_corrected_by_what_each_direction_says_of_itself() -> N
     assert row["ceiling"] == pytest.approx(1.6 / 1.8) and row["corrected"] == pytest.approx(1.8 / 1.6)
     with pytest.raises(ValueError, match="two widths"):
         pair_cosines(made_up(16), made_up(32))
+    same = [{SITE: replace(d[SITE], provenance={"examples_sha256": "abc"})} for d in (a, b)]
+    row = pair_cosines(*same).iloc[0]  # the noise of the same items is in both
+    assert np.isnan(row["corrected"]) and row["ceiling"] == pytest.approx(1.6 / 1.8) and "same examples" in row["note"]
+
+
+def test_shared_noise_of_the_items_is_no_agreement() -> None:
+    """Labels that say nothing, items that both members read with the same noise: the plain cosine is near 1."""
+    found = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        groups, labels = [f"g{k // 4}" for k in range(120)], np.repeat(rng.permutation(30) % 2 == 0, 4)
+        shared = np.repeat(rng.normal(size=(30, 24)), 4, axis=0)
+        a, b = (torch.from_numpy(shared + 0.3 * rng.normal(size=shared.shape)) for _ in range(2))
+        found.append(direction_agreement(a, b, labels, groups=groups, seed=seed, n_resamples=20, n_permutations=39))
+    assert np.mean([f.cosine.value for f in found]) > 0.8 and abs(np.mean([f.crossed for f in found])) < 0.15
+    assert np.mean([f.p <= 0.05 for f in found]) <= 0.2
+    assert np.mean([np.isnan(f.corrected) for f in found]) >= 0.8  # members without a direction have no ceiling
 
 
 def test_the_corrected_cosine_recovers_the_truth_that_noise_hides() -> None:
@@ -271,7 +291,8 @@ def test_the_corrected_cosine_recovers_the_truth_that_noise_hides() -> None:
         feats = [np.outer(labels - 0.5, v) * 0.9 + rng.normal(0, 1, (240, 40)) for v in (u, w)]
         a, b = (torch.from_numpy(part) for part in feats)
         found.append(direction_agreement(a, b, labels, groups=groups, seed=seed, n_resamples=100, n_permutations=99))
-    raw, corrected = (np.mean(values) for values in ([f.cosine.value for f in found], [f.corrected for f in found]))
+    raw, corrected = (np.nanmean(values) for values in ([f.cosine.value for f in found], [f.corrected for f in found]))
+    assert sum(np.isnan(f.corrected) for f in found) <= 1  # a member whose direction drowns in its noise
     assert raw < 0.42 and abs(corrected - 0.6) < 0.1
     assert np.mean([f.p < 0.05 for f in found]) >= 0.5 and all(f.null_hi < 0.45 for f in found)
 

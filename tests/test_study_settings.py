@@ -135,6 +135,17 @@ def test_esi_runs_in_both_modes(tmp_path: Path) -> None:
     assert tables["eval"]["note"].str.startswith("Not for clinical use.").all()
 
 
+def test_a_problem_column_that_some_items_lack_is_refused() -> None:
+    from interp.prompt import Example
+    from study.steps.oracle import _problem_column
+
+    have = [Example(f"e{k}", text="x", groups={"problem": f"p{k // 2}"}) for k in range(4)]
+    lack = [Example("odd", text="x", groups={})]
+    assert _problem_column("problem", have) == "problem" and _problem_column("problem", lack) is None
+    with pytest.raises(ValueError, match="1 of 5 lack it: odd"):
+        _problem_column("problem", have + lack)
+
+
 @pytest.mark.slow
 def test_the_oracle_runs_on_chains_of_thought(tmp_path: Path) -> None:
     at = pair_folders(tmp_path, family="qwen3")

@@ -153,8 +153,9 @@ def pair_lines(out: Path) -> str:
     """Cosines per layer beside their ceiling, then the 2×2 of vectors and checkpoints."""
     import pandas as pd
 
-    lines = [["layer", "cosine", "ceiling", "corrected", "random 95 %", "n"]]
-    for row in pd.read_csv(out / "cosines.csv").to_dict("records"):
+    lines, read = [["layer", "cosine", "ceiling", "corrected", "random 95 %", "n"]], pd.read_csv(out / "cosines.csv")
+    notes = [str(note) for note in read["note"].dropna().unique()] if "note" in read else []
+    for row in read.to_dict("records"):
         numbers = [row[key] for key in ("cosine", "ceiling", "corrected", "random_hi")]
         cells = ["–" if x != x else f"{x:.2f}".replace("-", "−") for x in numbers]
         lines.append([f"{row['layer']:.0f}", *cells, f"{row['n']:.0f}"])
@@ -163,7 +164,7 @@ def pair_lines(out: Path) -> str:
         null, slope = _range(row["null_lo"], row["null_hi"]), _spread(row["slope"], row["lo"], row["hi"])
         cells.append([row["vector_from"], row["applied_to"], f"{row['layer']:.0f}", row["metric"], slope, null,
                       "" if row["p"] != row["p"] else f"{row['p']:.3f}", f"{row['n']:.0f}"])  # fmt: skip
-    return "\n".join([aligned(lines), "", aligned(cells), READING])
+    return "\n".join([aligned(lines), *notes, "", aligned(cells), READING])
 
 
 def _spread(value: float, lo: float, hi: float) -> str:

@@ -122,7 +122,7 @@ def _features(
 
     chosen = [e for e in examples if any(key[0] == e.id for key in targets)]
     per = "token" if question.labels is not None else "example"
-    group = section.groups if section.groups and all(section.groups in e.groups for e in chosen) else None
+    group = _problem_column(section.groups, chosen)
     feats = collect(model, chosen, layers=section.layers, positions=question.positions, per=per, sources=[source],
                     group=group, thinking=section.thinking)[source]  # fmt: skip
     gold, taken = {}, {}
@@ -138,6 +138,21 @@ def _features(
     if len(kept) < 2:
         raise ValueError(f"oracle question {question.name!r}: {len(kept)} readings have an answer among the choices.")
     return feats.select(kept), {item: gold[item] for item in kept}
+
+
+def _problem_column(groups: str | None, examples: Sequence[Any]) -> str | None:
+    """The column that names the problem; None where no example has it, so that each is a problem of its own."""
+    lacking = [e.id for e in examples if not groups or groups not in e.groups]
+    if len(lacking) == len(examples):
+        return None
+    if lacking:
+        shown = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
+        raise ValueError(
+            f"oracle.groups: expected {groups!r} on every item or on none; {len(lacking)} of {len(examples)} lack it: "
+            f"{shown}. Add it to their groups, or leave these items out: as problems of their own they would narrow "
+            "every interval."
+        )
+    return groups
 
 
 def _given(model: Model, question: Any, source: str, section: Any, seed: int) -> tuple[Features, dict[str, str]]:
