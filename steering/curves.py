@@ -235,8 +235,9 @@ def p_max(
 def p_values(curves: Curves, arm: int, score: int) -> dict[str, Float[np.ndarray, "alpha"]]:
     """p of the change of one arm at every strength, against the random and the shuffled controls of its site.
 
-    p_random, p_shuffled: against each sort alone;  p: the larger, since an effect has to be beyond both;  p_holm,
-    p_max: `p` corrected over strengths. NaN at strength 0, and where there are too few controls.
+    p_random, p_shuffled: against each sort alone;  p: the larger of those that were run, since an effect has to be
+    beyond each (the claims of a report ask for both);  p_holm, p_max: `p` corrected over strengths. NaN at strength 0,
+    and where there are too few controls.
     """
     moved = [k for k in range(len(curves.alphas)) if k != curves.zero]
     change = curves.change[:, :, score]
