@@ -161,18 +161,3 @@ def test_the_embedded_pair_is_not_asked_in_words_that_it_does_not_know(tmp_path:
     done = run(*ASK, "--rendering", "plain", "--out", tmp_path)
     assert done.exit_code == 1
     assert "--rendering plain: the embedded pair knows only the words of the log rendering" in done.output
-
-
-@pytest.mark.slow
-def test_the_demo_ends_with_tables_caches_and_a_figure(tmp_path: Path) -> None:
-    from interp.cache import ActivationCache
-    from study.demo import demo
-
-    few = ("probes=false", "steering=false", "oracle=false", "heads.n=4", "heads.kinds=[mean]")
-    demo(tmp_path, per_cell=2, seed=5, jobs=2, overrides=few)
-    assert (tmp_path / "figures" / "dumbbell.pdf").stat().st_size > 5_000
-    caption = (tmp_path / "figures" / "dumbbell.txt").read_text()
-    assert "95 %" in caption
-    engaged = ActivationCache.open(tmp_path / "steps" / "cache" / "engaged")
-    heuristic = ActivationCache.open(tmp_path / "steps" / "cache" / "heuristic")
-    assert len(engaged.pair(heuristic)) == 2 * engaged.examples.shape[0]

@@ -84,6 +84,17 @@ def test_nothing_that_a_run_keeps_names_the_machine(undisturbed: Path) -> None:
 
 
 @pytest.mark.slow
+def test_both_members_are_cached_over_the_same_items_and_drawn_side_by_side(undisturbed: Path) -> None:
+    from interp.cache import ActivationCache
+
+    engaged, heuristic = (ActivationCache.open(undisturbed / "steps" / "cache" / m) for m in ("engaged", "heuristic"))
+    assert engaged.examples["id"].tolist() == heuristic.examples["id"].tolist()
+    assert len(engaged.pair(heuristic)) == engaged.n_rows
+    assert (undisturbed / "figures" / "dumbbell.pdf").stat().st_size > 5_000
+    assert "95 %" in (undisturbed / "figures" / "dumbbell.txt").read_text()
+
+
+@pytest.mark.slow
 def test_every_number_of_every_table_has_its_interval_and_n(undisturbed: Path) -> None:
     from study.tables import check_table, read_tables
 
