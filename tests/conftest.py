@@ -26,6 +26,15 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def bbq_folder(shared: Path) -> Path:
+    """The official BBQ files with their templates."""
+    path = shared / "data" / "bbq"
+    if not path.is_dir():
+        pytest.skip(f"BBQ files not found at {path}")
+    return path
+
+
 @pytest.fixture
 def rng() -> torch.Generator:
     return torch.Generator().manual_seed(0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
+from xml.etree import ElementTree
 
 from study import figures
 from study.figures import style
@@ -46,6 +48,18 @@ def visible_texts(figure) -> list[tuple[str, object]]:
         for text in shown
         if text.get_visible() and text.get_text().strip()
     ]
+
+
+def assert_marks_have_words(one: figures.Drawn, *, prefix: str) -> None:
+    """The SVG stands inline under a prefix: unique ids, the alt text, and a title on every mark that has words."""
+    from study.figures.save import svg
+
+    text = svg(one, prefix=prefix)
+    root = ElementTree.fromstring(text.encode())
+    ids = [element.get("id", "") for element in root.iter() if element.get("id")]
+    assert len(ids) == len(set(ids)) and root.get("aria-label") == one.alt
+    assert {f"{prefix}{key}" for key in one.titles} <= set(ids)
+    assert len(re.findall(rf'id="{prefix}mark-[^"]+"><title>[^<]+</title>', text)) == len(one.titles) > 0
 
 
 def assert_texts_are_clear(draw: Callable[[], figures.Drawn]) -> None:

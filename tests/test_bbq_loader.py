@@ -6,6 +6,7 @@ import json
 import sys
 import types
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -34,11 +35,8 @@ PER_TEMPLATE = {
 
 
 @pytest.fixture(scope="module")
-def folder(shared):
-    path = shared / "data" / "bbq"
-    if not path.is_dir():
-        pytest.skip(f"BBQ files not found at {path}")
-    return path
+def folder(bbq_folder: Path) -> Path:
+    return bbq_folder
 
 
 @pytest.fixture(scope="module")

@@ -33,11 +33,8 @@ PUBLISHED = {
 
 
 @pytest.fixture(scope="module")
-def folder(shared: Path) -> Path:
-    path = shared / "data" / "bbq"
-    if not path.is_dir():
-        pytest.skip(f"BBQ files not found at {path}")
-    return path
+def folder(bbq_folder: Path) -> Path:
+    return bbq_folder
 
 
 @pytest.fixture(scope="module")

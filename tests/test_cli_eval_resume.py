@@ -21,14 +21,11 @@ N_ROWS = 11_956
 
 
 @pytest.fixture(scope="module")
-def base(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(bbq_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of one narrow block with one token per word: some 75 tokens per prompt."""
-    path = shared / "data" / "bbq"
-    if not path.is_dir():
-        pytest.skip(f"BBQ files not found at {path}")
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>"]
     letters = [s.strip() for letter in "ABC" for s in bbq.spellings(letter)]
-    words = [word for e in bbq.examples(path / "Religion.jsonl") for word in e.content.split()]
+    words = [word for e in bbq.examples(bbq_folder / "Religion.jsonl") for word in e.content.split()]
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*specials, *letters, *words]))}
     tok = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tok.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -167,16 +167,22 @@ def test_killed_at_20_random_moments_the_finished_cache_is_byte_identical(model:
     began = time.monotonic()
     assert status_of(start_worker(model, tmp_path / "calm")) == 0
     whole = time.monotonic() - began
-    rng, out, kills = np.random.default_rng(0), tmp_path / "killed", 0
-    for _ in range(20):
-        pid = start_worker(model, out)
-        time.sleep(float(rng.uniform(0.02, 0.12)) * whole)
-        os.kill(pid, signal.SIGKILL)
-        kills += status_of(pid) == -signal.SIGKILL
-    assert kills >= 5
-    assert status_of(start_worker(model, out)) == 0
-    calm, restarted = files(tmp_path / "calm"), files(out)
+    calm = files(tmp_path / "calm")
     assert len(calm) > 10
+    rng, kills, n_runs = np.random.default_rng(0), 0, 1
+    while kills < 20:  # a run that ends before its next kill is compared, and another one is begun
+        out = tmp_path / f"killed-{n_runs}"
+        pid = start_worker(model, out)
+        time.sleep(float(rng.uniform(0.02, 0.25)) * whole)
+        os.kill(pid, signal.SIGKILL)
+        if status_of(pid) == -signal.SIGKILL:
+            kills += 1
+            continue
+        assert files(out) == calm
+        n_runs += 1
+        assert n_runs < 60, "the worker is too quick to be killed"
+    assert status_of(start_worker(model, tmp_path / f"killed-{n_runs}")) == 0
+    restarted = files(tmp_path / f"killed-{n_runs}")
     assert sorted(calm) == sorted(restarted)
     assert [name for name in calm if calm[name] != restarted[name]] == []
 

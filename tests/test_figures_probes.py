@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -14,7 +13,12 @@ from study.figures import canvas, style
 from study.figures.depth import curves_of, with_layers
 from study.figures.multiples import fitted_titles, padded
 from study.figures.save import pdf, png, svg
-from tests.figure_kit import assert_files_are_clean, assert_same_bytes_elsewhere, assert_texts_are_clear
+from tests.figure_kit import (
+    assert_files_are_clean,
+    assert_marks_have_words,
+    assert_same_bytes_elsewhere,
+    assert_texts_are_clear,
+)
 from tests.probe_figure_tables import (
     COHORTS,
     DRAW,
@@ -296,13 +300,8 @@ def test_alt_text_states_the_finding(drawn: dict[str, figures.Drawn]) -> None:
 
 
 def test_every_mark_has_its_words_and_the_svg_stands_inline(drawn: dict[str, figures.Drawn]) -> None:
-    for name, one in drawn.items():
-        text = svg(one, prefix="f2-")
-        root = ElementTree.fromstring(text.encode())
-        ids = [element.get("id", "") for element in root.iter() if element.get("id")]
-        assert len(ids) == len(set(ids)) and root.get("aria-label") == one.alt
-        assert {f"f2-{key}" for key in one.titles} <= set(ids), name
-        assert len(re.findall(r'id="f2-mark-[^"]+"><title>[^<]+</title>', text)) == len(one.titles) > 0, name
+    for one in drawn.values():
+        assert_marks_have_words(one, prefix="f2-")
 
 
 def test_colours_come_from_the_tokens_alone(drawn: dict[str, figures.Drawn]) -> None:

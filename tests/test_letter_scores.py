@@ -78,11 +78,8 @@ def test_the_common_beginning_leaves_every_row_its_last_token() -> None:
 
 
 @pytest.fixture(scope="module")
-def items(shared: Path) -> list:
-    path = shared / "data" / "bbq"
-    if not path.is_dir():
-        pytest.skip(f"BBQ files not found at {path}")
-    return bbq.examples(path, categories=["Religion"], limit=24)
+def items(bbq_folder: Path) -> list:
+    return bbq.examples(bbq_folder, categories=["Religion"], limit=24)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3_5"])

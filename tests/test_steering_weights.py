@@ -174,7 +174,7 @@ def test_a_model_with_other_weights_has_no_fingerprint(ids: Tensor) -> None:
 # --- refusals: nothing is changed ----------------------------------------------------------------------------------
 
 
-def refused(module: nn.Module | Model, said: str, *, d: int = D, **options) -> None:
+def assert_refused(module: nn.Module | Model, said: str, *, d: int = D, **options) -> None:
     inner = module.module if isinstance(module, Model) else module
     before = {name: p.detach().clone() for name, p in inner.named_parameters()}
     with pytest.raises(ValueError, match=said):
@@ -184,20 +184,22 @@ def refused(module: nn.Module | Model, said: str, *, d: int = D, **options) -> N
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3", "olmo2"])
 def test_a_norm_behind_the_writers_is_refused(family: str) -> None:
-    refused(tiny(family), "puts a norm between attention or MLP and the residual stream")
+    assert_refused(tiny(family), "puts a norm between attention or MLP and the residual stream")
 
 
 def test_what_cannot_hold_an_ablation_is_refused() -> None:
     from interp.checkpoint import Fingerprint
 
-    refused(add_lora(tiny("qwen2"), dora=True), "does not keep an ablation of its parts")
-    refused(tiny("qwen2"), "has 48 components", d=48)
-    refused(tiny("qwen2"), "no module of the MLP is called out; it has .*down_proj", mlp_writers=("out",))
-    refused(Model(tiny("qwen2"), fingerprint=Fingerprint("c", "w", quantization="bitsandbytes:1")), "is quantised")
+    assert_refused(add_lora(tiny("qwen2"), dora=True), "does not keep an ablation of its parts")
+    assert_refused(tiny("qwen2"), "has 48 components", d=48)
+    assert_refused(tiny("qwen2"), "no module of the MLP is called out; it has .*down_proj", mlp_writers=("out",))
+    assert_refused(
+        Model(tiny("qwen2"), fingerprint=Fingerprint("c", "w", quantization="bitsandbytes:1")), "is quantised"
+    )
     packed = tiny("qwen2")
     weight = packed.model.layers[1].mlp.down_proj.weight
     packed.model.layers[1].mlp.down_proj.weight = nn.Parameter(weight.to(torch.int8), requires_grad=False)
-    refused(packed, "layer 1 mlp.down_proj weight is quantised")
+    assert_refused(packed, "layer 1 mlp.down_proj weight is quantised")
 
 
 def test_a_writer_that_was_not_found_is_noticed(ids: Tensor) -> None:
