@@ -19,7 +19,7 @@ _EXPORTS = {
     "features_from_cache": "interp.oracle.from_cache",
     "Decoding": "interp.oracle.engine",
     "Oracle": "interp.oracle.reader",
-    "OffDistributionWarning": "interp.oracle.reader",
+    "OffDistributionWarning": "interp.oracle.caveats",
     "Answer": "interp.oracle.answers",
     "Answers": "interp.oracle.answers",
     "Choices": "interp.oracle.answers",
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from interp.oracle.answers import Answers as Answers
     from interp.oracle.answers import Choices as Choices
     from interp.oracle.answers import Likelihoods as Likelihoods
+    from interp.oracle.caveats import OffDistributionWarning as OffDistributionWarning
     from interp.oracle.collection import collect as collect
     from interp.oracle.engine import Decoding as Decoding
     from interp.oracle.features import Features as Features
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     from interp.oracle.paired import compare as compare
     from interp.oracle.prompt import OraclePrompt as OraclePrompt
     from interp.oracle.prompt import render_question as render_question
-    from interp.oracle.reader import OffDistributionWarning as OffDistributionWarning
     from interp.oracle.reader import Oracle as Oracle
     from interp.oracle.recipe import Recipe as Recipe
     from interp.oracle.spec import AssumedSpecWarning as AssumedSpecWarning

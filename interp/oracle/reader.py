@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -14,20 +12,17 @@ from torch import nn
 
 from interp.model import Model
 from interp.oracle.answers import Answer, Answers, Choices, Likelihoods, donor_gap
+from interp.oracle.caveats import warn_off_distribution, warn_other_base
 from interp.oracle.controls import HEADLINE, READER_CONTROLS, VECTOR_CONTROLS, variants
 from interp.oracle.engine import TOKENS_PER_BATCH, Decoding, Job, answer_logp, generate
 from interp.oracle.features import Features
+from interp.oracle.phrasings import check_choices, phrasings_of
 from interp.oracle.prompt import OraclePrompt, render_question, thinking_switch, turn_end
 from interp.oracle.scoring import mode_frequency
 from interp.oracle.spec import OracleSpec
 from interp.prompt import Example, Message, render
 
 PARTNERS = 8  # with 4, one partner of the same kind hides a clear gap behind Student's t on 3 degrees of freedom
-OPTIONS = "{choices}"
-
-
-class OffDistributionWarning(UserWarning):
-    """What is read differs from what the oracle was trained to read; answers are shown with that caveat."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ class Oracle:
         if self.spec.hook_layer >= self.model.n_layers:
             raise ValueError(f"spec: block {self.spec.hook_layer} of a model with {self.model.n_layers} blocks.")
         self._prompts: dict[Any, OraclePrompt] = {}
-        _warn_other_base(self.spec, self.model)
+        warn_other_base(self.spec, self.model)
 
     def rewired(self, spec: OracleSpec) -> Oracle:
         """The same adapter on the same model under another spec, for the self-test."""
@@ -206,8 +201,8 @@ class Oracle:
             ValueError: fewer than two choices, a choice that begins another, orders without "{choices}".
         """
         self._check(feats, controls)
-        self._check_choices(question, choices, n_orders, end_of_turn)
-        phrasings = _phrasings((question, *paraphrases), choices, n_orders, self.seed)
+        check_choices(self.model.tokenizer, question, choices, n_orders, end_of_turn)
+        phrasings = phrasings_of((question, *paraphrases), choices, n_orders, self.seed)
         cases = [_Case(item, phrasings[0], choice) for item in feats.items for choice in choices]
         shape = (len(feats.items), len(choices))
         real, n_tokens = self._logp(feats, cases, self.adapter, end_of_turn)
@@ -374,19 +369,7 @@ class Oracle:
                 f"features are {feats.d_model} wide, the oracle's base {self.model.name} has {self.model.d_model}: "
                 f"an oracle reads activations of its own base (source {feats.slots[0].source!r})."
             )
-        _warn_off_distribution(feats, self.spec, self.model)
-
-    def _check_choices(self, question: str, choices: Sequence[str], n_orders: int, end_of_turn: bool) -> None:
-        if len(choices) < 2 or len(set(choices)) != len(choices):
-            raise ValueError(f"choices: expected at least two different ones, came {list(choices)}.")
-        if n_orders > 1 and OPTIONS not in question:
-            raise ValueError(f"n_orders={n_orders}: the question does not list the choices; put {OPTIONS} into it.")
-        ids = {c: tuple(self.model.tokenizer.encode(c, add_special_tokens=False)) for c in choices}
-        for short, long in product(choices, choices):
-            if short != long and ids[long][: len(ids[short])] == ids[short] and not end_of_turn:
-                raise ValueError(
-                    f"choices: {short!r} begins {long!r}, so it is always the likelier one. Pass end_of_turn=True."
-                )
+        warn_off_distribution(feats, self.spec, self.model)
 
 
 def _with_answer(prompt: OraclePrompt, answer: str | tuple[int, ...] | None) -> OraclePrompt:
@@ -394,64 +377,3 @@ def _with_answer(prompt: OraclePrompt, answer: str | tuple[int, ...] | None) -> 
     if not answer or isinstance(answer, str):
         return prompt
     return replace(prompt, ids=prompt.ids[: prompt.answer_start] + answer)
-
-
-def _phrasings(questions: Sequence[str], choices: Sequence[str], n_orders: int, seed: int) -> list[str]:
-    """Every wording with every order of the choices; the first is the question with the choices as given."""
-    orders = [list(choices)]
-    rng = Random(f"{seed}/orders")
-    for _ in range(1000):
-        if len(orders) >= n_orders:
-            break
-        trial = rng.sample(list(choices), len(choices))
-        orders += [trial] if trial not in orders else []
-    filled = [q.replace(OPTIONS, ", ".join(order)) for q in questions for order in orders]
-    return list(dict.fromkeys(filled))
-
-
-def _warn_other_base(spec: OracleSpec, model: Model) -> None:
-    base = model.checkpoint.base if model.checkpoint is not None else None
-    if (
-        spec.base_model
-        and base
-        and spec.base_model.split("/")[-1].casefold() != base.rstrip("/").split("/")[-1].casefold()
-    ):
-        warnings.warn(
-            f"the oracle was trained on {spec.base_model}, the model is {base}. Right only if that is a copy of it.",
-            OffDistributionWarning,
-            stacklevel=3,
-        )
-
-
-def _warn_off_distribution(feats: Features, spec: OracleSpec, model: Model) -> None:
-    trained = set(spec.layer_indices(model.n_layers))
-    strange = sorted({slot.layer for slot in feats.slots} - trained)
-    if strange and spec.origin != "assumed":
-        warnings.warn(
-            f"layers {strange} are not among those that the oracle was trained on ({sorted(trained)}).",
-            OffDistributionWarning,
-            stacklevel=4,
-        )
-    read, own = feats.provenance.get("base_sha256"), model.fingerprint.weights_sha256 if model.fingerprint else None
-    if read is not None and own is not None and read != own:
-        warnings.warn(
-            f"the activations ({feats.slots[0].source}) come from other base weights than the oracle's "
-            f"({read[:12]}, {own[:12]}): it was never trained to read these.",
-            OffDistributionWarning,
-            stacklevel=4,
-        )
-    sources = sorted({slot.source for slot in feats.slots if " - " in slot.source})
-    if sources:
-        warnings.warn(
-            f"{', '.join(sources)}: oracles are trained on activations, not on differences; read the controls first.",
-            OffDistributionWarning,
-            stacklevel=4,
-        )
-    if feats.null_slots and feats.provenance.get("control") != "zero":
-        first = feats.slots[feats.null_slots[0]]
-        warnings.warn(
-            f"{len(feats.null_slots)} vectors are shorter than a millionth of their layer's median, the first at "
-            f"{first}: they carry no direction, and what is injected there is noise.",
-            OffDistributionWarning,
-            stacklevel=4,
-        )
