@@ -5,7 +5,10 @@ JOBS ?= 2
 export OMP_NUM_THREADS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install demo test test-fast check docs format notebooks bench gpu clean
+SLOW_RATES := build/validity
+STUDIES ?= 400
+
+.PHONY: install demo test test-fast test-slow check docs format notebooks bench gpu clean
 
 install: .venv/.installed
 
@@ -24,6 +27,12 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow'
+
+# The simulations of tests/validity at full size; writes docs/concepts/validity.md.
+test-slow: install
+	rm -rf $(SLOW_RATES)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/validity --studies $(STUDIES) --validity-out $(SLOW_RATES)
+	$(BIN)/python -m tests.validity.page $(SLOW_RATES) docs/concepts/validity.md
 
 check: install
 	$(BIN)/ruff format --check .

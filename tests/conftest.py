@@ -18,6 +18,11 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--studies", type=int, default=60, help="simulated studies of each check in tests/validity")
+    parser.addoption("--validity-out", default=None, help="folder for the rates that tests/validity measures")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     folder = Path(os.environ.get("DIPTYCH_SHARED", ROOT.parent / "shared"))

@@ -28,6 +28,7 @@ from interp.stats.clustered import cluster_se, cluster_t, design_effect, rate_on
 from interp.stats.comparison import Comparison, ItemComparison, compare_items, compare_paired
 from interp.stats.contrast import rate_contrast
 from interp.stats.decomposition import Decomposition, decompose_change, midpoint_decomposition
+from interp.stats.design import SHAPES, Design, group_sizes
 from interp.stats.detection import Detection, signal_detection
 from interp.stats.effect_size import cliffs_delta, cohen_dz
 from interp.stats.equivalence import Equivalence, tost_paired, tost_rates
@@ -52,10 +53,12 @@ from interp.stats.surface import SurfaceReliance, surface_reliance
 
 __all__ = [
     "CONFIDENCE",
+    "SHAPES",
     "CalibrationError",
     "ChanceRow",
     "Comparison",
     "Decomposition",
+    "Design",
     "Detection",
     "Draws",
     "Equivalence",
@@ -97,6 +100,7 @@ __all__ = [
     "design_effect",
     "equal_mass_bins",
     "fit_platt",
+    "group_sizes",
     "holm",
     "items_needed",
     "logistic_regression",
