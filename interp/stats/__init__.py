@@ -33,6 +33,7 @@ from interp.stats.detection import Detection, signal_detection
 from interp.stats.effect_size import cliffs_delta, cohen_dz
 from interp.stats.equivalence import Equivalence, tost_paired, tost_rates
 from interp.stats.estimate import CONFIDENCE, Estimate, Estimates
+from interp.stats.hierarchy import Hierarchical, hierarchical
 from interp.stats.intervals import (
     clopper_pearson,
     newcombe,
@@ -42,7 +43,7 @@ from interp.stats.intervals import (
 )
 from interp.stats.logistic import LogisticFit, logistic_regression
 from interp.stats.minimal_pairs import MinimalPairs, minimal_pairs
-from interp.stats.multiplicity import benjamini_hochberg, holm, max_null_p, permutation_p
+from interp.stats.multiplicity import benjamini_hochberg, holm, max_null_p, permutation_p, smallest_p
 from interp.stats.paired import McNemar, PairedTable, mcnemar, newcombe_paired
 from interp.stats.permute import permute_labels
 from interp.stats.platt import Platt, fit_platt
@@ -65,6 +66,7 @@ __all__ = [
     "Estimate",
     "Estimates",
     "FewGroupsWarning",
+    "Hierarchical",
     "ItemComparison",
     "Kappa",
     "LogisticFit",
@@ -101,6 +103,7 @@ __all__ = [
     "equal_mass_bins",
     "fit_platt",
     "group_sizes",
+    "hierarchical",
     "holm",
     "items_needed",
     "logistic_regression",
@@ -122,6 +125,7 @@ __all__ = [
     "resample_weights",
     "sign_flip",
     "signal_detection",
+    "smallest_p",
     "square_and_add",
     "surface_reliance",
     "tost_paired",

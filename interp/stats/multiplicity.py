@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import SupportsIndex
+
 import numpy as np
 
-from interp.stats._check import Real, Values, choice, numbers
+from interp.stats._check import Real, Values, choice, count, numbers
 
 ALTERNATIVES = ("two-sided", "greater", "less")
 
@@ -16,10 +18,10 @@ def holm(p_values: Values) -> np.ndarray:
         ValueError: no p, NaN, or p outside [0, 1].
     Source: Holm, Scand. J. Stat. 6 (1979) 65.
     """
-    p = _p_values(p_values)
+    p = p_numbers(p_values)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
-    return _restore(np.minimum(stepped, 1.0), order)
+    return restored(np.minimum(stepped, 1.0), order)
 
 
 def benjamini_hochberg(p_values: Values) -> np.ndarray:
@@ -32,10 +34,10 @@ def benjamini_hochberg(p_values: Values) -> np.ndarray:
         ValueError: no p, NaN, or p outside [0, 1].
     Source: Benjamini & Hochberg, JRSS B 57 (1995) 289.
     """
-    p = _p_values(p_values)
+    p = p_numbers(p_values)
     order = np.argsort(p, kind="stable")
     ratio = len(p) * p[order] / np.arange(1, len(p) + 1)
-    return _restore(np.minimum(np.minimum.accumulate(ratio[::-1])[::-1], 1.0), order)
+    return restored(np.minimum(np.minimum.accumulate(ratio[::-1])[::-1], 1.0), order)
 
 
 def permutation_p(observed: Real, null: Values, *, alternative: str = "greater") -> float:
@@ -52,19 +54,24 @@ def permutation_p(observed: Real, null: Values, *, alternative: str = "greater")
     return float(max_null_p([observed], null, alternative=alternative)[0])
 
 
-def max_null_p(observed: Values, null: Values, *, alternative: str = "greater") -> np.ndarray:
+def max_null_p(observed: Values, null: Values, *, alternative: str = "greater", step_down: bool = False) -> np.ndarray:
     """Family-wise adjusted p of every hypothesis from the null of the maximum over hypotheses.
 
-        p_j = (1 + #{ max over k of null[perm, k] >= observed_j }) / (1 + P)
+        single step:  p_j = (1 + #{ max over all k of null[perm, k] >= observed_j }) / (1 + P)
+        step-down:    the maximum runs over the hypotheses k whose observed_k <= observed_j only, and a p is never
+                      smaller than that of a larger observed value
+
+    The largest statistic has the same p either way; every other p of the step-down form is at most the single-step
+    one. Both keep the family-wise error where the null is right for all true hypotheses jointly.
 
     Args:
         observed: statistic of each hypothesis [hypothesis].
-        null: the whole pipeline repeated on permuted labels [permutation, hypothesis], or already the maximum
-            over hypotheses [permutation].
+        null: the whole pipeline repeated on permuted labels [permutation, hypothesis]; single step also takes the
+            maximum over hypotheses [permutation].
         alternative: "greater"; "less" uses minima; "two-sided" absolute values.
     Raises:
-        ValueError: NaN, no permutations, or a number of hypotheses that differs.
-    Source: Westfall & Young (1993), single step.
+        ValueError: NaN, no permutations, a number of hypotheses that differs; step-down with one axis only.
+    Source: Westfall & Young, *Resampling-Based Multiple Testing* (1993), algorithms 2.5 (single step) and 2.8.
     """
     choice("alternative", alternative, ALTERNATIVES)
     observed, null = numbers("observed", observed), numbers("null", null, ndim=None)
@@ -74,19 +81,69 @@ def max_null_p(observed: Values, null: Values, *, alternative: str = "greater") 
         observed, null = np.abs(observed), np.abs(null)
     elif alternative == "less":
         observed, null = -observed, -null
+    reach = observed - 1e-9 * np.maximum(np.abs(observed), 1e-300)
+    if step_down:
+        return _step_down(observed, reach, null)
     extreme = np.sort(null.max(axis=1) if null.ndim == 2 else null)
-    below = np.searchsorted(extreme, observed - 1e-9 * np.maximum(np.abs(observed), 1e-300), side="left")
-    return (1 + len(extreme) - below) / (1 + len(extreme))
+    return (1 + len(extreme) - np.searchsorted(extreme, reach, side="left")) / (1 + len(extreme))
 
 
-def _p_values(p_values: Values) -> np.ndarray:
+def _step_down(observed: np.ndarray, reach: np.ndarray, null: np.ndarray) -> np.ndarray:
+    if null.ndim == 1:
+        raise ValueError(f"null: expected shape (permutations, {len(observed)}) for step_down=True, got {null.shape}.")
+    order = np.argsort(-observed, kind="stable")
+    # from the smallest observed value upwards: the maximum over it and everything smaller
+    running = np.maximum.accumulate(null[:, order[::-1]], axis=1)[:, ::-1]
+    stepped = (1 + (running >= reach[order]).sum(axis=0)) / (1 + len(null))
+    return restored(np.maximum.accumulate(stepped), order)
+
+
+def smallest_p(
+    n_permutations: SupportsIndex, *, n_arrangements: SupportsIndex | None = None, alternative: str = "greater"
+) -> float:
+    """Smallest p that a permutation test can give, known before it is run.
+
+        max( 1/(n_permutations + 1),  s/n_arrangements ),   s = 2 if two-sided (an arrangement and its mirror), else 1
+
+    A test can reject at alpha only if this is at most alpha (and a rule must then read p <= alpha: 19 permutations give
+    p = 0.05). After Holm over m tests the smallest p is m times as large.
+
+    Args:
+        n_permutations: random arrangements drawn.
+        n_arrangements: how many different ones exist, where they are few: 2^G signs of G groups, or
+            `math.comb(G, k)` ways to give k of G groups of equal size the positive label.
+    Raises:
+        ValueError: fewer than 1 permutation or arrangement, an unknown alternative.
+    Source: Phipson & Smyth (2010).
+
+    Example:
+        >>> from interp.stats import smallest_p
+        >>> smallest_p(19), smallest_p(10_000, n_arrangements=2**4, alternative="two-sided")
+        (0.05, 0.125)
+    """
+    choice("alternative", alternative, ALTERNATIVES)
+    drawn = count("n_permutations", n_permutations)
+    if drawn < 1:
+        raise ValueError(f"n_permutations: expected at least 1, got {drawn}.")
+    floor = 1 / (drawn + 1)
+    if n_arrangements is None:
+        return floor
+    distinct = count("n_arrangements", n_arrangements)
+    if distinct < 1:
+        raise ValueError(f"n_arrangements: expected at least 1, got {distinct}.")
+    return max(floor, min(1.0, (2 if alternative == "two-sided" else 1) / distinct))
+
+
+def p_numbers(p_values: Values) -> np.ndarray:
+    """p-values as float64, each in [0, 1]."""
     p = numbers("p_values", p_values)
     if p.min() < 0 or p.max() > 1:
         raise ValueError(f"p_values: expected numbers in [0, 1], got [{p.min():g}, {p.max():g}].")
     return p
 
 
-def _restore(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+def restored(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Values that were computed in `order`, back in the order given."""
     out = np.empty_like(values)
     out[order] = values
     return out
