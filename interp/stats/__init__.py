@@ -6,6 +6,7 @@ independent. Random procedures take `seed=`.
 
 from interp.stats._check import FewGroupsWarning, NoWidthWarning, UndefinedDrawsWarning, UnstableRatioWarning
 from interp.stats.agreement import Kappa, weighted_kappa
+from interp.stats.band import band_of, simultaneous_band
 from interp.stats.bootstrap import (
     Ratio,
     cluster_mean,
@@ -41,6 +42,7 @@ from interp.stats.intervals import (
     wilson,
     zero_event_limit,
 )
+from interp.stats.jackknife import effective_groups
 from interp.stats.logistic import LogisticFit, logistic_regression
 from interp.stats.minimal_pairs import MinimalPairs, minimal_pairs
 from interp.stats.multiplicity import benjamini_hochberg, holm, max_null_p, permutation_p, smallest_p
@@ -84,6 +86,7 @@ __all__ = [
     "UnstableRatioWarning",
     "auroc",
     "auroc_difference",
+    "band_of",
     "benjamini_hochberg",
     "brier",
     "calibration_error",
@@ -100,6 +103,7 @@ __all__ = [
     "confidence_on_errors",
     "decompose_change",
     "design_effect",
+    "effective_groups",
     "equal_mass_bins",
     "fit_platt",
     "group_sizes",
@@ -125,6 +129,7 @@ __all__ = [
     "resample_weights",
     "sign_flip",
     "signal_detection",
+    "simultaneous_band",
     "smallest_p",
     "square_and_add",
     "surface_reliance",
