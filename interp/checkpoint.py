@@ -26,6 +26,8 @@ class Checkpoint:
         revision:         commit, tag or branch of `base`.
         adapter_revision: commit, tag or branch of `adapter`.
         subfolder:        folder of the adapter inside its repository.
+        tokenizer:        Hugging Face id or local folder of the tokenizer, where neither the adapter's nor the base's
+                          is the right one.
     Raises:
         ValueError: a field of the wrong type or empty, a name that cannot be a file name, or a field about an adapter
             where there is none.
@@ -37,6 +39,7 @@ class Checkpoint:
     revision: str | None = None
     adapter_revision: str | None = None
     subfolder: str | None = None
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         for key in (f.name for f in fields(self)):
@@ -211,7 +214,7 @@ class Fingerprint:
 
 
 def _weights(checkpoint: Checkpoint) -> tuple[str | None, ...]:
-    return tuple(getattr(checkpoint, f.name) for f in fields(checkpoint) if f.name != "name")
+    return tuple(getattr(checkpoint, f.name) for f in fields(checkpoint) if f.name not in ("name", "tokenizer"))
 
 
 def _listed(keys: Mapping[str, Any] | Sequence[str]) -> str:
@@ -266,6 +269,6 @@ def _anchor_paths(content: Any, folder: Path) -> Any:
         return content
     located = {}
     for key, value in content.items():
-        is_relative = key in ("base", "heuristic_base", "adapter") and str(value).startswith(("./", "../"))
+        is_relative = key in ("base", "heuristic_base", "adapter", "tokenizer") and str(value).startswith(("./", "../"))
         located[key] = str(folder / value) if is_relative else _anchor_paths(value, folder)
     return located

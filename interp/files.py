@@ -15,7 +15,8 @@ from interp.checkpoint import Checkpoint
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "tokenizer.model.v3", "tekken.json", "vocab.json", "vocab.txt",
+                 "spiece.model", "sentencepiece.bpe.model")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,42 @@ def file_sha256(path: Path) -> str:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """True where the folder brings its own tokenizer."""
-    return any((folder / name).is_file() for name in _TOKENIZER)
+    """True where the folder brings a vocabulary; a tokenizer_config.json alone is settings of one."""
+    return any((folder / name).is_file() for name in _VOCABULARIES) or any(folder.glob("*.tiktoken"))
+
+
+def tokenizer_folder(checkpoint: Checkpoint) -> Path:
+    """The folder that the checkpoint's `tokenizer` names, fetched from the hub where it is an id.
+
+    Raises:
+        ValueError: no such folder or repository, or one without a vocabulary.
+    """
+    assert checkpoint.tokenizer is not None, "only called for checkpoints that name a tokenizer"
+    where = f"tokenizer {checkpoint.tokenizer!r} of {checkpoint.name!r}"
+    folder = _local(checkpoint.tokenizer, where, revision=None, option="revision")
+    folder = folder or _from_hub(checkpoint.tokenizer, None, where, weights=False)
+    if not has_tokenizer(folder):
+        raise ValueError(f"{where}: {folder} holds no vocabulary ({', '.join(_VOCABULARIES[:2])}, ...).")
+    return folder
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: the file is missing, cannot be read, is no JSON, is nested too deeply, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply to be read; is it the file that was meant?") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); write or copy it again.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}.")
+    return content
 
 
 def _refuse_pickles(where: str, names: list[str]) -> None:

@@ -79,15 +79,18 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def tokenizer_sha256(tokenizer: Any) -> str:
+def tokenizer_sha256(tokenizer: Any, *, without: Iterable[str] = ()) -> str:
     """SHA-256 of what turns text into ids: vocabulary and rules, chat template, special tokens.
 
     Padding and truncation are left out: a call with `padding=True` changes them, and no result may depend on them.
+
+    Args:
+        without: names of special tokens that do not count, e.g. "pad_token".
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
     kept = {k: v for k, v in rules.items() if backend is None or k not in ("padding", "truncation")}
-    special = {k: str(v) for k, v in tokenizer.special_tokens_map.items()}
+    special = {k: str(v) for k, v in tokenizer.special_tokens_map.items() if k not in without}
     return _sha256([_json([kept, getattr(tokenizer, "chat_template", None), special])])
 
 

@@ -6,7 +6,7 @@ import gc
 import importlib.util
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from interp.adapter_plan import AdapterPlan, plan_adapter, warn_other_base
 from interp.adapters import MERGED, name_roles, peft_names
 from interp.attach import attach_adapters, merge_adapter, probe_ids, probe_logits
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.files import AdapterFiles, base_folder, has_tokenizer, read_adapter
-from interp.fingerprint import fingerprint_files, quantization_name, tokenizer_sha256
+from interp.files import base_folder, read_adapter
+from interp.fingerprint import fingerprint_files, quantization_name
+from interp.tokenizer import common_tokenizer, prompts_sha256, tokenizers_of
 
 if TYPE_CHECKING:
     from interp.model import Model
@@ -165,7 +166,8 @@ def open_skeleton(checkpoint: Checkpoint, *, dtype: str | torch.dtype = "auto") 
     where = f"base {checkpoint.base!r} of {checkpoint.name!r}"
     config, plans = _plan({checkpoint.name: checkpoint}, options, where)
     files = {role: plan.files for role, plan in plans.items()}
-    return Skeleton(_on_meta(config), _tokenizer(base_folder(checkpoint, weights=False), files), options.torch_dtype)
+    tokenizers = tokenizers_of(base_folder(checkpoint, weights=False), {checkpoint.name: checkpoint}, files)
+    return Skeleton(_on_meta(config), tokenizers[checkpoint.name], options.torch_dtype)
 
 
 def _on_meta(config: Any) -> Any:
@@ -196,7 +198,7 @@ def _load(members: Mapping[str, Checkpoint], options: LoadOptions) -> Model:
         name_roles(module, {r: held.get(r) for r in members})
     assert not any(m.training for m in module.modules()), "a submodule is in training mode after eval()"
     files = {r: plan.files for r, plan in plans.items()}
-    tokenizer = _tokenizer(folder, files)
+    tokenizer = common_tokenizer(tokenizers_of(folder, members, files))
     merged = options.merge and bool(plans)
     fingerprint = fingerprint_files(
         folder, adapters=files, tokenizer=tokenizer, quantization=quantization, merged=merged
@@ -306,14 +308,17 @@ def _by_kind(members: dict[str, Checkpoint], options: LoadOptions) -> list[dict[
     """
     groups: dict[tuple[str, str], dict[str, Checkpoint]] = {}
     bare: dict[str, Checkpoint] = {}
-    own = _tokenizer_sha256(base_folder(next(iter(members.values())), weights=False))
+    files = {role: read_adapter(member) for role, member in members.items() if member.adapter is not None}
+    base = replace(next(iter(members.values())), adapter=None, tokenizer=None, adapter_revision=None, subfolder=None)
+    read = tokenizers_of(base_folder(base, weights=False), {**members, "": base}, files)
+    digests = {role: prompts_sha256(tokenizer) for role, tokenizer in read.items()}
+    own = digests[""]
     for role, member in members.items():
-        if member.adapter is None and not options.merge:
+        reads = digests[role]
+        if member.adapter is None and not options.merge and reads == own:
             bare[role] = member
             continue
-        files = None if member.adapter is None else read_adapter(member)
-        kind = "" if files is None else str(files.config.get("peft_type"))
-        reads = own if files is None else _tokenizer_sha256(files.folder) or own
+        kind = "" if role not in files else str(files[role].config.get("peft_type"))
         groups.setdefault((f"{kind}{role if options.merge else ''}", reads), {})[role] = member
     host = next((key for key in groups if key[1] == own), None)
     if host is not None:
@@ -321,31 +326,6 @@ def _by_kind(members: dict[str, Checkpoint], options: LoadOptions) -> list[dict[
     elif bare:
         groups["", own] = bare
     return list(groups.values())
-
-
-def _tokenizer_sha256(folder: Path) -> str:
-    """Digest of the tokenizer in a folder; empty where there is none."""
-    from transformers import AutoTokenizer
-
-    if not has_tokenizer(folder):
-        return ""
-    return tokenizer_sha256(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False))
-
-
-def _tokenizer(folder: Path, adapters: Mapping[str, AdapterFiles]) -> Any:
-    """The tokenizer of the first adapter that brings one, else the base's, else None."""
-    from transformers import AutoTokenizer
-
-    sources = {role: files.folder for role, files in adapters.items() if has_tokenizer(files.folder)}
-    if not sources and not has_tokenizer(folder):
-        return None
-    read = {role: AutoTokenizer.from_pretrained(str(path), trust_remote_code=False) for role, path in sources.items()}
-    if len({tokenizer_sha256(tokenizer) for tokenizer in read.values()}) > 1:
-        raise ValueError(
-            f"{', '.join(read)} bring tokenizers that differ (vocabulary, chat template or special tokens), so one "
-            f"Model would give one of them the other's prompts. Walk over load_members(pair), or load them one by one."
-        )
-    return next(iter(read.values()), None) or AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
 
 
 def _empty(module: nn.Module) -> None:

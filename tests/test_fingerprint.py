@@ -40,7 +40,7 @@ def test_the_adapters_own_tokenizer_is_used_and_members_that_differ_come_one_by_
     assert model.tokenizer.chat_template == tokenizer.chat_template
     assert model.fingerprint.tokenizer_sha256 != load(ck(hub, "lora")).fingerprint.tokenizer_sha256
     pair = CheckpointPair(ck(hub, second, "e"), ck(hub, first, "h"))
-    with pytest.raises(ValueError, match="engaged, heuristic bring tokenizers that differ.*load_members"):
+    with pytest.raises(ValueError, match="engaged, heuristic have tokenizers that differ.*load_members"):
         load_pair(pair)
     seen = {}
     for roles, loaded in load_members(pair):

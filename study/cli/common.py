@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from interp.prompt import Example
 
 EMBEDDED = "embedded"
-_CHECKPOINT = ("base", "adapter", "revision", "adapter_revision", "subfolder")
+_CHECKPOINT = ("base", "adapter", "revision", "adapter_revision", "subfolder", "tokenizer")
 _LOADING = ("dtype", "device", "device_map", "quantization", "attn_implementation", "merge")
 
 
@@ -31,6 +31,7 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--revision", help="Commit, tag or branch of the base."),
             click.option("--adapter-revision", help="Commit, tag or branch of the adapter."),
             click.option("--subfolder", help="Folder of the adapter inside its repository."),
+            click.option("--tokenizer", help="Id or folder of the tokenizer, where the adapter's or base's is not it."),
             click.option("--name", help="What tables and figures call the checkpoint."),
             click.option("--checkpoint", "checkpoint_file", help="YAML file of one checkpoint, in place of --base."),
             click.option("--pair", help="YAML file of a pair, or 'embedded' for the one that comes with the package."),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.checkpoint import Checkpoint
-from interp.files import base_folder, file_sha256, read_adapter, weight_files
+from interp.files import base_folder, file_sha256, read_adapter, tokenizer_folder, weight_files
 from study.config.sections import TaskSection
 
 MEMO = ".digests.json"
@@ -78,14 +78,19 @@ class Digests:
         """
         folder = base_folder(checkpoint, weights=True)
         where = f"base {checkpoint.base!r} of {checkpoint.name!r}"
-        names = [folder / "config.json", *(folder / n for n in _TOKENIZER if (folder / n).is_file())]
+        names = [folder / "config.json", *_tokenizer_files(folder)]
         parts = [[p.name, self.file(p)] for p in (*names, *weight_files(folder, where))]
+        if checkpoint.tokenizer is not None:
+            parts += [["tokenizer/" + p.name, self.file(p)] for p in _tokenizer_files(tokenizer_folder(checkpoint))]
         if checkpoint.adapter is not None:
             files = read_adapter(checkpoint)
-            parts += [
-                ["adapter/" + p.name, self.file(p)] for p in (files.folder / "adapter_config.json", files.weights)
-            ]
+            names = [files.folder / "adapter_config.json", files.weights, *_tokenizer_files(files.folder)]
+            parts += [["adapter/" + p.name, self.file(p)] for p in names]
         return sha256_of(parts)
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    return [folder / name for name in _TOKENIZER if (folder / name).is_file()]
 
 
 def shown(checkpoint: Checkpoint) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -75,7 +76,7 @@ def _load(study: Study) -> Model:
         others.append(Checkpoint(PRIOR, first.base, prior, first.revision))
     named = {word.strip() for source in section.sources for word in source.split(" - ")}
     others += [
-        Checkpoint(role, c.base, c.adapter, c.revision, c.adapter_revision, c.subfolder)
+        dataclasses.replace(c, name=role)
         for role, c in study.members.items() if role in named and c.adapter is not None
     ]  # fmt: skip
     oracle = Checkpoint(ROLE, first.base, adapter, first.revision, **kept)

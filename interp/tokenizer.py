@@ -1,0 +1,217 @@
+"""The tokenizer of a checkpoint: the one that its files hold, whatever class a model type would put in its place."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from interp.checkpoint import Checkpoint
+from interp.files import AdapterFiles, has_tokenizer, read_json_object, tokenizer_folder
+from interp.fingerprint import tokenizer_sha256
+
+PROBES = (
+    'The quick brown fox didn\'t jump; it said: "yes", no? 1 23 456 7,890.12 e-5\n\n  two  blanks\tand a tab\r\n',
+    "def f(x):\n    return {'a': x ** 2, \"b\": [1, 2]}  # note",
+    "Größe naïve façade, e\u0301 and \u00e9, \ufb01nal; Привет мир; 你好，世界。 नमस्ते; مرحبا؟ 🙂👩‍💻 \u00a0…",
+)
+"""Texts on which the ids of a tokenizer are compared with those of its tokenizer.json."""
+_DECIDE_IDS = ("normalizer", "pre_tokenizer", "model", "decoder")
+
+
+def load_tokenizer(folder: Path, where: str) -> Any:
+    """The tokenizer in a folder, as `tokenizer.json` says where there is one.
+
+    AutoTokenizer may take the class of the model type, which rebuilds the tokenizer from the vocabulary alone: another
+    normaliser or pre-tokeniser, other ids, nothing said. The rules of what it gives are therefore compared with those
+    of `tokenizers.Tokenizer.from_file`; where they differ the file is loaded as it stands.
+
+    Args:
+        where: what errors call it, e.g. "tokenizer of base 'Qwen/Qwen3-8B'".
+    Raises:
+        ValueError: a file that cannot be read, a tokenizer without a vocabulary, or one that gives other ids than its
+            file whichever way it is loaded; names the class.
+    Warns:
+        UserWarning: the class of the model type gives other ids than the file; the file was taken.
+    """
+    file = folder / "tokenizer.json"
+    reference = _reference(file, where) if file.is_file() else None
+    tokenizer, fault = _auto(folder)
+    if reference is None:
+        if tokenizer is None:
+            raise ValueError(
+                f"{where}: transformers cannot load it from {folder} ({fault}). Convert it to a tokenizer.json."
+            )
+    elif tokenizer is None or not _same_rules(tokenizer, reference):
+        other = fault if tokenizer is None else _difference(tokenizer, reference)
+        tokenizer = _by_file(folder, reference, where)
+        if other:
+            warnings.warn(f"{where}: {other}; loaded by its tokenizer.json as it stands.", stacklevel=2)
+    if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):
+        raise ValueError(
+            f"{where}: {folder} holds {len(tokenizer.get_vocab())} added tokens and no vocabulary. Copy the tokenizer "
+            f"files of the base into it, or name another folder with the checkpoint's `tokenizer` key."
+        )
+    return tokenizer
+
+
+def tokenizers_of(
+    base: Path, members: Mapping[str, Checkpoint], adapters: Mapping[str, AdapterFiles]
+) -> dict[str, Any]:
+    """Role -> the tokenizer that a member's prompts are made with; None where neither adapter nor base has one.
+
+    That is the one that the checkpoint's `tokenizer` names, else that of the adapter's folder if it holds a vocabulary,
+    else the base's. A chat template that it lacks is taken from the base, with a warning.
+
+    Args:
+        base:     folder of the base model.
+        adapters: role -> files, of the members that have an adapter.
+    Raises:
+        ValueError: as `load_tokenizer`.
+    """
+    held: dict[Path, Any] = {}
+
+    def read(folder: Path, where: str) -> Any:
+        if folder not in held:
+            held[folder] = load_tokenizer(folder, where)
+        return held[folder]
+
+    first = next(iter(members.values()))
+    own = read(base, f"tokenizer of base {first.base!r}") if has_tokenizer(base) else None
+    return {role: _of_member(member, adapters.get(role), own, read) for role, member in members.items()}
+
+
+def common_tokenizer(tokenizers: Mapping[str, Any]) -> Any:
+    """The one tokenizer of several members.
+
+    Raises:
+        ValueError: they differ, so that one Model would give one member the other's prompts.
+    """
+    if len({prompts_sha256(tokenizer) for tokenizer in tokenizers.values()}) > 1:
+        raise ValueError(
+            f"{', '.join(tokenizers)} have tokenizers that differ (vocabulary, chat template or special tokens), so "
+            f"one Model would give one of them the other's prompts. Walk over load_members(pair), load them one by "
+            f"one, or name one tokenizer for all with the checkpoints' `tokenizer` key."
+        )
+    return next(iter(tokenizers.values()))
+
+
+def prompts_sha256(tokenizer: Any) -> str:
+    """Digest of what decides the prompts that a tokenizer makes; equal ones may share a Model. Empty for None."""
+    return "" if tokenizer is None else tokenizer_sha256(tokenizer, without=("pad_token",))
+
+
+def _of_member(member: Checkpoint, files: AdapterFiles | None, own: Any, read: Any) -> Any:
+    if member.tokenizer is not None:
+        where = f"tokenizer {member.tokenizer!r} of {member.name!r}"
+        return _with_template(read(tokenizer_folder(member), where), own, where)
+    if files is None:
+        return own
+    where = f"tokenizer of adapter {member.adapter!r}"
+    if has_tokenizer(files.folder):
+        return _with_template(read(files.folder, where), own, where)
+    template = _template_in(files.folder)
+    if own is None or template is None or template == own.chat_template:
+        return own
+    warnings.warn(
+        f"{where}: its folder holds a chat template and no vocabulary; the template is used with the base's tokenizer.",
+        stacklevel=3,
+    )
+    return _replaced(own, template)
+
+
+def _with_template(tokenizer: Any, own: Any, where: str) -> Any:
+    """`tokenizer`, with the base's chat template if it has none."""
+    if tokenizer.chat_template or not getattr(own, "chat_template", None):
+        return tokenizer
+    warnings.warn(f"{where} has no chat template; that of the base is used.", stacklevel=4)
+    return _replaced(tokenizer, own.chat_template)
+
+
+def _replaced(tokenizer: Any, template: str) -> Any:
+    made = copy.deepcopy(tokenizer)
+    made.chat_template = template
+    return made
+
+
+def _template_in(folder: Path) -> str | None:
+    """The chat template of a folder that holds no vocabulary."""
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if not (folder / "tokenizer_config.json").is_file():
+        return None
+    template = read_json_object(folder / "tokenizer_config.json").get("chat_template")
+    return template if isinstance(template, str) else None
+
+
+def _reference(file: Path, where: str) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        reference = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{where}: {file} is not readable as a tokenizer ({error}); copy it again.") from None
+    reference.no_truncation()
+    reference.no_padding()
+    return reference
+
+
+def _auto(folder: Path) -> tuple[Any, str]:
+    """What AutoTokenizer makes of a folder, or None and why not."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False), ""
+    except Exception as error:  # whatever a class makes of files that are not its own
+        return None, f"AutoTokenizer fails on it ({type(error).__name__}: {_line(error)})"
+
+
+def _by_file(folder: Path, reference: Any, where: str) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+    except Exception as error:  # tokenizer_config.json may hold anything
+        raise ValueError(
+            f"{where}: {folder} cannot be loaded by its tokenizer.json ({type(error).__name__}: {_line(error)})."
+        ) from error
+    if not _same_rules(tokenizer, reference) and (why := _difference(tokenizer, reference)):
+        raise ValueError(
+            f"{where}: {why}, and loading the file as it stands does not help: tokenizer_config.json changes its "
+            f"rules. Remove from it what is not in tokenizer.json."
+        )
+    return tokenizer
+
+
+def _same_rules(tokenizer: Any, reference: Any) -> bool:
+    """Whether a tokenizer gives the ids of its file on every text: equal rules, and every added token of the file."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return False
+    rules, expected = json.loads(backend.to_str()), json.loads(reference.to_str())
+    added = {token["id"]: token for token in rules["added_tokens"]}
+    same_added = all(
+        added.get(token["id"], {}).get("content") == token["content"] for token in expected["added_tokens"]
+    )
+    return same_added and all(rules[part] == expected[part] for part in _DECIDE_IDS)
+
+
+def _difference(tokenizer: Any, reference: Any) -> str:
+    """The first probe on which the two give other ids, in words; empty where there is none."""
+    for text in PROBES:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        expected = reference.encode(text, add_special_tokens=False).ids
+        if list(ids) != expected:
+            at = next((i for i, (a, b) in enumerate(zip(ids, expected, strict=False)) if a != b), len(ids))
+            return (
+                f"the class {type(tokenizer).__name__}, which transformers takes for its model type, makes {len(ids)} "
+                f"tokens of a probe text where the file makes {len(expected)} (first difference at token {at})"
+            )
+    return ""
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]
