@@ -203,7 +203,7 @@ def _load(members: Mapping[str, Checkpoint], options: LoadOptions) -> Model:
     fingerprint = fingerprint_files(
         folder, adapters=files, tokenizer=tokenizer, quantization=quantization, merged=merged
     )
-    model = Model.wrap(module, tokenizer=tokenizer, checkpoint=first, fingerprint=fingerprint)
+    model = Model.wrap(module, tokenizer=tokenizer, checkpoint=first, fingerprint=fingerprint, members=members)
     if plans and not merged:
         model.adapters.activate(role)
     return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ class Model:
         layout: where each site is; see `interp.family.Layout`.
         adapters: `adapters.use("engaged" | None)`; see `interp.adapters.Adapters`.
         checkpoint, fingerprint: what was loaded; None for a module wrapped by hand.
+        members: role -> checkpoint of everything that was loaded into it, full fine-tunes too; see `member`.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class Model:
         checkpoint: Checkpoint | None = None,
         fingerprint: Fingerprint | None = None,
         family: Family | None = None,
+        members: Mapping[str, Checkpoint] | None = None,
     ) -> None:
         self.module = module
         self.tokenizer = tokenizer
         self.checkpoint = checkpoint
         self.fingerprint = fingerprint
+        self.members: Mapping[str, Checkpoint] = dict(members or {})
         _refuse_prompt_learning(module)
         base: Any = module
         self.causal_lm: Any = base.get_base_model() if hasattr(base, "get_base_model") else base
@@ -160,6 +163,28 @@ class Model:
         logits = self.causal_lm.get_output_embeddings()(final)
         cap = getattr(self.layout.config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    @contextmanager
+    def member(self, role: str | None) -> Iterator[None]:
+        """Within the block this Model computes what the member `role` of its pair computes.
+
+        A member with an adapter has it applied; one without (a full fine-tune, a base) has none applied. None is the
+        bare base. Everything is restored afterwards, as by `adapters.use`.
+
+        Raises:
+            ValueError: a role that this Model does not hold.
+        """
+        if role in self.adapters.names:
+            with self.adapters.use(role):
+                yield
+            return
+        alone = () if self.members or self.adapters.names else (self.name,)
+        held = dict.fromkeys((*self.members, *self.adapters.names, *alone))
+        bare = role is None or role in alone or (role in self.members and self.members[role].adapter is None)
+        if not bare:
+            raise ValueError(f"member {role!r} is not in this model; it holds {', '.join(held)} (None: the bare base).")
+        with self.adapters.use(None):
+            yield
 
     @contextmanager
     def _running(self, batch: Batch) -> Iterator[None]:

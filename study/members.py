@@ -15,4 +15,4 @@ def models_of(what: Checkpoint | CheckpointPair, loading: dict[str, Any]) -> Ite
     if isinstance(what, CheckpointPair):
         return load_members(what, **loading)
     model = load(what, **loading)
-    return [((model.adapters.active or what.name,), model)]
+    return [((what.name,), model)]

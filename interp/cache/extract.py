@@ -156,7 +156,7 @@ class _Job:
         budget = Budget.of(member.root, self.request.tokens_per_batch)
         with ExitStack() as stack:
             if self.model.adapters.active != member.role:
-                stack.enter_context(self.model.adapters.use(member.role))
+                stack.enter_context(self.model.member(member.role))
             tensors = run_shard(self.model, member.plan, shard, self.prompts, budget=budget, bar=bar)
         commit_shard(member.root, member.plan, shard, tensors, {"device": str(self.model.device)})
 

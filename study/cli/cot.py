@@ -43,21 +43,16 @@ def cot(kind: str, data: str, out: Path, limit: int | None, **options: Any) -> N
     Every line has the label and the number that it was made from, beside its control. Exits with 1 where an audit
     fails; the labels are written all the same.
     """
-    from interp.checkpoint import CheckpointPair
-    from interp.loading import load, load_members
     from interp.tasks.cot import audit, read_items
     from interp.tasks.cot.chains import examples as read
     from study.cli.audit import report
+    from study.members import models_of
 
     checkpoints, loading = resolve_checkpoints(options)
     examples, failed = read(data, limit=limit), False
-    if isinstance(checkpoints, CheckpointPair):
-        models = load_members(checkpoints, **loading)
-    else:
-        models = _alone(load(checkpoints, **loading), checkpoints.name)
-    for roles, model in models:
+    for roles, model in models_of(checkpoints, loading):
         for role in roles:
-            with model.adapters.use(role if role in model.adapters.names else None):
+            with model.member(role):
                 rows = MAKERS[kind](model, examples, options)
             path = out / f"{role}-{kind}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,10 +63,6 @@ def cot(kind: str, data: str, out: Path, limit: int | None, **options: Any) -> N
             failed |= any(finding.status == "fail" for finding in found)
     if failed:
         raise click.exceptions.Exit(1)
-
-
-def _alone(model: Model, name: str) -> list[tuple[tuple[str, ...], Model]]:
-    return [((model.adapters.active or name,), model)]
 
 
 def tracking(model: Model, examples: list[Example], options: dict[str, Any]) -> list[Row]:

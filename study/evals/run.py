@@ -78,7 +78,7 @@ def answer_members(
     for roles, model in models_of(what, dict(loading or {})):
         check_modes_differ(model, examples, modes)
         for role in roles:
-            with model.adapters.use(role if role in model.adapters.names else None):
+            with model.member(role):
                 known = _provenance(what, role) | dict(provenance or {})
                 for root, asked, how in _runs(out / role, examples, chosen, modes):
                     frame = run_member(model, role, task, task_path, asked, root, how, progress, known)

@@ -80,7 +80,7 @@ def run_heads(
     swaps, curves = [], []
     for roles, model in models_of(what, dict(loading or {})):
         for role in roles:
-            with model.adapters.use(role if role in model.adapters.names else None):
+            with model.member(role):
                 pairs = _pairs(model, task, examples, study)
                 found[role] = {
                     k: _sweep(model, pairs, k, out / role / _folder(k), study, progress) for k in study.kinds

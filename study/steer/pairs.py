@@ -66,7 +66,7 @@ def run_pair(
         for role in (name for name in names if name in roles):
             other = roles[1 - roles.index(role)]
             plan = _plan(chosen, role, other, study, (caches or {}).get(role), examples)
-            with model.adapters.use(role if role in model.adapters.names else None):
+            with model.member(role):
                 found[role] = run_member(model, role, task, task_path, examples, chosen[role], plan, out / role, study,
                                          progress)  # fmt: skip
     transfer = _transfer(found)

@@ -107,7 +107,7 @@ def run_dose(
     found: dict[str, DoseResult] = {}
     for roles, model in models_of(what, dict(loading or {})):
         for role in roles:
-            with model.adapters.use(role if role in model.adapters.names else None):
+            with model.member(role):
                 own = replace(plan, arms=(*plan.arms, *(extra or {}).get(role, ())))
                 found[role] = run_member(
                     model, role, task, task_path, examples, chosen, own, out / role, study, progress

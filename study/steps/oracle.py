@@ -76,9 +76,8 @@ def _load(study: Study) -> Model:
         others.append(Checkpoint(PRIOR, first.base, prior, first.revision))
     named = {word.strip() for source in section.sources for word in source.split(" - ")}
     others += [
-        dataclasses.replace(c, name=role)
-        for role, c in study.members.items() if role in named and c.adapter is not None
-    ]  # fmt: skip
+        dataclasses.replace(c, name=role) for role, c in study.members.items() if role in named
+    ]
     oracle = Checkpoint(ROLE, first.base, adapter, first.revision, **kept)
     return load(oracle, siblings=others, **asdict(study.load))
 
@@ -238,10 +237,14 @@ def check(study: Study) -> None:
     """An oracle is an adapter of one base; what it reads must be on that base."""
     assert study.oracle is not None
     first = next(iter(study.members.values()))
-    others = [role for role, c in study.members.items() if c.base != first.base]
+    home = (first.base, first.revision)
+    others = [role for role, c in study.members.items() if (c.base, c.revision) != home]
     named = {word.strip() for source in study.oracle.sources for word in source.split(" - ")}
     if strange := sorted(named & set(others)):
-        raise ValueError(f"oracle.sources: {', '.join(strange)}: not on {first.base!r}, the base of the oracle.")
+        raise ValueError(
+            f"oracle.sources: {', '.join(strange)}: not on {first.base!r}, the base that the oracle's adapter is "
+            f"loaded on. Read such a member from its own cache: `diptych oracle ask --acts`."
+        )
     if unknown := sorted(named - {"base", *study.members}):
         raise ValueError(f"oracle.sources: {', '.join(unknown)}: expected base or {', '.join(study.members)}.")
 
