@@ -132,7 +132,7 @@ def test_directions_are_fitted_dosed_and_carried_over(made: Made, caches: dict[s
         files[role] = made.out / f"{role}.safetensors"
         run("steer", "fit", caches[role], "--toward", "yes", "--away", "no", "--groups", "story", "--sites",
             "resid_post.1", "--no-sign-check", "--out", files[role])  # fmt: skip
-    fast = ("--alphas=-0.1:0.1:3", "--n-random", 3, "--n-complement", 0, "--n-shuffled", 0, "--min-class", 10,
+    fast = ("--alphas=-0.1:0.1:3", "--n-random", 20, "--n-complement", 0, "--n-shuffled", 0, "--min-class", 10,
             "--min-groups", 6, "--boot", 100, "--slot", "", "--prompt-baseline", "", "--limit", 24, "--seed", 1,
             "--no-figures", "--quiet")  # fmt: skip
     given = ("steer", "pair", "--pair", made.file, *TASK, "--engaged", files["engaged"], "--heuristic",
