@@ -75,9 +75,7 @@ def _load(study: Study) -> Model:
     if prior is not None:
         others.append(Checkpoint(PRIOR, first.base, prior, first.revision))
     named = {word.strip() for source in section.sources for word in source.split(" - ")}
-    others += [
-        dataclasses.replace(c, name=role) for role, c in study.members.items() if role in named
-    ]
+    others += [dataclasses.replace(c, name=role) for role, c in study.members.items() if role in named]
     oracle = Checkpoint(ROLE, first.base, adapter, first.revision, **kept)
     return load(oracle, siblings=others, **asdict(study.load))
 
