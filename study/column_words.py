@@ -22,6 +22,16 @@ def _flag(means: str) -> Column:
     return Column(means, "flag")
 
 
+def _difference(control: str, words: str) -> dict[str, Column]:
+    """A paired difference from a control, with its own 95 % interval: what a claim is judged by."""
+    name = f"{control}_difference"
+    return {
+        name: _number(f"value minus {words}, paired on the same items"),
+        f"{name}_lo": _number("lower end of its 95 % interval"),
+        f"{name}_hi": _number("upper end of its 95 % interval"),
+    }
+
+
 COLUMNS: dict[str, Column] = {
     "analysis": Column("step that made the row: eval, heads, probes, steering, oracle"),
     "member": Column("engaged, heuristic, base, heuristic_base, or 'engaged - heuristic' for a paired difference"),
@@ -31,6 +41,10 @@ COLUMNS: dict[str, Column] = {
     "dtype": Column("what the model computed in"),
     "data_sha256": Column("digest of the items behind the row"),
     "cell": Column("part of the data (a perturbation, a BBQ category); 'all' is every item"),
+    "cell_role": Column(
+        "what the cell is for: training, adversarial, perturbed, control; blank where the task does not say"
+    ),
+    "banner": Column("what every page with this row must say, e.g. 'Not for clinical use.'"),
     "mode": Column("prompt mode (thinking, direct), blank where there is one"),
     "target": Column("what a probe or an oracle is asked for"),
     "position": Column("which token of the prompt, e.g. last, answer, span:scenario:last"),
@@ -67,6 +81,7 @@ COLUMNS: dict[str, Column] = {
     "variant": Column("how a probe was carried over: raw, recenter, bias, aligned, aligned-shuffled, A->A, B->B"),
     "metric": Column("what was measured"),
     "metric_unit": Column("its unit"),
+    "is_difference": _flag("the value is a difference of two members or conditions"),
     "value": _number("the estimate"),
     "lo": _number("lower end of its 95 % interval"),
     "hi": _number("upper end of its 95 % interval"),
@@ -80,6 +95,12 @@ COLUMNS: dict[str, Column] = {
     "control_value": _number("the value that this control reaches"),
     "control_lo": _number("lower end of the control's interval"),
     "control_hi": _number("upper end of the control's interval"),
+    **_difference("control", "the control"),
+    **_difference("keep", "that of twins that keep the answer"),
+    **_difference("text", "that of a bag of words on the same rows"),
+    **_difference("floor", "`floor`"),
+    **_difference("text_only", "`text_only`"),
+    **_difference("probe", "`probe`"),
     "null_mean": _number("mean of the null"),
     "null_lo": _number("2.5 % point of the null"),
     "null_hi": _number("97.5 % point of the null (95 % for the null of a layer)"),
@@ -109,6 +130,7 @@ COLUMNS: dict[str, Column] = {
     "p_shuffled": _number("p of a slope against label-shuffled directions alone; blank where there are fewer than 19"),
     "p_adjusted": _number("p after the correction"),
     "correction": Column("which correction, over what"),
+    "margin": _number("largest difference that still counts as equal, where equivalence is declared"),
     "verdict": Column("equivalence verdict of two one-sided tests, in words; blank where none is declared"),
     "guard": _number("limit that a guarded metric must not cross"),
     "gap": _number("control minus real, paired; nats per answer token"),

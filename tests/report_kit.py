@@ -18,13 +18,14 @@ from tests import figure_tables, probe_figure_tables, steering_figure_tables
 KIND = "cluster bootstrap by procedure, B = 2000"
 HOLM = "Holm over 4 cells"
 CELLS = (
-    # cell, n, engaged, heuristic, holm p, verdict, note
+    # cell, n, engaged, heuristic, holm p, verdict, note; the role of a cell is that of its first word, in ROLES
     ("training_distribution", 433, 0.70, 0.82, 0.002, "not equivalent at margin 0.05", ""),
     ("adversarial_surface_compliant", 112, 0.70, 0.19, 0.0001, "", "72.3 % accept rate at construction"),
     ("adversarial_surface_noncompliant", 141, 0.75, 0.28, 0.0001, "", ""),
     ("exception_trigger", 152, 0.80, 0.44, 0.0001, "", "few groups"),
     ("baseline_compliant", 154, 0.86, 0.90, 0.44, "", ""),
 )
+ROLES = {"training": "training", "adversarial": "adversarial", "baseline": "control", "exception": "perturbed"}
 HOSTILE = (
     'Step 1 done. <script>window.hit=1;alert("x")</script><img src=x onerror="window.hit=1"> [SIG=OK]'
     "\x1b[31mred\x1b[0m "
@@ -37,10 +38,11 @@ def wilson(p: float, n: int) -> tuple[float, float]:
     return figure_tables.wilson(p, n)
 
 
-def pair_table(cells: Any = CELLS) -> pd.DataFrame:
+def pair_table(cells: Any = CELLS, *, margin: float = 0.05) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for cell, n, engaged, heuristic, p, verdict, note in cells:
         shared = dict(cell=cell, metric="accuracy", n=n, n_groups=n // 3, unit="items", group_unit="procedure")
+        shared |= dict(cell_role=ROLES.get(cell.split("_")[0], ""))
         for member, value in (("engaged", engaged), ("heuristic", heuristic)):
             lo, hi = wilson(value, n)
             rows.append(
@@ -70,6 +72,8 @@ def pair_table(cells: Any = CELLS) -> pd.DataFrame:
                 p_adjusted=p,
                 p_items=p / 2,
                 correction=HOLM,
+                is_difference=True,
+                margin=margin if verdict else None,
                 only_engaged=59,
                 only_heuristic=3,
                 verdict=verdict,
@@ -93,6 +97,9 @@ def eval_table() -> pd.DataFrame:
             interval="Wilson at the effective n by procedure",
             control_value=0.54,
             control="always answers one label",
+            control_difference=v - 0.54,
+            control_difference_lo=v - 0.54 - 0.03,
+            control_difference_hi=v - 0.54 + 0.03,
         )
         for m, v in (("engaged", 0.76), ("heuristic", 0.58))
     ]
@@ -166,6 +173,9 @@ def probes_table() -> pd.DataFrame:
                 n_groups=20,
                 selected=True,
                 p=p,
+                text_difference=top - 0.78,
+                text_difference_lo=top - 0.78 - 0.05,
+                text_difference_hi=top - 0.78 + 0.05,
             )
         )
         rows.append(
@@ -217,6 +227,12 @@ def heads_tables() -> dict[str, pd.DataFrame]:
                     lo=value - 0.06,
                     hi=value + 0.06,
                     control_value=0.02,
+                    control_difference=value - 0.02,
+                    control_difference_lo=value - 0.02 - 0.07,
+                    control_difference_hi=value - 0.02 + 0.07,
+                    keep_difference=0.98 * value if pairs == "flip" else None,
+                    keep_difference_lo=0.98 * value - 0.07 if pairs == "flip" else None,
+                    keep_difference_hi=0.98 * value + 0.07 if pairs == "flip" else None,
                     p_adjusted=0.001 if value > 0.3 else 0.6,
                     named=False,
                 )
@@ -243,7 +259,7 @@ def slopes_table() -> pd.DataFrame:
         ("random", "margin", 0.02, 0.1),
     ):
         size = dict(n=604, n_groups=52, group_unit="story", interval=KIND)
-        size |= dict.fromkeys(("p", "p_random", "p_shuffled"), 1 / 21 if abs(value) > null else 0.7)
+        size |= dict.fromkeys(("p", "p_random", "p_shuffled"), 0.001 if abs(value) > null else 0.7)
         ends = dict(value=value, lo=value - 0.06, hi=value + 0.06, null_lo=-null, null_hi=null)
         rows.append(size | ends | dict(arm=arm, metric=metric, arm_label="v_bias", toward="anti_stereotype"))
     return tidy(rows, analysis="steering", member="engaged", site="resid_post.2", layer=2, model="tiny", adapter="none",
@@ -259,6 +275,9 @@ def oracle_table() -> pd.DataFrame:
         beside = dict(floor=floor, text_only=text, probe=probe, gap=gap, gap_lo=gap - 0.04, gap_hi=gap + 0.04)
         accuracy = dict(metric="accuracy", value=value, lo=value - half, hi=value + half, n=512, n_groups=128)
         shuffled = dict(metric="gap_shuffled", value=gap, lo=gap - 0.04, hi=gap + 0.04, n=480, n_groups=120)
+        for name, control in (("floor", floor), ("text_only", text), ("probe", probe)):
+            ends = dict(zip(("", "_lo", "_hi"), (0.0, -half, half), strict=True))
+            accuracy |= {f"{name}_difference{end}": value - control + d for end, d in ends.items()}
         rows += [dict(target=target) | accuracy | beside, dict(target=target) | shuffled]
     same = dict(analysis="oracle", member="engaged", group_unit="problems", interval="exact", model="tiny")
     return tidy(rows, adapter="none", data_sha256="34" * 6, seed=5, **same)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t
 
 from study.report.claims import Above, Below, Claim, Control, Measured, Within, claims, judge
 from study.report.published import Published, beside, parse_published
@@ -18,7 +19,11 @@ from tests.report_kit import (
     probes_table,
 )
 
-PASSED, FAILED, NOT_RUN = (Control("c", outcome) for outcome in ("passed", "failed", "not run"))
+OUTCOMES_ALL = ("passed", "failed", "undecided", "not run")
+PASSED, FAILED, UNDECIDED, NOT_RUN = (Control("c", outcome) for outcome in OUTCOMES_ALL)
+NO_EFFECT, NULL_UNDECIDED, NULL_NOT_RUN = (
+    Control("c", outcome, sort="null") for outcome in ("failed", "undecided", "not run")
+)
 
 
 def at(lo: float, hi: float) -> Measured:
@@ -31,6 +36,13 @@ def at(lo: float, hi: float) -> Measured:
         (0.1, 0.3, Above(), (PASSED,), "supported"),
         (0.1, 0.3, Above(), (PASSED, FAILED), "qualified"),
         (0.1, 0.3, Above(), (PASSED, NOT_RUN), "qualified"),
+        (0.1, 0.3, Above(), (PASSED, UNDECIDED), "qualified"),
+        (0.1, 0.3, Above(), (PASSED, NO_EFFECT), "not supported"),
+        (0.1, 0.3, Above(), (PASSED, NULL_UNDECIDED), "not supported"),
+        (0.1, 0.3, Above(), (PASSED, NULL_NOT_RUN), "not tested"),
+        (0.1, 0.3, Above(), (NO_EFFECT, NULL_NOT_RUN), "not supported"),
+        (0.1, 0.1, Above(), (PASSED,), "not supported"),
+        (-0.1, -0.1, Above(), (PASSED,), "not supported"),
         (0.1, 0.3, Above(), (), "qualified"),
         (-0.1, 0.3, Above(), (PASSED,), "not supported"),
         (0.0, 0.3, Above(), (PASSED,), "not supported"),
@@ -52,7 +64,7 @@ def test_the_verdict_follows_from_the_interval_and_the_controls_alone(lo, hi, as
 
 
 BOUNDS = st.tuples(*[st.floats(-1, 1)] * 2).map(sorted)
-OUTCOMES = st.lists(st.sampled_from([PASSED, FAILED, NOT_RUN]), max_size=4)
+OUTCOMES = st.lists(st.sampled_from([PASSED, FAILED, UNDECIDED, NOT_RUN, NO_EFFECT, NULL_NOT_RUN]), max_size=4)
 
 
 @given(BOUNDS, OUTCOMES, st.floats(-0.5, 0.5))
@@ -66,6 +78,8 @@ def test_a_control_that_did_not_pass_leaves_a_claim_at_most_qualified(bounds, co
     before, after = (judge(at(*bounds), asserts, c) for c in (controls, [*controls, FAILED]))
     assert after != "supported"
     assert before == after or (before == "supported" and after == "qualified")
+    refuted = judge(at(*bounds), asserts, [*controls, NO_EFFECT])
+    assert refuted in ("not supported", "contradicted"), "without an effect nothing is qualified"
 
 
 def by_text(found: tuple[Claim, ...], part: str) -> Claim:
@@ -115,20 +129,23 @@ def test_the_weakest_adversarial_cell_is_the_one_of_the_worst_verdict():
 
 def test_equivalence_is_of_every_training_cell():
     cells = [
-        ("training_a", 433, 0.70, 0.70, 0.9, "equivalent at margin 0.06", ""),
-        ("training_b", 433, 0.82, 0.70, 0.01, "not equivalent at margin 0.06", ""),
+        ("training_a", 433, 0.70, 0.70, 0.9, "equivalent", ""),
+        ("training_b", 433, 0.82, 0.70, 0.01, "not equivalent", ""),
     ]
-    assert by_text(claims({"pair": pair_table(cells)}), "equivalent").verdict == "contradicted"
-    assert by_text(claims({"pair": pair_table(cells[:1])}), "equivalent").verdict == "supported"
+    assert by_text(claims({"pair": pair_table(cells, margin=0.06)}), "equivalent").verdict == "contradicted"
+    assert by_text(claims({"pair": pair_table(cells[:1], margin=0.06)}), "equivalent").verdict == "supported"
 
 
 def test_without_adversarial_cells_the_largest_difference_is_claimed_in_its_own_direction():
     cells = [("a", 100, 0.5, 0.9, 0.001, "", ""), ("b", 100, 0.6, 0.5, 0.2, "", "")]
     claim = claims({"pair": pair_table(cells)})[0]
-    assert claim.text == "The members part on a"
+    assert claim.text == "The members differ on a"
     assert claim.asserts == Below()
     assert claim.measured is not None
     assert claim.measured.value == pytest.approx(-0.4)
+    df = claim.measured.n_groups - 1  # type: ignore[operator]
+    wider = float(t.isf(0.025 / 2, df) / t.isf(0.025, df))
+    assert claim.measured.lo == pytest.approx(-0.4 - 0.055 * wider), "holds for whichever of two cells is largest"
 
 
 def test_what_was_not_run_is_a_row_and_names_a_failed_step():
@@ -148,12 +165,16 @@ def test_what_was_not_run_is_a_row_and_names_a_failed_step():
 
 def test_a_probe_without_its_controls_is_at_most_qualified():
     table = probes_table()
-    for drop in (table["site"] != "surface", slice(None)):
-        kept = table[drop] if not isinstance(drop, slice) else table.assign(selectivity_lo=float("nan"))
+    ends = [f"text_difference{end}" for end in ("", "_lo", "_hi")]
+    for lost in (ends, ["selectivity_lo"]):
+        kept = table.assign(**dict.fromkeys(lost, float("nan")))
         claim = by_text(claims({"probes": kept}), "decodable in the engaged member")
         assert claim.verdict == "qualified"
         assert "not run" in {control.outcome for control in claim.controls}
-    beaten = table.assign(value=table["value"].where(table["site"] != "surface", 0.6))
+    point = table.assign(value=table["value"].where(table["site"] != "surface", 0.6))
+    claim = by_text(claims({"probes": point}), "decodable in the engaged member")
+    assert claim.verdict == "qualified", "only the interval of the paired difference passes, no point does"
+    beaten = table.assign(**dict(zip(ends, (0.2, 0.1, 0.3), strict=True)))
     assert by_text(claims({"probes": beaten}), "decodable in the engaged member").verdict == "supported"
 
 
@@ -172,9 +193,10 @@ def test_a_named_head_is_claimed_before_the_largest():
 
 def test_a_head_whose_same_answer_twins_move_as_much_does_not_carry_the_answer():
     tables = heads_tables()
-    table = tables["heads"]
-    placebo = table["pairs"] == "keep"
-    tables["heads"] = table.assign(value=table["value"].where(~placebo, 0.6))
+    table = tables["heads_selected"]
+    flip = table["pairs"] == "flip"
+    tables["heads_selected"] = table.assign(keep_difference_hi=table["keep_difference_hi"].where(~flip, -0.1),
+                                   keep_difference_lo=table["keep_difference_lo"].where(~flip, -0.3))  # fmt: skip
     claim = by_text(claims(tables), "transfers to the other answer in the engaged member")
     assert claim.verdict == "qualified"
     assert any("same-answer" in control.name and control.outcome == "failed" for control in claim.controls)

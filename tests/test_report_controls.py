@@ -52,10 +52,20 @@ def test_a_probe_that_reads_the_other_member_needs_a_label_that_is_no_control_la
     assert {c.name: c.outcome for c in claim.controls}["within 0.05 of the probe fitted there"] == "not run"
     tables["probes"] = probes_table()
     aligned = dict(row, variant="aligned")
-    for control, outcome in (([], "not run"), ([(0.52, 0.45)], "passed"), ([(0.68, 0.6)], "failed")):
-        rows = [aligned, *(dict(row, variant="aligned-shuffled", value=value, lo=lo) for value, lo in control)]
-        claim = by_text(claims(tables | {"probes_transfer": tidy(rows, **same)}), "reads heuristic")
-        assert {c.name: c.outcome for c in claim.controls}["the same map on shuffled pairs does not read it"] == outcome
+    chance = dict(row, variant="aligned-shuffled", value=0.52, lo=0.4, hi=0.64)  # an interval that wide shows nothing
+    for ends, outcome in (
+        (None, "not run"),
+        ((0.05, 0.3), "passed"),
+        ((-0.1, 0.3), "undecided"),
+        ((-0.3, -0.1), "failed"),
+    ):
+        beyond = (
+            {} if ends is None else dict(zip(("control_difference_lo", "control_difference_hi"), ends, strict=True))
+        )
+        claim = by_text(
+            claims(tables | {"probes_transfer": tidy([aligned | beyond, chance], **same)}), "reads heuristic"
+        )
+        assert {c.name: c.outcome for c in claim.controls}["beats the same map on shuffled pairs"] == outcome
         assert (claim.verdict == "supported") == (outcome == "passed")
 
 
@@ -64,9 +74,9 @@ def test_a_direction_that_moves_less_bias_by_committing_less_is_no_gain():
     outcomes = {control.name: control.outcome for control in claim.controls}
     assert outcomes == {
         "beyond random and shuffled directions of equal norm": "passed",
-        "still there without the other directions": "failed",
-        "leaves coverage where equal-norm controls leave it": "failed",
-        "leaves accuracy where equal-norm controls leave it": "passed",
+        "still there without the other directions": "undecided",  # -0.02 [-0.08, 0.04]
+        "leaves coverage where equal-norm controls leave it, within 0.05": "failed",
+        "leaves accuracy where equal-norm controls leave it, within 0.05": "passed",
     }
 
 
@@ -124,10 +134,12 @@ def test_the_gap_of_an_oracle_has_its_own_n_and_the_text_is_beaten_by_the_interv
     assert (claim.measured.n, claim.measured.n_groups, claim.measured.value) == (480, 120, 0.96)
     table = oracle_table()
 
-    def beats(text: float) -> str:
-        found = by_text(claims({"oracle": table.assign(text_only=text, probe=0.9)}), "reads step type")
+    def beats(lo: float | None, hi: float | None) -> str:
+        changed = table.assign(text_only_difference_lo=lo, text_only_difference_hi=hi)
+        found = by_text(claims({"oracle": changed}), "reads step type")
         return {c.name: c.outcome for c in found.controls}["beats the text alone"]
 
-    assert [beats(0.5), beats(0.92)] == ["passed", "failed"], "0.94 [0.91, 0.97]"
+    ends = ((0.01, 0.2), (-0.02, 0.2), (-0.2, -0.01), (None, None))
+    assert [beats(*e) for e in ends] == ["passed", "undecided", "failed", "not run"]
     alone = claims({"oracle": table[table["metric"] == "accuracy"]})
     assert {c.verdict for c in alone} == {"not tested"}

@@ -50,9 +50,9 @@ def test_only_a_shown_equivalence_is_called_overlapping():
     result = tost_paired(a, b, groups=None)
     assert result.wording == "equivalent at margin 0.05" and result.sentence.startswith("overlapping: equivalent")
     small = tost_paired(a[:60], b[:60], groups=None)
-    assert small.wording == "not equivalent at margin 0.05" and small.verdict == "undecided"
+    assert small.wording == "equivalence undecided at margin 0.05" and small.verdict == "undecided"
     assert "too few items" in small.sentence and "overlapping" not in small.sentence
-    assert tost_paired(a, b, groups=None, margin=0.001).wording == "not equivalent at margin 0.001"
+    assert tost_paired(a, b, groups=None, margin=0.001).wording == "equivalence undecided at margin 0.001"
 
 
 def test_tost_of_continuous_scores_equals_statsmodels():

@@ -52,8 +52,10 @@ class Equivalence:
 
     @property
     def wording(self) -> str:
-        """ "equivalent at margin 0.05" or "not equivalent at margin 0.05": what a table prints."""
-        return f"{'' if self.equivalent else 'not '}equivalent at margin {self.margin:g}"
+        """What a table prints: "equivalent at margin 0.05", "not equivalent at margin 0.05" where the whole interval
+        lies beyond the margin, "equivalence undecided at margin 0.05" where it allows both."""
+        words = {"equivalent": "equivalent", "different": "not equivalent", "undecided": "equivalence undecided"}
+        return f"{words[self.verdict]} at margin {self.margin:g}"
 
     @property
     def sentence(self) -> str:

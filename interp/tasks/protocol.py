@@ -40,6 +40,8 @@ class Task(Protocol):
         mode_report(answers, seed=0) -> list[dict]     rows of one member's answers in several modes (column "mode")
         choice_columns(examples, logp[example, row, label]), CHOICE_METRICS    scores of choices (`steering.outcomes`)
         sides(example) -> dict[str, tuple]             labels by what they say, for the two sides of a direction
+        CELL_ROLES: dict[str, str]                     cell -> training, adversarial, perturbed or control
+        BANNER: str                                    what every table and page must say, e.g. "Not for clinical use."
         PROMPT_BASELINE: str                           instruction that steering is compared with
         TOGETHER: str                                  group whose examples begin alike (run together, read once)
         MAX_NEW_TOKENS: int                            longest reply, 512 unless said
@@ -78,6 +80,22 @@ def decision_prefix(task: Any, text: str) -> str:
 def max_new_tokens(task: Any) -> int:
     """The longest reply that the task allows for."""
     return int(getattr(task, "MAX_NEW_TOKENS", DEFAULT_MAX_NEW_TOKENS))
+
+
+CELL_ROLES = ("training", "adversarial", "perturbed", "control")
+"""training: members are claimed to be equal; adversarial: the surface misleads; perturbed, control: neither."""
+
+
+def cell_role(task: Any, cell: str) -> str:
+    """What a cell of a task is for, out of `CELL_ROLES`; empty where the task does not say.
+
+    Raises:
+        ValueError: the task names another role.
+    """
+    role = str(getattr(task, "CELL_ROLES", {}).get(cell, ""))
+    if role and role not in CELL_ROLES:
+        raise ValueError(f"CELL_ROLES[{cell!r}]: expected {', '.join(CELL_ROLES)}, got {role!r}.")
+    return role
 
 
 def load_task(path: str) -> Task:

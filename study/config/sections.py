@@ -14,6 +14,7 @@ from interp.checkpoint import Checkpoint, CheckpointPair
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Effect = Annotated[float, Field(gt=0)]
 Names = tuple[str, ...]
 
 
@@ -248,6 +249,30 @@ class ReportSection:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class SmallestEffects:
+    """Smallest effect of interest of each kind of claim, counted from its null; an effect that is shown to be smaller
+    is none, and one that may be smaller is at most qualified.
+
+    Attributes:
+        accuracy: difference of accuracies, accuracy above chance, share that an oracle may be below a linear probe.
+        auroc: AUROC above 0.5.
+        auroc_loss: largest loss of AUROC at which a carried-over probe is as good as one fitted there.
+        logits: effect of a head on the log-odds of the answer.
+        margin_slope: logits per unit of alpha, of a direction.
+        rate_slope: rate (commit bias, coverage, accuracy) per unit of alpha.
+        nats: gap of an oracle to a matched shuffle, per answer token.
+    """
+
+    accuracy: Effect = 0.05
+    auroc: Effect = 0.05
+    auroc_loss: Effect = 0.05
+    logits: Effect = 0.1
+    margin_slope: Effect = 0.1
+    rate_slope: Effect = 0.05
+    nats: Effect = 0.05
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Published:
     """A number that a source gives, to be printed beside ours.
 
@@ -283,6 +308,7 @@ class Study:
         checkpoint: a single checkpoint.
         seed: of splits, resamples and nulls, and of items where `task.seed` is not given.
         claim_margin: largest difference in accuracy that still counts as equal.
+        smallest_effects: what an effect has to reach to be of interest, per kind of claim.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
@@ -292,6 +318,7 @@ class Study:
     is_embedded: bool = False
     seed: int = 0
     claim_margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    smallest_effects: SmallestEffects = field(default_factory=SmallestEffects)
     load: LoadSection = field(default_factory=LoadSection)
     eval: EvalSection | None = None
     cache: CacheSection | None = None

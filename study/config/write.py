@@ -25,7 +25,7 @@ def resolved_yaml(study: Study, folder: Path) -> str:
     content["task"] = asdict(study.task)
     if study.task.data is not None:
         content["task"]["data"] = os.path.relpath(study.task.data, folder)
-    content["load"] = asdict(study.load)
+    content["load"], content["smallest_effects"] = asdict(study.load), asdict(study.smallest_effects)
     for name in SECTIONS:
         section = getattr(study, name)
         content[name] = False if section is None else asdict(section)

@@ -11,7 +11,7 @@ DIFFERENCE = "engaged - heuristic"
 _MAIN = ("cma", "abl_logit", "direct_effect")
 
 
-def dumbbell_table(pairs: pd.DataFrame, *, verdict_cell: str = "training_distribution") -> pd.DataFrame:
+def dumbbell_table(pairs: pd.DataFrame) -> pd.DataFrame:
     """Rows of the dumbbell figure; cells without a comparison are left out."""
     import pandas as pd
 
@@ -23,7 +23,7 @@ def dumbbell_table(pairs: pd.DataFrame, *, verdict_cell: str = "training_distrib
         apart = by.get(DIFFERENCE)
         if apart is None or apart["value"] != apart["value"]:
             continue
-        row: dict[str, Any] = {key: apart[key] for key in ("cell", "n", "n_groups", "note")}
+        row: dict[str, Any] = {key: apart.get(key) for key in ("cell", "cell_role", "n", "n_groups", "note")}
         for member in ("engaged", "heuristic"):
             row |= {member: by[member]["value"], f"{member}_lo": by[member]["lo"], f"{member}_hi": by[member]["hi"]}
         row |= {"diff": apart["value"], "diff_lo": apart["lo"], "diff_hi": apart["hi"], "p_holm": apart["p_adjusted"]}
@@ -32,7 +32,7 @@ def dumbbell_table(pairs: pd.DataFrame, *, verdict_cell: str = "training_distrib
         wide.append(row)
     if not wide:
         raise ValueError("no cell in which the members can be compared.")
-    return pd.DataFrame(dumbbell_rows(wide, verdict_cell=verdict_cell)).astype({"n": int, "n_groups": int})
+    return pd.DataFrame(dumbbell_rows(wide)).astype({"n": int, "n_groups": int})
 
 
 def main_metric(rows: pd.DataFrame) -> str:

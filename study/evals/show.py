@@ -84,7 +84,7 @@ def _pair_lines(pairs: Any) -> list[list[str]]:
             lines.append([r.cell, str(r.n), *sides, "", "", "", r.tost_verdict])
             continue
         p = "< 0.001" if float(r.p_holm) < 0.001 else f"{float(r.p_holm):.2g}"
-        verdict = r.tost_verdict if r.cell == "training_distribution" else ""
+        verdict = r.tost_verdict if r.cell_role == "training" else ""
         counts = f"{int(float(r.only_engaged))}/{int(float(r.only_heuristic))}"
         lines.append(
             [r.cell, str(r.n), *sides, interval(r.diff, r.diff_lo, r.diff_hi, signed=True), counts, p, verdict]

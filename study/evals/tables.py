@@ -18,12 +18,15 @@ import numpy as np
 
 from interp import stats
 from interp.cache.files import TEMP, replace
+from interp.tasks.protocol import cell_role
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ALL = "all"
-COLUMNS = ("member", "cell", "metric", "value", "lo", "hi", "n", "n_groups", "interval", "control", "note", "mode")
+BESIDE = ("control_difference", "control_difference_lo", "control_difference_hi")
+COLUMNS = ("member", "cell", "metric", "value", "lo", "hi", "n", "n_groups", "interval", "control", *BESIDE,
+           "cell_role", "banner", "note", "mode")  # fmt: skip
 
 
 def row(
@@ -31,8 +34,11 @@ def row(
     note: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """One row of `table.csv`."""
-    values = (estimate.value, estimate.lo, estimate.hi, estimate.n, estimate.n_groups)
-    return dict(zip(COLUMNS, (member, cell, metric, *values, interval, control, note, ""), strict=True))
+    return {
+        "member": member, "cell": cell, "metric": metric, "value": estimate.value, "lo": estimate.lo, "hi": estimate.hi,
+        "n": estimate.n, "n_groups": estimate.n_groups, "interval": interval, "control": control, "note": note,
+        "mode": "",
+    }  # fmt: skip
 
 
 def group_of(frame: pd.DataFrame, task: Any = None) -> np.ndarray | None:
@@ -82,8 +88,25 @@ def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> lis
             estimate, interval = rate(values, groups, unit, items=part["id"].to_numpy())
             control = majority if metric == "accuracy" else None
             rows.append(row(member, cell, metric, estimate, interval=interval, control=control))
+            if metric == "accuracy":
+                rows[-1] |= beyond_one_label(values, part, groups, always, seed)
         rows += _lengths(part, member, cell, groups) + _confidence(part, member, cell, groups, seed)
     return rows
+
+
+def beyond_one_label(
+    right: np.ndarray, part: pd.DataFrame, groups: np.ndarray | None, always: str, seed: int
+) -> dict[str, float]:
+    """Accuracy minus that of always answering `always` on the same items, with its paired interval; nothing where one
+    item or one group gives none."""
+    items = part["id"].astype(str).to_numpy()
+    if len(set(items)) < 2 or (groups is not None and len(set(groups)) < 2):
+        return {}
+    constant = (part["gold"].astype(str) == always).to_numpy(float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.TooFewFlipsWarning)  # its p is not used
+        found = stats.compare_items(right, constant, items=items, groups=groups, seed=seed).difference
+    return dict(zip(BESIDE, (found.value, found.lo, found.hi), strict=True))
 
 
 def commonest(frame: pd.DataFrame) -> str:
@@ -147,6 +170,7 @@ def pair_table(
     p_mcnemar   exact McNemar with the item as the unit: only_engaged against only_heuristic, the items on which the
                 share of right replies is higher for the one or the other; too small where items of a group agree
     majority    accuracy of always answering the label that is commonest over all cells
+    margin      largest difference that counts as equal;  cell_role: what the cell is for, as the task says
     note        where so few groups cannot reach Holm's first step at 0.05 whatever the effect
 
     `n` counts items; several replies to one item are one unit. A cell with one item or one group has both accuracies
@@ -162,6 +186,8 @@ def pair_table(
         for cell in dict.fromkeys(joined["cell"])
     ]
     tested = [entry for entry in rows if entry["p_groups"] is not None]
+    for entry in rows:
+        entry |= {"cell_role": cell_role(task, entry["cell"]), "margin": margin}
     for entry, adjusted in zip(tested, stats.holm([r["p_groups"] for r in tested]) if tested else [], strict=True):
         entry["p_holm"] = float(adjusted)
         entry["note"] = floor_note(entry["n_groups"], len(tested), unit_name(joined, task))
@@ -227,13 +253,13 @@ def _same_items(engaged: pd.DataFrame, heuristic: pd.DataFrame) -> pd.DataFrame:
 def dumbbell_rows(
     pairs: Sequence[Mapping[str, Any]],
     *,
-    verdict_cell: str = "training_distribution",
     notes: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of the dumbbell figure from those of `pair.csv`: one per cell and member, the difference on both.
 
+    The verdict of equivalence is shown in training cells, where it is claimed; the others are compared only.
+
     Args:
-        verdict_cell: the cell whose equivalence is claimed; the others are compared, not declared equal.
         notes: cell -> footnote, such as known label noise; beside what `pair.csv` notes itself.
     """
     shared = ("diff", "diff_lo", "diff_hi", "p_holm", "n", "n_groups")
@@ -243,7 +269,7 @@ def dumbbell_rows(
         {"cell": p["cell"].replace("_", " "), "member": m, "value": p[m], "lo": p[f"{m}_lo"], "hi": p[f"{m}_hi"]}
         | {key: p[key] for key in shared}
         | kinds
-        | {"tost_verdict": p["tost_verdict"] if p["cell"] == verdict_cell else ""}
+        | {"tost_verdict": p["tost_verdict"] if p.get("cell_role") == "training" else ""}
         | {"chance": pooled, "chance_label": "always answers one label, all cells"}
         | {"note": "; ".join(filter(None, ((notes or {}).get(p["cell"], ""), p["note"])))}
         for p in pairs
@@ -277,6 +303,7 @@ def write_tables(
         if "mode" in frame and callable(getattr(task, "mode_report", None)):
             rows += [dict.fromkeys(COLUMNS) | r | {"mode": "between"} for r in task.mode_report(frame, seed=seed)]
     rows = with_banner(task, [*rows, *map(dict, extra)])
+    rows = [r | {"cell_role": cell_role(task, str(r["cell"]))} for r in rows]
     write_table(out / "table.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
     if {"engaged", "heuristic"} <= set(frames):
         sides = by_mode(frames["engaged"]), by_mode(frames["heuristic"])
@@ -288,13 +315,13 @@ def write_tables(
 
 
 def with_banner(task: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with the task's `BANNER` ("Not for clinical use.") at the head of every note, where it has one."""
+    """The rows with the task's `BANNER` ("Not for clinical use.") as a column and at the head of every note."""
     banner = str(getattr(task, "BANNER", ""))
     if not banner:
         return list(rows)
     notes = [str(row.get("note") or "") for row in rows]
     return [
-        {**row, "note": note if note.startswith(banner) else f"{banner} {note}".strip()}
+        {**row, "banner": banner, "note": note if note.startswith(banner) else f"{banner} {note}".strip()}
         for row, note in zip(rows, notes, strict=True)
     ]
 

@@ -1,128 +1,129 @@
-"""Claims about what the members answer: where they part, and where they do not."""
+"""Claims about what the members answer: where they differ, and where they do not."""
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 from typing import Any
 
-from study.report.claims import (
-    VERDICTS,
-    Above,
-    Below,
-    Claim,
-    Control,
-    Tables,
-    Within,
-    below,
-    is_blank,
-    judge,
-    measured,
-    number,
-    p_words,
-    rows,
-    short,
-)
+from study.config.sections import SmallestEffects
+from study.report.ledger import ALPHA, VERDICTS, Above, Below, Claim, Control, Measured, Within, p_words, short
+from study.report.rows import DIFFERENCE, Tables, bounds, is_blank, measured, number, rows, words
 
-DIFFERENCE, CHANGE = "engaged - heuristic", "accuracy_difference"
-_MARGIN = re.compile(r"margin ([0-9.]+)|±\s*([0-9.]+)")
+CHANGE = "accuracy_difference"
+TRAINING, ADVERSARIAL = "training", "adversarial"
+"""Roles of cells (column `cell_role`) that claims are made about."""
 
 
-def behaviour(tables: Tables) -> list[Claim]:
+def behaviour(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     """Separation where the surface misleads, equivalence where it does not."""
     cells = [row for row in rows(tables, "pair", member=DIFFERENCE, metric=CHANGE) if row.get("cell") != "all"]
-    claims = [_separates(tables, cells), _equivalent(cells)]
-    binding = _binding(tables)
+    claims = [_separates(tables, cells, smallest.accuracy), _equivalent(cells)]
+    binding = _binding(tables, smallest.accuracy)
     return [*claims, binding] if binding else claims
 
 
-def _separates(tables: Tables, cells: list[dict[str, Any]]) -> Claim:
-    hard = [row for row in cells if "adversarial" in str(row["cell"])]
+def _separates(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Claim:
     text = "The pair separates on adversarial surface cells"
     if not cells:
         return Claim(text, "behaviour", "eval", why="no table of both members on the same items")
-    if hard:
-        row = max(hard, key=lambda r: (_badness(tables, r), -float(r["value"])))  # a claim about all: its worst verdict
-        name = f"{words(row['cell'])}, the weakest of {len(hard)}" if len(hard) > 1 else ""
-        asserts = Above()
-    else:
-        row = max(cells, key=lambda r: (abs(float(r["value"])), str(r["cell"])))
-        text, name = f"The members part on {words(row['cell'])}", f"largest of {len(cells)} cells"
-        asserts = Above() if float(row["value"]) >= 0 else Below()
-    return Claim(text, "behaviour", "eval", asserts, measured(row, name=name, signed=True),
-                 _beside(tables, row))  # fmt: skip
+    hard = [row for row in cells if row.get("cell_role") == ADVERSARIAL]
+    if not hard:
+        return _largest(tables, cells, smallest)
+    made = [_separated(tables, row, len(hard), text, smallest) for row in hard]
+    worst = max(made, key=lambda c: (VERDICTS.index(c.verdict), -_value(c)))  # a claim about all: its worst verdict
+    known = [p for c in made for p in c.tests]
+    return replace(worst, tests=(max(known),) if known else ())
 
 
-def _beside(tables: Tables, row: dict[str, Any]) -> tuple[Control, ...]:
-    return _corrected(row), _beats_one_label(tables, row)
+def _value(claim: Claim) -> float:
+    assert claim.measured is not None
+    return claim.measured.value
 
 
-def _badness(tables: Tables, row: dict[str, Any]) -> int:
-    """How bad the verdict of one cell is that should be above zero."""
-    return VERDICTS.index(judge(measured(row), Above(), _beside(tables, row)))
+def _separated(tables: Tables, row: dict[str, Any], count: int, text: str, smallest: float) -> Claim:
+    """One of the cells that all have to be above zero: its own p, which needs no correction over them."""
+    name = f"{words(row['cell'])}, the weakest of {count}" if count > 1 else ""
+    p = number(row, "p")
+    test = _test("same items, groups as units", number(row, "p_adjusted") if p is None else p)
+    controls = (test, _beats_one_label(tables, row))
+    return Claim(text, "behaviour", "eval", Above(), measured(row, name=name, signed=True), controls,
+                 smallest=smallest, tests=_known(p))  # fmt: skip
 
 
-def _corrected(row: dict[str, Any]) -> Control:
+def _largest(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Claim:
+    """The largest difference of all cells, with an interval and a p that hold for whichever cell is largest."""
+    row = max(cells, key=lambda r: (abs(float(r["value"])), str(r["cell"])))
     p = number(row, "p_adjusted")
-    how = row.get("correction") or "corrected over the cells"
-    return Control.of(f"same items, {how}", below(p), "" if p is None else p_words(p))
+    found = simultaneous(measured(row, name=f"largest of {len(cells)} cells, simultaneous interval", signed=True),
+                         len(cells))  # fmt: skip
+    asserts = Above() if found.value >= 0 else Below()
+    test = _test(f"same items, {row.get('correction') or 'corrected over the cells'}", p)
+    return Claim(f"The members differ on {words(row['cell'])}", "behaviour", "eval", asserts, found,
+                 (test, _beats_one_label(tables, row)), smallest=smallest, tests=_known(p))  # fmt: skip
+
+
+def simultaneous(found: Measured, count: int) -> Measured:
+    """The estimate with the interval that covers at 95 % when it is the largest of `count`.
+
+    half-width · t_{1 - .025/count} / t_{.975},  n_groups - 1 degrees of freedom (Bonferroni), inside [-1, 1]
+    """
+    from scipy.stats import t
+
+    df = max((found.n_groups or found.n) - 1, 1)
+    wider = float(t.isf(0.025 / count, df) / t.isf(0.025, df))
+    lo, hi = (found.value + wider * (end - found.value) for end in (found.lo, found.hi))
+    return replace(found, lo=max(lo, -1.0), hi=min(hi, 1.0))
+
+
+def _known(p: float | None) -> tuple[float, ...]:
+    return () if p is None else (p,)
+
+
+def _test(name: str, p: float | None) -> Control:
+    return Control.of(name, None if p is None else p <= ALPHA, "" if p is None else p_words(p), sort="null")
 
 
 def _beats_one_label(tables: Tables, row: dict[str, Any]) -> Control:
-    """Whether the better member does better than always answering one label: single-label cells cannot tell."""
+    """The better member minus always answering one label, on the same items: single-label cells cannot tell."""
     better = "engaged" if float(row["value"]) >= 0 else "heuristic"
+    name = "beats always answering one label"
     found = rows(tables, "eval", member=better, metric="accuracy", cell="all") or rows(
         tables, "eval", member=better, metric="accuracy", cell=row["cell"]
     )
-    control = number(found[0], "control_value") if found else None
-    if control is None:
-        return Control("beats always answering one label", "not run")
-    value = float(found[0]["value"])
+    if not found:
+        return Control(name, "not run")
     where = "over all cells" if found[0]["cell"] == "all" else f"in {words(found[0]['cell'])}"
-    return Control.of(f"{better} member beats always answering one label, {where}", float(found[0]["lo"]) > control,
-                      f"{short(value)} against {short(control)}")  # fmt: skip
+    control = number(found[0], "control_value")
+    detail = "" if control is None else f"{short(float(found[0]['value']))} against {short(control)}"
+    return Control.at_least(f"{better} member {name}, {where}", bounds(found[0], "control_difference"), 0.0, detail)
 
 
 def _equivalent(cells: list[dict[str, Any]]) -> Claim:
+    """Equivalence in every training cell, at the margin that its row declares."""
     text = "Training-distribution accuracy is equivalent"
-    declared = [row for row in cells if is_training(row["cell"]) and not is_blank(row.get("verdict"))]
-    declared = [row for row in declared if margin_of(row["verdict"]) is not None]
+    declared = [r for r in cells if r.get("cell_role") == TRAINING and not is_blank(r.get("margin"))]
     if not declared:
         return Claim(text, "behaviour", "eval", Within(0.05), why="no cell of the training distribution with a margin")
-    row = max(declared, key=lambda r: (not str(r["verdict"]).startswith("equivalent"), abs(float(r["value"]))))
-    margin = margin_of(row["verdict"]) or 0.0
-    name = f"{words(row['cell'])}, the least equal of {len(declared)}" if len(declared) > 1 else ""
-    passed = str(row["verdict"]).startswith("equivalent")
-    control = Control.of(f"two one-sided tests at ±{margin:g}", passed, "" if passed else str(row["verdict"]))
+    made = [_equal(row, len(declared), text) for row in declared]
+    return max(made, key=lambda c: (VERDICTS.index(c.verdict), abs(_value(c))))
+
+
+def _equal(row: dict[str, Any], count: int, text: str) -> Claim:
+    margin = float(row["margin"])
+    name = f"{words(row['cell'])}, the least equal of {count}" if count > 1 else ""
+    control = Control.within(f"95 % interval inside ±{margin:g}", bounds(row), (-margin, margin))
     return Claim(text, "behaviour", "eval", Within(margin), measured(row, name=name, signed=True), (control,))
 
 
-def margin_of(verdict: object) -> float | None:
-    """The margin that an equivalence verdict names, or None."""
-    match = _MARGIN.search(str(verdict))
-    return float(match[1] or match[2]) if match else None
-
-
-def _binding(tables: Tables) -> Claim | None:
+def _binding(tables: Tables, smallest: float) -> Claim | None:
     """Variable binding of the engaged member, where order-swapped twins were asked."""
     found = rows(tables, "eval", member="engaged", metric="order_swap_flipping")
     if not found:
         return None
     chance = number(found[0], "control_value")
     keeping = rows(tables, "eval", member="engaged", metric="order_swap_keeping")
-    name = "same answer where the swap does not change it"
-    kept = Control(name, "not run")
-    if keeping:
-        kept = Control.of(name, float(keeping[0]["lo"]) > 0.5, short(float(keeping[0]["value"])))
+    kept = Control.at_least("same answer where the swap does not change it", bounds(keeping[0]) if keeping else None,
+                            0.5, short(float(keeping[0]["value"])) if keeping else "")  # fmt: skip
     text = "The engaged member binds step numbers: order-swapped twins, flipping"
     asserts = Above(0.5 if chance is None else chance)
-    return Claim(text, "behaviour", "eval", asserts, measured(found[0], name="accuracy"), (kept,))
-
-
-def is_training(cell: object) -> bool:
-    """Whether a cell is of the training distribution: the one where members are claimed to be equal."""
-    return str(cell).startswith("training")
-
-
-def words(name: object) -> str:
-    """A name of a table in words."""
-    return str(name).replace("_", " ")
+    return Claim(text, "behaviour", "eval", asserts, measured(found[0], name="accuracy"), (kept,), smallest=smallest)

@@ -5,34 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from study.config.sections import SmallestEffects
 from study.figures.numbers import fixed
-from study.report.behaviour_claims import words
-from study.report.claims import (
-    Above,
-    Below,
-    Claim,
-    Control,
-    Tables,
-    below,
-    measured,
-    number,
-    p_words,
-    rows,
-    short,
-)
+from study.report.ledger import ALPHA, Above, Below, Claim, Control, p_words, short
+from study.report.rows import Tables, bounds, measured, number, rows, words
 
 MAIN, APART = "direction", "orthogonalized"
 TARGETS = {"margin": "the margin toward {toward}", "amb_commit_bias": "commit bias"}
 """Scores that a direction is meant to move, in words; the other scores must stay where its controls leave them."""
-ROUNDING = 1e-9
 SIDE = {"coverage": "coverage", "accuracy": "accuracy", "acc_disambig": "disambiguated accuracy"}
 
 
-def steering(tables: Tables) -> list[Claim]:
+def steering(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     """Each direction by the slope of each target score over all strengths; no strength is chosen."""
     table, apart = rows(tables, "steering_slopes"), _sites_apart(tables)
     made = [
-        _moves(table, row, (row["member"], row["site"]) in apart)
+        _moves(table, row, (row["member"], row["site"]) in apart, smallest)
         for metric in TARGETS for row in table if row["arm"] == MAIN and row["metric"] == metric
     ]  # fmt: skip
     why = "no steering in this study"
@@ -48,8 +36,8 @@ def _sites_apart(tables: Tables) -> set[tuple[Any, Any]]:
     return set(zip(kept["member"], kept["site"], strict=True))
 
 
-def _moves(table: list[dict[str, Any]], row: dict[str, Any], apart: bool) -> Claim:
-    """One direction, one score, beside what the same direction does to the scores that it should leave alone."""
+def _moves(table: list[dict[str, Any]], row: dict[str, Any], apart: bool, smallest: SmallestEffects) -> Claim:
+    """One direction, one score, next to what the same direction does to the scores that it should leave alone."""
     beside = [r for r in table if r["member"] == row["member"] and r["site"] == row["site"]]
     rises = float(row["value"]) >= 0 or row["metric"] == "margin"  # positive strength is toward, by definition
     asserts = Above() if rises else Below()
@@ -58,13 +46,16 @@ def _moves(table: list[dict[str, Any]], row: dict[str, Any], apart: bool) -> Cla
         found = [r for r in beside if r["arm"] == APART and r["metric"] == row["metric"]]
         controls.append(_without_others(found[0] if found else {}, rises))
     if row["metric"] != "margin":
-        controls += [_left_alone(r) for r in beside if r["arm"] == MAIN and r["metric"] in SIDE]
+        side = [r for r in beside if r["arm"] == MAIN and r["metric"] in SIDE]
+        controls += [_left_alone(r, smallest.rate_slope) for r in side]
     what = TARGETS[str(row["metric"])].format(toward=row.get("toward") or "its first class")
     verb = "raises" if rises else "lowers"
     direction = f"“{row['arm_label']}”" if row.get("arm_label") else "the direction"
     text = f"Adding {direction} at {row['site']} {verb} {what} in the {row['member']} member"
     estimate = measured(row, name="slope over all strengths", signed=True)
-    return Claim(text, "sufficient", "steering", asserts, estimate, tuple(controls))
+    p = number(row, "p")
+    return Claim(text, "sufficient", "steering", asserts, estimate, tuple(controls), tests=() if p is None else (p,),
+                 smallest=smallest.margin_slope if row["metric"] == "margin" else smallest.rate_slope)  # fmt: skip
 
 
 def _outside(row: dict[str, Any], rises: bool) -> bool | None:
@@ -82,37 +73,42 @@ def _beyond_controls(row: dict[str, Any], rises: bool) -> Control:
     few = [sort for sort in ("random", "shuffled") if f"p_{sort}" in row and number(row, f"p_{sort}") is None]
     if p is None or few:
         detail = f"too few {' and '.join(few)} directions for a p" if few else "no p"
-        return Control(name, "failed" if outside is False else "not run", detail)
-    return Control.of(name, None if outside is None else outside and below(p) is True, p_words(p))
+        return Control(name, "failed" if outside is False else "not run", detail, "null")
+    return Control.of(name, None if outside is None else outside and p <= ALPHA, p_words(p), sort="null")
 
 
 def _without_others(row: dict[str, Any], rises: bool) -> Control:
-    """What is left after the other directions are taken out: its interval beside zero, its slope beyond its null."""
+    """What is left after the other directions are taken out: its interval excludes zero, its slope is beyond its null.
+
+    Undecided where the interval includes zero; failed where its slope is one that its controls reach too.
+    """
     name, outside = "still there without the other directions", _outside(row, rises)
-    if "value" not in row:
+    ends = bounds(row)
+    if ends is None:
         return Control(name, "not run", "slope undefined")
-    beside_zero = float(row["lo"]) > 0 if rises else float(row["hi"]) < 0
-    shown = fixed(float(row["value"]), 2, signed=True)
-    if not beside_zero:
-        return Control(name, "failed", shown)
-    return Control.of(name, outside, shown)
+    lo, hi = ends if rises else (-ends[1], -ends[0])
+    found = Control.at_least(name, (lo, hi), 0.0, fixed(float(row["value"]), 2, signed=True))
+    if found.outcome != "passed":
+        return found
+    return replace(found, outcome="not run" if outside is None else "passed" if outside else "failed")
 
 
-def _left_alone(row: dict[str, Any]) -> Control:
-    """Whether a score that should stay is inside what directions of equal norm do to it."""
-    name = f"leaves {SIDE[str(row['metric'])]} where equal-norm controls leave it"
+def _left_alone(row: dict[str, Any], smallest: float) -> Control:
+    """Whether the interval of a score that should stay is inside what directions of equal norm do to it, give or take
+    the smallest effect of interest."""
+    name = f"leaves {SIDE[str(row['metric'])]} where equal-norm controls leave it, within {smallest:g}"
     lo, hi = number(row, "null_lo"), number(row, "null_hi")
     if lo is None or hi is None:
         return Control(name, "not run")
-    value = float(row["value"])
-    return Control.of(name, lo - ROUNDING <= value <= hi + ROUNDING, fixed(value, 2, signed=True))
+    detail = fixed(float(row["value"]), 2, signed=True)
+    return Control.within(name, bounds(row), (lo - smallest, hi + smallest), detail)
 
 
-def oracle(tables: Tables) -> list[Claim]:
+def oracle(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     """For each question: the reader answers from these activations, not from priors, text or a shuffle."""
     found = [row for row in rows(tables, "oracle") if number(row, "gap") is not None]
     gaps = {_asked(row): row for row in rows(tables, "oracle", metric="gap_shuffled")}
-    made = [_reads(row, gaps.get(_asked(row))) for row in found]
+    made = [_reads(row, gaps.get(_asked(row)), smallest) for row in found]
     return made or [Claim("An oracle reads it from activations", "reads", "oracle", why="no oracle in this study")]
 
 
@@ -120,22 +116,27 @@ def _asked(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(row.get(key)) for key in ("target", "member", "cell"))
 
 
-def _reads(row: dict[str, Any], shuffled: dict[str, Any] | None) -> Claim:
+def _reads(row: dict[str, Any], shuffled: dict[str, Any] | None, smallest: SmallestEffects) -> Claim:
     """One question, from its row of accuracy and its row of the gap to a matched shuffle, which is the estimate."""
     target = words(row.get("target") or row.get("cell"))
     where = f"activations of {row['member']}" if row.get("member") else "activations"
     claim = f"The oracle reads {target} from {where}"
     if shuffled is None:
         return Claim(claim, "reads", "oracle", why="no row of the gap to a matched shuffle")
-    floor, text, probe = (number(row, key) for key in ("floor", "text_only", "probe"))
-    value, lo = float(row["value"]), float(row["lo"])
-    beside_probe = "" if probe is None else f"{short(value)} vs {short(probe)}"
     estimate = replace(measured(shuffled, name="gap", signed=True), unit="nats")
+    p = number(shuffled, "p")
     controls = (
-        Control.of("matched shuffle", estimate.lo > 0),
-        Control.of("above prior-only reader and majority", None if floor is None else lo > floor, short(floor)),
-        Control.of("beats the text alone", None if text is None else lo > text, short(text)),
-        Control.of("at least a linear probe on the same vectors, points compared",
-                   None if probe is None else value >= probe, beside_probe),
-    )  # fmt: skip
-    return Claim(claim, "reads", "oracle", Above(), estimate, controls)
+        Control.at_least("matched shuffle", (estimate.lo, estimate.hi), 0.0, sort="null"),
+        _paired(row, "above prior-only reader and majority", "floor"),
+        _paired(row, "beats the text alone", "text_only"),
+        _paired(row, "not below a linear probe on the same vectors", "probe", margin=smallest.accuracy),
+    )
+    return Claim(claim, "reads", "oracle", Above(), estimate, controls, smallest=smallest.nats,
+                 tests=() if p is None else (p,))  # fmt: skip
+
+
+def _paired(row: dict[str, Any], name: str, control: str, *, margin: float = 0.0) -> Control:
+    """Accuracy minus that of a control on the same readings, by its own interval."""
+    value = number(row, control)
+    detail = "" if value is None else f"{short(float(row['value']))} vs {short(value)}"
+    return Control.at_least(name, bounds(row, f"{control}_difference"), -margin, detail)

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.figures.numbers import format_estimate, format_p
-from study.report.behaviour_claims import CHANGE, DIFFERENCE, is_training, words
-from study.report.claims import Tables, is_blank, number, rows
-
-KINDS = ("training", "adversarial", "baseline")
+from study.report.behaviour_claims import CHANGE, TRAINING
+from study.report.rows import DIFFERENCE, Tables, is_blank, number, rows, words
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,8 @@ def headline(tables: Tables) -> Headline | None:
         for name in dict.fromkeys(str(r["cell"]) for r in own):
             sides = {str(r["member"]): r for r in own if r["cell"] == name}
             cells.append(_cell(name + (f" ({mode})" if mode else ""), sides, tables, notes))
-    cells.sort(key=lambda c: (c.kind != "training", -(c.difference.value if c.difference else 0.0), c.name))
-    return Headline(tuple(cells), _caption(found), tuple(notes), tuple(dict.fromkeys(c.kind for c in cells)))
+    cells.sort(key=lambda c: (c.kind != TRAINING, -(c.difference.value if c.difference else 0.0), c.name))
+    return Headline(tuple(cells), _caption(found), tuple(notes), tuple(dict.fromkeys(c.kind for c in cells if c.kind)))
 
 
 def _cell(name: str, sides: dict[str, dict[str, Any]], tables: Tables, notes: dict[str, int]) -> Cell:
@@ -101,13 +99,18 @@ def _cell(name: str, sides: dict[str, dict[str, Any]], tables: Tables, notes: di
     groups = number(first, "n_groups")
     control = next((number(r, "control_value") for m, r in sides.items() if m != DIFFERENCE), None)
     return Cell(
-        words(name), _kind(name), int(first["n"]), None if groups is None else int(groups),
+        words(name), str(first.get("cell_role") or ""), int(first["n"]), None if groups is None else int(groups),
         _side(sides.get("engaged")), _side(sides.get("heuristic")), _side(both or None, signed=True),
         f"{int(only[0])} / {int(only[1])}" if only[0] is not None and only[1] is not None else "",
         number(both, "p_items"), number(both, "p_adjusted"),
-        str(both["verdict"]) if is_training(name) and not is_blank(both.get("verdict")) else "", control,
-        tuple(notes[text] for text in dict.fromkeys(texts)),
+        _verdict(both), control, tuple(notes[text] for text in dict.fromkeys(texts)),
     )  # fmt: skip
+
+
+def _verdict(both: dict[str, Any]) -> str:
+    """The verdict of equivalence, where it is claimed."""
+    is_claimed = both.get("cell_role") == TRAINING and not is_blank(both.get("verdict"))
+    return str(both["verdict"]) if is_claimed else ""
 
 
 def _side(row: dict[str, Any] | None, *, signed: bool = False) -> Side | None:
@@ -115,10 +118,6 @@ def _side(row: dict[str, Any] | None, *, signed: bool = False) -> Side | None:
         return None
     value, lo, hi = (float(row[key]) for key in ("value", "lo", "hi"))
     return Side(value, lo, hi, format_estimate(value, lo, hi, signed=signed))
-
-
-def _kind(name: str) -> str:
-    return next((kind for kind in KINDS if name.startswith(kind)), "perturbed")
 
 
 def _caption(found: list[dict[str, Any]]) -> str:

@@ -15,8 +15,9 @@ from markupsafe import Markup
 
 from study.figures.numbers import MINUS, fixed
 from study.report.blocks import blocks
-from study.report.claims import VERDICTS, Claim, claims
+from study.report.claims import VERDICTS, Claim, SmallestEffects, Within, claims
 from study.report.headline import headline
+from study.report.ledger import p_words
 from study.report.published import Beside, beside, parse_published
 from study.report.run_folder import MEMBERS, RunFolder, SavedFigure, read_run_folder
 from study.report.text import inert, plain
@@ -91,7 +92,7 @@ def _template() -> Any:
 
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                       finalize=lambda value: value if isinstance(value, Markup) else inert(value))  # fmt: skip
-    env.filters |= {"attr": plain, "slug": _slug, "percent": _percent}
+    env.filters |= {"attr": plain, "slug": _slug, "percent": _percent, "p": p_words}
     return env.from_string(_asset("page.html.jinja"))
 
 
@@ -120,8 +121,8 @@ def _policy(script: str) -> str:
 
 def _content(run: RunFolder) -> dict[str, Any]:
     failed = {name: step.cause for name, step in run.state.steps.items() if step.status != "done" and step.cause}
-    ledger = claims(run.tables, failed=failed)
     place, problems = _Placed(), list(run.unread)
+    ledger = claims(run.tables, failed=failed, smallest=_smallest(run, problems))
     found = blocks(run, ledger)
     first = [f for f in run.figures if f.analysis == "headline"] or [f for b in found for f in b.figures][:1]
     top = list(place.each(first, problems))
@@ -210,8 +211,8 @@ def _warnings(run: RunFolder, ledger: Sequence[Claim]) -> list[tuple[str, str]]:
             "Scale differs from training method." if len(set(sizes)) == 2 else "The members stand on different bases."
         )
         found.append((what, f"{which}: no difference on this page separates the two."))
-    uneven = [c for c in ledger if c.evidence == "behaviour" and "equivalent" in c.text and c.measured]
-    if uneven and uneven[0].verdict in ("contradicted", "not supported"):
+    uneven = [c for c in ledger if isinstance(c.asserts, Within) and c.measured and c.verdict != "supported"]
+    if uneven:
         how = "differ" if uneven[0].verdict == "contradicted" else "are not shown to be equivalent"
         found.append((f"The members {how} on the training distribution.",
                       f"{uneven[0].measured}: differences elsewhere may be differences of skill."))  # fmt: skip
@@ -219,12 +220,18 @@ def _warnings(run: RunFolder, ledger: Sequence[Claim]) -> list[tuple[str, str]]:
 
 
 def _banners(run: RunFolder) -> list[str]:
-    """The first sentence of the notes of an evaluation where every row begins with it: the task's own banner."""
-    table = run.tables.get("eval")
-    if table is None or "note" not in table.columns or not len(table):
-        return []
-    firsts = {str(note).split(". ")[0].rstrip(".") for note in table["note"].fillna("")}
-    return [f"{text}." for text in firsts if text] if len(firsts) == 1 else []
+    """What the tables say that every page must say (column `banner`)."""
+    columns = [table["banner"] for table in run.tables.values() if "banner" in table.columns]
+    return list(dict.fromkeys(str(text) for column in columns for text in column.dropna().unique() if text))
+
+
+def _smallest(run: RunFolder, problems: list[str]) -> SmallestEffects:
+    """Smallest effects of interest of the study; the defaults where its file cannot be read."""
+    try:
+        return SmallestEffects(**(run.study.get("smallest_effects") or {}))
+    except (TypeError, ValueError) as error:
+        problems.append(f"smallest_effects: {str(error).splitlines()[0]}; the defaults are used")
+        return SmallestEffects()
 
 
 def _published(run: RunFolder, problems: list[str]) -> list[Beside]:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from study.report.claims import Measured, Tables, measured, rows
+from study.report.ledger import Measured
+from study.report.rows import Tables, flag, measured, rows
 
 Reading = Literal["consistent", "differs", "not comparable", "change not established", "not run"]
 
@@ -96,5 +97,5 @@ def _row(published: Published, tables: Tables) -> Measured | str:
     found = rows(tables, published.table, **{str(key): value for key, value in published.where.items()})
     if len(found) != 1:
         return f"{'no' if not found else len(found)} rows of {published.table} fit"
-    signed = published.before is not None or " - " in str(found[0].get("member", ""))
+    signed = published.before is not None or flag(found[0], "is_difference")
     return measured(found[0], signed=signed)

@@ -113,7 +113,7 @@ def _member_row(row: Mapping[Any, Any], made: Mapping[str, Mapping[str, Any]]) -
 def _pair_rows(pair: Mapping[Any, Any], data: str, made: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Three rows of a cell: the members, and engaged minus heuristic with its tests."""
     known = {key: (None if value == "" else value) for key, value in pair.items()}
-    same = {key: known[key] for key in ("cell", "mode", "n", "n_groups")} | {"data_sha256": data}
+    same = {key: known[key] for key in ("cell", "cell_role", "mode", "n", "n_groups")} | {"data_sha256": data}
     majority = {"control": _CONTROLS["accuracy"], "control_value": known["majority"], "interval": known["interval"]}
     rows = [
         {**made[member], **same, **majority, "member": member, "metric": "accuracy", "value": known[member],
@@ -126,7 +126,8 @@ def _pair_rows(pair: Mapping[Any, Any], data: str, made: Mapping[str, Mapping[st
     if known["diff"] is None:
         note = "; ".join(filter(None, [note, known["tost_verdict"]]))
     return [*rows, {
-        **same, **both, "member": " - ".join(MEMBERS), "metric": "accuracy_difference", "value": known["diff"],
+        **same, **both, "member": " - ".join(MEMBERS), "metric": "accuracy_difference", "is_difference": True,
+        "margin": known["margin"], "value": known["diff"],
         "lo": known["diff_lo"], "hi": known["diff_hi"], "interval": known["diff_interval"],
         "control": "no difference", "control_value": 0.0, "only_engaged": known["only_engaged"],
         "only_heuristic": known["only_heuristic"], "p": known["p_groups"], "p_items": known["p_mcnemar"],

@@ -150,7 +150,8 @@ def _difference(context: Context) -> pd.DataFrame | None:
     out["head"], out["layer"] = rows["name"], rows["layer"].where(rows["layer"] >= 0)
     keep = [c for c in (*_KEEP, "head", "kind", "p_adjusted", "n_perm") if c in out]
     return _noted(out[keep].assign(
-        member="engaged - heuristic", control="no difference", control_value=0.0, interval=INTERVAL, effect="total",
+        member="engaged - heuristic", is_difference=True, control="no difference", control_value=0.0,
+        interval=INTERVAL, effect="total",
         correction="paired max-|t| sign flip over heads",
     ))  # fmt: skip
 

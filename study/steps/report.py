@@ -36,5 +36,5 @@ STEP = Step(
     reads=("figures",),
     plan=plan,
     outputs=outputs,
-    sections=("published", "claim_margin", "name"),
+    sections=("published", "smallest_effects", "name"),
 )

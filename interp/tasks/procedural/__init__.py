@@ -26,6 +26,7 @@ _EXPORTS = {
     "twin_examples": "swap_examples",
     "word_list": "vocabulary",
     "CELLS": "cells",
+    "CELL_ROLES": "cells",
     "grid": "cells",
     "PERTURBATIONS": "perturb",
     "generate_records": "dataset",
@@ -36,6 +37,7 @@ __all__ = list(_EXPORTS)
 
 if TYPE_CHECKING:
     from interp.tasks.procedural.audit import audit_records as audit_records
+    from interp.tasks.procedural.cells import CELL_ROLES as CELL_ROLES
     from interp.tasks.procedural.cells import CELLS as CELLS
     from interp.tasks.procedural.cells import grid as grid
     from interp.tasks.procedural.dataset import generate_records as generate_records

@@ -21,6 +21,12 @@ from interp.tasks.procedural.vocabulary import DISTRACTORS, TONES, tones
 
 TRAINING = "training_distribution"
 CELLS: tuple[str, ...] = (TRAINING, *PERTURBATIONS)
+_ROLE_OF = {"baseline": "control", "adversarial": "adversarial"}
+CELL_ROLES: dict[str, str] = {TRAINING: "training"} | {
+    cell: _ROLE_OF.get(cell.split("_")[0], "perturbed")
+    for cell in (*PERTURBATIONS, *(p.name for p in PERTURBATIONS.values()))
+}
+"""What every cell of the grid, and every published perturbation, is for: the column `cell_role` of tables."""
 _PARENT_CELL = {
     "compliant": "baseline_compliant",
     "noncompliant": "baseline_noncompliant_aligned",

@@ -1,0 +1,289 @@
+"""The claims ledger: what is claimed, from which estimate, which controls it passed, and the verdict of one rule.
+
+    not tested      there is no estimate, or a test of the null that the claim needs was not run
+    contradicted    the interval lies wholly on the other side of the claim
+    not supported   no effect is shown: the interval includes none, a test of the null failed or is undecided, the
+                    corrected p of the whole report is above 5 %, or the whole interval is below the smallest effect
+                    of interest
+    qualified       an effect is shown, but a control of its interpretation failed, is undecided or was not run, or the
+                    interval reaches below the smallest effect of interest
+    supported       an effect of interest is shown and every control passed
+
+Controls are of two sorts. A control of the *null* asks whether there is any effect at all (a permutation null, random
+directions, a matched shuffle). A control of the *interpretation* asks whether the effect is what the claim says it is
+(norm-matched heads, the same-answer control, a bag of words). Pure functions of values: no table is read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from study.figures.numbers import fixed, format_estimate, format_p
+
+Verdict = Literal["supported", "qualified", "not supported", "contradicted", "not tested"]
+Evidence = Literal["behaviour", "decodable", "reads", "necessary", "sufficient", "transfers"]
+Outcome = Literal["passed", "failed", "undecided", "not run"]
+Sort = Literal["null", "interpretation"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+ALPHA = 0.05
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Control:
+    """What could have produced the number by accident, and whether it did.
+
+    Attributes:
+        name:    the control in words.
+        outcome: passed or failed: its own interval or p says so; undecided: its interval includes both; not run: there
+            is no such interval or p. Missing evidence never passes.
+        detail:  its numbers.
+        sort:    null: without it there is no effect; interpretation: without it the effect may be another one.
+    """
+
+    name: str
+    outcome: Outcome
+    detail: str = ""
+    sort: Sort = "interpretation"
+
+    @classmethod
+    def of(cls, name: str, passed: bool | None, detail: str = "", *, sort: Sort = "interpretation") -> Control:
+        """Passed or failed; not run where `passed` is None."""
+        return cls(name, "not run" if passed is None else "passed" if passed else "failed", detail, sort)
+
+    @classmethod
+    def at_least(
+        cls, name: str, interval: tuple[float, float] | None, bound: float = 0.0, detail: str = "",
+        *, sort: Sort = "interpretation",
+    ) -> Control:  # fmt: skip
+        """Passed where the whole interval is above `bound`, failed where all of it is below, else undecided.
+
+        Args:
+            interval: 95 % interval of the quantity that is compared, e.g. of the paired difference from a control; None
+                where there is none.
+        """
+        if interval is None:
+            return cls(name, "not run", detail, sort)
+        lo, hi = interval
+        return cls(name, "passed" if lo > bound else "failed" if hi < bound else "undecided", detail, sort)
+
+    @classmethod
+    def within(
+        cls, name: str, interval: tuple[float, float] | None, bounds: tuple[float, float], detail: str = ""
+    ) -> Control:
+        """Passed where the whole interval lies inside `bounds`, failed where it lies outside, else undecided."""
+        if interval is None:
+            return cls(name, "not run", detail)
+        (lo, hi), (low, high) = interval, bounds
+        outside = hi < low or lo > high
+        return cls(name, "failed" if outside else "passed" if low <= lo and hi <= high else "undecided", detail)
+
+
+@dataclass(frozen=True)
+class Above:
+    """The claim that a quantity is above `null`; a difference carries a sign when it is written."""
+
+    null: float = 0.0
+
+
+@dataclass(frozen=True)
+class Below:
+    """The claim that a quantity is below `null`."""
+
+    null: float = 0.0
+
+
+@dataclass(frozen=True)
+class Within:
+    """The claim that a quantity is as good as zero: inside ±margin."""
+
+    margin: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The estimate that a claim rests on: value, 95 % interval, n and groups, with the words around it."""
+
+    value: float
+    lo: float
+    hi: float
+    n: int
+    n_groups: int | None = None
+    name: str = ""
+    unit: str = ""
+    signed: bool = False
+    items: str = "items"
+    groups: str = "groups"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.shown}" if self.name else self.shown
+
+    @property
+    def shown(self) -> str:
+        """Value, interval and unit, without the name."""
+        text = format_estimate(self.value, self.lo, self.hi, n=self.n, signed=self.signed)
+        return f"{text} {self.unit}".strip()
+
+    @property
+    def size(self) -> str:
+        """`253 items, 41 procedures`."""
+        grouped = self.n_groups is not None and self.n_groups != self.n
+        return f"{self.n:,} {self.items}" + (f", {self.n_groups:,} {_plural(self.groups)}" if grouped else "")
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """p of a claim after correction over every claim of the report, by family-wise error and by false discoveries.
+
+    Attributes:
+        holm: step-down over questions and the claims in each; P(any false rejection) <= alpha.
+        fdr:  hierarchical Benjamini-Hochberg; what the verdict uses.
+        n_claims, n_questions: how many were corrected for.
+    """
+
+    holm: float
+    fdr: float
+    n_claims: int
+    n_questions: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the ledger.
+
+    Attributes:
+        text:     the claim, as a sentence without its full stop.
+        evidence: the kind of evidence that was run for it; weakest to strongest in `Evidence`.
+        analysis: the block of the report that shows it, and the question that it is corrected within.
+        asserts:  what the interval is compared with.
+        measured: the estimate, or None.
+        controls: those that this evidence needs, run or not.
+        why:      why there is no estimate.
+        smallest: smallest effect of interest, in the unit of the estimate, counted from the null.
+        tests:    p of every test of the null that the claim needs, beside its interval.
+        corrected: over the whole report; None before `correct`.
+    """
+
+    text: str
+    evidence: Evidence
+    analysis: str
+    asserts: Above | Below | Within = Above()
+    measured: Measured | None = None
+    controls: tuple[Control, ...] = ()
+    why: str = ""
+    smallest: float = 0.0
+    tests: tuple[float, ...] = ()
+    corrected: Corrected | None = None
+
+    @property
+    def p(self) -> float | None:
+        """p of the claim: the largest of its tests and of its interval, because it needs all of them; None without
+        an estimate."""
+        return None if self.measured is None else max((*self.tests, interval_p(self.measured, self.asserts)))
+
+    @property
+    def checks(self) -> tuple[Control, ...]:
+        """Every control that the verdict counts: those of the evidence, the smallest effect, the correction."""
+        if self.measured is None:
+            return self.controls
+        return (
+            *self.controls,
+            *_of_interest(self.measured, self.asserts, self.smallest),
+            *_report_wide(self.corrected),
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict of the rule of this module."""
+        return judge(self.measured, self.asserts, self.checks)
+
+
+def judge(measured: Measured | None, asserts: Above | Below | Within, controls: Sequence[Control]) -> Verdict:
+    """The rule of this module, applied to one estimate and its controls."""
+    if measured is None:
+        return "not tested"
+    lo, hi = measured.lo, measured.hi
+    if isinstance(asserts, Within):
+        outside = lo >= asserts.margin or hi <= -asserts.margin
+        holds = -asserts.margin < lo and hi < asserts.margin
+    elif isinstance(asserts, Above):
+        outside, holds = hi < asserts.null, lo > asserts.null
+    else:
+        outside, holds = lo > asserts.null, hi < asserts.null
+    if outside and lo < hi:
+        return "contradicted"
+    null = [c.outcome for c in controls if c.sort == "null"]
+    if not holds or lo == hi or "failed" in null or "undecided" in null:
+        return "not supported"
+    if "not run" in null:
+        return "not tested"
+    return "supported" if controls and all(c.outcome == "passed" for c in controls) else "qualified"
+
+
+def interval_p(measured: Measured, asserts: Above | Below | Within) -> float:
+    """p of a claim from its 95 % interval alone: below 0.05 exactly where the interval excludes the null.
+
+        Above, Below:  t = t_.975 · (value - null)/(value - lo),  p = 2·P(T > t);  for Below with hi in place of lo
+        Within:        the larger of the one-sided p of value <= -margin and of value >= margin (two one-sided tests)
+
+    T has n_groups - 1 degrees of freedom (n - 1 without groups), as the interval of a mean has. Where another interval
+    was made (bootstrap, Wilson) p is exact at 0.05 and an approximation elsewhere. An interval of no width is no
+    evidence: p = 1.
+    """
+    from scipy.stats import t
+
+    value, lo, hi = measured.value, measured.lo, measured.hi
+    df = max((measured.n_groups or measured.n) - 1, 1)
+    reach = float(t.ppf((1 + CONFIDENCE) / 2, df))
+    if lo == hi:
+        return 1.0
+
+    def tail(distance: float, half: float) -> float:
+        if half <= 0:
+            return 1.0 if distance <= 0 else 0.0
+        return float(t.sf(reach * distance / half, df))
+
+    if isinstance(asserts, Within):
+        return max(tail(value + asserts.margin, value - lo), tail(asserts.margin - value, hi - value))
+    if isinstance(asserts, Above):
+        return min(1.0, 2 * tail(value - asserts.null, value - lo))
+    return min(1.0, 2 * tail(asserts.null - value, hi - value))
+
+
+def _of_interest(measured: Measured, asserts: Above | Below | Within, smallest: float) -> list[Control]:
+    """Whether the effect is one that matters: shown to be smaller, it is none; where both are possible, qualified."""
+    if isinstance(asserts, Within) or smallest <= 0:
+        return []
+    lo, hi = measured.lo - asserts.null, measured.hi - asserts.null
+    lo, hi = (lo, hi) if isinstance(asserts, Above) else (-hi, -lo)
+    outcome: Outcome = "passed" if lo >= smallest else "failed" if hi < smallest else "undecided"
+    name = f"at least {smallest:g}, the smallest effect of interest"
+    return [Control(name, outcome, "", "null" if outcome == "failed" else "interpretation")]
+
+
+def _report_wide(corrected: Corrected | None) -> list[Control]:
+    """Whether the claim survives the correction over every claim of the report."""
+    if corrected is None:
+        return []
+    name = f"false discovery rate over {corrected.n_claims} claims of {corrected.n_questions} questions"
+    return [Control.of(name, corrected.fdr <= ALPHA, p_words(corrected.fdr), sort="null")]
+
+
+def _plural(word: str) -> str:
+    """`procedures` of `procedure`; a word in the plural stays."""
+    if word.endswith("s"):
+        return word
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+
+
+def short(value: float | None) -> str:
+    """A number of a control: two decimals."""
+    return "" if value is None else fixed(value, 2)
+
+
+def p_words(p: float) -> str:
+    """`p = 0.012`, `p < 0.001`."""
+    text = format_p(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"

@@ -1,0 +1,148 @@
+"""The parts of a verdict: p of an interval, the smallest effect of interest, correction over the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from study.report.claims import Above, Below, Claim, Control, Measured, SmallestEffects, Within, claims, correct, judge
+from study.report.ledger import interval_p
+from tests.report_kit import all_tables, eval_table, heads_tables, pair_table
+
+PASSED = Control("c", "passed")
+
+
+def t_interval(x: np.ndarray) -> Measured:
+    half = scipy_stats.t.isf(0.025, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
+    return Measured(float(x.mean()), float(x.mean() - half), float(x.mean() + half), len(x))
+
+
+def p_of(x: np.ndarray, mean: float, side: str = "two-sided") -> float:
+    found: Any = scipy_stats.ttest_1samp(x, mean, alternative=side)
+    return float(found.pvalue)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_p_of_a_t_interval_is_that_of_the_t_test(seed):
+    x = np.random.default_rng(seed).normal(0.4, 1, 12)
+    m = t_interval(x)
+    two_sided = p_of(x, 0.0)
+    assert interval_p(m, Above()) == pytest.approx(min(1, two_sided if m.value > 0 else 2 - two_sided))
+    assert interval_p(Measured(-m.value, -m.hi, -m.lo, m.n), Below()) == pytest.approx(interval_p(m, Above()))
+    lower = p_of(x, -0.9, "greater")
+    upper = p_of(x, 0.9, "less")
+    assert interval_p(m, Within(0.9)) == pytest.approx(max(lower, upper)), "two one-sided tests"
+
+
+@given(st.tuples(*[st.floats(-1, 1)] * 3).map(sorted), st.integers(3, 200))
+def test_p_is_below_five_percent_exactly_where_the_interval_excludes_the_null(ends, n):
+    lo, value, hi = ends
+    if not lo < value < hi or abs(lo) < 1e-9:
+        return
+    assert (interval_p(Measured(value, lo, hi, n), Above()) < 0.05) == (lo > 0)
+
+
+def test_an_interval_without_width_is_no_evidence():
+    """Six of six groups alike give an interval of no width by a bootstrap: nothing is known of a seventh."""
+    flat = Measured(1.0, 1.0, 1.0, 6, 6)
+    assert interval_p(flat, Above()) == 1.0
+    assert Claim("x", "behaviour", "eval", measured=flat, controls=(PASSED,)).verdict == "not supported"
+
+
+@pytest.mark.parametrize(
+    ("lo", "hi", "verdict"),
+    [
+        (0.12, 0.30, "supported"),  # the whole interval is of interest
+        (0.04, 0.30, "qualified"),  # an effect, which may be smaller
+        (0.01, 0.08, "not supported"),  # an effect, and none of interest
+        (-0.01, 0.30, "not supported"),
+    ],
+)
+@pytest.mark.parametrize("null", [0.0, 0.5])
+def test_an_effect_has_to_be_one_of_interest(lo, hi, verdict, null):
+    m = Measured(null + (lo + hi) / 2, null + lo, null + hi, 100)
+    mirrored = Measured(-m.value, -m.hi, -m.lo, 100)
+    for estimate, asserts in ((m, Above(null)), (mirrored, Below(-null))):
+        claim = Claim("x", "necessary", "heads", asserts, estimate, (PASSED,), smallest=0.1)
+        assert claim.verdict == verdict
+
+
+def test_a_study_sets_its_smallest_effects():
+    tables = {"pair": pair_table(), "eval": eval_table()}
+    assert claims(tables)[0].verdict == "supported", "+0.47 [+0.41, +0.53]"
+    for size, verdict in ((0.45, "qualified"), (0.6, "not supported")):
+        assert claims(tables, smallest=SmallestEffects(accuracy=size))[0].verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("interval", "outcome"),
+    [((0.1, 0.4), "passed"), ((-5.0, 6.0), "undecided"), ((-0.4, -0.1), "failed"), (None, "not run")],
+)
+def test_a_control_passes_only_with_its_own_interval_never_by_ignorance(interval, outcome):
+    assert Control.at_least("c", interval).outcome == outcome
+    inside = None if interval is None else (interval[0] / 10, interval[1] / 10)
+    held = {(0.1, 0.4): "passed", (-5.0, 6.0): "undecided", (-0.4, -0.1): "passed", None: "not run"}
+    assert Control.within("c", inside, (-0.05, 0.05)).outcome == held[interval]
+
+
+def of(question: str, p: float) -> Claim:
+    return Claim("x", "decodable", question, Above(), Measured(0.5, 0.4, 0.6, 100), (PASSED,), tests=(p,))
+
+
+def test_the_verdict_uses_the_correction_over_the_whole_report():
+    """Benjamini & Bogomolov by hand: question a has (0.004, 0.6), b (0.04,), c (0.03, 0.9, 0.9).
+
+    BH inside a question: a (0.008, 0.6), b (0.04), c (0.09, 0.9, 0.9); over the questions' smallest (0.008, 0.04,
+    0.09): 0.024, 0.06, 0.09. So only the first claim of a is found at 5 %, and 0.04 is not: alone, it would be.
+    """
+    found = correct([of("a", 0.004), of("a", 0.6), of("b", 0.04), *(of("c", p) for p in (0.03, 0.9, 0.9))])
+    assert [c.verdict for c in found] == ["supported", *["not supported"] * 5]
+    assert found[0].corrected is not None and found[2].corrected is not None
+    assert found[0].corrected.fdr == pytest.approx(0.024) and found[2].corrected.fdr == pytest.approx(0.06)
+    assert found[0].corrected.holm == pytest.approx(0.004 * 3 * 2)
+    assert (found[0].corrected.n_claims, found[0].corrected.n_questions) == (6, 3)
+    assert correct([of("b", 0.04)])[0].verdict == "supported"
+
+
+def test_a_claim_needs_all_of_its_tests_and_its_interval():
+    wide = Claim("x", "decodable", "a", Above(), Measured(0.5, -0.1, 1.1, 100), (PASSED,), tests=(0.001, 0.01))
+    assert wide.p == pytest.approx(interval_p(Measured(0.5, -0.1, 1.1, 100), Above())) and (wide.p or 0) > 0.05
+    assert of("a", 0.01).p == 0.01
+    assert Claim("x", "decodable", "a").p is None
+
+
+def test_a_failed_test_of_the_null_is_not_supported_whatever_the_interval():
+    """The demo's "transfers ... qualified" at 0.0010 logits, p = 0.54."""
+    tables = heads_tables()
+    for name in ("heads", "heads_selected", "heads_difference"):
+        tables[name] = tables[name].assign(p_adjusted=0.54)
+    found = [c for c in claims(tables) if c.analysis == "heads" and c.measured]
+    assert found and {c.verdict for c in found} == {"not supported"}
+
+
+def test_a_test_of_the_null_that_was_not_run_leaves_the_claim_untested():
+    tables = all_tables()
+    tables["steering_slopes"] = tables["steering_slopes"].assign(p=np.nan, p_shuffled=np.nan)
+    steered = [c for c in claims(tables) if c.analysis == "steering"]
+    assert {c.verdict for c in steered} == {"not tested"}
+
+
+def test_claims_depend_on_roles_and_never_on_the_names_of_cells():
+    named = pair_table()
+    renamed = named.assign(cell=named["cell"].str.replace("adversarial_surface", "misleading_surface"))
+    same = [claims({"pair": table, "eval": eval_table()}) for table in (named, renamed)]
+    assert [c.verdict for c in same[0]] == [c.verdict for c in same[1]]
+    assert [c.text for c in same[0]] == [c.text for c in same[1]]
+    without = claims({"pair": named.assign(cell_role=""), "eval": eval_table()})
+    assert without[0].text.startswith("The members differ on") and without[1].measured is None
+    reworded = named.assign(verdict=named["verdict"].str.replace("margin 0.05", "a margin of 0.05"))
+    assert claims({"pair": reworded})[1] == claims({"pair": named})[1]
+
+
+def test_judge_without_controls_is_at_most_qualified():
+    assert judge(Measured(0.2, 0.1, 0.3, 100), Above(), ()) == "qualified"
