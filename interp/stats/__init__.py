@@ -32,7 +32,7 @@ from interp.stats.decomposition import Decomposition, decompose_change, midpoint
 from interp.stats.design import SHAPES, Design, group_sizes
 from interp.stats.detection import Detection, signal_detection
 from interp.stats.effect_size import cliffs_delta, cohen_dz
-from interp.stats.equivalence import Equivalence, tost_paired, tost_rates
+from interp.stats.equivalence import MARGIN, Equivalence, tost_paired, tost_rates
 from interp.stats.estimate import CONFIDENCE, Estimate, Estimates
 from interp.stats.hierarchy import Hierarchical, hierarchical
 from interp.stats.intervals import (
@@ -56,6 +56,7 @@ from interp.stats.surface import SurfaceReliance, surface_reliance
 
 __all__ = [
     "CONFIDENCE",
+    "MARGIN",
     "SHAPES",
     "CalibrationError",
     "ChanceRow",

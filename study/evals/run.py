@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp import stats
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.evaluate import Decoding, evaluate, plan_batches
 from interp.model import Model
@@ -124,11 +125,15 @@ def tables_of(
     examples: Sequence[Example],
     *,
     seed: int = 0,
+    margin: float = stats.MARGIN,
     modes: Sequence[str] = (),
 ) -> dict[str, pd.DataFrame]:
     """The tables of answers that are on disk; no model is loaded. Returns member -> one row per answer.
 
     Replies are read and scored by the task as it is now, not as it was when they were written.
+
+    Args:
+        margin: largest difference in accuracy that counts as equal.
     """
     import pandas as pd
 
@@ -146,7 +151,7 @@ def tables_of(
             extra += [row | {"mode": root.name if modes else ""} for row in changed]
         frames[member] = pd.concat(parts, ignore_index=True) if modes else parts[0]
     notes = task.notes(examples) if callable(getattr(task, "notes", None)) else {}
-    write_tables(frames, task, out, extra=extra, seed=seed, notes=notes)
+    write_tables(frames, task, out, extra=extra, seed=seed, margin=margin, notes=notes)
     return frames
 
 

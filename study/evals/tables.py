@@ -161,7 +161,7 @@ def _n_units(groups: np.ndarray | None, chosen: np.ndarray) -> int:
 
 
 def pair_table(
-    engaged: pd.DataFrame, heuristic: pd.DataFrame, task: Any = None, *, margin: float = 0.05, seed: int = 0
+    engaged: pd.DataFrame, heuristic: pd.DataFrame, task: Any = None, *, margin: float = stats.MARGIN, seed: int = 0
 ) -> list[dict[str, Any]]:
     """One row per cell: both accuracies, the paired difference with a clustered interval, its tests, equivalence.
 
@@ -284,11 +284,13 @@ def write_tables(
     *,
     extra: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
+    margin: float = stats.MARGIN,
     notes: Mapping[str, str] | None = None,
 ) -> None:
     """`table.csv` of all members, the task's report and `extra` included; `pair.csv` where both are there.
 
     Args:
+        margin: largest difference in accuracy that counts as equal.
         notes: cell -> what must be known of its items (label noise), put into the notes of `pair.csv`.
     """
     import pandas as pd
@@ -308,7 +310,7 @@ def write_tables(
     if {"engaged", "heuristic"} <= set(frames):
         sides = by_mode(frames["engaged"]), by_mode(frames["heuristic"])
         for mode in sides[0]:
-            pairs = pair_table(sides[0][mode], sides[1][mode], task, seed=seed)
+            pairs = pair_table(sides[0][mode], sides[1][mode], task, margin=margin, seed=seed)
             for entry in pairs:
                 entry["note"] = "; ".join(filter(None, ((notes or {}).get(entry["cell"], ""), entry["note"])))
             write_table(out / (f"pair_{mode}.csv" if mode else "pair.csv"), pd.DataFrame(with_banner(task, pairs)))

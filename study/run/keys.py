@@ -62,6 +62,13 @@ def key_of(study: Study, step: Step, inputs: Inputs, keys: Mapping[str, str]) ->
     return sha256_of(content)[:_LENGTH]
 
 
+def table_key_of(study: Study, step: Step) -> str:
+    """Digest of what changes a step's tables and nothing else of it; "" where nothing does."""
+    if not step.table_sections:
+        return ""
+    return sha256_of({name: _plain(getattr(study, name)) for name in step.table_sections})[:_LENGTH]
+
+
 def key_after(study: Study, step: Step, root: Path, digests: Digests, ended: Mapping[str, StepState]) -> str:
     """Key of a step that reads whatever tables there are: its section and their bytes; of one that reads how the other
     steps ended (`reads`), that and what they made too."""

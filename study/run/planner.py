@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from study.run.digest import Digests
 from study.run.folder import is_whole
-from study.run.keys import Inputs, inputs_of, key_of
+from study.run.keys import Inputs, inputs_of, key_of, table_key_of
 from study.run.state import RUN, read_run
 from study.run.step import Step, Work
 from study.steps import steps_of
@@ -63,7 +63,8 @@ def _planned(
         return Planned(step.name, "", "after the others, where their tables changed", _work(study, step, notes), 0.0)
     key = key_of(study, step, inputs, keys) if inputs else ""
     keys[step.name] = key
-    if state is not None and state.key == key and state.status == "done" and is_whole(out, state.outputs):
+    is_same = state is not None and state.key == key and state.table_key == table_key_of(study, step)
+    if state is not None and is_same and state.status == "done" and is_whole(out, state.outputs):
         return Planned(step.name, key, "there already", Work(), 0.0)
     what = "will run" if state is None else _why(state.key == key, state.status)
     work = _work(study, step, notes)

@@ -10,7 +10,7 @@ from study.config import Study, resolved_yaml
 from study.run.attempt import WARNINGS, Outcome, attempt
 from study.run.digest import Digests, commit, package_version, versions
 from study.run.folder import is_whole, prepare, remove_outputs, take_over
-from study.run.keys import Inputs, inputs_of, key_after, key_of
+from study.run.keys import Inputs, inputs_of, key_after, key_of, table_key_of
 from study.run.pool import Pool
 from study.run.state import RUN, STEPS, STUDY, RunState, StepState, read_run, write_run
 from study.run.step import Context, Step
@@ -77,6 +77,7 @@ class _Run:
         self.digests = Digests(root)
         self.inputs: Inputs = inputs_of(study, self.digests)
         self.keys: dict[str, str] = {}
+        self.table_keys = {name: table_key_of(study, step) for name, step in steps.items()}
         for name, step in steps.items():
             if not step.after:
                 self.keys[name] = key_of(study, step, self.inputs, self.keys)
@@ -123,7 +124,9 @@ class _Run:
 
     def _is_done(self, name: str, key: str) -> bool:
         held = self.held.get(name)
-        return held is not None and held.status == "done" and held.key == key and is_whole(self.root, held.outputs)
+        if held is None or held.status != "done" or held.key != key or held.table_key != self.table_keys[name]:
+            return False
+        return is_whole(self.root, held.outputs)
 
     def _preflight(self) -> None:
         """Every checkpoint is checked, adapters too, before the first weight is read."""
@@ -201,7 +204,8 @@ class _Run:
         self._end(name, attempt(name, self._context(name)))
 
     def _end(self, name: str, outcome: Outcome) -> None:
-        state = StepState(self.keys[name], outcome.status, outcome.cause, outcome.outputs, tuple(outcome.notes))
+        state = StepState(self.keys[name], outcome.status, outcome.cause, outcome.outputs, tuple(outcome.notes),
+                          self.table_keys[name])  # fmt: skip
         self.ran.append(name)
         self._record(name, state)
         self._write()

@@ -22,6 +22,7 @@ class StepState:
         cause: why it failed or was skipped, in words; "" where it is done.
         outputs: path in the run folder -> SHA-256 of the tables, figures and report that it made.
         notes: what was left out and why (a figure that could not be drawn).
+        table_key: digest of what changes its tables and not its work; "" where nothing does.
     """
 
     key: str
@@ -29,6 +30,7 @@ class StepState:
     cause: str = ""
     outputs: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    table_key: str = ""
 
 
 @dataclass(frozen=True)

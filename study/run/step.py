@@ -88,7 +88,8 @@ class Step:
         needs: steps that must be done before; a study without one of them is refused.
         reads: further steps that it reads, or a function of the study that says which.
         after: it runs when all other steps have ended, on what tables there are; with `reads` also on how they ended.
-        sections: other sections of the study that change its output.
+        sections: other sections of the study that change its work.
+        table_sections: sections that change only its tables, which are made again of the work on disk.
         plan: what it is going to do.
         check: raises ValueError for what can be known to be wrong before anything runs.
         files: further files whose bytes change its output, by the word of the section that names them.
@@ -104,6 +105,7 @@ class Step:
     reads: tuple[str, ...] | Callable[[Study], tuple[str, ...]] = ()
     after: bool = False
     sections: tuple[str, ...] = ("task", "load", "seed")
+    table_sections: tuple[str, ...] = ()
     plan: Callable[[Study], Work] | None = None
     check: Callable[[Study], None] | None = None
     files: Callable[[Study], Mapping[str, Sequence[Path]]] | None = None

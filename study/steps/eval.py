@@ -23,14 +23,14 @@ _READER = "reader without the skill"
 
 
 def run(context: Context) -> None:
-    """Answers of every member into `<member>/`, then table.csv and pair.csv; a killed run goes on."""
-    from study.evals.run import run_eval
+    """Answers of every member into `<member>/`; a killed run goes on."""
+    from study.evals.run import answer_members
     from study.steps.items import examples_of
 
     study, section = context.study, context.section
-    run_eval(
+    answer_members(
         contrast(study), study.task.path, examples_of(study, section), out=context.folder, decoding=decoding_of(study),
-        loading=asdict(study.load), progress=context.progress, seed=study.seed, modes=section.modes,
+        loading=asdict(study.load), progress=context.progress, modes=section.modes,
     )  # fmt: skip
 
 
@@ -63,8 +63,14 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     """`eval`: estimates of each member; `pair`: both on the same items and their difference."""
     import pandas as pd
 
+    from study.evals.run import tables_of
+    from study.steps.items import examples_of
     from study.tables import tidy
 
+    study, section, what = context.study, context.section, contrast(context.study)
+    members = tuple(what.members) if study.pair else (what.name,)
+    tables_of(context.folder, members, study.task.path, examples_of(study, section), seed=study.seed,
+              margin=study.claim_margin, modes=section.modes)  # fmt: skip
     made = _made(context)
     rows = pd.read_csv(context.folder / "table.csv", float_precision="round_trip", keep_default_na=False)
     out = {"eval": tidy([_member_row(row, made) for row in rows.to_dict("records")], **_same(context))}
@@ -177,4 +183,4 @@ def check(study: Study) -> None:
         raise ValueError(f"task.path: {study.task.path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
 
 
-STEP = Step("eval", run, tables, plan=plan, check=check, uses_models=True)
+STEP = Step("eval", run, tables, plan=plan, check=check, uses_models=True, table_sections=("claim_margin",))
