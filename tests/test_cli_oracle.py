@@ -67,8 +67,9 @@ def test_a_free_question_leaves_answers_with_their_gaps(run, folder, tmp_path):
     assert "was never tested" in text
     table = pd.read_csv(out / "answers.csv")
     assert len(table) == 12
-    assert set(table["verdict"]) <= {"read", "not read from the activations"}
-    assert (table["n"] == 3).all(), "12 readings of 2 problems have 3 partners each of the other problem"
+    assert "3 partners per reading, smallest p 0.25: no single answer can be called read" in text
+    assert set(table["verdict"]) <= {"too few partners to say", "not read from the activations"}
+    assert (table["n_partners"] == 3).all(), "12 readings of 2 problems have 3 partners each of the other problem"
     assert set(table["source"]) == {"acts_engaged"}
     assert pd.read_csv(out / "controls.csv")["control"].tolist() == ["real", "shuffled", "zero"]
 

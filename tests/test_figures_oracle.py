@@ -20,6 +20,7 @@ def reading_table() -> pd.DataFrame:
         for control, gap in (("shuffled", shuffled), ("zero", zero)):
             rows.append(
                 {"task": task, "value": value, "lo": value - half, "hi": value + half, "floor": floor,
+                 "over_floor_lo": value - half - floor,
                  "majority": majority, "text_only": text_only, "probe": probe, "control": control, "gap": gap,
                  "gap_lo": gap - 0.05, "gap_hi": gap + 0.05, "n": 512, "n_groups": 128, "unit": "readings",
                  "group_unit": "problems", "interval": "clustered Wilson"}
@@ -41,8 +42,8 @@ def test_every_mark_says_what_it_shows():
     assert drawn.titles["mark-accuracy-0"].startswith("step taxonomy (8): accuracy 0.940 [0.920, 0.960], floor 0.25")
     assert "linear" not in drawn.titles["mark-accuracy-1"]
     assert "probe" not in drawn.titles["mark-accuracy-1"], "a probe that was not made is not drawn"
-    assert drawn.titles["mark-gap-2-shuffled"].endswith("nats per token, not read from the activations")
-    assert "not read" not in drawn.titles["mark-gap-0-shuffled"]
+    assert drawn.titles["mark-gap-2-shuffled"].endswith("nats per token, not shown to be read")
+    assert "not shown" not in drawn.titles["mark-gap-0-shuffled"]
     assert "2 of them read from the activations" in drawn.alt
     assert "n = 512 readings, 128 problems" in drawn.caption
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from dataclasses import replace
 
@@ -27,11 +28,25 @@ from interp.oracle import (
     inject,
     join,
 )
-from interp.oracle.answers import NO_CONTROL, NOT_READ, READ, Answer, Likelihoods, donor_gap
+from interp.oracle.answers import Choices, Likelihoods
 from interp.oracle.controls import FewDonorsWarning, matched_donors, variants
 from interp.oracle.engine import answer_logp
+from interp.oracle.evidence import (
+    FEW_PARTNERS,
+    NO_CONTROL,
+    NO_GAP,
+    NOT_READ,
+    READ,
+    UNDECIDED,
+    FewPartnersWarning,
+    rank_answers,
+    reach,
+    verdict,
+)
 from interp.oracle.prompt import render_question
 from interp.prompt import Example, Message, render
+from interp.stats import Estimate, compare_paired
+from study.figures import oracle as figure
 from tests.oracle_kit import chats, made_features, pair_with_oracle
 from tests.tiny import add_lora, tiny, tiny_tokenizer
 
@@ -303,15 +318,15 @@ def test_an_answer_carries_its_gap_and_its_origin(oracle):
     answers = oracle.ask(feats, ["what?", "who is it?"], controls=("shuffled", "zero"), n_partners=3)
     assert [(a.item, a.question) for a in answers] == [(i, q) for q in ("what?", "who is it?") for i in feats.items]
     first = answers[0]
-    assert first.gap is not None
-    assert first.gap.n == 3
-    assert first.gap.value == pytest.approx(first.controls["shuffled"])
+    assert first.n_partners == 3
+    assert first.gap == pytest.approx(first.controls["shuffled"])
     assert set(first.controls) == {"shuffled", "zero"}
     assert first.provenance["tokens"] == "0+1"
     assert first.logp < 0
     table = answers.table()
     assert len(table) == 12
-    assert {"gap", "lo", "hi", "n", "verdict", "gap.zero", "source", "layers"} <= set(table.columns)
+    assert {"gap", "p", "p_adjusted", "n_partners", "verdict", "gap.zero", "source", "layers"} <= set(table.columns)
+    assert (table["smallest_p"] == 1 / 4).all()
     assert answers.gap("what?").n_groups == 6
     with pytest.raises(ValueError, match="several questions were asked"):
         answers.gap()
@@ -326,12 +341,50 @@ def test_an_oracle_that_cannot_see_the_vectors_is_reported_as_not_reading(model)
     assert NOT_READ in str(answers)
 
 
-def test_the_verdict_follows_the_interval():
-    base = dict(item="a", question="q", text="t", samples=("t",), frequency=1.0, logp=-1.0, n_tokens=1, controls={})
-    assert Answer(**base, gap=donor_gap(np.array([0.9, 1.0, 1.1]))).verdict == READ
-    assert Answer(**base, gap=donor_gap(np.array([-0.9, 1.0, 0.2]))).verdict == NOT_READ
-    assert Answer(**base, gap=donor_gap(np.array([5.0]))).verdict == NOT_READ, "one partner has no interval"
-    assert Answer(**base, gap=donor_gap(np.array([np.nan]))).verdict == NO_CONTROL
+def test_a_reading_is_ranked_among_its_partners_and_corrected_over_readings():
+    """Worked by hand: 40 partners, so the smallest p is 1/41; Benjamini-Hochberg over those that have any."""
+    partners = np.full((40, 5), 3.0)
+    partners[0, 1] = 1.0  # one partner makes the second answer as likely as its own activations do
+    partners[:, 2] = 1.0 + NO_GAP / 2  # no partner moves the third
+    partners[:, 3] = np.nan
+    partners[3:, 4] = np.nan  # three partners are too few, whatever they give
+    got = rank_answers(np.ones(5), partners)
+    assert got.p[[0, 1, 2, 4]].tolist() == [1 / 41, 2 / 41, 1.0, 1 / 4]
+    assert math.isnan(got.p[3])
+    assert got.p_adjusted[[0, 1, 2, 4]].tolist() == pytest.approx([4 / 41, 4 / 41, 1.0, 1 / 3])
+    assert [got.verdict(i) for i in range(5)] == [UNDECIDED, UNDECIDED, NOT_READ, NO_CONTROL, FEW_PARTNERS]
+    alone = rank_answers(np.ones(1), partners[:, :1])
+    assert alone.p_adjusted.tolist() == [1 / 41]
+    assert alone.verdict(0) == READ
+
+
+def test_what_single_answers_can_show_is_said_before_the_run(model, oracle):
+    assert "no single answer can be called read" in reach(38, 1)
+    assert "39 partners or more" in reach(38, 1)
+    assert reach(39, 1).endswith("one answer can be read")
+    assert reach(99, 20).endswith("at least 8 of them are")  # 20 · 0.01 / 0.025
+    with pytest.warns(FewPartnersWarning, match="5 partners per reading, smallest p 0.167"):
+        oracle.ask(made_features(6), "what?")
+
+
+def test_a_gap_counts_from_a_hundredth_of_a_nat():
+    assert verdict(Estimate(0.5, 0.02, 1.0, 9, 9)) == READ
+    assert verdict(Estimate(0.5, 0.005, 1.0, 9, 9)) == UNDECIDED
+    assert verdict(Estimate(0.001, -0.004, 0.006, 9, 9)) == NOT_READ
+    assert verdict(Estimate.undefined()) == NO_CONTROL
+    assert NO_GAP == sys.modules[figure.__module__].NO_GAP
+
+
+def test_an_accuracy_is_compared_with_a_control_pair_by_pair():
+    """Worked by hand: of four readings that both answered, three are right here and two under the control."""
+    logp = np.log([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.9, 0.1], [0.9, 0.1]])
+    under = np.log([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1], [0.2, 0.8], [np.nan, np.nan]])[None]
+    choices = Choices(tuple("abcde"), tuple("vwxyz"), "q", ("yes", "no"), logp, np.ones(2), {"text_only": under})
+    targets = dict(zip("abcde", ("yes", "yes", "no", "no", "yes"), strict=True))
+    got = choices.over(targets, "text_only")
+    want = compare_paired([1, 1, 1, 0], [1, 0, 0, 1], groups=None, seed=0).difference
+    assert (got.value, got.lo, got.hi, got.n) == (0.25, want.lo, want.hi, 4)
+    assert not replace(choices, groups=("p",) * 5).over(targets, "text_only").is_defined
 
 
 def test_gap_is_the_mean_of_paired_differences_with_problems_as_the_unit():

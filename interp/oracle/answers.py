@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.oracle.controls import HEADLINE
+from interp.oracle.evidence import NO_CONTROL, Ranks, accuracy_over, rank_answers, smallest_p, verdict
 from interp.oracle.scoring import Classified, classified, words
 from interp.stats import Estimate, cluster_mean, cluster_t
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NOT_READ = "not read from the activations"
-NO_CONTROL = "no control"
-READ = "read"
 FEW_GROUPS = 20
 
 
@@ -44,10 +42,7 @@ class Likelihoods:
 
     def gaps(self, control: str = HEADLINE) -> np.ndarray:
         """NLL under the control minus NLL under the real activations [item], mean over repeats; NaN without partner."""
-        if control not in self.controls:
-            have = ", ".join(self.controls) or "none"
-            raise ValueError(f"control {control!r} was not run; controls: {have}. Name it in controls=.")
-        return _mean_over_repeats(self.controls[control]) - self.nll
+        return _mean_over_repeats(self._under(control)) - self.nll
 
     def gap(self, control: str = HEADLINE) -> Estimate:
         """Control gap: mean over items of NLL(control) - NLL(real), nats per answer token, interval over problems.
@@ -59,9 +54,17 @@ class Likelihoods:
         known = ~np.isnan(gaps)
         return mean_over_problems(gaps[known], [g for g, k in zip(self.groups, known, strict=True) if k], self.seed)
 
+    def ranks(self) -> Ranks:
+        """Rank test of every reading over its matched partners, corrected over these readings.
+
+        Raises:
+            ValueError: the matched shuffle was not run.
+        """
+        return rank_answers(self.nll, self._under(HEADLINE))
+
     def mean(self, control: str | None = None) -> Estimate:
         """Mean NLL per answer token under the real activations, or under a control."""
-        values = self.nll if control is None else _mean_over_repeats(self.controls[control])
+        values = self.nll if control is None else _mean_over_repeats(self._under(control))
         known = ~np.isnan(values)
         return mean_over_problems(values[known], [g for g, k in zip(self.groups, known, strict=True) if k], self.seed)
 
@@ -69,6 +72,21 @@ class Likelihoods:
         """One row per control: control, mean NLL, gap with interval, n."""
         out = [_row("real", self.mean(), None)]
         return out + [_row(control, self.mean(control), self.gap(control)) for control in self.controls]
+
+    def _under(self, control: str) -> np.ndarray:
+        if control not in self.controls:
+            have = ", ".join(self.controls) or "none"
+            raise ValueError(f"control {control!r} was not run; controls: {have}. Name it in controls=.")
+        return self.controls[control]
+
+
+def answer_ranks(parts: Sequence[Likelihoods]) -> Ranks:
+    """Ranks of the answers to all questions together, question by question; no partners where no shuffle was run."""
+    real = np.concatenate([part.nll for part in parts])
+    under = [part.controls.get(HEADLINE, np.full((1, len(part.items)), np.nan)) for part in parts]
+    most = max(map(len, under))
+    padded = [np.pad(one, ((0, most - len(one)), (0, 0)), constant_values=np.nan) for one in under]
+    return rank_answers(real, np.concatenate(padded, axis=1))
 
 
 @dataclass(frozen=True)
@@ -79,8 +97,11 @@ class Answer:
         text: the answer; the most frequent one of several samples.
         samples: all of them; `frequency` is the share of `text` among them, a confidence.
         logp: log-probability of `text` in nats, `n_tokens` its tokens.
-        gap: how much less likely `text` is under matched partners' activations, nats per token, interval over partners.
-            None where the reading has no partner.
+        gap: how much less likely `text` is under matched partners' activations, nats per token, mean over partners;
+            NaN where the reading has no partner.
+        n_partners, p: partners, and the rank test over them (`evidence.rank_answers`).
+        p_adjusted: corrected over all answers of one `Oracle.ask`.
+        verdict: what may be said of it (`evidence.Ranks.verdict`).
         controls: control -> gap of this answer, nats per token.
         null_slots: slots whose vector is too short to carry a direction.
         provenance: oracle, adapter, spec, source, layers, tokens.
@@ -93,24 +114,21 @@ class Answer:
     frequency: float
     logp: float
     n_tokens: int
-    gap: Estimate | None
+    gap: float
+    n_partners: int
+    p: float
+    p_adjusted: float
+    verdict: str
     controls: Mapping[str, float]
     null_slots: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def verdict(self) -> str:
-        """ "read" where the whole interval of the gap lies above 0."""
-        if self.gap is None or not self.gap.is_defined:
-            return NO_CONTROL
-        return READ if self.gap.lo > 0 else NOT_READ
-
     def __str__(self) -> str:
-        if self.gap is None:
-            return f"{self.item}: {self.text!r} ({NO_CONTROL}: no matched partner)"
-        gap = f"gap {self.gap.value:.2f} [{self.gap.lo:.2f}, {self.gap.hi:.2f}] nats/token"
-        note = "" if self.verdict == READ else f" -- {self.verdict}"
-        return f"{self.item}: {self.text!r} (p {np.exp(self.logp):.2g}, {gap}, {self.gap.n} partners{note})"
+        likely = f"{self.item}: {self.text!r} (probability {np.exp(self.logp):.2g}"
+        if not self.n_partners:
+            return f"{likely}; {self.verdict}: no matched partner)"
+        tested = f"p {self.p:.3g} over {self.n_partners} partners, {self.p_adjusted:.3g} corrected"
+        return f"{likely}; gap {self.gap:.2f} nats/token, {tested}; {self.verdict})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +167,7 @@ class Answers(Sequence[Answer]):
         return max(texts.count(text) for text in texts) / len(texts)
 
     def table(self) -> pd.DataFrame:
-        """One row per answer: what it says, its gap with interval, its verdict, every control."""
+        """One row per answer: what it says, its gap, the rank test over partners, its verdict, every control."""
         import pandas as pd
 
         return pd.DataFrame([_flat(answer) for answer in self.answers])
@@ -162,7 +180,7 @@ class Answers(Sequence[Answer]):
     def __str__(self) -> str:
         lines = []
         for question in self.likelihoods:
-            lines.append(f"{question}\n  control gap ({HEADLINE}) {_or_dash(self, question)} nats/token, "
+            lines.append(f"{question}\n  control gap ({HEADLINE}) {_or_dash(self, question)}, "
                          f"same answer to {self.same_response_share(question):.0%}")  # fmt: skip
             lines += [f"  {answer}" for answer in self.to(question)]
         return "\n".join(lines)
@@ -248,6 +266,21 @@ class Choices:
         chosen = None if groups is None else [groups[i] for i in known]
         return classified([said[i] for i in known], [wanted[i] for i in known], groups=chosen, seed=self.seed)
 
+    def right(self, targets: Mapping[str, str], control: str | None = None) -> np.ndarray:
+        """1 where the best choice is the target, 0 where not, real or under a control; NaN without partner [item]."""
+        wanted = [self.choices[self._index(item, targets)] for item in self.items]
+        said = self.best if control is None else self.best_under(control)
+        return np.array([np.nan if a is None else float(a == t) for a, t in zip(said, wanted, strict=True)])
+
+    def over(self, targets: Mapping[str, str], other: str | np.ndarray) -> Estimate:
+        """Accuracy minus that of a control on the same readings, paired, interval over problems.
+
+        Args:
+            other: a control that was run, or 0/1 per reading of another source (a probe, the majority) [item].
+        """
+        theirs = self.right(targets, other) if isinstance(other, str) else other
+        return accuracy_over(self.right(targets), theirs, self.groups, seed=self.seed)
+
     def _clusters(self) -> tuple[str, ...] | None:
         return None if len(set(self.groups)) == len(self.groups) else self.groups
 
@@ -256,16 +289,6 @@ class Choices:
             came = targets.get(item, "no target")
             raise ValueError(f"item {item!r}: expected a target among {', '.join(self.choices)}; came {came!r}.")
         return self.choices.index(targets[item])
-
-
-def donor_gap(gaps: np.ndarray) -> Estimate | None:
-    """Mean and t interval of one answer's gaps over its partners; None without partners, no interval with one."""
-    known = gaps[~np.isnan(gaps)]
-    if len(known) == 0:
-        return None
-    if len(known) == 1:
-        return Estimate(float(known[0]), -np.inf, np.inf, 1, 1)
-    return cluster_t(known, groups=None)
 
 
 def _mean_over_repeats(values: np.ndarray) -> np.ndarray:
@@ -291,11 +314,11 @@ def _row(control: str, nll: Estimate, gap: Estimate | None) -> dict[str, Any]:
 
 
 def _flat(answer: Answer) -> dict[str, Any]:
-    gap = answer.gap or Estimate.undefined()
     return {
         "item": answer.item, "question": answer.question, "answer": answer.text, "verdict": answer.verdict,
         "logp": answer.logp, "n_tokens": answer.n_tokens, "frequency": answer.frequency,
-        "gap": gap.value, "lo": gap.lo, "hi": gap.hi, "n": gap.n,
+        "gap": answer.gap, "p": answer.p, "p_adjusted": answer.p_adjusted, "smallest_p": smallest_p(answer.n_partners),
+        "n_partners": answer.n_partners,
         **{f"gap.{name}": value for name, value in answer.controls.items()},
         "null_slots": "; ".join(answer.null_slots),
         **{name: str(value) for name, value in answer.provenance.items()},
@@ -305,4 +328,5 @@ def _flat(answer: Answer) -> dict[str, Any]:
 def _or_dash(answers: Answers, question: str) -> str:
     if HEADLINE not in answers.likelihoods[question].controls:
         return f"- ({NO_CONTROL})"
-    return str(answers.gap(question))
+    gap = answers.gap(question)
+    return f"{gap} nats/token: {verdict(gap)}"

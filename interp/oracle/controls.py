@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal, get_args
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from interp.oracle.features import Features
@@ -102,6 +104,16 @@ def matched_donors(
             stacklevel=3,
         )
     return [donors for donors in out if donors]
+
+
+def partner_counts(
+    feats: Features, *, n: int, seed: int = 0, tasks: Mapping[str, str] | None = None
+) -> Int[np.ndarray, "reading"]:
+    """How many matched partners each reading gets of `n` that are asked for, in the order of the readings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewDonorsWarning)  # given when the partners are read
+        found = matched_donors(feats, n=n, seed=seed, tasks=tasks)
+    return np.array([sum(item in donors for donors in found) for item in feats.items])
 
 
 def _by_problem(feats: Features, items: Sequence[str], rng: Random) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -132,3 +132,10 @@ def _check_slots(prompt: Prompt, slots: tuple[int, ...], expected: list[int], sp
             )
     if len(set(slots)) != len(slots):
         raise ValueError("oracle prompt: two placeholders fell into one token; this tokenizer joins them.")
+
+
+def with_answer(prompt: OraclePrompt, answer: str | tuple[int, ...] | None) -> OraclePrompt:
+    """The prompt followed by generated tokens; text was rendered into it before."""
+    if not answer or isinstance(answer, str):
+        return prompt
+    return replace(prompt, ids=prompt.ids[: prompt.answer_start] + answer)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import nn
 
 from interp.model import Model
-from interp.oracle.answers import Answer, Answers, Choices, Likelihoods, donor_gap
+from interp.oracle.answers import Answer, Answers, Choices, Likelihoods, answer_ranks
 from interp.oracle.caveats import warn_off_distribution, warn_other_base
-from interp.oracle.controls import HEADLINE, READER_CONTROLS, VECTOR_CONTROLS, variants
+from interp.oracle.controls import HEADLINE, READER_CONTROLS, VECTOR_CONTROLS, partner_counts, variants
 from interp.oracle.engine import TOKENS_PER_BATCH, Decoding, Job, answer_logp, generate
+from interp.oracle.evidence import ALPHA, PARTNERS, FewPartnersWarning, Ranks, reach, smallest_p
 from interp.oracle.features import Features
 from interp.oracle.phrasings import check_choices, phrasings_of
-from interp.oracle.prompt import OraclePrompt, render_question, thinking_switch, turn_end
+from interp.oracle.prompt import OraclePrompt, render_question, thinking_switch, turn_end, with_answer
 from interp.oracle.scoring import mode_frequency
 from interp.oracle.spec import OracleSpec
 from interp.prompt import Example, Message, render
-
-PARTNERS = 8  # with 4, one partner of the same kind hides a clear gap behind Student's t on 3 degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class _Case:
     item: str
     question: str
     answer: str | tuple[int, ...]
+
+
+_Answered: TypeAlias = tuple[str, list[tuple[str, ...]], list[tuple[str, float]], Likelihoods]
+"""Question, samples of each reading, its answer with its frequency, and likelihoods of the answers."""
 
 
 class Oracle:
@@ -101,34 +105,56 @@ class Oracle:
         """Answer questions about every reading, each answer with how much it depends on these activations.
 
         Every question goes on from one prefill of the activations. The answer's log-probability is then taken again
-        under each control; the gap of an answer is NLL(control) - NLL(real) per token.
+        under each control; the gap of an answer is NLL(control) - NLL(real) per token. A single answer counts as read
+        where its rank among its partners survives the correction over all answers (`evidence.rank_answers`).
 
         Args:
             decoding: greedy, `spec.max_new_tokens` long, by default; with n > 1 the text is the most frequent answer.
             controls: of `interp.oracle.controls`; the matched shuffle is the headline.
-            n_partners: partners of the matched shuffle per reading, the unit of an answer's interval.
+            n_partners: partners of the matched shuffle per reading; the smallest p of an answer is 1/(1 + partners).
             tasks: reading -> task, where matched partners must share it.
         Raises:
             ValueError: an unknown control, features of another width, before anything is run.
+        Warns:
+            FewPartnersWarning: so few partners that no single answer can be called read, before anything is run.
         """
         asked = [questions] if isinstance(questions, str) else list(questions)
         self._check(feats, controls)
+        if HEADLINE in controls:
+            self._warn_few(feats, n_partners, tasks, len(asked))
         decoding = decoding or Decoding(max_new_tokens=self.spec.max_new_tokens, seed=self.seed)
         jobs = [self._job(feats, item, question) for question in asked for item in feats.items]
         with self.model.adapters.use(self.adapter):
             made = generate(self.model, jobs, self.spec, decoding, share=self.share, budget=self.tokens_per_batch)
-        answers: list[Answer] = []
-        found: dict[str, Likelihoods] = {}
-        for number, question in enumerate(asked):
-            ids = made[number * len(feats) : (number + 1) * len(feats)]
-            said = [tuple(self._text(one) for one in of) for of in ids]
-            best = [mode_frequency(texts) for texts in said]
-            chosen = [of[texts.index(text)] for of, texts, (text, _) in zip(ids, said, best, strict=True)]
-            cases = [_Case(item, question, one) for item, one in zip(feats.items, chosen, strict=True)]
-            texts = tuple(text for text, _ in best)
-            found[question] = self._score(feats, cases, texts, controls, n_partners, tasks, False)
-            answers += self._answers(feats, question, said, best, found[question])
-        return Answers(tuple(answers), found)
+        parts = [
+            self._answered(feats, question, made[k * len(feats) : (k + 1) * len(feats)], controls, n_partners, tasks)
+            for k, question in enumerate(asked)
+        ]
+        ranks = answer_ranks([found for *_, found in parts])
+        answers = [a for k, part in enumerate(parts) for a in self._answers(feats, part, ranks, k * len(feats))]
+        return Answers(tuple(answers), {question: found for question, _, _, found in parts})
+
+    def _answered(
+        self,
+        feats: Features,
+        question: str,
+        ids: Sequence[Sequence[tuple[int, ...]]],
+        controls: Sequence[str],
+        n_partners: int,
+        tasks: Mapping[str, str] | None,
+    ) -> _Answered:
+        """Texts of one question with their likelihoods under every control."""
+        said = [tuple(self._text(one) for one in of) for of in ids]
+        best = [mode_frequency(texts) for texts in said]
+        chosen = [of[texts.index(text)] for of, texts, (text, _) in zip(ids, said, best, strict=True)]
+        cases = [_Case(item, question, one) for item, one in zip(feats.items, chosen, strict=True)]
+        texts = tuple(text for text, _ in best)
+        return question, said, best, self._score(feats, cases, texts, controls, n_partners, tasks, False)
+
+    def _warn_few(self, feats: Features, n: int, tasks: Mapping[str, str] | None, n_questions: int) -> None:
+        least = int(partner_counts(feats, n=n, seed=self.seed, tasks=tasks).min())
+        if smallest_p(least) > ALPHA:
+            warnings.warn(reach(least, n_questions * len(feats)), FewPartnersWarning, stacklevel=3)
 
     def score(
         self,
@@ -233,17 +259,10 @@ class Oracle:
         others = logp.reshape(len(phrasings) - 1, len(feats.items), len(choices)).argmax(axis=2)
         return np.concatenate([first.argmax(axis=1)[:, None], others.T], axis=1)
 
-    def _answers(
-        self,
-        feats: Features,
-        question: str,
-        samples: Sequence[tuple[str, ...]],
-        best: Sequence[tuple[str, float]],
-        found: Likelihoods,
-    ) -> list[Answer]:
-        null = set(feats.null_slots)
-        out = []
-        partners = found.controls.get(HEADLINE)
+    def _answers(self, feats: Features, part: _Answered, ranks: Ranks, first: int) -> list[Answer]:
+        """Answers to one question; `first` is the place of its first reading in `ranks`."""
+        question, samples, best, found = part
+        null, out = set(feats.null_slots), []
         gaps = {control: found.gaps(control) for control in found.controls}
         for i, item in enumerate(feats.items):
             rows = feats.rows(item)
@@ -256,7 +275,11 @@ class Oracle:
                     frequency=best[i][1],
                     logp=float(-found.nll[i] * found.n_tokens[i]),
                     n_tokens=int(found.n_tokens[i]),
-                    gap=None if partners is None else donor_gap(partners[:, i] - found.nll[i]),
+                    gap=float(gaps[HEADLINE][i]) if HEADLINE in gaps else float("nan"),
+                    n_partners=int(ranks.n_partners[first + i]),
+                    p=float(ranks.p[first + i]),
+                    p_adjusted=float(ranks.p_adjusted[first + i]),
+                    verdict=ranks.verdict(first + i),
                     controls={control: float(values[i]) for control, values in gaps.items()},
                     null_slots=tuple(str(feats.slots[row]) for row in rows if row in null),
                     provenance=self._provenance(feats, item),
@@ -323,7 +346,7 @@ class Oracle:
         message = Message("user", f"{feats.texts[case.item]}\n\n{case.question}")
         example = Example(id=case.item, messages=(message,), answer=answer)
         done = render(example, tokenizer, thinking=thinking_switch(tokenizer, self.spec.enable_thinking))
-        prompt = _with_answer(OraclePrompt(done.text, done.ids, (), (), done.n_prompt), case.answer)
+        prompt = with_answer(OraclePrompt(done.text, done.ids, (), (), done.n_prompt), case.answer)
         return Job(prompt, feats.vectors.new_empty(0, feats.d_model), (case.item, case.question))
 
     def _job(
@@ -348,7 +371,7 @@ class Oracle:
                 end_of_turn=key[-1],
             )
         rows = feats.rows(item, self.spec.layer_order)
-        prompt = _with_answer(self._prompts[key], answer)
+        prompt = with_answer(self._prompts[key], answer)
         return Job(prompt, feats.vectors[list(rows)], item, tuple(str(feats.slots[r]) for r in rows))
 
     def _text(self, ids: Sequence[int]) -> str:
@@ -370,10 +393,3 @@ class Oracle:
                 f"an oracle reads activations of its own base (source {feats.slots[0].source!r})."
             )
         warn_off_distribution(feats, self.spec, self.model)
-
-
-def _with_answer(prompt: OraclePrompt, answer: str | tuple[int, ...] | None) -> OraclePrompt:
-    """The prompt followed by generated tokens; text was rendered into it before."""
-    if not answer or isinstance(answer, str):
-        return prompt
-    return replace(prompt, ids=prompt.ids[: prompt.answer_start] + answer)

@@ -15,15 +15,13 @@ from torch import Tensor
 from interp.model import Model
 from interp.oracle.answers import mean_over_problems
 from interp.oracle.encode import Encoded, Encoder
+from interp.oracle.evidence import NO_GAP, NOT_READ, READ, verdict
 from interp.oracle.items import TrainItem
 from interp.oracle.loss import score_answers
 from interp.oracle.sources import base_vectors
 from interp.oracle.spec import OracleSpec
 from interp.stats import Estimate, wilson_clustered
 from interp.tasks.cot.audits import Finding
-
-NO_GAP = 0.01
-"""Nats per token; an oracle that was trained on zeros stays within, since any vector moves its answers a little."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +68,14 @@ class Validation:
 
 
 def _reads(task: str, gap: Estimate) -> Finding:
-    if gap.lo > 0 and gap.value > NO_GAP:
+    if verdict(gap) == READ:
         return Finding(f"{task}/ignores activations", "ok", gap.value, NO_GAP, f"control gap {gap} nats per token.")
-    why = (
-        f"control gap {gap} nats per token: another item's activations serve as well, so answers come from the prompt "
+    why = "another item's activations serve as well, so answers come from the prompt and the prior alone"
+    if verdict(gap) != NOT_READ:
+        why = f"the interval reaches down to {NO_GAP:g}: not shown that answers come from the activations"
+    return Finding(
+        f"{task}/ignores activations", "fail", gap.value, NO_GAP, f"control gap {gap} nats per token: {why}."
     )
-    return Finding(f"{task}/ignores activations", "fail", gap.value, NO_GAP, why + "and the prior alone.")
 
 
 class Validator:

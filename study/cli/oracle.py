@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ class OracleGroup(click.Group):
 
 @click.group(cls=OracleGroup)
 def oracle() -> None:
-    """Read activations in words. An answer whose control gap includes 0 was not read from the activations."""
+    """Read activations in words, every answer beside the activations that could have produced it by accident."""
 
 
 def _oracle_options(command: Any) -> Any:
@@ -65,8 +66,9 @@ def _reading_options(command: Any) -> Any:
             click.option("--question", required=True, help="May hold {choices}."),
             click.option("--choices", help="'taxonomy8', or answers separated by commas."),
             click.option("--targets", help="Column of the examples that holds the right choice."),
-            click.option("--partners", default=8, show_default=True, type=click.IntRange(min=1),
-                         help="Partners of the matched shuffle."),
+            click.option("--partners", type=click.IntRange(min=1),
+                         help="Partners of the matched shuffle; default: 99 for free answers, each tested by itself, 8 "
+                              "for choices, where the gap over all readings is tested."),
             click.option("--seed", default=0, show_default=True),
             click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of tables and figures."),
         ]
@@ -87,6 +89,8 @@ def _reading_options(command: Any) -> Any:
 def ask(acts: Path, out: Path, **options: Any) -> None:
     """Ask one question of every reading of a cache; free text, or a choice with --choices."""
     from interp.oracle import Decoding
+    from interp.oracle.controls import HEADLINE, partner_counts
+    from interp.oracle.evidence import GAP_PARTNERS, PARTNERS, FewPartnersWarning, reach
     from study.oracle.run import write_answers, write_choices
 
     one_thread()
@@ -96,15 +100,17 @@ def ask(acts: Path, out: Path, **options: Any) -> None:
     feats = _features(reader, acts, options)
     controls = tuple(word.strip() for word in options["controls"].split(","))
     if options["choices"]:
-        chosen = reader.choose(
-            feats, options["question"], _choices(options), controls=controls, n_partners=options["partners"]
-        )
+        n = options["partners"] or GAP_PARTNERS
+        chosen = reader.choose(feats, options["question"], _choices(options), controls=controls, n_partners=n)
         click.echo(write_choices(out, chosen, feats, _targets(acts, feats, options), tested))
         return
     decoding = Decoding(max_new_tokens=options["max_new_tokens"] or reader.spec.max_new_tokens, seed=options["seed"])
-    answers = reader.ask(
-        feats, options["question"], decoding=decoding, controls=controls, n_partners=options["partners"]
-    )
+    n = options["partners"] or PARTNERS
+    if HEADLINE in controls:
+        click.echo(reach(int(partner_counts(feats, n=n, seed=options["seed"]).min()), len(feats)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewPartnersWarning)  # the line above says it
+        answers = reader.ask(feats, options["question"], decoding=decoding, controls=controls, n_partners=n)
     click.echo(write_answers(out, answers, tested))
 
 
@@ -139,6 +145,7 @@ def selftest_command(**options: Any) -> None:
 def compare(engaged: Path, heuristic: Path, out: Path, **options: Any) -> None:
     """The same question at the same places of two caches, with a paired test over problems."""
     from interp.oracle import compare as compare_readings
+    from interp.oracle.evidence import GAP_PARTNERS
     from study.oracle.run import write_comparison
 
     one_thread()
@@ -151,7 +158,7 @@ def compare(engaged: Path, heuristic: Path, out: Path, **options: Any) -> None:
     names = (engaged.name, heuristic.name)
     got = compare_readings(
         reader, pair[0], pair[1], options["question"], _choices(options), names=names, seed=options["seed"],
-        targets=_targets(engaged, pair[0], options), n_partners=options["partners"],
+        targets=_targets(engaged, pair[0], options), n_partners=options["partners"] or GAP_PARTNERS,
     )  # fmt: skip
     click.echo(write_comparison(out, got))
 

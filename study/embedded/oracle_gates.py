@@ -16,10 +16,11 @@ from interp.checkpoint import Checkpoint
 from interp.loading import load
 from interp.model import Model
 from interp.oracle.encode import Encoded, Encoder
+from interp.oracle.evidence import NO_GAP
 from interp.oracle.items import TrainItem, balanced
 from interp.oracle.loss import Scores, score_answers
 from interp.oracle.sources import base_vectors, zero_vectors
-from interp.oracle.validate import NO_GAP, matched_partners
+from interp.oracle.validate import matched_partners
 from interp.stats import Estimate, cluster_mean, paired_difference, wilson_clustered
 from study.embedded import weights_folder
 from study.embedded.oracle import ORACLE, PRIOR, SPEC

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FIGURE = "oracle"
+NO_GAP = 0.01  # nats per token; that of interp.oracle.evidence, which a figure does not import (a test compares them)
 MAIN = "shuffled"
 COLUMNS = (
-    "task", "value", "lo", "hi", "floor", "majority", "text_only", "probe", "gap", "gap_lo", "gap_hi", "control", "n",
-    "n_groups", "interval",
+    "task", "value", "lo", "hi", "floor", "over_floor_lo", "majority", "text_only", "probe", "gap", "gap_lo", "gap_hi",
+    "control", "n", "n_groups", "interval",
 )  # fmt: skip
 NAMES = {"shuffled": "matched shuffle − real (main)", "zero": "zero − real", "mean": "layer mean − real",
          "gaussian": "noise − real", "no_adapter": "no adapter − real", "text_only": "text only − real",
@@ -33,13 +34,15 @@ _SHIFT = 0.14
 def oracle(table: DataFrame, *, width: Width = "full") -> Drawn:
     """Left, accuracy of each task over its floors; right, how much worse the answers fit other activations.
 
-    Filled where the interval lies above the floor (left) or above 0 (right), hollow where it does not: then the answer
-    was not read from the activations, whatever it says.
+    Filled where the paired difference from the floor lies above 0 with its whole interval (left), or the gap above 0.01
+    nats per token (right); hollow where it does not: then nothing shows that the answer was read from the activations,
+    whatever it says.
 
     Args:
         table: one row per task and control: `task, value, lo, hi` (accuracy), `floor` (the prior-only reader or the
-            majority, whichever is more), `majority`, `text_only` and `probe` (linear probe on the same vectors; NaN
-            where not made), `control` with `gap, gap_lo, gap_hi` in nats per answer token, `n, n_groups`, `interval`.
+            majority, whichever is more), `over_floor_lo` (lower end of the paired difference from both), `majority`,
+            `text_only` and `probe` (linear probe on the same vectors; NaN where not made), `control` with `gap, gap_lo,
+            gap_hi` in nats per answer token, `n, n_groups`, `interval`.
             Optional: `unit, group_unit, model, dtype`. Every task needs the control "shuffled".
         width: final width; the two panels need "full" or "neurips".
     Raises:
@@ -60,7 +63,7 @@ def oracle(table: DataFrame, *, width: Width = "full") -> Drawn:
 
 
 def _check(table: DataFrame) -> list[str]:
-    numeric = ("value", "lo", "hi", "floor", "majority", "gap", "gap_lo", "gap_hi", "n")
+    numeric = ("value", "lo", "hi", "floor", "over_floor_lo", "majority", "gap", "gap_lo", "gap_hi", "n")
     checks.require(table, COLUMNS, figure=FIGURE, numeric=numeric)
     checks.require_known(table["control"], tuple(NAMES), what="control", figure=FIGURE)
     checks.require_unique(table, ("task", "control"), figure=FIGURE)
@@ -104,7 +107,7 @@ def _accuracy(ax: Axes, table: DataFrame, tasks: list[str], marks: Marks) -> Non
         ax.barh(y, row["floor"], height=0.62, color=colour("null"), zorder=1)
         ax.plot([row["majority"]] * 2, [y - 0.31, y + 0.31], color=colour("ink2"), linewidth=1.0, zorder=2)
         interval(ax, (row["lo"], row["hi"]), y, "ink")
-        mark = point(ax, row["value"], y, "ink", filled=bool(row["lo"] > row["floor"]), marker="o")
+        mark = point(ax, row["value"], y, "ink", filled=bool(row["over_floor_lo"] > 0), marker="o")
         beside = [f"floor {row['floor']:.3g}", f"majority {row['majority']:.3g}"]
         for name, shape, dy in (("text_only", "^", 0.2), ("probe", "x", -0.2)):
             if np.isfinite(row[name]):
@@ -126,12 +129,12 @@ def _gaps(ax: Axes, table: DataFrame, tasks: list[str], controls: list[str], mar
             row, at = mine.loc[control], y + _SHIFT * (2 * place - len(controls) + 1)
             role = "ink" if control == MAIN else "control"
             interval(ax, (row["gap_lo"], row["gap_hi"]), at, role)
-            read = bool(row["gap_lo"] > 0)
+            read = bool(row["gap_lo"] > NO_GAP)
             mark = point(
                 ax, row["gap"], at, role, filled=read, marker=_shape(control), size=4 if role == "ink" else 3.4
             )
             text = format_estimate(row["gap"], row["gap_lo"], row["gap_hi"], n=int(row["n"]))
-            said = "" if read else ", not read from the activations"
+            said = "" if read else ", not shown to be read"
             marks.name(mark, f"gap-{y}-{control}", f"{task}, {NAMES[control]}: {text} nats per token{said}")
     ax.margins(x=0.06)
     ax.xaxis.set_major_locator(canvas.locator(5))
@@ -167,7 +170,8 @@ def _caption(rows: DataFrame, controls: list[str]) -> str:
         "reader of the text, × a linear probe on the same vectors",
         "Right: NLL of the right answer under control activations minus under the real ones "
         f"({', '.join(NAMES[c] for c in controls)})",
-        "Hollow: the interval includes the floor (left) or 0 (right, not read from the activations)",
+        "Hollow: the paired difference from the floor includes 0 (left), or the gap reaches down to 0.01 nats (right): "
+        "not shown to be read",
         checks.sample_size(rows, figure=FIGURE),
         f"Bars: 95 %, {kind} (left), over groups (right)",
         checks.provenance(rows),
@@ -176,7 +180,7 @@ def _caption(rows: DataFrame, controls: list[str]) -> str:
 
 def _alt(rows: DataFrame, tasks: list[str]) -> str:
     main = rows[rows["control"] == MAIN]
-    read = main[main["gap_lo"] > 0]
+    read = main[main["gap_lo"] > NO_GAP]
     first: Any = main.iloc[0]
     text = format_estimate(first["value"], first["lo"], first["hi"], n=int(first["n"]))
     gap = format_estimate(first["gap"], first["gap_lo"], first["gap_hi"], n=int(first["n"]))

@@ -13,15 +13,15 @@ from interp.stats import Estimate, wilson_clustered
 FOLDS = 5
 
 
-def probe_accuracy(feats: Features, targets: Mapping[str, str], *, seed: int = 0) -> Estimate | None:
-    """Held-out accuracy of multinomial logistic regression on the readings' vectors, folds by problem.
+def probe_right(feats: Features, targets: Mapping[str, str], *, seed: int = 0) -> np.ndarray | None:
+    """Whether multinomial logistic regression on the readings' vectors has each held-out reading right, folds by
+    problem [reading].
 
     Several positions of a reading are averaged, several layers stand side by side; features are standardised inside
     each fold.
 
     Returns:
-        The accuracy with a clustered Wilson interval; None where a fold cannot be made (fewer than 2 problems, or one
-        class only).
+        0/1 in the order of the readings; None where a fold cannot be made (fewer than 2 problems, or one class only).
     Raises:
         ValueError: readings with different layers.
     """
@@ -46,7 +46,16 @@ def probe_accuracy(feats: Features, targets: Mapping[str, str], *, seed: int = 0
                 continue
             probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(rows[train], labels[train])
             right[test] = probe.predict(rows[test]) == labels[test]
-    return wilson_clustered(right, groups=None if len(set(groups)) == len(groups) else list(groups))
+    return right
+
+
+def probe_accuracy(feats: Features, targets: Mapping[str, str], *, seed: int = 0) -> Estimate | None:
+    """Held-out accuracy of `probe_right` with a clustered Wilson interval; None where it is None."""
+    right = probe_right(feats, targets, seed=seed)
+    if right is None:
+        return None
+    groups = [feats.group(item) for item in feats.items]
+    return wilson_clustered(right, groups=None if len(set(groups)) == len(groups) else groups)
 
 
 def _rows(feats: Features) -> np.ndarray:

@@ -10,7 +10,8 @@ from typing import Any
 from interp.cache.files import replace as write_whole
 from interp.oracle import Answers, Choices, Features, PairedReading
 from interp.oracle.controls import HEADLINE
-from study.oracle.tables import choice_table, confusion_table, dependence_table, task_table, verdict
+from interp.oracle.evidence import verdict
+from study.oracle.tables import choice_table, confusion_table, dependence_table, task_table
 
 
 def write_answers(out: Path, answers: Answers, tested: Mapping[str, Any] | None) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.oracle import Choices, Features
-from interp.oracle.answers import NO_CONTROL, NOT_READ, READ
+from interp.oracle.evidence import verdict
 from interp.stats import Estimate, wilson_clustered
 from study.oracle.probe import probe_accuracy
+from study.oracle.rows import over_floor, right_of_controls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,8 @@ def task_table(
 ) -> pd.DataFrame:
     """One row per control: accuracy with interval, its floors, and the gap under that control.
 
-    Columns: task, value, lo, hi, floor, majority, prior, text_only, probe, control, gap, gap_lo, gap_hi, n, n_groups.
+    Columns: task, value, lo, hi, floor, majority, prior, text_only, probe, over_floor_lo (lower end of the paired
+    difference from each floor, the smaller), control, gap, gap_lo, gap_hi, n, n_groups.
     """
     import pandas as pd
 
@@ -53,6 +55,7 @@ def task_table(
     beside = {name: _accuracy(choices, targets, name) for name in ("prior", "text_only")}
     majority = graded.majority.value
     floor = max(v for v in (majority, beside["prior"]) if v == v)
+    over = {name: choices.over(targets, right) for name, right in right_of_controls(choices, targets, None).items()}
     rows = []
     for control in choices.controls:
         gap = likelihoods.gap(control)
@@ -60,6 +63,7 @@ def task_table(
             {"task": task, "metric": "accuracy", "value": graded.accuracy.value, "lo": graded.accuracy.lo,
              "hi": graded.accuracy.hi, "balanced": graded.balanced.value, "macro_f1": graded.macro_f1.value,
              "floor": floor, "majority": majority, **beside, "probe": NAN if probe is None else probe.value,
+             "over_floor_lo": over_floor(over).lo,
              "control": control, "gap": gap.value, "gap_lo": gap.lo, "gap_hi": gap.hi, "verdict": verdict(gap),
              "modal_share": graded.modal_share, "n": graded.accuracy.n, "n_groups": graded.accuracy.n_groups,
              "unit": "readings", "group_unit": "problems", "interval": "clustered Wilson"}
@@ -84,13 +88,6 @@ def confusion_table(choices: Choices, targets: Mapping[str, str]) -> pd.DataFram
             for answer in choices.choices
         ]  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def verdict(gap: Estimate) -> str:
-    """ "read" where the gap's whole interval lies above 0."""
-    if not gap.is_defined:
-        return NO_CONTROL
-    return READ if gap.lo > 0 else NOT_READ
 
 
 def _accuracy(choices: Choices, targets: Mapping[str, str], control: str) -> float:

@@ -167,43 +167,15 @@ def _read(
     oracle: Oracle, feats: Features, question: Any, gold: Mapping[str, str], section: Any, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of one question from one source: accuracy with its floors, and the gap to every control."""
-    from study.oracle.probe import probe_accuracy
+    from study.oracle.probe import probe_right
+    from study.oracle.rows import oracle_rows
 
     controls = (*CONTROLS, *((PRIOR,) if oracle.prior else ()))
     found: Choices = oracle.choose(feats, question.question, question.choices, controls=controls,
                                    n_partners=section.n_partners)  # fmt: skip
-    real, lik, notes = found.grade(gold), found.likelihoods(gold), []
-    text = found.grade(gold, "text_only").accuracy.value
-    prior = found.grade(gold, PRIOR).accuracy.value if oracle.prior else None
-    majority = real.majority.value
-    floor = max(majority, prior or 0.0)
-    beside = probe_accuracy(feats, gold, seed=seed)
-    probe = None if beside is None else beside.value
-    if probe is None:
-        notes.append("no probe beside it: too few problems per answer")
-    gaps = {name: lik.gap(name) for name in lik.controls}
-    same = {"majority": majority, "floor": floor, "text_only": text, "probe": probe}
-    rows = [_row("accuracy", real.accuracy, "", **same, control="the larger of prior-only oracle and majority",
-                 control_value=floor, **_gap(gaps["shuffled"]))]  # fmt: skip
-    rows.append(_row("balanced_accuracy", real.balanced, "", control="chance", control_value=1 / len(question.choices)))
-    words = {"shuffled": "matched shuffle: another reading's activations", "zero": "nothing injected",
-             "text_only": "the base reads the text", PRIOR: "oracle trained on zeroed activations"}  # fmt: skip
-    rows += [_row(f"gap_{name}", e, "nats per answer token", control=words[name], control_value=0.0)
-             for name, e in gaps.items()]  # fmt: skip
-    return rows, notes
-
-
-def _row(metric: str, e: Any, unit: str, **more: Any) -> dict[str, Any]:
-    known = e.is_defined
-    base = {"metric": metric, "metric_unit": unit, "value": e.value, "lo": e.lo, "hi": e.hi, "n": e.n,
-            "n_groups": e.n_groups, "interval": "by problem: Wilson at the effective n, t or cluster bootstrap",
-            "note": "" if known else "fewer than two problems"}  # fmt: skip
-    clean = base if known else base | dict.fromkeys(("value", "lo", "hi"), None)
-    return clean | more
-
-
-def _gap(e: Any) -> dict[str, Any]:
-    return {"gap": e.value, "gap_lo": e.lo, "gap_hi": e.hi} if e.is_defined else {}
+    probe = probe_right(feats, gold, seed=seed)
+    notes = [] if probe is not None else ["no probe on the same vectors: too few problems per answer"]
+    return oracle_rows(found, gold, probe, n_choices=len(question.choices)), notes
 
 
 def _about(model: Model) -> dict[str, Any]:
