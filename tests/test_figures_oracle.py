@@ -20,7 +20,7 @@ def reading_table() -> pd.DataFrame:
         for control, gap in (("shuffled", shuffled), ("zero", zero)):
             rows.append(
                 {"task": task, "value": value, "lo": value - half, "hi": value + half, "floor": floor,
-                 "over_floor_lo": value - half - floor,
+                 "floor_difference_lo": value - half - floor,
                  "majority": majority, "text_only": text_only, "probe": probe, "control": control, "gap": gap,
                  "gap_lo": gap - 0.05, "gap_hi": gap + 0.05, "n": 512, "n_groups": 128, "unit": "readings",
                  "group_unit": "problems", "interval": "clustered Wilson"}

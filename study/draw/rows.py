@@ -116,8 +116,7 @@ def oracle_table(rows: pd.DataFrame) -> pd.DataFrame:
             gap = by.get(f"gap_{control}")
             if gap is not None and gap["value"] == gap["value"]:
                 made.append({**by["accuracy"], "task": task, "control": control, "gap": gap["value"],
-                             "gap_lo": gap["lo"], "gap_hi": gap["hi"],
-                             "over_floor_lo": by["accuracy"]["control_difference_lo"]})  # fmt: skip
+                             "gap_lo": gap["lo"], "gap_hi": gap["hi"]})  # fmt: skip
     if not made:
         raise ValueError("no control gap is defined: fewer than two problems.")
     return pd.DataFrame(made).astype({"n": int, "n_groups": int}).drop(columns=["member", "model", "adapter"])

@@ -20,7 +20,7 @@ FIGURE = "oracle"
 NO_GAP = 0.01  # nats per token; that of interp.oracle.evidence, which a figure does not import (a test compares them)
 MAIN = "shuffled"
 COLUMNS = (
-    "task", "value", "lo", "hi", "floor", "over_floor_lo", "majority", "text_only", "probe", "gap", "gap_lo", "gap_hi",
+    "task", "value", "lo", "hi", "floor", "floor_difference_lo", "majority", "text_only", "probe", "gap", "gap_lo", "gap_hi",
     "control", "n", "n_groups", "interval",
 )  # fmt: skip
 NAMES = {"shuffled": "matched shuffle − real (main)", "zero": "zero − real", "mean": "layer mean − real",
@@ -40,7 +40,7 @@ def oracle(table: DataFrame, *, width: Width = "full") -> Drawn:
 
     Args:
         table: one row per task and control: `task, value, lo, hi` (accuracy), `floor` (the prior-only reader or the
-            majority, whichever is more), `over_floor_lo` (lower end of the paired difference from both), `majority`,
+            majority, whichever is more), `floor_difference_lo` (lower end of the paired difference from both), `majority`,
             `text_only` and `probe` (linear probe on the same vectors; NaN where not made), `control` with `gap, gap_lo,
             gap_hi` in nats per answer token, `n, n_groups`, `interval`.
             Optional: `unit, group_unit, model, dtype`. Every task needs the control "shuffled".
@@ -63,7 +63,7 @@ def oracle(table: DataFrame, *, width: Width = "full") -> Drawn:
 
 
 def _check(table: DataFrame) -> list[str]:
-    numeric = ("value", "lo", "hi", "floor", "over_floor_lo", "majority", "gap", "gap_lo", "gap_hi", "n")
+    numeric = ("value", "lo", "hi", "floor", "floor_difference_lo", "majority", "gap", "gap_lo", "gap_hi", "n")
     checks.require(table, COLUMNS, figure=FIGURE, numeric=numeric)
     checks.require_known(table["control"], tuple(NAMES), what="control", figure=FIGURE)
     checks.require_unique(table, ("task", "control"), figure=FIGURE)
@@ -107,7 +107,7 @@ def _accuracy(ax: Axes, table: DataFrame, tasks: list[str], marks: Marks) -> Non
         ax.barh(y, row["floor"], height=0.62, color=colour("null"), zorder=1)
         ax.plot([row["majority"]] * 2, [y - 0.31, y + 0.31], color=colour("ink2"), linewidth=1.0, zorder=2)
         interval(ax, (row["lo"], row["hi"]), y, "ink")
-        mark = point(ax, row["value"], y, "ink", filled=bool(row["over_floor_lo"] > 0), marker="o")
+        mark = point(ax, row["value"], y, "ink", filled=bool(row["floor_difference_lo"] > 0), marker="o")
         beside = [f"floor {row['floor']:.3g}", f"majority {row['majority']:.3g}"]
         for name, shape, dy in (("text_only", "^", 0.2), ("probe", "x", -0.2)):
             if np.isfinite(row[name]):

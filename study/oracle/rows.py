@@ -11,12 +11,6 @@ from interp.oracle import Choices
 from interp.stats import Estimate
 
 PRIOR = "prior"
-ACCURACIES = {
-    "majority": "always the commonest answer",
-    PRIOR: "oracle trained on zeroed activations",
-    "text_only": "the base reads the text",
-    "probe": "linear probe on the same vectors, out of fold",
-}
 FLOORS = ("majority", PRIOR)
 GAPS = {
     "shuffled": "matched shuffle: another reading's activations", "zero": "nothing injected",
@@ -31,34 +25,29 @@ def oracle_rows(
 ) -> list[dict[str, Any]]:
     """Rows of one question from one source.
 
-    `accuracy` carries, as `control_difference`, how far it is beyond the nearer of prior-only oracle and majority: of
-    both paired differences the smaller value, lower and upper end, so that its lower end is above 0 only where both
-    are. `accuracy_minus_<control>` is the paired difference from each control.
+    `accuracy` carries its paired difference from each control: `text_only_difference`, `probe_difference`, and
+    `floor_difference`, from prior-only oracle and majority both (`over_floor`). A gap is a paired difference itself.
 
     Args:
         probe: whether a probe on the same vectors has each reading right, None where none could be fitted [reading].
     """
     real, likelihoods = choices.grade(gold), choices.likelihoods(gold)
     right = right_of_controls(choices, gold, probe)
-    over = {name: choices.over(gold, other) for name, other in right.items()}
     value = {name: float(np.nanmean(other)) for name, other in right.items()}
-    floors = [name for name in FLOORS if name in over]
+    over = {name: choices.over(gold, other) for name, other in right.items()}
+    apart = {"floor": over_floor(over)} | {name: over[name] for name in ("text_only", "probe") if name in over}
     gaps = {name: likelihoods.gap(name) for name in choices.controls}
-    beside = {
-        "majority": value["majority"], "floor": max(value[name] for name in floors),
-        "text_only": value.get("text_only"), "probe": value.get("probe"),
-    }  # fmt: skip
+    floor = max(value[name] for name in FLOORS if name in value)
+    beside = {"majority": value["majority"], "floor": floor, "text_only": value.get("text_only"),
+              "probe": value.get("probe")}  # fmt: skip
     first = _row("accuracy", real.accuracy, "", **beside, control="the larger of prior-only oracle and majority",
-                 control_value=beside["floor"], **_difference(over_floor(over)),
-                 **_gap(gaps["shuffled"]))  # fmt: skip
-    balanced = _row("balanced_accuracy", real.balanced, "", control="chance", control_value=1 / n_choices)
-    rows = [first, balanced]
-    for name, one in over.items():
-        more = {"control": ACCURACIES[name], "control_value": value[name], **_difference(one)}
-        rows.append(_row(f"accuracy_minus_{name}", one, "", interval=PAIRED, **more))
+                 control_value=floor, **_gap(gaps["shuffled"]))  # fmt: skip
+    for name, one in apart.items():
+        first |= _difference(name, one)
+    rows = [first, _row("balanced_accuracy", real.balanced, "", control="chance", control_value=1 / n_choices)]
     for name, one in gaps.items():
-        more = {"control": GAPS[name], "control_value": 0.0, **_difference(one)}
-        rows.append(_row(f"gap_{name}", one, "nats per answer token", interval=PAIRED, **more))
+        rows.append(_row(f"gap_{name}", one, "nats per answer token", interval=PAIRED, control=GAPS[name],
+                         control_value=0.0))  # fmt: skip
     return rows
 
 
@@ -91,8 +80,8 @@ def _row(metric: str, e: Estimate, unit: str, *, interval: str = LEVEL, **more: 
     return clean | more
 
 
-def _difference(e: Estimate) -> dict[str, Any]:
-    names = ("control_difference", "control_difference_lo", "control_difference_hi")
+def _difference(name: str, e: Estimate) -> dict[str, Any]:
+    names = (f"{name}_difference", f"{name}_difference_lo", f"{name}_difference_hi")
     return dict(zip(names, (e.value, e.lo, e.hi), strict=True)) if e.is_defined else {}
 
 

@@ -45,7 +45,7 @@ def task_table(
 ) -> pd.DataFrame:
     """One row per control: accuracy with interval, its floors, and the gap under that control.
 
-    Columns: task, value, lo, hi, floor, majority, prior, text_only, probe, over_floor_lo (lower end of the paired
+    Columns: task, value, lo, hi, floor, majority, prior, text_only, probe, floor_difference_lo (lower end of the paired
     difference from each floor, the smaller), control, gap, gap_lo, gap_hi, n, n_groups.
     """
     import pandas as pd
@@ -63,7 +63,7 @@ def task_table(
             {"task": task, "metric": "accuracy", "value": graded.accuracy.value, "lo": graded.accuracy.lo,
              "hi": graded.accuracy.hi, "balanced": graded.balanced.value, "macro_f1": graded.macro_f1.value,
              "floor": floor, "majority": majority, **beside, "probe": NAN if probe is None else probe.value,
-             "over_floor_lo": over_floor(over).lo,
+             "floor_difference_lo": over_floor(over).lo,
              "control": control, "gap": gap.value, "gap_lo": gap.lo, "gap_hi": gap.hi, "verdict": verdict(gap),
              "modal_share": graded.modal_share, "n": graded.accuracy.n, "n_groups": graded.accuracy.n_groups,
              "unit": "readings", "group_unit": "problems", "interval": "clustered Wilson"}
