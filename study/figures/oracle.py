@@ -20,8 +20,8 @@ FIGURE = "oracle"
 NO_GAP = 0.01  # nats per token; that of interp.oracle.evidence, which a figure does not import (a test compares them)
 MAIN = "shuffled"
 COLUMNS = (
-    "task", "value", "lo", "hi", "floor", "floor_difference_lo", "majority", "text_only", "probe", "gap", "gap_lo", "gap_hi",
-    "control", "n", "n_groups", "interval",
+    "task", "value", "lo", "hi", "floor", "floor_difference_lo", "majority", "text_only", "probe", "gap", "gap_lo",
+    "gap_hi", "control", "n", "n_groups", "interval",
 )  # fmt: skip
 NAMES = {"shuffled": "matched shuffle − real (main)", "zero": "zero − real", "mean": "layer mean − real",
          "gaussian": "noise − real", "no_adapter": "no adapter − real", "text_only": "text only − real",
@@ -40,9 +40,9 @@ def oracle(table: DataFrame, *, width: Width = "full") -> Drawn:
 
     Args:
         table: one row per task and control: `task, value, lo, hi` (accuracy), `floor` (the prior-only reader or the
-            majority, whichever is more), `floor_difference_lo` (lower end of the paired difference from both), `majority`,
-            `text_only` and `probe` (linear probe on the same vectors; NaN where not made), `control` with `gap, gap_lo,
-            gap_hi` in nats per answer token, `n, n_groups`, `interval`.
+            majority, whichever is more), `floor_difference_lo` (lower end of the paired difference from both),
+            `majority`, `text_only` and `probe` (linear probe on the same vectors; NaN where not made), `control` with
+            `gap, gap_lo, gap_hi` in nats per answer token, `n, n_groups`, `interval`.
             Optional: `unit, group_unit, model, dtype`. Every task needs the control "shuffled".
         width: final width; the two panels need "full" or "neurips".
     Raises:
