@@ -1,7 +1,7 @@
 """The claims ledger: what is claimed, from which estimate, which controls it passed, and the verdict of one rule.
 
     not tested      there is no estimate, or a test of the null that the claim needs was not run
-    contradicted    the interval lies wholly on the other side of the claim
+    contradicted    the interval lies wholly on the other side of the claim, and no test of the null failed
     not supported   no effect is shown: the interval includes none, a test of the null failed or is undecided, the
                     corrected p of the whole report is above 5 %, or the whole interval is below the smallest effect
                     of interest
@@ -212,44 +212,45 @@ def judge(measured: Measured | None, asserts: Above | Below | Within, controls: 
         outside, holds = hi < asserts.null, lo > asserts.null
     else:
         outside, holds = lo > asserts.null, hi < asserts.null
-    if outside and lo < hi:
+    if outside and lo < hi and isinstance(asserts, Within):  # p and controls are of the claim that they are equal
         return "contradicted"
     null = [c.outcome for c in controls if c.sort == "null"]
-    if not holds or lo == hi or "failed" in null or "undecided" in null:
+    if not (holds or outside) or lo == hi or "failed" in null or "undecided" in null:
         return "not supported"
     if "not run" in null:
         return "not tested"
+    if outside:
+        return "contradicted"
     return "supported" if controls and all(c.outcome == "passed" for c in controls) else "qualified"
 
 
 def interval_p(measured: Measured, asserts: Above | Below | Within) -> float:
     """p of a claim from its 95 % interval alone: below 0.05 exactly where the interval excludes the null.
 
-        Above, Below:  t = t_.975 · (value - null)/(value - lo),  p = 2·P(T > t);  for Below with hi in place of lo
+        Above, Below:  t = t_.975 · |value - null| / half-width on the side of the null,  p = 2·P(T > t)
         Within:        the larger of the one-sided p of value <= -margin and of value >= margin (two one-sided tests)
 
     T has n_groups - 1 degrees of freedom (n - 1 without groups), as the interval of a mean has. Where another interval
     was made (bootstrap, Wilson) p is exact at 0.05 and an approximation elsewhere. An interval of no width is no
     evidence: p = 1.
     """
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit
 
     value, lo, hi = measured.value, measured.lo, measured.hi
     df = max((measured.n_groups or measured.n) - 1, 1)
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, df))
+    reach = float(stdtrit(df, (1 + CONFIDENCE) / 2))
     if lo == hi:
         return 1.0
 
     def tail(distance: float, half: float) -> float:
-        if half <= 0:
+        if half <= 0:  # the interval ends at the value: a rate of 0 or 1
             return 1.0 if distance <= 0 else 0.0
-        return float(t.sf(reach * distance / half, df))
+        return float(stdtr(df, -reach * distance / half))
 
     if isinstance(asserts, Within):
         return max(tail(value + asserts.margin, value - lo), tail(asserts.margin - value, hi - value))
-    if isinstance(asserts, Above):
-        return min(1.0, 2 * tail(value - asserts.null, value - lo))
-    return min(1.0, 2 * tail(asserts.null - value, hi - value))
+    distance = value - asserts.null
+    return min(1.0, 2 * (tail(distance, value - lo) if distance > 0 else tail(-distance, hi - value)))
 
 
 def _of_interest(measured: Measured, asserts: Above | Below | Within, smallest: float) -> list[Control]:
@@ -258,6 +259,8 @@ def _of_interest(measured: Measured, asserts: Above | Below | Within, smallest: 
         return []
     lo, hi = measured.lo - asserts.null, measured.hi - asserts.null
     lo, hi = (lo, hi) if isinstance(asserts, Above) else (-hi, -lo)
+    if hi < 0:  # the other side of the claim
+        return []
     outcome: Outcome = "passed" if lo >= smallest else "failed" if hi < smallest else "undecided"
     name = f"at least {smallest:g}, the smallest effect of interest"
     return [Control(name, outcome, "", "null" if outcome == "failed" else "interpretation")]

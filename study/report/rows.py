@@ -25,8 +25,12 @@ def rows(tables: Tables, name: str, **wanted: Any) -> list[dict[str, Any]]:
         return []
     keep = table["value"].notna()
     for column, value in wanted.items():
+        if not keep.any():
+            return []
         keep &= table[column].isin(value) if isinstance(value, tuple) else table[column] == value
-    return [{str(k): v for k, v in row.items()} for row in table[keep.fillna(False).astype(bool)].to_dict("records")]
+    part = table[keep.fillna(False).astype(bool)]
+    names, columns = [str(name) for name in part.columns], [part[name].tolist() for name in part.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def is_blank(value: Any) -> bool:
