@@ -12,9 +12,8 @@ from torch import Tensor
 
 from interp.stats import Estimate, cluster_t, paired_difference
 from interp.stats._check import Values
-from interp.stats.ranking import _area as weighted_area
-from interp.stats.resample import resample_weights
-from probes.few_groups import are_few, jackknife_t
+from interp.stats.ranking import auroc_difference
+from probes.few_groups import are_few
 from probes.metrics import auroc_many
 
 
@@ -85,19 +84,7 @@ def area_selectivity(
         ValueError: lengths differ, one group, one class.
     Source: as `selectivity`, in a metric that does not move with the share of a class.
     """
-    pairs = ((real_scores, real_labels), (control_scores, control))
-
-    def gap(kept: np.ndarray) -> dict[str, float]:
-        first, second = (float(auroc_many(s[None, kept], y[None, kept])[0]) for s, y in pairs)
-        return {"gap": first - second}
-
-    if are_few(groups):
-        return jackknife_t(gap, groups=groups, bounds={"gap": (-1.0, 1.0)})["gap"]
-    real, fake = (weighted_area(s, y == 1) for s, y in pairs)
-    draws = resample_weights(
-        lambda w: real(w) - fake(w), n=len(real_labels), groups=groups, seed=seed, n_resamples=n_resamples
-    )
-    return draws.estimate()
+    return auroc_difference(real_scores, control_scores, real_labels, labels_b=control, groups=groups).estimate
 
 
 def surface_features(

@@ -19,8 +19,9 @@ from interp.stats import (
     brier,
     calibration_error,
     cluster_mean,
+    tpr_at_fpr,
 )
-from interp.stats.resample import resample_sums, resample_weights
+from interp.stats.resample import resample_sums
 from probes.few_groups import BOOTSTRAP, JACKKNIFE, are_few, jackknife_t
 
 Scores = Float[np.ndarray, " example"]
@@ -76,95 +77,55 @@ def recall_at_fpr(
 ) -> Estimate:
     """Share of positives above the threshold that lets at most `max_fpr` of the negatives through.
 
-        threshold = the (floor(max_fpr · n₋) + 1)-th largest negative score;  recall = mean_i in pos [s_i > threshold]
-
-    Args:
+        Args:
         negatives: scores of a separate control set that alone fixes the threshold (unrelated chat data); the
-            negatives of `labels` where None, and then each resample finds its own threshold.
+            negatives of `labels` where None.
     Raises:
         ValueError: max_fpr outside [0, 1); no positives or no negatives.
-    Source: the operating point of arXiv 2502.03407 (1 % on control data).
+    Source: `interp.stats.tpr_at_fpr`; the operating point of arXiv 2502.03407 (1 % on control data).
     """
-    if not 0 <= max_fpr < 1:
-        raise ValueError(f"max_fpr: expected a rate in [0, 1), got {max_fpr!r}. Write 0.01 for 1 %.")
-    positive = labels == 1
-    if not positive.any() or (negatives is None and positive.all()):
-        raise ValueError(
-            f"labels: expected positives and negatives, got {int(positive.sum())} of {len(labels)} positive."
-        )
-    if negatives is not None:
-        above = (scores > _threshold(np.sort(negatives)[::-1], np.ones(len(negatives)), max_fpr)).astype(np.float64)
-        return cluster_mean(above[positive], groups=groups[positive], seed=seed, n_resamples=n_resamples)
-    order = np.argsort(-scores[~positive])
-    ordered = scores[~positive][order]
-
-    def recall(weights: np.ndarray) -> np.ndarray:
-        out = np.empty(len(weights))
-        for i, w in enumerate(weights):
-            cut = _threshold(ordered, w[~positive][order], max_fpr)
-            out[i] = (w[positive] * (scores[positive] > cut)).sum() / w[positive].sum()
-        return out
-
-    return resample_weights(recall, n=len(scores), groups=groups, seed=seed, n_resamples=n_resamples).estimate()
-
-
-def _threshold(descending: np.ndarray, weights: np.ndarray, max_fpr: float) -> float:
-    """Largest score whose own weight would push the share of negatives above it over max_fpr."""
-    passed = np.cumsum(weights)
-    index = np.searchsorted(passed, max_fpr * passed[-1] * (1 + 1e-12), side="right")
-    return float(descending[min(index, len(descending) - 1)])
+    return tpr_at_fpr(scores, labels, groups=groups, max_fpr=max_fpr, control=negatives).estimate
 
 
 N_BINS = 15
 """Equal-mass bins of the expected calibration error."""
+SCORE = "score interval over groups"
 _UNIT = (0.0, 1.0)
 _BOUNDS = {
-    "auroc": _UNIT, "accuracy": _UNIT, "balanced_accuracy": _UNIT, "brier": _UNIT, "log_loss": (0.0, float("inf")),
-    "difference": (-1.0, 1.0),
+    "accuracy": _UNIT, "balanced_accuracy": _UNIT, "brier": _UNIT, "log_loss": (0.0, float("inf")),
 }  # fmt: skip
 
 
 def interval_of(metric: str, groups: np.ndarray) -> str:
-    """Which interval `score_table` and `area` give: a bootstrap of groups, or leave-one-group-out below 20."""
+    """Which interval `score_table` and `area` give: of AUROC a score interval, else a bootstrap of groups, below 20
+    leave-one-group-out."""
+    if metric == "auroc":
+        return SCORE
     return JACKKNIFE if are_few(groups) and metric not in ("ece", "platt_ece") else BOOTSTRAP
 
 
 def area(scores: Scores, labels: Binary, *, groups: np.ndarray, seed: int, n_resamples: int = 2000) -> Estimate:
-    """AUROC with its interval: cluster bootstrap, below 20 groups leave-one-group-out; exact at complete separation.
+    """AUROC with the score interval over groups of `interp.stats.auroc`.
 
     Raises:
         ValueError: one class, one group, NaN.
     """
-    with warnings.catch_warnings():
-        _quiet()
-        found = auroc(scores, labels, groups=groups, seed=seed, n_resamples=n_resamples)
-    if not are_few(groups) or found.value in (0.0, 1.0):
-        return found
-    return _jackknifed({"auroc": scores}, labels, groups)["auroc"]
+    return auroc(scores, labels, groups=groups).estimate
 
 
 def area_difference(
     a: Scores, b: Scores, labels: Binary, *, groups: np.ndarray, seed: int, n_resamples: int = 2000
 ) -> Estimate:
-    """AUROC of a minus AUROC of b on the same rows, paired; intervals as `area`.
+    """AUROC of a minus AUROC of b on the same rows, paired.
 
     Raises:
         ValueError: as `area`.
     """
-    if are_few(groups):
-
-        def gap(kept: np.ndarray) -> dict[str, float]:
-            first, second = auroc_many(np.stack([a[kept], b[kept]]), np.stack([labels[kept]] * 2))
-            return {"difference": float(first - second)}
-
-        return jackknife_t(gap, groups=groups, bounds=_BOUNDS)["difference"]
-    with warnings.catch_warnings():
-        _quiet()
-        return auroc_difference(a, b, labels, groups=groups, seed=seed, n_resamples=n_resamples)
+    return auroc_difference(a, b, labels, groups=groups).estimate
 
 
 def rate(right: Float[np.ndarray, " example"], *, groups: np.ndarray, seed: int, n_resamples: int = 2000) -> Estimate:
-    """Mean of 0/1 or other values in [0, 1]; intervals as `area`.
+    """Mean of 0/1 or other values in [0, 1]: cluster bootstrap, below 20 groups leave-one-group-out.
 
     Raises:
         ValueError: one group, NaN.
@@ -226,13 +187,11 @@ def probability_table(
 
 
 def _jackknifed(rows: Mapping[str, np.ndarray], labels: np.ndarray, groups: np.ndarray) -> dict[str, Estimate]:
-    """Leave-one-group-out estimates: AUROC of scores, or means of values (over all rows, or of both classes)."""
+    """Leave-one-group-out estimates: means of values, over all rows or of both classes."""
     is_positive = labels == 1
 
     def point(kept: np.ndarray) -> dict[str, float]:
         out = {name: float(values[kept].mean()) for name, values in rows.items()}
-        if "auroc" in rows:
-            out["auroc"] = float(auroc_many(rows["auroc"][None, kept], labels[None, kept])[0])
         if "balanced_accuracy" in rows:
             sides = [rows["balanced_accuracy"][kept & side] for side in (is_positive, ~is_positive)]
             out["balanced_accuracy"] = float(np.mean([side.mean() if len(side) else np.nan for side in sides]))

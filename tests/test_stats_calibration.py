@@ -6,25 +6,20 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 from sklearn.calibration import _sigmoid_calibration, calibration_curve
-from sklearn.metrics import brier_score_loss, cohen_kappa_score, roc_auc_score
+from sklearn.metrics import brier_score_loss, cohen_kappa_score
 
 from interp.stats import (
     NoWidthWarning,
     UndefinedDrawsWarning,
-    auroc,
-    auroc_difference,
     brier,
     calibration_error,
-    clopper_pearson,
     confidence_on_errors,
     equal_mass_bins,
     fit_platt,
     reliability_table,
     weighted_kappa,
 )
-from interp.stats.ranking import _area
 
 
 @pytest.fixture
@@ -117,55 +112,6 @@ def test_platt_of_separated_scores_is_finite_and_of_reversed_ones_negative():
     # smoothed targets: the mean of the fitted probabilities equals that of the targets
     assert fit(s).mean() == pytest.approx((20 * 21 / 22 + 20 / 22) / 40, abs=1e-8)
     assert fit_platt(-s, y).slope == pytest.approx(-fit.slope, rel=1e-6)
-
-
-def test_auroc_equals_sklearn_with_ties():
-    rng = np.random.default_rng(5)
-    y, s = rng.random(400) < 0.3, rng.integers(0, 8, 400) + 0.0
-    got = auroc(s + y, y, groups=None, seed=0)
-    assert got.value == pytest.approx(roc_auc_score(y, s + y)) and got.lo < got.value < got.hi
-    assert auroc(np.zeros(50), np.arange(50) % 2, groups=None, seed=0, n_resamples=50).value == 0.5
-
-
-def test_weighted_auroc_equals_repeated_rows():
-    rng = np.random.default_rng(6)
-    y, s, w = rng.random(60) < 0.4, rng.integers(0, 10, 60) + 0.0, rng.integers(0, 4, (5, 60)).astype(float)
-    want = [roc_auc_score(np.repeat(y, k.astype(int)), np.repeat(s, k.astype(int))) for k in w]
-    assert np.allclose(_area(s, y)(w), want, atol=1e-12)
-
-
-def test_clustered_auroc_interval_covers_and_the_naive_one_does_not():
-    rng, n, hits = np.random.default_rng(7), 200, np.zeros(2)
-    groups, y = np.repeat(np.arange(60), 8), np.repeat(np.arange(60) % 2, 8)
-    truth = norm.cdf(1 / np.sqrt(2))  # unit-variance scores whose means differ by 1
-    for i in range(n):
-        s = y + np.sqrt(0.5) * rng.normal(size=60)[groups] + np.sqrt(0.5) * rng.normal(size=480)
-        for j, unit in enumerate((groups, None)):
-            got = auroc(s, y, groups=unit, seed=i, n_resamples=200)
-            hits[j] += got.lo <= truth <= got.hi
-    assert 0.91 <= hits[0] / n <= 0.98 and hits[1] / n < 0.85, hits
-
-
-def test_perfect_separation_keeps_an_interval():
-    s, y = np.arange(60.0), np.arange(60) >= 30
-    got = auroc(s, y, groups=np.repeat(np.arange(12), 5), seed=0)
-    exact = clopper_pearson(6, 6)
-    assert (got.value, got.hi, got.lo) == (1.0, 1.0, exact.lo) and got.n_groups == 12
-    assert auroc(-s, y, groups=None, seed=0).hi == pytest.approx(1 - clopper_pearson(30, 30).lo)
-
-
-def test_auroc_difference_shares_draws():
-    rng = np.random.default_rng(8)
-    y = rng.random(300) < 0.5
-    a = y + rng.normal(size=300)
-    with pytest.warns(NoWidthWarning):
-        same = auroc_difference(a, 3 * a + 1, y, groups=None, seed=0)
-    assert same.value == same.lo == same.hi == 0.0  # a growing transform changes no ranking
-    b = a + 0.1 * rng.normal(size=300)
-    paired = auroc_difference(a, b, y, groups=None, seed=0)
-    assert paired.value == pytest.approx(roc_auc_score(y, a) - roc_auc_score(y, b))
-    unpaired = auroc(a, y, groups=None, seed=0)
-    assert paired.hi - paired.lo < 0.3 * (unpaired.hi - unpaired.lo)
 
 
 @pytest.mark.parametrize(("ours", "sklearns"), [("quadratic", "quadratic"), ("linear", "linear"), ("none", None)])

@@ -46,10 +46,11 @@ from interp.stats.jackknife import effective_groups
 from interp.stats.logistic import LogisticFit, logistic_regression
 from interp.stats.minimal_pairs import MinimalPairs, minimal_pairs
 from interp.stats.multiplicity import benjamini_hochberg, holm, max_null_p, permutation_p, smallest_p
+from interp.stats.operating_point import tpr_at_fpr
 from interp.stats.paired import McNemar, PairedTable, mcnemar, newcombe_paired
 from interp.stats.permute import permute_labels
 from interp.stats.platt import Platt, fit_platt
-from interp.stats.ranking import auroc, auroc_difference
+from interp.stats.ranking import ClassEstimate, auroc, auroc_difference
 from interp.stats.resample import Draws, resample_sums, resample_weights
 from interp.stats.signflip import SignFlip, TooFewFlipsWarning, sign_flip
 from interp.stats.surface import SurfaceReliance, surface_reliance
@@ -60,6 +61,7 @@ __all__ = [
     "SHAPES",
     "CalibrationError",
     "ChanceRow",
+    "ClassEstimate",
     "Comparison",
     "Decomposition",
     "Design",
@@ -136,6 +138,7 @@ __all__ = [
     "surface_reliance",
     "tost_paired",
     "tost_rates",
+    "tpr_at_fpr",
     "weighted_kappa",
     "wilson",
     "wilson_clustered",

@@ -77,7 +77,7 @@ def cliffs_delta(
         group_codes(groups_y, len(y), at_least=1)
         groups = np.concatenate([np.asarray(groups_x), np.asarray(groups_y)])
     is_x = np.arange(len(x) + len(y)) < len(x)
-    area = auroc(np.concatenate([x, y]), is_x, groups=groups, seed=seed, n_resamples=n_resamples, confidence=confidence)
+    area = auroc(np.concatenate([x, y]), is_x, groups=groups, confidence=confidence).estimate
     return Estimate(2 * area.value - 1, 2 * area.lo - 1, 2 * area.hi - 1, area.n, area.n_groups)
 
 

@@ -151,8 +151,8 @@ def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: i
             brier = stats.brier(p, right, groups=groups, seed=seed)
             base = float(right.mean() * (1 - right.mean()))
             rows.append(row(member, cell, "brier", brier, interval="cluster bootstrap", control=base))
-            rows.append(row(member, cell, "auroc", stats.auroc(p, right, groups=groups, seed=seed),
-                            interval="cluster bootstrap", control=0.5))  # fmt: skip
+            rows.append(row(member, cell, "auroc", stats.auroc(p, right, groups=groups).estimate,
+                            interval="score interval over groups", control=0.5))  # fmt: skip
     return rows
 
 
