@@ -376,3 +376,22 @@ def test_modes_whose_prompts_are_equal_are_refused(monkeypatch: pytest.MonkeyPat
     modes.check_modes_differ(model, cases, ("thinking", "direct"))
     with pytest.raises(ValueError, match="same prompt for thinking and fast"):
         modes.check_modes_differ(model, cases, ("thinking", "fast"))
+
+
+def test_the_card_prompt_has_a_system_message_and_the_case_alone(tmp_path):
+    own, card = esi.examples(per_cell=1), esi.examples(per_cell=1, prompt="card")
+    assert [m.role for m in own[0].messages] == ["user"]
+    assert [m.role for m in card[0].messages] == ["system", "user"]
+    for a, b in zip(own, card, strict=True):
+        assert a.content.endswith(b.content) and a.content != b.content
+        assert (a.id, a.label, a.metadata) == (b.id, b.label, b.metadata)
+        for name in ("data", "narrative"):
+            assert a.content[slice(*a.spans[name])] == b.content[slice(*b.spans[name])]
+    assert "ANSWER: ESI" in card[0].messages[0].content
+    assert esi.parse(card[0].messages[0].content.replace("<level>", "2")) == "2", "the form asked for is read"
+    exact = esi.examples(per_cell=1, prompt="card", system="You triage.")
+    assert exact[0].messages[0].content == "You triage."
+    with pytest.raises(ValueError, match="prompt: expected toolkit or card"):
+        esi.examples(per_cell=1, prompt="cards")
+    with pytest.raises(ValueError, match="system"):
+        esi.examples(per_cell=1, system="You triage.")

@@ -202,13 +202,16 @@ def test_a_head_whose_same_answer_twins_move_as_much_does_not_carry_the_answer()
     assert any("same-answer" in control.name and control.outcome == "failed" for control in claim.controls)
 
 
+SAME = dict.fromkeys(("prompt", "decoding", "data", "metric"), "same")
+
+
 def test_published_values_are_read_beside_ours():
     tables = {"pair": pair_table()}
     own = dict(member="engaged", cell="training_distribution")
     change = dict(member="engaged - heuristic", cell="baseline_compliant")
 
     def read(**kwargs) -> str:
-        return beside(Published("q", table="pair", **kwargs), tables).reading
+        return beside(Published("q", table="pair", **{**SAME, **kwargs}), tables).reading
 
     assert read(value=0.68, where=own) == "consistent"
     assert read(value=0.90, where=own) == "differs"
@@ -220,6 +223,29 @@ def test_published_values_are_read_beside_ours():
     assert beside(Published("q", 1.0), tables).reading == "not run"
     two = beside(Published("q", 0.6, table="pair", where=dict(member="engaged")), tables)
     assert (two.reading, two.why) == ("not run", "5 rows of pair fit")
+
+
+@pytest.mark.parametrize(
+    ("changed", "study", "differs"),
+    [
+        ({}, {}, ()),
+        ({"prompt": ""}, {}, ("prompt: not stated",)),
+        ({"data": "another split", "metric": ""}, {}, ("data: another split", "metric: not stated")),
+        ({"decoding": {"eval.temperature": 0.1}}, {"eval": {"temperature": 0.1}}, ()),
+        ({"decoding": {"eval.temperature": 0.1}}, {"eval": {"temperature": 0}},
+         ("decoding: eval.temperature is 0 here, 0.1 there",)),
+        ({"decoding": {"eval.samples": 5}}, {}, ("decoding: eval.samples is not given here, 5 there",)),
+        ({"data": {"task.data": "MIETIC.csv"}}, {"task": {"data": "../mine/MIETIC.csv"}}, ()),
+        ({"n": 36}, {}, ("data: n = 36 there, 433 here",)),
+        ({"n": 433}, {}, ()),
+    ],
+)  # fmt: skip
+def test_ours_is_comparable_only_where_prompt_decoding_data_and_metric_are_the_source_s(changed, study, differs):
+    own = dict(member="engaged", cell="training_distribution")
+    found = beside(Published("q", 0.68, table="pair", where=own, **{**SAME, **changed}), {"pair": pair_table()}, study)
+    assert found.differs == differs
+    assert found.comparable == (not differs)
+    assert found.reading == ("not comparable" if differs else "consistent")
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,9 @@ def test_what_the_claims_say_stands_in_the_page(page, found):
     assert "differences elsewhere may be differences of skill" in found.text
     for reading in ("consistent", "differs", "not comparable", "change not established", "not run"):
         assert f">{reading}</span>" in page
+    row = read(page.split("Training accuracy, engaged 7B, sampled")[1].split("</tr>")[0]).text
+    assert "decoding: eval.temperature is not given here, 0.1 there" in row and "data: another split" in row
+    assert "0.70" not in row, "a number that is not comparable is not shown next to the published one"
 
 
 def test_the_headline_table_prints_the_table_s_own_numbers(page):

@@ -49,3 +49,15 @@ def test_the_declared_margin_is_the_one_that_equivalence_is_judged_at(answered: 
     assert {name for name in after if after[name] != before[name]} >= {"report.html", "tables/pair.parquet"}
     assert "inside ±0.9999" in (run / "report.html").read_text()
     assert run_study(declared, run, say=lambda _: None).ran == ()
+
+
+def test_a_score_of_no_item_is_a_row_without_a_value() -> None:
+    """Where no reply had a label, a count over labelled replies has n = 0: the table says so and is written."""
+    from study.steps.eval import _member_row
+    from study.tables import check_table, tidy
+
+    row = dict(member="engaged", cell="all", metric="n_correct", value=0.0, lo=0.0, hi=0.0, n=0, n_groups=4,
+               interval="a count", control="", note="")  # fmt: skip
+    made = _member_row(row, {"engaged": {"model": "tiny", "adapter": "none", "data_sha256": "ab" * 6}})
+    table = check_table(tidy([made], analysis="eval", seed=0), "eval")
+    assert table["value"].isna().all() and table["note"].str.startswith("undefined").all()

@@ -71,6 +71,16 @@ def test_every_setting_is_a_complete_study_that_init_prints(name: str) -> None:
         assert study.published, "a published setting lists the numbers of its card"
         for entry in study.published:
             assert entry.source and entry.leaves_out
+            declared = [getattr(entry, name) for name in ("prompt", "decoding", "data", "metric")]
+            assert entry.not_comparable or any(declared), "what is the same as in the source, and what is not"
+            for aspect in declared:
+                for key, value in aspect.items() if isinstance(aspect, dict) else ():
+                    own = content
+                    for part in key.split("."):
+                        own = own.get(part) if isinstance(own, dict) else None
+                    if own is not None:  # what a setting gives is what its card used; the rest is the user's to give
+                        assert own == value, (entry.name, key)
+                    assert key.startswith(("eval.", "task."))
 
 
 @pytest.mark.slow
@@ -80,6 +90,7 @@ def test_bbq_runs_on_the_real_rows(tmp_path: Path, shared: Path) -> None:
     study = read(
         "bbq", pair, f"task.data={shared / 'data' / 'bbq'}", "task.limit=240", "task.options={categories: [Age]}",
         "probes.perm=9", "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "steering.layers=[1]",
+        "eval.generate=false",  # random weights write no letters
         "steering.limit=24", "steering.alphas='-0.2:0.2:3'", "steering.n_complement=2",
         "steering.n_shuffled=2", "steering.min_items=2", "steering.min_groups=2", "steering.boot=100",
         "figures.formats=[svg]",

@@ -14,6 +14,7 @@ from interp.checkpoint import Checkpoint, CheckpointPair
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Aspect = str | Mapping[str, str | int | float | bool | None]
 Effect = Annotated[float, Field(gt=0)]
 Names = tuple[str, ...]
 
@@ -274,7 +275,12 @@ class SmallestEffects:
 
 @dataclass(frozen=True, config=_STRICT)
 class Published:
-    """A number that a source gives, to be printed beside ours.
+    """A number that a source gives. Ours is printed next to it only where both are of the same thing.
+
+    Each of `prompt`, `decoding`, `data` and `metric` says how far that holds: `same`, where the author of the study has
+    checked it; a mapping of keys of this study to the value that the source used, e.g. {eval.temperature: 0.1}, which
+    is compared with the study as it was run (paths by their last part); or a sentence that says what differs. Blank:
+    the source does not state it, or nobody checked, so that the two are not comparable.
 
     Attributes:
         name: what it is, in words.
@@ -284,17 +290,22 @@ class Published:
         table, where: our table, and column -> value of the one row that corresponds; none where nothing does.
         n: items behind the published number, where it is given.
         before: for a published change, the value that it started from; our row is then a difference.
-        not_comparable: why ours is another quantity (definition, model, data); then no agreement is read off.
+        prompt, decoding, data, metric: `same`, {key: value that the source used}, or what differs.
+        not_comparable: why ours is another quantity altogether; then nothing else is compared.
     """
 
     name: str
     value: float
-    source: str
+    source: str = ""
     leaves_out: str = ""
     table: str | None = None
     where: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     n: Count | None = None
     before: float | None = None
+    prompt: Aspect = ""
+    decoding: Aspect = ""
+    data: Aspect = ""
+    metric: Aspect = ""
     not_comparable: str = ""
 
 

@@ -18,7 +18,7 @@ from study.report.blocks import blocks
 from study.report.claims import VERDICTS, Claim, SmallestEffects, Within, claims
 from study.report.headline import headline
 from study.report.ledger import p_words
-from study.report.published import Beside, beside, parse_published
+from study.report.published import Beside, beside, parse_published, printed
 from study.report.run_folder import MEMBERS, RunFolder, SavedFigure, read_run_folder
 from study.report.text import inert, plain
 from study.report.vector import css_variables, inline
@@ -92,7 +92,7 @@ def _template() -> Any:
 
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                       finalize=lambda value: value if isinstance(value, Markup) else inert(value))  # fmt: skip
-    env.filters |= {"attr": plain, "slug": _slug, "percent": _percent, "p": p_words}
+    env.filters |= {"attr": plain, "slug": _slug, "percent": _percent, "p": p_words, "printed": printed}
     return env.from_string(_asset("page.html.jinja"))
 
 
@@ -236,7 +236,7 @@ def _smallest(run: RunFolder, problems: list[str]) -> SmallestEffects:
 
 def _published(run: RunFolder, problems: list[str]) -> list[Beside]:
     try:
-        return [beside(one, run.tables) for one in parse_published(run.study.get("published"))]
+        return [beside(one, run.tables, run.study) for one in parse_published(run.study.get("published"))]
     except ValueError as error:
         problems.append(str(error))
         return []

@@ -1,4 +1,4 @@
-"""Published values beside ours: what was printed, what its source leaves out, our interval, and one of five readings.
+"""Published values and ours: what was printed, what its source leaves out, whether both are of the same thing.
 
 The values are those under `published` of a study; `study.config.sections.Published` documents their keys.
 """
@@ -6,44 +6,43 @@ The values are those under `published` of a study; `study.config.sections.Publis
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from pathlib import PurePath
 from typing import Any, Literal
 
+from study.config.sections import Published
+from study.figures.numbers import MINUS
 from study.report.ledger import Measured
 from study.report.rows import Tables, flag, measured, rows
 
 Reading = Literal["consistent", "differs", "not comparable", "change not established", "not run"]
-
-
-@dataclass(frozen=True)
-class Published:
-    """One published number, or a published change from `before` to `value`; as in `study.config.sections`."""
-
-    name: str
-    value: float
-    source: str = ""
-    leaves_out: str = ""
-    table: str | None = None
-    where: Mapping[str, Any] = field(default_factory=dict)
-    n: int | None = None
-    before: float | None = None
-    not_comparable: str = ""
-
-    @property
-    def printed(self) -> str:
-        """The value as the source gave it: `0.68`, `0.279 → 0.333`."""
-        ends = (self.value,) if self.before is None else (self.before, self.value)
-        return " → ".join(f"{v:g}".replace("-", "\N{MINUS SIGN}") for v in ends)
+ASPECTS = ("prompt", "decoding", "data", "metric")
+SAME = "same"
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A published value with ours beside it."""
+    """A published value with ours.
+
+    Attributes:
+        ours:       our row, also where it is not comparable.
+        comparable: whether prompt, decoding, data and metric are those of the source; only then is ours shown too.
+        differs:    what differs, or is not stated, out of `ASPECTS`, with what is known of it.
+        why:        of a reading that is not `consistent` or `differs`.
+    """
 
     published: Published
     ours: Measured | None
     reading: Reading
+    comparable: bool = False
+    differs: tuple[str, ...] = ()
     why: str = ""
+
+
+def printed(published: Published) -> str:
+    """The value as the source gave it: `0.68`, `0.279 → 0.333`."""
+    ends = (published.value,) if published.before is None else (published.before, published.value)
+    return " → ".join(f"{v:g}".replace("-", MINUS) for v in ends)
 
 
 def parse_published(entries: Any) -> tuple[Published, ...]:
@@ -57,7 +56,7 @@ def parse_published(entries: Any) -> tuple[Published, ...]:
     known = [f.name for f in fields(Published)]
     if not isinstance(entries, Sequence) or isinstance(entries, str):
         raise ValueError("published: expected a list of mappings with " + ", ".join(known) + ".")
-    found = []
+    parsed = []
     for place, entry in enumerate(entries, start=1):
         if not isinstance(entry, Mapping) or "name" not in entry:
             raise ValueError(f"published, entry {place}: expected a mapping with name and value, got {entry!r:.80}.")
@@ -66,27 +65,74 @@ def parse_published(entries: Any) -> tuple[Published, ...]:
             raise ValueError(f"published, entry {place}: unknown key {unknown[0]!r}. Keys: {', '.join(known)}.")
         if not isinstance(entry.get("value"), int | float) or isinstance(entry["value"], bool):
             raise ValueError(f"published, entry {place}: value {entry.get('value')!r} is not a number.")
-        found.append(Published(**{str(key): value for key, value in entry.items()}))
-    return tuple(found)
+        try:
+            parsed.append(Published(**{str(key): value for key, value in entry.items()}))
+        except ValueError as error:
+            raise ValueError(f"published, entry {place}: {str(error).splitlines()[-2].strip()}.") from None
+    return tuple(parsed)
 
 
-def beside(published: Published, tables: Tables) -> Beside:
-    """A published value with our row beside it.
+def beside(published: Published, tables: Tables, study: Mapping[str, Any] | None = None) -> Beside:
+    """A published value with our row.
 
-    Of one number: consistent where it lies in our interval, else differs. Of a change (ours must be a difference):
-    change not established where our interval includes 0, else consistent or differs. Not comparable where the study
-    says why; not run where our tables have no such row, or several.
+    Not comparable where prompt, decoding, data or metric are not those of the source. Else, of one number: consistent
+    where it lies in our interval, differs where it does not. Of a change (ours must be a difference): change not
+    established where our interval includes 0, else consistent or differs. Not run where our tables have no such row, or
+    several.
+
+    Args:
+        study: the resolved study, that the keys of aspects are looked up in.
     """
-    found = _row(published, tables)
-    if isinstance(found, str):
-        return Beside(published, None, "not run", found)
+    ours = _row(published, tables)
+    if isinstance(ours, str):
+        return Beside(published, None, "not run", why=ours)
     if published.not_comparable:
-        return Beside(published, found, "not comparable", published.not_comparable)
-    if published.before is not None and found.lo <= 0 <= found.hi:
-        return Beside(published, found, "change not established", "our interval of the change includes 0")
+        return Beside(published, ours, "not comparable", why=published.not_comparable)
+    differs = _differs(published, ours, study or {})
+    if differs:
+        return Beside(published, ours, "not comparable", differs=differs)
+    if published.before is not None and ours.lo <= 0 <= ours.hi:
+        return Beside(published, ours, "change not established", True, why="our interval of the change includes 0")
     value = published.value - (published.before or 0.0)
-    agrees = found.lo <= value <= found.hi
-    return Beside(published, found, "consistent" if agrees else "differs")
+    return Beside(published, ours, "consistent" if ours.lo <= value <= ours.hi else "differs", True)
+
+
+def _differs(published: Published, ours: Measured, study: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is not the same as in the source, one text for each of `ASPECTS`."""
+    out = {name: _aspect(getattr(published, name), study) for name in ASPECTS}
+    if not out["data"] and published.n is not None and published.n != ours.n:
+        out["data"] = f"n = {published.n} there, {ours.n} here"
+    return tuple(f"{name}: {text}" for name, text in out.items() if text)
+
+
+def _aspect(given: str | Mapping[str, Any], study: Mapping[str, Any]) -> str:
+    """What differs in one aspect; "" where it is the same."""
+    if isinstance(given, str):
+        return "" if given == SAME else given or "not stated"
+    return "; ".join(
+        f"{key} is {_shown(_value(study, key))} here, {_shown(wanted)} there"
+        for key, wanted in given.items()
+        if _plain(_value(study, key)) != _plain(wanted)
+    )
+
+
+def _value(study: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key; None where the study does not have it."""
+    value: Any = study
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """For comparison: the last part of a path, a number whatever its type."""
+    if isinstance(value, str):
+        return PurePath(value).name or value
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else str(_plain(value)) if isinstance(value, str) else f"{value}"
 
 
 def _row(published: Published, tables: Tables) -> Measured | str:

@@ -108,6 +108,8 @@ def _member_row(row: Mapping[Any, Any], made: Mapping[str, Mapping[str, Any]]) -
     """A row of `table.csv`; a count has no interval but itself."""
     out = {key: (None if row[key] == "" else row[key]) for key in row if key != "control"}
     control = None if row["control"] == "" else row["control"]
+    if not out["n"]:  # a count of nothing: no reply had a label
+        out |= dict.fromkeys(("value", "lo", "hi"))
     if out["value"] is not None and out["lo"] is None:
         out |= {"lo": out["value"], "hi": out["value"], "interval": out["interval"] or "exact count"}
     if out["value"] is None and not out["note"]:

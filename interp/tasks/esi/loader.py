@@ -30,6 +30,25 @@ INSTRUCTION = (
     "different resources needed: none is 5, one is 4, two or more is 3, or 2 if a vital sign is in the danger zone. "
     'Reason as you need to, then end with the line "ESI: <level>".'
 )
+CARD_SYSTEM = """\
+You are an emergency department triage nurse. Assign the Emergency Severity Index (ESI), 1 to 5, to the patient. \
+Answer in this form:
+
+EXTRACTION:
+- Chief complaint: ...
+- Vital signs: ...
+- Red flags: ...
+
+ESI ALGORITHM:
+- Step A (lifesaving): ...
+- Step B (high-risk): ...
+- Step C (resources): ...
+- Step D (vitals): ...
+
+ANSWER: ESI <level>"""
+"""System message of the prompt "card": the form of reply that the cards of the GRPO series print, asked for in our
+words (the wording of their own system message is cut off in public copies)."""
+PROMPTS = ("toolkit", "card")
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,8 @@ def examples(
     seed: int = 0,
     retained_only: bool = True,
     max_narrative: int = MAX_NARRATIVE,
+    prompt: str = "toolkit",
+    system: str | None = None,
 ) -> list[Example]:
     """One example per case: instruction, what is known at the door, narrative; the label is the gold level "1"-"5".
 
@@ -59,21 +80,38 @@ def examples(
         per_cell: synthetic pairs per kind of perturbation (20); of a file, the first cases of each level.
         retained_only: of a file, only cases that the experts agreed to retain.
         max_narrative: cases with a longer narrative are excluded, counted and named in a warning.
+        prompt:   "toolkit": one user message that begins with `INSTRUCTION`; "card": `CARD_SYSTEM` as a system message,
+            and the case as the user message, as the GRPO adapters were asked.
+        system:   another system message in the place of `CARD_SYSTEM`, such as that of the adapter's own card.
     Raises:
-        ValueError: a file without an essential column, a bad value (file, line, field), nothing left.
+        ValueError: a file without an essential column, a bad value (file, line, field), nothing left, an unknown
+            prompt, or a system message for the prompt "toolkit", which has none.
     """
+    turns = _turns(prompt, system)
     if data is None:
         rows = generate_rows(DEFAULT_PER_CELL if per_cell is None else per_cell, seed=seed)
-        return [case_of(row, f"synthetic (seed {seed}), row {k}", id=f"synthetic-{seed}-{k:05d}") for k, row in rows]
+        return [
+            case_of(row, f"synthetic (seed {seed}), row {k}", id=f"synthetic-{seed}-{k:05d}", turns=turns)
+            for k, row in rows
+        ]
     cases = read_cases(data, retained_only=retained_only, max_narrative=max_narrative)
     if cases.excluded:
         told = ", ".join(f"{n} {reason}" for reason, n in cases.excluded.items())
         warnings.warn(f"{Path(data).name}: {len(cases.rows)} cases kept, left out: {told}.", stacklevel=2)
-    found = [case_of(row, where) for where, row in cases.rows]
+    found = [case_of(row, where, turns=turns) for where, row in cases.rows]
     if not found:
         raise ValueError(f"{data}: no case left. Use retained_only=False, or a longer max_narrative.")
     _check_ids(found)
     return found if per_cell is None else _first(found, per_cell)
+
+
+def _turns(prompt: str, system: str | None) -> tuple[Message, ...]:
+    """What comes before the case: the system message of the prompt "card", nothing of "toolkit"."""
+    if prompt not in PROMPTS:
+        raise ValueError(f"prompt: expected {' or '.join(PROMPTS)}, got {prompt!r}.")
+    if prompt == "toolkit" and system is not None:
+        raise ValueError("system: the prompt 'toolkit' has no system message. Give it with prompt: card.")
+    return (Message("system", CARD_SYSTEM if system is None else system),) if prompt == "card" else ()
 
 
 def read_cases(data: str | Path, *, retained_only: bool = True, max_narrative: int = MAX_NARRATIVE) -> Cases:
@@ -141,9 +179,9 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def case_of(row: Mapping[str, str], where: str, *, id: str | None = None) -> Example:
+def case_of(row: Mapping[str, str], where: str, *, id: str | None = None, turns: tuple[Message, ...] = ()) -> Example:
     """A checked row as an example; synthetic rows carry `template`, `pair` and `perturbation` beside the schema."""
-    text, spans = prompt_text(row)
+    text, spans = prompt_text(row, instruction="" if turns else INSTRUCTION)
     gold = row["acuity"].removesuffix(".0")
     groups = {"subject": row.get("template") or row["subject_id"]}
     groups |= {"pair": row["pair"]} if row.get("pair") else {}
@@ -156,15 +194,16 @@ def case_of(row: Mapping[str, str], where: str, *, id: str | None = None) -> Exa
     }
     metadata |= {key: row[key] for key in ("perturbation", "trigger", "synthetic") if key in row}
     name = id or f"stay-{row['stay_id']}" if row.get("stay_id") or id else f"subject-{row['subject_id']}"
-    return Example(name, (Message("user", text),), gold, groups, spans, metadata)
+    return Example(name, (*turns, Message("user", text)), gold, groups, spans, metadata)
 
 
-def prompt_text(row: Mapping[str, str]) -> tuple[str, dict[str, tuple[int, int]]]:
+def prompt_text(row: Mapping[str, str], *, instruction: str = INSTRUCTION) -> tuple[str, dict[str, tuple[int, int]]]:
     """The user message of a case, and where data and narrative are in it. Values that are missing are said to be."""
     lines = [f"{column}: {_shown(column, row.get(column, ''))}" for column in KNOWN]
     data = "\n".join(lines)
-    text = f"{INSTRUCTION}\n\nKnown at the door:\n{data}\n\nTriage note:\n{row[NARRATIVE]}"
-    at, note = len(INSTRUCTION) + len("\n\nKnown at the door:\n"), len(text) - len(row[NARRATIVE])
+    head = f"{instruction}\n\n" * bool(instruction) + "Known at the door:\n"
+    text = f"{head}{data}\n\nTriage note:\n{row[NARRATIVE]}"
+    at, note = len(head), len(text) - len(row[NARRATIVE])
     return text, {"data": (at, at + len(data)), "narrative": (note, len(text))}
 
 
