@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from scipy.optimize import minimize
-from scipy.stats import chi2, norm
+from scipy.optimize import brentq, minimize, minimize_scalar
+from scipy.stats import chi2, norm, skew
 from scipy.stats import t as student
 from statsmodels.stats.weightstats import ttost_paired
 
@@ -55,28 +55,83 @@ def test_only_a_shown_equivalence_is_called_overlapping():
     assert tost_paired(a, b, groups=None, margin=0.001).wording == "equivalence undecided at margin 0.001"
 
 
-def test_tost_of_continuous_scores_equals_statsmodels():
-    rng = np.random.default_rng(2)
-    a, b = rng.normal(0.1, 1, 50), rng.normal(0, 1, 50)
-    p, lower, upper = ttost_paired(a, b, -0.5, 0.5)
-    got = tost_paired(a, b, groups=None, margin=0.5)
+def test_tost_of_symmetric_continuous_scores_equals_statsmodels():
+    x = np.random.default_rng(2).normal(0.1, 1, 25)
+    a, b = np.r_[x, 0.2 - x], np.zeros(50)  # skewness 0: nothing is widened
+    p, lower, upper = ttost_paired(a, b, -0.4, 0.4)
+    got = tost_paired(a, b, groups=None, margin=0.4)
     assert (got.p_lower, got.p_upper, got.p) == (pytest.approx(lower[1]), pytest.approx(upper[1]), pytest.approx(p))
-    clustered = tost_paired(np.repeat(a, 3), np.repeat(b, 3), groups=np.repeat(np.arange(50), 3), margin=0.5)
+    clustered = tost_paired(np.repeat(a, 3), np.repeat(b, 3), groups=np.repeat(np.arange(50), 3), margin=0.4)
     assert clustered.p == pytest.approx(p)  # three copies of an item in one group add nothing
     assert clustered.difference.n == 150 and clustered.difference.n_groups == 50
 
 
-def test_tost_of_binary_outcomes_is_the_interval_inside_the_margin():
-    """p < alpha exactly when the t interval and Newcombe's, both at 1 - 2·alpha, lie inside the margin."""
+@pytest.mark.parametrize("sign", [1, -1])
+def test_tost_reaches_further_on_the_side_to_which_the_differences_are_skewed(sign: int):
+    d = sign * (np.random.default_rng(3).exponential(1, 30) - 1)
+    got = tost_paired(d, np.zeros(30), groups=None, margin=0.7)
+    se, shift = d.std(ddof=1) / np.sqrt(30), skew(d, bias=False) / (6 * np.sqrt(30))
+    for side, p in ((-1, got.p_lower), (1, got.p_upper)):
+        wider = max(side * shift, 0.0)
+        q = brentq(lambda q, w=wider, side=side: side * d.mean() + (q + w * (1 + 2 * q * q)) * se - 0.7, 0, 20)
+        assert p == pytest.approx(student.sf(q, 29), rel=1e-6)
+
+
+def tango(only_a: float, only_b: float, n: float, delta: float) -> float:
+    """Score statistic of a difference of delta, the nuisance rate found by maximising the likelihood."""
+
+    def lost(rate_b: float) -> float:
+        rate_a = rate_b + delta
+        rest = 1 - rate_a - rate_b
+        return -(only_a * np.log(rate_a) + only_b * np.log(rate_b) + (n - only_a - only_b) * np.log(rest))
+
+    inside = (max(0.0, -delta) + 1e-12, (1 - delta) / 2 - 1e-12)
+    rate = minimize_scalar(lost, bounds=inside, method="bounded", options={"xatol": 1e-12}).x
+    return (only_a - only_b - n * delta) / np.sqrt(n * (2 * rate + delta * (1 - delta)))
+
+
+def test_tost_of_independent_binary_items_passes_tangos_test_and_the_t_test():
     rng = np.random.default_rng(3)
     for n in (40, 200, 800):
         a, b = rng.random(n) < 0.9, rng.random(n) < 0.9
-        d = a.astype(float) - b
-        half = student.ppf(0.95, n - 1) * d.std(ddof=1) / np.sqrt(n)
-        score = newcombe_paired(PairedTable.of(a, b), confidence=0.9)
-        for margin in (0.02, 0.05, 0.1, 0.2):
-            inside = max(abs(d.mean()) + half, -score.lo, score.hi) < margin
-            assert tost_paired(a, b, groups=None, margin=margin).equivalent == inside
+        d, got = a.astype(float) - b, tost_paired(a, b, groups=None, margin=0.06)
+        scores = [tango(int((a & ~b).sum()), int((b & ~a).sum()), n, delta) for delta in (-0.06, 0.06)]
+        plain = tost_paired(d, np.zeros(n), groups=None, margin=0.06)
+        want = max(plain.p_lower, norm.sf(scores[0])), max(plain.p_upper, norm.cdf(scores[1]))
+        assert (got.p_lower, got.p_upper) == pytest.approx(want, rel=1e-5)
+
+
+def test_groups_that_show_no_difference_count_once():
+    """480 items in 40 groups, the members differ in three of them."""
+    groups, a = np.repeat(np.arange(40), 12), np.ones(480)
+    b = a.copy()
+    b[[0, 1, 2, 12, 13, 24]] = 0
+    got, d = tost_paired(a, b, groups=groups, margin=0.04), a - b
+    means = d.reshape(40, 12).mean(axis=1)
+    effect = (means.std(ddof=1) / np.sqrt(40)) ** 2 / (d.var(ddof=1) / 480)
+    n = 1 / (3 / 4 * effect / 480 + 1 / 4 / 40)
+    assert n == pytest.approx(102, abs=1)
+    share = n / 480
+    score = [student.cdf(side * tango(6 * share, 0, n, side * 0.04), 39) for side in (-1, 1)]
+    plain = tost_paired(d + 0.5, np.full(480, 0.5), groups=groups, margin=0.04)
+    assert (got.p_lower, got.p_upper) == pytest.approx(
+        (max(plain.p_lower, score[0]), max(plain.p_upper, score[1])), rel=1e-5
+    )
+    assert got.p_upper == pytest.approx(score[1], rel=1e-5) and got.verdict == "undecided" and plain.equivalent
+
+
+@pytest.mark.parametrize("n_groups", [None, 12])
+def test_equivalence_at_alpha_is_the_interval_at_one_minus_two_alpha_inside_the_margin(n_groups: int | None):
+    rng, found = np.random.default_rng(4), []
+    for n in (60, 240, 960):
+        groups = None if n_groups is None else rng.integers(0, n_groups, n)
+        for a, b in (rng.random((2, n)) < 0.95, rng.normal(size=(2, n)) / 4):
+            wide = tost_paired(a, b, groups=groups, alpha=0.1).difference
+            for margin in (0.02, 0.05, 0.1, 0.2):
+                inside = max(-wide.lo, wide.hi) < margin
+                found.append(inside)
+                assert tost_paired(a, b, groups=groups, margin=margin).equivalent == inside
+    assert 0.2 < np.mean(found) < 0.8
 
 
 def test_exchanging_the_members_exchanges_the_two_one_sided_tests():

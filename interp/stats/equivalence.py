@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal, SupportsIndex
 
 import numpy as np
 
-from interp.stats._check import Groups, Real, Values, group_codes, level, numbers, same_length
-from interp.stats.clustered import effective_n, ratio_se
+from interp.stats._check import GroupCodes, Groups, Real, Values, group_codes, level, numbers, same_length
+from interp.stats.clustered import effective_n
 from interp.stats.estimate import Estimate
 from interp.stats.intervals import mover, newcombe, t_value, wilson, wilson_limits, z_value
-from interp.stats.paired import PairedTable, paired_limits
+from interp.stats.jackknife import Jackknife, effective_groups
+from interp.stats.paired import PairedTable
 
 MARGIN = 0.05
 """Accuracies that differ by less than this are the same for our purposes, unless the caller says otherwise."""
@@ -74,12 +76,18 @@ class Equivalence:
 def tost_paired(a: Values, b: Values, *, groups: Groups, margin: Real = MARGIN, alpha: float = 0.05) -> Equivalence:
     """Equivalence of two systems on the same items, from the paired difference d = a - b.
 
-        t_lower = (mean d + margin)/se,  t_upper = (mean d - margin)/se,  Student with G - 1 df,
-        se clustered by group; p = max(P(T > t_lower), P(T < t_upper))
+        T = (mean d ± margin)/se, Student on effective groups - 1, se and skewness by leaving groups out (`Jackknife`);
+        p = the larger of P(T > t_lower) and P(T < t_upper)
 
-    For 0/1 outcomes both one-sided p are raised, where larger, to the level at which Newcombe's paired
-    interval (at the effective sample size) leaves the margin: with few discordant items se is close to 0 and
-    the t-test alone would call 10 of 10 against 10 of 10 equivalent.
+    For 0/1 outcomes Tango's score test of "difference = ∓margin" is passed too, on the 2 x 2 table shrunk to the
+    effective number of items: near 1 a few groups without an error say little of groups that have them.
+
+        z = (only_a - only_b - nδ) / sqrt( n(2q + δ(1 - δ)) ),  q the restricted maximum-likelihood only_b/n
+        1/n_eff = λ·(design effect)/n + (1 - λ)/k,   λ = w/(w + 1),  w groups in which the members differ, k effective
+        groups: where no group shows a difference, each counts once
+
+    The interval of the difference is the wider of both, so equivalence is shown at alpha exactly where the interval at
+    1 - 2·alpha lies inside the margin.
 
     Args:
         a, b: score of each item under each system [example], 0/1 or continuous.
@@ -87,29 +95,28 @@ def tost_paired(a: Values, b: Values, *, groups: Groups, margin: Real = MARGIN, 
         margin: half-width of the region of equivalence, in units of the score.
     Raises:
         ValueError: lengths differ, NaN, one group, margin <= 0, continuous scores whose differences are all equal.
-    Source: Schuirmann, J. Pharmacokin. Biopharm. 15 (1987) 657; Newcombe (1998) method 10 for the guard.
+    Source: Schuirmann, J. Pharmacokin. Biopharm. 15 (1987) 657; Tango, Stat. Med. 17 (1998) 891. Level by simulation in
+        tests/validity/test_equivalence.py.
     """
     a, b = numbers("a", a, at_least=2), numbers("b", b, at_least=2)
     same_length(a=a, b=b)
     _check_margin(margin)
-    d, codes, confidence = a - b, group_codes(groups, len(a)), 1 - level("alpha", alpha)
-    mean, se = float(d.mean()), ratio_se(codes.sums(d), codes.sizes)
-    p_lower, p_upper = _t_tails(mean, se, codes.n_groups - 1, margin)
-    t = z_value(confidence) if groups is None else t_value(confidence, codes.n_groups - 1)
-    if np.isin(np.concatenate([a, b]), (0.0, 1.0)).all():
-        cells = _effective_cells(PairedTable.of(a, b), effective_n(d, codes))
-        _, lo, hi = paired_limits(*cells, z=t)
-        p_lower = max(p_lower, _score_tail(cells, margin, side=-1))
-        p_upper = max(p_upper, _score_tail(cells, margin, side=1))
-    elif se == 0:
+    codes, confidence = group_codes(groups, len(a)), 1 - level("alpha", alpha)
+    is_binary = bool(np.isin(np.concatenate([a, b]), (0.0, 1.0)).all())
+    tests: list[_MeanTest | _ScoreTest] = []
+    mean = _MeanTest.of(a - b, codes)
+    if mean.se > 0:
+        tests.append(mean)
+    elif not is_binary:
         raise ValueError(
-            f"a - b: expected differences that vary, all are {d[0]:g}, so no standard error exists. "
+            f"a - b: expected differences that vary, all are {a[0] - b[0]:g}, so no standard error exists. "
             "Check that a and b are not the same column."
         )
-    else:
-        t = t_value(confidence, codes.n_groups - 1)
-        lo, hi = mean - t * se, mean + t * se
-    difference = Estimate(mean, lo, hi, len(d), codes.n_groups)
+    if is_binary:
+        tests.append(_ScoreTest.of(a, b, codes, is_clustered=groups is not None))
+    p_lower, p_upper = (max(test.tail(side * float(margin), side) for test in tests) for side in (-1, 1))
+    ends = [test.limits(confidence) for test in tests]
+    difference = Estimate(mean.mean, min(lo for lo, _ in ends), max(hi for _, hi in ends), len(a), codes.n_groups)
     return Equivalence(difference, float(margin), p_lower, p_upper, alpha)
 
 
@@ -143,23 +150,91 @@ def tost_rates(
     return Equivalence(difference, float(margin), p_lower, p_upper, alpha)
 
 
-def _effective_cells(table: PairedTable, n_effective: float) -> tuple[float, float, float, float]:
-    """The 2 x 2 table shrunk to the effective sample size of the paired difference."""
-    share = n_effective / table.n
-    return table.both * share, table.only_a * share, table.only_b * share, table.neither * share
+@dataclass(frozen=True)
+class _MeanTest:
+    """Mean difference with its jackknife over groups."""
+
+    mean: float
+    se: float
+    df: float
+    skew: float
+    effective: float
+
+    @classmethod
+    def of(cls, d: np.ndarray, codes: GroupCodes) -> _MeanTest:
+        sums, sizes = codes.sums(d), codes.sizes
+        k = float(effective_groups(sizes))
+        jack = Jackknife.of(((sums.sum() - sums) / (len(d) - sizes))[:, None], k)
+        return cls(float(d.mean()), float(jack.se[0]), max(k - 1, 1.0), float(jack.skew[0]), k)
+
+    def tail(self, bound: float, side: int) -> float:
+        """One-sided p of "the mean lies at `bound` or beyond it" on this side."""
+        from scipy.special import stdtr
+
+        t = side * (bound - self.mean) / self.se
+        # the reach of `Jackknife.reach`, q + c(1 + 2q²) = t, solved for q; within c of the bound p is 1/2
+        c = max(side * self.skew, 0.0) / (6 * sqrt(self.effective))
+        if t > 0:
+            t = 2 * (t - c) / (1 + sqrt(1 + 8 * c * (t - c))) if t > c else 0.0
+        return float(stdtr(self.df, -t))
+
+    def limits(self, confidence: float) -> tuple[float, float]:
+        q = t_value(confidence, self.df)
+        more = self.skew * (1 + 2 * q * q) / (6 * sqrt(self.effective))
+        return self.mean - (q + max(-more, 0.0)) * self.se, self.mean + (q + max(more, 0.0)) * self.se
 
 
-def _t_tails(mean: float, se: float, df: int, margin: Real) -> tuple[float, float]:
-    from scipy.special import stdtr
+@dataclass(frozen=True)
+class _ScoreTest:
+    """Tango's score test of a difference of paired proportions, at the effective number of items.
 
-    if se == 0:
-        return float(mean <= -margin), float(mean >= margin)
-    return float(stdtr(df, -(mean + margin) / se)), float(stdtr(df, (mean - margin) / se))
+    Attributes:
+        only_a, only_b, n: counts of the table, shrunk.  df: of the Student reference; None for the normal.
+    """
 
+    only_a: float
+    only_b: float
+    n: float
+    df: float | None
 
-def _score_tail(cells: tuple[float, float, float, float], margin: Real, *, side: int) -> float:
-    d = (cells[1] - cells[2]) / sum(cells)
-    return _invert(lambda z, end: paired_limits(*cells, z=z)[1 if end < 0 else 2], d, margin, side)
+    @classmethod
+    def of(cls, a: np.ndarray, b: np.ndarray, codes: GroupCodes, *, is_clustered: bool) -> _ScoreTest:
+        table, n = PairedTable.of(a, b), float(len(a))
+        if not is_clustered:
+            return cls(float(table.only_a), float(table.only_b), n, None)
+        k = float(effective_groups(codes.sizes))
+        differing = int((codes.sums(np.abs(a - b)) > 0).sum())
+        trust = differing / (differing + 1)
+        n_effective = 1 / (trust / effective_n(a - b, codes) + (1 - trust) / k)
+        share = n_effective / n
+        return cls(table.only_a * share, table.only_b * share, n_effective, max(k - 1, 1.0))
+
+    def z(self, delta: float) -> float:
+        """Score statistic of "the difference is delta"."""
+        b, c, n = self.only_a, self.only_b, self.n
+        linear = (2 * n - b + c) * delta - b - c
+        q = (sqrt(max(linear * linear + 8 * n * c * delta * (1 - delta), 0.0)) - linear) / (4 * n)
+        variance, distance = n * (2 * q + delta * (1 - delta)), b - c - n * delta
+        if variance <= 0:
+            return 0.0 if distance == 0 else float(np.copysign(np.inf, distance))
+        return distance / sqrt(variance)
+
+    def tail(self, bound: float, side: int) -> float:
+        """One-sided p of "the difference lies at `bound` or beyond it" on this side."""
+        from scipy.special import ndtr, stdtr
+
+        z = side * self.z(bound)
+        return float(ndtr(z) if self.df is None else stdtr(self.df, z))
+
+    def limits(self, confidence: float) -> tuple[float, float]:
+        from scipy.optimize import brentq
+
+        reach = z_value(confidence) if self.df is None else t_value(confidence, self.df)
+        value = (self.only_a - self.only_b) / self.n
+        lo = brentq(lambda delta: self.z(delta) - reach, -1.0, value, xtol=1e-12) if value > -1 else -1.0
+        hi = brentq(lambda delta: self.z(delta) + reach, value, 1.0, xtol=1e-12) if value < 1 else 1.0
+        assert isinstance(lo, float) and isinstance(hi, float)
+        return lo, hi
 
 
 def _invert(limit: Callable[[float, int], float], difference: float, margin: Real, side: int) -> float:
