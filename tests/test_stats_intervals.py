@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import comb, log10
+from math import ceil, comb, log10
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, norm
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import (
@@ -147,6 +147,23 @@ def test_no_outcome_of_five_discordant_items_is_significant():
     assert mcnemar(6, 0).p < 0.05 and mcnemar(6, 0).decidable
 
 
+@pytest.mark.parametrize(("b", "c"), [(0, 0), (0, 1), (3, 3), (14, 50), (66, 0), (5, 6), (250, 350)])
+def test_mid_p_counts_the_observed_outcome_by_half(b: int, c: int):
+    """Over all outcomes of b + c fair coins: those less likely in full, those as likely as the observed one by half."""
+    weights = [comb(b + c, i) for i in range(b + c + 1)]
+    want = Fraction(sum(2 * w if w < weights[b] else w if w == weights[b] else 0 for w in weights), 2 ** (b + c + 1))
+    assert mcnemar(b, c).mid_p == pytest.approx(1.0 if b + c == 0 else float(want), rel=1e-8)
+    assert mcnemar(b, c).mid_p <= mcnemar(b, c).p
+
+
+def test_mid_p_rejects_in_a_twentieth_of_studies_on_average():
+    """100 items, a share of them discordant: exact probability that a test at 0.05 rejects."""
+    by_n = np.array([[np.sum([comb(n, b) / 2**n for b in range(n + 1) if getattr(mcnemar(b, n - b), name) <= 0.05])
+                      for n in range(61)] for name in ("p", "mid_p")])  # fmt: skip
+    rates = np.array([by_n @ binom.pmf(np.arange(61), 100, share) for share in (0.05, 0.1, 0.2, 0.3)])
+    assert (rates[:, 0] < 0.04).all() and (rates[:, 1] > rates[:, 0] + 0.008).all() and (rates[:, 1] < 0.052).all()
+
+
 def test_holm_and_benjamini_hochberg_equal_statsmodels():
     p = np.random.default_rng(1).random(30) ** 3
     assert np.allclose(holm(p), multipletests(p, method="holm")[1], atol=1e-14)
@@ -167,11 +184,17 @@ def test_max_null_p_takes_the_maximum_over_hypotheses_of_each_permutation():
     assert np.allclose(max_null_p([2.0, 6.0], null.max(axis=1)), [3 / 4, 1 / 4])
 
 
-def test_the_published_order_swap_accuracy_needs_475_items():
-    assert items_needed(0.545) == 475
-    assert items_needed(0.545, confidence=0.99) == int(np.ceil(norm.ppf(0.995) ** 2 * 0.25 / 0.045**2))
+def test_the_published_order_swap_accuracy_needs_967_items_for_a_power_of_80_percent():
+    n = items_needed(0.545)
+    assert n == ceil((norm.ppf(0.975) * 0.5 + norm.ppf(0.8) * np.sqrt(0.545 * 0.455)) ** 2 / 0.045**2) == 967
+    k = np.arange(n + 1)
+    extreme = np.abs(k - n / 2) >= norm.ppf(0.975) * np.sqrt(n) / 2
+    assert binom.pmf(k, n, 0.545)[extreme].sum() == pytest.approx(0.8, abs=0.02)  # steps of a count
+    assert items_needed(0.545, power=0.5) == 475  # the interval's end at chance: found half of the time
+    assert items_needed(0.545, confidence=0.99, power=0.5) == ceil(norm.ppf(0.995) ** 2 * 0.25 / 0.045**2)
+    assert items_needed(0.455) == n and items_needed(0.3, chance=0.25) > items_needed(0.35, chance=0.25)
     row = chance_row(218, 400)  # 0.545 of 400
-    assert "not distinguishable" in row.sentence and "475" in row.sentence
+    assert "not distinguishable" in row.sentence and "n = 967 for a power of 80 %" in row.sentence
     assert "differs from the chance line 0.5" in chance_row(545, 1000).sentence
     assert chance_row(5, 10).n_needed is None and chance_row(5, 10).p == pytest.approx(1.0)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, sqrt
 from typing import SupportsIndex
 
 from interp.stats._check import Real, level
 from interp.stats.estimate import CONFIDENCE, Estimate
 from interp.stats.intervals import wilson, z_value
+
+POWER = 0.8
+"""Share of studies that should find an effect of the size asked about."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,8 @@ class ChanceRow:
     Attributes:
         accuracy: k/n with Wilson's interval.
         p:        exact binomial two-sided p against chance.
-        n_needed: items at which the observed distance from chance would equal the interval's half-width;
-            None where the accuracy is at chance exactly.
+        n_needed: items with which a rate this far from chance would be found in 80 % of studies; None where the
+            accuracy is at chance exactly.
     """
 
     accuracy: Estimate
@@ -31,23 +34,31 @@ class ChanceRow:
     def sentence(self) -> str:
         if self.p < 0.05:
             return f"accuracy {self.accuracy} differs from the chance line {self.chance:g} (exact p = {self.p:.2g})"
-        need = "" if self.n_needed is None else f"; at this distance it would take n = {self.n_needed}"
+        n = self.n_needed
+        need = "" if n is None else f"; a rate like this takes n = {n} for a power of {100 * POWER:.0f} %"
         return f"accuracy {self.accuracy} is not distinguishable from the chance line {self.chance:g}{need}"
 
 
-def items_needed(rate: Real, *, chance: float = 0.5, confidence: float = CONFIDENCE) -> int:
-    """Smallest n at which a rate this far from chance lies outside chance's interval.
+def items_needed(rate: Real, *, chance: float = 0.5, confidence: float = CONFIDENCE, power: float = POWER) -> int:
+    """Smallest number of independent items with which a true rate is told from chance in a share `power` of studies.
 
-        n = ceil( z² · chance(1 - chance) / (rate - chance)² );   0.545 against 0.5 needs 475
+        n = ceil( (z·sqrt(c(1 - c)) + z_power·sqrt(r(1 - r)))² / (r - c)² ),  z two-sided at `confidence`, c = chance
+
+    0.545 against 0.5 needs 967; with the 475 at which the interval's half-width equals the distance, power is one half.
 
     Raises:
-        ValueError: rate or chance outside (0, 1), or equal.
-    Source: normal approximation of the binomial at the null.
+        ValueError: rate outside [0, 1] or equal to chance; chance, confidence or power outside (0, 1).
+    Source: normal approximation of the one-sample test of a proportion, Fleiss, *Statistical Methods for Rates and
+        Proportions* (2003) §2.5.
     """
+    from scipy.special import ndtri
+
     level("chance", chance)
     if not 0 <= rate <= 1 or rate == chance:
         raise ValueError(f"rate: expected a rate in [0, 1] other than chance {chance:g}, got {rate!r}.")
-    return ceil(z_value(confidence) ** 2 * chance * (1 - chance) / (rate - chance) ** 2)
+    z_power = float(ndtri(level("power", power)))
+    reach = z_value(confidence) * sqrt(chance * (1 - chance)) + z_power * sqrt(rate * (1 - rate))
+    return ceil((reach / (rate - chance)) ** 2)
 
 
 def chance_row(k: SupportsIndex, n: SupportsIndex, *, chance: float = 0.5, confidence: float = CONFIDENCE) -> ChanceRow:

@@ -43,16 +43,24 @@ class PairedTable:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Exact two-sided McNemar test: p, and log10 p for counts so large that p underflows."""
+    """Two-sided McNemar test.
+
+    Attributes:
+        p:       exact; at most 0.05 in at most 0.05 of studies, whatever the number of discordant items.
+        log10_p: the same for counts so large that p underflows.
+        mid_p:   counts an outcome as likely as the observed one by half: more power with few discordant items. At most
+            0.05 in about 0.05 of studies on average (with 5 discordant items in 0.0625, with 6 in 0.031).
+    """
 
     only_a: int
     only_b: int
     p: float
     log10_p: float
+    mid_p: float
 
     @property
     def decidable(self) -> bool:
-        """Whether any outcome of this many discordant items could reach p < 0.05 (needs 6 or more)."""
+        """Whether any outcome of this many discordant items could reach an exact p < 0.05 (needs 6 or more)."""
         return self.only_a + self.only_b >= 6
 
 
@@ -60,13 +68,15 @@ def mcnemar(only_a: SupportsIndex, only_b: SupportsIndex) -> McNemar:
     """Whether discordant items favour one system more than a fair coin would.
 
         p = min(1, 2 · sum_{i <= min(b, c)} C(b+c, i) / 2^(b+c));   b = only_a, c = only_b;   p = 1 at b + c = 0
+        mid_p = p - C(b+c, min(b, c)) / 2^(b+c), half of that where b = c
 
     Summed in logarithms, so b + c of many thousands neither overflows nor rounds to 0 in `log10_p`. Items are
     taken as independent; for items in groups read `compare_paired(...).p_groups`.
 
     Raises:
         ValueError: negative or fractional counts.
-    Source: McNemar, Psychometrika 12 (1947) 153, exact form; 14 against 50 gives 7e-6.
+    Source: McNemar, Psychometrika 12 (1947) 153, exact form; 14 against 50 gives 7e-6. mid_p: Fagerland, Lydersen &
+        Laake, BMC Med. Res. Methodol. 13 (2013) 91.
     """
     from scipy.special import gammaln
 
@@ -74,7 +84,8 @@ def mcnemar(only_a: SupportsIndex, only_b: SupportsIndex) -> McNemar:
     i = np.arange(min(b, c) + 1)
     log_terms = gammaln(b + c + 1) - gammaln(i + 1) - gammaln(b + c - i + 1)
     log_p = min(0.0, log(2) + float(np.logaddexp.reduce(log_terms)) - (b + c) * log(2))
-    return McNemar(b, c, exp(log_p), log_p / log(10))
+    own = exp(log_terms[-1] - (b + c) * log(2)) / (2 if b == c else 1)
+    return McNemar(b, c, exp(log_p), log_p / log(10), max(0.0, exp(log_p) - own) if b + c else 1.0)
 
 
 def newcombe_paired(table: PairedTable, *, confidence: float = CONFIDENCE) -> Estimate:
