@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interp.rope import RowRope
 from interp.site import SITE_KINDS, Site, check_site, format_ranges
 
 Side = Literal["in", "out"]
@@ -24,7 +26,9 @@ class Family:
     and MLP read the same stream. `attn_branch` and `mlp_branch` name the module whose output is added to the stream
     where that is a norm rather than the attention or MLP itself. `qkv` holds three projection names, or one fused
     projection and how it is laid out: `"part-major"` is [q | k | v], `"head-major"` is [q | k | v] within each head.
-    `gated_q` marks query projections of twice the width, [query | gate] within each head.
+    `gated_q` marks query projections of twice the width, [query | gate] within each head. `windows` says which layers
+    the configuration's `sliding_window` is for: those of the kind `sliding_attention`, or every layer, whatever the
+    configuration calls it.
     """
 
     layers: str = "layers"
@@ -39,6 +43,7 @@ class Family:
     attn_branch: str | None = None
     mlp: str = "mlp"
     mlp_branch: str | None = None
+    windows: Literal["by kind", "every layer"] = "by kind"
 
 
 _SLIDING = {"full_attention": "self_attn", "sliding_attention": "self_attn"}
@@ -61,7 +66,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "llama": _LLAMA,
-    "mistral": _LLAMA,
+    "mistral": Family(attn=_SLIDING, out_proj=_SLIDING_OUT, windows="every layer"),
     "qwen3_5": _QWEN3_5,
     "qwen3_5_text": _QWEN3_5,
     "gemma2": _GEMMA,
@@ -132,13 +137,17 @@ class Tap:
 
 @dataclass(frozen=True)
 class Layer:
-    """One block: kind, head geometry, modules. `n_heads` counts query heads (value heads of a DeltaNet layer)."""
+    """One block: kind, head geometry, modules. `n_heads` counts query heads (value heads of a DeltaNet layer).
+
+    `window` is how many tokens a token attends to, itself included; None: all that came before it.
+    """
 
     index: int
     kind: str
     n_heads: int
     n_kv_heads: int
     d_head: int
+    window: int | None
     block: nn.Module = field(repr=False)
     attn: nn.Module = field(repr=False)
     out_proj: nn.Module = field(repr=False)
@@ -177,8 +186,10 @@ class Layout:
         self.embed = _child(decoder, self.family.embed, of=model_type)
         self.final_norm = _child(decoder, self.family.norm, of=model_type)
         blocks = _child(decoder, self.family.layers, of=model_type)
+        self._kinds = _layer_kinds(self.config, self.family)
         self.layers: tuple[Layer, ...] = tuple(self._layer(i, block) for i, block in enumerate(blocks.children()))
         self.d_model: int = self.config.hidden_size
+        self.rope = RowRope.on(decoder)
 
     @property
     def n_layers(self) -> int:
@@ -195,8 +206,7 @@ class Layout:
         return len(self.head_layers) < self.n_layers
 
     def _layer(self, index: int, block: nn.Module) -> Layer:
-        kinds = getattr(self.config, "layer_types", None)
-        kind = kinds[index] if kinds else "full_attention"
+        kind = self._kinds[index] if self._kinds else "full_attention"
         if kind not in self.family.attn:
             raise ValueError(
                 f"layer {index} is of kind {kind!r}; {self.config.model_type} knows {list(self.family.attn)}."
@@ -211,7 +221,8 @@ class Layout:
                 f"found {width}. Heads that are split over devices must be gathered first."
             )
         mlp = _child(block, self.family.mlp, of=f"layer {index}")
-        return Layer(index, kind, n_heads, n_kv_heads, d_head, block, attn, out_proj, mlp)
+        window = self.config.sliding_window if kind == "sliding_attention" else None
+        return Layer(index, kind, n_heads, n_kv_heads, d_head, window, block, attn, out_proj, mlp)
 
     def has(self, kind: str, layer: int) -> bool:
         """Whether this layer has sites of this kind."""
@@ -266,6 +277,24 @@ class Layout:
         kinds = {k: [x.index for x in self.layers if x.kind == k] for k in dict.fromkeys(x.kind for x in self.layers)}
         parts = ", ".join(f"{kind} {format_ranges(at)}" for kind, at in kinds.items())
         return f"Layout({self.config.model_type}: {self.n_layers} layers, d_model {self.d_model}, {parts})"
+
+
+def _layer_kinds(config: Any, family: Family) -> list[str] | None:
+    """Kind of every layer; None where all attend in full.
+
+    A `sliding_window` that the family's attention does not read is taken out of the configuration: caches of
+    transformers would still drop keys by it, so that generated text came from another model than the activations.
+    """
+    window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    if family.windows == "every layer":
+        return None if window is None else ["sliding_attention"] * config.num_hidden_layers
+    if window is not None and not kinds:
+        warnings.warn(
+            f"config key sliding_window: {window} is ignored: attention of {config.model_type} has no window.",
+            stacklevel=5,
+        )
+        config.sliding_window = None
+    return kinds
 
 
 def _head_geometry(config, kind: str) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp import rope
 from interp.hooks import record
 from interp.model import Model
 from interp.prompt import Example, render
@@ -17,7 +18,7 @@ from interp.shared_prefix import can_share, shared_prefix_logp
 
 def context_length(model: Model) -> int | None:
     """Positions that the model was made for; None where its configuration does not say."""
-    return getattr(model.layout.config, "max_position_embeddings", None)
+    return rope.context_length(model.layout.config)
 
 
 def letter_scores(

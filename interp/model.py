@@ -190,7 +190,8 @@ class Model:
     def _running(self, batch: Batch) -> Iterator[None]:
         before, self._batch = self._batch, batch
         try:
-            yield
+            with self.layout.rope.of_texts(batch.lengths):
+                yield
         finally:
             self._batch = before
 

@@ -16,8 +16,17 @@ Ids = tuple[int, ...]
 
 
 def can_share(model: Model) -> bool:
-    """Whether every layer keeps plain keys and values: no window that drops them, no recurrent state to fork."""
-    return all(layer.kind == "full_attention" for layer in model.layout.layers)
+    """Whether every layer keeps plain keys and values: no window that drops them, no recurrent state to fork, no rope
+    under which the keys of a prefix depend on the length of what follows it."""
+    return all(layer.kind == "full_attention" for layer in model.layout.layers) and not model.layout.rope.varies
+
+
+def why_not_shared(model: Model) -> str:
+    """What keeps a model from sharing a prefix, in the words of its configuration; "" where nothing does."""
+    if model.layout.rope.varies:
+        return f"rope_type {', '.join(sorted(model.layout.rope.types))} depends on the length of the text"
+    kinds = sorted({layer.kind for layer in model.layout.layers} - {"full_attention"})
+    return f"layers of kind {', '.join(kinds)}" if kinds else ""
 
 
 @torch.no_grad()
@@ -35,8 +44,7 @@ def shared_prefix_logp(model: Model, rows: Sequence[Ids], units: Sequence[Hashab
         ValueError: a model with layers that cannot share (see `can_share`), a row of one token, or not one key per row.
     """
     if not can_share(model):
-        kinds = sorted({layer.kind for layer in model.layout.layers})
-        raise ValueError(f"a shared prefix needs full attention in every layer, came {', '.join(kinds)}.")
+        raise ValueError(f"a shared prefix needs full attention in every layer, got {why_not_shared(model)}.")
     if len(units) != len(rows):
         raise ValueError(f"units: expected one key per row ({len(rows)}), came {len(units)}.")
     if min(map(len, rows)) < 2:

@@ -16,7 +16,7 @@ from interp.cache.activation_cache import ActivationCache
 from interp.cache.lock import writer_lock
 from interp.cache.manifest import create_cache
 from interp.cache.plan import CachePlan
-from interp.cache.request import Request, context_length
+from interp.cache.request import Request
 from interp.cache.rows import ExampleRows
 from interp.cache.store import commit_shard, pending, seal
 from interp.checkpoint import Checkpoint, CheckpointPair
@@ -25,6 +25,7 @@ from interp.hooks import Recording, record
 from interp.loading import load_members
 from interp.model import Model
 from interp.prompt import Example, Prompt
+from interp.rope import context_length
 
 
 def extract(
@@ -236,7 +237,10 @@ def _first_batch(waiting: Sequence[ExampleRows], tokens: int) -> list[ExampleRow
 
 def _run_batch(model: Model, plan: CachePlan, prompts: Sequence[Prompt], batch: Sequence[ExampleRows]) -> Recording:
     ids = [prompt.ids[: _n_tokens(work)] for prompt, work in zip(prompts, batch, strict=True)]
-    with record(model, [s.site for s in plan.sites], positions=[w.positions for w in batch]) as acts:
+    with (
+        model.layout.rope.of_texts([len(prompt.ids) for prompt in prompts]),
+        record(model, [s.site for s in plan.sites], positions=[w.positions for w in batch]) as acts,
+    ):
         model(ids)
     return acts
 

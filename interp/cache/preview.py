@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from interp.cache.plan import CachePlan
-from interp.cache.request import Request, context_length
+from interp.cache.request import Request
 from interp.checkpoint import Checkpoint, Fingerprint
 from interp.family import Layout
 from interp.loading import open_skeleton
 from interp.prompt import Example
+from interp.rope import context_length
 
 
 def preview(checkpoint: Checkpoint, examples: Sequence[Example], *, dtype: Any = "auto", **request: Any) -> CachePlan:

@@ -107,8 +107,3 @@ class Request:
                 "template_system": next((p.template_system for p in prompts if p.template_system), None),
             },
         )
-
-
-def context_length(config: Any) -> int | None:
-    """The longest input that the model was made for, in tokens; None where its configuration does not say."""
-    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)

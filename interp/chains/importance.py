@@ -14,7 +14,6 @@ from interp.label_scores import context_length
 from interp.model import Model
 from interp.prompt import Example, render
 from interp.sentences import split_sentences
-from interp.shared_prefix import can_share
 from interp.tasks import cot
 from interp.tasks.cot.chains import ChainSentence, chain_sentences
 from interp.tasks.cot.importance import RolloutImportance, rollout_importance, says_something_else
@@ -54,7 +53,7 @@ def suppression_importance(
             attention implementation that takes no such mask, an example without chain, a prompt too long.
         RuntimeError: a causal mask given by us changes the logits of this model: its masks mean something else.
     """
-    if not can_share(model):
+    if any(layer.kind != "full_attention" for layer in model.layout.layers):
         kinds = ", ".join(sorted({layer.kind for layer in model.layout.layers}))
         raise ValueError(f"suppressed attention needs full attention in every layer, came {kinds}.")
     out: list[Importance] = []

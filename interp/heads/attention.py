@@ -43,7 +43,7 @@ def changed_pattern_z(
         layer = model.layout.layers[index]
         pattern, v = seen[f"pattern.{index}"], acts[f"v.{index}"][0]
         _check_product(model, index, pattern, v, acts[f"z.{index}"][0][at])
-        new = _uniform(model, layer, pattern, at) if without is None else _without(pattern, without, index, at)
+        new = _uniform(layer, pattern, at) if without is None else _without(pattern, without, index, at)
         out[index] = _mix(new, v).to(v.dtype)
     return out
 
@@ -64,13 +64,12 @@ def _check_product(model: Model, layer: int, pattern: Tensor, v: Tensor, z: Tens
         )
 
 
-def _uniform(model: Model, layer: Layer, pattern: Tensor, tokens: list[int]) -> Tensor:
+def _uniform(layer: Layer, pattern: Tensor, tokens: list[int]) -> Tensor:
     keys = torch.arange(pattern.shape[-1], device=pattern.device)[None]
     at = torch.tensor(tokens, device=pattern.device)[:, None]
     seen = keys <= at
-    window = getattr(model.layout.config, "sliding_window", None)
-    if layer.kind == "sliding_attention" and window:
-        seen &= keys > at - window
+    if layer.window is not None:
+        seen &= keys > at - layer.window
     return (seen / seen.sum(dim=1, keepdim=True))[:, None].expand_as(pattern)
 
 

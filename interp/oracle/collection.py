@@ -188,6 +188,7 @@ def _take(model: Model, batch: Any, ends: Any, texts: Any, wanted: Any, roles: A
     chosen = [sorted({t for n in texts[tokens] for t in wanted[n].tokens}) for tokens in batch]
     with (
         _active(model, [role for role in roles for _ in batch]),
+        model.layout.rope.of_texts([len(tokens) for _ in roles for tokens in batch]),
         record(model, sites, positions=chosen * len(roles)) as got,
     ):
         model(ids)

@@ -90,6 +90,7 @@ class AnswerBatch:
     ids: Int[Tensor, "batch pos"]
     is_answer: Bool[Tensor, "batch pos"]
     slots: tuple[tuple[int, ...], ...]
+    lengths: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, encoded: Sequence[Encoded], *, pad_id: int, device: torch.device) -> AnswerBatch:
@@ -100,4 +101,6 @@ class AnswerBatch:
         for row, e in enumerate(encoded):
             ids[row, : len(e.ids)] = torch.tensor(e.ids)
             is_answer[row, e.n_prompt : len(e.ids)] = True
-        return cls(ids.to(device), is_answer.to(device), tuple(e.slots for e in encoded))
+        return cls(
+            ids.to(device), is_answer.to(device), tuple(e.slots for e in encoded), tuple(len(e.ids) for e in encoded)
+        )

@@ -84,8 +84,12 @@ class Prefix:
 
 
 def can_continue(model: Model) -> bool:
-    """Whether several tokens may follow a cached prefix; recurrent layers take one at a time after their first pass."""
-    return not model.layout.is_hybrid
+    """Whether several tokens may follow a cached prefix.
+
+    Recurrent layers take one at a time after their first pass; keys of a prefix under a rope that depends on the length
+    of the text are those of a shorter text.
+    """
+    return not (model.layout.is_hybrid or model.layout.rope.varies)
 
 
 def batches(jobs: Sequence[Job], model: Model, *, budget: int, extra: int, copies: int = 1) -> Iterator[list[int]]:
@@ -94,7 +98,7 @@ def batches(jobs: Sequence[Job], model: Model, *, budget: int, extra: int, copie
     Models whose attention counts columns (sliding windows, recurrence) get only jobs of equal lengths, as padding
     inside a row would change what they see.
     """
-    exact = model.layout.is_hybrid or _slides(model)
+    exact = model.layout.is_hybrid or any(layer.window is not None for layer in model.layout.layers)
     shared = _shared_lengths(jobs)
     sources: dict[Hashable, list[int]] = {}
     for number, job in enumerate(jobs):
@@ -184,7 +188,8 @@ def _logp_whole(model: Model, jobs: Sequence[Job], spec: OracleSpec) -> list[Ten
     batch = pad([job.prompt.ids[:-1] for job in jobs], pad_id=model.pad_id).to(model.device)
     vectors = torch.cat([job.vectors.to(model.device) for job in jobs])
     names = [name for job in jobs for name in job.names] or None
-    with inject(model, vectors, [job.prompt.slots for job in jobs], spec, names=names):
+    slots = [job.prompt.slots for job in jobs]
+    with model.layout.rope.of_texts(batch.lengths), inject(model, vectors, slots, spec, names=names):
         done: Any = model.decoder(**batch.kwargs, use_cache=False)
     return _read(model, done.last_hidden_state, jobs, [0] * len(jobs))
 
@@ -301,9 +306,3 @@ def _shared_lengths(jobs: Sequence[Job]) -> dict[Hashable, int]:
 
 def _shape(job: Job, shared: dict[Hashable, int]) -> tuple[int, int]:
     return shared[job.source], len(job.ids)
-
-
-def _slides(model: Model) -> bool:
-    config = model.layout.config
-    kinds = getattr(config, "layer_types", None) or ()
-    return "sliding_attention" in kinds or getattr(config, "sliding_window", None) is not None

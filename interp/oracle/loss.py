@@ -34,7 +34,7 @@ def loss_of(
     model: Model, batch: AnswerBatch, *, bf16: bool = False
 ) -> tuple[Float[Tensor, "batch"], Int[Tensor, "batch"]]:
     """`answer_nats` of one forward pass, inside an `inject` block that stays open for the backward pass."""
-    with autocast(bf16, batch.ids.device):
+    with autocast(bf16, batch.ids.device), model.layout.rope.of_texts(batch.lengths):
         logits = model.module(input_ids=batch.ids, use_cache=False).logits
     return answer_nats(logits, batch)
 
@@ -73,7 +73,7 @@ def score_answers(
     for chosen in by_length([len(e.ids) for e in encoded], token_budget):
         batch = AnswerBatch.of([encoded[i] for i in chosen], pad_id=model.pad_id, device=model.device)
         given = torch.cat([vectors[i].to(model.device) for i in chosen])
-        with inject(model, given, batch.slots, spec):
+        with inject(model, given, batch.slots, spec), model.layout.rope.of_texts(batch.lengths):
             logits = model.module(input_ids=batch.ids, use_cache=False).logits
         nats, counts = answer_nats(logits, batch)
         wrong = (logits[:, :-1].argmax(-1) != batch.ids[:, 1:]) & batch.is_answer[:, 1:]

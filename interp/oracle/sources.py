@@ -29,7 +29,9 @@ def base_vectors(
         ValueError: contexts of a block that the model does not have (before any pass).
     """
     layers = sorted({layer for e in encoded for layer, _ in e.sources})
-    hosts, host_of = _hosts([item.context_ids for item in items])
+    contexts = [item.context_ids for item in items]
+    # under a rope that depends on the length, a context inside a longer one has other activations than by itself
+    hosts, host_of = (contexts, list(range(len(contexts)))) if model.layout.rope.varies else _hosts(contexts)
     wanted: list[set[int]] = [set() for _ in hosts]
     for e, host in zip(encoded, host_of, strict=True):
         wanted[host].update(token for _, token in e.sources)

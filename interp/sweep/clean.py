@@ -49,11 +49,12 @@ def clean_run(layout: Layout, ids: Int[Tensor, "1 pos"], *, start: int) -> Clean
     cache = _keep_all(layout)
     n_new = ids.shape[1] - start
     done = start if layout.is_hybrid else 0
-    if done:
-        _run(layout, ids[:, :done], cache, _Watch(layout, n_new))
-    states = _states(layout, cache) if done else (None,) * layout.n_layers
-    watch = _Watch(layout, n_new)
-    _run(layout, ids[:, done:], cache, watch)
+    with layout.rope.of_texts([ids.shape[1]]):
+        if done:
+            _run(layout, ids[:, :done], cache, _Watch(layout, n_new))
+        states = _states(layout, cache) if done else (None,) * layout.n_layers
+        watch = _Watch(layout, n_new)
+        _run(layout, ids[:, done:], cache, watch)
     prefixes = tuple(_prefix(layer, cache, start) for layer in layout.layers)
     return CleanRun(start, ids.shape[1], tuple(watch.resid), watch.embed[0], prefixes, states, tuple(watch.arguments))
 

@@ -145,7 +145,7 @@ def _is_known(model: Model) -> bool:
 
 
 def _refuse_open_blocks(model: Model) -> None:
-    if model.decoder._forward_pre_hooks:
+    if set(model.decoder._forward_pre_hooks) - model.layout.rope.own_hooks:
         raise ValueError(
             "a record or edit block (or another hook on the decoder) is open around this sweep; the rows of a sweep "
             "are not the passes that it was made for. Close it, and write its edits as changes of the interventions."
