@@ -16,9 +16,9 @@ class Tested:
     """Means with intervals and family-wise p.
 
     Attributes:
-        p: max-|t| sign-flip p over all units.
-        null_max95: |mean| above which a unit is significant, in the unit of the effect: the flips leave each unit's
-            sum of squares as it is, so the limit on |t| is one on |mean|, r_limit · sqrt(sum_g u_g²) / n.
+        p: family-wise over all units.
+        null_max95: |mean| above which a unit is significant, in the unit of the effect.
+        n_flips: sign patterns (and resamples) drawn.
     """
 
     estimates: stats.Estimates
@@ -36,31 +36,23 @@ def means_and_p(
     stat: str = "t",
     n_resamples: int = 2000,
 ) -> Tested:
-    """Mean over examples of each unit's effect, its cluster-bootstrap interval, and what remains of it under flips.
+    """Mean over examples of each unit's effect, its interval, and its p over all units.
 
+    Args:
+        stat: "t": `interp.stats.mean_test`, a test of the means; "mean": sign flips of the raw means, which the
+            noisiest unit decides (Yang et al., with alternative="greater").
     Raises:
-        ValueError: as `interp.stats.sign_flip`.
+        ValueError: as `interp.stats.mean_test`; another stat.
     """
     found = stats.cluster_means(effects, groups=groups, seed=seed, n_resamples=n_resamples)
-    flips = stats.sign_flip(effects, groups=groups, seed=seed, alternative=alternative, stat=stat)
-    squares = _group_squares(effects, groups)
+    options = dict(groups=groups, seed=seed, alternative=alternative)
     if stat == "mean":
-        limit = np.full(effects.shape[1], flips.threshold)
-    elif stat == "t":
-        t, n_groups = flips.threshold, flips.n_groups
-        r = np.sqrt(n_groups) * (1.0 if np.isinf(t) else t / np.sqrt(n_groups - 1 + t**2))
-        limit = r * np.sqrt(squares) / len(effects)
-    else:
-        raise ValueError(f"stat {stat!r}: expected 't' or 'mean'.")
-    return Tested(found, flips.p, limit, flips.n_flips)
-
-
-def _group_squares(effects: np.ndarray, groups: list[str]) -> np.ndarray:
-    """sum over groups of the squared sum of effects inside the group, per unit."""
-    _, code = np.unique(np.asarray(groups), return_inverse=True)
-    sums = np.zeros((int(code.max()) + 1, effects.shape[1]))
-    np.add.at(sums, code, effects)
-    return (sums**2).sum(axis=0)
+        flips = stats.sign_flip(effects, stat="mean", **options)  # type: ignore[arg-type]
+        return Tested(found, flips.p, np.full(effects.shape[1], flips.threshold), flips.n_flips)
+    if stat != "t":
+        raise ValueError(f"stat: expected 't' or 'mean', got {stat!r}.")
+    test = stats.mean_test(effects, **options)  # type: ignore[arg-type]
+    return Tested(found, test.p, np.abs(test.limit), test.n_draws)
 
 
 def fractions(

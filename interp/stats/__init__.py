@@ -44,6 +44,7 @@ from interp.stats.intervals import (
 )
 from interp.stats.jackknife import effective_groups
 from interp.stats.logistic import LogisticFit, logistic_regression
+from interp.stats.mean_test import MeanTest, mean_test
 from interp.stats.minimal_pairs import MinimalPairs, minimal_pairs
 from interp.stats.multiplicity import benjamini_hochberg, holm, max_null_p, permutation_p, smallest_p
 from interp.stats.operating_point import tpr_at_fpr
@@ -76,6 +77,7 @@ __all__ = [
     "Kappa",
     "LogisticFit",
     "McNemar",
+    "MeanTest",
     "MinimalPairs",
     "NoWidthWarning",
     "PairedTable",
@@ -116,6 +118,7 @@ __all__ = [
     "logistic_regression",
     "max_null_p",
     "mcnemar",
+    "mean_test",
     "midpoint_decomposition",
     "minimal_pairs",
     "newcombe",

@@ -11,9 +11,9 @@ from interp.stats.bootstrap import paired_difference
 from interp.stats.clustered import wilson_clustered
 from interp.stats.equivalence import MARGIN, Equivalence, tost_paired
 from interp.stats.estimate import CONFIDENCE, Estimate
+from interp.stats.mean_test import mean_test
 from interp.stats.paired import McNemar, PairedTable, mcnemar, newcombe_paired
 from interp.stats.resample import N_RESAMPLES
-from interp.stats.signflip import sign_flip
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Comparison:
         difference:   a - b, Newcombe's paired interval, items taken as independent.
         difference_groups: a - b, cluster bootstrap over groups; the same object where groups=None.
         test:         exact McNemar on the discordant items.
-        p_groups:     the same question with groups as the independent unit (sign-flip of group differences).
+        p_groups:     the same question with groups as the independent unit (`mean_test` of the differences).
         equivalence:  two one-sided tests at the margin, clustered.
     """
 
@@ -79,7 +79,7 @@ def compare_paired(
         clustered, p_groups = iid, test.p
     else:
         clustered = paired_difference(a, b, groups=groups, seed=seed, n_resamples=n_resamples, confidence=confidence)
-        p_groups = float(sign_flip(a.astype(np.float64) - b, groups=groups, seed=seed).p)
+        p_groups = float(mean_test(a.astype(np.float64) - b, groups=groups, seed=seed).p)
     return Comparison(
         table=table,
         a=wilson_clustered(a, groups=groups, items=items, confidence=confidence),
@@ -99,7 +99,7 @@ class ItemComparison:
     Attributes:
         a, b:       means over items of the share of hits.
         difference: a - b with its paired interval; `interval` names its kind.
-        p:          groups as the unit (sign-flip; exact McNemar where every item is its own group and was asked once).
+        p:          groups as the unit (`mean_test`; exact McNemar where every item is its own group and was asked once).
         only_a, only_b: items whose share of hits is higher for the one or the other.
     """
 
@@ -139,7 +139,7 @@ def compare_items(a: Values, b: Values, *, items: Groups, groups: Groups, seed: 
     unit = _group_of_items(codes, groups)
     gap = share_a - share_b
     spread, kind = _gap_interval(share_a, share_b, gap, unit, seed)
-    p = float(sign_flip(gap, groups=unit, seed=seed).p) if np.any(gap) else 1.0
+    p = float(mean_test(gap, groups=unit, seed=seed).p) if np.any(gap) else 1.0
     more, fewer = int((gap > 1e-9).sum()), int((gap < -1e-9).sum())
     return ItemComparison(float(share_a.mean()), float(share_b.mean()), spread, kind, p, more, fewer)
 

@@ -1,4 +1,4 @@
-"""Sign-flip tests with family-wise control: which of many effects (heads, layers, sites) are not noise."""
+"""Sign-flip test of symmetry about zero with family-wise control; of means that may be skewed use `mean_test`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from interp.stats._check import Groups, Seed, Values, choice, generator, group_codes, level, numbers
-from interp.stats.multiplicity import ALTERNATIVES
+from interp.stats.moderation import Shrinkage
+from interp.stats.multiplicity import ALTERNATIVES, smallest_p
 
 N_FLIPS = 10_000
 STATS = ("t", "moderated", "mean")
@@ -50,7 +51,7 @@ class SignFlip:
 
     @property
     def is_significant(self) -> np.ndarray:
-        return self.p < self.alpha
+        return self.p <= self.alpha
 
 
 def sign_flip(
@@ -63,15 +64,17 @@ def sign_flip(
     stat: str = "t",
     alpha: float = 0.05,
 ) -> SignFlip:
-    """Max-|t| sign-flip test: under the null an effect is as likely as its negative.
+    """Max-|t| sign-flip test of symmetry: under the null every effect is as likely as its negative.
 
         u_g = sum of the effects of group g;   one sign per group, the same for every hypothesis;
         r = sum_g sign_g u_g / sqrt(sum_g u_g²),   t = r·sqrt(G-1) / sqrt(G - r²)
         p_j = (1 + #{flips: max over hypotheses of |t*| >= |t_j|}) / (1 + n_flips)
 
     sum u² does not change under flips, so |t| is a growing function of |r| and the maximum of |t| is found
-    from one matrix product. The share of studies with any false positive is at most alpha, whatever the
-    dependence between hypotheses. Where 2^G <= n_flips all patterns are enumerated and p is exact.
+    from one matrix product. Where the effects of all hypotheses are symmetric about 0, jointly, the share of studies
+    with any false positive is at most alpha, whatever the dependence between hypotheses. It is not a test of the mean:
+    effects that are skewed around a mean of 0 are not symmetric, and are called significant far more often than alpha.
+    For means use `mean_test`. Where 2^G <= n_flips all patterns are enumerated and p is exact.
 
     Args:
         effects: effect of each example on each hypothesis, [example, ...]; [example] for a single one.
@@ -79,11 +82,12 @@ def sign_flip(
         alternative: "two-sided", "greater" or "less".
         stat: "t" studentises each hypothesis by its own spread; "moderated" by its spread shrunk to what the
             others share (still exact; more power below 50 groups, where some of 784 spreads are small by
-            chance); "mean" compares raw means (Yang et al., with "greater"), so noisy hypotheses set the bar.
+            chance; the same as "t" below three hypotheses); "mean" compares raw means (Yang et al., with "greater"), so
+            noisy hypotheses set the bar.
     Raises:
         ValueError: NaN, one group, lengths differ, unknown alternative or stat.
     Warns:
-        TooFewFlipsWarning: the smallest possible p is not below alpha.
+        TooFewFlipsWarning: the smallest possible p is above alpha.
     Source: Westfall & Young (1993); Winkler et al., NeuroImage 92 (2014) 381; Smyth, Stat.
         Appl. Genet. Mol. Biol. 3 (2004) 3 (moderated); Yang et al., arXiv 2502.20332, B.2 (mean).
     """
@@ -93,14 +97,14 @@ def sign_flip(
     array = numbers("effects", effects, at_least=2, ndim=None)
     codes = group_codes(groups, len(array))
     sums = codes.sums(array.reshape(len(array), -1))
-    scale = _scale(sums, stat, len(array))
+    scale = scale_of(sums, stat, len(array))
     units = np.divide(sums, scale, out=np.zeros_like(sums), where=scale > 0)
     signed = -units if alternative == "less" else units
     exact, is_two_sided = 2**codes.n_groups <= n_flips, alternative == "two-sided"
     maxima, n_above, n_single = _null(signed, generator(seed), n_flips, two_sided=is_two_sided)
-    _warn_if_hopeless(codes.n_groups, len(maxima), alternative, alpha)
+    warn_if_hopeless(codes.n_groups, len(maxima), alternative, alpha)
     extra, shape = 0 if exact else 1, array.shape[1:]
-    limit, t = _limit(maxima, alpha, extra), _r_to_t(_correlation(sums), codes.n_groups)
+    limit, t = critical(maxima, alpha, extra), _r_to_t(_correlation(sums), codes.n_groups)
     return SignFlip(
         mean=np.asarray(array.mean(axis=0)),
         t=t.reshape(shape),
@@ -116,40 +120,19 @@ def sign_flip(
     )
 
 
-def _scale(sums: np.ndarray, stat: str, n: int) -> np.ndarray:
+def scale_of(sums: np.ndarray, stat: str, n: int) -> np.ndarray:
     """Divisor of each hypothesis' sum [hypothesis]; a function of squares, so flips leave it as it is."""
-    squares = (sums**2).sum(axis=0)
+    n_groups, squares = len(sums), sums**2
     if stat == "mean":
-        return np.full(len(squares), float(n))
-    if stat == "t":
-        return np.sqrt(squares)
-    n_groups = len(sums)
-    df, variance = _prior(squares[squares > 0] / n_groups, n_groups)
-    shared = variance if np.isinf(df) else (df * variance + squares) / (df + n_groups)
-    return np.sqrt(n_groups * np.broadcast_to(shared, squares.shape))
+        return np.full(squares.shape[1], float(n))
+    moments = squares.mean(axis=0)
+    return np.sqrt(n_groups * (moments if stat == "t" else Shrinkage.of(moments, squares, n_groups)(moments)))
 
 
-def _prior(moments: np.ndarray, n_groups: int) -> tuple[float, float]:
-    """Prior degrees of freedom and variance of an inverse-chi-squared law of the second moments (Smyth 2004, §6.2)."""
-    from scipy.optimize import brentq
-    from scipy.special import digamma, polygamma
-
-    if len(moments) < 3:
-        return 0.0, 1.0
-    logs = np.log(moments) - digamma(n_groups / 2) + np.log(n_groups / 2)
-    excess = float(logs.var(ddof=1)) - float(polygamma(1, n_groups / 2))
-    if excess <= float(polygamma(1, 1e6)):
-        return float("inf"), float(np.exp(logs.mean()))
-    half = brentq(lambda h: float(polygamma(1, h)) - excess, 1e-6, 1e6)
-    assert isinstance(half, float)
-    return 2 * half, float(np.exp(logs.mean() + digamma(half) - np.log(half)))
-
-
-def _limit(maxima: np.ndarray, alpha: float, extra: int) -> float:
-    """Largest maximum that is not significant itself: p < alpha exactly for statistics above it."""
-    allowed = int(alpha * (len(maxima) + extra)) + 1
-    while allowed >= 0 and (allowed + extra) / (len(maxima) + extra) >= alpha:
-        allowed -= 1
+def critical(maxima: np.ndarray, alpha: float, extra: int) -> float:
+    """Largest value that is not significant itself: (#{maxima >= T} + extra) / (draws + extra) <= alpha exactly for
+    statistics above it."""
+    allowed = int(alpha * (len(maxima) + extra) + 1e-9) - extra
     return float(np.sort(maxima)[::-1][allowed]) if allowed >= 0 else float("inf")
 
 
@@ -159,7 +142,7 @@ def _correlation(sums: np.ndarray) -> np.ndarray:
     return np.divide(sums.sum(axis=0), norm, out=np.zeros_like(norm), where=norm > 0)
 
 
-def _signs(n_groups: int, n_flips: int, n_columns: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def signs(n_groups: int, n_flips: int, n_columns: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Chunks of sign patterns [flip, group] in {-1, +1}; all 2^G of them where that is no more than n_flips."""
     total = 2**n_groups if 2**n_groups <= n_flips else n_flips
     rows = max(1, BUDGET // (8 * max(n_columns, n_groups)))
@@ -180,8 +163,8 @@ def _null(
     size = np.abs(observed) if two_sided else observed
     reach = size - TIE * np.maximum(np.abs(size), TIE)
     maxima, n_single = [], np.zeros(units.shape[1], dtype=np.int64)
-    for signs in _signs(len(units), n_flips, units.shape[1], rng):
-        flipped = signs @ units
+    for flips in signs(len(units), n_flips, units.shape[1], rng):
+        flipped = flips @ units
         if two_sided:
             np.abs(flipped, out=flipped)
         maxima.append(flipped.max(axis=1))
@@ -199,11 +182,11 @@ def _r_to_t(r: np.ndarray, n_groups: int) -> np.ndarray:
         return np.where(r == 0, 0.0, r * np.sqrt(n_groups - 1) / np.sqrt(left))
 
 
-def _warn_if_hopeless(n_groups: int, n_flips: int, alternative: str, alpha: float) -> None:
-    smallest = max((2.0 if alternative == "two-sided" else 1.0) / 2**n_groups, 1 / (n_flips + 1))
-    if smallest >= alpha:
+def warn_if_hopeless(n_groups: int, n_flips: int, alternative: str, alpha: float) -> None:
+    smallest = smallest_p(n_flips, n_arrangements=2**n_groups, alternative=alternative)
+    if smallest > alpha:
         warnings.warn(
-            f"{n_groups} groups and {n_flips} flips: the smallest possible p is {smallest:.3g}, not below {alpha:g}. "
+            f"{n_groups} groups and {n_flips} flips: the smallest possible p is {smallest:.3g}, above {alpha:g}. "
             "Add groups; nothing can be significant here.",
             TooFewFlipsWarning,
             stacklevel=3,
