@@ -40,7 +40,7 @@ def contrast(engaged: HeadEffects, heuristic: HeadEffects, *, metric: str | None
 
         diff_h = mean_i( effect_engaged[i, h] - effect_heuristic[i, h] )
 
-    max-|t| sign flips over all heads; cluster bootstrap by the items' groups.
+    p over all heads (`interp.stats.mean_test`), intervals by the items' groups.
 
     Returns:
         Columns of `study.figures.head_difference`: layer, head, name, diff, diff_lo, diff_hi, p_max_t, null_max95,

@@ -12,7 +12,7 @@ from interp.oracle.answers import Choices, mean_over_problems
 from interp.oracle.controls import HEADLINE
 from interp.oracle.features import Features
 from interp.oracle.reader import Oracle
-from interp.stats import Comparison, Estimate, compare_paired, holm, sign_flip, wilson_clustered
+from interp.stats import Comparison, Estimate, compare_paired, holm, mean_test, wilson_clustered
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +23,11 @@ class PairedReading:
         a, b: label probabilities of each, with their controls.
         names: what the members are called.
         difference: choice -> p_a - p_b, mean over readings, interval over problems.
-        p: choice -> p value of the sign-flip test over problems, Holm-corrected over the choices.
+        p: choice -> p value of the paired difference over problems (`mean_test`), Holm-corrected over the choices.
         same: share of readings with the same best choice.
         same_shuffled: that share where the second member was read at a matched partner of each reading: what two
             members agree on because some answers are common, not because they are alike at these places. (The mean
-            difference itself is the same under any shuffle; its control is the sign-flip test.)
+            difference itself is the same under any shuffle; its control is the paired test.)
         comparison: accuracies and their paired test, where targets were given.
     """
 
@@ -85,7 +85,7 @@ def compare(
     diff = one.p - other.p
     if len(set(one.groups)) < 2:
         raise ValueError("compare: expected readings of at least 2 problems; one says nothing about others.")
-    test = sign_flip(diff, groups=list(one.groups), seed=seed)
+    test = mean_test(diff, groups=list(one.groups), seed=seed)
     adjusted = holm(np.atleast_1d(test.p_single))
     partners = [(x, y, g) for x, y, g in zip(one.best, other.best_under(HEADLINE), one.groups, strict=True) if y]
     return PairedReading(

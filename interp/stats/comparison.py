@@ -99,7 +99,7 @@ class ItemComparison:
     Attributes:
         a, b:       means over items of the share of hits.
         difference: a - b with its paired interval; `interval` names its kind.
-        p:          groups as the unit (`mean_test`; exact McNemar where every item is its own group and was asked once).
+        p:          groups as the unit (`mean_test`; exact McNemar where every item is its own and was asked once).
         only_a, only_b: items whose share of hits is higher for the one or the other.
     """
 

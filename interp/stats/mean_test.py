@@ -17,7 +17,7 @@ from interp.stats.signflip import N_FLIPS, TIE, critical, scale_of, signs, warn_
 BUDGET = 8 * 2**20
 """Bytes of one array of resampled statistics; about five of them are alive at once."""
 ROUNDING = 1e-12
-"""A standard error below this share of the largest group sum over n is rounding: all groups have the same mean."""
+"""Residuals below this share of the largest group sum are rounding: all groups have the same mean."""
 
 Draws = Callable[[np.ndarray], Iterator[np.ndarray]]
 """columns -> chunks [draw, column] of the statistic under the null; the same draws at every call."""
@@ -32,7 +32,7 @@ class MeanTest:
         statistic: mean over its moderated clustered standard error [...].
         p:         family-wise adjusted [...].
         p_single:  of each hypothesis alone [...]; never for choosing among many.
-        limit:     |mean| (mean, if one-sided) above which a hypothesis is significant, in the unit of the effects [...].
+        limit:     |mean| (mean, if one-sided) beyond which a hypothesis is significant, in its own unit [...].
         n_draws:   sign patterns, and resamples.
     """
 
@@ -63,7 +63,8 @@ def mean_test(
     """Family-wise test of many means that may be skewed: the larger p of sign flips and a studentised bootstrap.
 
         S_g = sum of the effects of group g;  m = sum_g S_g / n;  se² = G/(G-1) · sum_g (S_g - n_g m)² / n²
-        T = m / se~,   se~² = (d0·s0² + d·se²) / (d0 + d)    d0, s0²: what the hypotheses share; d <= G - 1, less with heavy tails
+        T = m / se~
+        se~² = (d0·s0² + d·se²) / (d0 + d)    d0, s0²: what the hypotheses share; d <= G - 1, less with heavy tails
 
         bootstrap:  T* = (m* - m) / se~*  over groups drawn with replacement, the same for every hypothesis
         flips:      one sign per group, see `sign_flip` with stat="moderated"
@@ -107,10 +108,10 @@ def mean_test(
     warn_if_hopeless(codes.n_groups, n_draws, alternative, alpha)
     return MeanTest(
         mean=np.asarray(array.mean(axis=0)),
-        statistic=sign * groupwise.t.reshape(shape),
+        statistic=(sign * groupwise.t).reshape(shape),
         p=p.reshape(shape),
         p_single=single.reshape(shape),
-        limit=sign * limit.reshape(shape),
+        limit=(sign * limit).reshape(shape),
         alpha=alpha,
         n=len(array),
         n_groups=codes.n_groups,
@@ -137,8 +138,10 @@ class _Groupwise:
 
     @cached_property
     def residual(self) -> np.ndarray:
-        """What is left of the sums when every group has the mean of all [group, hypothesis]."""
-        return self.sums - self.sizes[:, None] * self.mean
+        """What is left of the sums when every group has the mean of all [group, hypothesis]; 0 where it is rounding."""
+        left = self.sums - self.sizes[:, None] * self.mean
+        is_rounding = np.abs(left).max(axis=0) <= ROUNDING * np.abs(self.sums).max(axis=0, initial=0.0)
+        return np.where(is_rounding, 0.0, left)
 
     def variance(self, squares: np.ndarray, n: np.ndarray | float) -> np.ndarray:
         """Squared clustered standard error of sum/n from the squares of the group residuals."""
@@ -146,10 +149,8 @@ class _Groupwise:
 
     @cached_property
     def own_variance(self) -> np.ndarray:
-        """Of the mean, each hypothesis by itself; 0 where it is rounding [hypothesis]."""
-        floor = (ROUNDING * np.abs(self.sums).max(axis=0, initial=0.0) / self.n) ** 2
-        variance = self.variance((self.residual**2).sum(axis=0), self.n)
-        return np.where(variance > floor, variance, 0.0)
+        """Of the mean, each hypothesis by itself [hypothesis]."""
+        return self.variance((self.residual**2).sum(axis=0), self.n)
 
     @cached_property
     def shrunk(self) -> Shrinkage:
@@ -213,17 +214,18 @@ def _bootstrap(of: _Groupwise, rng: np.random.Generator, n_draws: int, *, alpha:
         budget = max(1, 2 * BUDGET * n_groups // max(of.sums.shape[1], n_groups))
         for weights in group_weights(n_groups, n_resamples=n_draws, seed=rng, budget=budget):
             n = (weights @ sizes)[:, None]
-            shift = (weights @ residual) / n
+            shift = _no_rounding(weights @ residual, np.abs(residual)) / n
             spread = weights @ squares - 2 * shift * (weights @ crossed) + shift**2 * (weights @ sizes**2)[:, None]
-            t = _ratio(shift, np.sqrt(of.shrunk(of.variance(_no_rounding(spread, squares), n))))
+            spread = np.maximum(_no_rounding(spread, squares), 0.0)
+            t = _ratio(shift, np.sqrt(of.shrunk(of.variance(spread, n))))
             yield np.where(still, -np.inf, of.sided(t))
 
     return _Null(of.sided(of.t), of.se, draws, 1)
 
 
-def _no_rounding(spread: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """A sum of squares that was left by subtraction, 0 where it is only rounding."""
-    return np.where(spread > 1e-12 * squares.sum(axis=0), spread, 0.0)
+def _no_rounding(total: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Totals that are only what rounding leaves of their parts [group, hypothesis] as 0."""
+    return np.where(np.abs(total) > 1e-12 * parts.sum(axis=0), total, 0.0)
 
 
 def _step_down(null: _Null, alpha: float) -> np.ndarray:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from interp.stats._check import Real
+
 
 @dataclass(frozen=True)
 class Shrinkage:
@@ -37,7 +39,7 @@ class Shrinkage:
 
         is_positive = variances > 0
         if is_positive.sum() < 3:
-            return cls(df, 0.0, 1.0)
+            return cls(float(df), 0.0, 1.0)
         own = effective_df(squares[:, is_positive], df)
         logs = np.log(variances[is_positive]) - digamma(own / 2) + np.log(own / 2)
         prior = _df_of(float(logs.var(ddof=1)) - _log_variance(own))
@@ -70,7 +72,7 @@ def effective_df(squares: np.ndarray, df: int) -> float:
     return _df_of(float(np.clip(spread, _log_variance(df), _log_variance(1.0)).mean()))
 
 
-def _log_variance(df: float) -> float:
+def _log_variance(df: Real) -> float:
     """Variance of the logarithm of a chi-squared variable."""
     from scipy.special import polygamma
 

@@ -165,7 +165,7 @@ def pair_table(
 ) -> list[dict[str, Any]]:
     """One row per cell: both accuracies, the paired difference with a clustered interval, its tests, equivalence.
 
-    p_groups    sign-flip test with the group as the unit (exact McNemar where every item is its own group)
+    p_groups    `interp.stats.mean_test` with the group as the unit (exact McNemar where every item is its own group)
     p_holm      p_groups, Holm-corrected over the cells that can be compared; what tables and figures show
     p_mcnemar   exact McNemar with the item as the unit: only_engaged against only_heuristic, the items on which the
                 share of right replies is higher for the one or the other; too small where items of a group agree

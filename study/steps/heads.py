@@ -103,7 +103,7 @@ def _effects(context: Context, file: str, head: str) -> pd.DataFrame:
     out = rows[[c for c in _KEEP if c in rows]].assign(head=rows[head], kind=rows["ablation"], control=_CONTROL)
     out["layer"] = rows["layer"].where(rows["layer"] >= 0)
     out["p_adjusted"] = rows["p_max_t"]
-    out["correction"] = rows["p_max_t"].notna().map({True: "max-|t| sign flip over heads", False: ""})
+    out["correction"] = rows["p_max_t"].notna().map({True: "max-|t| over heads, sign flips and bootstrap", False: ""})
     out["n_perm"], out["data_sha256"] = rows["permutations"], rows["pairs_sha256"]
     return _noted(out.assign(**_members(context, rows)))
 
@@ -152,7 +152,7 @@ def _difference(context: Context) -> pd.DataFrame | None:
     return _noted(out[keep].assign(
         member="engaged - heuristic", is_difference=True, control="no difference", control_value=0.0,
         interval=INTERVAL, effect="total",
-        correction="paired max-|t| sign flip over heads",
+        correction="paired max-|t| over heads, sign flips and bootstrap",
     ))  # fmt: skip
 
 
