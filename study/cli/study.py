@@ -52,13 +52,16 @@ def run(
 @click.argument("file", metavar="STUDY.YAML", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default: runs/NAME of the study.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. --set eval.per_cell=50.")
+@click.option("--register", "to_register", is_flag=True, help="Write claims, margins and seeds into the run folder.")
 @fail_in_users_words
-def plan(file: Path, out: Path | None, overrides: tuple[str, ...]) -> None:
+def plan(file: Path, out: Path | None, overrides: tuple[str, ...], to_register: bool) -> None:
     """What will run, what is there already, tokens, bytes and a rough time. Nothing is started."""
-    from study.run.planner import plan_lines
+    from study.run.planner import plan_lines, registration_lines
 
     chosen, out = _read(file, overrides, out)
     click.echo("\n".join(plan_lines(chosen, out)))
+    if to_register:
+        click.echo("\n" + "\n".join(registration_lines(chosen, out)))
 
 
 @study.command()

@@ -10,6 +10,7 @@ from study.report.ledger import ALPHA, VERDICTS, Above, Below, Claim, Control, M
 from study.report.rows import DIFFERENCE, Tables, bounds, is_blank, measured, number, rows, words
 
 CHANGE = "accuracy_difference"
+SEPARATES, EQUIVALENT, BINDING = "eval/separates", "eval/equivalent", "eval/binding"
 TRAINING, ADVERSARIAL = "training", "adversarial"
 """Roles of cells (column `cell_role`) that claims are made about."""
 
@@ -25,7 +26,7 @@ def behaviour(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
 def _separates(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Claim:
     text = "The pair separates on adversarial surface cells"
     if not cells:
-        return Claim(text, "behaviour", "eval", why="no table of both members on the same items")
+        return Claim(text, "behaviour", "eval", why="no table of both members on the same items", key=SEPARATES)
     hard = [row for row in cells if row.get("cell_role") == ADVERSARIAL]
     if not hard:
         return _largest(tables, cells, smallest)
@@ -47,7 +48,7 @@ def _separated(tables: Tables, row: dict[str, Any], count: int, text: str, small
     test = _test("same items, groups as units", number(row, "p_adjusted") if p is None else p)
     controls = (test, _beats_one_label(tables, row))
     return Claim(text, "behaviour", "eval", Above(), measured(row, name=name, signed=True), controls,
-                 smallest=smallest, tests=_known(p))  # fmt: skip
+                 smallest=smallest, tests=_known(p), key=SEPARATES)  # fmt: skip
 
 
 def _largest(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Claim:
@@ -59,7 +60,8 @@ def _largest(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Cl
     asserts = Above() if found.value >= 0 else Below()
     test = _test(f"same items, {row.get('correction') or 'corrected over the cells'}", p)
     return Claim(f"The members differ on {words(row['cell'])}", "behaviour", "eval", asserts, found,
-                 (test, _beats_one_label(tables, row)), smallest=smallest, tests=_known(p))  # fmt: skip
+                 (test, _beats_one_label(tables, row)), smallest=smallest, tests=_known(p),
+                 key="eval/largest")  # fmt: skip
 
 
 def simultaneous(found: Measured, count: int) -> Measured:
@@ -103,7 +105,8 @@ def _equivalent(cells: list[dict[str, Any]]) -> Claim:
     text = "Training-distribution accuracy is equivalent"
     declared = [r for r in cells if r.get("cell_role") == TRAINING and not is_blank(r.get("margin"))]
     if not declared:
-        return Claim(text, "behaviour", "eval", Within(0.05), why="no cell of the training distribution with a margin")
+        why = "no cell of the training distribution with a margin"
+        return Claim(text, "behaviour", "eval", Within(0.05), why=why, key=EQUIVALENT)
     made = [_equal(row, len(declared), text) for row in declared]
     return max(made, key=lambda c: (VERDICTS.index(c.verdict), abs(_value(c))))
 
@@ -112,7 +115,8 @@ def _equal(row: dict[str, Any], count: int, text: str) -> Claim:
     margin = float(row["margin"])
     name = f"{words(row['cell'])}, the least equal of {count}" if count > 1 else ""
     control = Control.within(f"95 % interval inside ±{margin:g}", bounds(row), (-margin, margin))
-    return Claim(text, "behaviour", "eval", Within(margin), measured(row, name=name, signed=True), (control,))
+    return Claim(text, "behaviour", "eval", Within(margin), measured(row, name=name, signed=True), (control,),
+                 key=EQUIVALENT)  # fmt: skip
 
 
 def _binding(tables: Tables, smallest: float) -> Claim | None:
@@ -126,4 +130,5 @@ def _binding(tables: Tables, smallest: float) -> Claim | None:
                             0.5, short(float(keeping[0]["value"])) if keeping else "")  # fmt: skip
     text = "The engaged member binds step numbers: order-swapped twins, flipping"
     asserts = Above(0.5 if chance is None else chance)
-    return Claim(text, "behaviour", "eval", asserts, measured(found[0], name="accuracy"), (kept,), smallest=smallest)
+    return Claim(text, "behaviour", "eval", asserts, measured(found[0], name="accuracy"), (kept,), smallest=smallest,
+                 key=BINDING)  # fmt: skip

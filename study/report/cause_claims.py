@@ -55,7 +55,8 @@ def _moves(table: list[dict[str, Any]], row: dict[str, Any], apart: bool, smalle
     estimate = measured(row, name="slope over all strengths", signed=True)
     p = number(row, "p")
     return Claim(text, "sufficient", "steering", asserts, estimate, tuple(controls), tests=() if p is None else (p,),
-                 smallest=smallest.margin_slope if row["metric"] == "margin" else smallest.rate_slope)  # fmt: skip
+                 smallest=smallest.margin_slope if row["metric"] == "margin" else smallest.rate_slope,
+                 key=f"steering/{row['metric']}/{row['member']}/{row['site']}")  # fmt: skip
 
 
 def _outside(row: dict[str, Any], rises: bool) -> bool | None:
@@ -121,8 +122,9 @@ def _reads(row: dict[str, Any], shuffled: dict[str, Any] | None, smallest: Small
     target = words(row.get("target") or row.get("cell"))
     where = f"activations of {row['member']}" if row.get("member") else "activations"
     claim = f"The oracle reads {target} from {where}"
+    key = f"oracle/reads/{row.get('target')}/{row.get('member')}"
     if shuffled is None:
-        return Claim(claim, "reads", "oracle", why="no row of the gap to a matched shuffle")
+        return Claim(claim, "reads", "oracle", why="no row of the gap to a matched shuffle", key=key)
     estimate = replace(measured(shuffled, name="gap", signed=True), unit="nats")
     p = number(shuffled, "p")
     controls = (
@@ -132,7 +134,7 @@ def _reads(row: dict[str, Any], shuffled: dict[str, Any] | None, smallest: Small
         _paired(row, "not below a linear probe on the same vectors", "probe", margin=smallest.accuracy),
     )
     return Claim(claim, "reads", "oracle", Above(), estimate, controls, smallest=smallest.nats,
-                 tests=() if p is None else (p,))  # fmt: skip
+                 tests=() if p is None else (p,), key=key)  # fmt: skip
 
 
 def _paired(row: dict[str, Any], name: str, control: str, *, margin: float = 0.0) -> Control:

@@ -6,7 +6,7 @@ from typing import Any
 
 from study.config.sections import SmallestEffects
 from study.report.ledger import ALPHA, Above, Below, Claim, Control, p_words, short
-from study.report.rows import DIFFERENCE, MEMBERS, Tables, bounds, flag, measured, number, rows
+from study.report.rows import DIFFERENCE, MEMBERS, Row, Tables, bounds, flag, measured, number, rows
 
 Held = tuple[float, float] | None
 
@@ -47,8 +47,13 @@ def _necessary(tables: Tables, member: str, smallest: float) -> list[Claim]:
         text = f"{row['head']} is necessary for the answer of the {member} member"
         name = f"δ {kind} ablation{_which(row)}"
         claims.append(Claim(text, "necessary", "heads", Above(), measured(row, name=name), tuple(controls),
-                            smallest=smallest, tests=_tests(row)))  # fmt: skip
+                            smallest=smallest, tests=_tests(row), key=key_of("necessary", row, member)))  # fmt: skip
     return claims
+
+
+def key_of(kind: str, row: Row, member: str) -> str:
+    """Key of the claim about a head that was named beforehand, or about whichever is the largest."""
+    return f"heads/{kind}/{row['head'] if flag(row, 'named') else 'largest'}/{member}"
 
 
 def _which(row: dict[str, Any]) -> str:
@@ -107,7 +112,7 @@ def _carries(tables: Tables, member: str, smallest: float) -> list[Claim]:
         controls = (_over_all_heads(row, len(flips)), _same_answer(row, placebo), *_held_out(held))
         text = f"What {row['head']} carries transfers to the other answer in the {member} member"
         claims.append(Claim(text, "transfers", "heads", Above(), measured(row, name=f"δ patch{_which(row)}"), controls,
-                            smallest=smallest, tests=_tests(row)))  # fmt: skip
+                            smallest=smallest, tests=_tests(row), key=key_of("carries", row, member)))  # fmt: skip
     return claims
 
 
@@ -131,4 +136,4 @@ def _changed(tables: Tables, smallest: float) -> list[Claim]:
     asserts = Above() if higher else Below()
     estimate = measured(row, name=f"difference, {kind}", signed=True)
     return [Claim(text, "necessary", "heads", asserts, estimate, (_over_all_heads(row, len(found)),),
-                  smallest=smallest, tests=_tests(row))]  # fmt: skip
+                  smallest=smallest, tests=_tests(row), key="heads/changed")]  # fmt: skip

@@ -163,6 +163,7 @@ class Claim:
         why:      why there is no estimate.
         smallest: smallest effect of interest, in the unit of the estimate, counted from the null.
         tests:    p of every test of the null that the claim needs, beside its interval.
+        key:      what is claimed, whatever the numbers turn out to be: by it a claim is registered before the run.
         corrected: over the whole report; None before `correct`.
     """
 
@@ -175,6 +176,7 @@ class Claim:
     why: str = ""
     smallest: float = 0.0
     tests: tuple[float, ...] = ()
+    key: str = ""
     corrected: Corrected | None = None
 
     @property

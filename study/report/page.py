@@ -19,6 +19,7 @@ from study.report.claims import VERDICTS, Claim, SmallestEffects, Within, claims
 from study.report.headline import headline
 from study.report.ledger import p_words
 from study.report.published import Beside, beside, parse_published, printed
+from study.report.registration import compare
 from study.report.run_folder import MEMBERS, RunFolder, SavedFigure, read_run_folder
 from study.report.text import inert, plain
 from study.report.vector import css_variables, inline
@@ -135,7 +136,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "headline": headline(run.tables), "published": _published(run, problems), "blocks": placed,
         "shown": run.shown, "provenance": _provenance(run), "steps": run.state.steps, "problems": problems,
         "titles": {b.analysis: b.title for b in found}, "tables": [(n, len(t)) for n, t in run.tables.items()],
-        "minus": MINUS,
+        "minus": MINUS, "registered": compare(run.registration, run.study, ledger) if run.registration else None,
     }  # fmt: skip
 
 

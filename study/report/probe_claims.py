@@ -42,7 +42,13 @@ def _decodable(tables: Tables, chosen: list[dict[str, Any]], target: str, member
     where = f"AUROC at {row['site']}, {row['position']}" + (", TEST" if row["split"] == "test" else ", out of fold")
     return Claim(f"{quoted(target)} is linearly decodable in the {member} member", "decodable", "probes",
                  Above(0.5), measured(row, name=where), controls, smallest=smallest,
-                 tests=tuple(value for _, value in seen))  # fmt: skip
+                 tests=tuple(value for _, value in seen),
+                 key=f"probes/decodable/{column_of(target)}/{member}")  # fmt: skip
+
+
+def column_of(target: object) -> str:
+    """The column of a target `label=noncompliant`."""
+    return str(target).split("=")[0]
 
 
 def quoted(target: str) -> str:
@@ -100,19 +106,21 @@ def _carried(
     """The claim of one pair of checkpoints and one target."""
     a, b, target = (here[0][key] for key in ("train_checkpoint", "test_checkpoint", "target"))
     text = f"A probe of {quoted(target)} fitted on {a} reads {b}"
+    key = f"probes/transfer/{column_of(target)}/{a}/{b}"
     places = [(r["site"], r["position"]) for r in sorted(chosen, key=_rank)]
     same = [r for r in here if r["train_site"] == r["test_site"] and r["variant"] != SHUFFLED
             and (r["train_site"], r["position"]) in places]  # fmt: skip
     if not same:
         where = ", ".join(f"{site}, {position}" for site, position in dict.fromkeys(places)) or "none"
-        return Claim(text, "transfers", "probes", Above(0.5), why=f"not read at the selected site ({where})")
+        return Claim(text, "transfers", "probes", Above(0.5), why=f"not read at the selected site ({where})",
+                     key=key)  # fmt: skip
     row = min(same, key=lambda r: (r["variant"] != "raw", places.index((r["train_site"], r["position"])), _rank(r)))
     own = rows(tables, "probes", target=target, member=a, role="layer", metric="auroc", cohort="all", split="oof",
                kind=row["kind"], site=row["train_site"], position=row["position"])  # fmt: skip
     real = replace(_selective(own), name="where it was fitted, more decodable than a control label")
     estimate = measured(row, name=f"AUROC at {row['test_site']}, {row['position']}")
     controls = (_as_good(row, smallest.auroc_loss), real, *_beyond_any_map(here, row))
-    return Claim(text, "transfers", "probes", Above(0.5), estimate, controls, smallest=smallest.auroc)
+    return Claim(text, "transfers", "probes", Above(0.5), estimate, controls, smallest=smallest.auroc, key=key)
 
 
 def _as_good(row: dict[str, Any], margin: float) -> Control:

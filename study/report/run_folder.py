@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.report.registration import Registration, read_registration
 from study.run.state import FIGURES, RUN, STEPS, STUDY, RunState, read_run
 from study.tables import read_tables
 
@@ -71,6 +72,7 @@ class RunFolder:
         figures: in the order of their names.
         unread:  what could not be read, in words; the report says so.
         shown:   items drawn by seed.
+        registration: what was written down before the run, where anything was.
     """
 
     state: RunState
@@ -80,6 +82,7 @@ class RunFolder:
     figures: tuple[SavedFigure, ...]
     unread: tuple[str, ...]
     shown: tuple[Shown, ...]
+    registration: Registration | None = None
 
 
 def read_run_folder(run: Path) -> RunFolder:
@@ -97,8 +100,13 @@ def read_run_folder(run: Path) -> RunFolder:
         except (OSError, UnicodeDecodeError) as error:
             unread.append(f"figure {path.stem}: {type(error).__name__}")
     digest = hashlib.sha256((run / STUDY).read_bytes()).hexdigest() if (run / STUDY).is_file() else ""
+    try:
+        registration = read_registration(run)
+    except ValueError as error:
+        registration = None
+        unread.append(str(error).replace(str(run), "the run folder"))
     return RunFolder(state, study, digest, read_tables(run), tuple(figures), tuple(unread),
-                     tuple(draw_examples(run, seed=state.seed)))  # fmt: skip
+                     tuple(draw_examples(run, seed=state.seed)), registration)  # fmt: skip
 
 
 def _study(path: Path) -> tuple[Mapping[str, Any], list[str]]:

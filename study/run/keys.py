@@ -9,7 +9,7 @@ from typing import Any
 
 from study.config import Study
 from study.run.digest import Digests, package_version, sha256_of, shown
-from study.run.state import TABLES, StepState
+from study.run.state import REGISTRATION, TABLES, StepState
 from study.run.step import Step
 
 _LENGTH = 16
@@ -79,6 +79,7 @@ def key_after(study: Study, step: Step, root: Path, digests: Digests, ended: Map
         "section": _plain(getattr(study, step.name)),
         "others": {name: _plain(getattr(study, name)) for name in step.sections},
         "tables": tables,
+        "registration": digests.file(root / REGISTRATION) if step.reads and (root / REGISTRATION).is_file() else "",
         "ended": {name: asdict(state) for name, state in ended.items() if step.reads and name != step.name},
     }
     return sha256_of(content)[:_LENGTH]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from study.run.digest import Digests
 from study.run.folder import is_whole
 from study.run.keys import Inputs, inputs_of, key_of, table_key_of
-from study.run.state import RUN, read_run
+from study.run.state import REGISTRATION, RUN, read_run
 from study.run.step import Step, Work
 from study.steps import steps_of
 
@@ -114,6 +114,20 @@ def plan_lines(study: Study, out: Path) -> list[str]:
     total = sum(step.seconds for step in planned)
     tail = [f"in all about {_duration(total)} on this machine, weights at hand"] if total else []
     return [f"{out}", aligned(lines), *tail, *(f"note: {note}" for note in notes)]
+
+
+def registration_lines(study: Study, out: Path) -> list[str]:
+    """Register a study, and what was written."""
+    from study.report.registration import register
+
+    made = register(study, out)
+    effects = ", ".join(f"{kind} {size:g}" for kind, size in made.smallest_effects.items())
+    late = [f"written after results of {', '.join(made.ended)} existed"] if made.ended else []
+    return [
+        f"registered in {out / REGISTRATION}: sha256 {made.sha256}", *late,
+        f"seed {made.seed}, margin {made.claim_margin:g}; smallest effects: {effects}",
+        *(f"  {text}" for text in made.claims.values()),
+    ]  # fmt: skip
 
 
 def _duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 RUN, STUDY, STEPS, TABLES, FIGURES, REPORT = "run.json", "study.yaml", "steps", "tables", "figures", "report.html"
+REGISTRATION = "registration.json"
 Status = Literal["done", "failed", "skipped"]
 
 
