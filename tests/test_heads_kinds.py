@@ -285,6 +285,21 @@ def test_pairs_of_unequal_length_are_patched_at_the_slot_and_refused_elsewhere()
     assert found == pytest.approx(margin_under(model, aligned, head, whole, [3, 8]), abs=1e-4)
 
 
+def test_positions_that_pairs_carry_are_used_unless_a_rule_is_given() -> None:
+    model, head = Model.wrap(tiny("qwen2")), HeadId(1, 1)
+    bare = make_pairs(2)
+    own = [TokenPair(bare[0].base_ids, bare[0].exp_ids, 5, 60, positions=(3, 5), id="own"), bare[1]]
+    want = [margin_under(model, own[0], head, torch.zeros(1, 9, 8), at) for at in ([3, 5], [8])]
+    assert effects_of(model, own, Zero(), head)[0] == pytest.approx(want[0], abs=1e-4)
+    assert effects_of(model, own, Zero(), head, positions=Answer())[0] == pytest.approx(want[1], abs=1e-4)
+    assert abs(want[0] - want[1]) > 1e-2
+    swept = head_sweep(model, own, kind=Zero(), heads=[head], metrics=LOGITS, n_resamples=50)
+    assert swept.plan.positions == "pairs"
+    assert head_sweep(model, bare, kind=Zero(), heads=[head], metrics=LOGITS, n_resamples=50).plan.positions == "answer"
+    alone = [own[1], TokenPair(own[1].base_ids, own[1].exp_ids, 5, 60, id="none")]
+    assert effects_of(model, own, Zero(), head)[1] == pytest.approx(effects_of(model, alone, Zero(), head)[0], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

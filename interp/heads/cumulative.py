@@ -18,7 +18,6 @@ from interp.heads.outcomes import HeadSweep
 from interp.heads.pairs import TokenPair, Where
 from interp.heads.readout import LabelAccuracy, LogitDiff, Prob
 from interp.model import Model
-from interp.positions import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +35,7 @@ def cumulative_ablation(
     *,
     ks: Sequence[int],
     kind: Kind = Mean(),  # noqa: B008  (a frozen value)
-    positions: Where = Answer(),  # noqa: B008
+    positions: Where | None = None,
     reading: Reading = "accuracy",
     n_random: int = 10,
     match_layers: bool = True,
@@ -51,6 +50,7 @@ def cumulative_ablation(
     Args:
         pairs: prompts on which the ranking was not made.
         ranking: every head of the layers concerned, best first.
+        positions: as in `head_sweep`.
         reading: share of right answers, probability of the answer, or margin in logits.
     Returns:
         Columns of `study.figures.cumulative_ablation`: arm, k, draw, value, lo, hi, n, n_groups, chance, interval,

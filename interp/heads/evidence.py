@@ -19,6 +19,7 @@ from interp.heads.pairs import TokenPair
 from interp.heads.readout import LogitDiff
 from interp.heads.sweep import head_sweep
 from interp.model import Model
+from interp.positions import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ N_SHUFFLES = 200
 def evidence(
     model: Model | nn.Module, pairs: Sequence[TokenPair], head: HeadId | str, *, seed: int = 0
 ) -> pd.DataFrame:
-    """What speaks for the claim that a head carries the answer of base into exp, level by level.
+    """What speaks for the claim that a head carries the answer of base into exp, level by level, at the answer slot.
 
         level        value                                              control
         decodable    balanced accuracy of a nearest-mean reader of z    the same on shuffled labels
@@ -62,7 +63,7 @@ def evidence(
     same, other = _with_donor(flips, seed, same_answer=True), _with_donor(flips, seed, same_answer=False)
     check_head(unit, model.layout)
     layer = [HeadId(unit.layer, index) for index in range(model.layout.layers[unit.layer].n_heads)]
-    ablated = head_sweep(model, flips, kind=Mean(), heads=layer, metrics=(LogitDiff(),))
+    ablated = head_sweep(model, flips, kind=Mean(), positions=Answer(), heads=layer, metrics=(LogitDiff(),))
     controls = ablated.per_example()[:, ablated.controls[unit.head]].mean(axis=1)
     restored, placebo, moved = (_patched(model, chosen, unit) for chosen in (flips, same, other))
     gap = restored.whole
@@ -76,7 +77,7 @@ def evidence(
 
 
 def _patched(model: Model, pairs: Sequence[TokenPair], head: HeadId) -> HeadEffects:
-    job = HeadSweep(model, tuple(pairs), Patch(), heads=[head], metrics=(LogitDiff(),))
+    job = HeadSweep(model, tuple(pairs), Patch(), Answer(), heads=[head], metrics=(LogitDiff(),))
     return HeadEffects.of(job.plan, job.pairs, [outcome for _, outcome in job.run()])
 
 

@@ -19,10 +19,10 @@ from interp.heads.direct import direct_changes
 from interp.heads.donors import Donors, Values, record_z
 from interp.heads.ids import Heads, Unit, expand_heads, unit_name
 from interp.heads.kinds import Kind, Patch, Resample
-from interp.heads.pairs import TokenPair, Where, pairs_sha256
+from interp.heads.pairs import TokenPair, Where, pairs_sha256, where_of
 from interp.heads.readout import METRICS, Metric, Prob, Readout, read_values, reader
 from interp.model import Model
-from interp.positions import Answer, Positions
+from interp.positions import Positions
 from interp.sweep import Change, Intervention, sweep
 from interp.sweep.read import read_out
 
@@ -82,6 +82,7 @@ class HeadSweep:
     """One sweep: pairs, what is done to which heads where, and what is read.
 
     Attributes:
+        positions: tokens that are changed. None, when it is made: the pairs' own where any carries some, else the slot.
         verify: share of rows of every pair that the reference engine recomputes.
         engine: "reference" computes each row by a forward pass of its own.
     """
@@ -89,7 +90,7 @@ class HeadSweep:
     model: Model
     pairs: Sequence[TokenPair]
     kind: Kind = field(default_factory=Patch)
-    positions: Where = field(default_factory=Answer)
+    positions: Where | None = None
     heads: Heads = "all"
     metrics: Sequence[Metric] = METRICS
     effect: Effect = "total"
@@ -102,13 +103,14 @@ class HeadSweep:
         if len({pair.id for pair in self.pairs}) < len(self.pairs) or not self.pairs:
             raise ValueError(f"pairs: expected at least one pair, each with an id of its own; came {len(self.pairs)}.")
         self.model = Model.wrap(self.model)
+        self.where: Where = where_of(self.positions, self.pairs)
         self.units: tuple[Unit, ...] = expand_heads(self.heads, self.model.layout)
         layers = tuple(sorted({head.layer for unit in self.units for head in unit}))
-        self.donors = Donors(self.model, self.pairs, self.kind, self.positions, layers)
+        self.donors = Donors(self.model, self.pairs, self.kind, self.where, layers)
         for pair in self.pairs:  # unequal lengths and missing spans are found before anything is computed
-            pair.exp_tokens(self.positions)
+            pair.exp_tokens(self.where)
             if self.needs_base:
-                pair.base_tokens(self.positions)
+                pair.base_tokens(self.where)
 
     @property
     def needs_base(self) -> bool:
@@ -121,7 +123,7 @@ class HeadSweep:
     @property
     def plan(self) -> Plan:
         effect = self.effect + (":frozen_norm" if self.effect == "direct" and self.freeze_norm else "")
-        where = self.positions if not isinstance(self.positions, Positions) else self.positions.name
+        where = self.where.name if isinstance(self.where, Positions) else self.where
         adapter = self.model.adapters.active
         return Plan(
             self.model.name,
@@ -158,7 +160,7 @@ class HeadSweep:
     def outcome(self, index: int, key: str = "") -> Outcome:
         """The outcome of one pair; `donors.prepare()` must have run."""
         pair = self.pairs[index]
-        tokens = pair.exp_tokens(self.positions)
+        tokens = pair.exp_tokens(self.where)
         base = None
         if self.needs_base:
             values, base = self._base(pair)
@@ -177,7 +179,7 @@ class HeadSweep:
         """z of the base prompt, and how it answers, from one pass."""
         assert pair.base_ids is not None
         end = len(pair.base_ids) - 1
-        tokens = pair.base_tokens(self.positions)
+        tokens = pair.base_tokens(self.where)
         values, resid = record_z(self.model, pair.base_ids, tokens, self.donors.layers, extra=[end])
         read = read_out(self.model, resid[None], reader(self.model, pair, vocabulary=False), pair.options)
         return values, read_values(pair, read[0])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from interp.passes import Pass
-from interp.positions import Positions, Span
+from interp.positions import Answer, Positions, Span
 
 Where = Literal["pairs"] | Positions
 """Tokens at which heads are changed: a rule, or each pair's own `positions`."""
@@ -25,7 +25,7 @@ class TokenPair:
         answer: token that is right in the unchanged exp run.
         foil: the other token: what exp answers if it takes over what the base run carries. None: the best of the
             other `options`, in each run anew.
-        positions: tokens of exp to change, used by `positions="pairs"`; None is the last.
+        positions: tokens of exp to change, unless a sweep is given a rule of its own; None is the last.
         base_positions: tokens of base that correspond to them, one for one; None: the same numbers if the prompts are
             of equal length, else the last for the last.
         base_answer: token that is right in the base run; None: the foil. In Yang's abstract contexts it is `answer`.
@@ -149,6 +149,13 @@ def _resolve(rule: Positions, n: int, roles: Mapping[str, tuple[int, ...]], item
         found = roles[rule.span]
         return {"all": found, "first": found[:1], "last": found[-1:]}[rule.which]
     return Pass(1, n).tokens(rule)[0]
+
+
+def where_of(positions: Where | None, pairs: Sequence[TokenPair]) -> Where:
+    """The given rule; without one, each pair's own positions where any pair carries some, else the answer slot."""
+    if positions is not None:
+        return positions
+    return "pairs" if any(pair.positions is not None for pair in pairs) else Answer()
 
 
 def pairs_sha256(pairs: Sequence[TokenPair]) -> str:

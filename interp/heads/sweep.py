@@ -16,7 +16,6 @@ from interp.heads.outcomes import Effect, HeadSweep
 from interp.heads.pairs import TokenPair, Where
 from interp.heads.readout import METRICS, Metric
 from interp.model import Model
-from interp.positions import Answer
 
 NORM_PAIRS = 8
 
@@ -26,7 +25,7 @@ def head_sweep(
     pairs: Sequence[TokenPair],
     *,
     kind: Kind = Patch(),  # noqa: B008  (a frozen value)
-    positions: Where = Answer(),  # noqa: B008
+    positions: Where | None = None,
     heads: Heads = "all",
     metrics: Sequence[Metric] = METRICS,
     effect: Effect = "total",
@@ -46,7 +45,8 @@ def head_sweep(
 
     Args:
         kind: Patch, Mean, Zero, Resample, UniformAttention, KnockOut, Noise.
-        positions: which tokens of exp; Answer() is the slot, "pairs" each pair's own.
+        positions: which tokens of exp; Answer() is the slot, "pairs" each pair's own. None: the pairs' own where any
+            carries some, else the slot.
         heads: "all", or heads ("L19.H17") and sets of heads.
         metrics: what is read; `Prob` costs the whole unembedding of every row.
         effect: "direct" freezes everything after the head but the final norm (frozen too with `freeze_norm`).
