@@ -51,6 +51,7 @@ from interp.stats.operating_point import tpr_at_fpr
 from interp.stats.paired import McNemar, PairedTable, mcnemar, newcombe_paired
 from interp.stats.permute import permute_labels
 from interp.stats.platt import Platt, fit_platt
+from interp.stats.promises import Promise, Verification, verify
 from interp.stats.ranking import ClassEstimate, auroc, auroc_difference
 from interp.stats.resample import Draws, resample_sums, resample_weights
 from interp.stats.signflip import SignFlip, TooFewFlipsWarning, sign_flip
@@ -82,6 +83,7 @@ __all__ = [
     "NoWidthWarning",
     "PairedTable",
     "Platt",
+    "Promise",
     "Ratio",
     "ReliabilityBin",
     "SignFlip",
@@ -89,6 +91,7 @@ __all__ = [
     "TooFewFlipsWarning",
     "UndefinedDrawsWarning",
     "UnstableRatioWarning",
+    "Verification",
     "auroc",
     "auroc_difference",
     "band_of",
@@ -142,6 +145,7 @@ __all__ = [
     "tost_paired",
     "tost_rates",
     "tpr_at_fpr",
+    "verify",
     "weighted_kappa",
     "wilson",
     "wilson_clustered",

@@ -20,6 +20,7 @@ COMMANDS = {
     "steer": ("study.cli.steer:steer", "Steering directions: fit, dose, export."),
     "study": ("study.cli.study:study", "A whole study in one command: run, plan, init."),
     "tables": ("study.cli.tables:tables", "Print the tables of a run."),
+    "verify": ("study.cli.verify:verify", "Coverage and level of the statistics on data with the structure of yours."),
     "figures": ("study.cli.figures:figures", "Draw the figures of a run from its tables."),
 }
 
