@@ -96,7 +96,7 @@ COLUMNS: dict[str, Column] = {
     "control_lo": _number("lower end of the control's interval"),
     "control_hi": _number("upper end of the control's interval"),
     **_difference("control", "the control"),
-    **_difference("keep", "that of twins that keep the answer"),
+    **_difference("keep", "the size of that of twins that keep the answer"),
     **_difference("text", "that of a bag of words on the same rows"),
     **_difference("floor", "`floor`"),
     **_difference("text_only", "`text_only`"),

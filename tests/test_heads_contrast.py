@@ -20,6 +20,7 @@ from interp.heads import (
     order_swap_table,
     retrieval_score,
 )
+from interp.heads.estimates import halves
 from interp.heads.ids import HeadId
 from interp.heads.outcomes import FIELDS
 from tests.heads_kit import retrieval_model, retrieval_pairs
@@ -261,3 +262,60 @@ def test_order_swap_metrics_tell_a_binder_from_readers_of_the_bag_of_words() -> 
     jumpy = order_swap_table(pairs, np.ones(80, bool), flips).set_index("metric")  # flips always, whatever the swap
     assert jumpy.loc["flip_rate_K", "value"] == 1.0
     assert jumpy.loc["order_sensitivity", "value"] == pytest.approx(0.0)
+
+
+# --- controls with their own intervals -----------------------------------------------------------------------------
+
+
+def test_the_difference_from_control_heads_is_paired_over_items() -> None:
+    """What all heads share cancels: its interval is far narrower than that of the effect."""
+    rng = np.random.default_rng(20)
+    shared = rng.normal(size=(40, 1)) * 5
+    values = shared + rng.normal(size=(40, 8)) * 0.1
+    values[:, 1] += 0.5
+    effects = made(values, layers=2, groups=[f"g{i // 2}" for i in range(40)])
+    table = effects.table(["cma", "cma_frac"]).set_index(["metric", "name"])
+    others = np.delete(values[:, :4], 1, axis=1).mean(axis=1)
+    row = table.loc[("cma", "L0.H1")]
+    assert row["control_difference"] == pytest.approx((values[:, 1] - others).mean())
+    assert row["control_difference"] == pytest.approx(row["value"] - row["control_value"])
+    want = stats.cluster_mean(values[:, 1] - others, groups=effects.groups, seed=0, n_resamples=50)
+    assert (row["control_difference_lo"], row["control_difference_hi"]) == pytest.approx((want.lo, want.hi))
+    assert row["control_difference_hi"] - row["control_difference_lo"] < (row["hi"] - row["lo"]) / 10
+    share = table.loc[("cma_frac", "L0.H1")]
+    assert share["control_difference"] == pytest.approx((values[:, 1] - others).mean() / 8.0)
+    assert effects.table(["cohen_dz"])["control_difference"].isna().all()
+
+
+def test_a_head_without_others_has_no_control_difference() -> None:
+    alone = made(np.random.default_rng(21).normal(size=(12, 1)), layers=1)
+    assert alone.control_difference().value.tolist() == pytest.approx([np.nan], nan_ok=True)
+
+
+def test_the_same_answer_control_is_a_difference_with_its_own_interval() -> None:
+    rng = np.random.default_rng(22)
+    groups = [f"g{i // 2}" for i in range(40)]
+    flip = made(rng.normal(size=(40, 4)) + [2.0, 2.0, 2.0, 0.0], layers=2, groups=groups)
+    keep = made(rng.normal(size=(20, 4)) + [0.0, 2.0, -2.0, 0.0], layers=2, groups=groups[:20])
+    found = flip.keep_difference(keep)
+    f, k = flip.per_example().mean(axis=0), keep.per_example().mean(axis=0)
+    assert found.value == pytest.approx(f - np.abs(k))
+    assert (found.lo > 0).tolist() == [True, False, False, False]  # the other way is as bad as the same way
+    assert found.n == 60 and found.n_groups == 20
+    table = flip.table(keep=keep)
+    assert table.loc[table["metric"] == "cma", "keep_difference"].tolist() == pytest.approx(list(found.value))
+    assert table.loc[table["metric"] == "cma_frac", "keep_difference"].isna().all()
+    assert "keep_difference" not in flip.table()
+    with pytest.raises(ValueError, match="same 4 units"):
+        flip.keep_difference(made(np.zeros((4, 8)), layers=2))
+
+
+def test_the_same_answer_control_of_a_half_is_of_the_same_groups() -> None:
+    rng = np.random.default_rng(23)
+    groups = [f"g{i // 2}" for i in range(40)]
+    flip, keep = (made(rng.normal(size=(40, 4)), layers=2, groups=groups) for _ in range(2))
+    forest = flip.forest(keep=keep)
+    report = forest[forest["half"] == "report"]
+    chosen = halves(groups, seed=0)
+    want = flip.per_example()[~chosen].mean(axis=0) - np.abs(keep.per_example()[~chosen].mean(axis=0))
+    assert report["keep_difference"].tolist() == pytest.approx(list(want))

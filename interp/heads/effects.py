@@ -11,7 +11,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp import stats
-from interp.heads.estimates import Tested, fractions, matched_controls, means_and_p, standardised
+from interp.heads.estimates import (
+    Tested,
+    beyond_placebo,
+    fractions,
+    less_controls,
+    matched_controls,
+    means_and_p,
+    standardised,
+)
 from interp.heads.ids import HeadId, Unit, parse_unit, unit_name
 from interp.heads.outcomes import FIELDS, Outcome, Plan
 from interp.heads.pairs import TokenPair
@@ -142,6 +150,47 @@ class HeadEffects:
         norms = np.ones(len(self.units)) if self.write_norms is None else self.write_norms
         return matched_controls([unit[0].layer for unit in self.units], norms)
 
+    def control_difference(self, metric: str | None = None) -> stats.Estimates:
+        """The effect of every unit minus the mean effect of its control units, paired over the same examples.
+
+        In the unit of the metric: a share has the difference as a share of the same whole. NaN for a unit without
+        controls, and for `cohen_dz` and `cliff`, which are no means.
+
+        Raises:
+            ValueError: as `per_example`.
+        """
+        metric = metric or self.main
+        blank = np.full(len(self.units), np.nan)
+        if metric in ("cohen_dz", "cliff"):
+            return stats.Estimates(blank, blank, blank, len(self.pairs), len(set(self.groups)))
+        is_share = metric in ("cma_frac", "abl_frac")
+        effects = less_controls(self.per_example(None if is_share else metric), self.controls)
+        options: dict[str, Any] = dict(groups=self.groups, seed=self.seed, n_resamples=self.n_resamples)
+        found = fractions(effects, self.whole, **options) if is_share else stats.cluster_means(effects, **options)
+        known = np.array([bool(others) for others in self.controls])
+        value, lo, hi = (np.where(known, part, np.nan) for part in (found.value, found.lo, found.hi))
+        return stats.Estimates(value, lo, hi, found.n, found.n_groups)
+
+    def keep_difference(self, keep: HeadEffects) -> stats.Estimates:
+        """The effect of every unit on these pairs minus the size of its effect on pairs that keep the answer.
+
+            mean over these pairs - |mean over the pairs of `keep`|        by the groups of both together
+
+        The same-answer control of patching: where twins with the same answer move the margin as much, what moves it is
+        not the answer.
+
+        Args:
+            keep: the same sweep on pairs whose twins have the same answer.
+        Raises:
+            ValueError: other units, or another definition.
+        """
+        if keep.plan.units != self.plan.units or keep.main != self.main:
+            raise ValueError(f"keep_difference: expected a {self.main} sweep of the same {len(self.units)} units.")
+        effects = np.concatenate([self.per_example(), keep.per_example()])
+        is_keep = np.repeat([False, True], [len(self.pairs), len(keep.pairs)])
+        return beyond_placebo(effects, is_keep, groups=[*self.groups, *keep.groups], seed=self.seed,
+                              n_resamples=self.n_resamples)  # fmt: skip
+
     def cliff(self, unit: int) -> stats.Estimate:
         """Cliff's δ of the unit's effects over those of its control heads, pooled."""
         x, others = self.per_example()[:, unit], self.controls[unit]
@@ -172,11 +221,15 @@ class HeadEffects:
 
         return rows_at(self, self.index(head))
 
-    def table(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
-        """One row per unit and definition, with what made it."""
+    def table(self, metrics: Sequence[str] | None = None, *, keep: HeadEffects | None = None) -> pd.DataFrame:
+        """One row per unit and definition, with what made it.
+
+        Args:
+            keep: the pairs of the same-answer control, for the columns of `keep_difference`.
+        """
         from interp.heads.tables import tidy
 
-        return tidy(self, metrics)
+        return tidy(self, metrics, keep=keep)
 
     def heatmap(self, metric: str | None = None) -> pd.DataFrame:
         """One row per head, in the columns that `study.figures.head_map` draws; sets of heads are left out."""
@@ -184,11 +237,15 @@ class HeadEffects:
 
         return heatmap(self, metric or self.main)
 
-    def forest(self, metric: str | None = None) -> pd.DataFrame:
-        """One row per unit and half, in the columns of `study.figures.top_heads`."""
+    def forest(self, metric: str | None = None, *, keep: HeadEffects | None = None) -> pd.DataFrame:
+        """One row per unit and half, in the columns of `study.figures.top_heads`.
+
+        Args:
+            keep: the pairs of the same-answer control, for the columns of `keep_difference`, in the same halves.
+        """
         from interp.heads.tables import forest
 
-        return forest(self, metric or self.main)
+        return forest(self, metric or self.main, keep=keep)
 
     def top(self, k: int = 10, metric: str | None = None) -> pd.DataFrame:
         """The k units with the largest |effect|, chosen on one half of the pairs and reported on the other.

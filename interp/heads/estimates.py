@@ -110,6 +110,51 @@ def standardised(
         return draws.estimates()
 
 
+def less_controls(
+    effects: Float[np.ndarray, "example unit"], controls: list[list[int]]
+) -> Float[np.ndarray, "example unit"]:
+    """Each unit's effect on each example minus the mean effect of its control units on it; 0 where it has none."""
+    share = np.zeros((len(controls), len(controls)))
+    for unit, others in enumerate(controls):
+        share[others, unit] = 1 / len(others) if others else 0.0
+    return (effects - effects @ share) * [bool(others) for others in controls]
+
+
+def beyond_placebo(
+    effects: Float[np.ndarray, "example unit"],
+    is_placebo: Bool[np.ndarray, "example"],
+    *,
+    groups: list[str],
+    seed: int,
+    n_resamples: int = 2000,
+) -> stats.Estimates:
+    """By how much each unit's mean over the examples is above the size of its mean over the placebo examples.
+
+        difference = mean(others) - |mean(placebo)|        both over the same groups; the sign of the placebo's as found
+
+    A placebo that moves the other way is as bad as one that moves the same way, so its size is what counts.
+
+    Args:
+        effects: of all examples, both sorts.
+        groups: independent unit of each; a group may have both sorts.
+    Raises:
+        ValueError: no example of one sort.
+    """
+    if is_placebo.all() or not is_placebo.any():
+        raise ValueError("placebo: expected pairs that flip the answer and pairs that keep it.")
+    mask, n_units = is_placebo[:, None], effects.shape[1]
+    placebo = effects[is_placebo].mean(axis=0)
+    sign = np.where(placebo < 0, -1.0, 1.0)
+
+    def difference(sums: np.ndarray) -> np.ndarray:
+        own, other = sums[..., : n_units + 1], sums[..., n_units + 1 :]
+        return own[..., :-1] / own[..., -1:] - sign * other[..., :-1] / other[..., -1:]
+
+    columns = np.column_stack([effects * ~mask, ~mask, effects * mask, mask])
+    draws = stats.resample_sums(columns, difference, groups=groups, seed=seed, n_resamples=n_resamples)
+    return draws.estimates()
+
+
 def halves(groups: list[str], *, seed: int) -> Bool[np.ndarray, "example"]:
     """True for the half on which heads are chosen; whole groups, drawn at random, go to either half.
 

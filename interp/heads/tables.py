@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp import stats
 from interp.heads.effects import UNITS, HeadEffects
 from interp.heads.estimates import halves
 
@@ -27,17 +28,34 @@ def provenance(effects: HeadEffects, metric: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def tidy(effects: HeadEffects, metrics: Sequence[str] | None = None) -> pd.DataFrame:
+def tidy(
+    effects: HeadEffects, metrics: Sequence[str] | None = None, *, keep: HeadEffects | None = None
+) -> pd.DataFrame:
     """One row per unit and definition: layer, head (blank for sets), name, value, lo, hi, n, n_groups, p_max_t, ...
 
     `p_max_t` and `null_max95` of a share or of d_z are those of the logit effect it is made of; `flip_rate`, which
-    cannot be negative, has none. `control_value` is the mean of the matched control heads. `cliff` is left to `at`.
+    cannot be negative, has none. `control_value` is the mean of the matched control heads, `control_difference` (with
+    its interval) the paired difference from them. With `keep`, rows of the logit effect have
+    `keep_difference`: the same-answer control. `cliff` is left to `at`.
     """
     import pandas as pd
 
     known = tuple(name for name in effects.metrics if name != "cliff")
     wanted = known if metrics is None else tuple(metrics)
-    return pd.concat([_metric_rows(effects, name) for name in wanted], ignore_index=True)
+    table = pd.concat([_metric_rows(effects, name) for name in wanted], ignore_index=True)
+    return table if keep is None else _with_keep(table, effects, keep)
+
+
+def _with_keep(table: pd.DataFrame, effects: HeadEffects, keep: HeadEffects) -> pd.DataFrame:
+    table, is_main = table.copy(), table["metric"] == effects.main
+    for name, column in _spread("keep_difference", effects.keep_difference(keep)).items():
+        table[name] = np.nan
+        table.loc[is_main, name] = column
+    return table
+
+
+def _spread(name: str, found: stats.Estimates) -> dict[str, np.ndarray]:
+    return {name: found.value, f"{name}_lo": found.lo, f"{name}_hi": found.hi}
 
 
 def _metric_rows(effects: HeadEffects, metric: str) -> pd.DataFrame:
@@ -58,6 +76,7 @@ def _metric_rows(effects: HeadEffects, metric: str) -> pd.DataFrame:
         "p_max_t": p,
         "null_max95": null,
         "control_value": _controls(effects, found.value),
+        **_spread("control_difference", effects.control_difference(metric)),
         "named": [unit in effects.named for unit in effects.units],
         "permutations": n_flips,
     }
@@ -113,15 +132,20 @@ def rows_at(effects: HeadEffects, unit: int) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def forest(effects: HeadEffects, metric: str) -> pd.DataFrame:
-    """Every unit on both halves of the pairs, for `study.figures.top_heads`."""
+def forest(effects: HeadEffects, metric: str, *, keep: HeadEffects | None = None) -> pd.DataFrame:
+    """Every unit on both halves of the pairs, for `study.figures.top_heads`.
+
+    Pairs of `keep` go to the half of their group; those of groups that `effects` does not have, to the reporting one.
+    """
     import pandas as pd
 
     chosen = halves(effects.groups, seed=effects.seed)
-    parts = [
-        tidy(effects.subset(keep), [metric]).assign(half=half)
-        for half, keep in (("select", chosen), ("report", ~chosen))
-    ]
+    selecting = {group for group, first in zip(effects.groups, chosen, strict=True) if first}
+    parts = []
+    for half, own in (("select", chosen), ("report", ~chosen)):
+        other = None if keep is None else np.array([(g in selecting) == (half == "select") for g in keep.groups])
+        beside = keep.subset(other) if keep is not None and other is not None and other.any() else None
+        parts.append(tidy(effects.subset(own), [metric], keep=beside).assign(half=half))
     table = pd.concat(parts, ignore_index=True)
     return table.drop(columns=["head"]).rename(columns={"name": "head"})
 

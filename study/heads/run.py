@@ -11,7 +11,7 @@ from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.heads import HeadEffects, HeadSweep, TokenPair, contrast, cumulative_ablation, parse_kind
 from interp.heads.estimates import halves
 from interp.heads.ids import expand_heads, parse_unit, unit_name
-from interp.heads.order_swaps import swap_metrics
+from interp.heads.order_swaps import FLIP, KEEP, swap_metrics
 from interp.heads.sweep import unit_norms
 from interp.model import Model
 from interp.positions import parse_positions
@@ -164,8 +164,15 @@ def table(found: Mapping[str, Mapping[str, HeadEffects]], study: HeadStudy) -> p
     parts = []
     for role, kinds in found.items():
         for effects in kinds.values():
-            parts += [part.table().assign(member=role, pairs=which) for which, part in split_kinds(effects)]
+            found = split_kinds(effects)
+            parts += [part.table(keep=keep_of(which, found)).assign(member=role, pairs=which) for which, part in found]
     return pd.concat(parts, ignore_index=True)
+
+
+def keep_of(which: str, parts: Sequence[tuple[str, HeadEffects]]) -> HeadEffects | None:
+    """The same-answer control of one of the `parts`: for `flip` and `flip, solved` the pairs that keep the answer."""
+    sort, comma, rest = which.partition(",")
+    return dict(parts).get(f"{KEEP}{comma}{rest}") if sort == FLIP else None
 
 
 def split_kinds(effects: HeadEffects) -> list[tuple[str, HeadEffects]]:

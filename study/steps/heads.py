@@ -17,7 +17,9 @@ INTERVAL = "paired cluster bootstrap"
 SELECTED = "selected.csv"
 _CONTROL = "three heads of the layer whose write is as long"
 _KEEP = (
-    "layer", "metric", "metric_unit", "value", "lo", "hi", "n", "n_groups", "control_value", "named", "interval",
+    "layer", "metric", "metric_unit", "value", "lo", "hi", "n", "n_groups", "control_value", "control_difference",
+    "control_difference_lo", "control_difference_hi", "keep_difference", "keep_difference_lo",
+    "keep_difference_hi", "named", "interval",
     "unit", "n_dropped", "positions", "effect", "dtype", "seed", "null_max95", "member", "pairs", "half",
 )  # fmt: skip
 
@@ -63,15 +65,14 @@ def _selected(found: Any) -> pd.DataFrame:
     """The main effect of every head on both halves of the pairs, of every sweep."""
     import pandas as pd
 
-    from study.heads.run import split_kinds
+    from study.heads.run import keep_of, split_kinds
 
-    parts = [
-        part.forest().assign(member=member, pairs=which)
-        for member, kinds in found.items()
-        for effects in kinds.values()
-        for which, part in split_kinds(effects)
-    ]
-    return pd.concat(parts, ignore_index=True)
+    out = []
+    for member, kinds in found.items():
+        for effects in kinds.values():
+            parts = split_kinds(effects)
+            out += [part.forest(keep=keep_of(which, parts)).assign(member=member, pairs=which) for which, part in parts]
+    return pd.concat(out, ignore_index=True)
 
 
 def tables(context: Context) -> dict[str, pd.DataFrame]:
