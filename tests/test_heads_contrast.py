@@ -295,8 +295,8 @@ def test_a_head_without_others_has_no_control_difference() -> None:
 def test_the_same_answer_control_is_a_difference_with_its_own_interval() -> None:
     rng = np.random.default_rng(22)
     groups = [f"g{i // 2}" for i in range(40)]
-    flip = made(rng.normal(size=(40, 4)) + [2.0, 2.0, 2.0, 0.0], layers=2, groups=groups)
-    keep = made(rng.normal(size=(20, 4)) + [0.0, 2.0, -2.0, 0.0], layers=2, groups=groups[:20])
+    flip = made(rng.normal(size=(40, 4)) + np.array([2.0, 2.0, 2.0, 0.0]), layers=2, groups=groups)
+    keep = made(rng.normal(size=(20, 4)) + np.array([0.0, 2.0, -2.0, 0.0]), layers=2, groups=groups[:20])
     found = flip.keep_difference(keep)
     f, k = flip.per_example().mean(axis=0), keep.per_example().mean(axis=0)
     assert found.value == pytest.approx(f - np.abs(k))
