@@ -32,10 +32,10 @@ def test_a_row_counts_the_studies_whose_interval_covers(found: stats.Verificatio
 def test_every_promise_names_its_statistic_and_the_table_holds_them(found: stats.Verification):
     assert {row.statistic for row in found.rows} == {
         "cluster_mean", "paired_difference", "wilson_clustered", "auroc", "auroc_difference", "tost_paired",
-        "sign_flip",
+        "mean_test", "sign_flip",
     }  # fmt: skip
     table = found.table()
-    assert len(table) == len(found.rows) == 9 and set(table["kind"]) == {"coverage", "level"}
+    assert len(table) == len(found.rows) == 10 and set(table["kind"]) == {"coverage", "level"}
     assert (table["lo"] <= table["rate"]).all() and (table["n"] + table["n_refused"] == 30).all()
     for text in (str(found), found._repr_html_()):
         assert "8 groups of" in text and "tost_paired" in text and "[0." in text

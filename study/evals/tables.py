@@ -151,8 +151,10 @@ def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: i
             brier = stats.brier(p, right, groups=groups, seed=seed)
             base = float(right.mean() * (1 - right.mean()))
             rows.append(row(member, cell, "brier", brier, interval="cluster bootstrap", control=base))
-            rows.append(row(member, cell, "auroc", stats.auroc(p, right, groups=groups).estimate,
-                            interval="score interval over groups", control=0.5))  # fmt: skip
+            area = stats.auroc(p, right, groups=groups)
+            note = f"{area.n_positive} right, {area.n_negative} wrong"
+            rows.append(row(member, cell, "auroc", area.estimate, interval="score interval over groups", control=0.5,
+                            note=note))  # fmt: skip
     return rows
 
 
