@@ -27,6 +27,7 @@ class Decoding:
         temperature: 0 is greedy; above 0 samples `n_samples` answers per example.
         seed: of sampling; a batch draws from (seed, place of its first example), so an interrupted run draws the same.
         thinking: passed to the chat template where given.
+        target_delimiter: between a label and a text before it that does not end in a blank; see `interp.prompt.joined`.
         tokens_per_batch: prompt and new tokens of one batch, padding and all samples included.
     Raises:
         ValueError: nothing to do, or a count below one.
@@ -39,6 +40,7 @@ class Decoding:
     n_samples: int = 1
     seed: int = 0
     thinking: bool | None = None
+    target_delimiter: str = " "
     tokens_per_batch: int = TOKENS_PER_BATCH
 
     def __post_init__(self) -> None:

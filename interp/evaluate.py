@@ -14,7 +14,7 @@ import torch
 from interp.decoding import Decoding, Reply, generate
 from interp.label_scores import context_length, label_log_probabilities, letter_scores
 from interp.model import Model
-from interp.prompt import Example, Prompt, render
+from interp.prompt import Example, Prompt, render, render_all
 from interp.tasks.protocol import EvaluatedTask, decision_prefix, labels_of, max_new_tokens, read_reply
 
 
@@ -82,7 +82,7 @@ def plan_batches(model: Model, task: EvaluatedTask, examples: Sequence[Example],
     limit = None if context is None else context - asked
     if limit is not None and limit < 1:
         raise ValueError(f"max_new_tokens {asked} leaves no room in a context of {context} tokens.")
-    prompts = tuple(render(e, model.tokenizer, thinking=decoding.thinking, max_length=limit) for e in examples)
+    prompts = tuple(render_all(examples, model.tokenizer, thinking=decoding.thinking, max_length=limit))
     full = (decoding.max_new_tokens or max_new_tokens(task)) if decoding.generate else 0
     sizes = [len(prompt.ids) for prompt in prompts]
     rooms = [full if context is None else min(full, context - size) for size in sizes]
@@ -247,7 +247,7 @@ def _with_labels(
             for (example, _), answer, logp in zip(batch, answers, scored, strict=True)
         ]
     cases = [(example, before, label) for example, before, labels in asked for label in labels]
-    found = iter(label_log_probabilities(model, cases, thinking=thinking))
+    found = iter(label_log_probabilities(model, cases, thinking=thinking, delimiter=decoding.target_delimiter))
     out = []
     for (example, _), answer, (_, _, labels) in zip(batch, answers, asked, strict=True):
         sums = {label: next(found) for label in labels}

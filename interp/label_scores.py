@@ -12,7 +12,7 @@ from torch import Tensor
 from interp import rope
 from interp.hooks import record
 from interp.model import Model
-from interp.prompt import Example, render
+from interp.prompt import Example, joined, render
 from interp.shared_prefix import can_share, shared_prefix_logp
 
 
@@ -86,7 +86,7 @@ def spelling_tokens(
 
 
 def label_log_probabilities(
-    model: Model, cases: Sequence[tuple[Example, str, str]], *, thinking: bool | None = None
+    model: Model, cases: Sequence[tuple[Example, str, str]], *, thinking: bool | None = None, delimiter: str = " "
 ) -> list[tuple[float, int]]:
     """log p(label | prompt, text before it) of whole label strings.
 
@@ -94,13 +94,14 @@ def label_log_probabilities(
 
     Args:
         cases: (example, assistant text before the label, label); the text follows `example.answer` where there is one,
-            and the label follows after one blank where any text precedes it.
+            and the label follows after `delimiter` where any text precedes it, a raw prompt too; see
+            `interp.prompt.joined`.
     Returns:
         (log-probability, number of label tokens) per case. Cases that share their context share one row.
     Raises:
         ValueError: a label without tokens of its own, or a text longer than the context, named with its example.
     """
-    wanted = [_label_tokens(model, example, before, label, thinking) for example, before, label in cases]
+    wanted = [_label_tokens(model, example, before, label, thinking, delimiter) for example, before, label in cases]
     rows: dict[tuple[int, ...], set[int]] = {}
     for ids, start in wanted:
         rows.setdefault(ids[:-1], set()).update(range(start - 1, len(ids) - 1))
@@ -118,11 +119,10 @@ def _sum(logp: Tensor, at: Mapping[tuple[tuple[int, ...], int], int], ids: tuple
 
 
 def _label_tokens(
-    model: Model, example: Example, before: str, label: str, thinking: bool | None
+    model: Model, example: Example, before: str, label: str, thinking: bool | None, delimiter: str
 ) -> tuple[tuple[int, ...], int]:
     """(token ids up to the end of the label, index of its first token)."""
-    text = (example.answer or "") + before
-    text += label if not text or text[-1].isspace() else f" {label}"
+    text = joined(example, before, label, delimiter)
     whole = render(replace(example, answer=text), model.tokenizer, thinking=thinking, max_length=context_length(model))
     at = whole.text.rindex(label)
     start = next(i for i, (_, end) in enumerate(whole.offsets) if end > at)

@@ -19,6 +19,7 @@ from interp.attach import attach_adapters, merge_adapter, probe_ids, probe_logit
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.files import base_folder, read_adapter
 from interp.fingerprint import fingerprint_files, quantization_name
+from interp.template import PromptRules, set_rules
 from interp.tokenizer import common_tokenizer, prompts_sha256, tokenizers_of
 
 if TYPE_CHECKING:
@@ -49,8 +50,12 @@ class LoadOptions:
     quantization: Any = None
     attn_implementation: str | None = None
     merge: bool = False
+    control_tokens: str = "text"
+    template_date: str | None = None
+    allow_closed_turn: bool = False
 
     def __post_init__(self) -> None:
+        _ = self.prompt_rules
         if isinstance(self.dtype, str) and self.dtype not in ("auto", *_DTYPES):
             raise ValueError(f"dtype {self.dtype!r}: expected a torch.dtype, 'auto', or one of {', '.join(_DTYPES)}.")
         _check_device(self.device)
@@ -58,6 +63,10 @@ class LoadOptions:
             raise ValueError(f"device={self.device!r} and device_map={self.device_map!r}: give one of the two.")
         if self.merge and self.quantization is not None:
             raise ValueError("merge=True with quantization: rounded weights cannot take the adapter exactly. Drop one.")
+
+    @property
+    def prompt_rules(self) -> PromptRules:
+        return PromptRules(self.control_tokens, self.template_date, self.allow_closed_turn)
 
     @property
     def target(self) -> torch.device:
@@ -81,6 +90,9 @@ def load(
     quantization: Any = None,
     attn_implementation: str | None = None,
     merge: bool = False,
+    control_tokens: str = "text",
+    template_date: str | None = None,
+    allow_closed_turn: bool = False,
     siblings: Sequence[Checkpoint] = (),
 ) -> Model:
     """The checkpoint as a Model in eval mode, its adapter active and proved to be there.
@@ -92,13 +104,15 @@ def load(
         quantization: "4bit", "8bit" (bitsandbytes) or a transformers quantization config.
         attn_implementation: passed to transformers, e.g. "eager".
         merge:        add the adapter into the weights, in float32, before casting; the base is then gone.
+        control_tokens, template_date, allow_closed_turn: how prompts are made; see `interp.template.PromptRules`.
         siblings:     checkpoints of the same base to hold as further adapters; `adapters.use(name)` switches.
     Raises:
         ValueError: options that exclude each other; nothing at the path or id; pickled weights; siblings of another
             base; an adapter that does not fit, did not arrive, or changes nothing. All but the last two come before
             any weight is read.
     """
-    options = LoadOptions(dtype, device, device_map, quantization, attn_implementation, merge)
+    options = LoadOptions(dtype, device, device_map, quantization, attn_implementation, merge,
+                          control_tokens, template_date, allow_closed_turn)  # fmt: skip
     members = {c.name: c for c in (checkpoint, *siblings)}
     if len(members) != 1 + len(siblings):
         raise ValueError(f"siblings need names of their own, got {[c.name for c in (checkpoint, *siblings)]}.")
@@ -156,18 +170,24 @@ class Skeleton:
     dtype: torch.dtype
 
 
-def open_skeleton(checkpoint: Checkpoint, *, dtype: str | torch.dtype = "auto") -> Skeleton:
+def open_skeleton(checkpoint: Checkpoint, **options: Any) -> Skeleton:
     """What can be known of a checkpoint before any weight is read; its adapter's shapes are checked too.
+
+    Args:
+        options: as for `load`, without `siblings`.
 
     Raises:
         ValueError: as `load`, for what comes before the weights.
     """
-    options = LoadOptions(dtype=dtype)
+    settings = LoadOptions(**options)
     where = f"base {checkpoint.base!r} of {checkpoint.name!r}"
-    config, plans = _plan({checkpoint.name: checkpoint}, options, where)
+    config, plans = _plan({checkpoint.name: checkpoint}, settings, where)
     files = {role: plan.files for role, plan in plans.items()}
     tokenizers = tokenizers_of(base_folder(checkpoint, weights=False), {checkpoint.name: checkpoint}, files)
-    return Skeleton(_on_meta(config), tokenizers[checkpoint.name], options.torch_dtype)
+    tokenizer = tokenizers[checkpoint.name]
+    if tokenizer is not None:
+        set_rules(tokenizer, settings.prompt_rules)
+    return Skeleton(_on_meta(config), tokenizer, settings.torch_dtype)
 
 
 def _on_meta(config: Any) -> Any:
@@ -199,6 +219,8 @@ def _load(members: Mapping[str, Checkpoint], options: LoadOptions) -> Model:
     assert not any(m.training for m in module.modules()), "a submodule is in training mode after eval()"
     files = {r: plan.files for r, plan in plans.items()}
     tokenizer = common_tokenizer(tokenizers_of(folder, members, files))
+    if tokenizer is not None:
+        set_rules(tokenizer, options.prompt_rules)
     merged = options.merge and bool(plans)
     fingerprint = fingerprint_files(
         folder, adapters=files, tokenizer=tokenizer, quantization=quantization, merged=merged

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, Protocol, runtime_checkable
 
-from interp.prompt import SPAN_NAME, Prompt
+from interp.example import SPAN_NAME
+from interp.prompt import Prompt
 from interp.sentences import STYLES, Style, sentence_records
 
 

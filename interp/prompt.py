@@ -1,100 +1,23 @@
-"""Examples and the prompts they render to: one text, its tokens with character offsets, its named spans, its hash."""
+"""The prompts that examples render to: one text, its tokens with character offsets, its named spans, its hash."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 import struct
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-ROLES = ("system", "user", "assistant")
-RESERVED_SPANS = ("prompt", "answer")
-SPAN_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+from interp.control_tokens import marker_of, special_tokens
+from interp.example import Example as Example
+from interp.example import Message as Message
+from interp.template import apply_template, check_opens_turn, rules_of
+
 _SENTINEL = "diptych-sentinel-4f1c"
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a chat."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True)
-class Example:
-    """One item: a chat (`messages`, ending with the user) or a raw `text`, and what is known about it.
-
-    Attributes:
-        spans:  named character ranges [start, end) inside the last user message, or inside `text`.
-        answer: assistant text put after the generation prompt, teacher-forced.
-        groups: what must not be split across folds (template, procedure, subject).
-    Raises:
-        ValueError: empty id, neither or both of messages and text, unknown role, empty content, a chat that does not
-            end with the user, a span that is empty or out of range, a label that is not finite, an empty answer.
-    """
-
-    id: str
-    messages: tuple[Message, ...] = ()
-    label: str | int | float | None = None
-    groups: Mapping[str, str] = field(default_factory=dict)
-    spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    metadata: Mapping[str, object] = field(default_factory=dict)
-    answer: str | None = None
-    text: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.id:
-            raise ValueError("field 'id': expected a non-empty string, came ''. Give every example its own id.")
-        if bool(self.messages) == (self.text is not None):
-            came = "both" if self.messages else "neither"
-            raise self._wrong("messages", f"expected either messages or a raw text, came {came}. Give exactly one.")
-        self._check_messages()
-        if self.text is not None and not self.text.strip():
-            raise self._wrong("text", f"expected text, came {self.text!r}. Remove the example or fill it in.")
-        if self.answer == "":
-            raise self._wrong("answer", "expected text, came ''. Leave the field out where there is no answer.")
-        if isinstance(self.label, float) and not math.isfinite(self.label):
-            raise self._wrong("label", f"expected a finite number, came {self.label}. Leave it out where unknown.")
-        for name, (start, end) in self.spans.items():
-            self._check_span(name, start, end)
-
-    @property
-    def content(self) -> str:
-        """The text that spans refer to: the last user message, or the raw text."""
-        return self.text if self.text is not None else self.messages[-1].content
-
-    def _wrong(self, where: str, what: str) -> ValueError:
-        return ValueError(f"example {self.id!r}, field '{where}': {what}")
-
-    def _check_messages(self) -> None:
-        for i, message in enumerate(self.messages):
-            if message.role not in ROLES:
-                what = f"expected one of {', '.join(ROLES)}, came {message.role!r}. Rename the role."
-                raise self._wrong(f"messages[{i}].role", what)
-            if not message.content.strip():
-                what = f"expected text, came {message.content!r}. Fill it in or remove the message."
-                raise self._wrong(f"messages[{i}].content", what)
-        if self.messages and self.messages[-1].role != "user":
-            last = len(self.messages) - 1
-            what = f"expected the chat to end with 'user', came {self.messages[-1].role!r}. "
-            raise self._wrong(f"messages[{last}].role", what + "Put assistant text that is to be read into 'answer'.")
-
-    def _check_span(self, name: str, start: int, end: int) -> None:
-        if not SPAN_NAME.fullmatch(name) or name in RESERVED_SPANS:
-            what = (
-                f"expected a name of letters, digits, _ . - other than {' and '.join(RESERVED_SPANS)}, came {name!r}."
-            )
-            raise self._wrong("spans", what + " Rename the span.")
-        if not 0 <= start < end <= len(self.content):
-            what = f"expected 0 <= start < end <= {len(self.content)} (length of the last user message or text), "
-            what += f"came [{start}, {end}]. Count characters, not bytes or tokens."
-            raise self._wrong(f"spans.{name}", what)
+_PIECE = 4_000  # characters
 
 
 @dataclass(frozen=True)
@@ -108,6 +31,8 @@ class Prompt:
         spans:   character ranges in `text`: "prompt" (the last user message or raw text), "answer", the example's own.
         template_system: text of a system turn that the chat template put in by itself, up to the end of its content.
         tokens:  vocabulary strings of `ids`.
+        kept_as_text: control tokens written out in the messages, which stay the text that they are.
+        dropped_bos: the raw text begins with the BOS token that the tokenizer would have put before it.
     """
 
     example_id: str
@@ -117,6 +42,8 @@ class Prompt:
     spans: Mapping[str, tuple[int, int]]
     template_system: str | None = None
     tokens: tuple[str, ...] = ()
+    kept_as_text: tuple[str, ...] = ()
+    dropped_bos: bool = False
 
     @cached_property
     def sha256(self) -> str:
@@ -144,27 +71,34 @@ class Prompt:
 
 @dataclass(frozen=True)
 class _Rendered:
-    """Template output: `text` ends with the generation prompt; `content` is the user's text at `at`, cut by `cut`."""
+    """Template output: `text` ends with the generation prompt; `content` is the user's text at `at`, cut by `cut`.
+
+    `marked` is `text` with the control tokens that messages hold as private characters; None where there are none.
+    """
 
     text: str
     at: int
     content: str
     cut: int = 0
     system: str | None = None
+    marked: str | None = None
+    kept_as_text: tuple[str, ...] = ()
 
 
 def render(example: Example, tokenizer: Any, *, thinking: bool | None = None, max_length: int | None = None) -> Prompt:
     """The prompt of one example: chat template with generation prompt, answer appended, tokenized once with offsets.
 
     No system message is added; one that the template adds by itself is recorded in `Prompt.template_system`.
-    Raw `text` gets only the special tokens that the tokenizer puts in front (BOS).
+    Raw `text` gets only the special tokens that the tokenizer puts in front (BOS), once if it begins with BOS itself.
+    Control tokens written out in messages stay text; see `interp.template.PromptRules`.
 
     Args:
         thinking:   given to the template as `enable_thinking`; None leaves the template's own default.
         max_length: most tokens allowed, answer included. Nothing is ever cut.
     Raises:
-        ValueError: no fast tokenizer, no chat template, a thinking switch that the template does not have, a user
-            message that the template alters, an answer that merges with the prompt's last token, a prompt too long.
+        ValueError: no fast tokenizer, no chat template, or one that opens no assistant turn, a thinking switch that the
+            template does not have, a user message that the template alters, an answer that merges with the prompt's
+            last token, a prompt too long.
     """
     if not getattr(tokenizer, "is_fast", False):
         came = type(tokenizer).__name__
@@ -179,6 +113,7 @@ def render(example: Example, tokenizer: Any, *, thinking: bool | None = None, ma
             f"example {example.id!r}: thinking={thinking} has no meaning for a raw text; use thinking=None."
         )
     done = _render_chat(example, tokenizer, thinking) if chat else _Rendered(example.content, 0, example.content)
+    _refuse_far_too_long(example, tokenizer, done.text, max_length)
     prompt = _tokenize(example, tokenizer, done, special=not chat)
     _check_prefix(example, tokenizer, prompt, done, thinking)
     if max_length is not None and len(prompt.ids) > max_length:
@@ -187,14 +122,70 @@ def render(example: Example, tokenizer: Any, *, thinking: bool | None = None, ma
     return prompt
 
 
-def _template(tokenizer: Any, messages: tuple[Message, ...], thinking: bool | None, *, tokenize: bool = False) -> Any:
-    chat = [{"role": m.role, "content": m.content} for m in messages]
-    switch = {} if thinking is None else {"enable_thinking": thinking}
-    # return_dict is explicit because its default differs between transformers 4 and 5
-    out = tokenizer.apply_chat_template(
-        chat, tokenize=tokenize, add_generation_prompt=True, return_dict=tokenize, **switch
-    )
-    return list(out["input_ids"]) if tokenize else out
+def _refuse_far_too_long(example: Example, tokenizer: Any, text: str, max_length: int | None) -> None:
+    """Refuse a prompt of twice the limit or more by the characters per token of three pieces of it.
+
+    Tokenizing 4 MB takes seconds and gigabytes. Only a text of more than 8 characters per allowed token is estimated.
+    """
+    if max_length is None or len(text) <= max(8 * max_length, 6 * _PIECE):
+        return
+    starts = (0, len(text) // 2, len(text) - _PIECE)
+    pieces = [len(tokenizer(text[at : at + _PIECE], add_special_tokens=False)["input_ids"]) for at in starts]
+    estimate = round(len(text) * min(pieces) / _PIECE)
+    if estimate >= 2 * max_length:
+        raise ValueError(
+            f"example {example.id!r}: the prompt has {len(text):,} characters, at least about {estimate:,} tokens; the "
+            f"limit is {max_length}. Shorten or drop the example; nothing is cut silently."
+        )
+
+
+def render_all(
+    examples: Sequence[Example], tokenizer: Any, *, thinking: bool | None = None, max_length: int | None = None
+) -> list[Prompt]:
+    """The prompt of every example; what happened to some of them is said once, with counts.
+
+    Raises:
+        ValueError: as `render`; names the first example that it concerns.
+    Warns:
+        UserWarning: items whose messages hold control tokens, which stay text; raw texts that bring their own BOS.
+    """
+    prompts = [render(example, tokenizer, thinking=thinking, max_length=max_length) for example in examples]
+    held = [prompt for prompt in prompts if prompt.kept_as_text]
+    if held:
+        tokens = sorted({token for prompt in held for token in prompt.kept_as_text})
+        warnings.warn(
+            f"{len(held)} of {len(prompts)} items hold control tokens in their messages ({', '.join(tokens[:5])}; "
+            f"first item {held[0].example_id!r}): kept as text. control_tokens='refuse' (--control-tokens refuse) "
+            f"stops there.",
+            stacklevel=2,
+        )
+    bos = [prompt.example_id for prompt in prompts if prompt.dropped_bos]
+    if bos:
+        warnings.warn(
+            f"{len(bos)} of {len(prompts)} raw texts begin with {tokenizer.bos_token!r} themselves (first item "
+            f"{bos[0]!r}): it is there once, not twice.",
+            stacklevel=2,
+        )
+    return prompts
+
+
+def joined(example: Example, before: str, label: str, delimiter: str = " ") -> str:
+    """The assistant's text `before` and a label after it, as `Example.answer` takes it.
+
+        (example.answer or "") + before + [delimiter] + label
+
+    The delimiter stands where a text comes before the label that does not end in a blank: the assistant's own, or
+    a raw prompt ("... Answer:" and "yes" give "... Answer: yes"). A chat's header is a place of its own and needs none.
+
+    Source: the target delimiter of lm-evaluation-harness, " " by default.
+    """
+    text = (example.answer or "") + before
+    context = text or example.text or ""
+    return text + (delimiter if context and not context[-1].isspace() else "") + label
+
+
+def _template(tokenizer: Any, messages: Sequence[Message], thinking: bool | None, *, tokenize: bool = False) -> Any:
+    return apply_template(tokenizer, [(m.role, m.content) for m in messages], thinking=thinking, tokenize=tokenize)
 
 
 def _render_chat(example: Example, tokenizer: Any, thinking: bool | None) -> _Rendered:
@@ -207,11 +198,37 @@ def _render_chat(example: Example, tokenizer: Any, thinking: bool | None) -> _Re
     if thinking is not None and text == _template(tokenizer, example.messages, not thinking):
         what = f"thinking={thinking}: the chat template of {getattr(tokenizer, 'name_or_path', '')!r} has no thinking "
         raise ValueError(what + "switch (both settings render the same prompt). Use thinking=None.")
+    check_opens_turn(tokenizer, tuple(m.role for m in example.messages), thinking)
     at, content, cut = _locate_user(example, tokenizer, thinking, text)
     system = None
     if not any(m.role == "system" for m in example.messages):
         system = _inserted_system(example, tokenizer, thinking, text)
-    return _Rendered(text, at, content, cut, system)
+    marked, kept = _marked(example, tokenizer, thinking, text)
+    return _Rendered(text, at, content, cut, system, marked, kept)
+
+
+def _marked(example: Example, tokenizer: Any, thinking: bool | None, text: str) -> tuple[str | None, tuple[str, ...]]:
+    """`text` with the control tokens of the messages marked, and which they are; (None, ()) where there are none."""
+    tokens = special_tokens(tokenizer)
+    places = {f"messages[{i}].content": m.content for i, m in enumerate(example.messages)}
+    held = {where: [t for t in tokens if t in content] for where, content in places.items()}
+    held = {where: found for where, found in held.items() if found}
+    if not held:
+        return None, ()
+    where, found = next(iter(held.items()))
+    if rules_of(tokenizer).control_tokens == "refuse":
+        raise ValueError(
+            f"example {example.id!r}, field '{where}': expected text without control tokens, came {', '.join(found)}. "
+            f"Remove the item, or keep them as text with control_tokens='text' (--control-tokens text)."
+        )
+    marker = marker_of(tokenizer)
+    marked = _template(tokenizer, [replace(m, content=marker.mark(m.content)) for m in example.messages], thinking)
+    if marker.unmark(marked) != text:
+        raise ValueError(
+            f"example {example.id!r}, field '{where}': the chat template acts on the control tokens {', '.join(found)} "
+            f"in it, so they cannot be kept as text. Remove the item."
+        )
+    return marked, tuple(dict.fromkeys(token for tokens in held.values() for token in tokens))
 
 
 def _locate_user(example: Example, tokenizer: Any, thinking: bool | None, text: str) -> tuple[int, str, int]:
@@ -243,12 +260,11 @@ def _inserted_system(example: Example, tokenizer: Any, thinking: bool | None, te
 
 
 def _tokenize(example: Example, tokenizer: Any, done: _Rendered, *, special: bool) -> Prompt:
-    text = done.text + (example.answer or "")
-    asked = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "truncation": False}
-    out = tokenizer(text, add_special_tokens=special, **asked)
-    ids, offsets = list(out["input_ids"]), [(int(a), int(b)) for a, b in out["offset_mapping"]]
-    while special and ids and out["special_tokens_mask"][len(ids) - 1] and offsets[-1] == (0, 0):
-        del ids[-1], offsets[-1]  # an end-of-text put behind the text would become the last position
+    text, dropped = done.text + (example.answer or ""), False
+    if done.marked is not None:
+        ids, offsets = marker_of(tokenizer).encode(done.marked + (example.answer or ""))
+    else:
+        ids, offsets, dropped = _encode(tokenizer, text, special=special)
     spans = {"prompt": (done.at, done.at + len(done.content))}
     if example.answer is not None:
         spans["answer"] = (len(done.text), len(text))
@@ -268,17 +284,32 @@ def _tokenize(example: Example, tokenizer: Any, done: _Rendered, *, special: boo
         spans=spans,
         template_system=done.system,
         tokens=tuple(map(sys.intern, tokenizer.convert_ids_to_tokens(ids))),
+        kept_as_text=done.kept_as_text,
+        dropped_bos=dropped,
     )
+
+
+def _encode(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], list[tuple[int, int]], bool]:
+    """(ids, character ranges, whether a second BOS was left out) of a text; `special` adds the tokens in front."""
+    asked = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "truncation": False}
+    out = tokenizer(text, add_special_tokens=special, **asked)
+    ids, offsets = list(out["input_ids"]), [(int(a), int(b)) for a, b in out["offset_mapping"]]
+    while special and ids and out["special_tokens_mask"][len(ids) - 1] and offsets[-1] == (0, 0):
+        del ids[-1], offsets[-1]  # an end-of-text put behind the text would become the last position
+    bos = getattr(tokenizer, "bos_token_id", None)
+    dropped = special and ids[:2] == [bos, bos] and offsets[0] == (0, 0) != offsets[1]
+    return (ids[1:], offsets[1:], True) if dropped else (ids, offsets, False)
 
 
 def _check_prefix(example: Example, tokenizer: Any, prompt: Prompt, done: _Rendered, thinking: bool | None) -> None:
     """The prompt's own tokens must be those that generation would start from, with or without the answer behind."""
-    if example.text is None:
+    if example.text is None and done.marked is None:
         expected = _template(tokenizer, example.messages, thinking, tokenize=True)
     elif example.answer is None:
         return
     else:
-        expected = list(_tokenize(replace(example, answer=None), tokenizer, done, special=True).ids)
+        special = example.text is not None
+        expected = list(_tokenize(replace(example, answer=None), tokenizer, done, special=special).ids)
     n = len(expected)
     if list(prompt.ids[:n]) == expected and (len(prompt.ids) == n) == (example.answer is None):
         return

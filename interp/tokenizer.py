@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from interp.checkpoint import Checkpoint
-from interp.files import AdapterFiles, has_tokenizer, read_json_object, tokenizer_folder
+from interp.files import (
+    AdapterFiles,
+    base_folder,
+    has_tokenizer,
+    read_adapter,
+    read_json_object,
+    tokenizer_folder,
+)
 from interp.fingerprint import tokenizer_sha256
 
 PROBES = (
@@ -99,6 +106,18 @@ def common_tokenizer(tokenizers: Mapping[str, Any]) -> Any:
     return next(iter(tokenizers.values()))
 
 
+def reads_clock(checkpoint: Checkpoint) -> bool:
+    """Whether the chat template of a checkpoint asks for the date; no tokenizer is loaded.
+
+    Raises:
+        ValueError: as `interp.load`, for folders that are not there.
+    """
+    folders = [base_folder(checkpoint, weights=False)]
+    folders += [read_adapter(checkpoint).folder] if checkpoint.adapter is not None else []
+    folders += [tokenizer_folder(checkpoint)] if checkpoint.tokenizer is not None else []
+    return any("strftime_now" in (_template_in(folder) or "") for folder in folders)
+
+
 def prompts_sha256(tokenizer: Any) -> str:
     """Digest of what decides the prompts that a tokenizer makes; equal ones may share a Model. Empty for None."""
     return "" if tokenizer is None else tokenizer_sha256(tokenizer, without=("pad_token",))
@@ -143,8 +162,10 @@ def _template_in(folder: Path) -> str | None:
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     if not (folder / "tokenizer_config.json").is_file():
         return None
-    template = read_json_object(folder / "tokenizer_config.json").get("chat_template")
-    return template if isinstance(template, str) else None
+    held = read_json_object(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(held, list):  # several, by name
+        held = next((t.get("template") for t in held if isinstance(t, dict) and t.get("name") == "default"), None)
+    return held if isinstance(held, str) else None
 
 
 def _reference(file: Path, where: str) -> Any:

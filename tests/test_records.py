@@ -178,11 +178,11 @@ def test_sources_that_hold_no_rows_or_do_not_exist_are_refused(tmp_path):
         read_examples(tmp_path / "missing.jsonl")
     with pytest.raises(FileNotFoundError, match=r"data/missing\.jsonl"):
         read_examples("data/missing.jsonl")
-    (tmp_path / "items.csv").write_text("id,prompt\n")
-    with pytest.raises(ValueError, match=r"\.jsonl, \.ndjson, \.parquet.*'\.csv'"):
-        read_examples(tmp_path / "items.csv")
+    (tmp_path / "items.xlsx").write_text("id,prompt\n")
+    with pytest.raises(ValueError, match=r"\.jsonl, \.ndjson, \.json, \.csv, \.parquet.*'\.xlsx'"):
+        read_examples(tmp_path / "items.xlsx")
     (tmp_path / "sub").mkdir()
-    with pytest.raises(ValueError, match="came none"):
+    with pytest.raises(ValueError, match="got none"):
         read_examples(tmp_path / "sub")
     (tmp_path / "bad.parquet").write_bytes(b"not parquet at all")
     with pytest.raises(ValueError, match=r"bad\.parquet: not a readable Parquet file"):

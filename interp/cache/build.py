@@ -14,7 +14,7 @@ from interp.prompt import Example, Prompt
 
 TARGET_BYTES = 256_000_000
 _REQUIRED = ("model", "adapter", "tokenizer", "numerics")
-_OPTIONAL = ("batching", "interventions")
+_OPTIONAL = ("batching", "interventions", "template_date")
 
 
 def make_plan(
@@ -35,7 +35,8 @@ def make_plan(
         positions_by_rule: rule name -> for each prompt its 0-based token indices, ascending, possibly none.
         sites:             one per stored tensor.
         identity_parts:    "model", "adapter", "tokenizer", "numerics" (JSON values; adapter may be None), and
-                           optionally "batching" (the batch composition rule) and "interventions".
+                           optionally "batching" (the batch composition rule), "interventions" and "template_date"
+                           (given to a chat template that reads the clock).
         examples:          the examples behind the prompts, same order: label, groups and metadata of each.
         target_bytes:      size of a shard; one shard always holds at least one example.
         decode:            text of a token id; without it the text is cut from the prompt by its offsets.

@@ -26,6 +26,7 @@ from interp.loading import load_members
 from interp.model import Model
 from interp.prompt import Example, Prompt
 from interp.rope import context_length
+from interp.template import clock_of
 
 
 def extract(
@@ -133,6 +134,7 @@ class _Job:
             dtype=self.model.dtype,
             fingerprint=chosen,
             checkpoint=checkpoint or self.model.checkpoint,
+            template_date=clock_of(self.model.tokenizer),
         )
         plan.check_disk(root, max_bytes=max_bytes)
         self.members.append(_Member(role, root, plan))

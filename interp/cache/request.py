@@ -15,7 +15,7 @@ from interp.cache.plan import CachePlan, parse_bytes
 from interp.checkpoint import Checkpoint, Fingerprint
 from interp.family import Layout
 from interp.positions import Positions, parse_positions
-from interp.prompt import Example, Prompt, render
+from interp.prompt import Example, Prompt, render_all
 from interp.site import Site, expand_sites
 
 TOKENS_PER_BATCH = 16_384
@@ -63,7 +63,7 @@ class Request:
         if self.max_length is not None and context is not None and self.max_length > context:
             raise ValueError(f"max_length is {self.max_length}, but the model was made for at most {context} tokens.")
         limit = self.max_length if self.max_length is not None else context
-        return [render(example, tokenizer, thinking=self.thinking, max_length=limit) for example in examples]
+        return render_all(examples, tokenizer, thinking=self.thinking, max_length=limit)
 
     def site_specs(self, layout: Layout, dtype: torch.dtype) -> tuple[SiteSpec, ...]:
         """The stored tensor of every site. Raises a ValueError for a site that the model does not have."""
@@ -79,8 +79,12 @@ class Request:
         dtype: torch.dtype,
         fingerprint: Fingerprint,
         checkpoint: Checkpoint | None = None,
+        template_date: str | None = None,
     ) -> CachePlan:
-        """The plan on one model: its rows, shards and identity; `fingerprint` is that of the adapter in use."""
+        """The plan on one model: its rows, shards and identity; `fingerprint` is that of the adapter in use.
+
+        `template_date` is the date that a chat template that reads the clock was given (`interp.template.clock_of`).
+        """
         adapters = sorted(fingerprint.adapters.values())
         config = layout.config
         return make_plan(
@@ -96,6 +100,7 @@ class Request:
                     "attention": config._attn_implementation,
                     "quantization": fingerprint.quantization,
                 },
+                **({"template_date": template_date} if template_date else {}),
                 "batching": {"rule": "longest first", "tokens_per_batch": self.tokens_per_batch},
             },
             examples=examples,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from interp.heads.pairs import TokenPair
-from interp.prompt import Example, Prompt, render
+from interp.prompt import Example, Prompt, joined, render
 
 
 def text_pair(
@@ -22,6 +22,7 @@ def text_pair(
     base_answer: str | None = None,
     kind: str = "",
     thinking: bool | None = None,
+    delimiter: str = " ",
 ) -> TokenPair:
     """The pair of two prompts, cut just before the token at which `answer` and `foil` first differ.
 
@@ -32,18 +33,20 @@ def text_pair(
         base: example that activations come from, or a raw text; None where nothing is patched.
         answer: right answer of exp; foil: the other one, that of base if the two differ.
         base_answer: right answer of base; None: the foil.
-        before: text put after the generation prompt of exp; joined to the label by a blank unless it ends in one.
+        before: text put after the generation prompt of exp.
         base_before: the same for base; None: `before`.
+        delimiter: between the label and a text before it that does not end in a blank; see `interp.prompt.joined`.
     Raises:
         ValueError: answers that the tokenizer does not tell apart, and as `interp.prompt.render`.
     """
     item = _example(exp, "exp")
-    prompt, ids, tokens = _cut(item, tokenizer, before, (answer, foil), thinking)
+    prompt, ids, tokens = _cut(item, tokenizer, before, (answer, foil), thinking, delimiter)
     base_ids: tuple[int, ...] | None = None
     base_roles: Mapping[str, tuple[int, ...]] = {}
     if base is not None:
         text = before if base_before is None else base_before
-        base_prompt, base_ids, base_tokens = _cut(_example(base, "base"), tokenizer, text, (answer, foil), thinking)
+        item_base = _example(base, "base")
+        base_prompt, base_ids, base_tokens = _cut(item_base, tokenizer, text, (answer, foil), thinking, delimiter)
         base_roles = _roles(base_prompt, len(base_ids))
         if base_tokens != tokens:
             raise ValueError(
@@ -72,12 +75,13 @@ def _example(given: Example | str, name: str) -> Example:
 
 
 def _cut(
-    example: Example, tokenizer: Any, before: str, answers: tuple[str, str], thinking: bool | None
+    example: Example, tokenizer: Any, before: str, answers: tuple[str, str], thinking: bool | None, delimiter: str
 ) -> tuple[Prompt, tuple[int, ...], tuple[int, int]]:
     """(the prompt with the first answer, ids up to where the answers part, the two tokens there)."""
-    joint = " " if before and not before[-1].isspace() else ""
+    bare = replace(example, answer=None)
     prompts = [
-        render(replace(example, answer=f"{before}{joint}{answer}"), tokenizer, thinking=thinking) for answer in answers
+        render(replace(bare, answer=joined(bare, before, answer, delimiter)), tokenizer, thinking=thinking)
+        for answer in answers
     ]
     first, second = (prompt.ids for prompt in prompts)
     n = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))

@@ -10,6 +10,7 @@ from typing import Any
 from interp.oracle.formats import render_prefix
 from interp.oracle.spec import OracleSpec
 from interp.prompt import Example, Message, Prompt, render
+from interp.template import apply_template
 
 _SENTINEL = "diptych-sentinel-7c02"
 
@@ -90,18 +91,13 @@ def thinking_switch(tokenizer: Any, wanted: bool | None) -> bool | None:
 
 def turn_end(tokenizer: Any) -> str:
     """What the chat template writes after an assistant's text, e.g. "<|im_end|>\\n"."""
-    chat = [{"role": "user", "content": "u"}, {"role": "assistant", "content": _SENTINEL}]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=False)
+    text = apply_template(tokenizer, [("user", "u"), ("assistant", _SENTINEL)], generation_prompt=False)
     return text.rpartition(_SENTINEL)[2]
 
 
 @lru_cache(maxsize=8)
 def _has_switch(template: str, tokenizer: Any) -> bool:
-    chat = [{"role": "user", "content": _SENTINEL}]
-    texts = {
-        tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=on)
-        for on in (False, True)
-    }
+    texts = {apply_template(tokenizer, [("user", _SENTINEL)], thinking=on) for on in (False, True)}
     return len(texts) == 2
 
 

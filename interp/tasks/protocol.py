@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from interp.prompt import Example
 
-_NOT_TASKS = ("protocol", "records")
+_NOT_TASKS = ("protocol", "records", "row_files", "row_shapes")
 
 
 DEFAULT_MAX_NEW_TOKENS = 512

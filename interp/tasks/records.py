@@ -1,20 +1,22 @@
-"""Examples from JSONL, Parquet, a folder of those or a Hugging Face dataset; an error names file, line and field."""
+"""Examples from files, a folder or a Hugging Face dataset; an error names file, line and field."""
 
 from __future__ import annotations
 
-import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from interp.prompt import Example, Message
+from interp.tasks.row_files import GZ, SUFFIXES, rows_of_path
+from interp.tasks.row_files import Row as Row
+from interp.tasks.row_shapes import RENAMES, our_shape, text_of
 
-SUFFIXES = (".jsonl", ".ndjson", ".parquet")
 FIELDS = ("id", "messages", "prompt", "text", "label", "answer", "spans", "groups")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-Row = tuple[str, dict[str, Any]]
+_DEVELOPER = "developer"  # OpenAI's later name of the system role
 
 
 def read_examples(
@@ -28,30 +30,79 @@ def read_examples(
     """Examples from rows `{id, messages | prompt | text, [label, answer, spans, groups], ...}`, in order.
 
     `prompt` is one user message; `text` is raw text for base models. `spans` are character ranges in the last user
-    message or the text. Ids that are whole numbers become strings, labels that are booleans become 0 and 1. Every other
-    key is kept in `metadata`.
+    message or the text. Ids that are whole numbers become strings, labels that are booleans become 0 and 1. ShareGPT's
+    `conversations`, pairs of `prompt` and `completion`, content as a list of text parts and the role `developer` (a
+    system turn) are read too; a last assistant turn and a completion become `answer`. Every other key is kept in
+    `metadata`.
 
     Args:
-        source: a file (.jsonl, .ndjson, .parquet), a folder of those (sorted by name) or a Hugging Face dataset id.
-        split, config, revision: of a Hugging Face dataset; not used for files.
+        source: a file (.jsonl, .ndjson, .json, .csv, .parquet, with .gz too), a folder of those (sorted by name) or a
+            Hugging Face dataset id.
+        split:  of a dataset, or of a folder whose files are named after splits (data/train-00000-of-00001.parquet).
+        config, revision: of a Hugging Face dataset; `config` is a folder too, where several data sets lie side by side.
         limit:  stop after this many rows.
     Raises:
-        ValueError: a bad or repeated row, with file, line, field, what came and what to do; a source without rows.
+        ValueError: a bad or repeated row, with file, line, field, what came and what to do; a source without rows, or
+            without that split; labels (or names of a group) that are one text and different types.
         FileNotFoundError: no such path, and not a dataset id. ImportError: a dataset id without `datasets`.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected at least 1, came {limit}. Use None for all rows.")
     examples: list[Example] = []
     seen: dict[str, str] = {}
+    types, n_developer = _Types(), 0
     for where, row in read_rows(source, split=split, config=config, revision=revision):
         example = example_from_row(row, where)
+        types.check(row, where)
+        n_developer += _has_developer(row)
         if example.id in seen:
             raise _wrong(where, "id", "an id of its own", example.id, f"It was used at {seen[example.id]}; rename one.")
         seen[example.id] = where
         examples.append(example)
         if len(examples) == limit:
             break
+    if n_developer:
+        warnings.warn(f"{source}: {n_developer} rows have turns of role 'developer', read as 'system'.", stacklevel=2)
     return examples
+
+
+class _Types:
+    """Values of one name that were seen: `1`, "1", true and "true" are four labels that look like two in any table."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], tuple[object, str]] = {}
+
+    def check(self, row: Mapping[str, Any], where: str) -> None:
+        """Raises ValueError naming both lines where a value looks like an earlier one of another type."""
+        groups = row.get("groups")
+        named = {"label": row.get("label")} | (
+            {f"groups.{k}": v for k, v in groups.items()} if isinstance(groups, dict) else {}
+        )
+        for name, value in named.items():
+            for form in _forms(value):
+                other, at = self._seen.setdefault((name, form), (value, where))
+                if _kind(other) != _kind(value):
+                    what = f"one type for what looks the same; {other!r} ({_kind(other)}) is at {at}"
+                    do = "Write both the same way, as text or as numbers."
+                    raise _wrong(where, name, what, f"{value!r} ({_kind(value)})", do)
+
+
+def _forms(value: object) -> tuple[str, ...]:
+    """Texts that a value may be taken for."""
+    if isinstance(value, bool):
+        return (str(value).lower(), str(int(value)))
+    if isinstance(value, float) and value.is_integer():
+        return (str(int(value)),)
+    return (str(value).strip().lower(),) if isinstance(value, str | int | float) else ()
+
+
+def _kind(value: object) -> str:
+    return {bool: "true or false", str: "text"}.get(type(value), "a number")
+
+
+def _has_developer(row: Mapping[str, Any]) -> bool:
+    turns = row.get("messages") or row.get("prompt")
+    return isinstance(turns, list) and any(isinstance(t, dict) and t.get("role") == _DEVELOPER for t in turns)
 
 
 def read_rows(
@@ -59,9 +110,11 @@ def read_rows(
 ) -> Iterator[Row]:
     """(where, row) of every row of a source; `where` names file and line, for error messages."""
     path, n = Path(source), 0
+    if "\0" in str(source):
+        raise ValueError(f"{source!r}: a path cannot hold NUL.")
     if path.exists():
-        rows = (row for file in _files(path) for row in (_parquet if file.suffix == ".parquet" else _jsonl)(file))
-    elif _HUB_ID.fullmatch(str(source)) and path.suffix not in SUFFIXES:
+        rows = rows_of_path(path, split=split, config=config)
+    elif _HUB_ID.fullmatch(str(source)) and path.suffix not in (*SUFFIXES, GZ):
         rows = _hub(str(source), split, config, revision)
     else:
         raise FileNotFoundError(f"{source}: no such file or folder, and not a Hugging Face dataset id (owner/name).")
@@ -73,11 +126,14 @@ def read_rows(
 
 def example_from_row(row: Mapping[str, Any], where: str) -> Example:
     """One example from one input row; None counts as absent. Raises ValueError that starts with `where`."""
-    row = {key: value for key, value in row.items() if value is not None}
+    row = our_shape({key: value for key, value in row.items() if value is not None}, where)
     ways = [key for key in ("messages", "prompt", "text") if key in row]
     if len(ways) != 1:
+        renamed = next((f"Did you mean {RENAMES[k]!r} by {k!r}? Rename it." for k in row if k in RENAMES), None)
         near = get_close_matches("prompt", [k for k in row if k not in FIELDS], n=1)
-        hint = f"Did you mean 'prompt' by {near[0]!r}?" if near else "Rename the others if they are metadata."
+        hint = (
+            f"Did you mean 'prompt' by {near[0]!r}?" if near else renamed or "Rename the others if they are metadata."
+        )
         raise _wrong(where, "messages", "exactly one of messages, prompt, text", ways or sorted(row), hint)
     typed = {
         "id": _id(row, where),
@@ -136,10 +192,12 @@ def _messages(row: Mapping[str, Any], where: str) -> tuple[Message, ...]:
         if extra:
             do = "It would not be rendered; move it into the content or out of the message."
             raise _wrong(where, f"messages[{i}]", "only role and content", extra, do)
-    return tuple(
-        Message(_text(t, "role", where, f"messages[{i}].role"), _text(t, "content", where, f"messages[{i}].content"))
-        for i, t in enumerate(turns)
-    )
+    out = []
+    for i, turn in enumerate(turns):
+        role, place = _text(turn, "role", where, f"messages[{i}].role"), f"messages[{i}].content"
+        held = {"content": text_of(turn.get("content"), where, place)}
+        out.append(Message("system" if role == _DEVELOPER else role, _text(held, "content", where, place)))
+    return tuple(out)
 
 
 def _label(row: Mapping[str, Any], where: str) -> str | int | float | None:
@@ -178,63 +236,6 @@ def _groups(row: Mapping[str, Any], where: str) -> dict[str, str]:
             raise _wrong(where, f"groups.{name}", "text or a whole number", value, "Give the group a name.")
         groups[name] = str(value)
     return groups
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        if path.suffix not in SUFFIXES:
-            raise ValueError(
-                f"{path}: expected a file ending in {', '.join(SUFFIXES)}, came {path.suffix!r}. Convert it."
-            )
-        return [path]
-    files = sorted(f for f in path.iterdir() if f.suffix in SUFFIXES)
-    if not files:
-        raise ValueError(f"{path}: expected a folder with {', '.join(SUFFIXES)} files, came none. Point at the files.")
-    return files
-
-
-def _jsonl(path: Path) -> Iterator[Row]:
-    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [k for k, _ in pairs]
-        if twice := [k for k in dict.fromkeys(keys) if keys.count(k) > 1]:
-            raise ValueError(
-                f"field '{twice[0]}': expected once, came {keys.count(twice[0])} times. Remove the others."
-            )
-        return dict(pairs)
-
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            where, line = f"{path.name}, line {number}", ""
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                row = json.loads(line, object_pairs_hook=no_repeats) if line else None
-            except json.JSONDecodeError as error:
-                do = "Write one complete JSON object per line."
-                raise ValueError(
-                    f"{where}, column {error.colno}: not valid JSON ({error.msg}): {line[:80]!r}. {do}"
-                ) from None
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{where}, byte {error.start}: not UTF-8. Save the file as UTF-8.") from None
-            except ValueError as error:
-                raise ValueError(f"{where}, {error}") from None
-            if not line:
-                continue
-            if not isinstance(row, dict):
-                raise ValueError(f"{where}: expected a JSON object, came {line[:80]!r}. Write one object per line.")
-            yield where, row
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        batches = pq.ParquetFile(path).iter_batches()
-        rows = (row for batch in batches for row in batch.to_pylist())
-        for number, row in enumerate(rows, 1):
-            yield f"{path.name}, row {number}", row
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path.name}: not a readable Parquet file ({error}). Write it again.") from None
 
 
 def _hub(name: str, split: str, config: str | None, revision: str | None) -> Iterator[Row]:

@@ -19,7 +19,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--task", help="Import path of a task, e.g. interp.tasks.bbq; reads --data in its own format."
             ),
-            click.option("--data", required=True, help="JSONL or Parquet file, folder, or Hugging Face dataset id."),
+            click.option("--data", required=True, help="JSON lines, JSON, CSV or Parquet file, folder, or dataset id."),
             click.option("--limit", type=click.IntRange(min=1), help="Use only the first N examples."),
             click.option("--sites", default="resid_post.*", show_default=True, help="'resid_post.*, z.19.17', ..."),
             click.option("--positions", default="last", show_default=True, help="'last, span:scenario, stride:8', ..."),
@@ -110,7 +110,7 @@ def plan(out: Path, **options: Any) -> None:
     members = checkpoints.members if isinstance(checkpoints, CheckpointPair) else {checkpoints.name: checkpoints}
     examples, request = read_data(options), _request(options)
     for role, checkpoint in members.items():
-        planned = preview(checkpoint, examples, dtype=loading["dtype"], **request)
+        planned = preview(checkpoint, examples, load=loading, **request)
         click.echo(f"{role}: {planned.check_disk(out, max_bytes=options['max_bytes'])}")
 
 

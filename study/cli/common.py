@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 _CHECKPOINT = ("base", "adapter", "revision", "adapter_revision", "subfolder", "tokenizer")
-_LOADING = ("dtype", "device", "device_map", "quantization", "attn_implementation", "merge")
+_LOADING = ("dtype", "device", "device_map", "quantization", "attn_implementation", "merge",
+            "control_tokens", "template_date", "allow_closed_turn")  # fmt: skip
 
 
 def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,6 +54,21 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--quantization", help="4bit or 8bit (bitsandbytes)."),
             click.option("--attn-implementation", help="eager, sdpa, ..."),
             click.option("--merge", is_flag=True, help="Add the adapter into the weights (other rounding)."),
+            click.option(
+                "--control-tokens",
+                type=click.Choice(["text", "refuse"]),
+                default="text",
+                show_default=True,
+                help="Special tokens written out in a message: kept as text, or an error.",
+            ),
+            click.option(
+                "--template-date",
+                help="Date (YYYY-MM-DD) given to a chat template that reads the clock; "
+                "default: today's, the same for the whole run.",
+            ),
+            click.option(
+                "--allow-closed-turn", is_flag=True, help="Accept a chat template that opens no assistant turn."
+            ),
         ]
     ):
         command = option(command)
@@ -123,7 +139,8 @@ def read_data(options: Mapping[str, Any], *, shared: Collection[str] = ()) -> li
     from interp.tasks.records import read_examples
 
     if not options["task"]:
-        return read_examples(options["data"], limit=options["limit"])
+        chosen = {"split": options["split"]} if options.get("split") else {}
+        return read_examples(options["data"], limit=options["limit"], **chosen)
     task = load_task(options["task"])
     wanted = {key: options[key] for key in _TASK if options.get(key) is not None}
     known = inspect.signature(task.examples).parameters

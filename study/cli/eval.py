@@ -52,6 +52,12 @@ def evaluate() -> None:
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Replies per item.")
 @click.option("--thinking/--no-thinking", default=None, help="Passed to the chat template.")
+@click.option(
+    "--target-delimiter",
+    default=" ",
+    show_default=True,
+    help="Between a label and a text before it that does not end in a blank.",
+)
 @click.option("--tokens-per-batch", type=click.IntRange(min=1), help="Budget of one batch.")
 @click.option("--no-figures", is_flag=True, help="Tables only.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -79,6 +85,7 @@ def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool,
         n_samples=samples,
         seed=options["seed"] or 0,
         thinking=options["thinking"],
+        target_delimiter=options["target_delimiter"],
         **given,
     )
     items = {key: options[key] for key in ("data", "seed", "split", "per_cell", "rendering", "limit")}

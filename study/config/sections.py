@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from interp.checkpoint import Checkpoint, CheckpointPair
@@ -17,6 +18,11 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Aspect = str | Mapping[str, str | int | float | bool | None]
 Effect = Annotated[float, Field(gt=0)]
 Names = tuple[str, ...]
+
+
+def _iso(value: Any) -> Any:
+    """A date as text: YAML reads an unquoted one as a date."""
+    return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -50,6 +56,9 @@ class LoadSection:
     device_map: str | None = None
     quantization: str | None = None
     attn_implementation: str | None = None
+    control_tokens: Literal["text", "refuse"] = "text"
+    template_date: Annotated[str | None, BeforeValidator(_iso)] = None
+    allow_closed_turn: bool = False
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -59,6 +68,7 @@ class EvalSection:
     Attributes:
         generate: let the model write its answer; else only score the task's labels after the prompt.
         modes: prompt modes of every item (thinking, direct); their prompts must differ.
+        target_delimiter: between a label and a text before it that does not end in a blank.
         members: who answers; the bare bases only where they are named.
     """
 
@@ -70,6 +80,7 @@ class EvalSection:
     temperature: Annotated[float, Field(ge=0)] = 0.0
     samples: Count = 1
     thinking: bool | None = None
+    target_delimiter: str = " "
     modes: tuple[Literal["thinking", "direct"], ...] = ()
     tokens_per_batch: Count | None = None
 

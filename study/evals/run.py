@@ -13,6 +13,7 @@ from interp.evaluate import Decoding, evaluate, plan_batches
 from interp.model import Model
 from interp.prompt import Example
 from interp.tasks.protocol import EvaluatedTask, labels_of, load_task, max_new_tokens
+from interp.template import clock_of
 from study.evals.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
 from study.evals.modes import MODES, check_modes_differ, in_mode
 from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256, read_answers
@@ -205,4 +206,5 @@ def _identity(
         "weights": chosen.sha256,
         "dtype": str(model.dtype).removeprefix("torch."),
         "decoding": {**asdict(decoding), "max_new_tokens": new_tokens},
+        **({"template_date": date} if (date := clock_of(model.tokenizer)) else {}),
     }

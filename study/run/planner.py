@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from study.run.clock import with_date
 from study.run.digest import Digests
 from study.run.folder import is_whole
 from study.run.keys import Inputs, inputs_of, key_of, table_key_of
@@ -47,6 +48,7 @@ def plan_study(study: Study, out: Path) -> tuple[list[Planned], list[str]]:
     if absent:
         notes.append(f"not downloaded yet: {', '.join(dict.fromkeys(absent))}; whether a step is done is known then")
     else:
+        study = with_date(study, out)
         inputs = inputs_of(study, Digests())
     held = read_run(out).steps if (out / RUN).is_file() else {}
     keys: dict[str, str] = {}

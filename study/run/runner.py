@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from study.config import Study, resolved_yaml
 from study.run.attempt import WARNINGS, Outcome, attempt
+from study.run.clock import with_date
 from study.run.digest import Digests, commit, package_version, versions
 from study.run.folder import is_whole, prepare, remove_outputs, take_over
 from study.run.keys import Inputs, inputs_of, key_after, key_of, table_key_of
@@ -66,7 +67,7 @@ def run_study(
             step.check(study)
     out.mkdir(parents=True, exist_ok=True)
     with writer_lock(out):
-        return _Run(study, out, steps, say=say, progress=progress).go(jobs=jobs, only=only)
+        return _Run(with_date(study, out), out, steps, say=say, progress=progress).go(jobs=jobs, only=only)
 
 
 class _Run:
@@ -133,7 +134,7 @@ class _Run:
         from interp.loading import open_skeleton
 
         for checkpoint in self.study.members.values():
-            open_skeleton(checkpoint, dtype=self.study.load.dtype)
+            open_skeleton(checkpoint, **asdict(self.study.load))
 
     def _walk(self, names: Sequence[str], fresh: Sequence[str], pool: Pool | None) -> None:
         """Run the fresh steps as soon as what they read has ended."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from interp.label_scores import context_length, spelling_tokens
 from interp.model import Model
-from interp.prompt import Example, Message, Prompt, render
+from interp.prompt import Example, Message, Prompt, joined, render
 from interp.tasks.protocol import labels_of
 from steering.dose import DoseItem
 from study.heads.pairs import OWN, before_label
@@ -83,8 +83,7 @@ def _choices(
         begun = replace(example, answer=(example.answer or "") + before) if before else example
         tokens = spelling_tokens(model, labels, task.spellings)
         return render(begun, model.tokenizer, max_length=limit), tuple(tuple(tokens[label]) for label in labels)
-    joint = " " if before and not before[-1].isspace() else ""
-    texts = [(example.answer or "") + before + joint + label for label in labels]
+    texts = [joined(example, before, label) for label in labels]
     prompts = [render(replace(example, answer=text), model.tokenizer, max_length=limit) for text in texts]
     columns = zip(*(prompt.ids for prompt in prompts), strict=False)
     n = next((i for i, column in enumerate(columns) if len(set(column)) > 1), None)

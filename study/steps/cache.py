@@ -53,7 +53,7 @@ def _bytes(study: Study, member: Any, items: Sequence[Example]) -> int:
     from interp.cache.preview import preview
 
     options = {key: value for key, value in request(study.cache).items() if key != "dtype"}
-    planned = preview(member, items, dtype=study.load.dtype, **options)
+    planned = preview(member, items, load=asdict(study.load), **options)
     assert study.cache is not None
     return planned.check_disk(Path(), max_bytes=study.cache.max_bytes).bytes
 

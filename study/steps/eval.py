@@ -55,7 +55,8 @@ def decoding_of(study: Study) -> Any:
     given: dict[str, Any] = {"tokens_per_batch": section.tokens_per_batch} if section.tokens_per_batch else {}
     return Decoding(
         generate=section.generate, max_new_tokens=section.max_new_tokens, temperature=section.temperature,
-        n_samples=section.samples, seed=study.seed, thinking=section.thinking, **given,
+        n_samples=section.samples, seed=study.seed, thinking=section.thinking,
+        target_delimiter=section.target_delimiter, **given,
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def examples(
     Every example is one user message: procedure, scenario, question, in that order, and no system message.
 
     Args:
-        data: JSONL or Parquet of records (`records.Record`); None generates.
+        data: a file or folder of records (`records.Record`); None generates.
         per_cell: items per cell; None generates 100, or takes every row of the file. Of a file, a seeded choice in
             file order.
         seed: of the items, or of the choice.
@@ -104,7 +104,7 @@ def score(example: Example, text: str) -> dict[str, float]:
 
 
 def load_records(data: str | Path, *, table: Mapping[str, Perturbation] = PERTURBATIONS) -> list[Record]:
-    """The records of a JSONL or Parquet file, a folder of those or a dataset id, in order.
+    """The records of a file, a folder or a dataset id, in order.
 
     Raises:
         ValueError: a bad row or a repeated id, with file, line, field, what came and what to do.

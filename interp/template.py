@@ -1,0 +1,171 @@
+"""How a chat becomes a text: the tokenizer's own chat template, and rules for what it must not decide by itself.
+
+A template may read the clock, may open no assistant turn, and a user's text may hold control tokens; `PromptRules` say
+what is done then, travel with the tokenizer and are the same for every prompt of a run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+CONTROL_TOKENS = ("text", "refuse")
+_RULES = "diptych_rules"
+_RUN_DATE = "DIPTYCH_TEMPLATE_DATE"
+_CONTENT = "diptych-turn-7b2e"
+
+
+@dataclass(frozen=True)
+class PromptRules:
+    """What is decided once per run about prompts.
+
+    Args:
+        control_tokens: special tokens written out in a message: "text" keeps them as the text that they are, "refuse"
+            is an error. They never become control tokens.
+        template_date: date (YYYY-MM-DD) given to a chat template that reads the clock; None is the day on which the run
+            first rendered such a template, the same for all its prompts.
+        allow_closed_turn: accept a chat template that opens no assistant turn, so that the last position is the end of
+            the user's turn.
+    Raises:
+        ValueError: an unknown choice, a date that is none.
+    """
+
+    control_tokens: str = "text"
+    template_date: str | None = None
+    allow_closed_turn: bool = False
+
+    def __post_init__(self) -> None:
+        if self.control_tokens not in CONTROL_TOKENS:
+            raise ValueError(f"control_tokens {self.control_tokens!r}: expected one of {', '.join(CONTROL_TOKENS)}.")
+        if self.template_date is not None:
+            _parsed(self.template_date, "template_date")
+
+
+def rules_of(tokenizer: Any) -> PromptRules:
+    """The rules that a tokenizer's prompts are made under; the defaults where none were set."""
+    return getattr(tokenizer, _RULES, None) or PromptRules()
+
+
+def set_rules(tokenizer: Any, rules: PromptRules) -> None:
+    """Have every prompt of this tokenizer made under `rules`."""
+    setattr(tokenizer, _RULES, rules)
+
+
+def template_of(tokenizer: Any) -> str | None:
+    """The chat template that renders prompts; the one called "default" where there are several."""
+    held = getattr(tokenizer, "chat_template", None)
+    return held.get("default") if isinstance(held, Mapping) else held
+
+
+def clock_of(tokenizer: Any) -> str | None:
+    """The date that the tokenizer's chat template is given; None where it does not read the clock."""
+    return _date(tokenizer).isoformat() if "strftime_now" in (template_of(tokenizer) or "") else None
+
+
+def apply_template(
+    tokenizer: Any,
+    chat: Sequence[tuple[str, str]],
+    *,
+    thinking: bool | None = None,
+    tokenize: bool = False,
+    generation_prompt: bool = True,
+) -> Any:
+    """The chat as text (or as token ids), rendered by the tokenizer's template at a fixed date.
+
+    Args:
+        chat:     (role, content) of every turn.
+        thinking: given to the template as `enable_thinking`; None leaves the template's own default.
+    """
+    given: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
+    if clock_of(tokenizer) is not None:
+        given["chat_template"] = _at_date(template_of(tokenizer) or "", _date(tokenizer))
+    out = tokenizer.apply_chat_template(
+        [{"role": role, "content": content} for role, content in chat],
+        tokenize=tokenize,
+        add_generation_prompt=generation_prompt,
+        return_dict=tokenize,  # explicit because its default differs between transformers 4 and 5
+        **given,
+    )
+    return list(out["input_ids"]) if tokenize else out
+
+
+def check_opens_turn(tokenizer: Any, roles: tuple[str, ...], thinking: bool | None) -> None:
+    """The prompt ends where the assistant's text begins.
+
+    A template without a branch on `add_generation_prompt` renders the same text with and without it. That is right
+    only where an assistant's text would follow directly (Llama 2's "[INST] ... [/INST]"), and where none would,
+    the last token is the end of the user's turn, at which no model answers.
+
+    Raises:
+        ValueError: the template opens no turn, and the rules do not allow that.
+    """
+    known = _OPENS.setdefault(tokenizer, {})
+    key = (template_of(tokenizer), roles, thinking)
+    if key not in known:
+        known[key] = _opens_turn(tokenizer, roles, thinking)
+    if known[key] or rules_of(tokenizer).allow_closed_turn:
+        return
+    raise ValueError(
+        f"the chat template of {getattr(tokenizer, 'name_or_path', '')!r} opens no assistant turn: it renders the same "
+        f"prompt with and without add_generation_prompt, so the last position would be the end of the user's turn, "
+        f"where the model does not answer. Give the template an add_generation_prompt branch (`tokenizer` names a "
+        f"folder with another one), or give rendered prompts as raw 'text'. To measure there all the same, load with "
+        f"allow_closed_turn=True (--allow-closed-turn)."
+    )
+
+
+_OPENS: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], bool]] = weakref.WeakKeyDictionary()
+
+
+def _opens_turn(tokenizer: Any, roles: tuple[str, ...], thinking: bool | None) -> bool:
+    from jinja2 import TemplateError
+
+    chat = [(role, _CONTENT) for role in roles]
+    text = apply_template(tokenizer, chat, thinking=thinking)
+    if text != apply_template(tokenizer, chat, thinking=thinking, generation_prompt=False):
+        return True
+    reply = _CONTENT[::-1]
+    try:
+        answered = apply_template(tokenizer, [*chat, ("assistant", reply)], thinking=thinking, generation_prompt=False)
+    except TemplateError:
+        return False
+    before, found, _ = answered.partition(reply)
+    return bool(found) and before.rstrip() == text.rstrip()
+
+
+def _at_date(template: str, date: datetime.date) -> str:
+    """The template with the date in the place of the clock: every `strftime_now(form)` becomes `form` filled in.
+
+    Raises:
+        ValueError: the clock is read in another way.
+    """
+    at = datetime.datetime.combine(date, datetime.time())
+    directives = [f"%{flag}{letter}" for letter in "aAbBcdfGHIjmMpSuUVwWxXyYZ" for flag in ("-", "")]
+    filled = "".join(f" | replace('{d}', '{at.strftime(d)}')" for d in directives) + " | replace('%%', '%')"
+    fixed = re.sub(r"strftime_now\(([^()]*)\)", rf"((\1){filled})", template)
+    if re.search(r"strftime_now(?!\s+is\s)", fixed):
+        raise ValueError(
+            "the chat template reads the clock (strftime_now) in a way that cannot be given a fixed date. Write the "
+            "date into a copy of the template and name its folder with the checkpoint's `tokenizer` key."
+        )
+    return fixed
+
+
+def _date(tokenizer: Any) -> datetime.date:
+    given = rules_of(tokenizer).template_date
+    if given is not None:
+        return _parsed(given, "template_date")
+    # in the environment, so that processes started by this one render the same prompts after midnight
+    return _parsed(os.environ.setdefault(_RUN_DATE, datetime.date.today().isoformat()), _RUN_DATE)
+
+
+def _parsed(text: str, where: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{where} {text!r}: expected a date such as 2024-07-26.") from None
