@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from interp.adapter_names import named_as_peft_does
 from interp.adapters import has_adapter_layers
 from interp.files import AdapterFiles
 
@@ -57,7 +59,16 @@ def plan_adapter(skeleton: nn.Module, files: AdapterFiles, *, label: str = "adap
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 
     _check_architecture(files, type(skeleton).__name__, label)
-    config: Any = PeftConfig.from_pretrained(str(files.folder))
+    files = named_as_peft_does(files, skeleton, label)
+    with peft_faults(label, "has an adapter_config.json that PEFT cannot read"):
+        config: Any = PeftConfig.from_pretrained(str(files.folder))
+    if getattr(config, "layer_replication", None):
+        raise ValueError(
+            f"{label} has layer_replication: it builds a deeper model out of copies of the base's layers, so its base "
+            f"is another model. Make that model once with PEFT (merge_and_unload, save_pretrained) and name its folder "
+            f"as `base`."
+        )
+    _check_vocabulary(files, skeleton, label)
     if config.is_prompt_learning or config.peft_type == "ADAPTION_PROMPT":
         raise ValueError(
             f"{label}: {files.config.get('peft_type')} adds virtual tokens, which shift positions; not supported."
@@ -71,10 +82,8 @@ def plan_adapter(skeleton: nn.Module, files: AdapterFiles, *, label: str = "adap
     )
     if hasattr(trial, "init_lora_weights"):
         trial.init_lora_weights = True  # PiSSA and the like would decompose weights that are not there
-    try:
+    with peft_faults(label, f"does not fit {type(skeleton).__name__}"):
         peft = get_peft_model(copy.deepcopy(skeleton), trial, low_cpu_mem_usage=True)
-    except ValueError as error:
-        raise ValueError(f"{label} does not fit {type(skeleton).__name__}: {error}") from error
     if not has_adapter_layers(peft):
         raise ValueError(f"{label}: {files.config.get('peft_type')} has no adapter layers whose state can be checked.")
     state = get_peft_model_state_dict(peft, adapter_name="default", save_embedding_layers=False)
@@ -84,6 +93,38 @@ def plan_adapter(skeleton: nn.Module, files: AdapterFiles, *, label: str = "adap
     _check_fit(keys, overwrites, expected, files, label=label, model=type(skeleton).__name__)
     _warn_dropped(len(files.shapes) - len(keys), label)
     return AdapterPlan(files, label, config, mapping, keys, overwrites)
+
+
+@contextmanager
+def peft_faults(label: str, fault: str, remedy: str = "") -> Iterator[None]:
+    """Whatever PEFT raises inside the block as a ValueError that names the adapter and says what is wrong with it."""
+    from peft import __version__
+
+    try:
+        yield
+    except Exception as error:  # configs of the world hold anything, and PEFT checks little of it
+        text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise ValueError(
+            f"{label} {fault}: {text[:300]} ({type(error).__name__} of PEFT {__version__}). "
+            + (remedy or "Does it belong to this base, and was it saved by a PEFT of this age?")
+        ) from error
+
+
+def _check_vocabulary(files: AdapterFiles, skeleton: nn.Module, label: str) -> None:
+    """The adapter's embedding rows are those of the base: training after tokens were added leaves more of them."""
+    rows = int(skeleton.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportCallIssue]
+    tables = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out")
+    ends = tuple(f"{t}.{end}" for t in tables for end in ("weight", "modules_to_save.weight", "lora_B.weight"))
+    for key, shape in files.shapes.items():
+        at = 1 if key.endswith("lora_embedding_A") else 0 if key.endswith(ends) else None  # the axis of tokens
+        if at is None or len(shape) != 2 or shape[at] == rows:
+            continue
+        raise ValueError(
+            f"{label} was trained on a vocabulary of {shape[at]} tokens ({key} is {shape}), its base has {rows}: "
+            f"tokens were added before training. Make that base once and name its folder as `base`: "
+            f"model = AutoModelForCausalLM.from_pretrained(base); model.resize_token_embeddings({shape[at]}); "
+            f"model.save_pretrained(folder); and the adapter's tokenizer.save_pretrained(folder)."
+        )
 
 
 def warn_other_base(adapter: AdapterFiles, base: str, label: str) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.adapter_plan import AdapterPlan
+from interp.adapter_plan import AdapterPlan, peft_faults
 from interp.adapters import Adapters, name_roles, peft_names
+from interp.files import ADAPTER_WEIGHTS, AdapterFiles
 
 _PROBE = (3, 5, 8, 13, 21, 34, 55, 89)
 
@@ -62,13 +67,14 @@ def _wrap(base: nn.Module, plans: Mapping[str, AdapterPlan]) -> Any:
 
     peft: Any = None
     for name, plan in plans.items():
-        config, folder = copy.deepcopy(plan.config), str(plan.files.folder)
+        config = copy.deepcopy(plan.config)
         how: dict[str, Any] = {"key_mapping": dict(plan.key_mapping), "torch_device": "cpu"}
-        if peft is None:
-            peft = PeftModel.from_pretrained(base, folder, adapter_name=name, config=config, **how)
-        else:
-            peft.add_adapter(name, config)
-            peft.load_adapter(folder, name, **how)
+        with _peft_folder(plan.files) as folder, peft_faults(plan.label, "cannot be loaded"):
+            if peft is None:
+                peft = PeftModel.from_pretrained(base, str(folder), adapter_name=name, config=config, **how)
+            else:
+                peft.add_adapter(name, config)
+                peft.load_adapter(str(folder), name, **how)
     return peft.eval().requires_grad_(False)
 
 
@@ -91,7 +97,8 @@ def merge_adapter(peft: Any, plan: AdapterPlan) -> nn.Module:
         weight: Any = layer.get_base_layer().weight
         dtype = weight.dtype
         weight.data = weight.data.float()
-        layer.merge(safe_merge=True)
+        with peft_faults(plan.label, "cannot be merged", "Use merge=False."):
+            layer.merge(safe_merge=True)
         weight.data = weight.data.to(dtype)
     with warnings.catch_warnings():  # every layer is merged already, and PEFT remarks on each
         warnings.filterwarnings("ignore", message="Already following adapters were merged|All adapters are already")
@@ -135,7 +142,7 @@ def probe_logits(module: nn.Module, ids: Tensor) -> Float[Tensor, "pos vocab"]:
 
 def _check_overwrites(base: nn.Module, plan: AdapterPlan) -> None:
     parameters, changed = base.state_dict(), []
-    for key, tensor in _tensors(plan, plan.overwrites):
+    for key, tensor in plan.files.tensors(plan.overwrites):
         own = parameters[plan.overwrites[key]]
         if own.shape != tensor.shape or not torch.equal(own.cpu(), tensor.to(own.dtype)):
             changed.append(plan.overwrites[key])
@@ -150,12 +157,19 @@ def _check_values(peft: nn.Module, name: str, plan: AdapterPlan) -> None:
     from peft import get_peft_model_state_dict
 
     state = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
-    lost, is_nonzero = [], {}
-    for key, tensor in _tensors(plan, [k for k in plan.keys if k not in plan.overwrites]):
+    lost, damaged, is_nonzero = [], [], {}
+    for key, tensor in plan.files.tensors([k for k in plan.keys if k not in plan.overwrites]):
         held = state.get(plan.keys[key])
-        if held is None or not torch.equal(held.cpu(), tensor.to(held.dtype)):
+        if not bool(tensor.isfinite().all()):
+            damaged.append(key)
+        elif held is None or not torch.equal(held.cpu(), tensor.to(held.dtype)):
             lost.append(key)
         is_nonzero[key] = bool(tensor.any())
+    if damaged:
+        raise ValueError(
+            f"{plan.label}: {len(damaged)} of {len(plan.keys)} tensors hold NaN or infinities, e.g. {damaged[0]}: its "
+            f"training diverged, or the file was damaged. Use an earlier checkpoint of it, or copy it again."
+        )
     if lost:
         raise ValueError(f"{plan.label}: {len(lost)} of {len(plan.keys)} tensors did not arrive, e.g. {lost[0]}.")
     outputs = [key for key in is_nonzero if "lora_B" in key]
@@ -163,9 +177,18 @@ def _check_values(peft: nn.Module, name: str, plan: AdapterPlan) -> None:
         raise ValueError(f"{plan.label}: all {len(outputs)} lora_B are zero: an untrained adapter, equal to the base.")
 
 
-def _tensors(plan: AdapterPlan, keys: Iterable[str]) -> Iterable[tuple[str, Tensor]]:
-    from safetensors import safe_open
+@contextmanager
+def _peft_folder(files: AdapterFiles) -> Iterator[Path]:
+    """A folder that PEFT can read: the adapter's own, or a temporary one with its tensors under PEFT's names."""
+    if files.is_plain:
+        yield files.folder
+        return
+    from safetensors.torch import save
 
-    with safe_open(plan.files.weights, framework="pt") as file:
-        for key in keys:
-            yield key, file.get_tensor(key)
+    with TemporaryDirectory(prefix="diptych-adapter-") as name:
+        folder = Path(name)
+        shutil.copyfile(files.folder / "adapter_config.json", folder / "adapter_config.json")
+        data = save({key: tensor.contiguous() for key, tensor in files.tensors(files.sources)})
+        with (folder / ADAPTER_WEIGHTS).open("wb") as file:
+            file.write(data)
+        yield folder

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,41 @@ class AdapterFiles:
     """An adapter on disk before anything of it is loaded.
 
     Args:
-        folder:  holds `adapter_config.json` and `adapter_model.safetensors`.
+        folder:  holds `adapter_config.json` and the weights.
         config:  the parsed `adapter_config.json`.
-        shapes:  tensor name -> shape, from the safetensors header.
+        shapes:  tensor name -> shape, from the safetensors headers.
+        sources: tensor name -> (file, name in the file); the names differ where training wrappers left theirs in it.
+        n_left_out: tensors of the files that are not the adapter's.
     """
 
     folder: Path
     config: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
+    sources: Mapping[str, tuple[Path, str]]
+    n_left_out: int = 0
 
     @property
-    def weights(self) -> Path:
-        return self.folder / ADAPTER_WEIGHTS
+    def weights(self) -> tuple[Path, ...]:
+        """The files that hold the tensors: one, or every shard."""
+        return tuple(sorted({file for file, _ in self.sources.values()}))
+
+    @property
+    def is_plain(self) -> bool:
+        """One file that holds the adapter's tensors alone, under the names that PEFT gives them."""
+        names_are_its_own = all(key == name for key, (_, name) in self.sources.items())
+        return self.weights == (self.folder / ADAPTER_WEIGHTS,) and names_are_its_own and not self.n_left_out
+
+    def tensors(self, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """(name, tensor) of `keys`, read one after the other on the CPU."""
+        from safetensors import safe_open
+
+        with ExitStack() as stack:
+            opened: dict[Path, Any] = {}
+            for key in keys:
+                file, name = self.sources[key]
+                if file not in opened:
+                    opened[file] = stack.enter_context(safe_open(file, framework="pt"))
+                yield key, opened[file].get_tensor(name)
 
 
 def base_folder(checkpoint: Checkpoint, *, weights: bool) -> Path:
@@ -73,11 +97,33 @@ def weight_files(folder: Path, where: str) -> tuple[Path, ...]:
     if not index.is_file():
         _refuse_pickles(where, [p.name for pattern in _PICKLES for p in folder.glob(pattern)])
         raise ValueError(f"{where}: {folder} has no model.safetensors and no model.safetensors.index.json.")
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    return shards_of(index, where)
+
+
+def shards_of(index: Path, where: str) -> tuple[Path, ...]:
+    """The files that the index of a sharded model or adapter names.
+
+    Raises:
+        ValueError: an index that names none, a name outside the folder, a shard that is missing.
+    """
+    held = read_json_object(index).get("weight_map")
+    if not isinstance(held, dict) or not held or not all(isinstance(name, str) for name in held.values()):
+        raise ValueError(f"{where}: {index} has no weight_map that names files. Copy it again.")
+    names, folder = sorted(set(held.values())), index.parent
+    if strange := [name for name in names if Path(name).name != name]:
+        raise ValueError(f"{where}: {index} names {strange[0]!r}, which is no file of its folder.")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{where}: {len(missing)} of {len(names)} shards are missing in {folder}, e.g. {missing[0]}.")
     return tuple(folder / name for name in names)
+
+
+def has_weights(folder: Path) -> bool:
+    """True where all weights lie in the folder; of a hub repository they may not be fetched yet."""
+    try:
+        return bool(weight_files(folder, str(folder)))
+    except ValueError:
+        return False
 
 
 def read_adapter(checkpoint: Checkpoint) -> AdapterFiles:
@@ -99,11 +145,29 @@ def read_adapter(checkpoint: Checkpoint) -> AdapterFiles:
         inner = sorted({p.parent.relative_to(folder).as_posix() for p in folder.glob("*/adapter_config.json")})
         found = f" Adapters are in its subfolders {', '.join(inner)}: set `subfolder`." if inner else ""
         raise ValueError(f"{where}: {folder} has no adapter_config.json, so it is not a PEFT adapter.{found}")
-    if not (folder / ADAPTER_WEIGHTS).is_file():
+    config, shapes, sources = read_json_object(folder / "adapter_config.json"), {}, {}
+    for file in _adapter_weights(folder, where):
+        for key, shape in read_shapes(file, where).items():
+            if key in sources:
+                raise ValueError(f"{where}: tensor {key!r} is in {sources[key][0].name} and in {file.name}.")
+            shapes[key], sources[key] = shape, (file, key)
+    return AdapterFiles(folder, config, shapes, sources)
+
+
+def _adapter_weights(folder: Path, where: str) -> tuple[Path, ...]:
+    """The weight files of an adapter: one, the shards of its index, or shards that say how many they are."""
+    if (folder / ADAPTER_WEIGHTS).is_file():
+        return (folder / ADAPTER_WEIGHTS,)
+    if (folder / f"{ADAPTER_WEIGHTS}.index.json").is_file():
+        return shards_of(folder / f"{ADAPTER_WEIGHTS}.index.json", where)
+    found = sorted(folder.glob("adapter_model-*-of-*.safetensors"))
+    if not found:
         _refuse_pickles(where, [p.name for pattern in _PICKLES for p in folder.glob(pattern)])
         raise ValueError(f"{where}: {folder} has no {ADAPTER_WEIGHTS}.")
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    return AdapterFiles(folder, config, read_shapes(folder / ADAPTER_WEIGHTS, where))
+    total = re.search(r"-of-(\d+)\.safetensors$", found[0].name)
+    if total is None or len(found) != int(total[1]):
+        raise ValueError(f"{where}: {folder} has {len(found)} shards, {found[0].name} is one of {total and total[1]}.")
+    return tuple(found)
 
 
 def read_shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
@@ -117,7 +181,7 @@ def read_shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 not a mapping
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{where}: {path} is not a readable safetensors file ({error}); copy it again.") from None
 
 

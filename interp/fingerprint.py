@@ -35,7 +35,7 @@ def fingerprint_files(
         weights_sha256=_files_sha256(weight_files(folder, str(folder))),
         tokenizer_sha256=None if tokenizer is None else tokenizer_sha256(tokenizer),
         adapters={
-            role: _files_sha256((files.folder / "adapter_config.json", files.weights))
+            role: _files_sha256((files.folder / "adapter_config.json", *files.weights))
             for role, files in adapters.items()
         },
         quantization=quantization,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import importlib.util
 import warnings
@@ -17,8 +18,9 @@ from interp.adapter_plan import AdapterPlan, plan_adapter, warn_other_base
 from interp.adapters import MERGED, name_roles, peft_names
 from interp.attach import attach_adapters, merge_adapter, probe_ids, probe_logits
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.files import base_folder, read_adapter
+from interp.files import base_folder, has_weights, read_adapter
 from interp.fingerprint import fingerprint_files, quantization_name
+from interp.skeleton import attention_of, build_skeleton, check_headers, first_line, read_config
 from interp.template import PromptRules, set_rules
 from interp.tokenizer import common_tokenizer, prompts_sha256, tokenizers_of
 
@@ -187,14 +189,7 @@ def open_skeleton(checkpoint: Checkpoint, **options: Any) -> Skeleton:
     tokenizer = tokenizers[checkpoint.name]
     if tokenizer is not None:
         set_rules(tokenizer, settings.prompt_rules)
-    return Skeleton(_on_meta(config), tokenizer, settings.torch_dtype)
-
-
-def _on_meta(config: Any) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return Skeleton(build_skeleton(config, where), tokenizer, settings.torch_dtype)
 
 
 def _load(members: Mapping[str, Checkpoint], options: LoadOptions) -> Model:
@@ -205,7 +200,7 @@ def _load(members: Mapping[str, Checkpoint], options: LoadOptions) -> Model:
     config, plans = _plan(members, options, where)
     quantizer, quantization = _quantization(config, options, where)
     folder = base_folder(first, weights=True)
-    module = _base_module(folder, options, quantizer, where)
+    module = _base_module(folder, config, options, quantizer, where)
     if plans:
         module = attach_adapters(module, plans, allow_overwrite=options.merge)
     else:
@@ -233,17 +228,12 @@ def _load(members: Mapping[str, Checkpoint], options: LoadOptions) -> Model:
 
 def _plan(members: Mapping[str, Checkpoint], options: LoadOptions, where: str) -> tuple[Any, dict[str, AdapterPlan]]:
     """The base's config and a plan per adapter; nothing but headers and small files is read."""
-    import transformers
-
     first = next(iter(members.values()))
     strangers = [c.name for c in members.values() if _home(c) != _home(first)]
     if strangers:
         raise ValueError(f"{', '.join(strangers)}: not on the base of {first.name!r} ({first.base!r}, same revision).")
     folder = base_folder(first, weights=False)
-    try:
-        config = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{where}: transformers {transformers.__version__} cannot read its config: {error}") from error
+    config = read_config(folder, where)
     files = {role: read_adapter(c) for role, c in members.items() if c.adapter is not None}
     if options.merge and len(members) > 1:
         raise ValueError(f"merge=True leaves room for one checkpoint, got {', '.join(members)}. Load them one by one.")
@@ -251,9 +241,9 @@ def _plan(members: Mapping[str, Checkpoint], options: LoadOptions, where: str) -
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{role} is {kind}" for role, kind in kinds.items())
         raise ValueError(f"one model holds adapters of one kind: {listed}. Walk over load_members(pair) instead.")
-    if not files:
-        return config, {}
-    skeleton = _on_meta(config)
+    skeleton = build_skeleton(config, where)
+    if getattr(config, "quantization_config", None) is None and has_weights(folder):
+        check_headers(skeleton, folder, where)
     plans = {}
     for role, adapter in files.items():
         label = f"adapter {members[role].adapter!r} of {members[role].name!r}"
@@ -262,7 +252,7 @@ def _plan(members: Mapping[str, Checkpoint], options: LoadOptions, where: str) -
     return config, plans
 
 
-def _base_module(folder: Path, options: LoadOptions, quantizer: Any, where: str) -> nn.Module:
+def _base_module(folder: Path, config: Any, options: LoadOptions, quantizer: Any, where: str) -> nn.Module:
     """The base in eval mode without gradients, every one of its parameters read from the files."""
     from transformers import AutoModelForCausalLM
 
@@ -271,11 +261,28 @@ def _base_module(folder: Path, options: LoadOptions, quantizer: Any, where: str)
         settings["device_map"] = {"": options.target}
     if quantizer is not None:
         settings["quantization_config"] = quantizer
-    if options.attn_implementation is not None:
-        settings["attn_implementation"] = options.attn_implementation
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        str(folder), use_safetensors=True, trust_remote_code=False, output_loading_info=True, **settings
-    )
+    attention = attention_of(config, options.attn_implementation, where)
+    if attention is not None:
+        settings["attn_implementation"] = attention
+    if attention != options.attn_implementation:  # a config file may say more than the argument
+        settings["config"] = copy.deepcopy(config)
+        settings["config"]._attn_implementation = attention
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder), use_safetensors=True, trust_remote_code=False, output_loading_info=True, **settings
+        )
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ValueError(
+            f"{where} does not fit into memory as {options.torch_dtype}: load it with dtype='bfloat16', quantization= "
+            f"or device_map='auto'."
+        ) from error
+    except Exception as error:  # transformers, its kernels and quantisers each fail in their own way
+        import transformers
+
+        raise ValueError(
+            f"{where}: transformers {transformers.__version__} cannot load it ({type(error).__name__}: "
+            f"{first_line(error)}). Check the files in {folder} and the options of load."
+        ) from error
     module, info = loaded
     if missing := sorted(info["missing_keys"]):
         raise ValueError(

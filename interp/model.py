@@ -125,6 +125,7 @@ class Model:
         if not isinstance(ids, Tensor):
             if lengths is not None or attention_mask is not None or position_ids is not None:
                 raise ValueError("token lists carry their own lengths; lengths, masks and positions go with a tensor.")
+            self._check_ids(ids)
             return pad(ids, pad_id=self.pad_id).to(self.device)
         if lengths is not None and attention_mask is not None:
             raise ValueError("lengths= and attention_mask= both say which tokens are real; give one of the two.")
@@ -156,6 +157,19 @@ class Model:
                 pass
         self._check_recordings()
         return StoppedForward()
+
+    def _check_ids(self, ids: TokenLists) -> None:
+        """A token without a row in the embedding is an IndexError on a CPU and the end of the process on a GPU."""
+        rows = int(self.layout.embed.weight.shape[0])  # pyright: ignore[reportArgumentType, reportIndexIssue]
+        for row in ids:
+            beyond = next((i for i in (min(row), max(row)) if not 0 <= i < rows), None) if len(row) else None
+            if beyond is not None:
+                size = "" if self.tokenizer is None else f" (its tokenizer has {len(self.tokenizer)} tokens)"
+                raise ValueError(
+                    f"token id {beyond}: the embedding of {self.name} has {rows} rows{size}. The tokenizer belongs to "
+                    f"another model, or tokens were added to it and not to the weights: name the right one with the "
+                    f"checkpoint's `tokenizer` key."
+                )
 
     @torch.no_grad()
     def unembed(self, final: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:

@@ -84,7 +84,7 @@ class Digests:
             parts += [["tokenizer/" + p.name, self.file(p)] for p in _tokenizer_files(tokenizer_folder(checkpoint))]
         if checkpoint.adapter is not None:
             files = read_adapter(checkpoint)
-            names = [files.folder / "adapter_config.json", files.weights, *_tokenizer_files(files.folder)]
+            names = [files.folder / "adapter_config.json", *files.weights, *_tokenizer_files(files.folder)]
             parts += [["adapter/" + p.name, self.file(p)] for p in names]
         return sha256_of(parts)
 
