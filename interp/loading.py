@@ -183,7 +183,7 @@ def open_skeleton(checkpoint: Checkpoint, **options: Any) -> Skeleton:
     """
     settings = LoadOptions(**options)
     where = f"base {checkpoint.base!r} of {checkpoint.name!r}"
-    config, plans = _plan({checkpoint.name: checkpoint}, settings, where)
+    config, plans = _plan({checkpoint.name: checkpoint}, settings, where, headers=False)
     files = {role: plan.files for role, plan in plans.items()}
     tokenizers = tokenizers_of(base_folder(checkpoint, weights=False), {checkpoint.name: checkpoint}, files)
     tokenizer = tokenizers[checkpoint.name]
@@ -226,8 +226,10 @@ def _load(members: Mapping[str, Checkpoint], options: LoadOptions) -> Model:
     return model
 
 
-def _plan(members: Mapping[str, Checkpoint], options: LoadOptions, where: str) -> tuple[Any, dict[str, AdapterPlan]]:
-    """The base's config and a plan per adapter; nothing but headers and small files is read."""
+def _plan(
+    members: Mapping[str, Checkpoint], options: LoadOptions, where: str, *, headers: bool = True
+) -> tuple[Any, dict[str, AdapterPlan]]:
+    """The base's config and a plan per adapter; only small files and headers (`headers`: the base's too) are read."""
     first = next(iter(members.values()))
     strangers = [c.name for c in members.values() if _home(c) != _home(first)]
     if strangers:
@@ -242,7 +244,7 @@ def _plan(members: Mapping[str, Checkpoint], options: LoadOptions, where: str) -
         listed = ", ".join(f"{role} is {kind}" for role, kind in kinds.items())
         raise ValueError(f"one model holds adapters of one kind: {listed}. Walk over load_members(pair) instead.")
     skeleton = build_skeleton(config, where)
-    if getattr(config, "quantization_config", None) is None and has_weights(folder):
+    if headers and getattr(config, "quantization_config", None) is None and has_weights(folder):
         check_headers(skeleton, folder, where)
     plans = {}
     for role, adapter in files.items():
