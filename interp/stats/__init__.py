@@ -51,6 +51,7 @@ from interp.stats.operating_point import tpr_at_fpr
 from interp.stats.paired import McNemar, PairedTable, mcnemar, newcombe_paired
 from interp.stats.permute import permute_labels
 from interp.stats.platt import Platt, fit_platt
+from interp.stats.pooled import RandomEffects, random_effects, standard_errors
 from interp.stats.promises import Promise, Verification, verify
 from interp.stats.ranking import ClassEstimate, auroc, auroc_difference
 from interp.stats.resample import Draws, resample_sums, resample_weights
@@ -84,6 +85,7 @@ __all__ = [
     "PairedTable",
     "Platt",
     "Promise",
+    "RandomEffects",
     "Ratio",
     "ReliabilityBin",
     "SignFlip",
@@ -129,6 +131,7 @@ __all__ = [
     "paired_difference",
     "permutation_p",
     "permute_labels",
+    "random_effects",
     "rate_contrast",
     "rate_on",
     "ratio_difference",
@@ -141,6 +144,7 @@ __all__ = [
     "simultaneous_band",
     "smallest_p",
     "square_and_add",
+    "standard_errors",
     "surface_reliance",
     "tost_paired",
     "tost_rates",

@@ -27,10 +27,17 @@ def study() -> None:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. --set eval.per_cell=50.")
 @click.option("--only", multiple=True, help="Run this step alone (may be given again).")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, help="Steps at a time that do not read each other.")
+@click.option("--seeds", metavar="N,N,...", help="Run it once with each seed, into OUT/seed-N; prints their spread.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 @fail_in_users_words
 def run(
-    file: Path, out: Path | None, overrides: tuple[str, ...], only: tuple[str, ...], jobs: int, quiet: bool
+    file: Path,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    only: tuple[str, ...],
+    jobs: int,
+    seeds: str | None,
+    quiet: bool,
 ) -> None:
     """Run every step of STUDY.YAML that is not done: eval, cache, probes, heads, ..., figures, report.
 
@@ -42,10 +49,39 @@ def run(
     chosen, out = _read(file, overrides, out)
     if chosen.load.device in ("auto", "cpu"):
         _one_thread_on_cpu(one_thread)
-    finished = run_study(chosen, out, jobs=jobs, only=only, say=_say, progress=not quiet and jobs == 1)
-    click.echo(summary(finished, out))
-    if finished.failed:
+    repeats = _repeats(file, overrides, chosen, out, seeds)
+    failed = False
+    for folder, study in repeats.items():
+        finished = run_study(study, folder, jobs=jobs, only=only, say=_say, progress=not quiet and jobs == 1)
+        click.echo(summary(finished, folder))
+        failed |= bool(finished.failed)
+    if len(repeats) > 1 and not failed:
+        click.echo("\n" + spread_of(list(repeats)))
+    if failed:
         raise click.exceptions.Exit(1)
+
+
+def _repeats(file: Path, overrides: tuple[str, ...], chosen: Study, out: Path, seeds: str | None) -> dict[Path, Study]:
+    """Folder -> study with its seed; the study itself where no seeds are given."""
+    if seeds is None:
+        return {out: chosen}
+    numbers = [text.strip() for text in seeds.split(",")]
+    if not all(text.isdigit() for text in numbers) or len(set(numbers)) < len(numbers):
+        raise ValueError(f"--seeds {seeds}: expected different whole numbers, e.g. --seeds 0,1,2,3,4.")
+    return {out / f"seed-{n}": _read(file, (*overrides, f"seed={n}"), out)[0] for n in numbers}
+
+
+def spread_of(runs: list[Path]) -> str:
+    """The pair's table, or else the first that every repeat has, with its spread over the repeats."""
+    from study.combine import combine, combined_text
+    from study.tables import TABLES, read_tables
+
+    shared = set.intersection(*(set(read_tables(run)) for run in runs))
+    name = next((name for name in ("pair", *TABLES) if name in shared), None)
+    if name is None:
+        return "no table that all repeats have."
+    more = " ".join(str(run) for run in runs)
+    return f"{combined_text(combine(runs, name))}\n\ndiptych tables {more} --table NAME shows the others."
 
 
 @study.command()

@@ -16,22 +16,33 @@ _KEYS = (
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--table", "name", help="One table in full; without it, what there is.")
 @click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only these rows, e.g. --where metric=accuracy.")
 @click.option("--limit", type=click.IntRange(min=1), default=40, show_default=True, help="Rows that are printed.")
 @click.option("--columns", is_flag=True, help="What every column means.")
 @fail_in_users_words
-def tables(run: Path, name: str | None, where: tuple[str, ...], limit: int, columns: bool) -> None:
+def tables(runs: tuple[Path, ...], name: str | None, where: tuple[str, ...], limit: int, columns: bool) -> None:
     """Print the tables of RUN: value [95 % interval], n, control and p of every row.
 
-    The files are plain Parquet and CSV in RUN/tables: DuckDB, pandas and polars read them as they are.
+    The files are plain Parquet and CSV in RUN/tables: DuckDB, pandas and polars read them as they are. Of several runs
+    one table: repeats over seeds with their spread, trained pairs as units of a random-effects interval.
     """
+    from study.combine import combine, combined_text
     from study.tables import COLUMNS, TABLES, read_table, read_tables
 
     if columns:
         click.echo("\n".join(f"{key:20} {column.means}" for key, column in COLUMNS.items()))
         return
+    run, *others = runs
+    if others:
+        if name is None:
+            raise ValueError("several runs: name the table that is combined, e.g. --table pair.")
+        found = _chosen(combine(runs, name), where)
+        click.echo(combined_text(found.head(limit)))
+        _say_rest(len(found) - limit, "narrow it with --where.")
+        return
+
     if name is None:
         found = read_tables(run)
         if not found:
@@ -39,15 +50,24 @@ def tables(run: Path, name: str | None, where: tuple[str, ...], limit: int, colu
         for key, table in found.items():
             click.echo(f"{key:18} {len(table):6} rows  {TABLES.get(key, '')}")
         return
-    table = read_table(run, name)
+    table = _chosen(read_table(run, name), where)
+    click.echo(_text(table.head(limit)))
+    _say_rest(len(table) - limit, f"{run}/tables/{name}.csv holds them all.")
+
+
+def _chosen(table: Any, where: tuple[str, ...]) -> Any:
+    """Rows where every named column has the value."""
     for text in where:
         column, equals, value = text.partition("=")
         if not equals or column not in table.columns:
             raise ValueError(f"--where {text}: expected COLUMN=VALUE with a column out of {', '.join(table.columns)}.")
         table = table[table[column].map(_shown) == value]
-    click.echo(_text(table.head(limit)))
-    if len(table) > limit:
-        click.echo(f"... {len(table) - limit} more rows; --limit shows them, {run}/tables/{name}.csv holds them all.")
+    return table
+
+
+def _say_rest(count: int, where: str) -> None:
+    if count > 0:
+        click.echo(f"... {count} more rows; --limit shows them, {where}")
 
 
 def _shown(value: Any) -> str:
