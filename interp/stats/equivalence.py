@@ -150,38 +150,48 @@ def tost_rates(
     return Equivalence(difference, float(margin), p_lower, p_upper, alpha)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _MeanTest:
     """Mean difference with its jackknife over groups."""
 
     mean: float
-    se: float
-    df: float
-    skew: float
-    effective: float
+    jack: Jackknife
 
     @classmethod
     def of(cls, d: np.ndarray, codes: GroupCodes) -> _MeanTest:
         sums, sizes = codes.sums(d), codes.sizes
-        k = float(effective_groups(sizes))
-        jack = Jackknife.of(((sums.sum() - sums) / (len(d) - sizes))[:, None], k)
-        return cls(float(d.mean()), float(jack.se[0]), max(k - 1, 1.0), float(jack.skew[0]), k)
+        left_out = (sums.sum() - sums) / (len(d) - sizes)
+        return cls(float(d.mean()), Jackknife.of(left_out[:, None], float(effective_groups(sizes))))
+
+    @property
+    def se(self) -> float:
+        return float(self.jack.se[0])
+
+    @property
+    def df(self) -> float:
+        return max(float(self.jack.effective[0]) - 1, 1.0)
+
+    def _reach(self, q: float, side: int) -> float:
+        """Standard errors that the interval reaches on this side, from the symmetric quantile q."""
+        return float(self.jack.reach(np.array([q]))[0 if side < 0 else 1][0])
 
     def tail(self, bound: float, side: int) -> float:
-        """One-sided p of "the mean lies at `bound` or beyond it" on this side."""
+        """One-sided p of "the mean lies at `bound` or beyond it" on this side: the tail at which the interval's end is
+        there. Where the widening for skew alone reaches the bound, p is 1/2."""
+        from scipy.optimize import brentq
         from scipy.special import stdtr
 
-        t = side * (bound - self.mean) / self.se
-        # the reach of `Jackknife.reach`, q + c(1 + 2q²) = t, solved for q; within c of the bound p is 1/2
-        c = max(side * self.skew, 0.0) / (6 * sqrt(self.effective))
-        if t > 0:
-            t = 2 * (t - c) / (1 + sqrt(1 + 8 * c * (t - c))) if t > c else 0.0
-        return float(stdtr(self.df, -t))
+        q = side * (bound - self.mean) / self.se
+        if q > 0:
+            short = self._reach(0.0, side) < q
+            root = brentq(lambda x: self._reach(x, side) - q, 0.0, q, xtol=1e-12) if short else 0.0
+            assert isinstance(root, float)
+            q = root
+        return float(stdtr(self.df, -q))
 
     def limits(self, confidence: float) -> tuple[float, float]:
         q = t_value(confidence, self.df)
-        more = self.skew * (1 + 2 * q * q) / (6 * sqrt(self.effective))
-        return self.mean - (q + max(-more, 0.0)) * self.se, self.mean + (q + max(more, 0.0)) * self.se
+        return self.mean - self._reach(q, -1) * self.se, self.mean + self._reach(q, 1) * self.se
 
 
 @dataclass(frozen=True)
