@@ -28,6 +28,7 @@ def study() -> None:
 @click.option("--only", multiple=True, help="Run this step alone (may be given again).")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, help="Steps at a time that do not read each other.")
 @click.option("--seeds", metavar="N,N,...", help="Run it once with each seed, into OUT/seed-N; prints their spread.")
+@click.option("--keep", is_flag=True, help="Take finished work as it is although other code made it, and say so.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 @fail_in_users_words
 def run(
@@ -37,6 +38,7 @@ def run(
     only: tuple[str, ...],
     jobs: int,
     seeds: str | None,
+    keep: bool,
     quiet: bool,
 ) -> None:
     """Run every step of STUDY.YAML that is not done: eval, cache, probes, heads, ..., figures, report.
@@ -52,7 +54,9 @@ def run(
     repeats = _repeats(file, overrides, chosen, out, seeds)
     failed = False
     for folder, study in repeats.items():
-        finished = run_study(study, folder, jobs=jobs, only=only, say=_say, progress=not quiet and jobs == 1)
+        finished = run_study(
+            study, folder, jobs=jobs, only=only, keep=keep, say=_say, progress=not quiet and jobs == 1
+        )
         click.echo(summary(finished, folder))
         failed |= bool(finished.failed)
     if len(repeats) > 1 and not failed:

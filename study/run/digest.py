@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -49,6 +49,13 @@ class Digests:
         key = sha256_of([str(path.resolve()), stat.st_size, stat.st_mtime_ns])  # no path is written into the run
         if key not in self._known:
             self._known[key] = file_sha256(path)
+        return self._known[key]
+
+    def remembered(self, content: Any, make: Callable[[], str]) -> str:
+        """A digest that follows from `content`; made where it is not known."""
+        key = sha256_of(content)
+        if key not in self._known:
+            self._known[key] = make()
         return self._known[key]
 
     def save(self) -> None:

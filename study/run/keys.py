@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from study.config import Study
-from study.run.digest import Digests, package_version, sha256_of, shown
+from study.run.attempt import publish
+from study.run.code import code_of
+from study.run.digest import Digests, sha256_of, shown
 from study.run.state import REGISTRATION, TABLES, StepState
 from study.run.step import Step
 
 _LENGTH = 16
+_WORK_HOOKS = ("decision_prefix", "counterfactuals")
+"""Functions of a task that say what a model is asked after it has answered."""
 
 
 @dataclass(frozen=True)
@@ -41,32 +45,83 @@ def inputs_of(study: Study, digests: Digests) -> Inputs:
     return Inputs(digests.data(study.task), weights, named)
 
 
-def key_of(study: Study, step: Step, inputs: Inputs, keys: Mapping[str, str]) -> str:
-    """Key of a step: its section, code version, checkpoints, data, and the keys of the steps that it reads.
+@dataclass(frozen=True)
+class Key:
+    """What a step's work follows from: `asked` is everything but its code, `key` is both."""
+
+    asked: str
+    code: str
+
+    @property
+    def key(self) -> str:
+        return sha256_of([self.asked, self.code])[:_LENGTH]
+
+
+def key_of(study: Study, step: Step, inputs: Inputs, keys: Mapping[str, str], digests: Digests | None = None) -> Key:
+    """Key of a step's work: its section, checkpoints, data, items, the keys of the steps that it reads, and its code.
+
+    The code is what `step.run` reaches (see `study.run.code`), so an edit of a statistic that only tables use leaves
+    the key as it is.
 
     Args:
         keys: of the steps before it.
+        digests: where the digest of the items is remembered.
     """
     named = step.files(study) if step.files else {}
     files = {word: sha256_of([[p.name, Digests().file(p)] for p in paths]) for word, paths in named.items()}
+    before = step.inputs(study)
     content: dict[str, Any] = {
         "step": step.name,
-        "version": [package_version(), step.version],
         "section": _by_content(_plain(getattr(study, step.name)), files),
         "files": sorted(files.values()),
         "others": {name: _plain(getattr(study, name)) for name in step.sections if name != "task"},
-        "inputs": {name: keys[name] for name in step.inputs(study) if name in keys},
+        "inputs": {name: keys[name] for name in before if name in keys},
     }
+    if "eval" in before and "eval" in keys:
+        content["reads"] = code_of(study.task.path)  # answers are read by the task as it is now
     if "task" in step.sections:
         content |= {"data": inputs.data, "weights": dict(inputs.weights)}
-    return sha256_of(content)[:_LENGTH]
+    if step.items is not None:
+        content["items"] = _items(study, step, inputs, digests or Digests())
+    code = code_of(step.run, *(step.code(study) if step.code else ()))
+    return Key(sha256_of(content)[:_LENGTH], code)
+
+
+def made_with(old: str, new: str) -> str:
+    """What is said of work that other code made."""
+    return f"made with code {old or 'unknown'}, this is {new}"
+
+
+def _items(study: Study, step: Step, inputs: Inputs, digests: Digests) -> str:
+    """Digest of what models are asked, and of how the task has it answered: the rest of the task's code is for tables.
+
+    Made anew only where data, task or choices changed.
+    """
+    from interp.tasks.protocol import labels_of, load_task, max_new_tokens
+
+    assert step.items is not None
+    make, task = step.items, load_task(study.task.path)
+
+    def digest() -> str:
+        items = make(study)
+        examples = [e for one in items for e in (one if isinstance(one, tuple) else (one,))]
+        labels = [labels_of(task, example) for example in examples]
+        names = sorted({label for of in labels for label in of})
+        spelled = [task.spellings(name) for name in names] if callable(getattr(task, "spellings", None)) else []  # pyright: ignore[reportAttributeAccessIssue]
+        return sha256_of([[_plain(example) for example in examples], labels, spelled])
+
+    chosen = [_plain(study.task), _plain(getattr(study, step.name)), study.seed]
+    asked = digests.remembered(["items", step.name, inputs.data, code_of(study.task.path), chosen], digest)
+    hooks = [getattr(task, name, None) for name in _WORK_HOOKS]
+    together = getattr(task, "TOGETHER", None)
+    return sha256_of([asked, code_of(*filter(callable, hooks)), max_new_tokens(task), together])
 
 
 def table_key_of(study: Study, step: Step) -> str:
-    """Digest of what changes a step's tables and nothing else of it; "" where nothing does."""
-    if not step.table_sections:
-        return ""
-    return sha256_of({name: _plain(getattr(study, name)) for name in step.table_sections})[:_LENGTH]
+    """Digest of what changes a step's tables and not its work: the code that makes them, the task's, some sections."""
+    sections = {name: _plain(getattr(study, name)) for name in step.table_sections}
+    task = study.task.path if "task" in step.sections else None
+    return sha256_of([sections, code_of(step.tables, publish, task)])[:_LENGTH]
 
 
 def key_after(study: Study, step: Step, root: Path, digests: Digests, ended: Mapping[str, StepState]) -> str:
@@ -75,7 +130,7 @@ def key_after(study: Study, step: Step, root: Path, digests: Digests, ended: Map
     tables = [[path.name, digests.file(path)] for path in sorted((root / TABLES).glob("*.parquet"))]
     content = {
         "step": step.name,
-        "version": [package_version(), step.version],
+        "code": code_of(step.run),
         "section": _plain(getattr(study, step.name)),
         "others": {name: _plain(getattr(study, name)) for name in step.sections},
         "tables": tables,

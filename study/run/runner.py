@@ -11,7 +11,7 @@ from study.run.attempt import WARNINGS, Outcome, attempt
 from study.run.clock import with_date
 from study.run.digest import Digests, commit, package_version, versions
 from study.run.folder import is_whole, prepare, remove_outputs, take_over
-from study.run.keys import Inputs, inputs_of, key_after, key_of, table_key_of
+from study.run.keys import Inputs, Key, inputs_of, key_after, key_of, made_with, table_key_of
 from study.run.pool import Pool
 from study.run.state import RUN, STEPS, STUDY, RunState, StepState, read_run, write_run
 from study.run.step import Context, Step
@@ -39,17 +39,26 @@ class Finished:
 
 
 def run_study(
-    study: Study, out: Path, *, jobs: int = 1, only: Sequence[str] = (), say: Say = print, progress: bool = False
+    study: Study,
+    out: Path,
+    *,
+    jobs: int = 1,
+    only: Sequence[str] = (),
+    keep: bool = False,
+    say: Say = print,
+    progress: bool = False,
 ) -> Finished:
     """Run every step of a study that is not done into `out`; see `study.run` for what lies there.
 
-    A step is done when its key (configuration, code version, checkpoints, data, steps that it reads) is in `run.json`
-    and its outputs have the bytes that they had. A step that fails keeps what it made, its cause is said, and
-    whatever does not read it runs. Output of another configuration is set aside, and taken back when it is wanted.
+    A step is done when its key (configuration, code, checkpoints, data, steps that it reads) is in `run.json` and its
+    outputs have the bytes that they had. Where only the code of its tables changed, these are made again of the work
+    on disk. A step that fails keeps what it made, its cause is said, and whatever does not read it runs. Output of
+    another configuration or code is set aside, and taken back when it is wanted.
 
     Args:
         jobs: processes for steps that do not read each other.
         only: run these steps (and none that they need, which must be done).
+        keep: take finished work as it is although other code made it; its step's notes say which.
         say: told one line per step.
     Raises:
         ValueError: what can be known to be wrong before anything runs: a missing checkpoint or file, an adapter that
@@ -67,25 +76,43 @@ def run_study(
             step.check(study)
     out.mkdir(parents=True, exist_ok=True)
     with writer_lock(out):
-        return _Run(with_date(study, out), out, steps, say=say, progress=progress).go(jobs=jobs, only=only)
+        dated = with_date(study, out)
+        return _Run(dated, out, steps, keep=keep, say=say, progress=progress).go(jobs=jobs, only=only)
 
 
 class _Run:
     """One go over the steps; owns the run folder while it lasts."""
 
-    def __init__(self, study: Study, root: Path, steps: Mapping[str, Step], *, say: Say, progress: bool) -> None:
+    def __init__(
+        self, study: Study, root: Path, steps: Mapping[str, Step], *, keep: bool, say: Say, progress: bool
+    ) -> None:
         self.study, self.root, self.steps, self.say, self.progress = study, root, steps, say, progress
         self.digests = Digests(root)
         self.inputs: Inputs = inputs_of(study, self.digests)
+        held = read_run(root).steps if (root / RUN).is_file() else {}
+        self.held = dict(held)
         self.keys: dict[str, str] = {}
+        self.made: dict[str, Key] = {}
+        self.kept: dict[str, str] = {}
         self.table_keys = {name: table_key_of(study, step) for name, step in steps.items()}
         for name, step in steps.items():
             if not step.after:
-                self.keys[name] = key_of(study, step, self.inputs, self.keys)
-        held = read_run(root).steps if (root / RUN).is_file() else {}
-        self.held = dict(held)
+                self._find_key(name, step, keep=keep)
         self.state = self._fresh_state()
         self.ran: list[str] = []
+
+    def _find_key(self, name: str, step: Step, *, keep: bool) -> None:
+        """The step's key; that of finished work which other code made, where such work is to be kept."""
+        made, held = key_of(self.study, step, self.inputs, self.keys, self.digests), self.held.get(name)
+        is_older = held is not None and held.status == "done" and held.asked == made.asked and held.code != made.code
+        if is_older and keep:
+            assert held is not None
+            self.kept[name] = made_with(held.code, made.code)
+            made = replace(made, code=held.code)
+        elif is_older:
+            assert held is not None
+            self.say(f"{name}: its code changed ({made_with(held.code, made.code)}); it is run again")
+        self.made[name], self.keys[name] = made, made.key
 
     def _fresh_state(self) -> RunState:
         return RunState(
@@ -144,8 +171,7 @@ class _Run:
             for name in list(waiting):
                 if name not in fresh:
                     waiting.remove(name)
-                    self._record(name, self.held[name])
-                    self.say(f"{name}: there already")
+                    self._take_held(name)
                 elif not self._blockers(name, [*waiting, *running]):
                     waiting.remove(name)
                     cause = self._missing(name)
@@ -163,6 +189,16 @@ class _Run:
                 name, outcome = pool.next()
                 running.remove(name)
                 self._end(name, outcome)
+
+    def _take_held(self, name: str) -> None:
+        """A finished step as it was; of one that other code made, that is said and noted."""
+        held, kept = self.held[name], self.kept.get(name)
+        if kept is None:
+            self.say(f"{name}: there already")
+        else:
+            self.say(f"{name}: kept: {kept}")
+            held = replace(held, notes=(*(note for note in held.notes if note != kept), kept))
+        self._record(name, held)
 
     def _blockers(self, name: str, open_steps: Sequence[str]) -> list[str]:
         inputs = self.steps[name].inputs(self.study)
@@ -205,8 +241,11 @@ class _Run:
         self._end(name, attempt(name, self._context(name)))
 
     def _end(self, name: str, outcome: Outcome) -> None:
-        state = StepState(self.keys[name], outcome.status, outcome.cause, outcome.outputs, tuple(outcome.notes),
-                          self.table_keys[name])  # fmt: skip
+        made = self.made.get(name, Key("", ""))
+        kept = [self.kept[name]] if name in self.kept else []
+        notes = tuple(str(note) for note in outcome.notes if note not in kept) + tuple(kept)
+        state = StepState(self.keys[name], outcome.status, outcome.cause, outcome.outputs, notes,
+                          self.table_keys[name], made.asked, made.code)  # fmt: skip
         self.ran.append(name)
         self._record(name, state)
         self._write()

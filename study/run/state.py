@@ -18,12 +18,13 @@ class StepState:
     """How one step ended.
 
     Attributes:
-        key: digest of its configuration, code version, checkpoints, data and the keys of the steps that it reads.
+        key: digest of its configuration, code, checkpoints, data and the keys of the steps that it reads.
         status: done, failed, or skipped (a step that it needs failed).
         cause: why it failed or was skipped, in words; "" where it is done.
         outputs: path in the run folder -> SHA-256 of the tables, figures and report that it made.
         notes: what was left out and why (a figure that could not be drawn).
-        table_key: digest of what changes its tables and not its work; "" where nothing does.
+        table_key: digest of what changes its tables and not its work.
+        asked: digest of all that is in `key` but the code; code: digest of the code that made its work.
     """
 
     key: str
@@ -32,6 +33,8 @@ class StepState:
     outputs: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     table_key: str = ""
+    asked: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,10 @@ class Step:
 
     Attributes:
         name: of the step and of its section.
-        run: does the work into `context.folder`; called again after a kill, it continues.
-        tables: the tidy tables of what lies in the folder; loads no model.
+        run: does the work into `context.folder`; called again after a kill, it continues. The code that it reaches is
+            part of the step's key.
+        tables: the tidy tables of what lies in the folder, statistics and all; loads no model. The code that it reaches
+            is part of the tables' key alone.
         needs: steps that must be done before; a study without one of them is refused.
         reads: further steps that it reads, or a function of the study that says which.
         after: it runs when all other steps have ended, on what tables there are; with `reads` also on how they ended.
@@ -95,7 +97,8 @@ class Step:
         files: further files whose bytes change its output, by the word of the section that names them.
         outputs: files outside its folder and `tables/` that it made, relative to the run folder.
         uses_models: whether checkpoints are loaded (they are checked first).
-        version: raised when the same configuration gives other numbers.
+        items: what is asked of models, of a step that asks; its digest is part of the step's key.
+        code: functions of the study's own that its work calls, as "module:name".
     """
 
     name: str
@@ -111,7 +114,8 @@ class Step:
     files: Callable[[Study], Mapping[str, Sequence[Path]]] | None = None
     outputs: Callable[[Context], Sequence[Path]] | None = None
     uses_models: bool = False
-    version: int = 1
+    items: Callable[[Study], Any] | None = None
+    code: Callable[[Study], Sequence[str]] | None = None
 
     def inputs(self, study: Study) -> tuple[str, ...]:
         """Steps that must have ended before: those that it needs, and those that it reads of this study."""

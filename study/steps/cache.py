@@ -58,4 +58,11 @@ def _bytes(study: Study, member: Any, items: Sequence[Example]) -> int:
     return planned.check_disk(Path(), max_bytes=study.cache.max_bytes).bytes
 
 
-STEP = Step("cache", run, plan=plan, uses_models=True)
+def items(study: Study) -> Any:
+    """What is recorded."""
+    from study.steps.items import examples_of
+
+    return examples_of(study, study.cache)
+
+
+STEP = Step("cache", run, plan=plan, uses_models=True, items=items)

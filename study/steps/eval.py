@@ -186,4 +186,13 @@ def check(study: Study) -> None:
         raise ValueError(f"task.path: {study.task.path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
 
 
-STEP = Step("eval", run, tables, plan=plan, check=check, uses_models=True, table_sections=("claim_margin",))
+def items(study: Study) -> Any:
+    """What every member is asked."""
+    from study.steps.items import examples_of
+
+    return examples_of(study, study.eval)
+
+
+STEP = Step(
+    "eval", run, tables, plan=plan, check=check, uses_models=True, table_sections=("claim_margin",), items=items
+)

@@ -191,4 +191,13 @@ def plan(study: Study) -> Work:
     )  # fmt: skip
 
 
-STEP = Step("heads", run, tables, plan=plan, uses_models=True)
+def items(study: Study) -> Any:
+    """Twins or examples whose heads are changed."""
+    from study.steps.items import examples_of, twins_of
+
+    assert study.heads is not None
+    twins = twins_of(study, study.heads.n)
+    return examples_of(study)[: study.heads.n] if twins is None else twins
+
+
+STEP = Step("heads", run, tables, plan=plan, uses_models=True, items=items)

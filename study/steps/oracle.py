@@ -242,4 +242,18 @@ def files(study: Study) -> dict[str, list[Path]]:
     return found
 
 
-STEP = Step("oracle", run, tables, plan=plan, check=check, files=files, uses_models=True)
+def items(study: Study) -> Any:
+    """Texts whose activations are read, where a question does not bring readings of its own."""
+    from study.steps.items import examples_of
+
+    assert study.oracle is not None
+    return examples_of(study, chains=True) if any(q.readings is None for q in study.oracle.questions) else []
+
+
+def code(study: Study) -> list[str]:
+    """The functions that bring readings."""
+    assert study.oracle is not None
+    return [q.readings for q in study.oracle.questions if q.readings is not None]
+
+
+STEP = Step("oracle", run, tables, plan=plan, check=check, files=files, uses_models=True, items=items, code=code)
