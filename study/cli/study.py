@@ -54,9 +54,7 @@ def run(
     repeats = _repeats(file, overrides, chosen, out, seeds)
     failed = False
     for folder, study in repeats.items():
-        finished = run_study(
-            study, folder, jobs=jobs, only=only, keep=keep, say=_say, progress=not quiet and jobs == 1
-        )
+        finished = run_study(study, folder, jobs=jobs, only=only, keep=keep, say=_say, progress=not quiet and jobs == 1)
         click.echo(summary(finished, folder))
         failed |= bool(finished.failed)
     if len(repeats) > 1 and not failed:

@@ -164,8 +164,8 @@ def table(found: Mapping[str, Mapping[str, HeadEffects]], study: HeadStudy) -> p
     parts = []
     for role, kinds in found.items():
         for effects in kinds.values():
-            found = split_kinds(effects)
-            parts += [part.table(keep=keep_of(which, found)).assign(member=role, pairs=which) for which, part in found]
+            split = split_kinds(effects)
+            parts += [part.table(keep=keep_of(which, split)).assign(member=role, pairs=which) for which, part in split]
     return pd.concat(parts, ignore_index=True)
 
 
