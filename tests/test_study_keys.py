@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
-from study.config import read_study
+from study.config import Study, parse_study, read_study
+from study.config.sections import (
+    CacheSection,
+    EvalSection,
+    FiguresSection,
+    HeadsSection,
+    LoadSection,
+    OracleSection,
+    ProbesSection,
+    Published,
+    ReportSection,
+    SmallestEffects,
+    SteeringSection,
+    TaskSection,
+)
+from study.run.digest import Digests
+from study.run.keys import Inputs, key_after, key_of, table_key_of
 from study.run.runner import run_study
-from study.tables import read_table
-from tests.study_kit import tree, write_study
+from study.steps import steps_of
+from study.tables import read_table, tidy
+from tests.study_kit import SMALL, tree, write_study
 
 EVAL = """\
 name: small
@@ -61,3 +81,100 @@ def test_a_score_of_no_item_is_a_row_without_a_value() -> None:
     made = _member_row(row, {"engaged": {"model": "tiny", "adapter": "none", "data_sha256": "ab" * 6}})
     table = check_table(tidy([made], analysis="eval", seed=0), "eval")
     assert table["value"].isna().all() and table["note"].str.startswith("undefined").all()
+
+
+# --- every key -----------------------------------------------------------------------------------------------------
+
+SECTIONS = {"eval": EvalSection, "cache": CacheSection, "probes": ProbesSection, "heads": HeadsSection,
+            "steering": SteeringSection, "oracle": OracleSection, "figures": FiguresSection,
+            "report": ReportSection}  # fmt: skip
+SHARED = {"task": TaskSection, "load": LoadSection}
+OTHERS: tuple[Any, ...] = (
+    7, 321, 0.375, "another", True, False, ("another",), ("mean",), ("massmean",), ("direct",), ("png",), "none",
+    "classes", "sd", "direct", "notebook", "same-layer", "refuse", (1,), (0.5,), (("a", "b"),), {"a": 1}, {"a": ("b",)},
+)  # fmt: skip
+"""Values to try in the place of the one that a key has; the first that its type takes is used."""
+
+
+def full_study() -> Study:
+    """A study with every section."""
+    import yaml
+
+    return parse_study(yaml.safe_load(SMALL), "small")
+
+
+def changed(owner: Any, name: str) -> Any:
+    """The same section with another value of one key."""
+    if name == "questions":
+        return dataclasses.replace(
+            owner, questions=(*owner.questions, dataclasses.replace(owner.questions[0], name="b"))
+        )
+    for value in OTHERS:
+        try:
+            made = dataclasses.replace(owner, **{name: value})
+        except ValidationError:
+            continue
+        if getattr(made, name) != getattr(owner, name):
+            return made
+    raise AssertionError(f"{type(owner).__name__}.{name}: none of OTHERS is another valid value; add one")
+
+
+def keys_of_steps(study: Study) -> dict[str, tuple[str, str]]:
+    """Step -> (key, table key), as the runner makes them of inputs that stay the same."""
+    inputs, keys = Inputs("d" * 64, dict.fromkeys(study.members, "w" * 64), {}), {}
+    out = {}
+    for name, step in steps_of(study).items():
+        if not step.after:
+            keys[name] = key_of(study, step, inputs, keys)
+            out[name] = (keys[name], table_key_of(study, step))
+    return out
+
+
+def after_keys(study: Study, folder: Path) -> dict[str, str]:
+    return {name: key_after(study, step, folder, Digests(), {}) for name, step in steps_of(study).items() if step.after}
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(s, f.name) for s, kind in (SECTIONS | SHARED).items() for f in dataclasses.fields(kind)]
+)
+def test_every_key_of_a_section_changes_the_key_of_a_step(section: str, name: str, tmp_path: Path) -> None:
+    """So that no result of another value is ever taken for one of this value."""
+    study = full_study()
+    other = dataclasses.replace(study, **{section: changed(getattr(study, section), name)})
+    if section == "task":  # what the items are is in their digest, which `Inputs` carries
+        assert task_digest(other) != task_digest(study)
+        return
+    before = (keys_of_steps(study), after_keys(study, tmp_path))
+    assert (keys_of_steps(other), after_keys(other, tmp_path)) != before
+
+
+def task_digest(study: Study) -> str:
+    return Digests().data(study.task) if study.task.data is None else str(study.task)
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Study) if f.name not in {*SECTIONS, *SHARED}])
+def test_every_key_of_the_study_itself_changes_the_key_of_a_step(name: str, tmp_path: Path) -> None:
+    if name in ("pair", "checkpoint", "is_embedded"):
+        pytest.skip("which weights: their digest is in the key, tests/test_study_run.py")
+    study = full_study()
+    given: dict[str, Any] = {"smallest_effects": SmallestEffects(nats=1.0), "published": (Published("a", 1.0),)}
+    other = dataclasses.replace(study, **{name: given[name]}) if name in given else changed(study, name)
+    before = (keys_of_steps(study), after_keys(study, tmp_path))
+    assert (keys_of_steps(other), after_keys(other, tmp_path)) != before
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(SmallestEffects)])
+def test_every_smallest_effect_changes_a_claim(name: str) -> None:
+    from study.report.claims import claims
+    from tests.report_kit import all_tables
+
+    tables = all_tables()
+    carried: dict[str, Any] = dict(
+        target="gold_label", position="last", kind="logistic", train_checkpoint="engaged", variant="raw",
+        lo=0.6, hi=0.8, test_checkpoint="heuristic", train_site="resid_post.3", test_site="resid_post.3",
+        metric="auroc", value=0.7,
+        drop=-0.01, drop_lo=-0.04, drop_hi=0.02, n=162, n_groups=20, member="engaged", model="tiny", adapter="none",
+    )  # fmt: skip
+    tables["probes_transfer"] = tidy([carried], analysis="probes", interval="t")
+    large = SmallestEffects(**{name: 50.0})
+    assert [c.checks for c in claims(tables)] != [c.checks for c in claims(tables, smallest=large)]
