@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 Lines = Mapping[tuple[str, ...], int]
+_MAX_VALUES = 200_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -243,14 +244,48 @@ def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
 
     if not path.is_file():
         raise ValueError(f"{path}: no such file.")
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {error}") from None
     lines: dict[tuple[str, ...], int] = {}
-    _collect_lines(node, (), lines, path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = parse_yaml(text, str(path))
+        _collect_lines(yaml.compose(text, Loader=yaml.SafeLoader), (), lines, path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {error}") from None
     return _anchor_paths(content, path.parent), lines
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """A YAML text as plain values.
+
+    Raises:
+        ValueError: starts with `where`: not YAML, nested too deeply, or anchors that lead back to themselves or repeat
+            each other without end.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(text)
+        _count(content, [0], (), where)
+    except RecursionError:
+        raise ValueError(f"{where}: nested too deeply to be read; is it the file that was meant?") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+        text = str(error)
+        raise ValueError(text if text.startswith(where) else f"{where}: not readable as YAML: {text}") from None
+    return content
+
+
+def _count(value: Any, seen: list[int], above: tuple[int, ...], where: str) -> None:
+    """Values of the tree, anchors written out: more than any settings file has is an error, and so is a cycle."""
+    seen[0] += 1
+    if id(value) in above:
+        raise ValueError(f"{where}: an anchor (&) leads back to itself. Write the value out.")
+    if seen[0] > _MAX_VALUES:
+        raise ValueError(
+            f"{where}: more than {_MAX_VALUES:,} values; do anchors (&) repeat each other? Write them out."
+        )
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _count(inner, seen, (*above, id(value)), where)
 
 
 def _collect_lines(node: Any, prefix: tuple[str, ...], lines: dict[tuple[str, ...], int], path: Path) -> None:

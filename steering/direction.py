@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.model import Model
+from interp.schema import checked
 from interp.site import Site, check_site
 from steering.residue import Residue
 from steering.store import read_vectors, write_vectors
@@ -276,12 +277,11 @@ def _info(one: Direction) -> dict[str, Any]:
 
 def _direction(site: Site, vec: Tensor, means: Tensor | None, info: Mapping[str, Any]) -> Direction:
     known = {f.name for f in fields(DirectionStats)}
-    held: dict[str, Any] = {k: NAN if v is None else v for k, v in info["stats"].items() if k in known}
+    held = {k: NAN if v is None else v for k, v in info["stats"].items() if k in known}
+    stats = checked(DirectionStats, held, f"direction at {site}, stats")
     removed = Residue.from_dict(vec, info["removed"]) if info["removed"] else None
     words = {key: info[key] for key in _WORDS}
-    return Direction(
-        vec, site, stats=DirectionStats(**held), provenance=info["provenance"], means=means, removed=removed, **words
-    )
+    return Direction(vec, site, stats=stats, provenance=info["provenance"], means=means, removed=removed, **words)
 
 
 def _kinship(direction: Direction, model: Model) -> str | None:

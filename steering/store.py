@@ -7,12 +7,15 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from interp.cache.files import replace
+from interp.files import read_json_object
+from interp.schema import checked
 
 FORMAT, VERSION = "diptych-directions", 1
 
@@ -65,16 +68,51 @@ def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[st
             )
     data = path.read_bytes()
     try:
-        content = json.loads(beside.read_text(encoding="utf-8"))
+        content = read_json_object(beside)
         vectors = load(data)
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path}: not readable as a direction with its .json file ({error}).") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version", 0) > VERSION:
+    if content.get("format") != FORMAT or content.get("version", 0) not in range(VERSION + 1):
         raise ValueError(f"{beside}: expected format {FORMAT!r} up to version {VERSION}; this is another kind of file.")
+    content = dict(checked(_Sidecar, content, str(beside)))
     if content["sha256"] != hashlib.sha256(data).hexdigest():
         raise ValueError(f"{beside} speaks of other vectors than those in {path.name}; the two files were mixed up.")
+    absent = [name for name in content["directions"] if name not in vectors]
+    if absent:
+        raise ValueError(f"{beside}: names a direction {absent[0]!r} that {path.name} does not hold. Save both again.")
     order = sorted(content["directions"], key=_depth)
     return vectors, {name: content["directions"][name] for name in order}
+
+
+class _Removed(TypedDict):
+    kept: float
+    cosine_before: list[float]
+    cosine_after: list[float]
+    product_after: list[float]
+    rank: int
+    n_dropped: int
+    names: list[str]
+    metric: Literal["euclidean", "cov", "leace"]
+    ridge: float
+
+
+class _Info(TypedDict):
+    toward: str
+    away_from: str
+    position: str
+    name: str
+    stats: dict[str, int | float | None]
+    provenance: dict[str, Any]
+    removed: _Removed | None
+
+
+class _Sidecar(TypedDict):
+    """The JSON file of a vectors file."""
+
+    format: str
+    version: int
+    sha256: str
+    directions: dict[str, _Info]
 
 
 def _depth(site: str) -> tuple[str, int]:

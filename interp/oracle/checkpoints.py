@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from interp.cache.files import TEMP, replace
-from interp.files import ADAPTER_WEIGHTS
+from interp.files import ADAPTER_WEIGHTS, read_json_object
 from interp.oracle.spec import AO_CONFIG, OracleSpec
 
 RUN, STATE = "run.json", "state.pt"
@@ -34,7 +34,7 @@ class RunFolder:
     def read_run(self) -> dict[str, Any] | None:
         """run.json, or None where no run was begun."""
         path = self.root / RUN
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return read_json_object(path) if path.is_file() else None
 
     def put_run(self, run: Mapping[str, Any]) -> None:
         """Replace run.json."""

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from interp.schema import checked
+
 _NO_EFFECT = ("save_every", "gradient_checkpointing", "micro_batch")  # on the weights
 
 
@@ -85,7 +87,9 @@ class Recipe:
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"recipe.{key}: unknown key; keys: {', '.join(known)}.{hint}")
         targets = given.get("targets", cls.targets)
-        return cls(**{**given, "targets": targets if isinstance(targets, str) else tuple(targets)})
+        if not isinstance(targets, str) and not isinstance(targets, list | tuple):
+            raise ValueError(f"recipe.targets: expected 'all-linear' or names of layers, got {targets!r}.")
+        return checked(cls, {**given, "targets": targets if isinstance(targets, str) else tuple(targets)}, "recipe")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for files."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +9,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from typing_extensions import TypedDict
+
+from interp.files import read_json_object
 from interp.injection import Formula, Precision
 from interp.oracle.formats import FORMATS, Format
+from interp.schema import checked
 
 if TYPE_CHECKING:
     from interp.model import Model
@@ -114,6 +117,7 @@ class OracleSpec:
             ValueError: no such file, a prefix template that is none of the known formats, a wrong schema version.
         """
         config = source if isinstance(source, Mapping) else _read(Path(source))
+        checked(_AoConfig, dict(config), AO_CONFIG)
         if config.get("schema_version", SCHEMA) != SCHEMA:
             raise ValueError(f"{AO_CONFIG}: schema_version {config['schema_version']} is not known; expected {SCHEMA}.")
         token = config.get("special_token", " ?")
@@ -204,7 +208,26 @@ def _read(path: Path) -> Mapping[str, Any]:
     file = path / AO_CONFIG if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"{file}: no such file; an oracle's declaration is called {AO_CONFIG}.")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_json_object(file)
+
+
+class _AoConfig(TypedDict, total=False):
+    """The fields of an `ao_config.json` that are read; others may stand beside them."""
+
+    schema_version: int
+    model_name: str | None
+    hook_onto_layer: int
+    formula: Formula
+    steering_coefficient: float
+    special_token: str | list[str]
+    prefix_format: str | None
+    prefix_template: str | None
+    prefix_flat: bool
+    layer_combinations: list[list[int | float] | int | float] | None
+    act_layer_combinations: list[list[int] | int] | None
+    enable_thinking: bool | None
+    context_thinking: bool | None
+    max_new_tokens: int
 
 
 def _first(combinations: Sequence[Any] | None) -> tuple[Any, ...]:

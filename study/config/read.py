@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from interp.checkpoint import Checkpoint, CheckpointPair, Lines, read_yaml
+from interp.checkpoint import Checkpoint, CheckpointPair, Lines, parse_yaml, read_yaml
 from study.config.sections import SECTIONS, Study
 
 EMBEDDED = "embedded"
@@ -103,8 +103,6 @@ def _hints(kind: Any) -> dict[str, Any]:
 def _with_overrides(content: Mapping[str, Any], overrides: Sequence[str], place: _Place) -> dict[str, Any]:
     import copy
 
-    import yaml
-
     merged = copy.deepcopy(dict(content))
     for text in overrides:
         name, equals, value = text.partition("=")
@@ -116,10 +114,7 @@ def _with_overrides(content: Mapping[str, Any], overrides: Sequence[str], place:
             if not isinstance(inside.get(key), dict):
                 inside[key] = {}
             inside = inside[key]
-        try:
-            inside[path[-1]] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--set {text}: not readable as YAML: {error}") from None
+        inside[path[-1]] = parse_yaml(value, f"--set {text:.80}")
         place.overridden[path] = text
     return merged
 

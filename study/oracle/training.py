@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from interp.checkpoint import read_yaml
 from interp.oracle.items import Mixture, TrainItem, mix
 from interp.oracle.recipe import Recipe
 from interp.oracle.spec import OracleSpec
+from interp.schema import checked, function_for
 
 if TYPE_CHECKING:
     from interp.model import Model
@@ -84,22 +86,16 @@ class TrainingFile:
         Raises:
             ValueError: YAML that does not parse, an unknown key (the nearest known one is named), a missing one.
         """
-        import yaml
-
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path}: not readable as YAML: {error}") from None
+        content, _ = read_yaml(Path(path))
         if not isinstance(content, dict) or "base" not in content:
             raise ValueError(f"{path}: expected a mapping with at least `base`; came {type(content).__name__}.")
         _known(str(path), content, [f.name for f in fields(cls)])
-        return cls(**content)
+        return checked(cls, content, str(path))
 
     @property
     def oracle_spec(self) -> OracleSpec:
         """The wiring, with the base's name where the file gives none."""
-        given = {key: tuple(v) if isinstance(v, list) else v for key, v in self.spec.items()}
-        return OracleSpec(**{"base_model": self.base, **given})
+        return checked(OracleSpec, {"base_model": self.base, **self.spec}, "training file, spec")
 
 
 def train_from_file(source: TrainingFile, out: Path, *, resume: bool = False, log: Log | None = None) -> Trained:
@@ -138,7 +134,11 @@ def items_of(source: TrainingFile, model: Model) -> list[TrainItem]:
     from interp.tasks.cot import chain_examples
 
     if source.items is not None:
-        return list(_imported(source.items)(model.tokenizer, source.oracle_spec, model.n_layers))
+        make = function_for(_imported(source.items), source.items, "tokenizer", "spec", "n_layers")
+        made = list(make(model.tokenizer, source.oracle_spec, model.n_layers))
+        if not all(isinstance(item, TrainItem) for item in made):
+            raise ValueError(f"{source.items!r}: expected a function that returns TrainItems, got {made[:1]!r:.80}.")
+        return made
     assert source.corpus is not None, "the file was checked"
     chains = build.chains_of(chain_examples(source.corpus), model.tokenizer, thinking=source.thinking)
     layers = build.layer_choices(source.oracle_spec, model.n_layers)
@@ -148,7 +148,8 @@ def items_of(source: TrainingFile, model: Model) -> list[TrainItem]:
         if task == "context":
             out += build.context_prediction(chains, model.tokenizer, n=n or 0, layers=layers, seed=seed)
         elif task == "summary":
-            out += build.summary(chains, _imported(source.summaries or ""), layers=layers, seed=seed)[:n]
+            summarise = function_for(_imported(source.summaries or ""), source.summaries or "", "chain")
+            out += build.summary(chains, summarise, layers=layers, seed=seed)[:n]
         elif task not in labels:
             raise ValueError(f"{source.labels}: no label of task {task!r}; it has {', '.join(labels) or 'none'}.")
         else:
@@ -189,7 +190,7 @@ def _imported(path: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ValueError(f"{path!r}: expected the import path 'module:function' of a function ({error}).") from None
 
 

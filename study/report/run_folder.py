@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.checkpoint import parse_yaml
 from study.report.registration import Registration, read_registration
 from study.run.state import FIGURES, RUN, STEPS, STUDY, RunState, read_run
 from study.tables import read_tables
@@ -110,13 +111,11 @@ def read_run_folder(run: Path) -> RunFolder:
 
 
 def _study(path: Path) -> tuple[Mapping[str, Any], list[str]]:
-    import yaml
-
     if not path.is_file():
         return {}, [f"{STUDY} is missing: titles and published values are left out"]
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = parse_yaml(path.read_text(encoding="utf-8"), STUDY)
+    except ValueError as error:
         return {}, [f"{STUDY} is not YAML ({str(error).splitlines()[0]})"]
     return (content, []) if isinstance(content, dict) else ({}, [f"{STUDY} holds no mapping"])
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.schema import function_for
 from study.run.step import Context, Step, Work
 
 if TYPE_CHECKING:
@@ -158,7 +159,10 @@ def _given(model: Model, question: Any, source: str, section: Any, seed: int) ->
     import importlib
 
     module, _, name = question.readings.partition(":")
-    found, gold = getattr(importlib.import_module(module), name)(model, sources=[source], seed=seed)
+    read = function_for(
+        getattr(importlib.import_module(module), name), f"{module}:{name}", "model", "sources=", "seed="
+    )
+    found, gold = read(model, sources=[source], seed=seed)
     kept = [item for item in found[source].items if gold.get(item) in question.choices][: section.limit]
     return found[source].select(kept), {item: gold[item] for item in kept}
 
