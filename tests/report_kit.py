@@ -241,7 +241,10 @@ def heads_tables() -> dict[str, pd.DataFrame]:
     same = dict(analysis="heads", model="tiny", adapter="none", data_sha256="ef" * 6, seed=5)
     found = {"heads": tidy(every, **same), "heads_selected": tidy(halves, **same)}
     difference = [
-        {**row, "member": "engaged - heuristic", "pairs": "all"} for row in every[:8] if row["kind"] == "mean"
+        {**row, "member": "engaged - heuristic", "pairs": "all"}
+        | {"band_lo": row["lo"] - 0.05, "band_hi": row["hi"] + 0.05}
+        for row in every[:8]
+        if row["kind"] == "mean"
     ]
     return found | {"heads_difference": tidy(difference, **same)}
 

@@ -319,3 +319,14 @@ def test_the_same_answer_control_of_a_half_is_of_the_same_groups() -> None:
     chosen = halves(groups, seed=0)
     want = flip.per_example()[~chosen].mean(axis=0) - np.abs(keep.per_example()[~chosen].mean(axis=0))
     assert report["keep_difference"].tolist() == pytest.approx(list(want))
+
+
+def test_the_largest_difference_has_an_interval_that_holds_for_whichever_is_largest() -> None:
+    """Wider than that of a head named beforehand, and the same as the band of the differences themselves."""
+    rng = np.random.default_rng(24)
+    a, b = rng.normal(size=(40, 12)), rng.normal(size=(40, 12))
+    engaged = made(a, layers=3)
+    table = contrast(engaged, made(b, layers=3))
+    assert (table["band_hi"] - table["band_lo"] > 1.2 * (table["diff_hi"] - table["diff_lo"])).all()
+    want = stats.simultaneous_band(a - b, groups=engaged.groups, seed=0, n_resamples=50)
+    assert table["band_lo"].tolist() == pytest.approx(list(want.lo))

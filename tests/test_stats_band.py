@@ -8,6 +8,7 @@ from scipy.stats import skew
 from scipy.stats import t as student
 
 from interp import stats
+from interp.stats import Estimate, picked_among
 from interp.stats.resample import group_weights
 
 
@@ -75,3 +76,13 @@ def test_a_point_without_spread_has_no_band_and_does_not_widen_the_others(curve)
     band, alone = (stats.simultaneous_band(v, groups=groups, seed=0) for v in (more, values))
     assert np.isnan(band.lo[-1]) and np.isnan(band.hi[-1]) and band.value[-1] == pytest.approx(0.1)
     assert np.allclose(band.lo[:-1], alone.lo)
+
+
+def test_a_largest_of_many_is_as_wide_as_bonferroni_makes_it():
+    """t of 10 degrees of freedom: 2.2281 at 0.975 and 3.1693 at 0.995 (tables); 0.975 is 0.05/2, 0.995 is 0.05/5/2."""
+    found = picked_among(Estimate(0.4, 0.2, 0.5, 33, 11), 5)
+    wider = 3.1693 / 2.2281
+    assert (found.lo, found.hi) == pytest.approx((0.4 - wider * 0.2, 0.4 + wider * 0.1), rel=1e-4)
+    assert picked_among(found, 1) == found
+    with pytest.raises(ValueError, match="count"):
+        picked_among(found, 0)

@@ -40,11 +40,13 @@ def contrast(engaged: HeadEffects, heuristic: HeadEffects, *, metric: str | None
 
         diff_h = mean_i( effect_engaged[i, h] - effect_heuristic[i, h] )
 
-    p over all heads (`interp.stats.mean_test`), intervals by the items' groups.
+    p over all heads (`interp.stats.mean_test`), intervals by the items' groups: `diff_lo, diff_hi` of a head that was
+    named beforehand, `band_lo, band_hi` of whichever is the largest (`interp.stats.simultaneous_band`).
 
     Returns:
-        Columns of `study.figures.head_difference`: layer, head, name, diff, diff_lo, diff_hi, p_max_t, null_max95,
-        named, n, n_groups, the two means, and `same_input`: the share of items whose prompts are the same tokens.
+        Columns of `study.figures.head_difference`: layer, head, name, diff, diff_lo, diff_hi, band_lo, band_hi,
+        p_max_t, null_max95, named, n, n_groups, the two means, and `same_input`: the share of items whose prompts are
+        the same tokens.
     Raises:
         ValueError: different heads (see `match_heads`), other kinds or positions, fewer than two common items.
     """
@@ -58,7 +60,9 @@ def contrast(engaged: HeadEffects, heuristic: HeadEffects, *, metric: str | None
     rows = paired_rows(engaged, heuristic)
     sides = [part.per_example(metric)[index] for part, index in zip((engaged, heuristic), rows, strict=True)]
     groups = [engaged.groups[index] for index in rows[0]]
-    found = means_and_p(sides[0] - sides[1], groups=groups, seed=engaged.seed, n_resamples=engaged.n_resamples)
+    options: dict[str, Any] = dict(groups=groups, seed=engaged.seed, n_resamples=engaged.n_resamples)
+    found = means_and_p(sides[0] - sides[1], **options)
+    band = stats.simultaneous_band(sides[0] - sides[1], **options)
     same = [engaged.pairs[i].exp_ids == heuristic.pairs[j].exp_ids for i, j in zip(*rows, strict=True)]
     name = metric or engaged.main
     named = (*engaged.named, *heuristic.named)
@@ -70,6 +74,8 @@ def contrast(engaged: HeadEffects, heuristic: HeadEffects, *, metric: str | None
             "diff": found.estimates.value,
             "diff_lo": found.estimates.lo,
             "diff_hi": found.estimates.hi,
+            "band_lo": band.lo,
+            "band_hi": band.hi,
             "engaged": sides[0].mean(axis=0),
             "heuristic": sides[1].mean(axis=0),
             "p_max_t": found.p,

@@ -6,7 +6,7 @@ independent. Random procedures take `seed=`.
 
 from interp.stats._check import FewGroupsWarning, NoWidthWarning, UndefinedDrawsWarning, UnstableRatioWarning
 from interp.stats.agreement import Kappa, weighted_kappa
-from interp.stats.band import band_of, simultaneous_band
+from interp.stats.band import band_of, picked_among, simultaneous_band
 from interp.stats.bootstrap import (
     Ratio,
     cluster_mean,
@@ -131,6 +131,7 @@ __all__ = [
     "paired_difference",
     "permutation_p",
     "permute_labels",
+    "picked_among",
     "random_effects",
     "rate_contrast",
     "rate_on",

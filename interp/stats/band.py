@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from interp.stats._check import Groups, Seed, Values, group_codes, level, numbers
-from interp.stats.estimate import CONFIDENCE, Estimates
+from interp.stats.estimate import CONFIDENCE, Estimate, Estimates
+from interp.stats.intervals import t_value
 from interp.stats.jackknife import Jackknife, effective_groups
 from interp.stats.resample import N_RESAMPLES, group_weights
 
@@ -115,3 +116,24 @@ def _max_t(deviation: np.ndarray, seed: Seed, n_resamples: int, confidence: floa
         t = np.divide(np.abs(mean), se, out=np.zeros_like(mean), where=se > 1e-9)
         largest.append(t.max(axis=1))
     return float(np.quantile(np.concatenate(largest), confidence))
+
+
+def picked_among(found: Estimate, count: int, *, confidence: float = CONFIDENCE) -> Estimate:
+    """The estimate with the interval that holds when it was picked as the largest of `count`: Bonferroni's.
+
+        each side times t_{1 - α/(2·count)} / t_{1 - α/2},   α = 1 - confidence, n_groups - 1 degrees of freedom
+
+    For estimates that do not share their examples, such as the cells of a task; where they do, `simultaneous_band` is
+    narrower.
+
+    Args:
+        found: an estimate with its interval for one that was chosen beforehand, at `confidence`.
+    Raises:
+        ValueError: count below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count: expected at least 1, got {count}.")
+    df = max(found.n_groups - 1, 1)
+    wider = t_value(1 - (1 - confidence) / count, df) / t_value(confidence, df)
+    lo, hi = (found.value + wider * (end - found.value) for end in (found.lo, found.hi))
+    return Estimate(found.value, lo, hi, found.n, found.n_groups)

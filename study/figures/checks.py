@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from study.figures.numbers import format_estimate
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -111,6 +113,17 @@ def records(table: DataFrame) -> list[Any]:
 def is_absent(value: Any) -> bool:
     """True for None, NaN and blank text: how a table writes that there is nothing."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+def largest_of(row: Any, count: int, value: float, lo: float, hi: float, *, signed: bool = False) -> str:
+    """An estimate that was picked as the largest of `count` rows, with the interval that holds for whichever it is."""
+    from interp.stats import Estimate, picked_among
+
+    groups = getattr(row, "n_groups", None)
+    n_groups = int(row.n) if is_absent(groups) else int(groups)  # pyright: ignore[reportArgumentType]
+    found = picked_among(Estimate(float(value), float(lo), float(hi), int(row.n), n_groups), count)
+    text = format_estimate(found.value, found.lo, found.hi, n=found.n, signed=signed)
+    return text if count == 1 else f"{text} (simultaneous over {count})"
 
 
 def sample_size(table: DataFrame, *, figure: str) -> str:

@@ -155,7 +155,7 @@ def alt(rows: list[Row], table: DataFrame) -> str:
     up = sum(row.significant and row.diff.diff > 0 for row in ranked)  # pyright: ignore[reportOptionalMemberAccess]
     down = sum(row.significant for row in ranked) - up
     assert top.diff is not None
-    gap = format_estimate(top.diff.diff, top.diff.diff_lo, top.diff.diff_hi, n=int(top.diff.n), signed=True)
+    gap = checks.largest_of(top.diff, len(ranked), top.diff.diff, top.diff.diff_lo, top.diff.diff_hi, signed=True)
     finding = f"Largest difference: {_in_words(top)}, difference {gap}."
     counts = (
         f"Of {len(ranked)} differences {up + down} have Holm p < .05: "

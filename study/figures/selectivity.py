@@ -177,8 +177,9 @@ def _alt(table: DataFrame, curves: list[Curve], targets: list[str]) -> str:
                 continue
             best = checks.records(rows.loc[[rows["selectivity"].idxmax()]])[0]
             count = int(_cleared(rows).sum())
+            most = checks.largest_of(best, len(rows), best.selectivity, best.lo, best.hi, signed=True)
             parts.append(
-                f"{target}, {one.label}: {count} of {len(rows)} layers beyond the null, largest {_estimate(best)} at "
+                f"{target}, {one.label}: {count} of {len(rows)} layers beyond the null, largest {most} at "
                 f"{_where(best)}"
             )
     return "Selectivity by depth. " + ". ".join(parts) + "."

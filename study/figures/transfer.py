@@ -212,7 +212,8 @@ def _alt(table: DataFrame, blocks: list[tuple[str, str]]) -> str:
         rows = table[(table["train_checkpoint"].astype(str) == a) & (table["test_checkpoint"].astype(str) == b)]
         best = checks.records(rows.loc[[rows["value"].idxmax()]])[0]
         parts.append(
-            f"{a} to {b}: {int(_reads(rows).sum())} of {len(rows)} cells above chance, best {_estimate(best)} from "
-            f"layer {int(best.train_layer)} to layer {int(best.test_layer)}"
+            f"{a} to {b}: {int(_reads(rows).sum())} of {len(rows)} cells above chance, best "
+            f"{checks.largest_of(best, len(rows), best.value, best.lo, best.hi)} from layer {int(best.train_layer)} to "
+            f"layer {int(best.test_layer)}"
         )
     return f"Transfer of probes, {_metric(table)}. " + ". ".join(parts) + "."

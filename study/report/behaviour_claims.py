@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from interp.stats import Estimate, picked_among
 from study.config.sections import SmallestEffects
 from study.report.ledger import ALPHA, VERDICTS, Above, Below, Claim, Control, Measured, Within, p_words, short
 from study.report.rows import DIFFERENCE, Tables, bounds, is_blank, measured, number, rows, words
@@ -65,16 +66,10 @@ def _largest(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Cl
 
 
 def simultaneous(found: Measured, count: int) -> Measured:
-    """The estimate with the interval that covers at 95 % when it is the largest of `count`.
-
-    half-width · t_{1 - .025/count} / t_{.975},  n_groups - 1 degrees of freedom (Bonferroni), inside [-1, 1]
-    """
-    from scipy.stats import t
-
-    df = max((found.n_groups or found.n) - 1, 1)
-    wider = float(t.isf(0.025 / count, df) / t.isf(0.025, df))
-    lo, hi = (found.value + wider * (end - found.value) for end in (found.lo, found.hi))
-    return replace(found, lo=max(lo, -1.0), hi=min(hi, 1.0))
+    """The estimate with the interval that covers at 95 % when it is the largest of `count`, inside [-1, 1]."""
+    n_groups = found.n if found.n_groups is None else found.n_groups
+    wide = picked_among(Estimate(found.value, found.lo, found.hi, found.n, n_groups), count)
+    return replace(found, lo=max(wide.lo, -1.0), hi=min(wide.hi, 1.0))
 
 
 def _known(p: float | None) -> tuple[float, ...]:

@@ -124,16 +124,21 @@ def _same_answer(row: dict[str, Any], placebo: list[dict[str, Any]]) -> Control:
 
 
 def _changed(tables: Tables, smallest: float) -> list[Claim]:
-    """The largest difference of the members, head by head."""
+    """The largest difference of the members, head by head, with the interval that holds for whichever is largest."""
     found = [r for r in rows(tables, "heads_difference") if r["member"] == DIFFERENCE or "member" not in r]
     if not found:
         return []
     kind = min((str(r["kind"]) for r in found), key=lambda k: (k != "mean", k))
     found = [r for r in found if r["kind"] == kind]
-    row = max(found, key=lambda r: abs(float(r["value"])))
+    known = [r for r in found if number(r, "band_lo") is not None]
+    if not known:
+        why = "no simultaneous interval over the heads that were searched"
+        return [Claim("A head does more in one member", "necessary", "heads", why=why, key="heads/changed")]
+    row = max(known, key=lambda r: abs(float(r["value"])))
     higher = float(row["value"]) >= 0
     text = f"{row['head']} does more in the {'engaged' if higher else 'heuristic'} member"
     asserts = Above() if higher else Below()
-    estimate = measured(row, name=f"difference, {kind}", signed=True)
+    name = f"difference, {kind}, the largest of {len(found)}, simultaneous interval"
+    estimate = measured(row | {"lo": row["band_lo"], "hi": row["band_hi"]}, name=name, signed=True)
     return [Claim(text, "necessary", "heads", asserts, estimate, (_over_all_heads(row, len(found)),),
                   smallest=smallest, tests=_tests(row), key="heads/changed")]  # fmt: skip

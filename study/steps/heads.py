@@ -19,7 +19,7 @@ _CONTROL = "three heads of the layer whose write is as long"
 _KEEP = (
     "layer", "metric", "metric_unit", "value", "lo", "hi", "n", "n_groups", "control_value", "control_difference",
     "control_difference_lo", "control_difference_hi", "keep_difference", "keep_difference_lo",
-    "keep_difference_hi", "named", "interval",
+    "keep_difference_hi", "band_lo", "band_hi", "named", "interval",
     "unit", "n_dropped", "positions", "effect", "dtype", "seed", "null_max95", "member", "pairs", "half",
 )  # fmt: skip
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from interp.stats import holm
+from interp.stats import holm, simultaneous_band
 from study.tables import tidy
 
 MARGIN, N_HEADS, N_FLIPS, N_DRAWS, N_PERM = 0.05, 16, 400, 40, 199
@@ -169,7 +169,10 @@ def _heads(g: Groups, size: float) -> dict[str, list[dict[str, Any]]]:
     change = g.values(0.0, 0.4, N_HEADS)
     change[:, 0] += 0.8 * size
     shared = dict(member="engaged - heuristic", kind="mean", metric="abl_logit", is_difference=True)
-    return {"heads": every, "heads_selected": halves, "heads_difference": _head_rows(g, change, shared, size)}
+    band = simultaneous_band(change, groups=None, seed=0)
+    ends = [dict(band_lo=lo, band_hi=hi) for lo, hi in zip(band.lo, band.hi, strict=True)]
+    changed = [row | end for row, end in zip(_head_rows(g, change, shared, size), ends, strict=True)]
+    return {"heads": every, "heads_selected": halves, "heads_difference": changed}
 
 
 def _head_rows(g: Groups, x: np.ndarray, shared: dict[str, Any], size: float) -> list[dict[str, Any]]:
