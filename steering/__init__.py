@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from steering.arms import Arm, complement_arms, protocol_arms, random_arms, shuffled_arms
 from steering.context import OtherCheckpointWarning, steer, steering_edits
-from steering.difference import SignNotConfirmedWarning, difference_of_means, direction_along, within_covariance
+from steering.difference import (
+    SignNotConfirmedWarning,
+    confirmed,
+    difference_of_means,
+    direction_along,
+    within_covariance,
+)
 from steering.direction import UNITS, Direction, Directions, DirectionStats
 from steering.dose import DoseItem
 from steering.export import export_gguf, export_hf
@@ -43,6 +49,7 @@ __all__ = [
     "SignNotConfirmedWarning",
     "WeightEdit",
     "complement_arms",
+    "confirmed",
     "difference_of_means",
     "direction_agreement",
     "direction_along",

@@ -1,41 +1,45 @@
-"""Statistics of dose curves: paired cluster bootstrap of every arm, and p against arms of equal length."""
+"""Dose curves of every arm: levels, paired changes, bands over strengths, slopes, and differences from the controls."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import sqrt
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from interp.site import Site
-from interp.stats import holm
-from interp.stats.resample import group_weights
+from interp.stats import CONFIDENCE
+from interp.stats.band import band_of
+from interp.stats.intervals import t_value
 from steering.arms import CONTROLS, Arm
+from steering.levels import Level
 from steering.outcomes import GroupSums
 from steering.strengths import DosePlan
 
 N_RESAMPLES = 2000
-MIN_NULL = 19
-"""Fewest controls of one sort from which a p is made: with 19 the smallest is 1/20."""
-FLOOR = 0.2
-"""Least standard deviation of a strength, as a share of its root mean square over strengths."""
-_TAILS = (0.025, 0.975)
+SORTS = ("random", "shuffled")
+"""Controls that an effect has to be beyond, each by itself."""
+Ends = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Every score of every arm at every strength, with intervals that share their draws.
+    """Every score of every arm at every strength, all from the same groups left out.
 
     Attributes:
-        value, lo, hi: the level, and its percentile interval [arm, alpha, score].
-        change_lo, change_hi: interval of the paired change from strength 0.
-        excess, excess_lo, excess_hi: change minus the mean change of the random controls of the site.
+        value, lo, hi: the level and its interval [arm, alpha, score].
+        change_lo, change_hi: interval of the paired change from strength 0, at one strength.
+        band_lo, band_hi: of the change, simultaneous over all strengths of the curve; NaN for controls.
+        selection_lo, selection_hi: simultaneous over all strengths and sites of the direction: what a layer and a
+            strength that were chosen on these items may be reported with; NaN for other arms.
+        excess, excess_lo, excess_hi: change minus the mean change of the random controls of the site; the interval
+            counts the spread of the controls as well as that of the groups.
         slope, slope_lo, slope_hi: least-squares slope over the strengths [arm, score], per unit of alpha.
-        same_sign: share of draws in which the slope has the sign of its estimate.
-        n: items that the level is a mean over.
+        apart: sort of controls -> (slope minus their mean slope, lo, hi) [3, arm, score].
+        n, n_groups: items that the level is a mean over, and groups with such an item [arm, alpha, score].
     """
 
     arms: tuple[Arm, ...]
@@ -46,16 +50,19 @@ class Curves:
     hi: Float[np.ndarray, "arm alpha score"]
     change_lo: Float[np.ndarray, "arm alpha score"]
     change_hi: Float[np.ndarray, "arm alpha score"]
+    band_lo: Float[np.ndarray, "arm alpha score"]
+    band_hi: Float[np.ndarray, "arm alpha score"]
+    selection_lo: Float[np.ndarray, "arm alpha score"]
+    selection_hi: Float[np.ndarray, "arm alpha score"]
     excess: Float[np.ndarray, "arm alpha score"]
     excess_lo: Float[np.ndarray, "arm alpha score"]
     excess_hi: Float[np.ndarray, "arm alpha score"]
     slope: Float[np.ndarray, "arm score"]
     slope_lo: Float[np.ndarray, "arm score"]
     slope_hi: Float[np.ndarray, "arm score"]
-    same_sign: Float[np.ndarray, "arm score"]
+    apart: Mapping[str, Float[np.ndarray, "3 arm score"]]
     n: Int[np.ndarray, "arm alpha score"]
-    n_groups: int
-    n_resamples: int
+    n_groups: Int[np.ndarray, "arm alpha score"]
 
     @cached_property
     def zero(self) -> int:
@@ -68,7 +75,7 @@ class Curves:
 
     def controls(self, arm: int, roles: Sequence[str] = CONTROLS) -> list[int]:
         """Control arms of these roles at the site of an arm."""
-        return [k for k, one in enumerate(self.arms) if one.role in roles and one.site == self.arms[arm].site]
+        return controls_of(self.arms, arm, roles)
 
     def monotone(self, arm: int, score: int) -> float:
         """Share of the steps from one strength to the next that go the way of the slope; a flat step goes no way."""
@@ -76,36 +83,41 @@ class Curves:
         return float((np.sign(steps) == np.sign(self.slope[arm, score])).mean()) if len(steps) else float("nan")
 
 
-def dose_curves(
-    sums: GroupSums, plan: DosePlan, scores: Mapping[str, Any], *, seed: int = 0, n_resamples: int = N_RESAMPLES
-) -> Curves:
-    """Levels, changes and slopes of every arm, all from the same resampled groups.
+def controls_of(arms: Sequence[Arm], arm: int, roles: Sequence[str]) -> list[int]:
+    return [k for k, one in enumerate(arms) if one.role in roles and one.site == arms[arm].site]
 
-    A score is a function of sums over items, so that with S[group, row, column] the sums inside each group and
-    W[draw, group] how often each group was drawn, all draws are one product W @ S: no row is ever drawn again.
+
+def dose_curves(
+    sums: GroupSums,
+    plan: DosePlan,
+    scores: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    n_resamples: int = N_RESAMPLES,
+    n_tables: int = 1,
+) -> Curves:
+    """Levels, changes, slopes and differences of every arm, from the sums of each group.
+
+    A score is a function of sums over items, so that leaving group g out is total - S[g]. All intervals follow the one
+    rule of `interp.stats.jackknife`; bands are those of `interp.stats.band_of`.
 
     Args:
-        scores: by name, an object with `value(sums)` and `n` (columns whose sum is its n).
+        scores: by name, an object with `value(sums)` and `n` (columns whose sum is its n), and `bounds` where it has.
+        seed, n_resamples: of the bootstrap of the bands.
+        n_tables: tables out of which one strength is chosen together (one per position): each selection band has
+            confidence 1 - 0.05/n_tables.
     Raises:
         ValueError: fewer than two groups.
-    Source: Davison & Hinkley (1997) §3.8; steering spec B.8, step 8.
+    Source: steering spec B.8, step 8; `interp.stats.jackknife`, `interp.stats.band_of`.
     """
-    levels = Levels(sums, scores, seed=seed, n_resamples=n_resamples)
-    contrast = slope_contrast(plan.alphas)
-    random: dict[Site, list[Any]] = {}
-    parts: dict[int, dict[str, np.ndarray]] = {}
-    order = sorted(range(len(plan.arms)), key=lambda k: plan.arms[k].role != "random")  # their mean is needed first
-    for k in order:
-        value, draws, n = levels.of(plan.rows[k])
-        changes = np.concatenate([value[None], draws])  # the estimate, then its draws
-        changes = changes - changes[:, [plan.zero]]
-        mean = random.setdefault(plan.arms[k].site, [0, np.full((1, 1, 1), np.nan)])
-        if plan.arms[k].role == "random":
-            mean[:] = [mean[0] + 1, changes if mean[0] == 0 else mean[1] + (changes - mean[1]) / (mean[0] + 1)]
-        parts[k] = _arm(value, draws, changes, changes - mean[1], contrast) | {"n": n}
-    found = {name: np.stack([parts[k][name] for k in range(len(plan.arms))]) for name in parts[order[0]]}
-    sizes: dict[str, Any] = {"n_groups": len(sums.groups), "n_resamples": n_resamples}
-    return Curves(tuple(plan.arms), plan.alphas, tuple(scores), **found, **sizes)
+    levels = [Level.of(sums, score, plan.rows) for score in scores.values()]
+    parts = [_one_score(level, plan, seed, n_resamples, n_tables) for level in levels]
+    for part, score in zip(parts, scores.values(), strict=True):
+        for end in ("lo", "hi") if getattr(score, "start", None) is not None else ():
+            part[end][:, plan.zero] = score.start
+    found = {name: np.stack([part[name] for part in parts], axis=-1) for name in parts[0] if name not in SORTS}
+    apart = {sort: np.stack([part[sort] for part in parts], axis=-1) for sort in SORTS}
+    return Curves(tuple(plan.arms), plan.alphas, tuple(scores), **found, apart=apart)
 
 
 def slope_contrast(alphas: Sequence[float]) -> Float[np.ndarray, "alpha"]:
@@ -114,148 +126,80 @@ def slope_contrast(alphas: Sequence[float]) -> Float[np.ndarray, "alpha"]:
     return centred / (centred**2).sum()
 
 
-def _arm(
-    value: np.ndarray, draws: np.ndarray, changes: np.ndarray, excess: np.ndarray, contrast: np.ndarray
-) -> dict[str, np.ndarray]:
-    slope, slopes = (np.einsum("a,...am->...m", contrast, part) for part in (value, draws))
-    out = {"value": value, "excess": excess[0] * np.ones_like(value), "slope": slope}
-    for name, part in (("", draws), ("change_", changes[1:]), ("excess_", excess[1:] * np.ones_like(draws))):
-        out[f"{name}lo"], out[f"{name}hi"] = _ends(part)
-    out["slope_lo"], out["slope_hi"] = _ends(slopes)
-    known = ~np.isnan(slopes)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        out["same_sign"] = np.where(known, np.sign(slopes) == np.sign(slope), False).sum(0) / known.sum(0)
-    return out
+def _one_score(level: Level, plan: DosePlan, seed: int, n_resamples: int, n_tables: int) -> dict[str, np.ndarray]:
+    """Everything of one score [arm, alpha] or [arm]."""
+    change, slope = level.change(plan.zero), level.slope(slope_contrast(plan.alphas))
+    out = {"value": level.value, "n": level.n, "n_groups": level.n_groups, "slope": slope.value}
+    for name, part in (("", level), ("change_", change), ("slope_", slope)):
+        out[f"{name}lo"], out[f"{name}hi"] = part.limits()
+    out["band_lo"], out["band_hi"] = _bands(change, plan, seed, n_resamples)
+    out["selection_lo"], out["selection_hi"] = _selection(change, plan, seed, n_resamples, n_tables)
+    excess = beyond_controls(change, plan.arms, "random")
+    out["excess"], out["excess_lo"], out["excess_hi"] = excess
+    for end in ("lo", "hi"):  # at strength 0 nothing changes, by definition
+        out[f"change_{end}"][:, plan.zero] = 0.0
+        out[f"excess_{end}"][:, plan.zero] = out["excess"][:, plan.zero]
+    return out | {sort: np.stack(beyond_controls(slope, plan.arms, sort)) for sort in SORTS}
 
 
-class Levels:
-    """Scores of chosen rows, on the data and on resampled groups; every call sees the same draws.
-
-    Raises:
-        ValueError: fewer than two groups, or a score of a column that is not there.
-    """
-
-    def __init__(self, sums: GroupSums, scores: Mapping[str, Any], *, seed: int, n_resamples: int) -> None:
-        n_groups = len(sums.groups)
-        if n_groups < 2:
-            raise ValueError(f"groups: expected at least 2 for an interval, came {n_groups}.")
-        self.scores, self.n_groups = scores, n_groups
-        self.weights = np.concatenate(list(group_weights(n_groups, n_resamples=n_resamples, seed=seed)))
-        self.names = sorted(set().union(*(_columns_of(score, sums) for score in scores.values())))
-        self.stack = sums.stack(self.names)
-
-    def of(self, rows: Sequence[int] | Int[np.ndarray, "k"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(value [k, score], draws [draw, k, score], n [k, score]) of k rows of the sweep."""
-        part = self.stack[:, np.asarray(rows)]  # [group, k, column]
-        drawn = (self.weights @ part.reshape(len(part), -1)).reshape(len(self.weights), *part.shape[1:])
-        total = part.sum(axis=0)
-        return self._scores(total), self._scores(drawn), self._counts(total)
-
-    def _by_name(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(self.names, np.moveaxis(sums, -1, 0), strict=True))
-
-    def _scores(self, sums: np.ndarray) -> np.ndarray:
-        by_name = self._by_name(sums)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = [np.broadcast_to(score.value(by_name), sums.shape[:-1]) for score in self.scores.values()]
-        values = np.stack(found, axis=-1)
-        return np.where(np.isfinite(values), values, np.nan)
-
-    def _counts(self, total: np.ndarray) -> np.ndarray:
-        by_name = self._by_name(total)
-        counts = [sum(by_name[name] for name in score.n) for score in self.scores.values()]
-        return np.rint(np.stack(np.broadcast_arrays(*counts), axis=-1)).astype(int)
-
-
-def _columns_of(score: Any, sums: GroupSums) -> set[str]:
-    """The columns that a score reads."""
-    seen: set[str] = set(score.n)
-
-    class Watch(dict):
-        def __getitem__(self, name: str) -> np.ndarray:
-            seen.add(name)
-            return np.ones(1)
-
-    with np.errstate(divide="ignore", invalid="ignore"):
-        score.value(Watch())
-    if missing := seen - set(sums.sums):
-        raise ValueError(f"score: needs the columns {', '.join(sorted(missing))}, which no item has.")
-    return seen
-
-
-def _ends(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval over the first axis; draws without a value (0/0) are left out."""
-    import warnings
-
-    if not np.isnan(draws).any():
-        lo, hi = np.quantile(draws, _TAILS, axis=0)
-        return lo, hi
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
-        lo, hi = np.nanquantile(draws, _TAILS, axis=0)
+def _bands(change: Level, plan: DosePlan, seed: int, n_resamples: int) -> Ends:
+    lo, hi = np.full(change.value.shape, np.nan), np.full(change.value.shape, np.nan)
+    for k, arm in enumerate(plan.arms):
+        if not arm.is_control:
+            lo[k], hi[k] = band(change.at(k), zero=plan.zero, seed=seed, n_resamples=n_resamples)
     return lo, hi
 
 
-def p_against(observed: float, null: Sequence[float] | np.ndarray) -> float:
-    """Two-sided p of one arm among controls that it is exchangeable with under the null.
+def _selection(change: Level, plan: DosePlan, seed: int, n_resamples: int, n_tables: int) -> Ends:
+    lo, hi = np.full(change.value.shape, np.nan), np.full(change.value.shape, np.nan)
+    main = [k for k, arm in enumerate(plan.arms) if arm.role == "direction"]
+    if main:
+        part = change.at(main)
+        confidence = 1 - (1 - CONFIDENCE) / n_tables
+        lo[main], hi[main] = band(part, zero=plan.zero, seed=seed, n_resamples=n_resamples, confidence=confidence)
+    return lo, hi
 
-        p = (1 + #{|x_k - m| >= |obs - m|}) / (1 + R),   m the mean of observed and null together
 
-    Centring on the pooled mean keeps all 1 + R values exchangeable, so that a common shift (any push costs accuracy)
-    is not taken for an effect. NaN with fewer than 19 controls, or where the observed value is not defined.
+def band(
+    change: Level, *, zero: int, seed: int, n_resamples: int = N_RESAMPLES, confidence: float = CONFIDENCE
+) -> Ends:
+    """Simultaneous band of changes over all strengths but 0 (index `zero` of the last axis), where it is closed.
+
+    A strength at which no group differs from another has no place in a bootstrap; it gets the interval of the rule at
+    Bonferroni's level over the strengths, where the score is bounded.
     """
-    return float(p_max(np.array([observed]), np.asarray(null, dtype=float)[:, None])[1][0])
+    shape = change.value.shape
+    if len(change.left_out) < 2:
+        return np.full(shape, np.nan), np.full(shape, np.nan)
+    lo, hi = band_of(
+        change.value, change.left_out, effective=change.effective, seed=seed, n_resamples=n_resamples,
+        confidence=confidence,
+    )  # fmt: skip
+    n_moved = max(1, lo.size - lo.size // shape[-1])
+    alone = change.limits(1 - (1 - confidence) / n_moved)
+    lo, hi = np.where(np.isnan(lo), alone[0], lo), np.where(np.isnan(hi), alone[1], hi)
+    lo[..., zero] = hi[..., zero] = change.value[..., zero]
+    return lo, hi
 
 
-def p_max(
-    observed: Float[np.ndarray, "k"], null: Float[np.ndarray, "control k"]
-) -> tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
-    """(family-wise p over k strengths, p of each) against the same controls.
+def beyond_controls(part: Level, arms: Sequence[Arm], role: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(value minus the mean over the controls of that role at the same site, lo, hi); NaN without such controls.
 
-    Values are centred and scaled by mean and standard deviation of observed and null together at each strength, so
-    that strong doses do not drown weak ones; a deviation below a fifth of its root mean square over strengths counts as
-    that much, so that one item that flips where nothing else moves is no outlier. The family-wise p compares with each
-    control's largest |z|. Unlike Holm's it can be small with few controls.
-
-    Source: Westfall & Young (1993), single step; Phipson & Smyth (2010) for the added one.
+    Two independent errors are added in squares: that of the groups, and that of the mean of R control directions,
+    t_{R-1} · sd/sqrt(R), since another draw of directions would have another mean.
     """
-    null = null[~np.isnan(null).any(axis=1)] if len(null) else null
-    if len(null) < MIN_NULL or np.isnan(observed).any():
-        return np.full(len(observed), np.nan), np.full(len(observed), np.nan)
-    pooled = np.vstack([observed, null])
-    spread = pooled.std(axis=0)
-    spread = np.maximum(spread, FLOOR * np.sqrt((spread**2).mean()))
-    z = np.abs(pooled - pooled.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    z = np.round(z, 9)  # ties are extreme
-    each = (1 + (z[1:] >= z[0]).sum(axis=0)) / len(pooled)
-    joint = (1 + (z[1:].max(axis=1)[:, None] >= z[0]).sum(axis=0)) / len(pooled)
-    return joint, each
-
-
-def p_values(curves: Curves, arm: int, score: int) -> dict[str, Float[np.ndarray, "alpha"]]:
-    """p of the change of one arm at every strength, against the random and the shuffled controls of its site.
-
-    p_random, p_shuffled: against each sort alone;  p: the larger of those that were run, since an effect has to be
-    beyond each (the claims of a report ask for both);  p_holm, p_max: `p` corrected over strengths. NaN at strength 0,
-    and where there are too few controls.
-    """
-    moved = [k for k in range(len(curves.alphas)) if k != curves.zero]
-    change = curves.change[:, :, score]
-    out = {name: np.full(len(curves.alphas), np.nan) for name in ("p_random", "p_shuffled", "p", "p_holm", "p_max")}
-    joint = np.full((2, len(moved)), np.nan)
-    for row, role in enumerate(("random", "shuffled")):
-        null = change[curves.controls(arm, (role,))][:, moved]
-        joint[row], out[f"p_{role}"][moved] = p_max(change[arm, moved], null)
-    out["p"][moved] = np.fmax(out["p_random"], out["p_shuffled"])[moved]
-    out["p_max"][moved] = np.fmax(*joint)
-    if not np.isnan(out["p"][moved]).any():
-        out["p_holm"][moved] = holm(out["p"][moved])
-    return out
-
-
-def slope_p(curves: Curves, arm: int, score: int) -> dict[str, float]:
-    """p of one arm's slope: one test per curve, the one to declare beforehand."""
-    slopes = curves.slope[:, score]
-    found = {f"p_{role}": p_against(slopes[arm], slopes[curves.controls(arm, (role,))])
-             for role in ("random", "shuffled")}  # fmt: skip
-    return found | {"p": float(np.fmax(found["p_random"], found["p_shuffled"]))}
+    value, lo, hi = (np.full(part.value.shape, np.nan) for _ in range(3))
+    for site in dict.fromkeys(arm.site for arm in arms):
+        mine = [k for k, arm in enumerate(arms) if arm.site == site]
+        null = [k for k in mine if arms[k].role == role]
+        if len(null) < 2:
+            continue
+        apart = part.at(mine).minus(part.mean_of(null))
+        ends, controls = apart.limits(), part.value[null]
+        noise = t_value(CONFIDENCE, len(null) - 1) * controls.std(axis=0, ddof=1) / sqrt(len(null))
+        value[mine] = apart.value
+        lo[mine], hi[mine] = (
+            apart.value + sign * np.sqrt(np.square(end - apart.value) + np.square(noise))
+            for sign, end in ((-1, ends[0]), (1, ends[1]))
+        )
+    return value, lo, hi

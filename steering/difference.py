@@ -34,7 +34,7 @@ from steering.walk import Plan, at_site
 
 
 class SignNotConfirmedWarning(UserWarning):
-    """At some site the classes do not lie in the named order on rows that the direction was not fitted on."""
+    """Some sites have no direction, because held-out rows contradict it there."""
 
 
 @overload
@@ -88,12 +88,13 @@ def difference_of_means(
             checked between halves of the groups, each on the direction of the other.
         weighting: of strata: harmonic (least variance) or uniform.
         seed:    of the random parts of the groups.
-        check_sign: False for null directions (shuffled labels), whose sign means nothing.
+        check_sign: leave out every site that held-out rows contradict (`confirmed`); False for null directions
+            (shuffled labels), whose sign means nothing.
     Raises:
-        ValueError: what `steering.rows.contrast_rows` refuses; a column, site or position that is not in the cache; the
-            sign is wrong at the only site, or at every one.
+        ValueError: what `steering.rows.contrast_rows` refuses; a column, site or position that is not in the cache; no
+            site is confirmed.
     Warns:
-        SignNotConfirmedWarning: it is wrong at some of the sites.
+        SignNotConfirmedWarning: some sites were left out; `Directions.refused` says why.
     """
     is_one = isinstance(site, str | Site)
     sites = residual_sites(cache) if site is None else [check_residual(_site(s)) for s in ([site] if is_one else site)]
@@ -101,10 +102,9 @@ def difference_of_means(
         cache, toward, away_from, target=target, position=position, balance=balance, strata=strata, groups=groups,
         fit_on=fit_on, weighting=weighting, seed=seed,
     )  # fmt: skip
-    made = {one: fit.at(one, name) for one in sites}
-    if check_sign:
-        _check_sign(made)
-    return made[sites[0]] if is_one else Directions(made)
+    made = Directions({one: fit.at(one, name) for one in sites})
+    made = confirmed(made) if check_sign else made
+    return made[sites[0]] if is_one else made
 
 
 def direction_along(
@@ -222,22 +222,37 @@ def within_covariance(
     return pooled_covariance(list(parts.values()), shrinkage=shrinkage)
 
 
-def _check_sign(made: Mapping[Site, Direction]) -> None:
-    wrong = [site for site, d in made.items() if d.stats.held_out_gap <= 0]
-    if not wrong:
-        return
-    first = made[wrong[0]]
-    gap = f"{first.toward} minus {first.away_from} is {first.stats.held_out_gap:.3g} at {wrong[0]}"
-    what = (
-        f"on rows that the direction was not fitted on, {gap} of {first.stats.delta_norm:.3g} on its own rows: "
-        f"the classes are not told apart"
-    )
-    if len(wrong) == len(made):
+def confirmed(made: Directions) -> Directions:
+    """The directions that held-out rows confirm; of the other sites, the reason.
+
+    One rule for one site and for many: where the classes do not lie in the named order on rows that the direction was
+    not fitted on (mean projection of toward minus away_from at most 0), the site has no direction. Where there are no
+    such rows nothing is contradicted.
+
+    Raises:
+        ValueError: no site is left.
+    Warns:
+        SignNotConfirmedWarning: some sites were left out.
+    """
+    refused = dict(made.refused)
+    for site, one in made.items():
+        if one.stats.held_out_gap <= 0:
+            refused[site] = (
+                f"on rows that it was not fitted on, {one.toward} minus {one.away_from} is "
+                f"{one.stats.held_out_gap:.3g}, of {one.stats.delta_norm:.3g} on its own rows: the classes are not "
+                "separable"
+            )
+    lost = [site for site in made if site in refused]
+    if not lost:
+        return made
+    if len(lost) == len(made):
         raise ValueError(
-            f"{what}{' at any site' if len(made) > 1 else ''}. Use more rows or another site; "
-            f"check_sign=False (--no-sign-check) keeps it."
+            f"{lost[0]}: {refused[lost[0]]}{' there, nor at any other site' if len(made) > 1 else ''}. Use more rows "
+            "or another site; check_sign=False (--no-sign-check) keeps it."
         )
-    warnings.warn(f"{what} at {len(wrong)} of {len(made)} sites.", SignNotConfirmedWarning, stacklevel=3)
+    warnings.warn(f"{len(lost)} of {len(made)} sites have no direction; {lost[0]}: {refused[lost[0]]}.",
+                  SignNotConfirmedWarning, stacklevel=3)  # fmt: skip
+    return Directions({site: one for site, one in made.items() if site not in refused}, refused)
 
 
 def _provenance(cache: ActivationCache, rows: ContrastRows, where: PositionRows) -> dict[str, object]:

@@ -211,16 +211,22 @@ class Direction:
 
 
 class Directions(Mapping[Site, Direction]):
-    """One direction per site, in the order given; `[...]` takes a Site or its string."""
+    """One direction per site, in the order given; `[...]` takes a Site or its string.
 
-    def __init__(self, by_site: Mapping[Site, Direction]) -> None:
+    Attributes:
+        refused: site -> why it has no direction (`steering.difference.confirmed`).
+    """
+
+    def __init__(self, by_site: Mapping[Site, Direction], refused: Mapping[Site, str] | None = None) -> None:
         for site, one in by_site.items():
             if one.site != site:
                 raise ValueError(f"directions: the entry {site} holds a direction of {one.site}.")
-        self._by_site = dict(by_site)
+        self._by_site, self.refused = dict(by_site), dict(refused or {})
 
     def __getitem__(self, site: Site | str) -> Direction:
         key = site if isinstance(site, Site) else Site.parse(site)
+        if key in self.refused:
+            raise ValueError(f"no direction at {key}: {self.refused[key]}.")
         if key not in self._by_site:
             raise ValueError(f"no direction at {key}; there are: {', '.join(map(str, self._by_site))}.")
         return self._by_site[key]
@@ -235,15 +241,17 @@ class Directions(Mapping[Site, Direction]):
         return len(self._by_site)
 
     def table(self) -> pd.DataFrame:
-        """One row per site: site, layer, name, classes, position, every statistic."""
+        """One row per site: site, layer, name, classes, position, every statistic; sites without a direction last, with
+        the reason in `refused`."""
         import pandas as pd
 
         rows = [
             {"site": str(d.site), "layer": d.site.layer, "name": d.label, "toward": d.toward, "away_from": d.away_from,
-             "position": d.position, **vars(d.stats)}
+             "position": d.position, **vars(d.stats), "refused": ""}
             for d in self.values()
         ]  # fmt: skip
-        return pd.DataFrame(rows)
+        lost = [{"site": str(site), "layer": site.layer, "refused": why} for site, why in self.refused.items()]
+        return pd.DataFrame([*rows, *lost])
 
     def save(self, path: str | Path) -> Path:
         """Write every direction into `path` (safetensors) and its JSON file; returns the path."""
@@ -253,17 +261,17 @@ class Directions(Mapping[Site, Direction]):
             if one.means is not None:
                 vectors[f"{site}|means"] = one.means
             infos[str(site)] = _info(one)
-        return write_vectors(path, vectors, infos)
+        return write_vectors(path, vectors, infos, {str(site): why for site, why in self.refused.items()})
 
     @classmethod
     def load(cls, path: str | Path) -> Directions:
         """Everything in a file. Raises as `Direction.load`."""
-        vectors, infos = read_vectors(path)
+        vectors, infos, refused = read_vectors(path)
         made = {}
         for text, info in infos.items():
             site = Site.parse(text)
             made[site] = _direction(site, vectors[text], vectors.get(f"{text}|means"), info)
-        return cls(made)
+        return cls(made, {Site.parse(text): why for text, why in refused.items()})
 
 
 _WORDS = ("toward", "away_from", "position", "name")

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from interp.stats import Estimate
-from steering.curves import Levels, slope_contrast
+from interp.stats import CONFIDENCE, Estimate
+from interp.stats.jackknife import Jackknife
+from interp.stats.ratio import fieller_limits
+from steering.curves import slope_contrast
+from steering.levels import Level, counting, counts_of, covariance
 from steering.outcomes import GroupSums
 from steering.strengths import DosePlan
 
@@ -21,15 +24,22 @@ class Entanglement:
 
     Attributes:
         slopes: d(coverage)/dα and d(target)/dα.
-        covariance: of the two slopes over the bootstrap: their joint 95 % region is (z - mean)ᵀ C⁻¹ (z - mean) = 5.991.
-        plane: at every strength coverage, target and their covariance (xx, xy, yy) [alpha, 5].
+        covariance: of the two slopes, jackknife over the groups that count for either.
+        exchange: d(target)/d(coverage), the ratio of the slopes with Fieller's interval: what one unit of coverage
+            costs or buys; undefined where the slope of coverage may be 0.
+        plane: at every strength coverage, target, their covariance (xx, xy, yy) and the effective number of groups
+            behind them, the smaller of both [alpha, 6].
+        n_groups: groups that count for coverage or target.
         matched: by name of each reference arm, target of this arm minus target of the reference at the same coverage,
-            one estimate per strength; undefined where the reference never has that coverage.
+            one estimate per strength; undefined where the reference, or what is left of it without one of the groups,
+            never has that coverage, and at strength 0, which both arms share.
     """
 
     slopes: tuple[Estimate, Estimate]
     covariance: Float[np.ndarray, "2 2"]
-    plane: Float[np.ndarray, "alpha 5"]
+    exchange: Estimate
+    plane: Float[np.ndarray, "alpha 6"]
+    n_groups: int
     matched: Mapping[str, tuple[Estimate, ...]]
 
 
@@ -42,8 +52,6 @@ def entanglement(
     coverage: str = "coverage",
     target: str = "amb_commit_bias",
     references: tuple[int, ...] = (),
-    seed: int = 0,
-    n_resamples: int = 2000,
 ) -> Entanglement:
     """Joint slopes of one arm, and its target against that of other arms at equal coverage.
 
@@ -54,22 +62,64 @@ def entanglement(
         references: arms to compare with, such as the abstention nuisance.
     Raises:
         ValueError: a score that is not there.
-    Source: steering spec B.8, step 9.
+    Source: steering spec B.8, step 9; intervals by the rule of `interp.stats.jackknife`.
     """
     if missing := {coverage, target} - set(scores):
         raise ValueError(f"entanglement: no score {', '.join(sorted(missing))}; there are {', '.join(scores)}.")
-    levels = Levels(sums, {name: scores[name] for name in (coverage, target)}, seed=seed, n_resamples=n_resamples)
-    value, draws, n = levels.of(plan.rows[arm])
-    slope, slopes = (np.einsum("a,...am->...m", slope_contrast(plan.alphas), part) for part in (value, draws))
-    first, second = ((int(k), len(sums.groups)) for k in n[plan.zero])  # n of coverage, n of the target
-    matched = {}
-    for other in references:
-        own, their = levels.of(plan.rows[other]), plan.arms[other].name
-        point = value[:, 1] - at_level(own[0][None, :, 0], own[0][None, :, 1], value[None, :, 0])[0]
-        drawn = draws[..., 1] - at_level(own[1][..., 0], own[1][..., 1], draws[..., 0])
-        matched[their] = tuple(_estimate(point[k], drawn[:, k], *second) for k in range(len(plan.alphas)))
-    pair = (_estimate(slope[0], slopes[:, 0], *first), _estimate(slope[1], slopes[:, 1], *second))
-    return Entanglement(pair, _covariance(slopes), _plane(value, draws), matched)
+    arms, pair = [arm, *references], (scores[coverage], scores[target])
+    rows = plan.rows[arms]
+    keep = np.any([counting(counts_of(sums, one, rows)) for one in pair], axis=0)
+    x, y = (Level.of(sums, one, rows, groups=keep) for one in pair)
+    contrast = slope_contrast(plan.alphas)
+    slopes = x.at(0).slope(contrast), y.at(0).slope(contrast)
+    xx, xy, yy = covariance(*slopes).tolist()
+    matched = {plan.arms[k].name: _matched(x, y, 1 + i, plan.zero) for i, k in enumerate(references)}
+    behind = np.minimum(x.at(0).effective, y.at(0).effective)
+    plane = np.column_stack([x.value[0], y.value[0], covariance(x.at(0), y.at(0)), behind])
+    pair_of = np.array([[xx, xy], [xy, yy]])
+    own = [Level.of(sums, one, rows[0]) for one in pair]  # each with the groups that count for it alone
+    first, second = (_estimate(level.slope(contrast), level, plan.zero) for level in own)
+    return Entanglement(
+        (first, second),
+        pair_of, _exchange(slopes, y.at(0), pair_of, plan.zero), plane, int(keep.sum()), matched,
+    )  # fmt: skip
+
+
+def _estimate(slope: Level, level: Level, zero: int) -> Estimate:
+    """A slope with n and groups of its level at strength 0."""
+    sizes = int(level.n[zero]), int(level.n_groups[zero])
+    lo, hi = (float(end) for end in slope.limits())
+    return Estimate(float(slope.value), lo, hi, *sizes) if np.isfinite(slope.value) else Estimate.undefined(*sizes)
+
+
+def _exchange(slopes: tuple[Level, Level], level: Level, cov: np.ndarray, zero: int) -> Estimate:
+    """slopes[1] / slopes[0] by Fieller; undefined where the denominator is within its interval's reach of 0."""
+    sizes = int(level.n[zero]), int(level.n_groups[zero])
+    effective = float(min(one.effective for one in slopes))
+    means = np.array([slopes[1].value, slopes[0].value])
+    knife = Jackknife.of(np.stack([slopes[1].left_out, slopes[0].left_out], axis=1), effective)
+    q = float(np.max(knife.quantile(CONFIDENCE)))
+    if not abs(means[1]) > max(2.0, q) * float(knife.se[1]):
+        return Estimate.undefined(*sizes)
+    lo, hi = fieller_limits(means, knife.deviation, cov[::-1, ::-1], effective=effective, q=q)
+    return Estimate(float(means[0] / means[1]), lo, hi, *sizes)
+
+
+def _matched(x: Level, y: Level, other: int, zero: int) -> tuple[Estimate, ...]:
+    """Target of entry 0 minus target of entry `other` where both have the coverage of entry 0."""
+    every = [np.concatenate([part.value[None], part.left_out]) for part in (x, y)]  # the data, then without each group
+    with np.errstate(invalid="ignore"):
+        gap = every[1][:, 0] - at_level(every[0][:, other], every[1][:, other], every[0][:, 0])
+    span = y.bounds[1] - y.bounds[0]
+    part = Level(gap[0], gap[1:], y.counts[:, 0] + y.counts[:, other], (-span, span))
+    lo, hi = part.limits()
+    out = []
+    for k in range(len(part.value)):
+        sizes = int(y.n[0, k]), int(y.n_groups[0, k])
+        known = k != zero and np.isfinite(part.value[k]) and np.isfinite(part.left_out[:, k]).all()
+        ends = float(part.value[k]), float(lo[k]), float(hi[k])
+        out.append(Estimate(*ends, *sizes) if known else Estimate.undefined(*sizes))
+    return tuple(out)
 
 
 def at_level(
@@ -90,24 +140,3 @@ def at_level(
         found = y[:, [k]] + share * (y[:, [k + 1]] - y[:, [k]])
         out = np.where(crosses & ~np.isnan(found), found, out)
     return out
-
-
-def _estimate(value: float, draws: np.ndarray, n: int, n_groups: int) -> Estimate:
-    known = draws[~np.isnan(draws)]
-    if np.isnan(value) or len(known) < 0.5 * len(draws):
-        return Estimate.undefined(n, n_groups)
-    lo, hi = np.quantile(known, (0.025, 0.975))
-    return Estimate(float(value), float(lo), float(hi), n, n_groups)
-
-
-def _covariance(draws: np.ndarray) -> np.ndarray:
-    known = draws[~np.isnan(draws).any(axis=1)]
-    return np.cov(known.T) if len(known) > 2 else np.full((2, 2), np.nan)
-
-
-def _plane(value: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    rows = []
-    for k in range(len(value)):
-        c = _covariance(draws[:, k])
-        rows.append([value[k, 0], value[k, 1], c[0, 0], c[0, 1], c[1, 1]])
-    return np.array(rows)

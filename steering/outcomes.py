@@ -12,27 +12,43 @@ from jaxtyping import Float
 from steering.dose import DoseItem, DoseOutcome
 
 _BLOCK = 64
+ANY = (-np.inf, np.inf)
 SIDE_WORDS = {"stereotype": "stereo", "anti_stereotype": "anti", "anti-stereotype": "anti", "abstain": "unknown"}
 
 
 class Score(NamedTuple):
-    """A number from sums over items: its value, and the columns whose sum is its n."""
+    """A number from sums over items.
+
+    Attributes:
+        value:  of the sums.
+        n:      columns whose sum is its n.
+        bounds: smallest and largest possible value.
+        start:  what it is at strength 0 by definition, so that it needs no interval there; None where it is measured.
+    """
 
     value: Callable[[Mapping[str, Any]], Any]
     n: Sequence[str]
+    bounds: tuple[float, float] = ANY
+    start: float | None = None
 
 
-def _mean(column: str, of: str) -> Score:
-    return Score(lambda sums: sums[column] / sums[of], (of,))
+def bounds_of(score: Any) -> tuple[float, float]:
+    """Smallest and largest value of a score; infinite where it does not say."""
+    return getattr(score, "bounds", ANY)
 
 
+def _mean(column: str, of: str, bounds: tuple[float, float] = ANY) -> Score:
+    return Score(lambda sums: sums[column] / sums[of], (of,), bounds)
+
+
+RATE = (0.0, 1.0)
 GENERAL = {
-    "accuracy": _mean("correct", "has_gold"),
-    "p_gold": _mean("p_gold", "has_gold"),
-    "coverage": _mean("top", "n"),
-    "label_mass": _mean("mass", "n"),
+    "accuracy": _mean("correct", "has_gold", RATE),
+    "p_gold": _mean("p_gold", "has_gold", RATE),
+    "coverage": _mean("top", "n", RATE),
+    "label_mass": _mean("mass", "n", RATE),
     "margin": _mean("margin", "has_sides"),
-    "kl": _mean("kl", "n"),
+    "kl": Score(lambda sums: sums["kl"] / sums["n"], ("n",), start=0.0),
 }
 """Of every task. accuracy: the likeliest label is right; p_gold: its probability among the labels; coverage: the
 likeliest of all tokens begins a label; label_mass: probability of all labels; margin: log p(toward) - log p(away),
@@ -65,7 +81,7 @@ class Outcomes:
             ("parse_rate" if name == "coverage" and "coverage" in own else name): s for name, s in GENERAL.items()
         }
         if "acc_ambig" in own:
-            general["kl_disambig"] = Score(lambda sums: sums["d_kl"] / sums["d_rows"], ("d_rows",))
+            general["kl_disambig"] = Score(lambda sums: sums["d_kl"] / sums["d_rows"], ("d_rows",), start=0.0)
         columns, sides = getattr(task, "choice_columns", None), getattr(task, "sides", None)
         return cls(general | own, columns, sides, toward, away)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,13 @@ from torch import nn
 
 from interp.model import Model
 from interp.stats import Estimate
-from steering.curves import N_RESAMPLES, Curves, Levels, dose_curves, p_values, slope_p
+from interp.stats.jackknife import RULE
+from steering.against import p_values, slope_p, smallest_p
+from steering.arms import CONTROLS
+from steering.curves import N_RESAMPLES, SORTS, Curves, beyond_controls, dose_curves
 from steering.dose import DoseItem, DoseOutcome, DoseSweep
 from steering.entangle import Entanglement, entanglement
+from steering.levels import Level
 from steering.outcomes import GroupSums, Outcomes, group_sums, margins, prompted_sums
 from steering.steerable import anti_steerable
 from steering.strengths import DosePlan
@@ -23,7 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MIN_ITEMS, MIN_GROUPS = 50, 10
-INTERVAL = "cluster bootstrap by group, percentile"
+INTERVAL = f"{RULE} over groups"
+BAND = "bootstrap of the largest |t| over groups, simultaneous over strengths"
 Row = dict[str, Any]
 
 
@@ -37,12 +42,13 @@ def dose_response(
     n_resamples: int = N_RESAMPLES,
     min_items: int = MIN_ITEMS,
     min_groups: int = MIN_GROUPS,
+    n_tables: int = 1,
     **options: Any,
 ) -> DoseResult:
     """Every arm of `plan` at every strength on all items, in memory, with statistics.
 
     One clean prefix per item serves every layer, direction, strength and control; see `DoseSweep` for `options`
-    (verify, engine, chunk_bytes) and `DoseResult` for what comes back.
+    (verify, engine, chunk_bytes), `steering.curves.dose_curves` for `n_tables`, and `DoseResult` for what comes back.
 
     Raises:
         ValueError: fewer than 50 items or 10 groups (unless less is asked for), a vector of another width, an item id
@@ -51,7 +57,8 @@ def dose_response(
     check_size([item.group for item in items], min_items=min_items, min_groups=min_groups)
     job = DoseSweep(Model.wrap(model), items, plan, **options)
     found = [outcome for _, outcome in job.run()]
-    return DoseResult.of(items, found, plan, outcomes or Outcomes.of(None), seed=seed, n_resamples=n_resamples)
+    kind = outcomes or Outcomes.of(None)
+    return DoseResult.of(items, found, plan, kind, seed=seed, n_resamples=n_resamples, n_tables=n_tables)
 
 
 def check_size(groups: Sequence[str], *, min_items: int = MIN_ITEMS, min_groups: int = MIN_GROUPS) -> None:
@@ -72,7 +79,8 @@ class DoseResult:
     Attributes:
         curves: levels, changes, slopes and their intervals.
         prompted: sums under the prompt baseline, where items have one.
-        anti: share of items that each arm moves the wrong way; empty where no item has sides.
+        anti: share of items that each arm moves the wrong way; None where no two groups have items with sides.
+        n_tables: tables out of which one strength is chosen together.
     """
 
     plan: DosePlan
@@ -80,29 +88,29 @@ class DoseResult:
     sums: GroupSums
     curves: Curves
     prompted: GroupSums | None = None
-    anti: Mapping[int, Estimate] = field(default_factory=dict)
-    seed: int = 0
+    anti: Level | None = None
+    n_tables: int = 1
 
     @classmethod
     def of(
         cls, items: Sequence[DoseItem], outcomes: Sequence[DoseOutcome], plan: DosePlan, kind: Outcomes, *,
-        seed: int = 0, n_resamples: int = N_RESAMPLES,
+        seed: int = 0, n_resamples: int = N_RESAMPLES, n_tables: int = 1,
     ) -> DoseResult:  # fmt: skip
         """From the outcomes of all items, in the order of the items."""
         sums = group_sums(kind, items, outcomes)
         counted = {name: score for name, score in kind.scores.items() if any(sums.sums[c].any() for c in score.n)}
-        curves = dose_curves(sums, plan, counted, seed=seed, n_resamples=n_resamples)
+        curves = dose_curves(sums, plan, counted, seed=seed, n_resamples=n_resamples, n_tables=n_tables)
         values, groups = margins(kind, items, outcomes)
-        anti = {}
-        if len(set(groups)) > 1:
-            anti = anti_steerable(values, groups, plan, seed=seed, n_resamples=n_resamples)
-        return cls(plan, kind, sums, curves, prompted_sums(kind, items, outcomes), anti, seed)
+        anti = anti_steerable(values, groups, plan) if len(set(groups)) > 1 else None
+        return cls(plan, kind, sums, curves, prompted_sums(kind, items, outcomes), anti, n_tables)
 
     def table(self) -> pd.DataFrame:
         """One row per arm, strength and score; `control` is the mean of the random directions at that strength.
 
-        value, lo, hi: the level. change, change_lo, change_hi: paired change from strength 0. excess...: change minus
-        the mean change of the random controls. null_lo, null_hi: 95 % of all controls. p...: see `p_values`.
+        value, lo, hi: the level. change, change_lo, change_hi: paired change from strength 0, of that strength alone;
+        band_lo, band_hi: of the change, simultaneous over the strengths; selection_lo, selection_hi: over strengths and
+        layers. excess...: change minus the mean change of the random controls. null_lo, null_hi: 95 % of all controls.
+        p...: see `steering.against.p_values`.
         """
         import pandas as pd
 
@@ -124,11 +132,13 @@ class DoseResult:
 
     def _row(self, arm: int, k: int, score: int) -> Row:
         c = self.curves
-        names = ("value", "lo", "hi", "change", "change_lo", "change_hi", "excess", "excess_lo", "excess_hi")
+        names = ("value", "lo", "hi", "change", "change_lo", "change_hi", "band_lo", "band_hi", "selection_lo",
+                 "selection_hi", "excess", "excess_lo", "excess_hi")  # fmt: skip
         return self._who(arm) | {
             "alpha": c.alphas[k], "alpha_norm": self._share(arm, c.alphas[k]), "unit": self.plan.unit,
             "metric": c.scores[score], **{name: float(getattr(c, name)[arm, k, score]) for name in names},
-            "n": int(c.n[arm, k, score]), "n_groups": c.n_groups, "interval": INTERVAL,
+            "n": int(c.n[arm, k, score]), "n_groups": int(c.n_groups[arm, k, score]), "interval": INTERVAL,
+            "band": BAND, "n_tables": self.n_tables,
         }  # fmt: skip
 
     def _who(self, arm: int) -> Row:
@@ -144,44 +154,58 @@ class DoseResult:
         """The prompt baseline: no strength, one level per score, and its paired change."""
         if self.prompted is None:
             return
-        scores = {name: s for name, s in self.kind.scores.items() if name in self.curves.scores and "kl" not in name}
-        levels = Levels(self.prompted, scores, seed=self.seed, n_resamples=self.curves.n_resamples)
-        value, draws, n = levels.of([0, 1])
-        changes = draws[:, 1] - draws[:, 0]
-        for k, name in enumerate(scores):
-            ends = [*np.nanquantile(draws[:, 1, k], (0.025, 0.975)), *np.nanquantile(changes[:, k], (0.025, 0.975))]
-            lo, hi, change_lo, change_hi = map(float, ends)
+        for name in (one for one in self.curves.scores if "kl" not in one):
+            level = Level.of(self.prompted, self.kind.scores[name], [0, 1])
+            (lo, hi), (change_lo, change_hi) = level.limits(), level.change(0).limits()
             yield {
                 "arm": "prompt", "draw": 0, "name": "prompt baseline", "unit": self.plan.unit, "metric": name,
-                "value": float(value[1, k]), "lo": lo, "hi": hi, "change": float(value[1, k] - value[0, k]),
-                "change_lo": change_lo, "change_hi": change_hi, "n": int(n[1, k]), "n_groups": self.curves.n_groups,
-                "interval": INTERVAL, "control": float(value[0, k]),
+                "value": float(level.value[1]), "lo": float(lo[1]), "hi": float(hi[1]),
+                "change": float(level.value[1] - level.value[0]), "change_lo": float(change_lo[1]),
+                "change_hi": float(change_hi[1]), "n": int(level.n[1]), "n_groups": int(level.n_groups[1]),
+                "interval": INTERVAL, "control": float(level.value[0]),
             }  # fmt: skip
 
     def slopes(self) -> pd.DataFrame:
-        """One row per arm and score: slope per unit of alpha, its interval, p against the controls, monotonicity."""
+        """One row per arm and score: slope per unit of alpha, its interval, p against the controls, monotonicity.
+
+        control: mean slope of the random directions; control_difference...: slope minus that, with an interval that
+        counts the spread of the controls too; shuffled_difference...: the same of the shuffled directions.
+        smallest_p: the smallest p that so many controls can give.
+        """
         import pandas as pd
 
         c, rows = self.curves, []
         for arm in range(len(c.arms)):
             for score, name in enumerate(c.scores):
-                null = c.slope[c.controls(arm)][:, score]
-                found = {"slope": c.slope, "lo": c.slope_lo, "hi": c.slope_hi, "same_sign": c.same_sign}
+                found = {"slope": c.slope, "lo": c.slope_lo, "hi": c.slope_hi}
+                sizes = {"n": int(c.n[arm, c.zero, score]), "n_groups": int(c.n_groups[arm, c.zero, score])}
                 rows.append(
                     self._who(arm) | {"metric": name, "unit": self.plan.unit}
                     | {key: float(values[arm, score]) for key, values in found.items()}
-                    | {"monotone": c.monotone(arm, score), "n": int(c.n[arm, c.zero, score]), "n_groups": c.n_groups}
-                    | _null(null, c.slope[c.controls(arm, ("random",))][:, score])
+                    | {"monotone": c.monotone(arm, score), **sizes} | self._apart(arm, c.slope[:, score])
+                    | _differences({sort: c.apart[sort][:, arm, score] for sort in SORTS})
                     | ({} if c.arms[arm].is_control else slope_p(c, arm, score)) | {"interval": INTERVAL}
                 )  # fmt: skip
-        return pd.DataFrame(rows + [self._anti_row(arm, one) for arm, one in self.anti.items()])
+        return pd.DataFrame(rows + ([] if self.anti is None else self._anti_rows(self.anti)))
 
-    def _anti_row(self, arm: int, one: Estimate) -> Row:
-        null = [self.anti[k].value for k in self.curves.controls(arm)]
-        mean = [self.anti[k].value for k in self.curves.controls(arm, ("random",))]
-        sizes = {"n": one.n, "n_groups": one.n_groups, "interval": INTERVAL, "unit": self.plan.unit}
-        level = {"metric": "anti_steerable", "slope": one.value, "lo": one.lo, "hi": one.hi}
-        return self._who(arm) | level | sizes | _null(np.array(null), np.array(mean))
+    def _apart(self, arm: int, values: np.ndarray) -> Row:
+        """What the controls of an arm reach, and the smallest p that they allow."""
+        arms = self.curves.arms
+        null, random = (values[self.curves.controls(arm, roles)] for roles in (CONTROLS, ("random",)))
+        here = [one for one in arms if one.site == arms[arm].site]
+        return _null(null, random) | {"smallest_p": smallest_p(here)}
+
+    def _anti_rows(self, anti: Level) -> list[Row]:
+        (lo, hi), apart = anti.limits(), {sort: beyond_controls(anti, self.curves.arms, sort) for sort in SORTS}
+        rows = []
+        for arm in range(len(self.curves.arms)):
+            level = {"metric": "anti_steerable", "slope": float(anti.value[arm]), "lo": float(lo[arm]),
+                     "hi": float(hi[arm])}  # fmt: skip
+            sizes = {"n": int(anti.n[arm]), "n_groups": int(anti.n_groups[arm]), "interval": INTERVAL}
+            beyond = _differences({sort: np.array([part[arm] for part in apart[sort]]) for sort in SORTS})
+            null = self._apart(arm, anti.value) | beyond
+            rows.append(self._who(arm) | level | sizes | {"unit": self.plan.unit} | null)
+        return rows
 
     @cached_property
     def entangled(self) -> Mapping[int, Entanglement]:
@@ -195,8 +219,7 @@ class DoseResult:
             references = tuple(
                 j for j in main if arms[j].role == "nuisance" and arms[j].site == arms[k].site and j != k
             )
-            out[k] = entanglement(self.sums, self.plan, self.kind.scores, k, references=references, seed=self.seed,
-                                  n_resamples=self.curves.n_resamples)  # fmt: skip
+            out[k] = entanglement(self.sums, self.plan, self.kind.scores, k, references=references)
         return out
 
     def plane(self) -> pd.DataFrame:
@@ -207,14 +230,16 @@ class DoseResult:
         for arm, found in self.entangled.items():
             n = self.curves.n[arm, self.curves.zero, self.curves.scores.index("coverage")]
             for k, alpha in enumerate(self.curves.alphas):
-                x, y, xx, xy, yy = found.plane[k].tolist()
+                x, y, xx, xy, yy, behind = found.plane[k].tolist()
                 rows.append(self._who(arm) | {"alpha": alpha, "alpha_norm": self._share(arm, alpha), "coverage": x,
                             "commit_bias": y, "cov_xx": xx, "cov_xy": xy, "cov_yy": yy, "n": int(n),
-                            "n_groups": self.curves.n_groups, "interval": INTERVAL})  # fmt: skip
+                            "n_groups": found.n_groups, "effective_groups": behind,
+                            "interval": f"{RULE} over groups"})  # fmt: skip
         return pd.DataFrame(rows)
 
     def entangle_table(self) -> pd.DataFrame:
-        """Both slopes of every main arm with their correlation, and commit bias at matched coverage."""
+        """Both slopes of every main arm with their correlation, their ratio by Fieller, and commit bias at matched
+        coverage."""
         import pandas as pd
 
         rows = []
@@ -223,15 +248,24 @@ class DoseResult:
             r = float(found.covariance[0, 1] / sd.prod()) if sd.prod() > 0 else float("nan")
             for name, one in zip(("d coverage / d alpha", "d commit bias / d alpha"), found.slopes, strict=True):
                 rows.append(self._who(arm) | {"reference": "", "metric": name, **_numbers(one), "correlation": r})
+            ratio = {"reference": "", "metric": "d commit bias / d coverage", "interval": "Fieller over groups"}
+            rows.append(self._who(arm) | ratio | _numbers(found.exchange))
             for reference, ones in found.matched.items():
                 for alpha, one in zip(self.curves.alphas, ones, strict=True):
                     rows.append(self._who(arm) | {"reference": reference, "metric": "commit bias at matched coverage",
                                                   "alpha": alpha, **_numbers(one)})  # fmt: skip
-        return pd.DataFrame(rows).assign(interval=INTERVAL) if rows else pd.DataFrame()
+        return pd.DataFrame(rows).fillna({"interval": INTERVAL}) if rows else pd.DataFrame()
 
 
 def _numbers(one: Estimate) -> Row:
     return {"value": one.value, "lo": one.lo, "hi": one.hi, "n": one.n, "n_groups": one.n_groups}
+
+
+def _differences(apart: Mapping[str, np.ndarray]) -> Row:
+    """(value, lo, hi) minus the mean of each sort of controls, in columns; that of the random ones is the control."""
+    names = {"random": "control_difference", "shuffled": "shuffled_difference"}
+    return {f"{names[sort]}{end}": float(number) for sort, numbers in apart.items()
+            for end, number in zip(("", "_lo", "_hi"), numbers, strict=True)}  # fmt: skip
 
 
 def _null(null: np.ndarray, random: np.ndarray) -> Row:

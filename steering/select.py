@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Item = TypeVar("Item")
+INTERVAL = "bootstrap of the largest |t| over groups, simultaneous over layers, positions and strengths"
 SIDES = {"train": 0.6, "select": 0.2, "test": 0.2}
 
 
@@ -72,17 +73,20 @@ ARDITI = Objective("margin", "higher", max_kl=0.1, max_depth=0.8)
 def rank_candidates(table: pd.DataFrame, objective: Objective, *, n_layers: int) -> pd.DataFrame:
     """Every (position, layer) with its best allowed strength, best first; those not allowed follow, with the reason.
 
-    gain is the change of the metric in the wanted direction, with its paired interval; excess_gain the same beyond
-    the mean of the random controls at that layer. A candidate without any allowed strength keeps its best strength
-    and says what forbids it, so that there is a ranking even where everything is filtered out.
+    gain is the change of the metric in the wanted direction. Its interval is simultaneous over every layer, position
+    and strength, since the best of them is looked for on these items; `shrinkage` gives the chosen one's on other
+    items. excess_gain is the gain beyond the mean of the random controls at that layer. A candidate without any allowed
+    strength keeps its best strength and says what forbids it, so that there is a ranking even where everything is
+    filtered out.
 
     Args:
-        table: `DoseResult.table()` on the select split; several positions are told apart by a column `position`.
+        table: `DoseResult.table()` on the select split. Tables of several positions are joined with a column
+            `position`, each made with `n_tables` their number (`dose_response(..., n_tables=3)`).
     Returns:
         Columns position, layer, site, alpha, metric, gain, lo, hi, null_lo, null_hi, excess_gain, n, n_groups,
         interval, allowed, reason, rank, chosen: those that `study.figures.layer_selection` draws.
     Raises:
-        ValueError: the table lacks the metric or one of the limits.
+        ValueError: the table lacks the metric or one of the limits; more positions than its bands were made for.
     Source: steering spec B.7.
     """
     import pandas as pd
@@ -93,6 +97,12 @@ def rank_candidates(table: pd.DataFrame, objective: Objective, *, n_layers: int)
         raise ValueError(f"objective: no score {', '.join(sorted(missing))} in the table; it has "
                          f"{', '.join(sorted(set(rows['metric'])))}.")  # fmt: skip
     rows = rows.assign(position=rows.get("position", "last"))
+    n_positions = rows["position"].nunique()
+    if (rows["n_tables"] < n_positions).any():
+        raise ValueError(
+            f"positions: {n_positions} are ranked, but the bands are for {rows['n_tables'].min():g}. Make each table "
+            f"with n_tables={n_positions}, so that the best of all is covered."
+        )
     found = [
         _best(part, objective, n_layers) | {"position": where, "layer": layer, "site": part["site"].iloc[0]}
         for (where, layer), part in rows.groupby(["position", "layer"], sort=True)
@@ -108,11 +118,11 @@ def _best(part: pd.DataFrame, objective: Objective, n_layers: int) -> dict[str, 
     for alpha, rows in part.groupby("alpha"):
         by_metric: dict[str, Any] = {str(row["metric"]): row for row in rows.to_dict("records")}
         main = by_metric[objective.metric]
-        lo, hi = sorted((sign * main["change_lo"], sign * main["change_hi"]))
+        lo, hi = sorted((sign * main["selection_lo"], sign * main["selection_hi"]))
         options.append({
             "alpha": alpha, "gain": sign * main["change"], "lo": lo, "hi": hi, "excess_gain": sign * main["excess"],
             **_null(main, sign), "metric": objective.metric, "n": main["n"],
-            "n_groups": main["n_groups"], "interval": main["interval"],
+            "n_groups": main["n_groups"], "interval": INTERVAL,
             "reason": _reason(by_metric, objective, n_layers),
         })  # fmt: skip
     known = [one for one in options if one["gain"] == one["gain"]]

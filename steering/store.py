@@ -25,9 +25,16 @@ def sidecar(path: str | Path) -> Path:
     return Path(path).with_suffix(".json")
 
 
-def write_vectors(path: str | Path, vectors: Mapping[str, Tensor], infos: Mapping[str, Mapping[str, Any]]) -> Path:
-    """Both files, each whole or not at all, the JSON last: it holds the digest of the vectors it speaks of.
+def write_vectors(
+    path: str | Path,
+    vectors: Mapping[str, Tensor],
+    infos: Mapping[str, Mapping[str, Any]],
+    refused: Mapping[str, str] | None = None,
+) -> Path:
+    """Both files, each atomically, the JSON last: it holds the digest of the vectors it speaks of.
 
+    Args:
+        refused: site -> why it has no direction.
     Raises:
         ValueError: a suffix other than .safetensors, or a folder that is not there.
     """
@@ -44,6 +51,7 @@ def write_vectors(path: str | Path, vectors: Mapping[str, Tensor], infos: Mappin
         "version": VERSION,
         "sha256": hashlib.sha256(data).hexdigest(),
         "directions": plain({name: dict(info) for name, info in infos.items()}),
+        "refused": dict(refused or {}),
     }
     replace(path.parent, path, data)
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
@@ -51,8 +59,8 @@ def write_vectors(path: str | Path, vectors: Mapping[str, Tensor], infos: Mappin
     return path
 
 
-def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """Vectors by name and what the JSON file says of each direction, in the order they were written.
+def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]], dict[str, str]]:
+    """Vectors by name, what the JSON file says of each direction by layer, and why other sites have none.
 
     Raises:
         ValueError: a file is missing or is of another kind, or the two do not belong together.
@@ -81,7 +89,8 @@ def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[st
     if absent:
         raise ValueError(f"{beside}: names a direction {absent[0]!r} that {path.name} does not hold. Save both again.")
     order = sorted(content["directions"], key=_depth)
-    return vectors, {name: content["directions"][name] for name in order}
+    refused = {str(site): str(why) for site, why in (content.get("refused") or {}).items()}
+    return vectors, {name: content["directions"][name] for name in order}, refused
 
 
 class _Removed(TypedDict):

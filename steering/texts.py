@@ -21,8 +21,8 @@ N_CONTROLS = 5
 _FLOATS = 2**23
 """Logits that are held at once."""
 SCORES = {
-    "perplexity": Score(lambda sums: np.exp(sums["nll"] / sums["tokens"]), ("tokens",)),
-    "text_kl": Score(lambda sums: sums["kl"] / sums["tokens"], ("tokens",)),
+    "perplexity": Score(lambda sums: np.exp(sums["nll"] / sums["tokens"]), ("tokens",), (1.0, np.inf)),
+    "text_kl": Score(lambda sums: sums["kl"] / sums["tokens"], ("tokens",), start=0.0),
 }
 TEXTS = (
     "The museum opens at nine and closes at five on every day of the week except Monday.",
@@ -73,7 +73,7 @@ def text_response(
     sums["tokens"] = np.repeat([[len(ids) - 1.0] for ids in texts], part.n_rows, axis=1)
     found = GroupSums(sums, tuple(f"text {k}" for k in range(len(texts))), len(texts))
     curves = dose_curves(found, part, SCORES, seed=seed, n_resamples=n_resamples)
-    return DoseResult(part, Outcomes(SCORES, None, None), found, curves, seed=seed)
+    return DoseResult(part, Outcomes(SCORES, None, None), found, curves)
 
 
 @torch.no_grad()

@@ -78,7 +78,7 @@ def plane_table(*, controls: int = 20, models=("heuristic", "base"), path: int =
     for a in np.linspace(0, 0.3, path) if path else ():
         rows.append(dict(system="steer", member="direction", alpha=round(float(a), 3), coverage=0.36 + 0.4 * a,
                          commit_bias=0.311 - 0.27 * a))  # fmt: skip
-    table = pd.DataFrame(rows).assign(cov_xx=0.00025, cov_xy=0.00012, cov_yy=0.0006)
+    table = pd.DataFrame(rows).assign(cov_xx=0.00025, cov_xy=0.00012, cov_yy=0.0006, effective_groups=1e6)
     noise = pd.DataFrame(
         dict(system="random", member="control", alpha=0.3, coverage=0.36 + rng.normal(0, 0.015, controls),
              commit_bias=0.311 + rng.normal(0, 0.012, controls))

@@ -103,7 +103,7 @@ def test_the_covariance_of_the_plane_is_that_of_independent_stories() -> None:
     answers = [
         {"example_id": e.id, "sample": 0, "label": s, "scores": {}, "p": {}} for e, s in zip(items, said, strict=True)
     ]
-    found = plane(answers_frame(answers, items, "m"), seed=1)
+    found = plane(answers_frame(answers, items, "m"))
     assert found["coverage"] == pytest.approx(np.mean([s != "C" for s in said]))
     assert found["cov_xx"] == pytest.approx(0.25 / 4000, rel=0.15)  # p (1 - p) / n
     share = 0.3 / 0.5

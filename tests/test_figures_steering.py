@@ -10,7 +10,7 @@ import pytest
 
 from study import figures
 from study.figures import canvas, style
-from study.figures.bias_plane import _ellipse
+from study.figures.bias_plane import _ellipse, radius2
 from study.figures.save import pdf, png, svg
 from tests.figure_kit import (
     assert_files_are_clean,
@@ -150,6 +150,7 @@ def test_matches_are_filled_only_when_mutual_and_above_the_null() -> None:
 
 
 def test_the_ellipse_holds_95_percent_of_the_bootstrap() -> None:
+    assert radius2(10) == pytest.approx(10.03, abs=0.01)  # Hotelling, 2 · 9/8 · F(0.95; 2, 8) = 4.459
     covariance = np.array([[0.00025, 0.00012], [0.00012, 0.0006]])
     row = plane_table().iloc[0]
     contour = _ellipse(row) - row[["coverage", "commit_bias"]].to_numpy(dtype=float)
@@ -205,7 +206,7 @@ def test_captions_say_n_interval_and_null(drawn: dict[str, figures.Drawn]) -> No
         ("match_heads", "95 % limit of the null, the maximum over pairs with items permuted (200 draws)"),
         ("match_heads", "n = 433 items, 60 groups"),
         ("match_heads", "self-match, base vs tuned 7B: .97"),
-        ("bias_plane", "joint 95 % cluster bootstrap by story"),
+        ("bias_plane", "joint 95 % region, cluster bootstrap by story"),
         ("bias_plane", "△ the null: 20 random directions"),
         ("bias_plane", "n = 1200 items, 150 groups"),
         ("esi", "n = 36 cases, 95 % Wilson; QWK: bootstrap"),

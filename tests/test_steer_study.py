@@ -83,6 +83,37 @@ def run(command: str, *args: str | Path) -> Result:
     return CliRunner().invoke(getattr(steer_dose, command), [str(arg) for arg in args])
 
 
+def test_a_model_that_abstains_in_most_groups_gets_all_of_its_tables(base: Path, tmp_path: Path) -> None:
+    """12 stories and 2 items that commit: n and groups of commit bias are those of the two items."""
+    made_up().save(tmp_path / "v.safetensors")
+    done = run("dose", "--base", base, "--name", "b", *QUICK, "--task", "tests.abstain_task", "--direction",
+               tmp_path / "v.safetensors", "--out", tmp_path / "dose")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    tables = {name: pd.read_csv(tmp_path / "dose" / "b" / f"{name}.csv") for name in ("table", "slopes", "entangle")}
+    bias = tables["slopes"][tables["slopes"]["metric"] == "amb_commit_bias"]
+    assert set(zip(bias["n"], bias["n_groups"], strict=True)) == {(2, 2)}
+    assert set(tables["table"].loc[tables["table"]["metric"] == "coverage", "n_groups"]) == {12}
+    slope = tables["entangle"][tables["entangle"]["metric"] == "d commit bias / d alpha"]
+    assert (slope["n"] == 2).all() and (slope["n_groups"] == 2).all()
+
+
+def test_a_table_that_fails_takes_no_other_with_it(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up().save(tmp_path / "v.safetensors")
+    asked = ["dose", "--base", base, "--name", "b", *QUICK, "--task", "tests.abstain_task", "--direction",
+             tmp_path / "v.safetensors", "--out", tmp_path / "dose"]  # fmt: skip
+    with monkeypatch.context() as broken:
+        broken.setattr("steering.response.DoseResult.plane", lambda _: 1 / 0)
+        done = run(*asked)
+    assert isinstance(done.exception, ZeroDivisionError)
+    assert "plane of" in done.exception.__notes__[0]
+    folder = tmp_path / "dose" / "b"
+    assert all((folder / f"{name}.csv").exists() for name in ("table", "slopes", "entangle", "texts"))
+    assert len(list((folder / "items").glob("*.npz"))) == 60
+    assert not (folder / "plane.csv").exists()
+    assert run(*asked).exit_code == 0  # nothing is computed again
+    assert (folder / "plane.csv").exists()
+
+
 def test_a_study_writes_tables_and_figures_with_every_control(base: Path, cache: Path, tmp_path: Path) -> None:
     held = Directions({SITE: fitted(cache)[SITE]})
     held.save(tmp_path / "v.safetensors")
@@ -118,7 +149,7 @@ def test_a_study_writes_tables_and_figures_with_every_control(base: Path, cache:
     zero = steered[steered["alpha"] == 0]
     assert (zero["change"] == 0).all() and zero.groupby("metric")["value"].nunique().eq(1).all()
     tested = table[(table["arm"] == "direction") & (table["alpha"] != 0)]
-    assert tested[["p_random", "p_shuffled", "p", "p_max", "p_holm"]].notna().all(axis=None)
+    assert tested[["p_random", "p_shuffled", "p", "p_max"]].notna().all(axis=None)
     assert (tested["p"] == tested[["p_random", "p_shuffled"]].max(axis=1)).all()
     slopes = pd.read_csv(folder / "slopes.csv")
     assert {"margin", "accuracy", "kl", "anti_steerable"} <= set(slopes["metric"])

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from steering import (
     Direction,
+    Directions,
     Moments,
     SignNotConfirmedWarning,
+    confirmed,
     difference_of_means,
+    direction_along,
     pooled_covariance,
     within_covariance,
 )
@@ -242,13 +245,22 @@ def test_a_sign_that_held_out_rows_contradict_is_an_error(tmp_path: Path) -> Non
     sites["resid_post.1"][200:] *= -1
     cache = cache_of(tmp_path, sites, turned, groups=groups, metadata={"split": split})
     options = dict(toward="anti", away_from="stereo", fit_on="split=train")
-    with pytest.raises(ValueError, match="the classes are not told apart"):
+    with pytest.raises(ValueError, match="the classes are not separable"):
         difference_of_means(cache, site="resid_post.0", **options)
-    with pytest.warns(SignNotConfirmedWarning, match="at 1 of 2 sites"):
+    with pytest.warns(SignNotConfirmedWarning, match="1 of 2 sites have no direction; resid_post.0"):
         found = difference_of_means(cache, **options)
-    assert found["resid_post.0"].stats.held_out_gap < 0 < found["resid_post.1"].stats.held_out_gap
+    assert [str(site) for site in found] == ["resid_post.1"] and found["resid_post.1"].stats.held_out_gap > 0
+    found.save(tmp_path / "v.safetensors")
+    for held in (found, Directions.load(tmp_path / "v.safetensors")):
+        rows = held.table().set_index("site")
+        assert "not separable" in rows.loc["resid_post.0", "refused"] and rows.loc["resid_post.1", "refused"] == ""
+        with pytest.raises(ValueError, match="no direction at resid_post.0: on rows that it was not fitted on"):
+            held["resid_post.0"]
     kept = difference_of_means(cache, site="resid_post.0", check_sign=False, **options)
     assert kept.stats.held_out_gap < 0
+    carried = direction_along(cache, kept.vec, site="resid_post.0", **options)  # a probe's weights follow the same rule
+    with pytest.raises(ValueError, match="the classes are not separable"):
+        confirmed(Directions({carried.site: carried}))
 
 
 def test_shuffled_labels_give_halves_that_do_not_agree(tmp_path: Path) -> None:

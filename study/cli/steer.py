@@ -45,7 +45,7 @@ def steer() -> None:
               help="Directions file to take out at each site; may be given again.")  # fmt: skip
 @click.option("--from-probes", type=click.Path(path_type=Path), help="A sweep's folder: its weights, not the means.")
 @click.option("--probe-kind", default="logistic", help="Of the probes, with --from-probes.")
-@click.option("--sign-check/--no-sign-check", default=True, help="Refuse a direction that held-out rows contradict.")
+@click.option("--sign-check/--no-sign-check", default=True, help="Leave out every site that held-out rows contradict.")
 @click.option("--seed", default=0, help="Of the random halves of the groups.")
 @click.option("--name", default="", help="What tables call the direction.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="NAME.safetensors; NAME.json beside it.")
@@ -60,10 +60,11 @@ def fit(cache: Path, out: Path, against: tuple[Path, ...], **options: Any) -> No
         raise ValueError(f"--out {out}: expected a name ending in .safetensors.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with ActivationCache.open(cache) as opened:
-        held = Directions(_fitted(opened, options))
+        held = _fitted(opened, options)
     if against:
         files = [Directions.load(path) for path in against]
-        held = Directions({site: orthogonalize(one, [file[site] for file in files]) for site, one in held.items()})
+        made = {site: orthogonalize(one, [file[site] for file in files]) for site, one in held.items()}
+        held = Directions(made, held.refused)
     held.save(out)
     _show(held)
     click.echo(f"\nwritten to {out} and {out.with_suffix('.json').name}: {len(held)} directions")
@@ -143,8 +144,8 @@ def _hf_weights(held: Directions, path: Path, out: Path | None, options: Mapping
                + ("; the unembedding now has weights of its own" if done.untied else ""))  # fmt: skip
 
 
-def _fitted(cache: Any, options: Mapping[str, Any]) -> dict[Any, Any]:
-    from steering import difference_of_means, direction_along, read_probe_vector
+def _fitted(cache: Any, options: Mapping[str, Any]) -> Directions:
+    from steering import Directions, confirmed, difference_of_means, direction_along, read_probe_vector
 
     table = None if options["labels_file"] is None else read_labels(options["labels_file"])
     sides = {"toward": _classes(options["toward"]), "away_from": _classes(options["away"])}
@@ -158,13 +159,14 @@ def _fitted(cache: Any, options: Mapping[str, Any]) -> dict[Any, Any]:
         where = dict(kind=options["probe_kind"], position=options["positions"])
         vectors = {site: read_probe_vector(options["from_probes"], site=site, **where) for site in sites}
         made = [direction_along(cache, vec, site=site, **shared) for site, vec in vectors.items()]
-        return {one.site: one for one in made}
+        found = Directions({one.site: one for one in made})
+        return confirmed(found) if options["sign_check"] else found
     how = {key: options[key] for key in ("balance", "strata", "weighting")}
     if how["strata"].startswith("labels:"):
         if table is None:
             raise ValueError(f"--strata {how['strata']}: give the file that has this column with --labels.")
         how["strata"] = _joined(cache, table, how["strata"].removeprefix("labels:"))
-    return dict(difference_of_means(cache, site=sites, check_sign=options["sign_check"], **shared, **how))
+    return difference_of_means(cache, site=sites, check_sign=options["sign_check"], **shared, **how)
 
 
 def _classes(text: str) -> list[str]:
@@ -221,7 +223,10 @@ def _show(held: Directions) -> None:
         numbers = (s.delta_norm, s.resid_norm, s.delta_norm / s.resid_norm, s.d_prime, s.split_half_cosine,
                    s.pair_agreement, s.held_out_gap)  # fmt: skip
         lines.append([str(site), *(f"{x:.3g}" if x == x else "-" for x in numbers)])
+    lines += [[str(site), "refused", *["-"] * 6] for site in held.refused]
     click.echo(aligned(lines))
+    for site, why in held.refused.items():
+        click.echo(f"{site} refused: {why}.")
     for one in held.values():
         if one.removed is not None:
             click.echo(f"{one.site}: {one.removed.report()}")

@@ -156,7 +156,7 @@ def confusion(answers: pd.DataFrame, rows: pd.DataFrame, task: Any) -> Drawn:
     return esi(counts, shown.assign(baseline_label="always ESI 2", unit="cases", group_unit=f"{group}s"))
 
 
-def plane_of(frames: Mapping[str, pd.DataFrame], *, seed: int = 0) -> Drawn:
+def plane_of(frames: Mapping[str, pd.DataFrame]) -> Drawn:
     """Coverage against commit bias of up to three systems; those without a look take base, engaged, heuristic in order.
 
     Raises:
@@ -171,7 +171,7 @@ def plane_of(frames: Mapping[str, pd.DataFrame], *, seed: int = 0) -> Drawn:
     looks = {name: name if name in MEMBERS else free.pop(0) for name in list(frames)[:3]}
     if len(frames) > 3:
         raise ValueError(f"the plane shows three systems, came {', '.join(frames)}. Leave some out.")
-    rows = [{"system": n, "member": looks[n], "alpha": 0.0} | plane(f, seed=seed) for n, f in frames.items()]
+    rows = [{"system": n, "member": looks[n], "alpha": 0.0} | plane(f) for n, f in frames.items()]
     return bias_plane(pd.DataFrame(rows).assign(unit="ambiguous items", group_unit="stories"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
 
 FIGURE = "bias_plane"
 COLUMNS = (
-    "system", "member", "alpha", "coverage", "commit_bias", "cov_xx", "cov_xy", "cov_yy", "n", "n_groups", "interval",
+    "system", "member", "alpha", "coverage", "commit_bias", "cov_xx", "cov_xy", "cov_yy", "effective_groups", "n",
+    "n_groups", "interval",
 )  # fmt: skip
 ROLES = (*MEMBERS, "direction", "control")
-_RADIUS2 = -2 * math.log(0.05)  # 95 % of a bivariate normal: chi-squared with 2 degrees of freedom, 5.991
 _LEFT = 0.58  # inches, for ticks with sign and two decimals
 _COVARIANCE = ("cov_xx", "cov_xy", "cov_yy")
 
@@ -32,14 +31,16 @@ _COVARIANCE = ("cov_xx", "cov_xy", "cov_yy")
 def bias_plane(table: DataFrame, *, width: Width = "icml", ax: Axes | None = None) -> Drawn:
     """Coverage against commit bias, with lines of equal s_AMB = coverage · commit bias.
 
-    Ellipses are the joint 95 % region of the cluster bootstrap, (z - mean)ᵀ C⁻¹ (z - mean) = 5.991. Arrows lead from
+    Ellipses are joint 95 % regions, (z - mean)ᵀ C⁻¹ (z - mean) = 2(k - 1)/(k - 2) · F(0.95; 2, k - 2) with k the
+    effective number of groups (Hotelling; 5.991, that of a normal, for many groups). Arrows lead from
     the base model to what was trained from it; black joins the strengths of a direction, hollow at 0; triangles are
     random directions of the same norm. A move along an iso-line is no gain.
 
     Args:
         table: one row per mark: `system` (its name), `member`: engaged, heuristic, base, direction or control; `alpha`
             (strength; 0 for models), `coverage` = P(commit | ambiguous), `commit_bias` = 2 P(stereo | commit) - 1,
-            `cov_xx, cov_xy, cov_yy` (bootstrap covariance of the two; blank for controls), `n`, `n_groups`, `interval`
+            `cov_xx, cov_xy, cov_yy` (covariance of the two over groups) and `effective_groups` (all four blank for
+            controls), `n`, `n_groups`, `interval`
             (how it was bootstrapped). Optional: `alpha_unit`, `unit`, `group_unit`, `model`, `dtype`.
         width: final width; unused where `ax` is given.
         ax:    axes of a composite.
@@ -65,18 +66,20 @@ def _check(table: DataFrame) -> None:
     sure = table[table["member"] != "control"]
     if len(sure) == 0:
         raise ValueError(f"figure {FIGURE!r}: the table holds controls alone; nothing is compared with them.")
-    checks.require(sure, COLUMNS, figure=FIGURE, numeric=_COVARIANCE)
+    checks.require(sure, COLUMNS, figure=FIGURE, numeric=(*_COVARIANCE, "effective_groups"))
     checks.require_unique(sure, ("system", "alpha"), figure=FIGURE)
     models = sure[sure["member"].isin(MEMBERS)]
     checks.require_unique(models, ("member",), figure=FIGURE)
     for name, low in (("coverage", 0.0), ("commit_bias", -1.0)):
         if bool(((table[name] < low) | (table[name] > 1)).any()):
             raise ValueError(f"figure {FIGURE!r}: column {name!r} must lie in {low:g} to 1.")
+    if (sure["effective_groups"] <= 2).any():
+        raise ValueError(f"figure {FIGURE!r}: effective_groups: more than 2 are needed for a joint region.")
     xx, xy, yy = (sure[name].to_numpy(dtype=float) for name in _COVARIANCE)
     if ((xx < 0) | (yy < 0) | (xx * yy - xy**2 < -1e-12)).any():
         raise ValueError(
             f"figure {FIGURE!r}: cov_xx, cov_xy, cov_yy are no covariance in some row: cov_xx·cov_yy >= cov_xy² is "
-            "needed. Take all three from one bootstrap."
+            "needed. Take all three from the same groups."
         )
 
 
@@ -87,12 +90,24 @@ def _axes(width: Width) -> Axes:
     return canvas.axes_in(figure, _LEFT, 0.37, total - _LEFT - 0.33, 0.84 * total - 0.37 - 0.46)
 
 
+def radius2(k: float) -> float:
+    """Squared radius of a joint 95 % region of two means from k groups: 2(k - 1)/(k - 2) · F(0.95; 2, k - 2).
+
+    Source: Hotelling, Ann. Math. Stat. 2 (1931) 360.
+    """
+    from scipy.special import fdtri
+
+    return 2 * (k - 1) / (k - 2) * float(fdtri(2, k - 2, 0.95))
+
+
 def _ellipse(row: Any, points: int = 120) -> np.ndarray:
     """The 95 % contour as points [k, 2], from the eigenvectors of the covariance."""
     covariance = np.array([[row.cov_xx, row.cov_xy], [row.cov_xy, row.cov_yy]])
     values, vectors = np.linalg.eigh(covariance)
     angle = np.linspace(0, 2 * np.pi, points)
-    circle = np.column_stack([np.cos(angle), np.sin(angle)]) * np.sqrt(np.clip(values, 0, None) * _RADIUS2)
+    circle = np.column_stack([np.cos(angle), np.sin(angle)]) * np.sqrt(
+        np.clip(values, 0, None) * radius2(float(row.effective_groups))
+    )
     return circle @ vectors.T + [row.coverage, row.commit_bias]
 
 
@@ -248,7 +263,7 @@ def _caption(table: DataFrame) -> str:
     return checks.sentences(
         f"Coverage against commit bias: {names}" + (f" (α in {unit})" if unit else ""),
         checks.sample_size(sure, figure=FIGURE),
-        f"Ellipses: joint 95 % {checks.interval_kind(sure, figure=FIGURE)}; of a direction at its weakest and "
+        f"Ellipses: joint 95 % region, {checks.interval_kind(sure, figure=FIGURE)}; of a direction at its weakest and "
         "strongest point",
         "Arrows: change from base" if {"base"} < set(sure["member"]) & set(MEMBERS) else "",
         f"△ the null: {controls} random directions of the same norm"

@@ -22,22 +22,24 @@ COLUMNS = (
     "guard", "toward", "interval",
 )  # fmt: skip
 ARMS = ("direction", "orthogonalized", "control")
+ALPHA = 0.05
 _THIN = 30
 
 
 def dose_response(table: DataFrame, *, width: Width = "full", ax: Axes | Sequence[Axes] | None = None) -> Drawn:
     """Metrics against the strength of a direction, one panel each with its own axis.
 
-    Black is the direction, dashes the orthogonalised one at equal added norm. The band is the paired interval of the
-    change: it closes at strength 0, where a bar gives the level's own interval. Grey is 95 % of controls of equal norm
-    (random and shuffled directions), thin lines are single ones (at most 30). A mark is hollow where it is not
-    beyond the controls (p ≥ .05 after the stated correction).
+    Black is the direction, dashes the orthogonalised one at equal added norm. The band is that of the paired change,
+    simultaneous over all strengths: with 95 % it holds the whole curve, so that any strength may be looked for in it.
+    It closes at strength 0, where a bar gives the level's own interval. Grey is 95 % of controls of equal norm (random
+    and shuffled directions), thin lines are single ones (at most 30). A mark is hollow where it is not beyond the
+    controls (p > .05 after the stated correction).
 
     Args:
         table: one row per (arm, draw, alpha_norm, metric): `arm` in direction, orthogonalized, control; `draw` numbers
             the controls (constant elsewhere); `alpha` (in the unit of the stored direction), `alpha_norm` (fraction
             of the residual norm; the axis), `metric`, `value`, `n`, `n_groups`. Of the direction also: `lo, hi` (value
-            plus the paired interval of its change; at 0 the interval of the level), `null_lo, null_hi`, `p` (blank at
+            plus the simultaneous band of its change; at 0 the interval of the level), `null_lo, null_hi`, `p` (blank at
             0), `guard` (level that must be kept, blank for most metrics), `toward` (what + means, in words) and
             `interval` (its kind). Optional: `arm_label`, `metric_unit`, `correction`, `unit`, `group_unit`, `model`,
             `dtype`.
@@ -119,7 +121,7 @@ def _arm(rows: DataFrame, arm: str) -> DataFrame:
 
 
 def _is_beyond(row: Any) -> bool:
-    return bool(row.alpha_norm != 0 and row.p < 0.05)
+    return bool(row.alpha_norm != 0 and row.p <= ALPHA)
 
 
 def _draw(ax: Axes, rows: DataFrame, marks: Marks, index: int) -> None:
@@ -233,12 +235,12 @@ def _caption(table: DataFrame, metrics: list[str]) -> str:
         f"{', '.join(metrics)} against the strength of {_label(table, 'direction', 'the direction')}, in fractions of "
         f"the residual norm; + moves toward {_toward(table)}",
         checks.sample_size(main, figure=FIGURE),
-        f"Band: point-wise 95 % {checks.interval_kind(main, figure=FIGURE)} of the paired change, closed at 0; bar at "
-        "0: interval of the level",
+        "Band: 95 % of the paired change, simultaneous over strengths, closed at 0 "
+        f"({checks.interval_kind(main[main['alpha_norm'] != 0], figure=FIGURE)}); bar at 0: interval of the level",
         f"Grey: the null, 95 % of {_draws(table)} {_label(table, 'control', 'controls of equal norm')}; thin lines: "
         "single ones",
         "Dashed curve: orthogonalised, at equal added norm" if (table["arm"] == "orthogonalized").any() else "",
-        f"Filled: p < .05 against the controls ({correction}); hollow: not",
+        f"Filled: p ≤ .05 against the controls ({correction}); hollow: not",
         f"Guard: {listed}" if listed else "",
         checks.provenance(table),
     )

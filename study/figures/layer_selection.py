@@ -111,7 +111,7 @@ def _caption(table: DataFrame) -> str:
         f"Gain in {checks.only_value(table, 'metric', figure=FIGURE)} of the best strength of every layer on the "
         "select split",
         checks.sample_size(table, figure=FIGURE),
-        f"Bars: 95 % {checks.interval_kind(table, figure=FIGURE)} of the paired change, not corrected for the choice",
+        f"Bars: 95 % {checks.interval_kind(table, figure=FIGURE)} of the paired change",
         "Grey: 95 % of the random and label-shuffled controls at that layer and strength",
         said,
         checks.provenance(table),

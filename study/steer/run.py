@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -137,6 +137,9 @@ def of_layers(directions: Directions, layers: Sequence[int] | None) -> Direction
         ValueError: a layer that the file does not hold.
     """
     held = {site.layer or 0: site for site in directions}
+    lost = {site.layer or 0: f"{site}: {why}" for site, why in directions.refused.items()}
+    if refused := [layer for layer in layers or () if layer in lost]:
+        raise ValueError(f"--layers {refused[0]}: no direction at {lost[refused[0]]}.")
     if missing := [layer for layer in layers or () if layer not in held]:
         raise ValueError(f"--layers {missing[0]}: the directions are of layers {', '.join(map(str, sorted(held)))}.")
     return directions if layers is None else Directions({held[layer]: directions[held[layer]] for layer in layers})
@@ -259,14 +262,27 @@ def _texts(model: Model, plan: DosePlan, study: DoseStudy) -> pd.DataFrame | Non
 
 
 def write_tables(result: DoseResult, texts: pd.DataFrame | None, root: Path, who: Mapping[str, Any]) -> None:
-    """Every table of one member; the switch table apart."""
-    table = result.table().assign(**who)
-    switches = table["metric"].str.startswith(SWITCH)
-    shown = table["arm"].isin(["direction", "orthogonalized", "nuisance", "prompt"])
-    tables = {"table": table[~switches], "switch": table[switches & shown], "slopes": result.slopes().assign(**who)}
-    if result.entangled:
-        tables |= {"plane": result.plane().assign(**who), "entangle": result.entangle_table().assign(**who)}
+    """Every table of one member; the switch table apart. One that fails takes no other with it.
+
+    Raises:
+        Exception: the first failure, after every other table was written.
+    """
+    whole = result.table()
+    switches = whole["metric"].str.startswith(SWITCH)
+    shown = whole["arm"].isin(["direction", "orthogonalized", "nuisance", "prompt"])
+    make: dict[str, Callable[[], pd.DataFrame]] = {
+        "table": lambda: whole[~switches], "slopes": result.slopes, "switch": lambda: whole[switches & shown],
+        "plane": result.plane, "entangle": result.entangle_table,
+    }  # fmt: skip
     if texts is not None:
-        tables["texts"] = texts.assign(**who)
-    for name, one in tables.items():
-        write_table(one, root, name)
+        make["texts"] = lambda: texts
+    failed: dict[str, Exception] = {}
+    for name, made in make.items():
+        try:
+            write_table(made().assign(**who), root, name)
+        except Exception as error:  # raised below: what was computed is written first
+            failed[name] = error
+    if failed:
+        first = next(iter(failed.values()))
+        first.add_note(f"{', '.join(failed)} of {root} failed; the other tables and all items are kept.")
+        raise first

@@ -23,8 +23,9 @@ NAMES = {
     "kl": ("KL", "nats, last token"),
 }  # fmt: skip
 READING = (
-    "Positive alpha moves toward the first class. controls: random and label-shuffled directions, 95 %. p: "
-    "against either sort (the larger where both are there). A slope inside the controls' is no effect."
+    "Positive alpha moves toward the first class. controls: random and label-shuffled directions, 95 %. minus random: "
+    "slope minus the mean slope of random directions. p: against either sort (the larger where both are there). A "
+    "slope inside the controls' is no effect."
 )
 
 
@@ -76,7 +77,9 @@ def dose_rows(table: pd.DataFrame) -> pd.DataFrame:
     arms = {"direction": "direction", "orthogonalized": "orthogonalized"}
     arms |= dict.fromkeys(("random", "complement", "shuffled"), "control")
     rows = table[table["arm"].isin(list(arms)) & table["metric"].isin(ORDER)].copy()
-    undefined = set(rows.loc[rows["value"].isna() | rows["lo"].isna(), "metric"])
+    known = rows["value"].notna() & rows["lo"].notna()
+    known &= rows["band_lo"].notna() | (rows["arm"] != "direction")
+    undefined = set(rows.loc[~known, "metric"])
     rows = rows[~rows["metric"].isin(undefined)]
     spread = rows.groupby("metric")["value"].agg(lambda values: values.max() - values.min())
     rows = rows[rows["metric"].isin(spread.index[spread > 1e-9])]  # a score that nothing moves needs no panel
@@ -98,15 +101,17 @@ def dose_rows(table: pd.DataFrame) -> pd.DataFrame:
     rows["metric_unit"] = [NAMES[name][1] for name in rows["metric"]]
     rows["place"] = [ORDER.index(name) for name in rows["metric"]]
     rows["metric"] = [NAMES[name][0] for name in rows["metric"]]
-    words = "largest |z| over strengths, family-wise"
+    words = "largest |z| over strengths, step-down"
     rows = rows.sort_values("place", kind="stable").drop(columns=["member", "place"], errors="ignore")
-    rows = rows.assign(unit=rows.get("item_unit", "items"), guard=float("nan"), correction=words)
-    return rows.assign(interval="paired cluster bootstrap by group")
+    rows["interval"] = rows["interval"].where(rows["band_lo"].isna() | (rows["alpha"] == 0), rows["band"])
+    return rows.assign(unit=rows.get("item_unit", "items"), guard=float("nan"), correction=words)
 
 
 def _ends(rows: pd.DataFrame, start: Any, end: str) -> Any:
-    """Level at 0 plus the interval of the paired change; at 0 the level's own interval."""
-    return rows[end].where(rows["alpha"] == 0, start + rows[f"change_{end}"])
+    """Level at 0 plus the simultaneous band of the paired change, of controls its pointwise interval; at 0 the level's
+    own interval."""
+    apart = rows[f"band_{end}"].fillna(rows[f"change_{end}"])
+    return rows[end].where(rows["alpha"] == 0, start + apart)
 
 
 def plane_rows(plane: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
@@ -116,6 +121,7 @@ def plane_rows(plane: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     main = plane[plane["arm"].isin(["direction", "orthogonalized"])].dropna(
         subset=["coverage", "commit_bias", "cov_yy"]
     )
+    main = main[main["effective_groups"] > 2]
     main = main.assign(system=main["name"], member="direction")
     top = table["alpha"].max()
     wide = table[(table["arm"] == "random") & (table["alpha"] == top)].pivot_table(
@@ -135,7 +141,7 @@ def headline(out: Path) -> str:
     """Slopes of the main arms of every member, each beside its controls."""
     import pandas as pd
 
-    lines = [["member", "layer", "arm", "score", "slope [95 %]", "controls 95 %", "p", "n"]]
+    lines = [["member", "layer", "arm", "score", "slope [95 %]", "controls 95 %", "minus random [95 %]", "p", "n"]]
     for member, folder in members(out).items():
         slopes = pd.read_csv(folder / "slopes.csv")
         shown = slopes[slopes["arm"].isin(["direction", "orthogonalized", "nuisance", "transferred"])]
@@ -145,7 +151,9 @@ def headline(out: Path) -> str:
             p, null = row.get("p"), _range(row["null_lo"], row["null_hi"])
             n, tested = f"{row['n']:.0f} ({row['n_groups']:.0f})", "" if p is None or p != p else f"{p:.3f}"
             slope = _spread(row["slope"], row["lo"], row["hi"])
-            lines.append([member, f"{row['layer']:.0f}", row["name"], row["metric"], slope, null, tested, n])
+            apart = [row[f"control_difference{end}"] for end in ("", "_lo", "_hi")]
+            beyond = _spread(*apart) if apart[1] == apart[1] else "–"
+            lines.append([member, f"{row['layer']:.0f}", row["name"], row["metric"], slope, null, beyond, tested, n])
     return "\n".join([aligned(lines), READING])
 
 

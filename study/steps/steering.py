@@ -14,16 +14,18 @@ from study.steps.annotated import ANSWER, FIT
 if TYPE_CHECKING:
     import pandas as pd
 
+    from steering.direction import Directions
     from study.config import Study
 
 _CLASS = "steering.class"
 _DOSE = (
-    "alphas", "unit", "positions", "layers", "n_random", "n_complement", "n_shuffled", "slot", "min_items",
+    "alphas", "unit", "positions", "n_random", "n_complement", "n_shuffled", "slot", "min_items",
     "min_groups", "verify",
 )  # fmt: skip
 _KEEP = (
     "member", "arm", "arm_label", "draw", "site", "layer", "alpha", "alpha_norm", "metric", "metric_unit", "value",
-    "lo", "hi", "null_lo", "null_hi", "p", "p_adjusted", "n", "n_groups", "interval", "toward", "guard", "correction",
+    "lo", "hi", "control_value", "control_difference", "control_difference_lo", "control_difference_hi", "null_lo",
+    "null_hi", "n_perm", "p", "p_adjusted", "n", "n_groups", "interval", "toward", "guard", "correction",
 )  # fmt: skip
 
 
@@ -53,7 +55,6 @@ def _member(context: Context, member: str) -> list[str]:
     """Fit and steer one member; returns what must be known of its directions."""
     from interp.cache import ActivationCache
     from steering.difference import difference_of_means
-    from steering.direction import Directions
     from study.steer.run import DoseStudy, run_dose
     from study.steps.annotated import annotated, held_out, view
     from study.steps.items import examples_of
@@ -77,23 +78,41 @@ def _member(context: Context, member: str) -> list[str]:
         for number, (toward, away) in enumerate(sides):
             one = difference_of_means(
                 cache, toward=toward, away_from=away, target=_CLASS, position=section.position, groups=section.groups,
-                fit_on=f"{FIT}=train", balance=section.balance, seed=study.seed, check_sign=False,
+                fit_on=f"{FIT}=train", balance=section.balance, seed=study.seed,
+                check_sign=number == 0,  # of what is taken out only the axis counts
             )  # fmt: skip
             one.save(folder / f"fit-{number}.safetensors")
             made.append(one)
     test = set(frame.loc[frame[FIT] == "test", "id"])
     items = _drawn([e for e in examples_of(study, study.cache) if e.id in test], section.limit, study.seed)
-    given = asdict(section)
+    given, layers = asdict(section), _confirmed_layers(section.layers, made[0])
     dose = DoseStudy(
-        **{key: given[key] for key in _DOSE}, cache=own, n_resamples=section.boot, seed=study.seed, baseline=""
-    )
+        **{key: given[key] for key in _DOSE}, layers=layers, cache=own, n_resamples=section.boot, seed=study.seed,
+        baseline="",
+    )  # fmt: skip
     run_dose(study.members[member], study.task.path, items, made[0], out=folder / "dose", study=dose, against=made[1:],
              loading=asdict(study.load), progress=context.progress)  # fmt: skip
+    asked = [site for site in made[0].refused if section.layers is None or site.layer in section.layers]
+    noisy = [(one.label, site) for directions in made[1:] for site, one in directions.items()
+             if (layers is None or site.layer in layers) and one.stats.held_out_gap <= 0]  # fmt: skip
     return [
-        f"{member}, {one.label} at {site}: the classes are not told apart on rows that it was not fitted on"
-        for directions in made for site, one in directions.items()
-        if (section.layers is None or site.layer in section.layers) and one.stats.held_out_gap <= 0
+        *(f"{member}: no direction at {site}: {made[0].refused[site]}" for site in asked),
+        *(f"{member}, {label} at {site}, taken out: its classes are not separable on held-out rows"
+          for label, site in noisy),
     ]  # fmt: skip
+
+
+def _confirmed_layers(layers: tuple[int, ...] | None, directions: Directions) -> tuple[int, ...] | None:
+    """The layers that are asked for, without those at which held-out rows contradict the direction.
+
+    Raises:
+        ValueError: none is left.
+    """
+    lost = {site.layer: why for site, why in directions.refused.items()}
+    kept = None if layers is None else tuple(layer for layer in layers if layer not in lost)
+    if kept == ():
+        raise ValueError(f"no direction at layer {', '.join(map(str, layers or ()))}: {lost[(layers or (0,))[0]]}.")
+    return kept
 
 
 def _drawn(items: list[Any], limit: int | None, seed: int) -> list[Any]:
@@ -126,12 +145,14 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
         for _, rows in table.groupby("site", sort=False):
             shown = dose_rows(rows)
             if len(shown):
-                shown = shown.assign(member=member, p_adjusted=shown["p"])
+                named = {"control": "control_value", "n_controls": "n_perm", "excess": "control_difference"}
+                named |= {f"excess_{end}": f"control_difference_{end}" for end in ("lo", "hi")}
+                shown = shown.rename(columns=named).assign(member=member, p_adjusted=shown["p"])
                 levels.append(shown[[c for c in _KEEP if c in shown]].assign(**same))
         slopes.append(_slopes(pd.read_csv(folder / "slopes.csv", float_precision="round_trip")).assign(**same))
     if not levels:
         raise ValueError("no score of any direction has a value at every strength.")
-    words = "random, complement and label-shuffled directions of equal length"
+    words = "random, complement and label-shuffled directions of equal length; differences: random ones"
     out = {"steering": tidy(_values(pd.concat(levels, ignore_index=True)), control=words)}
     out["steering_slopes"] = tidy(_values(pd.concat(slopes, ignore_index=True)), control=words)
     return out
@@ -142,8 +163,13 @@ def _slopes(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[~rows["metric"].str.startswith("switch ")]
     sorts = ["p_random", "p_shuffled"]
     rows = rows.assign(p=rows.reindex(columns=sorts).astype(float).max(axis=1, skipna=False))
-    keep = [c for c in ("arm", "draw", "site", "layer", "metric", "lo", "hi", "null_lo", "null_hi", "p", *sorts, "n",
-                        "n_groups", "interval", "toward") if c in rows]  # fmt: skip
+    rows = rows.rename(columns={"control": "control_value", "n_controls": "n_perm"})
+    apart = [f"{name}_difference{end}" for name in ("control", "shuffled") for end in ("", "_lo", "_hi")]
+    keep = [
+        c for c in ("arm", "draw", "site", "layer", "metric", "lo", "hi", "control_value", *apart, "null_lo", "null_hi",
+                    "n_perm", "p", *sorts, "smallest_p", "n", "n_groups", "interval", "toward")
+        if c in rows
+    ]  # fmt: skip
     return rows[keep].assign(value=rows["slope"], arm_label=rows["name"], metric_unit="per unit of alpha")
 
 

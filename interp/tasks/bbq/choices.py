@@ -18,7 +18,7 @@ _KEPT = (
 
 
 def _share(before: str, after: str) -> Metric:
-    return Metric(lambda s: s[f"{before}>{after}"] / s["resolved"], ("resolved",), is_rate=True)
+    return Metric(lambda s: s[f"{before}>{after}"] / s["resolved"], ("resolved",), is_rate=True, bounds=(0.0, 1.0))
 
 
 CHOICE_METRICS: dict[str, Metric] = {name: METRICS["all"][name] for name in _KEPT} | {
