@@ -8,11 +8,9 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.stats import max_null_p
-from steering.arms import Arm
+from steering.arms import MIN_NULL, Arm
 from steering.curves import SORTS, Curves
 
-MIN_NULL = 19
-"""Fewest controls of one sort from which a p is made: with 19 the smallest is 1/20."""
 FLOOR = 0.2
 """Least standard deviation of a strength, as a share of its root mean square over strengths."""
 

@@ -17,7 +17,10 @@ from interp.stats._check import Groups
 
 MAIN = ("direction", "orthogonalized", "nuisance", "opposite", "transferred")
 CONTROLS = ("random", "complement", "shuffled")
-N_RANDOM, N_COMPLEMENT, N_SHUFFLED = 20, 5, 20
+N_RANDOM, N_COMPLEMENT, N_SHUFFLED = 59, 5, 59
+"""Default controls: the smallest p is 1/60, and two controls further out still leave p at 0.05."""
+MIN_NULL = 19
+"""Fewest controls of one sort from which a p is made: with 19 the smallest is 1/20, which nothing may reach."""
 
 
 @runtime_checkable
@@ -196,7 +199,7 @@ def protocol_arms(
         shuffled: from `shuffled_arms`.
         opposite: also -direction, at the same strengths: on a symmetric grid it costs nothing.
     Raises:
-        ValueError: vectors of several sites or widths, or fewer than 20 random controls.
+        ValueError: vectors of several sites or widths, or fewer than 19 random controls.
     """
     others = [*nuisances, *([orthogonalized] if orthogonalized is not None else [])]
     for one in others:
@@ -205,8 +208,10 @@ def protocol_arms(
                 f"arm {one.label!r} is at {one.site} with {len(one.unit)} dimensions, the direction at "
                 f"{direction.site} with {len(direction.unit)}. Take both from one layer of one model."
             )
-    if n_random < N_RANDOM:
-        raise ValueError(f"random controls: expected at least {N_RANDOM}, came {n_random}: p cannot go below 1/21.")
+    if n_random < MIN_NULL:
+        raise ValueError(
+            f"random controls: expected at least {MIN_NULL}, got {n_random}: p could not go below 1/{n_random + 1}."
+        )
     site, unit = direction.site, direction.unit
     arms = [Arm("direction", site, unit, name=direction.label)]
     if orthogonalized is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,16 +12,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.site import Site
-from interp.stats import Estimate, permute_labels
-from interp.stats._check import Groups, group_codes
-from interp.stats.resample import group_weights
+from interp.stats import CONFIDENCE, Estimate, permute_labels
+from interp.stats._check import GroupCodes, Groups, group_codes
+from interp.stats.jackknife import effective_groups, jackknife_limits
 from steering.arms import difference_weights, permutation_scheme
 from steering.direction import Direction
+from steering.outcomes import ANY
 
 if TYPE_CHECKING:
     import pandas as pd
 
-N_RESAMPLES, N_SPLITS = 1000, 20
+N_SPLITS = 20
 SHARED = "not corrected: fitted on the same examples or prompts, so their errors are not independent"
 
 
@@ -95,24 +97,23 @@ def _check_comparable(a: Direction, b: Direction) -> None:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the directions of two checkpoints agree on the same examples.
+    """How far the directions of two checkpoints agree on the same examples; every interval is over groups.
 
     Attributes:
-        cosine: of the two differences of means, with a cluster-bootstrap interval. Both members read the same items,
-            so the noise of these items is in it.
+        cosine: of the two differences of means. Both members read the same items, so the noise of these items is in it.
         crossed: mean cosine of a direction of one member from half of the groups with one of the other member from the
             other half, which share no item.
         ceiling: what `crossed` could be at most, given the noise of both: sqrt(c_a c_b), with c the mean cosine of the
             two halves of one member; NaN where the halves of a member agree no more than 95 % of the same relabellings.
-        corrected: crossed / ceiling.
+        corrected: crossed / ceiling; undefined without a ceiling. It may exceed 1 by the noise of the ceiling.
         null_hi: 95 % of |crossed| when the labels of both members are permuted together.
         p: two-sided, of `crossed` against that null.
     """
 
     cosine: Estimate
-    crossed: float
+    crossed: Estimate
     ceiling: float
-    corrected: float
+    corrected: Estimate
     null_hi: float
     p: float
 
@@ -126,13 +127,13 @@ def direction_agreement(
     strata: Groups = None,
     is_toward_b: Bool[np.ndarray, "example"] | None = None,
     seed: int = 0,
-    n_resamples: int = N_RESAMPLES,
     n_permutations: int = 199,
 ) -> Agreement:
     """Agreement of two checkpoints' directions at one site, from activations on the same examples in the same order.
 
     The noise of an item is seen by both members, and makes the directions of labels that say nothing agree. So labels
     are permuted for both at once, and tested and corrected is the cosine between members across halves of the groups.
+    Intervals follow the rule of `interp.stats.jackknife`: everything is computed again without each group.
 
     Args:
         is_toward_b: classes under the second checkpoint, where they are its own answers; None: the same.
@@ -142,32 +143,68 @@ def direction_agreement(
     """
     if feats_a.shape != feats_b.shape:
         raise ValueError(f"activations of shape {tuple(feats_a.shape)} and {tuple(feats_b.shape)}: expected the same.")
-    a, b = (feats.double().cpu().numpy() for feats in (feats_a, feats_b))
-    labels = np.asarray(is_toward, bool), np.asarray(is_toward if is_toward_b is None else is_toward_b, bool)
-    codes = group_codes(groups, len(a), at_least=4)
-    ones = np.ones((1, len(a)))
-    whole = [_directions(x, y[None], ones, strata) for x, y in zip((a, b), labels, strict=True)]
-    value = float(whole[0][0] @ whole[1][0])
-    draws = []
-    for weights in group_weights(codes.n_groups, n_resamples=n_resamples, seed=seed):
-        counts = weights[:, codes.code]
-        pair = [_directions(x, np.repeat(y[None], len(counts), 0), counts, strata)
-                for x, y in zip((a, b), labels, strict=True)]  # fmt: skip
-        draws.append((pair[0] * pair[1]).sum(axis=1))
-    lo, hi = np.nanquantile(np.concatenate(draws), (0.025, 0.975)).tolist()
-    both = 2 * labels[0].astype(int) + labels[1]  # one permutation for both members
-    scheme, units = permutation_scheme(both, strata, groups)
-    drawn = permute_labels(both, groups=units, n_permutations=n_permutations, seed=seed, scheme=scheme)
-    true, nulls = (_cross_half((a, b), (y >= 2, y % 2 == 1), codes.code, strata, seed) for y in (both[None], drawn))
-    crossed, own_a, own_b = true[:, 0].tolist()
-    null = np.nan_to_num(np.abs(nulls[0]), nan=1.0)  # a relabelling without both classes in its halves speaks against
+    both = _Members((feats_a.double().cpu().numpy(), feats_b.double().cpu().numpy()),
+                    (np.asarray(is_toward, bool), np.asarray(is_toward if is_toward_b is None else is_toward_b, bool)),
+                    group_codes(groups, len(feats_a), at_least=4), strata, seed)  # fmt: skip
+    cosine, (crossed, own_a, own_b) = both.cosines(), both.halves()
+    null, null_a, null_b = both.permuted(groups, n_permutations)
+    null = np.nan_to_num(np.abs(null), nan=1.0)  # a relabelling without both classes in its halves speaks against
     is_own = all(
-        own > max(0, np.nanquantile(by_chance, 0.95)) for own, by_chance in ((own_a, nulls[1]), (own_b, nulls[2]))
+        own[0] > max(0, np.nanquantile(by_chance, 0.95)) for own, by_chance in ((own_a, null_a), (own_b, null_b))
     )
-    ceiling = float(np.sqrt(own_a * own_b)) if is_own else float("nan")
-    p = (1 + int((null >= abs(crossed)).sum())) / (1 + len(null)) if crossed == crossed else float("nan")
-    found = Estimate(value, min(lo, value), max(hi, value), len(a), codes.n_groups)
-    return Agreement(found, crossed, ceiling, crossed / ceiling, float(np.quantile(null, 0.95)), p)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ceiling = np.sqrt(own_a * own_b)
+        corrected = crossed / ceiling if is_own else np.full(len(crossed), np.nan)
+    value = float(crossed[0])
+    p = (1 + int((null >= abs(value)).sum())) / (1 + len(null)) if value == value else float("nan")
+    limit = float(np.quantile(null, 0.95))
+    ends = [both.estimate(cosine, (-1.0, 1.0)), both.estimate(crossed, (-1.0, 1.0)), both.estimate(corrected)]
+    return Agreement(ends[0], ends[1], float(ceiling[0]) if is_own else float("nan"), ends[2], limit, p)
+
+
+@dataclass(frozen=True, eq=False)
+class _Members:
+    """Activations and labels of both members on the same examples."""
+
+    feats: tuple[np.ndarray, np.ndarray]
+    labels: tuple[np.ndarray, np.ndarray]
+    codes: GroupCodes
+    strata: Groups
+    seed: int
+
+    @cached_property
+    def kept(self) -> Float[np.ndarray, "set example"]:
+        """All examples, then those without each group."""
+        without = self.codes.code[None] != np.arange(self.codes.n_groups)[:, None]
+        return np.concatenate([np.ones((1, len(self.codes.code))), without.astype(float)])
+
+    def cosines(self) -> Float[np.ndarray, "set"]:
+        a, b = (_directions(x, np.repeat(y[None], len(self.kept), 0), self.kept, self.strata)
+                for x, y in zip(self.feats, self.labels, strict=True))  # fmt: skip
+        return (a * b).sum(axis=1)
+
+    def halves(self) -> Float[np.ndarray, "3 set"]:
+        labels = [np.repeat(y[None], len(self.kept), 0) for y in self.labels]
+        return _cross_half(self.feats, (labels[0], labels[1]), self.kept, self.codes.code, self.strata, self.seed)
+
+    def permuted(self, groups: Groups, n: int) -> Float[np.ndarray, "3 draw"]:
+        """The same of all examples, under one permutation of the labels for both members."""
+        joint = 2 * self.labels[0].astype(int) + self.labels[1]
+        scheme, units = permutation_scheme(joint, self.strata, groups)
+        drawn = permute_labels(joint, groups=units, n_permutations=n, seed=self.seed, scheme=scheme)
+        ones = np.ones((1, len(joint)))
+        return _cross_half(self.feats, (drawn >= 2, drawn % 2 == 1), ones, self.codes.code, self.strata, self.seed)
+
+    def estimate(self, values: Float[np.ndarray, "set"], bounds: tuple[float, float] = ANY) -> Estimate:
+        """The first value with its interval from the others."""
+        sizes = len(self.codes.code), self.codes.n_groups
+        if np.isnan(values[0]):
+            return Estimate.undefined(*sizes)
+        effective = float(effective_groups(self.codes.sizes))
+        lo, hi = jackknife_limits(
+            values[:1], values[1:, None], effective=effective, confidence=CONFIDENCE, bounds=bounds
+        )
+        return Estimate(float(values[0]), float(lo[0]), float(hi[0]), *sizes)
 
 
 def _directions(
@@ -180,15 +217,15 @@ def _directions(
 
 
 def _cross_half(
-    feats: tuple[np.ndarray, np.ndarray], is_toward: tuple[np.ndarray, np.ndarray], code: np.ndarray, strata: Groups,
-    seed: int,
+    feats: tuple[np.ndarray, np.ndarray], is_toward: tuple[np.ndarray, np.ndarray], counts: np.ndarray,
+    code: np.ndarray, strata: Groups, seed: int,
 ) -> Float[np.ndarray, "3 draw"]:  # fmt: skip
     """((a₁·b₂ + a₂·b₁) / 2, a₁·a₂, b₁·b₂) of unit directions, the mean over random halvings of the groups."""
     rng, found = np.random.default_rng([seed, 5]), []
     for _ in range(N_SPLITS):
         first = np.isin(code, rng.permutation(code.max() + 1)[: (code.max() + 1) // 2])[None].astype(float)
         (a1, a2), (b1, b2) = (
-            [_directions(x, y, np.broadcast_to(half, y.shape), strata) for half in (first, 1 - first)]
+            [_directions(x, y, np.broadcast_to(half * counts, y.shape), strata) for half in (first, 1 - first)]
             for x, y in zip(feats, is_toward, strict=True)
         )
         pairs = ((a1 * b2 + a2 * b1) / 2, a1 * a2, b1 * b2)
@@ -204,13 +241,16 @@ def transfer_table(slopes: Mapping[tuple[str, str], pd.DataFrame], *, metric: st
     Args:
         slopes: (vector of, applied to) -> `DoseResult.slopes()` of that curve.
     Returns:
-        One row per cell: vector_from, applied_to, slope, lo, hi, control, null_lo, null_hi, p, n, n_groups.
+        One row per cell: vector_from, applied_to, slope, lo, hi, control, control_difference with its interval,
+        null_lo, null_hi, p, smallest_p, n, n_groups.
     Raises:
         ValueError: a cell whose table has no such score.
     """
     import pandas as pd
 
-    kept = ["slope", "lo", "hi", "control", "null_lo", "null_hi", "p", "unit", "layer", "n", "n_groups", "interval"]
+    apart = ["control_difference", "control_difference_lo", "control_difference_hi"]
+    kept = ["slope", "lo", "hi", "control", *apart, "null_lo", "null_hi", "p", "smallest_p", "unit", "layer", "n",
+            "n_groups", "interval"]  # fmt: skip
     rows = []
     for (source, target), table in slopes.items():
         role = "direction" if source == target else "transferred"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 import study
-from steering.against import MIN_NULL
+from steering.arms import MIN_NULL
 from study.config.read import read_study
 from study.report.claims import Control, claims
 from study.steps.steering import _slopes

@@ -169,6 +169,7 @@ class SteeringSection:
         orthogonal_to: further (toward, away_from) pairs that the direction is made orthogonal to, each an arm as well.
         layers: steered, each by itself; none: every layer of the cache.
         position: rule of the cache that the direction is fitted at; positions: tokens that are steered.
+        n_random, n_shuffled: control directions; the smallest p is 1/(1 + the fewer of them), none below 19.
         limit: steer at most this many held-out items.
     """
 
@@ -185,9 +186,9 @@ class SteeringSection:
     alphas: str = "-0.3:0.3:13"
     unit: Literal["raw", "delta", "resid", "sd"] = "resid"
     positions: str = "last"
-    n_random: Annotated[int, Field(ge=20)] = 20
+    n_random: Annotated[int, Field(ge=19)] = 59
     n_complement: Annotated[int, Field(ge=0)] = 5
-    n_shuffled: Annotated[int, Field(ge=0)] = 20
+    n_shuffled: Annotated[int, Field(ge=0)] = 59
     slot: str = "auto"
     min_items: Count = 50
     min_groups: Count = 10

@@ -21,6 +21,7 @@ from study.steer.run import (
     of_layers,
     refuse_seen,
     run_member,
+    say_controls,
     shuffled,
 )
 from study.steer.store import write_table
@@ -66,6 +67,7 @@ def run_pair(
         for role in (name for name in names if name in roles):
             other = roles[1 - roles.index(role)]
             plan = _plan(chosen, role, other, study, (caches or {}).get(role), examples)
+            say_controls(plan, progress)
             with model.member(role):
                 found[role] = run_member(model, role, task, task_path, examples, chosen[role], plan, out / role, study,
                                          progress)  # fmt: skip

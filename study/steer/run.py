@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from interp.model import Model
 from interp.prompt import Example
 from interp.site import Site
 from interp.tasks.protocol import load_task
+from steering.against import controls_line
 from steering.arms import N_COMPLEMENT, N_RANDOM, N_SHUFFLED, Arm, protocol_arms
 from steering.direction import Direction, Directions, Unit
 from steering.dose import DoseItem, DoseSweep, tokens_of
@@ -104,6 +106,7 @@ def run_dose(
     nulls, fitted = _shuffled(chosen, study)
     plan = make_plan(chosen, study, against=against, shuffled=nulls)
     refuse_seen(examples, fitted)
+    say_controls(plan, progress)
     found: dict[str, DoseResult] = {}
     for roles, model in models_of(what, dict(loading or {})):
         for role in roles:
@@ -113,6 +116,14 @@ def run_dose(
                     model, role, task, task_path, examples, chosen, own, out / role, study, progress
                 )
     return found
+
+
+def say_controls(plan: DosePlan, progress: bool) -> None:
+    """What the tests can show at best, before anything is loaded."""
+    from tqdm import tqdm
+
+    if progress:
+        tqdm.write(controls_line(plan.arms), file=sys.stderr)
 
 
 def check_study(directions: Directions, task: Any, examples: Sequence[Example], study: DoseStudy) -> None:
@@ -245,6 +256,7 @@ def _notes(first: Direction, plan: DosePlan, study: DoseStudy, said: list[str]) 
         "study": held,
         "direction": dict(first.provenance),
         "alpha_1_is": lengths,
+        "controls": controls_line(plan.arms),
         "notes": said,
         "versions": packages,
     }

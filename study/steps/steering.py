@@ -206,8 +206,16 @@ def plan(study: Study) -> Work:
     arms = 1 + len(section.orthogonal_to) + section.n_random + section.n_complement + section.n_shuffled
     return Work(
         len(kept) * len(members), tokens, 0, 20_000 * len(kept) * len(members), max(map(size_of, members)),
-        note=f"about {arms} arms at every strength, as rows that join at the steered layer",
+        note=f"about {arms} arms at every strength, as rows that join at the steered layer; {_floor(section)}",
     )  # fmt: skip
+
+
+def _floor(section: Any) -> str:
+    """The smallest p that the controls allow, for before the run."""
+    from steering.arms import MIN_NULL
+
+    fewest = min(section.n_random, section.n_shuffled)
+    return f"smallest p {1 / (1 + fewest):.3g}" if fewest >= MIN_NULL else f"no p from {fewest} controls of a sort"
 
 
 def reads(study: Study) -> tuple[str, ...]:
