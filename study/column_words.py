@@ -100,7 +100,6 @@ COLUMNS: dict[str, Column] = {
     **_difference("control", "the control"),
     **_difference("keep", "the size of that of twins that keep the answer"),
     **_difference("shuffled", "the mean of label-shuffled directions"),
-    **_difference("keep", "that of twins that keep the answer"),
     **_difference("text", "that of a bag of words on the same rows"),
     **_difference("floor", "`floor`"),
     **_difference("text_only", "`text_only`"),
