@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MIN_ITEMS, MIN_GROUPS = 50, 10
 INTERVAL = f"{RULE} over groups"
-BAND = "bootstrap of the largest |t| over groups, simultaneous over strengths"
+BAND = "simultaneous over strengths, bootstrap of the largest |t| over groups,"
 Row = dict[str, Any]
 
 

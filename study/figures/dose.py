@@ -228,6 +228,8 @@ def _draws(table: DataFrame) -> int:
 
 def _caption(table: DataFrame, metrics: list[str]) -> str:
     main = table[table["arm"] == "direction"]
+    moved = main[main["alpha_norm"] != 0]
+    kind = checks.interval_kind(moved if len(moved) else main, figure=FIGURE)
     correction = checks.only_value(table, "correction", figure=FIGURE, default="no correction over strengths")
     guards = main.dropna(subset=["guard"]).drop_duplicates("metric")
     listed = ", ".join(f"{row.metric} {short(row.guard)}" for row in checks.records(guards))
@@ -235,8 +237,7 @@ def _caption(table: DataFrame, metrics: list[str]) -> str:
         f"{', '.join(metrics)} against the strength of {_label(table, 'direction', 'the direction')}, in fractions of "
         f"the residual norm; + moves toward {_toward(table)}",
         checks.sample_size(main, figure=FIGURE),
-        "Band: 95 % of the paired change, simultaneous over strengths, closed at 0 "
-        f"({checks.interval_kind(main[main['alpha_norm'] != 0], figure=FIGURE)}); bar at 0: interval of the level",
+        f"Band: 95 % {kind} of the paired change, closed at 0; bar at 0: interval of the level",
         f"Grey: the null, 95 % of {_draws(table)} {_label(table, 'control', 'controls of equal norm')}; thin lines: "
         "single ones",
         "Dashed curve: orthogonalised, at equal added norm" if (table["arm"] == "orthogonalized").any() else "",
