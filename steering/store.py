@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from interp.cache.files import replace
 from interp.files import read_json_object
@@ -122,6 +122,7 @@ class _Sidecar(TypedDict):
     version: int
     sha256: str
     directions: dict[str, _Info]
+    refused: NotRequired[dict[str, str]]
 
 
 def _depth(site: str) -> tuple[str, int]:
