@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from interp.cache.errors import CacheError, ChecksumError, MissingShardError
 from interp.cache.index import CacheIndex, ShardEntry, record_path
-from interp.cache.layout import tensor_table
-from interp.cache.manifest import SEALED, read_examples, read_json, read_manifest, read_rows
+from interp.cache.layout import shard_header, tensor_table
+from interp.cache.manifest import MANIFEST, SEALED, read_examples, read_json, read_manifest, read_rows
 from interp.cache.reader import file_digest, read_header
-from interp.cache.store import check_size
+from interp.cache.store import check_size, sealed_of
 
 
 def find_problems(root: Path, index: CacheIndex, level: str) -> tuple[CacheError, ...]:
@@ -23,18 +25,28 @@ def find_problems(root: Path, index: CacheIndex, level: str) -> tuple[CacheError
     if level not in ("size", "hash"):
         raise ValueError(f"level {level!r}: expected 'size' or 'hash'.")
     found: list[CacheError] = []
-    try:
-        manifest = read_manifest(root)
-        read_rows(root, manifest)
-        read_examples(root)
-    except CacheError as error:
-        found.append(error)
-    for shard in index.shards:
+    checks: list[Callable[[], object]] = [lambda: read_rows(root, read_manifest(root)), lambda: read_examples(root)]
+    checks += [lambda: _check_seal(root, index)] if index.sealed else []
+    checks += [partial(_check_shard, root, index, shard, level) for shard in index.shards]
+    for check in checks:
         try:
-            _check_shard(root, index, shard, level)
+            check()
         except CacheError as error:
             found.append(error)
+        except Exception as error:  # a damaged file may hold anything; this function says so and never fails itself
+            found.append(ChecksumError(f"{root}: damaged ({type(error).__name__}: {error!s:.200}). Restore its files."))
     return tuple(found)
+
+
+def _check_seal(root: Path, index: CacheIndex) -> None:
+    """SEALED.json is what the manifest and the commit records make of it, to the last field."""
+    manifest = read_manifest(root)
+    records = [read_json(record_path(root, shard.index)) for shard in index.shards]
+    if read_json(root / SEALED) != sealed_of(manifest["layout"], manifest["plan_id"], records):
+        raise ChecksumError(
+            f"{root / SEALED}: disagrees with {MANIFEST} and the commit records. Delete it and run the extraction "
+            "again, which writes it anew."
+        )
 
 
 def _check_shard(root: Path, index: CacheIndex, shard: ShardEntry, level: str) -> None:
@@ -45,6 +57,14 @@ def _check_shard(root: Path, index: CacheIndex, shard: ShardEntry, level: str) -
     if (record["file"], record["bytes"], record["xxh3_128"]) != (shard.file, shard.bytes, shard.xxh3_128):
         raise ChecksumError(f"shard {shard.index}: its record and {SEALED} name different files. Restore both.")
     header_bytes, header = read_header(path)
+    expected = shard_header(
+        list(index.sites.values()), shard.stop - shard.start, {"plan_id": index.plan_id, "shard": str(shard.index)}
+    )
+    with path.open("rb") as file:
+        if file.read(len(expected)) != expected or header_bytes != len(expected):
+            raise ChecksumError(
+                f"shard {shard.index}: the header of {path} is not the one that was written. Restore the file."
+            )
     for site, (offset, shape, _) in tensor_table(
         list(index.sites.values()), shard.stop - shard.start, header_bytes
     ).items():

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from interp.cache.errors import UnsealedCacheError
+from interp.cache.errors import ChecksumError, UnsealedCacheError
 from interp.cache.layout import SiteSpec, row_offsets
-from interp.cache.manifest import SEALED, read_json, read_manifest
+from interp.cache.manifest import MANIFEST, SEALED, read_json, read_manifest
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,18 @@ class CacheIndex:
         Raises:
             NotACacheError: neither is there.
             UnsealedCacheError: shards are missing (or the seal is), and allow_partial is False.
+            ChecksumError: a file does not hold what was written.
         """
+        try:
+            return cls._load(root, allow_partial=allow_partial)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise ChecksumError(
+                f"{root}: {SEALED} or {MANIFEST} is not what was written ({type(error).__name__}: {error!s:.100}). "
+                "Restore it; or delete SEALED.json and run the extraction again, which writes it anew."
+            ) from error
+
+    @classmethod
+    def _load(cls, root: Path, *, allow_partial: bool) -> CacheIndex:
         if (root / SEALED).exists():
             sealed = read_json(root / SEALED)
             return cls._make(sealed, [ShardEntry(i, *_tuples(entry)) for i, entry in enumerate(sealed["shards"])], True)

@@ -67,6 +67,9 @@ def read_manifest(root: str | Path) -> dict[str, Any]:
         ChecksumError: the identity does not hash to the plan id.
     """
     manifest = read_json(Path(root) / MANIFEST)
+    kinds = {"identity": dict, "plan_id": str, "layout": dict, "tables": dict}
+    if absent := [key for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)]:
+        raise ChecksumError(f"{Path(root) / MANIFEST}: {', '.join(absent)} is not what was written. Restore it.")
     if plan_id_of(manifest["identity"]) != manifest["plan_id"]:
         raise ChecksumError(
             f"{Path(root) / MANIFEST}: its identity hashes to {plan_id_of(manifest['identity'])}, it says "
@@ -83,9 +86,13 @@ def read_json(path: Path) -> dict[str, Any]:
         raise NotACacheError(
             f"{path.parent}: no {path.name} there; expected the folder that `diptych cache ... --out` wrote."
         ) from None
-    except ValueError as error:
-        raise ChecksumError(f"{path}: not the JSON that was written ({error}). Restore it.") from error
-    if content.get("format") != FORMAT or content.get("version", 0) > VERSION:
+    except OSError as error:
+        raise ChecksumError(f"{path}: cannot be read ({error.strerror or error}). Restore it.") from error
+    except (ValueError, RecursionError) as error:
+        raise ChecksumError(f"{path}: not the JSON that was written ({error!s:.200}). Restore it.") from error
+    if not isinstance(content, dict):
+        raise ChecksumError(f"{path}: not the JSON that was written (expected an object). Restore it.")
+    if content.get("format") != FORMAT or content.get("version") not in range(1, VERSION + 1):
         raise NotACacheError(
             f"{path}: format {content.get('format')!r} version {content.get('version')}; this release reads "
             f"{FORMAT!r} up to version {VERSION}. Update the package, or choose another folder."
@@ -95,8 +102,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_rows(root: Path, manifest: Mapping[str, Any]) -> Any:
     """rows.parquet as an Arrow table, checked against the hash in the manifest."""
-    data = (root / ROWS).read_bytes()
-    if xxhash.xxh3_128_hexdigest(data) != manifest["tables"][ROWS]:
+    try:
+        data = (root / ROWS).read_bytes()
+    except OSError as error:
+        raise ChecksumError(
+            f"{root / ROWS}: cannot be read ({error.strerror or error}). Restore the file, or extract again."
+        ) from error
+    if xxhash.xxh3_128_hexdigest(data) != manifest["tables"].get(ROWS):
         raise ChecksumError(f"{root / ROWS}: not the bytes the manifest names. Restore the file, or extract again.")
     return from_parquet(data)
 

@@ -163,7 +163,10 @@ class ShardFiles:
     def _descriptor(self, shard: ShardEntry, access: Access) -> int:
         opened = self._shard(shard)
         if access not in opened.descriptors:
-            descriptor = os.open(opened.path, os.O_RDONLY)
+            try:
+                descriptor = os.open(opened.path, os.O_RDONLY)
+            except OSError as error:
+                raise MissingShardError(f"{opened.path}: cannot be read ({error.strerror}). Restore it.") from error
             if access == "random":
                 _advise(descriptor, 0, 0, "RANDOM")
             opened.descriptors[access] = descriptor
@@ -184,15 +187,18 @@ def read_header(path: Path) -> tuple[int, dict[str, Any]]:
     Raises:
         TruncatedShardError: the file ends inside it.  ChecksumError: it is not JSON.
     """
-    with open(path, "rb") as file:
-        first = file.read(8)
-        length = int.from_bytes(first, "little")
-        text = file.read(length) if len(first) == 8 and length < 2**32 else b""
+    try:
+        with open(path, "rb") as file:
+            first = file.read(8)
+            length = int.from_bytes(first, "little")
+            text = file.read(length) if len(first) == 8 and length < 2**32 else b""
+    except OSError as error:
+        raise MissingShardError(f"{path}: cannot be read ({error.strerror or error}). Restore the file.") from error
     if not text or len(text) != length:
         raise TruncatedShardError(f"{path}: ends inside its header ({length} bytes announced). Restore the file.")
     try:
         return 8 + length, json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ChecksumError(f"{path}: its header is not the one that was written ({error}).") from error
 
 

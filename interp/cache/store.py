@@ -122,7 +122,8 @@ def seal(root: str | Path, plan: CachePlan) -> dict[str, Any]:
     for record in records:
         check_size(root, record["file"], record["bytes"], record["shard"])
         _remove_orphans(root, record)
-    write_once(root, root / SEALED, to_json(_sealed(plan, records), indent=None))
+    sealed = sealed_of(layout_of(plan), plan.plan_id, records)
+    write_once(root, root / SEALED, to_json(sealed, indent=None))
     sweep_temps(root)
     return read_json(root / SEALED)
 
@@ -137,8 +138,8 @@ def check_size(root: Path, file: str, size: int, shard: int) -> None:
     redo = f"To make it again, delete {record_path(root, shard)} and {root / SEALED}, and run the extraction."
     try:
         came = path.stat().st_size
-    except FileNotFoundError:
-        raise MissingShardError(f"shard {shard}: {path} was committed and is gone. {redo}") from None
+    except OSError as error:
+        raise MissingShardError(f"shard {shard}: {path} was committed and is gone ({error.strerror}). {redo}") from None
     if came != size:
         raise TruncatedShardError(f"shard {shard}: {path} has {came:,} bytes, its record says {size:,}. {redo}")
 
@@ -256,12 +257,13 @@ def _remove_orphans(root: Path, record: Mapping[str, Any]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _sealed(plan: CachePlan, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def sealed_of(layout: Mapping[str, Any], plan_id: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of SEALED.json, from the layout of the plan and every commit record."""
     keys = ("rows", "examples", "runs", "file", "bytes", "xxh3_128", "header_bytes")
-    return layout_of(plan) | {
+    return {key: layout[key] for key in ("rows", "examples", "positions", "sites")} | {
         "format": FORMAT,
         "version": VERSION,
-        "plan_id": plan.plan_id,
+        "plan_id": plan_id,
         "n_shards": len(records),
         "bytes": sum(record["bytes"] for record in records),
         "records_xxh3_128": xxhash.xxh3_128_hexdigest(b"".join(map(to_json, records))),

@@ -21,6 +21,7 @@ from interp.tasks.esi.synthetic import generate_rows
 from interp.tasks.esi.triggers import TRIGGERS, polarity_of
 
 MAX_NARRATIVE = 8000
+MAX_PER_CELL = 100_000
 DEFAULT_PER_CELL = 20
 _UNITS = {"temperature": "°F", "heartrate": "/min", "resprate": "/min", "o2sat": "%", "sbp": "mmHg", "dbp": "mmHg"}
 _MISSING = ("", "nan", "na", "n/a", "none", "null")
@@ -89,6 +90,8 @@ def examples(
     """
     turns = _turns(prompt, system)
     if data is None:
+        if per_cell is not None and per_cell > MAX_PER_CELL:
+            raise ValueError(f"per_cell {per_cell:,}: expected at most {MAX_PER_CELL:,} pairs. Ask for fewer.")
         rows = generate_rows(DEFAULT_PER_CELL if per_cell is None else per_cell, seed=seed)
         return [
             case_of(row, f"synthetic (seed {seed}), row {k}", id=f"synthetic-{seed}-{k:05d}", turns=turns)

@@ -19,6 +19,7 @@ from interp.tasks.procedural.render import render as render_text
 from interp.tasks.procedural.replies import Label, parse_label, parse_trace
 from interp.tasks.procedural.text_spans import event_spans, step_spans
 
+MAX_PER_CELL = 100_000
 DEFAULT_PER_CELL = 100
 _METADATA = ("perturbation", "variant", "split", "surface_label", "flips_label", "flipping", "parent_id", "accept")
 _METADATA += ("rendering", "trace", "verdicts")
@@ -64,6 +65,8 @@ def examples(
     if split == "all":
         raise ValueError("split 'all': expected train, validation or test for generated items; 'all' is for a file.")
     n = DEFAULT_PER_CELL if per_cell is None else per_cell
+    if n > MAX_PER_CELL:
+        raise ValueError(f"per_cell {n:,}: expected at most {MAX_PER_CELL:,} items of each cell. Ask for fewer.")
     items = grid(per_cell=n, seed=seed, cells=cells, split=split, table=table)
     made = [(i, record_of(i, rendering=rendering, question=question)) for i in items]
     return [example_of(r, id=f"{i.cell}-{i.index:05d}-{r.id[:8]}", cell=i.cell, template=template) for i, r in made]
