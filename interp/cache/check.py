@@ -57,6 +57,12 @@ def _check_shard(root: Path, index: CacheIndex, shard: ShardEntry, level: str) -
     if (record["file"], record["bytes"], record["xxh3_128"]) != (shard.file, shard.bytes, shard.xxh3_128):
         raise ChecksumError(f"shard {shard.index}: its record and {SEALED} name different files. Restore both.")
     header_bytes, header = read_header(path)
+    for site, (offset, shape, _) in tensor_table(
+        list(index.sites.values()), shard.stop - shard.start, header_bytes
+    ).items():
+        entry = header.get(site, {})
+        if entry.get("shape") != shape or header_bytes + entry.get("data_offsets", [-1])[0] != offset:
+            raise ChecksumError(f"shard {shard.index}, site {site}: the header of {path} disagrees with the record.")
     expected = shard_header(
         list(index.sites.values()), shard.stop - shard.start, {"plan_id": index.plan_id, "shard": str(shard.index)}
     )
@@ -65,12 +71,6 @@ def _check_shard(root: Path, index: CacheIndex, shard: ShardEntry, level: str) -
             raise ChecksumError(
                 f"shard {shard.index}: the header of {path} is not the one that was written. Restore the file."
             )
-    for site, (offset, shape, _) in tensor_table(
-        list(index.sites.values()), shard.stop - shard.start, header_bytes
-    ).items():
-        entry = header.get(site, {})
-        if entry.get("shape") != shape or header_bytes + entry["data_offsets"][0] != offset:
-            raise ChecksumError(f"shard {shard.index}, site {site}: the header of {path} disagrees with the record.")
     if level == "hash" and file_digest(path) != shard.xxh3_128:
         raise ChecksumError(
             f"shard {shard.index}: the bytes of {path} do not hash to what was committed. Restore it, or delete "
