@@ -63,7 +63,7 @@ def test_under_ten_groups_a_band_reaches_at_most_as_far_as_bonferroni_widened_fo
     se, c = brute_force(values, groups, n_resamples=500, seed=0)
     assert np.allclose(se, values.std(axis=0, ddof=1) / np.sqrt(6))
     q = student.ppf(1 - 0.025 / 30, 5)
-    shift = skew(values, axis=0, bias=False) * (1 + 2 * q**2) / (6 * np.sqrt(6))
+    shift = skew(values, axis=0, bias=False) * 2 * (1 + 2 * q**2) / (6 * np.sqrt(6))
     above, below = (band.hi - band.value) / se, (band.value - band.lo) / se
     assert np.allclose(above, np.minimum(c, q + np.maximum(shift, 0)))
     assert np.allclose(below, np.minimum(c, q + np.maximum(-shift, 0))) and (below < c).any()

@@ -1,4 +1,4 @@
-"""The cluster bootstrap: exact against brute force on the same draws, coverage, and refusal of unstable ratios."""
+"""Intervals over groups: the rule and the bootstrap against brute force, Fieller, boundaries, refusal of ratios."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 from scipy.stats import bootstrap as scipy_bootstrap
+from scipy.stats import skew
 from scipy.stats import t as student
 
 from interp.stats import (
@@ -64,9 +65,95 @@ def brute_draws(values, groups, n_resamples, seed, statistic):
 def test_sums_give_the_same_draws_as_repeating_rows(data):
     values, groups, _ = data
     brute = brute_draws(values, groups, 200, 7, np.mean)
-    got = cluster_mean(values, groups=groups, seed=7, n_resamples=200)
+    got = cluster_mean(values, groups=groups, seed=7, n_resamples=200, method="percentile")
     assert np.allclose((got.lo, got.hi), np.quantile(brute, [0.025, 0.975]), atol=1e-12)
     assert got.value == pytest.approx(values.mean()) and (got.n, got.n_groups) == (len(values), 25)
+
+
+def by_hand(left_out, value, sizes, confidence=0.95):
+    """The rule from the statistic without each group: scipy's quantiles and skewness, group by group."""
+    n_groups, effective = len(left_out), sum(sizes) ** 2 / sum(k**2 for k in sizes)
+    pull = np.mean(left_out) - np.array(left_out)
+    se = sqrt((n_groups - 1) / n_groups * sum(d**2 for d in pull))
+    t = student.ppf(0.5 + confidence / 2, effective - 1)
+    g = skew(pull) * sqrt(effective * (effective - 1)) / (effective - 2)
+    shift = 2 * g * (1 + 2 * t**2) / (6 * sqrt(effective))
+    return value - (t + max(-shift, 0)) * se, value + (t + max(shift, 0)) * se
+
+
+def test_the_rule_equals_leaving_out_each_group_by_hand(data):
+    values, groups, rng = data
+    sizes = np.bincount(groups)
+    left = [values[groups != g].mean() for g in range(25)]
+    want = by_hand(left, values.mean(), sizes, confidence=0.9)
+    for got in (
+        cluster_t(values, groups=groups, confidence=0.9),
+        cluster_mean(values, groups=groups, seed=0, confidence=0.9),
+        paired_difference(values, np.zeros(len(values)), groups=groups, seed=0, confidence=0.9),
+    ):
+        assert (got.lo, got.hi) == pytest.approx(want)
+    other = rng.normal(2, 1, len(values))
+    ratio = resample_sums(
+        np.column_stack([values, other]), lambda s: s[..., 0] / s[..., 1], groups=groups, seed=0, counts=other > 1
+    ).estimate(confidence=0.9)
+    left = [values[groups != g].sum() / other[groups != g].sum() for g in range(25)]
+    counted = np.bincount(groups, weights=other > 1)
+    assert (ratio.lo, ratio.hi) == pytest.approx(by_hand(left, values.sum() / other.sum(), counted, confidence=0.9))
+
+
+def test_with_a_known_range_the_rule_is_wilson_at_the_sample_size_that_the_error_is_worth():
+    rng = np.random.default_rng(4)
+    values, groups = rng.beta(6, 1, 60), np.repeat(np.arange(12), 5)
+    got = cluster_t(values, groups=groups, bounds=(0, 1))
+    left = np.array([values[groups != g].mean() for g in range(12)])
+    pull = left.mean() - left
+    m, se, t = values.mean(), sqrt(11 / 12 * (pull**2).sum()), student.ppf(0.975, 11)
+    score = np.sort(np.roots([1 + t**2 * se**2 / (m * (1 - m)), -(2 * m + t**2 * se**2 / (m * (1 - m))), m * m]).real)
+    skewed = by_hand(left, m, [5] * 12)
+    assert skew(pull) < 0  # so the wider of the two below, Wilson's above
+    assert (got.lo, got.hi) == (pytest.approx(min(score[0], skewed[0])), pytest.approx(score[1]))
+    thrice = cluster_t(3 * values - 1, groups=groups, bounds=(-1, 2))
+    assert (thrice.lo, thrice.hi) == (pytest.approx(3 * got.lo - 1), pytest.approx(3 * got.hi - 1))
+
+
+def test_where_no_group_differs_a_known_range_gives_width_and_an_unknown_one_no_interval():
+    groups, t = np.repeat(np.arange(6), 5), student.ppf(0.975, 5)
+    share = t**2 / (6 + t**2)  # of groups that may differ: Wilson's upper end of 0 of 6
+    got = cluster_t(np.full(30, 0.25), groups=groups, bounds=(0.0, 1.0))
+    assert (got.lo, got.hi) == (pytest.approx(0.25 - share * 0.25), pytest.approx(0.25 + share * 0.75))
+    right = cluster_t(np.ones(30, dtype=bool), groups=groups)
+    assert (right.lo, right.hi) == (pytest.approx(1 - share), 1.0)
+    assert right.lo == pytest.approx(wilson_clustered(np.ones(30), groups=groups).lo)
+    with pytest.warns(NoWidthWarning, match="no group differs"):
+        none = cluster_t(np.full(30, 0.1), groups=groups)
+    assert none.value == pytest.approx(0.1) and not none.has_interval and not none.excludes(0.0)
+    assert str(none) == "0.100 [no interval] (n=30, 6 groups)"
+    many = cluster_means(np.column_stack([np.zeros(30), np.arange(30)]), groups=groups, seed=0)
+    assert np.isnan(many.lo).tolist() == [True, False]
+    with pytest.raises(ValueError, match="expected numbers in"):
+        cluster_t(np.arange(30.0), groups=groups, bounds=(0.0, 1.0))
+
+
+def test_without_the_only_group_that_counts_the_interval_is_the_whole_range():
+    columns = np.column_stack([np.ones(40), np.arange(40) < 2])  # a rate among the two examples of group 0
+    draws = resample_sums(
+        columns[:, [1, 1]], lambda s: s[..., 0] / s[..., 1], groups=np.arange(40) // 2, seed=0, bounds=(0.0, 1.0)
+    )
+    with pytest.warns(UndefinedDrawsWarning, match="a single group holds"):
+        got = draws.estimate()
+    assert (got.value, got.lo, got.hi) == (1.0, 0.0, 1.0)
+
+
+def test_ten_thousand_groups_are_left_out_in_blocks_with_the_same_standard_error():
+    values = np.random.default_rng(0).normal(size=10_000)
+    mean = lambda w: (w * values).sum(axis=1) / w.sum(axis=1)  # noqa: E731
+    blocks = resample_weights(mean, n=10_000, groups=None, seed=0)
+    assert blocks.left_out.shape == (200,)
+    exact, got = cluster_t(values, groups=None), blocks.estimate()
+    # 200 blocks estimate the standard error to 1/sqrt(400) = 5 %
+    assert (got.hi - got.lo) == pytest.approx(exact.hi - exact.lo, rel=0.2)
+    few = resample_weights(lambda w: mean(np.pad(w, ((0, 0), (0, 9_900)))), n=100, groups=None, seed=0).estimate()
+    assert (few.lo, few.hi) == pytest.approx(tuple(vars(cluster_t(values[:100], groups=None))[k] for k in ("lo", "hi")))
 
 
 def test_weights_give_the_same_draws_as_repeating_rows(data):
@@ -104,7 +191,7 @@ def test_bca_equals_a_direct_computation_and_agrees_with_scipy():
     want = scipy_bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=rng).confidence_interval
     # two independent sets of 20,000 draws: an end has a Monte Carlo error of about 0.02 standard errors
     assert np.allclose((got.lo, got.hi), want, atol=0.08 * values.std() / sqrt(60))
-    plain = cluster_mean(values, groups=None, seed=1, n_resamples=20_000)
+    plain = cluster_mean(values, groups=None, seed=1, n_resamples=20_000, method="percentile")
     assert got.hi > plain.hi  # skewed to the right: BCa moves up
 
 
@@ -113,9 +200,10 @@ def test_cluster_se_equals_cluster_robust_regression_on_a_constant(data):
     fit = sm.OLS(values, np.ones(len(values))).fit(cov_type="cluster", cov_kwds={"groups": groups})
     assert cluster_se(values, groups=groups) == pytest.approx(float(fit.bse[0]), rel=1e-10)
     assert cluster_se(values, groups=None) == pytest.approx(values.std(ddof=1) / sqrt(len(values)))
-    got = cluster_t(values, groups=groups)
-    half = student.ppf(0.975, 24) * float(fit.bse[0])
-    assert (got.lo, got.hi) == (pytest.approx(values.mean() - half), pytest.approx(values.mean() + half))
+    equal = values[:80], np.arange(80) // 4  # of equal groups the jackknife's is the same, and t has G - 1 degrees
+    got = cluster_t(equal[0], groups=equal[1])
+    half = min(got.hi - got.value, got.value - got.lo)  # the side that skewness does not widen
+    assert half == pytest.approx(student.ppf(0.975, 19) * cluster_se(equal[0], groups=equal[1]))
 
 
 def test_design_effect_of_identical_twins_is_two():
@@ -124,7 +212,7 @@ def test_design_effect_of_identical_twins_is_two():
     assert design_effect(values, groups=np.repeat(np.arange(500), 2)) == pytest.approx(2 * (500 / 499) / (1000 / 999))
 
 
-@pytest.mark.parametrize("method", ["percentile", "bca", "t"])
+@pytest.mark.parametrize("method", ["auto", "percentile", "bca"])
 def test_clustered_interval_covers_and_the_naive_one_does_not(method):
     rng, n = np.random.default_rng(11), 400
     covered = np.zeros(2)
@@ -137,13 +225,13 @@ def test_clustered_interval_covers_and_the_naive_one_does_not(method):
     assert covered[1] / n < 0.85, covered
 
 
-def test_bootstrap_t_covers_with_few_groups_of_skewed_values_where_percentile_does_not():
+def test_the_rule_covers_with_few_groups_of_skewed_values_where_percentile_does_not():
     rng, n, covered = np.random.default_rng(12), 400, np.zeros(2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewGroupsWarning)
         for i in range(n):
             values = rng.lognormal(size=12)
-            for j, method in enumerate(("t", "percentile")):
+            for j, method in enumerate(("auto", "percentile")):
                 got = cluster_mean(values, groups=None, seed=i, n_resamples=500, method=method)
                 covered[j] += got.lo <= np.exp(0.5) <= got.hi
     assert covered[0] / n > 0.9 and covered[1] / n < 0.87, covered
@@ -213,29 +301,43 @@ def test_paired_difference_is_the_mean_of_the_differences(data):
     assert got == cluster_mean(values - other, groups=groups, seed=0, method="bca")
 
 
-def test_ratio_of_means_is_not_the_mean_of_ratios_and_agrees_with_fieller():
+def fieller_by_hand(top, bottom, z):
+    """|top - r·bottom|² <= z² var over independent examples."""
+    n = len(top)
+    cov = np.cov(top, bottom) / n
+    a, b = bottom.mean() ** 2 - z**2 * cov[1, 1], top.mean() * bottom.mean() - z**2 * cov[0, 1]
+    c = top.mean() ** 2 - z**2 * cov[0, 0]
+    return np.sort(np.array([b - sqrt(b * b - a * c), b + sqrt(b * b - a * c)]) / a)
+
+
+def test_ratio_of_means_is_not_the_mean_of_ratios_and_its_interval_is_fiellers():
     rng = np.random.default_rng(8)
     bottom = rng.normal(4.0, 1.0, 400)
     top = 0.5 * bottom + rng.normal(0, 0.3, 400)
-    got = ratio_of_means(top, bottom, groups=None, seed=0, n_resamples=4000)
-    assert got.ratio.value == pytest.approx(top.mean() / bottom.mean()) and not got.refused
-    cov, z = np.cov(top, bottom) / 400, 1.959964  # Fieller: |top - r·bottom|² <= z² var
-    a, b, c = bottom.mean() ** 2 - z**2 * cov[1, 1], top.mean() * bottom.mean() - z**2 * cov[0, 1], top.mean() ** 2
-    c -= z**2 * cov[0, 0]
-    fieller = np.array([b - sqrt(b * b - a * c), b + sqrt(b * b - a * c)]) / a
-    assert np.allclose((got.ratio.lo, got.ratio.hi), fieller, atol=1e-3)
-    student_t = ratio_of_means(top, bottom, groups=None, seed=0, method="t").ratio
-    assert np.allclose((student_t.lo, student_t.hi), fieller, atol=2e-3)
+    top, bottom = np.concatenate([top, -top + 2 * top.mean()]), np.concatenate([bottom, -bottom + 2 * bottom.mean()])
+    got = ratio_of_means(top, bottom, groups=None)
+    assert got.ratio.value == pytest.approx(top.mean() / bottom.mean()) and not got.refused and got.excluded is None
+    # symmetric about the means, so that the skewness term is 0
+    assert (got.ratio.lo, got.ratio.hi) == pytest.approx(tuple(fieller_by_hand(top, bottom, student.ppf(0.975, 799))))
+    assert got.ratio == ratio_of_means(2 * top, 2 * bottom, groups=None).ratio
+    upside = ratio_of_means(-top, bottom, groups=None).ratio
+    assert (upside.lo, upside.hi) == (pytest.approx(-got.ratio.hi), pytest.approx(-got.ratio.lo))
 
 
-def test_a_ratio_over_nothing_is_refused_with_both_means():
+def test_a_ratio_over_nothing_is_refused_with_both_means_and_the_range_that_the_data_exclude():
     rng = np.random.default_rng(9)
     top, bottom = rng.normal(1, 1, 50), rng.normal(0, 1, 50)
     with pytest.warns(UnstableRatioWarning, match="ratio refused: the mean denominator"):
-        got = ratio_of_means(top, bottom, groups=None, seed=0)
+        got = ratio_of_means(top, bottom, groups=None)
     assert got.refused and not got.ratio.is_defined and got.numerator.value == pytest.approx(top.mean())
+    # the numerator is clear of 0, so no small ratio fits: roots of the same quadratic, which opens downwards
+    assert got.excluded == pytest.approx(tuple(fieller_by_hand(top, bottom, student.ppf(0.975, 49))))
+    assert got.excluded is not None and got.excluded[0] < 0 < got.excluded[1]
     with pytest.warns(UnstableRatioWarning):
-        assert ratio_of_means(top, np.zeros(50), groups=None, seed=0).refused
+        nothing = ratio_of_means(rng.normal(size=50), rng.normal(size=50), groups=None)
+    assert nothing.refused and nothing.excluded is None
+    with pytest.warns(UnstableRatioWarning):
+        assert ratio_of_means(top, np.zeros(50), groups=None).refused
 
 
 def test_guard_of_the_ratio_uses_clusters():
@@ -244,9 +346,10 @@ def test_guard_of_the_ratio_uses_clusters():
     group_mean = np.array([2.0, -1.0, 1.5, -0.5, 1.0])
     groups = np.repeat(np.arange(5), 40)
     bottom = group_mean[groups] + 0.1 * rng.normal(size=200)
-    assert not ratio_of_means(bottom, bottom, groups=None, seed=0).refused
+    top = bottom + rng.normal(size=200)
+    assert not ratio_of_means(top, bottom, groups=None).refused
     with pytest.warns(UnstableRatioWarning):
-        assert ratio_of_means(bottom, bottom, groups=groups, seed=0).refused
+        assert ratio_of_means(top, bottom, groups=groups).refused
 
 
 def test_ratio_difference_resamples_both_systems_together():
@@ -254,8 +357,13 @@ def test_ratio_difference_resamples_both_systems_together():
     den = (rng.random(300) < 0.5).astype(float)
     num = den * rng.choice([-1.0, 1.0], 300)
     groups = np.repeat(np.arange(60), 5)
-    same = ratio_difference(num, den, num, den, groups=groups, seed=0)
-    assert same.value == same.lo == same.hi == 0.0
+    with pytest.warns(NoWidthWarning):
+        same = ratio_difference(num, den, num, den, groups=groups, seed=0)
+    assert same.value == 0.0 and not same.has_interval
+    ranged = ratio_difference(num, den, num, den, groups=groups, seed=0, bounds=(-2.0, 2.0))
+    effective = (2 * den.sum()) ** 2 / (np.bincount(groups, 2 * den) ** 2).sum()
+    t = student.ppf(0.975, effective - 1)
+    assert ranged.hi == -ranged.lo == pytest.approx(2 * t**2 / (effective + t**2))
     flipped = ratio_difference(num, den, -num, den, groups=groups, seed=0, method="bca")
     assert flipped.value == pytest.approx(2 * num.sum() / den.sum())
 
@@ -279,21 +387,27 @@ def test_decomposition_of_data_equals_the_identity_on_its_rates_and_its_draws_ad
     rates = [(s[:, 1].mean(), s[:, 2].sum() / s[:, 1].sum()) for s in (before, after)]
     assert (got.first.value, got.second.value) == pytest.approx(midpoint_decomposition(*rates[0], *rates[1]))
     assert got.total.value == pytest.approx(after[:, 2].mean() - before[:, 2].mean())
-    direct = paired_difference(after[:, 2], before[:, 2], groups=groups, seed=0)
+    direct = paired_difference(after[:, 2], before[:, 2], groups=groups, seed=0, bounds=(-2.0, 2.0))
     assert np.allclose((got.total.lo, got.total.hi), (direct.lo, direct.hi), atol=1e-12)
     still = decompose_change(before, before, groups=groups, seed=0)
-    assert still.first.value == still.second.hi == 0.0
+    share = student.ppf(0.975, 99) ** 2 / (100 + student.ppf(0.975, 99) ** 2)  # no group changed: Wilson's 0 of 100
+    assert still.first.value == 0.0 and still.first.hi == pytest.approx(share)
+    assert still.second.hi == -still.second.lo == pytest.approx(2 * share)
 
 
-def test_few_groups_no_width_and_undefined_draws_are_said():
-    with pytest.warns(FewGroupsWarning, match="7 independent units"):
-        cluster_mean(np.arange(14.0), groups=np.repeat(np.arange(7), 2), seed=0)
-    with pytest.warns(NoWidthWarning, match="every resample gave 1"):
-        cluster_mean(np.ones(40), groups=None, seed=0)
+def test_few_groups_and_undefined_draws_are_said():
+    values, groups = np.arange(14.0), np.repeat(np.arange(7), 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FewGroupsWarning)  # the rule was checked with 7
+        cluster_mean(values, groups=groups, seed=0)
+    with pytest.warns(FewGroupsWarning, match="7 independent units.*method='auto'"):
+        cluster_mean(values, groups=groups, seed=0, method="percentile")
+    with pytest.warns(FewGroupsWarning, match="5 independent units.*from 6 on"):
+        cluster_mean(values[:10], groups=groups[:10], seed=0)
     columns = np.column_stack([np.ones(25), np.arange(25) == 3])
     draws = resample_sums(columns, lambda s: s[..., 0] / s[..., 1], groups=None, seed=0)
     with pytest.warns(UndefinedDrawsWarning, match="were left out"):
-        draws.estimate()
+        draws.estimate(method="percentile")
     assert 0.25 < draws.n_undefined / 2000 < 0.45  # (1 - 1/25)^25 = 0.36
 
 

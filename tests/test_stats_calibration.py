@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 from sklearn.calibration import _sigmoid_calibration, calibration_curve
 from sklearn.metrics import brier_score_loss, cohen_kappa_score
 
@@ -82,8 +83,13 @@ def test_brier_equals_sklearn(stated):
     p, y, groups = stated
     got = brier(p, y, groups=groups, seed=0)
     assert got.value == pytest.approx(brier_score_loss(y, p)) and got.lo < got.value < got.hi
-    with pytest.warns(NoWidthWarning):
-        assert brier(np.full(1000, 0.5), y, groups=groups, seed=0).value == 0.25
+    half = brier(np.full(1000, 0.5), y, groups=groups, seed=0)  # every item the same: Wilson's 0 of 200 groups
+    share = student.ppf(0.975, 199) ** 2 / (200 + student.ppf(0.975, 199) ** 2)
+    assert (half.value, half.lo, half.hi) == (
+        0.25,
+        pytest.approx(0.25 * (1 - share)),
+        pytest.approx(0.25 + 0.75 * share),
+    )
 
 
 def test_confidence_on_errors_by_hand_and_without_errors():

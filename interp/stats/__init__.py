@@ -7,14 +7,7 @@ independent. Random procedures take `seed=`.
 from interp.stats._check import FewGroupsWarning, NoWidthWarning, UndefinedDrawsWarning, UnstableRatioWarning
 from interp.stats.agreement import Kappa, weighted_kappa
 from interp.stats.band import band_of, picked_among, simultaneous_band
-from interp.stats.bootstrap import (
-    Ratio,
-    cluster_mean,
-    cluster_means,
-    paired_difference,
-    ratio_difference,
-    ratio_of_means,
-)
+from interp.stats.bootstrap import cluster_mean, cluster_means, paired_difference
 from interp.stats.calibration import (
     CalibrationError,
     ReliabilityBin,
@@ -42,7 +35,7 @@ from interp.stats.intervals import (
     wilson,
     zero_event_limit,
 )
-from interp.stats.jackknife import effective_groups
+from interp.stats.jackknife import RULE, effective_groups, jackknife_limits
 from interp.stats.logistic import LogisticFit, logistic_regression
 from interp.stats.mean_test import MeanTest, mean_test
 from interp.stats.minimal_pairs import MinimalPairs, minimal_pairs
@@ -54,6 +47,7 @@ from interp.stats.platt import Platt, fit_platt
 from interp.stats.pooled import RandomEffects, random_effects, standard_errors
 from interp.stats.promises import Promise, Verification, verify
 from interp.stats.ranking import ClassEstimate, auroc, auroc_difference
+from interp.stats.ratio import Ratio, ratio_difference, ratio_of_means
 from interp.stats.resample import Draws, resample_sums, resample_weights
 from interp.stats.signflip import SignFlip, TooFewFlipsWarning, sign_flip
 from interp.stats.surface import SurfaceReliance, surface_reliance
@@ -61,6 +55,7 @@ from interp.stats.surface import SurfaceReliance, surface_reliance
 __all__ = [
     "CONFIDENCE",
     "MARGIN",
+    "RULE",
     "SHAPES",
     "CalibrationError",
     "ChanceRow",
@@ -120,6 +115,7 @@ __all__ = [
     "hierarchical",
     "holm",
     "items_needed",
+    "jackknife_limits",
     "logistic_regression",
     "max_null_p",
     "mcnemar",

@@ -23,18 +23,20 @@ Real: TypeAlias = float | int
 
 FEW_GROUPS = 20
 """Below this many groups a percentile interval is known to be too narrow (Cameron, Gelbach & Miller 2008)."""
+CHECKED_GROUPS = 6
+"""Fewest groups with which tests/validity measures the coverage of the intervals."""
 
 
 class FewGroupsWarning(UserWarning):
-    """The interval rests on fewer than 20 groups."""
+    """Fewer groups than the interval was checked with: 6, or 20 for the percentile and BCa bootstrap."""
 
 
 class NoWidthWarning(UserWarning):
-    """Every resample gave the same value, so the interval has no width; it does not mean certainty."""
+    """No group differs from another, so the data give no interval; it does not mean certainty."""
 
 
 class UndefinedDrawsWarning(UserWarning):
-    """Some resamples gave no value (0/0) and were left out of the interval."""
+    """Without some group, or on some resamples, the statistic has no value (0/0)."""
 
 
 class UnstableRatioWarning(UserWarning):

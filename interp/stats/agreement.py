@@ -17,7 +17,7 @@ WEIGHTS = ("quadratic", "linear", "none")
 
 @dataclass(frozen=True)
 class Kappa:
-    """Kappa with its interval, and how many resamples had none (both ratings constant: 0/0)."""
+    """Kappa with its interval, and how many resamples of groups had none (both ratings constant: 0/0)."""
 
     kappa: Estimate
     n_undefined: int
@@ -32,7 +32,7 @@ def weighted_kappa(
     seed: Seed,
     weights: str = "quadratic",
     n_resamples: int = N_RESAMPLES,
-    method: str = "percentile",
+    method: str = "auto",
     confidence: float = CONFIDENCE,
 ) -> Kappa:
     """Chance-corrected agreement of two ratings of the same examples.
@@ -40,7 +40,9 @@ def weighted_kappa(
         kappa = 1 - sum_ij w_ij O_ij / sum_ij w_ij E_ij;   O = shares of each pair of levels, E = product of margins
         w_ij = (i - j)²/(K-1)² quadratic, |i - j|/(K-1) linear, [i != j] none
 
-    0 for a constant prediction, 1 for perfect agreement; undefined (NaN) where both ratings are constant.
+    0 for a constant prediction, 1 for perfect agreement; undefined (NaN) where both ratings are constant. The interval
+    is that of a number between -1 and 1 (`interp.stats.jackknife`): it has width at 1, and says nothing ([-1, 1]) where
+    kappa is undefined without one of the groups.
 
     Args:
         gold, rated: levels of each example [example]; remove unparsed ratings first and report their rate.
@@ -59,7 +61,14 @@ def weighted_kappa(
     cells = np.zeros((n, k * k))
     cells[np.arange(n), i * k + j] = 1.0
     penalty = _penalty(k, weights)
-    draws = resample_sums(cells, lambda sums: _kappa(sums, penalty), groups=groups, seed=seed, n_resamples=n_resamples)
+    draws = resample_sums(
+        cells,
+        lambda sums: _kappa(sums, penalty),
+        groups=groups,
+        seed=seed,
+        n_resamples=n_resamples,
+        bounds=(-1.0, 1.0),
+    )
     return Kappa(draws.estimate(method=method, confidence=confidence), draws.n_undefined)
 
 

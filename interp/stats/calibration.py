@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from interp.stats._check import Groups, Seed, Values, binary, generator, group_c
 from interp.stats.bootstrap import cluster_mean
 from interp.stats.clustered import rate_on
 from interp.stats.estimate import CONFIDENCE, Estimate
-from interp.stats.resample import N_RESAMPLES, resample_sums
+from interp.stats.intervals import z_value
+from interp.stats.jackknife import Jackknife, effective_groups
+from interp.stats.resample import N_RESAMPLES, group_weights
 
 N_BINS = 10
 FLOOR_DRAWS = 1000
@@ -18,13 +21,13 @@ FLOOR_DRAWS = 1000
 
 @dataclass(frozen=True)
 class CalibrationError:
-    """Expected calibration error beside the value that a perfectly calibrated reader would have shown.
+    """Expected calibration error next to the value that a perfectly calibrated model would have shown.
 
     Attributes:
-        ece:        the error; its interval is shifted by the bootstrap's bias and cut at 0.
-        floor:      mean and 95 % range of the error under outcomes drawn from the stated probabilities: finite
-            samples never give 0.
-        p:          share of such draws with an error at least as large (outcomes drawn independently).
+        ece:        the error. Its interval covers with at least the stated confidence: lo is 0 where the error is no
+            larger than sampling alone can make it, and the interval is wide, because |·| hides the sign of the noise.
+        floor:      mean and 95 % range of the error of a calibrated model: finite samples never give 0.
+        p:          share of the draws behind the floor with an error at least as large: the test of calibration.
         n_bins:     bins in use (fewer than asked for where many probabilities are equal).
     """
 
@@ -74,36 +77,61 @@ def calibration_error(
 ) -> CalibrationError:
     """Expected calibration error over equal-mass bins, with its interval and its floor.
 
-        ECE = sum_b (n_b/n) · | mean outcome in b - mean p in b |
+        ECE = sum_b |m_b|,  m_b = (n_b/n) · (mean outcome in b - mean p in b);   bin edges stay those of the data
 
-    Resampling adds noise to every bin, which |·| turns into bias: the percentile interval is moved by
-    mean(draws) - value. Bin edges stay those of the data.
+    The sample's ECE lies above the true one, since |·| adds up the noise of every bin. So the interval is not that of a
+    mean:
+
+        lo = ECE - c, at least 0;   c = 97.5 % quantile of D* = sum_b |m*_b - m_b|, m* from resampled groups
+        hi = ECE + t · jackknife standard error
+
+    The lower end follows from the triangle inequality, |ECE - true ECE| <= sum_b |m_b - true m_b|; the upper end from
+    ECE >= sum_b sign(true m_b)·m_b, whose mean is the true ECE. The floor and p are those of D* where groups are given,
+    and of outcomes drawn from the stated probabilities where examples are independent. D* is stretched by Student's
+    quantile on the effective groups over the normal one.
 
     Args:
         p: stated probability of the outcome, or the confidence in the given answer [example].
         outcome: whether it happened, or whether the answer was right [example].
     Raises:
         ValueError: lengths differ, p outside [0, 1], fewer examples than bins, one group, NaN.
-    Source: Guo et al., arXiv 1706.04599; floor: consistency resampling, Bröcker & Smith, Weather Forecast. 22 (2007).
+    Source: Guo et al., arXiv 1706.04599; floor: consistency resampling, Bröcker & Smith, Weather Forecast. 22 (2007);
+        interval: worked out here, its coverage is measured in tests/validity.
     """
     p, y = probabilities("p", p), binary("outcome", outcome)
     n = same_length(p=p, outcome=y)
     _, bins = np.unique(equal_mass_bins(p, n_bins), return_inverse=True)
     used, seeds = int(bins.max()) + 1, generator(seed).spawn(2)
-    columns = np.zeros((n, used + 1))
-    columns[np.arange(n), bins] = y - p
-    columns[:, used] = 1.0
-    draws = resample_sums(columns, _ece, groups=groups, seed=seeds[0], n_resamples=n_resamples)
-    value, n_groups = float(draws.value), draws.n_groups
+    gaps = np.zeros((n, used))
+    gaps[np.arange(n), bins] = y - p
+    codes = group_codes(groups, n)
+    sums, effective = codes.sums(gaps), float(effective_groups(codes.sizes))
+    left_out = (sums.sum(axis=0) - sums) / (n - codes.sizes[:, None])
+    value = float(np.abs(sums.sum(axis=0)).sum() / n)
+    error = _sampling_error(left_out, effective, seeds[0], n_resamples=n_resamples, confidence=confidence)
+    knife = Jackknife.of(np.abs(left_out).sum(axis=1), effective)
+    above = float(knife.quantile(confidence) * knife.se)
     tails = (0.5 - confidence / 2, 0.5 + confidence / 2)
-    lo, hi = np.quantile(draws.resampled, tails) - (draws.resampled.mean() - value)
-    floor = _floor(p, bins, seeds[1])
+    floor = _floor(p, bins, seeds[1]) if groups is None else error
     return CalibrationError(
-        ece=Estimate(value, max(0.0, float(lo)), max(0.0, float(hi)), n, n_groups),
-        floor=Estimate(float(floor.mean()), *map(float, np.quantile(floor, tails)), n=n, n_groups=n_groups),
+        ece=Estimate(value, max(0.0, value - float(np.quantile(error, tails[1]))), value + above, n, codes.n_groups),
+        floor=Estimate(float(floor.mean()), *map(float, np.quantile(floor, tails)), n=n, n_groups=codes.n_groups),
         p=float((1 + (floor >= value * (1 - 1e-9)).sum()) / (1 + len(floor))),
         n_bins=used,
     )
+
+
+def _sampling_error(
+    left_out: np.ndarray, effective: float, seed: Seed, *, n_resamples: int, confidence: float
+) -> np.ndarray:
+    """sum_b |m*_b - m_b| on resampled groups [resample], with the jackknife's variance and Student's tails."""
+    n_groups = len(left_out)
+    knife = Jackknife.of(left_out, effective)
+    weights = group_weights(n_groups, n_resamples=n_resamples, seed=seed)
+    drawn = np.concatenate([np.abs(w @ knife.deviation).sum(axis=1) for w in weights])
+    stretch = float(knife.quantile(confidence)[0]) / z_value(confidence)
+    # W @ d has G times the variance of one d, the jackknife (G - 1) times
+    return drawn * np.sqrt((n_groups - 1) / n_groups) * stretch
 
 
 def brier(
@@ -123,7 +151,8 @@ def brier(
     """
     p, y = probabilities("p", p), binary("outcome", outcome)
     same_length(p=p, outcome=y)
-    return cluster_mean((p - y) ** 2, groups=groups, seed=seed, n_resamples=n_resamples, confidence=confidence)
+    options: dict[str, Any] = {"seed": seed, "n_resamples": n_resamples, "confidence": confidence}
+    return cluster_mean((p - y) ** 2, groups=groups, bounds=(0.0, 1.0), **options)
 
 
 def reliability_table(
@@ -171,11 +200,8 @@ def confidence_on_errors(
     members = group_codes(groups, n, at_least=1).code[wrong]
     if len(np.unique(members)) < 2:
         return Estimate(float(c[wrong].mean()), 0.0, 1.0, int(wrong.sum()), 1)
-    return cluster_mean(c[wrong], groups=members, seed=seed, n_resamples=n_resamples, confidence=confidence)
-
-
-def _ece(sums: np.ndarray) -> np.ndarray:
-    return np.asarray(np.abs(sums[..., :-1]).sum(axis=-1) / sums[..., -1])
+    options: dict[str, Any] = {"seed": seed, "n_resamples": n_resamples, "confidence": confidence}
+    return cluster_mean(c[wrong], groups=members, bounds=(0.0, 1.0), **options)
 
 
 def _floor(p: np.ndarray, bins: np.ndarray, rng: np.random.Generator) -> np.ndarray:

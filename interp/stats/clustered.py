@@ -1,14 +1,27 @@
-"""Closed-form intervals for examples that come in groups: standard errors, design effect, clustered Wilson."""
+"""Closed-form intervals for examples that come in groups: standard errors, design effect, means, clustered Wilson."""
 
 from __future__ import annotations
 
+import warnings
 from math import sqrt
 
 import numpy as np
 
-from interp.stats._check import GroupCodes, Groups, Values, binary, group_codes, numbers, same_length
-from interp.stats.estimate import CONFIDENCE, Estimate
+from interp.stats._check import (
+    CHECKED_GROUPS,
+    FewGroupsWarning,
+    GroupCodes,
+    Groups,
+    NoWidthWarning,
+    Values,
+    binary,
+    group_codes,
+    numbers,
+    same_length,
+)
+from interp.stats.estimate import CONFIDENCE, Estimate, Estimates
 from interp.stats.intervals import t_value, wilson_limits, z_value
+from interp.stats.jackknife import ANY, Bounds, Jackknife, effective_groups, jackknife_limits
 
 
 def cluster_se(values: Values, *, groups: Groups) -> float:
@@ -51,35 +64,95 @@ def design_effect(values: Values, *, groups: Groups) -> float:
     return (cluster_se(values, groups=groups) / iid) ** 2 if iid > 0 else float("nan")
 
 
-def cluster_t(values: Values, *, groups: Groups, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean over examples with a Student interval on G - 1 degrees of freedom: the choice below 20 groups.
+def cluster_t(values: Values, *, groups: Groups, bounds: Bounds = ANY, confidence: float = CONFIDENCE) -> Estimate:
+    """Mean over examples with the interval of the rule: jackknife over groups, Student on effective groups, skew.
 
-        mean ± t_{G-1} · cluster_se
+        mean - below·se, mean + above·se      see `interp.stats.jackknife`; se = cluster_se where groups are equal
 
+    Values that are 0 and 1, and none other, are a rate: `wilson_clustered`. Of values that are all 0, or all 1, nothing
+    says so unless they are booleans or have the bounds (0, 1).
+
+    Args:
+        values: one number per example [example].
+        groups: independent unit of each example [example]; None says each example is independent.
+        bounds: smallest and largest possible value, where there are such: (0, 1) for shares and probabilities. They
+            give an interval also where no group differs.
     Raises:
-        ValueError: as `cluster_se`.
-    Source: Cameron, Gelbach & Miller, Rev. Econ. Stat. 90 (2008) 414.
+        ValueError: as `cluster_se`; a value outside the bounds.
+    Warns:
+        NoWidthWarning: no group differs and there are no bounds, so there is no interval (NaN).
+        FewGroupsWarning: fewer than 6 groups.
+    Source: Efron & Stein (1981); Carter, Schnepel & Steigerwald (2017); Johnson (1978).
     """
+    bounds = rate_bounds(values, bounds)
     array = numbers("values", values, at_least=2)
     codes = group_codes(groups, len(array))
-    mean = float(array.mean())
-    half = t_value(confidence, codes.n_groups - 1) * ratio_se(codes.sums(array), codes.sizes)
-    return Estimate(mean, mean - half, mean + half, len(array), codes.n_groups)
+    found = mean_estimates(array[:, None], codes, bounds=bounds, confidence=confidence).at(0)
+    warn_of_means(found, stacklevel=3)
+    return found
+
+
+def rate_bounds(values: Values, bounds: Bounds) -> Bounds:
+    """Booleans lie between 0 and 1 whatever the caller says."""
+    return (0.0, 1.0) if np.asarray(values).dtype == bool else bounds
+
+
+def mean_estimates(
+    columns: np.ndarray, codes: GroupCodes, *, bounds: Bounds = ANY, confidence: float = CONFIDENCE
+) -> Estimates:
+    """The rule for means of many columns at once: columns[example, column] -> Estimates[column]."""
+    if np.any(columns < bounds[0]) or np.any(columns > bounds[1]):
+        raise ValueError(
+            f"values: expected numbers in [{bounds[0]}, {bounds[1]}], got [{columns.min():g}, {columns.max():g}]. "
+            "Give the smallest and largest possible value as bounds."
+        )
+    n, sizes = len(columns), codes.sizes[:, None]
+    sums, value, effective = codes.sums(columns), columns.mean(axis=0), float(effective_groups(codes.sizes))
+    left_out = (sums.sum(axis=0) - sums) / (n - sizes)
+    lo, hi = jackknife_limits(value, left_out, effective=effective, confidence=confidence, bounds=bounds)
+    for j in np.flatnonzero((columns.min(axis=0) == 0) & (columns.max(axis=0) == 1)):
+        if np.isin(columns[:, j], (0.0, 1.0)).all():
+            lo[j], hi[j] = _wilson(columns[:, j], codes, at_most=n, confidence=confidence)
+    return Estimates(value, lo, hi, n, codes.n_groups)
+
+
+def warn_of_means(found: Estimate | Estimates, *, stacklevel: int) -> None:
+    """Say where means have few groups behind them, or one of them no interval."""
+    if found.n_groups < CHECKED_GROUPS:
+        warnings.warn(
+            f"interval from {found.n_groups} independent units: its coverage was checked from {CHECKED_GROUPS} on.",
+            FewGroupsWarning,
+            stacklevel=stacklevel,
+        )
+    if isinstance(found, Estimate) and not found.has_interval:
+        warnings.warn(
+            f"no group differs from another in {found.value:g}, so the data show no spread, which is not certainty. "
+            "For a rate report wilson_clustered(); for a number with a known range, give its bounds.",
+            NoWidthWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def effective_n(values: np.ndarray, codes: GroupCodes, *, at_most: int | None = None) -> float:
-    """Number of independent examples that carry as much information: n / design effect, at most n or `at_most`.
+    """Number of independent examples that carry as much information, at most n or `at_most`:
 
-    The sample cannot show a design effect when all values are equal; each group then counts once.
+        iid variance of the mean / its jackknife variance over groups · n
+
+    The sample cannot show a design effect when all values are equal: then the effective number of groups.
     """
     n = len(values)
     most = float(n if at_most is None else at_most)
     if values.min() == values.max():
-        return float(codes.n_groups)
-    centred = values - values.mean()
-    iid_variance = float(centred @ centred) / (n - 1) / n
-    clustered_variance = ratio_se(codes.sums(values), codes.sizes) ** 2
-    return min(most, n * iid_variance / clustered_variance) if clustered_variance > 0 else most
+        return min(most, float(effective_groups(codes.sizes)))
+    centred, sums = values - values.mean(), codes.sums(values)
+    left_out = (sums.sum() - sums) / (n - codes.sizes)
+    clustered = float(Jackknife.of(left_out, 1.0).se) ** 2
+    return min(most, n * float(centred @ centred) / (n - 1) / n / clustered) if clustered > 0 else most
+
+
+def effective_t(codes: GroupCodes, confidence: float) -> float:
+    """Two-sided Student quantile on the effective groups minus one degrees of freedom."""
+    return t_value(confidence, max(1.0, float(effective_groups(codes.sizes)) - 1))
 
 
 def wilson_clustered(
@@ -87,8 +160,9 @@ def wilson_clustered(
 ) -> Estimate:
     """A rate over grouped items with Wilson's interval at the effective sample size.
 
-        n_eff = n / max(1, design effect), at most the number of items;
-        all right or all wrong: n_eff = number of groups; z becomes t_{G-1} where groups are given
+        n_eff = iid variance / jackknife variance over groups, times n; at most the number of items
+        all right or all wrong: n_eff = effective groups, (sum sizes)²/sum sizes²
+        z becomes Student's quantile on the effective groups minus one degrees of freedom
 
     Has width at 0 % and 100 %, where a bootstrap collapses to a point: 100 of 100 in 10 groups does not
     exclude 0.7. With groups=None it is `wilson`.
@@ -108,8 +182,17 @@ def wilson_clustered(
             raise ValueError(f"groups: {n} replies to {n_items} items are not independent. Give groups, or the items.")
         return Estimate(p, *wilson_limits(p, n, z_value(confidence)), n=n, n_groups=n)
     codes = group_codes(groups, n)
-    limits = wilson_limits(p, effective_n(array, codes, at_most=n_items), t_value(confidence, codes.n_groups - 1))
-    return Estimate(p, *limits, n=n, n_groups=codes.n_groups)
+    return Estimate(p, *_wilson(array, codes, at_most=n_items, confidence=confidence), n=n, n_groups=codes.n_groups)
+
+
+def _wilson(array: np.ndarray, codes: GroupCodes, *, at_most: int, confidence: float) -> tuple[float, float]:
+    is_iid = codes.n_groups == len(array) == at_most
+    n, t = (
+        (len(array), z_value(confidence))
+        if is_iid
+        else (effective_n(array, codes, at_most=at_most), effective_t(codes, confidence))
+    )
+    return wilson_limits(float(array.mean()), n, t)
 
 
 def rate_on(event: Values, subset: Values, *, groups: Groups, confidence: float = CONFIDENCE) -> Estimate:

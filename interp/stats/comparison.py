@@ -11,6 +11,7 @@ from interp.stats.bootstrap import paired_difference
 from interp.stats.clustered import wilson_clustered
 from interp.stats.equivalence import MARGIN, Equivalence, tost_paired
 from interp.stats.estimate import CONFIDENCE, Estimate
+from interp.stats.jackknife import RULE
 from interp.stats.mean_test import mean_test
 from interp.stats.paired import McNemar, PairedTable, mcnemar, newcombe_paired
 from interp.stats.resample import N_RESAMPLES
@@ -23,7 +24,9 @@ class Comparison:
     Attributes:
         a, b:         accuracies, clustered Wilson intervals (plain Wilson where items are independent).
         difference:   a - b, Newcombe's paired interval, items taken as independent.
-        difference_groups: a - b, cluster bootstrap over groups; the same object where groups=None.
+        difference_groups: a - b, Newcombe's at the effective sample size over groups (`paired_difference`); the same
+            object where groups=None.
+        interval:     what sort of interval `difference_groups` has, for the table's column.
         test:         exact McNemar on the discordant items.
         p_groups:     the same question with groups as the independent unit (`mean_test` of the differences).
         equivalence:  two one-sided tests at the margin, clustered.
@@ -34,6 +37,7 @@ class Comparison:
     b: Estimate
     difference: Estimate
     difference_groups: Estimate
+    interval: str
     test: McNemar
     p_groups: float
     equivalence: Equivalence
@@ -75,17 +79,19 @@ def compare_paired(
     group_codes(groups, len(a))
     table = PairedTable.of(a, b)
     test, iid = mcnemar(table.only_a, table.only_b), newcombe_paired(table, confidence=confidence)
-    if groups is None or table.only_a + table.only_b == 0:
-        clustered, p_groups = iid, test.p
-    else:
+    clustered, p_groups, kind = iid, test.p, "Newcombe, paired"
+    if groups is not None:
+        kind = "Newcombe at the effective n"
         clustered = paired_difference(a, b, groups=groups, seed=seed, n_resamples=n_resamples, confidence=confidence)
-        p_groups = float(mean_test(a.astype(np.float64) - b, groups=groups, seed=seed).p)
+        if table.only_a + table.only_b:
+            p_groups = float(mean_test(a.astype(np.float64) - b, groups=groups, seed=seed).p)
     return Comparison(
         table=table,
         a=wilson_clustered(a, groups=groups, items=items, confidence=confidence),
         b=wilson_clustered(b, groups=groups, items=items, confidence=confidence),
         difference=iid,
         difference_groups=clustered,
+        interval=kind,
         test=test,
         p_groups=p_groups,
         equivalence=tost_paired(a, b, groups=groups, margin=margin, alpha=round(1 - confidence, 12)),
@@ -117,7 +123,8 @@ def compare_items(a: Values, b: Values, *, items: Groups, groups: Groups, seed: 
 
         difference = mean over items of (mean over replies of a) - (mean over replies of b)
 
-    Asked once, it is `compare_paired`. Asked more often, the shares are resampled by group (by item without groups).
+    Asked once, it is `compare_paired`. Asked more often, the interval is that of the mean of the items' differences of
+    shares, by group (by item without groups), with the range [-1, 1].
 
     Args:
         a, b:   whether each reply is a hit [reply], same order of items.
@@ -131,30 +138,15 @@ def compare_items(a: Values, b: Values, *, items: Groups, groups: Groups, seed: 
     codes = group_codes(items, n)
     if codes.n_groups == n:
         found, counts = compare_paired(a, b, groups=groups, seed=seed), PairedTable.of(a, b)
-        agree = groups is None or counts.only_a + counts.only_b == 0
-        kind = "Newcombe, paired" if agree else "paired cluster bootstrap"
-        return ItemComparison(float(a.mean()), float(b.mean()), found.difference_groups, kind, found.p_groups,
-                              counts.only_a, counts.only_b)  # fmt: skip
+        return ItemComparison(float(a.mean()), float(b.mean()), found.difference_groups, found.interval,
+                              found.p_groups, counts.only_a, counts.only_b)  # fmt: skip
     share_a, share_b = codes.sums(a) / codes.sizes, codes.sums(b) / codes.sizes
     unit = _group_of_items(codes, groups)
     gap = share_a - share_b
-    spread, kind = _gap_interval(share_a, share_b, gap, unit, seed)
+    spread = paired_difference(share_a, share_b, groups=unit, seed=seed, bounds=(-1.0, 1.0))
     p = float(mean_test(gap, groups=unit, seed=seed).p) if np.any(gap) else 1.0
     more, fewer = int((gap > 1e-9).sum()), int((gap < -1e-9).sum())
-    return ItemComparison(float(share_a.mean()), float(share_b.mean()), spread, kind, p, more, fewer)
-
-
-def _gap_interval(
-    a: np.ndarray, b: np.ndarray, gap: np.ndarray, groups: np.ndarray | None, seed: Seed
-) -> tuple[Estimate, str]:
-    """Interval of the mean gap of shares, which keeps its width where all items have the same gap."""
-    if not np.any(gap):
-        return newcombe_paired(PairedTable.of(a >= 0.5, b >= 0.5)), "Newcombe, paired, majority of replies"
-    if np.ptp(gap) > 0:
-        return paired_difference(a, b, groups=groups, seed=seed), "paired cluster bootstrap"
-    sure, size = wilson_clustered(np.ones(len(gap)), groups=groups), float(gap[0])
-    lo, hi = sorted((size * sure.lo, size * sure.hi))
-    return Estimate(size, lo, hi, sure.n, sure.n_groups), "Wilson of the items that differ"
+    return ItemComparison(float(share_a.mean()), float(share_b.mean()), spread, RULE, p, more, fewer)
 
 
 def _group_of_items(items: GroupCodes, groups: Groups) -> np.ndarray | None:

@@ -28,9 +28,9 @@ def rate_contrast(
 
         value = sum_k w_k · mean(event on part k)
 
-    The interval is a cluster bootstrap of all parts together, so that examples of one group stay together even
-    where they lie in different parts. Where a rate is 0 or 1 a bootstrap has too little width: then the union with
-    the MOVER interval of the parts' clustered Wilson intervals, half width sqrt(sum_k (w_k · half_k)²).
+    All parts are left out together, group by group, so that examples of one group stay together even where they lie
+    in different parts. Where a rate is 0 or 1 the sample shows too little spread: then the union with the MOVER
+    interval of the parts' clustered Wilson intervals, half width sqrt(sum_k (w_k · half_k)²).
 
     Args:
         event: 0/1 [example].
@@ -38,7 +38,7 @@ def rate_contrast(
         groups: independent unit of each example, or None.
     Raises:
         ValueError: an empty part, lengths differ, one group, values other than 0/1.
-    Source: Field & Welsh, JRSS B 69 (2007) 369; Zou & Donner, Stat. Med. 27 (2008) 1693.
+    Source: `interp.stats.jackknife`; Zou & Donner, Stat. Med. 27 (2008) 1693.
     """
     happened = binary("event", event)
     masks, weights = [binary("part", mask) for mask, _ in parts], np.array([weight for _, weight in parts])
@@ -53,6 +53,8 @@ def rate_contrast(
         groups=groups,
         seed=seed,
         n_resamples=n_resamples,
+        counts=np.abs(weights) @ np.array(masks, dtype=np.float64),
+        bounds=(float(np.minimum(weights, 0).sum()), float(np.maximum(weights, 0).sum())),
     )
     found = draws.estimate(confidence=confidence)
     rates = [rate_on(happened, mask, groups=groups, confidence=confidence) for mask in masks]

@@ -8,6 +8,7 @@ import numpy as np
 
 from interp.stats._check import Groups, Real, Seed, Values, numbers, same_length
 from interp.stats.estimate import CONFIDENCE, Estimate
+from interp.stats.jackknife import ANY, Bounds
 from interp.stats.resample import N_RESAMPLES, resample_sums
 
 
@@ -43,7 +44,7 @@ def decompose_change(
     groups: Groups,
     seed: Seed,
     n_resamples: int = N_RESAMPLES,
-    method: str = "percentile",
+    method: str = "auto",
     confidence: float = CONFIDENCE,
 ) -> Decomposition:
     """Midpoint decomposition of the change of x·y between two systems on the same items, resampled in pairs.
@@ -53,12 +54,15 @@ def decompose_change(
     For the bias score: outer = 1 for every ambiguous item, middle = committed, inner = +1 stereotyped,
     -1 anti-stereotyped, 0 otherwise.
 
+    Where 0 <= middle <= outer and |inner| <= middle, the parts have the ranges [-1, 1], [-2, 2] and [-2, 2], which give
+    an interval also where nothing changed in any group.
+
     Args:
         before, after: columns (outer, middle, inner) of the same items in the same order [example, 3].
         groups: independent unit of each item (the story), or None.
     Raises:
         ValueError: lengths differ, not three columns, NaN, one group, a system with sum(middle) = 0.
-    Source: `midpoint_decomposition`; paired cluster bootstrap as in `resample_sums`.
+    Source: `midpoint_decomposition`; intervals by the rule of `interp.stats.jackknife`.
     """
     before, after = numbers("before", before, ndim=2), numbers("after", after, ndim=2)
     same_length(before=before, after=after)
@@ -70,9 +74,21 @@ def decompose_change(
                 f"{name}: expected sum(outer) and sum(middle) other than 0, got {columns[:, 0].sum():g} and "
                 f"{columns[:, 1].sum():g}: the second factor is 0/0. Report the change of x alone."
             )
-    draws = resample_sums(np.column_stack([before, after]), _parts, groups=groups, seed=seed, n_resamples=n_resamples)
+    columns = np.column_stack([before, after])
+    draws = resample_sums(
+        columns, _parts, groups=groups, seed=seed, n_resamples=n_resamples, bounds=_bounds(before, after)
+    )
     out = draws.estimates(method=method, confidence=confidence)
     return Decomposition(out.at(0), out.at(1), out.at(2))
+
+
+def _bounds(before: np.ndarray, after: np.ndarray) -> Bounds:
+    """Ranges of the three parts where x is a share and y a signed share; none otherwise."""
+    outer, middle, inner = np.concatenate([before, after]).T
+    if (middle < 0).any() or (middle > outer).any() or (np.abs(inner) > middle).any():
+        return ANY
+    most = np.array([1.0, 2.0, 2.0])
+    return -most, most
 
 
 def _parts(sums: np.ndarray) -> np.ndarray:

@@ -8,9 +8,10 @@ from math import exp, pi, sqrt
 import numpy as np
 
 from interp.stats._check import Groups, Seed, Values, binary, group_codes, same_length
-from interp.stats.clustered import rate_on
+from interp.stats.clustered import effective_t, rate_on
 from interp.stats.estimate import CONFIDENCE, Estimate
 from interp.stats.intervals import z_value
+from interp.stats.jackknife import effective_groups
 from interp.stats.resample import N_RESAMPLES, resample_sums
 
 
@@ -45,8 +46,8 @@ def signal_detection(
         d' = z(H) - z(F),   c = -(z(H) + z(F))/2
 
     Interval: with groups=None the delta method, var d' = H(1-H)/(n_signal φ(zH)²) + F(1-F)/(n_noise φ(zF)²),
-    var c = var d'/4. With groups the cluster bootstrap; where a rate is 0 or 1 the bootstrap has too little
-    width, and the union with the delta interval that counts each group once is given.
+    var c = var d'/4. With groups the rule of `interp.stats.jackknife`; where a rate is 0 or 1 the groups show too
+    little spread, and the union with the delta interval that counts each effective group once is given.
 
     Args:
         said_yes:  the answer was the signal class (say, noncompliant) [example]; unparsed counts as not said.
@@ -72,9 +73,10 @@ def signal_detection(
         out = draws.estimates(confidence=confidence)
         limits = np.column_stack([out.lo, out.hi])
         if _at_boundary(columns.sum(axis=0)):
-            once = columns.sum(axis=0) * codes.n_groups / n
-            wide = _delta_limits(once, value, z_value(confidence))
-            limits = np.column_stack([np.minimum(limits[:, 0], wide[:, 0]), np.maximum(limits[:, 1], wide[:, 1])])
+            once = columns.sum(axis=0) * float(effective_groups(codes.sizes)) / n
+            wide = _delta_limits(once, value, effective_t(codes, confidence))
+            # fmin, fmax: the jackknife has no interval where no group differs
+            limits = np.column_stack([np.fmin(limits[:, 0], wide[:, 0]), np.fmax(limits[:, 1], wide[:, 1])])
     d, c = (
         Estimate(float(v), float(lo), float(hi), n, codes.n_groups) for v, (lo, hi) in zip(value, limits, strict=True)
     )

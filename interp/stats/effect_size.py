@@ -10,7 +10,7 @@ from interp.stats._check import Groups, Seed, Values, choice, group_codes, level
 from interp.stats.estimate import CONFIDENCE, Estimate
 from interp.stats.intervals import z_value
 from interp.stats.ranking import auroc
-from interp.stats.resample import N_RESAMPLES, resample_sums
+from interp.stats.resample import METHODS, N_RESAMPLES, resample_sums
 
 
 def cohen_dz(
@@ -19,13 +19,13 @@ def cohen_dz(
     groups: Groups,
     seed: Seed,
     n_resamples: int = N_RESAMPLES,
-    method: str = "percentile",
+    method: str = "auto",
     confidence: float = CONFIDENCE,
 ) -> Estimate:
     """Mean of paired effects in units of their standard deviation: d_z = mean / sd (n - 1 in the sd).
 
     Interval: with groups=None exact under normality, by inverting the noncentral t (d_z·sqrt(n) is a t
-    statistic); with groups, cluster bootstrap of sums of d and d².
+    statistic); with groups, the rule of `interp.stats.jackknife`.
 
     Args:
         effects: one difference per example [example], the same unit throughout.
@@ -33,7 +33,7 @@ def cohen_dz(
         ValueError: fewer than 2 examples, all effects equal (no spread to divide by), NaN, one group.
     Source: Lakens, Front. Psychol. 4 (2013) 863; Cumming & Finch, Educ. Psychol. Meas. 61 (2001) 532.
     """
-    choice("method", method, ("percentile", "bca"))
+    choice("method", method, METHODS)
     array = numbers("effects", effects, at_least=2)
     n, spread = len(array), float(array.std(ddof=1))
     if spread == 0 or np.ptp(array) <= 1e-12 * np.abs(array).max():

@@ -17,7 +17,8 @@ class Estimate:
 
     Attributes:
         value:    the estimate; NaN where it is not defined (no errors to average over, 0/0).
-        lo, hi:   ends of the interval, lo <= hi; a percentile interval need not contain `value`.
+        lo, hi:   ends of the interval, lo <= hi; NaN where the data give none (no group differs from another, and
+            nothing is known of how far one could).
         n:        number of examples.
         n_groups: number of independent groups among them; equals n where every example is its own group.
     """
@@ -41,8 +42,12 @@ class Estimate:
     def is_defined(self) -> bool:
         return not isnan(self.value)
 
+    @property
+    def has_interval(self) -> bool:
+        return not isnan(self.lo)
+
     def excludes(self, number: float) -> bool:
-        """Whether the interval lies wholly on one side of `number`; False where undefined."""
+        """Whether the interval lies wholly on one side of `number`; False where there is none."""
         return self.lo > number or self.hi < number
 
     def _repr_html_(self) -> str:
@@ -52,7 +57,8 @@ class Estimate:
         if not self.is_defined:
             return f"– (n={self.n})"
         groups = "" if self.n_groups == self.n else f", {self.n_groups} groups"
-        return f"{self.value:.3f} [{self.lo:.3f}, {self.hi:.3f}] (n={self.n}{groups})"
+        interval = f"[{self.lo:.3f}, {self.hi:.3f}]" if self.has_interval else "[no interval]"
+        return f"{self.value:.3f} {interval} (n={self.n}{groups})"
 
 
 @dataclass(frozen=True, eq=False)

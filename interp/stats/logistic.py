@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from interp.stats._check import (
-    FEW_GROUPS,
+    CHECKED_GROUPS,
     FewGroupsWarning,
     GroupCodes,
     Groups,
@@ -21,7 +21,7 @@ from interp.stats._check import (
 )
 from interp.stats.estimate import CONFIDENCE, Estimate
 from interp.stats.firth import fit_penalised, is_separated, profile_limits
-from interp.stats.intervals import t_value
+from interp.stats.jackknife import effective_groups, jackknife_limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,8 @@ def logistic_regression(
     """log odds of the answer = intercept + sum_j beta_j x_j, intervals robust to dependence inside groups.
 
         cov = G/(G-1) · (n-1)/(n-k) · I⁻¹ ( sum_g s_g s_gᵀ ) I⁻¹,   s_g = sum_{i in g} x_i (y_i - p_i)
-        interval: beta ± t_{G-1} · se
+        interval: the rule of `interp.stats.jackknife` with beta without group g after one Newton step,
+        beta_(-g) = beta - (I - I_g)⁻¹ s_g,   I_g = sum_{i in g} x_i x_iᵀ p_i (1 - p_i)
 
     Separated data (some combination of the predictors gives the answer without error, so the estimate is
     infinite) are found by a linear programme, fitted with Firth's penalty, and given profile penalised
@@ -73,9 +74,9 @@ def logistic_regression(
         raise ValueError(f"names: expected one per predictor ({x.shape[1]}), got {len(names)}: {list(names)}.")
     design, codes = np.column_stack([np.ones(n), x]), group_codes(groups, n)
     _check_rank(design, names)
-    if codes.n_groups < FEW_GROUPS:
+    if codes.n_groups < CHECKED_GROUPS:
         warnings.warn(
-            f"cluster-robust intervals from {codes.n_groups} groups (fewer than {FEW_GROUPS}) are too narrow.",
+            f"intervals from {codes.n_groups} groups: their coverage was checked from {CHECKED_GROUPS} on.",
             FewGroupsWarning,
             stacklevel=2,
         )
@@ -87,9 +88,10 @@ def logistic_regression(
         return _separated(rows, outcome, weights * codes.n_groups / n, labels, codes, n, confidence)
     beta = fit_penalised(rows, outcome, weights, firth=False)
     covariance = _robust(design, y, beta, codes)
-    half = t_value(confidence, codes.n_groups - 1) * np.sqrt(np.diag(covariance))
-    ends = zip(labels, beta, beta - half, beta + half, strict=True)
-    found = {name: Estimate(float(b), float(lo), float(hi), n, codes.n_groups) for name, b, lo, hi in ends}
+    effective = float(effective_groups(codes.sizes))
+    lo, hi = jackknife_limits(beta, _left_out(design, y, beta, codes), effective=effective, confidence=confidence)
+    ends = zip(labels, beta, lo, hi, strict=True)
+    found = {name: Estimate(float(b), float(low), float(high), n, codes.n_groups) for name, b, low, high in ends}
     return LogisticFit(found, covariance, "maximum likelihood", "")
 
 
@@ -125,6 +127,22 @@ def _robust(design: np.ndarray, y: np.ndarray, beta: np.ndarray, codes: GroupCod
     n, k = design.shape
     correction = codes.n_groups / (codes.n_groups - 1) * (n - 1) / (n - k)
     return correction * bread @ (score.T @ score) @ bread
+
+
+def _left_out(design: np.ndarray, y: np.ndarray, beta: np.ndarray, codes: GroupCodes) -> np.ndarray:
+    """Coefficients without each group [group, coefficient] after one Newton step from those of all; NaN where the
+    other groups do not determine them.
+    """
+    from scipy.special import expit
+
+    p, k = expit(design @ beta), design.shape[1]
+    products = (design[:, :, None] * design[:, None, :]).reshape(len(design), k * k)
+    information = codes.sums(products * (p * (1 - p))[:, None]).reshape(-1, k, k)
+    score, rest = codes.sums(design * (y - p)[:, None]), information.sum(axis=0) - information
+    is_known = np.linalg.cond(rest) < 1e10
+    out = np.full(score.shape, np.nan)
+    out[is_known] = beta - np.linalg.solve(rest[is_known], score[is_known][:, :, None])[:, :, 0]
+    return out
 
 
 def _check_rank(design: np.ndarray, names: Sequence[str]) -> None:

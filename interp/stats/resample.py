@@ -1,4 +1,4 @@
-"""The cluster bootstrap: whole groups are drawn with replacement, and every statistic sees the same draws.
+"""Resampling of whole groups: leave one out for the interval, draw with replacement for what needs a distribution.
 
 A statistic that depends on the data through sums over examples (a mean, a ratio of means, a kappa, a
 calibration error) never needs the resampled rows: with S[group, column] the sums inside each group and
@@ -10,13 +10,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 
 from interp.stats._check import (
+    CHECKED_GROUPS,
     FEW_GROUPS,
     FewGroupsWarning,
+    GroupCodes,
     Groups,
     NoWidthWarning,
     Seed,
@@ -27,9 +30,12 @@ from interp.stats._check import (
     group_codes,
     level,
     numbers,
+    same_length,
 )
 from interp.stats.estimate import CONFIDENCE, Estimate, Estimates
+from interp.stats.jackknife import ANY, Bounds, effective_groups, jackknife_limits
 
+METHODS = ("auto", "percentile", "bca")
 N_RESAMPLES = 2000
 BUDGET = 32 * 2**20
 """Bytes of the largest temporary array of weights."""
@@ -56,38 +62,102 @@ def group_weights(n_groups: int, *, n_resamples: int, seed: Seed, budget: int = 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """A statistic, its values under resampling, and with one group left out.
+    """A statistic, its values with one group left out, and under resampling.
 
     Attributes:
         value:      on the data [...].
-        resampled:  on each resample [resample, ...]; NaN where undefined.
-        left_out:   without each group [group, ...]; what BCa needs for its acceleration.
+        left_out:   without each group [group, ...]: the interval of method `auto`.
+        draw:       gives the values on each resample [resample, ...]; called once, and only where they are needed.
+        effective:  effective number of groups behind each component [...], or one number.
+        bounds:     smallest and largest possible value of the statistic.
     """
 
     value: np.ndarray
-    resampled: np.ndarray
-    left_out: np.ndarray | None
+    left_out: np.ndarray
+    draw: Callable[[], np.ndarray]
     n: int
     n_groups: int
+    effective: np.ndarray | float
+    bounds: Bounds = ANY
+
+    @cached_property
+    def resampled(self) -> np.ndarray:
+        """The statistic on each resample [resample, ...]; NaN where undefined."""
+        draws = self.draw()
+        return np.where(np.isfinite(draws), draws, np.nan)
 
     @property
     def n_undefined(self) -> int:
         """Resamples in which some component is NaN."""
         return int(np.isnan(self.resampled.reshape(len(self.resampled), -1)).any(axis=1).sum())
 
-    def estimates(self, *, method: str = "percentile", confidence: float = CONFIDENCE) -> Estimates:
-        """Intervals of every component: `percentile`, or `bca` (bias-corrected and accelerated).
+    def estimates(self, *, method: str = "auto", confidence: float = CONFIDENCE) -> Estimates:
+        """Intervals of every component: `auto`, the rule of `jackknife_limits`; `percentile` or `bca` of the bootstrap.
 
         BCa: quantiles at Phi(z0 + (z0 + z)/(1 - a(z0 + z))), z0 from the share of draws below the value,
-        a = sum(d³) / 6(sum d²)^1.5 with d the jackknife deviations.
+        a = sum(d³) / 6(sum d²)^1.5 with d the jackknife deviations. Both bootstrap intervals are too narrow with fewer
+        than 20 groups and collapse to a point where all groups agree; they are here for comparison.
 
         Raises:
             ValueError: unknown method; BCa where every draw lies on one side of the value.
-        Source: Efron & Tibshirani, *An Introduction to the Bootstrap* (1993) §13.3, §14.3.
+        Source: `interp.stats.jackknife`; Efron & Tibshirani, *An Introduction to the Bootstrap* (1993) §13.3, §14.3.
         """
-        choice("method", method, ("percentile", "bca"))
-        tails = np.array([0.5 - level("confidence", confidence) / 2, 0.5 + confidence / 2])
-        self._warn()
+        choice("method", method, METHODS)
+        self._warn(method)
+        level("confidence", confidence)
+        if method == "auto":
+            lo, hi = jackknife_limits(
+                self.value, self.left_out, effective=self.effective, confidence=confidence, bounds=self.bounds
+            )
+        else:
+            lo, hi = self._quantiles(method, confidence)
+        return Estimates(self.value, lo, hi, self.n, self.n_groups)
+
+    def estimate(self, *, method: str = "auto", confidence: float = CONFIDENCE) -> Estimate:
+        """The interval of a statistic that is one number; undefined where the value is."""
+        if np.isnan(self.value):
+            return Estimate.undefined(self.n, self.n_groups)
+        found = self.estimates(method=method, confidence=confidence).at()
+        if found.lo == found.hi or not found.has_interval:
+            warnings.warn(
+                f"no group differs from another in {float(self.value):g}, so the data show no spread, which is not "
+                "certainty. For a rate report wilson_clustered(); for a number with a known range, give its bounds.",
+                NoWidthWarning,
+                stacklevel=3,
+            )
+        return found
+
+    def _warn(self, method: str) -> None:
+        if method == "auto" and self.n_groups < CHECKED_GROUPS:
+            warnings.warn(
+                f"interval from {self.n_groups} independent units: its coverage was checked from {CHECKED_GROUPS} on.",
+                FewGroupsWarning,
+                stacklevel=4,
+            )
+        if method != "auto" and self.n_groups < FEW_GROUPS:
+            warnings.warn(
+                f"interval from {self.n_groups} independent units (fewer than {FEW_GROUPS}): a {method} interval over "
+                "so few is too narrow. Use method='auto'.",
+                FewGroupsWarning,
+                stacklevel=4,
+            )
+        lost = np.isnan(self.left_out).any(axis=0) & ~np.isnan(self.value)
+        if method == "auto" and lost.any():
+            warnings.warn(
+                "without one of the groups there is no value (0/0): a single group holds all the examples that count. "
+                "The interval is the whole range.",
+                UndefinedDrawsWarning,
+                stacklevel=4,
+            )
+        if method != "auto" and self.n_undefined:
+            warnings.warn(
+                f"{self.n_undefined} of {len(self.resampled)} resamples gave no value (0/0) and were left out.",
+                UndefinedDrawsWarning,
+                stacklevel=4,
+            )
+
+    def _quantiles(self, method: str, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+        tails = np.array([0.5 - confidence / 2, 0.5 + confidence / 2])
         shape, flat = self.value.shape, self.resampled.reshape(len(self.resampled), -1)
         if method == "percentile":
             lo, hi = _nan_quantile(flat, tails)
@@ -95,41 +165,11 @@ class Draws:
             levels = self._bca_levels(flat, tails)
             ends = [_nan_quantile(flat[:, [j]], levels[j])[:, 0] for j in range(flat.shape[1])]
             lo, hi = np.array(ends).reshape(-1, 2).T
-        return Estimates(self.value, lo.reshape(shape), hi.reshape(shape), self.n, self.n_groups)
-
-    def estimate(self, *, method: str = "percentile", confidence: float = CONFIDENCE) -> Estimate:
-        """The interval of a statistic that is one number; undefined where the value is."""
-        if np.isnan(self.value):
-            return Estimate.undefined(self.n, self.n_groups)
-        if self.resampled.min() == self.resampled.max():
-            warnings.warn(
-                f"every resample gave {float(self.value):g}: the interval has no width, which is not certainty. "
-                "For a rate report wilson_clustered() or clopper_pearson().",
-                NoWidthWarning,
-                stacklevel=3,
-            )
-        return self.estimates(method=method, confidence=confidence).at()
-
-    def _warn(self) -> None:
-        if self.n_groups < FEW_GROUPS:
-            warnings.warn(
-                f"interval from {self.n_groups} independent units (fewer than {FEW_GROUPS}): a bootstrap over so few "
-                "is too narrow. Report cluster_t() or method='t' instead.",
-                FewGroupsWarning,
-                stacklevel=4,
-            )
-        if self.n_undefined:
-            warnings.warn(
-                f"{self.n_undefined} of {len(self.resampled)} resamples gave no value (0/0) and were left out.",
-                UndefinedDrawsWarning,
-                stacklevel=4,
-            )
+        return lo.reshape(shape), hi.reshape(shape)
 
     def _bca_levels(self, flat: np.ndarray, tails: np.ndarray) -> np.ndarray:
         from scipy.special import ndtr, ndtri
 
-        if self.left_out is None:
-            raise ValueError("method 'bca': not offered for statistics of example weights. Use method='percentile'.")
         value, is_defined = self.value.reshape(-1), ~np.isnan(flat)
         tied = np.isclose(flat, value, rtol=1e-12, atol=0.0)
         below = ((flat < value) & ~tied).sum(axis=0) + 0.5 * tied.sum(axis=0)
@@ -137,7 +177,7 @@ class Draws:
         if ((below == 0) | (below == 1)).any():
             raise ValueError(
                 "method 'bca': every resample lies on one side of the value, so no bias correction exists. "
-                "Use method='percentile', or more resamples."
+                "Use method='auto'."
             )
         z0, deviation = ndtri(below), self.left_out.reshape(len(self.left_out), -1)
         deviation = np.nanmean(deviation, axis=0) - deviation
@@ -154,8 +194,10 @@ def resample_sums(
     groups: Groups,
     seed: Seed,
     n_resamples: int = N_RESAMPLES,
+    counts: Values | None = None,
+    bounds: Bounds = ANY,
 ) -> Draws:
-    """Bootstrap any statistic of the sums of some columns over examples.
+    """Interval, or bootstrap, of any statistic of the sums of some columns over examples.
 
     Args:
         columns: [example, column]; put a column of ones to count examples.
@@ -163,6 +205,9 @@ def resample_sums(
             trailing axes, and all of them share the draws.
         groups: independent unit of each example [example]; None says each example is independent.
         seed: integer or numpy generator.
+        counts: how much each example counts in the statistic [example], or in each component [example, ...]: 0 for
+            those that a conditional rate leaves out. All count alike where None.
+        bounds: smallest and largest possible value of the statistic; `jackknife_limits` says what they change.
     Raises:
         ValueError: NaN, one group, lengths differ.
     Source: Davison & Hinkley, *Bootstrap Methods* (1997) §3.8; Field & Welsh, JRSS B 69 (2007) 369.
@@ -171,10 +216,19 @@ def resample_sums(
     codes = group_codes(groups, len(array))
     sums = codes.sums(array)
     total = sums.sum(axis=0)
+
+    def draw() -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chunks = group_weights(codes.n_groups, n_resamples=n_resamples, seed=seed)
+            return np.concatenate([statistic(w @ sums) for w in chunks])
+
     with np.errstate(divide="ignore", invalid="ignore"):
-        chunks = [statistic(w @ sums) for w in group_weights(codes.n_groups, n_resamples=n_resamples, seed=seed)]
-        value, left_out = np.asarray(statistic(total)), statistic(total - sums)
-    return Draws(value, _finite(chunks), left_out, len(array), codes.n_groups)
+        value, left_out = np.asarray(statistic(total)), _finite(statistic(total - sums))
+    return Draws(value, left_out, draw, len(array), codes.n_groups, _effective(codes, counts), bounds)
+
+
+MAX_LEFT_OUT = 200
+"""Groups that are left out one by one; more of them are dealt at random into this many blocks."""
 
 
 def resample_weights(
@@ -184,29 +238,56 @@ def resample_weights(
     groups: Groups,
     seed: Seed,
     n_resamples: int = N_RESAMPLES,
+    counts: Values | None = None,
+    bounds: Bounds = ANY,
 ) -> Draws:
-    """Bootstrap a statistic that needs weights of single examples (ranks, a fit), chunk by chunk.
+    """Interval, or bootstrap, of a statistic that needs weights of single examples (ranks, a fit), chunk by chunk.
+
+    More than 200 groups are dealt at random into 200 blocks of whole groups, and the blocks are left out: the same
+    standard error at a fixed cost.
 
     Args:
         statistic: weights[resample, example] -> value[resample]; an example's weight is how often its group
-            was drawn.
+            was drawn, or 0 where it is left out.
         n: number of examples.
+        counts, bounds: as `resample_sums`.
     Raises:
         ValueError: one group, lengths differ.
+    Source: Shao & Tu, *The Jackknife and Bootstrap* (1995) §2.3 (grouped jackknife).
     """
     codes = group_codes(groups, n)
-    budget = max(1, BUDGET * codes.n_groups // (2 * n))
+    rows = max(1, BUDGET // (16 * n))
+    deal, draws = generator(seed).spawn(2) if isinstance(seed, np.random.Generator) else (generator(seed), seed)
+    blocks = codes
+    if codes.n_groups > MAX_LEFT_OUT:
+        blocks = GroupCodes((deal.permutation(codes.n_groups) % MAX_LEFT_OUT)[codes.code], MAX_LEFT_OUT)
+
+    def draw() -> np.ndarray:
+        weights = group_weights(codes.n_groups, n_resamples=n_resamples, seed=draws, budget=rows * 16 * codes.n_groups)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.concatenate([statistic(w[:, codes.code]) for w in weights])
+
+    kept = [
+        (blocks.code[None, :] != np.arange(start, min(start + rows, blocks.n_groups))[:, None]).astype(np.float64)
+        for start in range(0, blocks.n_groups, rows)
+    ]
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.asarray(statistic(np.ones((1, n))))[0]
-        draws = group_weights(codes.n_groups, n_resamples=n_resamples, seed=seed, budget=budget)
-        chunks = [statistic(w[:, codes.code]) for w in draws]
-    return Draws(np.asarray(value), _finite(chunks), None, n, codes.n_groups)
+        left_out = _finite(np.concatenate([statistic(part) for part in kept]))
+    return Draws(np.asarray(value), left_out, draw, n, codes.n_groups, _effective(blocks, counts), bounds)
 
 
-def _finite(chunks: list[np.ndarray]) -> np.ndarray:
-    """Chunks as one array, x/0 marked undefined like 0/0."""
-    draws = np.concatenate(chunks)
-    return np.where(np.isfinite(draws), draws, np.nan)
+def _effective(codes: GroupCodes, counts: Values | None) -> np.ndarray | float:
+    if counts is None:
+        return float(effective_groups(codes.sizes))
+    array = numbers("counts", counts, ndim=None)
+    same_length(counts=array, columns=codes.code)
+    return effective_groups(codes.sums(array))
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """x/0 marked undefined like 0/0."""
+    return np.asarray(np.where(np.isfinite(values), values, np.nan))
 
 
 def _nan_quantile(flat: np.ndarray, levels: np.ndarray) -> np.ndarray:

@@ -45,8 +45,8 @@ def surface_reliance(
 ) -> SurfaceReliance:
     """Congruent minus incongruent accuracy, and the regression of the answer on gold and surface label.
 
-    The difference's interval is a cluster bootstrap of both accuracies together; where one of them is 0 or 1,
-    where a bootstrap has too little width, the union with square-and-add of their clustered Wilson intervals.
+    The difference's interval leaves out groups in both accuracies together (`interp.stats.jackknife`); where one of
+    them is 0 or 1 the groups show too little spread: the union with square-and-add of their clustered Wilson intervals.
 
     Args:
         answer, gold, surface_label: labels of the same two-valued vocabulary [example]; answer None = unparsed.
@@ -77,6 +77,7 @@ def surface_reliance(
         groups=groups,
         seed=seed,
         n_resamples=n_resamples,
+        bounds=(-1.0, 1.0),
     )
     reliance = _with_width(draws.estimates(confidence=confidence).at(), on, off)
     predictors = np.column_stack([truth == positive, cue == positive])[parsed].astype(np.float64)
