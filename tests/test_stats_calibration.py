@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 from scipy.stats import t as student
@@ -11,7 +9,6 @@ from sklearn.calibration import _sigmoid_calibration, calibration_curve
 from sklearn.metrics import brier_score_loss, cohen_kappa_score
 
 from interp.stats import (
-    NoWidthWarning,
     UndefinedDrawsWarning,
     brier,
     calibration_error,
@@ -150,14 +147,17 @@ def test_kappa_of_the_triage_set():
     assert np.allclose(np.mean(ends, axis=0), (0.83, 0.97), atol=0.02)
 
 
-def test_kappa_counts_resamples_without_a_value():
+def test_kappa_that_hangs_on_one_group_has_the_whole_range():
     gold, rated = [1] * 5 + [2], [1] * 6
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with pytest.warns(UndefinedDrawsWarning, match="a single group holds"):
         got = weighted_kappa(gold, rated, levels=(1, 2), groups=None, seed=0)
-    # a draw without the only 2 has one value on both sides: (5/6)^6 = 0.335
-    assert abs(got.n_undefined / 2000 - 0.335) < 0.04
-    with pytest.warns(UndefinedDrawsWarning):
-        weighted_kappa(gold, rated, levels=(1, 2), groups=None, seed=0)
+    assert (got.kappa.value, got.kappa.lo, got.kappa.hi, got.n_undefined) == (0.0, -1.0, 1.0, 1)
     undefined = weighted_kappa([1] * 30, [1] * 30, levels=(1, 2), groups=None, seed=0)
-    assert not undefined.kappa.is_defined and undefined.n_undefined == 2000
+    assert not undefined.kappa.is_defined and undefined.n_undefined == 30
+
+
+def test_perfect_agreement_has_an_interval():
+    gold = np.repeat([1, 2, 3], 10)
+    got = weighted_kappa(gold, gold, levels=(1, 2, 3), groups=np.arange(30) // 3, seed=0).kappa
+    share = student.ppf(0.975, 9) ** 2 / (10 + student.ppf(0.975, 9) ** 2)  # of groups that may disagree, down to -1
+    assert (got.value, got.hi, got.lo) == (1.0, 1.0, pytest.approx(1 - 2 * share))

@@ -130,7 +130,7 @@ def four_cells(
         sizes = np.abs(effects.per_example()[rows].mean(axis=0))
         facts.append(
             {"name": effects.names[index], "percentile": float((sizes < sizes[index]).mean()),
-             "refused": not stats.cluster_t(whole, groups=groups).excludes(0.0)}
+             "refused": stats.cluster_t(whole, groups=groups).includes(0.0)}
         )  # fmt: skip
     draws = stats.resample_sums(np.column_stack(columns), _shares, groups=groups, seed=seed, n_resamples=n_resamples)
     found = draws.estimates()

@@ -82,7 +82,7 @@ def _row(effects: HeadEffects, reading: Reading, arm: Arm, unit: Unit, seed: int
     if reading == "accuracy":
         found, interval = stats.wilson_clustered(column, groups=effects.groups), "Wilson at the effective n"
     else:
-        found, interval = stats.cluster_t(column, groups=effects.groups), "clustered t"
+        found, interval = stats.cluster_t(column, groups=effects.groups), stats.RULE
     named = dict(zip(("arm", "k", "draw"), arm, strict=True))
     size = {"value": found.value, "lo": found.lo, "hi": found.hi, "n": found.n, "n_groups": found.n_groups}
     return {**named, **size, "interval": interval, "heads": unit_name(unit)}

@@ -14,7 +14,7 @@ from interp.heads.estimates import halves
 if TYPE_CHECKING:
     import pandas as pd
 
-INTERVAL = "cluster bootstrap"
+INTERVAL = stats.RULE
 
 
 def provenance(effects: HeadEffects, metric: str) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def provenance(effects: HeadEffects, metric: str) -> dict[str, Any]:
     plan = effects.plan
     return {
         "metric": metric, "metric_unit": UNITS.get(metric, ""), "ablation": plan.kind, "effect": plan.effect,
-        "positions": plan.positions, "interval": f"{INTERVAL}, B = {effects.n_resamples}", "unit": "pairs",
+        "positions": plan.positions, "interval": INTERVAL, "unit": "pairs",
         "n_dropped": effects.n_dropped, "model": plan.model, "adapter": plan.adapter or "none", "dtype": plan.dtype,
         "weights": plan.weights[:12], "pairs_sha256": plan.pairs_sha256[:12], "seed": effects.seed, "base": 0,
     }  # fmt: skip

@@ -12,12 +12,10 @@ import numpy as np
 from interp.oracle.controls import HEADLINE
 from interp.oracle.evidence import NO_CONTROL, Ranks, accuracy_over, rank_answers, smallest_p, verdict
 from interp.oracle.scoring import Classified, classified, words
-from interp.stats import Estimate, cluster_mean, cluster_t
+from interp.stats import Estimate, cluster_t
 
 if TYPE_CHECKING:
     import pandas as pd
-
-FEW_GROUPS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +36,6 @@ class Likelihoods:
     nll: np.ndarray
     n_tokens: np.ndarray
     controls: Mapping[str, np.ndarray] = field(default_factory=dict)
-    seed: int = 0
 
     def gaps(self, control: str = HEADLINE) -> np.ndarray:
         """NLL under the control minus NLL under the real activations [item], mean over repeats; NaN without partner."""
@@ -52,7 +49,7 @@ class Likelihoods:
         """
         gaps = self.gaps(control)
         known = ~np.isnan(gaps)
-        return mean_over_problems(gaps[known], [g for g, k in zip(self.groups, known, strict=True) if k], self.seed)
+        return mean_over_problems(gaps[known], [g for g, k in zip(self.groups, known, strict=True) if k])
 
     def ranks(self) -> Ranks:
         """Rank test of every reading over its matched partners, corrected over these readings.
@@ -66,7 +63,7 @@ class Likelihoods:
         """Mean NLL per answer token under the real activations, or under a control."""
         values = self.nll if control is None else _mean_over_repeats(self._under(control))
         known = ~np.isnan(values)
-        return mean_over_problems(values[known], [g for g, k in zip(self.groups, known, strict=True) if k], self.seed)
+        return mean_over_problems(values[known], [g for g, k in zip(self.groups, known, strict=True) if k])
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per control: control, mean NLL, gap with interval, n."""
@@ -235,7 +232,7 @@ class Choices:
 
     def invariance(self) -> Estimate:
         """Mean share of phrasings and option orders that agree with the mode; 1 means wording does not matter."""
-        return mean_over_problems(self.frequency[~np.isnan(self.frequency)], self.groups, self.seed)
+        return mean_over_problems(self.frequency[~np.isnan(self.frequency)], self.groups)
 
     def best_under(self, control: str, repeat: int = 0) -> tuple[str | None, ...]:
         """The most probable choice under a control; None where a reading has no partner."""
@@ -249,7 +246,7 @@ class Choices:
         tokens = self.n_tokens[at]
         controls = {name: -values[:, rows, at] / tokens for name, values in self.controls.items()}
         named = tuple(self.choices[i] for i in at)
-        return Likelihoods(self.items, self.groups, named, -self.logp[rows, at] / tokens, tokens, controls, self.seed)
+        return Likelihoods(self.items, self.groups, named, -self.logp[rows, at] / tokens, tokens, controls)
 
     def grade(self, targets: Mapping[str, str], control: str | None = None) -> Classified:
         """Accuracy, balanced accuracy, macro F1 and majority floor against targets, real or under a control.
@@ -297,14 +294,10 @@ def _mean_over_repeats(values: np.ndarray) -> np.ndarray:
         return np.where(known, values, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
 
 
-def mean_over_problems(values: np.ndarray, groups: Sequence[str], seed: int) -> Estimate:
-    """Mean with an interval over problems: Student below 20 of them, bootstrap from there on."""
+def mean_over_problems(values: np.ndarray, groups: Sequence[str]) -> Estimate:
+    """Mean with an interval over problems; undefined within one."""
     n_groups = len(set(groups))
-    if n_groups < 2:
-        return Estimate.undefined(len(values), n_groups)
-    if n_groups < FEW_GROUPS:
-        return cluster_t(values, groups=list(groups))
-    return cluster_mean(values, groups=list(groups), seed=seed)
+    return cluster_t(values, groups=list(groups)) if n_groups > 1 else Estimate.undefined(len(values), n_groups)
 
 
 def _row(control: str, nll: Estimate, gap: Estimate | None) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def compare(
         one,
         other,
         names,
-        {c: mean_over_problems(diff[:, i], one.groups, seed) for i, c in enumerate(choices)},
+        {c: mean_over_problems(diff[:, i], one.groups) for i, c in enumerate(choices)},
         {c: float(adjusted[i]) for i, c in enumerate(choices)},
         _share([x == y for x, y in zip(one.best, other.best, strict=True)], one.groups),
         _share([x == y for x, y, _ in partners], [g for _, _, g in partners]),

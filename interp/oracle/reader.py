@@ -201,7 +201,7 @@ class Oracle:
             for control in controls
         }
         groups = tuple(feats.group(item) for item in feats.items)
-        return Likelihoods(feats.items, groups, said, -real / n_tokens, n_tokens, under, self.seed)
+        return Likelihoods(feats.items, groups, said, -real / n_tokens, n_tokens, under)
 
     def choose(
         self,

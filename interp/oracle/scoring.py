@@ -119,8 +119,8 @@ class Classified:
 
     Attributes:
         accuracy: share right, unparsed counted as wrong; clustered Wilson interval.
-        balanced: mean recall over the classes that occur, cluster bootstrap.
-        macro_f1: mean F1 over the classes that occur, cluster bootstrap.
+        balanced: mean recall over the classes that occur, interval by group.
+        macro_f1: mean F1 over the classes that occur, interval by group.
         majority: accuracy of always naming the most frequent class, on the same items.
         modal_share: share of the most frequent answer; near 1 it answers everything the same.
         unparsed: share of answers that name no label.
@@ -178,11 +178,17 @@ def _over_classes(
     seed: int,
     confidence: float,
 ) -> Estimate:
-    """Mean over classes of a score of (hits, answered so, truly so), resampled by group."""
+    """Mean over classes of a score of (hits, answered so, truly so), with its interval by group."""
     pairs = list(zip(said, targets, strict=True))
     columns = [[[t == a == c, a == c, t == c] for c in names] for a, t in pairs]
     table = np.array(columns, dtype=float).reshape(len(said), -1)
-    draws = resample_sums(table, lambda sums: score(sums.reshape(*sums.shape[:-1], -1, 3)), groups=groups, seed=seed)
+    draws = resample_sums(
+        table,
+        lambda sums: score(sums.reshape(*sums.shape[:-1], -1, 3)),
+        groups=groups,
+        seed=seed,
+        bounds=(0.0, 1.0),
+    )
     return draws.estimate(confidence=confidence)
 
 

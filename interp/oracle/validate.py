@@ -29,8 +29,7 @@ class TaskScore:
     """One task at one checkpoint.
 
     Attributes:
-        gap: mean of NLL(shuffled) - NLL(real) in nats per answer token, interval by problem: Student below 20 of
-            them, cluster bootstrap from there on, as the reader has it.
+        gap: mean of NLL(shuffled) - NLL(real) in nats per answer token, interval by problem.
         nll, accuracy: with the real activations; accuracy is greedy and exact.
         accuracy_shuffled: the same answers asked of another item's activations.
     """
@@ -133,7 +132,7 @@ class Validator:
         picked = [float(values[i]) for i in chosen]
         if name.startswith("accuracy"):
             return wilson_clustered(picked, groups=groups)
-        return mean_over_problems(np.array(picked), groups, self.seed)
+        return mean_over_problems(np.array(picked), groups)
 
 
 def matched_partners(items: Sequence[TrainItem], *, seed: int = 0) -> list[int | None]:

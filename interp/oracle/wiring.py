@@ -148,7 +148,7 @@ def selftest(oracle: Oracle, items: ContextItems, *, layer: int) -> SelfTest:
         if source in items.feats and _fits(oracle, spec, layer):
             feats = items.feats[layer].with_vectors(items.feats[source].vectors)
             other = _nll(oracle, spec, items, feats)
-            worse = mean_over_problems(other.nll - real.nll, real.groups, real.seed)
+            worse = mean_over_problems(other.nll - real.nll, real.groups)
             wirings.append(Wiring(name, other.mean(), worse))
     return SelfTest(oracle.spec, real.mean(), tuple(wirings), real.gap("zero"))
 

@@ -17,7 +17,11 @@ WEIGHTS = ("quadratic", "linear", "none")
 
 @dataclass(frozen=True)
 class Kappa:
-    """Kappa with its interval, and how many resamples of groups had none (both ratings constant: 0/0)."""
+    """Kappa with its interval.
+
+    Attributes:
+        n_undefined: groups without which there is no kappa (both ratings constant: 0/0); the interval is then [-1, 1].
+    """
 
     kappa: Estimate
     n_undefined: int
@@ -69,7 +73,7 @@ def weighted_kappa(
         n_resamples=n_resamples,
         bounds=(-1.0, 1.0),
     )
-    return Kappa(draws.estimate(method=method, confidence=confidence), draws.n_undefined)
+    return Kappa(draws.estimate(method=method, confidence=confidence), int(np.isnan(draws.left_out).sum()))
 
 
 def _kappa(sums: np.ndarray, penalty: np.ndarray) -> np.ndarray:

@@ -104,20 +104,29 @@ def paired_difference(
     Source: `cluster_t`; `newcombe_paired`, with the effective sample size of `wilson_clustered`.
     """
     a, b = numbers("a", a), numbers("b", b)
-    n = same_length(a=a, b=b)
+    same_length(a=a, b=b)
     if method == "auto" and np.isin(np.concatenate([a, b]), (0.0, 1.0)).all():
-        codes = group_codes(groups, n)
-        z = z_value(confidence) if groups is None else effective_t(codes, confidence)
-        share = effective_n(a - b, codes) / n
-        table = PairedTable.of(a, b)
-        cells = [share * count for count in (table.both, table.only_a, table.only_b, table.neither)]
-        found = Estimate(*paired_limits(*cells, z=z), n=n, n_groups=codes.n_groups)
-        warn_of_means(found, stacklevel=3)
-        return found
+        return difference_of_rates(a, b, groups=groups, confidence=confidence)
     found = _means(
         (a - b)[:, None], groups, seed, bounds=bounds, n_resamples=n_resamples, method=method, confidence=confidence
     ).at(0)
     warn_of_means(found, stacklevel=3)
+    return found
+
+
+def difference_of_rates(
+    a: np.ndarray, b: np.ndarray, *, groups: Groups, items: Groups = None, confidence: float = CONFIDENCE
+) -> Estimate:
+    """`paired_difference` of two 0/1 columns, worth at most as many examples as there are items."""
+    n = len(a)
+    codes = group_codes(groups, n)
+    n_items = n if items is None else group_codes(items, n, at_least=1).n_groups
+    share = effective_n(a - b, codes, at_most=n_items) / n
+    table = PairedTable.of(a, b)
+    cells = [share * count for count in (table.both, table.only_a, table.only_b, table.neither)]
+    z = z_value(confidence) if groups is None else effective_t(codes, confidence)
+    found = Estimate(*paired_limits(*cells, z=z), n=n, n_groups=codes.n_groups)
+    warn_of_means(found, stacklevel=4)
     return found
 
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from interp.stats._check import GroupCodes, Groups, Real, Seed, Values, binary, group_codes, same_length
-from interp.stats.bootstrap import paired_difference
+from interp.stats.bootstrap import difference_of_rates, paired_difference
 from interp.stats.clustered import wilson_clustered
 from interp.stats.equivalence import MARGIN, Equivalence, tost_paired
 from interp.stats.estimate import CONFIDENCE, Estimate
 from interp.stats.jackknife import RULE
 from interp.stats.mean_test import mean_test
 from interp.stats.paired import McNemar, PairedTable, mcnemar, newcombe_paired
-from interp.stats.resample import N_RESAMPLES
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,6 @@ def compare_paired(
     items: Groups = None,
     seed: Seed,
     margin: Real = MARGIN,
-    n_resamples: int = N_RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> Comparison:
     """Compare two members that answered the same items.
@@ -82,7 +80,8 @@ def compare_paired(
     clustered, p_groups, kind = iid, test.p, "Newcombe, paired"
     if groups is not None:
         kind = "Newcombe at the effective n"
-        clustered = paired_difference(a, b, groups=groups, seed=seed, n_resamples=n_resamples, confidence=confidence)
+        left, right = a.astype(np.float64), b.astype(np.float64)
+        clustered = difference_of_rates(left, right, groups=groups, items=items, confidence=confidence)
         if table.only_a + table.only_b:
             p_groups = float(mean_test(a.astype(np.float64) - b, groups=groups, seed=seed).p)
     return Comparison(

@@ -50,6 +50,10 @@ class Estimate:
         """Whether the interval lies wholly on one side of `number`; False where there is none."""
         return self.lo > number or self.hi < number
 
+    def includes(self, number: float) -> bool:
+        """Whether `number` lies in the interval; where there is none, whether it is the value."""
+        return self.lo <= number <= self.hi or (not self.has_interval and self.value == number)
+
     def _repr_html_(self) -> str:
         return str(self)
 

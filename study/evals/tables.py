@@ -125,7 +125,7 @@ def _lengths(part: pd.DataFrame, member: str, cell: str, groups: np.ndarray | No
     if part["text"].isna().all() or n_units < 2:
         return []
     tokens = stats.cluster_t(part["n_new_tokens"].to_numpy(float), groups=groups)
-    return [row(member, cell, "new_tokens", tokens, interval="clustered t")]
+    return [row(member, cell, "new_tokens", tokens, interval=stats.RULE)]
 
 
 def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: int) -> list[dict[str, Any]]:
@@ -141,16 +141,24 @@ def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: i
     rows = []
     if 0 < right.sum() < len(right) and _n_units(groups, right == 0) > 1 and _n_units(groups, right == 1) > 1:
         on_errors = stats.confidence_on_errors(p, right, groups=groups, seed=seed)
-        rows.append(row(member, cell, "confidence_on_errors", on_errors, interval="cluster bootstrap"))
+        rows.append(row(member, cell, "confidence_on_errors", on_errors, interval=stats.RULE))
         if cell == ALL:
             ece = stats.calibration_error(p, right, groups=groups, seed=seed)
             note = f"floor of a calibrated reader {ece.floor.value:.3f}"
             rows.append(
-                row(member, cell, "ece", ece.ece, interval="cluster bootstrap", control=ece.floor.value, note=note)
+                row(
+                    member,
+                    cell,
+                    "ece",
+                    ece.ece,
+                    interval="bootstrap of the sampling error",
+                    control=ece.floor.value,
+                    note=note,
+                )
             )
             brier = stats.brier(p, right, groups=groups, seed=seed)
             base = float(right.mean() * (1 - right.mean()))
-            rows.append(row(member, cell, "brier", brier, interval="cluster bootstrap", control=base))
+            rows.append(row(member, cell, "brier", brier, interval=stats.RULE, control=base))
             area = stats.auroc(p, right, groups=groups)
             note = f"{area.n_positive} right, {area.n_negative} wrong"
             rows.append(row(member, cell, "auroc", area.estimate, interval="score interval over groups", control=0.5,
@@ -212,9 +220,8 @@ def _pair_row(part: pd.DataFrame, cell: str, first: str, task: Any, margin: floa
     groups = group_of(part, task)
     head = {"cell": cell, "n": part["id"].nunique(), "n_groups": len(part) if groups is None else len(set(groups))}
     unit = unit_name(part, task)
-    agree = groups is None or bool((a == b).all())  # then `compare_paired` gives Newcombe's interval
     tail = {"interval": "Wilson" if groups is None else f"Wilson at the effective n by {unit}"}
-    tail |= {"diff_interval": "Newcombe, paired" if agree else f"cluster bootstrap by {unit}"}
+    tail |= {"diff_interval": "Newcombe, paired" if groups is None else f"Newcombe at the effective n by {unit}"}
     tail |= {"majority": float((part["gold"].astype(str) == first).mean()), "p_holm": None, "note": ""}
     if head["n_groups"] < 2:
         known = {m: stats.wilson(int(x.sum()), len(x)) for m, x in (("engaged", a), ("heuristic", b))}

@@ -16,7 +16,7 @@ GAPS = {
     "shuffled": "matched shuffle: another reading's activations", "zero": "nothing injected",
     "text_only": "the base reads the text", PRIOR: "oracle trained on zeroed activations",
 }  # fmt: skip
-LEVEL = "by problem: Wilson at the effective n, t or cluster bootstrap"
+LEVEL = "by problem: Wilson at the effective n, or jackknife t"
 PAIRED = "paired difference by reading, by problem"
 
 

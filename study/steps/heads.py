@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from study.config import Study
 
-INTERVAL = "paired cluster bootstrap"
+INTERVAL = "paired jackknife t"
 SELECTED = "selected.csv"
 _CONTROL = "three heads of the layer whose write is as long"
 _KEEP = (

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp import stats
-from interp.tasks.bbq.metrics import METRICS, Items, item_columns
-from interp.tasks.bbq.tables import averaged, category_of, items_of
+from interp.tasks.bbq.metrics import METRICS, Items, Sums, item_columns
+from interp.tasks.bbq.tables import INTERVAL as BY_STORY
+from interp.tasks.bbq.tables import averaged, category_of, counted, items_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row = dict[str, Any]
+INTERVAL = f"paired {BY_STORY}"
 _SCORES = {
     "ambig": ("s_amb", "coverage", "amb_commit_bias"),
     "disambig": ("s_dis", "cost_nonalign", "abstain_disambig"),
@@ -26,7 +28,7 @@ _SCORES = {
 def compare(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0) -> list[Row]:
     """Rows (cell, metric, before, after, diff, lo, hi, n, n_groups, interval, note) of two answers tables.
 
-    Both systems are resampled together, by story; of items that were asked several times all replies are used.
+    Stories are left out of both systems together; of items that were asked several times all replies are used.
     `s_amb` beside its midpoint decomposition:
 
         s = coverage·bias;   s1 - s0 = (cov1 - cov0)·(bias0 + bias1)/2 + (cov0 + cov1)/2·(bias1 - bias0)
@@ -62,36 +64,53 @@ def _changes(a: Items, b: Items, kind: str, cell: str, seed: int) -> Iterator[Ro
     names = _SCORES[kind]
     columns = [item_columns(items) for items in (a, b)]
     stack = np.column_stack([values for side in columns for values in side.values()])
-    draws = stats.resample_sums(stack, _statistic(list(columns[0]), names, kind), groups=a.story, seed=seed)
+    metrics = [METRICS[kind][name] for name in names]
+    by_side = np.array([[counted(side, metric) for metric in metrics] for side in columns])  # [side, score, example]
+    width = np.array([metric.bounds[1] - metric.bounds[0] for metric in metrics])
+    draws = stats.resample_sums(
+        stack,
+        _statistic(list(columns[0]), names, kind),
+        groups=a.story,
+        seed=seed,
+        counts=by_side.sum(axis=0).T,
+        bounds=(-width, width),
+    )
     with warnings.catch_warnings():  # a system that never commits has no bias; its rows are empty
         warnings.simplefilter("ignore", stats.UndefinedDrawsWarning)
-        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
         found = draws.estimates()
-    sizes = {"n_groups": found.n_groups, "interval": "paired cluster bootstrap by story", "p": None, "note": ""}
+    before, after = (_values(side, names, kind) for side in columns)
     for k, name in enumerate(names):
+        n_groups = len(set(a.story[(by_side[:, k] > 0).any(axis=0)]))
+        sizes = {"n_groups": n_groups, "interval": INTERVAL, "p": None, "note": ""}
         n = {"n": int(min(sum(side[c].sum() for c in METRICS[kind][name].n) for side in columns))}
-        spread = {"diff": found.value[2, k], "lo": found.lo[2, k], "hi": found.hi[2, k]}
-        yield (
-            {"cell": cell, "metric": name, "before": found.value[0, k], "after": found.value[1, k], **spread}
-            | n
-            | sizes
-        )
+        spread = {"diff": found.value[k], "lo": found.lo[k], "hi": found.hi[k]}
+        yield {"cell": cell, "metric": name, "before": before[k], "after": after[k], **spread} | n | sizes
     if kind != "disambig":
         yield from _parts(a, b, cell, seed)
 
 
 def _statistic(columns: list[str], names: tuple[str, ...], kind: str) -> Callable[[np.ndarray], np.ndarray]:
-    """sums[..., column] -> [..., (before, after, change), score]."""
+    """sums[..., column] -> change[..., score]."""
     width = len(columns)
 
     def statistic(sums: np.ndarray) -> np.ndarray:
-        sides = []
-        for part in (sums[..., :width], sums[..., width:]):
-            by_name = dict(zip(columns, np.moveaxis(part, -1, 0), strict=True))
-            sides.append(np.stack([METRICS[kind][name].value(by_name) for name in names], axis=-1))
-        return np.stack([*sides, sides[1] - sides[0]], axis=-2)
+        before, after = (
+            _scores(dict(zip(columns, np.moveaxis(part, -1, 0), strict=True)), names, kind)
+            for part in (sums[..., :width], sums[..., width:])
+        )
+        return after - before
 
     return statistic
+
+
+def _scores(sums: Sums, names: tuple[str, ...], kind: str) -> np.ndarray:
+    return np.stack([METRICS[kind][name].value(sums) for name in names], axis=-1)
+
+
+def _values(columns: Mapping[str, np.ndarray], names: tuple[str, ...], kind: str) -> np.ndarray:
+    """The scores of one system [score]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _scores({name: values.sum() for name, values in columns.items()}, names, kind)
 
 
 def _parts(a: Items, b: Items, cell: str, seed: int) -> Iterator[Row]:
@@ -105,7 +124,7 @@ def _parts(a: Items, b: Items, cell: str, seed: int) -> Iterator[Row]:
         shares = [side[:, 2].sum() / side[:, 0].sum() if metric == "s_amb_signed" else None for side in sides]
         spread = {"diff": part.value, "lo": part.lo, "hi": part.hi, "n": part.n, "n_groups": part.n_groups}
         yield {"cell": cell, "metric": metric, "before": shares[0], "after": shares[1], **spread} | {
-            "interval": "paired cluster bootstrap by story", "p": None, "note": "midpoint decomposition",
+            "interval": INTERVAL, "p": None, "note": "midpoint decomposition",
         }  # fmt: skip
 
 

@@ -1,9 +1,9 @@
-"""BBQ tables: every score of every cell with its cluster-bootstrap interval, and the change between two systems."""
+"""BBQ tables: every score of every cell with its interval by story, and the change between two systems."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GROUP = "story"
+INTERVAL = f"{stats.RULE} by {GROUP}"
 LETTERS = "ABC"
 Row = dict[str, Any]
 _MACRO = ("acc_ambig", "acc_disambig", "abstain_disambig", "s_amb", "amb_commit_bias", "s_dis", "cost_nonalign")
@@ -35,7 +36,7 @@ def score_report(answers: pd.DataFrame, *, seed: int = 0, unparsed: Unparsed = "
     """Official scores per category and condition, pooled over all items, and their mean over categories.
 
     Cells `<Category>/ambig`, `<Category>/disambig`, `all` and `macro`; proper-name templates are categories of their
-    own, `<Category> (names)`, as in the paper. Intervals: cluster bootstrap by story.
+    own, `<Category> (names)`, as in the paper. Intervals: `interp.stats.jackknife` by story.
     """
     answers = averaged(answers[answers["sample"] == 0])
     items, name = items_of(answers), str(answers["member"].iloc[0])
@@ -102,48 +103,56 @@ def _cell_rows(items: Items, kind: str, cell: str, unparsed: Unparsed, seed: int
     metrics = {n: m for n, m in METRICS[kind].items() if not n.startswith("soft_") or _n(columns, m)}
     names = list(columns)
     stack = np.column_stack([columns[n] for n in names])
-    n_groups = len(set(items.story))
 
     def statistic(sums: np.ndarray) -> np.ndarray:
         by_name = dict(zip(names, np.moveaxis(sums, -1, 0), strict=True))
         return np.stack([np.broadcast_to(m.value(by_name), sums.shape[:-1]) for m in metrics.values()], axis=-1)
 
-    spread = _spread(stack, statistic, items.story, seed)
+    counts = np.stack([counted(columns, m) for m in metrics.values()], axis=-1)
+    bounds = _bounds(list(metrics.values()))
+    spread = _spread(stack, statistic, items.story, seed, counts, bounds)
     for k, (name, metric) in enumerate(metrics.items()):
+        n_groups = len(set(items.story[counts[:, k] > 0]))
         found = {"cell": cell, "metric": name, "n": _n(columns, metric), "n_groups": n_groups}
-        yield found | _interval(metric, columns, items.story, [float(part[k]) for part in spread]) | _note(name, kind)
+        yield found | _interval(metric, [float(part[k]) for part in spread]) | _note(name, kind)
 
 
 def _n(columns: Mapping[str, np.ndarray], metric: Metric) -> int:
     return int(sum(columns[c].sum() for c in metric.n))
 
 
-def _spread(stack: np.ndarray, statistic: Any, story: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
+def counted(columns: Mapping[str, np.ndarray], metric: Metric) -> np.ndarray:
+    """How much each item counts in a score [example]: 0 for those that a conditional score leaves out."""
+    return np.sum([columns[c] for c in metric.n], axis=0)
+
+
+def _bounds(metrics: Sequence[Metric]) -> tuple[np.ndarray, np.ndarray]:
+    least, most = zip(*(m.bounds for m in metrics), strict=True)
+    return np.array(least), np.array(most)
+
+
+def _spread(
+    stack: np.ndarray, statistic: Any, story: np.ndarray, seed: int, counts: np.ndarray, bounds: Any
+) -> tuple[np.ndarray, ...]:
     """(value, lo, hi) of every score; no ends where there is one story only."""
     if len(set(story)) < 2:
         with np.errstate(divide="ignore", invalid="ignore"):
             value = statistic(stack.sum(axis=0))
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
-    draws = stats.resample_sums(stack, statistic, groups=story, seed=seed)
-    with warnings.catch_warnings():  # scores of empty pools are undefined in every draw; their rows say so
+    draws = stats.resample_sums(stack, statistic, groups=story, seed=seed, counts=counts, bounds=bounds)
+    with warnings.catch_warnings():  # scores of empty pools are undefined without some story; their rows say so
         warnings.simplefilter("ignore", stats.UndefinedDrawsWarning)
-        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
         found = draws.estimates()
     return found.value, found.lo, found.hi
 
 
-def _interval(metric: Metric, columns: Mapping[str, np.ndarray], story: np.ndarray, spread: list[float]) -> Row:
+def _interval(metric: Metric, spread: list[float]) -> Row:
     value, lo, hi = spread
     if metric.is_count:
         return {"value": value, "lo": value, "hi": value, "interval": "a count"}
     if np.isnan(lo):
         return {"value": value, "lo": lo, "hi": hi, "interval": "none: one story, or no item that counts"}
-    if metric.is_rate and lo == hi and value in (0.0, 1.0):
-        keep = np.sum([columns[c] for c in metric.n], axis=0) > 0
-        if len(set(story[keep])) > 1:
-            sure = stats.wilson_clustered(np.full(int(keep.sum()), value), groups=story[keep])
-            return {"value": value, "lo": sure.lo, "hi": sure.hi, "interval": "Wilson at the effective n by story"}
-    return {"value": value, "lo": lo, "hi": hi, "interval": "cluster bootstrap by story"}
+    return {"value": value, "lo": lo, "hi": hi, "interval": INTERVAL}
 
 
 _CONTROLS = {
@@ -174,15 +183,15 @@ def _macro_rows(items: Items, category: np.ndarray, unparsed: Unparsed, seed: in
         by_name = dict(zip(columns, np.moveaxis(parts, -1, 0), strict=True))
         return np.stack([METRICS["all"][m].value(by_name).mean(axis=-1) for m in _MACRO], axis=-1)
 
-    spread = _spread(stack, statistic, items.story, seed)
+    metrics = [METRICS["all"][name] for name in _MACRO]
+    counts = np.stack([counted(columns, m) for m in metrics], axis=-1)
+    spread = _spread(stack, statistic, items.story, seed, counts, _bounds(metrics))
     for k, name in enumerate(_MACRO):
         value, lo, hi = (float(part[k]) for part in spread)
-        sizes = {"n": _n(columns, METRICS["all"][name]), "n_groups": len(set(items.story))}
+        sizes = {"n": _n(columns, metrics[k]), "n_groups": len(set(items.story[counts[:, k] > 0]))}
         kept = {"cell": "macro", "metric": name, "value": value, "lo": lo, "hi": hi, **sizes}
         yield (
-            kept
-            | {"interval": "cluster bootstrap by story", "control": _CONTROLS[name]}
-            | {"note": f"mean over {len(kinds)} categories"}
+            kept | {"interval": INTERVAL, "control": _CONTROLS[name]} | {"note": f"mean over {len(kinds)} categories"}
         )
 
 
@@ -204,11 +213,11 @@ def _mass(answers: pd.DataFrame, head: Row) -> Iterator[Row]:
     mass = answers["label_mass"].to_numpy(float)
     if head["n_groups"] < 2:
         return
-    mean = stats.cluster_mean(mass, groups=answers[f"group.{GROUP}"].astype(str).to_numpy(), seed=0)
+    mean = stats.cluster_mean(mass, groups=answers[f"group.{GROUP}"].astype(str).to_numpy(), seed=0, bounds=(0.0, 1.0))
     low = int((mass < 0.5).sum())
     note = f"{low} of {len(mass)} items below 0.5: their letters are not what the model would say" if low else ""
     yield head | {"metric": "letter_mass", "value": mean.value, "lo": mean.lo, "hi": mean.hi, "note": note,
-                  "interval": "cluster bootstrap by story"}  # fmt: skip
+                  "interval": INTERVAL}  # fmt: skip
 
 
 def _order(answers: pd.DataFrame, head: Row) -> Iterator[Row]:

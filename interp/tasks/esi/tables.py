@@ -72,15 +72,15 @@ def _scales(gold: np.ndarray, said: np.ndarray, groups: np.ndarray, seed: int) -
     keep = said > 0
     if keep.sum() < 2 or len(set(groups[keep])) < 2:
         return
-    error = stats.cluster_t((said - gold)[keep].astype(float), groups=groups[keep])
+    error = stats.cluster_t((said - gold)[keep].astype(float), groups=groups[keep], bounds=(-4.0, 4.0))
     always = float((REFERENCE - gold[keep]).mean())
-    yield _row("all", "signed_error", error, f"clustered t by {GROUP}", always, "said - gold; above 0 is under-triage")
+    yield _row("all", "signed_error", error, f"{stats.RULE} by {GROUP}", always, "said - gold; above 0 is under-triage")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few subjects and undefined draws are said in the note
+        warnings.simplefilter("ignore")  # few subjects are in n_groups, an undefined kappa in the note
         found = quadratic_kappa(gold, said, groups=groups, seed=seed)
     if found.kappa.is_defined:
-        note = f"{found.n_undefined} undefined draws left out" if found.n_undefined else ""
-        yield _row("all", "qwk", found.kappa, f"cluster bootstrap by {GROUP}", 0.0, note)
+        note = "undefined without one of the subjects" if found.n_undefined else ""
+        yield _row("all", "qwk", found.kappa, f"{stats.RULE} by {GROUP}", 0.0, note)
 
 
 def _recall(gold: np.ndarray, said: np.ndarray, groups: np.ndarray) -> Iterator[Row]:
@@ -150,7 +150,7 @@ def mode_report(answers: pd.DataFrame, *, seed: int = 0) -> list[Row]:
             warnings.simplefilter("ignore")
             kappa = quadratic_kappa(np.where(keep, a, 0), np.where(keep, b, 0), groups=groups, seed=seed)
         if kappa.kappa.is_defined:
-            rows.append(_row("all", "mode_kappa", kappa.kappa, f"cluster bootstrap by {GROUP}", 0.0, "quadratic"))
+            rows.append(_row("all", "mode_kappa", kappa.kappa, f"{stats.RULE} by {GROUP}", 0.0, "quadratic"))
     rows += _mcnemar(modes, a == gold, b == gold)
     name = str(answers["member"].iloc[0])
     return [{"member": name, **row, "note": f"{BANNER} {row['note']}".strip()} for row in rows]

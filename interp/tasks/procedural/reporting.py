@@ -23,6 +23,7 @@ MAX_NEW_TOKENS = 1024
 DECISION = "[SIG=DECIDE]"
 ORIGINAL = "baseline_compliant"
 SWAP_FLIP, SWAP_KEEP = ("ord_swap_flip", "ord_swap_rebind"), ("ord_swap_keep_listing",)
+_RULE = f"{stats.RULE} by procedure"
 _PAIRS, _SURFACE, _SWAPS, _TRACE = "minimal pairs", "surface", "order swap", "trace"
 Row = dict[str, Any]
 
@@ -165,7 +166,7 @@ def _minimal_pairs(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
         flips = ~same.to_numpy()
         parts = [(parsed & flips, 1.0), (parsed & ~flips, -1.0)]
         value = stats.rate_contrast(changed, parts, groups=_groups(pairs), seed=seed)
-        yield _row(answers, _PAIRS, "flip_sensitivity", value, "cluster bootstrap by procedure", 0.0)
+        yield _row(answers, _PAIRS, "flip_sensitivity", value, _RULE, 0.0)
 
 
 def _surface(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
@@ -191,7 +192,7 @@ def _weights(answers: pd.DataFrame, parsed: pd.DataFrame) -> Iterable[Row]:
     said = (parsed["label"] == "noncompliant").to_numpy()
     fit = stats.logistic_regression(said, x, names=("gold", "surface"), groups=_groups(parsed))
     for name in ("gold", "surface"):
-        yield _row(answers, _SURFACE, f"logit_{name}", fit.coefficients[name], "clustered", 0.0, fit.note)
+        yield _row(answers, _SURFACE, f"logit_{name}", fit.coefficients[name], _RULE, 0.0, fit.note)
 
 
 def _reliance(answers: pd.DataFrame, known: pd.DataFrame, agree: np.ndarray, seed: int) -> Iterable[Row]:
@@ -205,7 +206,7 @@ def _reliance(answers: pd.DataFrame, known: pd.DataFrame, agree: np.ndarray, see
              for label in both for side, sign in ((True, 1.0), (False, -1.0))]  # fmt: skip
     value = stats.rate_contrast(right, parts, groups=_groups(known), seed=seed)
     note = "" if len(both) == len(LABELS) else f"on items with gold {both[0]} alone: the others have one tone"
-    yield _row(answers, _SURFACE, "surface_reliance", value, "cluster bootstrap by procedure", 0.0, note)
+    yield _row(answers, _SURFACE, "surface_reliance", value, _RULE, 0.0, note)
 
 
 def _detection(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
@@ -217,7 +218,7 @@ def _detection(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
     constant = stats.signal_detection(np.ones_like(gold), gold, groups=None, seed=seed).d_prime.value
     n_unparsed = int(answers["label"].isna().sum())
     note = f"{n_unparsed} unparsed, counted as not said noncompliant" if n_unparsed else ""
-    kind = "cluster bootstrap by procedure"
+    kind = _RULE
     yield _row(answers, "all", "d_prime", found.d_prime, kind, abs(constant), note)
     yield _row(answers, "all", "criterion", found.criterion, kind, None, note)
 
@@ -243,6 +244,5 @@ def _traces(answers: pd.DataFrame) -> Iterable[Row]:
         part = answers[answers[column].notna()] if column in answers else answers.iloc[:0]
         if len(part) and len(set(_groups(part))) > 1:
             value = part[column].to_numpy(float)
-            is_rate = set(value.tolist()) <= {0.0, 1.0}
-            estimate = (stats.wilson_clustered if is_rate else stats.cluster_t)(value, groups=_groups(part))
-            yield _row(answers, _TRACE, metric, estimate, "clustered by procedure")
+            estimate = stats.cluster_t(value, groups=_groups(part), bounds=(0.0, 1.0))
+            yield _row(answers, _TRACE, metric, estimate, _RULE)
