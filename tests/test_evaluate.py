@@ -528,4 +528,4 @@ def test_a_pair_table_names_the_interval_that_was_computed() -> None:
     shared = [f.assign(**{"group.procedure": ["a", "b"] * 6}) for f in alone]
     for entry in pair_table(*shared):
         assert entry["interval"] == "Wilson at the effective n by procedure"
-        assert entry["diff_interval"] == "cluster bootstrap by procedure"
+        assert entry["diff_interval"] == "Newcombe at the effective n by procedure"
