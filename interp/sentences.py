@@ -14,7 +14,7 @@ Style = Literal["offsets", "v2"]
 STYLES: tuple[str, ...] = get_args(Style)
 
 _CLOSER = r"(?:[\"'”’»)\]}*_$`]|\\[)\]])"
-_STOP = re.compile(rf"(?<![.!?…])(?P<stop>[.!?…]++)(?P<closers>{_CLOSER}*)(?=\s|$)|[。！？]+[”’」』）]*")
+_STOP = re.compile(rf"(?<![.!?…])(?P<stop>[.!?…]++)(?P<closers>{_CLOSER}*)(?=\s|$)|[。！？।॥؟۔]+[”’」』）]*")
 _LIST_MARK = r"(?:[-*•+]|\#{1,6}|\(?\d{1,3}[.)]|\(?[A-Za-z]\)|[A-Z]\.)"
 _HARD_BREAK = re.compile(rf"</?think>|\n\s*\n|\n(?=[ \t]*{_LIST_MARK}[ \t])")
 _ENUMERATOR = re.compile(r"(?:[-*•+]\s+)?\**\(?(?:\d{1,3}|[A-Za-z]|i{1,3}|iv|vi{0,3}|ix)\**\.")
@@ -77,9 +77,10 @@ def sentence_records(prompt: Prompt, *, span: str = "prompt", style: Style = "of
 def split_sentences(text: str) -> list[tuple[int, int]]:
     """Character ranges [start, end) of the sentences of `text`, without the blanks around them.
 
-    A sentence ends at . ! ? … (closing quotes, brackets, markdown and LaTeX marks included) before a blank or the end,
-    at 。！？, at a blank line, before a list item or heading on its own line, and at a think tag. It does not end at a
-    decimal point, an abbreviation (e.g., Dr., Fig. 3), a list number, or an ellipsis that goes on in lower case.
+    A sentence ends at . ! ? … (closing quotes, brackets, markdown and LaTeX marks included) before a blank or the
+    end, at 。！？, the stops of Hindi, Urdu and Arabic (। ॥ ۔ ؟), at a blank line, before a list item or heading on its
+    own line, and at a think tag. It does not end at a decimal point, an abbreviation (e.g., Dr., Fig. 3), a list
+    number, or an ellipsis that goes on in lower case.
     Pieces without a letter or digit (rules, lone brackets) are no sentences.
     """
     return [

@@ -209,3 +209,8 @@ def test_v2_refuses_tokenizers_that_are_not_byte_level(token):
 def test_a_missing_span_is_refused_with_the_spans_that_are_there(tokenizer):
     with pytest.raises(ValueError, match=r"'q': no span 'scenario'.*answer, prompt"):
         sentence_records(cot(tokenizer, "Yes."), span="scenario")
+
+
+@pytest.mark.parametrize("text", ["यह एक वाक्य है। यह दूसरा है।", "هل هذا صحيح؟ نعم هو كذلك؟", "یہ ایک ہے۔ یہ دو ہے۔"])
+def test_stops_of_other_scripts_end_a_sentence(text):
+    assert len(split_sentences(text)) == 2

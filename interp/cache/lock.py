@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    raise ImportError(
+        "Diptych writes its folders on Linux and macOS (it needs fcntl). On Windows, run it in WSL."
+    ) from None
 
 from interp.cache.errors import CacheBusyError
 from interp.cache.files import host
