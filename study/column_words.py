@@ -136,6 +136,7 @@ COLUMNS: dict[str, Column] = {
     "correction": Column("which correction, over what"),
     "margin": _number("largest difference that still counts as equal, where equivalence is declared"),
     "verdict": Column("equivalence verdict of two one-sided tests, in words; blank where none is declared"),
+    "label_mass": _number("mean probability of all labels together where they are read, in the unchanged run"),
     "guard": _number("limit that a guarded metric must not cross"),
     "gap": _number("control minus real, paired; nats per answer token"),
     "gap_lo": _number("lower end of its interval"),

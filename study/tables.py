@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.label_mass import mass_note
 from study.column_words import COLUMNS, KEYS
 
 if TYPE_CHECKING:
@@ -54,6 +55,15 @@ def tidy(rows: pd.DataFrame | Sequence[Mapping[str, Any]], **same: Any) -> pd.Da
         raise ValueError(f"columns {', '.join(map(repr, unknown))}: not in study.tables.COLUMNS. Document them there.")
     table = table.reindex(columns=[name for name in COLUMNS if name in KEYS or name in table.columns])
     return table.reset_index(drop=True)
+
+
+def with_mass_note(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, noted where the labels hold little of the probability at the place where they are read."""
+    if "label_mass" not in rows:
+        return rows
+    said = [mass_note(mass) for mass in rows["label_mass"].astype(float)]
+    notes = ["; ".join(filter(None, both)) for both in zip(rows["note"], said, strict=True)]
+    return rows.assign(note=notes)
 
 
 def check_table(table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -74,7 +74,8 @@ class HeadEffects:
     @classmethod
     def of(cls, plan: Plan, pairs: Sequence[TokenPair], outcomes: Sequence[Outcome], **kwargs) -> HeadEffects:
         """From the outcomes of all pairs, in the order of the pairs."""
-        values = {name: np.stack([np.asarray(one.values[name], float) for one in outcomes]) for name in FIELDS}
+        known = [name for name in FIELDS if name != "clean_mass" or all(name in one.values for one in outcomes)]
+        values = {name: np.stack([np.asarray(one.values[name], float) for one in outcomes]) for name in known}
         margins, right = (np.array([getattr(o, name) for o in outcomes]) for name in ("base_margin", "base_right"))
         units = tuple(parse_unit(name) for name in plan.units)
         return cls(plan, tuple(pairs), units, values, margins, right, **kwargs)
@@ -83,6 +84,12 @@ class HeadEffects:
     def groups(self) -> list[str]:
         """The independent unit of each pair."""
         return [pair.unit for pair in self.pairs]
+
+    @property
+    def label_mass(self) -> float:
+        """Mean over pairs of the probability of all options in the unchanged run; NaN where it was not measured."""
+        mass = self.values.get("clean_mass")
+        return float("nan") if mass is None else float(mass[:, 0].mean())
 
     @property
     def names(self) -> list[str]:

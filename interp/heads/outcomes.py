@@ -27,7 +27,7 @@ from interp.sweep import Change, Intervention, sweep
 from interp.sweep.read import read_out
 
 Effect = Literal["total", "direct"]
-FIELDS = ("clean_margin", "margin", "clean_p", "p", "clean_right", "right", "flipped")
+FIELDS = ("clean_margin", "margin", "clean_p", "p", "clean_right", "right", "flipped", "clean_mass")
 
 
 @dataclass(frozen=True)
@@ -237,6 +237,7 @@ def _arrays(clean: Readout, rows: Readout) -> dict[str, np.ndarray]:
         ("clean_right", clean.right),
         ("right", rows.right),
         ("flipped", (clean.choice != rows.choice).double()),
+        ("clean_mass", clean.mass),
     ]
     return {name: value.numpy() for name, value in pairs}
 

@@ -59,12 +59,14 @@ class Readout:
         p: probability of the answer [run]; NaN where it was not asked for.
         choice: index of the best option [run]; 0 is the answer.
         right: m over all options is above 0 [run].
+        mass: probability of all options together [run]; NaN where p was not asked for.
     """
 
     margin: Float[Tensor, "run"]
     p: Float[Tensor, "run"]
     choice: Float[Tensor, "run"]
     right: Float[Tensor, "run"]
+    mass: Float[Tensor, "run"]
 
 
 def read_values(pair: TokenPair, values: Float[Tensor, "run value"]) -> Readout:
@@ -75,5 +77,6 @@ def read_values(pair: TokenPair, values: Float[Tensor, "run value"]) -> Readout:
     margin = logits[:, 0] - (others.amax(dim=1) if pair.foil is None else others[:, 0])
     has_total = wide.shape[1] > len(pair.options)
     p = (logits[:, 0] - wide[:, -1]).exp() if has_total else torch.full_like(margin, torch.nan)
+    mass = (logits.logsumexp(dim=1) - wide[:, -1]).exp() if has_total else torch.full_like(margin, torch.nan)
     right = (logits[:, 0] > others.amax(dim=1)).double()
-    return Readout(margin, p, logits.argmax(dim=1).double(), right)
+    return Readout(margin, p, logits.argmax(dim=1).double(), right, mass)

@@ -25,6 +25,7 @@ def provenance(effects: HeadEffects, metric: str) -> dict[str, Any]:
         "positions": plan.positions, "interval": INTERVAL, "unit": "pairs",
         "n_dropped": effects.n_dropped, "model": plan.model, "adapter": plan.adapter or "none", "dtype": plan.dtype,
         "weights": plan.weights[:12], "pairs_sha256": plan.pairs_sha256[:12], "seed": effects.seed, "base": 0,
+        "label_mass": effects.label_mass,
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from interp import stats
 from interp.cache.files import TEMP, replace
+from interp.label_mass import mass_note
 from interp.tasks.protocol import cell_role
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 ALL = "all"
 BESIDE = ("control_difference", "control_difference_lo", "control_difference_hi")
 COLUMNS = ("member", "cell", "metric", "value", "lo", "hi", "n", "n_groups", "interval", "control", *BESIDE,
-           "cell_role", "banner", "note", "mode")  # fmt: skip
+           "cell_role", "banner", "note", "mode", "label_mass")  # fmt: skip
 
 
 def row(
@@ -91,7 +92,18 @@ def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> lis
             if metric == "accuracy":
                 rows[-1] |= beyond_one_label(values, part, groups, always, seed)
         rows += _lengths(part, member, cell, groups) + _confidence(part, member, cell, groups, seed)
+        _add_mass(rows, part, cell)
     return rows
+
+
+def _add_mass(rows: list[dict[str, Any]], part: pd.DataFrame, cell: str) -> None:
+    """Mean label mass of a cell in each of its rows, where labels were read off one distribution."""
+    if "label_mass" not in part or part["label_mass"].isna().all():
+        return
+    mass = float(part["label_mass"].mean())
+    for one in rows:
+        if one["cell"] == cell:
+            one |= {"label_mass": mass, "note": "; ".join(filter(None, [one["note"], mass_note(mass)]))}
 
 
 def beyond_one_label(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.heads import HeadEffects, HeadId
+from interp.label_mass import mass_note
 from study.evals.show import aligned, interval
 from study.heads.run import split_kinds
 from study.heads.store import PLAN, HeadsFolder
@@ -62,14 +63,16 @@ def _cells(row: dict) -> list[str]:
 
 def headline(out: Path, *, k: int = 5) -> str:
     """The largest effects of each sweep: chosen on one half of the pairs, given on the other."""
-    lines = [["member", "kind", "pairs", "head", "effect [95 %]", "n", "p", "control"]]
+    lines, notes = [["member", "kind", "pairs", "head", "effect [95 %]", "n", "p", "control"]], {}
     for member, _, effects in sweeps(out):
+        if text := mass_note(effects.label_mass):
+            notes[f"note: {member}: {text}"] = None
         for which, part in split_kinds(effects):
             for row in part.top(k).to_dict("records"):
                 value = interval(row["value"], row["lo"], row["hi"])
                 lines.append([member, f"{part.plan.kind} {row['metric']}", which, row["head"], value, str(row["n"]),
                               f"{row['p_max_t']:.4f}", f"{row['control_value']:.3f}"])  # fmt: skip
-    return "\n".join([aligned(lines), READING])
+    return "\n".join([aligned(lines), READING, *notes])
 
 
 def figures(out: Path) -> dict[str, Drawn]:

@@ -280,6 +280,8 @@ def write_tables(result: DoseResult, texts: pd.DataFrame | None, root: Path, who
         Exception: the first failure, after every other table was written.
     """
     whole = result.table()
+    read = whole[(whole["metric"] == "label_mass") & (whole["alpha"] == 0)]["value"]
+    who = {**who, "label_mass": float(read.iloc[0]) if len(read) else float("nan")}
     switches = whole["metric"].str.startswith(SWITCH)
     shown = whole["arm"].isin(["direction", "orthogonalized", "nuisance", "prompt"])
     make: dict[str, Callable[[], pd.DataFrame]] = {

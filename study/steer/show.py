@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.label_mass import mass_note
 from study.evals.show import aligned
 
 if TYPE_CHECKING:
@@ -142,8 +143,11 @@ def headline(out: Path) -> str:
     import pandas as pd
 
     lines = [["member", "layer", "arm", "score", "slope [95 %]", "controls 95 %", "minus random [95 %]", "p", "n"]]
+    notes = []
     for member, folder in members(out).items():
         slopes = pd.read_csv(folder / "slopes.csv")
+        mass = slopes["label_mass"].iloc[0] if "label_mass" in slopes and len(slopes) else None
+        notes += [f"note: {member}: {text}"] if (text := mass_note(mass)) else []
         shown = slopes[slopes["arm"].isin(["direction", "orthogonalized", "nuisance", "transferred"])]
         for row in shown.to_dict("records"):
             if row["metric"].startswith("switch ") or row["slope"] != row["slope"]:
@@ -154,7 +158,7 @@ def headline(out: Path) -> str:
             apart = [row[f"control_difference{end}"] for end in ("", "_lo", "_hi")]
             beyond = _spread(*apart) if apart[1] == apart[1] else "–"
             lines.append([member, f"{row['layer']:.0f}", row["name"], row["metric"], slope, null, beyond, tested, n])
-    return "\n".join([aligned(lines), READING])
+    return "\n".join([aligned(lines), READING, *notes])
 
 
 def pair_lines(out: Path) -> str:

@@ -21,6 +21,7 @@ _KEEP = (
     "control_difference_lo", "control_difference_hi", "keep_difference", "keep_difference_lo",
     "keep_difference_hi", "band_lo", "band_hi", "named", "interval",
     "unit", "n_dropped", "positions", "effect", "dtype", "seed", "null_max95", "member", "pairs", "half",
+    "label_mass",
 )  # fmt: skip
 
 
@@ -111,11 +112,13 @@ def _effects(context: Context, file: str, head: str) -> pd.DataFrame:
 
 def _noted(rows: pd.DataFrame) -> pd.DataFrame:
     """No value without an interval: a share whose denominator may be 0 is refused, and the row says so."""
+    from study.tables import with_mass_note
+
     bad = rows["value"].isna() | rows["lo"].isna() | rows["hi"].isna()
     rows = rows.assign(note="")
     rows.loc[bad, "note"] = "refused: the denominator may be 0"
     rows.loc[bad, ["value", "lo", "hi"]] = float("nan")
-    return rows
+    return with_mass_note(rows)
 
 
 def _members(context: Context, rows: pd.DataFrame) -> dict[str, Any]:

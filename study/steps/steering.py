@@ -26,6 +26,7 @@ _KEEP = (
     "member", "arm", "arm_label", "draw", "site", "layer", "alpha", "alpha_norm", "metric", "metric_unit", "value",
     "lo", "hi", "control_value", "control_difference", "control_difference_lo", "control_difference_hi", "null_lo",
     "null_hi", "n_perm", "p", "p_adjusted", "n", "n_groups", "interval", "toward", "guard", "correction",
+    "label_mass",
 )  # fmt: skip
 
 
@@ -167,18 +168,20 @@ def _slopes(rows: pd.DataFrame) -> pd.DataFrame:
     apart = [f"{name}_difference{end}" for name in ("control", "shuffled") for end in ("", "_lo", "_hi")]
     keep = [
         c for c in ("arm", "draw", "site", "layer", "metric", "lo", "hi", "control_value", *apart, "null_lo", "null_hi",
-                    "n_perm", "p", *sorts, "smallest_p", "n", "n_groups", "interval", "toward")
+                    "n_perm", "p", *sorts, "smallest_p", "n", "n_groups", "interval", "toward", "label_mass")
         if c in rows
     ]  # fmt: skip
     return rows[keep].assign(value=rows["slope"], arm_label=rows["name"], metric_unit="per unit of alpha")
 
 
 def _values(rows: pd.DataFrame) -> pd.DataFrame:
+    from study.tables import with_mass_note
+
     bad = rows["value"].isna() | rows["lo"].isna() | rows["hi"].isna()
     rows = rows.assign(note="", draw=rows["draw"].astype(float))
     rows.loc[bad, "note"] = "undefined: nobody committed, or too few resamples gave a value"
     rows.loc[bad, ["value", "lo", "hi"]] = float("nan")
-    return rows
+    return with_mass_note(rows)
 
 
 def _same(context: Context, member: str) -> dict[str, Any]:
