@@ -332,3 +332,16 @@ def test_the_largest_difference_has_an_interval_that_holds_for_whichever_is_larg
     assert (table["band_hi"] - table["band_lo"] > 1.2 * (table["diff_hi"] - table["diff_lo"])).all()
     want = stats.simultaneous_band(a - b, groups=engaged.groups, seed=0, n_resamples=50)
     assert table["band_lo"].tolist() == pytest.approx(list(want.lo))
+
+
+def test_identical_models_match_whatever_the_sizes_of_their_groups() -> None:
+    """Groups of 1 to 9 items: none can change places with another, and without signs every permutation is the data."""
+    rng = np.random.default_rng(25)
+    groups = [f"g{size}" for size in range(1, 10) for _ in range(size)]
+    values = rng.normal(size=(45, 12))
+    one, other = (made(values, layers=3, groups=groups) for _ in range(2))
+    found = match_heads(one, other, n_permutations=400, seed=0)
+    assert found.self_match_rate == 1.0 and (np.diag(found.p) <= 0.05).all()
+    assert found.threshold < 1.0
+    unlike = match_heads(one, made(rng.normal(size=(45, 12)), layers=3, groups=groups), n_permutations=400, seed=0)
+    assert np.nanmin(unlike.p) > 0.05

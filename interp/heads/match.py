@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import factorial, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from interp.heads.contrast import paired_rows
 from interp.heads.effects import HeadEffects
+from interp.stats import effective_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +28,8 @@ class Matching:
         similarity: mean over sweeps of the Spearman correlation of per-item effects [head_a, head_b]; NaN outside the
             depth window.
         profile: rank correlation of the heads' functional profiles, ranks taken within each model [head_a, head_b].
-        maxima: largest |similarity| of each permutation of b's items.
-        p: family-wise p of each pair under those permutations.
+        maxima: largest |similarity| of each rearrangement of b's items, see `match_heads`.
+        p: family-wise p of each pair under these.
     """
 
     names_a: tuple[str, ...]
@@ -122,7 +124,12 @@ def match_heads(a: Sweeps, b: Sweeps, *, window: float = 0.15, n_permutations: i
         s[h, k] = mean over sweeps of spearman_i( effect_a[i, h], effect_b[i, k] ),   |l_h / L_a - l_k / L_b| <= window
 
     relative depth counts layer centres, (l + 1/2) / L. Null: items of b permuted as whole groups, the same for all
-    heads and sweeps; p of a pair from the largest |s| of each permutation, so over all pairs together.
+    heads and sweeps; p of a pair from the largest |s| of each permutation, so over all pairs together. Groups change
+    places with groups of the same size. Where that leaves fewer arrangements than permutations are asked for (groups of
+    different sizes have none), the centred ranks of each group of b also keep or change their sign at random: ranks are
+    symmetric around 0, and so is what a group adds to the similarity of heads that have nothing in common. Ranks of
+    both models are centred over the same items, which makes the similarity of such heads more variable than the signs
+    do, by K/(K - 1) for K effective groups; the signed draws are scaled by its root.
 
     Args:
         a, b: one sweep of each model, or several in the same order (patch, mean, ...), on the same items.
@@ -140,9 +147,12 @@ def match_heads(a: Sweeps, b: Sweeps, *, window: float = 0.15, n_permutations: i
     near = _window(left[0], right[0], window)
     observed = np.mean([x.T @ y for x, y, *_ in ranked], axis=0)
     rng = np.random.default_rng(seed)
-    maxima = np.array(
-        [_largest([(x, y) for x, y, *_ in ranked], _permuted(groups, rng), near) for _ in range(n_permutations)]
-    )
+    signed = _n_arrangements(groups) < n_permutations
+    draws = (_rearranged(groups, rng, signed=signed) for _ in range(n_permutations))
+    maxima = np.array([_largest([(x, y) for x, y, *_ in ranked], order, sign, near) for order, sign in draws])
+    if signed:
+        k = float(effective_groups(np.unique(groups, return_counts=True)[1]))
+        maxima = maxima * np.sqrt(k / (k - 1)) if k > 1 else maxima
     above = np.searchsorted(np.sort(maxima), np.abs(observed) - 1e-12, side="left")
     p = (1 + len(maxima) - above) / (1 + len(maxima))
     return Matching(
@@ -183,23 +193,39 @@ def _window(a: HeadEffects, b: HeadEffects, window: float) -> np.ndarray:
     return np.abs(depth[0][:, None] - depth[1][None]) <= window + 1e-12
 
 
-def _permuted(groups: list[str], rng: np.random.Generator) -> np.ndarray:
-    """A permutation of items that moves whole groups; groups of equal size change places with each other."""
+def _by_size(groups: list[str]) -> list[list[list[int]]]:
+    """Items of each group, groups of one size together."""
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
-    out = np.arange(len(groups))
     by_size: dict[int, list[list[int]]] = {}
     for items in members.values():
         by_size.setdefault(len(items), []).append(items)
-    for same in by_size.values():
+    return list(by_size.values())
+
+
+def _n_arrangements(groups: list[str]) -> int:
+    """In how many ways groups of equal size can change places."""
+    return prod(factorial(len(same)) for same in _by_size(groups))
+
+
+def _rearranged(
+    groups: list[str], rng: np.random.Generator, *, signed: bool
+) -> tuple[Int[np.ndarray, "item"], Float[np.ndarray, "item"]]:
+    """(which item stands at each place, groups of equal size in each other's place; sign of each item, one a group)."""
+    order, sign = np.arange(len(groups)), np.ones(len(groups))
+    for same in _by_size(groups):
         for target, source in zip(same, rng.permutation(len(same)), strict=True):
-            out[target] = same[source]
-    return out
+            order[target] = same[source]
+            if signed:
+                sign[target] = rng.choice([-1.0, 1.0])
+    return order, sign
 
 
-def _largest(ranked: list[tuple[np.ndarray, np.ndarray]], order: np.ndarray, near: np.ndarray) -> float:
-    return float(np.abs(np.mean([x.T @ y[order] for x, y in ranked], axis=0))[near].max())
+def _largest(
+    ranked: list[tuple[np.ndarray, np.ndarray]], order: np.ndarray, sign: np.ndarray, near: np.ndarray
+) -> float:
+    return float(np.abs(np.mean([x.T @ (y[order] * sign[:, None]) for x, y in ranked], axis=0))[near].max())
 
 
 def _profiles(left: list[HeadEffects], right: list[HeadEffects]) -> np.ndarray:
