@@ -170,9 +170,10 @@ def top_html(effects: HeadEffects) -> str:
     try:
         rows, how = effects.top(MOST_ROWS), "chosen on one half of the pairs, reported on the other"
     except ValueError:  # too few groups for halves
-        table = effects.table([effects.main])
+        band = stats.simultaneous_band(effects.per_example(), groups=effects.groups, seed=effects.seed)
+        table = effects.table([effects.main]).assign(lo=band.lo, hi=band.hi)
         rows = table.iloc[table["value"].abs().argsort().to_numpy()[::-1][:MOST_ROWS]].assign(head=table["name"])
-        how = "chosen and reported on all pairs, which flatters them: too few groups for halves"
+        how = "chosen and reported on all pairs (too few groups for halves): intervals simultaneous over all heads"
     lines = []
     for row in rows.to_dict("records"):
         control, name = row["control_value"], f"{row['head']}{' (named)' if row['named'] else ''}"

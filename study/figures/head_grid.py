@@ -44,7 +44,7 @@ class Grid:
             array[layer, head] = table[column].to_numpy(dtype=float)
         is_named = table["named"].to_numpy(dtype=bool)
         named = tuple(zip(layer[is_named].tolist(), head[is_named].tolist(), strict=True))
-        return cls(arrays[0], arrays[1] < ALPHA, arrays[2], named)
+        return cls(arrays[0], arrays[1] <= ALPHA, arrays[2], named)
 
     @property
     def limit(self) -> float:

@@ -53,8 +53,10 @@ def show_head(out: Path, head: str, *, base: int = 0) -> str:
 
 
 def _cells(row: dict) -> list[str]:
-    known = row["value"] == row["value"]
-    value = interval(row["value"], row["lo"], row["hi"]) if known else "refused: the denominator may be 0"
+    value = "refused: the denominator may be 0"
+    if row["value"] == row["value"]:
+        known = row["lo"] == row["lo"]
+        value = interval(row["value"], row["lo"], row["hi"]) if known else "no interval: no group differs from another"
     p = row.get("p_max_t")
     control = row["control_value"]
     return [row["metric"], value, f"{row['n']} ({row['n_groups']})", "" if p is None or p != p else f"{p:.4f}",

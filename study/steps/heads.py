@@ -111,12 +111,14 @@ def _effects(context: Context, file: str, head: str) -> pd.DataFrame:
 
 
 def _noted(rows: pd.DataFrame) -> pd.DataFrame:
-    """No value without an interval: a share whose denominator may be 0 is refused, and the row says so."""
+    """No value without an interval: a share whose denominator may be 0, an effect in which no group differs; the row
+    says so."""
     from study.tables import with_mass_note
 
     bad = rows["value"].isna() | rows["lo"].isna() | rows["hi"].isna()
     rows = rows.assign(note="")
     rows.loc[bad, "note"] = "refused: the denominator may be 0"
+    rows.loc[bad & rows["value"].notna(), "note"] = "no interval: no group differs from another"
     rows.loc[bad, ["value", "lo", "hi"]] = float("nan")
     return with_mass_note(rows)
 
