@@ -121,7 +121,8 @@ def test_one_text_that_fills_the_budget_alone_changes_nothing(model, read):
     small = collect(model, chats(), layers=[1, 2], positions="sentence_ends", per="token", sources=SOURCES,
                     group="problem", tokens_per_batch=1)  # fmt: skip
     for source in SOURCES:
-        assert torch.allclose(small[source].vectors, read[source].vectors, atol=1e-5)
+        # fp32: values up to 12, and a source may be the difference of two members
+        assert torch.allclose(small[source].vectors, read[source].vectors, atol=5e-5)
 
 
 def test_adapters_without_a_per_row_form_are_collected_one_by_one():
