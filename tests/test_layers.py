@@ -18,7 +18,7 @@ LAYERS = {
     "interp.stats": 0, "interp.show": 0, "interp.example": 0, "interp.template": 0, "interp.control_tokens": 0,
     "interp.family": 1, "interp.model": 1, "interp.adapters": 1, "interp.fingerprint": 1, "interp.loading": 1,
     "interp.passes": 1, "interp.tasks": 1, "interp.files": 1, "interp.adapter_plan": 1, "interp.attach": 1,
-    "interp.rope": 1, "interp.schema": 0, "interp.tokenizer": 1, "interp.skeleton": 1, "interp.adapter_names": 1,
+    "interp.rope": 1, "interp.label_mass": 0, "interp.schema": 0, "interp.tokenizer": 1, "interp.skeleton": 1, "interp.adapter_names": 1,
     "interp.hooks": 2, "interp.edits": 2, "interp.generation": 2, "interp.injection": 2, "interp.adapter_rows": 1,
     "interp.cache": 3, "interp.sweep": 3, "interp.evaluate": 3, "interp.oracle": 3, "interp.bridges": 3,
     "interp.label_scores": 3, "interp.shared_prefix": 3, "interp.chains": 3, "interp.decoding": 3,
