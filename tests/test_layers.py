@@ -15,10 +15,11 @@ PACKAGES = ("interp", "probes", "steering", "study")
 # The longest matching prefix decides. Modules of one layer may import each other unless they are siblings (layer 4).
 LAYERS = {
     "interp.checkpoint": 0, "interp.site": 0, "interp.prompt": 0, "interp.positions": 0, "interp.sentences": 0,
+    "interp.label_mass": 0,
     "interp.stats": 0, "interp.show": 0, "interp.example": 0, "interp.template": 0, "interp.control_tokens": 0,
     "interp.family": 1, "interp.model": 1, "interp.adapters": 1, "interp.fingerprint": 1, "interp.loading": 1,
     "interp.passes": 1, "interp.tasks": 1, "interp.files": 1, "interp.adapter_plan": 1, "interp.attach": 1,
-    "interp.rope": 1, "interp.label_mass": 0, "interp.schema": 0, "interp.tokenizer": 1, "interp.skeleton": 1, "interp.adapter_names": 1,
+    "interp.rope": 1, "interp.schema": 0, "interp.tokenizer": 1, "interp.skeleton": 1, "interp.adapter_names": 1,
     "interp.hooks": 2, "interp.edits": 2, "interp.generation": 2, "interp.injection": 2, "interp.adapter_rows": 1,
     "interp.cache": 3, "interp.sweep": 3, "interp.evaluate": 3, "interp.oracle": 3, "interp.bridges": 3,
     "interp.label_scores": 3, "interp.shared_prefix": 3, "interp.chains": 3, "interp.decoding": 3,
