@@ -92,7 +92,7 @@ def calibration_error(
     quantile on the effective groups over the normal one.
 
     Groups in which all are right show no spread: for rates near 1 in few groups the interval is too narrow and p too
-    small (0.15 of calibrated models have p <= 0.05 at probabilities from 0.9 to 1 in 10 groups of 8). Where all
+    small (about 0.17 of calibrated models have p <= 0.05 at probabilities from 0.9 to 1 in 10 groups of 8). Where all
     outcomes and probabilities are the same the interval has no width; `wilson_clustered` of the outcome has.
 
     Args:
