@@ -6,9 +6,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 HeadKind = Literal["query", "kv", None]
+_PATTERN = ("*", "?", "[", ":")
+_HEAD_NAME = re.compile(r"L=?\d+\W*H=?\d+", re.IGNORECASE)
 
 
 class SiteKind(NamedTuple):
@@ -133,8 +136,9 @@ def _split(text: str) -> tuple[str, int | None, int | None]:
 def expand_sites(patterns: str | Site | Sequence[str | Site], table: LayerTable) -> tuple[Site, ...]:
     """The sites that the patterns name on a given model, without repeats, in the order of the patterns.
 
-    A pattern is a site, a glob over layers (`resid_post.*`: every layer that has the site), a slice with Python's
-    meaning (`resid_post.8:24:4`), or a glob over heads (`z.19.*`). A string may hold several, separated by commas.
+    A pattern is a site, a glob over layers (`resid_post.*`, `resid_post.2?`: every such layer that has the site), a
+    slice with Python's meaning (`resid_post.8:24:4`), or a glob over heads (`z.19.*`). A string may hold several,
+    separated by commas. `match_sites` reads the same patterns where sites are held already.
 
     Raises:
         ValueError: a layer or head outside the model, a kind that a named layer does not have, or an empty selection.
@@ -151,7 +155,7 @@ def expand_sites(patterns: str | Site | Sequence[str | Site], table: LayerTable)
 
 
 def _expand_one(word: str | Site, table: LayerTable) -> Iterable[Site]:
-    if isinstance(word, Site) or not ("*" in word or ":" in word):
+    if isinstance(word, Site) or not any(sign in word for sign in _PATTERN):
         site = word if isinstance(word, Site) else Site.parse(word)
         check_site(site, table)
         return [site]
@@ -171,9 +175,40 @@ def _heads(kind: str, layer: int, part: str | None, table: LayerTable, word: str
     return [None] if part is None else list(_range(part, n_heads(kind, table.layers[layer]), word))
 
 
+def match_sites(patterns: str, held: Sequence[str]) -> list[str]:
+    """Those of the sites that are held which the patterns name, in the order in which they are held.
+
+    Patterns are those of `expand_sites`, and globs over whole names (`*`, `*.3`). A slice counts layers up to the last
+    that is held.
+
+    Raises:
+        ValueError: nothing is named, or nothing that is held.
+    """
+    words = [word.strip() for word in patterns.split(",") if word.strip()]
+    chosen = [site for site in held if any(_is_named(site, word, held) for word in words)]
+    if not chosen:
+        raise ValueError(f"sites {patterns!r} name none of those that are held: {', '.join(held)}.")
+    return chosen
+
+
+def _is_named(site: str, word: str, held: Sequence[str]) -> bool:
+    if fnmatchcase(site, word):
+        return True
+    if not any(sign in word for sign in _PATTERN):
+        return _HEAD_NAME.match(word) is not None and site == str(Site.parse(word))
+    parts, wanted = site.split("."), word.split(".")
+    if len(parts) != len(wanted) or ":" not in word or not fnmatchcase(parts[0], wanted[0]):
+        return False
+    known = [other.split(".") for other in held]
+    return all(
+        int(part) in _range(want, 1 + max(int(other[at]) for other in known if len(other) > at), word)
+        for at, (part, want) in enumerate(zip(parts[1:], wanted[1:], strict=True), start=1)
+    )
+
+
 def _range(part: str, n: int, word: str) -> Sequence[int]:
-    if part == "*":
-        return range(n)
+    if any(sign in part for sign in "*?["):
+        return [index for index in range(n) if fnmatchcase(str(index), part)]
     pieces = part.split(":")
     if len(pieces) > 3 or not all(re.fullmatch(r"\d*", piece) for piece in pieces):
         raise ValueError(f"{word!r}: {part!r} is neither a number, '*', nor a slice such as '8:24:4'.")

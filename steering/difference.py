@@ -255,6 +255,11 @@ def confirmed(made: Directions) -> Directions:
     return Directions({site: one for site, one in made.items() if site not in refused}, refused)
 
 
+def id_digest(name: str) -> str:
+    """What a direction keeps of the id of an example that it was fitted on: enough to know it again."""
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
 def _provenance(cache: ActivationCache, rows: ContrastRows, where: PositionRows) -> dict[str, object]:
     identity: dict[str, Any] = cache.manifest["identity"]
     environment = cache.manifest.get("environment") or {}
@@ -272,6 +277,7 @@ def _provenance(cache: ActivationCache, rows: ContrastRows, where: PositionRows)
         "cache": cache.plan_id,
         "prompts_sha256": identity["prompts"]["sha256"],
         "examples_sha256": hashlib.sha256("\n".join(named).encode()).hexdigest(),
+        "fitted_ids": [id_digest(str(ids[i])) for i in fit],
         "tokens": dict(tokens.most_common(5)),
     }
 

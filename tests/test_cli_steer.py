@@ -196,7 +196,7 @@ def test_export_writes_the_checkpoint_it_was_fitted_on_without_the_direction(fol
     ("options", "said"),
     [
         (["--toward", "antii"], "class 'antii' has no example to fit on. Classes: 'anti' (48), 'stereo' (48)"),
-        (["--sites", "z.*"], "fits none of the cache's sites: resid_post.0"),
+        (["--sites", "z.*"], "name none of those that are held: resid_post.0"),
         (["--out", "d.pt"], "expected a name ending in .safetensors"),
         (["--groups", "who"], "groups='who': no such column"),
         (["--fit-on", "split=c"], "no example has it; split holds ['a', 'b']"),

@@ -9,7 +9,8 @@ import pytest
 from interp.oracle import AssumedSpecWarning, OracleSpec, render_question
 from interp.oracle.formats import render_prefix
 from interp.oracle.prompt import placeholder_id, turn_end
-from interp.oracle.spec import layer_index, registered
+from interp.oracle.registry import REGISTRY, registered
+from interp.oracle.spec import layer_index
 from interp.prompt import Example, Message, render
 from interp.sentences import sentence_records
 from tests.oracle_kit import qwen_tokenizer
@@ -164,6 +165,43 @@ def test_what_nothing_declares_is_assumed_loudly():
     assert (found.origin, found.format, found.base_model) == ("registry", "A", "Qwen/Qwen3-8B")
     assert registered("adamkarvonen/checkpoints_cls_latentqa_only_addition_Qwen3-8B") is not None
     assert registered("adamkarvonen/checkpoints_old_Qwen3-8B") is None, "earlier ones used replacement"
+
+
+INLINE3 = "L9: ? ? L18: ? ? L27: ? ?.\n"
+INLINE12 = " ".join(f"L{layer}: ? ?" for layer in (2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35)) + ".\n"
+PUBLISHED = {
+    "adamkarvonen/checkpoints_latentqa_cls_past_lens_addition_Qwen3-8B": "Layer: 18\n ? ? \n",
+    "ceselder/cot-oracle-8b-v2": "Layer: 18\n ? ? \n",
+    "ceselder/cot-oracle-v4-8b": "Layer: 9, 18, 27\n @ ? # @ ? # \n",
+    "ceselder/qwen3-8b-ao-v3-best": "".join(f"Layer: {layer}\n ? ? \n" for layer in (21, 22, 23, 24, 25)),
+    "ceselder/cot-oracle-paper-ablation-adam-recipe-1layer": "L18: ? ?.\n",
+    "ceselder/cot-oracle-paper-ablation-ours-1layer": "L18: ? ?.\n",
+    "ceselder/cot-oracle-paper-ablation-ours-3layers": INLINE3,
+    "ceselder/cot-oracle-paper-ablation-ours-3layers-onpolicy-lens-only": INLINE3,
+    "ceselder/cot-oracle-qwen3-8b-final-sprint-checkpoint-no-DPO": INLINE3,
+    "ceselder/cot-oracle-grpo-step-500": INLINE3,
+    "ceselder/cot-oracle-paper-ablation-ours-12layers-r512-a1024": INLINE12,
+    "ceselder/cot-oracle-paper-12layers-scaled-r1024-a1024-lr3e5-100m-pastonly": INLINE12,
+    "ceselder/cot-oracle-paper-12layers-stage2-convqa-bs4": INLINE12,
+    "ceselder/cot-oracle-paper-3layers-r1024-a128": INLINE3,
+    "ceselder/cot-oracle-paper-3layers-r1024-a16-exact-match": INLINE3,
+}
+
+
+@pytest.mark.parametrize("repo", PUBLISHED)
+def test_a_published_oracle_gets_the_prefix_that_it_was_trained_with(repo):
+    spec = registered(repo)
+    assert spec is not None and (spec.hook_layer, spec.formula, spec.coefficient) == (1, "add", 1.0)
+    layers = spec.layer_indices(36)  # blocks of Qwen3-8B
+    prefix = render_prefix(spec.format, spec.placeholders, layers=layers, counts=[2] * len(layers))
+    assert prefix.text == PUBLISHED[repo]
+    assert OracleSpec.infer(repo).origin == "registry", "nothing is assumed, so nothing is warned of"
+
+
+def test_every_published_oracle_names_its_source_and_has_a_golden_prefix():
+    assert len(REGISTRY) == len(PUBLISHED)
+    assert all(one.source for one in REGISTRY.values())
+    assert registered("ceselder/qwen3-8b-ao-v3-best-dpo-halluc") is None, "no source says how it is wired"
 
 
 def test_bad_declarations_are_refused():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -157,6 +156,8 @@ class OracleSpec:
             if (place / AO_CONFIG).is_file():
                 found = cls.from_ao_config(place)
                 return replace(found, base_model=found.base_model or base_model, revision=revision)
+        from interp.oracle.registry import registered
+
         known = None if adapter is None else registered(str(adapter))
         if known is not None:
             return replace(known, base_model=known.base_model or base_model, revision=revision, origin="registry")
@@ -173,12 +174,6 @@ class OracleSpec:
     def karvonen(cls, *, layer: int | str = "50%", base_model: str | None = None) -> OracleSpec:
         """The wiring of the original activation oracles, for one source layer."""
         return cls(base_model=base_model, layers=(layer,))
-
-
-def registered(repo: str) -> OracleSpec | None:
-    """The spec of a published oracle by its repository id; None where it is not known."""
-    found = [pattern for pattern in REGISTRY if fnmatchcase(repo, pattern)]
-    return REGISTRY[max(found, key=len)] if found else None
 
 
 def layer_index(word: int | str, n_layers: int) -> int:
@@ -259,13 +254,3 @@ def _format_of(config: Mapping[str, Any], *, n_layers: int) -> Format:
         f"{AO_CONFIG}: prefix_template {template!r} is none of the known formats ({', '.join(FORMATS)}). "
         f"Give the format yourself: OracleSpec(format=..., ...)."
     )
-
-
-# Patterns of repository ids; the longest that matches decides. Only what is known to be wired so stands here: earlier
-# adapters of the same authors used replacement with coefficient 2, and v3's coefficient was never published.
-REGISTRY: dict[str, OracleSpec] = {
-    "adamkarvonen/checkpoints_*addition*": OracleSpec(layers=("50%",)),
-    "ceselder/cot-oracle-8b-v2*": OracleSpec(
-        base_model="Qwen/Qwen3-8B", layers=("50%",), context_thinking=True, max_new_tokens=64
-    ),
-}

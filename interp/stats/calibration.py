@@ -24,8 +24,9 @@ class CalibrationError:
     """Expected calibration error next to the value that a perfectly calibrated model would have shown.
 
     Attributes:
-        ece:        the error. Its interval covers with at least the stated confidence: lo is 0 where the error is no
-            larger than sampling alone can make it, and the interval is wide, because |·| hides the sign of the noise.
+        ece:        the error. Its interval is wide, because |·| hides the sign of the noise, and covers with at least
+            the stated confidence, except for rates near 1 in few groups; lo is 0 where the error is no larger than
+            sampling alone can make it.
         floor:      mean and 95 % range of the error of a calibrated model: finite samples never give 0.
         p:          share of the draws behind the floor with an error at least as large: the test of calibration.
         n_bins:     bins in use (fewer than asked for where many probabilities are equal).
@@ -90,13 +91,17 @@ def calibration_error(
     and of outcomes drawn from the stated probabilities where examples are independent. D* is stretched by Student's
     quantile on the effective groups over the normal one.
 
+    Groups in which all are right show no spread: for rates near 1 in few groups the interval is too narrow and p too
+    small (about 0.17 of calibrated models have p <= 0.05 at probabilities from 0.9 to 1 in 10 groups of 8). Where all
+    outcomes and probabilities are the same the interval has no width; `wilson_clustered` of the outcome has.
+
     Args:
         p: stated probability of the outcome, or the confidence in the given answer [example].
         outcome: whether it happened, or whether the answer was right [example].
     Raises:
         ValueError: lengths differ, p outside [0, 1], fewer examples than bins, one group, NaN.
     Source: Guo et al., arXiv 1706.04599; floor: consistency resampling, Bröcker & Smith, Weather Forecast. 22 (2007);
-        interval: worked out here, its coverage is measured in tests/validity.
+        interval: worked out here, its coverage is measured in tests/validity/test_intervals.py.
     """
     p, y = probabilities("p", p), binary("outcome", outcome)
     n = same_length(p=p, outcome=y)

@@ -77,8 +77,8 @@ class Jackknife:
 
         The second term is twice that of the Cornish-Fisher expansion of a studentised mean, because the skewness of a
         few groups falls short of the population's (6 lognormal values show 1.1 on average, of 6.2). The other side is
-        not brought in by as much. Both choices are measured in tests/validity: 0.95 to 0.97 of gaussian means and 0.92
-        to 0.96 of means of values with skewness 6 are covered, from 6 groups on.
+        not brought in by as much. What both choices give is measured in tests/validity/test_intervals.py: 0.95 to 0.97
+        of gaussian means and 0.92 to 0.96 of means of values with skewness 6 are covered, from 6 groups on.
 
         Source: Johnson, JASA 73 (1978) 536; Hall, *The Bootstrap and Edgeworth Expansion* (1992) §2.6.
         """

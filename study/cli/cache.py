@@ -9,18 +9,25 @@ from typing import Any
 
 import click
 
-from study.cli.common import checkpoint_options, fail_in_users_words, load_options, read_data, resolve_checkpoints
+from study.cli.common import (
+    checkpoint_options,
+    fail_in_users_words,
+    item_options,
+    load_options,
+    read_data,
+    resolve_checkpoints,
+)
 
 
 def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say what is recorded of which examples."""
+    command = item_options(command)
     for option in reversed(
         [
             click.option(
                 "--task", help="Import path of a task, e.g. interp.tasks.bbq; reads --data in its own format."
             ),
-            click.option("--data", required=True, help="JSON lines, JSON, CSV or Parquet file, folder, or dataset id."),
-            click.option("--limit", type=click.IntRange(min=1), help="Use only the first N examples."),
+            click.option("--data", help="JSON lines, JSON, CSV or Parquet file, folder, or dataset id."),
             click.option("--sites", default="resid_post.*", show_default=True, help="'resid_post.*, z.19.17', ..."),
             click.option("--positions", default="last", show_default=True, help="'last, span:scenario, stride:8', ..."),
             click.option(

@@ -42,6 +42,11 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+_DEVICE_MAP = click.option("--device-map", help="'auto' spreads a model over several GPUs.")
+_QUANTIZATION = click.option("--quantization", help="4bit or 8bit (bitsandbytes).")
+_ATTENTION = click.option("--attn-implementation", help="eager, sdpa, ...")
+
+
 def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say how weights are held; `interp.load` documents them."""
     for option in reversed(
@@ -50,9 +55,9 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--load-dtype", default="auto", show_default=True, help="bf16 on CUDA, fp32 on CPU by default."
             ),
             click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ..."),
-            click.option("--device-map", help="'auto' spreads a model over several GPUs."),
-            click.option("--quantization", help="4bit or 8bit (bitsandbytes)."),
-            click.option("--attn-implementation", help="eager, sdpa, ..."),
+            _DEVICE_MAP,
+            _QUANTIZATION,
+            _ATTENTION,
             click.option("--merge", is_flag=True, help="Add the adapter into the weights (other rounding)."),
             click.option(
                 "--control-tokens",
@@ -73,6 +78,27 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def oracle_load_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Those of `load_options` that mean something for a model whose oracle adapter must stay apart from its base."""
+    for option in reversed(
+        [
+            click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ..."),
+            click.option("--load-dtype", default="auto", show_default=True, help="bf16 on CUDA, fp32 on CPU."),
+            _DEVICE_MAP,
+            _QUANTIZATION,
+            _ATTENTION,
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def oracle_loading(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `interp.load` from the options of `oracle_load_options`."""
+    keys = ("dtype", "device", "device_map", "quantization", "attn_implementation")
+    return {key: options["load_dtype" if key == "dtype" else key] for key in keys}
 
 
 def resolve_checkpoints(options: Mapping[str, Any]) -> tuple[Checkpoint | CheckpointPair, dict[str, Any]]:
@@ -107,17 +133,36 @@ def resolve_checkpoints(options: Mapping[str, Any]) -> tuple[Checkpoint | Checkp
     return Checkpoint(name=name, **fields), loading
 
 
-def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say which items of which task; one that the task does not take is an error."""
+more_task_options = click.option(
+    "--task-option", "more", multiple=True, metavar="KEY=VALUE",
+    help="Further option of the task, e.g. categories=Age,Religion, condition=ambig, permute=cyclic, side=test, "
+    "templates=FOLDER; may be given again.",
+)  # fmt: skip
+
+
+def item_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which items of a task; one that the task does not take is an error."""
     for option in reversed(
         [
-            click.option("--task", required=True, help="Import path of a task, e.g. interp.tasks.procedural."),
-            click.option("--data", help="The task's data; a task that generates its items needs none."),
-            click.option("--limit", type=click.IntRange(min=1), help="Use only the first N items."),
+            click.option("--limit", type=click.IntRange(min=1), help="At most N items, spread over cells and groups."),
             click.option("--per-cell", type=click.IntRange(min=1), help="Items per cell of a generated grid."),
             click.option("--seed", type=int, help="Of generated items and of sampled replies."),
             click.option("--split", help="Whose items: train, validation, test."),
             click.option("--rendering", help="Of generated items: plain, or log for the embedded pair."),
+            more_task_options,
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that name a task, its data and which of its items."""
+    command = item_options(command)
+    for option in reversed(
+        [
+            click.option("--task", required=True, help="Import path of a task, e.g. interp.tasks.procedural."),
+            click.option("--data", help="The task's data; a task that generates its items needs none."),
         ]
     ):
         command = option(command)
@@ -127,24 +172,50 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
 _TASK = ("per_cell", "seed", "split", "rendering")
 
 
+def given_to_task(function: Callable[..., Any], more: Collection[str]) -> dict[str, Any]:
+    """What `--task-option KEY=VALUE` passes to a task's function: numbers, true, null and text as in YAML; commas part
+    the entries of an option that takes several.
+
+    Raises:
+        ValueError: no KEY=VALUE, or a key that is given twice.
+    """
+    import yaml
+
+    known, found = inspect.signature(function).parameters, {}
+    for word in more:
+        key, sign, text = word.partition("=")
+        key = key.strip().replace("-", "_")
+        if not sign or not key or key in found:
+            raise ValueError(f"--task-option {word!r}: expected KEY=VALUE, each key once.")
+        several = key in known and "Sequence" in str(known[key].annotation)
+        try:
+            found[key] = listed(text) if several else yaml.safe_load(text)
+        except yaml.YAMLError:
+            found[key] = text
+    return found
+
+
 def read_data(options: Mapping[str, Any], *, shared: Collection[str] = ()) -> list[Example]:
-    """The examples of --data, read by --task where one is given, cut to --limit.
+    """The examples of --data, read by --task where one is given; at most --limit, spread over cells and groups.
 
     Args:
         shared: options that mean something without the task too, so that one which does not take them is no error.
     Raises:
-        ValueError: an option that the task does not take; a rendering that the embedded pair cannot read.
+        ValueError: an option that the task does not take; a rendering that the embedded pair cannot read; no data.
     """
+    from interp.tasks.limit import spread
     from interp.tasks.protocol import load_task
     from interp.tasks.records import read_examples
 
     if not options["task"]:
+        _refuse_task_options(options)
         chosen = {"split": options["split"]} if options.get("split") else {}
-        return read_examples(options["data"], limit=options["limit"], **chosen)
+        return spread(read_examples(options["data"], **chosen), options["limit"])
     task = load_task(options["task"])
-    wanted = {key: options[key] for key in _TASK if options.get(key) is not None}
     known = inspect.signature(task.examples).parameters
+    wanted = {key: options[key] for key in _TASK if options.get(key) is not None}
     wanted = {key: value for key, value in wanted.items() if key in known or key not in shared}
+    wanted |= given_to_task(task.examples, options.get("more") or ())
     if options.get("pair") == EMBEDDED and "rendering" in known and not options["data"]:
         if wanted.get("rendering", "log") != "log":
             raise ValueError(
@@ -152,10 +223,18 @@ def read_data(options: Mapping[str, Any], *, shared: Collection[str] = ()) -> li
                 "--rendering, or name a model of your own with --pair, --base or --checkpoint."
             )
         wanted.setdefault("rendering", "log")  # the only one that the embedded pair reads
-    strange = [f"--{key.replace('_', '-')}" for key in wanted if key not in known]
+    strange = [f"--{key.replace('_', '-')}" if key in _TASK else key for key in wanted if key not in known]
     if strange:
         raise ValueError(f"{options['task']} does not take {', '.join(strange)}; it takes {', '.join(known)}.")
-    return list(task.examples(options["data"], **wanted))[: options["limit"]]
+    return spread(task.examples(options["data"], **wanted), options["limit"])
+
+
+def _refuse_task_options(options: Mapping[str, Any]) -> None:
+    if not options["data"]:
+        raise ValueError("--data is missing: name a file of items, or a --task that generates them.")
+    named = [f"--{key.replace('_', '-')}" for key in ("per_cell", "seed", "rendering") if options.get(key) is not None]
+    if stray := [*named, *(["--task-option"] if options.get("more") else [])]:
+        raise ValueError(f"{', '.join(stray)}: options of a task. Name one with --task, or leave them out.")
 
 
 def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:

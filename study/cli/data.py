@@ -34,6 +34,42 @@ def procedural(n: int, seed: int, rendering: str, split: str | None, out: Path) 
 
 
 @data.command()
+@click.option("--data", "source", required=True, type=click.Path(path_type=Path, exists=True), help="The BBQ folder.")
+@click.option("--split", "sides", default="train=0.6,select=0.2,test=0.2", show_default=True,
+              help="Sides and their shares of the items; no story is on two of them.")  # fmt: skip
+@click.option("--categories", help="Only these, separated by commas.")
+@click.option("--templates", type=click.Path(path_type=Path), help="The folder 'templates'; default: beside the data.")
+@click.option("--seed", default=0, show_default=True, help="Of the stories of each side.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder: a file per side.")
+@fail_in_users_words
+def bbq(source: Path, sides: str, categories: str | None, templates: Path | None, seed: int, out: Path) -> None:
+    """Split BBQ so that no story is on two sides: OUT/<side>.jsonl, rows as they are published.
+
+    Fit on one side, test on another: `--task interp.tasks.bbq --data OUT/test.jsonl --task-option templates=FOLDER`.
+    """
+    from interp.tasks.bbq.splits import rows_of_sides
+
+    shares = dict(_share(word) for word in sides.split(","))
+    chosen = None if categories is None else [word.strip() for word in categories.split(",")]
+    made = rows_of_sides(source, sides=shares, categories=chosen, templates=templates, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    for side, (rows, n_stories) in made.items():
+        path = out / f"{side}.jsonl"
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        click.echo(f"{path}: {len(rows)} items, {n_stories} stories")
+
+
+def _share(word: str) -> tuple[str, float]:
+    name, _, share = (part.strip() for part in word.partition("="))
+    try:
+        if not name.replace("-", "_").isidentifier():
+            raise ValueError(name)
+        return name, float(share)
+    except ValueError:
+        raise ValueError(f"--split {word!r}: expected NAME=SHARE, e.g. train=0.6,test=0.4.") from None
+
+
+@data.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--against", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="A second file: how much of it leaks into the first.")  # fmt: skip

@@ -10,7 +10,9 @@ import click
 from study.cli.common import (
     checkpoint_options,
     fail_in_users_words,
+    given_to_task,
     load_options,
+    more_task_options,
     read_data,
     resolve_checkpoints,
     task_options,
@@ -89,6 +91,7 @@ def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool,
         **given,
     )
     items = {key: options[key] for key in ("data", "seed", "split", "per_cell", "rendering", "limit")}
+    items |= {"task_options": list(options["more"])} if options["more"] else {}
     run_eval(checkpoints, options["task"], examples, out=out, decoding=decoding, loading=loading, progress=not quiet,
              provenance={"items": items}, modes=chosen)  # fmt: skip
     click.echo(bannered(options["task"], headline(out, is_pair=isinstance(checkpoints, CheckpointPair))))
@@ -123,6 +126,7 @@ def figures(folder: Path, out: Path | None) -> None:
 @evaluate.command()
 @click.option("--task", required=True, help="Import path of a task, e.g. interp.tasks.bbq.")
 @click.option("--data", required=True, help="The task's data.")
+@more_task_options
 @click.option("--answers", required=True, type=click.Path(path_type=Path), help="JSON lines, one answer per item.")
 @click.option("--set", "tags", help="Of BBQ: as_published scores Physical_appearance with the paper's tags.")
 @click.option("--unparsed", type=click.Choice(["exclude", "wrong"]), help="Of BBQ: what a null answer is (exclude).")
@@ -138,10 +142,12 @@ def score(task: str, answers: Path, seed: int, name: str | None, out: Path | Non
 
     chosen: Any = load_task(task)
     taken = {"tags": options["tags"]} if options["tags"] else {}
+    more = given_to_task(chosen.examples, options["more"])
+    _check_taken(task, chosen.examples, more, {key: f"--task-option {key}" for key in more})
     wanted = {"unparsed": options["unparsed"]} if options["unparsed"] else {}
     _check_taken(task, chosen.examples, taken, {"tags": "--set"})
     _check_taken(task, getattr(chosen, "score_report", None), wanted, {"unparsed": "--unparsed"})
-    examples = chosen.examples(options["data"], **taken)
+    examples = chosen.examples(options["data"], **more, **taken)
     table = score_answers(chosen, examples, answers, out=out, member=name, seed=seed, **wanted)
     click.echo(bannered(task, score_lines(table)))
 

@@ -11,7 +11,9 @@ from study.cli.common import (
     EMBEDDED,
     checkpoint_options,
     fail_in_users_words,
+    given_to_task,
     load_options,
+    more_task_options,
     read_data,
     resolve_checkpoints,
 )
@@ -48,6 +50,7 @@ def heads() -> None:
 @click.option("--seed", default=0, show_default=True, help="Of the items, the halves and the bootstraps.")
 @click.option("--split", help="Whose items: train, validation, test.")
 @click.option("--rendering", help="Of generated items: plain, or log for the embedded pair.")
+@more_task_options
 @click.option("--kind", "kinds", default="mean,zero,patch", show_default=True,
               help="mean, mean:class, zero, patch, resample:derangement:4, uniform_attention, noise.")  # fmt: skip
 @click.option("--positions", default="answer", show_default=True, help="Tokens at which heads are changed.")
@@ -127,8 +130,9 @@ def _items(options: dict[str, Any]) -> Any:
 
     task: Any = load_task(options["task"])
     if options["data"] or not callable(getattr(task, "twin_examples", None)):
-        return read_data({**options, "limit": options["n"]})
+        return read_data({**options, "limit": options["n"]}, shared=("seed",))
     wanted = {key: options[key] for key in ("seed", "split", "rendering") if options[key] is not None}
+    wanted |= given_to_task(task.twin_examples, options["more"])
     if options["pair"] == EMBEDDED:
         wanted.setdefault("rendering", "log")
     return task.twin_examples(options["n"], **wanted)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from study.cli.common import EMBEDDED, fail_in_users_words, one_thread, read_data
+from study.cli.common import (
+    EMBEDDED,
+    fail_in_users_words,
+    more_task_options,
+    one_thread,
+    oracle_load_options,
+    oracle_loading,
+    read_data,
+)
 
 if TYPE_CHECKING:
     from interp.oracle import Features, Oracle
@@ -47,8 +55,7 @@ def _oracle_options(command: Any) -> Any:
             click.option("--revision", help="Commit, tag or branch of the base."),
             click.option("--adapter-revision", help="Commit, tag or branch of the adapter."),
             click.option("--prior", help="Id or folder of a reader trained on zeroed activations, the floor."),
-            click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ..."),
-            click.option("--load-dtype", default="auto", show_default=True, help="bf16 on CUDA, fp32 on CPU."),
+            oracle_load_options,
         ]
     ):
         command = option(command)
@@ -118,6 +125,7 @@ def ask(acts: Path, out: Path, **options: Any) -> None:
 @_oracle_options
 @click.option("--task", help="Import path of a task whose items are the texts; default: plain English passages.")
 @click.option("--data", help="The task's data.")
+@more_task_options
 @click.option("--n", default=64, show_default=True, type=click.IntRange(min=16), help="Items.")
 @click.option("--limit", default=32, show_default=True, type=click.IntRange(min=2), help="Texts.")
 @click.option("--seed", default=0, show_default=True)
@@ -167,8 +175,9 @@ def _load(options: dict[str, Any]) -> Oracle:
     from study.oracle.load import load_oracle
 
     keys = ("subfolder", "revision", "adapter_revision", "prior")
-    loading = {"dtype": options["load_dtype"], "device": options["device"]}
-    reader = load_oracle(options["model"], options["adapter"], **{k: options[k] for k in keys}, loading=loading)
+    reader = load_oracle(
+        options["model"], options["adapter"], **{k: options[k] for k in keys}, loading=oracle_loading(options)
+    )
     reader.seed = options["seed"]
     return reader
 

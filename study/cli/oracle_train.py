@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of checkpoints: best/, last/, ...")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
 @click.option("--dry-run", is_flag=True, help="Build and audit the items, then stop.")
+@click.option("--device", help="Instead of `load.device` of the recipe: cpu, cuda, cuda:1, ...")
+@click.option("--load-dtype", help="Instead of `load.dtype`.")
+@click.option("--device-map", help="Instead of `load.device_map`: 'auto' spreads the base over several GPUs.")
+@click.option("--quantization", help="Instead of `load.quantization`: 4bit or 8bit (bitsandbytes).")
+@click.option("--attn-implementation", help="Instead of `load.attn_implementation`: eager, sdpa, ...")
 @click.option(
     "--every", default=50, show_default=True, type=click.IntRange(min=1), help="Print the loss every N steps."
 )
 @fail_in_users_words
-def train(recipe: Path, out: Path, resume: bool, dry_run: bool, every: int) -> None:
+def train(recipe: Path, out: Path, resume: bool, dry_run: bool, every: int, **options: str | None) -> None:
     """Train an oracle adapter as the YAML file RECIPE says.
 
     Labels are audited before the first step. The best checkpoint by validation gap is kept in --out/best. Several GPUs:
@@ -31,6 +37,8 @@ def train(recipe: Path, out: Path, resume: bool, dry_run: bool, every: int) -> N
     from study.oracle.training import TrainingFile, train_from_file
 
     source = TrainingFile.read(recipe)
+    given = {("dtype" if key == "load_dtype" else key): value for key, value in options.items() if value is not None}
+    source = replace(source, load={**source.load, **given})
     if dry_run:
         _dry_run(source)
         return

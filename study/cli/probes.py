@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +53,7 @@ def probes() -> None:
 )
 @click.option("--cohort", help="Column; TEST is repeated for each of its values.")
 @click.option("--positions", default="last", help="Positions of the cache, separated by commas.")
-@click.option("--sites", default="*", help="Patterns of sites, separated by commas: 'resid_post.*, z.1?'.")
+@click.option("--sites", default="*", help="As for `cache`: 'resid_post.*, resid_post.8:24:4, z.1?'.")
 @click.option("--kinds", default="logistic,ridge,massmean", help=f"Of probes: {', '.join(KINDS)}.")
 @click.option("--cs", default="0.0001,0.001,0.01,0.1,1", help="Inverse penalties to choose from on DEV.")
 @click.option("--folds", "n_folds", type=click.IntRange(min=2), default=5, help="Folds of DEV.")
@@ -193,21 +192,10 @@ def _check_columns(examples: Any, options: Mapping[str, Any]) -> None:
 
 def sites_of(cache: ActivationCache, patterns: str) -> list[str]:
     """Sites of the cache that match; the embedding stays as a control."""
+    from interp.site import match_sites
     from probes.source import open_source
 
-    return matching(open_source(cache).sites, patterns)
-
-
-def matching(known: Sequence[str], patterns: str) -> list[str]:
-    """The sites that match any of the patterns, in their order.
-
-    Raises:
-        ValueError: none does.
-    """
-    chosen = [site for site in known if any(fnmatchcase(site, pattern) for pattern in listed(patterns))]
-    if not chosen:
-        raise ValueError(f"--sites {patterns!r} matches nothing; the cache holds {', '.join(known)}.")
-    return chosen
+    return match_sites(patterns, open_source(cache).sites)
 
 
 def _label(column: Any, positive: str | None) -> object:

@@ -34,7 +34,7 @@ def steer() -> None:
 @click.option("--target", default="label", help="Column of the cache's examples: the class.")
 @click.option("--labels", "labels_file", type=click.Path(path_type=Path),
               help="CSV, JSONL or Parquet with `id` and the --target column: the model's own answers.")  # fmt: skip
-@click.option("--sites", default="resid_post.*", help="Patterns of sites: 'resid_post.20', 'resid_post.2?'.")
+@click.option("--sites", default="resid_post.*", help="As for `cache`: 'resid_post.20', 'resid_post.8:24:4'.")
 @click.option("--positions", help="Position rule of the cache; may be left out where it has one.")
 @click.option("--balance", type=click.Choice(["none", "classes", "strata"]), default="none", help="Of the means.")
 @click.option("--strata", default="auto", help="Column to balance over; 'labels:NAME' is a column of --labels.")
@@ -102,8 +102,10 @@ def export(path: Path, kind: str, out: Path | None, sites: str, **options: Any) 
     from steering import Directions
 
     held = Directions.load(path)
-    wanted = [part.strip() for part in sites.split(",") if part.strip()]
-    held = Directions({held[one].site: held[one] for one in wanted}) if wanted else held
+    if sites:
+        from interp.site import match_sites
+
+        held = Directions({held[one].site: held[one] for one in match_sites(sites, list(map(str, held)))})
     (_gguf if kind == "gguf" else _hf_weights)(held, path, out, options)
 
 
@@ -174,12 +176,9 @@ def _classes(text: str) -> list[str]:
 
 
 def _sites(cache: Any, patterns: str) -> list[str]:
-    from fnmatch import fnmatchcase
+    from interp.site import match_sites
 
-    words = [part.strip() for part in patterns.split(",") if part.strip()]
-    found = {s: None for word in words for s in cache.sites if fnmatchcase(s, word)}
-    if not found:
-        raise ValueError(f"--sites {patterns!r} fits none of the cache's sites: {', '.join(cache.sites)}.")
+    found = match_sites(patterns, cache.sites)
     return sorted(found, key=lambda s: (s.split(".")[0], int(s.split(".")[1]) if "." in s else -1))
 
 

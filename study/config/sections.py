@@ -33,7 +33,7 @@ class TaskSection:
         path: import path of the task, e.g. interp.tasks.bbq.
         data: file or folder of its data, relative to the study file; none where the task generates its items.
         per_cell, seed, split, rendering: as `diptych eval`; passed on where given, an error where the task has none.
-        limit: use only the first N items.
+        limit: at most N items, spread over cells and groups.
         options: what else the task's `examples` takes, by name.
     """
 

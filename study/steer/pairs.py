@@ -61,6 +61,7 @@ def run_pair(
     task: Any = load_task(task_path)
     for one in chosen.values():
         check_study(one, task, examples, study)
+    refuse_seen(examples, frozenset(), chosen.values())
     cosines = pair_cosines(chosen["engaged"], chosen["heuristic"], names=roles)
     found: dict[str, DoseResult] = {}
     for names, model in models_of(pair, dict(loading or {})):

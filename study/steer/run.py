@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ from interp.site import Site
 from interp.tasks.protocol import load_task
 from steering.against import controls_line
 from steering.arms import N_COMPLEMENT, N_RANDOM, N_SHUFFLED, Arm, protocol_arms
+from steering.difference import id_digest
 from steering.direction import Direction, Directions, Unit
 from steering.dose import DoseItem, DoseSweep, tokens_of
 from steering.orthogonal import orthogonalize
@@ -105,7 +106,7 @@ def run_dose(
     check_study(chosen, task, examples, study)
     nulls, fitted = _shuffled(chosen, study)
     plan = make_plan(chosen, study, against=against, shuffled=nulls)
-    refuse_seen(examples, fitted)
+    refuse_seen(examples, fitted, [chosen, *against])
     say_controls(plan, progress)
     found: dict[str, DoseResult] = {}
     for roles, model in models_of(what, dict(loading or {})):
@@ -191,14 +192,26 @@ def shuffled(direction: Direction, cache: Path, study: DoseStudy) -> tuple[list[
                                equal_length=study.shuffled_length == "equal")  # fmt: skip
 
 
-def refuse_seen(examples: Sequence[Example], fitted: frozenset[str]) -> None:
-    """Refuse items on which the direction was fitted: a curve over them is not evidence."""
-    seen = [e.id for e in examples if e.id in fitted]
+def refuse_seen(examples: Sequence[Example], fitted: frozenset[str], directions: Iterable[Directions] = ()) -> None:
+    """Refuse items on which a direction was fitted: a curve over them is not evidence.
+
+    Args:
+        fitted: ids that are known from a cache.
+        directions: whose files name the ids that they were fitted on, by digest.
+    """
+    kept = {key for held in directions for one in held.values() for key in _fitted_ids(one)}
+    seen = [e.id for e in examples if e.id in fitted or id_digest(e.id) in kept]
     if seen:
         raise ValueError(
             f"{len(seen)} of {len(examples)} items are among the rows that the direction was fitted on (first "
-            f"{seen[0]!r}). Take a split whose stories or procedures it has not seen: --split, --seed, or another file."
+            f"{seen[0]!r}). Take a split whose stories or procedures it has not seen: --split, --seed, --task-option "
+            "side=test, or another file."
         )
+
+
+def _fitted_ids(direction: Direction) -> list[str]:
+    known: Any = direction.provenance.get("fitted_ids") or []
+    return list(map(str, known))
 
 
 def run_member(

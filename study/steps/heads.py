@@ -27,6 +27,7 @@ _KEEP = (
 
 def run(context: Context) -> list[str]:
     """Sweeps in `<member>/<kind>/`, then tables; a killed sweep goes on with the next pair."""
+    from interp.tasks.limit import spread
     from study.heads.run import HeadStudy, run_heads
     from study.steps.items import examples_of, twins_of
 
@@ -36,7 +37,7 @@ def run(context: Context) -> list[str]:
     items: Any = pairs
     if pairs is None:
         kinds = tuple(kind for kind in kinds if not kind.startswith("patch") and kind != "resample:twin")
-        items = examples_of(study)[: section.n]
+        items = spread(examples_of(study), section.n)
         if kinds != section.kinds:
             notes.append("patching was left out: the task makes no twins (or data were given)")
     wanted = HeadStudy(
@@ -182,12 +183,13 @@ def _order_swap(context: Context) -> pd.DataFrame | None:
 
 def plan(study: Study) -> Work:
     """About two forward passes per prompt and kind, for all heads; see `interp.sweep`."""
+    from interp.tasks.limit import spread
     from study.run.estimate import prompt_tokens, size_of
     from study.steps.items import examples_of, twins_of
 
     assert study.heads is not None
     twins = twins_of(study, study.heads.n)
-    items = [e for pair in twins for e in pair] if twins else examples_of(study)[: study.heads.n]
+    items = [e for pair in twins for e in pair] if twins else spread(examples_of(study), study.heads.n)
     members = list(_what(study).members.values()) if study.pair else [study.single]
     tokens = sum(prompt_tokens(member, items) for member in members)
     return Work(
@@ -198,11 +200,12 @@ def plan(study: Study) -> Work:
 
 def items(study: Study) -> Any:
     """Twins or examples whose heads are changed."""
+    from interp.tasks.limit import spread
     from study.steps.items import examples_of, twins_of
 
     assert study.heads is not None
     twins = twins_of(study, study.heads.n)
-    return examples_of(study)[: study.heads.n] if twins is None else twins
+    return spread(examples_of(study), study.heads.n) if twins is None else twins
 
 
 STEP = Step("heads", run, tables, plan=plan, uses_models=True, items=items)

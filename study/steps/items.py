@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from interp.tasks.limit import spread
 from interp.tasks.protocol import load_task
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def examples_of(study: Study, section: Any = None, *, chains: bool = False) -> l
     chosen |= {key: value for key, value in own.items() if value is not None}
     read = getattr(task, "chain_examples", task.examples) if chains else task.examples
     wanted = options_for(study, read, chosen)
-    found = list(read(study.task.data, **wanted))[: chosen["limit"]]
+    found = spread(read(study.task.data, **wanted), chosen["limit"])
     if not found:
         raise ValueError(f"task {study.task.path}: no items are left of {study.task.data or 'what it generates'}.")
     return found

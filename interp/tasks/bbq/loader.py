@@ -10,6 +10,7 @@ from typing import Any, Literal
 from interp.prompt import Example, Message
 from interp.tasks.bbq.published import published_biased
 from interp.tasks.bbq.rows import CHOICES, FIELDS, TEXTS, check_once, checked_rows, known_categories, options_of
+from interp.tasks.bbq.splits import SIDES, split_by_story
 from interp.tasks.bbq.targets import (
     Key,
     Option,
@@ -39,6 +40,7 @@ def examples(
     permute: Permute = "none",
     seed: int = 0,
     tags: Tags = "corrected",
+    side: str | None = None,
     limit: int | None = None,
     split: str = "train",
     config: str | None = None,
@@ -60,7 +62,9 @@ def examples(
             from rendered questions of the rows that are loaded.
         permute:    order of the options: of the file; "cyclic", three examples per row, whose ids end in ~0, ~1, ~2;
             "seeded", one random order per quad.
-        seed:       of "seeded".
+        seed:       of "seeded", and of the sides.
+        side:       only the stories of one side of `split_by_story`: train, select or test; None for all. Sides share
+            no story, so what is fitted on one can be tested on another.
         tags:       "as_published" scores Physical_appearance with the tags of the paper's own results (`published`).
         limit:      the first rows only, after selection.
     Raises:
@@ -79,11 +83,15 @@ def examples(
     kept = [r for r in rows if condition in ("both", r[1]["context_condition"])][:limit]
     if not kept:
         raise ValueError(f"{data}: no row of {', '.join(wanted)} with condition {condition!r}. Widen the selection.")
-    return [
+    found = [
         _example(where, row, table, stories, order, suffix, tags)
         for where, row in kept
         for order, suffix in _orders(row, permute, seed)
     ]
+    if side is None:
+        return found
+    _choice("side", side, tuple(SIDES))
+    return split_by_story(found, seed=seed, max_quads_per_template=None)[side]
 
 
 def _choice(name: str, came: str, choices: Sequence[str]) -> None:
@@ -126,8 +134,9 @@ def _templates_of(rows: Sequence[Row], data: str | Path, templates: str | Path |
     folder = Path(templates) if templates else found
     if folder is None:
         what = f"{data}: no folder 'templates' beside the data, which says who is stereotyped. Give templates=FOLDER "
+        how = "(--task-option templates=FOLDER; in a study task.options)"
         raise ValueError(
-            what + "of the BBQ repository, or templates='rows' to take it from the rows where they have it."
+            f"{what}of the BBQ repository, or templates=rows to take it from the rows where they have it {how}."
         )
     table = read_templates(folder)
     for where, row in rows:
