@@ -12,13 +12,14 @@ needs rows that are: where rows of a group come in units that share anything, it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from interp.stats._check import GroupCodes, choice, group_codes
+from interp.stats import smallest_p
+from interp.stats._check import GroupCodes, Values, choice, group_codes
 from probes.splits import Split
 
 SCHEMES = ("auto", "group", "unit", "between", "within")
@@ -35,12 +36,14 @@ class Exchange:
         block:   of each row, 0 .. n_blocks - 1 [example].
         stratum: of each block [block].
         is_constant: every block has one label; then blocks of different sizes may change places.
+        has_units:   units inside groups are known.
     """
 
     scheme: str
     block: Int[np.ndarray, " example"]
     stratum: Int[np.ndarray, " block"]
     is_constant: bool
+    has_units: bool = False
 
     def rows(self, n: int, *, seed: int) -> Iterator[Int[np.ndarray, " example"]]:
         """`n` draws of the row whose label each row takes.
@@ -115,9 +118,27 @@ def exchange(
     return found
 
 
-def smallest_p(exchange: Exchange, labels: Shaped[np.ndarray, " example"], n_perm: int) -> float:
-    """The smallest p that these labels can reach: max(1 / (1 + n_perm), 1 / ways of relabelling)."""
-    return max(1 / (1 + n_perm), 1 / exchange.n_ways(labels))
+def smallest_reachable_p(exchange: Exchange, labels: Shaped[np.ndarray, " example"], n_perm: int) -> float:
+    """The smallest p that `n_perm` permutations of these labels can give; NaN without permutations."""
+    return smallest_p(n_perm, n_arrangements=int(exchange.n_ways(labels))) if n_perm else float("nan")
+
+
+def nested_unit(columns: Mapping[str, Values], groups: Shaped[np.ndarray, " example"]) -> str | None:
+    """The column whose values are sub-units of the groups, the finest one of several; None where there is none.
+
+    Args:
+        columns: candidates; one with a missing value is none.
+    """
+    best, most, n_groups = None, 0, len(np.unique(groups))
+    for name, column in columns.items():
+        values = np.asarray(column)
+        if any(v is None or v != v for v in values.tolist()):
+            continue
+        code = np.unique(values.astype(str), return_inverse=True)[1].reshape(-1)
+        n_units = int(code.max()) + 1
+        if n_groups < n_units < len(code) and n_units > most and _is_constant(groups, code):
+            best, most = name, n_units
+    return best
 
 
 def _candidates(labels: np.ndarray, split: Split, units: GroupCodes | None) -> tuple[str, ...]:
@@ -141,7 +162,9 @@ def _make(scheme: str, labels: np.ndarray, split: Split, units: GroupCodes | Non
     if scheme == "unit":
         assert units is not None
         return _blocks(scheme, units.code, split.group, labels, needs_size=not _is_constant(labels, units.code))
-    return _blocks(scheme, np.arange(len(labels)), split.group if units is None else units.code, labels, needs_size=False)
+    inside = split.group if units is None else units.code
+    found = _blocks(scheme, np.arange(len(labels)), inside, labels, needs_size=False)
+    return replace(found, has_units=units is not None)
 
 
 def _blocks(scheme: str, block: np.ndarray, outer: np.ndarray, labels: np.ndarray, *, needs_size: bool) -> Exchange:

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.stats import Estimate, FewGroupsWarning, compare_paired
+from interp.stats import Estimate, FewGroupsWarning, compare_paired, wilson_clustered
+from probes.area import area, area_difference
 from probes.layer import score_labels
-from probes.metrics import area, area_difference, interval_of, rate
+from probes.metrics import interval_of
 from probes.result import Key, RawDirection, SweepResult
 from probes.rows import raw_direction
 from probes.solver import ridge
