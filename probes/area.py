@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
-from interp.stats import Estimate
-from probes._ranking import auroc, auroc_difference
+from interp.stats import Estimate, auroc, auroc_difference
 
 Scores = Float[np.ndarray, " example"]
 Binary = Integer[np.ndarray, " example"]
@@ -55,7 +54,9 @@ def auroc_many(
         return won / pairs
 
 
-def area(scores: Scores, labels: Binary, *, groups: np.ndarray, strata: Strata | None = None) -> Estimate:
+def area(
+    scores: Scores, labels: Binary, *, groups: np.ndarray, strata: Strata | None = None, least_se: float = 0.0
+) -> Estimate:
     """`interp.stats.auroc` inside strata; undefined where no stratum has both classes.
 
     Raises:
@@ -63,7 +64,7 @@ def area(scores: Scores, labels: Binary, *, groups: np.ndarray, strata: Strata |
     """
     if not _has_pairs(labels, strata):
         return Estimate.undefined(len(scores), len(np.unique(groups)))
-    return auroc(scores, labels, groups=groups, strata=strata).estimate
+    return auroc(scores, labels, groups=groups, strata=strata, least_se=least_se).estimate
 
 
 def area_difference(

@@ -21,7 +21,16 @@ from probes.exchange import Exchange
 from probes.layer import Scored, score_labels
 from probes.null import Areas, null_labels
 from probes.result import Key, Look, RawDirection
-from probes.rows import Extras, base_rows, cell_rows, random_row, raw_direction, residual_rows, selectivity_columns
+from probes.rows import (
+    Extras,
+    base_rows,
+    cell_rows,
+    random_row,
+    raw_direction,
+    residual_rows,
+    selectivity_columns,
+    spread,
+)
 from probes.source import Source
 from probes.splits import Split
 
@@ -88,7 +97,9 @@ class SiteTask:
         return (shuffled_rows(feats, seed=self.config.seed) if self.site == "shuffled" else feats).to(self.device)
 
 
-def tasks_of(source: Source, sites: Sequence[str], positions: Sequence[str], base: Source | None, **shared: Any) -> list[SiteTask]:
+def tasks_of(
+    source: Source, sites: Sequence[str], positions: Sequence[str], base: Source | None, **shared: Any
+) -> list[SiteTask]:
     """Sites of every position in depth order, then the middle one with shuffled rows, then the surface.
 
     Args:
@@ -166,7 +177,7 @@ def _one_target(where: tuple[str, str, str], feats: Tensor, y: np.ndarray, task:
         extra: dict[str, dict[str, Any]] = {}
         if extras.control is not None and where[2] != "shuffled":
             extra = selectivity_columns(kind, feats, y, split, extras.control, scored.scores[0], config)
-        found.rows += cell_rows(key, scored, y, split, dev, "oof", config, extra)
+        found.rows += cell_rows(key, scored, y, split, dev, "oof", config, extra, least_se=spread(found.areas[key].dev))
         if extras.confounds is not None and is_real:
             found.rows += residual_rows(key, feats, y, split, extras.confounds, config)
     if is_real:
@@ -186,7 +197,9 @@ def _evaluate(
     for part in split.looks():
         seen = main if part is split else score_labels(kind, feats, targets, part, **options)
         inside = part.is_dev
-        inner.append(own if part is split else auroc_many(seen.scores[:, inside], labels[:, inside], part.fold_of[inside]))
+        inner.append(
+            own if part is split else auroc_many(seen.scores[:, inside], labels[:, inside], part.fold_of[inside])
+        )
         tested.append(_won(seen.scores, labels, part.is_test))
         for name, rows in extras.cohorts(part.is_test) if extras else ():
             by_cohort.setdefault(name, {})[len(looks)] = _won(seen.scores, labels, rows)

@@ -19,7 +19,9 @@ _ROWS_PER_BIN = 10
 
 def estimate_columns(metric: str, e: Estimate) -> dict[str, Any]:
     """The columns that every estimate has."""
-    return dict(metric=metric, value=e.value, lo=e.lo, hi=e.hi, n=e.n, n_groups=e.n_groups, interval=interval_of(metric))
+    return dict(
+        metric=metric, value=e.value, lo=e.lo, hi=e.hi, n=e.n, n_groups=e.n_groups, interval=interval_of(metric)
+    )
 
 
 def majority(labels: np.ndarray) -> float:

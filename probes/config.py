@@ -69,5 +69,11 @@ class SweepConfig:
 
     def seeds(self, kind: str) -> tuple[int, ...]:
         """Further seeds of the split."""
-        n = self.n_seeds.get(kind, 1) if isinstance(self.n_seeds, Mapping) else 1 if kind == "logistic" else self.n_seeds
+        n = (
+            self.n_seeds.get(kind, 1)
+            if isinstance(self.n_seeds, Mapping)
+            else 1
+            if kind == "logistic"
+            else self.n_seeds
+        )
         return tuple(self.seed + 7919 * i for i in range(1, n))

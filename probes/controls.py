@@ -60,9 +60,7 @@ def selectivity(
         ValueError: lengths differ, one group.
     Source: Hewitt & Liang, arXiv 1909.03368, §3, in a metric that does not move with the share of a class.
     """
-    return area_difference(
-        real_scores, control_scores, real_labels, labels_b=control, groups=groups, strata=strata
-    )
+    return area_difference(real_scores, control_scores, real_labels, labels_b=control, groups=groups, strata=strata)
 
 
 def surface_features(

@@ -72,7 +72,9 @@ class SweepDesign:
         """Say what the design cannot show, or takes for granted."""
         n_dev = len(np.unique(self.split.group[self.split.is_dev]))
         if n_dev < FEW_GROUPS:
-            text = f"{n_dev} groups (fewer than {FEW_GROUPS}) to fit and select on: intervals are wide. Read p with them."
+            text = (
+                f"{n_dev} groups (fewer than {FEW_GROUPS}) to fit and select on: intervals are wide. Read p with them."
+            )
             warnings.warn(text, FewGroupsWarning, stacklevel=4)
         for name, one in self.exchanges.items():
             if self.smallest[name] > ALPHA:

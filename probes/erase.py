@@ -104,9 +104,7 @@ def erase_check(
         moved = (rows - erased).square().sum() / (rows - eraser.mean).square().sum()
         parts.append((*areas, w_after / w_before, float(moved)))
     tested = split.is_tested
-    held = [
-        area(s[tested], labels[tested], groups=split.group[tested], strata=split.fold_of[tested]) for s in scores
-    ]
+    held = [area(s[tested], labels[tested], groups=split.group[tested], strata=split.fold_of[tested]) for s in scores]
     before, after, ratio, moved = (float(x) for x in np.mean(parts, axis=0))
     return Erasure(before, after, ratio, held[0], held[1], moved)
 

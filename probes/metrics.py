@@ -14,7 +14,6 @@ from interp.stats import (
     NoWidthWarning,
     UndefinedDrawsWarning,
     calibration_error,
-    cluster_mean,
     cluster_t,
     wilson_clustered,
 )
@@ -22,7 +21,6 @@ from interp.stats._check import group_codes
 from interp.stats.estimate import CONFIDENCE
 from interp.stats.intervals import t_value
 from interp.stats.jackknife import Jackknife, effective_groups, wilson_from_se
-from interp.stats.resample import resample_weights
 from probes.area import Strata, area
 
 Scores = Float[np.ndarray, " example"]
@@ -77,57 +75,6 @@ def _balanced(sums: np.ndarray) -> np.ndarray:
         return np.asarray((n * inside).sum(axis=-1) / n.sum(axis=-1))
 
 
-def recall_at_fpr(
-    scores: Scores,
-    labels: Binary,
-    *,
-    groups: np.ndarray,
-    max_fpr: float,
-    seed: int,
-    negatives: Float[np.ndarray, " negative"] | None = None,
-    n_resamples: int = 2000,
-) -> Estimate:
-    """Share of positives above the threshold that lets at most `max_fpr` of the negatives through.
-
-        threshold = the (floor(max_fpr · n₋) + 1)-th largest negative score;  recall = mean_i in pos [s_i > threshold]
-
-    Args:
-        negatives: scores of a separate control set that alone fixes the threshold (unrelated chat data); the
-            negatives of `labels` where None, and then each resample finds its own threshold.
-    Raises:
-        ValueError: max_fpr outside [0, 1); no positives or no negatives.
-    Source: the operating point of arXiv 2502.03407 (1 % on control data).
-    """
-    if not 0 <= max_fpr < 1:
-        raise ValueError(f"max_fpr: expected a rate in [0, 1), got {max_fpr!r}. Write 0.01 for 1 %.")
-    positive = labels == 1
-    if not positive.any() or (negatives is None and positive.all()):
-        raise ValueError(
-            f"labels: expected positives and negatives, got {int(positive.sum())} of {len(labels)} positive."
-        )
-    if negatives is not None:
-        above = (scores > _threshold(np.sort(negatives)[::-1], np.ones(len(negatives)), max_fpr)).astype(np.float64)
-        return cluster_mean(above[positive], groups=groups[positive], seed=seed, n_resamples=n_resamples)
-    order = np.argsort(-scores[~positive])
-    ordered = scores[~positive][order]
-
-    def recall(weights: np.ndarray) -> np.ndarray:
-        out = np.empty(len(weights))
-        for i, w in enumerate(weights):
-            cut = _threshold(ordered, w[~positive][order], max_fpr)
-            out[i] = (w[positive] * (scores[positive] > cut)).sum() / w[positive].sum()
-        return out
-
-    return resample_weights(recall, n=len(scores), groups=groups, seed=seed, n_resamples=n_resamples).estimate()
-
-
-def _threshold(descending: np.ndarray, weights: np.ndarray, max_fpr: float) -> float:
-    """Largest score whose own weight would push the share of negatives above it over max_fpr."""
-    passed = np.cumsum(weights)
-    index = np.searchsorted(passed, max_fpr * passed[-1] * (1 + 1e-12), side="right")
-    return float(descending[min(index, len(descending) - 1)])
-
-
 def score_table(
     scores: Scores,
     labels: Binary,
@@ -135,22 +82,24 @@ def score_table(
     groups: np.ndarray,
     strata: Strata | None = None,
     is_logit: bool,
+    least_se: float = 0.0,
     seed: int,
     n_resamples: int = 2000,
 ) -> Mapping[str, Estimate]:
     """Every metric of one set of fixed scores: auroc, accuracy, balanced_accuracy; of logits also log_loss, brier, ece.
 
-    AUROC and balanced accuracy inside strata, the others row by row. Threshold 0 on scores, never 0.5. The intervals
-    (see `interval_of`) ignore that another training set would have given another probe.
+    AUROC and balanced accuracy inside strata, the others row by row. Threshold 0 on scores, never 0.5. Apart from
+    `least_se` the intervals (see `interval_of`) ignore that another training set would have given another probe.
 
     Args:
         strata: which probe scored each row: its fold; None for one probe.
+        least_se: of AUROC at 1/2, from a permutation null; see `interp.stats.auroc`.
     Raises:
         ValueError: one class, one group, NaN.
     """
     right = ((scores > 0) == (labels == 1)).astype(np.float64)
     out = {
-        "auroc": area(scores, labels, groups=groups, strata=strata),
+        "auroc": area(scores, labels, groups=groups, strata=strata, least_se=least_se),
         "accuracy": wilson_clustered(right, groups=groups),
         "balanced_accuracy": balanced_accuracy(scores, labels, groups=groups, strata=strata),
     }

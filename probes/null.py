@@ -78,9 +78,7 @@ class NullSummary:
     n: int
 
 
-def summarise(
-    dev: Float[np.ndarray, "label layer"], test: Float[np.ndarray, " label"] | None
-) -> NullSummary | None:
+def summarise(dev: Float[np.ndarray, "label layer"], test: Float[np.ndarray, " label"] | None) -> NullSummary | None:
     """Entry 0 is the real label, the rest the null; None without a null.
 
     p_j = (1 + #{null_j >= observed_j}) / (1 + P);   p_max: Westfall & Young's step-down maximum over layers

@@ -145,9 +145,7 @@ def base_rows(
     labels = torch.from_numpy(y[None])
     own = score_labels(kind, feats, labels, split, Cs=config.Cs, balanced=config.balanced, tol=config.tol)
     rows = cell_rows(key, own, y, split, dev, "oof", config)
-    gain = area_difference(
-        scores[dev], own.scores[0, dev], y[dev], groups=split.group[dev], strata=split.fold_of[dev]
-    )
+    gain = area_difference(scores[dev], own.scores[0, dev], y[dev], groups=split.group[dev], strata=split.fold_of[dev])
     rows.append(rows[0] | estimate_columns("auroc_gain", gain))
     return [{**row, "role": "base", "note": "the same probe on the base checkpoint"} for row in rows]
 
@@ -169,12 +167,14 @@ def cell_rows(
     name: str,
     config: SweepConfig,
     extra: Mapping[str, Any] | None = None,
+    *,
+    least_se: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Every metric of one cell on some rows, as rows of the table, AUROC first; `extra` are columns of that one."""
     target, position, site, kind = key
     estimates = score_table(
         scored.scores[0, where], y[where], groups=split.group[where], strata=split.fold_of[where],
-        is_logit=kind in LOGIT_KINDS, seed=config.seed, n_resamples=config.n_boot,
+        is_logit=kind in LOGIT_KINDS, least_se=least_se, seed=config.seed, n_resamples=config.n_boot,
     )  # fmt: skip
     base = {
         "target": target, "position": position, "site": site, "layer": layer_of(site), "kind": kind,
@@ -185,6 +185,11 @@ def cell_rows(
     base |= counts(y, split, where)
     rows = [base | estimate_columns(metric, e) for metric, e in estimates.items()]
     return [rows[0] | dict(extra or {}), *rows[1:]]
+
+
+def spread(areas: np.ndarray) -> float:
+    """Standard deviation of a null whose first entry is the observed value; 0 without one, or where it is undefined."""
+    return float(areas[1:].std()) if len(areas) > 2 and np.isfinite(areas).all() else 0.0
 
 
 def random_row(
@@ -235,7 +240,9 @@ def seed_columns(values: np.ndarray) -> dict[str, float]:
                 seed_max=float(known.max()))  # fmt: skip
 
 
-def text_columns(own: np.ndarray, text: np.ndarray | None, y: np.ndarray, split: Split, where: np.ndarray) -> dict[str, float]:
+def text_columns(
+    own: np.ndarray, text: np.ndarray | None, y: np.ndarray, split: Split, where: np.ndarray
+) -> dict[str, float]:
     """AUROC minus that of the surface features on the same rows, paired; nothing where there are none."""
     if text is None:
         return {}
@@ -261,7 +268,9 @@ def final_rows(
         scored: the scores of TEST rows.  looks: as `calibration_rows`.  shared: columns of all AUROC rows.
     """
     test = split.is_tested
-    rows = [row | {"is_selected": True} for row in cell_rows(key, scored, y, split, test, "test", config)]
+    least_se = 0.0 if null is None or not len(null.test) else spread(null.test)
+    made = cell_rows(key, scored, y, split, test, "test", config, least_se=least_se)
+    rows = [row | {"is_selected": True} for row in made]
     rows += calibration_rows(key[3], looks, y, split, rows[0], config)
     rows[0] |= shared
     if null is not None:
@@ -271,7 +280,11 @@ def final_rows(
         estimate = Estimate.undefined(int(inside.sum()), len(np.unique(split.group[inside])))
         if len(np.unique(split.group[inside])) > 1:
             estimate = area(
-                scored.scores[0, inside], y[inside], groups=split.group[inside], strata=split.fold_of[inside]
+                scored.scores[0, inside],
+                y[inside],
+                groups=split.group[inside],
+                strata=split.fold_of[inside],
+                least_se=spread(cohort_nulls.get(name, np.empty(0))),
             )
         own = estimate_columns("auroc", estimate) | null_columns(cohort_nulls.get(name))
         rows.append(rows[0] | own | counts(y, split, inside) | dict(cohort=name, majority=majority(y[inside])))

@@ -16,7 +16,6 @@ from probes.config import SweepConfig
 from probes.design import SweepDesign, sweep_design
 from probes.duplicates import refuse_duplicates
 from probes.exchange import nested_unit
-from probes.layer import Scored
 from probes.null import Areas, NullSummary, summarise
 from probes.result import COLUMNS, Key, Selected, SweepResult
 from probes.rows import CONTROL_SITES, Extras, attach_null, final_rows, seed_columns, text_columns
@@ -127,9 +126,7 @@ def _reseeded(values: np.ndarray, split: Split, config: SweepConfig, options: Ma
     """Splits like this one under the further seeds of the kind that asks for the most."""
     seeds = max((config.seeds(kind) for kind in config.kinds), key=len)
     share = "crossed" if split.is_crossed else config.test_share if split.is_test.any() else 0.0
-    return tuple(
-        group_split(values, **options, n_folds=config.n_folds, test_share=share, seed=seed) for seed in seeds
-    )
+    return tuple(group_split(values, **options, n_folds=config.n_folds, test_share=share, seed=seed) for seed in seeds)
 
 
 def _chosen(sites: Sequence[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -170,7 +167,7 @@ def _result(
     for kind in config.kinds:
         cells = {name: _cells(part, kind) for name, part in found.items()}
         nulls = {name: summarise(cell.stacked.dev, cell.tested) for name, cell in cells.items()}
-        family = _family(nulls)
+        family = _family(nulls, is_crossed=design.split.is_crossed)
         for name, part in found.items():
             made, chosen = _rows_of_kind(part, name, cells[name], nulls[name], family, design, extras, config)
             rows += made
@@ -220,19 +217,23 @@ def _cells(part: Found, kind: str) -> _Cells:
     return _Cells(keys, Areas.stack([part.areas[key] for key in keys]))
 
 
-def _family(nulls: Mapping[str, NullSummary | None]) -> dict[str, tuple[np.ndarray, float]]:
-    """p over sites, and of TEST, after Holm over targets; that of TEST is NaN where there is one target."""
+def _family(nulls: Mapping[str, NullSummary | None], *, is_crossed: bool) -> dict[str, tuple[np.ndarray, float]]:
+    """For each target p of every site, and the p that decides, both after the choice among sites and targets.
+
+    Sites: the maximum over them; targets: Holm. What decides is p on TEST where that is held out. A crossed TEST holds
+    the rows that the layers were selected on, so the p of the best site, over all groups, decides: it repeats every
+    choice, and has more power than TEST, whose looks choose different sites.
+    """
     known = {name: null for name, null in nulls.items() if null is not None}
-    if len(known) < 2:
-        return {name: (null.p_max, float("nan")) for name, null in known.items()}
-    # a site's p over all targets: Holm's factor of its target, given the best site of each
-    best = holm([null.p_max.min() for null in known.values()])
-    over = {name: b / null.p_max.min() for (name, null), b in zip(known.items(), best, strict=True)}
-    tests = [null.p_test for null in known.values()]
-    tested = holm(tests) if np.isfinite(tests).all() else np.full(len(tests), np.nan)
+    if not known:
+        return {}
+    best = np.array([null.p_max.min() for null in known.values()])
+    factor, tests = holm(best) / best, [null.p_test for null in known.values()]
+    is_tested = bool(np.isfinite(tests).all()) and not is_crossed
+    decide = holm(tests) if is_tested else holm(best)
     return {
-        name: (np.minimum(1.0, null.p_max * over[name]), float(p))
-        for (name, null), p in zip(known.items(), tested, strict=True)
+        name: (np.minimum(1.0, null.p_max * f), float(p))
+        for (name, null), f, p in zip(known.items(), factor, decide, strict=True)
     }
 
 
@@ -300,7 +301,10 @@ def _where(looks: tuple[Key, ...], best: Key) -> dict[str, str]:
     other = {site: sites.count(site) for site in sites}
     if set(looks) == {best}:
         return {}
-    return {"note": "chosen without each TEST fold: " + ", ".join(f"{site} in {n} of {len(sites)}" for site, n in other.items())}
+    return {
+        "note": "chosen without each TEST fold: "
+        + ", ".join(f"{site} in {n} of {len(sites)}" for site, n in other.items())
+    }
 
 
 def _cohort_nulls(part: Found, cell: _Cells) -> dict[str, np.ndarray]:
