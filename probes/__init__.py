@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from probes.area import recall_at_fpr
 from probes.config import SweepConfig
 from probes.controls import surface_features
 from probes.cosines import cosines
@@ -36,6 +37,7 @@ __all__ = [
     "fit_eraser",
     "group_split",
     "mdl",
+    "recall_at_fpr",
     "row_split",
     "solve",
     "surface_features",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
-from interp.stats import Estimate, auroc, auroc_difference
+from interp.stats import ClassEstimate, Estimate, auroc, auroc_difference, tpr_at_fpr
 
 Scores = Float[np.ndarray, " example"]
 Binary = Integer[np.ndarray, " example"]
@@ -79,6 +79,29 @@ def area_difference(
     if not (_has_pairs(labels, strata) and (labels_b is None or _has_pairs(labels_b, strata))):
         return Estimate.undefined(len(a), len(np.unique(groups)))
     return auroc_difference(a, b, labels, labels_b=labels_b, groups=groups, strata=strata).estimate
+
+
+def recall_at_fpr(
+    scores: Scores, labels: Binary, *, groups: np.ndarray, strata: Strata, max_fpr: float
+) -> ClassEstimate:
+    """Share of positives above the threshold that at most `max_fpr` of the negatives pass, one threshold per stratum.
+
+    `interp.stats.tpr_at_fpr` of minus the share of the negatives of its stratum that score at least as high: thresholds
+    of probes with different offsets are not one number, the share of negatives that pass is. Rows of strata without
+    negatives are left out.
+
+    Raises:
+        ValueError: as `tpr_at_fpr`.
+    Source: the operating point of arXiv 2502.03407 (1 % on control data).
+    """
+    passed, kept = np.zeros(len(scores)), np.zeros(len(scores), dtype=bool)
+    for stratum in np.unique(strata):
+        inside = strata == stratum
+        negatives = np.sort(scores[inside & (labels != 1)])
+        if len(negatives):
+            above = len(negatives) - np.searchsorted(negatives, scores[inside], side="left")
+            passed[inside], kept[inside] = above / len(negatives), True
+    return tpr_at_fpr(-passed[kept], labels[kept], groups=groups[kept], max_fpr=max_fpr)
 
 
 def _has_pairs(labels: np.ndarray, strata: np.ndarray | None) -> bool:

@@ -28,8 +28,9 @@ Binary = Integer[np.ndarray, " example"]
 N_BINS = 15
 """Equal-mass bins of the expected calibration error."""
 INTERVALS = {
-    "auroc": "clustered score", "auroc_gain": "clustered score, squared and added", "accuracy": "Wilson at the effective n",
-    "balanced_accuracy": "jackknife, Wilson", "ece": "cluster bootstrap", "platt_ece": "cluster bootstrap",
+    "auroc": "score interval over groups", "auroc_gain": "score intervals over groups, squared and added",
+    "accuracy": "Wilson at the effective n", "balanced_accuracy": "Wilson at the jackknife error",
+    "ece": "cluster bootstrap", "platt_ece": "cluster bootstrap",
 }  # fmt: skip
 
 
@@ -61,8 +62,8 @@ def balanced_accuracy(scores: Scores, labels: Binary, *, groups: np.ndarray, str
     if np.isnan(left_out).any():
         return Estimate(value, 0.0, 1.0, len(scores), codes.n_groups)
     effective = float(effective_groups(codes.sizes))
-    t, se = t_value(CONFIDENCE, max(1.0, effective - 1)), float(Jackknife.of(left_out, effective).se)
-    lo, hi = wilson_from_se(value, se, t, effective=effective, at_most=len(scores))
+    t, se = t_value(CONFIDENCE, max(1.0, effective - 1)), float(Jackknife.of(left_out[:, None], effective).se[0])
+    lo, hi = wilson_from_se(value, se, t, effective=effective, at_most=float(len(scores)))
     return Estimate(value, lo, hi, len(scores), codes.n_groups)
 
 

@@ -139,7 +139,7 @@ def _folds(counts: np.ndarray, classes: np.ndarray, n_folds: int, is_crossed: bo
             f"{holding[fewest]} hold {classes[fewest].item()!r}. Add groups that hold it, leave the class out, or use no "
             "TEST set (test_share=0)."
         )
-    return min(n_folds, max(least, in_dev // 2))
+    return min(n_folds, max(least, int(in_dev // 2)))
 
 
 def _quotas(n_groups: int, n_folds: int, share: float) -> np.ndarray:

@@ -108,6 +108,7 @@ def sweep(
         for name, one in part.items():
             found[name].add(one)
     settings = asdict(config) | {"independent_because": design.split.reason, "unit": _unit_name(named)}
+    settings["design"] = list(design.sentences)
     return _result(found, design, source, extras, config, settings)
 
 

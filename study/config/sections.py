@@ -112,6 +112,10 @@ class ProbesSection:
         groups: column of the independent unit, never in training and test at once.
         control: column of the unit that control labels are drawn for.
         where: column -> values: rows that are kept, e.g. {context_condition: [ambig]}.
+        unit: column of what moves together inside a group under the null (twins, scenarios, samples); auto: the finest
+            group of the examples inside `groups`; none.
+        test_share: share of groups held out as TEST; crossed: every fold is TEST once; auto: crossed below 80 groups.
+        split_seeds: seeds of the split over which the spread of AUROC is given (closed forms).
         transfer: read the probes of one member on the other, where widths allow it: at the same layers, or every
             train layer at every test layer beside the probes fitted there (as the figure needs).
     """
@@ -126,8 +130,11 @@ class ProbesSection:
     sites: str = "*"
     kinds: tuple[Literal["logistic", "ridge", "massmean", "massmean-iid"], ...] = ("logistic", "ridge", "massmean")
     cs: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0)
+    unit: str = "auto"
+    scheme: Literal["auto", "group", "unit", "between", "within"] = "auto"
     n_folds: Annotated[int, Field(ge=2)] = 5
-    test_share: Share = 0.25
+    test_share: Share | Literal["auto", "crossed"] = "auto"
+    split_seeds: Count = 5
     perm: Annotated[int, Field(ge=0)] = 999
     logistic_perm: Annotated[int, Field(ge=0)] = 0
     boot: Annotated[int, Field(ge=100)] = 2000
