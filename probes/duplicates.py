@@ -36,8 +36,8 @@ def refuse_duplicates(source: Source, sites: Sequence[str], positions: Sequence[
     j, i = found
     n = sum(len(np.unique(split.group[code == c])) > 1 for c in np.unique(code))
     raise ValueError(
-        f"leak: rows {j} and {i} ({source.ids[j]!r}, {source.ids[i]!r}) have the same activations at every site, and are "
-        f"in groups {split.group[j]} and {split.group[i]}; {n} different rows are so repeated. Join their groups with "
+        f"leak: rows {j} and {i} ({source.ids[j]!r}, {source.ids[i]!r}) have the same activations at every site, in "
+        f"groups {split.group[j]} and {split.group[i]}; {n} different rows are so repeated. Join their groups with "
         "unite_groups(groups, ...), or drop the copies."
     )
 

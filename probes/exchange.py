@@ -24,7 +24,7 @@ from probes.splits import Split
 
 SCHEMES = ("auto", "group", "unit", "between", "within")
 LEAST_MOVING, LEAST_WAYS = 0.5, 20
-"""`auto` takes a scheme only where this share of the rows can move, in at least this many ways (p = 0.05 is then in reach)."""
+"""`auto` takes a scheme where this share of the rows can move, in this many ways (then p = 0.05 is in reach)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +112,8 @@ def exchange(
         found = _make(scheme, labels, split, units)
     if found.moving(labels) == 0:
         raise ValueError(
-            f"null with scheme {found.scheme!r}: no labels can change places ({split.n_groups} groups, "
-            f"{[len(np.unique(split.group[rows])) for rows in split.strata()]} per fold). Use fewer folds, or another scheme."
+            f"null with scheme {found.scheme!r}: no labels can change places ({split.n_groups} groups, per fold "
+            f"{[len(np.unique(split.group[rows])) for rows in split.strata()]}). Use fewer folds, or another scheme."
         )
     return found
 

@@ -95,7 +95,8 @@ def mdl(
         raise ValueError("labels: expected at least 2 classes, got one. Its description takes no bits.")
     moves = exchange(y, Split(np.zeros(len(y), dtype=int), codes.code, 1), scheme="auto", unit=unit)
     everything = np.concatenate([y[None], null_labels(y, moves, n=n_shuffled, seed=seed + 1)])
-    rng, prior, bits, first = np.random.default_rng(seed), 0.0, 0.0, None
+    rng, first = np.random.default_rng(seed), None
+    prior = bits = np.zeros((len(everything), codes.n_groups))
     for _ in range(n_orders):
         order = _Order.of(rng.permutation(codes.n_groups), codes, portions)
         own_prior, own = _group_bits(feats, everything, len(classes), order, codes, Cs)
@@ -152,7 +153,7 @@ def _group_bits(
     probes = np.repeat(prior[None], len(cs), axis=0)
     for start in range(0, len(labels), LABELS_AT_ONCE):
         part = slice(start, start + LABELS_AT_ONCE)
-        _fill(probes[:, part], feats, labels[part], k, order, (before[:, part] > 0).all(axis=2), cs)
+        _fill(probes[:, part], feats, labels[part], k, order, np.asarray((before[:, part] > 0).all(axis=2)), cs)
     every = np.concatenate([prior[None], probes])
     by_group = np.stack([codes.sums(member.T).T for member in every])  # member, label, group: log of its probability
     sequence = np.argsort(order.position)

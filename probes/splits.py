@@ -94,7 +94,8 @@ def group_split(
         labels: class of each row.
         groups: independent unit of each row (template, procedure, subject). None says that rows are independent,
             and then `i_know` must say why.
-        n_folds: at most; fewer where a class lies in fewer than 2 n_folds groups, so that a fold holds two of each.
+        n_folds: at most; fewer where a class lies in fewer than 2 n_folds groups, so that a fold holds two of each, but
+            2, or 3 where TEST is crossed.
         test_share: "crossed": every fold is TEST once, so that every group is tested; a number: this share of the
             groups is held out as TEST, 0 for none; "auto": crossed below 80 groups, else 0.25.
     Raises:
@@ -136,10 +137,10 @@ def _folds(counts: np.ndarray, classes: np.ndarray, n_folds: int, is_crossed: bo
         raise ValueError(
             f"groups: expected each class in at least {least + (share > 0)} groups"
             f"{' for a TEST set beside ' + str(least) + ' folds' if share else ''}, got {len(counts)} groups, of which "
-            f"{holding[fewest]} hold {classes[fewest].item()!r}. Add groups that hold it, leave the class out, or use no "
-            "TEST set (test_share=0)."
+            f"{holding[fewest]} hold {classes[fewest].item()!r}. Add groups that hold it, leave the class out, or use "
+            "no TEST set (test_share=0)."
         )
-    return min(n_folds, max(least, int(in_dev // 2)))
+    return max(least, min(n_folds, int(in_dev // 2)))
 
 
 def _quotas(n_groups: int, n_folds: int, share: float) -> np.ndarray:
@@ -189,7 +190,7 @@ def _lacking(filled: np.ndarray, n_folds: int, is_crossed: bool) -> str:
 
 
 def _deal(kinds: np.ndarray, quotas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Groups of one kind after another, each shuffled, dealt along a sequence of parts that keeps every stretch even."""
+    """Groups of one kind after another, each shuffled, dealt along a sequence of parts whose every stretch is even."""
     slots = np.concatenate([(np.arange(q) + rng.random()) / q for q in quotas])
     sequence = np.repeat(np.arange(len(quotas)), quotas)[np.argsort(slots, kind="stable")]
     order = np.lexsort((rng.random(len(kinds)), rng.permutation(kinds.max() + 1)[kinds]))

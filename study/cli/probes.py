@@ -50,6 +50,19 @@ class _TestShare(click.ParamType):
 TEST_SHARE = _TestShare()
 
 
+class _Permutations(click.IntRange):
+    """0, or enough for a p of 0.05."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        n = super().convert(value, param, ctx)
+        if 0 < n < 19:
+            self.fail(f"expected 0 for no null, else 19 or more: {n} give no p of 0.05.", param, ctx)
+        return n
+
+
+PERMUTATIONS = _Permutations(min=0)
+
+
 @click.group(cls=LazyGroup, members=MEMBERS)
 def probes() -> None:
     """Linear probes per layer, each number beside its null and its controls."""
@@ -64,7 +77,7 @@ def probes() -> None:
 @click.option("--groups", required=True, help="Column of the independent unit, or 'none' with --independent-because.")
 @click.option("--independent-because", default="", help="Why rows are independent, for --groups none.")
 @click.option("--unite", help="Column (such as text_sha256) whose equal values join two groups into one.")
-@click.option("--unit", default="auto", help="Column of what moves together inside a group (twins, scenarios, samples); "
+@click.option("--unit", default="auto", help="Column of what moves together inside a group (twins, scenarios); "
               "auto: the finest group of the examples inside --groups; none.")  # fmt: skip
 @click.option("--control", help="Column of the unit that control labels are drawn for (entity); not the groups.")
 @click.option(
@@ -82,8 +95,8 @@ def probes() -> None:
 @click.option("--folds", "n_folds", type=click.IntRange(min=2), default=5, help="Folds of DEV, at most.")
 @click.option("--test-share", type=TEST_SHARE, default="auto", help="Share of groups held out as TEST, 0 for none; "
               "crossed: every fold is TEST once; auto: crossed below 80 groups, else 0.25.")  # fmt: skip
-@click.option("--perm", type=click.IntRange(min=0), default=999, help="Permutations of the null (closed forms).")
-@click.option("--logistic-perm", type=click.IntRange(min=0), default=0, help="Of logistic: folds x Cs fits for each.")
+@click.option("--perm", type=PERMUTATIONS, default=999, help="Permutations of the null (closed forms).")
+@click.option("--logistic-perm", type=PERMUTATIONS, default=0, help="Of logistic: folds x Cs fits for each.")
 @click.option("--scheme", type=click.Choice(["auto", "group", "unit", "between", "within"]), default="auto",
               help="What changes places under the null.")  # fmt: skip
 @click.option("--split-seeds", "n_seeds", type=click.IntRange(min=1), default=5, help="Seeds of the split over which "
@@ -226,9 +239,7 @@ def _check_columns(examples: Any, options: Mapping[str, Any]) -> None:
         )
 
 
-def unit_of(
-    examples: Any, candidates: Sequence[str], groups: Any, named: str, *, door: str = "--unit"
-) -> str | None:
+def unit_of(examples: Any, candidates: Sequence[str], groups: Any, named: str, *, door: str = "--unit") -> str | None:
     """The column of the unit: as named, of "auto" the finest of the candidates inside the groups, of "none" no column.
 
     Args:

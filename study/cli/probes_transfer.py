@@ -102,7 +102,11 @@ def _transfer_lines(table: Any) -> str:
     """The best cells by raw AUROC, beside their ceilings, for a terminal."""
     from study.evals.show import aligned, interval
 
-    rows = table[(table["metric"] == "auroc") & table["variant"].isin(["raw", "aligned", "aligned-shuffled"])]
+    rows = table[
+        (table["metric"] == "auroc")
+        & ~table["is_selected"]
+        & table["variant"].isin(["raw", "aligned", "aligned-shuffled"])
+    ]
     head = ["trained on", "site", "read on", "site", "kind", "how", "AUROC [95 %]", "minus own probe's [95 %]"]
     lines = [head]
     for row in rows.sort_values("value", ascending=False).head(12).to_dict("records"):

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
+<<<<<<< HEAD
 from pydantic import BeforeValidator, ConfigDict, Field
+=======
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+>>>>>>> 3ea965c (Probes: compare inside folds, cross TEST where groups are few, exchange units under the null)
 from pydantic.dataclasses import dataclass
 
 from interp.checkpoint import Checkpoint, CheckpointPair
@@ -20,9 +24,28 @@ Effect = Annotated[float, Field(gt=0)]
 Names = tuple[str, ...]
 
 
+<<<<<<< HEAD
 def _iso(value: Any) -> Any:
     """A date as text: YAML reads an unquoted one as a date."""
     return value.isoformat() if isinstance(value, datetime.date) else value
+=======
+def _test_share(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
+        return float(value)
+    if value not in ("auto", "crossed"):
+        raise ValueError(f"expected auto, crossed or a share from 0 to below 1, got {value!r}")
+    return value
+
+
+def _permutations(value: int) -> int:
+    if 0 < value < 19:
+        raise ValueError(f"expected 0 for no null, else 19 or more: {value} give no p of 0.05")
+    return value
+
+
+TestShare = Annotated[float | str, BeforeValidator(_test_share)]
+Permutations = Annotated[int, Field(ge=0), AfterValidator(_permutations)]
+>>>>>>> 3ea965c (Probes: compare inside folds, cross TEST where groups are few, exchange units under the null)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -133,10 +156,10 @@ class ProbesSection:
     unit: str = "auto"
     scheme: Literal["auto", "group", "unit", "between", "within"] = "auto"
     n_folds: Annotated[int, Field(ge=2)] = 5
-    test_share: Share | Literal["auto", "crossed"] = "auto"
+    test_share: TestShare = "auto"
     split_seeds: Count = 5
-    perm: Annotated[int, Field(ge=0)] = 999
-    logistic_perm: Annotated[int, Field(ge=0)] = 0
+    perm: Permutations = 999
+    logistic_perm: Permutations = 0
     boot: Annotated[int, Field(ge=100)] = 2000
     balanced: bool = False
     positive: str | None = None
