@@ -67,7 +67,7 @@ class Exchange:
         from scipy.special import gammaln
 
         total = sum(gammaln(kinds.sum() + 1) - gammaln(kinds + 1).sum() for kinds in self._kinds(labels))
-        return float(np.exp(min(total, 690.0)))
+        return float(np.rint(np.exp(min(total, 690.0))))
 
     def moving(self, labels: Shaped[np.ndarray, " example"]) -> float:
         """Share of the rows in strata whose blocks are not all labelled alike."""
@@ -188,6 +188,6 @@ def _nested(unit: np.ndarray, split: Split) -> GroupCodes:
         row = int(np.flatnonzero(units.code == torn[0])[0])
         raise ValueError(
             f"unit: expected units inside groups, {len(torn)} of {units.n_groups} lie in several (first: that of row "
-            f"{row}, {np.asarray(unit)[row]!r}). Join groups that share a unit with unite_groups(groups, unit)."
+            f"{row}, {np.asarray(unit)[row].item()!r}). Join groups that share a unit with unite_groups(groups, unit)."
         )
     return units
