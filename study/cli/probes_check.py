@@ -111,9 +111,10 @@ def recall(cache: Path, max_fpr: float, kind: str, **options: Any) -> None:
             for s, y in zip(scores, every, strict=True)
         ]
         own, null = found[0], np.array([e.value for e in found[1:]])
+        counts = {name: getattr(own, name) for name in
+                  ("n_positive", "n_negative", "groups_positive", "groups_negative")}  # fmt: skip
         return dict(recall=own.value, lo=own.lo, hi=own.hi, control=float(null.mean()),
-                    p=permutation_p(own.value, null), max_fpr=max_fpr, n_positive=own.n_positive,
-                    n_negative=own.n_negative, groups_positive=own.groups_positive, groups_negative=own.groups_negative)  # fmt: skip
+                    p=permutation_p(own.value, null), max_fpr=max_fpr) | counts  # fmt: skip
 
     _each_site(cache, row, **options)
 
