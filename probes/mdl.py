@@ -11,10 +11,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from interp.stats import Estimate, permutation_p
+from interp.stats import Estimate, permutation_p, ratio_of_means
 from interp.stats._check import GroupCodes, Groups, group_codes
-from interp.stats.estimate import CONFIDENCE
-from interp.stats.jackknife import Jackknife, effective_groups
 from probes.config import CS, LEAST_PERM
 from probes.exchange import exchange
 from probes.null import null_labels
@@ -192,10 +190,6 @@ def _fill(
 
 
 def _ratio(prior: np.ndarray, bits: np.ndarray, codes: GroupCodes) -> Estimate:
-    """sum(prior)/sum(bits) over groups with the jackknife interval of all our means."""
-    value = float(prior.sum() / bits.sum())
-    effective = effective_groups(codes.sizes)
-    knife = Jackknife.of(((prior.sum() - prior) / (bits.sum() - bits))[:, None], effective)
-    below, above = (float(side[0] * knife.se[0]) for side in knife.reach(knife.quantile(CONFIDENCE)))
-    lo, hi = max(0.0, value - below), value + above
-    return Estimate(value, lo, hi, len(codes.code), codes.n_groups)
+    """sum(prior)/sum(bits) over groups, each group's bits spread over its rows."""
+    top, bottom = (per_group[codes.code] / codes.sizes[codes.code] for per_group in (prior, bits))
+    return ratio_of_means(top, bottom, groups=codes.code).ratio

@@ -19,8 +19,7 @@ from interp.stats import (
 )
 from interp.stats._check import group_codes
 from interp.stats.estimate import CONFIDENCE
-from interp.stats.intervals import t_value
-from interp.stats.jackknife import Jackknife, effective_groups, wilson_from_se
+from interp.stats.jackknife import RULE, effective_groups, jackknife_limits
 from probes.area import Strata, area
 
 Scores = Float[np.ndarray, " example"]
@@ -29,14 +28,14 @@ N_BINS = 15
 """Equal-mass bins of the expected calibration error."""
 INTERVALS = {
     "auroc": "score interval over groups", "auroc_gain": "score intervals over groups, squared and added",
-    "accuracy": "Wilson at the effective n", "balanced_accuracy": "Wilson at the jackknife error",
-    "ece": "cluster bootstrap", "platt_ece": "cluster bootstrap",
+    "accuracy": "Wilson at the effective n", "ece": "triangle inequality over resampled groups",
+    "platt_ece": "triangle inequality over resampled groups",
 }  # fmt: skip
 
 
 def interval_of(metric: str) -> str:
     """Which interval `score_table` gives with a metric, over groups in every case."""
-    return INTERVALS.get(metric, "clustered t")
+    return INTERVALS.get(metric, RULE)
 
 
 def balanced_accuracy(scores: Scores, labels: Binary, *, groups: np.ndarray, strata: Strata | None = None) -> Estimate:
@@ -44,8 +43,8 @@ def balanced_accuracy(scores: Scores, labels: Binary, *, groups: np.ndarray, str
 
         sum over strata with both classes of n · (right₊/n₊ + right₋/n₋)/2, over their rows
 
-    Pooled over strata it is below 1/2 for noise, as AUROC is (see `probes.area`). Interval: leave one group out,
-    Wilson's limits at that standard error.
+    Pooled over strata it is below 1/2 for noise, as AUROC is (see `probes.area`). Interval: the rule of all means,
+    `jackknife_limits`.
 
     Raises:
         ValueError: one group, lengths differ.
@@ -59,12 +58,11 @@ def balanced_accuracy(scores: Scores, labels: Binary, *, groups: np.ndarray, str
     value, left_out = float(_balanced(sums.sum(axis=0))), _balanced(sums.sum(axis=0) - sums)
     if np.isnan(value):
         return Estimate.undefined(len(scores), codes.n_groups)
-    if np.isnan(left_out).any():
-        return Estimate(value, 0.0, 1.0, len(scores), codes.n_groups)
     effective = float(effective_groups(codes.sizes))
-    t, se = t_value(CONFIDENCE, max(1.0, effective - 1)), float(Jackknife.of(left_out[:, None], effective).se[0])
-    lo, hi = wilson_from_se(value, se, t, effective=effective, at_most=float(len(scores)))
-    return Estimate(value, lo, hi, len(scores), codes.n_groups)
+    lo, hi = jackknife_limits(
+        np.array([value]), left_out[:, None], effective=effective, confidence=CONFIDENCE, bounds=(0.0, 1.0)
+    )
+    return Estimate(value, float(lo[0]), float(hi[0]), len(scores), codes.n_groups)
 
 
 def _balanced(sums: np.ndarray) -> np.ndarray:
@@ -120,21 +118,17 @@ def probability_table(
     from scipy.special import expit
 
     p, loss = expit(logits), np.logaddexp(0, logits) - labels * logits
-    out = {
-        "log_loss": _inside(cluster_t(loss, groups=groups), 0.0, np.inf),
-        "brier": _inside(cluster_t((p - labels) ** 2, groups=groups), 0.0, 1.0),
-    }
-    if len(p) >= N_BINS:
-        with warnings.catch_warnings():
-            quiet()
+    with warnings.catch_warnings():
+        quiet()
+        out = {
+            "log_loss": cluster_t(loss, groups=groups, bounds=(0.0, np.inf)),
+            "brier": cluster_t((p - labels) ** 2, groups=groups, bounds=(0.0, 1.0)),
+        }
+        if len(p) >= N_BINS:
             out["ece"] = calibration_error(
                 p, labels, n_bins=N_BINS, groups=groups, seed=seed, n_resamples=n_resamples
             ).ece
     return out
-
-
-def _inside(e: Estimate, low: float, high: float) -> Estimate:
-    return Estimate(e.value, max(low, e.lo), min(high, e.hi), e.n, e.n_groups)
 
 
 def quiet() -> None:

@@ -235,7 +235,7 @@ def test_few_groups_never_give_an_interval_without_width() -> None:
     scores = labels * 2.0 - 1  # complete separation
     table = score_table(scores, labels, groups=groups, is_logit=True, seed=0, n_resamples=50)
     assert all(table[name].lo < 0.9 < table[name].hi == 1 for name in ("auroc", "accuracy", "balanced_accuracy"))
-    assert interval_of("auroc") == "score interval over groups" and interval_of("brier") == "clustered t"
+    assert interval_of("auroc") == "score interval over groups" and interval_of("brier") == "jackknife t"
 
 
 def test_area_over_eight_groups_covers() -> None:

@@ -89,12 +89,8 @@ def test_bbq_runs_on_the_real_rows(tmp_path: Path, shared: Path) -> None:
     pair = {"pair": {"engaged": {"base": at["base"], "adapter": at["one"]}, "heuristic": {"base": at["base"]}}}
     study = read(
         "bbq", pair, f"task.data={shared / 'data' / 'bbq'}", "task.limit=240", "task.options={categories: [Age]}",
-<<<<<<< HEAD
-        "probes.perm=9", "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "steering.layers=[1]",
-        "eval.generate=false",  # random weights write no letters
-=======
         "probes.perm=19", "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "steering.layers=[1]",
->>>>>>> 3ea965c (Probes: compare inside folds, cross TEST where groups are few, exchange units under the null)
+        "eval.generate=false",  # random weights write no letters
         "steering.limit=24", "steering.alphas='-0.2:0.2:3'", "steering.n_complement=2",
         "steering.n_shuffled=2", "steering.min_items=2", "steering.min_groups=2", "steering.boot=100",
         "figures.formats=[svg]",

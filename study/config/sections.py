@@ -7,11 +7,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-<<<<<<< HEAD
-from pydantic import BeforeValidator, ConfigDict, Field
-=======
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
->>>>>>> 3ea965c (Probes: compare inside folds, cross TEST where groups are few, exchange units under the null)
 from pydantic.dataclasses import dataclass
 
 from interp.checkpoint import Checkpoint, CheckpointPair
@@ -24,11 +20,11 @@ Effect = Annotated[float, Field(gt=0)]
 Names = tuple[str, ...]
 
 
-<<<<<<< HEAD
 def _iso(value: Any) -> Any:
     """A date as text: YAML reads an unquoted one as a date."""
     return value.isoformat() if isinstance(value, datetime.date) else value
-=======
+
+
 def _test_share(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
         return float(value)
@@ -45,7 +41,6 @@ def _permutations(value: int) -> int:
 
 TestShare = Annotated[float | str, BeforeValidator(_test_share)]
 Permutations = Annotated[int, Field(ge=0), AfterValidator(_permutations)]
->>>>>>> 3ea965c (Probes: compare inside folds, cross TEST where groups are few, exchange units under the null)
 
 
 @dataclass(frozen=True, config=_STRICT)
