@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from probes.area import recall_at_fpr
 from probes.config import SweepConfig
 from probes.controls import surface_features
 from probes.cosines import cosines
+from probes.design import SweepDesign, sweep_design
 from probes.erase import erase_check, fit_eraser
 from probes.mdl import mdl
-from probes.metrics import recall_at_fpr
 from probes.result import SweepResult
 from probes.solver import solve
 from probes.splits import Split, check_leaks, group_split, row_split, unite_groups
@@ -27,6 +28,7 @@ __all__ = [
     "Probe",
     "Split",
     "SweepConfig",
+    "SweepDesign",
     "SweepResult",
     "check_leaks",
     "compare_scores",
@@ -40,6 +42,7 @@ __all__ = [
     "solve",
     "surface_features",
     "sweep",
+    "sweep_design",
     "transfer",
     "unite_groups",
 ]

@@ -14,34 +14,48 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probes.area import auroc_many, pairs_won
 from probes.config import SweepConfig
 from probes.controls import shuffled_rows
+from probes.exchange import Exchange
 from probes.layer import Scored, score_labels
-from probes.metrics import auroc_many
-from probes.null import null_labels
-from probes.result import Key, RawDirection
-from probes.rows import Extras, base_rows, cell_rows, random_row, raw_direction, residual_rows, selectivity_columns
+from probes.null import Areas, null_labels
+from probes.result import Key, Look, RawDirection
+from probes.rows import (
+    Extras,
+    base_rows,
+    cell_rows,
+    random_row,
+    raw_direction,
+    residual_rows,
+    selectivity_columns,
+    spread,
+)
 from probes.source import Source
 from probes.splits import Split
 
 
 @dataclass
 class Found:
-    """What one target collects: AUROC of real and permuted labels on DEV, TEST and its cohorts, probes, table rows."""
+    """What one target collects at its cells: AUROC of real and permuted labels, probes, table rows.
 
-    dev: dict[Key, np.ndarray] = field(default_factory=dict)
-    test: dict[Key, np.ndarray] = field(default_factory=dict)
-    cohorts: dict[Key, dict[str, np.ndarray]] = field(default_factory=dict)
+    Attributes:
+        areas:   of all labels, on DEV and TEST.  seeds: of the real label under further seeds of the split.
+        cohorts: cohort -> pairs won and pairs of its TEST rows, as in `areas`.
+        scored:  what was fitted to DEV.  looks: what each look at TEST was scored with.
+    """
+
+    areas: dict[Key, Areas] = field(default_factory=dict)
+    seeds: dict[Key, tuple[Areas, ...]] = field(default_factory=dict)
+    cohorts: dict[Key, dict[str, Areas]] = field(default_factory=dict)
     scored: dict[Key, Scored] = field(default_factory=dict)
+    looks: dict[Key, tuple[Look, ...]] = field(default_factory=dict)
     directions: dict[Key, RawDirection] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, other: Found) -> None:
-        self.dev |= other.dev
-        self.test |= other.test
-        self.cohorts |= other.cohorts
-        self.scored |= other.scored
-        self.directions |= other.directions
+        for name in ("areas", "seeds", "cohorts", "scored", "looks", "directions"):
+            getattr(self, name).update(getattr(other, name))
         self.rows += other.rows
 
 
@@ -52,6 +66,7 @@ class SiteTask:
     Attributes:
         site:   as the table calls it, "shuffled" and "surface" included.
         source: reads that site; None for the surface.
+        reseeded: the split under its further seeds.
         base:   reads it in the base checkpoint; None where there is none to compare with.
     """
 
@@ -60,6 +75,8 @@ class SiteTask:
     source: Source | None
     labels: Mapping[str, np.ndarray]
     split: Split
+    exchanges: Mapping[str, Exchange]
+    reseeded: tuple[Split, ...]
     extras: Extras
     config: SweepConfig
     device: str
@@ -81,26 +98,22 @@ class SiteTask:
 
 
 def tasks_of(
-    source: Source,
-    sites: Sequence[str],
-    positions: Sequence[str],
-    labels: Mapping[str, np.ndarray],
-    split: Split,
-    extras: Extras,
-    config: SweepConfig,
-    device: str,
-    base: Source | None = None,
+    source: Source, sites: Sequence[str], positions: Sequence[str], base: Source | None, **shared: Any
 ) -> list[SiteTask]:
-    """Sites of every position in depth order, then the middle one with shuffled rows, then the surface."""
+    """Sites of every position in depth order, then the middle one with shuffled rows, then the surface.
+
+    Args:
+        shared: what every task has: labels, split, exchanges, reseeded, extras, config, device.
+    """
     middle, out = sites[len(sites) // 2], []
     for position in positions:
         readers: dict[str, Source | None] = {site: source.only(site) for site in sites}
         readers["shuffled"] = source.only(middle)
-        if extras.surface is not None:
+        if shared["extras"].surface is not None:
             readers["surface"] = None
         for site, one in readers.items():
             below = base.only(site) if base is not None and site in base.sites else None
-            out.append(SiteTask(site, position, one, labels, split, extras, config, device, below))
+            out.append(SiteTask(site, position, one, base=below, **shared))
     return out
 
 
@@ -149,27 +162,63 @@ def _with_warnings(task: SiteTask) -> tuple[dict[str, Found], list[tuple[type[Wa
 
 def _one_target(where: tuple[str, str, str], feats: Tensor, y: np.ndarray, task: SiteTask) -> Found:
     config, split, extras, found = task.config, task.split, task.extras, Found()
-    options: dict[str, Any] = dict(Cs=config.Cs, balanced=config.balanced, tol=config.tol)
-    dev, test, is_real = split.is_dev, split.is_test, where[2] not in ("shuffled", "surface")
+    dev, is_real = split.is_dev, where[2] not in ("shuffled", "surface")
     for kind in config.kinds:
-        key = (*where, kind)
-        null = null_labels(y, split, n=config.permutations(kind), scheme=config.scheme, seed=config.seed + 1)
+        key, n = (*where, kind), config.permutations(kind)
+        null = null_labels(y, task.exchanges[where[0]], n=n, seed=config.seed + 1) if n else np.empty((0, len(y)), int)
         everything = np.concatenate([y[None], null])
-        scored = score_labels(kind, feats, torch.from_numpy(everything), split, **options)
-        found.dev[key] = auroc_many(scored.scores[:, dev], everything[:, dev])
-        if test.any():
-            found.test[key] = auroc_many(scored.scores[:, test], everything[:, test])
-            for name, inside in extras.cohorts(test):
-                areas = auroc_many(scored.scores[:, inside], everything[:, inside])
-                found.cohorts.setdefault(key, {})[name] = areas
-        found.scored[key] = Scored(scored.scores[:1].copy(), scored.chosen[:1], scored.probe, scored.certificate)
+        scored, found.looks[key], found.areas[key], found.cohorts[key] = _evaluate(
+            kind, feats, everything, split, config, extras
+        )
+        again = task.reseeded[: len(config.seeds(kind))] if is_real else ()
+        found.seeds[key] = tuple(_evaluate(kind, feats, y[None], one, config)[2] for one in again)
+        found.scored[key] = scored
         found.directions[key] = raw_direction(scored, feats, dev)
         extra: dict[str, dict[str, Any]] = {}
         if extras.control is not None and where[2] != "shuffled":
             extra = selectivity_columns(kind, feats, y, split, extras.control, scored.scores[0], config)
-        found.rows += cell_rows(key, scored, y, split, dev, "oof", config, extra)
+        found.rows += cell_rows(key, scored, y, split, dev, "oof", config, extra, least_se=spread(found.areas[key].dev))
         if extras.confounds is not None and is_real:
             found.rows += residual_rows(key, feats, y, split, extras.confounds, config)
     if is_real:
         found.rows.append(random_row(where, feats, y, split, config))
     return found
+
+
+def _evaluate(
+    kind: str, feats: Tensor, labels: np.ndarray, split: Split, config: SweepConfig, extras: Extras | None = None
+) -> tuple[Scored, tuple[Look, ...], Areas, dict[str, Areas]]:
+    """Every label fitted on DEV and looked at on TEST: the first one's scores, AUROCs of all, the same by cohort."""
+    options: dict[str, Any] = dict(Cs=config.Cs, balanced=config.balanced, tol=config.tol)
+    targets, dev = torch.from_numpy(labels), split.is_dev
+    main = score_labels(kind, feats, targets, split, **options)
+    own = auroc_many(main.scores[:, dev], labels[:, dev], split.fold_of[dev])
+    looks, inner, tested, by_cohort = [], [], [], {}
+    for part in split.looks():
+        seen = main if part is split else score_labels(kind, feats, targets, part, **options)
+        inside = part.is_dev
+        inner.append(
+            own if part is split else auroc_many(seen.scores[:, inside], labels[:, inside], part.fold_of[inside])
+        )
+        tested.append(_won(seen.scores, labels, part.is_test))
+        for name, rows in extras.cohorts(part.is_test) if extras else ():
+            by_cohort.setdefault(name, {})[len(looks)] = _won(seen.scores, labels, rows)
+        looks.append(Look(seen.scores[0].copy(), raw_direction(seen, feats, inside), config.Cs[int(seen.chosen[0])]))
+    areas = _areas(own, inner, tested)
+    none = np.zeros((2, len(labels)))
+    cohorts = {n: _areas(own, inner, [at.get(i, none) for i in range(len(looks))]) for n, at in by_cohort.items()}
+    first = Scored(main.scores[:1].copy(), main.chosen[:1], main.probe, main.certificate)
+    return first, tuple(looks), areas, cohorts
+
+
+def _won(scores: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Pairs won and pairs among some rows that one probe scored [2, label]."""
+    return np.stack(pairs_won(scores[:, rows], labels[:, rows], np.zeros(int(rows.sum()))))
+
+
+def _areas(dev: np.ndarray, inner: list[np.ndarray], tested: list[np.ndarray]) -> Areas:
+    if not inner:
+        empty = np.empty((0, len(dev)))
+        return Areas(dev, empty, empty, empty)
+    won = np.stack(tested)
+    return Areas(dev, np.stack(inner), won[:, 0], won[:, 1])

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from probes.exchange import SCHEMES
+from probes.splits import TestShare
+
 CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+ALPHA = 0.05
+"""A p of at most this is called a finding."""
+LEAST_PERM = round(1 / ALPHA) - 1
+"""Fewer permutations cannot give such a p."""
 
 
 @dataclass(frozen=True)
@@ -13,27 +20,44 @@ class SweepConfig:
     """How a sweep fits, permutes and resamples.
 
     Attributes:
-        kinds:     of probes; each is swept and selected by itself.
-        Cs:        ascending inverse penalties.
-        n_perm:    permutations of the null; a number is for the closed forms, {kind: n} for any kind (logistic costs
-                   folds x C fits per permutation).
-        n_boot:    resamples behind every interval.
-        n_control: control labels behind selectivity and its null; logistic takes at most 4 of them.
-        scheme:    how null labels move: "auto", "group", "within", "between".
-        balanced:  weigh classes equally in logistic probes.
+        kinds:      of probes; each is swept and selected by itself.
+        Cs:         ascending inverse penalties.
+        n_folds:    at most; see `group_split`, as for `test_share`.
+        test_share: "auto" (crossed below 80 groups, else 0.25), "crossed", or the share that is held out; 0 for none.
+        n_perm:     permutations of the null, 0 for none, else 19 or more; a number is for the closed forms, {kind: n}
+                    for any kind (logistic costs folds x C fits per permutation).
+        n_boot:     resamples behind the interval of a calibration error and the bands of layer curves.
+        n_control:  control labels behind selectivity and its null; logistic takes at most 4 of them.
+        n_seeds:    seeds of the split, the first included, over which the spread of AUROC is reported; a number is for
+                    the closed forms, {kind: n} for any kind.
+        scheme:     how null labels move: "auto", "group", "unit", "between", "within" (see `probes.exchange`).
+        balanced:   weigh classes equally in logistic probes.
+    Raises:
+        ValueError: an unknown scheme, or 1 to 18 permutations: no p of 0.05 could be reached.
     """
 
     kinds: tuple[str, ...] = ("logistic", "ridge", "massmean")
     Cs: tuple[float, ...] = CS
     n_folds: int = 5
-    test_share: float = 0.25
+    test_share: TestShare = "auto"
     n_perm: int | Mapping[str, int] = 999
     n_boot: int = 2000
     n_control: int = 20
+    n_seeds: int | Mapping[str, int] = 5
     scheme: str = "auto"
     balanced: bool = False
     tol: float = 1e-3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise ValueError(f"scheme: expected one of {', '.join(SCHEMES)}; got {self.scheme!r}.")
+        for kind in self.kinds:
+            if 0 < self.permutations(kind) < LEAST_PERM:
+                raise ValueError(
+                    f"n_perm: {self.permutations(kind)} permutations of {kind} give no p below "
+                    f"{1 / (1 + self.permutations(kind)):.3g}. Use {LEAST_PERM} or more, or 0 for no null."
+                )
 
     def permutations(self, kind: str) -> int:
         if isinstance(self.n_perm, Mapping):
@@ -42,3 +66,14 @@ class SweepConfig:
 
     def controls(self, kind: str) -> int:
         return min(self.n_control, 4) if kind == "logistic" else self.n_control
+
+    def seeds(self, kind: str) -> tuple[int, ...]:
+        """Further seeds of the split."""
+        n = (
+            self.n_seeds.get(kind, 1)
+            if isinstance(self.n_seeds, Mapping)
+            else 1
+            if kind == "logistic"
+            else self.n_seeds
+        )
+        return tuple(self.seed + 7919 * i for i in range(1, n))

@@ -10,11 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Integer, Shaped
 from torch import Tensor
 
-from interp.stats import Estimate, cluster_t, paired_difference
+from interp.stats import Estimate
 from interp.stats._check import Values
-from interp.stats.ranking import auroc_difference
-from probes.few_groups import are_few
-from probes.metrics import auroc_many
+from probes.area import area_difference, auroc_many
 
 
 def control_labels(
@@ -51,40 +49,18 @@ def selectivity(
     control: Integer[np.ndarray, " example"],
     *,
     groups: Shaped[np.ndarray, " example"],
-    seed: int,
-    n_resamples: int = 2000,
+    strata: Shaped[np.ndarray, " example"] | None = None,
 ) -> Estimate:
-    """Accuracy on the real label minus accuracy on the control label, paired over examples; cluster bootstrap,
-    below 20 groups a t-interval.
+    """AUROC on the real label minus AUROC on the control label, both inside strata, paired over groups.
+
+    Accuracy would not do: its threshold moves with the share of positives in each training fold, and the folds were
+    made even for the real label alone.
 
     Raises:
-        ValueError: lengths differ, one group, NaN.
-    Source: Hewitt & Liang, arXiv 1909.03368, §3.
+        ValueError: lengths differ, one group.
+    Source: Hewitt & Liang, arXiv 1909.03368, §3, in a metric that does not move with the share of a class.
     """
-    right = ((real_scores > 0) == (real_labels == 1)).astype(np.float64)
-    memorised = ((control_scores > 0) == (control == 1)).astype(np.float64)
-    if are_few(groups):
-        return cluster_t(right - memorised, groups=groups)
-    return paired_difference(right, memorised, groups=groups, seed=seed, n_resamples=n_resamples)
-
-
-def area_selectivity(
-    real_scores: Float[np.ndarray, " example"],
-    real_labels: Integer[np.ndarray, " example"],
-    control_scores: Float[np.ndarray, " example"],
-    control: Integer[np.ndarray, " example"],
-    *,
-    groups: Shaped[np.ndarray, " example"],
-    seed: int,
-    n_resamples: int = 2000,
-) -> Estimate:
-    """AUROC on the real label minus AUROC on the control label; both see the same draws of groups.
-
-    Raises:
-        ValueError: lengths differ, one group, one class.
-    Source: as `selectivity`, in a metric that does not move with the share of a class.
-    """
-    return auroc_difference(real_scores, control_scores, real_labels, labels_b=control, groups=groups).estimate
+    return area_difference(real_scores, control_scores, real_labels, labels_b=control, groups=groups, strata=strata)
 
 
 def surface_features(

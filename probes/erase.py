@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from interp.stats import Estimate, auroc
-from probes.metrics import auroc_many
+from interp.stats import Estimate
+from probes.area import area, auroc_many
 from probes.solver import solve
 from probes.splits import Split
 
@@ -79,29 +79,34 @@ def erase_check(
     split: Split,
     *,
     C: float = 1.0,  # noqa: N803
-    seed: int = 0,
-    n_resamples: int = 2000,
 ) -> Erasure:
     """Erase the label on DEV rows, refit: the amnesic test of a layer.
 
     Args:
-        labels: 0/1.  split: eraser and probes are fitted on DEV; held-out numbers are on TEST.
+        labels: 0/1.  split: eraser and probes are fitted on DEV; held-out numbers are on TEST, of a crossed split on
+            each fold with what was fitted without it, and the numbers of training rows are means over folds.
     Raises:
         ValueError: no TEST rows, one class.
     Source: Elazar et al., arXiv 2006.00995 (amnesic probing); eraser as `fit_eraser`.
     """
-    if not split.is_test.any():
+    looks = split.looks()
+    if not looks:
         raise ValueError("split: expected TEST rows (test_share > 0) to say how far the erasure carries; got none.")
-    dev, test = split.is_dev, split.is_test
-    eraser = fit_eraser(feats[torch.from_numpy(dev)], labels[dev])
-    both = feats.double(), eraser(feats.double())
-    fits = [_logits(x, labels, dev, C) for x in both]
-    (before, w_before), (after, w_after) = fits
-    areas = [float(auroc_many(s[None, dev], labels[None, dev])[0]) for s in (before, after)]
-    held = [auroc(s[test], labels[test], groups=split.group[test]).estimate for s in (before, after)]
-    rows = both[0][torch.from_numpy(dev)]
-    moved = (rows - both[1][torch.from_numpy(dev)]).square().sum() / (rows - eraser.mean).square().sum()
-    return Erasure(areas[0], areas[1], w_after / w_before, held[0], held[1], float(moved))
+    parts, scores = [], np.zeros((2, len(labels)))
+    for look in looks:
+        dev, test = look.is_dev, look.is_test
+        eraser = fit_eraser(feats[torch.from_numpy(dev)], labels[dev])
+        both = feats.double(), eraser(feats.double())
+        (before, w_before), (after, w_after) = (_logits(x, labels, dev, C) for x in both)
+        scores[0, test], scores[1, test] = before[test], after[test]
+        areas = auroc_many(np.stack([before[dev], after[dev]]), np.stack([labels[dev]] * 2))
+        rows, erased = (x[torch.from_numpy(dev)] for x in both)
+        moved = (rows - erased).square().sum() / (rows - eraser.mean).square().sum()
+        parts.append((*areas, w_after / w_before, float(moved)))
+    tested = split.is_tested
+    held = [area(s[tested], labels[tested], groups=split.group[tested], strata=split.fold_of[tested]) for s in scores]
+    before, after, ratio, moved = (float(x) for x in np.mean(parts, axis=0))
+    return Erasure(before, after, ratio, held[0], held[1], moved)
 
 
 def _logits(feats: Tensor, labels: np.ndarray, train: np.ndarray, c: float) -> tuple[np.ndarray, float]:

@@ -1,4 +1,4 @@
-"""The permutation null of a whole sweep: permuted labels through the same pipeline, the maximum over layers kept."""
+"""The permutation null of a whole sweep: permuted labels through the same pipeline, every choice repeated."""
 
 from __future__ import annotations
 
@@ -7,70 +7,63 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from interp.stats import max_null_p, permute_labels
-from probes.splits import Split
+from interp.stats import max_null_p
+from probes.exchange import Exchange
 
 
-def null_labels(labels: Shaped[np.ndarray, " example"], split: Split, *, n: int, scheme: str, seed: int) -> np.ndarray:
-    """Labels with no information left, given groups and split: [permutation, example].
+def null_labels(labels: Shaped[np.ndarray, " example"], exchange: Exchange, *, n: int, seed: int) -> np.ndarray:
+    """Labels with no information left [permutation, example]: blocks exchanged inside folds, units or groups.
 
-    Labels move only between groups of the same fold (or of TEST), so that every permutation keeps the class counts
-    that stratification gave each fold; moving them between folds would give the null worse-balanced folds than the
-    data, and out-of-fold scores are biased by imbalance (anti-conservative).
+    The split gives each fold its number of groups of every kind (see `group_split`), and exchanges keep it: what was
+    permuted would have been split as the data were.
 
-    Args:
-        scheme: "group" (labels constant in a group), "within", "between", as `interp.stats.permute_labels`; "auto"
-            is "group" where every group has one label, else "within".
-    Raises:
-        ValueError: a fold in which nothing can move under "group"; otherwise as `permute_labels`.
     Source: restricted permutation, Good (2000) §3; Winkler et al., NeuroImage 123 (2015) 253.
     """
-    scheme = resolved_scheme(labels, split, scheme)
-    out = np.repeat(labels[None], n, axis=0)
-    if n == 0:
-        return out
-    seeds = np.random.default_rng(seed).spawn(int(split.fold_of.max()) + 2)
-    moved = False
-    for rng, rows in zip(seeds, split.strata(), strict=False):
-        group = split.group[rows]
-        if not _can_move(labels[rows], group, scheme):
-            continue
-        out[:, rows] = permute_labels(labels[rows], groups=group, n_permutations=n, seed=rng, scheme=scheme)
-        moved = True
-    if not moved:
-        raise ValueError(
-            f"null with scheme {scheme!r}: no fold has labels that can move (groups per fold: "
-            f"{[len(np.unique(split.group[rows])) for rows in split.strata()]}). Use fewer folds, or another scheme."
-        )
-    return out
+    rows = [labels[row] for row in exchange.rows(n, seed=seed)]
+    return np.stack(rows) if rows else np.empty((0, len(labels)), dtype=labels.dtype)
 
 
-def resolved_scheme(labels: Shaped[np.ndarray, " example"], split: Split, scheme: str) -> str:
-    """`scheme`, with "auto" decided by whether labels vary inside groups."""
-    if scheme != "auto":
-        return scheme
-    first = np.zeros(split.group.max() + 1, dtype=labels.dtype)
-    first[split.group[::-1]] = labels[::-1]
-    return "group" if (first[split.group] == labels).all() else "within"
+@dataclass(frozen=True, eq=False)
+class Areas:
+    """AUROC of the real label (first) and the permuted ones at one cell, or at several stacked on the last axis.
 
+    Attributes:
+        dev:   out of fold on DEV [label].
+        inner: out of fold on the DEV of each look at TEST, which is what the look selects by [look, label].
+        won:   pairs won among the TEST rows of each look [look, label];  pairs: all of them.
+    """
 
-def _can_move(labels: np.ndarray, group: np.ndarray, scheme: str) -> bool:
-    if scheme == "within":
-        return any(len(np.unique(labels[group == g])) > 1 for g in np.unique(group))
-    sizes = np.unique(group, return_counts=True)[1]
-    if scheme == "between":
-        return len(np.unique(sizes)) < len(sizes)
-    return len(sizes) > 1
+    dev: np.ndarray
+    inner: np.ndarray
+    won: np.ndarray
+    pairs: np.ndarray
+
+    @classmethod
+    def stack(cls, parts: list[Areas]) -> Areas:
+        """Cells along a new last axis."""
+        return cls(*(np.stack([getattr(p, name) for p in parts], axis=-1) for name in ("dev", "inner", "won", "pairs")))
+
+    @property
+    def choice(self) -> np.ndarray:
+        """Cell that each look selects for each label [look, label]; of stacked cells."""
+        return np.where(np.isnan(self.inner), -np.inf, self.inner).argmax(axis=-1)
+
+    def tested(self, choice: np.ndarray | None = None) -> np.ndarray:
+        """AUROC on TEST at the cells that each look selects, pairs of all looks together [label]; of stacked cells."""
+        at = (self.choice if choice is None else choice)[..., None]
+        won, pairs = (np.take_along_axis(part, at, axis=-1)[..., 0].sum(axis=0) for part in (self.won, self.pairs))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return won / pairs
 
 
 @dataclass(frozen=True, eq=False)
 class NullSummary:
-    """What the null says of each layer, and of the layer that was selected.
+    """What the null says of each layer, and of TEST.
 
     Attributes:
         mean, hi:  mean and 95 % point of each layer's own null [layer].
         max_hi:    95 % point of the maximum over layers: the line that a best layer must pass.
-        p, p_max:  of each layer alone, and adjusted for the choice among layers (single-step max-T) [layer].
+        p, p_max:  of each layer alone, and adjusted for the choice among layers (step-down max-T) [layer].
         p_test:    of the TEST score of the selected layer against TEST scores of each permutation's selected layer.
         test:      those scores, the observed one first [label]; empty without TEST.
     """
@@ -85,33 +78,25 @@ class NullSummary:
     n: int
 
 
-def at_selected(dev: Float[np.ndarray, "label layer"], values: Float[np.ndarray, "label layer"]) -> np.ndarray:
-    """For each label the value at the layer that its own DEV scores select [label]."""
-    return values[np.arange(len(dev)), dev.argmax(axis=1)]
+def summarise(dev: Float[np.ndarray, "label layer"], test: Float[np.ndarray, " label"] | None) -> NullSummary | None:
+    """Entry 0 is the real label, the rest the null; None without a null.
 
+    p_j = (1 + #{null_j >= observed_j}) / (1 + P);   p_max: Westfall & Young's step-down maximum over layers
 
-def summarise(
-    dev: Float[np.ndarray, "label layer"], test: Float[np.ndarray, "label layer"] | None
-) -> NullSummary | None:
-    """Row 0 is the real label, the rest the null; None without a null.
-
-    p_j = (1 + #{null_j >= observed_j}) / (1 + P);   p_max_j = (1 + #{max_k null_k >= observed_j}) / (1 + P)
+    Args:
+        test: TEST scores at the layer that each label selects.
     """
     observed, null = dev[0], dev[1:]
     if not len(null):
         return None
-    p = np.array([max_null_p([o], null[:, j])[0] for j, o in enumerate(observed)])
-    p_test, selected = float("nan"), np.empty(0)
-    if test is not None:
-        selected = at_selected(dev, test)
-        p_test = float(max_null_p([selected[0]], selected[1:])[0]) if np.isfinite(selected).all() else p_test
+    is_tested = test is not None and bool(np.isfinite(test).all())
     return NullSummary(
         mean=null.mean(axis=0),
         hi=np.quantile(null, 0.95, axis=0),
         max_hi=float(np.quantile(null.max(axis=1), 0.95)),
-        p=p,
-        p_max=max_null_p(observed, null),
-        p_test=p_test,
-        test=selected,
+        p=np.array([max_null_p([o], null[:, j])[0] for j, o in enumerate(observed)]),
+        p_max=max_null_p(observed, null, step_down=True),
+        p_test=float(max_null_p([test[0]], test[1:])[0]) if test is not None and is_tested else float("nan"),
+        test=np.empty(0) if test is None else test,
         n=len(null),
     )

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from probes.config import ALPHA
 from probes.splits import Split
 
 if TYPE_CHECKING:
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "checkpoint", "target", "position", "site", "layer", "depth", "role", "kind", "C", "split", "cohort", "metric",
-    "value", "lo", "hi", "interval", "null_mean", "null_lo", "null_hi", "null_max_hi", "p", "p_maxT", "n_perm",
-    "scheme", "selectivity", "selectivity_lo", "selectivity_hi", "selectivity_null_hi", "n", "n_groups", "majority",
-    "certificate", "is_selected", "bin", "p_lo", "p_hi", "p_mean", "note",
+    "value", "lo", "hi", "interval", "null_mean", "null_lo", "null_hi", "null_max_hi", "p", "p_maxT", "p_least",
+    "n_perm", "scheme", "selectivity", "selectivity_lo", "selectivity_hi", "selectivity_null_hi", "text_difference",
+    "text_difference_lo", "text_difference_hi", "n_seeds", "seed_sd", "seed_min", "seed_max", "n", "n_groups",
+    "n_positive", "n_negative", "groups_positive", "groups_negative", "majority", "certificate", "is_selected", "bin",
+    "p_lo", "p_hi", "p_mean", "note",
 )  # fmt: skip
 
 Key = tuple[str, str, str, str]
@@ -46,15 +49,34 @@ class RawDirection:
         return feats.to(self.unit.dtype) @ self.unit * self.norm + self.bias
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One cell as one look at TEST sees it: what was fitted and chosen without its TEST rows.
+
+    Attributes:
+        scores:    held-out scores of the look's DEV rows, scores of its DEV refit on its TEST rows [example].
+        direction: that refit, in raw units.  C: chosen on the look's DEV.
+    """
+
+    scores: Float[np.ndarray, " example"]
+    direction: RawDirection
+    C: float
+
+
 @dataclass(frozen=True)
 class Selected:
-    """The cell chosen on DEV for one target and kind, and its key into scores and directions."""
+    """The cell chosen on DEV for one target and kind, and its key into scores and directions.
+
+    Attributes:
+        looks: key of the cell that each look at TEST chose on its own DEV: this one where TEST is held out.
+    """
 
     target: str
     position: str
     site: str
     kind: str
     C: float
+    looks: tuple[Key, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -72,6 +94,7 @@ class SweepResult:
             checkpoint, "calibration" what sigmoid(score) is worth.
         scores:     key -> score of every row: out-of-fold on DEV, DEV refit on TEST [example].
         directions: key -> DEV refit in raw units.
+        looks:      key -> the same for each look at TEST: one, or one per fold where TEST is crossed.
         labels:     target -> 0/1 [example].
         split:      folds and groups of the rows `ids`.
         settings:   every option, for the record.
@@ -85,6 +108,14 @@ class SweepResult:
     ids: tuple[str, ...]
     split: Split
     settings: Mapping[str, Any] = field(default_factory=dict)
+    looks: Mapping[Key, tuple[Look, ...]] = field(default_factory=dict)
+
+    def tested(self, cell: Selected) -> Float[np.ndarray, " example"]:
+        """Scores of the TEST rows of every look, at the cell that it chose [example]; NaN for rows that are in none."""
+        out = np.full(len(self.ids), np.nan)
+        for i, (key, part) in enumerate(zip(cell.looks, self.split.looks(), strict=True)):
+            out[part.is_test] = self.looks[key][i].scores[part.is_test]
+        return out
 
     def pick(self, *, kind: str | None = None, target: str | None = None) -> Selected:
         """The selected cell of one kind and target; both may be left out where only one exists.
@@ -102,7 +133,7 @@ class SweepResult:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What the sweep shows, in words: decodable (p <= 0.05 and an interval above 1/2), never used."""
+        """What the sweep shows, in words: decodable (p_maxT <= 0.05, AUROC above 1/2), never used."""
         return tuple(_sentence(self, cell) for cell in self.selected)
 
     def plot(self, *, kind: str | None = None, target: str | None = None) -> Any:
@@ -124,19 +155,28 @@ class SweepResult:
         return selected_html(self)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything but the table as named arrays, for `numpy.savez`; `from_arrays` reads it back."""
+        """Everything but the table as named arrays, for `numpy.savez`; `from_arrays` reads it back.
+
+        Directions are `direction|target|position|site|kind`, those of looks have the look's number at the end.
+        """
         out = {
             "ids": np.array(self.ids),
             "fold_of": self.split.fold_of,
             "group": self.split.group,
             "n_folds": np.array(self.split.n_folds),
+            "is_crossed": np.array(self.split.is_crossed),
             "selected": np.array([[*s.key, repr(s.C)] for s in self.selected]),
         }
         out |= {f"label|{name}": values for name, values in self.labels.items()}
         out |= {"score|" + "|".join(key): values for key, values in self.scores.items()}
-        for key, d in self.directions.items():
-            numbers = torch.tensor([d.norm, d.bias, d.mean, d.std], dtype=d.unit.dtype)
-            out["direction|" + "|".join(key)] = torch.cat([d.unit, numbers]).numpy()
+        out |= {"direction|" + "|".join(key): _packed(d) for key, d in self.directions.items()}
+        for i, s in enumerate(self.selected):
+            out[f"chosen|{i}"] = np.array(s.looks)
+        for key, looks in self.looks.items():
+            name = "|".join(key)
+            out["look|" + name] = np.stack([look.scores for look in looks])
+            out["look_C|" + name] = np.array([look.C for look in looks])
+            out |= {f"direction|{name}|{i}": _packed(look.direction) for i, look in enumerate(looks)}
         return out
 
     @classmethod
@@ -148,16 +188,28 @@ class SweepResult:
         def keyed(kind: str) -> dict[Any, np.ndarray]:
             return {tuple(n.split("|")[1:]): arrays[n] for n in arrays if n.startswith(kind + "|")}
 
-        directions = {}
-        for key, values in keyed("direction").items():
-            vector = torch.from_numpy(np.asarray(values))
-            directions[key] = RawDirection(vector[:-4], *vector[-4:].tolist())
-        split = Split(arrays["fold_of"], arrays["group"], int(arrays["n_folds"]))
-        chosen = arrays["selected"].tolist()
-        selected = tuple(Selected(t, at, site, k, float(c)) for t, at, site, k, c in chosen)
+        packed, costs = {key: _unpacked(values) for key, values in keyed("direction").items()}, keyed("look_C")
+        looks = {
+            key: tuple(Look(s, packed[*key, str(i)], float(costs[key][i])) for i, s in enumerate(scores))
+            for key, scores in keyed("look").items()
+        }
+        split = Split(arrays["fold_of"], arrays["group"], int(arrays["n_folds"]), is_crossed=bool(arrays["is_crossed"]))
+        selected = tuple(
+            Selected(t, at, site, k, float(c), tuple((a, b, d, e) for a, b, d, e in arrays[f"chosen|{i}"].tolist()))
+            for i, (t, at, site, k, c) in enumerate(arrays["selected"].tolist())
+        )
         labels = {key[0]: values for key, values in keyed("label").items()}
-        ids = tuple(arrays["ids"].tolist())
-        return cls(table, keyed("score"), directions, selected, labels, ids, split, dict(settings))
+        ids, directions = tuple(arrays["ids"].tolist()), {key: d for key, d in packed.items() if len(key) == 4}
+        return cls(table, keyed("score"), directions, selected, labels, ids, split, dict(settings), looks)
+
+
+def _packed(d: RawDirection) -> np.ndarray:
+    return torch.cat([d.unit, torch.tensor([d.norm, d.bias, d.mean, d.std], dtype=d.unit.dtype)]).numpy()
+
+
+def _unpacked(values: np.ndarray) -> RawDirection:
+    vector = torch.from_numpy(np.asarray(values))
+    return RawDirection(vector[:-4], *vector[-4:].tolist())
 
 
 def _sentence(result: SweepResult, cell: Selected) -> str:
@@ -171,13 +223,29 @@ def _sentence(result: SweepResult, cell: Selected) -> str:
     ]
     by_split: dict[str, Any] = {row["split"]: row for row in rows[rows.cohort == "all"].to_dict("records")}
     row = by_split.get("test", by_split["oof"])
-    p = row["p"] if "test" in by_split else row["p_maxT"]
-    tested = f"p = {p:.3g} of {int(row['n_perm'])} permutations" if not np.isnan(p) else ""
-    verdict = tested or "no null was run, so nothing is claimed"
-    is_found = not np.isnan(p) and p <= 0.05 and row["lo"] > 0.5
+    p = row["p_maxT"]
+    is_found = not np.isnan(p) and p <= ALPHA and row["value"] > 0.5
     word = "is linearly decodable" if is_found else "is not shown to be linearly decodable"
-    where = "on TEST" if "test" in by_split else "out of fold (development)"
+    where = "out of fold (development)"
+    if "test" in by_split:
+        where = "on TEST (every group once)" if result.split.is_crossed else "on TEST"
+    counts = [(int(row[f"n_{side}"]), int(row[f"groups_{side}"])) for side in ("positive", "negative")]
+    held = " and ".join(
+        f"{n} {name} rows in {g}" for name, (n, g) in zip(("positive", "negative"), counts, strict=True)
+    )
     return (
         f"{cell.target!r} {word} at {cell.site} ({cell.position}, {cell.kind}): AUROC {row['value']:.3f} "
-        f"[{row['lo']:.3f}, {row['hi']:.3f}] {where}, {int(row['n'])} rows in {int(row['n_groups'])} groups; {verdict}."
+        f"[{row['lo']:.3f}, {row['hi']:.3f}] {where}, {held} of {int(row['n_groups'])} groups; {_tested(row, p)}."
     )
+
+
+def _tested(row: Mapping[str, Any], p: float) -> str:
+    """p and what it is worth, and the spread over seeds of the split."""
+    text = "no null was run, so nothing is claimed"
+    if not np.isnan(p):
+        text = f"p = {p:.3g} of {int(row['n_perm'])} permutations"
+        if row["p_least"] > ALPHA:
+            text += f", and none below {row['p_least']:.2g} is in reach, so nothing is claimed"
+    if row["n_seeds"] > 1:
+        text += f"; {row['seed_min']:.3f} to {row['seed_max']:.3f} over {int(row['n_seeds'])} seeds of the split"
+    return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.stats import Estimate, FewGroupsWarning, max_null_p
+from interp.stats import Estimate, max_null_p
+from probes.area import area, area_difference, auroc_many
 from probes.calibrate import calibration_rows, estimate_columns, majority
 from probes.config import SweepConfig
 from probes.controls import (
-    area_selectivity,
     confound_matrix,
     control_labels,
     random_directions,
@@ -23,7 +22,7 @@ from probes.controls import (
     selectivity,
 )
 from probes.layer import LOGIT_KINDS, Scored, score_labels
-from probes.metrics import area, area_difference, auroc_many, score_table
+from probes.metrics import score_table
 from probes.null import NullSummary
 from probes.result import Key, RawDirection
 from probes.source import Column, Source, layer_of
@@ -90,11 +89,11 @@ def selectivity_columns(
     units: np.ndarray,
     scores: np.ndarray,
     config: SweepConfig,
-) -> dict[str, dict[str, Any]]:
-    """Selectivity columns of the AUROC row and of the accuracy row: the label minus a control label, out of fold.
+) -> dict[str, Any]:
+    """Selectivity columns of the AUROC row: the label minus a control label, out of fold.
 
-    selectivity = metric(real) - metric(control 1), paired over rows, same splits and Cs
-    selectivity_null_hi = 95 % of |metric(control i) - metric(control j)| over i < j: what two labels that mean
+    selectivity = AUROC(real) - AUROC(control 1), paired over groups, same splits and Cs
+    selectivity_null_hi = 95 % of |AUROC(control i) - AUROC(control j)| over i < j: what two labels that mean
     nothing differ by; NaN with one control
     """
     dev, n = split.is_dev, config.controls(kind)
@@ -102,23 +101,10 @@ def selectivity_columns(
     control = score_labels(
         kind, feats, torch.from_numpy(fakes), split, Cs=config.Cs, balanced=config.balanced, tol=config.tol
     ).scores[:, dev]
-    fakes = fakes[:, dev]
-    options: dict[str, Any] = dict(groups=split.group[dev], seed=config.seed, n_resamples=config.n_boot)
-    real: dict[str, Any] = dict(real_scores=scores[dev], real_labels=y[dev])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FewGroupsWarning)
-        found = {
-            "auroc": area_selectivity(**real, control_scores=control[0], control=fakes[0], **options),
-            "accuracy": selectivity(**real, control_scores=control[0], control=fakes[0], **options),
-        }
-    null = {"auroc": auroc_many(control, fakes), "accuracy": ((control > 0) == (fakes == 1)).mean(axis=1)}
-    return {
-        metric: {
-            "selectivity": e.value, "selectivity_lo": e.lo, "selectivity_hi": e.hi,
-            "selectivity_null_hi": _apart(null[metric]),
-        }
-        for metric, e in found.items()
-    }  # fmt: skip
+    fakes, fold = fakes[:, dev], split.fold_of[dev]
+    e = selectivity(scores[dev], y[dev], control[0], fakes[0], groups=split.group[dev], strata=fold)
+    apart = _apart(auroc_many(control, fakes, fold))
+    return dict(selectivity=e.value, selectivity_lo=e.lo, selectivity_hi=e.hi, selectivity_null_hi=apart)
 
 
 def _apart(values: np.ndarray) -> float:
@@ -141,7 +127,7 @@ def residual_rows(
         scores[:, split.fold_of == f] = one.scores[:, split.fold_of == f]
     assert one is not None
     scored = Scored(scores, one.chosen, one.probe, one.certificate)
-    rows = cell_rows(key, scored, y, split, split.is_dev, "oof", config, {})
+    rows = cell_rows(key, scored, y, split, split.is_dev, "oof", config)
     return [{**row, "role": "residual", "note": "features without the named confounds"} for row in rows]
 
 
@@ -150,7 +136,7 @@ def base_rows(
 ) -> list[dict[str, Any]]:
     """The same probe on the base checkpoint's activations of the same rows, and what the checkpoint adds to it.
 
-    auroc_gain = AUROC(checkpoint) - AUROC(base), out of fold, paired over rows, same folds and Cs
+    auroc_gain = AUROC(checkpoint) - AUROC(base), out of fold, paired over groups, same folds and Cs
 
     Args:
         feats: of the base [example, d_feature], any width.  scores: the checkpoint's own, out of fold [example].
@@ -158,12 +144,18 @@ def base_rows(
     dev, kind = split.is_dev, key[3]
     labels = torch.from_numpy(y[None])
     own = score_labels(kind, feats, labels, split, Cs=config.Cs, balanced=config.balanced, tol=config.tol)
-    rows = cell_rows(key, own, y, split, dev, "oof", config, {})
-    gain = area_difference(
-        scores[dev], own.scores[0, dev], y[dev], groups=split.group[dev], seed=config.seed, n_resamples=config.n_boot
-    )
-    rows.append(rows[0] | estimate_columns("auroc_gain", gain, split.group[dev]))
+    rows = cell_rows(key, own, y, split, dev, "oof", config)
+    gain = area_difference(scores[dev], own.scores[0, dev], y[dev], groups=split.group[dev], strata=split.fold_of[dev])
+    rows.append(rows[0] | estimate_columns("auroc_gain", gain))
     return [{**row, "role": "base", "note": "the same probe on the base checkpoint"} for row in rows]
+
+
+def counts(y: np.ndarray, split: Split, where: np.ndarray) -> dict[str, int]:
+    """Rows and groups of each class among some rows."""
+    out = {}
+    for name, inside in (("positive", where & (y == 1)), ("negative", where & (y == 0))):
+        out |= {f"n_{name}": int(inside.sum()), f"groups_{name}": len(np.unique(split.group[inside]))}
+    return out
 
 
 def cell_rows(
@@ -174,13 +166,15 @@ def cell_rows(
     where: np.ndarray,
     name: str,
     config: SweepConfig,
-    extra: Mapping[str, Mapping[str, Any]],
+    extra: Mapping[str, Any] | None = None,
+    *,
+    least_se: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Every metric of one cell on some rows, as rows of the table."""
+    """Every metric of one cell on some rows, as rows of the table, AUROC first; `extra` are columns of that one."""
     target, position, site, kind = key
     estimates = score_table(
-        scored.scores[0, where], y[where], groups=split.group[where], is_logit=kind in LOGIT_KINDS, seed=config.seed,
-        n_resamples=config.n_boot,
+        scored.scores[0, where], y[where], groups=split.group[where], strata=split.fold_of[where],
+        is_logit=kind in LOGIT_KINDS, least_se=least_se, seed=config.seed, n_resamples=config.n_boot,
     )  # fmt: skip
     base = {
         "target": target, "position": position, "site": site, "layer": layer_of(site), "kind": kind,
@@ -188,11 +182,14 @@ def cell_rows(
         "C": config.Cs[int(scored.chosen[0])] if kind != "massmean" else float("nan"), "split": name, "cohort": "all",
         "majority": majority(y[where]), "certificate": scored.certificate, "is_selected": False, "note": "",
     }  # fmt: skip
-    return [
-        base | estimate_columns(metric, e, split.group[where])
-        | dict(extra.get(metric, {}))
-        for metric, e in estimates.items()
-    ]  # fmt: skip
+    base |= counts(y, split, where)
+    rows = [base | estimate_columns(metric, e) for metric, e in estimates.items()]
+    return [rows[0] | dict(extra or {}), *rows[1:]]
+
+
+def spread(areas: np.ndarray) -> float:
+    """Standard deviation of a null whose first entry is the observed value; 0 without one, or where it is undefined."""
+    return float(areas[1:].std()) if len(areas) > 2 and np.isfinite(areas).all() else 0.0
 
 
 def random_row(
@@ -208,13 +205,17 @@ def random_row(
         "hi": found.hi, "interval": f"middle 95 % of {found.n} directions", "n": int(dev.sum()),
         "n_groups": len(np.unique(split.group[dev])), "majority": majority(y[dev]), "is_selected": False,
         "note": "random unit directions, each turned so that it is at least 1/2",
-    }  # fmt: skip
+    } | counts(y, split, dev)  # fmt: skip
 
 
 def attach_null(
-    rows: list[dict[str, Any]], keys: list[Key], kind: str, null: NullSummary | None, best: Key, scheme: str
+    rows: list[dict[str, Any]], keys: list[Key], kind: str, null: NullSummary | None, best: Key, shared: dict[str, Any]
 ) -> None:
-    """Write the null's columns into the AUROC rows of one kind, and mark the selected cell."""
+    """Write the null's columns into the AUROC rows of one kind, and mark the selected cell.
+
+    Args:
+        shared: columns that say which null it is.
+    """
     place = {key: j for j, key in enumerate(keys)}
     for row in rows:
         key = (row["target"], row["position"], row["site"], row["kind"])
@@ -226,38 +227,67 @@ def attach_null(
         j = place[key]
         row |= dict(
             null_mean=null.mean[j], null_hi=null.hi[j], null_max_hi=null.max_hi, p=null.p[j], p_maxT=null.p_max[j],
-            n_perm=null.n, scheme=scheme,
+            n_perm=null.n, **shared,
         )  # fmt: skip
+
+
+def seed_columns(values: np.ndarray) -> dict[str, float]:
+    """Spread of one AUROC over seeds of the split, the first included."""
+    known = values[np.isfinite(values)]
+    if len(known) < 2:
+        return {"n_seeds": float(len(known))}
+    return dict(n_seeds=float(len(known)), seed_sd=float(known.std(ddof=1)), seed_min=float(known.min()),
+                seed_max=float(known.max()))  # fmt: skip
+
+
+def text_columns(
+    own: np.ndarray, text: np.ndarray | None, y: np.ndarray, split: Split, where: np.ndarray
+) -> dict[str, float]:
+    """AUROC minus that of the surface features on the same rows, paired; nothing where there are none."""
+    if text is None:
+        return {}
+    e = area_difference(own[where], text[where], y[where], groups=split.group[where], strata=split.fold_of[where])
+    return dict(text_difference=e.value, text_difference_lo=e.lo, text_difference_hi=e.hi)
 
 
 def final_rows(
     key: Key,
     scored: Scored,
+    looks: Sequence[tuple[Split, np.ndarray]],
     y: np.ndarray,
     split: Split,
     extras: Extras,
     config: SweepConfig,
     null: NullSummary | None,
-    scheme: str,
+    shared: dict[str, Any],
     cohort_nulls: Mapping[str, np.ndarray],
 ) -> list[dict[str, Any]]:
-    """TEST at the selected cell, whole and by cohort (AUROC where both classes are there)."""
-    test = split.is_test
-    rows = [row | {"is_selected": True} for row in cell_rows(key, scored, y, split, test, "test", config, {})]
-    rows += calibration_rows(key, scored.scores[0], y, split, rows[0], config)
+    """TEST at the selected cell, whole and by cohort (AUROC where both classes are there).
+
+    Args:
+        scored: the scores of TEST rows.  looks: as `calibration_rows`.  shared: columns of all AUROC rows.
+    """
+    test = split.is_tested
+    least_se = 0.0 if null is None or not len(null.test) else spread(null.test)
+    made = cell_rows(key, scored, y, split, test, "test", config, least_se=least_se)
+    rows = [row | {"is_selected": True} for row in made]
+    rows += calibration_rows(key[3], looks, y, split, rows[0], config)
+    rows[0] |= shared
     if null is not None:
-        rows[0] |= dict(p=null.p_test, n_perm=null.n, scheme=scheme) | null_columns(null.test)
+        rows[0] |= dict(p=null.p_test, n_perm=null.n) | null_columns(null.test)
     assert rows[0]["metric"] == "auroc"
     for name, inside in extras.cohorts(test):
-        if len(np.unique(y[inside])) < 2 or len(np.unique(split.group[inside])) < 2:
-            estimate = Estimate.undefined(int(inside.sum()), len(np.unique(split.group[inside])))
-        else:
+        estimate = Estimate.undefined(int(inside.sum()), len(np.unique(split.group[inside])))
+        if len(np.unique(split.group[inside])) > 1:
             estimate = area(
-                scored.scores[0, inside], y[inside], groups=split.group[inside], seed=config.seed,
-                n_resamples=config.n_boot,
-            )  # fmt: skip
-        own = estimate_columns("auroc", estimate, split.group[inside]) | null_columns(cohort_nulls.get(name))
-        rows.append(rows[0] | own | dict(cohort=name, majority=majority(y[inside])))
+                scored.scores[0, inside],
+                y[inside],
+                groups=split.group[inside],
+                strata=split.fold_of[inside],
+                least_se=spread(cohort_nulls.get(name, np.empty(0))),
+            )
+        own = estimate_columns("auroc", estimate) | null_columns(cohort_nulls.get(name))
+        rows.append(rows[0] | own | counts(y, split, inside) | dict(cohort=name, majority=majority(y[inside])))
     return rows
 
 

@@ -27,6 +27,7 @@ class Source:
         sites:    in depth order.
         n_layers: of the model, as far as the sites show.
         contents: text hash of each row, where known.
+        group_columns: columns that are groups of the examples.
     """
 
     ids: tuple[str, ...]
@@ -35,6 +36,7 @@ class Source:
     contents: tuple[str, ...] | None
     reader: Callable[[str, str], Tensor]
     columns: Mapping[str, np.ndarray]
+    group_columns: tuple[str, ...] = ()
 
     @property
     def n_layers(self) -> int:
@@ -125,7 +127,8 @@ def _from_cache(cache: ActivationCache, checkpoint: str) -> Source:
     recorded = cache.manifest.get("environment", {}).get("checkpoint") or {}
     name = checkpoint or str(recorded.get("name") or "")
     contents = tuple(columns["text_sha256"].tolist()) if "text_sha256" in columns else None
-    return Source(tuple(columns["id"].tolist()), sites, name, contents, cache.read, columns)
+    ids = tuple(columns["id"].tolist())
+    return Source(ids, sites, name, contents, cache.read, columns, cache.group_columns)
 
 
 def layer_of(site: str) -> float:

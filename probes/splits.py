@@ -1,17 +1,25 @@
-"""Splits by group: DEV folds and one TEST set, chosen once; shared text joins groups; a leak is an error."""
+"""Splits by group: folds, and a TEST set that is held out or crossed; shared text joins groups; a leak is an error."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 
-from interp.stats._check import Groups, Values, group_codes
+from interp.stats._check import FEW_GROUPS, Groups, Values, group_codes
 
 TEST = -1
 """Value of `Split.fold_of` for rows of the TEST set."""
+HELD_OUT_SHARE = 0.25
+HELD_OUT_FROM = int(FEW_GROUPS / HELD_OUT_SHARE)
+"""Groups from which "auto" holds a TEST set out: below, it would hold fewer than 20 groups."""
+DRAWS = 20
+"""Splits of which the one with the most even numbers of rows is taken."""
+
+TestShare: TypeAlias = float | Literal["auto", "crossed"]
 
 
 class RowSplitWarning(UserWarning):
@@ -23,14 +31,16 @@ class Split:
     """Where each row goes: fold_of [example] is 0 .. n_folds-1 inside DEV, -1 in TEST.
 
     Attributes:
-        group:  group of each row as an integer [example].
-        reason: why rows are independent, where groups=None; "" otherwise.
+        group:      group of each row as an integer [example].
+        reason:     why rows are independent, where groups=None; "" otherwise.
+        is_crossed: every fold is TEST once, for what was fitted and selected on the other folds; all rows are DEV.
     """
 
     fold_of: np.ndarray
     group: np.ndarray
     n_folds: int
     reason: str = ""
+    is_crossed: bool = False
 
     @property
     def is_test(self) -> np.ndarray:
@@ -41,12 +51,27 @@ class Split:
         return self.fold_of != TEST
 
     @property
+    def is_tested(self) -> np.ndarray:
+        """Rows that are TEST in one of the `looks`."""
+        return self.is_dev if self.is_crossed else self.is_test
+
+    @property
     def n_groups(self) -> int:
         return len(np.unique(self.group))
 
     def strata(self) -> list[np.ndarray]:
         """Rows of each fold and of TEST: labels may be exchanged only inside these."""
         return [np.flatnonzero(self.fold_of == f) for f in np.unique(self.fold_of)]
+
+    def looks(self) -> list[Split]:
+        """Splits with a TEST set: this one, or where TEST is crossed one per fold, whose other folds are its DEV."""
+        if not self.is_crossed:
+            return [self] if self.is_test.any() else []
+        out = []
+        for f in range(self.n_folds):
+            rest = self.fold_of - (self.fold_of > f)
+            out.append(Split(np.where(self.fold_of == f, TEST, rest), self.group, self.n_folds - 1, self.reason))
+        return out
 
 
 def group_split(
@@ -55,22 +80,27 @@ def group_split(
     groups: Groups,
     i_know: str = "",
     n_folds: int = 5,
-    test_share: float = 0.25,
+    test_share: TestShare = "auto",
     seed: int,
 ) -> Split:
-    """Whole groups into TEST and n_folds DEV folds, with every class near its overall share in each.
+    """Whole groups into folds and TEST: equally many groups of each kind first, even numbers of rows second.
 
-    Groups are shuffled, then placed largest first, each where the squared error of the class counts ends smallest.
+    The kind of a group is which labels it holds. Inside a kind groups go to parts at random, whatever their sizes and
+    how many of its rows have which label: labels that change places inside a fold, or inside a group, would have been
+    split the same way, which is what makes the permutation null exact. Of 20 such splits the one with the most even
+    numbers of rows is taken.
 
     Args:
         labels: class of each row.
         groups: independent unit of each row (template, procedure, subject). None says that rows are independent,
             and then `i_know` must say why.
-        test_share: share of rows for TEST; 0 for none.
+        n_folds: at most; fewer where a class lies in fewer than 2 n_folds groups, so that a fold holds two of each, but
+            2, or 3 where TEST is crossed.
+        test_share: "crossed": every fold is TEST once, so that every group is tested; a number: this share of the
+            groups is held out as TEST, 0 for none; "auto": crossed below 80 groups, else 0.25.
     Raises:
-        ValueError: groups=None without a reason; one group; more folds than groups; a class missing from TEST or
-            from the training rows of a fold, with the counts.
-    Source: the greedy rule of StratifiedGroupKFold, with an unequal part for TEST.
+        ValueError: groups=None without a reason; too few groups, or too few that hold a class, with the counts.
+    Source: restricted randomisation; AUROC inside folds, Forman & Scholz, SIGKDD Explor. 12 (2010) 49.
     """
     labels = np.asarray(labels)
     if groups is None and not i_know.strip():
@@ -79,58 +109,94 @@ def group_split(
             "one template in both train and test give accuracy without signal. If rows are independent, say why: "
             'i_know="each row is another patient".'
         )
-    if n_folds < 2 or not 0 <= test_share < 1:
+    if isinstance(test_share, str) and test_share not in ("auto", "crossed"):
+        raise ValueError(f"test_share: expected 'auto', 'crossed' or a share, got {test_share!r}.")
+    if n_folds < 2 or (not isinstance(test_share, str) and not 0 <= test_share < 1):
         raise ValueError(f"expected n_folds >= 2 and 0 <= test_share < 1, got {n_folds} and {test_share}.")
     codes = group_codes(groups, len(labels))
-    n_parts = n_folds + (test_share > 0)
-    if codes.n_groups < n_parts:
-        raise ValueError(
-            f"groups: expected at least {n_parts} groups for {n_folds} folds{' and TEST' if test_share else ''}, got "
-            f"{codes.n_groups}. Use fewer folds, no TEST set (test_share=0), or a finer grouping that is independent."
-        )
     classes, y = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"labels: expected at least 2 classes, got only {classes.tolist()!r}.")
-    counts = codes.sums(np.eye(len(classes))[y])
-    shares = np.full(n_parts, (1 - test_share) / n_folds)
-    if test_share:
-        shares[-1] = test_share
-    part = _place(counts, shares, np.random.default_rng(seed))
+    if test_share == "auto":
+        test_share = "crossed" if codes.n_groups < HELD_OUT_FROM else HELD_OUT_SHARE
+    counts, is_crossed = codes.sums(np.eye(len(classes))[y]), test_share == "crossed"
+    share = 0.0 if isinstance(test_share, str) else test_share
+    n_folds = _folds(counts, classes, n_folds, is_crossed, share)
+    quotas = _quotas(codes.n_groups, n_folds, share)
+    part = _place(counts, quotas, n_folds, is_crossed, classes, np.random.default_rng(seed))
     part[part == n_folds] = TEST
-    split = Split(part[codes.code], codes.code, n_folds, i_know if groups is None else "")
-    _check_classes(split, y, classes)
-    return split
+    return Split(part[codes.code], codes.code, n_folds, i_know if groups is None else "", is_crossed)
 
 
-def _place(counts: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Part of each group: greedy, largest first, ties at random; no part stays empty."""
-    target = shares[:, None] * counts.sum(axis=0)
-    scale = np.maximum(counts.sum(axis=0), 1.0)
-    order = rng.permutation(len(counts))
-    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    filled, part = np.zeros_like(target), np.zeros(len(counts), dtype=int)
-    for place, g in enumerate(order):
-        error = (((filled + counts[g] - target) / scale) ** 2 - ((filled - target) / scale) ** 2).sum(axis=1)
-        is_empty = filled.sum(axis=1) == 0
-        if is_empty.sum() >= len(order) - place:
-            error = np.where(is_empty, error, np.inf)
-        best = np.flatnonzero(error <= error.min() + 1e-12)
-        part[g] = rng.choice(best)
-        filled[part[g]] += counts[g]
+def _folds(counts: np.ndarray, classes: np.ndarray, n_folds: int, is_crossed: bool, share: float) -> int:
+    """Folds such that each holds two groups with each class, where that leaves enough folds."""
+    holding, least = (counts > 0).sum(axis=0), 3 if is_crossed else 2
+    fewest = int(holding.argmin())
+    in_dev = holding[fewest] - round(share * holding[fewest])
+    if min(len(counts), holding[fewest]) < least + (share > 0):
+        raise ValueError(
+            f"groups: expected each class in at least {least + (share > 0)} groups"
+            f"{' for a TEST set beside ' + str(least) + ' folds' if share else ''}, got {len(counts)} groups, of which "
+            f"{holding[fewest]} hold {classes[fewest].item()!r}. Add groups that hold it, leave the class out, or use "
+            "no TEST set (test_share=0)."
+        )
+    return max(least, min(n_folds, int(in_dev // 2)))
+
+
+def _quotas(n_groups: int, n_folds: int, share: float) -> np.ndarray:
+    """Groups of each fold, then of TEST."""
+    n_test = min(max(1, round(share * n_groups)), n_groups - n_folds) if share else 0
+    folds = np.full(n_folds, (n_groups - n_test) // n_folds)
+    folds[: (n_groups - n_test) % n_folds] += 1
+    return np.append(folds, n_test) if share else folds
+
+
+def _place(
+    counts: np.ndarray, quotas: np.ndarray, n_folds: int, is_crossed: bool, classes: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:  # fmt: skip
+    """Part of each group: of the draws that leave every class in every training set, the most even in rows."""
+    kinds = np.unique(counts > 0, axis=0, return_inverse=True)[1].reshape(-1)
+    sizes, best, part, lacking = counts.sum(axis=1), np.inf, None, ""
+    for _ in range(DRAWS):
+        drawn, filled = _deal(kinds, quotas, rng), np.zeros((len(quotas), len(classes)))
+        np.add.at(filled, drawn, counts)
+        lacking = _lacking(filled, n_folds, is_crossed) or lacking
+        uneven = float(np.square(filled.sum(axis=1) / sizes.sum() - quotas / len(counts)).sum())
+        if uneven < best and not _lacking(filled, n_folds, is_crossed):
+            best, part = uneven, drawn
+    if part is None:
+        held = (counts > 0).sum(axis=0).tolist()
+        raise ValueError(
+            f"{lacking} one class missing in each of {DRAWS} splits of {len(counts)} groups; groups that hold "
+            f"{', '.join(f'{c!r}: {n}' for c, n in zip(classes.tolist(), held, strict=True))}. Use fewer folds, leave "
+            "the rare class out, or add groups that hold it."
+        )
     return part
 
 
-def _check_classes(split: Split, y: np.ndarray, classes: np.ndarray) -> None:
-    for f in np.unique(split.fold_of):
-        held = split.fold_of == f
-        where, rows = ("TEST", held) if f == TEST else (f"the training rows of fold {f}", split.is_dev & ~held)
-        have = np.bincount(y[rows], minlength=len(classes))
-        if (have == 0).any():
-            table = ", ".join(f"{name!r}: {n}" for name, n in zip(classes.tolist(), have.tolist(), strict=True))
-            raise ValueError(
-                f"{where} holds rows of one class missing ({table}) after splitting {split.n_groups} groups. Use fewer "
-                "folds or a larger test_share, drop the rare class, or add groups that hold it."
-            )
+def _lacking(filled: np.ndarray, n_folds: int, is_crossed: bool) -> str:
+    """Which part has no row of some class: TEST, or what is left for training; "" where none."""
+    rest = filled[:n_folds].sum(axis=0) - filled[:n_folds]
+    if len(filled) > n_folds and (filled[-1] == 0).any():
+        return "TEST has"
+    if (rest == 0).any():
+        return f"the training rows of fold {int((rest == 0).any(axis=1).argmax())} have"
+    inner = rest[:, None] - filled[None, :n_folds]
+    inner[np.arange(n_folds), np.arange(n_folds)] = 1
+    if is_crossed and (inner == 0).any():
+        return "the training rows without two folds have"
+    return ""
+
+
+def _deal(kinds: np.ndarray, quotas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Groups of one kind after another, each shuffled, dealt along a sequence of parts whose every stretch is even."""
+    slots = np.concatenate([(np.arange(q) + rng.random()) / q for q in quotas])
+    sequence = np.repeat(np.arange(len(quotas)), quotas)[np.argsort(slots, kind="stable")]
+    order = np.lexsort((rng.random(len(kinds)), rng.permutation(kinds.max() + 1)[kinds]))
+    part = np.empty(len(kinds), dtype=int)
+    part[order] = sequence
+    return part
 
 
 def row_split(labels: Values, *, groups: Groups, n_folds: int = 5, test_share: float = 0.25, seed: int) -> Split:

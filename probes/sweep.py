@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
 from interp.cache import ActivationCache
-from interp.stats import FewGroupsWarning
-from interp.stats._check import FEW_GROUPS
+from interp.stats import holm
 from probes.at_site import Found, sweep_sites, tasks_of
 from probes.config import SweepConfig
-from probes.null import at_selected, resolved_scheme, summarise
-from probes.result import COLUMNS, Selected, SweepResult
-from probes.rows import CONTROL_SITES, Extras, attach_null, final_rows
+from probes.design import SweepDesign, sweep_design
+from probes.duplicates import refuse_duplicates
+from probes.exchange import nested_unit
+from probes.null import Areas, NullSummary, summarise
+from probes.result import COLUMNS, Key, Selected, SweepResult
+from probes.rows import CONTROL_SITES, Extras, attach_null, final_rows, seed_columns, text_columns
 from probes.source import Column, Data, Source, open_source
 from probes.splits import Split, check_leaks, group_split
 
@@ -28,6 +29,7 @@ def sweep(
     target: Column,
     groups: Column | None,
     i_know: str = "",
+    unit: Column | Literal["auto"] | None = "auto",
     positive: object = None,
     positions: str | Sequence[str] = "last",
     sites: Sequence[str] | Literal["all"] = "all",
@@ -44,13 +46,17 @@ def sweep(
 ) -> SweepResult:
     """Where in the network a label is linearly decodable, and what that number must be compared with.
 
-    Layer and C are selected on DEV by out-of-fold AUROC and loss; TEST is scored once, at the selected layer. The
-    null repeats all of it, selection included, on permuted labels. Sites are read one at a time.
+    Layer and C are selected on DEV by out-of-fold AUROC and loss; TEST is scored once, at the selected layer: held-out
+    groups, or below 80 groups every fold in turn with layer and C selected without it (`group_split`). AUROC compares
+    rows that one probe scored. The null repeats all of it, selection included, on permuted labels, and the whole is
+    repeated under further seeds of the split without a null. Sites are read one at a time.
 
     Args:
         data: a cache, or {site: array [example, ...]}.
         target: column or values; two values, or several (then each against the rest).
         groups: column or values of the independent unit; None needs `i_know`, the reason why rows are independent.
+        unit: column or values of what moves together inside a group (twins, scenarios, samples), so that the null moves
+            it as a whole; "auto" takes the finest group of the cache's examples that lies inside `groups`, if any.
         positive: which of two label values counts as 1; the larger where None.
         control: units for control labels (entity); must not be the split group.
         confounds: columns whose linear prediction is taken out of the features, fitted on training folds.
@@ -61,47 +67,67 @@ def sweep(
         jobs: processes that sites are spread over; a script then needs `if __name__ == "__main__":`.
         device: where features are moved for fitting, e.g. "cuda"; one site at a time.
     Raises:
-        ValueError: as the parts: unknown column or site, leaks, too few groups, one class, NaN.
+        ValueError: as the parts: unknown column or site, leaks, the same activations in two groups, too few groups, one
+            class, NaN.
     Warns:
         FewGroupsWarning: fewer than 20 groups in DEV.
+        OutOfReachWarning: no p of 0.05 can be reached, whatever the data; said before anything is fitted.
+        ExchangeableRowsWarning: the null has to take rows of a group for exchangeable.
     Source: protocol in docs; Hewitt & Liang (selectivity), Westfall & Young (max-T).
+
+    Example:
+        >>> import numpy as np
+        >>> rng, groups = np.random.default_rng(0), np.repeat(np.arange(24), 4)
+        >>> labels = groups % 2
+        >>> feats = {"resid_post.0": rng.normal(size=(96, 8)) + 2 * labels[:, None]}
+        >>> config = SweepConfig(kinds=("ridge",), n_perm=99)
+        >>> print(sweep(feats, target=labels, groups=groups, config=config).sentences[0][:60])
+        '1' is linearly decodable at resid_post.0 (last, ridge): AURO
     """
     config = config or SweepConfig()
     source = open_source(data, ids=ids, checkpoint=checkpoint)
-    labels = _targets(source.column("target", target), positive)
+    values = source.column("target", target)
     group_values = None if groups is None else source.column("groups", groups)
-    chosen_sites = _chosen(sites, source.sites)
-    joint = source.column("target", target)
-    options: dict[str, Any] = dict(n_folds=config.n_folds, test_share=config.test_share, seed=config.seed)
-    split = group_split(joint, groups=group_values, i_know=i_know, **options)
-    check_leaks(split, ids=source.ids, contents=source.contents)
-    _warn_few_groups(split)
+    named = _unit(source, unit, group_values)
+    options: dict[str, Any] = dict(groups=group_values, i_know=i_know)
+    units = None if named is None else source.column("unit", named)
+    design = sweep_design(values, **options, positive=positive, unit=units, config=config)
+    chosen_sites, at = _chosen(sites, source.sites), [positions] if isinstance(positions, str) else list(positions)
+    check_leaks(design.split, ids=source.ids, contents=source.contents)
     extras = Extras.read(source, control, confounds, cohort, surface)
-    found = {name: Found() for name in labels}
-    at = [positions] if isinstance(positions, str) else list(positions)
     below = None if base is None else _open_base(base, source, chosen_sites)
-    tasks = tasks_of(source, chosen_sites, at, labels, split, extras, config, device, below)
+    design.warn()
+    if source.contents is None:
+        refuse_duplicates(source, chosen_sites, at, design.split)
+    tasks = tasks_of(
+        source, chosen_sites, at, below, labels=design.labels, split=design.split, exchanges=design.exchanges,
+        reseeded=_reseeded(values, design.split, config, options), extras=extras, config=config, device=device,
+    )  # fmt: skip
+    found = {name: Found() for name in design.labels}
     for part in sweep_sites(tasks, jobs=jobs):
         for name, one in part.items():
             found[name].add(one)
-    return _result(found, labels, source, split, extras, config)
+    settings = asdict(config) | {"independent_because": design.split.reason, "unit": _unit_name(named)}
+    settings["design"] = list(design.sentences)
+    return _result(found, design, source, extras, config, settings)
 
 
-def _targets(values: np.ndarray, positive: object) -> dict[str, np.ndarray]:
-    """0/1 labels by name: one for two values, one against the rest for several."""
-    missing = [i for i, v in enumerate(values.tolist()) if v is None or v != v]
-    if missing:
-        raise ValueError(
-            f"target: {len(missing)} of {len(values)} rows have no label, first row {missing[0]}. Drop them."
-        )
-    names = np.unique(values).tolist()
-    if positive is not None and positive not in names:
-        raise ValueError(f"positive={positive!r}: not a label. Labels: {names}.")
-    if len(names) == 2:
-        one = names[1] if positive is None else positive
-        return {str(one): (values == one).astype(np.int64)}
-    wanted = names if positive is None else [positive]
-    return {str(name): (values == name).astype(np.int64) for name in wanted}
+def _unit(source: Source, unit: Column | None, groups: np.ndarray | None) -> Column | None:
+    """The unit's column or values; of "auto" the finest group of the examples inside the split's groups."""
+    if not isinstance(unit, str) or unit != "auto":
+        return unit
+    return None if groups is None else nested_unit({n: source.columns[n] for n in source.group_columns}, groups)
+
+
+def _unit_name(unit: Column | None) -> str:
+    return "" if unit is None else unit if isinstance(unit, str) else "given as values"
+
+
+def _reseeded(values: np.ndarray, split: Split, config: SweepConfig, options: Mapping[str, Any]) -> tuple[Split, ...]:
+    """Splits like this one under the further seeds of the kind that asks for the most."""
+    seeds = max((config.seeds(kind) for kind in config.kinds), key=len)
+    share = "crossed" if split.is_crossed else config.test_share if split.is_test.any() else 0.0
+    return tuple(group_split(values, **options, n_folds=config.n_folds, test_share=share, seed=seed) for seed in seeds)
 
 
 def _chosen(sites: Sequence[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -127,54 +153,162 @@ def _open_base(base: Data, source: Source, sites: Sequence[str]) -> Source:
     return below
 
 
-def _warn_few_groups(split: Split) -> None:
-    n = len(np.unique(split.group[split.is_dev]))
-    if n < FEW_GROUPS:
-        warnings.warn(
-            f"DEV holds {n} groups (fewer than {FEW_GROUPS}): intervals are leave-one-group-out with Student's t, and "
-            "wide. Read the permutation p beside them.",
-            FewGroupsWarning,
-            stacklevel=3,
-        )
-
-
 def _result(
     found: Mapping[str, Found],
-    labels: Mapping[str, np.ndarray],
+    design: SweepDesign,
     source: Source,
-    split: Split,
     extras: Extras,
     config: SweepConfig,
+    settings: Mapping[str, Any],
 ) -> SweepResult:
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
     selected: list[Selected] = []
-    for name, part in found.items():
-        scheme = resolved_scheme(labels[name], split, config.scheme)
-        for kind in config.kinds:
-            keys = [key for key in part.dev if key[3] == kind and key[2] not in CONTROL_SITES]
-            keys = keys or [key for key in part.dev if key[3] == kind]
-            dev = np.stack([part.dev[key] for key in keys], axis=1)
-            test = np.stack([part.test[key] for key in keys], axis=1) if part.test else None
-            null, best = summarise(dev, test), keys[int(dev[0].argmax())]
-            c = config.Cs[int(part.scored[best].chosen[0])]
-            selected.append(Selected(*best, c))
-            attach_null(part.rows, keys, kind, null, best, scheme)
-            if test is not None:
-                names = part.cohorts.get(best, {})
-                nulls = {c: at_selected(dev, np.stack([part.cohorts[k][c] for k in keys], axis=1)) for c in names}
-                rows += final_rows(best, part.scored[best], labels[name], split, extras, config, null, scheme, nulls)
-        rows += part.rows
+    for kind in config.kinds:
+        cells = {name: _cells(part, kind) for name, part in found.items()}
+        nulls = {name: summarise(cell.stacked.dev, cell.tested) for name, cell in cells.items()}
+        family = _family(nulls, is_crossed=design.split.is_crossed)
+        for name, part in found.items():
+            made, chosen = _rows_of_kind(part, name, cells[name], nulls[name], family, design, extras, config)
+            rows += made
+            selected.append(chosen)
+    rows += [row for part in found.values() for row in part.rows]
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     table["checkpoint"], table["depth"] = source.checkpoint, (table["layer"] + 0.5) / source.n_layers
+    order = {(name, kind): i for i, (name, kind) in enumerate((n, k) for n in found for k in config.kinds)}
     return SweepResult(
         table=table,
         scores={key: scored.scores[0] for part in found.values() for key, scored in part.scored.items()},
         directions={key: d for part in found.values() for key, d in part.directions.items()},
-        selected=tuple(selected),
-        labels=dict(labels),
+        selected=tuple(sorted(selected, key=lambda s: order[s.target, s.kind])),
+        labels=dict(design.labels),
         ids=source.ids,
-        split=split,
-        settings=asdict(config) | {"independent_because": split.reason},
+        split=design.split,
+        settings=dict(settings),
+        looks={key: looks for part in found.values() for key, looks in part.looks.items() if looks},
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """The cells of one target and kind that can be selected, and their AUROCs stacked in that order."""
+
+    keys: list[Key]
+    stacked: Areas
+
+    @property
+    def tested(self) -> np.ndarray | None:
+        """TEST AUROC of each label at the cells that it selects [label]."""
+        return self.stacked.tested() if len(self.stacked.inner) else None
+
+    @property
+    def best(self) -> Key:
+        return self.keys[int(self.stacked.dev[0].argmax())]
+
+    @property
+    def looks(self) -> tuple[Key, ...]:
+        """Cell that each look selects for the real label."""
+        return tuple(self.keys[int(j)] for j in self.stacked.choice[:, 0]) if len(self.stacked.inner) else ()
+
+
+def _cells(part: Found, kind: str) -> _Cells:
+    keys = [key for key in part.areas if key[3] == kind and key[2] not in CONTROL_SITES]
+    keys = keys or [key for key in part.areas if key[3] == kind]
+    return _Cells(keys, Areas.stack([part.areas[key] for key in keys]))
+
+
+def _family(nulls: Mapping[str, NullSummary | None], *, is_crossed: bool) -> dict[str, tuple[np.ndarray, float]]:
+    """For each target p of every site, and the p that decides, both after the choice among sites and targets.
+
+    Sites: the maximum over them; targets: Holm. What decides is p on TEST where that is held out. A crossed TEST holds
+    the rows that the layers were selected on, so the p of the best site, over all groups, decides: it repeats every
+    choice, and has more power than TEST, whose looks choose different sites.
+    """
+    known = {name: null for name, null in nulls.items() if null is not None}
+    if not known:
+        return {}
+    best = np.array([null.p_max.min() for null in known.values()])
+    factor, tests = holm(best) / best, [null.p_test for null in known.values()]
+    is_tested = bool(np.isfinite(tests).all()) and not is_crossed
+    decide = holm(tests) if is_tested else holm(best)
+    return {
+        name: (np.minimum(1.0, null.p_max * f), float(p))
+        for (name, null), f, p in zip(known.items(), factor, decide, strict=True)
+    }
+
+
+def _rows_of_kind(
+    part: Found,
+    name: str,
+    cell: _Cells,
+    null: NullSummary | None,
+    family: Mapping[str, tuple[np.ndarray, float]],
+    design: SweepDesign,
+    extras: Extras,
+    config: SweepConfig,
+) -> tuple[list[dict[str, Any]], Selected]:
+    """Null and spread over seeds into the rows of one target and kind, the rows of its TEST, and what was selected."""
+    y, split, best, looks = design.labels[name], design.split, cell.best, cell.looks
+    c = config.Cs[int(part.scored[best].chosen[0])]
+    chosen = Selected(*best, c, looks)
+    shared: dict[str, Any] = {}
+    if null is not None:
+        shared = dict(scheme=design.exchanges[name].scheme, p_least=design.smallest[name])
+        null = replace(null, p_max=family[name][0])
+    attach_null(part.rows, cell.keys, best[3], null, best, shared)
+    text = part.looks.get((best[0], best[1], "surface", best[3]))
+    dev_text = part.scored.get((best[0], best[1], "surface", best[3]))
+    again = _reseeded_areas(part, cell.keys)
+    for row in part.rows:
+        key = (row["target"], row["position"], row["site"], row["kind"])
+        if row["metric"] == "auroc" and row["role"] == "layer" and key in cell.keys:
+            j = cell.keys.index(key)
+            row |= seed_columns(np.array([a.dev[0, j] for a in (cell.stacked, *again)]))
+            if key == best and dev_text is not None:
+                row |= text_columns(part.scored[key].scores[0], dev_text.scores[0], y, split, split.is_dev)
+    if not looks:
+        return [], chosen
+    seen = [(at, part.looks[key][i].scores) for i, (key, at) in enumerate(zip(looks, split.looks(), strict=True))]
+    scores = _merged(seen, len(y))
+    shared |= seed_columns(np.array([a.tested()[0] for a in (cell.stacked, *again)]))
+    shared |= dict(p_maxT=family[name][1]) if null is not None else {}
+    if text is not None:
+        words = _merged([(at, text[i].scores) for i, (at, _) in enumerate(seen)], len(y))
+        shared |= text_columns(scores, words, y, split, split.is_tested)
+    scored = replace(part.scored[best], scores=scores[None])
+    rows = final_rows(
+        best, scored, seen, y, split, extras, config, null, shared | _where(looks, best), _cohort_nulls(part, cell)
+    )
+    return rows, chosen
+
+
+def _reseeded_areas(part: Found, keys: list[Key]) -> list[Areas]:
+    """The cells stacked again, once for each further seed."""
+    return [Areas.stack([part.seeds[key][i] for key in keys]) for i in range(len(part.seeds[keys[0]]))]
+
+
+def _merged(looks: Sequence[tuple[Split, np.ndarray]], n: int) -> np.ndarray:
+    """Scores of the TEST rows of every look [example]; 0 elsewhere."""
+    out = np.zeros(n)
+    for at, scores in looks:
+        out[at.is_test] = scores[at.is_test]
+    return out
+
+
+def _where(looks: tuple[Key, ...], best: Key) -> dict[str, str]:
+    """Note of a TEST row whose looks chose other cells than DEV as a whole."""
+    sites = [f"{key[2]} ({key[1]})" for key in looks]
+    other = {site: sites.count(site) for site in sites}
+    if set(looks) == {best}:
+        return {}
+    return {
+        "note": "chosen without each TEST fold: "
+        + ", ".join(f"{site} in {n} of {len(sites)}" for site, n in other.items())
+    }
+
+
+def _cohort_nulls(part: Found, cell: _Cells) -> dict[str, np.ndarray]:
+    """TEST AUROC of every label in each cohort, at the cells that each look selects."""
+    names = part.cohorts[cell.keys[0]]
+    return {n: Areas.stack([part.cohorts[key][n] for key in cell.keys]).tested(cell.stacked.choice) for n in names}

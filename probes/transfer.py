@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from interp.stats import Estimate, FewGroupsWarning, compare_paired
+from interp.stats import Estimate, FewGroupsWarning, compare_paired, wilson_clustered
+from probes.area import area, area_difference
 from probes.layer import score_labels
-from probes.metrics import area, area_difference, interval_of, rate
-from probes.result import Key, RawDirection, SweepResult
-from probes.rows import raw_direction
+from probes.metrics import interval_of
+from probes.result import Key, Look, SweepResult
+from probes.rows import counts, raw_direction
 from probes.solver import ridge
 from probes.source import Data, Source, layer_of, open_source
+from probes.splits import Split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,19 +37,22 @@ def transfer(
     kinds: Sequence[str] = ("logistic", "massmean"),
     ids: Sequence[str] | None = None,
     checkpoint: str = "",
-    n_boot: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Probes fitted on A's DEV rows, scored on B's TEST rows: one row per train site x test site x variant x metric.
 
+    Where TEST is crossed, each fold of B is read by A's probe of the other folds, and AUROC compares rows inside folds.
     "all-layers" crosses the sites of one kind (resid_post with resid_post); ceilings stand where the sites are equal.
+    Rows with `is_selected` are those of the sites that A's sweep selected (each look its own), read at the same site of
+    B: what a claim is made of.
 
     Variants: "raw"; "recenter" (B's scores given the mean and spread that A's DEV scores had, without labels);
     "bias" (the threshold refitted on B's DEV rows). AUROC is the same in the three, accuracy is not. Ceilings:
     "A->A" and, fitted and selected like A's, "B->B", with the paired difference raw - ceiling in `drop`.
     With align="ridge" B's features are first mapped to A's by a ridge map fitted on DEV rows without labels
-    ("aligned"), beside the same map fitted on shuffled pairs ("aligned-shuffled"), which must be at chance. A linear
-    map carries any label that both sides hold, so alignment shows common information, not a common direction.
+    ("aligned"), with the paired difference to the same map fitted on shuffled pairs ("aligned-shuffled", which must be
+    at chance) in `control_difference`. A linear map carries any label that both sides hold, so alignment shows common
+    information, not a common direction.
 
     Args:
         result: the sweep of A.  data: B's activations of the same examples, joined by id.
@@ -57,26 +62,28 @@ def transfer(
     Source: protocol in docs; alignment control after Bansal et al., arXiv 2106.07682 (stitching).
     """
     source, order = _joined(result, data, ids, checkpoint)
-    if not result.split.is_test.any():
+    if not result.split.is_tested.any():
         raise ValueError("transfer: A's sweep has no TEST rows (test_share=0). Sweep A again with a TEST set.")
     rows: list[dict[str, Any]] = []
     names = {"train_checkpoint": _checkpoint(result), "test_checkpoint": source.checkpoint}
-    for site, position, pairs in _pairs(result, source, mode, kinds):
+    same: dict[Key, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
+    for site, position, keys in _pairs(result, source, mode, kinds):
         feats, ceilings = source.read(site, position)[order], {}
-        for key, direction in pairs:
-            y, same = result.labels[key[0]], key[2] == site
-            scores = _variants(result, direction, feats, y, align, seed)
-            at = (key[0], key[3])
-            ceilings[at] = ceilings[at] if at in ceilings else _ceiling(result, key, feats, y)
-            ceiling = ceilings[at]
-            scores |= {"A->A": result.scores[key], "B->B": ceiling} if same else {}
+        for key in keys:
+            y, at = result.labels[key[0]], (key[0], key[3])
+            scores = _variants(result, key, feats, y, align, seed)
+            if at not in ceilings:
+                ceilings[at] = _ceiling(result, key, feats, y)
             base = names | {
                 "target": key[0], "position": position, "train_site": key[2], "test_site": site, "kind": key[3],
                 "train_layer": layer_of(key[2]), "test_layer": layer_of(site),
-                "train_d_feature": len(direction.unit), "test_d_feature": feats.shape[1],
+                "train_d_feature": len(result.directions[key].unit), "test_d_feature": feats.shape[1],
+                "is_selected": False,
             }  # fmt: skip
-            for variant, values in scores.items():
-                rows += [base | row for row in _estimates(variant, values, ceiling, result, y, n_boot, seed)]
+            if key[2] == site:
+                scores |= {"A->A": _own(result, key), "B->B": ceilings[at]}
+                same[key] = base, scores
+            rows += [base | row for row in _estimates(scores, ceilings[at], result, y)]
     if not rows:
         raise ValueError(
             f"transfer: no probe of A (sites {sorted({k[2] for k in result.directions})}, kinds {kinds}) meets a site "
@@ -84,7 +91,25 @@ def transfer(
         )
     import pandas as pd
 
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows + _selected_rows(result, same))
+
+
+def _selected_rows(
+    result: SweepResult, same: Mapping[Key, tuple[dict[str, Any], dict[str, np.ndarray]]]
+) -> list[dict[str, Any]]:
+    """Rows of the sites that A selected: the TEST rows of each look from the cell that the look chose."""
+    rows: list[dict[str, Any]] = []
+    for cell in result.selected:
+        if cell.key not in same or any(key not in same for key in cell.looks):
+            continue
+        base, scores = same[cell.key]
+        merged = {name: values.copy() for name, values in scores.items()}
+        for key, look in zip(cell.looks, result.split.looks(), strict=True):
+            for name, values in merged.items():
+                values[look.is_test] = same[key][1][name][look.is_test]
+        base = base | {"is_selected": True}
+        rows += [base | row for row in _estimates(merged, merged["B->B"], result, result.labels[cell.target])]
+    return rows
 
 
 def refit(
@@ -106,17 +131,20 @@ def refit(
     import pandas as pd
 
     source, order = _joined(result, data, ids, checkpoint)
-    options: dict[str, Any] = {name: result.settings[name] for name in ("Cs", "balanced", "tol")}
-    scores, directions = {}, {}
+    scores, directions, looks = {}, {}, {}
     for position in dict.fromkeys(key[1] for key in result.directions):
         for site in [site for site in source.sites if any(key[2] == site for key in result.directions)]:
             feats = source.read(site, position)[order]
             for target, kind in dict.fromkeys((k[0], k[3]) for k in result.directions if k[3] in kinds):
-                y = torch.from_numpy(result.labels[target][None])
-                found, key = score_labels(kind, feats, y, result.split, **options), (target, position, site, kind)
-                scores[key], directions[key] = found.scores[0], raw_direction(found, feats, result.split.is_dev)
+                key = (target, position, site, kind)
+                whole = _look(result, key, feats, result.labels[target], result.split)
+                scores[key], directions[key] = whole.scores, whole.direction
+                looks[key] = tuple(
+                    whole if part is result.split else _look(result, key, feats, result.labels[target], part)
+                    for part in result.split.looks()
+                )
     table = pd.DataFrame({"checkpoint": [source.checkpoint]})
-    return replace(result, table=table, scores=scores, directions=directions, selected=())
+    return replace(result, table=table, scores=scores, directions=directions, selected=(), looks=looks)
 
 
 def compare_scores(
@@ -137,14 +165,17 @@ def compare_scores(
     first, second = a.pick(kind=kind, target=target), b.pick(kind=kind, target=target)
     if a.ids != b.ids or not np.array_equal(a.split.fold_of, b.split.fold_of):
         raise ValueError("compare_scores: expected the same rows and splits; sweep both with the same rows and seed.")
-    y, group, rows = a.labels[first.target], a.split.group, []
-    for name, where in (("oof", a.split.is_dev), ("test", a.split.is_test)):
+    y, group, fold, rows = a.labels[first.target], a.split.group, a.split.fold_of, []
+    for name, where in (("oof", a.split.is_dev), ("test", a.split.is_tested)):
         if not where.any():
             continue
-        s, t = a.scores[first.key][where], b.scores[second.key][where]
+        s, t = (
+            (one.scores[cell.key] if name == "oof" else one.tested(cell))[where]
+            for one, cell in ((a, first), (b, second))
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FewGroupsWarning)
-            gap = area_difference(s, t, y[where], groups=group[where], seed=seed)
+            gap = area_difference(s, t, y[where], groups=group[where], strata=fold[where])
             decisions = compare_paired((s > 0) == y[where], (t > 0) == y[where], groups=group[where], seed=seed)
         rows.append(
             {
@@ -173,12 +204,12 @@ def _joined(result: SweepResult, data: Data, ids: Sequence[str] | None, checkpoi
 
 def _pairs(
     result: SweepResult, source: Source, mode: str, kinds: Sequence[str]
-) -> Iterator[tuple[str, str, list[tuple[Key, RawDirection]]]]:
+) -> Iterator[tuple[str, str, list[Key]]]:
     """(site of B, position, probes of A that read it), so that each site is read once."""
-    probes = {k: d for k, d in result.directions.items() if k[3] in kinds and k[2] not in ("shuffled", "surface")}
+    probes = [key for key in result.directions if key[3] in kinds and key[2] not in ("shuffled", "surface")]
     for position in dict.fromkeys(key[1] for key in probes):
         for site in source.sites:
-            here = [(k, d) for k, d in probes.items() if k[1] == position and _meets(k[2], site, mode)]
+            here = [key for key in probes if key[1] == position and _meets(key[2], site, mode)]
             if here:
                 yield site, position, here
 
@@ -189,34 +220,46 @@ def _meets(train_site: str, test_site: str, mode: str) -> bool:
     return train_site.split(".")[0] == test_site.split(".")[0]
 
 
-def _variants(
-    result: SweepResult, direction: RawDirection, feats: Tensor, y: Labels, align: str, seed: int
-) -> dict[str, np.ndarray]:
-    dev = torch.from_numpy(result.split.is_dev)
-    d_a, d_b = len(direction.unit), feats.shape[1]
-    if align == "ridge":
-        # the map is followed by one direction only, so only that image of it is fitted
-        along = _along_a(result, direction)
-        return {
-            "aligned": _mapped(feats, along, dev, None),
-            "aligned-shuffled": _mapped(feats, along, dev, seed),
-        }
-    if d_a != d_b:
+def _variants(result: SweepResult, key: Key, feats: Tensor, y: Labels, align: str, seed: int) -> dict[str, np.ndarray]:
+    """Scores of B's rows by A's probes, each look its TEST rows; 0 for rows that no look tests."""
+    d_a, d_b = len(result.directions[key].unit), feats.shape[1]
+    if align != "ridge" and d_a != d_b:
         raise ValueError(
             f"transfer: A's probe has {d_a} features and B's activations {d_b}, so its direction does not exist in B. "
             "Use compare_scores(result_a, result_b, kind=...) on the same rows, or align='ridge' with its control."
         )
+    out: dict[str, np.ndarray] = {}
+    for look, part in zip(result.looks[key], result.split.looks(), strict=True):
+        found = _aligned(look, part, feats, seed) if align == "ridge" else _direct(look, part, feats, y)
+        for name, values in found.items():
+            out.setdefault(name, np.zeros(len(y)))[part.is_test] = values[part.is_test]
+    return out
+
+
+def _direct(look: Look, part: Split, feats: Tensor, y: Labels) -> dict[str, np.ndarray]:
+    direction, is_dev = look.direction, part.is_dev
     raw = direction(feats.float()).double().numpy()
-    is_dev = result.split.is_dev
     along = raw[is_dev]
     mean = direction.mean * direction.norm + direction.bias
     recentred = (raw - along.mean()) / along.std() * direction.std * direction.norm + mean
     return {"raw": raw, "recenter": recentred, "bias": raw - _threshold(along, y[is_dev])}
 
 
-def _along_a(result: SweepResult, direction: RawDirection) -> np.ndarray:
-    key = next(key for key, d in result.directions.items() if d is direction)
-    return result.scores[key]
+def _aligned(look: Look, part: Split, feats: Tensor, seed: int) -> dict[str, np.ndarray]:
+    """The map is followed by one direction only, so only that image of it is fitted: A's held-out DEV scores."""
+    dev = torch.from_numpy(part.is_dev)
+    return {
+        "aligned": _mapped(feats, look.scores, dev, None),
+        "aligned-shuffled": _mapped(feats, look.scores, dev, seed),
+    }
+
+
+def _own(result: SweepResult, key: Key) -> np.ndarray:
+    """A's scores of its own TEST rows at one cell."""
+    out = np.zeros(len(result.ids))
+    for look, part in zip(result.looks[key], result.split.looks(), strict=True):
+        out[part.is_test] = look.scores[part.is_test]
+    return out
 
 
 def _mapped(feats: Tensor, along: np.ndarray, dev: Tensor, seed: int | None) -> np.ndarray:
@@ -239,35 +282,44 @@ def _threshold(scores: np.ndarray, y: np.ndarray) -> float:
     return float((s[at] + s[at + 1]) / 2)
 
 
-def _ceiling(result: SweepResult, key: Key, feats: Tensor, y: Labels) -> np.ndarray:
-    """Scores of B's own probe at one site, fitted and its C chosen on DEV as A's were."""
+def _look(result: SweepResult, key: Key, feats: Tensor, y: Labels, part: Split) -> Look:
+    """A probe of one site as one look at TEST sees it, fitted and its C chosen on DEV as A's were."""
     options: dict[str, Any] = {name: result.settings[name] for name in ("Cs", "balanced", "tol")}
-    return score_labels(key[3], feats, torch.from_numpy(y[None]), result.split, **options).scores[0]
+    found = score_labels(key[3], feats, torch.from_numpy(y[None]), part, **options)
+    c = float(result.settings["Cs"][int(found.chosen[0])])
+    return Look(found.scores[0], raw_direction(found, feats, part.is_dev), c)
+
+
+def _ceiling(result: SweepResult, key: Key, feats: Tensor, y: Labels) -> np.ndarray:
+    """Scores of B's TEST rows by B's own probe of one site."""
+    out = np.zeros(len(y))
+    for part in result.split.looks():
+        out[part.is_test] = _look(result, key, feats, y, part).scores[part.is_test]
+    return out
 
 
 def _estimates(
-    variant: str,
-    values: Float[np.ndarray, " example"],
-    ceiling: np.ndarray,
-    result: SweepResult,
-    y: Labels,
-    n_boot: int,
-    seed: int,
+    scores: Mapping[str, np.ndarray], ceiling: np.ndarray, result: SweepResult, y: Labels
 ) -> Iterator[dict[str, Any]]:
-    test, group = result.split.is_test, result.split.group
-    options: dict[str, Any] = dict(groups=group[test], seed=seed, n_resamples=n_boot)
-    found = area(values[test], y[test], **options)
-    hits = rate(((values[test] > 0) == (y[test] == 1)).astype(np.float64), **options)
-    drop = Estimate.undefined()
-    if variant in ("raw", "aligned", "aligned-shuffled"):
-        drop = area_difference(values[test], ceiling[test], y[test], **options)
-    for metric, e in (("auroc", found), ("accuracy", hits)):
-        gap = drop if metric == "auroc" else Estimate.undefined()
-        yield {
-            "variant": variant, "metric": metric, "value": e.value, "lo": e.lo, "hi": e.hi,
-            "interval": interval_of(metric, group[test]), "drop": gap.value, "drop_lo": gap.lo, "drop_hi": gap.hi,
-            "n": e.n, "n_groups": e.n_groups,
-        }  # fmt: skip
+    """AUROC and accuracy of every variant on TEST, and what AUROC loses to the ceiling and gains on shuffled pairs."""
+    test, split = result.split.is_tested, result.split
+    options: dict[str, Any] = dict(groups=split.group[test], strata=split.fold_of[test])
+    for variant, values in scores.items():
+        found = area(values[test], y[test], **options)
+        right = ((values[test] > 0) == (y[test] == 1)).astype(np.float64)
+        drop = beyond = Estimate.undefined()
+        if variant in ("raw", "aligned", "aligned-shuffled"):
+            drop = area_difference(values[test], ceiling[test], y[test], **options)
+        if variant == "aligned":
+            beyond = area_difference(values[test], scores["aligned-shuffled"][test], y[test], **options)
+        for metric, e in (("auroc", found), ("accuracy", wilson_clustered(right, groups=options["groups"]))):
+            gap, more = (drop, beyond) if metric == "auroc" else (Estimate.undefined(), Estimate.undefined())
+            yield {
+                "variant": variant, "metric": metric, "value": e.value, "lo": e.lo, "hi": e.hi,
+                "interval": interval_of(metric), "drop": gap.value, "drop_lo": gap.lo, "drop_hi": gap.hi,
+                "control_difference": more.value, "control_difference_lo": more.lo, "control_difference_hi": more.hi,
+                "n": e.n, "n_groups": e.n_groups,
+            } | counts(y, split, test)  # fmt: skip
 
 
 def _checkpoint(result: SweepResult) -> str:

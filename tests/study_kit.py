@@ -19,7 +19,7 @@ seed: 5
 task: {path: interp.tasks.procedural, per_cell: 2}
 eval: {max_new_tokens: 120, tokens_per_batch: 8192}
 cache: {sites: 'resid_post.*', positions: last}
-probes: {targets: [surface_label], groups: procedure, kinds: [ridge], perm: 9, boot: 100, n_folds: 2, transfer: none}
+probes: {targets: [surface_label], groups: procedure, kinds: [ridge], perm: 19, boot: 100, n_folds: 2, transfer: none}
 heads: {n: 4, kinds: [mean], slot: ''}
 steering: {groups: procedure, target: surface_label, toward: noncompliant, away_from: compliant, layers: [2], slot: '',
            alphas: '-0.2:0.2:3', n_random: 19, n_shuffled: 2, n_complement: 0, min_items: 2, min_groups: 1, boot: 100,

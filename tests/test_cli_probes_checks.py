@@ -32,14 +32,14 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / name for name in ("engaged", "base")}
 
 
-def test_code_length_is_shorter_than_uniform_and_than_its_control(caches, tmp_path) -> None:
+def test_code_length_is_shorter_than_that_of_frequencies_and_of_its_control(caches, tmp_path) -> None:
     done = run("probes", "mdl", caches["engaged"], *AT, "--out", tmp_path / "mdl.csv")
     assert done.exit_code == 0, done.output
     table = pd.read_csv(tmp_path / "mdl.csv")
     assert table["site"].str.startswith("resid_post.").all() and (table["n_groups"] == 30).all()
     assert (table["uniform"] == table["n"]).all()  # one bit per binary label
-    np.testing.assert_allclose(table["compression"], table["uniform"] / table["bits"], rtol=1e-9)
-    assert (table["compression"] > 1.05).all() and (table["control_compression"] < table["compression"]).all()
+    np.testing.assert_allclose(table["compression"], table["prior"] / table["bits"], rtol=1e-9)
+    assert (table["lo"] > 1.05).all() and (table["control_hi"] < table["lo"]).all() and (table["p"] == 0.05).all()
 
 
 def test_erasure_takes_the_last_word_away(caches, tmp_path) -> None:
@@ -55,7 +55,8 @@ def test_recall_at_a_bound_beats_that_of_permuted_labels(caches, tmp_path) -> No
     done = run("probes", "recall", caches["engaged"], *AT, "--max-fpr", "0.2", "--out", tmp_path / "recall.csv")
     assert done.exit_code == 0, done.output
     table = pd.read_csv(tmp_path / "recall.csv")
-    assert (table["recall"] > 0.8).all() and (table["control"] < 0.6).all()
+    assert (table["recall"] > 0.8).all() and (table["control"] < 0.6).all() and (table["p"] == 0.01).all()
+    assert (table["n_positive"] == 60).all() and (table["groups_positive"] == 30).all()
     assert (table["lo"] <= table["recall"]).all() and (table["recall"] <= table["hi"]).all()
 
 
@@ -81,10 +82,10 @@ def test_a_checkpoint_gains_nothing_over_itself_and_other_rows_are_refused() -> 
     rng = np.random.default_rng(0)
     groups, labels = np.repeat(np.arange(40), 3), np.tile([0, 1, 1], 40)
     feats = {"resid_post.0": rng.normal(size=(120, 8)).astype(np.float32)}
-    config = SweepConfig(kinds=("ridge",), Cs=(0.1,), n_perm=9, n_boot=100)
+    config = SweepConfig(kinds=("ridge",), Cs=(0.1,), n_perm=19, n_boot=100)
     table = sweep(feats, target=labels, groups=groups, base=feats, config=config).table
     gain = table[table["metric"] == "auroc_gain"].iloc[0]
-    assert gain["value"] == gain["lo"] == gain["hi"] == 0.0
+    assert gain["value"] == 0.0 and -0.1 < gain["lo"] < 0 < gain["hi"] < 0.1  # narrow, and not a point
     with pytest.raises(ValueError, match="none of the swept sites"):
         sweep(feats, target=labels, groups=groups, base={"z.9": feats["resid_post.0"]}, config=config)
     with pytest.raises(ValueError, match="expected 120 rows"):

@@ -182,7 +182,7 @@ seed: 5
 task: {{path: tests.steer_task}}
 eval: {{generate: false, limit: 12}}
 cache: {{sites: resid_post.1, positions: last}}
-probes: {{targets: [label], groups: story, kinds: [ridge], perm: 9, boot: 100, n_folds: 2, transfer: none}}
+probes: {{targets: [label], groups: story, kinds: [ridge], perm: 19, boot: 100, n_folds: 2, transfer: none}}
 heads: {{n: 8, kinds: [zero], slot: ''}}
 steering: {{groups: story, target: label, toward: 'yes', away_from: 'no', slot: '', alphas: '-0.2:0.2:3', n_random: 20,
            n_shuffled: 2, n_complement: 0, min_items: 2, min_groups: 1, boot: 100, limit: 12, test_share: 0.5}}

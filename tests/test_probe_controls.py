@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.special import expit
 
-from interp.stats import auroc, cluster_t
+from interp.stats import auroc, auroc_difference
 from probes import erase_check, fit_eraser, group_split, mdl, recall_at_fpr, surface_features
+from probes.area import area, auroc_many
 from probes.controls import (
-    area_selectivity,
     confound_matrix,
     control_labels,
     random_directions,
@@ -18,8 +18,7 @@ from probes.controls import (
     selectivity,
     shuffled_rows,
 )
-from probes.few_groups import BOOTSTRAP, jackknife_t
-from probes.metrics import area, auroc_many, interval_of, score_table
+from probes.metrics import balanced_accuracy, interval_of, score_table
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def test_erased_features_have_equal_class_means_and_are_changed_least(data) -> N
 def test_after_erasure_the_refitted_probe_has_no_weights_and_reads_nothing(data) -> None:
     feats, labels, groups, _ = data
     split = group_split(labels, groups=groups, seed=0)
-    check = erase_check(feats.float(), labels, split, n_resamples=200)
+    check = erase_check(feats.float(), labels, split)
     assert check.train_before > 0.95 and check.weight_ratio < 1e-4
     assert check.held_out_before.lo > 0.8 and check.held_out_after.value < check.held_out_before.value - 0.2
     assert 0 < check.share_changed < 0.5
@@ -68,29 +67,51 @@ def test_erasure_of_more_features_than_rows_keeps_its_theorem() -> None:
     assert (out[labels == 1].mean(0) - out[labels == 0].mean(0)).norm() < 1e-9
 
 
-def test_code_length_is_n_bits_for_noise_and_short_for_signal(data) -> None:
+def test_code_length_is_that_of_frequencies_for_noise_and_shorter_for_signal(data) -> None:
     feats, labels, groups, rng = data
-    signal = mdl(feats, labels, groups=groups, C=0.1)
-    noise = mdl(feats, rng.permutation(60)[groups] % 2, groups=groups, C=1e-4)
-    assert signal.compression > 1.25 and 0.85 < noise.compression < 1.1
-    assert signal.uniform == 300 and sum(signal.block_bits) == pytest.approx(signal.bits)
-    assert signal.n_groups == 60 and signal.portions[-1] == 1.0
+    signal = mdl(feats, labels, groups=groups)
+    assert signal.compression.lo > 1.2 and signal.p == 0.05 and signal.control < 1.05
+    assert signal.compression.value == pytest.approx(signal.prior / signal.bits) and signal.uniform == 300
+    assert signal.n_groups == 60 and signal.portions[-1] == 1.0 and len(signal.block_bits) == len(signal.portions)
     assert all(round(share * 300) % 5 == 0 for share in signal.portions)  # blocks end where groups end
+    rare = (np.arange(60) < 4)[groups].astype(int)[np.argsort(rng.random(60)[groups], kind="stable")]
+    noise = mdl(feats, rare, groups=groups)
+    assert noise.uniform / noise.bits > 1.8  # what is called compression where the frequencies are not counted
+    assert noise.compression.value == pytest.approx(1.0, abs=0.03) and noise.compression.lo <= 1 <= noise.compression.hi
 
 
-def test_code_length_of_two_blocks_is_the_refitted_probes_log_loss() -> None:
+def test_code_length_of_two_blocks_is_that_of_the_refitted_probes_mixed_with_the_frequencies() -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     rng = np.random.default_rng(4)
     feats, labels = rng.normal(size=(40, 3)), rng.integers(0, 2, 40)
-    found = mdl(torch.from_numpy(feats), labels, groups=None, portions=(0.5, 1.0), seed=9)
+    found = mdl(torch.from_numpy(feats), labels, groups=None, portions=(0.5, 1.0), Cs=(0.1, 1.0), n_orders=1, seed=9)
     order = np.argsort(np.random.default_rng(9).permutation(40), kind="stable")
     x, y = feats[order], labels[order]
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, tol=1e-10)).fit(x[:20], y[:20])
-    second = -np.log2(model.predict_proba(x[20:])[np.arange(20), y[20:]]).sum()
+
+    def probability(c: float) -> float:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=c, tol=1e-10)).fit(x[:20], y[:20])
+        return float(np.prod(model.predict_proba(x[20:])[np.arange(20), y[20:]]))
+
+    share = (np.bincount(y[:20]) + 0.5) / 21  # Krichevsky & Trofimov
+    prior = float(np.prod(share[y[20:]]))
+    second = -np.log2(prior / 2 + (probability(0.1) + probability(1.0)) / 4)
     assert found.block_bits == pytest.approx((20.0, second), rel=1e-3)
+    assert found.prior == pytest.approx(20 - np.log2(prior))
+    with pytest.raises(ValueError, match="n_shuffled >= 19"):
+        mdl(torch.from_numpy(feats), labels, groups=None, n_shuffled=9)
+
+
+def test_code_length_of_three_classes_costs_at_most_one_bit_more_than_frequencies() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 3)
+    labels = np.array(["a", "b", "c"])[rng.integers(0, 3, 90)]
+    found = mdl(torch.from_numpy(rng.normal(size=(90, 5))), labels, groups=groups, n_orders=2)
+    assert found.uniform == pytest.approx(90 * np.log2(3)) and found.bits <= found.prior + 1
+    hot = np.eye(3)[np.unique(labels, return_inverse=True)[1]] * 4 + rng.normal(size=(90, 3))
+    assert mdl(torch.from_numpy(hot), labels, groups=groups, n_orders=2).compression.lo > 2
 
 
 def test_control_labels_are_constant_per_unit_and_keep_the_distribution() -> None:
@@ -100,14 +121,6 @@ def test_control_labels_are_constant_per_unit_and_keep_the_distribution() -> Non
     assert fake.sum() == labels.sum() and (fake != labels).any()
     with pytest.raises(ValueError, match="at least 4 units, got 200 rows and 2 units"):
         control_labels((np.arange(200) % 2).tolist(), labels, seed=0)
-
-
-def test_selectivity_is_the_difference_of_accuracies() -> None:
-    labels, groups = np.array([0, 1] * 30), np.repeat(np.arange(30), 2)
-    scores = np.where(np.arange(60) < 48, 2 * labels - 1, 1 - 2 * labels).astype(float)  # right in 48 of 60
-    control = np.ones(60) * 0.5  # says 1 always: right in 30 of 60
-    found = selectivity(scores, labels, control, labels, groups=groups, seed=0, n_resamples=500)
-    assert found.value == pytest.approx(0.3) and found.lo < 0.3 < found.hi and found.n_groups == 30
 
 
 def test_residuals_are_uncorrelated_with_confounds_on_training_rows_only(data) -> None:
@@ -148,26 +161,57 @@ def test_random_directions_and_shuffled_rows_are_near_chance(data) -> None:
 
 
 def test_auroc_of_many_labels_is_the_statistics_own(data) -> None:
-    _, labels, _, rng = data
+    _, labels, groups, rng = data
     scores = np.round(rng.normal(size=(4, 300)) + labels, 1)  # with ties
     many = auroc_many(scores, np.stack([labels] * 4))
     assert many == pytest.approx([auroc(s, labels, groups=None).value for s in scores])
     assert np.isnan(auroc_many(scores, np.ones((4, 300)))).all()
+    fold = groups % 5
+    inside = auroc_many(scores, np.stack([labels] * 4), fold)
+    by_hand = [
+        sum(
+            (s[p] > s[n]) + 0.5 * (s[p] == s[n])
+            for f in range(5)
+            for p in np.flatnonzero((fold == f) & (labels == 1))
+            for n in np.flatnonzero((fold == f) & (labels == 0))
+        )
+        for s in scores[:1]
+    ]
+    pairs = sum(int(((fold == f) & (labels == 1)).sum() * ((fold == f) & (labels == 0)).sum()) for f in range(5))
+    assert inside[0] == pytest.approx(by_hand[0] / pairs)
+    assert inside == pytest.approx([auroc(s, labels, groups=groups, strata=fold).value for s in scores])
+
+
+def test_an_offset_of_each_fold_changes_no_number_that_compares_inside_folds(data) -> None:
+    _, labels, groups, rng = data
+    fold = groups % 5
+    scores = rng.normal(size=300) + labels
+    moved = scores + 100 * rng.normal(size=5)[fold]
+    options = dict(groups=groups, strata=fold)
+    assert area(moved, labels, **options) == area(scores, labels, **options)
+    assert abs(area(moved, labels, groups=groups).value - area(scores, labels, groups=groups).value) > 0.1
+    assert recall_at_fpr(moved, labels, max_fpr=0.2, **options) == recall_at_fpr(scores, labels, max_fpr=0.2, **options)
+    constant = np.where(fold == 0, -1.0, 1.0)  # of folds, as models without features are
+    assert balanced_accuracy(constant, labels, **options).value == 0.5
+    assert balanced_accuracy(constant, (fold == 0).astype(int), groups=groups).value == 0.0  # pooled: as bad as can be
 
 
 def test_recall_at_a_false_positive_rate_by_hand() -> None:
     labels, groups = np.array([0] * 10 + [1] * 4), np.arange(14)
     scores = np.concatenate([np.arange(10.0), [8.5, 9.5, 3.0, 12.0]])
-    found = recall_at_fpr(scores, labels, groups=groups, max_fpr=0.1, seed=0, n_resamples=200)
-    assert found.value == pytest.approx(0.75)  # the threshold is 8: one of ten negatives passes
-    strict = recall_at_fpr(scores, labels, groups=groups, max_fpr=0.0, seed=0, n_resamples=200)
-    assert strict.value == pytest.approx(0.5)
-    elsewhere = recall_at_fpr(
-        scores, labels, groups=groups, max_fpr=0.0, seed=0, negatives=np.array([2.0, 10.0]), n_resamples=200
-    )
-    assert elsewhere.value == pytest.approx(0.25)
+    options = dict(groups=groups, strata=np.zeros(14))
+    assert recall_at_fpr(scores, labels, max_fpr=0.1, **options).value == pytest.approx(0.75)  # the threshold is 8
+    strict = recall_at_fpr(scores, labels, max_fpr=0.0, **options)
+    assert strict.value == pytest.approx(0.5) and (strict.n_positive, strict.n_negative) == (4, 10)
+    twice = recall_at_fpr(
+        np.concatenate([scores, scores + 50]), np.tile(labels, 2), groups=np.arange(28), strata=np.repeat([0, 1], 14),
+        max_fpr=0.1,
+    )  # fmt: skip
+    assert twice.value == pytest.approx(
+        0.75
+    )  # a threshold per fold; one for both would pass the negatives of the second
     with pytest.raises(ValueError, match="Write 0.01 for 1 %"):
-        recall_at_fpr(scores, labels, groups=groups, max_fpr=1.0, seed=0)
+        recall_at_fpr(scores, labels, max_fpr=1.0, **options)
 
 
 def test_logits_are_cut_at_zero_and_probabilities_are_their_sigmoid() -> None:
@@ -186,41 +230,31 @@ def test_logits_are_cut_at_zero_and_probabilities_are_their_sigmoid() -> None:
     }
 
 
-def test_leave_one_group_out_intervals_of_a_mean_are_the_clustered_t(data) -> None:
-    values, groups = np.random.default_rng(3).random(60), np.repeat(np.arange(12), 5)
-    found = jackknife_t(lambda kept: {"m": float(values[kept].mean())}, groups=groups, bounds={"m": (0.0, 1.0)})["m"]
-    expected = cluster_t(values, groups=groups)  # equal groups: both are the t-interval over group means
-    assert (found.lo, found.hi) == pytest.approx((expected.lo, expected.hi), rel=1e-9)
-    assert found.n == 60 and found.n_groups == 12
-
-
 def test_few_groups_never_give_an_interval_without_width() -> None:
     labels, groups = np.tile([0, 1], 20), np.repeat(np.arange(8), 5)
     scores = labels * 2.0 - 1  # complete separation
     table = score_table(scores, labels, groups=groups, is_logit=True, seed=0, n_resamples=50)
     assert all(table[name].lo < 0.9 < table[name].hi == 1 for name in ("auroc", "accuracy", "balanced_accuracy"))
-    assert interval_of("accuracy", groups) == "jackknife t" and interval_of("accuracy", np.arange(40)) == BOOTSTRAP
-    assert interval_of("auroc", groups) == interval_of("auroc", np.arange(40)) == "score interval over groups"
+    assert interval_of("auroc") == "score interval over groups" and interval_of("brier") == "jackknife t"
 
 
 def test_area_over_eight_groups_covers() -> None:
     rng, n_sims, covered = np.random.default_rng(0), 150, 0
     truth = 0.7602  # P(N(1, 1) > N(0, 1)) = Phi(1/sqrt 2)
-    for sim in range(n_sims):
+    for _ in range(n_sims):
         groups, labels = np.repeat(np.arange(8), 20), np.tile([0, 1], 80)
-        found = area(rng.normal(size=160) + labels, labels, groups=groups, seed=sim)
+        found = area(rng.normal(size=160) + labels, labels, groups=groups)
         covered += found.lo <= truth <= found.hi
     # 150 draws of 0.95: two standard errors are 0.036
     assert covered / n_sims >= 0.914
 
 
-def test_selectivity_in_auroc_is_the_difference_of_both(data) -> None:
+def test_selectivity_is_the_difference_of_both_areas(data) -> None:
     _, labels, groups, rng = data
     fake = rng.permutation(labels)
     scores, noise = labels + rng.normal(size=300), rng.normal(size=300)
-    found = area_selectivity(scores, labels, noise, fake, groups=groups, seed=0, n_resamples=200)
-    apart = auroc_many(np.stack([scores, noise]), np.stack([labels, fake]))
+    found = selectivity(scores, labels, noise, fake, groups=groups, strata=groups % 3)
+    apart = auroc_many(np.stack([scores, noise]), np.stack([labels, fake]), groups % 3)
     assert found.value == pytest.approx(apart[0] - apart[1]) and found.lo < found.value < found.hi
-    few = groups % 10
-    wide = area_selectivity(scores, labels, noise, fake, groups=few, seed=0, n_resamples=200)
-    assert wide.value == pytest.approx(found.value) and wide.n_groups == 10
+    pooled = auroc_difference(scores, noise, labels, labels_b=fake, groups=groups)
+    assert selectivity(scores, labels, noise, fake, groups=groups) == pooled.estimate

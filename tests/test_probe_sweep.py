@@ -15,8 +15,9 @@ from sklearn.preprocessing import StandardScaler
 from interp.cache import ActivationCache
 from interp.stats import FewGroupsWarning
 from probes import SweepConfig, SweepResult, cosines, group_split, row_split, sweep, unite_groups
+from probes.area import auroc_many
+from probes.exchange import exchange
 from probes.layer import score_labels
-from probes.metrics import auroc_many
 from probes.null import null_labels, summarise
 from probes.splits import RowSplitWarning
 from tests.cache_kit import build, make_examples, tiny_plan
@@ -62,6 +63,7 @@ def test_a_planted_signal_is_found_at_its_layer_by_every_kind_and_said_in_words(
     t = result.table
     test = t[(t.split == "test") & (t.metric == "auroc")]
     assert len(test) == 4 and (test.value > 0.8).all() and (test.lo > 0.5).all() and (test.p <= 0.05).all()
+    assert (test.n == 360).all() and (test.n_groups == 60).all()  # every group is tested once
     best = t[(t.split == "oof") & (t.metric == "auroc") & t.is_selected]
     assert (best.p_maxT <= 0.05).all() and (best.p_maxT >= best.p).all() and (best.value > best.null_max_hi).all()
     assert dict(zip(best.kind, best.n_perm, strict=True)) == {
@@ -71,20 +73,18 @@ def test_a_planted_signal_is_found_at_its_layer_by_every_kind_and_said_in_words(
     shuffled = t[(t.site == "shuffled") & (t.metric == "auroc")]
     assert (shuffled.lo < 0.6).all() and set(shuffled.role) == {"control"}
     assert all("is linearly decodable" in s and "used" not in s for s in result.sentences)
-    direct = result.directions[result.pick(kind="logistic").key]
-    test_rows = result.split.is_test
-    raw = feats[result.pick(kind="logistic").site]
-    by_hand = direct(torch.from_numpy(raw)).numpy()
-    np.testing.assert_allclose(
-        by_hand[test_rows], result.scores[result.pick(kind="logistic").key][test_rows], atol=1e-4
-    )
+    cell = result.pick(kind="logistic")
+    for i, part in enumerate(result.split.looks()):
+        direct, raw = result.looks[cell.looks[i]][i].direction, feats[cell.looks[i][2]]
+        by_hand = direct(torch.from_numpy(raw)).numpy()
+        np.testing.assert_allclose(by_hand[part.is_test], result.tested(cell)[part.is_test], atol=1e-4)
 
 
 def test_out_of_fold_and_test_scores_are_those_of_refitted_pipelines(data) -> None:
     feats, labels, groups, rng = data
     plant(feats, labels, rng)
     x = feats["resid_post.3"]
-    split = group_split(labels, groups=groups, seed=0)
+    split = group_split(labels, groups=groups, test_share=0.25, seed=0)
     for balanced in (False, True):
         scored = score_labels(
             "logistic",
@@ -159,15 +159,19 @@ def test_under_the_full_null_200_sweeps_keep_their_error_rate_and_intervals_thei
 def test_null_labels_move_whole_groups_inside_their_fold(data) -> None:
     _, labels, groups, rng = data
     split = group_split(labels, groups=groups, seed=0)
-    null = null_labels(labels, split, n=20, scheme="auto", seed=1)
+    null = null_labels(labels, exchange(labels, split, scheme="auto", unit=None), n=20, seed=1)
     for rows in split.strata():
         assert (null[:, rows].sum(axis=1) == labels[rows].sum()).all()  # groups are of one size here
     assert all((null[:, groups == g] == null[:, groups == g][:, :1]).all() for g in range(N_GROUPS))
     mixed = rng.integers(0, 2, len(labels))
     split = group_split(mixed, groups=groups, seed=0)
-    within = null_labels(mixed, split, n=20, scheme="auto", seed=1)
+    within = null_labels(mixed, exchange(mixed, split, scheme="within", unit=None), n=20, seed=1)
     assert all((within[:, groups == g].sum(axis=1) == mixed[groups == g].sum()).all() for g in range(N_GROUPS))
     assert (within != mixed).any() and (null != labels).any()
+    between = null_labels(mixed, exchange(mixed, split, scheme="auto", unit=None), n=20, seed=1)
+    vectors = {tuple(mixed[groups == g]) for g in range(N_GROUPS)}  # groups of one size: whole vectors change places
+    assert all(tuple(row[groups == g]) in vectors for row in between for g in range(N_GROUPS))
+    assert any((row[groups == 0] != mixed[groups == 0]).any() for row in between)
 
 
 def test_controls_of_a_sweep_are_in_its_table(data) -> None:
@@ -182,9 +186,13 @@ def test_controls_of_a_sweep_are_in_its_table(data) -> None:
         surface=torch.from_numpy(length[:, None]).float(), cohort=np.where(groups % 2, "odd", "even"), config=QUICK,
     )  # fmt: skip
     t = result.table
-    real = t[(t.metric == "accuracy") & (t.role == "layer")]
+    real = t[(t.metric == "auroc") & (t.role == "layer")]
     best = real[real.is_selected & (real.split == "oof")].iloc[0]
     assert best.selectivity > 0.2 and best.selectivity_lo > 0
+    assert best.text_difference == pytest.approx(
+        best.value - t[(t.site == "surface") & (t.metric == "auroc") & (t.split == "oof")].value.iloc[0]
+    )
+    assert best.text_difference_lo <= best.text_difference <= best.text_difference_hi
     surface = t[(t.site == "surface") & (t.metric == "auroc")].iloc[0]
     assert surface.value > 0.9
     residual = t[(t.role == "residual") & (t.metric == "auroc") & (t.site == "resid_post.0")].iloc[0]
@@ -224,8 +232,13 @@ def test_what_cannot_be_swept_is_refused_in_words(data) -> None:
         sweep(feats, target=labels, groups=np.zeros(len(labels)), config=QUICK)
     with pytest.raises(ValueError, match="at least 2 classes"):
         sweep(feats, target=np.ones(len(labels)), groups=groups, config=QUICK)
-    with pytest.raises(ValueError, match="one class missing"):
+    with pytest.raises(ValueError, match="of which 1 hold 1"):
         sweep(feats, target=(groups == 7).astype(int), groups=groups, config=QUICK)
+    with pytest.raises(ValueError, match="rows 5 and 355 .*same activations at every site.*unite_groups"):
+        twice = {site: np.concatenate([x[:355], x[5:6], x[356:]]) for site, x in feats.items()}
+        sweep(twice, target=labels, groups=groups, config=QUICK)
+    with pytest.raises(ValueError, match="18 permutations of ridge give no p below 0.0526"):
+        SweepConfig(kinds=("ridge",), n_perm=18)
     with pytest.raises(ValueError, match="sites: .'resid_post.9'. not in the data"):
         sweep(feats, target=labels, groups=groups, sites=["resid_post.9"], config=QUICK)
     with pytest.raises(ValueError, match="no such column"):
@@ -326,7 +339,7 @@ def test_a_notebook_shows_at_most_twelve_rows_without_scripts(data) -> None:
     feats, _, groups, _ = data
     feats = {"resid_post.0": feats["resid_post.0"]}
     many = np.array(list("abcdefg<"))[np.arange(N_GROUPS) % 8][groups]
-    config = SweepConfig(kinds=("massmean", "ridge"), Cs=(1e-2,), n_perm=9, n_boot=100, n_folds=2)
+    config = SweepConfig(kinds=("massmean", "ridge"), Cs=(1e-2,), n_perm=19, n_boot=100)
     result = sweep(feats, target=many, groups=groups, config=config)
     shown = result._repr_html_()
     assert shown.count("<tr>") == 13 and "4 more in" in shown and len(result.selected) == 16

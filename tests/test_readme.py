@@ -79,7 +79,7 @@ def test_every_diptych_command_of_the_readme_runs(world: dict[str, str]) -> None
         if command[0] == "eval":
             command += ["--per-cell", "2", *(["--max-new-tokens", "4"] if "pair.yaml" in command else [])]
         if command[:2] == ["probes", "sweep"]:
-            command[command.index("999")] = "9"
+            command[command.index("999")] = "19"
         done = CliRunner().invoke(main, command)
         assert done.exit_code == 0, (command, done.output)
 

@@ -89,7 +89,7 @@ def test_bbq_runs_on_the_real_rows(tmp_path: Path, shared: Path) -> None:
     pair = {"pair": {"engaged": {"base": at["base"], "adapter": at["one"]}, "heuristic": {"base": at["base"]}}}
     study = read(
         "bbq", pair, f"task.data={shared / 'data' / 'bbq'}", "task.limit=240", "task.options={categories: [Age]}",
-        "probes.perm=9", "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "steering.layers=[1]",
+        "probes.perm=19", "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "steering.layers=[1]",
         "eval.generate=false",  # random weights write no letters
         "steering.limit=24", "steering.alphas='-0.2:0.2:3'", "steering.n_complement=2",
         "steering.n_shuffled=2", "steering.min_items=2", "steering.min_groups=2", "steering.boot=100",
@@ -119,7 +119,7 @@ def test_procedural_runs_on_members_of_different_depth_and_width(tmp_path: Path)
                      "heuristic": {"base": large["base"], "adapter": large["two"]}}}  # fmt: skip
     study = read(
         "procedural", pair, f"task.options={{cells: [{CELLS}]}}", "task.per_cell=10", "task.rendering=log",
-        "eval.max_new_tokens=4", "cache.positions=last", "probes.perm=9", "probes.boot=100", "probes.kinds=[ridge]",
+        "eval.max_new_tokens=4", "cache.positions=last", "probes.perm=19", "probes.boot=100", "probes.kinds=[ridge]",
         "probes.n_folds=2", "heads.n=4", "heads.kinds=[mean, patch]", "heads.named=[L1.H2]", "heads.slot=''",
         "steering.layers=[1]", "steering.alphas='-0.2:0.2:3'", "steering.n_complement=0", "steering.n_shuffled=2",
         "steering.min_items=2", "steering.min_groups=2", "steering.boot=100", "steering.limit=8",
@@ -138,7 +138,7 @@ def test_esi_runs_in_both_modes(tmp_path: Path) -> None:
     members = {
         name: {"base": at["base"], "adapter": at[folder]} for name, folder in (("engaged", "one"), ("heuristic", "two"))
     }
-    study = read("esi", {"pair": members}, "task.per_cell=8", "eval.max_new_tokens=4", "probes.perm=9",
+    study = read("esi", {"pair": members}, "task.per_cell=8", "eval.max_new_tokens=4", "probes.perm=19",
                  "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "figures.formats=[svg]")  # fmt: skip
     assert set(run(study, tmp_path / "run").values()) == {"done"}
     tables = read_tables(tmp_path / "run")

@@ -19,7 +19,7 @@ from interp.cache.manifest import read_examples, read_manifest, read_rows
 from interp.cache.pairing import PairedRows, Side, pair_rows
 from interp.cache.reader import Access, ShardFiles
 from interp.cache.summary import summary_html, summary_text
-from interp.cache.tables import examples_frame, rows_frame
+from interp.cache.tables import examples_frame, group_columns, rows_frame
 from interp.site import Site
 
 if TYPE_CHECKING:
@@ -98,6 +98,11 @@ class ActivationCache:
     def examples(self) -> pd.DataFrame:
         """One row per example in plan order: id, label, groups, hashes, `position.<rule>`, `token.<rule>`, metadata."""
         return self._examples.copy(deep=False)
+
+    @property
+    def group_columns(self) -> tuple[str, ...]:
+        """Columns of `examples` that are groups: `Example.groups`."""
+        return group_columns(read_examples(self.root))
 
     @property
     def rows(self) -> pd.DataFrame:

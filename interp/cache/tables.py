@@ -133,6 +133,11 @@ def examples_frame(examples: Any, rows: Any, single: Mapping[str, bool]) -> pd.D
     return frame
 
 
+def group_columns(examples: Any) -> tuple[str, ...]:
+    """Names, in the user's view, of the columns that were groups of the examples."""
+    return tuple(name.removeprefix(_GROUP) for name in examples.schema.names if name.startswith(_GROUP))
+
+
 def _series(column: Any, field: Any) -> Any:
     import pandas as pd
     import pyarrow as pa

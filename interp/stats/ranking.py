@@ -10,7 +10,7 @@ import numpy as np
 
 from interp.stats._check import GroupCodes, Groups, Values, binary, group_codes, level, numbers, same_length
 from interp.stats.estimate import CONFIDENCE, Estimate
-from interp.stats.intervals import mover, t_value
+from interp.stats.intervals import mover, t_value, z_value
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,15 @@ class ClassEstimate:
         return f"{self.value:.3f} [{self.lo:.3f}, {self.hi:.3f}] ({counts})"
 
 
-def auroc(scores: Values, labels: Values, *, groups: Groups, confidence: float = CONFIDENCE) -> ClassEstimate:
+def auroc(
+    scores: Values,
+    labels: Values,
+    *,
+    groups: Groups,
+    strata: Groups = None,
+    least_se: float = 0.0,
+    confidence: float = CONFIDENCE,
+) -> ClassEstimate:
     """Probability that a positive scores above a negative, ties counted half; a score interval over groups.
 
         AUROC = A = sum_{i pos, j neg} ( [s_i > s_j] + ½[s_i = s_j] ) / (n_pos · n_neg)
@@ -71,8 +79,12 @@ def auroc(scores: Values, labels: Values, *, groups: Groups, confidence: float =
         scores: larger means more positive [example].
         labels: 1 for positive [example].
         groups: independent unit of each example; None says each example is independent.
+        strata: only pairs of one stratum are compared (scores of several models, such as those of folds, whose offsets
+            differ); a placement value then weighs as many pairs as it is taken over. None: all pairs.
+        least_se: standard error at an AUROC of 1/2 that the interval has at least: that of a permutation null, which
+            holds what fitting to other examples would have changed. It enters with a normal quantile.
     Raises:
-        ValueError: one class missing, NaN, lengths differ, one group.
+        ValueError: one class missing, NaN, lengths differ, one group; no stratum with both classes.
     Source: DeLong et al., Biometrics 44 (1988) 837; Obuchowski, Biometrics 53 (1997) 567 (clusters); Newcombe, Stat.
         Med. 25 (2006) 559, method 5 (variance as a function of θ); Bell & McCaffrey, Survey Methodology 28 (2002)
         169 (CR2). Coverage is simulated in tests/validity/test_ranking.py.
@@ -84,8 +96,8 @@ def auroc(scores: Values, labels: Values, *, groups: Groups, confidence: float =
     """
     s, y = _check(scores, labels)
     codes = group_codes(groups, len(s))
-    part = _Placements.of(s, y, codes)
-    return part.result(part.area, *part.limits(confidence), codes)
+    part = _Placements.of(s, y, codes, strata)
+    return part.result(part.area, *part.limits(confidence, least_se), codes)
 
 
 def auroc_difference(
@@ -95,6 +107,7 @@ def auroc_difference(
     *,
     groups: Groups,
     labels_b: Values | None = None,
+    strata: Groups = None,
     confidence: float = CONFIDENCE,
 ) -> ClassEstimate:
     """AUROC of a minus AUROC of b on the same examples (layers, checkpoints, a probe and its control), paired.
@@ -111,6 +124,7 @@ def auroc_difference(
     Args:
         labels_b: other labels of the same examples for b (selectivity: a control task); those of a where None.
             Counts of a class are then the smaller of the two.
+        strata: as `auroc`.
     Raises:
         ValueError: as `auroc`.
     Source: Zou & Donner, Stat. Med. 27 (2008) 1693 (MOVER); otherwise as `auroc`.
@@ -118,7 +132,7 @@ def auroc_difference(
     a, y = _check(scores_a, labels)
     b, y_b = _check(scores_b, labels if labels_b is None else labels_b)
     codes = group_codes(groups, same_length(scores_a=a, scores_b=b))
-    first, second = _Placements.of(a, y, codes), _Placements.of(b, y_b, codes)
+    first, second = (_Placements.of(s, labels, codes, strata) for s, labels in ((a, y), (b, y_b)))
     if min(first.fewest, second.fewest) < 2:
         return first.result(first.area - second.area, -1.0, 1.0, codes, second)
     norm = sqrt(float(first.moved @ first.moved) * float(second.moved @ second.moved))
@@ -148,6 +162,7 @@ class _Placements:
     Attributes:
         moved: contribution of each group to A - E[A], CR2-adjusted [group]; its squares add up to V.
         iid:   DeLong variance with every example on its own.
+        counted: as many examples of each class, all with the same number of pairs, as weigh like these.
         n:     examples of the positive and of the negative class.
         groups: groups with an example of either class.
         effective: the same, as many equal groups as weigh like these.
@@ -157,51 +172,67 @@ class _Placements:
     area: float
     moved: np.ndarray
     iid: float
+    counted: tuple[float, float]
     n: tuple[int, int]
     groups: tuple[int, int]
     effective: tuple[float, float]
     df: float
 
     @classmethod
-    def of(cls, s: np.ndarray, y: np.ndarray, codes: GroupCodes) -> _Placements:
-        own, other = s[y], s[~y]
-        above = (_rank(other, own, "left") + _rank(other, own, "right")) / 2 / len(other)
-        below = 1 - (_rank(own, other, "left") + _rank(own, other, "right")) / 2 / len(own)
-        area, moved, share, iid = float(above.mean()), np.zeros(codes.n_groups), [], 0.0
-        for placed, members in ((above, codes.code[y]), (below, codes.code[~y])):
-            weight = np.bincount(members, minlength=codes.n_groups) / len(members)
-            own_sum = np.bincount(members, placed - area, codes.n_groups) / len(members)
-            moved += own_sum / np.sqrt(np.maximum(1 - weight, 1e-12))
-            iid += float(placed.var(ddof=1)) / len(placed) if len(placed) > 1 else 0.0
-            share.append(weight)
+    def of(cls, s: np.ndarray, y: np.ndarray, codes: GroupCodes, strata: Groups = None) -> _Placements:
+        won, pairs = placements(s, y, None if strata is None else group_codes(strata, len(s), at_least=1).code)
+        if not pairs.any():
+            raise ValueError(
+                "strata: expected one with both classes, got none. AUROC is not defined; use larger strata."
+            )
+        area, moved, share, iid, n = float(won[y].sum() / pairs[y].sum()), np.zeros(codes.n_groups), [], 0.0, []
+        for side in (y, ~y):
+            placed, weight, members = (
+                won[side] / np.maximum(pairs[side], 1),
+                pairs[side] / pairs[side].sum(),
+                codes.code[side],
+            )
+            own = np.bincount(members, weight, codes.n_groups)
+            moved += np.bincount(members, weight * (placed - area), codes.n_groups) / np.sqrt(
+                np.maximum(1 - own, 1e-12)
+            )
+            counted = 1 / float(weight @ weight)
+            iid += float(weight @ np.square(placed - area)) / max(counted - 1, 1e-12) if counted > 1 else 0.0
+            share.append(own)
+            n.append(counted)
         k = [1 / float(w @ w) for w in share]
         spread = sum(1 / (k_c**2 * max(k_c - 1, 1e-12)) for k_c in k)
         every = 4 / float(np.square(share[0] + share[1]).sum())
         df = max(1.0, min((1 / k[0] + 1 / k[1]) ** 2 / spread, every - 1))
         present = int((share[0] > 0).sum()), int((share[1] > 0).sum())
-        return cls(area, moved, iid, (len(own), len(other)), present, (k[0], k[1]), df)
+        return cls(area, moved, iid, (n[0], n[1]), (int(y.sum()), int((~y).sum())), present, (k[0], k[1]), df)
 
     @property
     def fewest(self) -> int:
         return min(self.groups)
 
-    def limits(self, confidence: float) -> tuple[float, float]:
+    def limits(self, confidence: float, least_se: float = 0.0) -> tuple[float, float]:
         """Ends of the interval of the area."""
         if self.fewest < 2:
             return 0.0, 1.0
         if min(self.area, 1 - self.area) < 1e-12:
             open_end = ((1 - level("confidence", confidence)) / 2) ** (1 / min(self.effective))
-            return (0.0, 1 - open_end) if self.area < 0.5 else (open_end, 1.0)
-        t, scale = t_value(confidence, self.df), self._scale()
+            own = (0.0, 1 - open_end) if self.area < 0.5 else (open_end, 1.0)
+            scale = (z_value(confidence) * least_se) ** 2 / _variance(0.5)
+        else:
+            own = (self.area, self.area)
+            known = (z_value(confidence) * least_se) ** 2 / _variance(0.5)
+            scale = max(t_value(confidence, self.df) ** 2 * self._scale(), known)
 
         def excess(theta: float) -> float:
-            return (self.area - theta) ** 2 - t * t * scale * _variance(theta)
+            return (self.area - theta) ** 2 - scale * _variance(theta)
 
-        return _root(excess, self.area, 0.0), _root(excess, self.area, 1.0)
+        wide = _root(excess, self.area, 0.0), _root(excess, self.area, 1.0)
+        return min(own[0], wide[0]), max(own[1], wide[1])
 
     def _scale(self) -> float:
         """Variance of the area in units of v(θ)."""
-        model = _variance(self.area) * (1 / self.n[0] + 1 / self.n[1])
+        model = _variance(self.area) * (1 / self.counted[0] + 1 / self.counted[1])
         if self.iid == 0:  # all placements equal (constant scores): no spread to learn from, each group counts once
             return 1 / self.effective[0] + 1 / self.effective[1]
         # classes inside a group may cancel, but not to a point
@@ -217,9 +248,24 @@ class _Placements:
         return ClassEstimate(value, lo, hi, n_pos, n_neg, in_pos, in_neg, codes.n_groups)
 
 
-def _rank(among: np.ndarray, values: np.ndarray, side: str) -> np.ndarray:
-    assert side in ("left", "right")
-    return np.searchsorted(np.sort(among), values, "left" if side == "left" else "right")
+def placements(
+    scores: np.ndarray, is_positive: np.ndarray, strata: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each example the pairs of its stratum that the positive wins (ties half), and its pairs [example]."""
+    where = np.zeros(len(scores), dtype=int) if strata is None else strata
+    order = np.lexsort((scores, where))
+    s, y, w = scores[order], is_positive[order], where[order]
+    starts = np.r_[True, w[1:] != w[:-1]]
+    tied, stratum = np.cumsum(starts | np.r_[True, s[1:] != s[:-1]]) - 1, np.cumsum(starts) - 1
+    won, pairs = np.empty(len(s)), np.empty(len(s))
+    for side in (True, False):
+        other = (y != side).astype(float)
+        at_tie, all_there = np.bincount(tied, other), np.bincount(stratum, other)
+        below = (np.cumsum(at_tie) - at_tie)[tied] - (np.cumsum(all_there) - all_there)[stratum] + at_tie[tied] / 2
+        mine = y == side
+        won[order[mine]] = (below if side else all_there[stratum] - below)[mine]
+        pairs[order[mine]] = all_there[stratum][mine]
+    return won, pairs
 
 
 def _variance(theta: float) -> float:

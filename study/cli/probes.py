@@ -29,6 +29,39 @@ MEMBERS = {
 """Commands of this group that live in files of their own."""
 
 
+class _TestShare(click.ParamType):
+    """ "auto", "crossed", or the share of groups that is held out."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        if value in ("auto", "crossed"):
+            return value
+        try:
+            share = float(value)
+        except ValueError:
+            self.fail(f"expected auto, crossed or a share from 0 to 0.9, got {value!r}.", param, ctx)
+        if not 0 <= share <= 0.9:
+            self.fail(f"expected a share from 0 to 0.9, got {value}.", param, ctx)
+        return share
+
+
+TEST_SHARE = _TestShare()
+
+
+class _Permutations(click.IntRange):
+    """0, or enough for a p of 0.05."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        n = super().convert(value, param, ctx)
+        if 0 < n < 19:
+            self.fail(f"expected 0 for no null, else 19 or more: {n} give no p of 0.05.", param, ctx)
+        return n
+
+
+PERMUTATIONS = _Permutations(min=0)
+
+
 @click.group(cls=LazyGroup, members=MEMBERS)
 def probes() -> None:
     """Linear probes per layer, each number beside its null and its controls."""
@@ -43,6 +76,8 @@ def probes() -> None:
 @click.option("--groups", required=True, help="Column of the independent unit, or 'none' with --independent-because.")
 @click.option("--independent-because", default="", help="Why rows are independent, for --groups none.")
 @click.option("--unite", help="Column (such as text_sha256) whose equal values join two groups into one.")
+@click.option("--unit", default="auto", help="Column of what moves together inside a group (twins, scenarios); "
+              "auto: the finest group of the examples inside --groups; none.")  # fmt: skip
 @click.option("--control", help="Column of the unit that control labels are drawn for (entity); not the groups.")
 @click.option(
     "--confounds", default="", help="Columns whose linear prediction is taken out, reported beside the probe."
@@ -56,10 +91,15 @@ def probes() -> None:
 @click.option("--sites", default="*", help="As for `cache`: 'resid_post.*, resid_post.8:24:4, z.1?'.")
 @click.option("--kinds", default="logistic,ridge,massmean", help=f"Of probes: {', '.join(KINDS)}.")
 @click.option("--cs", default="0.0001,0.001,0.01,0.1,1", help="Inverse penalties to choose from on DEV.")
-@click.option("--folds", "n_folds", type=click.IntRange(min=2), default=5, help="Folds of DEV.")
-@click.option("--test-share", type=click.FloatRange(0, 0.9), default=0.25, help="Share of rows for TEST.")
-@click.option("--perm", type=click.IntRange(min=0), default=999, help="Permutations of the null (closed forms).")
-@click.option("--logistic-perm", type=click.IntRange(min=0), default=0, help="Of logistic: folds x Cs fits for each.")
+@click.option("--folds", "n_folds", type=click.IntRange(min=2), default=5, help="Folds of DEV, at most.")
+@click.option("--test-share", type=TEST_SHARE, default="auto", help="Share of groups held out as TEST, 0 for none; "
+              "crossed: every fold is TEST once; auto: crossed below 80 groups, else 0.25.")  # fmt: skip
+@click.option("--perm", type=PERMUTATIONS, default=999, help="Permutations of the null (closed forms).")
+@click.option("--logistic-perm", type=PERMUTATIONS, default=0, help="Of logistic: folds x Cs fits for each.")
+@click.option("--scheme", type=click.Choice(["auto", "group", "unit", "between", "within"]), default="auto",
+              help="What changes places under the null.")  # fmt: skip
+@click.option("--split-seeds", "n_seeds", type=click.IntRange(min=1), default=5, help="Seeds of the split over which "
+              "the spread of AUROC is given (closed forms).")  # fmt: skip
 @click.option("--boot", "n_boot", type=click.IntRange(min=100), default=2000, help="Resamples of an interval.")
 @click.option("--balanced", is_flag=True, help="Weigh classes equally in logistic probes.")
 @click.option("--seed", default=0, help="Of splits, permutations and resamples.")
@@ -125,7 +165,7 @@ def figures(folders: tuple[str, ...], out: Path | None) -> None:
 
 def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, device: str, **options: Any) -> SweepResult:
     """Run the sweep that the options name."""
-    from probes import SweepConfig, surface_features, unite_groups
+    from probes import SweepConfig, surface_features, sweep_design, unite_groups
     from probes import sweep as run
 
     examples = cache.examples
@@ -134,14 +174,27 @@ def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, devi
     groups = None if options["groups"] == NONE else examples[options["groups"]].to_numpy()
     if groups is not None and options["unite"]:
         groups = unite_groups(groups.tolist(), examples[options["unite"]].tolist())
+    unit = unit_of(examples, cache.group_columns, groups, options["unit"])
+    config = SweepConfig(
+        kinds=tuple(named["kinds"]),
+        Cs=tuple(sorted(float(c) for c in listed(options["cs"]))),
+        n_perm={kind: options["logistic_perm"] if kind == "logistic" else options["perm"] for kind in named["kinds"]},
+        **{key: options[key] for key in ("n_folds", "test_share", "n_boot", "balanced", "seed", "scheme", "n_seeds")},
+    )
+    positive = _label(examples[options["target"]], options["positive"])
+    design = sweep_design(
+        examples[options["target"]].to_numpy(), groups=groups, i_know=options["independent_because"], positive=positive,
+        unit=None if unit is None else examples[unit].to_numpy(), config=config,
+    )  # fmt: skip
+    click.echo("\n".join((*design.sentences, "")), err=True)
     columns = {key: examples[key].to_numpy() for key in named["surface"]}
-    n_perm = {kind: options["logistic_perm"] if kind == "logistic" else options["perm"] for kind in named["kinds"]}
     return run(
         cache,
         target=options["target"],
         groups=groups,
         i_know=options["independent_because"],
-        positive=_label(examples[options["target"]], options["positive"]),
+        unit=unit,
+        positive=positive,
         positions=named["positions"],
         sites=sites_of(cache, options["sites"]),
         control=options["control"],
@@ -150,12 +203,7 @@ def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, devi
         surface=surface_features(columns=columns) if columns else None,
         base=base,
         checkpoint=options["name"],
-        config=SweepConfig(
-            kinds=tuple(named["kinds"]),
-            Cs=tuple(sorted(float(c) for c in listed(options["cs"]))),
-            n_perm=n_perm,
-            **{key: options[key] for key in ("n_folds", "test_share", "n_boot", "balanced", "seed")},
-        ),
+        config=config,
         jobs=jobs,
         device=device,
     )
@@ -188,6 +236,23 @@ def _check_columns(examples: Any, options: Mapping[str, Any]) -> None:
             f"--control {options['control']} is the split group: control labels of groups that are never in training "
             "cannot be learnt, so selectivity would always look good. Name a finer or crossing column."
         )
+
+
+def unit_of(examples: Any, candidates: Sequence[str], groups: Any, named: str, *, door: str = "--unit") -> str | None:
+    """The column of the unit: as named, of "auto" the finest of the candidates inside the groups, of "none" no column.
+
+    Args:
+        door: what the user knows the option as.
+    Raises:
+        ValueError: no such column.
+    """
+    from probes.exchange import nested_unit
+
+    if named == "auto":
+        return None if groups is None else nested_unit({name: examples[name].to_numpy() for name in candidates}, groups)
+    if named != NONE and named not in examples.columns:
+        raise ValueError(f"{door} {named}: no such column of the examples. Columns: {', '.join(examples.columns)}.")
+    return None if named == NONE else named
 
 
 def sites_of(cache: ActivationCache, patterns: str) -> list[str]:

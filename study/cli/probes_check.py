@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from study.cli.common import fail_in_users_words, one_thread
-from study.cli.probes import sites_of
+from study.cli.common import fail_in_users_words, listed, one_thread
+from study.cli.probes import TEST_SHARE, sites_of, unit_of
 
 if TYPE_CHECKING:
     import numpy as np
 
     from interp.cache import ActivationCache
-    from probes.splits import Split
 
 
 def _site_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """CACHE, --sites, --position, --target, --groups, --seed, --out: what one site's check needs."""
+    """CACHE, --sites, --position, --target, --groups, --unit, --seed, --out: what one site's check needs."""
     for add in (
         click.option("--out", type=click.Path(path_type=Path), help="CSV to write; default: the screen alone."),
         click.option("--seed", default=0, show_default=True, help="Of the order of groups, splits and resamples."),
+        click.option("--unit", default="auto", show_default=True, help="Column of what moves together in a group."),
         click.option("--groups", required=True, help="Column of the independent unit."),
         click.option("--positive", help="Which label counts as 1; default: the larger of two."),
         click.option("--target", required=True, help="Column of the cache's examples: the label."),
@@ -35,36 +35,44 @@ def _site_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.option("--c", "c", default=1.0, show_default=True, help="Inverse penalty.")
+@click.option("--cs", default="0.0001,0.001,0.01,0.1,1", show_default=True, help="Inverse penalties of the mixture.")
+@click.option("--orders", type=click.IntRange(min=1), default=3, show_default=True, help="Random orders of the groups.")
+@click.option("--shuffled", type=click.IntRange(min=19), default=19, show_default=True, help="Permuted labels.")
 @_site_options
-def mdl(cache: Path, c: float, **options: Any) -> None:
+def mdl(cache: Path, cs: str, orders: int, shuffled: int, **options: Any) -> None:
     """Online code length per site: bits to send the labels to someone who has the activations.
 
-    The control is the same code with the label permuted between groups; 1.00 says that nothing was gained.
+    Compression compares it with a code that knows the label frequencies alone: 1.00 says that nothing was gained. The
+    control is the same on permuted labels.
     """
     from probes import mdl as code_length
 
-    def row(feats: Any, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-        found = code_length(feats, labels, groups=groups.tolist(), C=c, seed=options["seed"])
-        moved = _permuted(labels, groups, options["seed"])
-        control = code_length(feats, moved, groups=groups.tolist(), C=c, seed=options["seed"])
-        return dict(bits=found.bits, uniform=found.uniform, compression=found.compression,
-                    control_compression=control.compression, n=found.n, n_groups=found.n_groups)  # fmt: skip
+    values = tuple(sorted(float(c) for c in listed(cs)))
+
+    def row(feats: Any, labels: np.ndarray, groups: np.ndarray, unit: np.ndarray | None) -> dict[str, Any]:
+        found = code_length(
+            feats, labels, groups=groups.tolist(), unit=unit, Cs=values, n_orders=orders, n_shuffled=shuffled,
+            seed=options["seed"],
+        )  # fmt: skip
+        e = found.compression
+        return dict(bits=found.bits, prior=found.prior, uniform=found.uniform, compression=e.value, lo=e.lo, hi=e.hi,
+                    control=found.control, control_hi=found.control_hi, p=found.p, n=found.n,
+                    n_groups=found.n_groups)  # fmt: skip
 
     _each_site(cache, row, **options)
 
 
 @click.command()
 @click.option("--c", "c", default=1.0, show_default=True, help="Inverse penalty.")
-@click.option("--test-share", type=click.FloatRange(0.05, 0.9), default=0.25, show_default=True, help="Rows for TEST.")
+@click.option("--test-share", type=TEST_SHARE, default="auto", show_default=True, help="auto, crossed or a share.")
 @_site_options
-def erase(cache: Path, c: float, test_share: float, **options: Any) -> None:
+def erase(cache: Path, c: float, test_share: float | str, **options: Any) -> None:
     """Erase the label from a site (LEACE), refit: AUROC before and after, on held-out groups."""
-    from probes import erase_check
+    from probes import erase_check, group_split
 
-    def row(feats: Any, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-        split = _split(labels, groups, test_share, options["seed"])
-        found = erase_check(feats, labels, split, C=c, seed=options["seed"])
+    def row(feats: Any, labels: np.ndarray, groups: np.ndarray, unit: np.ndarray | None) -> dict[str, Any]:
+        split = group_split(labels, groups=groups, test_share=test_share, seed=options["seed"])  # type: ignore[arg-type]
+        found = erase_check(feats, labels, split, C=c)
         before, after = found.held_out_before, found.held_out_after
         return dict(train_before=found.train_before, train_after=found.train_after, before=before.value,
                     before_lo=before.lo, before_hi=before.hi, after=after.value, after_lo=after.lo, after_hi=after.hi,
@@ -80,39 +88,47 @@ def erase(cache: Path, c: float, test_share: float, **options: Any) -> None:
 def recall(cache: Path, max_fpr: float, kind: str, **options: Any) -> None:
     """Share of positives above the threshold that at most --max-fpr of the negatives pass, out of fold.
 
-    The control is the same probe of labels permuted between groups.
+    Each fold has its own threshold. The control is the same probe of permuted labels, 99 times (logistic 19).
     """
+    import numpy as np
     import torch
 
-    from probes import SweepConfig
+    from interp.stats import permutation_p
+    from probes import SweepConfig, recall_at_fpr, sweep_design
     from probes.layer import score_labels
-    from probes.metrics import recall_at_fpr
+    from probes.null import null_labels
 
-    def row(feats: Any, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-        import numpy as np
+    n_perm = 19 if kind == "logistic" else 99
+    config = SweepConfig(kinds=(kind,), test_share=0.0, n_perm={kind: n_perm}, seed=options["seed"])
 
-        split = _split(labels, groups, 0.0, options["seed"])
-        both = np.stack([labels, _permuted(labels, groups, options["seed"])])
-        scores = score_labels(kind, feats, torch.from_numpy(both), split, Cs=SweepConfig().Cs).scores
-        found, control = (
-            recall_at_fpr(s, y, max_fpr=max_fpr, groups=groups, seed=options["seed"])
-            for s, y in zip(scores, both, strict=True)
-        )
-        return dict(recall=found.value, lo=found.lo, hi=found.hi, control=control.value, control_lo=control.lo,
-                    control_hi=control.hi, max_fpr=max_fpr, n=found.n, n_groups=found.n_groups)  # fmt: skip
+    def row(feats: Any, labels: np.ndarray, groups: np.ndarray, unit: np.ndarray | None) -> dict[str, Any]:
+        design = sweep_design(labels, groups=groups, unit=unit, config=config)
+        moved = null_labels(labels, design.exchanges["1"], n=n_perm, seed=config.seed + 1)
+        every = np.concatenate([labels[None], moved])
+        scores = score_labels(kind, feats, torch.from_numpy(every), design.split, Cs=config.Cs).scores
+        found = [
+            recall_at_fpr(s, y, max_fpr=max_fpr, groups=groups, strata=design.split.fold_of)
+            for s, y in zip(scores, every, strict=True)
+        ]
+        own, null = found[0], np.array([e.value for e in found[1:]])
+        counts = {name: getattr(own, name) for name in
+                  ("n_positive", "n_negative", "groups_positive", "groups_negative")}  # fmt: skip
+        return dict(recall=own.value, lo=own.lo, hi=own.hi, control=float(null.mean()),
+                    p=permutation_p(own.value, null), max_fpr=max_fpr) | counts  # fmt: skip
 
     _each_site(cache, row, **options)
 
 
 def _each_site(
     path: Path,
-    row: Callable[[Any, np.ndarray, np.ndarray], dict[str, Any]],
+    row: Callable[[Any, np.ndarray, np.ndarray, np.ndarray | None], dict[str, Any]],
     *,
     sites: str,
     position: str,
     target: str,
     positive: str | None,
     groups: str,
+    unit: str,
     seed: int,
     out: Path | None,
 ) -> None:
@@ -125,10 +141,12 @@ def _each_site(
     one_thread()
     with ActivationCache.open(path) as cache:
         labels, units = _columns(cache, target, positive, groups)
+        named = unit_of(cache.examples, cache.group_columns, units, unit)
+        moves = None if named is None else cache.examples[named].to_numpy()
         source = open_source(cache)
         chosen = sites_of(cache, sites)
         rows = [
-            {"site": site, "position": position} | row(source.read(site, position).float(), labels, units)
+            {"site": site, "position": position} | row(source.read(site, position).float(), labels, units, moves)
             for site in chosen
         ]
     table = pd.DataFrame(rows)
@@ -154,16 +172,3 @@ def _columns(cache: ActivationCache, target: str, positive: str | None, groups: 
     if one not in names or (positive is None and len(names) != 2):
         raise ValueError(f"--positive: name the label that counts as 1; labels of {target}: {', '.join(names)}.")
     return (values == one).to_numpy().astype(np.int64), examples[groups].to_numpy()
-
-
-def _split(labels: np.ndarray, groups: np.ndarray, test_share: float, seed: int) -> Split:
-    from probes import group_split
-
-    return group_split(labels, groups=groups, test_share=test_share, seed=seed)
-
-
-def _permuted(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """One draw of the sweep's own null: labels moved between groups where groups have one label, else inside them."""
-    from probes.null import null_labels
-
-    return null_labels(labels, _split(labels, groups, 0.0, seed), n=1, scheme="auto", seed=seed + 1)[0]

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     "--align", type=click.Choice(["none", "ridge"]), default="none", help="Map between widths, with its control."
 )
 @click.option("--kinds", help="Kinds of probes to read; default: logistic and massmean where swept.")
-@click.option("--boot", "n_boot", type=click.IntRange(min=100), default=2000, help="Resamples of an interval.")
 @click.option("--name", help="What tables call the checkpoint of CACHE; default: its folder's name.")
 @fail_in_users_words
 def transfer(folder: Path, cache: Path, all_layers: bool, align: str, **options: Any) -> None:
@@ -39,7 +38,7 @@ def transfer(folder: Path, cache: Path, all_layers: bool, align: str, **options:
     settings, result = read_settings(folder), read_sweep(folder)
     swept = {key[3] for key in result.directions}
     kinds = listed(options["kinds"] or "") or [k for k in ("logistic", "massmean") if k in swept] or sorted(swept)
-    how: dict[str, Any] = dict(kinds=kinds, n_boot=options["n_boot"], align=align)
+    how: dict[str, Any] = dict(kinds=kinds, align=align)
     with ActivationCache.open(cache) as other:
         name = options["name"] or cache.resolve().name
         if all_layers:
@@ -103,7 +102,11 @@ def _transfer_lines(table: Any) -> str:
     """The best cells by raw AUROC, beside their ceilings, for a terminal."""
     from study.evals.show import aligned, interval
 
-    rows = table[(table["metric"] == "auroc") & table["variant"].isin(["raw", "aligned", "aligned-shuffled"])]
+    rows = table[
+        (table["metric"] == "auroc")
+        & ~table["is_selected"]
+        & table["variant"].isin(["raw", "aligned", "aligned-shuffled"])
+    ]
     head = ["trained on", "site", "read on", "site", "kind", "how", "AUROC [95 %]", "minus own probe's [95 %]"]
     lines = [head]
     for row in rows.sort_values("value", ascending=False).head(12).to_dict("records"):

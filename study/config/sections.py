@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from interp.checkpoint import Checkpoint, CheckpointPair
@@ -23,6 +23,24 @@ Names = tuple[str, ...]
 def _iso(value: Any) -> Any:
     """A date as text: YAML reads an unquoted one as a date."""
     return value.isoformat() if isinstance(value, datetime.date) else value
+
+
+def _test_share(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
+        return float(value)
+    if value not in ("auto", "crossed"):
+        raise ValueError(f"expected auto, crossed or a share from 0 to below 1, got {value!r}")
+    return value
+
+
+def _permutations(value: int) -> int:
+    if 0 < value < 19:
+        raise ValueError(f"expected 0 for no null, else 19 or more: {value} give no p of 0.05")
+    return value
+
+
+TestShare = Annotated[float | str, BeforeValidator(_test_share)]
+Permutations = Annotated[int, Field(ge=0), AfterValidator(_permutations)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -112,6 +130,10 @@ class ProbesSection:
         groups: column of the independent unit, never in training and test at once.
         control: column of the unit that control labels are drawn for.
         where: column -> values: rows that are kept, e.g. {context_condition: [ambig]}.
+        unit: column of what moves together inside a group under the null (twins, scenarios, samples); auto: the finest
+            group of the examples inside `groups`; none.
+        test_share: share of groups held out as TEST; crossed: every fold is TEST once; auto: crossed below 80 groups.
+        split_seeds: seeds of the split over which the spread of AUROC is given (closed forms).
         transfer: read the probes of one member on the other, where widths allow it: at the same layers, or every
             train layer at every test layer beside the probes fitted there (as the figure needs).
     """
@@ -126,10 +148,13 @@ class ProbesSection:
     sites: str = "*"
     kinds: tuple[Literal["logistic", "ridge", "massmean", "massmean-iid"], ...] = ("logistic", "ridge", "massmean")
     cs: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0)
+    unit: str = "auto"
+    scheme: Literal["auto", "group", "unit", "between", "within"] = "auto"
     n_folds: Annotated[int, Field(ge=2)] = 5
-    test_share: Share = 0.25
-    perm: Annotated[int, Field(ge=0)] = 999
-    logistic_perm: Annotated[int, Field(ge=0)] = 0
+    test_share: TestShare = "auto"
+    split_seeds: Count = 5
+    perm: Permutations = 999
+    logistic_perm: Permutations = 0
     boot: Annotated[int, Field(ge=100)] = 2000
     balanced: bool = False
     positive: str | None = None

@@ -88,6 +88,7 @@ def probe_tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
 def transfer_tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Tables of probes read elsewhere, in the columns of `probes.transfer`; none without the ceilings of a figure."""
     out = rows.drop(columns=["model", "control", "control_value", "unit", "group_unit"])
+    out = out.rename(columns={"selected": "is_selected"})
     wide = ["train_layer", "test_layer", "train_d_feature", "test_d_feature"]
     out = out[out[wide].notna().all(axis=1)].astype({"n": int, "n_groups": int, **dict.fromkeys(wide, int)})
     blocks = set(zip(out["train_checkpoint"], out["test_checkpoint"], strict=True))

@@ -222,9 +222,9 @@ def _chance_label(table: DataFrame) -> str:
 
 
 def _is_beyond(row: Any) -> bool:
-    """True where TEST, at the one layer chosen on DEV, is beyond its own null: p < .05, else above its 95 %."""
+    """True where TEST, at the layer chosen on DEV, is beyond its own null: p <= .05, else above its 95 %."""
     p = getattr(row, "p", None)
-    return bool(row.value > row.null_hi) if p is None or checks.is_absent(p) else bool(p < 0.05)
+    return bool(row.value > row.null_hi) if p is None or checks.is_absent(p) else bool(p <= 0.05)
 
 
 def _estimate(row: Any) -> str:
@@ -241,11 +241,7 @@ def _caption(table: DataFrame, curves: list[Curve]) -> str:
     return checks.sentences(
         f"{_metric(table)} of a linear probe" + (f" for {target}" if target else "") + f" by layer: {signs}",
         f"Lines: out of fold on DEV, {checks.sample_size(oof, figure=FIGURE)}"
-        + (
-            f"; large marks: TEST at the layer selected on DEV, {checks.sample_size(test, figure=FIGURE)}"
-            if len(test)
-            else ""
-        ),
+        + (f"; large marks: {_tested(oof, test)}, {checks.sample_size(test, figure=FIGURE)}" if len(test) else ""),
         f"Bands and bars: point-wise 95 % {kind}",
         f"Grey: {'95 %' if 'null_lo' in table.columns else 'mean to 95 %'} of the null per layer ({_scheme(table)}"
         + (f", {int(draws)} draws" if draws else "")
@@ -256,6 +252,14 @@ def _caption(table: DataFrame, curves: list[Curve]) -> str:
         "A decodable property is not shown to be used",
         checks.provenance(table),
     )
+
+
+def _tested(oof: DataFrame, test: DataFrame) -> str:
+    """What a TEST mark is: held-out groups, or every group once where it holds as many as DEV."""
+    n = dict(zip(oof["checkpoint"], oof["n_groups"], strict=True))
+    if all(row.n_groups == n[row.checkpoint] for row in checks.records(test)):
+        return "TEST, every group once, each at the layer selected without it"
+    return "TEST at the layer selected on DEV"
 
 
 def _alt(table: DataFrame, curves: list[Curve]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from probes.metrics import INTERVALS
 from probes.result import SweepResult
 from study.figures.drawn import tried
 from study.figures.style import MEMBERS
@@ -112,7 +113,7 @@ def _layers(tables: Sequence[pd.DataFrame], cell: Cell, kind: str | None = None,
         raise ValueError("no null over layers: sweep with --perm, and with another kind than logistic (it has none).")
     rows = rows[rows["kind"] == (kind or tested[0])].drop(columns="null_lo")  # it is of TEST, the band of layers is not
     renamed = rows.rename(columns={"null_max_hi": "null_max95", "is_selected": "selected"})
-    return probe_by_layer(_one_interval(renamed.assign(chance=0.5, target=_words(cell), unit="rows")), **where)
+    return probe_by_layer(renamed.assign(chance=0.5, target=_words(cell), unit="rows"), **where)
 
 
 def _selectivity(tables: Sequence[pd.DataFrame], cell: Cell, **where: Any) -> Drawn:
@@ -126,7 +127,7 @@ def _selectivity(tables: Sequence[pd.DataFrame], cell: Cell, **where: Any) -> Dr
     rows = rows[rows["kind"] == _first_kind(rows)].drop(columns=["lo", "hi", "null_lo", "null_hi"])
     rows = rows.rename(columns={"selectivity_lo": "lo", "selectivity_hi": "hi", "selectivity_null_hi": "null_hi"})
     rows = rows.assign(null_lo=-rows["null_hi"], metric="AUROC", target=_words(cell), unit="rows")
-    return selectivity(_one_interval(rows), **where)
+    return selectivity(rows.assign(interval=INTERVALS["auroc_gain"]), **where)
 
 
 def _transfer(tables: Sequence[pd.DataFrame], cell: Cell, **where: Any) -> Drawn:
@@ -136,6 +137,7 @@ def _transfer(tables: Sequence[pd.DataFrame], cell: Cell, **where: Any) -> Drawn
     from study.figures import transfer
 
     table = pd.concat(tables, ignore_index=True)
+    table = table[~table["is_selected"].astype(bool)]  # those are of the layers that each look chose
     rows = table[
         (table["target"] == cell[0]) & (table["position"] == cell[1]) & (_site_kind(table["train_site"]) == cell[2])
         & (table["metric"] == "auroc") & (table["variant"] == "raw") & table["train_layer"].notna()
@@ -144,9 +146,7 @@ def _transfer(tables: Sequence[pd.DataFrame], cell: Cell, **where: Any) -> Drawn
         raise ValueError("no transfer of these probes: run `diptych probes transfer SWEEP CACHE --all-layers`.")
     rows = rows[rows["kind"] == _first_kind(rows)]
     wide = {"train_d_feature": "train_d_model", "test_d_feature": "test_d_model"}
-    return transfer(
-        _one_interval(rows.rename(columns=wide).assign(chance=0.5, target=_words(cell), unit="rows")), **where
-    )
+    return transfer(rows.rename(columns=wide).assign(chance=0.5, target=_words(cell), unit="rows"), **where)
 
 
 def _rows(tables: Sequence[pd.DataFrame], cell: Cell) -> pd.DataFrame:
@@ -225,7 +225,7 @@ def _cohorts(tables: Sequence[pd.DataFrame], target: str, **where: Any) -> Drawn
     if not (rows["cohort"] != "all").any():
         raise ValueError("no cohorts with both classes and a null: sweep with --cohort COLUMN and --perm.")
     rows = with_roles(rows[rows["kind"] == _first_kind(rows)])
-    return probe_cohorts(_one_interval(rows.assign(layer=rows["layer"].astype(int), chance=0.5, unit="rows")), **where)
+    return probe_cohorts(rows.assign(layer=rows["layer"].astype(int), chance=0.5, unit="rows"), **where)
 
 
 def _site_kind(sites: pd.Series) -> pd.Series:
@@ -245,12 +245,6 @@ def _first_kind(rows: pd.DataFrame) -> str:
 def _words(cell: Cell) -> str:
     target, position, sites = cell
     return f"{target}, {sites} at {position}"
-
-
-def _one_interval(rows: pd.DataFrame) -> pd.DataFrame:
-    """Both kinds of interval in one phrase where a table holds two: a figure has one caption."""
-    kinds = sorted(set(rows["interval"]))
-    return rows.assign(interval=", below 20 groups ".join(kinds))
 
 
 def _name(*parts: str) -> str:

@@ -101,7 +101,7 @@ def read_sweep(folder: Path) -> SweepResult:
     """The result that was written.
 
     Raises:
-        ValueError: no finished sweep in the folder.
+        ValueError: no finished sweep in the folder, or one of an earlier version.
     """
     import pandas as pd
     from safetensors import safe_open
@@ -109,6 +109,8 @@ def read_sweep(folder: Path) -> SweepResult:
     settings = read_settings(folder)
     with np.load(folder / SCORES) as file:
         arrays = {name: file[name] for name in file.files}
+    if "is_crossed" not in arrays:
+        raise ValueError(f"{folder}: a sweep of an earlier version, which tested no group twice. Sweep again.")
     with safe_open(folder / DIRECTIONS, framework="pt") as file:  # type: ignore[no-untyped-call]
         numbers = file.metadata()
         for name in file.keys():  # noqa: SIM118 (not a mapping)

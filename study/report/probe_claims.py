@@ -32,7 +32,8 @@ def _decodable(tables: Tables, chosen: list[dict[str, Any]], target: str, member
     here = [row for row in chosen if row["target"] == target and row["member"] == member]
     row = min(here, key=lambda r: (r["split"] != "test", number(r, "p") is None, _rank(r)))
     oof = [r for r in here if r["split"] == "oof" and r["kind"] == row["kind"]]
-    p, searched = number(row, "p"), number(oof[0], "p_adjusted") if oof else None
+    searched, adjusted = number(oof[0], "p_adjusted") if oof else None, number(row, "p_adjusted")
+    p = number(row, "p") if adjusted is None else adjusted  # of a crossed TEST the p over all groups decides
     seen = [(where, value) for where, value in (("TEST", p if row["split"] == "test" else None), ("layers", searched))
             if value is not None]  # fmt: skip
     null = Control.of("permutation null that repeats every choice, on TEST and as the maximum over layers",
@@ -108,6 +109,7 @@ def _carried(
     text = f"A probe of {quoted(target)} fitted on {a} reads {b}"
     key = f"probes/transfer/{column_of(target)}/{a}/{b}"
     places = [(r["site"], r["position"]) for r in sorted(chosen, key=_rank)]
+    here = [r for r in here if flag(r, "selected")] or here  # each look at TEST at the site that it selected
     same = [r for r in here if r["train_site"] == r["test_site"] and r["variant"] != SHUFFLED
             and (r["train_site"], r["position"]) in places]  # fmt: skip
     if not same:

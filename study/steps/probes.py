@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ROW = {"is_selected": "selected", "null_max_hi": "null_max95", "p_maxT": "p_adjusted"}
 _OPTIONS = (
     "groups", "control", "confounds", "surface", "cohort", "positions", "sites", "kinds", "cs", "n_folds", "test_share",
-    "perm", "logistic_perm", "boot", "balanced", "positive", "unite", "where",
+    "perm", "logistic_perm", "boot", "balanced", "positive", "unite", "where", "unit", "scheme", "split_seeds",
 )  # fmt: skip
 
 
@@ -44,6 +44,7 @@ def run(context: Context) -> list[str]:
                 if isinstance(result, str):
                     notes.append(f"{member}, {target}: {result}")
                     continue
+                notes += [f"{member}: {text}" for text in result.settings["design"] if "nothing can be claimed" in text]
                 folder.mkdir(parents=True, exist_ok=True)
                 write_sweep(result, folder, identity)
     if context.section.transfer != "none":
@@ -74,6 +75,7 @@ def sweep_one(
 
     from interp.stats import FewGroupsWarning
     from probes import SweepConfig, surface_features, sweep, unite_groups
+    from study.cli.probes import unit_of
 
     _check_columns(frame, target, section)
     keep = frame[target].notna().to_numpy(copy=True)
@@ -86,10 +88,12 @@ def sweep_one(
     if section.unite:
         groups = np.array(unite_groups(groups.tolist(), rows[section.unite].tolist()))
     columns = {key: rows[key].to_numpy() for key in section.surface}
+    unit = unit_of(rows, cache.group_columns, groups, section.unit, door="probes.unit")
     n_perm = {kind: section.logistic_perm if kind == "logistic" else section.perm for kind in section.kinds}
     config = SweepConfig(
         kinds=section.kinds, Cs=tuple(sorted(section.cs)), n_perm=n_perm, n_folds=section.n_folds,
         test_share=section.test_share, n_boot=section.boot, balanced=section.balanced, seed=seed,
+        scheme=section.scheme, n_seeds=section.split_seeds,
     )  # fmt: skip
     data, ids, at = _data(cache, keep, section)
     options: dict[str, Any] = dict(
@@ -99,9 +103,10 @@ def sweep_one(
         confounds={key: rows[key].to_numpy() for key in section.confounds},
         cohort=rows[section.cohort].to_numpy() if section.cohort else None,
         surface=surface_features(columns=columns) if columns else None,
+        unit=None if unit is None else rows[unit].to_numpy(),
     )  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FewGroupsWarning)  # the interval's name says it
+        warnings.simplefilter("ignore", FewGroupsWarning)  # the counts of groups say it
         try:
             return sweep(data, **options)
         except ValueError as error:  # too few groups or rows of a class: the other targets may do
@@ -186,7 +191,7 @@ def _read_across(context: Context, folder: Path, first: str, second: str) -> pd.
 
     section, result = context.section, read_sweep(folder)
     kinds = [k for k in ("logistic", "massmean") if any(key[3] == k for key in result.directions)] or [*section.kinds]
-    options: dict[str, Any] = dict(kinds=kinds, n_boot=section.boot, seed=context.study.seed)
+    options: dict[str, Any] = dict(kinds=kinds, seed=context.study.seed)
     with ActivationCache.open(context.of("cache") / second) as other:
         if section.transfer == "same-layer":
             return transfer(result, other, checkpoint=second, **options)
@@ -221,6 +226,7 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
             table["target"] = f"{target}=" + table["target"].astype(str)
             table["control"] = "the probe fitted there, paired (drop)"
             table["n_groups"] = table["n_groups"].astype(float)
+            table = table.rename(columns={"is_selected": "selected"})
             carried.append(table.assign(member=table["test_checkpoint"], chance=0.5, **same))
     out = {"probes": tidy(pd.concat(rows, ignore_index=True))}
     if carried:
@@ -253,7 +259,7 @@ def _probe_rows(table: pd.DataFrame, target: str) -> pd.DataFrame:
     rows["control_value"] = np.where(null, rows["null_mean"], np.where(is_area | is_rate, majority, np.nan))
     words = np.where(null, "same search on permuted labels", np.where(is_area | is_rate, "constant answer", ""))
     rows["control"] = words
-    rows["correction"] = np.where(rows["p_adjusted"].notna(), "max-T over everything searched", "")
+    rows["correction"] = np.where(rows["p_adjusted"].notna(), "step-down max-T over sites, Holm over targets", "")
     blank = rows["value"].isna() & (rows["note"].fillna("") == "")
     rows["note"] = np.where(blank, "undefined: one class or one group in this part", rows["note"])
     no_bounds = rows["value"].notna() & rows["lo"].isna()

@@ -1,0 +1,137 @@
+"""What a sweep will compare with what, known before anything is fitted: split, exchanges, the smallest p in reach."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from interp.stats import FewGroupsWarning
+from interp.stats._check import FEW_GROUPS, Groups
+from probes.config import ALPHA, SweepConfig
+from probes.exchange import Exchange, exchange, smallest_reachable_p
+from probes.splits import Split, group_split
+
+MOVES = {
+    "group": "labels of whole groups change places inside a fold",
+    "unit": "labels of units change places inside a group",
+    "between": "label vectors of groups of one size change places inside a fold",
+    "within": "labels of single rows change places inside a group or unit",
+}
+
+
+class OutOfReachWarning(UserWarning):
+    """The permutations cannot give a p of 0.05, whatever the data."""
+
+
+class ExchangeableRowsWarning(UserWarning):
+    """The null takes rows of a group for exchangeable, because no unit was named and group sizes differ."""
+
+
+@dataclass(frozen=True, eq=False)
+class SweepDesign:
+    """Split and exchanges of a sweep.
+
+    Attributes:
+        labels:    target -> 0/1 [example]: one for two values, one against the rest for several.
+        exchanges: target -> how its labels move under the null; empty where no kind has a null.
+        smallest:  target -> smallest p that the permutations can give, after Holm over targets.
+        n_perm:    the most permutations of any kind.
+    """
+
+    split: Split
+    labels: Mapping[str, Int[np.ndarray, " example"]]
+    exchanges: Mapping[str, Exchange]
+    smallest: Mapping[str, float]
+    n_perm: int
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The design in words, one sentence for each target."""
+        return tuple(self._sentence(name) for name in self.labels)
+
+    def _sentence(self, name: str) -> str:
+        y, split = self.labels[name], self.split
+        sides = [len(np.unique(split.group[y == side])) for side in (1, 0)]
+        test = f"every group is TEST once, in {split.n_folds} folds" if split.is_crossed else "no TEST"
+        if split.is_test.any():
+            test = f"TEST holds out {len(np.unique(split.group[split.is_test]))} groups"
+        text = f"{name!r}: {split.n_groups} groups, {sides[0]} with it and {sides[1]} without; {test}"
+        if name not in self.exchanges:
+            return f"{text}; no null."
+        one = self.exchanges[name]
+        ways, p = one.n_ways(y), self.smallest[name]
+        out = "" if p <= ALPHA else f": none of {ALPHA:g} is in reach, so nothing can be claimed"
+        many = f"{ways:,.0f}" if ways < 1e6 else f"{ways:.0e}"
+        return f"{text}; null: {MOVES[one.scheme]}, in {many} ways; the smallest p in reach is {p:.2g}{out}."
+
+    def warn(self) -> None:
+        """Say what the design cannot show, or takes for granted."""
+        n_dev = len(np.unique(self.split.group[self.split.is_dev]))
+        if n_dev < FEW_GROUPS:
+            text = (
+                f"{n_dev} groups (fewer than {FEW_GROUPS}) to fit and select on: intervals are wide. Read p with them."
+            )
+            warnings.warn(text, FewGroupsWarning, stacklevel=4)
+        for name, one in self.exchanges.items():
+            if self.smallest[name] > ALPHA:
+                remedy = f"{self._sentence(name)} Use more groups, more permutations, or another scheme."
+                warnings.warn(remedy, OutOfReachWarning, stacklevel=4)
+            if one.scheme == "within" and not one.has_units:
+                warnings.warn(
+                    f"{name!r}: the null moves labels of single rows inside groups. That is right only where rows of a "
+                    "group share nothing but the group; where they come in units (twins, scenarios, samples), name the "
+                    "unit, or use groups of one size.",
+                    ExchangeableRowsWarning,
+                    stacklevel=4,
+                )
+
+
+def sweep_design(
+    values: Shaped[np.ndarray, " example"],
+    *,
+    groups: Groups,
+    i_know: str = "",
+    positive: object = None,
+    unit: Shaped[np.ndarray, " example"] | None = None,
+    config: SweepConfig,
+) -> SweepDesign:
+    """The split of a sweep, and how labels move under its null.
+
+    Args:
+        values: the target of each row.  groups, i_know, positive, config: as `probes.sweep`.
+        unit: sub-unit of each row inside its group (twins, scenarios, samples); None where there is none.
+    Raises:
+        ValueError: as `group_split` and `exchange`; a label missing; no fold in which two classes could be compared.
+    """
+    labels = _targets(values, positive)
+    split = group_split(
+        values, groups=groups, i_know=i_know, n_folds=config.n_folds, test_share=config.test_share, seed=config.seed
+    )
+    for name, y in labels.items():
+        if not any(len(np.unique(y[rows])) == 2 for rows in split.strata()):
+            raise ValueError(f"{name!r}: no fold holds both classes, so nothing can be compared. Use fewer folds.")
+    n_perm = max(config.permutations(kind) for kind in config.kinds)
+    moves = {n: exchange(y, split, scheme=config.scheme, unit=unit) for n, y in labels.items()} if n_perm else {}
+    smallest = {n: min(1.0, len(labels) * smallest_reachable_p(one, labels[n], n_perm)) for n, one in moves.items()}
+    return SweepDesign(split, labels, moves, smallest, n_perm)
+
+
+def _targets(values: np.ndarray, positive: object) -> dict[str, np.ndarray]:
+    """0/1 labels by name: one for two values, one against the rest for several."""
+    missing = [i for i, v in enumerate(values.tolist()) if v is None or v != v]
+    if missing:
+        raise ValueError(
+            f"target: {len(missing)} of {len(values)} rows have no label, first row {missing[0]}. Drop them."
+        )
+    names = np.unique(values).tolist()
+    if positive is not None and positive not in names:
+        raise ValueError(f"positive={positive!r}: not a label. Labels: {names}.")
+    if len(names) == 2:
+        one = names[1] if positive is None else positive
+        return {str(one): (values == one).astype(np.int64)}
+    wanted = names if positive is None else [positive]
+    return {str(name): (values == name).astype(np.int64) for name in wanted}
