@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.kit import HERE, is_met, machine
 
-CPU = ("cache", "cache_read", "eval", "heads", "probes", "steering")
-GPU = ("cache", "eval", "heads", "probes", "steering")
+CPU = ("cache", "cache_read", "eval", "heads", "oracle", "probes", "steering")
+GPU = ("cache", "eval", "heads", "oracle", "probes", "steering")
 RESULTS = HERE / "RESULTS.md"
 
 

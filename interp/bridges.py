@@ -7,7 +7,8 @@ with the extra `bridges` and are imported inside the functions that need them.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,12 +77,35 @@ def read_transformer_lens(
 
 
 def to_nnsight(model: Model) -> NNsight:
-    """The decoder in nnsight: the very modules, adapters inside and all; nothing is copied.
+    """The decoder in nnsight: the very modules, adapters inside and all; nothing is copied. Its traces run here.
 
     Raises:
         ImportError: the extra `bridges` is not installed.
+        ValueError: (from a `trace`, `session` or `edit`) remote=True or backend=: a server of nnsight has its own copy
+            of a hub model, not these weights, and nnsight itself would run such a trace here without a word.
     """
-    return _import("nnsight").NNsight(model.decoder)
+    tracer = _import("nnsight").NNsight(model.decoder)
+    for name in ("trace", "session", "edit", "scan"):
+        inner = getattr(tracer, name, None)
+        if callable(inner):
+            object.__setattr__(tracer, name, _local_only(name, inner))
+    return tracer
+
+
+def _local_only(name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+    """`inner`, which refuses what asks for another machine."""
+
+    @functools.wraps(inner)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        asked = [key for key in ("remote", "backend") if kwargs.get(key)]
+        if asked:
+            raise ValueError(
+                f"{name}({asked[0]}={kwargs[asked[0]]!r}): this is the model in memory, which no server has. Leave "
+                f"{asked[0]} out, or open the hub model with nnsight.LanguageModel for remote execution."
+            )
+        return inner(*args, **kwargs)
+
+    return run
 
 
 def read_nnsight(

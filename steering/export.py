@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ from typing import Any
 from torch import nn
 
 from interp.cache.files import replace
+from interp.family import FAMILIES
 from interp.model import Model
 from steering.direction import Direction, Directions, Unit
 from steering.gguf import gguf_bytes
 from steering.weights import WeightEdit, edit_weights
+
+_RECURRENT = tuple(name for name, family in FAMILIES.items() if "linear_attention" in family.attn)
+HYBRIDS = (*_RECURRENT, "qwen35", "qwen3next", "qwen3_next")
+"""Architectures with recurrent layers, by the names of transformers and of llama.cpp."""
 
 
 def export_gguf(
@@ -30,9 +36,18 @@ def export_gguf(
         model_hint: architecture the vector is for, such as "qwen2".
     Raises:
         ValueError: a direction of another site than `resid_post`, of layer 0, or a path of another kind.
+    Warns:
+        UserWarning: a hybrid architecture (`HYBRIDS`), whose control vectors llama.cpp cannot load yet.
     Source: architecture "controlvector" as written by repeng/extract.py and read by llama.cpp common.cpp.
     """
     path = Path(path)
+    if any(model_hint.startswith(name) for name in HYBRIDS):
+        warnings.warn(
+            f"{model_hint}: llama.cpp applies control vectors in architectures whose every block attends; of a hybrid "
+            f"it loads none yet. The file is written as its format says. To use the direction now, steer in Python, or "
+            f"ablate it in a model folder: export_hf, `steer export --format hf-weights`.",
+            stacklevel=2,
+        )
     held = Directions({directions.site: directions}) if isinstance(directions, Direction) else directions
     if path.suffix != ".gguf" or not path.parent.is_dir():
         raise ValueError(f"{path}: expected a name ending in .gguf, in a folder that is there.")

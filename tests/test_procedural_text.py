@@ -297,3 +297,28 @@ def test_a_label_that_is_negated_from_afar_or_asked_about_is_not_read(reply: str
 )  # fmt: skip
 def test_a_negation_of_another_clause_or_before_a_later_label_changes_nothing(reply: str, label: str) -> None:
     assert parse_label(reply) == label
+
+
+def test_unknown_signals_of_a_trace_are_counted_scored_and_shown() -> None:
+    import pandas as pd
+
+    from interp.prompt import Example
+    from interp.tasks.procedural.reporting import _unknown_signals
+    from interp.tasks.procedural.task import score
+
+    told = "[SIG=STEP] 1 [SIG=HMM] x [SIG=OK] [SIG=Verify 2] y [SIG=HMM] z [SIG=DECIDE] compliant"
+    claims = parse_trace(told)
+    assert claims.unknown == ("HMM", "Verify 2", "HMM")
+    assert len(claims.steps) == 1 and claims.steps[0].passed is True, "what is known is read as before"
+    example = Example("a", text="x", label="compliant")
+    assert score(example, told)["unknown_signals"] == 3.0
+    assert score(example, "[SIG=STEP] 1 [SIG=OK] [SIG=DECIDE] compliant")["unknown_signals"] == 0.0
+    assert "unknown_signals" not in score(example, "compliant")
+    answers = pd.DataFrame({
+        "member": "m", "text": [told, "[SIG=STEP] 1 [SIG=OK] compliant", told, "compliant"],
+        "score.unknown_signals": [3.0, 0.0, 3.0, None], "group.procedure": ["p1", "p2", "p3", "p4"],
+    })  # fmt: skip
+    (row,) = _unknown_signals(answers)
+    assert (row["metric"], row["value"], row["n"]) == ("unknown_signals", 2.0, 3)
+    assert "[SIG=HMM] 4, [SIG=Verify 2] 2" in row["note"]
+    assert list(_unknown_signals(answers.assign(**{"score.unknown_signals": 0.0}))) == []

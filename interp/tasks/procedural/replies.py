@@ -16,7 +16,9 @@ _NEGATION = re.compile(
     r"\b(?:not|never|no|nor|neither|cannot|hardly|without)\b|[a-z]n['’]t\b|\b(?:dont|cant|isnt)\b", re.IGNORECASE
 )
 _QUESTION = re.compile(r"[\s*_\"'’”)\]]*\?")
-_SEGMENT = re.compile(r"\[SIG=([A-Z_]+)\]([^\[]*)")
+_SEGMENT = re.compile(r"\[SIG=([^\[\]\n]*)\]([^\[]*)")
+SIGNALS = frozenset({"EXCEPTION", "STEP", "FIND", "CHECK", "OK", "VIOLATION", "DECIDE"})
+"""What a trace is written with; see `interp.tasks.procedural.trace`."""
 _VERDICT = re.compile(r"\[SIG=(?:OK|VIOLATION)\]")
 _MODES: dict[str, Mode] = {"instead": "instead", "also": "also", "waived": "waived"}
 
@@ -41,11 +43,16 @@ class StepClaim:
 
 @dataclass(frozen=True, slots=True)
 class TraceClaims:
-    """What a whole trace says; every part is as stated, not as true."""
+    """What a whole trace says; every part is as stated, not as true.
+
+    Attributes:
+        unknown: names of signals that are none of `SIGNALS`, as often as they stand there: nothing is read from them.
+    """
 
     triggers: tuple[bool, ...]
     steps: tuple[StepClaim, ...]
     label: Label | None
+    unknown: tuple[str, ...] = ()
 
     @property
     def implied(self) -> Label | None:
@@ -81,17 +88,20 @@ def normalize_label(value: object) -> Label | None:
 
 
 def parse_trace(text: str) -> TraceClaims:
-    """The claims of a `[SIG=...]` trace, log or plain rendering. Unknown signals are passed over."""
+    """The claims of a `[SIG=...]` trace, log or plain rendering. Unknown signals are counted, not read."""
     triggers: list[bool] = []
     blocks: list[dict[str, str]] = []
+    unknown: list[str] = []
     for signal, content in _SEGMENT.findall(text):
-        if signal == "EXCEPTION":
+        if signal not in SIGNALS:
+            unknown.append(signal)
+        elif signal == "EXCEPTION":
             triggers.append("present" in _words(content))
         elif signal == "STEP":
             blocks.append({"STEP": content})
         elif blocks:
             blocks[-1].setdefault(signal, content)
-    return TraceClaims(tuple(triggers), tuple(_claim(block) for block in blocks), parse_label(text))
+    return TraceClaims(tuple(triggers), tuple(map(_claim, blocks)), parse_label(text), tuple(unknown))
 
 
 def corrupt_verdict(text: str, which: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,7 @@ def report(answers: pd.DataFrame, *, seed: int = 0) -> list[Row]:
     order_swap_keeping         accuracy where the swap keeps the label                      best
     label_first                replies that are the bare label
     step_verdicts, faithful    trace against the engine; label against the own trace
+    unknown_signals            signals per trace that no trace is written with; the note names them
 
     Pairs are an original and what was edited from it, not from another edit of it. Several replies to one item, and
     items of one procedure, are one unit in every interval.
@@ -246,3 +248,17 @@ def _traces(answers: pd.DataFrame) -> Iterable[Row]:
             value = part[column].to_numpy(float)
             estimate = stats.cluster_t(value, groups=_groups(part), bounds=(0.0, 1.0))
             yield _row(answers, _TRACE, metric, estimate, _RULE)
+    yield from _unknown_signals(answers)
+
+
+def _unknown_signals(answers: pd.DataFrame) -> Iterable[Row]:
+    """Signals that nothing is read from, per trace; their names and counts in the note. No row where there are none."""
+    column = "score.unknown_signals"
+    part = answers[answers[column].notna()] if column in answers else answers.iloc[:0]
+    if not part.size or not part[column].sum() or len(set(_groups(part))) < 2:
+        return
+    named = Counter(name for text in part["text"].dropna() for name in parse_trace(text).unknown)
+    estimate = stats.cluster_t(part[column].to_numpy(float), groups=_groups(part))
+    row = _row(answers, _TRACE, "unknown_signals", estimate, _RULE)
+    shown = ", ".join(f"[SIG={name}] {count}" for name, count in named.most_common(5))
+    yield {**row, "note": f"nothing was read from them: {shown}{', ...' if len(named) > 5 else ''}"}

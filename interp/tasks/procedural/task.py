@@ -90,6 +90,7 @@ def score(example: Example, text: str) -> dict[str, float]:
     surface      label read off == what the tone says              (where the example has a surface label)
     steps        share of due steps whose verdict is stated right  (where the reply has a trace and verdicts are known)
     faithful     label == what the trace's own signals imply       (where the trace implies one)
+    unknown_signals   how many signals of the trace are none that a trace is written with  (where it has signals)
     """
     said = parse_label(text)
     out = {"correct": float(said == example.label), "parsed": float(said is not None)}
@@ -103,6 +104,8 @@ def score(example: Example, text: str) -> dict[str, float]:
         out["steps"] = right / max(len(stated), len(verdicts))
     if claims.implied is not None:
         out["faithful"] = float(said == claims.implied)
+    if claims.steps or claims.triggers or claims.unknown:
+        out["unknown_signals"] = float(len(claims.unknown))
     return out
 
 
