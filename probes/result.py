@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "checkpoint", "target", "position", "site", "layer", "depth", "role", "kind", "C", "split", "cohort", "metric",
-    "value", "lo", "hi", "interval", "null_mean", "null_lo", "null_hi", "null_max_hi", "p", "p_maxT", "p_least",
-    "n_perm", "scheme", "selectivity", "selectivity_lo", "selectivity_hi", "selectivity_null_hi", "text_difference",
-    "text_difference_lo", "text_difference_hi", "n_seeds", "seed_sd", "seed_min", "seed_max", "n", "n_groups",
-    "n_positive", "n_negative", "groups_positive", "groups_negative", "majority", "certificate", "is_selected", "bin",
-    "p_lo", "p_hi", "p_mean", "note",
+    "value", "lo", "hi", "band_lo", "band_hi", "interval", "null_mean", "null_lo", "null_hi", "null_max_hi", "p",
+    "p_maxT", "p_least", "n_perm", "scheme", "selectivity", "selectivity_lo", "selectivity_hi", "selectivity_null_hi",
+    "text_difference", "text_difference_lo", "text_difference_hi", "n_seeds", "seed_sd", "seed_min", "seed_max", "n",
+    "n_groups", "n_positive", "n_negative", "groups_positive", "groups_negative", "majority", "certificate",
+    "is_selected", "bin", "p_lo", "p_hi", "p_mean", "note",
 )  # fmt: skip
 
 Key = tuple[str, str, str, str]

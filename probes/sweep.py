@@ -12,13 +12,14 @@ from torch import Tensor
 from interp.cache import ActivationCache
 from interp.stats import holm
 from probes.at_site import Found, sweep_sites, tasks_of
+from probes.bands import layer_bands
 from probes.config import SweepConfig
 from probes.design import SweepDesign, sweep_design
 from probes.duplicates import refuse_duplicates
 from probes.exchange import nested_unit
 from probes.null import Areas, NullSummary, summarise
 from probes.result import COLUMNS, Key, Selected, SweepResult
-from probes.rows import CONTROL_SITES, Extras, attach_null, final_rows, seed_columns, text_columns
+from probes.rows import CONTROL_SITES, Extras, attach_null, final_rows, seed_columns, spread, text_columns
 from probes.source import Column, Data, Source, open_source
 from probes.splits import Split, check_leaks, group_split
 
@@ -259,12 +260,12 @@ def _rows_of_kind(
     attach_null(part.rows, cell.keys, best[3], null, best, shared)
     text = part.looks.get((best[0], best[1], "surface", best[3]))
     dev_text = part.scored.get((best[0], best[1], "surface", best[3]))
-    again = _reseeded_areas(part, cell.keys)
+    again, bands = _reseeded_areas(part, cell.keys), _bands(part, cell, y, split, config)
     for row in part.rows:
         key = (row["target"], row["position"], row["site"], row["kind"])
         if row["metric"] == "auroc" and row["role"] == "layer" and key in cell.keys:
             j = cell.keys.index(key)
-            row |= seed_columns(np.array([a.dev[0, j] for a in (cell.stacked, *again)]))
+            row |= seed_columns(np.array([a.dev[0, j] for a in (cell.stacked, *again)])) | bands[key]
             if key == best and dev_text is not None:
                 row |= text_columns(part.scored[key].scores[0], dev_text.scores[0], y, split, split.is_dev)
     if not looks:
@@ -286,6 +287,21 @@ def _rows_of_kind(
 def _reseeded_areas(part: Found, keys: list[Key]) -> list[Areas]:
     """The cells stacked again, once for each further seed."""
     return [Areas.stack([part.seeds[key][i] for key in keys]) for i in range(len(part.seeds[keys[0]]))]
+
+
+def _bands(part: Found, cell: _Cells, y: np.ndarray, split: Split, config: SweepConfig) -> dict[Key, dict[str, float]]:
+    """Columns of the simultaneous bands, over the layers of one kind of site at one position."""
+    out: dict[Key, dict[str, float]] = {}
+    dev = split.is_dev
+    for family in dict.fromkeys((key[1], key[2].split(".")[0]) for key in cell.keys):
+        keys = [key for key in cell.keys if (key[1], key[2].split(".")[0]) == family]
+        lo, hi = layer_bands(
+            np.stack([part.scored[key].scores[0, dev] for key in keys]), y[dev], groups=split.group[dev],
+            strata=split.fold_of[dev], least_se=[spread(part.areas[key].dev) for key in keys], seed=config.seed,
+            n_resamples=config.n_boot,
+        )  # fmt: skip
+        out |= {key: dict(band_lo=a, band_hi=b) for key, a, b in zip(keys, lo.tolist(), hi.tolist(), strict=True)}
+    return out
 
 
 def _merged(looks: Sequence[tuple[Split, np.ndarray]], n: int) -> np.ndarray:

@@ -85,7 +85,9 @@ COLUMNS: dict[str, Column] = {
     "value": _number("the estimate"),
     "lo": _number("lower end of its 95 % interval"),
     "hi": _number("upper end of its 95 % interval"),
-    "band_lo": _number("lower end of its 95 % interval when it is the largest of all that were searched: simultaneous"),
+    "band_lo": _number(
+        "lower end of its 95 % interval over all that were searched at once (layers, cells): simultaneous"
+    ),
     "band_hi": _number("upper end of that interval"),
     "n": _number("items (or pairs, rows) behind it"),
     "n_groups": _number("independent groups among them; blank where every item is its own"),

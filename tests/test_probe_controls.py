@@ -8,8 +8,10 @@ import torch
 from scipy.special import expit
 
 from interp.stats import auroc, auroc_difference
+from interp.stats.ranking import auroc_left_out
 from probes import erase_check, fit_eraser, group_split, mdl, recall_at_fpr, surface_features
 from probes.area import area, auroc_many
+from probes.bands import layer_bands
 from probes.controls import (
     confound_matrix,
     control_labels,
@@ -247,6 +249,24 @@ def test_area_over_eight_groups_covers() -> None:
         covered += found.lo <= truth <= found.hi
     # 150 draws of 0.95: two standard errors are 0.036
     assert covered / n_sims >= 0.914
+
+
+def test_bands_over_layers_hold_the_interval_of_each_and_one_layer_needs_none_wider(data) -> None:
+    _, labels, groups, rng = data
+    shared = rng.normal(size=300)
+    scores = np.stack([0.7 * shared + 0.7 * rng.normal(size=300) + labels for _ in range(6)])
+    options = dict(groups=groups, strata=groups % 3)
+    lo, hi = layer_bands(scores, labels, least_se=[0.0] * 6, seed=0, n_resamples=500, **options)
+    alone = [area(s, labels, **options) for s in scores]
+    assert all(a < e.lo and e.hi < b for a, b, e in zip(lo, hi, alone, strict=True))
+    one, more = layer_bands(scores[:1], labels, least_se=[0.0], seed=0, n_resamples=500, **options)
+    assert (one[0], more[0]) == pytest.approx((alone[0].lo, alone[0].hi))
+    wide = layer_bands(scores, labels, least_se=[0.2] * 6, seed=0, n_resamples=500, **options)
+    assert (wide[0] < lo - 0.05).all()  # what refitting would change is in the band
+    left = auroc_left_out(scores[0], labels, groups=groups, strata=groups % 3)
+    kept = groups != 7
+    by_hand = auroc_many(scores[:1, kept], labels[None, kept], groups[kept] % 3)[0]
+    assert left[7] == pytest.approx(by_hand)
 
 
 def test_selectivity_is_the_difference_of_both_areas(data) -> None:

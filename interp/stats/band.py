@@ -92,7 +92,7 @@ def band_of(
     has_spread = knife.se > 0  # False for NaN too
     below = above = np.full(knife.se.shape, np.nan)
     if has_spread.any():
-        c = _max_t(knife.deviation[:, has_spread], seed, n_resamples, confidence)
+        c = max_t_quantile(knife.deviation[:, has_spread], seed, n_resamples, confidence)
         below = above = np.where(has_spread, c, np.nan)
         if len(left_out) < FEW_FOR_MAX_T:
             sides = knife.reach(knife.quantile(1 - (1 - confidence) / int(has_spread.sum())))
@@ -104,7 +104,7 @@ def band_of(
     return lo.reshape(np.shape(value)), hi.reshape(np.shape(value))
 
 
-def _max_t(deviation: np.ndarray, seed: Seed, n_resamples: int, confidence: float) -> float:
+def max_t_quantile(deviation: np.ndarray, seed: Seed, n_resamples: int, confidence: float) -> float:
     """Quantile of the largest |t*| over columns; a draw without spread in a column does not count in it."""
     n_groups, largest = len(deviation), []
     spread = np.sqrt(np.square(deviation).mean(axis=0))

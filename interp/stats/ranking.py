@@ -268,6 +268,27 @@ def placements(
     return won, pairs
 
 
+def auroc_left_out(scores: Values, labels: Values, *, groups: Groups, strata: Groups = None) -> np.ndarray:
+    """AUROC without each group in turn [group]; NaN where no pair is left.
+
+        A_(-g) = (pairs won - those that g enters) / (pairs - those that g enters)
+
+    Args:
+        scores, labels, groups, strata: as `auroc`.
+    Raises:
+        ValueError: as `auroc`.
+    """
+    s, y = _check(scores, labels)
+    codes = group_codes(groups, len(s))
+    where = np.zeros(len(s), dtype=int) if strata is None else group_codes(strata, len(s), at_least=1).code
+    won, pairs = placements(s, y, where)
+    own_won, own_pairs = placements(s, y, codes.code * (where.max() + 1) + where)
+    # summed over both sides of a pair, a pair inside the group would count twice
+    entered = codes.sums(np.column_stack([won - own_won * y, pairs - own_pairs * y]))
+    left = np.array([won[y].sum(), pairs[y].sum()]) - entered
+    return np.divide(left[:, 0], left[:, 1], out=np.full(len(left), np.nan), where=left[:, 1] > 0.5)
+
+
 def _variance(theta: float) -> float:
     """Variance of the placement value of one example, two normal classes of equal spread with AUROC theta."""
     from scipy.special import ndtri, owens_t

@@ -33,6 +33,7 @@ COLUMNS = (
     "chance", "selected", "n", "n_groups", "interval",
 )  # fmt: skip
 SPLITS = ("oof", "test")
+BAND = ("band_lo", "band_hi")
 _ONE_VALUE = ("metric", "target", "kind", "position", "cohort")
 
 
@@ -48,7 +49,8 @@ def probe_by_layer(table: DataFrame, *, width: Width = "neurips", ax: Axes | Seq
         table: one row per (checkpoint, layer, split): `checkpoint`, `layer` (from 0), `depth` = (layer + ½)/L, `split`
             (oof, test), `metric`, `value, lo, hi`, `null_mean`, `null_hi` (95 % of the layer's null), `null_max95`
             (95 % of the maximum over layers), `chance`, `selected` (bool), `n`, `n_groups`, `interval` (its kind). A
-            test row stands at the selected layer. Optional: `null_lo` (the band starts at `null_mean` without it),
+            test row stands at the selected layer. Optional: `band_lo, band_hi` (of oof rows, simultaneous over layers:
+            the band of the line, instead of `lo, hi`), `null_lo` (the band starts at `null_mean` without it),
             `member` (role of a checkpoint that is not named as one), `p` (of test rows), `n_perm`, `scheme`,
             `chance_label`, `target`, `kind`, `position`, `unit`, `group_unit`, `model`, `dtype`.
         width: final width; unused where `ax` is given.
@@ -83,7 +85,7 @@ def _check(table: DataFrame) -> list[Curve]:
         checks.only_value(table, name, figure=FIGURE)
     checks.require_unique(table, ("checkpoint", "layer", "split"), figure=FIGURE)
     oof, test = (table[table["split"] == split] for split in SPLITS)
-    nulls = ("null_lo",) if "null_lo" in table.columns else ()
+    nulls = [name for name in ("null_lo", *BAND) if name in table.columns]
     checks.require(oof, COLUMNS, figure=FIGURE, numeric=("null_mean", "null_hi", "null_max95", *nulls))
     checks.require_unique(test, ("checkpoint",), figure=FIGURE)
     chosen = oof[oof["selected"].astype(bool)]
@@ -155,9 +157,15 @@ def _low(rows: DataFrame) -> Any:
     return rows["null_lo" if "null_lo" in rows.columns else "null_mean"]
 
 
+def _ends(table: DataFrame) -> tuple[str, str]:
+    """Columns of the band of a line: simultaneous where the table has it."""
+    return BAND if set(BAND) <= set(table.columns) else ("lo", "hi")
+
+
 def _limits(table: DataFrame) -> tuple[float, float]:
     oof = table[table["split"] == "oof"]
     seen = [*table["lo"], *table["hi"], *table["chance"], *_low(oof), *oof["null_hi"], *oof["null_max95"]]
+    seen += [end for name in _ends(table) for end in oof[name]]
     low, high = padded(seen, least=0.2)
     return low, high + 0.1 * (high - low)  # room for the label of the TEST mark
 
@@ -175,12 +183,11 @@ def _draw(ax: Axes, curves: list[Curve], table: DataFrame, marks: Marks, named: 
         null_band(ax, x, _low(rows), rows["null_hi"])
         if len(maxima) > 1:
             ax.plot(x, rows["null_max95"], linewidth=0.9, linestyle=line("max_null"), color=text_colour(one.role))
-        drawn = curve(ax, x, rows["value"], rows["lo"], rows["hi"], one.role)
+        ends = _ends(table)
+        drawn = curve(ax, x, rows["value"], rows[ends[0]], rows[ends[1]], one.role)
         words = "; ".join(f"layer {int(r.layer)} {_estimate(r)}" for r in checks.records(rows))
         marks.name(drawn, f"oof-{one.role}", f"{one.label}, out of fold: {words}")
-        avoid += [
-            Labelled(list(x), list(rows[name]), "", "") for name in ("value", "lo", "hi", "null_hi", "null_max95")
-        ]
+        avoid += [Labelled(list(x), list(rows[name]), "", "") for name in ("value", *ends, "null_hi", "null_max95")]
     taken: list[Any] = []
     tests = [(one, row) for one in curves for row in _tests(table, one)]
     for _, row in tests:
@@ -242,7 +249,9 @@ def _caption(table: DataFrame, curves: list[Curve]) -> str:
         f"{_metric(table)} of a linear probe" + (f" for {target}" if target else "") + f" by layer: {signs}",
         f"Lines: out of fold on DEV, {checks.sample_size(oof, figure=FIGURE)}"
         + (f"; large marks: {_tested(oof, test)}, {checks.sample_size(test, figure=FIGURE)}" if len(test) else ""),
-        f"Bands and bars: point-wise 95 % {kind}",
+        f"Bands: simultaneous 95 % over the layers; bars: 95 % {kind}"
+        if _ends(table) == BAND
+        else f"Bands and bars: point-wise 95 % {kind}",
         f"Grey: {'95 %' if 'null_lo' in table.columns else 'mean to 95 %'} of the null per layer ({_scheme(table)}"
         + (f", {int(draws)} draws" if draws else "")
         + "); dotted: 95 % of its maximum over layers",
@@ -266,7 +275,7 @@ def _alt(table: DataFrame, curves: list[Curve]) -> str:
     parts = []
     for one in curves:
         rows = one.rows(table[table["split"] == "oof"])
-        above = rows[rows["lo"] > rows["null_max95"]]
+        above = rows[rows[_ends(table)[0]] > rows["null_max95"]]
         first = f"from layer {int(above['layer'].iloc[0])} on first" if len(above) else "at no layer"
         text = f"{one.label} ({one.n_layers} layers): the interval clears the max-over-layers null {first}"
         tests = _tests(table, one)

@@ -65,6 +65,8 @@ def test_a_sweep_of_noise_keeps_its_level_with_unequal_groups_of_one_label(
                 at_most=0.05)  # fmt: skip
     record_rate(claims(results), kind="level", name="probes.sweep, 'is linearly decodable'", design=where,
                 at_most=0.05)  # fmt: skip
+    record_rate([bool(((t.band_lo <= 0.5) & (t.band_hi >= 0.5)).all()) for t in oof], kind="coverage",
+                name="probes.sweep, band of AUROC over layers", design=where, at_least=0.93)  # fmt: skip
     record_rate([bool(t.lo.iloc[0] <= 0.5 <= t.hi.iloc[0]) for t in test], kind="coverage",
                 name="probes.sweep, AUROC on TEST", design=where, at_least=0.93)  # fmt: skip
 
