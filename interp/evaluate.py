@@ -15,6 +15,7 @@ from interp.decoding import Decoding, Reply, generate
 from interp.label_scores import context_length, label_log_probabilities, letter_scores
 from interp.model import Model
 from interp.prompt import Example, Prompt, render, render_all
+from interp.rounding import is_within_rounding, margin_of
 from interp.tasks.protocol import EvaluatedTask, decision_prefix, labels_of, max_new_tokens, read_reply
 
 
@@ -34,6 +35,8 @@ class Answer:
         rule: how the task found the label in the reply; "labels" where labels were only scored.
         label_mass: total probability of all spellings of all labels, where the task names spellings.
         opened: what the prompt had already written of the reply, "<think>\n"; the task reads it before the text.
+        margin: of the likeliest label over the runner-up, nats (per token where labels have several tokens).
+        within_rounding: the margin is smaller than what the model's dtype rounds; see `interp.rounding`.
     """
 
     example_id: str
@@ -51,6 +54,8 @@ class Answer:
     rule: str = ""
     label_mass: float | None = None
     opened: str = ""
+    margin: float | None = None
+    within_rounding: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -243,7 +248,7 @@ def _with_labels(
         with_labels = [(ids, labels) for ids, (_, _, labels) in zip(ends, asked, strict=True)]
         scored = letter_scores(model, with_labels, named.spellings, units=_units(task, [e for e, _ in batch]))
         return [
-            _scored(task, example, _with_mass(answer, logp), logp)
+            _scored(model, task, example, _with_mass(answer, logp), logp)
             for (example, _), answer, logp in zip(batch, answers, scored, strict=True)
         ]
     cases = [(example, before, label) for example, before, labels in asked for label in labels]
@@ -252,7 +257,8 @@ def _with_labels(
     for (example, _), answer, (_, _, labels) in zip(batch, answers, asked, strict=True):
         sums = {label: next(found) for label in labels}
         per_token = {label: total / n for label, (total, n) in sums.items()}
-        out.append(_scored(task, example, answer, {label: total for label, (total, _) in sums.items()}, per_token))
+        totals = {label: total for label, (total, _) in sums.items()}
+        out.append(_scored(model, task, example, answer, totals, per_token))
     return out
 
 
@@ -282,6 +288,7 @@ def _places_of_labels(task: EvaluatedTask, example: Example, text: str | None) -
 
 
 def _scored(
+    model: Model,
     task: EvaluatedTask,
     example: Example,
     answer: Answer,
@@ -294,7 +301,9 @@ def _scored(
     top = max(weighed.values())
     weights = {label: math.exp(value - top) for label, value in weighed.items()}
     p = {label: weight / sum(weights.values()) for label, weight in weights.items()}
-    answer = replace(answer, p=p, logp=dict(logp))
+    margin = margin_of(weighed)
+    answer = replace(answer, p=p, logp=dict(logp), margin=margin,
+                     within_rounding=is_within_rounding(margin, model.dtype))  # fmt: skip
     if answer.text is not None:
         return answer
     best = max(p, key=lambda label: p[label])

@@ -92,8 +92,26 @@ def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> lis
             if metric == "accuracy":
                 rows[-1] |= beyond_one_label(values, part, groups, always, seed)
         rows += _lengths(part, member, cell, groups) + _confidence(part, member, cell, groups, seed)
+        rows += _on_rounding(part, member, cell, groups, unit)
         _add_mass(rows, part, cell)
     return rows
+
+
+def _on_rounding(part: pd.DataFrame, member: str, cell: str, groups: Any, unit: str) -> list[dict[str, Any]]:
+    """Share of answers whose margin over the runner-up is within what the dtype rounds; no row where none is."""
+    if "within_rounding" not in part:
+        return []
+    known = part["within_rounding"].notna().to_numpy()
+    close = part["within_rounding"][known].to_numpy(dtype=bool)
+    if not close.any():
+        return []
+    kept = None if groups is None else np.asarray(groups)[known]
+    estimate, interval = rate(close.astype(float), kept, unit, items=part["id"].to_numpy()[known])
+    note = (
+        f"{int(close.sum())} of {len(close)} answers hang on a margin that is within rounding: another batch, dtype or "
+        f"machine may give the other label. Load with dtype float32 to settle them"
+    )
+    return [row(member, cell, "within_rounding", estimate, interval=interval, note=note)]
 
 
 def _add_mass(rows: list[dict[str, Any]], part: pd.DataFrame, cell: str) -> None:
