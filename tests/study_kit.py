@@ -16,7 +16,7 @@ SMALL = """\
 name: small
 pair: embedded
 seed: 5
-task: {path: interp.tasks.procedural, per_cell: 2}
+task: {path: interp.tasks.procedural, per_cell: 4}
 eval: {max_new_tokens: 120, tokens_per_batch: 8192}
 cache: {sites: 'resid_post.*', positions: last}
 probes: {targets: [surface_label], groups: procedure, kinds: [ridge], perm: 19, boot: 100, n_folds: 2, transfer: none}
