@@ -15,6 +15,21 @@ from interp.stats._check import Values
 from probes.area import area_difference, auroc_many
 
 
+LEAST_CROSSING = 0.5
+"""Share of rows that must lie in units of several split groups for control labels to be a control."""
+
+
+class UnlearnableControlWarning(UserWarning):
+    """Control labels belong to units inside split groups, so that no probe could learn them."""
+
+
+def crossing_share(units: Shaped[np.ndarray, " example"], groups: Shaped[np.ndarray, " example"]) -> float:
+    """Share of the rows whose unit has rows in several groups."""
+    code = np.unique(np.asarray(units).astype(str), return_inverse=True)[1].reshape(-1)
+    pairs = np.unique(np.column_stack([code, np.unique(groups, return_inverse=True)[1].reshape(-1)]), axis=0)
+    return float((np.bincount(pairs[:, 0])[code] > 1).mean())
+
+
 def control_labels(
     units: Sequence[Hashable], labels: Integer[np.ndarray, " example"], *, seed: int
 ) -> Integer[np.ndarray, " example"]:

@@ -133,7 +133,10 @@ class SweepResult:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What the sweep shows, in words: decodable (p_maxT <= 0.05, AUROC above 1/2), never used."""
+        """What the sweep shows, in words: decodable, never used.
+
+        decodable: p_maxT <= 0.05 and AUROC above 1/2, of rows that hold two groups with each class or more
+        """
         return tuple(_sentence(self, cell) for cell in self.selected)
 
     def plot(self, *, kind: str | None = None, target: str | None = None) -> Any:
@@ -224,12 +227,12 @@ def _sentence(result: SweepResult, cell: Selected) -> str:
     by_split: dict[str, Any] = {row["split"]: row for row in rows[rows.cohort == "all"].to_dict("records")}
     row = by_split.get("test", by_split["oof"])
     p = row["p_maxT"]
-    is_found = not np.isnan(p) and p <= ALPHA and row["value"] > 0.5
+    counts = [(int(row[f"n_{side}"]), int(row[f"groups_{side}"])) for side in ("positive", "negative")]
+    is_found = not np.isnan(p) and p <= ALPHA and row["value"] > 0.5 and min(g for _, g in counts) > 1
     word = "is linearly decodable" if is_found else "is not shown to be linearly decodable"
     where = "out of fold (development)"
     if "test" in by_split:
         where = "on TEST (every group once)" if result.split.is_crossed else "on TEST"
-    counts = [(int(row[f"n_{side}"]), int(row[f"groups_{side}"])) for side in ("positive", "negative")]
     held = " and ".join(
         f"{n} {name} rows in {g}" for name, (n, g) in zip(("positive", "negative"), counts, strict=True)
     )

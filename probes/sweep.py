@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from interp.stats import holm
 from probes.at_site import Found, sweep_sites, tasks_of
 from probes.bands import layer_bands
 from probes.config import SweepConfig
+from probes.controls import LEAST_CROSSING, UnlearnableControlWarning, crossing_share
 from probes.design import SweepDesign, sweep_design
 from probes.duplicates import refuse_duplicates
 from probes.exchange import nested_unit
@@ -59,7 +61,7 @@ def sweep(
         unit: column or values of what moves together inside a group (twins, scenarios, samples), so that the null moves
             it as a whole; "auto" takes the finest group of the cache's examples that lies inside `groups`, if any.
         positive: which of two label values counts as 1; the larger where None.
-        control: units for control labels (entity); must not be the split group.
+        control: units for control labels (entity), whose values cross the groups.
         confounds: columns whose linear prediction is taken out of the features, fitted on training folds.
         cohort: column; TEST rows of the table are repeated for each of its values.
         surface: features read without the model (see `controls.surface_features`): swept as the site "surface".
@@ -74,6 +76,7 @@ def sweep(
         FewGroupsWarning: fewer than 20 groups in DEV.
         OutOfReachWarning: no p of 0.05 can be reached, whatever the data; said before anything is fitted.
         ExchangeableRowsWarning: the null has to take rows of a group for exchangeable.
+        UnlearnableControlWarning: units of `control` lie inside groups, so there is no selectivity.
     Source: protocol in docs; Hewitt & Liang (selectivity), Westfall & Young (max-T).
 
     Example:
@@ -96,6 +99,7 @@ def sweep(
     chosen_sites, at = _chosen(sites, source.sites), [positions] if isinstance(positions, str) else list(positions)
     check_leaks(design.split, ids=source.ids, contents=source.contents)
     extras = Extras.read(source, control, confounds, cohort, surface)
+    extras = _learnable(extras, design.split)
     below = None if base is None else _open_base(base, source, chosen_sites)
     design.warn()
     if source.contents is None:
@@ -111,6 +115,23 @@ def sweep(
     settings = asdict(config) | {"independent_because": design.split.reason, "unit": _unit_name(named)}
     settings["design"] = list(design.sentences)
     return _result(found, design, source, extras, config, settings)
+
+
+def _learnable(extras: Extras, split: Split) -> Extras:
+    """Extras without the control where most rows lie in units of a single split group.
+
+    No probe has seen such a unit in training, so its control label is at chance whatever the probe memorises.
+    """
+    if extras.control is None or crossing_share(extras.control, split.group) >= LEAST_CROSSING:
+        return extras
+    warnings.warn(
+        f"control: only {crossing_share(extras.control, split.group):.0%} of the rows lie in units that several groups "
+        "hold. A control label that no probe can have seen in training is at chance whatever it memorises, so no "
+        "selectivity is given. Name a column whose values cross the groups (entity, option text).",
+        UnlearnableControlWarning,
+        stacklevel=3,
+    )
+    return replace(extras, control=None)
 
 
 def _unit(source: Source, unit: Column | None, groups: np.ndarray | None) -> Column | None:

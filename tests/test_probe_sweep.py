@@ -16,6 +16,7 @@ from interp.cache import ActivationCache
 from interp.stats import FewGroupsWarning
 from probes import SweepConfig, SweepResult, cosines, group_split, row_split, sweep, unite_groups
 from probes.area import auroc_many
+from probes.controls import UnlearnableControlWarning, crossing_share
 from probes.exchange import exchange
 from probes.layer import score_labels
 from probes.null import null_labels, summarise
@@ -199,6 +200,16 @@ def test_controls_of_a_sweep_are_in_its_table(data) -> None:
     raw = t[(t.role == "layer") & (t.metric == "auroc") & (t.site == "resid_post.0") & (t.split == "oof")].iloc[0]
     assert raw.value > 0.9 and residual.value < 0.75
     assert set(t[t.split == "test"].cohort) == {"all", "odd", "even"}
+
+
+def test_control_labels_that_no_probe_can_have_seen_are_no_control(data) -> None:
+    feats, labels, groups, _ = data
+    inside = groups * 3 + np.arange(len(groups)) % 3
+    arrays = {"resid_post.0": feats["resid_post.0"]}
+    with pytest.warns(UnlearnableControlWarning, match="only 0% of the rows"):
+        table = sweep(arrays, target=labels, groups=groups, control=inside, config=QUICK).table
+    assert table.selectivity.isna().all()
+    assert crossing_share(np.array(["a", "a", "b", "b", "c"]), np.array([0, 1, 2, 2, 3])) == 0.4
 
 
 def test_several_classes_are_each_against_the_rest_and_positions_are_swept(data) -> None:
