@@ -14,7 +14,6 @@ from interp.stats import Estimate
 from interp.stats._check import Values
 from probes.area import area_difference, auroc_many
 
-
 LEAST_CROSSING = 0.5
 """Share of rows that must lie in units of several split groups for control labels to be a control."""
 
