@@ -108,11 +108,11 @@ def test_a_lazy_export_and_a_module_under_its_name_are_followed(package: Path) -
 
 
 def test_answers_do_not_depend_on_statistics_and_their_tables_do() -> None:
-    from study.steps import cache, eval
+    from study.steps import cache, eval, heads
 
-    for run in (eval.run, cache.run):
+    for run in (eval.run, cache.run, heads.run):
         reached = {module for module, _ in code._Walk([(run.__module__, "run")]).found}
-        assert {"interp.evaluate", "interp.cache.extract"} & reached
+        assert {"interp.evaluate", "interp.cache.extract", "interp.heads.outcomes"} & reached
         assert "interp.passes" in reached, "what pads a batch is engine code"
         assert not [m for m in reached if m.startswith("interp.stats")]
     tables = {module for module, _ in code._Walk([(eval.tables.__module__, "tables")]).found}
@@ -125,6 +125,7 @@ pair: embedded
 seed: 5
 task: {path: interp.tasks.procedural, per_cell: 2}
 eval: {generate: false}
+heads: {n: 4, kinds: [mean], slot: ''}
 figures: false
 report: false
 """
@@ -147,7 +148,8 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "driver.py").write_text(DRIVER)
     write_study(root, STUDY)
-    assert "eval: done" in study(root)
+    said = study(root)
+    assert "eval: done" in said and "heads: done" in said
     return root
 
 
@@ -179,7 +181,8 @@ def test_an_edited_statistic_changes_the_tables_without_a_forward_pass(copied: P
     assert "nothing was run" in study(root, "no-forward"), "a comment is no code"
     line = "    centre = (p + z * z / (2 * n))"
     edit(root, "interp/stats/intervals.py", line, f"    z = z / 2\n{line}")
-    assert "eval: done" in study(root, "no-forward")
+    said = study(root, "no-forward")
+    assert "eval: done" in said and "heads: done" in said
     after = accuracies(root)
     width_before, width_after = before["hi"] - before["lo"], after["hi"] - after["lo"]
     assert (width_after < 0.75 * width_before).all(), "half the z, about half the width"
@@ -205,5 +208,5 @@ def test_edited_engine_code_runs_again_unless_the_work_is_kept_on_purpose(copied
     assert "made with code" in state and "this is" in state, "the run says which code made it"
     again = study(root)
     assert "eval: its code changed (made with code" in again and "eval: done" in again
-    assert statuses(root / "run") == {"eval": "done"}
+    assert statuses(root / "run") == {"eval": "done", "heads": "done"}
     assert list((root / "run" / "steps" / ".kept").iterdir()), "what the other code made is set aside, not deleted"

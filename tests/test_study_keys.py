@@ -91,7 +91,8 @@ SECTIONS = {"eval": EvalSection, "cache": CacheSection, "probes": ProbesSection,
 SHARED = {"task": TaskSection, "load": LoadSection}
 OTHERS: tuple[Any, ...] = (
     7, 321, 0.375, "another", True, False, ("another",), ("mean",), ("massmean",), ("direct",), ("png",), "none",
-    "classes", "sd", "direct", "notebook", "same-layer", "refuse", (1,), (0.5,), (("a", "b"),), {"a": 1}, {"a": ("b",)},
+    "between", "classes", "sd", "direct", "notebook", "same-layer",
+    "refuse", (1,), (0.5,), (("a", "b"),), {"a": 1}, {"a": ("b",)},
 )  # fmt: skip
 """Values to try in the place of the one that a key has; the first that its type takes is used."""
 
@@ -125,7 +126,7 @@ def keys_of_steps(study: Study) -> dict[str, tuple[str, str]]:
     out = {}
     for name, step in steps_of(study).items():
         if not step.after:
-            keys[name] = key_of(study, step, inputs, keys)
+            keys[name] = key_of(study, step, inputs, keys).key
             out[name] = (keys[name], table_key_of(study, step))
     return out
 

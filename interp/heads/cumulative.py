@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
@@ -59,21 +59,46 @@ def cumulative_ablation(
         ValueError: a k outside 0 to the length of the ranking.
     Source: LLMSymbMech ablation.py (zeros; top and lowest), equality in tests/test_heads_truth.py.
     """
-    import pandas as pd
+    sets = cumulative_sets(ranking, ks=ks, n_random=n_random, match_layers=match_layers, seed=seed)
+    job = cumulative_job(model, pairs, sets, kind=kind, positions=positions, reading=reading)
+    effects = HeadEffects.of(job.plan, job.pairs, [outcome for _, outcome in job.run()], seed=seed)
+    return cumulative_table(effects, sets, reading=reading)
 
-    model = Model.wrap(model)
+
+def cumulative_sets(
+    ranking: Sequence[HeadId | str], *, ks: Sequence[int], n_random: int = 10, match_layers: bool = True, seed: int = 0
+) -> dict[Arm, Unit]:
+    """The heads that every arm of `cumulative_ablation` changes together. Arguments and errors as there."""
     order = [head if isinstance(head, HeadId) else HeadId.parse(head) for head in ranking]
     wrong = [k for k in ks if not 0 <= k <= len(order)]
     if wrong:
         raise ValueError(f"k={wrong[0]}: the ranking has {len(order)} heads.")
-    arms = _arms(order, ks, n_random=n_random, match_layers=match_layers, seed=seed)
-    sets = {unit_name(unit): unit for unit in arms.values() if unit}
-    job = HeadSweep(model, tuple(pairs), kind, positions, list(sets.values()), _METRIC[reading])
-    effects = HeadEffects.of(job.plan, job.pairs, [outcome for _, outcome in job.run()], seed=seed)
-    rows = [_row(effects, reading, arm, unit, seed) for arm, unit in arms.items()]
-    chance = float(np.mean([1 / len(pair.options) for pair in pairs])) if reading == "accuracy" else 0.0
-    made = {"chance": chance, "metric": reading, "ablation": kind.name, "unit": "pairs", "model": model.name}
-    return pd.DataFrame(rows).assign(**made, dtype=job.plan.dtype, positions=job.plan.positions)
+    return _arms(order, ks, n_random=n_random, match_layers=match_layers, seed=seed)
+
+
+def cumulative_job(
+    model: Model | nn.Module,
+    pairs: Sequence[TokenPair],
+    sets: Mapping[Arm, Unit],
+    *,
+    kind: Kind = Mean(),  # noqa: B008  (a frozen value)
+    positions: Where | None = None,
+    reading: Reading = "accuracy",
+) -> HeadSweep:
+    """The sweep over the sets of heads; its outcomes can be kept."""
+    units = {unit_name(unit): unit for unit in sets.values() if unit}
+    return HeadSweep(Model.wrap(model), tuple(pairs), kind, positions, list(units.values()), _METRIC[reading])
+
+
+def cumulative_table(effects: HeadEffects, sets: Mapping[Arm, Unit], *, reading: Reading = "accuracy") -> pd.DataFrame:
+    """The table of `cumulative_ablation` of the outcomes of `cumulative_job`; no model is needed."""
+    import pandas as pd
+
+    rows = [_row(effects, reading, arm, unit, effects.seed) for arm, unit in sets.items()]
+    chance = float(np.mean([1 / len(pair.options) for pair in effects.pairs])) if reading == "accuracy" else 0.0
+    plan = effects.plan
+    made = {"chance": chance, "metric": reading, "ablation": plan.kind, "unit": "pairs", "model": plan.model}
+    return pd.DataFrame(rows).assign(**made, dtype=plan.dtype, positions=plan.positions)
 
 
 def _row(effects: HeadEffects, reading: Reading, arm: Arm, unit: Unit, seed: int) -> dict[str, object]:

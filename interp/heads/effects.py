@@ -21,13 +21,12 @@ from interp.heads.estimates import (
     standardised,
 )
 from interp.heads.ids import HeadId, Unit, parse_unit, unit_name
-from interp.heads.outcomes import FIELDS, Outcome, Plan
+from interp.heads.outcomes import Outcome, Outcomes, Plan, main_of
 from interp.heads.pairs import TokenPair
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PATCHES = ("patch", "resample:twin")
 UNITS = {"cma": "logits", "abl_logit": "logits", "direct_effect": "logits", "abl_prob": "probability",
          "abl_acc": "accuracy", "flip_rate": "share of pairs", "cma_frac": "share of the gap",
          "abl_frac": "share of the clean margin", "cohen_dz": "standard deviations", "cliff": "-1 to 1"}  # fmt: skip
@@ -74,11 +73,9 @@ class HeadEffects:
     @classmethod
     def of(cls, plan: Plan, pairs: Sequence[TokenPair], outcomes: Sequence[Outcome], **kwargs) -> HeadEffects:
         """From the outcomes of all pairs, in the order of the pairs."""
-        known = [name for name in FIELDS if name != "clean_mass" or all(name in one.values for one in outcomes)]
-        values = {name: np.stack([np.asarray(one.values[name], float) for one in outcomes]) for name in known}
-        margins, right = (np.array([getattr(o, name) for o in outcomes]) for name in ("base_margin", "base_right"))
+        known = Outcomes.of(outcomes)
         units = tuple(parse_unit(name) for name in plan.units)
-        return cls(plan, tuple(pairs), units, values, margins, right, **kwargs)
+        return cls(plan, tuple(pairs), units, known.values, known.base_margin, known.base_right, **kwargs)
 
     @property
     def groups(self) -> list[str]:
@@ -98,9 +95,7 @@ class HeadEffects:
     @property
     def main(self) -> str:
         """The named definition of the logit effect under this kind: `cma`, `abl_logit` or `direct_effect`."""
-        if self.plan.effect.startswith("direct"):
-            return "direct_effect"
-        return "cma" if self.plan.kind in PATCHES else "abl_logit"
+        return main_of(self.plan)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -292,9 +287,4 @@ class HeadEffects:
 
     def is_solved(self, *, min_p: float = 0.0) -> Bool[np.ndarray, "example"]:
         """True for the pairs that `solved` keeps."""
-        keep = self.values["clean_right"][:, 0] > 0
-        if min_p:
-            keep &= self.values["clean_p"][:, 0] >= min_p
-        if not np.isnan(self.base_margin).all():
-            keep &= self.base_right > 0
-        return keep
+        return Outcomes(self.values, self.base_margin, self.base_right).solved(min_p=min_p)

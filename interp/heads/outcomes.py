@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.edits import Edit, Replace
@@ -27,6 +27,7 @@ from interp.sweep import Change, Intervention, sweep
 from interp.sweep.read import read_out
 
 Effect = Literal["total", "direct"]
+PATCHES = ("patch", "resample:twin")
 FIELDS = ("clean_margin", "margin", "clean_p", "p", "clean_right", "right", "flipped", "clean_mass")
 
 
@@ -75,6 +76,44 @@ class Outcome:
     values: Mapping[str, Float[np.ndarray, "unit"]]
     base_margin: float = float("nan")
     base_right: float = float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """All outcomes of a sweep as arrays, no statistics: by name of `FIELDS` [example, unit], and of the base runs."""
+
+    values: dict[str, Float[np.ndarray, "example unit"]]
+    base_margin: Float[np.ndarray, "example"]
+    base_right: Float[np.ndarray, "example"]
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome]) -> Outcomes:
+        """In the order of the outcomes; `clean_mass` only where all have it."""
+        known = [name for name in FIELDS if name != "clean_mass" or all(name in one.values for one in outcomes)]
+        values = {name: np.stack([np.asarray(one.values[name], float) for one in outcomes]) for name in known}
+        margins, right = (np.array([getattr(o, name) for o in outcomes]) for name in ("base_margin", "base_right"))
+        return cls(values, margins, right)
+
+    def solved(self, *, min_p: float = 0.0) -> Bool[np.ndarray, "example"]:
+        """True for pairs that the model answers right with at least this probability, the base run's answer too."""
+        keep = self.values["clean_right"][:, 0] > 0
+        if min_p:
+            keep &= self.values["clean_p"][:, 0] >= min_p
+        if not np.isnan(self.base_margin).all():
+            keep &= self.base_right > 0
+        return keep
+
+    @property
+    def logit_effects(self) -> Float[np.ndarray, "example unit"]:
+        """m_clean - m_changed of every pair and unit."""
+        return self.values["clean_margin"] - self.values["margin"]
+
+
+def main_of(plan: Plan) -> Literal["direct_effect", "cma", "abl_logit"]:
+    """The named definition of the logit effect under a plan's kind."""
+    if plan.effect.startswith("direct"):
+        return "direct_effect"
+    return "cma" if plan.kind in PATCHES else "abl_logit"
 
 
 @dataclass

@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from jaxtyping import Bool
+
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.heads import HeadEffects, HeadSweep, TokenPair, contrast, cumulative_ablation, parse_kind
+from interp.heads import HeadEffects, HeadSweep, TokenPair, contrast, parse_kind
+from interp.heads.cumulative import Arm, cumulative_job, cumulative_sets, cumulative_table
 from interp.heads.estimates import halves
-from interp.heads.ids import expand_heads, parse_unit, unit_name
+from interp.heads.ids import HeadId, expand_heads, parse_unit, unit_name
 from interp.heads.order_swaps import FLIP, KEEP, swap_metrics
+from interp.heads.outcomes import Outcomes, Plan, main_of
 from interp.heads.sweep import unit_norms
 from interp.model import Model
 from interp.positions import parse_positions
 from interp.prompt import Example
 from interp.tasks.protocol import load_task
 from study.heads.pairs import OWN, has_twins, pairs_of_examples, pairs_of_twins
-from study.heads.store import HeadsFolder
+from study.heads.store import CUMULATIVE, HeadsFolder
 from study.members import models_of
 
 if TYPE_CHECKING:
@@ -73,25 +78,56 @@ def run_heads(
     Raises:
         ValueError: patching without twins, a head that does not exist, a folder of another sweep.
     """
-    import pandas as pd
+    roles = sweep_heads(what, task_path, examples, out=out, study=study, loading=loading, progress=progress)
+    return tables_of_heads(out, roles, study)
 
+
+def sweep_heads(
+    what: Checkpoint | CheckpointPair,
+    task_path: str,
+    examples: Sequence[Example] | Sequence[tuple[Example, Example]],
+    *,
+    out: Path,
+    study: HeadStudy,
+    loading: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> tuple[str, ...]:
+    """Outcomes of every member on disk, those of heads removed together too; returns the members. As `run_heads`."""
     task: Any = load_task(task_path)
-    found: dict[str, dict[str, HeadEffects]] = {}
-    swaps, curves = [], []
+    members: list[str] = []
     for roles, model in models_of(what, dict(loading or {})):
         for role in roles:
             with model.member(role):
                 pairs = _pairs(model, task, examples, study)
-                found[role] = {
-                    k: _sweep(model, pairs, k, out / role / _folder(k), study, progress) for k in study.kinds
+                done = {
+                    kind: _sweep(model, pairs, kind, out / role / _folder(kind), study, progress)
+                    for kind in study.kinds
                 }
-                curves.append(_cumulative(model, found[role], study).assign(member=role))
-            if "patch" in found[role] and {pair.flips for pair in pairs} == {True, False}:
-                swaps.append(swap_metrics(found[role]["patch"]).assign(member=role))
+                _remove_together(model, _Ranked.of(done, pairs, study), out / role / CUMULATIVE, study)
+            members.append(role)
+    return tuple(members)
+
+
+def read_sweeps(out: Path, role: str, study: HeadStudy) -> dict[str, HeadEffects]:
+    """Kind -> effects of a member, from disk."""
+    return {kind: HeadsFolder(out / role / _folder(kind)).effects(seed=study.seed) for kind in study.kinds}
+
+
+def tables_of_heads(out: Path, members: Sequence[str], study: HeadStudy) -> dict[str, dict[str, HeadEffects]]:
+    """Every table of a finished sweep, of the outcomes on disk; no model is loaded. Returns as `run_heads`."""
+    import pandas as pd
+
+    found = {role: read_sweeps(out, role, study) for role in members}
     table(found, study).to_csv(out / "table.csv", index=False)
+    curves = [_cumulative(sweeps, out / role / CUMULATIVE, study).assign(member=role) for role, sweeps in found.items()]
     pd.concat(curves).to_csv(out / "cumulative.csv", index=False)
     if differences := [contrast(*both).assign(kind=kind) for kind, both in _aligned(found)]:
         pd.concat(differences).to_csv(out / "difference.csv", index=False)
+    swapped = {role: sweeps["patch"] for role, sweeps in found.items() if "patch" in sweeps}
+    swaps = [
+        swap_metrics(sweep).assign(member=role) for role, sweep in swapped.items()
+        if {pair.flips for pair in sweep.pairs} == {True, False}
+    ]  # fmt: skip
     if swaps:
         pd.concat(swaps).to_csv(out / "order_swap.csv", index=False)
     return found
@@ -120,41 +156,74 @@ def _folder(kind: str) -> str:
 
 def _sweep(
     model: Model, pairs: list[TokenPair], kind: str, root: Path, study: HeadStudy, progress: bool
-) -> HeadEffects:
+) -> tuple[Plan, Outcomes]:
     """One kind on one member, from disk where it is done."""
-    from tqdm import tqdm
-
     where = parse_positions(study.positions)[0]
     job = HeadSweep(model, pairs, parse_kind(kind), where, effect=study.effect, verify=study.verify)
     boxed = expand_heads([parse_unit(name) for name in study.named], model.layout) if study.named else ()
     folder = HeadsFolder(root)
     with folder.open(job.plan, pairs):
-        done = folder.done
-        job.verify = max(study.verify, FIRST_VERIFY)
-        with tqdm(total=len(pairs), initial=len(done), unit="pair", desc=f"{root.parent.name} {kind}",
-                  disable=not progress) as bar:  # fmt: skip
-            for _, outcome in job.run(done=done):
-                folder.put(outcome)
-                job.verify = study.verify
-                bar.update()
+        _fill(folder, job, f"{root.parent.name} {kind}", study, progress)
         folder.put_norms(unit_norms(model, pairs, job.units), [unit_name(unit) for unit in boxed])
-    return folder.effects(seed=study.seed)
+    return job.plan, Outcomes.of([folder.get(job.plan.key(pair)) for pair in pairs])
 
 
-def _cumulative(model: Model, found: Mapping[str, HeadEffects], study: HeadStudy) -> pd.DataFrame:
-    """Heads ranked on one half of the pairs under the first ablation, removed together on the other half.
+def _fill(folder: HeadsFolder, job: HeadSweep, name: str, study: HeadStudy, progress: bool) -> None:
+    """Keep the outcomes that are not there; of the first pair some rows are always verified."""
+    from tqdm import tqdm
+
+    done, total = folder.done, len(job.pairs)
+    job.verify = max(study.verify, FIRST_VERIFY)
+    with tqdm(total=total, initial=len(done), unit="pair", desc=name, disable=not progress) as bar:
+        for _, outcome in job.run(done=done):
+            folder.put(outcome)
+            job.verify = study.verify
+            bar.update()
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """Heads ranked on one half of the pairs under the first ablation, and the sets that are removed on the other half.
 
     On the pairs that the model solves, where `split_kinds` has these; the others cannot get worse.
     """
-    kind = next((name for name in study.kinds if found[name].main == "abl_logit"), study.kinds[0])
-    effects = found[kind].solved() if _is_enough(found[kind]) else found[kind]
-    chosen = halves(effects.groups, seed=study.seed)
-    means = effects.subset(chosen).per_example().mean(axis=0)
-    ranking = [effects.units[index][0] for index in (-means).argsort(kind="stable")]
-    report = [pair for pair, first in zip(effects.pairs, chosen, strict=True) if not first]
-    ks = [k for k in KS if k <= len(ranking) // 2]
-    return cumulative_ablation(model, report, ranking, ks=ks, kind=parse_kind(kind), seed=study.seed,
-                               positions=parse_positions(study.positions)[0])  # fmt: skip
+
+    kind: str
+    pairs: list[TokenPair]
+    sets: Mapping[Arm, tuple[HeadId, ...]]
+
+    @classmethod
+    def of(cls, done: Mapping[str, tuple[Plan, Outcomes]], pairs: Sequence[TokenPair], study: HeadStudy) -> _Ranked:
+        kind = next((name for name in study.kinds if main_of(done[name][0]) == "abl_logit"), study.kinds[0])
+        plan, known = done[kind]
+        groups = np.array([pair.unit for pair in pairs])
+        solved = known.solved()
+        kept = solved if _is_enough(solved, groups) else np.ones(len(pairs), dtype=bool)
+        chosen = np.zeros(len(pairs), dtype=bool)
+        chosen[kept] = halves(groups[kept].tolist(), seed=study.seed)
+        means = known.logit_effects[chosen].mean(axis=0)
+        ranking = [parse_unit(plan.units[index])[0] for index in (-means).argsort(kind="stable")]
+        report = [pair for pair, is_kept, first in zip(pairs, kept, chosen, strict=True) if is_kept and not first]
+        ks = [k for k in KS if k <= len(ranking) // 2]
+        return cls(kind, report, cumulative_sets(ranking, ks=ks, seed=study.seed))
+
+
+def _remove_together(model: Model, ranked: _Ranked, root: Path, study: HeadStudy) -> None:
+    """Outcomes of the heads of every arm removed together, on disk."""
+    where = parse_positions(study.positions)[0]
+    job = cumulative_job(model, ranked.pairs, ranked.sets, kind=parse_kind(ranked.kind), positions=where)
+    folder = HeadsFolder(root)
+    with folder.open(job.plan, ranked.pairs):
+        for _, outcome in job.run(done=folder.done):
+            folder.put(outcome)
+        folder.put_norms(np.ones(len(job.units)), [])
+
+
+def _cumulative(found: Mapping[str, HeadEffects], root: Path, study: HeadStudy) -> pd.DataFrame:
+    """The table of `_remove_together`."""
+    done = {kind: (one.plan, Outcomes(one.values, one.base_margin, one.base_right)) for kind, one in found.items()}
+    pairs = next(iter(found.values())).pairs
+    return cumulative_table(HeadsFolder(root).effects(seed=study.seed), _Ranked.of(done, pairs, study).sets)
 
 
 def table(found: Mapping[str, Mapping[str, HeadEffects]], study: HeadStudy) -> pd.DataFrame:
@@ -185,10 +254,13 @@ def split_kinds(effects: HeadEffects) -> list[tuple[str, HeadEffects]]:
     parts = [("all", effects)]
     if effects.main == "cma" and len(kinds) > 1:
         parts = [(kind, effects.of_kind(kind)) for kind in kinds]
-    return [*parts, *((f"{which}, solved", part.solved()) for which, part in parts if _is_enough(part))]
+    return [
+        *parts,
+        *((f"{which}, solved", part.solved()) for which, part in parts if _is_enough(part.is_solved(), part.groups)),
+    ]
 
 
-def _is_enough(effects: HeadEffects) -> bool:
-    solved = effects.is_solved()
-    groups = {group for group, kept in zip(effects.groups, solved, strict=True) if kept}
-    return MIN_SOLVED <= int(solved.sum()) < len(solved) and len(groups) >= 4
+def _is_enough(solved: Bool[np.ndarray, "example"], groups: Sequence[str] | np.ndarray) -> bool:
+    """Whether the pairs that the model solves are some, enough, and of enough groups."""
+    kept = {str(group) for group, is_kept in zip(groups, solved, strict=True) if is_kept}
+    return MIN_SOLVED <= int(solved.sum()) < len(solved) and len(kept) >= 4

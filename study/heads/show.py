@@ -10,7 +10,7 @@ from interp.heads import HeadEffects, HeadId
 from interp.label_mass import mass_note
 from study.evals.show import aligned, interval
 from study.heads.run import split_kinds
-from study.heads.store import PLAN, HeadsFolder
+from study.heads.store import CUMULATIVE, PLAN, HeadsFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ def sweeps(out: Path) -> Iterator[tuple[str, str, HeadEffects]]:
     Raises:
         ValueError: there is none.
     """
-    folders = sorted(path.parent for path in out.rglob(PLAN))
+    folders = sorted(path.parent for path in out.rglob(PLAN) if path.parent.name != CUMULATIVE)
     if not folders:
         raise ValueError(f"{out} holds no head sweep. Run diptych heads ... --out {out} first.")
     for folder in folders:

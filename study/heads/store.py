@@ -18,6 +18,7 @@ from interp.heads import HeadEffects, Outcome, Plan, TokenPair
 from interp.heads.ids import parse_unit
 
 PLAN, PAIRS, NORMS, ITEMS = "plan.json", "pairs.json", "norms.json", "items"
+CUMULATIVE = "cumulative"  # folder of the heads removed together, beside those of the kinds
 
 
 class HeadsFolder:

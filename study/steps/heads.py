@@ -26,30 +26,34 @@ _KEEP = (
 
 
 def run(context: Context) -> list[str]:
-    """Sweeps in `<member>/<kind>/`, then tables; a killed sweep goes on with the next pair."""
-    from interp.tasks.limit import spread
-    from study.heads.run import HeadStudy, run_heads
-    from study.steps.items import examples_of, twins_of
+    """Sweeps in `<member>/<kind>/`; a killed sweep goes on with the next pair."""
+    from study.heads.run import sweep_heads
 
-    study, section = context.study, context.section
-    pairs, notes = twins_of(study, section.n), []
+    study, pairs = context.study, items(context.study)
+    wanted = _wanted(study)
+    sweep_heads(
+        _what(study), study.task.path, pairs, out=context.folder, study=wanted, loading=asdict(study.load),
+        progress=context.progress,
+    )  # fmt: skip
+    if wanted.kinds != context.section.kinds:
+        return ["patching was left out: the task makes no twins (or data were given)"]
+    return []
+
+
+def _wanted(study: Study) -> Any:
+    """What is swept; without patching where the task makes no twins."""
+    from study.heads.run import HeadStudy
+    from study.steps.items import twins_of
+
+    section = study.heads
+    assert section is not None
     kinds = section.kinds
-    items: Any = pairs
-    if pairs is None:
+    if twins_of(study, section.n) is None:
         kinds = tuple(kind for kind in kinds if not kind.startswith("patch") and kind != "resample:twin")
-        items = spread(examples_of(study), section.n)
-        if kinds != section.kinds:
-            notes.append("patching was left out: the task makes no twins (or data were given)")
-    wanted = HeadStudy(
+    return HeadStudy(
         kinds=kinds, positions=section.positions, slot=section.slot, named=section.named, effect=section.effect,
         verify=section.verify, seed=study.seed,
     )  # fmt: skip
-    found = run_heads(
-        _what(study), study.task.path, items, out=context.folder, study=wanted, loading=asdict(study.load),
-        progress=context.progress,
-    )  # fmt: skip
-    _selected(found).to_csv(context.folder / SELECTED, index=False)
-    return notes
 
 
 def _what(study: Study) -> Any:
@@ -79,8 +83,12 @@ def _selected(found: Any) -> pd.DataFrame:
 
 def tables(context: Context) -> dict[str, pd.DataFrame]:
     """`heads`, `heads_selected`, `heads_cumulative`, and, where they were made, `heads_difference`, `order_swap`."""
+    from study.heads.run import tables_of_heads
     from study.tables import tidy
 
+    study, what = context.study, _what(context.study)
+    members = tuple(what.members) if study.pair else (what.name,)
+    _selected(tables_of_heads(context.folder, members, _wanted(study))).to_csv(context.folder / SELECTED, index=False)
     made = {"heads": _effects(context, "table.csv", "name"), "heads_selected": _effects(context, SELECTED, "head")}
     out = {name: tidy(rows, analysis="heads") for name, rows in made.items()}
     data = str(out["heads"]["data_sha256"].iloc[0])
