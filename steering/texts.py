@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -63,17 +63,43 @@ def text_response(
     Raises:
         ValueError: fewer than two texts, or one of a single token.
     """
+    sums = text_sums(model, texts, plan, n_controls=n_controls)
+    return text_curves(sums, plan, n_controls=n_controls, seed=seed, n_resamples=n_resamples)
+
+
+def text_sums(
+    model: Model | nn.Module, texts: Sequence[Sequence[int]], plan: DosePlan, *, n_controls: int = N_CONTROLS
+) -> dict[str, np.ndarray]:
+    """What `text_response` needs of the model: sums [text, row] of -log p, KL and tokens. Arguments as there."""
     model = Model.wrap(model)
     if len(texts) < 2 or min(map(len, texts)) < 2:
         raise ValueError(f"neutral texts: expected at least 2 of at least 2 tokens each, came {len(texts)}.")
-    arms = tuple(a for a in plan.arms if not a.is_control or (a.role == "random" and a.draw < n_controls))
-    part = replace(plan, arms=arms, positions="all")
+    part = _text_plan(plan, n_controls)
     rows = [_row_sums(model, list(ids), part) for ids in texts]
     sums = {"nll": np.stack([one[0] for one in rows]), "kl": np.stack([one[1] for one in rows])}
     sums["tokens"] = np.repeat([[len(ids) - 1.0] for ids in texts], part.n_rows, axis=1)
-    found = GroupSums(sums, tuple(f"text {k}" for k in range(len(texts))), len(texts))
+    return sums
+
+
+def text_curves(
+    sums: Mapping[str, np.ndarray],
+    plan: DosePlan,
+    *,
+    n_controls: int = N_CONTROLS,
+    seed: int = 0,
+    n_resamples: int = N_RESAMPLES,
+) -> DoseResult:
+    """`text_response` of sums that are at hand; no model is needed."""
+    part, n_texts = _text_plan(plan, n_controls), len(sums["nll"])
+    found = GroupSums(sums, tuple(f"text {k}" for k in range(n_texts)), n_texts)
     curves = dose_curves(found, part, SCORES, seed=seed, n_resamples=n_resamples)
     return DoseResult(part, Outcomes(SCORES, None, None), found, curves)
+
+
+def _text_plan(plan: DosePlan, n_controls: int) -> DosePlan:
+    """The arms that texts are read under, added at every token."""
+    arms = tuple(a for a in plan.arms if not a.is_control or (a.role == "random" and a.draw < n_controls))
+    return replace(plan, arms=arms, positions="all")
 
 
 @torch.no_grad()

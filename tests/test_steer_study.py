@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from steering.pair import direction_agreement, pair_cosines, reliability
 from steering.select import BBQ, Objective, rank_candidates, shrinkage, split_by_group
 from study.cli import steer_dose
 from study.steer.items import dose_items
-from study.steer.run import DoseStudy, run_dose
+from study.steer.run import DoseStudy, run_dose, tables_of_doses
 from study.steer.shuffled import shuffled_from_cache
 from tests import steer_task
 from tests.tiny import save_checkpoint
@@ -277,6 +278,25 @@ def test_layers_are_ranked_by_a_declared_objective_and_reasons_are_given(base: P
 
     drawn = layer_selection(ranked.assign(test_gain=np.where(ranked["chosen"], 0.1, np.nan), test_lo=0.0, test_hi=0.2))
     assert "Chosen: layer" in drawn.caption and len(drawn.titles) == 4
+
+
+def test_tables_are_made_again_of_the_outcomes_on_disk(base: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    study = DoseStudy(alphas="-0.4,0,0.4", slot=".", n_resamples=100, neutral=(NEUTRAL.read_text(), "the a b c."))
+    given: dict[str, Any] = {"out": tmp_path, "study": study}
+    run_dose(Checkpoint("b", str(base)), TASK, steer_task.examples(), made_up(), loading={"dtype": "float32"},
+             progress=False, **given)  # fmt: skip
+    before = {path.name: path.read_bytes() for path in (tmp_path / "b").glob("*.csv")}
+    assert {"table.csv", "slopes.csv", "texts.csv"} <= set(before)
+    for name in before:
+        (tmp_path / "b" / name).unlink()
+    monkeypatch.setattr(torch.nn.Module, "__call__", None)  # no forward pass
+    found = tables_of_doses(("b",), TASK, steer_task.examples(), made_up(), **given)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "b").glob("*.csv")} == before
+    assert set(found) == {"b"}
+    with pytest.raises(ValueError, match="is not among the examples"):
+        tables_of_doses(("b",), TASK, steer_task.examples()[:4], made_up(), **given)
+    with pytest.raises(ValueError, match="no finished dose sweep"):
+        tables_of_doses(("c",), TASK, steer_task.examples(), made_up(), **given)
 
 
 def test_no_group_is_on_two_sides_of_a_split() -> None:

@@ -108,13 +108,16 @@ def test_a_lazy_export_and_a_module_under_its_name_are_followed(package: Path) -
 
 
 def test_answers_do_not_depend_on_statistics_and_their_tables_do() -> None:
-    from study.steps import cache, eval, heads
+    from study.steps import cache, eval, heads, steering
 
     for run in (eval.run, cache.run, heads.run):
         reached = {module for module, _ in code._Walk([(run.__module__, "run")]).found}
         assert {"interp.evaluate", "interp.cache.extract", "interp.heads.outcomes"} & reached
         assert "interp.passes" in reached, "what pads a batch is engine code"
         assert not [m for m in reached if m.startswith("interp.stats")]
+    reached = {module for module, _ in code._Walk([(steering.run.__module__, "run")]).found}
+    made = {m for m in reached if m.startswith("interp.stats.")} - {"interp.stats.permute", "interp.stats._check"}
+    assert "steering.dose" in reached and not made, "labels that are permuted are controls, thus work"
     tables = {module for module, _ in code._Walk([(eval.tables.__module__, "tables")]).found}
     assert "interp.stats.intervals" in tables
 

@@ -23,11 +23,19 @@ from steering.orthogonal import orthogonalize
 from steering.outcomes import Outcomes
 from steering.response import MIN_GROUPS, MIN_ITEMS, DoseResult, check_size
 from steering.strengths import DEFAULT_ALPHAS, DosePlan, parse_alphas
-from steering.texts import TEXTS, text_response
+from steering.texts import TEXTS, text_curves, text_sums
 from study.members import models_of
 from study.steer.items import AUTO, dose_items, group_of
 from study.steer.shuffled import shuffled_from_cache
-from study.steer.store import DoseFolder, write_table
+from study.steer.store import (
+    DoseFolder,
+    get_read,
+    get_text_sums,
+    put_read,
+    put_text_sums,
+    read_outcome,
+    write_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,22 +109,67 @@ def run_dose(
         ValueError: a class or curve that is too small, a layer that a file does not hold, a folder of another study,
             items that the direction was fitted on.
     """
+    given: dict[str, Any] = dict(out=out, study=study, against=against, extra=extra)
+    members = answer_doses(what, task_path, examples, directions, **given, loading=loading, progress=progress)
+    return tables_of_doses(members, task_path, examples, directions, **given)
+
+
+def answer_doses(
+    what: Checkpoint | CheckpointPair,
+    task_path: str,
+    examples: Sequence[Example],
+    directions: Directions,
+    *,
+    out: Path,
+    study: DoseStudy,
+    against: Sequence[Directions] = (),
+    extra: Mapping[str, Sequence[Arm]] | None = None,
+    loading: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> tuple[str, ...]:
+    """Every member's outcomes on disk; returns the members. Arguments and errors as of `run_dose`."""
     chosen = of_layers(directions, study.layers)
     task: Any = load_task(task_path)
     check_study(chosen, task, examples, study)
-    nulls, fitted = _shuffled(chosen, study)
-    plan = make_plan(chosen, study, against=against, shuffled=nulls)
+    plan, fitted = _plan_of(chosen, study, against)
     refuse_seen(examples, fitted, [chosen, *against])
     say_controls(plan, progress)
-    found: dict[str, DoseResult] = {}
+    members: list[str] = []
     for roles, model in models_of(what, dict(loading or {})):
         for role in roles:
             with model.member(role):
                 own = replace(plan, arms=(*plan.arms, *(extra or {}).get(role, ())))
-                found[role] = run_member(
-                    model, role, task, task_path, examples, chosen, own, out / role, study, progress
-                )
+                answer_member(model, role, task, task_path, examples, chosen, own, out / role, study, progress)
+            members.append(role)
+    return tuple(members)
+
+
+def tables_of_doses(
+    members: Sequence[str],
+    task_path: str,
+    examples: Sequence[Example],
+    directions: Directions,
+    *,
+    out: Path,
+    study: DoseStudy,
+    against: Sequence[Directions] = (),
+    extra: Mapping[str, Sequence[Arm]] | None = None,
+) -> dict[str, DoseResult]:
+    """Every table of the outcomes on disk; no model is loaded. Returns as `run_dose`."""
+    chosen = of_layers(directions, study.layers)
+    task: Any = load_task(task_path)
+    plan, _ = _plan_of(chosen, study, against)
+    found: dict[str, DoseResult] = {}
+    for role in members:
+        own = replace(plan, arms=(*plan.arms, *(extra or {}).get(role, ())))
+        found[role] = tables_of_member(task, examples, chosen, own, out / role, study)
     return found
+
+
+def _plan_of(chosen: Directions, study: DoseStudy, against: Sequence[Directions]) -> tuple[DosePlan, frozenset[str]]:
+    """The arms, and the ids that a cache says the direction was fitted on."""
+    nulls, fitted = _shuffled(chosen, study)
+    return make_plan(chosen, study, against=against, shuffled=nulls), fitted
 
 
 def say_controls(plan: DosePlan, progress: bool) -> None:
@@ -219,6 +272,15 @@ def run_member(
     plan: DosePlan, root: Path, study: DoseStudy, progress: bool,
 ) -> DoseResult:  # fmt: skip
     """The curves of the adapter that is active now, from disk where they are, from the model where they are not."""
+    answer_member(model, role, task, task_path, examples, directions, plan, root, study, progress)
+    return tables_of_member(task, examples, directions, plan, root, study)
+
+
+def answer_member(
+    model: Model, role: str, task: Any, task_path: str, examples: Sequence[Example], directions: Directions,
+    plan: DosePlan, root: Path, study: DoseStudy, progress: bool,
+) -> None:  # fmt: skip
+    """Outcomes of the adapter that is active now on disk, with all that their tables need."""
     from tqdm import tqdm
 
     first = next(iter(directions.values()))
@@ -234,11 +296,23 @@ def run_member(
                     share = max(study.verify, FIRST_VERIFY) if index == 0 else study.verify
                     folder.put(job.outcome(index, key, verify=share))
                     bar.update()
-        kind = Outcomes.of(task, toward=first.toward, away=first.away_from)
-        result = DoseResult.of(items, folder.outcomes(keys), plan, kind, seed=study.seed, n_resamples=study.n_resamples)
-        texts = _texts(model, plan, study)
-        write_tables(result, texts, root, {"member": role, "toward": first.toward, "model": model.name,
-                                           "dtype": str(model.dtype).removeprefix("torch.")})  # fmt: skip
+        put_text_sums(root, _text_sums(model, plan, study))
+        put_read(root, items, keys, {"member": role, "toward": first.toward, "model": model.name,
+                                     "dtype": str(model.dtype).removeprefix("torch.")})  # fmt: skip
+
+
+def tables_of_member(
+    task: Any, examples: Sequence[Example], directions: Directions, plan: DosePlan, root: Path, study: DoseStudy
+) -> DoseResult:
+    """The curves and tables of the outcomes in a folder; no model is needed."""
+    first = next(iter(directions.values()))
+    items, keys, who = get_read(root, examples)
+    outcomes = [read_outcome(root, key) for key in keys]
+    kind = Outcomes.of(task, toward=first.toward, away=first.away_from)
+    how: dict[str, Any] = {"seed": study.seed, "n_resamples": study.n_resamples}
+    result, sums = DoseResult.of(items, outcomes, plan, kind, **how), get_text_sums(root)
+    texts = None if sums is None else text_curves(sums, plan, **how).table().assign(group_unit="texts")
+    write_tables(result, texts, root, who)
     return result
 
 
@@ -275,15 +349,14 @@ def _notes(first: Direction, plan: DosePlan, study: DoseStudy, said: list[str]) 
     }
 
 
-def _texts(model: Model, plan: DosePlan, study: DoseStudy) -> pd.DataFrame | None:
-    """Perplexity table; None where no neutral text is at hand that the tokenizer knows."""
+def _text_sums(model: Model, plan: DosePlan, study: DoseStudy) -> dict[str, Any] | None:
+    """Sums over neutral texts; None where no text is at hand that the tokenizer knows."""
     texts = TEXTS if study.neutral is None else study.neutral
     ids = [model.tokenizer.encode(text) for text in texts]
     unknown = model.tokenizer.unk_token_id
     if not texts or (study.neutral is None and unknown is not None and any(unknown in one for one in ids)):
         return None
-    found = text_response(model, ids, plan, seed=study.seed, n_resamples=study.n_resamples)
-    return found.table().assign(group_unit="texts")
+    return text_sums(model, ids, plan)
 
 
 def write_tables(result: DoseResult, texts: pd.DataFrame | None, root: Path, who: Mapping[str, Any]) -> None:

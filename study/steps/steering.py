@@ -56,9 +56,8 @@ def _member(context: Context, member: str) -> list[str]:
     """Fit and steer one member; returns what must be known of its directions."""
     from interp.cache import ActivationCache
     from steering.difference import difference_of_means
-    from study.steer.run import DoseStudy, run_dose
+    from study.steer.run import answer_doses
     from study.steps.annotated import annotated, held_out, view
-    from study.steps.items import examples_of
 
     study, section, folder = context.study, context.section, context.folder / member
     with ActivationCache.open(context.of("cache") / member) as cache:
@@ -84,15 +83,10 @@ def _member(context: Context, member: str) -> list[str]:
             )  # fmt: skip
             one.save(folder / f"fit-{number}.safetensors")
             made.append(one)
-    test = set(frame.loc[frame[FIT] == "test", "id"])
-    items = _drawn([e for e in examples_of(study, study.cache) if e.id in test], section.limit, study.seed)
-    given, layers = asdict(section), _confirmed_layers(section.layers, made[0])
-    dose = DoseStudy(
-        **{key: given[key] for key in _DOSE}, layers=layers, cache=own, n_resamples=section.boot, seed=study.seed,
-        baseline="",
-    )  # fmt: skip
-    run_dose(study.members[member], study.task.path, items, made[0], out=folder / "dose", study=dose, against=made[1:],
-             loading=asdict(study.load), progress=context.progress)  # fmt: skip
+    items, dose = _dosed(context, own, made[0])
+    answer_doses(study.members[member], study.task.path, items, made[0], out=folder / "dose", study=dose,
+                 against=made[1:], loading=asdict(study.load), progress=context.progress)  # fmt: skip
+    layers = dose.layers
     asked = [site for site in made[0].refused if section.layers is None or site.layer in section.layers]
     noisy = [(one.label, site) for directions in made[1:] for site, one in directions.items()
              if (layers is None or site.layer in layers) and one.stats.held_out_gap <= 0]  # fmt: skip
@@ -101,6 +95,41 @@ def _member(context: Context, member: str) -> list[str]:
         *(f"{member}, {label} at {site}, taken out: its classes are not separable on held-out rows"
           for label, site in noisy),
     ]  # fmt: skip
+
+
+def _dosed(context: Context, own: Path, directions: Any) -> tuple[list[Any], Any]:
+    """(items that are steered, how) of one member, from the cache whose examples say which rows were fitted on."""
+    from interp.cache import ActivationCache
+    from study.steer.run import DoseStudy
+    from study.steps.items import examples_of
+
+    study, section = context.study, context.section
+    with ActivationCache.open(own) as cache:
+        frame = cache.examples
+    test = set(frame.loc[frame[FIT] == "test", "id"])
+    items = _drawn([e for e in examples_of(study, study.cache) if e.id in test], section.limit, study.seed)
+    given = asdict(section)
+    dose = DoseStudy(
+        **{key: given[key] for key in _DOSE}, layers=_confirmed_layers(section.layers, directions), cache=own,
+        n_resamples=section.boot, seed=study.seed, baseline="",
+    )  # fmt: skip
+    return items, dose
+
+
+def _write_tables(context: Context) -> None:
+    """The tables of every member's outcomes, in its folder; no model is loaded."""
+    from steering.direction import Directions
+    from study.steer.run import tables_of_doses
+
+    for member in _members(context.study):
+        folder = context.folder / member
+        kept = sorted(folder.glob("fit-*.safetensors"), key=lambda path: int(path.stem.removeprefix("fit-")))
+        roles = [path.parent.name for path in (folder / "dose").glob("*/read.json")]
+        if kept and roles:
+            made = [Directions.load(path) for path in kept]
+            items, dose = _dosed(context, folder / "cache", made[0])
+            tables_of_doses(roles, context.study.task.path, items, made[0], out=folder / "dose", study=dose,
+                            against=made[1:])  # fmt: skip
 
 
 def _confirmed_layers(layers: tuple[int, ...] | None, directions: Directions) -> tuple[int, ...] | None:
@@ -139,6 +168,7 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     from study.steer.show import dose_rows
     from study.tables import tidy
 
+    _write_tables(context)
     levels, slopes = [], []
     for member, folder in _folders(context):
         same = _same(context, member)
