@@ -59,12 +59,24 @@ def test_studies_that_cannot_be_weighed_are_refused(values: list[float], se: lis
         stats.random_effects(values, se)
 
 
-def test_the_standard_error_of_an_interval_is_read_back() -> None:
-    rng = np.random.default_rng(0)
-    x, groups = rng.normal(size=60), np.repeat(np.arange(12), 5)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_standard_error_of_an_interval_is_read_back(seed: int) -> None:
+    """Equal groups: the jackknife of a mean is sd(group means)/sqrt(G), and one arm of the interval is t of it."""
+    rng = np.random.default_rng(seed)
+    x, groups = rng.exponential(size=60), np.repeat(np.arange(12), 5)
     own = stats.cluster_t(x, groups=groups)
     means = x.reshape(12, 5).mean(1)
     assert stats.standard_errors([own])[0] == pytest.approx(means.std(ddof=1) / np.sqrt(12), rel=1e-6)
+    assert own.hi - own.value > own.value - own.lo  # skewed to the right, and widened there only
+
+
+def test_the_standard_error_of_a_rate_near_1_is_not_that_of_its_shorter_arm() -> None:
+    """95 of 100: sqrt(.95 · .05/100) = 0.0218; Wilson's arms are 0.0618 and 0.0285 = t · (0.0311, 0.0144)."""
+    rate = stats.wilson(95, 100)
+    found = stats.standard_errors([rate], is_bounded=True)[0]
+    assert found == pytest.approx((0.97846 - 0.88825) / 2 / 1.98422, rel=1e-3)
+    assert stats.standard_errors([rate])[0] < 0.7 * np.sqrt(0.95 * 0.05 / 100) < found
+    assert stats.standard_errors([stats.wilson(100, 100)], is_bounded=True)[0] > 0
 
 
 def run_with(root: Path, values: dict[str, float], weights: str) -> Path:
