@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal, get_args
 
 from interp.prompt import Prompt
@@ -14,14 +16,35 @@ Style = Literal["offsets", "v2"]
 STYLES: tuple[str, ...] = get_args(Style)
 
 _CLOSER = r"(?:[\"'”’»)\]}*_$`]|\\[)\]])"
-_STOP = re.compile(rf"(?<![.!?…])(?P<stop>[.!?…]++)(?P<closers>{_CLOSER}*)(?=\s|$)|[。！？।॥؟۔]+[”’」』）]*")
-_LIST_MARK = r"(?:[-*•+]|\#{1,6}|\(?\d{1,3}[.)]|\(?[A-Za-z]\)|[A-Z]\.)"
-_HARD_BREAK = re.compile(rf"</?think>|\n\s*\n|\n(?=[ \t]*{_LIST_MARK}[ \t])")
-_ENUMERATOR = re.compile(r"(?:[-*•+]\s+)?\**\(?(?:\d{1,3}|[A-Za-z]|i{1,3}|iv|vi{0,3}|ix)\**\.")
+_STOP = re.compile(
+    rf"(?<![.!?…])(?P<stop>[.!?…]++)(?P<closers>{_CLOSER}*)(?:(?=\s|$)|(?P<glued>(?=[^\W\d_])))"
+    r"|[。｡！？।॥؟۔።፧။។։]+[”’」』）]*"  # Chinese, Japanese, Hindi, Arabic, Urdu, Amharic, Burmese, Khmer, Armenian
+)
+_LIST_MARK = r"(?:[-*•+]|\#{1,6}|\(?\d{1,3}[.)]{1,2}|\(?[A-Za-z]\)|[A-Z]\.)"
+_LINE = r"(?>\r\n?|[\n\u2028])"
+_HARD_BREAK = re.compile(rf"</?think>|{_LINE}[^\S\r\n]*(?:{_LINE}\s*)|\u2029\s*|{_LINE}(?=[ \t]*{_LIST_MARK}[ \t])")
+_ENUMERATOR = re.compile(r"(?:[-*•+]\s+)?\**\(?(?:\d{1,3}|[A-Za-z]|i{1,3}|iv|vi{0,3}|ix)\**\.\)?")
+_ITEM = re.compile(r"(?<!\S)(?:[-*•+]\s+)?(?P<mark>\d{1,3}|[a-z])(?P<close>\.\)|[.)])(?=\s+\w)")
+_OPERAND = re.compile(  # a number after these is a value and opens no item
+    r"(?:[-+*/=<>≤≥≈^(\[{×÷·]|\b(?:is|are|was|be|by|to|of|at|than|and|or|equals?|gives?|get|plus|minus|times|from|for|with|in"
+    r"|steps?|options?|numbers?|no\.?|rules?|cases?|lines?|parts?|level|question|chapter|page))\s*$",
+    re.IGNORECASE,
+)
+_WORD_ON_ITS_OWN = re.compile(r"[^\W\d_][^\s,.;!?…।:=<>(\[{/&@]*(?=[\s,.;!?…।\"'”’)]|$)")
 _INLINE_ONE = re.compile(r":\s+\(?1\.$")
 _NEVER = re.compile(r"e\.g|i\.e|w\.r\.t|cf|vs|viz|mrs?|ms|[djs]r|prof|st|gen|rep|sen|approx|resp")
 _BEFORE_NUMBER = re.compile(r"nos?|figs?|eqs?|secs?|ch|pp?|vol|art|para|ref|thm|lem")
 _BEFORE_LOWER = re.compile(r"etc|al|inc|ltd|co|corp|dept|est|min|max|avg|ave|[a-z](?:\.[a-z])+")
+_INITIALS = re.compile(r"(?![AP]\.M)[A-Z](?:\.[A-Z])+")
+_STARTERS = re.compile(
+    r"an?|the|th(?:is|at|ese|ose|ere)|i|you|s?he|it|we|they|my|your|his|her|its|our|their|here"
+    r"|wh(?:at|ich|om?|ose|en|ere|y|ile)"
+    r"|how|if|so|then|thus|hence|therefore|however|but|and|or|yet|for|nor|not?|yes|ok|okay|now|next|first|second|third"
+    r"|finally|also|in|on|at|to|from|with|without|as|by|of|after|before|because|since|although|though|let|wait|maybe"
+    r"|perhaps|actually|given|each|every|all|some|both|many|most|one|two|three|do|does|did|is|are|was|were|ha[sd]|have"
+    r"|can|could|should|would|will|may|might|must",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -78,9 +101,12 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
     """Character ranges [start, end) of the sentences of `text`, without the blanks around them.
 
     A sentence ends at . ! ? … (closing quotes, brackets, markdown and LaTeX marks included) before a blank or the
-    end, at 。！？, the stops of Hindi, Urdu and Arabic (। ॥ ۔ ؟), at a blank line, before a list item or heading on its
-    own line, and at a think tag. It does not end at a decimal point, an abbreviation (e.g., Dr., Fig. 3), a list
-    number, or an ellipsis that goes on in lower case.
+    end, at the stops of other scripts (。！？ । ॥ ؟ ۔ ። ။ ។ ։), at a blank line, before a list item or heading on its
+    own line, before the next number of a list that runs on in one line (1. First 2. Second), and at a think tag. A
+    missing blank does not hide an end after ! or ? (Wow!!!Next) or after a closing bracket or quote (... is.)Next).
+    It does not end at a decimal point, an abbreviation (e.g., Dr., Fig. 3, U.S. troops), a list number, or an
+    ellipsis that goes on in lower case. Initials before a capital end one only if a word follows that opens sentences
+    (not in U.S. Army, but in U.S. He). The kind of line break (LF, CRLF, CR) changes nothing.
     Pieces without a letter or digit (rules, lone brackets) are no sentences.
     """
     return [
@@ -100,11 +126,38 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _sentences(text: str, left: int, right: int) -> Iterator[tuple[int, int]]:
-    for found in _STOP.finditer(text, left, right):
-        if found.end() < right and not _goes_on(text[left : found.end()], text[found.end() : right], found):
-            yield _trim(text, left, found.end())
-            left = found.end()
-    yield _trim(text, left, right)
+    for start, end in pairwise([left, *_inline_items(text, left, right), right]):
+        for found in _STOP.finditer(text, start, end):
+            if found.end() < end and not _goes_on(text[start : found.end()], text[found.end() : right], found):
+                yield _trim(text, start, found.end())
+                start = found.end()
+        yield _trim(text, start, end)
+
+
+def _inline_items(text: str, left: int, right: int) -> list[int]:
+    """Where the second and later items of a list begin that runs on in one line, in order.
+
+    The first mark opens the block or, as 1., follows a stop or colon; the others count on in the same style. There is
+    no such list where the count goes on at the start of the next line (1. Take 2.\\n2. Add).
+    """
+    starts: list[int] = []
+    due = close = None
+    for found in _ITEM.finditer(text, left, right):
+        mark, near = found["mark"], max(left, found.start() - 64)
+        if due is None:
+            before = text[near : found.start()].rstrip()
+            opens = not before or (mark == "1" and before[-1] in ":.!?")
+            due, close = (_next_mark(mark), found["close"]) if opens else (None, None)
+        elif (mark, found["close"]) == (due, close) and not _OPERAND.search(text, near, found.start()):
+            if re.match(rf"\s*{due}{re.escape(close or '')}", text[right:]):
+                return starts
+            starts.append(found.start())
+            due = _next_mark(mark)
+    return starts
+
+
+def _next_mark(mark: str) -> str:
+    return str(int(mark) + 1) if mark.isdigit() else chr(ord(mark) + 1)
 
 
 def _trim(text: str, left: int, right: int) -> tuple[int, int]:
@@ -116,18 +169,41 @@ def _goes_on(before: str, after: str, found: re.Match[str]) -> bool:
     """Whether the stop that ends `before` is no end of a sentence, given what follows."""
     stop, closers = found["stop"], found["closers"]
     following = after.lstrip()[:1]
-    if stop is None:  # a full-width stop always ends a sentence
+    if stop is None:  # a stop of another script always ends a sentence
         return False
+    if found["glued"] is not None:
+        return not _ends_without_blank(before, after, stop, closers)
+    if _ENUMERATOR.fullmatch(before.strip()):
+        return True
+    if re.search(r"[\[(](?:\.\.\.|…)[\])]$", before.rstrip("\"'”’»")):  # [...] leaves words out of a sentence
+        return True
     if stop != "." or closers:
         return following.islower() and (bool(closers) or stop.endswith(("..", "…")))
-    word = before.split()[-1].lstrip("([{\"'“‘*_").lower().removesuffix(".")
-    if _ENUMERATOR.fullmatch(before.strip()) or _NEVER.fullmatch(word):
+    last = before.split()[-1].lstrip("([{\"'“‘*_").removesuffix(".")
+    word = last.lower()
+    if _NEVER.fullmatch(word):
         return True
+    if _INITIALS.fullmatch(last) and following.isupper():
+        return not _STARTERS.fullmatch(re.split(r"\W", after.lstrip(), maxsplit=1)[0])
     if _INLINE_ONE.search(before) and re.search(r"\s\(?2\.\s", after):
         return True
     if _BEFORE_NUMBER.fullmatch(word) and (following.isdigit() or following == "("):
         return True
     return bool(_BEFORE_LOWER.fullmatch(word)) and (following.islower() or following.isdigit())
+
+
+def _ends_without_blank(before: str, after: str, stop: str, closers: str) -> bool:
+    """Whether a stop with a letter right after it ends a sentence all the same: Wow!!!Next, (It is so.)Next.
+
+    A plain full stop does not (os.Path, example.com, U.S.A), nor anything inside an address or a piece of code.
+    """
+    token = before.split()[-1]
+    if after[0].islower() or not _WORD_ON_ITS_OWN.match(after) or re.search(r"[/=&@_#<\\$`]", token):
+        return False
+    inner = token[: -len(stop + closers)].rstrip("\"'”’»)]")
+    if not inner or unicodedata.category(inner[-1])[0] not in "LMN":  # M: the vowel signs of Hindi
+        return False
+    return not set(stop) - set("!?") or (stop == "." and bool(closers) and not set(closers) - set("\"'”’»)]*"))
 
 
 def _v2_records(prompt: Prompt, start: int, end: int) -> tuple[Sentence, ...]:

@@ -94,6 +94,14 @@ def test_a_sentence_that_is_not_found_does_not_shift_the_labels_after_it(tokeniz
         "Wait... maybe not.",
         '"Really?" she asked.',
         "Compare A vs. B here.",
+        "U.S. troops",
+        "The U.S. Senate and the U.K. Parliament met.",
+        "A.B. Johnson signed it.",
+        "See https://a.org/x?Query=1 or mail a.b@c.de!Now",
+        "We set x!=Y and z?A:B there.",
+        "torch.Tensor and os.Path are names.",
+        "They (U.S.A) left.",
+        "We need (1) a hat and (2) a coat.",
     ],
 )
 def test_abbreviations_decimals_list_numbers_and_pauses_do_not_split(text):
@@ -103,6 +111,111 @@ def test_abbreviations_decimals_list_numbers_and_pauses_do_not_split(text):
 def test_inline_lists_keep_their_numbers_together():
     assert split("Steps: 1. Do this. 2. Do that.") == ["Steps: 1. Do this.", "2. Do that."]
     assert split("The answer is: 1. So we stop.") == ["The answer is: 1.", "So we stop."]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("1. First 2. Second", ["1. First", "2. Second"]),
+        ("Here we go. 1. First 2. Second", ["Here we go.", "1. First", "2. Second"]),
+        ("We do: 1. First 2. Second 3. Third.", ["We do: 1. First", "2. Second", "3. Third."]),
+        ("1. Compute 1 + 1 = 2. Then stop.", ["1. Compute 1 + 1 = 2.", "Then stop."]),
+        ("1. Divide by 2. 2. Add it.", ["1. Divide by 2.", "2. Add it."]),
+        ("1. Take 2. Then stop.\n2. Go", ["1. Take 2.", "Then stop.", "2. Go"]),
+        ("1. Take 3. Then stop.", ["1. Take 3.", "Then stop."]),
+        ("a. the hat b. the coat", ["a. the hat", "b. the coat"]),
+    ],
+)
+def test_a_list_that_runs_on_in_one_line_splits_before_its_numbers_and_not_after_them(text, sentences):
+    assert split(text) == sentences
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Wow!!!Next one.", ["Wow!!!", "Next one."]),
+        ("Is it?Yes it is.", ["Is it?", "Yes it is."]),
+        ("(It is so.)Next we go.", ["(It is so.)", "Next we go."]),
+        ("“It is so.”Then he left.", ["“It is so.”", "Then he left."]),
+        ("क्या यह सही है?हाँ, है।", ["क्या यह सही है?", "हाँ, है।"]),
+        ("真的吗?是的!好", ["真的吗?", "是的!", "好"]),
+    ],
+)
+def test_a_missing_blank_does_not_hide_the_end_of_a_sentence(text, sentences):
+    assert split(text) == sentences
+
+
+def test_initials_end_a_sentence_only_before_a_word_that_opens_one():
+    assert split("A.B. Yes") == ["A.B.", "Yes"]
+    assert split("He lives in the U.S. He works.") == ["He lives in the U.S.", "He works."]
+    assert split("We left at 6 P.M. Ann stayed.") == ["We left at 6 P.M.", "Ann stayed."]
+
+
+GOLDEN_RULES = """Hello World. | My name is Jonas.
+What is your name? | My name is Jonas.
+There it is! | I found it.
+My name is Jonas E. Smith.
+Please turn to p. 55.
+They closed the deal with Pitt, Briggs & Co. at noon.
+Let's ask Jane and co. | They should know.
+They closed the deal with Pitt, Briggs & Co. | It closed yesterday.
+I can see Mt. Fuji from here.
+St. Michael's Church is on 5th st. near the light.
+I visited the U.S.A. last year.
+I live in the E.U. | How about you?
+I live in the U.S. | How about you?
+I work for the U.S. Government in Virginia.
+I have lived in the U.S. for 20 years.
+She has $100.00 in her bag.
+She has $100.00. | It is in her bag.
+He teaches science (He previously worked for 5 years as an engineer.) at the local University.
+Her email is Jane.Doe@example.com. | I sent her an email.
+The site is: https://www.example.50.com/new-site/awesome_content.html. | Please check it out.
+She turned to him, 'This is great.' she said.
+She turned to him, "This is great." she said.
+She turned to him, "This is great." | She held the book out to show him.
+Hello!! | Long time no see.
+Hello?? | Who is there?
+Hello!? | Is that you?
+Hello?! | Is that you?
+1.) The first item | 2.) The second item
+1.) The first item. | 2.) The second item.
+1) The first item | 2) The second item
+1) The first item. | 2) The second item.
+1. The first item | 2. The second item
+1. The first item. | 2. The second item.
+• 9. The first item | • 10. The second item
+a. The first item | b. The second item | c. The third list item
+I never meant that.... | She left the store.
+I wasn’t really ... well, what I mean...see . . . what I'm saying, the thing is . . . I didn’t mean it.
+"Bohr [...] used the analogy of parallel stairways [...]" (Smith 55).""".splitlines()
+OTHERWISE = {  # what a rule without a dictionary cannot know: where a name or an initial goes on
+    "My name is Jonas E. Smith.",
+    "I can see Mt. Fuji from here.",
+    "I wasn’t really ... well, what I mean...see . . . what I'm saying, the thing is . . . I didn’t mean it.",
+}
+
+
+@pytest.mark.parametrize("rule", GOLDEN_RULES)
+def test_the_golden_rules_of_pragmatic_segmenter_hold_but_for_those_named(rule):
+    """Source: github.com/diasks2/pragmatic_segmenter, README, Golden Rules (English); pysbd is tested with them too."""
+    pieces = rule.split(" | ")
+    assert (split(" ".join(pieces)) == pieces) == (rule not in OTHERWISE)
+
+
+@pytest.mark.parametrize("line", ["\r\n", "\r"])
+def test_the_kind_of_line_break_changes_no_sentence(line):
+    text = "One is.\nTwo is\nwrapped.\n\nThree\n- four\n- five\n1. Six\n2. Seven\n \nEight! 1. Nine 2. Ten\n"
+    other = text.replace("\n", line)
+    assert [s.replace(line, "\n") for s in split(other)] == split(text)
+    assert len(split(text)) == 10
+    assert not [s for s in split(other) if s != s.strip()]
+
+
+def test_a_long_list_in_one_line_takes_linear_time():
+    text, start = "1. Go. " + "a. 7. so " * 20_000, time.perf_counter()
+    split_sentences(text)
+    assert time.perf_counter() - start < 5
 
 
 def test_answers_that_look_like_abbreviations_still_end_a_sentence():
@@ -141,7 +254,24 @@ def test_a_long_run_of_dots_takes_linear_time():
 
 # --- properties -----------------------------------------------------------------------------------------------------
 
-MARKS = [". ", "! ", "? ", "\n\n", "\n- ", "1. ", '." ', "..", " ", "<think>", "</think>"]
+MARKS = [
+    ". ",
+    "! ",
+    "? ",
+    "\n\n",
+    "\n- ",
+    "1. ",
+    '." ',
+    "..",
+    "!!!Next ",
+    ".)Next ",
+    " 2. Go ",
+    "\r\n",
+    "U.S. ",
+    " ",
+    "<think>",
+    "</think>",
+]
 PIECES = st.sampled_from(["the fox", "e.g.", "3.5", "Dr.", " 🙂 ", "中文。", *MARKS])
 
 
@@ -211,6 +341,8 @@ def test_a_missing_span_is_refused_with_the_spans_that_are_there(tokenizer):
         sentence_records(cot(tokenizer, "Yes."), span="scenario")
 
 
-@pytest.mark.parametrize("text", ["यह एक वाक्य है। यह दूसरा है।", "هل هذا صحيح؟ نعم هو كذلك؟", "یہ ایک ہے۔ یہ دو ہے۔"])
+@pytest.mark.parametrize(
+    "text", ["यह एक वाक्य है। यह दूसरा है।", "هل هذا صحيح؟ نعم هو كذلك؟", "یہ ایک ہے۔ یہ دو ہے۔", "一句｡两句｡"]
+)
 def test_stops_of_other_scripts_end_a_sentence(text):
     assert len(split_sentences(text)) == 2
