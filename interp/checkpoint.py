@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-Lines = Mapping[tuple[str, ...], int]
-_MAX_VALUES = 200_000
+from interp.yaml_text import Lines, read_yaml
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -236,74 +236,3 @@ def _checked(mapping: object, known: Sequence[str], where: str, lines: Lines) ->
                 f"{_at(where, lines, key)}: unknown key {key!r}; did you mean '{near[0]}'? Known: {_listed(known)}."
             )
     return mapping
-
-
-def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
-    """The content of a YAML file and the 1-based line of every key, by its path of keys."""
-    import yaml
-
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file.")
-    lines: dict[tuple[str, ...], int] = {}
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = parse_yaml(text, str(path))
-        _collect_lines(yaml.compose(text, Loader=yaml.SafeLoader), (), lines, path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {error}") from None
-    return _anchor_paths(content, path.parent), lines
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """A YAML text as plain values.
-
-    Raises:
-        ValueError: starts with `where`: not YAML, nested too deeply, or anchors that lead back to themselves or repeat
-            each other without end.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(text)
-        _count(content, [0], (), where)
-    except RecursionError:
-        raise ValueError(f"{where}: nested too deeply to be read; is it the file that was meant?") from None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
-        text = str(error)
-        raise ValueError(text if text.startswith(where) else f"{where}: not readable as YAML: {text}") from None
-    return content
-
-
-def _count(value: Any, seen: list[int], above: tuple[int, ...], where: str) -> None:
-    """Values of the tree, anchors written out: more than any settings file has is an error, and so is a cycle."""
-    seen[0] += 1
-    if id(value) in above:
-        raise ValueError(f"{where}: an anchor (&) leads back to itself. Write the value out.")
-    if seen[0] > _MAX_VALUES:
-        raise ValueError(
-            f"{where}: more than {_MAX_VALUES:,} values; do anchors (&) repeat each other? Write them out."
-        )
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            _count(inner, seen, (*above, id(value)), where)
-
-
-def _collect_lines(node: Any, prefix: tuple[str, ...], lines: dict[tuple[str, ...], int], path: Path) -> None:
-    if type(node).__name__ != "MappingNode":
-        return
-    for key, value in node.value:
-        place, line = (*prefix, str(key.value)), key.start_mark.line + 1
-        if place in lines:
-            raise ValueError(f"{path}, line {line}: key {key.value!r} is already given on line {lines[place]}.")
-        lines[place] = line
-        _collect_lines(value, place, lines, path)
-
-
-def _anchor_paths(content: Any, folder: Path) -> Any:
-    if not isinstance(content, dict):
-        return content
-    located = {}
-    for key, value in content.items():
-        is_relative = key in ("base", "heuristic_base", "adapter", "tokenizer") and str(value).startswith(("./", "../"))
-        located[key] = str(folder / value) if is_relative else _anchor_paths(value, folder)
-    return located

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.processes import ended_on_error, new_pool
 from probes.area import auroc_many, pairs_won
 from probes.config import SweepConfig
 from probes.controls import shuffled_rows
@@ -144,8 +143,7 @@ def sweep_sites(tasks: Sequence[SiteTask], *, jobs: int) -> Iterator[dict[str, F
         yield from map(sweep_site, tasks)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = multiprocessing.get_context("spawn")  # a forked process inherits locks of the parent's threads
-    with ProcessPoolExecutor(min(jobs, len(tasks)), context, torch.set_num_threads, (threads,)) as pool:
+    with new_pool(min(jobs, len(tasks)), threads=threads) as pool, ended_on_error():
         for found, said in pool.map(_with_warnings, tasks):
             for category, text in said:
                 warnings.warn(text, category, stacklevel=4)

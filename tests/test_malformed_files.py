@@ -11,15 +11,16 @@ import pytest
 import torch
 import yaml
 
-from interp.checkpoint import Checkpoint, CheckpointPair, read_yaml
+from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.oracle.recipe import Recipe
 from interp.oracle.spec import OracleSpec
 from interp.site import Site
 from interp.tasks import read_examples
+from interp.yaml_text import read_yaml
 from steering import Direction
-from study.cli.common import user_errors
 from study.config import read_study
 from study.oracle.training import TrainingFile
+from study.run.process import user_errors
 
 WRONG = (None, "x", "", -1, 3.5, 10**30, [], ["x"], {}, {"a": 1}, True, [[["deep"]]], "a\x00b")
 TEXTS = (

@@ -33,7 +33,7 @@ def test_registering_writes_claims_margins_effects_and_seeds_with_their_digest(t
     content = json.loads((out / "registration.json").read_text())
     assert content["sha256"] in done.output
     assert (content["seed"], content["claim_margin"], content["smallest_effects"]["logits"]) == (5, 0.05, 0.1)
-    assert content["study"]["task.per_cell"] == "2" and content["ended"] == []
+    assert content["study"]["task.per_cell"] == "4" and content["ended"] == []
     assert set(content["claims"]) == {
         "eval/separates", "eval/equivalent", "eval/binding", "probes/decodable/surface_label/engaged",
         "probes/decodable/surface_label/heuristic", "heads/necessary/L1.H0/engaged", "heads/necessary/L1.H0/heuristic",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from study.cli.lazy import LazyGroup
+from study.cli.lazy import RootGroup
 
 COMMANDS = {
     "data": ("study.cli.data:data", "Generate and audit task data."),
@@ -25,7 +25,7 @@ COMMANDS = {
 }
 
 
-@click.group(cls=LazyGroup, members=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=RootGroup, members=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="diptych", prog_name="diptych")
 def main() -> None:
     """Mechanistic interpretability of checkpoint pairs: no number without its control."""

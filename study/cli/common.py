@@ -5,13 +5,23 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from study.run.process import (
+    Terminated,
+    plain_warnings,
+    terminable,
+    user_errors,
+    words,
+)
+from study.run.process import (
+    one_thread as one_thread,
+)
 
 if TYPE_CHECKING:
     from interp.checkpoint import Checkpoint, CheckpointPair
@@ -179,7 +189,7 @@ def given_to_task(function: Callable[..., Any], more: Collection[str]) -> dict[s
     Raises:
         ValueError: no KEY=VALUE, or a key that is given twice.
     """
-    import yaml
+    from interp.yaml_text import parse_yaml
 
     known, found = inspect.signature(function).parameters, {}
     for word in more:
@@ -189,8 +199,8 @@ def given_to_task(function: Callable[..., Any], more: Collection[str]) -> dict[s
             raise ValueError(f"--task-option {word!r}: expected KEY=VALUE, each key once.")
         several = key in known and "Sequence" in str(known[key].annotation)
         try:
-            found[key] = listed(text) if several else yaml.safe_load(text)
-        except yaml.YAMLError:
+            found[key] = listed(text) if several else parse_yaml(text, word)
+        except ValueError:  # text that only looks like YAML: "[a", "x: y: z"
             found[key] = text
     return found
 
@@ -237,64 +247,54 @@ def _refuse_task_options(options: Mapping[str, Any]) -> None:
         raise ValueError(f"{', '.join(stray)}: options of a task. Name one with --task, or leave them out.")
 
 
+CONTINUES = ("eval run", "cache extract", "heads sweep", "steer dose", "oracle ask", "oracle compare", "cot",
+             "study run")  # fmt: skip
+"""Commands that go on where they were stopped; `oracle train` does with --resume."""
+
+
 def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Print what a user can mend as one message and exit with 1; DIPTYCH_TRACEBACK=1 shows where it came from."""
+    """Print what a user can act on as one message and exit with 1; DIPTYCH_TRACEBACK=1 shows where it came from.
+
+    Ctrl-C and SIGTERM end with what the same command will do when it is run again, and exit with 130 or 143.
+    """
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            with plain_warnings():
-                return command(*args, **kwargs)
-        except Exception as error:
-            if os.environ.get("DIPTYCH_TRACEBACK") or not isinstance(error, user_errors()):
-                raise
-            raise click.ClickException(f"{error}{_extra(error)}") from error
+        with errors_as_messages():
+            return command(*args, **kwargs)
 
     return run
 
 
-EXTRAS = {"matplotlib": "report", "jinja2": "report", "datasets": "datasets", "transformer_lens": "bridges",
-          "nnsight": "bridges"}  # fmt: skip
-"""Optional packages and the extra of ours that brings them."""
-
-
-def _extra(error: Exception) -> str:
-    name = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    return f": pip install 'diptych[{EXTRAS[name]}]'" if name in EXTRAS else ""
-
-
 @contextmanager
-def plain_warnings() -> Iterator[None]:
-    """Each warning once and in one line, without the place in our code; nothing of transformers' own chatter."""
-    seen: set[str] = set()
+def errors_as_messages() -> Iterator[None]:
+    """The one place where errors become messages; see `fail_in_users_words`."""
+    try:
+        with terminable(), plain_warnings():
+            yield
+    except KeyboardInterrupt as error:
+        if os.environ.get("DIPTYCH_TRACEBACK"):
+            raise
+        click.echo(f"\nStopped. {_when_run_again()}", err=True)
+        raise click.exceptions.Exit(143 if isinstance(error, Terminated) else 130) from None
+    except BrokenPipeError:
+        raise  # click ends quietly where the reader of a pipe has gone
+    except user_errors() as error:
+        if os.environ.get("DIPTYCH_TRACEBACK"):
+            raise
+        raise click.ClickException(words(error)) from error
 
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        text = str(message)
-        if text not in seen and not issubclass(category, FutureWarning | DeprecationWarning):
-            seen.add(text)
-            click.echo(f"note: {text}", err=True)
 
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
+def _when_run_again() -> str:
+    context = click.get_current_context(silent=True)
+    name = "" if context is None else " ".join(context.command_path.split()[1:])
+    if name == "oracle train":
+        return "Run the same command again with --resume: it continues from the last checkpoint."
+    if name in CONTINUES:
+        return "Run the same command again: it continues where it stopped."
+    return "Run the same command again."
 
 
 def listed(text: str) -> list[str]:
     """Words of an option that takes several, separated by commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def one_thread() -> None:
-    """One torch thread in this process: two that contend for a core are up to ten times slower than one."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def user_errors() -> tuple[type[Exception], ...]:
-    """Errors whose text is meant for the user."""
-    from interp.cache.errors import CacheError
-
-    return (ValueError, OSError, ImportError, CacheError)

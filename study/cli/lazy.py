@@ -29,3 +29,13 @@ class LazyGroup(click.Group):
         plain = [(name, command.get_short_help_str(90)) for name, command in sorted(self.commands.items())]
         with formatter.section("Commands"):
             formatter.write_dl(plain + [(name, text) for name, (_, text) in self.members.items()])
+
+
+class RootGroup(LazyGroup):
+    """The whole command line: whatever goes wrong below, import of a command included, ends as a message."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from study.cli.common import errors_as_messages
+
+        with errors_as_messages():
+            return super().invoke(ctx)

@@ -45,7 +45,7 @@ def run(
 
     A run folder may be named in place of the file: it is gone on with. Interrupt it whenever you like.
     """
-    from study.cli.common import one_thread
+    from study.run.process import one_thread
     from study.run.runner import run_study
 
     chosen, out = _read(file, overrides, out)

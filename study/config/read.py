@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from interp.checkpoint import Checkpoint, CheckpointPair, Lines, parse_yaml, read_yaml
+from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.yaml_text import Lines, parse_yaml, read_yaml
 from study.config.sections import SECTIONS, Study
 
 EMBEDDED = "embedded"

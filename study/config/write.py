@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.yaml_text import dump_yaml
 from study.config.sections import SECTIONS, Study
 
 
 def resolved_yaml(study: Study, folder: Path) -> str:
     """YAML that `read_study` reads back as the same study, when it lies in `folder`."""
-    import yaml
-
     content: dict[str, Any] = {"name": study.name, "seed": study.seed, "claim_margin": study.claim_margin}
     if study.is_embedded:
         content["pair"] = "embedded"
@@ -36,7 +35,7 @@ def resolved_yaml(study: Study, folder: Path) -> str:
         if question["labels"] is not None:
             question["labels"] = os.path.relpath(question["labels"], folder)
     content["published"] = [asdict(entry) for entry in study.published]
-    return yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True, width=110)
+    return dump_yaml(_plain(content))
 
 
 def _pair(pair: CheckpointPair, folder: Path) -> dict[str, Any]:

@@ -88,8 +88,7 @@ def register(study: Study, out: Path) -> Registration:
 
 def registration_of(study: Study, out: Path) -> Registration:
     """The registration of a study as it is now, for a run in `out`."""
-    import yaml
-
+    from interp.yaml_text import parse_yaml
     from study.config import resolved_yaml
     from study.run.digest import package_version
     from study.run.state import RUN, read_run
@@ -98,7 +97,7 @@ def registration_of(study: Study, out: Path) -> Registration:
     ended = tuple(name for name, state in steps.items() if state.status == "done")
     made = Registration(
         study.name, study.seed, study.claim_margin, asdict(study.smallest_effects), planned_claims(study),
-        flat(yaml.safe_load(resolved_yaml(study, out))), ended, package_version(),
+        flat(parse_yaml(resolved_yaml(study, out), study.name)), ended, package_version(),
     )  # fmt: skip
     return Registration(**{**asdict(made), "ended": ended, "sha256": digest_of(made)})
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.checkpoint import parse_yaml
+from interp.shown import without_folder
+from interp.yaml_text import parse_yaml
 from study.report.registration import Registration, read_registration
 from study.run.state import FIGURES, RUN, STEPS, STUDY, RunState, read_run
 from study.tables import read_tables
@@ -102,10 +103,10 @@ def read_run_folder(run: Path) -> RunFolder:
             unread.append(f"figure {path.stem}: {type(error).__name__}")
     digest = hashlib.sha256((run / STUDY).read_bytes()).hexdigest() if (run / STUDY).is_file() else ""
     try:
-        registration = read_registration(run)
+        registration = read_registration(run.absolute())
     except ValueError as error:
         registration = None
-        unread.append(str(error).replace(str(run), "the run folder"))
+        unread.append(without_folder(str(error), run, "the run folder"))
     return RunFolder(state, study, digest, read_tables(run), tuple(figures), tuple(unread),
                      tuple(draw_examples(run, seed=state.seed)), registration)  # fmt: skip
 

@@ -8,9 +8,10 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from interp.shown import without_folder, without_paths
 from study.run.folder import digests, mark_done, notes_if_done
 from study.run.state import TABLES, Status
 from study.run.step import Context, Step
@@ -37,6 +38,7 @@ def attempt(name: str, context: Context) -> Outcome:
 
     assert name in MODULES, f"no step {name}"
     began = time.monotonic()
+    context = replace(context, root=context.root.absolute())  # no other text looks like this folder's name
     trace = context.folder / TRACEBACK
     try:
         with _kept_warnings(context):
@@ -50,13 +52,13 @@ def attempt(name: str, context: Context) -> Outcome:
 @contextmanager
 def _kept_warnings(context: Context) -> Iterator[None]:
     """Each warning once in `steps/<name>/warnings.txt`: a run has dozens, and none may be lost."""
-    from study.cli.common import plain_warnings
+    from study.run.process import plain_warnings
 
     texts: dict[str, None] = {}
 
     def keep(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if not issubclass(category, FutureWarning | DeprecationWarning):
-            texts[clean(str(message))] = None
+            texts[told(str(message), context)] = None
 
     with plain_warnings(), warnings.catch_warnings():
         warnings.showwarning = keep
@@ -75,7 +77,7 @@ def _work(step: Step, context: Context) -> tuple[Sequence[str], dict[str, str]]:
             return known, publish(step, context)
         except Exception:  # something in the folder is gone: do the work again, it fills in what is missing
             pass
-    notes = tuple(map(clean, step.run(context) or ()))
+    notes = tuple(told(note, context) for note in step.run(context) or ())
     outputs = publish(step, context)
     mark_done(context.root, context.folder, notes)
     return notes, outputs
@@ -92,17 +94,22 @@ def publish(step: Step, context: Context) -> dict[str, str]:
 
 
 def _cause(error: Exception, context: Context) -> str:
-    """What a user can mend, as it was said; of our own bugs, where they are, with the traceback kept beside."""
-    from study.cli.common import user_errors
+    """What a user can fix, as it was said; of our own bugs, where they are, with the traceback kept beside."""
+    from study.run.process import user_errors, words
 
-    text = clean(str(error)).replace(f"{context.root}/", "").replace(str(context.root), "the run folder")
     if isinstance(error, user_errors()):
-        return text or type(error).__name__
+        return told(words(error), context)
+    text, trace = told(str(error), context), traceback.format_exc()
     try:
-        (context.folder / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+        (context.folder / TRACEBACK).write_text(without_paths(trace), encoding="utf-8")
     except OSError:
         return f"{type(error).__name__}: {text}"
     return f"{type(error).__name__}: {text} (traceback: steps/{context.name}/{TRACEBACK})"
+
+
+def told(text: str, context: Context) -> str:
+    """A message as the run folder keeps it: clean, its own files by their place in it, other folders left out."""
+    return clean(without_paths(without_folder(text, context.root, "the run folder")))
 
 
 def clean(text: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from interp.processes import ended_on_error, new_pool
 from study.run.attempt import Outcome, attempt
 from study.run.step import Context
 
@@ -20,13 +18,13 @@ class Pool:
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
+        self._guard = ExitStack()
+        self._guard.enter_context(ended_on_error())
         self._pool = self._new()
         self._running: dict[Future[Outcome], str] = {}
 
     def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            self._jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
-        )
+        return new_pool(self._jobs, threads=1)
 
     def submit(self, name: str, context: Context) -> None:
         """Start a step as soon as a process is free."""
@@ -53,18 +51,5 @@ class Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._guard.__exit__(kind, error, tb)
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    from study.cli.common import one_thread
-
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    one_thread()
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait_for([parent.sentinel])
-    os._exit(1)

@@ -1,0 +1,45 @@
+"""Worker processes that end with the process that started them: by Ctrl-C, SIGTERM, an error or a kill."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+
+
+def new_pool(jobs: int, *, threads: int) -> ProcessPoolExecutor:
+    """Up to `jobs` fresh processes of `threads` torch threads; a forked one would inherit locks of our threads."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(threads,))
+
+
+@contextmanager
+def ended_on_error() -> Iterator[None]:
+    """Processes started in here are terminated where an error leaves it: a pool would wait for their tasks to end."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
+
+
+def _begin(threads: int) -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to every process; the parent decides
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

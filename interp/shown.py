@@ -1,0 +1,43 @@
+"""Names of files as what is shared may hold them: no folder of this machine, and so no user's name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_ABSOLUTE = re.compile(r"(?<![\w.:/~\\-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\",;:()<>|]+[/\\])+")
+
+
+def shown(name: str) -> str:
+    """A model, adapter or data set as tables and manifests name it: a hub id as it is, a local path by its last name.
+
+    Example:
+        >>> shown("Qwen/Qwen2.5-7B"), shown("/home/ada/models/tuned")
+        ('Qwen/Qwen2.5-7B', 'tuned')
+    """
+    path = Path(name).expanduser()
+    is_local = path.is_absolute() or name.startswith(("./", "../", "~")) or path.exists()
+    return (path.name or path.resolve().name) if is_local else name
+
+
+def without_folder(text: str, folder: Path, name: str) -> str:
+    """The text with an absolute `folder` called `name`, and the paths in it relative to it.
+
+    Only the whole path counts: a folder `/x/b` is neither in `/x/bar` nor in `beside`.
+    """
+    whole = re.escape(str(folder.absolute()).rstrip("/"))
+    ends = r"(?:(?P<inside>/+(?=[^\s:,;)\]'\"]))|/?(?![\w/-]|\.\w))"
+    return re.sub(rf"(?<![\w./-]){whole}{ends}", lambda found: "" if found["inside"] else name, text)
+
+
+def without_paths(text: str) -> str:
+    """The text with every absolute path cut to its last name, as `.../name`.
+
+    Example:
+        >>> without_paths("/home/ada/models/tuned/config.json: no such file")
+        '.../config.json: no such file'
+    """
+    home = str(Path.home())
+    if home != "/":  # may hold blanks, at which the pattern ends
+        text = text.replace(f"{home}/", "/~/")
+    return _ABSOLUTE.sub(".../", text)

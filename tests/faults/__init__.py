@@ -1,0 +1,1 @@
+"""Attacks: malformed input, full disks, interruptions; nothing is lost and every message says what to do."""
