@@ -269,3 +269,7 @@ def test_missing_templates_and_wrong_selections_say_what_to_do(folder, tmp_path)
         bbq.examples(folder, categories=["SES"])
     with pytest.raises(ValueError, match="no row of Age"):
         bbq.examples(folder / "Religion.jsonl", categories=["Age"])
+    with pytest.raises(
+        ValueError, match="no row of SES, Race_ethnicity; expected rows of every category.*got Religion"
+    ):
+        bbq.examples(folder, categories=["SES", "Religion", "Race_ethnicity"])

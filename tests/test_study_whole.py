@@ -124,7 +124,7 @@ def test_a_typo_a_missing_file_and_a_missing_study_are_said_first(tmp_path: Path
     done = CliRunner().invoke(main, ["study", "run", str(file)])
     assert done.exit_code == 1
     assert "line 7: section probes: unknown key 'group'; did you mean 'groups'?" in done.output
-    file = write_study(tmp_path, SMALL.replace("per_cell: 2}", "data: nothing.jsonl}"))
+    file = write_study(tmp_path, SMALL.replace("per_cell: 4}", "data: nothing.jsonl}"))
     done = CliRunner().invoke(main, ["study", "plan", str(file)])
     assert done.exit_code == 1 and "line 4: task.data: no file or folder 'nothing.jsonl'" in done.output
     done = CliRunner().invoke(main, ["study", "run", str(tmp_path / "none.yaml")])
@@ -136,8 +136,8 @@ def test_the_plan_counts_tokens_and_bytes_and_starts_nothing(tmp_path: Path) -> 
     done = CliRunner().invoke(main, ["study", "plan", str(file), "--out", str(tmp_path / "run")])
     assert done.exit_code == 0, done.output
     lines = {line.split()[0]: line for line in done.output.splitlines() if line}
-    assert " 76 " in lines["eval"] and " 114 " in lines["cache"]  # 38 items of 2 and of 3 members
-    assert "9,120" in lines["eval"]  # 76 replies of at most 120 tokens
+    assert " 152 " in lines["eval"] and " 228 " in lines["cache"]  # 76 items of 2 and of 3 members
+    assert "18,240" in lines["eval"]  # 152 replies of at most 120 tokens
     assert not (tmp_path / "run").exists()
 
 

@@ -9,7 +9,16 @@ from typing import Any, Literal
 
 from interp.prompt import Example, Message
 from interp.tasks.bbq.published import published_biased
-from interp.tasks.bbq.rows import CHOICES, FIELDS, TEXTS, check_once, checked_rows, known_categories, options_of
+from interp.tasks.bbq.rows import (
+    CHOICES,
+    FIELDS,
+    TEXTS,
+    check_asked,
+    check_once,
+    checked_rows,
+    known_categories,
+    options_of,
+)
 from interp.tasks.bbq.splits import SIDES, split_by_story
 from interp.tasks.bbq.targets import (
     Key,
@@ -68,7 +77,8 @@ def examples(
         tags:       "as_published" scores Physical_appearance with the tags of the paper's own results (`published`).
         limit:      the first rows only, after selection.
     Raises:
-        ValueError: a bad row with file, line and field; an unknown category or choice; templates not found.
+        ValueError: a bad row with file, line and field; an unknown category or choice, or a category of `categories`
+            without rows; templates not found.
     """
     wanted = known_categories(categories)
     _choice("condition", condition, (*CHOICES["context_condition"], "both"))
@@ -77,6 +87,7 @@ def examples(
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected at least 1, came {limit}. Use None for all rows.")
     rows = [r for r in checked_rows(data, wanted, split, config, revision) if r[1]["category"] in wanted]
+    check_asked(categories or (), rows, data)
     check_once(rows)
     table = _templates_of(rows, data, templates)
     stories = story_groups({key: t.texts for key, t in table.items()})

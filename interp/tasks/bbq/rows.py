@@ -87,6 +87,14 @@ def options_of(row: Mapping[str, Any]) -> list[Option]:
     return [Option(row[name], *row["answer_info"][name]) for name in ("ans0", "ans1", "ans2")]
 
 
+def check_asked(asked: Sequence[str], rows: Sequence[Row], data: str | Path) -> None:
+    """Every category that was asked for by name has rows: a pooled score must not be silently of fewer."""
+    there = {row["category"] for _, row in rows}
+    if missing := [name for name in asked if name not in there]:
+        what = f"{data}: no row of {', '.join(missing)}; expected rows of every category in `categories`, got "
+        raise ValueError(f"{what}{', '.join(sorted(there)) or 'none'}. Add the files, or leave these categories out.")
+
+
 def check_once(rows: Sequence[Row]) -> None:
     seen: dict[tuple[str, str], str] = {}
     for where, row in rows:
