@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from interp.files import ADAPTER_WEIGHTS
 from interp.oracle.encode import Encoder
 from interp.oracle.spec import OracleSpec
 from interp.oracle.validate import NO_GAP, Validator
@@ -24,6 +26,7 @@ from study.embedded.oracle import (
     OracleRecipe,
     build_oracle,
     embedded_oracle,
+    measure_again,
     weights_sha256,
 )
 from study.embedded.oracle_gates import (
@@ -157,4 +160,11 @@ def test_the_build_is_one_call_and_gives_the_same_bytes_again(tmp_path: Path) ->
     assert not all(gate["passed"] for gate in records[0]["gates"].values())  # six steps teach nothing
     with pytest.raises(ValueError, match="expected a new or empty folder"):
         build_oracle(tmp_path / "a", recipe=recipe)
+    before = (tmp_path / "a" / RECORD).read_bytes()
+    (tmp_path / "a" / RECORD).write_text(json.dumps(json.loads(before) | {"gates": {}}))
+    assert measure_again(tmp_path / "a") == json.loads(before)
+    assert (tmp_path / "a" / RECORD).read_bytes() == before
+    shutil.copy(tmp_path / "a" / PRIOR / ADAPTER_WEIGHTS, tmp_path / "a" / ORACLE)
+    with pytest.raises(ValueError, match=r"expected the adapters of oracle.json"):
+        measure_again(tmp_path / "a")
     assert torch.get_num_threads() >= 1

@@ -51,7 +51,7 @@ def build(
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"out: expected a new or empty folder; {folder} has files in it. Name another one.")
     recipe = replace(recipe or Recipe(), seed=seed)
-    with _one_thread():
+    with one_thread():
         record = train_pair(recipe, folder, log=log)
         return measure_pair(folder, record, recipe, test=test)
 
@@ -111,7 +111,7 @@ def weights_sha256(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # sums split over threads differ in the last bit
     try:

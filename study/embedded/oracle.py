@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from interp.checkpoint import Checkpoint
@@ -32,6 +31,7 @@ from interp.oracle.spec import OracleSpec
 from interp.oracle.train import Trained, train_oracle
 from study.embedded import weights_folder
 from study.embedded.adapters import BASE_NAME
+from study.embedded.build import one_thread
 from study.embedded.oracle_items import oracle_items
 
 ORACLE, PRIOR, RECORD = "oracle", "oracle_prior", "oracle.json"
@@ -83,13 +83,33 @@ def build_oracle(
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"out: expected a new or empty folder; {folder} has files in it. Name another one.")
     recipe = recipe or OracleRecipe()
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums split over threads differ in the last bit
-    try:
+    with one_thread():
         record = _train_both(folder, seed, recipe, log or (lambda *_: None))
         record |= {"weights_sha256": weights_sha256(folder)} | measure(folder, n_documents=recipe.measured)
-    finally:
-        torch.set_num_threads(before)
+    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    write_oracle_cards(folder, record)
+    return record
+
+
+def measure_again(folder: str | Path) -> dict[str, Any]:
+    """Measure saved adapters once more, without training, as after a change of a statistic; rewrites oracle.json and
+    the cards.
+
+    Args:
+        folder: holds oracle/, oracle_prior/ and oracle.json of `build_oracle`.
+    Raises:
+        ValueError: the adapters are not those of oracle.json.
+    """
+    from study.embedded.oracle_card import write_oracle_cards
+    from study.embedded.oracle_gates import measure
+
+    folder = Path(folder)
+    record = json.loads((folder / RECORD).read_text())
+    if (got := weights_sha256(folder)) != record["weights_sha256"]:
+        what = f"{folder}: expected the adapters of {RECORD}, {record['weights_sha256']}, got {got}."
+        raise ValueError(f"{what} Build both again with --out.")
+    with one_thread():
+        record |= measure(folder, n_documents=record["recipe"].get("measured", OracleRecipe().measured))
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     write_oracle_cards(folder, record)
     return record
@@ -150,9 +170,11 @@ def main() -> int:
     """Parse the command line, build, print the gates; 0 if every one holds."""
     parser = argparse.ArgumentParser(prog="python -m study.embedded.oracle", description=build_oracle.__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", required=True, help="a new or empty folder")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--out", help="a new or empty folder")
+    which.add_argument("--measure", metavar="FOLDER", help="train nothing: measure the adapters of FOLDER once more")
     args = parser.parse_args()
-    record = build_oracle(args.out, seed=args.seed, log=_print)
+    record = measure_again(args.measure) if args.measure else build_oracle(args.out, seed=args.seed, log=_print)
     for name, gate in record["gates"].items():
         print(f"{name}: {gate['value']:.4g} (bound {gate['bound']}) {'pass' if gate['passed'] else 'FAIL'}")
     return 0 if all(gate["passed"] for gate in record["gates"].values()) else 1
