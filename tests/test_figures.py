@@ -45,6 +45,9 @@ def files(drawn: dict[str, figures.Drawn]) -> dict[str, dict[str, bytes]]:
         (12.3, 9.0, 15.6, "12 [9, 16]"),  # w = 3.3: 0 + 0
         (120.0, 80.0, 160.0, "120 [80, 160]"),  # w = 40: clamped at 0
         (0.12344, 0.12343, 0.12346, "0.1234 [0.1234, 0.1235]"),  # w = 1.5e-5: clamped at 4
+        (2.1e-5, 1.0e-5, 3.4e-5, "2.1e-05 [1.0e-05, 3.4e-05]"),  # 0.0000 [0.0000, 0.0000] would have no width
+        (0.0, -1.0e-6, 2.0e-6, "0.0000 [−1.0e-06, 2.0e-06]"),
+        (0.50001, 0.500005, 0.500012, "0.5000100 [0.5000050, 0.5000120]"),
     ],
 )
 def test_an_estimate_has_the_decimals_of_its_interval(value: float, lo: float, hi: float, text: str) -> None:

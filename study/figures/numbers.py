@@ -43,7 +43,7 @@ def format_value(value: float, lo: float, hi: float, *, n: int | None = None, si
     """The value alone, with the decimals of its interval; a count (`36/36`) where the interval has no width."""
     _check_interval(value, lo, hi)
     if hi > lo:
-        return fixed(value, decimals((hi - lo) / 2), signed=signed)
+        return _within(value, lo, hi, signed=signed)
     count = _count(value, n)
     if count is None:
         return fixed(value, 4, signed=signed)
@@ -51,7 +51,8 @@ def format_value(value: float, lo: float, hi: float, *, n: int | None = None, si
 
 
 def format_estimate(value: float, lo: float, hi: float, *, n: int | None = None, signed: bool = False) -> str:
-    """`0.70 [0.61, 0.78]`; with an interval of no width `36/36 (≥ 0.92)`.
+    """`0.70 [0.61, 0.78]`; with an interval of no width `36/36 (≥ 0.92)`; `2.1e-05 [1.0e-05, 3.4e-05]` where four
+    decimals would show an interval without width, and as many decimals as it takes for values of .001 and above.
 
     The bound is the exact one-sided 95 % limit of a proportion, 0.05^(1/n) below n of n and 1 − 0.05^(1/n)
     above 0 of n. It is left out for differences, which are no proportions.
@@ -66,8 +67,7 @@ def format_estimate(value: float, lo: float, hi: float, *, n: int | None = None,
     """
     text = format_value(value, lo, hi, n=n, signed=signed)
     if hi > lo:
-        places = decimals((hi - lo) / 2)
-        return f"{text} [{fixed(lo, places, signed=signed)}, {fixed(hi, places, signed=signed)}]"
+        return f"{text} [{_within(lo, lo, hi, signed=signed)}, {_within(hi, lo, hi, signed=signed)}]"
     count = _count(value, n)
     if count is None:
         places = 4
@@ -99,6 +99,16 @@ def format_p(p: float, *, permutations: int | None = None) -> str:
         return "< 0.001"
     rounded = Decimal(f"{p:.1e}")
     return f"{rounded:.{1 - rounded.adjusted()}f}"
+
+
+def _within(x: float, lo: float, hi: float, *, signed: bool) -> str:
+    """One of the three numbers of an estimate, with as many digits as its interval supports and needs."""
+    places = decimals((hi - lo) / 2)
+    if fixed(lo, places) != fixed(hi, places) or x == 0:
+        return fixed(x, places, signed=signed)
+    if max(abs(lo), abs(hi)) >= 1e-3:
+        return fixed(x, 1 - math.floor(math.log10((hi - lo) / 2)), signed=signed)
+    return (MINUS if x < 0 else "+" if signed else "") + f"{abs(x):.1e}"
 
 
 def _count(value: float, n: int | None) -> int | None:
