@@ -15,7 +15,7 @@ from study import figures
 from study.figures import canvas, style
 from study.figures.dumbbell_rows import rows_of
 from study.figures.head_grid import neat_ceiling
-from study.figures.numbers import decimals, fixed, format_estimate, format_p, format_value, short
+from study.figures.numbers import decimals, fixed, format_estimate, format_p, format_value, plural, short
 from study.figures.save import pdf, png, save, svg
 from tests.figure_kit import assert_files_are_clean, assert_same_bytes_elsewhere, assert_texts_are_clear
 from tests.figure_tables import CELLS, DRAW, ablation_table, forest_table, head_table, pair_table
@@ -60,6 +60,7 @@ def test_a_difference_carries_its_sign_and_zero_does_not() -> None:
     assert format_value(-0.0004, -0.05, 0.05, signed=True) == "0.00"
     assert fixed(-0.0, 2) == "0.00"
     assert (short(0.5), short(-0.05), short(1.0)) == (".50", "−.05", "1.00")
+    assert [plural(w) for w in ("procedure", "story", "groups")] == ["procedures", "stories", "groups"]
 
 
 def test_an_interval_of_no_width_is_a_count_with_the_exact_bound() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from study.figures.numbers import format_estimate
+from study.figures.numbers import format_estimate, plural
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -134,7 +134,8 @@ def sample_size(table: DataFrame, *, figure: str) -> str:
     unit = only_value(table, "unit", figure=figure, default="items")
     text = f"n = {_range(table['n'])} {unit}"
     if "n_groups" in table.columns and bool(table["n_groups"].notna().all()):
-        text += f", {_range(table['n_groups'])} {only_value(table, 'group_unit', figure=figure, default='groups')}"
+        unit = plural(str(only_value(table, "group_unit", figure=figure, default="groups")))
+        text += f", {_range(table['n_groups'])} {unit}"
     return text
 
 

@@ -201,7 +201,9 @@ def _caption(table: DataFrame, grid: Grid, kind: _Kind) -> str:
         + ", and as the grey band above the map",
         "Box: named before the sweep" if grid.named else "",
         "Right: sum over heads; top: largest absolute effect; dark where a head is significant",
-        f"Colour limits ±{grid.limit:.3g} (99.5th percentile, at least 3 × the null), {clipped} heads beyond",
+        f"Colour limits ±{grid.limit:.3g} (99.5th percentile, at least 3 × the null), "
+        + ("1 head" if clipped == 1 else f"{clipped} heads")
+        + " beyond",
         "Hatched: no head" if gaps else "",
         checks.provenance(table),
     )

@@ -78,6 +78,13 @@ def format_estimate(value: float, lo: float, hi: float, *, n: int | None = None,
     return f"{text} (≥ {bound:.2f})" if count == n else f"{text} (≤ {1 - bound:.2f})"
 
 
+def plural(word: str) -> str:
+    """`procedures` of `procedure`; a word in the plural stays."""
+    if word.endswith("s"):
+        return word
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+
+
 def format_p(p: float, *, permutations: int | None = None) -> str:
     """A p value with two significant digits, `< 0.001` below that.
 

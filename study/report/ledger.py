@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from study.figures.numbers import fixed, format_estimate, format_p
+from study.figures.numbers import fixed, format_estimate, format_p, plural
 
 Verdict = Literal["supported", "qualified", "not supported", "contradicted", "not tested"]
 Evidence = Literal["behaviour", "decodable", "reads", "necessary", "sufficient", "transfers"]
@@ -130,7 +130,7 @@ class Measured:
     def size(self) -> str:
         """`253 items, 41 procedures`."""
         grouped = self.n_groups is not None and self.n_groups != self.n
-        return f"{self.n:,} {self.items}" + (f", {self.n_groups:,} {_plural(self.groups)}" if grouped else "")
+        return f"{self.n:,} {self.items}" + (f", {self.n_groups:,} {plural(self.groups)}" if grouped else "")
 
 
 @dataclass(frozen=True)
@@ -274,13 +274,6 @@ def _report_wide(corrected: Corrected | None) -> list[Control]:
         return []
     name = f"false discovery rate over {corrected.n_claims} claims of {corrected.n_questions} questions"
     return [Control.of(name, corrected.fdr <= ALPHA, p_words(corrected.fdr), sort="null")]
-
-
-def _plural(word: str) -> str:
-    """`procedures` of `procedure`; a word in the plural stays."""
-    if word.endswith("s"):
-        return word
-    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
 
 
 def short(value: float | None) -> str:
