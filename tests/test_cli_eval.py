@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
+from interp import stats
 from study.cli import main
 
 
@@ -32,9 +33,13 @@ def test_the_table_is_tidy_and_every_number_has_its_interval_and_n(evaluated: Pa
     table = pd.read_csv(evaluated / "table.csv")
     assert list(table.columns[:8]) == ["member", "cell", "metric", "value", "lo", "hi", "n", "n_groups"]
     assert {"engaged", "heuristic", "base"} >= set(table["member"]) >= {"engaged", "heuristic"}
-    assert table[["value", "lo", "hi", "n"]].notna().all().all()
-    assert (table["lo"] <= table["value"] + 1e-9).all()
-    assert (table["value"] <= table["hi"] + 1e-9).all()
+    assert table[["value", "n", "interval"]].notna().all().all()
+    has_interval = ~table["interval"].str.startswith("none: ")
+    ends = table[has_interval]
+    assert ((ends["lo"] <= ends["value"] + 1e-9) & (ends["value"] <= ends["hi"] + 1e-9)).all()
+    alike = table[~has_interval]  # replies of one length: nothing bounds how long another one could be
+    assert set(alike["metric"]) == {"new_tokens"} and set(alike["interval"]) == {stats.NO_SPREAD}
+    assert alike[["lo", "hi"]].isna().all().all()
     metrics = set(table["metric"])
     assert {"accuracy", "unparsed", "consistency", "surface_reliance", "d_prime", "order_swap_flipping"} <= metrics
     assert {"follows_ok_to_violation", "faithful", "step_verdicts", "label_first", "new_tokens"} <= metrics

@@ -110,7 +110,7 @@ def _row(effects: HeadEffects, reading: Reading, arm: Arm, unit: Unit, seed: int
         found, interval = stats.cluster_t(column, groups=effects.groups), stats.RULE
     named = dict(zip(("arm", "k", "draw"), arm, strict=True))
     size = {"value": found.value, "lo": found.lo, "hi": found.hi, "n": found.n, "n_groups": found.n_groups}
-    return {**named, **size, "interval": interval, "heads": unit_name(unit)}
+    return {**named, **size, "interval": found.interval_kind(interval), "heads": unit_name(unit)}
 
 
 def _arms(order: list[HeadId], ks: Sequence[int], *, n_random: int, match_layers: bool, seed: int) -> dict[Arm, Unit]:

@@ -81,7 +81,8 @@ def _metric_rows(effects: HeadEffects, metric: str) -> pd.DataFrame:
         "named": [unit in effects.named for unit in effects.units],
         "permutations": n_flips,
     }
-    return pd.DataFrame(columns).assign(**provenance(effects, metric))
+    table = pd.DataFrame(columns).assign(**provenance(effects, metric))
+    return table.assign(interval=table["interval"].mask(table["value"].notna() & table["lo"].isna(), stats.NO_SPREAD))
 
 
 def _null(effects: HeadEffects, metric: str) -> tuple[np.ndarray, np.ndarray, int]:

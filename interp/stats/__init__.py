@@ -26,7 +26,7 @@ from interp.stats.design import SHAPES, Design, group_sizes
 from interp.stats.detection import Detection, signal_detection
 from interp.stats.effect_size import cliffs_delta, cohen_dz
 from interp.stats.equivalence import MARGIN, Equivalence, tost_paired, tost_rates
-from interp.stats.estimate import CONFIDENCE, Estimate, Estimates
+from interp.stats.estimate import CONFIDENCE, NO_SPREAD, Estimate, Estimates
 from interp.stats.hierarchy import Hierarchical, hierarchical
 from interp.stats.intervals import (
     clopper_pearson,
@@ -55,6 +55,7 @@ from interp.stats.surface import SurfaceReliance, surface_reliance
 __all__ = [
     "CONFIDENCE",
     "MARGIN",
+    "NO_SPREAD",
     "RULE",
     "SHAPES",
     "CalibrationError",

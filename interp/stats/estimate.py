@@ -9,6 +9,8 @@ import numpy as np
 
 CONFIDENCE = 0.95
 """Level of every interval unless the caller names another."""
+NO_SPREAD = "none: no group differs from another"
+"""What a table writes as the kind of interval where the data give none."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class Estimate:
     @property
     def has_interval(self) -> bool:
         return not isnan(self.lo)
+
+    def interval_kind(self, kind: str) -> str:
+        """What a table writes next to the ends: `kind`, or why a number has none."""
+        return NO_SPREAD if self.is_defined and not self.has_interval else kind
 
     def excludes(self, number: float) -> bool:
         """Whether the interval lies wholly on one side of `number`; False where there is none."""

@@ -37,8 +37,8 @@ def row(
     """One row of `table.csv`."""
     return {
         "member": member, "cell": cell, "metric": metric, "value": estimate.value, "lo": estimate.lo, "hi": estimate.hi,
-        "n": estimate.n, "n_groups": estimate.n_groups, "interval": interval, "control": control, "note": note,
-        "mode": "",
+        "n": estimate.n, "n_groups": estimate.n_groups, "interval": estimate.interval_kind(interval),
+        "control": control, "note": note, "mode": "",
     }  # fmt: skip
 
 

@@ -94,12 +94,13 @@ def only_value(table: DataFrame, column: str, *, figure: str, default: Any = Non
 
 
 def interval_kind(table: DataFrame, *, figure: str, column: str = "interval") -> str:
-    """Which interval was computed, in words, from its column.
+    """Which interval was computed, in words, from its column; rows that say "none: ..." do not count next to others.
 
     Raises:
         ValueError: the column is blank or holds several kinds.
     """
-    kind = only_value(table, column, figure=figure)
+    is_one = ~table[column].astype(str).str.startswith("none: ") if column in table.columns else None
+    kind = only_value(table[is_one] if is_one is not None and is_one.any() else table, column, figure=figure)
     if is_absent(kind):
         raise ValueError(f"figure {figure!r}: column {column} must say which interval was computed.")
     return str(kind)

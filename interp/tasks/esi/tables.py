@@ -48,8 +48,8 @@ def levels(answers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def _row(cell: str, metric: str, estimate: stats.Estimate, interval: str, control: float | None, note: str = "") -> Row:
     spread = {"value": estimate.value, "lo": estimate.lo, "hi": estimate.hi}
-    sizes = {"n": estimate.n, "n_groups": estimate.n_groups}
-    return {"cell": cell, "metric": metric, **spread, **sizes, "interval": interval, "control": control, "note": note}
+    sizes = {"n": estimate.n, "n_groups": estimate.n_groups, "interval": estimate.interval_kind(interval)}
+    return {"cell": cell, "metric": metric, **spread, **sizes, "control": control, "note": note}
 
 
 def _kind(metric: str, estimate: stats.Estimate) -> str:

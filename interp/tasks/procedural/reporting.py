@@ -111,8 +111,8 @@ def _row(
     member = str(answers["member"].iloc[0])
     spread = {"value": estimate.value, "lo": estimate.lo, "hi": estimate.hi}
     sizes = {"n": estimate.n, "n_groups": estimate.n_groups}
-    return {"member": member, "cell": cell, "metric": metric, **spread, **sizes, "interval": interval,
-            "control": control, "note": note}  # fmt: skip
+    return {"member": member, "cell": cell, "metric": metric, **spread, **sizes, "control": control,
+            "interval": estimate.interval_kind(interval), "note": note}  # fmt: skip
 
 
 def _groups(answers: pd.DataFrame) -> list[str]:
