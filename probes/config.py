@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from interp.stats import ALPHA
 from probes.exchange import SCHEMES
 from probes.splits import TestShare
 
 CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-ALPHA = 0.05
-"""A p of at most this is called a finding."""
 LEAST_PERM = round(1 / ALPHA) - 1
 """Fewer permutations cannot give such a p."""
 

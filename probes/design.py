@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from interp.stats import FewGroupsWarning
+from interp.stats import ALPHA, FewGroupsWarning, rejects
 from interp.stats._check import FEW_GROUPS, Groups
-from probes.config import ALPHA, SweepConfig
+from probes.config import SweepConfig
 from probes.exchange import Exchange, exchange, smallest_reachable_p
 from probes.splits import Split, group_split
 
@@ -64,7 +64,7 @@ class SweepDesign:
             return f"{text}; no null."
         one = self.exchanges[name]
         ways, p = one.n_ways(y), self.smallest[name]
-        out = "" if p <= ALPHA else f": none of {ALPHA:g} is in reach, so nothing can be claimed"
+        out = "" if rejects(p) else f": none of {ALPHA:g} is in reach, so nothing can be claimed"
         many = f"{ways:,.0f}" if ways < 1e6 else f"{ways:.0e}"
         return f"{text}; null: {MOVES[one.scheme]}, in {many} ways; the smallest p in reach is {p:.2g}{out}."
 
@@ -77,7 +77,7 @@ class SweepDesign:
             )
             warnings.warn(text, FewGroupsWarning, stacklevel=4)
         for name, one in self.exchanges.items():
-            if self.smallest[name] > ALPHA:
+            if not rejects(self.smallest[name]):
                 remedy = f"{self._sentence(name)} Use more groups, more permutations, or another scheme."
                 warnings.warn(remedy, OutOfReachWarning, stacklevel=4)
             if one.scheme == "within" and not one.has_units:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.config import ALPHA
+from interp.stats import rejects
 from probes.splits import Split
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _sentence(result: SweepResult, cell: Selected) -> str:
     row = by_split.get("test", by_split["oof"])
     p = row["p_maxT"]
     counts = [(int(row[f"n_{side}"]), int(row[f"groups_{side}"])) for side in ("positive", "negative")]
-    is_found = not np.isnan(p) and p <= ALPHA and row["value"] > 0.5 and min(g for _, g in counts) > 1
+    is_found = rejects(p) and row["value"] > 0.5 and min(g for _, g in counts) > 1
     word = "is linearly decodable" if is_found else "is not shown to be linearly decodable"
     where = "out of fold (development)"
     if "test" in by_split:
@@ -247,7 +247,7 @@ def _tested(row: Mapping[str, Any], p: float) -> str:
     text = "no null was run, so nothing is claimed"
     if not np.isnan(p):
         text = f"p = {p:.3g} of {int(row['n_perm'])} permutations"
-        if row["p_least"] > ALPHA:
+        if not rejects(row["p_least"]):
             text += f", and none below {row['p_least']:.2g} is in reach, so nothing is claimed"
     if row["n_seeds"] > 1:
         text += f"; {row['seed_min']:.3f} to {row['seed_max']:.3f} over {int(row['n_seeds'])} seeds of the split"

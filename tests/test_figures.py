@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -206,7 +207,7 @@ def test_alt_text_states_the_finding(drawn: dict[str, figures.Drawn]) -> None:
     alt = drawn["dumbbell"].alt
     assert "adversarial surface, engaged 0.70 [0.61, 0.78] against heuristic 0.19" in alt
     assert "difference +0.51" in alt
-    assert "Of 4 differences 2 have Holm p < .05: 2 with the engaged member better" in alt
+    assert "Of 4 differences 2 have Holm p ≤ .05: 2 with the engaged member better" in alt
     assert "L4.H1 (0.62, beyond the null): rank 1" in drawn["head_map"].alt
     assert "2 of 24 heads" in drawn["head_map"].alt
     assert "L19.H17 0.62 [0.56, 0.68]" in drawn["top_heads"].alt
@@ -388,5 +389,6 @@ def test_a_notebook_shows_the_picture_with_its_caption(drawn: dict[str, figures.
     page = one._repr_html_()
     assert "<figcaption>Accuracy of engaged" in page
     assert "<script" not in page
-    assert "p &lt; .05" in page
+    assert "p ≤ .05" in page
+    assert "a &lt; b" in replace(one, caption="a < b")._repr_html_()
     assert one.caption in repr(one)

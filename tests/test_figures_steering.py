@@ -119,7 +119,7 @@ def test_doses_are_hollow_unless_beyond_the_controls_and_the_band_closes_at_zero
     table = dose_table(METRICS[:1])
     main = table[table["arm"] == "direction"]
     one = figures.dose_response(table)
-    assert faces(one, "dose0-.*") == {f"mark-dose0-{row.Index}": bool(row.p < 0.05) for row in main.itertuples()}
+    assert faces(one, "dose0-.*") == {f"mark-dose0-{row.Index}": bool(row.p <= 0.05) for row in main.itertuples()}
     ax = one.figure.axes[0]
     band = next(c for c in ax.collections if c.get_alpha() == style.BAND_ALPHA).get_paths()[0].vertices
     at_zero = band[np.abs(band[:, 0]) < 1e-9, 1]

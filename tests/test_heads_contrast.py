@@ -52,7 +52,7 @@ def test_the_null_limit_is_where_significance_begins() -> None:
         tested = effects.tested(stat=stat)
         beyond = np.abs(tested.estimates.value) > tested.null_max95
         assert 0 < beyond.sum() < 24
-        assert np.array_equal(beyond, tested.p < 0.05)
+        assert np.array_equal(beyond, tested.p <= 0.05)
 
 
 def test_a_ratio_is_one_of_means_and_is_refused_where_the_whole_may_be_zero() -> None:

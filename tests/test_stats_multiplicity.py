@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from itertools import chain, combinations, product
 from math import comb
+from pathlib import Path
 
 import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
+from interp import stats
 from interp.stats import hierarchical, max_null_p, permutation_p, smallest_p
 
 
@@ -104,3 +108,22 @@ def test_smallest_p_is_reached_by_the_most_extreme_data():
     for wrong in (lambda: smallest_p(0), lambda: smallest_p(5, n_arrangements=0)):
         with pytest.raises(ValueError, match="expected at least 1, got 0"):
             wrong()
+
+
+def test_a_p_equal_to_alpha_rejects_everywhere() -> None:
+    """19 draws give p = 1/20 at best; a rule that reads `<` could never reject with them."""
+    assert bool(stats.rejects(1 / 20)) and not bool(stats.rejects(0.0501)) and not bool(stats.rejects(np.nan))
+    assert stats.rejects(np.array([0.05, np.nan, 0.06])).tolist() == [True, False, False]
+    found = stats.tost_paired(np.ones(40), np.r_[np.ones(39), 0], groups=None, margin=0.2)
+    assert replace(found, alpha=found.p).equivalent and not replace(found, alpha=found.p - 1e-9).equivalent
+    many = stats.mean_test(np.random.default_rng(0).normal(0.5, 1, (20, 3)), groups=None, seed=0)
+    assert replace(many, alpha=float(many.p.min())).is_significant.any()
+
+
+def test_no_source_compares_a_p_with_alpha_itself() -> None:
+    """One function has the rule, for numbers and for what figures and tables write."""
+    root, own = Path(stats.__file__).parents[2], re.compile(r"\bp\w*(\[\w+\])? ?< ?(0?\.05\b|ALPHA\b|self\.alpha\b)")
+    files = [path for name in ("interp", "probes", "steering", "study") for path in (root / name).rglob("*.py")]
+    assert len(files) > 200
+    wrong = {path.name: found.group() for path in files if (found := own.search(path.read_text()))}
+    assert not wrong, f"{wrong}: use interp.stats.rejects, p <= alpha"

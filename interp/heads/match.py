@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from interp.heads.contrast import paired_rows
 from interp.heads.effects import HeadEffects
-from interp.stats import effective_groups
+from interp.stats import effective_groups, rejects
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +108,7 @@ class Matching:
         Of two copies of one base it should be near 1; trust a matching of different sizes only then. NaN where no
         head of a is beyond chance.
         """
-        beyond = (np.nan_to_num(self.p, nan=1.0) < 0.05).any(axis=1)
+        beyond = rejects(self.p).any(axis=1)
         if not beyond.any():
             return float("nan")
         return float(np.mean([self._best(i) == self.names_a[i] for i in np.flatnonzero(beyond).tolist()]))

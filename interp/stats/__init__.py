@@ -39,7 +39,7 @@ from interp.stats.jackknife import RULE, effective_groups, jackknife_limits
 from interp.stats.logistic import LogisticFit, logistic_regression
 from interp.stats.mean_test import MeanTest, mean_test
 from interp.stats.minimal_pairs import MinimalPairs, minimal_pairs
-from interp.stats.multiplicity import benjamini_hochberg, holm, max_null_p, permutation_p, smallest_p
+from interp.stats.multiplicity import ALPHA, benjamini_hochberg, holm, max_null_p, permutation_p, rejects, smallest_p
 from interp.stats.operating_point import tpr_at_fpr
 from interp.stats.paired import McNemar, PairedTable, mcnemar, newcombe_paired
 from interp.stats.permute import permute_labels
@@ -53,6 +53,7 @@ from interp.stats.signflip import SignFlip, TooFewFlipsWarning, sign_flip
 from interp.stats.surface import SurfaceReliance, surface_reliance
 
 __all__ = [
+    "ALPHA",
     "CONFIDENCE",
     "MARGIN",
     "NO_SPREAD",
@@ -134,6 +135,7 @@ __all__ = [
     "rate_on",
     "ratio_difference",
     "ratio_of_means",
+    "rejects",
     "reliability_table",
     "resample_sums",
     "resample_weights",

@@ -9,6 +9,7 @@ from typing import SupportsIndex
 from interp.stats._check import Real, level
 from interp.stats.estimate import CONFIDENCE, Estimate
 from interp.stats.intervals import wilson, z_value
+from interp.stats.multiplicity import rejects
 
 POWER = 0.8
 """Share of studies that should find an effect of the size asked about."""
@@ -32,7 +33,7 @@ class ChanceRow:
 
     @property
     def sentence(self) -> str:
-        if self.p < 0.05:
+        if rejects(self.p):
             return f"accuracy {self.accuracy} differs from the chance line {self.chance:g} (exact p = {self.p:.2g})"
         n = self.n_needed
         need = "" if n is None else f"; a rate like this takes n = {n} for a power of {100 * POWER:.0f} %"

@@ -14,6 +14,7 @@ from interp.stats.clustered import effective_n
 from interp.stats.estimate import Estimate
 from interp.stats.intervals import mover, newcombe, t_value, wilson, wilson_limits, z_value
 from interp.stats.jackknife import Jackknife, effective_groups
+from interp.stats.multiplicity import rejects
 from interp.stats.paired import PairedTable
 
 MARGIN = 0.05
@@ -27,7 +28,7 @@ class Equivalence:
     Attributes:
         difference: a - b with its two-sided interval at 1 - alpha.
         p_lower:    p of "difference <= -margin";  p_upper: p of "difference >= margin".
-        p:          the larger of the two; equivalence is shown when p < alpha.
+        p:          the larger of the two; equivalence is shown when p <= alpha.
     """
 
     difference: Estimate
@@ -42,7 +43,7 @@ class Equivalence:
 
     @property
     def equivalent(self) -> bool:
-        return self.p < self.alpha
+        return bool(rejects(self.p, alpha=self.alpha))
 
     @property
     def verdict(self) -> Literal["equivalent", "different", "undecided"]:

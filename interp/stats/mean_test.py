@@ -10,7 +10,7 @@ import numpy as np
 
 from interp.stats._check import Groups, Seed, Values, choice, generator, group_codes, level, numbers
 from interp.stats.moderation import Shrinkage
-from interp.stats.multiplicity import ALTERNATIVES
+from interp.stats.multiplicity import ALTERNATIVES, rejects
 from interp.stats.resample import group_weights
 from interp.stats.signflip import N_FLIPS, TIE, critical, scale_of, signs, warn_if_hopeless
 
@@ -48,7 +48,7 @@ class MeanTest:
 
     @property
     def is_significant(self) -> np.ndarray:
-        return self.p < self.alpha
+        return rejects(self.p, alpha=self.alpha)
 
 
 def mean_test(

@@ -60,7 +60,7 @@ class McNemar:
 
     @property
     def decidable(self) -> bool:
-        """Whether any outcome of this many discordant items could reach an exact p < 0.05 (needs 6 or more)."""
+        """Whether any outcome of this many discordant items could reach an exact p <= 0.05 (needs 6 or more)."""
         return self.only_a + self.only_b >= 6
 
 

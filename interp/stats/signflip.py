@@ -10,7 +10,7 @@ import numpy as np
 
 from interp.stats._check import Groups, Seed, Values, choice, generator, group_codes, level, numbers
 from interp.stats.moderation import Shrinkage
-from interp.stats.multiplicity import ALTERNATIVES, smallest_p
+from interp.stats.multiplicity import ALTERNATIVES, rejects, smallest_p
 
 N_FLIPS = 10_000
 STATS = ("t", "moderated", "mean")
@@ -51,7 +51,7 @@ class SignFlip:
 
     @property
     def is_significant(self) -> np.ndarray:
-        return self.p <= self.alpha
+        return rejects(self.p, alpha=self.alpha)
 
 
 def sign_flip(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.stats import Equivalence, PairedTable, mcnemar, tost_paired, wilson
+from interp.stats import ALPHA, Equivalence, PairedTable, mcnemar, rejects, tost_paired, wilson
 from interp.tasks.procedural.cells import CELLS, TRAINING, Item, grid
 from interp.tasks.procedural.generate import Split
 from interp.tasks.procedural.render import render
@@ -74,7 +74,7 @@ def check(scored: Scored, gates: Gates) -> dict[str, dict[str, Any]]:
 
     engaged           its lowest accuracy over all cells is at least `engaged_floor`
     heuristic         its highest accuracy over the two adversarial cells is at most `heuristic_ceiling`
-    equivalence       p of the two one-sided tests on the training distribution is below .05
+    equivalence       p of the two one-sided tests on the training distribution is at most .05
     label_mass        the 1 % quantile of p(labels) where the engaged member decides is at least `label_mass`
     """
     cells = sorted({item.cell for item in scored.items})
@@ -85,7 +85,7 @@ def check(scored: Scored, gates: Gates) -> dict[str, dict[str, Any]]:
     rows = (
         ("engaged", engaged, gates.engaged_floor, engaged >= gates.engaged_floor),
         ("heuristic", heuristic, gates.heuristic_ceiling, heuristic <= gates.heuristic_ceiling),
-        ("equivalence", p, 0.05, p < 0.05),
+        ("equivalence", p, ALPHA, bool(rejects(p))),
         ("label_mass", mass, gates.label_mass, mass >= gates.label_mass),
     )
     return {name: {"value": value, "bound": bound, "passed": ok} for name, value, bound, ok in rows}

@@ -237,7 +237,7 @@ def pair_table(
 def floor_note(n_groups: int, n_cells: int, unit: str) -> str:
     """What so few units can never show: the smallest p of G signs is 2^(1 - G), and Holm's first step multiplies it."""
     floor = 2.0 ** (1 - n_groups)
-    if floor * n_cells < 0.05:
+    if stats.rejects(floor * n_cells):
         return ""
     return (
         f"{n_groups} units by {unit}: p_groups cannot be below {floor:.2g}, Holm p not below "

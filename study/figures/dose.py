@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from interp.stats import rejects
 from study.figures import canvas, checks
 from study.figures.drawn import Drawn
 from study.figures.marks import Marks, interval, null_band, point
@@ -22,7 +23,6 @@ COLUMNS = (
     "guard", "toward", "interval",
 )  # fmt: skip
 ARMS = ("direction", "orthogonalized", "control")
-ALPHA = 0.05
 _THIN = 30
 
 
@@ -121,7 +121,7 @@ def _arm(rows: DataFrame, arm: str) -> DataFrame:
 
 
 def _is_beyond(row: Any) -> bool:
-    return bool(row.alpha_norm != 0 and row.p <= ALPHA)
+    return bool(row.alpha_norm != 0 and rejects(row.p))
 
 
 def _draw(ax: Axes, rows: DataFrame, marks: Marks, index: int) -> None:

@@ -35,7 +35,7 @@ def dumbbell(
 
     Rows run by the paired difference, largest first (by value where only one member was measured). The cell with a
     `tost_verdict` is the training distribution: first row, ruled off, with its verdict. A difference is filled where
-    its Holm p < .05.
+    its Holm p ≤ .05.
 
     Args:
         table: one row per (cell, member): `cell, member, value, lo, hi, n`; of the pair, repeated in the rows of a

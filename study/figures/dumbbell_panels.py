@@ -168,7 +168,7 @@ class Panels:
         canvas.legend_above(self.members, entries, lift=0.05 + _LEGEND * self.stacked)
         if self.difference is not None:
             entries = [
-                canvas.key_entry("ink", "Holm p < .05", shape="o"),
+                canvas.key_entry("ink", "Holm p ≤ .05", shape="o"),
                 canvas.key_entry("control", "n.s.", filled=False, shape="o"),
             ]
             canvas.legend_above(self.difference, entries, lift=0.05, right=self.stacked)

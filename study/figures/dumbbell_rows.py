@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from interp.stats import rejects
 from study.figures import checks
 from study.figures.numbers import MINUS, format_estimate, format_value, short
 from study.figures.style import MEMBERS
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 FIGURE = "dumbbell"
 COLUMNS = ("cell", "member", "value", "lo", "hi", "n", "diff", "diff_lo", "diff_hi", "p_holm", "tost_verdict", "note")
 INTERVALS = ("interval", "diff_interval")
-ALPHA = 0.05
 
 _REFERENCE_GAP = 0.72  # rows between the training distribution and the next row, for the rule and the verdict
 _FOOTMARKS = ("†", "‡", "§", "‖", "¶", "#")
@@ -35,7 +35,7 @@ class Row:
 
     @property
     def significant(self) -> bool:
-        return self.diff is not None and self.diff.p_holm < ALPHA
+        return self.diff is not None and bool(rejects(self.diff.p_holm))
 
     @property
     def diff_text(self) -> str:
@@ -134,7 +134,7 @@ def caption(table: DataFrame, rows: list[Row], notes: dict[str, str]) -> str:
         + (f", with the paired difference engaged {MINUS} heuristic on the same items" if paired else ""),
         f"Rows by {'difference' if paired else 'value'}; " + checks.sample_size(table, figure=FIGURE) + " per cell",
         f"Bars: 95 % {kind}" + (f"; differences: 95 % {diff_kind}" if paired else ""),
-        f"Filled: Holm p < .05 over {paired} cells; hollow: not" if paired else "",
+        f"Filled: Holm p ≤ .05 over {paired} cells; hollow: not" if paired else "",
         f"Dashed: {chance_words(table)}" if chance_words(table) else "",
         verdict,
         _no_width(flat),
@@ -158,7 +158,7 @@ def alt(rows: list[Row], table: DataFrame) -> str:
     gap = checks.largest_of(top.diff, len(ranked), top.diff.diff, top.diff.diff_lo, top.diff.diff_hi, signed=True)
     finding = f"Largest difference: {_in_words(top)}, difference {gap}."
     counts = (
-        f"Of {len(ranked)} differences {up + down} have Holm p < .05: "
+        f"Of {len(ranked)} differences {up + down} have Holm p ≤ .05: "
         f"{up} with the engaged member better, {down} with the heuristic better."
     )
     verdict = next((f" Equivalence on {row.cell}: {row.verdict}." for row in rows if row.verdict), "")

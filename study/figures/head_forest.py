@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp.stats import rejects
 from study.figures import canvas, checks
 from study.figures.drawn import Drawn
 from study.figures.marks import Marks, interval, point
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 FIGURE = "top_heads"
 COLUMNS = ("head", "value", "lo", "hi", "control_value", "null_max95", "p_max_t", "half", "n", "interval")
 HALVES = ("select", "report")
-ALPHA = 0.05
 
 _ROW, _PAD, _GAP = 0.18, 0.05, 0.08  # inches
 _AXIS, _LEGEND = 0.36, 0.16
@@ -105,10 +105,10 @@ def _draw(ax: Axes, rows: DataFrame, named: set[str], marks: Marks) -> None:
     ax.stairs(null, edges, baseline=-null, orientation="horizontal", fill=True, color=colour("null"), zorder=0)
     ax.axvline(0, color=colour("ink2"), linewidth=0.7, zorder=1)
     for index, row in enumerate(checks.records(rows)):
-        role = "ink" if row.p_max_t <= ALPHA else "ink2"
+        role = "ink" if rejects(row.p_max_t) else "ink2"
         interval(ax, (row.lo, row.hi), index, role)
         point(ax, row.control_value, index, "control", filled=False, size=3.4, zorder=3.5)
-        mark = point(ax, row.value, index, role, filled=row.p_max_t <= ALPHA, marker="s")
+        mark = point(ax, row.value, index, role, filled=bool(rejects(row.p_max_t)), marker="s")
         text, p = format_estimate(row.value, row.lo, row.hi, n=int(row.n)), format_p(row.p_max_t)
         control = f"control {row.control_value:.3g}".replace("-", "−")
         p = p if p.startswith("<") else f"= {p}"
@@ -128,10 +128,10 @@ def _text(ax: Axes, rows: DataFrame, named: set[str]) -> None:
     for index, (row, text) in enumerate(zip(checks.records(rows), _values(rows), strict=True)):
         style: dict[str, Any] = {"va": "center", "fontweight": "bold" if row.head in named else "normal"}
         canvas.beside(ax, index, row.head, dx=-_GAP, ha="right", fontsize=LABEL, color=colour("ink"), **style)
-        shade = colour("ink" if row.p_max_t <= ALPHA else "ink2")
+        shade = colour("ink" if rejects(row.p_max_t) else "ink2")
         canvas.beside(ax, index, text, x=1, dx=_GAP, ha="left", fontsize=_VALUE, color=shade, **style)
     entries = [
-        canvas.key_entry("ink", "FWER p < .05", shape="s"),
+        canvas.key_entry("ink", "FWER p ≤ .05", shape="s"),
         canvas.key_entry("ink2", "n.s.", shape="s", filled=False),
         canvas.key_entry("control", "norm-matched control", filled=False, bar=False),
         canvas.patch_entry("null", "max-over-heads null, 95 %"),
@@ -148,7 +148,7 @@ def _caption(rows: DataFrame, named: set[str], table: DataFrame) -> str:
         f"The {len(rows)} heads with the largest {metric}, {chosen}, reported on held-out items",
         checks.sample_size(rows, figure=FIGURE),
         f"Bars: 95 % {kind}",
-        "Filled: p < .05, max-|t| over all heads; hollow: not",
+        "Filled: p ≤ .05, max-|t| over all heads; hollow: not",
         "△ norm-matched control head; grey: 95 % of the max-over-heads null",
         f"Bold: named before the sweep ({', '.join(sorted(named))})" if named else "",
         checks.provenance(rows),
@@ -158,12 +158,12 @@ def _caption(rows: DataFrame, named: set[str], table: DataFrame) -> str:
 def _alt(rows: DataFrame, named: set[str]) -> str:
     records = checks.records(rows)
     first = records[0]
-    beyond = sum(row.p_max_t <= ALPHA for row in records)
+    beyond = sum(bool(rejects(row.p_max_t)) for row in records)
     largest = format_estimate(first.value, first.lo, first.hi, n=int(first.n))
     text = f"Forest plot of {len(records)} heads: {beyond} beyond the null. Largest: {first.head} {largest}."
     for place, row in enumerate(records, start=1):
         if row.head in named:
-            verdict = "beyond" if row.p_max_t <= ALPHA else "within"
+            verdict = "beyond" if rejects(row.p_max_t) else "within"
             estimate = format_estimate(row.value, row.lo, row.hi, n=int(row.n))
             text += f" Named head {row.head} {estimate}, place {place}, {verdict} the null."
     return text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp.stats import rejects
 from study.figures import canvas
 from study.figures.marks import Marks
 from study.figures.numbers import MINUS
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-ALPHA = 0.05
 _NEAT = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 LABEL_INCHES = 0.27  # from the axes to the name of a vertical axis
 _DOT = 2.2  # points, at most
@@ -44,7 +44,7 @@ class Grid:
             array[layer, head] = table[column].to_numpy(dtype=float)
         is_named = table["named"].to_numpy(dtype=bool)
         named = tuple(zip(layer[is_named].tolist(), head[is_named].tolist(), strict=True))
-        return cls(arrays[0], arrays[1] <= ALPHA, arrays[2], named)
+        return cls(arrays[0], rejects(arrays[1]), arrays[2], named)
 
     @property
     def limit(self) -> float:

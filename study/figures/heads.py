@@ -40,16 +40,16 @@ class _Kind:
     signed: bool
 
 
-_EFFECT = _Kind("head_map", "value", "effect_diverging", MAP_COLUMNS, "FWER p < .05 (max-|t|)", False)
+_EFFECT = _Kind("head_map", "value", "effect_diverging", MAP_COLUMNS, "FWER p ≤ .05 (max-|t|)", False)
 _DIFFERENCE = _Kind(
-    "head_difference", "diff", "member_diverging", DIFFERENCE_COLUMNS, "paired max-|t| FWER p < .05", True
+    "head_difference", "diff", "member_diverging", DIFFERENCE_COLUMNS, "paired max-|t| FWER p ≤ .05", True
 )
 
 
 def head_map(table: DataFrame, *, width: Width = "icml", n_layers: int | None = None, ax: Axes | None = None) -> Drawn:
     """The effect of every head of one model; green helps, magenta hurts, zero is white.
 
-    A dot marks max-|t| p < .05; a box marks a head named before the sweep. Beside the map the sum over heads of each
+    A dot marks max-|t| p ≤ .05; a box marks a head named before the sweep. Beside the map the sum over heads of each
     layer, above it the largest |effect| of each head index over the null band; dark bars hold a significant head.
     Colour limits are symmetric: the 99.5th percentile of |value|, at least three times the null limit.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from interp.stats import rejects
 from study.figures import canvas, checks, depth
 from study.figures.depth import Curve
 from study.figures.drawn import Drawn
@@ -231,7 +232,7 @@ def _chance_label(table: DataFrame) -> str:
 def _is_beyond(row: Any) -> bool:
     """True where TEST, at the layer chosen on DEV, is beyond its own null: p <= .05, else above its 95 %."""
     p = getattr(row, "p", None)
-    return bool(row.value > row.null_hi) if p is None or checks.is_absent(p) else bool(p <= 0.05)
+    return bool(row.value > row.null_hi) if p is None or checks.is_absent(p) else bool(rejects(p))
 
 
 def _estimate(row: Any) -> str:

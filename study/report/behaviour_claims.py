@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from interp.stats import Estimate, picked_among
+from interp.stats import Estimate, picked_among, rejects
 from study.config.sections import SmallestEffects
-from study.report.ledger import ALPHA, VERDICTS, Above, Below, Claim, Control, Measured, Within, p_words, short
+from study.report.ledger import VERDICTS, Above, Below, Claim, Control, Measured, Within, p_words, short
 from study.report.rows import DIFFERENCE, Tables, bounds, is_blank, measured, number, rows, words
 
 CHANGE = "accuracy_difference"
@@ -77,7 +77,7 @@ def _known(p: float | None) -> tuple[float, ...]:
 
 
 def _test(name: str, p: float | None) -> Control:
-    return Control.of(name, None if p is None else p <= ALPHA, "" if p is None else p_words(p), sort="null")
+    return Control.of(name, None if p is None else bool(rejects(p)), "" if p is None else p_words(p), sort="null")
 
 
 def _beats_one_label(tables: Tables, row: dict[str, Any]) -> Control:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from interp.stats import rejects
 from study.config.sections import SmallestEffects
 from study.figures.numbers import fixed
-from study.report.ledger import ALPHA, Above, Below, Claim, Control, p_words, short
+from study.report.ledger import Above, Below, Claim, Control, p_words, short
 from study.report.rows import Tables, bounds, measured, number, rows, words
 
 MAIN, APART = "direction", "orthogonalized"
@@ -75,7 +76,7 @@ def _beyond_controls(row: dict[str, Any], rises: bool) -> Control:
     if p is None or few:
         detail = f"too few {' and '.join(few)} directions for a p" if few else "no p"
         return Control(name, "failed" if outside is False else "not run", detail, "null")
-    return Control.of(name, None if outside is None else outside and p <= ALPHA, p_words(p), sort="null")
+    return Control.of(name, None if outside is None else outside and bool(rejects(p)), p_words(p), sort="null")
 
 
 def _without_others(row: dict[str, Any], rises: bool) -> Control:

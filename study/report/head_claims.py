@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from interp.stats import rejects
 from study.config.sections import SmallestEffects
-from study.report.ledger import ALPHA, Above, Below, Claim, Control, p_words, short
+from study.report.ledger import Above, Below, Claim, Control, p_words, short
 from study.report.rows import DIFFERENCE, MEMBERS, Row, Tables, bounds, flag, measured, number, rows
 
 Held = tuple[float, float] | None
@@ -91,7 +92,7 @@ def _tests(row: dict[str, Any]) -> tuple[float, ...]:
 def _over_all_heads(row: dict[str, Any], count: int) -> Control:
     p = number(row, "p_adjusted")
     over = f" over {count} heads" if count else ""
-    return Control.of(f"family-wise error, max-|t|{over}", None if p is None else p <= ALPHA,
+    return Control.of(f"family-wise error, max-|t|{over}", None if p is None else bool(rejects(p)),
                       "" if p is None else p_words(p), sort="null")  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from interp.stats import rejects
 from study.figures.numbers import format_estimate, format_p
 from study.report.behaviour_claims import CHANGE, TRAINING
 from study.report.rows import DIFFERENCE, Tables, is_blank, number, rows, words
@@ -50,8 +51,8 @@ class Cell:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the corrected p of the difference is below 5 %."""
-        return self.p is not None and self.p < 0.05
+        """Whether the corrected p of the difference is at most 5 %."""
+        return self.p is not None and bool(rejects(self.p))
 
     @property
     def p_text(self) -> str:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from interp.stats import rejects
 from study.figures.numbers import fixed, format_estimate, format_p, plural
 
 Verdict = Literal["supported", "qualified", "not supported", "contradicted", "not tested"]
@@ -27,7 +28,6 @@ Evidence = Literal["behaviour", "decodable", "reads", "necessary", "sufficient",
 Outcome = Literal["passed", "failed", "undecided", "not run"]
 Sort = Literal["null", "interpretation"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-ALPHA = 0.05
 CONFIDENCE = 0.95
 
 
@@ -273,7 +273,7 @@ def _report_wide(corrected: Corrected | None) -> list[Control]:
     if corrected is None:
         return []
     name = f"false discovery rate over {corrected.n_claims} claims of {corrected.n_questions} questions"
-    return [Control.of(name, corrected.fdr <= ALPHA, p_words(corrected.fdr), sort="null")]
+    return [Control.of(name, bool(rejects(corrected.fdr)), p_words(corrected.fdr), sort="null")]
 
 
 def short(value: float | None) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from interp.stats import rejects
 from study.config.sections import SmallestEffects
 from study.figures.numbers import fixed
-from study.report.ledger import ALPHA, Above, Claim, Control, p_words, short
+from study.report.ledger import Above, Claim, Control, p_words, short
 from study.report.rows import MEMBERS, Tables, bounds, flag, measured, number, rows, words
 
 KINDS = ("logistic", "ridge", "massmean", "massmean-iid", "lda")
@@ -37,7 +38,7 @@ def _decodable(tables: Tables, chosen: list[dict[str, Any]], target: str, member
     seen = [(where, value) for where, value in (("TEST", p if row["split"] == "test" else None), ("layers", searched))
             if value is not None]  # fmt: skip
     null = Control.of("permutation null that repeats every choice, on TEST and as the maximum over layers",
-                      all(value <= ALPHA for _, value in seen) if seen else None,
+                      all(rejects(value) for _, value in seen) if seen else None,
                       "; ".join(f"{where} {p_words(value)}" for where, value in seen), sort="null")  # fmt: skip
     controls = (null, _selective(oof), _beats_text(tables, row), *_without_confounds(tables, row))
     where = f"AUROC at {row['site']}, {row['position']}" + (", TEST" if row["split"] == "test" else ", out of fold")
