@@ -328,6 +328,27 @@ def test_figures_are_made_at_the_width_of_the_page() -> None:
         figures.top_heads(forest_table(), width="column")  # pyright: ignore[reportArgumentType]
 
 
+def test_bold_ink_is_for_named_heads_beyond_the_null() -> None:
+    drawn = figures.head_map(head_table(2, 4, named=((0, 0), (1, 3)), strong={(0, 0): 0.8}))
+    (ax, *_) = drawn.figure.axes
+    weights = {text.get_text(): text.get_fontweight() for text in ax.texts}
+    assert weights == {"L0.H0": "bold", "L1.H3": "normal"}
+    boxes = {tuple(patch.get_xy()): patch.get_linewidth() for patch in ax.patches if not patch.get_fill()}
+    assert boxes[(-0.5, -0.5)] > 2 * boxes[(2.5, 0.5)]
+
+
+def test_the_label_of_the_chance_line_stays_on_one_side_of_it_in_a_narrow_panel() -> None:
+    with style.styled():
+        figure = canvas.new_figure(4, 3)
+        ax = canvas.axes_in(figure, 2.4, 0.5, 1.2, 2.2)
+        figures.dumbbell(pair_table().assign(chance=0.61, chance_label="always answers one label, all cells"), ax=ax)
+        (label,) = [text for text in ax.texts if "always" in text.get_text()]
+        box, axes = label.get_window_extent(figure.canvas.get_renderer()), ax.get_window_extent()
+    line = ax.transData.transform((0.61, 0))[0]
+    assert box.x1 <= line and box.x0 >= axes.x0 - 1
+    assert "\n" in label.get_text() and label.get_text().replace("\n", " ").endswith("all cells: .61")
+
+
 def test_wrapping_keeps_every_character() -> None:
     text = "procedural_compliance/exception handled-with averyveryverylongwordwithoutanybreak † end"
     for inches in (0.4, 0.8, 1.6, 9.0):

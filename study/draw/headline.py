@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 WIDTH = 6.75
 _RIGHT, _WIDE, _TALL = 4.0, 2.6, 1.62  # inches: left edge and width of the right column, height of a panel
-_FOOT, _BETWEEN, _HEAD = 0.5, 1.15, 0.9  # under the lower row, between the rows, above the upper row
+_FOOT, _BETWEEN, _HEAD = 0.5, 0.58, 0.9  # under the lower row, over its titles, over the upper row
 _ROW = 0.125  # of the dumbbell
-_LIFT, _LIFT_4 = 0.42, 0.78  # from the axes of the lower row to its titles, over a legend of two rows, of four
+_LIFT_0, _LIFT, _LIFT_4 = 0.2, 0.42, 0.78  # from axes of the lower row to its titles: legend of no, two, four rows
 _LETTER = 0.06, _RIGHT - 0.62
 Tables = Mapping[str, "pd.DataFrame"]
 
@@ -106,18 +106,17 @@ def _panels(tables: Tables) -> tuple[list[Panel], float]:
     names = [f"{name}†" for name in cells["cell"].unique()]
     left = 0.4 + canvas.widest(names, size=LABEL)
     tall = max(_TALL, _ROW * (len(names) + 2))
-    base = _FOOT + _TALL + _BETWEEN
-    height = base + tall + _HEAD
-    upper = (_RIGHT, base + max(0.0, tall - 2.0), _WIDE, min(tall, 2.0))
     titles, lift = _titles(tables), _LIFT_4 if "steering" in tables else _LIFT
+    base = _FOOT + _TALL + _BETWEEN + lift
+    height = base + tall + _HEAD
     return [
         Panel(
             "accuracy on the same items",
             (left, base, _RIGHT - 0.75 - left, tall + 0.35),
             lambda ax: dumbbell(cells, ax=ax),
         ),
-        Panel(titles[0], upper, lambda ax: _probe_panel(tables, ax)),
-        Panel(titles[1], (0.55, _FOOT, 2.2, _TALL), lambda ax: _head_panel(tables, ax)),
+        Panel(titles[0], (_RIGHT, base, _WIDE, tall - 0.05), lambda ax: _probe_panel(tables, ax)),
+        Panel(titles[1], (0.55, _FOOT, 2.2, _TALL + lift - _LIFT_0), lambda ax: _head_panel(tables, ax), _LIFT_0),
         Panel(titles[2], (_RIGHT, _FOOT, _WIDE, _TALL), lambda ax: _last_panel(tables, ax), lift),
     ], height
 
@@ -128,7 +127,9 @@ def _titles(tables: Tables) -> tuple[str, str, str]:
 
     target = str(tables["probes"]["target"].iloc[0]).replace("=", ": ") if "probes" in tables else ""
     difference = f"head effect, engaged {MINUS} heuristic" if "heads_difference" in tables else "head effect, engaged"
-    last = "steering" if "steering" in tables else "heads removed together, engaged"
+    last = "heads removed together, engaged"
+    if "steering" in tables:
+        last = f"steering, {tables['steering']['member'].iloc[0]}"
     return f"decodable, {target}", difference, last if {"steering", "heads_cumulative"} & set(tables) else "reliability"
 
 

@@ -101,7 +101,7 @@ def dose_table(rows: pd.DataFrame) -> pd.DataFrame:
     spread = rows.groupby("metric")["value"].agg(lambda v: v.max() - v.min())
     moving = [name for name in rows["metric"].unique() if spread[name] > 1e-6] or [rows["metric"].iloc[0]]
     rows = rows[rows["metric"].isin(moving)]
-    return rows.astype({"n": int, "n_groups": int, "draw": int}).drop(columns=["member", "model", "adapter"])
+    return rows.astype({"n": int, "n_groups": int, "draw": int}).drop(columns=["model", "adapter"])
 
 
 def oracle_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -41,8 +41,8 @@ def dose_response(table: DataFrame, *, width: Width = "full", ax: Axes | Sequenc
             of the residual norm; the axis), `metric`, `value`, `n`, `n_groups`. Of the direction also: `lo, hi` (value
             plus the simultaneous band of its change; at 0 the interval of the level), `null_lo, null_hi`, `p` (blank at
             0), `guard` (level that must be kept, blank for most metrics), `toward` (what + means, in words) and
-            `interval` (its kind). Optional: `arm_label`, `metric_unit`, `correction`, `unit`, `group_unit`, `model`,
-            `dtype`.
+            `interval` (its kind). Optional: `arm_label`, `member`, `metric_unit`, `correction`, `unit`,
+            `group_unit`, `model`, `dtype`.
         width: final width; unused where `ax` is given.
         ax:    axes of a composite, one per metric.
     Raises:
@@ -233,9 +233,11 @@ def _caption(table: DataFrame, metrics: list[str]) -> str:
     correction = checks.only_value(table, "correction", figure=FIGURE, default="no correction over strengths")
     guards = main.dropna(subset=["guard"]).drop_duplicates("metric")
     listed = ", ".join(f"{row.metric} {short(row.guard)}" for row in checks.records(guards))
+    member = checks.only_value(table, "member", figure=FIGURE)
+    of = f"{member}: " if member else ""
     return checks.sentences(
-        f"{', '.join(metrics)} against the strength of {_label(table, 'direction', 'the direction')}, in fractions of "
-        f"the residual norm; + moves toward {_toward(table)}",
+        f"{of}{', '.join(metrics)} against the strength of {_label(table, 'direction', 'the direction')}, in fractions "
+        f"of the residual norm; + moves toward {_toward(table)}",
         checks.sample_size(main, figure=FIGURE),
         f"Band: 95 % {kind} of the paired change, closed at 0; bar at 0: interval of the level",
         f"Grey: the null, 95 % of {_draws(table)} {_label(table, 'control', 'controls of equal norm')}; thin lines: "

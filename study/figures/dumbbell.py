@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from study.figures import canvas, checks
 from study.figures.drawn import Drawn
 from study.figures.dumbbell_panels import Panels, footnotes
-from study.figures.dumbbell_rows import FIGURE, Row, alt, caption, check, rows_of
+from study.figures.dumbbell_rows import FIGURE, Row, alt, bounds, caption, check, rows_of
 from study.figures.marks import Marks, interval, point
 from study.figures.numbers import MINUS, format_estimate, format_p
 from study.figures.style import (
@@ -67,7 +66,7 @@ def dumbbell(
 
 
 def _draw_members(ax: Axes, rows: list[Row], table: DataFrame, marks: Marks, *, size: float) -> None:
-    low, high = _bounds(table)
+    low, high = bounds(table)
     pad = 0.02 * (high - low)
     ax.set_xlim(low - pad, high + pad)
     ax.spines["bottom"].set_bounds(low, high)
@@ -126,13 +125,6 @@ def _draw_chance(ax: Axes, rows: list[Row], table: DataFrame) -> None:
         for row in rows:
             if row.cell in by_cell.index:
                 ax.vlines(by_cell[row.cell], row.y - 0.38, row.y + 0.38, linestyle=(0, (3, 1.5)), **style)
-
-
-def _bounds(table: DataFrame) -> tuple[float, float]:
-    """Limits on tenths that hold every interval and the chance level."""
-    seen = [table["lo"].min(), table["hi"].max(), *(table["chance"].dropna() if "chance" in table.columns else ())]
-    low, high = math.floor(round(10 * min(seen), 6)) / 10, math.ceil(round(10 * max(seen), 6)) / 10
-    return (low, high) if high - low >= 0.2 else (max(low - 0.1, min(low, 0.0)), high + 0.1 * (high < 1))
 
 
 def _shifts(count: int) -> list[float]:

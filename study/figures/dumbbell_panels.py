@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from study.figures import canvas, checks
-from study.figures.dumbbell_rows import FIGURE, Row, chance_words
+from study.figures.dumbbell_rows import FIGURE, Row, bounds, chance_words
 from study.figures.style import LABEL, MEMBERS, NOTE, TICK, Width, colour, width_in
 
 if TYPE_CHECKING:
@@ -39,8 +39,12 @@ class Panels:
     @property
     def mark(self) -> float:
         """Marker size in points."""
-        inches = self.members.get_position().width * canvas.figure_of(self.members).get_size_inches()[0]
-        return max(min(4.0, 0.26 * 72 * self.row_in, 2.4 + 0.7 * inches), 2.6)
+        return max(min(4.0, 0.26 * 72 * self.row_in, 2.4 + 0.7 * self._inches), 2.6)
+
+    @property
+    def _inches(self) -> float:
+        """Width of the axes of the members."""
+        return self.members.get_position().width * canvas.figure_of(self.members).get_size_inches()[0]
 
     @property
     def narrow(self) -> bool:
@@ -56,7 +60,7 @@ class Panels:
         w, h = canvas.figure_of(members).get_size_inches()
         box = members.get_position()
         row_in = box.height * h / (rows[-1].y + 1.1)
-        row_in = box.height * h / (rows[-1].y + 1.1 + _strip(table, row_in))
+        row_in = box.height * h / (rows[-1].y + 1.1 + _strip(table, row_in, box.width * w))
         apart = w * (difference.get_position().x0 - box.x0) if difference is not None else w
         stacked = _key_width(table, w) > apart
         labels = [row.label for row in rows]
@@ -79,7 +83,7 @@ class Panels:
         room = total - left - _PAD - (value_column + gap if paired else 0.08)
         share = share if paired else 1.0
         foot = 0.11 * (notes.count("\n") + 1) + 0.06 if notes else 0.02
-        tall = (rows[-1].y + 1.1 + _strip(table, row_in)) * row_in
+        tall = (rows[-1].y + 1.1 + _strip(table, row_in, share * room)) * row_in
         stacked = paired and _key_width(table, total) > share * room + gap
         figure = canvas.new_figure(total, foot + _AXIS + tall + (2 if stacked else 1) * _LEGEND + 0.08)
         members = canvas.axes_in(figure, left, foot + _AXIS, share * room, tall)
@@ -93,7 +97,7 @@ class Panels:
 
     def finish(self, rows: list[Row], table: DataFrame) -> None:
         """Row names, counts, printed differences, verdict, legends: everything around the marks."""
-        depth = rows[-1].y + 0.6 + _strip(table, self.row_in)
+        depth = rows[-1].y + 0.6 + _strip(table, self.row_in, self._inches)
         for ax in (self.members, self.difference):
             if ax is not None:
                 canvas.bare(ax)
@@ -124,14 +128,11 @@ class Panels:
                 ax.plot([0, 1], [y, y], transform=ax.get_yaxis_transform(), color=colour("ink2"), linewidth=0.6)
 
     def _chance_label(self, table: DataFrame) -> None:
-        words = chance_words(table)
+        words = _chance_text(table, self._inches)
         if not words:
             return
         level = float(table["chance"].dropna().median())
-        low, high = self.members.get_xlim()
-        inches = self.members.get_position().width * canvas.figure_of(self.members).get_size_inches()[0]
-        room = (high - level) / (high - low) * inches  # to the left there is always the empty column of names
-        right = canvas.text_width(words, size=NOTE) + 0.05 > room
+        right = canvas.widest(words.split("\n"), size=NOTE) + 0.05 > (1 - _chance_share(table)) * self._inches
         self.members.annotate(
             words,
             (level, self.members.get_ylim()[0]),
@@ -141,6 +142,7 @@ class Panels:
             va="bottom",
             fontsize=NOTE,
             color=colour("ink2"),
+            linespacing=1.1,
         )
 
     def _differences(self, rows: list[Row]) -> None:
@@ -174,9 +176,25 @@ class Panels:
             canvas.legend_above(self.difference, entries, lift=0.05, right=self.stacked)
 
 
-def _strip(table: DataFrame, row_in: float) -> float:
+def _strip(table: DataFrame, row_in: float, inches: float) -> float:
     """Rows below the last one, for the label of the chance line."""
-    return max(0.6, 0.13 / row_in) if "chance" in table.columns else 0.0
+    lines = _chance_text(table, inches).count("\n") + 1
+    return max(0.6, (0.03 + 0.1 * lines) / row_in) if "chance" in table.columns else 0.0
+
+
+def _chance_text(table: DataFrame, inches: float) -> str:
+    """The words of the chance line, wrapped so that they stay on one side of it, inside axes of this width."""
+    words = chance_words(table)
+    if not words:
+        return ""
+    share = _chance_share(table)
+    return canvas.wrap(words, size=NOTE, max_in=max(share, 1 - share) * inches - 0.08)
+
+
+def _chance_share(table: DataFrame) -> float:
+    """Where the chance line stands between the left end of the axes (0) and the right (1)."""
+    low, high = bounds(table)
+    return (float(table["chance"].dropna().median()) - low) / (high - low)
 
 
 def _page(ax: Axes) -> float:

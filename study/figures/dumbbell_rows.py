@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,13 @@ def chance_words(table: DataFrame) -> str:
     label = checks.only_value(table, "chance_label", figure=FIGURE, default="chance")
     low, high = float(table["chance"].min()), float(table["chance"].max())
     return f"{label}: {short(low)}" + (f" to {short(high)}, by cell" if high > low else "")
+
+
+def bounds(table: DataFrame) -> tuple[float, float]:
+    """Limits on tenths that hold every interval and the chance level."""
+    seen = [table["lo"].min(), table["hi"].max(), *(table["chance"].dropna() if "chance" in table.columns else ())]
+    low, high = math.floor(round(10 * min(seen), 6)) / 10, math.ceil(round(10 * max(seen), 6)) / 10
+    return (low, high) if high - low >= 0.2 else (max(low - 0.1, min(low, 0.0)), high + 0.1 * (high < 1))
 
 
 def caption(table: DataFrame, rows: list[Row], notes: dict[str, str]) -> str:

@@ -155,34 +155,40 @@ def cell_inches(ax: Axes) -> tuple[float, float]:
 
 
 def box_named(ax: Axes, grid: Grid, labels: Sequence[str]) -> None:
-    """A box around every head named before the sweep, its name beside it where it hides least."""
+    """A box around every head named before the sweep, its name beside it where it hides least.
+
+    Bold ink is for heads beyond the null; a named head that does nothing gets a thin box and a plain name.
+    """
     from matplotlib.patches import Rectangle
 
     taken: list[tuple[float, float, float, float]] = []
     for (layer, head), label in zip(grid.named, labels, strict=True):
         ax.add_patch(
             Rectangle(
-                (head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=colour("on_heatmap_dark"), linewidth=1.1,
-                zorder=6, clip_on=False,
+                (head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=colour("on_heatmap_dark"),
+                linewidth=1.1 if grid.significant[layer, head] else 0.5, zorder=6, clip_on=False,
             )
         )  # fmt: skip
         cell_w, cell_h = cell_inches(ax)
-        w = (canvas.text_width(label, size=NOTE + 0.4, weight="bold") + 0.04) / cell_w
+        weight = "bold" if grid.significant[layer, head] else "normal"
+        w = (canvas.text_width(label, size=NOTE + 0.4, weight=weight) + 0.04) / cell_w
         if w < 0.95 and cell_h > 0.26:
             shade = colour("on_heatmap_light" if _is_dark(grid)[layer, head] else "on_heatmap_dark")
-            ax.text(head, layer - 0.28, label, ha="center", va="center", fontsize=NOTE, fontweight="bold", color=shade)
+            ax.text(head, layer - 0.28, label, ha="center", va="center", fontsize=NOTE, fontweight=weight, color=shade)
             continue
         h = 0.12 / cell_h
         x, y, side = _clearest(grid, layer, head, w, h, taken)
         taken.append((x, y - h / 2, x + w, y + h / 2))
-        _name_beside(ax, label, (head + 0.5 * side, layer), (x if side > 0 else x + w, y), side)
+        _name_beside(ax, label, (head + 0.5 * side, layer), (x if side > 0 else x + w, y), side, weight)
 
 
-def _name_beside(ax: Axes, label: str, start: tuple[float, float], end: tuple[float, float], side: int) -> None:
+def _name_beside(
+    ax: Axes, label: str, start: tuple[float, float], end: tuple[float, float], side: int, weight: str
+) -> None:
     light, dark = colour("on_heatmap_light"), colour("on_heatmap_dark")  # cells keep their colours on a dark page
     plate = {"facecolor": light, "edgecolor": "none", "pad": 0.6, "alpha": 0.9}
-    ax.plot([start[0], end[0]], [start[1], end[1]], color=dark, linewidth=0.7, zorder=6)
-    style: dict[str, Any] = {"fontsize": NOTE + 0.4, "fontweight": "bold", "color": dark, "zorder": 7}
+    ax.plot([start[0], end[0]], [start[1], end[1]], color=dark, linewidth=0.7 if weight == "bold" else 0.4, zorder=6)
+    style: dict[str, Any] = {"fontsize": NOTE + 0.4, "fontweight": weight, "color": dark, "zorder": 7}
     ax.text(*end, label, ha="left" if side > 0 else "right", va="center", bbox=plate, **style)
 
 
