@@ -244,6 +244,34 @@ def check_site(site: Site, table: LayerTable) -> None:
         raise ValueError(f"site '{site}': layer {site.layer} has {n} {sort} (0-{n - 1}).")
 
 
+def layer_index(word: int | str, n_layers: int) -> int:
+    """Block index of a layer given as index or percent of depth.
+
+        int(n_layers * (percent / 100))              as published oracles were trained
+
+    Raises:
+        ValueError: not a layer of the model; 100 % would be one past the last block.
+    """
+    index = word if isinstance(word, int) else int(n_layers * (percent_of(word) / 100))
+    if not 0 <= index < n_layers:
+        raise ValueError(f"layer {word!r}: the model has blocks 0-{n_layers - 1}; percents run from 0% to 99%.")
+    return index
+
+
+def percent_of(word: int | str) -> int | float:
+    """The number of a percent of depth such as "50%"; a block index as it is.
+
+    Raises:
+        ValueError: a text that is no percent from 0% to below 100%.
+    """
+    if isinstance(word, int):
+        return word
+    number = word.removesuffix("%")
+    if not word.endswith("%") or not number.replace(".", "", 1).isdecimal() or not float(number) < 100:
+        raise ValueError(f"layer {word!r}: expected a block index or a percent of depth from '0%' to '99%'.")
+    return int(number) if number.isdecimal() else float(number)
+
+
 def format_ranges(numbers: Iterable[int]) -> str:
     """Integers as a person writes them: `[0, 1, 2, 7]` -> `'0-2, 7'`."""
     runs: list[list[int]] = []

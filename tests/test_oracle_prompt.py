@@ -10,9 +10,9 @@ from interp.oracle import AssumedSpecWarning, OracleSpec, render_question
 from interp.oracle.formats import render_prefix
 from interp.oracle.prompt import placeholder_id, turn_end
 from interp.oracle.registry import REGISTRY, registered
-from interp.oracle.spec import layer_index
 from interp.prompt import Example, Message, render
 from interp.sentences import sentence_records
+from interp.site import layer_index
 from tests.oracle_kit import qwen_tokenizer
 from tests.tiny import CHAT_TEMPLATE
 

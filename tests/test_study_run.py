@@ -250,8 +250,8 @@ def test_tables_of_an_earlier_configuration_are_gone_where_a_step_cannot_run(ste
 def test_steps_side_by_side_end_as_they_do_one_after_the_other(tmp_path: Path) -> None:
     """Real steps that fail at once, each in a process of its own; nothing is lost and both causes are said."""
     text = TEXT.replace("eval: {per_cell: 3}", "eval: {limit: 1, thinking: true, generate: false}")
-    text = text.replace("probes: {groups: procedure}", "heads: {n: 4, kinds: [mwan]}")
-    study = read_study(write_study(tmp_path, text), overrides=["cache.sites=nothing.0", "figures=false"])
+    text = text.replace("probes: {groups: procedure}", "heads: {n: 4, kinds: [mean], positions: 'span:nothing'}")
+    study = read_study(write_study(tmp_path, text), overrides=["cache.max_bytes=1B", "figures=false"])
     one = go(study, tmp_path / "one")
     two = go(study, tmp_path / "two", jobs=2)
     assert one.failed == two.failed and set(one.failed) >= {"cache", "heads"}

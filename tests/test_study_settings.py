@@ -23,9 +23,11 @@ def setting(name: str) -> str:
     return files("study.settings").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def pair_folders(root: Path, *, seeds: tuple[int, int] = (7, 8), family: str = "qwen2") -> dict[str, str]:
+def pair_folders(
+    root: Path, *, seeds: tuple[int, int] = (7, 8), family: str = "qwen2", shape: dict[str, int] | None = None
+) -> dict[str, str]:
     """A tiny base with two adapters on it."""
-    shape = {"max_position_embeddings": 4096}
+    shape = {"max_position_embeddings": 4096, **(shape or {})}
     save_checkpoint(root / "base", family, **shape)
     for name, seed in zip(("one", "two"), seeds, strict=True):
         peft = add_lora(tiny(family, vocab_size=len(tiny_tokenizer()), **shape), seed=seed)

@@ -14,10 +14,10 @@ from interp.adapter_rows import adapter_rows, rows_can_differ
 from interp.hooks import record
 from interp.model import Model
 from interp.oracle.features import Features, Slot
-from interp.oracle.spec import layer_index
 from interp.positions import Positions, SentenceEnds, parse_positions
 from interp.prompt import Example, Prompt, render
 from interp.sentences import sentence_records
+from interp.site import layer_index
 
 BASE = "base"
 TOKENS_PER_BATCH = 16_384

@@ -10,8 +10,7 @@ import torch
 from interp.cache.activation_cache import ActivationCache
 from interp.oracle.collection import Per, runs
 from interp.oracle.features import Features, Slot
-from interp.oracle.spec import layer_index
-from interp.site import Site
+from interp.site import Site, layer_index
 
 
 def features_from_cache(

@@ -14,6 +14,7 @@ from interp.files import read_json_object
 from interp.injection import Formula, Precision
 from interp.oracle.formats import FORMATS, Format
 from interp.schema import checked
+from interp.site import layer_index, percent_of
 
 if TYPE_CHECKING:
     from interp.model import Model
@@ -72,7 +73,7 @@ class OracleSpec:
         if self.hook_layer < 0:
             raise ValueError(f"OracleSpec.hook_layer: a 0-based block index was expected, came {self.hook_layer}.")
         for word in self.layers:
-            _percent(word)
+            percent_of(word)
 
     @property
     def placeholders(self) -> tuple[str, ...]:
@@ -99,7 +100,7 @@ class OracleSpec:
             "special_token": self.placeholder if isinstance(self.placeholder, str) else list(self.placeholder),
             "prefix_format": self.format,
             "prefix_flat": self.flat,
-            "layer_combinations": [[_percent(w) for w in self.layers if isinstance(w, str)]],
+            "layer_combinations": [[percent_of(w) for w in self.layers if isinstance(w, str)]],
             "act_layer_combinations": [indices] if indices else None,
             "enable_thinking": self.enable_thinking,
             "context_thinking": self.context_thinking,
@@ -174,29 +175,6 @@ class OracleSpec:
     def karvonen(cls, *, layer: int | str = "50%", base_model: str | None = None) -> OracleSpec:
         """The wiring of the original activation oracles, for one source layer."""
         return cls(base_model=base_model, layers=(layer,))
-
-
-def layer_index(word: int | str, n_layers: int) -> int:
-    """Block index of a layer given as index or percent of depth.
-
-        int(n_layers * (percent / 100))              as published oracles were trained
-
-    Raises:
-        ValueError: not a layer of the model; 100 % would be one past the last block.
-    """
-    index = word if isinstance(word, int) else int(n_layers * (_percent(word) / 100))
-    if not 0 <= index < n_layers:
-        raise ValueError(f"layer {word!r}: the model has blocks 0-{n_layers - 1}; percents run from 0% to 99%.")
-    return index
-
-
-def _percent(word: int | str) -> int | float:
-    if isinstance(word, int):
-        return word
-    number = word.removesuffix("%")
-    if not word.endswith("%") or not number.replace(".", "", 1).isdecimal() or not float(number) < 100:
-        raise ValueError(f"layer {word!r}: expected a block index or a percent of depth from '0%' to '99%'.")
-    return int(number) if number.isdecimal() else float(number)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

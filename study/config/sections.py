@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.site import percent_of
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 Count = Annotated[int, Field(ge=1)]
@@ -39,7 +40,16 @@ def _permutations(value: int) -> int:
     return value
 
 
+def _layer(value: Any) -> Any:
+    """A block index, or a percent of depth; which layers there are is known once the model is."""
+    if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, int) and value < 0):
+        raise ValueError(f"expected a block index from 0 or a percent of depth such as '50%', got {value!r}")
+    percent_of(value)
+    return value
+
+
 TestShare = Annotated[float | str, BeforeValidator(_test_share)]
+Layer = Annotated[int | str, BeforeValidator(_layer)]
 Permutations = Annotated[int, Field(ge=0), AfterValidator(_permutations)]
 
 
@@ -192,7 +202,8 @@ class SteeringSection:
         where: column -> values: only these rows have a class.
         groups: column of the independent unit; whole groups are held out of the fit, and steered.
         orthogonal_to: further (toward, away_from) pairs that the direction is made orthogonal to, each an arm as well.
-        layers: steered, each by itself; none: every layer of the cache.
+        layers: steered, each by itself: block indices, or percents of a member's depth such as 50%; none: every layer
+            of the cache.
         position: rule of the cache that the direction is fitted at; positions: tokens that are steered.
         n_random, n_shuffled: control directions; the smallest p is 1/(1 + the fewer of them), none below 19.
         limit: steer at most this many held-out items.
@@ -204,7 +215,7 @@ class SteeringSection:
     target: str = "label"
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     orthogonal_to: tuple[tuple[str, str], ...] = ()
-    layers: tuple[int, ...] | None = None
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = None
     position: str | None = None
     balance: Literal["none", "classes", "strata"] = "none"
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.4
@@ -263,7 +274,7 @@ class OracleSection:
     subfolder: str | None = None
     prior: str | None = None
     sources: Names = ("base",)
-    layers: tuple[int | str, ...] = ("50%",)
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1)] = ("50%",)
     groups: str | None = None
     thinking: bool | None = None
     n_partners: Count = 4

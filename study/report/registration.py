@@ -204,9 +204,20 @@ def _steering(study: Study, task: Any) -> dict[str, str]:
     return {
         f"steering/{metric}/{member}/resid_post.{layer}": f"a direction at layer {layer} {what} in the {member} member"
         for member in (section.members if study.pair else tuple(study.members))
-        for layer in section.layers
+        for layer in _layers_of(study, member, section.layers)
         for metric, what in scores.items()
     }
+
+
+def _layers_of(study: Study, member: str, words: Sequence[int | str]) -> list[int]:
+    """Block indices; the model's configuration is read only where a share of its depth is named."""
+    from interp.site import layer_index
+    from study.run.shapes import layout_of
+
+    if all(isinstance(word, int) for word in words):
+        return [int(word) for word in words]
+    n_layers = layout_of(study, study.members[member]).n_layers
+    return [layer_index(word, n_layers) for word in words]
 
 
 def _oracle(study: Study) -> dict[str, str]:

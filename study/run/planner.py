@@ -11,6 +11,7 @@ from study.run.clock import with_date
 from study.run.digest import Digests
 from study.run.folder import is_whole
 from study.run.keys import Inputs, inputs_of, key_of, made_with, table_key_of
+from study.run.shapes import check_models, layout_of
 from study.run.state import REGISTRATION, RUN, read_run
 from study.run.step import Step, Work
 from study.steps import steps_of
@@ -34,7 +35,8 @@ def plan_study(study: Study, out: Path) -> tuple[list[Planned], list[str]]:
     """(steps in order, notes). Weights are not read and nothing is written or downloaded but small files of models.
 
     Raises:
-        ValueError: what `run_study` would refuse too: sections, a missing file.
+        ValueError: what `run_study` would refuse too: sections, a missing file, a layer, head, site or position that
+            a member does not have.
     """
     steps, notes = steps_of(study), []
     for step in steps.values():
@@ -50,19 +52,38 @@ def plan_study(study: Study, out: Path) -> tuple[list[Planned], list[str]]:
     else:
         study = with_date(study, out)
         inputs = inputs_of(study, Digests())
+    is_open = _checked(study, steps, notes, may_be_absent=bool(absent))
     held = read_run(out).steps if (out / RUN).is_file() else {}
     keys: dict[str, str] = {}
-    return [_planned(study, step, inputs, keys, held, out, notes) for step in steps.values()], notes
+    return [_planned(study, step, inputs, keys, held, out, is_open) for step in steps.values()], notes
+
+
+def _checked(study: Study, steps: Mapping[str, Step], notes: list[str], *, may_be_absent: bool) -> bool:
+    """Whether every member's configuration can be read; then whatever the sections name is checked against it.
+
+    Raises:
+        ValueError: as `check_models`.
+    """
+    try:
+        for checkpoint in study.members.values():
+            layout_of(study, checkpoint)
+    except (ValueError, OSError) as error:
+        if not may_be_absent:
+            raise
+        notes.append(f"layers, heads, sites and sizes are not checked: {error}")
+        return False
+    check_models(study, steps.values())
+    return True
 
 
 def _planned(
-    study: Study, step: Step, inputs: Inputs | None, keys: dict[str, str], held: Mapping, out: Path, notes: list[str]
+    study: Study, step: Step, inputs: Inputs | None, keys: dict[str, str], held: Mapping, out: Path, is_open: bool
 ) -> Planned:
     from study.run.estimate import seconds
 
     state = held.get(step.name)
     if step.after:
-        return Planned(step.name, "", "after the others, where their tables changed", _work(study, step, notes), 0.0)
+        return Planned(step.name, "", "after the others, where their tables changed", _work(study, step, is_open), 0.0)
     made = key_of(study, step, inputs, keys) if inputs else None
     key = keys[step.name] = made.key if made else ""
     is_same = state is not None and state.key == key and state.table_key == table_key_of(study, step)
@@ -71,7 +92,7 @@ def _planned(
     what = "will run" if state is None else _why(state.key == key, state.status)
     if state is not None and made is not None and state.asked == made.asked and state.code != made.code:
         what = f"will run: {made_with(state.code, made.code)} (--keep takes it as it is)"
-    work = _work(study, step, notes)
+    work = _work(study, step, is_open)
     return Planned(step.name, key, what, work, seconds(work))
 
 
@@ -81,12 +102,9 @@ def _why(is_same: bool, status: str) -> str:
     return f"will go on: {status} before" if status != "done" else "will make its tables again"
 
 
-def _work(study: Study, step: Step, notes: list[str]) -> Work:
-    try:
-        return step.plan(study) if step.plan else Work()
-    except (ValueError, OSError) as error:
-        notes.append(f"{step.name}: size unknown: {error}")
-        return Work()
+def _work(study: Study, step: Step, is_open: bool) -> Work:
+    """What a step is going to do; of one that runs models, unknown where a configuration could not be read."""
+    return step.plan(study) if step.plan is not None and (is_open or not step.uses_models) else Work()
 
 
 def _is_at_hand(name: str, revision: str | None) -> bool:

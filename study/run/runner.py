@@ -13,6 +13,7 @@ from study.run.digest import Digests, commit, package_version, versions
 from study.run.folder import is_whole, prepare, remove_outputs, take_over
 from study.run.keys import Inputs, Key, inputs_of, key_after, key_of, made_with, table_key_of
 from study.run.pool import Pool
+from study.run.shapes import check_models
 from study.run.state import RUN, STEPS, STUDY, RunState, StepState, read_run, write_run
 from study.run.step import Context, Step
 from study.steps import steps_of
@@ -62,7 +63,7 @@ def run_study(
         say: told one line per step.
     Raises:
         ValueError: what can be known to be wrong before anything runs: a missing checkpoint or file, an adapter that
-            does not fit, a section that its step refuses.
+            does not fit, a section that its step refuses, a layer, head, site or position that a member does not have.
         CacheBusyError: another process runs this folder.
     """
     from interp.cache.lock import writer_lock
@@ -128,6 +129,8 @@ class _Run:
         fresh = [name for name in first if not self._is_done(name, self.keys[name])]
         if any(self.steps[name].uses_models for name in fresh):
             self._preflight()
+        if fresh:
+            check_models(self.study, [self.steps[name] for name in fresh])
         for name in self.steps:
             if name not in wanted and name in self.held:
                 self._record(name, self.held[name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from study.config import Study
+    from study.run.shapes import Fault, Layouts
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Step:
         table_sections: sections that change only its tables, which are made again of the work on disk.
         plan: what it is going to do.
         check: raises ValueError for what can be known to be wrong before anything runs.
+        fits: what its section names and a member does not have, by the layers and heads of every member; see
+            `study.run.shapes`.
         files: further files whose bytes change its output, by the word of the section that names them.
         outputs: files outside its folder and `tables/` that it made, relative to the run folder.
         uses_models: whether checkpoints are loaded (they are checked first).
@@ -111,6 +114,7 @@ class Step:
     table_sections: tuple[str, ...] = ()
     plan: Callable[[Study], Work] | None = None
     check: Callable[[Study], None] | None = None
+    fits: Callable[[Study, Layouts], Iterable[Fault]] | None = None
     files: Callable[[Study], Mapping[str, Sequence[Path]]] | None = None
     outputs: Callable[[Context], Sequence[Path]] | None = None
     uses_models: bool = False

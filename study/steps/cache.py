@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from study.run.step import Context, Step, Work
 if TYPE_CHECKING:
     from interp.prompt import Example
     from study.config import Study
+    from study.run.shapes import Fault, Layouts
 
 _REQUEST = ("sites", "positions", "dtype", "thinking", "max_length", "tokens_per_batch", "shard_bytes")
 
@@ -65,4 +66,15 @@ def items(study: Study) -> Any:
     return examples_of(study, study.cache)
 
 
-STEP = Step("cache", run, plan=plan, uses_models=True, items=items)
+def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
+    """Sites that a member does not have, and positions that are no rules."""
+    from interp.positions import parse_positions
+    from study.run.shapes import tried
+    from study.steps.named import cached_sites
+
+    assert study.cache is not None
+    yield from tried("cache.sites", layouts, lambda layout: cached_sites(study, layout))
+    yield from tried("cache.positions", {"": study.cache.positions}, parse_positions)
+
+
+STEP = Step("cache", run, plan=plan, uses_models=True, items=items, fits=fits)

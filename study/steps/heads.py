@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from study.config import Study
+    from study.run.shapes import Fault, Layouts
 
 INTERVAL = "paired jackknife t"
 SELECTED = "selected.csv"
@@ -216,4 +218,21 @@ def items(study: Study) -> Any:
     return spread(examples_of(study), study.heads.n) if twins is None else twins
 
 
-STEP = Step("heads", run, tables, plan=plan, uses_models=True, items=items)
+def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
+    """Heads that a member does not have, kinds and positions that are none."""
+    from interp.heads import parse_kind
+    from interp.heads.ids import expand_heads, parse_unit
+    from interp.positions import parse_positions
+    from study.run.shapes import tried
+
+    section = study.heads
+    assert section is not None
+    members = {role: layouts[role] for role in (_what(study).members if study.pair else study.members)}
+    for name in section.named:
+        yield from tried("heads.named", members, lambda layout, name=name: expand_heads([parse_unit(name)], layout))
+    for kind in section.kinds:
+        yield from tried("heads.kinds", {"": kind}, parse_kind)
+    yield from tried("heads.positions", {"": section.positions}, parse_positions)
+
+
+STEP = Step("heads", run, tables, plan=plan, uses_models=True, items=items, fits=fits)

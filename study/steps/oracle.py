@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from interp.model import Model
     from interp.oracle import Choices, Features, Oracle
     from study.config import Study
+    from study.run.shapes import Fault, Layouts
 
 ROLE, PRIOR, EMBEDDED = "oracle", "prior", "embedded"
 CONTROLS = ("shuffled", "zero", "text_only")
@@ -260,4 +261,20 @@ def code(study: Study) -> list[str]:
     return [q.readings for q in study.oracle.questions if q.readings is not None]
 
 
-STEP = Step("oracle", run, tables, plan=plan, check=check, files=files, uses_models=True, items=items, code=code)
+def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
+    """Layers that the base does not have, and positions that are no rules."""
+    from interp.positions import parse_positions
+    from interp.site import layer_index
+    from study.run.shapes import tried
+
+    assert study.oracle is not None
+    layout = next(iter(layouts.values()))
+    for word in study.oracle.layers:
+        yield from tried("oracle.layers", {"": word}, lambda one: layer_index(one, layout.n_layers))
+    for question in study.oracle.questions:
+        yield from tried("oracle.questions", {"": question.positions}, parse_positions)
+
+
+STEP = Step(
+    "oracle", run, tables, plan=plan, check=check, files=files, uses_models=True, items=items, code=code, fits=fits
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from interp.cache import ActivationCache
     from probes.result import SweepResult
     from study.config import Study
+    from study.run.shapes import Fault, Layouts
 
 _ROW = {"is_selected": "selected", "null_max_hi": "null_max95", "p_maxT": "p_adjusted"}
 _OPTIONS = (
@@ -275,6 +276,25 @@ def plan(study: Study) -> Work:
     return Work(note=f"{n} sweeps of the cache, {study.probes.perm} permutations each; no model is loaded")
 
 
+def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
+    """Sites and positions that the cache of a member will not hold."""
+    from interp.site import match_sites
+    from study.run.shapes import Fault, tried
+    from study.steps.named import cached_positions, cached_sites, has_good_cache
+
+    section = study.probes
+    assert section is not None
+    good = {role: layout for role, layout in layouts.items() if has_good_cache(study, layout)}
+    yield from tried("probes.sites", good, lambda layout: match_sites(section.sites, cached_sites(study, layout)),
+                     "Name some of these, or add to cache.sites.")  # fmt: skip
+    wanted = [] if section.positions == "*" else [word.strip() for word in section.positions.split(",")]
+    held = cached_positions(study) if good else tuple(wanted)
+    yield from (
+        Fault("probes.positions", "", f"{word!r} is not in the cache, which will hold {', '.join(held)}.")
+        for word in wanted if word not in held
+    )  # fmt: skip
+
+
 def _file_name(name: str) -> str:
     """A folder's name of a target: nothing that could lead elsewhere."""
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "target"
@@ -287,4 +307,4 @@ def reads(study: Study) -> tuple[str, ...]:
     return ("eval",) if any(name.split(".")[0] == ANSWER for name in named) else ()
 
 
-STEP = Step("probes", run, tables, needs=("cache",), reads=reads, plan=plan, sections=("seed",))
+STEP = Step("probes", run, tables, needs=("cache",), reads=reads, plan=plan, sections=("seed",), fits=fits)

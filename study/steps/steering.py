@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
     from steering.direction import Directions
     from study.config import Study
+    from study.run.shapes import Fault, Layouts
 
 _CLASS = "steering.class"
+_LAYERS = "layers.json"
 _DOSE = (
     "alphas", "unit", "positions", "n_random", "n_complement", "n_shuffled", "slot", "min_items",
     "min_groups", "verify",
@@ -60,6 +63,7 @@ def _member(context: Context, member: str) -> list[str]:
     from study.steps.annotated import annotated, held_out, view
 
     study, section, folder = context.study, context.section, context.folder / member
+    chosen = _chosen_layers(context, member)
     with ActivationCache.open(context.of("cache") / member) as cache:
         frame = annotated(context, cache, member)
     for name in (section.target, section.groups, *section.where):
@@ -83,11 +87,11 @@ def _member(context: Context, member: str) -> list[str]:
             )  # fmt: skip
             one.save(folder / f"fit-{number}.safetensors")
             made.append(one)
-    items, dose = _dosed(context, own, made[0])
+    items, dose = _dosed(context, own, made[0], chosen)
     answer_doses(study.members[member], study.task.path, items, made[0], out=folder / "dose", study=dose,
                  against=made[1:], loading=asdict(study.load), progress=context.progress)  # fmt: skip
     layers = dose.layers
-    asked = [site for site in made[0].refused if section.layers is None or site.layer in section.layers]
+    asked = [site for site in made[0].refused if chosen is None or site.layer in chosen]
     noisy = [(one.label, site) for directions in made[1:] for site, one in directions.items()
              if (layers is None or site.layer in layers) and one.stats.held_out_gap <= 0]  # fmt: skip
     return [
@@ -97,7 +101,24 @@ def _member(context: Context, member: str) -> list[str]:
     ]  # fmt: skip
 
 
-def _dosed(context: Context, own: Path, directions: Any) -> tuple[list[Any], Any]:
+def _chosen_layers(context: Context, member: str) -> tuple[int, ...] | None:
+    """Block indices that are steered, kept in the step's folder so that its tables need no model; None: every one."""
+    from interp.cache.files import replace
+    from interp.site import layer_index
+    from study.run.shapes import layout_of
+
+    words, path = context.section.layers, context.folder / member / _LAYERS
+    if words is None:
+        return None
+    if not path.is_file():
+        n_layers = layout_of(context.study, context.study.members[member]).n_layers
+        found = list(dict.fromkeys(layer_index(word, n_layers) for word in words))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path.parent, path, json.dumps(found).encode())
+    return tuple(json.loads(path.read_text()))
+
+
+def _dosed(context: Context, own: Path, directions: Any, layers: tuple[int, ...] | None) -> tuple[list[Any], Any]:
     """(items that are steered, how) of one member, from the cache whose examples say which rows were fitted on."""
     from interp.cache import ActivationCache
     from study.steer.run import DoseStudy
@@ -110,7 +131,7 @@ def _dosed(context: Context, own: Path, directions: Any) -> tuple[list[Any], Any
     items = _drawn([e for e in examples_of(study, study.cache) if e.id in test], section.limit, study.seed)
     given = asdict(section)
     dose = DoseStudy(
-        **{key: given[key] for key in _DOSE}, layers=_confirmed_layers(section.layers, directions), cache=own,
+        **{key: given[key] for key in _DOSE}, layers=_confirmed_layers(layers, directions), cache=own,
         n_resamples=section.boot, seed=study.seed, baseline="",
     )  # fmt: skip
     return items, dose
@@ -127,7 +148,7 @@ def _write_tables(context: Context) -> None:
         roles = [path.parent.name for path in (folder / "dose").glob("*/read.json")]
         if kept and roles:
             made = [Directions.load(path) for path in kept]
-            items, dose = _dosed(context, folder / "cache", made[0])
+            items, dose = _dosed(context, folder / "cache", made[0], _chosen_layers(context, member))
             tables_of_doses(roles, context.study.task.path, items, made[0], out=folder / "dose", study=dose,
                             against=made[1:])  # fmt: skip
 
@@ -258,4 +279,29 @@ def reads(study: Study) -> tuple[str, ...]:
     return ("eval",) if any(name.split(".")[0] == ANSWER for name in named) else ()
 
 
-STEP = Step("steering", run, tables, needs=("cache",), reads=reads, plan=plan, uses_models=True)
+def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
+    """Members, layers and positions that are not there to be steered."""
+    from steering.dose import tokens_of
+    from steering.strengths import parse_alphas
+    from study.run.shapes import Fault, tried
+    from study.steps.named import cached_positions, cached_sites, has_good_cache, steered_layers
+
+    section = study.steering
+    assert section is not None
+    members = [name for name in _members(study) if name in study.members]
+    strange = [name for name in _members(study) if name not in members]
+    yield from (Fault("steering.members", "", f"{name!r}: expected {', '.join(study.members)}.") for name in strange)
+    good = {role: layouts[role] for role in members if has_good_cache(study, layouts[role])}
+    yield from tried("steering.layers", good, lambda layout: steered_layers(
+        section.layers, cached_sites(study, layout), layout.n_layers))  # fmt: skip
+    yield from tried("steering.positions", {"": section.positions}, tokens_of)
+    yield from tried("steering.alphas", {"": section.alphas}, parse_alphas)
+    held = cached_positions(study) if good else ()
+    if held and section.position is None and len(held) > 1:
+        yield Fault("steering.position", "", f"the cache will hold {', '.join(held)}; name one.")
+    if held and section.position is not None and section.position not in held:
+        text = f"{section.position!r} is not in the cache, which will hold {', '.join(held)}."
+        yield Fault("steering.position", "", text)
+
+
+STEP = Step("steering", run, tables, needs=("cache",), reads=reads, plan=plan, uses_models=True, fits=fits)
