@@ -133,3 +133,56 @@ def test_the_command_prints_the_fault_and_no_plan(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["study", "plan", str(file), "--set", "steering.layers=[99]"])
     assert done.exit_code == 1
     assert done.output.startswith("Error: steering.layers: engaged and heuristic: ") and "tokens in" not in done.output
+
+
+def work_of(study: Study, out: Path, step: str) -> Any:
+    planned, _ = plan_study(study, out)
+    return next(one.work for one in planned if one.name == step)
+
+
+def test_the_cost_of_steering_follows_arms_strengths_and_layers(tmp_path: Path) -> None:
+    """By hand: 1 + 19 + 2 arms at 2 strengths are 44 rows of one token. A row changed at the end of layer 2 of 4
+    goes through one layer, 0.25 of the model; at the end of layer 1 through two. 16 items, 2 members."""
+
+    def rows(*overrides: str) -> int:
+        return work_of(small(tmp_path, *overrides), tmp_path / "run", "steering").row_tokens
+
+    assert rows() == 44 * 0.25 * 32 == 352
+    assert rows("steering.layers=[2, 1]") == 44 * (0.25 + 0.5) * 32
+    assert rows("steering.layers=null") == 44 * (0.75 + 0.5 + 0.25 + 0) * 32
+    assert rows("steering.n_random=41") == 88 * 0.25 * 32
+    assert rows("steering.alphas='-0.2:0.2:5'") == 88 * 0.25 * 32
+    assert rows("steering.orthogonal_to=[[compliant, noncompliant]]") == (22 + 2) * 2 * 0.25 * 32
+    whole = work_of(small(tmp_path, "steering.positions=all"), tmp_path / "run", "steering")
+    assert whole.row_tokens == 44 * 0.25 * whole.tokens  # every token of every prompt is computed anew
+
+
+def test_the_cost_of_heads_follows_heads_and_kinds(tmp_path: Path) -> None:
+    """By hand: 8 heads in each of 4 layers are 8 · (1 + 0.75 + 0.5 + 0.25) = 20 passes per pair and kind; 4 pairs, 2
+    members."""
+    one = work_of(small(tmp_path), tmp_path / "run", "heads")
+    two = work_of(small(tmp_path, "heads.kinds=[mean, zero]"), tmp_path / "run", "heads")
+    assert two.row_tokens - one.row_tokens == 20 * 4 * 2
+    assert two.tokens == 2 * one.tokens
+
+
+def test_seconds_are_tokens_at_the_rate_of_their_sort() -> None:
+    from study.run.estimate import Rates, seconds
+    from study.run.step import Work
+
+    assert seconds(Work(tokens=10, row_tokens=20, tokens_written=30, n_parameters=1), Rates(1, 2, 3)) == 10 + 40 + 90
+    assert seconds(Work(tokens=10), Rates(1, 2, 3)) == 0  # no model runs
+
+
+def test_measured_times_come_from_two_items_on_the_loaded_models(tmp_path: Path) -> None:
+    from interp.tasks.procedural import examples
+    from study.run.measure import two_of
+
+    items = examples(None, per_cell=2, rendering="log")
+    lengths = sorted(len(e.messages[0].content) for e in items)
+    chosen = two_of(items)
+    assert [len(e.messages[0].content) for e in chosen] == [lengths[len(lengths) // 2], lengths[-1]]
+    study = small(tmp_path, "eval=false", "probes=false", "heads=false", "steering=false", "oracle=false")
+    planned, notes = plan_study(study, tmp_path / "run", measure=True)
+    assert next(step.seconds for step in planned if step.name == "cache") > 0
+    assert [note for note in notes if note.startswith("measured on items")]

@@ -91,13 +91,20 @@ def spread_of(runs: list[Path]) -> str:
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default: runs/NAME of the study.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. --set eval.per_cell=50.")
 @click.option("--register", "to_register", is_flag=True, help="Write claims, margins and seeds into the run folder.")
+@click.option("--measure", is_flag=True, help="Load the models and time two items; times follow from these.")
 @fail_in_users_words
-def plan(file: Path, out: Path | None, overrides: tuple[str, ...], to_register: bool) -> None:
-    """What will run, what is there already, tokens, bytes and a rough time. Nothing is started."""
+def plan(file: Path, out: Path | None, overrides: tuple[str, ...], to_register: bool, measure: bool) -> None:
+    """What will run, what is there already, tokens, bytes and a rough time. Nothing is started.
+
+    Configurations and tokenizers are read, no weights: a layer, head, site or position that a model lacks is an error.
+    """
+    from study.cli.common import one_thread
     from study.run.planner import plan_lines, registration_lines
 
     chosen, out = _read(file, overrides, out)
-    click.echo("\n".join(plan_lines(chosen, out)))
+    if measure and chosen.load.device in ("auto", "cpu"):
+        _one_thread_on_cpu(one_thread)
+    click.echo("\n".join(plan_lines(chosen, out, measure=measure)))
     if to_register:
         click.echo("\n" + "\n".join(registration_lines(chosen, out)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,9 +31,11 @@ class Planned:
     seconds: float
 
 
-def plan_study(study: Study, out: Path) -> tuple[list[Planned], list[str]]:
+def plan_study(study: Study, out: Path, *, measure: bool = False) -> tuple[list[Planned], list[str]]:
     """(steps in order, notes). Weights are not read and nothing is written or downloaded but small files of models.
 
+    Args:
+        measure: load every model and time two items on it; times follow from these and not from the machine's speed.
     Raises:
         ValueError: what `run_study` would refuse too: sections, a missing file, a layer, head, site or position that
             a member does not have.
@@ -55,7 +57,24 @@ def plan_study(study: Study, out: Path) -> tuple[list[Planned], list[str]]:
     is_open = _checked(study, steps, notes, may_be_absent=bool(absent))
     held = read_run(out).steps if (out / RUN).is_file() else {}
     keys: dict[str, str] = {}
-    return [_planned(study, step, inputs, keys, held, out, is_open) for step in steps.values()], notes
+    planned = [_planned(study, step, inputs, keys, held, out, is_open) for step in steps.values()]
+    if measure and any(step.work.n_parameters for step in planned):
+        planned = _measured(study, planned, notes)
+    return planned, notes
+
+
+def _measured(study: Study, planned: list[Planned], notes: list[str]) -> list[Planned]:
+    """The steps with times from two items that were run on every model."""
+    from study.run.estimate import seconds
+    from study.run.measure import measured_rates
+    from study.steps.items import examples_of
+
+    rates, ids = measured_rates(study, examples_of(study))
+    notes.append(
+        f"measured on items {' and '.join(dict.fromkeys(ids))}: {1 / rates.prompt:,.0f} prompt tokens, "
+        f"{1 / rates.row:,.0f} row tokens, {1 / rates.written:,.0f} written tokens per second"
+    )
+    return [replace(step, seconds=seconds(step.work, rates)) for step in planned]
 
 
 def _checked(study: Study, steps: Mapping[str, Step], notes: list[str], *, may_be_absent: bool) -> bool:
@@ -121,16 +140,17 @@ def _is_at_hand(name: str, revision: str | None) -> bool:
     return True
 
 
-def plan_lines(study: Study, out: Path) -> list[str]:
-    """The plan as a text table."""
+def plan_lines(study: Study, out: Path, *, measure: bool = False) -> list[str]:
+    """The plan as a text table; `measure` as in `plan_study`."""
     from interp.cache.plan import format_bytes
     from study.evals.show import aligned
 
-    planned, notes = plan_study(study, out)
-    lines = [["step", "state", "items", "tokens in", "tokens out, at most", "bytes", "time, roughly", "note"]]
+    planned, notes = plan_study(study, out, measure=measure)
+    time = "time, measured" if measure else "time, roughly"
+    lines = [["step", "state", "items", "tokens in", "row tokens", "tokens out, at most", "bytes", time, "note"]]
     for step in planned:
         work = step.work
-        counts = [f"{n:,}" if n else "" for n in (work.items, work.tokens, work.tokens_written)]
+        counts = [f"{n:,}" if n else "" for n in (work.items, work.tokens, work.row_tokens, work.tokens_written)]
         size = format_bytes(work.bytes) if work.bytes else ""
         lines.append([step.name, step.what, *counts, size, _duration(step.seconds), work.note])
     total = sum(step.seconds for step in planned)

@@ -23,6 +23,7 @@ class Work:
     Attributes:
         items, tokens: of all members together, forward passes counted as often as they are made.
         bytes: that it will leave on disk.
+        row_tokens: tokens of the rows of a sweep, in passes through the whole model (`study.run.estimate`).
         tokens_written: tokens that models generate, at most.
         n_parameters: of the largest model it runs; 0 where it runs none.
         note: what is not in the numbers.
@@ -33,6 +34,7 @@ class Work:
     tokens_written: int = 0
     bytes: int = 0
     n_parameters: int = 0
+    row_tokens: int = 0
     note: str = ""
 
 

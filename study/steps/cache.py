@@ -40,14 +40,14 @@ def request(section: Any) -> dict[str, Any]:
 
 def plan(study: Study) -> Work:
     """Rows and bytes of every member's cache, exactly; one forward pass each."""
-    from study.run.estimate import prompt_tokens, size_of
+    from study.run.estimate import largest_of, prompt_tokens
     from study.steps.items import examples_of
 
     items: Sequence[Example] = examples_of(study, study.cache)
     members = study.members.values()
     size = sum(_bytes(study, member, items) for member in members)
-    tokens = sum(prompt_tokens(member, items) for member in members)
-    return Work(len(items) * len(members), tokens, 0, size, max(map(size_of, members)))
+    tokens = sum(prompt_tokens(study, member, items) for member in members)
+    return Work(len(items) * len(members), tokens, 0, size, largest_of(study, members))
 
 
 def _bytes(study: Study, member: Any, items: Sequence[Example]) -> int:

@@ -146,7 +146,7 @@ def _pair_rows(pair: Mapping[Any, Any], data: str, made: Mapping[str, Mapping[st
 
 def plan(study: Study) -> Work:
     """Tokens of every prompt and, at most, of every reply, over both members."""
-    from study.run.estimate import prompt_tokens, size_of
+    from study.run.estimate import largest_of, prompt_tokens
     from study.steps.items import examples_of
 
     section = study.eval
@@ -156,10 +156,9 @@ def plan(study: Study) -> Work:
     n_modes = max(1, len(section.modes))
     what = contrast(study)
     members = list(what.members.values()) if study.pair else [what]
-    tokens = sum(prompt_tokens(member, items) for member in members) * n_modes * section.samples
+    tokens = sum(prompt_tokens(study, member, items) for member in members) * n_modes * section.samples
     asked = len(items) * len(members) * n_modes * section.samples
-    parameters = max(size_of(member) for member in members)
-    return Work(items=asked, tokens=tokens, tokens_written=asked * limit, bytes=400 * asked, n_parameters=parameters)
+    return Work(asked, tokens, asked * limit, 400 * asked, largest_of(study, members))
 
 
 def _longest(study: Study) -> int:

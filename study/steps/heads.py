@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from study.run.step import Context, Step, Work
 if TYPE_CHECKING:
     import pandas as pd
 
+    from interp.checkpoint import Checkpoint
     from study.config import Study
     from study.run.shapes import Fault, Layouts
 
@@ -192,20 +193,47 @@ def _order_swap(context: Context) -> pd.DataFrame | None:
 
 
 def plan(study: Study) -> Work:
-    """About two forward passes per prompt and kind, for all heads; see `interp.sweep`."""
+    """Per prompt and kind two passes and a row for every head, from its layer on; see `interp.sweep`."""
     from interp.tasks.limit import spread
-    from study.run.estimate import prompt_tokens, size_of
+    from study.run.estimate import changed_tokens, largest_of, prompts_of
     from study.steps.items import examples_of, twins_of
 
     assert study.heads is not None
     twins = twins_of(study, study.heads.n)
     items = [e for pair in twins for e in pair] if twins else spread(examples_of(study), study.heads.n)
     members = list(_what(study).members.values()) if study.pair else [study.single]
-    tokens = sum(prompt_tokens(member, items) for member in members)
+    kinds = _wanted(study).kinds
+    tokens, rows = 0, 0.0
+    for member in members:
+        prompts = prompts_of(study, member, items)
+        tokens += 2 * len(kinds) * sum(len(prompt.ids) for prompt in prompts)
+        rows += _passes(study, member, kinds) / len(prompts) * changed_tokens(prompts, study.heads.positions)
     return Work(
-        len(items) * len(members), 2 * tokens * len(study.heads.kinds), 0, 4000 * len(items) * len(members),
-        max(map(size_of, members)), note="replies before the label not counted",
+        len(items) * len(members), tokens, 0, 4000 * len(items) * len(members), largest_of(study, members),
+        round(rows), note="replies before the label not counted",
     )  # fmt: skip
+
+
+def _passes(study: Study, member: Checkpoint, kinds: Sequence[str]) -> float:
+    """Rows of all prompts, in passes through the whole model: one per head and kind, then the sets removed together.
+
+    The direct effect of a head needs no row; sets are removed on half of the prompts.
+    """
+    from interp.heads import parse_kind
+    from interp.heads.cumulative import cumulative_sets
+    from interp.heads.ids import expand_heads
+    from study.heads.run import KS
+    from study.run.estimate import passes_above
+    from study.run.shapes import layout_of
+
+    section, layout = study.heads, layout_of(study, member)
+    assert section is not None
+    heads = [unit[0] for unit in expand_heads("all", layout)]
+    sets = cumulative_sets(heads, ks=[k for k in KS if k <= len(heads) // 2], seed=study.seed).values()
+    draws = sum(getattr(parse_kind(kind), "n", 1) for kind in kinds) if section.effect == "total" else 0
+    single = draws * passes_above([head.layer for head in heads], layout.n_layers)
+    together = passes_above([min(head.layer for head in unit) for unit in sets if unit], layout.n_layers)
+    return section.n * (single + together / 2)
 
 
 def items(study: Study) -> Any:

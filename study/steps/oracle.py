@@ -232,8 +232,10 @@ def plan(study: Study) -> Work:
     assert study.oracle is not None
     first, items = next(iter(study.members.values())), examples_of(study, chains=True)
     asked = sum(len(q.choices) for q in study.oracle.questions) * len(study.oracle.sources)
-    tokens = prompt_tokens(first, items) + 60 * len(items) * asked * 4
-    return Work(len(items), tokens, 0, 0, size_of(first), note=f"{asked} choices, each under 4 kinds of activations")
+    tokens = prompt_tokens(study, first, items) + 60 * len(items) * asked * 4
+    return Work(
+        len(items), tokens, 0, 0, size_of(study, first), note=f"{asked} choices, each under 4 kinds of activations"
+    )
 
 
 def files(study: Study) -> dict[str, list[Path]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,14 @@ from study.steps.annotated import ANSWER, FIT
 if TYPE_CHECKING:
     import pandas as pd
 
+    from interp.prompt import Prompt
     from steering.direction import Directions
     from study.config import Study
     from study.run.shapes import Fault, Layouts
 
 _CLASS = "steering.class"
 _LAYERS = "layers.json"
+_BYTES_PER_ROW = 45  # five float64 and what a file of them costs
 _DOSE = (
     "alphas", "unit", "positions", "n_random", "n_complement", "n_shuffled", "slot", "min_items",
     "min_groups", "verify",
@@ -247,21 +249,43 @@ def _same(context: Context, member: str) -> dict[str, Any]:
 
 
 def plan(study: Study) -> Work:
-    """One forward pass per item, and one row per arm and strength from the steered layer on."""
-    from study.run.estimate import prompt_tokens, size_of
+    """One forward pass per item, and one row per arm, strength and layer, from that layer on."""
+    from steering.strengths import parse_alphas
+    from study.run.estimate import largest_of, passes_above, prompts_of
+    from study.run.shapes import layout_of
     from study.steps.items import examples_of
+    from study.steps.named import cached_sites, steered_layers
 
     section = study.steering
     assert section is not None
     items = examples_of(study, study.cache)
-    kept = items[: section.limit or max(1, round(section.test_share * len(items)))]
+    kept = _drawn(items, section.limit or max(1, round(section.test_share * len(items))), study.seed)
     members = [study.members[m] for m in _members(study) if m in study.members]
-    tokens = sum(prompt_tokens(member, kept) for member in members)
-    arms = 1 + len(section.orthogonal_to) + section.n_random + section.n_complement + section.n_shuffled
+    arms = 1 + section.n_random + section.n_complement + section.n_shuffled
+    arms += len(section.orthogonal_to) + bool(section.orthogonal_to)
+    n_rows = arms * (len(parse_alphas(section.alphas)) - 1)
+    tokens, rows, size, counts = 0, 0.0, 0, []
+    for member in members:
+        layout, prompts = layout_of(study, member), prompts_of(study, member, kept)
+        layers = steered_layers(section.layers, cached_sites(study, layout), layout.n_layers)
+        tokens += sum(len(prompt.ids) for prompt in prompts)
+        rows += n_rows * passes_above([k + 1 for k in layers], layout.n_layers) * _changed(prompts, section.positions)
+        size += n_rows * len(layers) * len(kept) * _BYTES_PER_ROW
+        counts.append(f"{len(layers)}")
+    n_layers = " and ".join(dict.fromkeys(counts))
     return Work(
-        len(kept) * len(members), tokens, 0, 20_000 * len(kept) * len(members), max(map(size_of, members)),
-        note=f"about {arms} arms at every strength, as rows that join at the steered layer; {_floor(section)}",
+        len(kept) * len(members), tokens, 0, size, largest_of(study, members), round(rows),
+        note=f"{arms} arms at {n_rows // arms} strengths and {n_layers} layers, as rows; {_floor(section)}",
     )  # fmt: skip
+
+
+def _changed(prompts: Sequence[Prompt], positions: str) -> int:
+    """Tokens that a row computes anew, over all prompts, in the words of `steering.dose.tokens_of`."""
+    from study.run.estimate import changed_tokens
+
+    if positions in ("all", "prompt"):
+        return sum(len(prompt.ids) for prompt in prompts)
+    return changed_tokens(prompts, "last" if positions == "generated" else positions)
 
 
 def _floor(section: Any) -> str:
