@@ -86,7 +86,7 @@ def test_members_of_different_depth_are_checked_each(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     deep = pair_folders(tmp_path / "a", shape={"num_hidden_layers": 4})
     flat = pair_folders(tmp_path / "b", shape={"num_hidden_layers": 2})
-    pair = {"pair": {"engaged": {"base": deep["base"], "adapter": deep["one"]},
+    pair: dict[str, object] = {"pair": {"engaged": {"base": deep["base"], "adapter": deep["one"]},
                      "heuristic": {"base": flat["base"], "adapter": flat["two"]}}}  # fmt: skip
     named = ("task.per_cell=2", "heads.n=4", "heads.members=[engaged, heuristic]")
     study = read("procedural", pair, *named, "heads.named=[L2.H0]", "steering.layers=[2]")
