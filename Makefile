@@ -5,10 +5,13 @@ JOBS ?= 2
 export OMP_NUM_THREADS = 1
 export TOKENIZERS_PARALLELISM = false
 
+TYPED := interp,probes,steering,beartype.beartype
+TENSORS := $(wildcard $(foreach what,batch_invariance cache_* edits heads_* hooks oracle_inject* positions probe_* \
+	prompt* stats_* steering_* sweep*,tests/test_$(what).py))
 SLOW_RATES := build/validity
 STUDIES ?= 400
 
-.PHONY: install demo test test-fast test-slow check docs format notebooks bench gpu clean
+.PHONY: install demo test test-fast test-types test-slow check docs format notebooks bench gpu clean
 
 install: .venv/.installed
 
@@ -27,6 +30,10 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow'
+
+# Shapes and types of every call are checked while these run: two to four times slower, so only where tensors are.
+test-types: install
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow' --jaxtyping-packages=$(TYPED) $(TENSORS)
 
 # The simulations of tests/validity at full size; writes docs/concepts/validity.md.
 test-slow: install

@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import permutations
 from random import Random
 
-import jaxtyping
 import pytest
 
 from interp.tasks.procedural.cells import grid
@@ -20,14 +19,6 @@ from interp.tasks.procedural.render import render
 
 N_DRAWS = 4000
 FLASK, SASH, BENCH, DRUM = "flask", "sash", "bench", "drum"
-
-
-@pytest.fixture
-def unchecked():
-    """No run-time type checks: they take ten times as long as the draws. The tests of texts and records have them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def lab(*events: Event, holds: bool = False, kind: str = "replace", in_order: bool = True, needs=()) -> Instance:
@@ -91,7 +82,7 @@ def test_a_condition_that_no_fact_states_does_not_hold():
     assert audit(replace(instance, scenario=replace(instance.scenario, facts=()))).triggers == (False,)
 
 
-def test_with_a_total_order_the_label_of_a_complete_scenario_is_sortedness(unchecked):
+def test_with_a_total_order_the_label_of_a_complete_scenario_is_sortedness():
     config = GeneratorConfig(n_steps=(5, 5), max_extra=0)
     for seed in range(20):
         instance = original(Random(seed), config)
@@ -101,7 +92,7 @@ def test_with_a_total_order_the_label_of_a_complete_scenario_is_sortedness(unche
             assert (label == "compliant") == (list(order) == sorted(order))
 
 
-def test_with_a_partial_order_the_label_is_whether_every_prerequisite_comes_first(unchecked):
+def test_with_a_partial_order_the_label_is_whether_every_prerequisite_comes_first():
     config = GeneratorConfig(n_steps=(4, 5), max_extra=0, in_order=False)
     n_compliant = 0
     for seed in range(40):
@@ -136,7 +127,7 @@ FLIPS = {  # relative to the parent
 
 
 @pytest.mark.parametrize("cell", PERTURBATIONS)
-def test_4000_draws_agree_with_the_declared_semantics_and_keep_what_they_declare(cell, unchecked):
+def test_4000_draws_agree_with_the_declared_semantics_and_keep_what_they_declare(cell):
     row, rng = PERTURBATIONS[cell], Random(f"engine/{cell}")
     assert row.flips == (cell in FLIPS)
     for _ in range(N_DRAWS):
@@ -210,7 +201,7 @@ def test_flip_rebind_and_keep_listing_exchange_the_same_two_steps_of_a_procedure
         assert start.scenario == rebound.scenario
 
 
-def test_matched_adjacent_twins_share_procedure_words_and_positions_between_flips_and_keeps(unchecked):
+def test_matched_adjacent_twins_share_procedure_words_and_positions_between_flips_and_keeps():
     twins = matched_twins(Random(0), 400)
     at = {kind: Counter(getattr(t, kind).index for t in twins) for kind in ("flip", "keep")}
     assert max(abs(at["flip"][k] - at["keep"][k]) for k in range(5)) <= 2

@@ -7,7 +7,6 @@ from collections import Counter
 from itertools import islice
 from random import Random
 
-import jaxtyping
 import pytest
 
 from interp.tasks.procedural.audit import audit_records, label_balance
@@ -30,15 +29,7 @@ JOINT_WITHOUT_TONE, JOINT = 0.60, 0.66
 
 
 @pytest.fixture(scope="module")
-def unchecked():
-    """No run-time type checks: they take ten times as long as the draws. The tests of texts and records have them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.fixture(scope="module")
-def large(unchecked):
+def large():
     """20,000 items of the balanced grid, as the parts of a record that the checks read."""
     rows = []
     for made in islice(generate_items(seed=1), N_LARGE):

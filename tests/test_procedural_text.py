@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from random import Random
 
-import jaxtyping
 import pytest
 
 from interp.tasks.procedural.cells import grid
@@ -41,14 +40,6 @@ EXAMPLE = Instance(
         distractors=((2, 0),),
     ),
 )
-
-
-@pytest.fixture
-def unchecked():
-    """No run-time type checks, which would refuse a wrong word before the function can name the right ones."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 LATENTS = [shuffled(Random(k), c) for k in range(60) for c in (EVERYTHING, ANY_ORDER)]
@@ -108,7 +99,7 @@ def test_named_spans_hold_what_their_name_says(rendering):
         assert text.spans[section][0] <= text.spans[part][0] < text.spans[part][1] <= text.spans[section][1]
 
 
-def test_an_unknown_rendering_is_named(unchecked):
+def test_an_unknown_rendering_is_named():
     with pytest.raises(ValueError, match="rendering 'logs': expected one of plain, log"):
         render(EXAMPLE, rendering="logs")
     with pytest.raises(ValueError, match="rendering 'logs'"):
