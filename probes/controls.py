@@ -12,6 +12,7 @@ from torch import Tensor
 
 from interp.stats import Estimate
 from interp.stats._check import Values
+from interp.where import is_missing
 from probes.area import area_difference, auroc_many
 
 LEAST_CROSSING = 0.5
@@ -113,8 +114,11 @@ def confound_matrix(columns: Mapping[str, Values]) -> Float[np.ndarray, "example
     parts = []
     for name, column in columns.items():
         values = np.asarray(column)
-        if any(v is None or v != v for v in values.tolist()):
-            raise ValueError(f"confound {name!r}: expected a value for every row, some are missing. Fill or drop them.")
+        if missing := sum(map(is_missing, values.tolist())):
+            raise ValueError(
+                f"confound {name!r}: {missing} of {len(values)} rows have no value. Leave them out with --where {name} "
+                "(keep= in Python), or fill them in."
+            )
         if np.issubdtype(values.dtype, np.number):
             parts.append(values.astype(np.float64)[:, None])
         else:

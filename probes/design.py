@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
 from interp.stats import ALPHA, FewGroupsWarning, rejects
 from interp.stats._check import FEW_GROUPS, Groups
+from interp.where import Condition, is_missing, some
 from probes.config import SweepConfig
 from probes.exchange import Exchange, exchange, smallest_reachable_p
 from probes.splits import Split, group_split
@@ -21,6 +23,10 @@ MOVES = {
     "between": "label vectors of groups of one size change places inside a fold",
     "within": "labels of single rows change places inside a group or unit",
 }
+
+
+MOST_CLASSES = 20
+"""Different numbers that may be classes; more are a measurement."""
 
 
 class OutOfReachWarning(UserWarning):
@@ -107,7 +113,7 @@ def sweep_design(
     Raises:
         ValueError: as `group_split` and `exchange`; a label missing; no fold in which two classes could be compared.
     """
-    labels = _targets(values, positive)
+    labels = targets(values, positive)
     split = group_split(
         values, groups=groups, i_know=i_know, n_folds=config.n_folds, test_share=config.test_share, seed=config.seed
     )
@@ -120,18 +126,63 @@ def sweep_design(
     return SweepDesign(split, labels, moves, smallest, n_perm)
 
 
-def _targets(values: np.ndarray, positive: object) -> dict[str, np.ndarray]:
-    """0/1 labels by name: one for two values, one against the rest for several."""
-    missing = [i for i, v in enumerate(values.tolist()) if v is None or v != v]
+def targets(values: np.ndarray, positive: object) -> dict[str, np.ndarray]:
+    """0/1 labels by name: one for two values, one against the rest for several; of a named value that alone.
+
+    Raises:
+        ValueError: a label missing; an unknown one; numbers or names that are no classes.
+    """
+    missing = [i for i, value in enumerate(values.tolist()) if is_missing(value)]
     if missing:
         raise ValueError(
-            f"target: {len(missing)} of {len(values)} rows have no label, first row {missing[0]}. Drop them."
+            f"target: {len(missing)} of {len(values)} rows have no label, first row {missing[0]}. Leave them out with "
+            "--where and the name of the column (keep= in Python), or fill them in."
         )
     names = np.unique(values).tolist()
     if positive is not None and positive not in names:
-        raise ValueError(f"positive={positive!r}: not a label. Labels: {names}.")
+        raise ValueError(f"positive={positive!r}: not a label. Labels: {some(names)}.")
+    _check_classes(values, names)
     if len(names) == 2:
         one = names[1] if positive is None else positive
         return {str(one): (values == one).astype(np.int64)}
     wanted = names if positive is None else [positive]
     return {str(name): (values == name).astype(np.int64) for name in wanted}
+
+
+def _check_classes(values: np.ndarray, names: list[Any]) -> None:
+    """Refuse values that are no classes: measurements, and names that hardly two rows share."""
+    if len(names) <= MOST_CLASSES:
+        return
+    if all(isinstance(name, int | float) for name in names):
+        raise ValueError(
+            f"target: {len(names)} different numbers, from {names[0]} to {names[-1]}, in {len(values)} rows: a probe "
+            f"separates classes, of which numbers may have {MOST_CLASSES}. Cut it in two with --positive '>=X' "
+            "(target=values >= X in Python), or into classes in a column of its own."
+        )
+    if len(names) > len(values) / 2:
+        raise ValueError(
+            f"target: {len(names)} different values in {len(values)} rows ({some(names)}): names of rows, not classes. "
+            "Name a column that several rows share, or keep the rows of a few values with --where (keep= in Python)."
+        )
+
+
+def positive_of(values: np.ndarray, positive: str | None, *, option: str = "--positive") -> tuple[np.ndarray, object]:
+    """Labels, and the one that counts as 1, as the words of an option spell it: a label, or a bound such as >=0.5.
+
+    Under a bound the labels are the bound and "otherwise"; a missing value stays missing.
+
+    Args:
+        positive: None where none was named.
+    Raises:
+        ValueError: no such label; a bound that is no number.
+    """
+    if positive is None:
+        return values, None
+    if positive.lstrip()[:1] in ("<", ">"):
+        bound = Condition.parse(f"label{positive}")
+        named = [None if is_missing(v) else positive if bound.holds(v) else "otherwise" for v in values.tolist()]
+        return np.array(named, dtype=object), positive
+    known = {str(value): value for value in dict.fromkeys(values.tolist()) if not is_missing(value)}
+    if positive not in known:
+        raise ValueError(f"{option} {positive}: not a label. Labels: {some(sorted(known, key=str))}.")
+    return values, known[positive]

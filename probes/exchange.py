@@ -20,6 +20,7 @@ from jaxtyping import Int, Shaped
 
 from interp.stats import smallest_p
 from interp.stats._check import GroupCodes, Values, choice, group_codes
+from interp.where import is_missing
 from probes.splits import Split
 
 SCHEMES = ("auto", "group", "unit", "between", "within")
@@ -132,7 +133,7 @@ def nested_unit(columns: Mapping[str, Values], groups: Shaped[np.ndarray, " exam
     best, most, n_groups = None, 0, len(np.unique(groups))
     for name, column in columns.items():
         values = np.asarray(column)
-        if any(v is None or v != v for v in values.tolist()):
+        if any(map(is_missing, values.tolist())):
             continue
         code = np.unique(values.astype(str), return_inverse=True)[1].reshape(-1)
         n_units = int(code.max()) + 1

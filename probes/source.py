@@ -45,8 +45,25 @@ class Source:
 
     def only(self, site: str) -> Source:
         """The same rows with one site, cheap to send to another process; no columns."""
-        narrowed = self.reader.only(site) if isinstance(self.reader, _Arrays) else self.reader
+        narrowed = self.reader.only(site) if isinstance(self.reader, _Arrays | _Kept) else self.reader
         return replace(self, sites=(site,), reader=narrowed, columns={})
+
+    def where(self, keep: Sequence[bool] | np.ndarray) -> Source:
+        """The rows that a mask of the data keeps.
+
+        Raises:
+            ValueError: another length than rows.
+        """
+        mask = np.asarray(keep, dtype=bool)
+        if mask.shape != (len(self.ids),):
+            raise ValueError(f"keep: expected a truth value per row, shape ({len(self.ids)},), got {mask.shape}.")
+        if mask.all():
+            return self
+        at = np.flatnonzero(mask)
+        contents = None if self.contents is None else tuple(self.contents[i] for i in at)
+        columns = {name: values[at] for name, values in self.columns.items()}
+        return replace(self, ids=tuple(self.ids[i] for i in at), contents=contents, columns=columns,
+                       reader=_Kept(self.reader, at))  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -64,9 +81,10 @@ class Source:
         is_finite = feats.isfinite().all(dim=1)
         if not bool(is_finite.all()):
             bad = (~is_finite).nonzero()[:, 0]
+            first = self.ids[int(bad[0])]
             raise ValueError(
                 f"site {site!r}, position {position!r}: NaN or infinity in {len(bad)} of {len(feats)} rows, first "
-                f"{self.ids[int(bad[0])]!r}. Leave those examples out of the cache, or this site out of the sweep."
+                f"{first!r}. Leave those rows out (--where 'id!={first}', keep= in Python), or leave out the site."
             )
         return feats
 
@@ -98,6 +116,20 @@ class _Arrays:
 
     def only(self, site: str) -> _Arrays:
         return _Arrays({site: self.arrays[site]})
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A reader that leaves rows out."""
+
+    reader: Callable[[str, str], Tensor]
+    at: np.ndarray
+
+    def __call__(self, site: str, position: str) -> Tensor:
+        return self.reader(site, position)[torch.from_numpy(self.at)]
+
+    def only(self, site: str) -> _Kept:
+        return _Kept(self.reader.only(site), self.at) if isinstance(self.reader, _Arrays) else self
 
 
 def open_source(data: Data, *, ids: Sequence[str] | None = None, checkpoint: str = "") -> Source:

@@ -275,5 +275,5 @@ def _refuse_repeats(what: str, values: list[str], ids: Sequence[str], split: Spl
             raise ValueError(
                 f"leak: rows {j} and {i} have the same {what} {value[:60]!r}: {ids[j]!r} (group {split.group[j]}, "
                 f"{side[0]}) and {ids[i]!r} (group {split.group[i]}, {side[1]}). Join their groups with "
-                "unite_groups(groups, contents), or drop one of them."
+                "unite_groups(groups, contents) (--unite text_sha256), or leave one out (--where 'id!=...')."
             )

@@ -42,6 +42,7 @@ def sweep(
     surface: Tensor | None = None,
     base: Data | None = None,
     ids: Sequence[str] | None = None,
+    keep: Sequence[bool] | np.ndarray | None = None,
     checkpoint: str = "",
     config: SweepConfig | None = None,
     jobs: int = 1,
@@ -67,6 +68,8 @@ def sweep(
         surface: features read without the model (see `controls.surface_features`): swept as the site "surface".
         base: activations of the base checkpoint on the same rows in the same order: the same probe on them is a control
             row per site that both hold, with the paired gain of `data` over it.
+        keep: truth value of every row of the data (`interp.where.kept` makes one of conditions); the others are left
+            out of everything. `ids` and `base` have all rows; target, groups and other values those that are kept.
         jobs: processes that sites are spread over; a script then needs `if __name__ == "__main__":`.
         device: where features are moved for fitting, e.g. "cuda"; one site at a time.
     Raises:
@@ -90,6 +93,9 @@ def sweep(
     """
     config = config or SweepConfig()
     source = open_source(data, ids=ids, checkpoint=checkpoint)
+    below = None if base is None else _open_base(base, source)
+    if keep is not None:
+        source, below = source.where(keep), None if below is None else below.where(keep)
     values = source.column("target", target)
     group_values = None if groups is None else source.column("groups", groups)
     named = _unit(source, unit, group_values)
@@ -100,7 +106,7 @@ def sweep(
     check_leaks(design.split, ids=source.ids, contents=source.contents)
     extras = Extras.read(source, control, confounds, cohort, surface)
     extras = _learnable(extras, design.split)
-    below = None if base is None else _open_base(base, source, chosen_sites)
+    _check_base(below, chosen_sites)
     design.warn()
     if source.contents is None:
         refuse_duplicates(source, chosen_sites, at, design.split)
@@ -161,7 +167,7 @@ def _chosen(sites: Sequence[str] | str, known: tuple[str, ...]) -> tuple[str, ..
     return tuple(sites)
 
 
-def _open_base(base: Data, source: Source, sites: Sequence[str]) -> Source:
+def _open_base(base: Data, source: Source) -> Source:
     """The base checkpoint's rows, refused where they are not the rows of the sweep."""
     below = open_source(base, ids=None if isinstance(base, ActivationCache) else source.ids)
     if below.ids != source.ids:
@@ -170,9 +176,12 @@ def _open_base(base: Data, source: Source, sites: Sequence[str]) -> Source:
             f"base: expected the {len(source)} rows of the sweep in their order, got {len(below)} rows that part at "
             f"row {first}. Record the base on the same data."
         )
-    if not set(below.sites) & set(sites):
-        raise ValueError(f"base: none of the swept sites is in it. It holds: {', '.join(below.sites)}.")
     return below
+
+
+def _check_base(below: Source | None, sites: Sequence[str]) -> None:
+    if below is not None and not set(below.sites) & set(sites):
+        raise ValueError(f"base: none of the swept sites is in it. It holds: {', '.join(below.sites)}.")
 
 
 def _result(

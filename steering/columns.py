@@ -13,6 +13,7 @@ from torch import Tensor
 from interp.cache import ActivationCache
 from interp.cache.manifest import read_examples
 from interp.site import SITE_KINDS, Site
+from interp.where import kept
 
 Column: TypeAlias = str | Sequence[Any] | np.ndarray | None
 GROUP_COLUMNS = ("story", "procedure", "procedure_id", "group")
@@ -68,23 +69,15 @@ def stratum_column(cache: ActivationCache) -> str:
 
 
 def fit_mask(cache: ActivationCache, fit_on: str | Sequence[bool] | np.ndarray | None) -> np.ndarray | None:
-    """True on the examples to fit on: "split=train", a truth value per example, or None for all.
+    """True on the examples to fit on: a condition such as "split=train", a truth value each, or None for all.
 
     Raises:
-        ValueError: text of another form, an unknown column, or no example that has the value.
+        ValueError: as `interp.where.kept`.
     """
     if not isinstance(fit_on, str):
         values = column(cache, "fit_on", fit_on)
         return None if values is None else values.astype(bool)
-    name, equals, wanted = fit_on.partition("=")
-    if not equals:
-        raise ValueError(f"fit_on={fit_on!r}: expected COLUMN=VALUE, such as 'split=train'.")
-    values = column(cache, "fit_on", name.strip())
-    assert values is not None
-    mask = np.array([str(v) == wanted.strip() for v in values])
-    if not mask.any():
-        raise ValueError(f"fit_on={fit_on!r}: no example has it; {name} holds {sorted({str(v) for v in values})[:8]}.")
-    return mask
+    return kept(cache.examples, fit_on, n=len(cache), option="fit_on")
 
 
 def residual_sites(cache: ActivationCache) -> list[Site]:
@@ -147,7 +140,9 @@ class PositionRows:
             if not bool(wide.isfinite().all()):
                 bad = example[int((~wide.isfinite().all(dim=1)).nonzero()[0])]
                 name = self.cache.examples["id"].iloc[bad]
-                raise ValueError(f"{site}, {self.position}: NaN or infinity in example {name!r}. Leave it out.")
+                raise ValueError(
+                    f"{site}, {self.position}: NaN or infinity in example {name!r}. Leave it out (where='id!={name}')."
+                )
             yield example, self.token_number[number][keep], wide
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp.cache import ActivationCache
 from interp.site import Site
+from interp.where import kept
 from steering.columns import (
     AUTO,
     Column,
@@ -42,7 +43,7 @@ def difference_of_means(
     cache: ActivationCache, *, toward: str | Sequence[str], away_from: str | Sequence[str], site: str | Site,
     target: Column = ..., position: str | None = ..., balance: Balance = ..., strata: Column = ...,
     groups: Column = ..., fit_on: str | Sequence[bool] | np.ndarray | None = ..., weighting: Weighting = ...,
-    seed: int = ..., check_sign: bool = ..., name: str = ...,
+    seed: int = ..., where: str | Sequence[str] = ..., check_sign: bool = ..., name: str = ...,
 ) -> Direction: ...  # fmt: skip
 @overload
 def difference_of_means(
@@ -50,7 +51,7 @@ def difference_of_means(
     site: Sequence[str | Site] | None = ...,
     target: Column = ..., position: str | None = ..., balance: Balance = ..., strata: Column = ...,
     groups: Column = ..., fit_on: str | Sequence[bool] | np.ndarray | None = ..., weighting: Weighting = ...,
-    seed: int = ..., check_sign: bool = ..., name: str = ...,
+    seed: int = ..., where: str | Sequence[str] = ..., check_sign: bool = ..., name: str = ...,
 ) -> Directions: ...  # fmt: skip
 def difference_of_means(
     cache: ActivationCache,
@@ -66,6 +67,7 @@ def difference_of_means(
     fit_on: str | Sequence[bool] | np.ndarray | None = None,
     weighting: Weighting = "harmonic",
     seed: int = 0,
+    where: str | Sequence[str] = (),
     check_sign: bool = True,
     name: str = "",
 ) -> Direction | Directions:
@@ -88,6 +90,8 @@ def difference_of_means(
             checked between halves of the groups, each on the direction of the other.
         weighting: of strata: harmonic (least variance) or uniform.
         seed:    of the random parts of the groups.
+        where:   conditions on the columns of the examples, such as "context_condition=ambig" (`interp.where`); an
+            example that does not fulfil all of them has no class.
         check_sign: leave out every site that held-out rows contradict (`confirmed`); False for null directions
             (shuffled labels), whose sign means nothing.
     Raises:
@@ -100,7 +104,7 @@ def difference_of_means(
     sites = residual_sites(cache) if site is None else [check_residual(_site(s)) for s in ([site] if is_one else site)]
     fit = _prepare(
         cache, toward, away_from, target=target, position=position, balance=balance, strata=strata, groups=groups,
-        fit_on=fit_on, weighting=weighting, seed=seed,
+        fit_on=fit_on, weighting=weighting, seed=seed, conditions=where,
     )  # fmt: skip
     made = Directions({one: fit.at(one, name) for one in sites})
     made = confirmed(made) if check_sign else made
@@ -119,6 +123,7 @@ def direction_along(
     groups: Column = AUTO,
     fit_on: str | Sequence[bool] | np.ndarray | None = None,
     seed: int = 0,
+    where: str | Sequence[str] = (),
     name: str = "",
 ) -> Direction:
     """A vector from elsewhere (a probe's weights in raw activation units) as a direction, measured on a cache.
@@ -131,7 +136,7 @@ def direction_along(
     """
     fit = _prepare(
         cache, toward, away_from, target=target, position=position, balance="none", strata=None, groups=groups,
-        fit_on=fit_on, weighting="harmonic", seed=seed,
+        fit_on=fit_on, weighting="harmonic", seed=seed, conditions=where,
     )  # fmt: skip
     return fit.at(check_residual(_site(site)), name, vec)
 
@@ -168,6 +173,7 @@ def _prepare(
     fit_on: str | Sequence[bool] | np.ndarray | None,
     weighting: Weighting,
     seed: int,
+    conditions: str | Sequence[str],
 ) -> _Fit:
     sides = tuple((one,) if isinstance(one, str) else tuple(one) for one in (toward, away_from))
     groups = group_column(cache) if isinstance(groups, str) and groups == AUTO else groups
@@ -177,6 +183,8 @@ def _prepare(
     labels = column(cache, "target", target)
     assert labels is not None, "target is never None"
     labels = labels.copy()
+    chosen = (conditions,) if isinstance(conditions, str) else tuple(conditions)
+    labels[~kept(cache.examples, chosen, n=len(cache))] = None
     labels[where.per_example == 0] = None  # an example in which the rule found no token has no mean
     rows = contrast_rows(
         labels, toward=sides[0], away_from=sides[1], groups=column(cache, "groups", groups),
@@ -188,6 +196,7 @@ def _prepare(
         "balance": balance, "weighting": weighting, "seed": seed,
         **{key: value if isinstance(value, str) or value is None else "(given values)" for key, value in used.items()},
     }  # fmt: skip
+    origin |= {"where": list(chosen)} if chosen else {}
     plan = Plan.of(rows, np.random.default_rng(seed))
     return _Fit(where, rows, plan, ("+".join(sides[0]), "+".join(sides[1])), origin)
 

@@ -206,7 +206,7 @@ def _codes(values: Sequence[object] | np.ndarray | None, n: int, *, each: bool =
 
 
 def _is_missing(value: object) -> bool:
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or bool(value != value)
 
 
 def _counted(names: np.ndarray) -> str:

@@ -199,7 +199,7 @@ def test_export_writes_the_checkpoint_it_was_fitted_on_without_the_direction(fol
         (["--sites", "z.*"], "name none of those that are held: resid_post.0"),
         (["--out", "d.pt"], "expected a name ending in .safetensors"),
         (["--groups", "who"], "groups='who': no such column"),
-        (["--fit-on", "split=c"], "no example has it; split holds ['a', 'b']"),
+        (["--fit-on", "split=c"], "fit_on split=c: no row is left. 'split' holds a, b."),
         (["--labels", "none.csv"], "expected a file that is there"),
         (["--orthogonal-to", "none.safetensors"], "none.safetensors is missing"),
     ],

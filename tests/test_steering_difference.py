@@ -323,8 +323,8 @@ def test_the_leading_centred_component_of_pair_differences_is_not_their_mean(tmp
         (dict(site="z.0"), "lives in the residual stream"),
         (dict(site="resid_post.9"), "resid_post.9' is not in"),
         (dict(position="first"), "position 'first' is not in the cache"),
-        (dict(fit_on="split"), "expected COLUMN=VALUE"),
-        (dict(fit_on="letter=C"), "no example has it; letter holds"),
+        (dict(fit_on="split"), "fit_on split: no column"),
+        (dict(fit_on="letter=C"), "no row is left. 'letter' holds A, B"),
         (dict(balance="strata", strata="label"), "none of 2 strata holds every class"),
     ],
 )

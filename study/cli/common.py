@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,6 +150,13 @@ more_task_options = click.option(
 )  # fmt: skip
 
 
+where_option = click.option(
+    "--where", multiple=True, metavar="CONDITION",
+    help="Keep only what fulfils it: COLUMN (has a value), COLUMN=A,B, COLUMN!=A, COLUMN<3 (<=, >, >=); may be given "
+    "again, then all must hold.",
+)  # fmt: skip
+
+
 def item_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say which items of a task; one that the task does not take is an error."""
     for option in reversed(
@@ -159,6 +166,7 @@ def item_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--seed", type=int, help="Of generated items and of sampled replies."),
             click.option("--split", help="Whose items: train, validation, test."),
             click.option("--rendering", help="Of generated items: plain, or log for the embedded pair."),
+            where_option,
             more_task_options,
         ]
     ):
@@ -206,21 +214,21 @@ def given_to_task(function: Callable[..., Any], more: Collection[str]) -> dict[s
 
 
 def read_data(options: Mapping[str, Any], *, shared: Collection[str] = ()) -> list[Example]:
-    """The examples of --data, read by --task where one is given; at most --limit, spread over cells and groups.
+    """The examples of --data, read by --task where one is given, that --where keeps; at most --limit, spread over cells
+    and groups.
 
     Args:
         shared: options that mean something without the task too, so that one which does not take them is no error.
     Raises:
         ValueError: an option that the task does not take; a rendering that the embedded pair cannot read; no data.
     """
-    from interp.tasks.limit import spread
     from interp.tasks.protocol import load_task
     from interp.tasks.records import read_examples
 
     if not options["task"]:
         _refuse_task_options(options)
         chosen = {"split": options["split"]} if options.get("split") else {}
-        return spread(read_examples(options["data"], **chosen), options["limit"])
+        return _chosen(read_examples(options["data"], **chosen), options)
     task = load_task(options["task"])
     known = inspect.signature(task.examples).parameters
     wanted = {key: options[key] for key in _TASK if options.get(key) is not None}
@@ -236,7 +244,14 @@ def read_data(options: Mapping[str, Any], *, shared: Collection[str] = ()) -> li
     strange = [f"--{key.replace('_', '-')}" if key in _TASK else key for key in wanted if key not in known]
     if strange:
         raise ValueError(f"{options['task']} does not take {', '.join(strange)}; it takes {', '.join(known)}.")
-    return spread(task.examples(options["data"], **wanted), options["limit"])
+    return _chosen(task.examples(options["data"], **wanted), options)
+
+
+def _chosen(examples: Sequence[Example], options: Mapping[str, Any]) -> list[Example]:
+    from interp.tasks.limit import spread
+    from interp.where import examples_where
+
+    return spread(examples_where(examples, options.get("where") or (), option="--where"), options["limit"])
 
 
 def _refuse_task_options(options: Mapping[str, Any]) -> None:

@@ -92,6 +92,7 @@ def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool,
     )
     items = {key: options[key] for key in ("data", "seed", "split", "per_cell", "rendering", "limit")}
     items |= {"task_options": list(options["more"])} if options["more"] else {}
+    items |= {"where": list(options["where"])} if options["where"] else {}
     run_eval(checkpoints, options["task"], examples, out=out, decoding=decoding, loading=loading, progress=not quiet,
              provenance={"items": items}, modes=chosen)  # fmt: skip
     click.echo(bannered(options["task"], headline(out, is_pair=isinstance(checkpoints, CheckpointPair))))

@@ -16,6 +16,7 @@ from study.cli.common import (
     more_task_options,
     read_data,
     resolve_checkpoints,
+    where_option,
 )
 
 
@@ -50,6 +51,7 @@ def heads() -> None:
 @click.option("--seed", default=0, show_default=True, help="Of the items, the halves and the bootstraps.")
 @click.option("--split", help="Whose items: train, validation, test.")
 @click.option("--rendering", help="Of generated items: plain, or log for the embedded pair.")
+@where_option
 @more_task_options
 @click.option("--kind", "kinds", default="mean,zero,patch", show_default=True,
               help="mean, mean:class, zero, patch, resample:derangement:4, uniform_attention, noise.")  # fmt: skip
@@ -127,6 +129,7 @@ def match(a: str, b: str, control: str, out: Path, **options: Any) -> None:
 def _items(options: dict[str, Any]) -> Any:
     """Twins of a task that makes them, else its examples."""
     from interp.tasks.protocol import load_task
+    from interp.where import twins_where
 
     task: Any = load_task(options["task"])
     if options["data"] or not callable(getattr(task, "twin_examples", None)):
@@ -135,4 +138,4 @@ def _items(options: dict[str, Any]) -> Any:
     wanted |= given_to_task(task.twin_examples, options["more"])
     if options["pair"] == EMBEDDED:
         wanted.setdefault("rendering", "log")
-    return task.twin_examples(options["n"], **wanted)
+    return twins_where(task.twin_examples(options["n"], **wanted), options["where"], option="--where")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from study.cli.common import fail_in_users_words, listed, one_thread
+from study.cli.common import fail_in_users_words, listed, one_thread, where_option
 from study.cli.lazy import LazyGroup
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def probes() -> None:
 @click.option(
     "--base", type=click.Path(path_type=Path), help="Cache of the base checkpoint on the same data: a control."
 )
+@where_option
 @click.option("--cohort", help="Column; TEST is repeated for each of its values.")
 @click.option("--positions", default="last", help="Positions of the cache, separated by commas.")
 @click.option("--sites", default="*", help="As for `cache`: 'resid_post.*, resid_post.8:24:4, z.1?'.")
@@ -120,8 +121,10 @@ def sweep(cache: Path, out: Path, base: Path | None, jobs: int, device: str, **o
     with ExitStack() as stack:
         opened = stack.enter_context(ActivationCache.open(cache))
         below = None if base is None else stack.enter_context(ActivationCache.open(base))
-        options["name"] = options["name"] or cache.resolve().name
-        identity = {"cache": opened.plan_id, **options} | ({} if below is None else {"base": below.plan_id})
+        options |= {"name": options["name"] or cache.resolve().name, "where": list(options["where"])}
+        identity = {"cache": opened.plan_id, **{k: v for k, v in options.items() if v or k != "where"}} | (
+            {} if below is None else {"base": below.plan_id}
+        )
         if finished(out, identity):
             click.echo(f"{out} is finished; nothing was run again.\n")
         else:
@@ -165,10 +168,14 @@ def figures(folders: tuple[str, ...], out: Path | None) -> None:
 
 def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, device: str, **options: Any) -> SweepResult:
     """Run the sweep that the options name."""
+    from interp.where import kept
     from probes import SweepConfig, surface_features, sweep_design, unite_groups
     from probes import sweep as run
+    from probes.design import positive_of
 
     examples = cache.examples
+    keep = kept(examples, options["where"], n=len(examples), option="--where")
+    examples = examples[keep]
     _check_columns(examples, options)
     named = {key: listed(options[key]) for key in ("positions", "kinds", "confounds", "surface")}
     groups = None if options["groups"] == NONE else examples[options["groups"]].to_numpy()
@@ -181,16 +188,17 @@ def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, devi
         n_perm={kind: options["logistic_perm"] if kind == "logistic" else options["perm"] for kind in named["kinds"]},
         **{key: options[key] for key in ("n_folds", "test_share", "n_boot", "balanced", "seed", "scheme", "n_seeds")},
     )
-    positive = _label(examples[options["target"]], options["positive"])
+    labels, positive = positive_of(examples[options["target"]].to_numpy(), options["positive"])
     design = sweep_design(
-        examples[options["target"]].to_numpy(), groups=groups, i_know=options["independent_because"], positive=positive,
+        labels, groups=groups, i_know=options["independent_because"], positive=positive,
         unit=None if unit is None else examples[unit].to_numpy(), config=config,
     )  # fmt: skip
     click.echo("\n".join((*design.sentences, "")), err=True)
     columns = {key: examples[key].to_numpy() for key in named["surface"]}
     return run(
         cache,
-        target=options["target"],
+        keep=keep,
+        target=options["target"] if positive is None else labels,
         groups=groups,
         i_know=options["independent_because"],
         unit=unit,
@@ -261,16 +269,6 @@ def sites_of(cache: ActivationCache, patterns: str) -> list[str]:
     from probes.source import open_source
 
     return match_sites(patterns, open_source(cache).sites)
-
-
-def _label(column: Any, positive: str | None) -> object:
-    """The label that --positive spells."""
-    if positive is None:
-        return None
-    values = {str(value): value for value in column.dropna().unique().tolist()}
-    if positive not in values:
-        raise ValueError(f"--positive {positive}: not a label. Labels: {', '.join(sorted(values))}.")
-    return values[positive]
 
 
 def _show(result: SweepResult, out: Path) -> None:

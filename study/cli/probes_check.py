@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from study.cli.common import fail_in_users_words, listed, one_thread
+from study.cli.common import fail_in_users_words, listed, one_thread, where_option
 from study.cli.probes import TEST_SHARE, sites_of, unit_of
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from interp.cache import ActivationCache
 
 
 def _site_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,6 +20,7 @@ def _site_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for add in (
         click.option("--out", type=click.Path(path_type=Path), help="CSV to write; default: the screen alone."),
         click.option("--seed", default=0, show_default=True, help="Of the order of groups, splits and resamples."),
+        where_option,
         click.option("--unit", default="auto", show_default=True, help="Column of what moves together in a group."),
         click.option("--groups", required=True, help="Column of the independent unit."),
         click.option("--positive", help="Which label counts as 1; default: the larger of two."),
@@ -129,6 +128,7 @@ def _each_site(
     positive: str | None,
     groups: str,
     unit: str,
+    where: Sequence[str],
     seed: int,
     out: Path | None,
 ) -> None:
@@ -136,14 +136,16 @@ def _each_site(
     import pandas as pd
 
     from interp.cache import ActivationCache
+    from interp.where import kept
     from probes.source import open_source
 
     one_thread()
     with ActivationCache.open(path) as cache:
-        labels, units = _columns(cache, target, positive, groups)
-        named = unit_of(cache.examples, cache.group_columns, units, unit)
-        moves = None if named is None else cache.examples[named].to_numpy()
-        source = open_source(cache)
+        keep = kept(cache.examples, where, n=len(cache), option="--where")
+        examples, source = cache.examples[keep], open_source(cache).where(keep)
+        labels, units = _columns(examples, target, positive, groups)
+        named = unit_of(examples, cache.group_columns, units, unit)
+        moves = None if named is None else examples[named].to_numpy()
         chosen = sites_of(cache, sites)
         rows = [
             {"site": site, "position": position} | row(source.read(site, position).float(), labels, units, moves)
@@ -156,19 +158,17 @@ def _each_site(
         table.to_csv(out, index=False, lineterminator="\n")
 
 
-def _columns(cache: ActivationCache, target: str, positive: str | None, groups: str) -> tuple[np.ndarray, np.ndarray]:
-    """0/1 labels and groups of the cache's rows."""
-    import numpy as np
+def _columns(examples: Any, target: str, positive: str | None, groups: str) -> tuple[np.ndarray, np.ndarray]:
+    """0/1 labels and groups of some examples of a cache."""
+    from interp.where import some
+    from probes.design import positive_of, targets
 
-    examples = cache.examples
     for option, name in (("target", target), ("groups", groups)):
         if name not in examples.columns:
             raise ValueError(
                 f"--{option} {name}: no such column of the cache's examples. Columns: {', '.join(examples.columns)}."
             )
-    values = examples[target].astype(str)
-    names = sorted(values.unique())
-    one = names[-1] if positive is None else positive
-    if one not in names or (positive is None and len(names) != 2):
-        raise ValueError(f"--positive: name the label that counts as 1; labels of {target}: {', '.join(names)}.")
-    return (values == one).to_numpy().astype(np.int64), examples[groups].to_numpy()
+    found = targets(*positive_of(examples[target].to_numpy(), positive))
+    if len(found) != 1:
+        raise ValueError(f"--positive: name the label that counts as 1; labels of {target}: {some(sorted(found))}.")
+    return next(iter(found.values())), examples[groups].to_numpy()

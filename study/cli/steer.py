@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from study.cli.common import checkpoint_options, fail_in_users_words, load_options, one_thread, resolve_checkpoints
+from study.cli.common import (
+    checkpoint_options,
+    fail_in_users_words,
+    load_options,
+    one_thread,
+    resolve_checkpoints,
+    where_option,
+)
 from study.cli.lazy import LazyGroup
 
 if TYPE_CHECKING:
@@ -40,6 +47,7 @@ def steer() -> None:
 @click.option("--strata", default="auto", help="Column to balance over; 'labels:NAME' is a column of --labels.")
 @click.option("--groups", default="auto", help="Column of the independent unit, or 'none'.")
 @click.option("--fit-on", help="Examples to fit on, e.g. 'split=train'; the others check the sign.")
+@where_option
 @click.option("--weighting", type=click.Choice(["harmonic", "uniform"]), default="harmonic", help="Of strata.")
 @click.option("--orthogonal-to", "against", multiple=True, type=click.Path(path_type=Path),
               help="Directions file to take out at each site; may be given again.")  # fmt: skip
@@ -155,6 +163,7 @@ def _fitted(cache: Any, options: Mapping[str, Any]) -> Directions:
         "target": options["target"] if table is None else _joined(cache, table, options["target"]),
         "position": options["positions"], "groups": None if options["groups"] == NONE else options["groups"],
         "fit_on": options["fit_on"], "seed": options["seed"], "name": options["name"],
+        "where": options["where"],
     }  # fmt: skip
     sites = _sites(cache, options["sites"])
     if options["from_probes"]:

@@ -48,6 +48,14 @@ def _layer(value: Any) -> Any:
     return value
 
 
+def _conditions(value: Mapping[str, tuple[str, ...]] | tuple[str, ...]) -> Any:
+    from interp.where import conditions
+
+    conditions(value)
+    return value
+
+
+Where = Annotated[Mapping[str, tuple[str, ...]] | tuple[str, ...], AfterValidator(_conditions)]
 TestShare = Annotated[float | str, BeforeValidator(_test_share)]
 Layer = Annotated[int | str, BeforeValidator(_layer)]
 Permutations = Annotated[int, Field(ge=0), AfterValidator(_permutations)]
@@ -61,7 +69,8 @@ class TaskSection:
         path: import path of the task, e.g. interp.tasks.bbq.
         data: file or folder of its data, relative to the study file; none where the task generates its items.
         per_cell, seed, split, rendering: as `diptych eval`; passed on where given, an error where the task has none.
-        limit: at most N items, spread over cells and groups.
+        where: items that are kept, by id, label, group or further key; as in `ProbesSection`.
+        limit: at most N of them, spread over cells and groups.
         options: what else the task's `examples` takes, by name.
     """
 
@@ -71,6 +80,7 @@ class TaskSection:
     seed: int | None = None
     split: str | None = None
     rendering: str | None = None
+    where: Where = field(default_factory=dict)
     limit: Count | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -139,7 +149,8 @@ class ProbesSection:
             with sides, `answer.side` (stereotype, anti_stereotype, abstain).
         groups: column of the independent unit, never in training and test at once.
         control: column of the unit that control labels are drawn for.
-        where: column -> values: rows that are kept, e.g. {context_condition: [ambig]}.
+        where: rows that are kept: column -> values, e.g. {context_condition: [ambig]}, or conditions as `--where` takes
+            them, e.g. [context_condition=ambig, n_tokens<200].
         unit: column of what moves together inside a group under the null (twins, scenarios, samples); auto: the finest
             group of the examples inside `groups`; none.
         test_share: share of groups held out as TEST; crossed: every fold is TEST once; auto: crossed below 80 groups.
@@ -169,7 +180,7 @@ class ProbesSection:
     balanced: bool = False
     positive: str | None = None
     unite: str | None = None
-    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    where: Where = field(default_factory=dict)
     transfer: Literal["none", "same-layer", "all-layers"] = "same-layer"
 
 
@@ -199,7 +210,7 @@ class SteeringSection:
     Attributes:
         toward, away_from: classes of `target` that the direction leads between; +alpha moves toward the first.
         target: column of the cached examples; `answer`, `answer.<score>` and `answer.side` as in `ProbesSection`.
-        where: column -> values: only these rows have a class.
+        where: only these rows have a class; as in `ProbesSection`.
         groups: column of the independent unit; whole groups are held out of the fit, and steered.
         orthogonal_to: further (toward, away_from) pairs that the direction is made orthogonal to, each an arm as well.
         layers: steered, each by itself: block indices, or percents of a member's depth such as 50%; none: every layer
@@ -213,7 +224,7 @@ class SteeringSection:
     toward: str
     away_from: str
     target: str = "label"
-    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    where: Where = field(default_factory=dict)
     orthogonal_to: tuple[tuple[str, str], ...] = ()
     layers: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = None
     position: str | None = None

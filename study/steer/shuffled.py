@@ -12,6 +12,7 @@ import numpy as np
 
 from interp.cache import ActivationCache
 from interp.stats import permute_labels
+from interp.where import kept
 from steering.arms import N_SHUFFLED, Arm, permutation_scheme
 from steering.columns import column, fit_mask
 from steering.difference import difference_of_means
@@ -72,9 +73,10 @@ def _used(
     values = np.array([labels.get(i) for i in ids]) if labels is not None else column(cache, "target", origin["target"])
     assert values is not None, "a fitted direction names its target"
     classes = np.array([str(value) for value in values], dtype=object)
+    within = kept(cache.examples, origin.get("where") or (), n=len(cache))
     sides = sorted({*direction.toward.split("+"), *direction.away_from.split("+")})
     mask = fit_mask(cache, origin.get("fit_on"))
-    used = np.isin(classes.astype(str), sides) & (True if mask is None else mask)
+    used = np.isin(classes.astype(str), sides) & within & (True if mask is None else mask)
     named = "\n".join(f"{ids[k]}|{classes[k]}" for k in np.flatnonzero(used))
     if hashlib.sha256(named.encode()).hexdigest() != origin.get("examples_sha256"):
         raise ValueError(
@@ -123,5 +125,5 @@ def _shuffled(cache: ActivationCache, direction: Direction, origin: dict[str, An
             cache, toward=direction.toward.split("+"), away_from=direction.away_from.split("+"), site=direction.site,
             target=labels, position=direction.position, balance=origin["balance"], strata=origin["strata"],
             groups=origin["groups"], fit_on=origin.get("fit_on"), weighting=origin["weighting"], seed=origin["seed"],
-            check_sign=False,
+            where=origin.get("where") or (), check_sign=False,
         )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.tasks.limit import spread
 from interp.tasks.protocol import load_task
+from interp.where import examples_where, twins_where
 
 if TYPE_CHECKING:
     from interp.prompt import Example
@@ -32,7 +33,8 @@ def examples_of(study: Study, section: Any = None, *, chains: bool = False) -> l
     chosen |= {key: value for key, value in own.items() if value is not None}
     read = getattr(task, "chain_examples", task.examples) if chains else task.examples
     wanted = options_for(study, read, chosen)
-    found = spread(read(study.task.data, **wanted), chosen["limit"])
+    found = list(read(study.task.data, **wanted))
+    found = spread(examples_where(found, study.task.where, option="task.where"), chosen["limit"])
     if not found:
         raise ValueError(f"task {study.task.path}: no items are left of {study.task.data or 'what it generates'}.")
     return found
@@ -44,7 +46,8 @@ def twins_of(study: Study, n: int) -> list[tuple[Example, Example]] | None:
     if study.task.data is not None or not callable(getattr(task, "twin_examples", None)):
         return None
     chosen = {**asdict(study.task), "per_cell": None, "options": {}}
-    return list(task.twin_examples(n, **options_for(study, task.twin_examples, chosen)))
+    made = list(task.twin_examples(n, **options_for(study, task.twin_examples, chosen)))
+    return twins_where(made, study.task.where, option="task.where")
 
 
 def options_for(study: Study, function: Any, chosen: Mapping[str, Any]) -> dict[str, Any]:

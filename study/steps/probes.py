@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,13 +75,17 @@ def sweep_one(
     import numpy as np
 
     from interp.stats import FewGroupsWarning
+    from interp.where import kept
     from probes import SweepConfig, surface_features, sweep, unite_groups
+    from probes.design import positive_of
     from study.cli.probes import unit_of
 
     _check_columns(frame, target, section)
-    keep = frame[target].notna().to_numpy(copy=True)
-    for column, values in section.where.items():
-        keep &= frame[column].astype(str).isin(values).to_numpy()
+    try:
+        keep = kept(frame, section.where, n=len(frame), option="probes.where")
+    except ValueError as error:  # of this member's answers no row may be left; the other members' may
+        return str(error)
+    keep &= frame[target].notna().to_numpy()
     rows = frame[keep]
     if rows[target].nunique() < 2:
         return f"{len(rows)} rows with one value of {target!r}: nothing to tell apart"
@@ -96,9 +100,10 @@ def sweep_one(
         test_share=section.test_share, n_boot=section.boot, balanced=section.balanced, seed=seed,
         scheme=section.scheme, n_seeds=section.split_seeds,
     )  # fmt: skip
-    data, ids, at = _data(cache, keep, section)
+    labels, positive = positive_of(labels, section.positive, option="probes.positive")
+    at = list(cache.positions) if section.positions == "*" else [p.strip() for p in section.positions.split(",")]
     options: dict[str, Any] = dict(
-        ids=ids, target=labels, groups=groups, positive=_label(labels, section.positive), positions=at,
+        keep=keep, target=labels, groups=groups, positive=positive, positions=at,
         sites=_sites(cache, section.sites), checkpoint=name, config=config,
         control=rows[section.control].to_numpy() if section.control else None,
         confounds={key: rows[key].to_numpy() for key in section.confounds},
@@ -109,24 +114,9 @@ def sweep_one(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewGroupsWarning)  # the counts of groups say it
         try:
-            return sweep(data, **options)
+            return sweep(cache, **options)
         except ValueError as error:  # too few groups or rows of a class: the other targets may do
             return str(error)
-
-
-def _data(cache: ActivationCache, keep: Any, section: Any) -> tuple[Any, list[str] | None, Sequence[str]]:
-    """The cache where every row is kept, else the kept rows of each site at its one position."""
-    at = list(cache.positions) if section.positions == "*" else [p.strip() for p in section.positions.split(",")]
-    if keep.all():
-        return cache, None, at
-    if len(at) > 1:
-        raise ValueError(
-            f"probes: only {int(keep.sum())} of {len(keep)} rows have this target, and the cache holds positions "
-            f"{', '.join(at)}. Name one with probes.positions."
-        )
-    sites = _sites(cache, section.sites)
-    data = {site: cache.read(site, at[0])[keep.nonzero()[0]] for site in sites}
-    return data, cache.examples["id"][keep].tolist(), at
 
 
 def _sites(cache: ActivationCache, patterns: str) -> list[str]:
@@ -135,17 +125,10 @@ def _sites(cache: ActivationCache, patterns: str) -> list[str]:
     return sites_of(cache, patterns)
 
 
-def _label(labels: Any, positive: str | None) -> object:
-    if positive is None:
-        return None
-    values = {str(value): value for value in set(labels.tolist())}
-    if positive not in values:
-        raise ValueError(f"probes.positive: {positive!r} is not a label. Labels: {', '.join(sorted(values))}.")
-    return values[positive]
-
-
 def _check_columns(frame: pd.DataFrame, target: str, section: Any) -> None:
-    named = {"targets": [target], "groups": [section.groups], "where": list(section.where)}
+    from interp.where import columns_of
+
+    named = {"targets": [target], "groups": [section.groups], "where": list(columns_of(section.where))}
     named |= {key: [getattr(section, key)] for key in ("control", "cohort", "unite") if getattr(section, key)}
     named |= {key: list(getattr(section, key)) for key in ("confounds", "surface")}
     for key, columns in named.items():
@@ -302,8 +285,10 @@ def _file_name(name: str) -> str:
 
 def reads(study: Study) -> tuple[str, ...]:
     """The evaluation, where what the member answered is asked for."""
+    from interp.where import columns_of
+
     assert study.probes is not None
-    named = (*study.probes.targets, *study.probes.where)
+    named = (*study.probes.targets, *columns_of(study.probes.where))
     return ("eval",) if any(name.split(".")[0] == ANSWER for name in named) else ()
 
 

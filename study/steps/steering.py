@@ -60,6 +60,7 @@ def _members(study: Study) -> tuple[str, ...]:
 def _member(context: Context, member: str) -> list[str]:
     """Fit and steer one member; returns what must be known of its directions."""
     from interp.cache import ActivationCache
+    from interp.where import kept
     from steering.difference import difference_of_means
     from study.steer.run import answer_doses
     from study.steps.annotated import annotated, held_out, view
@@ -68,12 +69,10 @@ def _member(context: Context, member: str) -> list[str]:
     chosen = _chosen_layers(context, member)
     with ActivationCache.open(context.of("cache") / member) as cache:
         frame = annotated(context, cache, member)
-    for name in (section.target, section.groups, *section.where):
+    for name in (section.target, section.groups):
         if name not in frame.columns:
             raise ValueError(f"steering: no column {name!r}. Columns: {', '.join(frame.columns)}.")
-    keep = frame[section.target].notna()
-    for column, values in section.where.items():
-        keep &= frame[column].astype(str).isin(values)
+    keep = frame[section.target].notna() & kept(frame, section.where, n=len(frame), option="steering.where")
     # a row that is not kept has no class, so that no direction is fitted on it
     frame[_CLASS] = frame[section.target].astype(str).where(keep)
     frame[FIT] = held_out(frame[section.groups], share=section.test_share, seed=study.seed)
@@ -298,8 +297,10 @@ def _floor(section: Any) -> str:
 
 def reads(study: Study) -> tuple[str, ...]:
     """The evaluation, where what the member answered is asked for."""
+    from interp.where import columns_of
+
     assert study.steering is not None
-    named = (study.steering.target, *study.steering.where)
+    named = (study.steering.target, *columns_of(study.steering.where))
     return ("eval",) if any(name.split(".")[0] == ANSWER for name in named) else ()
 
 
