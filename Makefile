@@ -10,6 +10,7 @@ TENSORS := $(wildcard $(foreach what,batch_invariance cache_* edits heads_* hook
 	prompt* stats_* steering_* sweep*,tests/test_$(what).py))
 SLOW_RATES := build/validity
 STUDIES ?= 400
+KILLS ?= 20
 
 .PHONY: install demo test test-fast test-types test-slow check docs format notebooks bench gpu clean
 
@@ -35,8 +36,9 @@ test-fast: install
 test-types: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow' --jaxtyping-packages=$(TYPED) $(TENSORS)
 
-# The simulations of tests/validity at full size; writes docs/concepts/validity.md.
+# The attacks of tests/faults and the simulations of tests/validity at full size; writes docs/concepts/validity.md.
 test-slow: install
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/faults --kills $(KILLS)
 	rm -rf $(SLOW_RATES)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/validity --studies $(STUDIES) --validity-out $(SLOW_RATES)
 	$(BIN)/python -m tests.validity.page $(SLOW_RATES) docs/concepts/validity.md

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from interp.cache.files import replace
 from interp.family import FAMILIES
+from interp.io.files import replace
 from interp.model import Model
 from steering.direction import Direction, Directions, Unit
 from steering.gguf import gguf_bytes

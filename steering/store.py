@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from interp.cache.files import replace
 from interp.files import read_json_object
+from interp.io.files import replace
 from interp.schema import checked
 
 FORMAT, VERSION = "diptych-directions", 1

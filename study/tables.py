@@ -109,7 +109,7 @@ def write_table(table: pd.DataFrame, folder: Path, name: str) -> tuple[Path, Pat
     Raises:
         ValueError: as `check_table`; OSError: no room.
     """
-    from interp.cache.files import TEMP, replace
+    from interp.io.files import TEMP, replace
 
     check_table(table, name)
     folder.mkdir(parents=True, exist_ok=True)

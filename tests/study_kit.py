@@ -64,7 +64,7 @@ class Deadly:
         self.now = name if what == "running" else ""
 
     def arm(self) -> None:
-        from interp.cache import files
+        from interp.io import files
 
         durable, plain = files.write_durable, Path.write_bytes
         files.write_durable = lambda path, data: self.count(path, data) or durable(path, data)

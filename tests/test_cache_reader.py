@@ -155,9 +155,9 @@ def test_writing_to_a_result_changes_neither_the_cache_nor_another_result(cache)
     assert torch.equal(cache.read("resid_post.0", "last"), kept)
 
 
-def test_opening_needs_the_seal_alone(copy):
+def test_opening_needs_the_seal_and_the_manifest_that_it_seals_alone(copy):
     want = ActivationCache.open(copy).read("z.1", "last")
-    for name in ("manifest.json", "rows.parquet", "examples.parquet"):
+    for name in ("rows.parquet", "examples.parquet"):
         (copy / name).unlink()
     for record in copy.glob("shards/*/*.json"):
         record.unlink()
@@ -165,6 +165,9 @@ def test_opening_needs_the_seal_alone(copy):
     assert cache.sealed
     assert (cache.sites, cache.positions, len(cache)) == (tuple(NAMES), ("last", "even"), 12)
     assert torch.equal(cache.read("z.1", "last"), want)
+    (copy / "manifest.json").unlink()
+    with pytest.raises(ChecksumError, match=r"manifest\.json"):
+        ActivationCache.open(copy)
 
 
 def test_examples_carry_what_the_user_gave_and_what_was_tokenized(cache):
@@ -289,7 +292,7 @@ def test_a_header_that_moved_is_found_without_reading_the_data(copy):
     path = shard_files(copy)[0]
     at = path.read_bytes().index(b"mlp_out.1")
     flip(path, at)
-    with pytest.raises(ChecksumError, match="site mlp_out.1: the header"):
+    with pytest.raises(ChecksumError, match="shard 0: the header of"):
         ActivationCache.open(copy).verify(level="size")
 
 
@@ -314,8 +317,8 @@ def test_a_folder_without_a_cache_and_a_newer_format_are_refused(copy, tmp_path)
     with pytest.raises(NotACacheError, match=r"no manifest\.json"):
         ActivationCache.open(tmp_path / "nothing")
     sealed = json.loads((copy / "SEALED.json").read_bytes())
-    (copy / "SEALED.json").write_text(json.dumps(sealed | {"version": 2}))
-    with pytest.raises(NotACacheError, match="version 2; this release reads"):
+    (copy / "SEALED.json").write_text(json.dumps(sealed | {"version": 3}))
+    with pytest.raises(NotACacheError, match="version 3; this release reads"):
         ActivationCache.open(copy)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from interp.cache import files, store
+from interp.cache import store
 from interp.cache.activation_cache import ActivationCache
 from interp.cache.errors import (
     CacheBusyError,
@@ -33,9 +33,10 @@ from interp.cache.errors import (
     TruncatedShardError,
     UnsealedCacheError,
 )
-from interp.cache.lock import writer_lock
 from interp.cache.manifest import create_cache, diff_manifests, read_manifest
 from interp.cache.store import commit_shard, pending, seal
+from interp.io import files
+from interp.io.lock import writer_lock
 from tests.cache_kit import IDENTITY, SITES, activations, build, content, tiny_plan
 
 CALLS = ("open", "fsync", "rename", "replace", "link", "unlink", "fchmod")

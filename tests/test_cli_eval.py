@@ -64,7 +64,7 @@ def test_the_members_part_where_the_recipe_says(evaluated: Path) -> None:
 @pytest.mark.slow
 def test_running_again_changes_nothing_and_losing_a_batch_costs_that_batch(evaluated: Path) -> None:
     before = {p: p.read_bytes() for p in evaluated.rglob("*.csv")}
-    batch = next((evaluated / "engaged" / "batches").glob("*.json"))
+    batch = next((evaluated / "engaged" / "items").glob("0*.item"))
     held = batch.read_bytes()
     batch.unlink()
     assert run(*ASK, "--out", evaluated).exit_code == 0

@@ -77,4 +77,4 @@ def test_a_run_over_every_real_row_that_is_killed_twice_gives_the_same_table(
 
 
 def batches(folder: Path) -> int:
-    return len(list((folder / "tiny" / "batches").glob("*.json")))
+    return len(list((folder / "tiny" / "items").glob("0*.item")))

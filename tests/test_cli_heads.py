@@ -14,7 +14,7 @@ from interp.heads import HeadSweep, LogitDiff, Mean
 from interp.model import Model
 from interp.tasks.procedural import generate_records
 from study.cli import main
-from study.heads.store import HeadsFolder
+from study.heads.store import put_norms, put_outcome, read_effects, sweep_store
 from tests.test_heads_kinds import make_pairs
 from tests.tiny import save_checkpoint, tiny
 
@@ -78,7 +78,7 @@ def test_an_interrupted_sweep_continues_and_another_one_is_refused(
     monkeypatch.setattr(HeadSweep, "outcome", stops)
     done = CliRunner().invoke(main, ["heads", *common])
     assert done.exit_code == 1 and "went away" in done.output
-    items = list(out.rglob("*.npz"))
+    items = [path for path in out.rglob("*.item") if path.stem != "pairs"]
     assert len(items) == 3
     stamps = {path: path.stat().st_mtime_ns for path in items}
     seen.clear()
@@ -87,7 +87,7 @@ def test_an_interrupted_sweep_continues_and_another_one_is_refused(
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
     assert seen[:5] == [3, 4, 5, 6, 7]
     refused = CliRunner().invoke(main, ["heads", *common, "--seed", "3"])
-    assert refused.exit_code == 1 and "holds another sweep (pairs_sha256" in refused.output
+    assert refused.exit_code == 1 and "holds another head sweep (pairs_sha256" in refused.output
 
 
 def test_a_task_without_twins_is_ablated_and_not_patched(checkpoint: Path, tmp_path: Path) -> None:
@@ -106,16 +106,15 @@ def test_a_task_without_twins_is_ablated_and_not_patched(checkpoint: Path, tmp_p
 def test_what_is_stored_is_read_back_bit_by_bit(tmp_path: Path) -> None:
     model, pairs = Model.wrap(tiny("qwen2")), make_pairs(4)
     job = HeadSweep(model, pairs, Mean(), metrics=(LogitDiff(),))
-    folder = HeadsFolder(tmp_path / "m" / "mean")
-    outcomes = dict(job.run())
-    with folder.open(job.plan, pairs):
+    root, outcomes = tmp_path / "m" / "mean", dict(job.run())
+    with sweep_store(root, job.plan, pairs) as store:
         for outcome in list(outcomes.values())[:3]:
-            folder.put(outcome)
-        folder.put_norms(np.ones(12), ["L1.H2"])
-    with pytest.raises(ValueError, match="1 of 4 pairs are not done"):
-        folder.effects()
-    folder.put(outcomes[3])
-    effects = folder.effects()
+            put_outcome(store, outcome)
+        put_norms(store, np.ones(12), ["L1.H2"])
+        with pytest.raises(ValueError, match="1 of 4 pairs are not done"):
+            read_effects(root)
+        put_outcome(store, outcomes[3])
+    effects = read_effects(root)
     assert effects.pairs == tuple(pairs)
     assert effects.plan == job.plan
     assert np.array_equal(effects.values["margin"], np.stack([outcomes[i].values["margin"] for i in range(4)]))

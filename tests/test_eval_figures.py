@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from interp.tasks.protocol import load_task
 from study.cli import main
 from study.evals.compare import compare_evals
 from study.evals.figures import comparison_figures, decomposition, figures_of, plane_of
-from study.evals.store import answers_frame
+from study.evals.store import answers_frame, answers_store, write_answers
 from study.evals.tables import write_tables
 from study.figures import forest
 from tests.test_rewards import quad_item
@@ -36,9 +35,8 @@ def folder(root: Path, task: str, examples: list[Example], said: dict[str, list[
             for e, label in zip(examples, labels, strict=True)
         ]  # fmt: skip
         frames[member] = answers_frame(answers, examples, member, task=chosen)
-        (root / member).mkdir(parents=True)
-        frames[member].to_parquet(root / member / "answers.parquet")
-        (root / member / "manifest.json").write_text(json.dumps({"task": task}))
+        with answers_store(root / member, {"task": task}):
+            write_answers(root / member, frames[member])
     write_tables(frames, chosen, root)
     return root
 

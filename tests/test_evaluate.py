@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from dataclasses import replace
@@ -14,13 +13,14 @@ import pytest
 import torch
 
 from interp.evaluate import Decoding, _places_of_labels, _until_label, evaluate, plan_batches
+from interp.io.items import read_plan
 from interp.label_scores import label_log_probabilities
 from interp.model import Model
 from interp.prompt import Example, Message, render
 from interp.tasks.conformance import check_task
 from study.evals.compare import compare_frames
 from study.evals.show import headline
-from study.evals.store import EvalFolder, answers_frame
+from study.evals.store import answers_frame, answers_store, batches_of, put_batch, read_answers
 from study.evals.tables import dumbbell_rows, member_table, pair_table, write_tables
 from tests.tiny import add_lora, tiny, tiny_tokenizer
 
@@ -247,7 +247,8 @@ def test_the_thinking_switch_reaches_the_changed_replies(model: Model, tmp_path:
 
     monkeypatch.setattr(faithfulness, "label_log_probabilities", scored)
     task = SimpleNamespace(**vars(TASK), counterfactuals=lambda e, t: [("kind", "changed", "compliant")])
-    faithfulness.counterfactual_answers(model, task, items(9), frame("m", [1] * 9), tmp_path, thinking=False)
+    with answers_store(tmp_path, {}) as store:
+        faithfulness.counterfactual_answers(model, task, items(9), frame("m", [1] * 9), store, thinking=False)
     assert set(seen) == {False}
 
 
@@ -256,27 +257,28 @@ def test_the_thinking_switch_reaches_the_changed_replies(model: Model, tmp_path:
 
 def test_an_interrupted_evaluation_gives_the_same_answers(model: Model, tmp_path: Path) -> None:
     decoding = Decoding(tokens_per_batch=150)
-    folder = EvalFolder(tmp_path, {"task": "t"})
-    with folder.open():
+    with answers_store(tmp_path, {"task": "t"}) as store:
         for number, batch in evaluate(model, TASK, items(), decoding=decoding):
-            folder.put(number, batch)
+            put_batch(store, number, batch)
             if number == 1:
                 break
-    again = EvalFolder(tmp_path, {"task": "t"})
-    with again.open():
-        assert again.done == {0, 1}
-        for number, batch in evaluate(model, TASK, items(), decoding=decoding, done=again.done):
-            again.put(number, batch)
+    with answers_store(tmp_path, {"task": "t"}) as again:
+        assert batches_of(again) == {0, 1}
+        for number, batch in evaluate(model, TASK, items(), decoding=decoding, done=batches_of(again)):
+            put_batch(again, number, batch)
     calm = [a for _, batch in evaluate(model, TASK, items(), decoding=decoding) for a in batch]
-    kept = {a["example_id"]: (a["text"], a["label"]) for a in again.answers()}
+    kept = {a["example_id"]: (a["text"], a["label"]) for a in read_answers(tmp_path)}
     assert kept == {a.example_id: (a.text, a.label) for a in calm}
 
 
 def test_a_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
-    with EvalFolder(tmp_path, {"task": "t", "weights": "a"}).open():
+    with answers_store(tmp_path, {"task": "t", "weights": "a"}):
         pass
-    with pytest.raises(ValueError, match=r"another evaluation \(weights: 'a' != 'b'\)"):
-        EvalFolder(tmp_path, {"task": "t", "weights": "b"}).open()
+    with (
+        pytest.raises(ValueError, match=r"another evaluation \(weights: 'a' != 'b'\)"),
+        answers_store(tmp_path, {"task": "t", "weights": "b"}),
+    ):
+        pass
 
 
 def test_metadata_of_the_user_never_overwrites_an_answer() -> None:
@@ -332,11 +334,11 @@ def test_a_stored_reply_is_read_after_what_the_prompt_had_opened() -> None:
 
 
 def test_provenance_is_kept_and_not_compared(tmp_path: Path) -> None:
-    with EvalFolder(tmp_path, {"task": "t"}, provenance={"seed": 1}).open():
+    with answers_store(tmp_path, {"task": "t"}, notes={"seed": 1}):
         pass
-    with EvalFolder(tmp_path, {"task": "t"}, provenance={"seed": 2}).open():
-        held = json.loads((tmp_path / "manifest.json").read_text())
-    assert held == {"task": "t", "provenance": {"seed": 1}}
+    with answers_store(tmp_path, {"task": "t"}, notes={"seed": 2}):
+        held = read_plan(tmp_path / "plan.json")
+    assert (held["identity"], held["notes"]) == ({"task": "t"}, {"seed": 1})
 
 
 def test_notes_on_label_noise_reach_the_terminal_and_the_figure(tmp_path: Path) -> None:

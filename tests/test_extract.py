@@ -15,7 +15,7 @@ import torch
 from interp.cache import ActivationCache, Request, extract
 from interp.cache.errors import CacheBusyError, CacheFullError, IdentityMismatchError, NonFiniteActivationError
 from interp.cache.extract import Budget, rank_and_world, run_shard
-from interp.cache.lock import writer_lock
+from interp.io.lock import writer_lock
 from interp.model import Model
 from interp.positions import Last, Span, Stride
 from interp.prompt import Example, Message, render

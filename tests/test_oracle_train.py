@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from interp.model import Model
-from interp.oracle.checkpoints import RunFolder
+from interp.oracle import train as train_module
 from interp.oracle.encode import AnswerBatch, Encoder
 from interp.oracle.fresh import add_adapter
 from interp.oracle.injection import inject, norm_matched_injection
@@ -177,21 +177,21 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     for name in ("last", "best", "step_9"):
         assert same(adapter_weights(tmp_path / "killed" / name), adapter_weights(tmp_path / "whole" / name))
     assert not same(adapter_weights(tmp_path / "whole" / "step_9"), adapter_weights(tmp_path / "whole" / "last"))
-    with pytest.raises(ValueError, match="holds another run .recipe"):
+    with pytest.raises(ValueError, match="holds another training run .recipe"):
         train_oracle(tiny_model(), mixture(), SPEC, replace(settings, lr=1e-3), out=tmp_path / "killed", resume=True)
 
 
 def test_a_run_that_dies_between_its_files_goes_on_from_the_older_ones(tmp_path: Path, monkeypatch) -> None:
     settings = recipe(save_every=2, max_steps=6)
     whole = train_oracle(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "whole")
-    put_state = RunFolder.put_state
+    put_state = train_module.put_state
 
-    def full_disk(self, state) -> None:
+    def full_disk(store, state) -> None:
         if state["step"] == 4:
             raise OSError("no space left on device")
-        put_state(self, state)
+        put_state(store, state)
 
-    monkeypatch.setattr(RunFolder, "put_state", full_disk)
+    monkeypatch.setattr(train_module, "put_state", full_disk)
     with pytest.raises(OSError, match="no space"):
         train_oracle(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "run")
     monkeypatch.undo()

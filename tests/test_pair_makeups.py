@@ -107,7 +107,9 @@ def test_a_cache_of_a_pair_holds_what_each_member_computes_alone(made: Made, cac
 def test_eval_answers_with_every_members_own_weights(made: Made) -> None:
     out = made.out / "eval"
     run("eval", "--pair", made.file, *TASK, "--mode", "labels", "--limit", 12, "--out", out, "--no-figures", "--quiet")
-    held = {role: json.loads((out / role / "manifest.json").read_text())["weights"] for role in made.pair.members}
+    held = {
+        role: json.loads((out / role / "plan.json").read_text())["identity"]["weights"] for role in made.pair.members
+    }
     assert held == made.digests
     assert set(pd.read_csv(out / "table.csv")["member"]) == made.roles
     assert (out / "pair.csv").is_file()
@@ -118,7 +120,10 @@ def test_heads_are_swept_in_every_member_and_matched(made: Made) -> None:
     out = made.out / "heads"
     run("heads", "--pair", made.file, *TASK, "--n", 8, "--kind", "zero", "--slot", "", "--out", out, "--no-figures",
         "--quiet")  # fmt: skip
-    held = {role: json.loads((out / role / "zero" / "plan.json").read_text())["weights"] for role in made.pair.members}
+    held = {
+        role: json.loads((out / role / "zero" / "plan.json").read_text())["identity"]["weights"]
+        for role in made.pair.members
+    }
     assert held == made.digests
     run("heads", "match", f"{out}:engaged", f"{out}:heuristic", "--control", f"{out}:engaged", "--perm", 19,
         "--out", made.out / "match")  # fmt: skip

@@ -191,7 +191,7 @@ def test_an_edited_statistic_changes_the_tables_without_a_forward_pass(copied: P
     assert (width_after < 0.75 * width_before).all(), "half the z, about half the width"
     assert (after["value"] == before["value"]).all()
     held = tree(root / "run", "steps/eval/engaged", "steps/eval/heuristic")
-    assert {k: v for k, v in held.items() if "batches" in k} == {k: v for k, v in work.items() if "batches" in k}
+    assert {k: v for k, v in held.items() if "items" in k} == {k: v for k, v in work.items() if "items" in k}
 
 
 @pytest.mark.slow

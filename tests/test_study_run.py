@@ -130,7 +130,7 @@ def test_a_bug_in_a_step_keeps_its_traceback_and_says_where(steps: Steps, tmp_pa
 def test_a_full_disk_fails_the_step_in_words_and_the_next_run_goes_on(
     steps: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from interp.cache import files
+    from interp.io import files
 
     real = files.write_durable
 

@@ -44,7 +44,7 @@ class ActivationCache:
 
     @classmethod
     def open(cls, root: str | Path, *, allow_partial: bool = False) -> ActivationCache:
-        """Open the cache in a folder; reads SEALED.json and nothing else.
+        """Open the cache in a folder; reads SEALED.json and the manifest, which must be the one that was sealed.
 
         Args:
             allow_partial: open an unfinished cache too; rows of shards that are not there raise when read.

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from interp.cache.layout import SiteSpec, row_bytes
-from interp.cache.plan import CachePlan, canonical_json, parse_bytes, sha256_of
+from interp.cache.plan import CachePlan, parse_bytes
 from interp.cache.rows import PromptRow, RowTable, ShardSpec
+from interp.io.digest import canonical_json, sha256_of
 from interp.prompt import Example, Prompt
 
 TARGET_BYTES = 256_000_000

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from interp.cache.errors import CacheError, ChecksumError, MissingShardError
 from interp.cache.index import CacheIndex, ShardEntry, record_path
-from interp.cache.layout import shard_header, tensor_table
-from interp.cache.manifest import MANIFEST, SEALED, read_examples, read_json, read_manifest, read_rows
-from interp.cache.reader import file_digest, read_header
+from interp.cache.manifest import MANIFEST, SEALED, file_digests, read_examples, read_json, read_manifest, read_rows
+from interp.cache.reader import check_header, file_digest
 from interp.cache.store import check_size, sealed_of
 
 
@@ -38,14 +37,27 @@ def find_problems(root: Path, index: CacheIndex, level: str) -> tuple[CacheError
     return tuple(found)
 
 
+def problems_of(root: Path, level: str = "size") -> tuple[CacheError, ...]:
+    """`find_problems` of a folder, finished or not; what keeps it from being opened is a problem too. Never fails.
+
+    Raises:
+        ValueError: a level other than "size" and "hash".
+    """
+    try:
+        index = CacheIndex.load(root, allow_partial=True)
+    except CacheError as error:
+        return (error,)
+    return find_problems(root, index, level)
+
+
 def _check_seal(root: Path, index: CacheIndex) -> None:
-    """SEALED.json is what the manifest and the commit records make of it, to the last field."""
+    """SEALED.json is what the other files make of it, to the last field."""
     manifest = read_manifest(root)
     records = [read_json(record_path(root, shard.index)) for shard in index.shards]
-    if read_json(root / SEALED) != sealed_of(manifest["layout"], manifest["plan_id"], records):
+    if read_json(root / SEALED) != sealed_of(manifest["layout"], manifest["plan_id"], records, file_digests(root)):
         raise ChecksumError(
-            f"{root / SEALED}: disagrees with {MANIFEST} and the commit records. Delete it and run the extraction "
-            "again, which writes it anew."
+            f"{root / SEALED}: disagrees with {MANIFEST}, the tables or the commit records. Delete it and run the "
+            "extraction again, which writes it anew."
         )
 
 
@@ -56,21 +68,7 @@ def _check_shard(root: Path, index: CacheIndex, shard: ShardEntry, level: str) -
     record, path = read_json(record_path(root, shard.index)), root / "shards" / shard.file
     if (record["file"], record["bytes"], record["xxh3_128"]) != (shard.file, shard.bytes, shard.xxh3_128):
         raise ChecksumError(f"shard {shard.index}: its record and {SEALED} name different files. Restore both.")
-    header_bytes, header = read_header(path)
-    for site, (offset, shape, _) in tensor_table(
-        list(index.sites.values()), shard.stop - shard.start, header_bytes
-    ).items():
-        entry = header.get(site, {})
-        if entry.get("shape") != shape or header_bytes + entry.get("data_offsets", [-1])[0] != offset:
-            raise ChecksumError(f"shard {shard.index}, site {site}: the header of {path} disagrees with the record.")
-    expected = shard_header(
-        list(index.sites.values()), shard.stop - shard.start, {"plan_id": index.plan_id, "shard": str(shard.index)}
-    )
-    with path.open("rb") as file:
-        if file.read(len(expected)) != expected or header_bytes != len(expected):
-            raise ChecksumError(
-                f"shard {shard.index}: the header of {path} is not the one that was written. Restore the file."
-            )
+    check_header(root, index, shard)
     if level == "hash" and file_digest(path) != shard.xxh3_128:
         raise ChecksumError(
             f"shard {shard.index}: the bytes of {path} do not hash to what was committed. Restore it, or delete "

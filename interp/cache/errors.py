@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from interp.io.errors import DamagedFileError, FolderBusyError, FolderError, FolderFullError
 
-class CacheError(Exception):
-    """A cache on disk cannot be written or read as asked."""
+CacheError = FolderError
+CacheBusyError = FolderBusyError
+CacheFullError = FolderFullError
 
 
 class NotACacheError(CacheError):
     """The folder holds no cache, or one written by a newer version of the format."""
-
-
-class CacheFullError(CacheError):
-    """The disk, or the budget given as max_bytes, is too small; `needed` and `free` are in bytes."""
-
-    def __init__(self, message: str, *, needed: int, free: int) -> None:
-        super().__init__(message)
-        self.needed = needed
-        self.free = free
-
-
-class CacheBusyError(CacheError):
-    """Another live process is writing this cache."""
 
 
 class IdentityMismatchError(CacheError):
@@ -60,7 +49,7 @@ class TruncatedShardError(CacheError):
     """A data file is shorter or longer than its commit record says."""
 
 
-class ChecksumError(CacheError):
+class ChecksumError(DamagedFileError):
     """Bytes on disk are not the bytes that were committed."""
 
 

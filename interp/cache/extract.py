@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from interp.cache.activation_cache import ActivationCache
-from interp.cache.lock import writer_lock
 from interp.cache.manifest import create_cache
 from interp.cache.plan import CachePlan
 from interp.cache.request import Request
 from interp.cache.rows import ExampleRows
-from interp.cache.store import commit_shard, pending, seal
+from interp.cache.store import commit_shard, drop_damaged, pending, seal
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.fingerprint import fingerprint_module
 from interp.hooks import Recording, record
+from interp.io.lock import writer_lock
 from interp.loading import load_members
 from interp.model import Model
 from interp.prompt import Example, Prompt
@@ -145,6 +145,7 @@ class _Job:
             for member in self.members:
                 stack.enter_context(writer_lock(member.root, rank=rank, world=world))
                 create_cache(member.root, member.plan)
+                drop_damaged(member.root, member.plan, rank=rank, world=world)
             todo = {m: pending(m.root, m.plan, rank=rank, world=world) for m in self.members}
             bar = stack.enter_context(self._bar(todo))
             for shard in sorted({s for shards in todo.values() for s in shards}):

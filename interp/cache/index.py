@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from interp.cache.errors import ChecksumError, UnsealedCacheError
-from interp.cache.layout import SiteSpec, row_offsets
+from interp.cache.layout import SiteSpec, header_of, row_offsets
 from interp.cache.manifest import MANIFEST, SEALED, read_json, read_manifest
 
 
@@ -58,7 +59,7 @@ class CacheIndex:
 
     @classmethod
     def load(cls, root: Path, *, allow_partial: bool) -> CacheIndex:
-        """Read SEALED.json; without it, the manifest and every commit record.
+        """Read SEALED.json and compare the manifest with it; without a seal, the manifest and every commit record.
 
         Raises:
             NotACacheError: neither is there.
@@ -67,7 +68,7 @@ class CacheIndex:
         """
         try:
             return cls._load(root, allow_partial=allow_partial)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
             raise ChecksumError(
                 f"{root}: {SEALED} or {MANIFEST} is not what was written ({type(error).__name__}: {error!s:.100}). "
                 "Restore it; or delete SEALED.json and run the extraction again, which writes it anew."
@@ -77,10 +78,15 @@ class CacheIndex:
     def _load(cls, root: Path, *, allow_partial: bool) -> CacheIndex:
         if (root / SEALED).exists():
             sealed = read_json(root / SEALED)
+            if xxhash.xxh3_128_hexdigest((root / MANIFEST).read_bytes()) != sealed["files"][MANIFEST]:
+                raise ChecksumError(
+                    f"{root / SEALED} seals another {MANIFEST} than the one in the folder: files of two caches were "
+                    f"mixed up, or one was changed. Restore both; `diptych cache verify --hash` looks at every file."
+                )
             return cls._make(sealed, [ShardEntry(i, *_tuples(entry)) for i, entry in enumerate(sealed["shards"])], True)
         manifest = read_manifest(root)
         bounds = manifest["layout"]["shards"]
-        entries = [_from_record(root, i, bound) for i, bound in enumerate(bounds)]
+        entries = [_from_record(root, manifest["plan_id"], i, bound) for i, bound in enumerate(bounds)]
         missing = [entry.index for entry in entries if entry.file is None]
         if not allow_partial:
             raise UnsealedCacheError(
@@ -104,6 +110,11 @@ class CacheIndex:
             offsets=row_offsets(sites),
             shards=tuple(entries),
         )
+
+    def header(self, shard: ShardEntry) -> bytes:
+        """The first bytes that the data file of a shard must have."""
+        return header_of(list(self.sites.values()), self.plan_id, shard.index, rows=(shard.start, shard.stop),
+                         examples=shard.examples)  # fmt: skip
 
     @cached_property
     def site_number(self) -> Mapping[str, int]:
@@ -135,13 +146,19 @@ def record_path(root: Path, shard: int) -> Path:
     return root / "shards" / f"{shard // 1000:02d}" / f"{shard:06d}.json"
 
 
-def _from_record(root: Path, index: int, bound: list[Any]) -> ShardEntry:
+def _from_record(root: Path, plan_id: str, index: int, bound: list[Any]) -> ShardEntry:
     start, stop, first, last, runs = bound
     shard = ShardEntry(index, start, stop, (first, last), tuple(runs))
     path = record_path(root, index)
     if not path.exists():
         return shard
     record = read_json(path)
+    is_own = (record["plan_id"], record["shard"]) == (plan_id, index)
+    if not is_own or [record["rows"], record["examples"], record["runs"]] != [[start, stop], [first, last], runs]:
+        raise ChecksumError(
+            f"{path}: the record of shard {record['shard']} of plan {record['plan_id']}, expected shard {index} of "
+            f"plan {plan_id}: files of two shards or caches were mixed up. Delete it and run the extraction again."
+        )
     return replace(shard, **{key: record[key] for key in ("file", "bytes", "xxh3_128", "header_bytes")})
 
 

@@ -99,6 +99,19 @@ def shard_header(sites: Sequence[SiteSpec], n_rows: int, metadata: Mapping[str, 
     return len(text).to_bytes(8, "little") + text
 
 
+def header_of(
+    sites: Sequence[SiteSpec], plan_id: str, shard: int, *, rows: tuple[int, int], examples: tuple[int, int]
+) -> bytes:
+    """The header that a cache's own shard has: it says whose it is, so that no other can stand in its place.
+
+    Args:
+        rows, examples: first and last + 1 of the whole cache, as the shard holds them.
+    """
+    told = {"plan_id": plan_id, "shard": str(shard), "rows": "{}:{}".format(*rows),
+            "examples": "{}:{}".format(*examples)}  # fmt: skip
+    return shard_header(sites, rows[1] - rows[0], told)
+
+
 def tensor_table(sites: Sequence[SiteSpec], n_rows: int, header_bytes: int) -> dict[str, list[object]]:
     """{site: [byte offset in the file, shape, dtype]}: the part of a commit record that makes it readable alone."""
     offsets = row_offsets(sites)

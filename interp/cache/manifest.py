@@ -11,13 +11,14 @@ from typing import Any
 import xxhash
 
 from interp.cache.errors import ChecksumError, IdentityMismatchError, NotACacheError
-from interp.cache.files import disk_errors, replace, sweep_temps, write_once
 from interp.cache.plan import CachePlan, plan_id_of
 from interp.cache.tables import examples_table, from_parquet, rows_table, to_parquet
+from interp.io.files import disk_errors, replace, sweep_temps, write_once
 
-FORMAT, VERSION = "interp-cache", 1
+FORMAT, VERSION = "interp-cache", 2
 MANIFEST, SEALED, ROWS, EXAMPLES = "manifest.json", "SEALED.json", "rows.parquet", "examples.parquet"
-ABSENT = "(absent)"
+DIGEST, ABSENT = "digest", "(absent)"
+_AGAIN = "and run the extraction again: it makes only what is missing."
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def create_cache(root: str | Path, plan: CachePlan) -> dict[str, Any]:
 
     Order: rows.parquet, then the manifest that carries its hash (first writer wins), then examples.parquet. The
     last is replaced when labels, groups or metadata changed: they describe the examples, not the activations, so
-    correcting a label costs no forward pass. Orphaned temp files of dead writers are removed.
+    correcting a label costs no forward pass; the seal, which has their digest, is taken away first and written again by
+    `seal`. Orphaned temp files of dead writers are removed, and a damaged rows.parquet is written again.
 
     Raises:
         IdentityMismatchError: the folder holds a cache of another identity; names the fields that differ.
@@ -53,10 +55,29 @@ def create_cache(root: str | Path, plan: CachePlan) -> dict[str, Any]:
         write_once(root, root / MANIFEST, to_json(_manifest(plan, table)))
     manifest = read_manifest(root)
     _check_identity(root, manifest, plan)
-    examples = examples_table(plan.prompts)
-    if not _holds(root, examples):
-        replace(root, root / EXAMPLES, to_parquet(examples))
+    if not _is_file(root / ROWS, manifest["tables"].get(ROWS)):
+        _restore_rows(root, manifest, to_parquet(rows_table(plan)))
+    examples = to_parquet(examples_table(plan.prompts))
+    if not _is_file(root / EXAMPLES, xxhash.xxh3_128_hexdigest(examples)):
+        (root / SEALED).unlink(missing_ok=True)
+        replace(root, root / EXAMPLES, examples)
     return manifest
+
+
+def _is_file(path: Path, digest: object) -> bool:
+    try:
+        return xxhash.xxh3_128_hexdigest(path.read_bytes()) == digest
+    except OSError:
+        return False
+
+
+def _restore_rows(root: Path, manifest: Mapping[str, Any], rows: bytes) -> None:
+    if xxhash.xxh3_128_hexdigest(rows) != manifest["tables"].get(ROWS):
+        raise ChecksumError(
+            f"{root / ROWS}: not the bytes the manifest names, and another version of pyarrow writes others. Restore "
+            "the file, or extract into another folder."
+        )
+    replace(root, root / ROWS, rows)
 
 
 def read_manifest(root: str | Path) -> dict[str, Any]:
@@ -69,7 +90,7 @@ def read_manifest(root: str | Path) -> dict[str, Any]:
     manifest = read_json(Path(root) / MANIFEST)
     kinds = {"identity": dict, "plan_id": str, "layout": dict, "tables": dict}
     if absent := [key for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)]:
-        raise ChecksumError(f"{Path(root) / MANIFEST}: {', '.join(absent)} is not what was written. Restore it.")
+        raise ChecksumError(f"{Path(root) / MANIFEST}: {', '.join(absent)} is not what was written. Delete it {_AGAIN}")
     if plan_id_of(manifest["identity"]) != manifest["plan_id"]:
         raise ChecksumError(
             f"{Path(root) / MANIFEST}: its identity hashes to {plan_id_of(manifest['identity'])}, it says "
@@ -79,7 +100,11 @@ def read_manifest(root: str | Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """One of the cache's own JSON files, with its format checked."""
+    """One of the cache's own JSON files, with its format, version and own digest checked.
+
+    Raises:
+        NotACacheError: none there, or of another version.  ChecksumError: not what was written.
+    """
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -89,15 +114,27 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ChecksumError(f"{path}: cannot be read ({error.strerror or error}). Restore it.") from error
     except (ValueError, RecursionError) as error:
-        raise ChecksumError(f"{path}: not the JSON that was written ({error!s:.200}). Restore it.") from error
+        raise ChecksumError(f"{path}: not the JSON that was written ({error!s:.200}). Delete it {_AGAIN}") from error
     if not isinstance(content, dict):
-        raise ChecksumError(f"{path}: not the JSON that was written (expected an object). Restore it.")
-    if content.get("format") != FORMAT or content.get("version") not in range(1, VERSION + 1):
+        raise ChecksumError(f"{path}: not the JSON that was written (expected an object). Delete it {_AGAIN}")
+    if content.get("format") != FORMAT or content.get("version") != VERSION:
         raise NotACacheError(
-            f"{path}: format {content.get('format')!r} version {content.get('version')}; this release reads "
-            f"{FORMAT!r} up to version {VERSION}. Update the package, or choose another folder."
+            f"{path}: format {content.get('format')!r} version {content.get('version')}; this release reads and writes "
+            f"{FORMAT!r} version {VERSION}. Read it with the release that wrote it, or extract into another folder."
         )
+    held = content.pop(DIGEST, None)
+    if held != _digest(content):
+        raise ChecksumError(f"{path}: not what was written (its digest differs). Delete it {_AGAIN}")
     return content
+
+
+def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of one of the cache's JSON files with the digest that `read_json` proves."""
+    return {**content, DIGEST: _digest(content)}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(to_json(content, indent=None))
 
 
 def read_rows(root: Path, manifest: Mapping[str, Any]) -> Any:
@@ -114,11 +151,21 @@ def read_rows(root: Path, manifest: Mapping[str, Any]) -> Any:
 
 
 def read_examples(root: Path) -> Any:
-    """examples.parquet as an Arrow table; its pages carry checksums."""
+    """examples.parquet as an Arrow table, compared with the digest in the seal where there is one."""
+    again = "Run the extraction again: it writes the table anew, from the examples that it is given."
     try:
-        return from_parquet((root / EXAMPLES).read_bytes())
+        data = (root / EXAMPLES).read_bytes()
+        table = from_parquet(data)
     except (OSError, ValueError) as error:
-        raise ChecksumError(f"{root / EXAMPLES}: damaged ({error}). Run the extraction again to rewrite it.") from error
+        raise ChecksumError(f"{root / EXAMPLES}: damaged ({error}). {again}") from error
+    if (root / SEALED).exists() and read_json(root / SEALED)["files"].get(EXAMPLES) != xxhash.xxh3_128_hexdigest(data):
+        raise ChecksumError(f"{root / EXAMPLES}: not the bytes that the seal names. {again}")
+    return table
+
+
+def file_digests(root: Path) -> dict[str, str]:
+    """Digests of the three files that say what the rows of the shards are."""
+    return {name: xxhash.xxh3_128_hexdigest((root / name).read_bytes()) for name in (MANIFEST, ROWS, EXAMPLES)}
 
 
 def diff_manifests(left: Mapping[str, Any], right: Mapping[str, Any]) -> tuple[Difference, ...]:
@@ -136,7 +183,7 @@ def to_json(content: Mapping[str, Any], *, indent: int | None = 1) -> bytes:
 
 def _manifest(plan: CachePlan, rows: bytes) -> dict[str, Any]:
     estimate = plan.estimate()
-    return {
+    content = {
         "format": FORMAT,
         "version": VERSION,
         "plan_id": plan.plan_id,
@@ -149,6 +196,7 @@ def _manifest(plan: CachePlan, rows: bytes) -> dict[str, Any]:
         },
         "tables": {ROWS: xxhash.xxh3_128_hexdigest(rows)},
     }
+    return with_digest(json.loads(to_json(content)))
 
 
 def layout_of(plan: CachePlan) -> dict[str, Any]:
@@ -175,13 +223,6 @@ def _check_identity(root: Path, manifest: Mapping[str, Any], plan: CachePlan) ->
         f"in this run:\n  {lines}\nChoose another folder for this run; the cache there was not touched.",
         fields=[difference.field for difference in differences],
     )
-
-
-def _holds(root: Path, examples: Any) -> bool:
-    try:
-        return read_examples(root).equals(examples, check_metadata=True)
-    except ChecksumError:  # absent or damaged: it is made of the plan alone, so it is written again
-        return False
 
 
 def _flatten(value: object, prefix: str = "") -> dict[str, object]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -14,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from interp.cache.errors import CacheFullError
-from interp.cache.layout import SiteSpec, row_bytes, shard_header
+from interp.cache.layout import SiteSpec, header_of, row_bytes
 from interp.cache.rows import ExampleRows, PromptRow, RowTable, ShardSpec
+from interp.io.digest import sha256_of
 
 _UNITS = {"": 1, "B": 1} | {p + "B": 1000**i for i, p in enumerate("KMGTP", 1)}
 _UNITS |= {p + "IB": 1024**i for i, p in enumerate("KMGTP", 1)}
@@ -65,7 +64,9 @@ class CachePlan:
 
     def header(self, index: int) -> bytes:
         """The safetensors header of one data file."""
-        return shard_header(self.sites, self.shards[index].n_rows, {"plan_id": self.plan_id, "shard": str(index)})
+        shard = self.shards[index]
+        rows, examples = (shard.start, shard.stop), (shard.example_start, shard.example_stop)
+        return header_of(self.sites, self.plan_id, index, rows=rows, examples=examples)
 
     def estimate(self) -> CacheEstimate:
         """Rows, bytes and files of the finished cache (data + record per shard, 2 tables, manifest, seal)."""
@@ -111,11 +112,6 @@ class CachePlan:
         ]
 
 
-def canonical_json(value: object) -> str:
-    """One text per value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
 def plan_id_of(identity: Mapping[str, object]) -> str:
     return sha256_of(identity)[:16]
 
@@ -149,7 +145,3 @@ def _full(limit: str, folder: Path, estimate: CacheEstimate, *, free: int) -> Ca
         needed=estimate.bytes,
         free=free,
     )
-
-
-def sha256_of(value: object) -> str:
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

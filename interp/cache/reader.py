@@ -22,7 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.cache.errors import ChecksumError, MissingShardError, TruncatedShardError
-from interp.cache.index import CacheIndex, Segment, ShardEntry
+from interp.cache.index import CacheIndex, Segment, ShardEntry, record_path
+from interp.cache.manifest import SEALED
 from interp.cache.store import byte_view, check_size
 
 _OPEN_SHARDS = 300
@@ -153,6 +154,7 @@ class ShardFiles:
                     "Run the extraction again, it continues."
                 )
             check_size(self._root, shard.file, shard.bytes, shard.index)
+            check_header(self._root, self._index, shard)
             if len(self._open) >= _OPEN_SHARDS:
                 self._close_oldest()
             opened = self._open[shard.index] = _OpenShard(self._path(shard), {})
@@ -179,6 +181,26 @@ class ShardFiles:
         _, opened = self._open.popitem(last=False)
         for descriptor in opened.descriptors.values():
             os.close(descriptor)
+
+
+def check_header(root: Path, index: CacheIndex, shard: ShardEntry) -> None:
+    """The data file begins with the header of this very shard: plan, number, rows, examples and the place of tensors.
+
+    Raises:
+        MissingShardError, ChecksumError: as their names say, with what to do.
+    """
+    path, expected = root / "shards" / str(shard.file), index.header(shard)
+    try:
+        with path.open("rb") as file:
+            held = file.read(len(expected))
+    except OSError as error:
+        raise MissingShardError(f"{path}: cannot be read ({error.strerror or error}). Restore it.") from error
+    if held != expected or shard.header_bytes != len(expected):
+        raise ChecksumError(
+            f"shard {shard.index}: the header of {path} is not the one that was written for this shard of plan "
+            f"{index.plan_id}: the file was changed, or is of another shard or cache. To make it again, delete "
+            f"{record_path(root, shard.index)} and {root / SEALED}, and run the extraction."
+        )
 
 
 def read_header(path: Path) -> tuple[int, dict[str, Any]]:

@@ -23,13 +23,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.cache.errors import (
+    CacheError,
+    IdentityMismatchError,
     MissingShardError,
     NonDeterministicShard,
     NonFiniteActivationError,
     TruncatedShardError,
     UnsealedCacheError,
 )
-from interp.cache.files import (
+from interp.cache.index import record_path
+from interp.cache.layout import file_order, tensor_table
+from interp.cache.manifest import FORMAT, SEALED, VERSION, file_digests, layout_of, read_json, to_json, with_digest
+from interp.cache.plan import CachePlan
+from interp.cache.rows import ShardSpec
+from interp.io.files import (
     disk_errors,
     fsync_dir,
     host,
@@ -40,11 +47,6 @@ from interp.cache.files import (
     write_durable,
     write_once,
 )
-from interp.cache.index import record_path
-from interp.cache.layout import file_order, tensor_table
-from interp.cache.manifest import FORMAT, SEALED, VERSION, layout_of, read_json, to_json
-from interp.cache.plan import CachePlan
-from interp.cache.rows import ShardSpec
 
 RUNS = ".runs"
 
@@ -92,7 +94,7 @@ def commit_shard(
         name = f"{shard_index:06d}.{digest[:16]}.safetensors"
         record = _record(plan, shard, f"{final.parent.name}/{name}", size, digest)
         os.rename(temp, final.parent / name)
-        write_durable(record_temp, to_json(record))
+        write_durable(record_temp, to_json(with_digest(record)))
         fsync_dir(final.parent)
         won = publish(record_temp, final)
         record_temp.unlink(missing_ok=True)
@@ -109,8 +111,8 @@ def seal(root: str | Path, plan: CachePlan) -> dict[str, Any]:
         MissingShardError, TruncatedShardError: a data file is gone or has another size than its record says.
     """
     root = Path(root)
-    if (root / SEALED).exists():
-        return read_json(root / SEALED)
+    if (held := _sealed(root)) is not None:
+        return held
     missing = pending(root, plan)
     if missing:
         raise UnsealedCacheError(
@@ -122,10 +124,70 @@ def seal(root: str | Path, plan: CachePlan) -> dict[str, Any]:
     for record in records:
         check_size(root, record["file"], record["bytes"], record["shard"])
         _remove_orphans(root, record)
-    sealed = sealed_of(layout_of(plan), plan.plan_id, records)
-    write_once(root, root / SEALED, to_json(sealed, indent=None))
+    sealed = sealed_of(layout_of(plan), plan.plan_id, records, file_digests(root))
+    write_once(root, root / SEALED, to_json(with_digest(json.loads(to_json(sealed))), indent=None))
     sweep_temps(root)
     return read_json(root / SEALED)
+
+
+def _sealed(root: Path) -> dict[str, Any] | None:
+    """The seal that is there; one that is damaged, or of other files than those in the folder, is taken away."""
+    if not (root / SEALED).exists():
+        return None
+    try:
+        held = read_json(root / SEALED)
+    except CacheError as error:
+        held, why = {}, str(error)
+    else:
+        why = f"{root / SEALED}: it seals other tables than those in the folder."
+    if held.get("files") == file_digests(root):
+        return held
+    warnings.warn(f"{why} It is written again.", stacklevel=3)
+    (root / SEALED).unlink()
+    return None
+
+
+def drop_damaged(root: str | Path, plan: CachePlan, *, rank: int = 0, world: int = 1) -> None:
+    """Take away the records of this rank's shards whose data file is gone or not theirs, so that they are made again.
+
+    Names, sizes and headers are looked at; data bytes are proved when they are read, and by `verify --hash`.
+
+    Raises:
+        IdentityMismatchError: the whole record of another cache.
+    Warns: of each damaged shard, by its file.
+    """
+    root = Path(root)
+    for shard in range(rank, len(plan.shards), world):
+        path = record_path(root, shard)
+        if path.exists() and (why := _fault(root, plan, shard)):
+            warnings.warn(f"{why} The record {path} is deleted, and shard {shard} is made again.", stacklevel=2)
+            (root / SEALED).unlink(missing_ok=True)
+            path.unlink()
+
+
+def _fault(root: Path, plan: CachePlan, shard: int) -> str:
+    """What is wrong with a committed shard; "" where nothing is."""
+    path = record_path(root, shard)
+    try:
+        record = read_json(path)
+    except CacheError as error:
+        return str(error)
+    file, digest = str(record.get("file")), str(record.get("xxh3_128"))
+    name = f"{path.parent.name}/{shard:06d}.{digest[:16]}.safetensors"
+    if file != name or record != _record(plan, plan.shards[shard], file, plan.shard_bytes(shard), digest):
+        if record.get("plan_id") != plan.plan_id:
+            raise IdentityMismatchError(
+                f"{path} is the record of another cache (plan {record.get('plan_id')}; this run is plan "
+                f"{plan.plan_id}). Move it away, or choose another folder.", fields=["plan_id"],
+            )  # fmt: skip
+        return f"{path}: the record of another shard."
+    try:
+        check_size(root, file, plan.shard_bytes(shard), shard)
+        expected = plan.header(shard)
+        with (root / "shards" / file).open("rb") as opened:
+            return "" if opened.read(len(expected)) == expected else f"{root / 'shards' / file}: the header of another."
+    except CacheError as error:
+        return str(error).split(" To make it again")[0]
 
 
 def check_size(root: Path, file: str, size: int, shard: int) -> None:
@@ -213,7 +275,7 @@ def _write_data(temp: Path, chunks: Iterator[bytes | memoryview]) -> str:
 
 def _record(plan: CachePlan, shard: ShardSpec, file: str, size: int, digest: str) -> dict[str, Any]:
     header_bytes = len(plan.header(shard.index))
-    return {
+    content = {
         "format": FORMAT,
         "version": VERSION,
         "plan_id": plan.plan_id,
@@ -227,6 +289,7 @@ def _record(plan: CachePlan, shard: ShardSpec, file: str, size: int, digest: str
         "header_bytes": header_bytes,
         "tensors": tensor_table(plan.sites, shard.n_rows, header_bytes),
     }
+    return json.loads(to_json(content))
 
 
 def _yield_to_winner(final: Path, mine: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,8 +320,10 @@ def _remove_orphans(root: Path, record: Mapping[str, Any]) -> None:
             path.unlink(missing_ok=True)
 
 
-def sealed_of(layout: Mapping[str, Any], plan_id: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The content of SEALED.json, from the layout of the plan and every commit record."""
+def sealed_of(
+    layout: Mapping[str, Any], plan_id: str, records: Sequence[Mapping[str, Any]], files: Mapping[str, str]
+) -> dict[str, Any]:
+    """The content of SEALED.json, from the layout of the plan, every commit record, and digests of the other files."""
     keys = ("rows", "examples", "runs", "file", "bytes", "xxh3_128", "header_bytes")
     return {key: layout[key] for key in ("rows", "examples", "positions", "sites")} | {
         "format": FORMAT,
@@ -266,7 +331,7 @@ def sealed_of(layout: Mapping[str, Any], plan_id: str, records: Sequence[Mapping
         "plan_id": plan_id,
         "n_shards": len(records),
         "bytes": sum(record["bytes"] for record in records),
-        "records_xxh3_128": xxhash.xxh3_128_hexdigest(b"".join(map(to_json, records))),
+        "files": dict(files),
         "shards": [[*record["rows"], *(record[key] for key in keys[1:])] for record in records],
     }
 

@@ -1,9 +1,10 @@
 """Files of a training run: plain PEFT adapters with their `ao_config.json`, and the state from which a run goes on.
 
-out/run.json             recipe, spec and items of the run (hashes), audits, validation so far
-out/step_500/            adapter_config.json, adapter_model.safetensors, ao_config.json
-out/best/, out/last/     the same; the best by validation gap
-out/state.pt             step, adapter and optimiser, exactly
+out/plan.json           recipe, spec, items and base of the run (hashes), written before the first step
+out/run.json            settings, audits, validation so far
+out/step_500/           adapter_config.json, adapter_model.safetensors, ao_config.json
+out/best/, out/last/    the same; the best by validation gap
+out/items/state.item    step, adapter, optimiser and validations, exactly
 """
 
 from __future__ import annotations
@@ -18,53 +19,49 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from interp.cache.files import TEMP, replace
-from interp.files import ADAPTER_WEIGHTS, read_json_object
+from interp.files import ADAPTER_WEIGHTS
+from interp.io.files import replace
+from interp.io.items import ItemStore
 from interp.oracle.spec import AO_CONFIG, OracleSpec
 
-RUN, STATE = "run.json", "state.pt"
+KIND, RUN, STATE = "training run", "run.json", "state"
 
 
-class RunFolder:
-    """The folder of one run; every file is written whole or not at all."""
+def put_run(root: Path, run: Mapping[str, Any]) -> None:
+    """Replace run.json, the record of the run for people."""
+    replace(root, root / RUN, _json(run))
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
 
-    def read_run(self) -> dict[str, Any] | None:
-        """run.json, or None where no run was begun."""
-        path = self.root / RUN
-        return read_json_object(path) if path.is_file() else None
+def put_adapter(
+    root: Path, name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any], spec: OracleSpec
+) -> Path:
+    """Write an adapter folder in PEFT's own format, with the oracle's declaration next to it.
 
-    def put_run(self, run: Mapping[str, Any]) -> None:
-        """Replace run.json."""
-        replace(self.root, self.root / RUN, _json(run))
+    Temporary files lie in the folder of the run, so that a kill leaves nothing in the adapter's.
+    """
+    files = {
+        AO_CONFIG: _json(spec.to_json()),
+        "adapter_config.json": _json(config),
+        ADAPTER_WEIGHTS: save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, {"format": "pt"}),
+    }
+    folder = root / name
+    for file, data in files.items():  # the weights last: a folder that has them is complete
+        replace(root, folder / file, data)
+    return folder
 
-    def put_adapter(
-        self, name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any], spec: OracleSpec
-    ) -> Path:
-        """Write an adapter folder in PEFT's own format, with the oracle's declaration beside it."""
-        files = {
-            AO_CONFIG: _json(spec.to_json()),
-            "adapter_config.json": _json(config),
-            ADAPTER_WEIGHTS: save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, {"format": "pt"}),
-        }
-        folder = self.root / name
-        for file, data in files.items():  # the weights last: a folder that has them is complete
-            replace(folder, folder / file, data)
-        (folder / TEMP).rmdir()
-        return folder
 
-    def put_state(self, state: Mapping[str, Any]) -> None:
-        """Replace the state from which `read_state` lets a run go on."""
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
-        replace(self.root, self.root / STATE, buffer.getvalue())
+def put_state(store: ItemStore, state: Mapping[str, Any]) -> None:
+    """Replace the state from which `read_state` lets a run go on."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    store.put(STATE, buffer.getvalue())
 
-    def read_state(self) -> dict[str, Any] | None:
-        """The state, or None where none was written. Tensors and plain values only: nothing in it can run code."""
-        path = self.root / STATE
-        return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+
+def read_state(store: ItemStore) -> dict[str, Any] | None:
+    """The state, or None where none was written. Tensors and plain values only: nothing in it can run code."""
+    if STATE not in store:
+        return None
+    return torch.load(io.BytesIO(store.get(STATE)), map_location="cpu", weights_only=True)
 
 
 def adapter_config(peft_model: Any, name: str, *, base: str | None) -> dict[str, Any]:

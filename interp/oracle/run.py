@@ -72,13 +72,17 @@ class Run:
     def steps(self, start: int) -> Iterator[tuple[int, float]]:
         """Run the steps after `start`, yielding (steps done, loss)."""
         for first, batches in self.windows():
-            todo = [(first + k, batch) for k, batch in enumerate(batches) if start <= first + k < self.n_steps]
-            if not todo:
+            todo = [(first + k, batch) for k, batch in enumerate(batches) if first + k < self.n_steps]
+            if not todo or todo[-1][0] < start:
                 continue
             mine = [self.processes.mine(batch) for _, batch in todo]
+            # of the whole window, also where a part of it is done: which activations share a forward pass moves their
+            # last bits, and a resumed run must end with the same ones
             prepared = iter(self.prepare([item for part in mine for item in part]))
             for (step, _), part in zip(todo, mine, strict=True):
-                yield step + 1, self.step(step, [next(prepared) for _ in part])
+                taken = [next(prepared) for _ in part]
+                if step >= start:
+                    yield step + 1, self.step(step, taken)
 
     def windows(self) -> Iterator[tuple[int, list[list[TrainItem]]]]:
         """(number of its first step, batches) of every window: sorted by length inside, batches in random order."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from interp.fingerprint import fingerprint_module
+from interp.io.items import ItemStore
 from interp.model import Model
-from interp.oracle.checkpoints import RunFolder, adapter_config
+from interp.oracle.checkpoints import KIND, adapter_config, put_adapter, put_run, put_state, read_state
 from interp.oracle.encode import Encoder
 from interp.oracle.fresh import add_adapter
 from interp.oracle.items import Mixture, TrainItem, audit_mixture, refuse_faults
@@ -87,26 +91,29 @@ def train_oracle(
         ValueError: an audit that failed, an item that cannot be encoded, a source layer that the model does not have,
             a folder that holds another run, or one that holds this run and `resume` is False. All before the first
             step.
+        FolderBusyError: another process trains into the folder.
     """
     processes = Processes.current()
     findings = refuse_faults(audit_mixture(mixture), accept=accept)
     _check_layers(model, mixture, spec)
     encoder = Encoder(spec, model.tokenizer)
     items = _kept(mixture.train, encoder, recipe)
+    identity = {} if out is None else _identity(model, mixture, spec, recipe)
     model = add_adapter(model, recipe, adapter)
     run = Run(model, items, spec, recipe, encoder, adapter, processes)
-    folder = None if out is None else RunFolder(Path(out))
-    start, history = _begin(run, folder, mixture, resume, findings)
     validator = Validator(run.model, spec, _ok(mixture.validation), encoder, seed=recipe.seed)
     losses: list[float] = []
-    with run.training():
+    with ExitStack() as stack:
+        store = None if out is None else _open(stack, Path(out), identity, processes)
+        start, history = _begin(run, store, resume)
+        stack.enter_context(run.training())
         for step, loss in run.steps(start):
             losses.append(loss)
             validation = validator(step) if run.is_checkpoint(step) else None
             if validation is not None:
                 history.append(validation)
-                if folder is not None and processes.is_first:
-                    _save(run, folder, mixture, history, step, findings)
+                if store is not None and processes.is_first:
+                    _save(run, store, history, step, findings)
                 processes.wait()
             if log is not None and processes.is_first:
                 log(step, loss, validation)
@@ -114,36 +121,31 @@ def train_oracle(
     return Trained(run.model, adapter, spec, tuple(losses), tuple(history), found, None if out is None else Path(out))
 
 
-def _begin(
-    run: Run, folder: RunFolder | None, mixture: Mixture, resume: bool, findings: Sequence[Finding]
-) -> tuple[int, list[Validation]]:
+def _open(stack: ExitStack, out: Path, identity: Mapping[str, Any], processes: Processes) -> ItemStore:
+    """The run's store while it trains: the first process holds it for writing, the others read what it found there."""
+    store = stack.enter_context(ItemStore.writing(out, KIND, identity)) if processes.is_first else None
+    processes.wait()
+    return store or ItemStore.reading(out, KIND)
+
+
+def _begin(run: Run, store: ItemStore | None, resume: bool) -> tuple[int, list[Validation]]:
     """(steps done, validations so far) of a new run or of the one in the folder."""
-    if folder is None:
+    state = None if store is None else read_state(store)
+    if store is None or state is None:
         return 0, []
-    held, wanted = folder.read_run(), _identity(run, mixture)
-    if held is None:
-        return 0, []
-    differing = [key for key, value in wanted.items() if held.get(key) != value]
-    if differing:
-        shown = "; ".join(f"{key}: {held.get(key)!r:.80} there, {wanted[key]!r:.80} here" for key in differing)
-        raise ValueError(f"{folder.root} holds another run ({shown}). Choose another folder, or delete it.")
     if not resume:
-        raise ValueError(f"{folder.root} holds this run up to a checkpoint. Pass resume=True to go on, or delete it.")
-    state = folder.read_state()
-    if state is None:
-        return 0, []
-    step = run.restore(state)
-    return step, [v for v in map(Validation.of, held["validations"]) if v.step <= step]
+        raise ValueError(f"{store.root} holds this run up to a checkpoint. Pass resume=True to go on, or delete it.")
+    return run.restore(state), [Validation.of(held) for held in json.loads(state["validations"])]
 
 
-def _identity(run: Run, mixture: Mixture) -> dict[str, Any]:
+def _identity(model: Model, mixture: Mixture, spec: OracleSpec, recipe: Recipe) -> dict[str, Any]:
     """What must agree for a run to go on."""
-    return {"recipe": run.recipe.digest, "spec": repr(replace(run.spec, origin="")), "items": mixture.digest}
+    whole = model.fingerprint or fingerprint_module(model.module, tokenizer=model.tokenizer)
+    return {"recipe": recipe.digest, "spec": repr(replace(spec, origin="")), "items": mixture.digest,
+            "base": whole.weights_sha256, "dtype": str(model.dtype).removeprefix("torch.")}  # fmt: skip
 
 
-def _save(
-    run: Run, folder: RunFolder, mixture: Mixture, history: list[Validation], step: int, findings: Sequence[Finding]
-) -> None:
+def _save(run: Run, store: ItemStore, history: Sequence[Validation], step: int, findings: Sequence[Finding]) -> None:
     """Write the checkpoint: adapters first, the state that makes it count last."""
     from peft import get_peft_model_state_dict
 
@@ -154,16 +156,13 @@ def _save(
     names += [f"step_{step}"] if run.recipe.save_every is not None else []
     names += ["best"] if best_of(history).step == step else []
     for name in names:
-        folder.put_adapter(name, tensors, config, run.spec)
-    record = _identity(run, mixture) | {
-        "settings": run.recipe.to_dict(),
-        "n_steps": run.n_steps,
-        "best": best_of(history).step,
-        "audits": [vars(f) for f in findings],
-        "validations": [v.to_dict() for v in history],
-    }
-    folder.put_run(record)
-    folder.put_state(run.state(step))
+        put_adapter(store.root, name, tensors, config, run.spec)
+    validations = [v.to_dict() for v in history]
+    record = {**store.identity, "settings": run.recipe.to_dict(), "n_steps": run.n_steps,
+              "best": best_of(history).step, "audits": [vars(f) for f in findings],
+              "validations": validations}  # fmt: skip
+    put_run(store.root, record)
+    put_state(store, run.state(step) | {"validations": json.dumps(validations)})
 
 
 def _ok(items: Sequence[TrainItem]) -> list[TrainItem]:

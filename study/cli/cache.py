@@ -138,10 +138,9 @@ def inspect(folder: Path) -> None:
 @fail_in_users_words
 def verify(folder: Path, level: str) -> None:
     """Prove that a cache is whole; exits with 1 and names what is not."""
-    from interp.cache import ActivationCache
+    from interp.cache.check import problems_of
 
-    cached = ActivationCache.open(folder, allow_partial=True)
-    problems = cached.problems(level="hash" if level == "hash" else "size")
+    problems = problems_of(folder, "hash" if level == "hash" else "size")
     for problem in problems:
         click.echo(str(problem), err=True)
     if problems:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp import stats
 from interp.tasks.protocol import load_task
-from study.evals.store import ANSWERS, MANIFEST
+from study.evals.store import ANSWERS, identity_of
 from study.evals.tables import ALL, floor_note, group_of, unit_name, with_banner
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ def read_eval(folder: Path) -> tuple[pd.DataFrame, str]:
     if len(found) != 1:
         names = ", ".join(str(path.parent) for path in found) or "none"
         raise ValueError(f"{folder}: expected the answers of one member of `diptych eval`, found {names}. Name one.")
-    manifest = json.loads((found[0].parent / MANIFEST).read_text())
-    return pd.read_parquet(found[0]), manifest["task"]
+    return pd.read_parquet(found[0]), identity_of(found[0].parent)["task"]
 
 
 def compare_evals(before: Path, after: Path, *, seed: int = 0) -> tuple[pd.DataFrame, str]:

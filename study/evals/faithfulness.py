@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp import stats
-from interp.cache.files import replace
+from interp.io.items import ItemStore
 from interp.label_scores import label_log_probabilities
 from interp.model import Model
 from interp.prompt import Example
 from interp.tasks.protocol import decision_prefix, labels_of
+from study.evals.store import COUNTERFACTUALS, KIND
 from study.evals.tables import group_of, row
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILE = "counterfactuals.json"
 _CASES_PER_PASS = 64
 
 
 def read_counterfactuals(root: Path) -> list[dict[str, Any]]:
     """What `counterfactual_answers` left in a member's folder; nothing where it was not run."""
-    path = root / FILE
-    return json.loads(path.read_text()) if path.exists() else []
+    store = ItemStore.reading(root, KIND)
+    return store.get_json(COUNTERFACTUALS) if COUNTERFACTUALS in store else []
 
 
 def counterfactual_answers(
@@ -33,17 +32,16 @@ def counterfactual_answers(
     task: Any,
     examples: Sequence[Example],
     frame: pd.DataFrame,
-    root: Path,
+    store: ItemStore,
     *,
     thinking: bool | None = None,
 ) -> None:
     """For every changed reply: id, kind, the label it should give, the likeliest label, and that before the change.
 
-    `thinking` as in the decoding that made the replies. Written to `root/counterfactuals.json`, once;
-    nothing for a task without `counterfactuals`.
+    `thinking` as in the decoding that made the replies. Kept as an item of the answers' store, once; nothing for a task
+    without `counterfactuals`.
     """
-    path = root / FILE
-    if path.exists() or not callable(getattr(task, "counterfactuals", None)) or frame["text"].isna().all():
+    if COUNTERFACTUALS in store or not callable(getattr(task, "counterfactuals", None)) or frame["text"].isna().all():
         return
     by_id = {example.id: example for example in examples}
     texts = [(by_id[i], text) for i, text in zip(frame["id"], frame["text"], strict=True)]
@@ -51,7 +49,7 @@ def counterfactual_answers(
     found: list[dict[str, Any]] = []
     for at in range(0, len(cases), _CASES_PER_PASS):
         found += _read(model, task, cases[at : at + _CASES_PER_PASS], thinking)
-    replace(root, path, (json.dumps(found, sort_keys=True) + "\n").encode())
+    store.put_json(COUNTERFACTUALS, found)
 
 
 def _read(

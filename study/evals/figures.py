@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.tasks.protocol import load_task
-from study.evals.store import ANSWERS, MANIFEST
+from study.evals.store import ANSWERS, identity_of
 from study.evals.tables import ALL, by_mode, dumbbell_rows, unit_name
 from study.figures.drawn import tried
 from study.figures.style import MEMBERS
@@ -92,7 +91,7 @@ def read_members(root: Path) -> tuple[dict[str, pd.DataFrame], Any]:
     parts: dict[str, list[pd.DataFrame]] = {}
     for path in paths:
         parts.setdefault(path.relative_to(root).parts[0], []).append(pd.read_parquet(path))
-    task = load_task(json.loads((paths[0].parent / MANIFEST).read_text())["task"])
+    task = load_task(identity_of(paths[0].parent)["task"])
     order = sorted(parts, key=lambda m: (MEMBERS.index(m) if m in MEMBERS else len(MEMBERS), m))
     return {member: pd.concat(parts[member], ignore_index=True) for member in order}, task
 

@@ -16,7 +16,16 @@ from interp.tasks.protocol import EvaluatedTask, labels_of, load_task, max_new_t
 from interp.template import clock_of
 from study.evals.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
 from study.evals.modes import MODES, check_modes_differ, in_mode
-from study.evals.store import ANSWERS, EvalFolder, answers_frame, prompts_sha256, read_answers
+from study.evals.store import (
+    answers_frame,
+    answers_in,
+    answers_store,
+    batches_of,
+    prompts_sha256,
+    put_batch,
+    read_answers,
+    write_answers,
+)
 from study.evals.tables import write_tables
 from study.members import models_of
 
@@ -83,8 +92,7 @@ def answer_members(
             with model.member(role):
                 known = _provenance(what, role) | dict(provenance or {})
                 for root, asked, how in _runs(out / role, examples, chosen, modes):
-                    frame = run_member(model, role, task, task_path, asked, root, how, progress, known)
-                    counterfactual_answers(model, task, asked, frame, root, thinking=how.thinking)
+                    run_member(model, role, task, task_path, asked, root, how, progress, known)
             members.append(role)
     return tuple(members)
 
@@ -147,7 +155,7 @@ def tables_of(
             frame = answers_frame(read_answers(root), asked, member, task=task)
             # the column "mode" cuts the tables, so metadata of that name must not pass for it
             parts.append(frame if modes else frame.rename(columns={"mode": "meta.mode"}))
-            parts[-1].to_parquet(root / ANSWERS)
+            write_answers(root, parts[-1])
             changed = faithfulness_rows(parts[-1], read_counterfactuals(root), task)
             extra += [row | {"mode": root.name if modes else ""} for row in changed]
         frames[member] = pd.concat(parts, ignore_index=True) if modes else parts[0]
@@ -167,21 +175,23 @@ def run_member(
     progress: bool,
     provenance: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """Answers of the adapter that is active now, from disk where they are, from the model where they are not."""
+    """Answers of the adapter that is active now, from disk where they are, from the model where they are not; where the
+    task has counterfactuals, what they give too."""
     from tqdm import tqdm
 
     plan = plan_batches(model, task, examples, decoding)
     limit = (decoding.max_new_tokens or max_new_tokens(task)) if decoding.generate else 0
-    folder = EvalFolder(root, _identity(model, task_path, examples, decoding, limit), provenance=provenance)
-    with folder.open():
-        done = folder.done
+    identity = _identity(model, task_path, examples, decoding, limit)
+    with answers_store(root, identity, notes=provenance) as store:
+        done = batches_of(store)
         total, before = len(examples), sum(len(plan.batches[i]) for i in done)
         with tqdm(total=total, initial=before, unit="item", desc=role, disable=not progress) as bar:
             for number, answers in evaluate(model, task, examples, decoding=decoding, done=done, plan=plan):
-                folder.put(number, answers)
+                put_batch(store, number, answers)
                 bar.update(len(plan.batches[number]))
-        frame = answers_frame(folder.answers(), examples, role, task=task)
-        frame.to_parquet(root / ANSWERS)
+        frame = answers_frame(answers_in(store), examples, role, task=task)
+        counterfactual_answers(model, task, examples, frame, store, thinking=decoding.thinking)
+        write_answers(root, frame)
     return frame
 
 

@@ -1,4 +1,4 @@
-"""Answers on disk: one file per batch, written whole or not at all, so that a killed run continues where it was."""
+"""Answers on disk: one item per batch in a store, so that a killed run continues where it was."""
 
 from __future__ import annotations
 
@@ -10,70 +10,64 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.cache.files import replace
-from interp.cache.lock import writer_lock
 from interp.evaluate import Answer
+from interp.io.files import write_file
+from interp.io.items import PLAN, ItemStore, read_plan
 from interp.prompt import Example
 from interp.tasks.protocol import EvaluatedTask, read_reply
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MANIFEST, ANSWERS, PROVENANCE = "manifest.json", "answers.parquet", "provenance"
+ANSWERS, COUNTERFACTUALS = "answers.parquet", "counterfactuals"
+KIND = "evaluation"
 
 
-class EvalFolder:
-    """The answers of one member: `manifest.json`, `batches/*.json`, and `answers.parquet` once all are there.
+def answers_store(
+    root: Path, identity: Mapping[str, Any], *, notes: Mapping[str, Any] | None = None
+) -> AbstractContextManager[ItemStore]:
+    """The answers of one member, held for writing: an item per batch, and `answers.parquet` once all are there.
 
     Args:
-        root: folder of this member's answers.
         identity: everything that changes an answer (weights, adapter, prompts, decoding, batch plan); JSON values.
-        provenance: what else is worth knowing (names, versions, seeds); of the run that began the folder, not compared.
-    Raises:
-        ValueError: the folder holds answers of another identity; names the fields that differ.
+        notes: what else is worth knowing (names, versions, seeds); of the run that began the folder, not compared.
+    Raises: as `ItemStore.writing`.
     """
+    return ItemStore.writing(root, KIND, identity, notes=notes)
 
-    def __init__(self, root: Path, identity: Mapping[str, Any], *, provenance: Mapping[str, Any] | None = None) -> None:
-        self.root, self.identity = root, json.loads(json.dumps(identity, sort_keys=True))
-        self.provenance = dict(provenance or {})
 
-    def open(self) -> AbstractContextManager[None]:
-        """Hold the folder for writing; checks that it is empty or holds the same evaluation."""
-        (self.root / "batches").mkdir(parents=True, exist_ok=True)
-        (self.root / ".tmp").mkdir(exist_ok=True)
-        path = self.root / MANIFEST
-        if path.exists():
-            held = {k: v for k, v in json.loads(path.read_text()).items() if k != PROVENANCE}
-            differing = sorted(k for k in {*held, *self.identity} if held.get(k) != self.identity.get(k))
-            if differing:
-                shown = "; ".join(f"{k}: {held.get(k)!r:.60} != {self.identity.get(k)!r:.60}" for k in differing)
-                raise ValueError(
-                    f"{self.root} holds another evaluation ({shown}). Choose another --out, or delete the folder."
-                )
-        else:
-            content = self.identity | ({PROVENANCE: self.provenance} if self.provenance else {})
-            replace(self.root, path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
-        return writer_lock(self.root)
+def batches_of(store: ItemStore) -> frozenset[int]:
+    """Numbers of the batches whose answers are on disk."""
+    return frozenset(int(key) for key in store.keys if key.isdigit())
 
-    @property
-    def done(self) -> frozenset[int]:
-        """Numbers of the batches whose answers are on disk."""
-        return frozenset(int(path.stem) for path in (self.root / "batches").glob("*.json"))
 
-    def put(self, batch: int, answers: Sequence[Answer]) -> None:
-        """Keep one batch, durably."""
-        content = json.dumps([asdict(answer) for answer in answers], sort_keys=True) + "\n"
-        replace(self.root, self.root / "batches" / f"{batch:06d}.json", content.encode())
-
-    def answers(self) -> list[dict[str, Any]]:
-        """All answers so far, as plain dictionaries."""
-        return read_answers(self.root)
+def put_batch(store: ItemStore, batch: int, answers: Sequence[Answer]) -> None:
+    """Keep one batch, durably."""
+    store.put_json(f"{batch:06d}", [asdict(answer) for answer in answers])
 
 
 def read_answers(root: Path) -> list[dict[str, Any]]:
-    """The answers in a member's folder, batch by batch, as they were made; nothing is opened for writing."""
-    paths = sorted((root / "batches").glob("*.json"))
-    return [answer for path in paths for answer in json.loads(path.read_text())]
+    """The answers in a member's folder, batch by batch, as they were made; nothing is opened for writing.
+
+    Raises:
+        ValueError: no evaluation there; DamagedFileError: a batch that is not what was written, by its file.
+    """
+    return answers_in(ItemStore.reading(root, KIND))
+
+
+def answers_in(store: ItemStore) -> list[dict[str, Any]]:
+    """All answers so far, as plain dictionaries."""
+    return [answer for batch in sorted(batches_of(store)) for answer in store.get_json(f"{batch:06d}")]
+
+
+def write_answers(root: Path, frame: pd.DataFrame) -> None:
+    """`answers.parquet`, made of the answers."""
+    write_file(root / ANSWERS, frame.to_parquet())
+
+
+def identity_of(root: Path) -> dict[str, Any]:
+    """What was asked in a member's folder: task, items, weights, dtype, decoding."""
+    return read_plan(root / PLAN)["identity"]
 
 
 def prompts_sha256(examples: Sequence[Example]) -> str:

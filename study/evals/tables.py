@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp import stats
-from interp.cache.files import TEMP, replace
+from interp.io.files import write_file
 from interp.label_mass import mass_note
 from interp.tasks.protocol import cell_role
 
@@ -380,10 +379,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{path}: expected a name that ends in .csv or .parquet. Rename it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
-        replace(path.parent, path, table.to_parquet(index=False))
+        write_file(path, table.to_parquet(index=False))
     else:
-        replace(path.parent, path, table.to_csv(index=False, float_format="%.10g").encode())
-    with suppress(OSError):  # another writer may be using it
-        (path.parent / TEMP).rmdir()
+        write_file(path, table.to_csv(index=False, float_format="%.10g").encode())

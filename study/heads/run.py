@@ -18,12 +18,22 @@ from interp.heads.ids import HeadId, expand_heads, parse_unit, unit_name
 from interp.heads.order_swaps import FLIP, KEEP, swap_metrics
 from interp.heads.outcomes import Outcomes, Plan, main_of
 from interp.heads.sweep import unit_norms
+from interp.io.files import write_file
+from interp.io.items import ItemStore
 from interp.model import Model
 from interp.positions import parse_positions
 from interp.prompt import Example
 from interp.tasks.protocol import load_task
 from study.heads.pairs import OWN, has_twins, pairs_of_examples, pairs_of_twins
-from study.heads.store import CUMULATIVE, HeadsFolder
+from study.heads.store import (
+    CUMULATIVE,
+    done_of,
+    get_outcome,
+    put_norms,
+    put_outcome,
+    read_effects,
+    sweep_store,
+)
 from study.members import models_of
 
 if TYPE_CHECKING:
@@ -110,7 +120,7 @@ def sweep_heads(
 
 def read_sweeps(out: Path, role: str, study: HeadStudy) -> dict[str, HeadEffects]:
     """Kind -> effects of a member, from disk."""
-    return {kind: HeadsFolder(out / role / _folder(kind)).effects(seed=study.seed) for kind in study.kinds}
+    return {kind: read_effects(out / role / _folder(kind), seed=study.seed) for kind in study.kinds}
 
 
 def tables_of_heads(out: Path, members: Sequence[str], study: HeadStudy) -> dict[str, dict[str, HeadEffects]]:
@@ -118,19 +128,23 @@ def tables_of_heads(out: Path, members: Sequence[str], study: HeadStudy) -> dict
     import pandas as pd
 
     found = {role: read_sweeps(out, role, study) for role in members}
-    table(found, study).to_csv(out / "table.csv", index=False)
+    _write(out / "table.csv", table(found, study))
     curves = [_cumulative(sweeps, out / role / CUMULATIVE, study).assign(member=role) for role, sweeps in found.items()]
-    pd.concat(curves).to_csv(out / "cumulative.csv", index=False)
+    _write(out / "cumulative.csv", pd.concat(curves))
     if differences := [contrast(*both).assign(kind=kind) for kind, both in _aligned(found)]:
-        pd.concat(differences).to_csv(out / "difference.csv", index=False)
+        _write(out / "difference.csv", pd.concat(differences))
     swapped = {role: sweeps["patch"] for role, sweeps in found.items() if "patch" in sweeps}
     swaps = [
         swap_metrics(sweep).assign(member=role) for role, sweep in swapped.items()
         if {pair.flips for pair in sweep.pairs} == {True, False}
     ]  # fmt: skip
     if swaps:
-        pd.concat(swaps).to_csv(out / "order_swap.csv", index=False)
+        _write(out / "order_swap.csv", pd.concat(swaps))
     return found
+
+
+def _write(path: Path, rows: pd.DataFrame) -> None:
+    write_file(path, rows.to_csv(index=False, lineterminator="\n").encode())
 
 
 def _aligned(found: Mapping[str, Mapping[str, HeadEffects]]) -> list[tuple[str, tuple[HeadEffects, HeadEffects]]]:
@@ -161,22 +175,21 @@ def _sweep(
     where = parse_positions(study.positions)[0]
     job = HeadSweep(model, pairs, parse_kind(kind), where, effect=study.effect, verify=study.verify)
     boxed = expand_heads([parse_unit(name) for name in study.named], model.layout) if study.named else ()
-    folder = HeadsFolder(root)
-    with folder.open(job.plan, pairs):
-        _fill(folder, job, f"{root.parent.name} {kind}", study, progress)
-        folder.put_norms(unit_norms(model, pairs, job.units), [unit_name(unit) for unit in boxed])
-    return job.plan, Outcomes.of([folder.get(job.plan.key(pair)) for pair in pairs])
+    with sweep_store(root, job.plan, pairs) as store:
+        _fill(store, job, f"{root.parent.name} {kind}", study, progress)
+        put_norms(store, unit_norms(model, pairs, job.units), [unit_name(unit) for unit in boxed])
+        return job.plan, Outcomes.of([get_outcome(store, job.plan.key(pair)) for pair in pairs])
 
 
-def _fill(folder: HeadsFolder, job: HeadSweep, name: str, study: HeadStudy, progress: bool) -> None:
+def _fill(store: ItemStore, job: HeadSweep, name: str, study: HeadStudy, progress: bool) -> None:
     """Keep the outcomes that are not there; of the first pair some rows are always verified."""
     from tqdm import tqdm
 
-    done, total = folder.done, len(job.pairs)
+    done, total = done_of(store), len(job.pairs)
     job.verify = max(study.verify, FIRST_VERIFY)
     with tqdm(total=total, initial=len(done), unit="pair", desc=name, disable=not progress) as bar:
         for _, outcome in job.run(done=done):
-            folder.put(outcome)
+            put_outcome(store, outcome)
             job.verify = study.verify
             bar.update()
 
@@ -212,18 +225,17 @@ def _remove_together(model: Model, ranked: _Ranked, root: Path, study: HeadStudy
     """Outcomes of the heads of every arm removed together, on disk."""
     where = parse_positions(study.positions)[0]
     job = cumulative_job(model, ranked.pairs, ranked.sets, kind=parse_kind(ranked.kind), positions=where)
-    folder = HeadsFolder(root)
-    with folder.open(job.plan, ranked.pairs):
-        for _, outcome in job.run(done=folder.done):
-            folder.put(outcome)
-        folder.put_norms(np.ones(len(job.units)), [])
+    with sweep_store(root, job.plan, ranked.pairs) as store:
+        for _, outcome in job.run(done=done_of(store)):
+            put_outcome(store, outcome)
+        put_norms(store, np.ones(len(job.units)), [])
 
 
 def _cumulative(found: Mapping[str, HeadEffects], root: Path, study: HeadStudy) -> pd.DataFrame:
     """The table of `_remove_together`."""
     done = {kind: (one.plan, Outcomes(one.values, one.base_margin, one.base_right)) for kind, one in found.items()}
     pairs = next(iter(found.values())).pairs
-    return cumulative_table(HeadsFolder(root).effects(seed=study.seed), _Ranked.of(done, pairs, study).sets)
+    return cumulative_table(read_effects(root, seed=study.seed), _Ranked.of(done, pairs, study).sets)
 
 
 def table(found: Mapping[str, Mapping[str, HeadEffects]], study: HeadStudy) -> pd.DataFrame:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.heads import HeadEffects, HeadId
+from interp.io.items import PLAN, read_plan
 from interp.label_mass import mass_note
 from study.evals.show import aligned, interval
 from study.heads.run import split_kinds
-from study.heads.store import CUMULATIVE, PLAN, HeadsFolder
+from study.heads.store import CUMULATIVE, KIND, read_effects
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,11 +31,12 @@ def sweeps(out: Path) -> Iterator[tuple[str, str, HeadEffects]]:
     Raises:
         ValueError: there is none.
     """
-    folders = sorted(path.parent for path in out.rglob(PLAN) if path.parent.name != CUMULATIVE)
+    found = sorted(path for path in out.rglob(PLAN) if path.parent.name != CUMULATIVE)
+    folders = [path.parent for path in found if read_plan(path)["kind"] == KIND]
     if not folders:
         raise ValueError(f"{out} holds no head sweep. Run diptych heads ... --out {out} first.")
     for folder in folders:
-        yield folder.parent.name, folder.name, HeadsFolder(folder).effects()
+        yield folder.parent.name, folder.name, read_effects(folder)
 
 
 def show_head(out: Path, head: str, *, base: int = 0) -> str:

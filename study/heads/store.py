@@ -1,98 +1,79 @@
-"""Outcomes of a head sweep on disk: one file per pair, written whole or not at all, under the digest of its plan."""
+"""Outcomes of a head sweep on disk: a store with one item per pair, under the identity of its plan."""
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from interp.cache.files import replace
-from interp.cache.lock import writer_lock
 from interp.heads import HeadEffects, Outcome, Plan, TokenPair
 from interp.heads.ids import parse_unit
+from interp.io.items import ItemStore, is_store
 
-PLAN, PAIRS, NORMS, ITEMS = "plan.json", "pairs.json", "norms.json", "items"
-CUMULATIVE = "cumulative"  # folder of the heads removed together, beside those of the kinds
+KIND, PAIRS, NORMS = "head sweep", "pairs", "norms"
+CUMULATIVE = "cumulative"  # folder of the heads removed together, next to those of the kinds
 
 
-class HeadsFolder:
-    """One sweep: `plan.json`, `pairs.json`, `norms.json`, `items/<key>.npz`.
+@contextmanager
+def sweep_store(root: Path, plan: Plan, pairs: Sequence[TokenPair]) -> Iterator[ItemStore]:
+    """One sweep, held for writing: an item per pair, one with the pairs themselves, one with norms at the end.
+
+    Raises: as `ItemStore.writing`.
+    """
+    with ItemStore.writing(root, KIND, asdict(plan)) as store:
+        if PAIRS not in store:
+            store.put_json(PAIRS, [asdict(pair) for pair in pairs])
+        yield store
+
+
+def done_of(store: ItemStore) -> frozenset[str]:
+    """Keys of the outcomes that are there."""
+    return store.keys - {PAIRS, NORMS}
+
+
+def put_outcome(store: ItemStore, outcome: Outcome) -> None:
+    """Keep one outcome, durably."""
+    base = np.array([outcome.base_margin, outcome.base_right])
+    arrays = {name: np.asarray(array) for name, array in outcome.values.items()}
+    store.put_arrays(outcome.key, {"base": base, **arrays})
+
+
+def get_outcome(store: ItemStore, key: str) -> Outcome:
+    """One outcome; raises as `ItemStore.get`."""
+    values = store.get_arrays(key)
+    margin, right = values.pop("base").tolist()
+    return Outcome(key, values, margin, right)
+
+
+def put_norms(store: ItemStore, norms: np.ndarray, named: Sequence[str]) -> None:
+    """Keep the lengths of the heads' writes, and which heads were named before the sweep."""
+    store.put_json(NORMS, {"norms": norms.tolist(), "named": list(named)})
+
+
+def read_effects(root: Path, *, seed: int = 0) -> HeadEffects:
+    """The sweep as it lies there, without a model.
 
     Raises:
-        ValueError: (from `open`) the folder holds another sweep; names the fields that differ.
+        ValueError: no sweep, or one that is not finished; DamagedFileError: an item is not what was written.
     """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def open(self, plan: Plan, pairs: Sequence[TokenPair]) -> AbstractContextManager[None]:
-        """Hold the folder for writing; checks that it is empty or holds this plan."""
-        (self.root / ITEMS).mkdir(parents=True, exist_ok=True)
-        wanted = json.loads(json.dumps(asdict(plan)))
-        path = self.root / PLAN
-        if path.exists():
-            held = json.loads(path.read_text())
-            differing = [key for key in wanted if held.get(key) != wanted[key]]
-            if differing:
-                shown = "; ".join(f"{key}: {held.get(key)!r:.60} != {wanted[key]!r:.60}" for key in differing)
-                raise ValueError(f"{self.root} holds another sweep ({shown}). Choose another --out, or delete it.")
-        else:
-            self._put_json(PAIRS, [asdict(pair) for pair in pairs])
-            self._put_json(PLAN, wanted)
-        return writer_lock(self.root)
-
-    def _put_json(self, name: str, content: Any) -> None:
-        replace(self.root, self.root / name, (json.dumps(content) + "\n").encode())
-
-    @property
-    def done(self) -> frozenset[str]:
-        """Keys of the outcomes that are there."""
-        return frozenset(path.stem for path in (self.root / ITEMS).glob("*.npz"))
-
-    def put(self, outcome: Outcome) -> None:
-        """Keep one outcome, durably."""
-        buffer = io.BytesIO()
-        base = np.array([outcome.base_margin, outcome.base_right])
-        arrays: dict[str, Any] = {name: np.asarray(array) for name, array in outcome.values.items()}
-        np.savez(buffer, base=base, **arrays)
-        replace(self.root, self.root / ITEMS / f"{outcome.key}.npz", buffer.getvalue())
-
-    def put_norms(self, norms: np.ndarray, named: Sequence[str]) -> None:
-        """Keep the lengths of the heads' writes, and which heads were named before the sweep."""
-        self._put_json(NORMS, {"norms": norms.tolist(), "named": list(named)})
-
-    def get(self, key: str) -> Outcome:
-        """One outcome."""
-        with np.load(self.root / ITEMS / f"{key}.npz") as file:
-            values = {name: file[name] for name in file.files if name != "base"}
-            margin, right = file["base"].tolist()
-        return Outcome(key, values, margin, right)
-
-    def effects(self, *, seed: int = 0) -> HeadEffects:
-        """The sweep as it lies there, without a model.
-
-        Raises:
-            ValueError: no sweep, or one that is not finished.
-        """
-        if not (self.root / PLAN).exists():
-            raise ValueError(f"{self.root} holds no head sweep ({PLAN} is missing). Run diptych heads --out first.")
-        plan = json.loads((self.root / PLAN).read_text())
-        plan = Plan(**{**plan, "metrics": tuple(plan["metrics"]), "units": tuple(plan["units"])})
-        pairs = [_pair(row) for row in json.loads((self.root / PAIRS).read_text())]
-        keys = [plan.key(pair) for pair in pairs]
-        missing = len(set(keys) - self.done)
-        if missing or not (self.root / NORMS).exists():
-            raise ValueError(f"{self.root}: {missing} of {len(keys)} pairs are not done. Run the same command again.")
-        extra = json.loads((self.root / NORMS).read_text())
-        named = tuple(parse_unit(name) for name in extra["named"])
-        norms = np.array(extra["norms"])
-        return HeadEffects.of(plan, pairs, [self.get(key) for key in keys], write_norms=norms, named=named, seed=seed)
+    if not is_store(root):
+        raise ValueError(f"{root} holds no head sweep. Run diptych heads --out first.")
+    store = ItemStore.reading(root, KIND)
+    held: dict[str, Any] = dict(store.identity)
+    plan = Plan(**{**held, "metrics": tuple(held["metrics"]), "units": tuple(held["units"])})
+    pairs = [_pair(row) for row in store.get_json(PAIRS)]
+    keys = [plan.key(pair) for pair in pairs]
+    missing = len(set(keys) - store.keys)
+    if missing or NORMS not in store:
+        raise ValueError(f"{root}: {missing} of {len(keys)} pairs are not done. Run the same command again.")
+    extra = store.get_json(NORMS)
+    named, norms = tuple(parse_unit(name) for name in extra["named"]), np.array(extra["norms"])
+    outcomes = [get_outcome(store, key) for key in keys]
+    return HeadEffects.of(plan, pairs, outcomes, write_norms=norms, named=named, seed=seed)
 
 
 def _pair(row: dict[str, Any]) -> TokenPair:

@@ -10,8 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from interp.cache.files import replace as write_whole
 from interp.checkpoint import Checkpoint
+from interp.io.files import replace as write_whole
 from interp.loading import load
 from interp.oracle import Oracle, OracleSpec, SelfTest, context_items, selftest
 from interp.prompt import Example, Message

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from interp.cache.files import replace as write_whole
+from interp.io.files import replace as write_whole
 from interp.oracle import Answers, Choices, Features, PairedReading
 from interp.oracle.controls import HEADLINE
 from interp.oracle.evidence import verdict

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from interp.cache.files import replace
-from interp.cache.lock import writer_lock
+from interp.io.files import replace
+from interp.io.lock import writer_lock
 from probes.result import SweepResult
 
 if TYPE_CHECKING:

@@ -60,7 +60,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     Raises:
         ValueError: the folder is no run of a study, or its published values cannot be read.
     """
-    from interp.cache.files import replace
+    from interp.io.files import replace
 
     path = out or run / "report.html"
     content = render(run).encode("utf-8")
@@ -74,7 +74,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 def _drop_empty(folder: Path) -> None:
     from contextlib import suppress
 
-    from interp.cache.files import TEMP
+    from interp.io.files import TEMP
 
     with suppress(OSError):  # another writer may be using it
         (folder / TEMP).rmdir()

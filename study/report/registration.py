@@ -70,7 +70,7 @@ def register(study: Study, out: Path) -> Registration:
     Raises:
         ValueError: the folder has another one already.
     """
-    from interp.cache.files import replace
+    from interp.io.files import replace
 
     made, path = registration_of(study, out), out / REGISTRATION
     if path.is_file():

@@ -60,7 +60,7 @@ class Digests:
 
     def save(self) -> None:
         """Keep what was learnt."""
-        from interp.cache.files import replace
+        from interp.io.files import replace
 
         if self._path is not None and self._known:
             content = (json.dumps(self._known, indent=0, sort_keys=True) + "\n").encode()

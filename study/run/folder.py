@@ -42,7 +42,7 @@ def digests(root: Path, paths: Iterable[Path]) -> dict[str, str]:
 
 def prepare(root: Path, steps: Collection[str], held: Mapping[str, StepState]) -> None:
     """Make the folders; take away tables and figures of steps that are no longer part of the study."""
-    from interp.cache.files import sweep_temps
+    from interp.io.files import sweep_temps
 
     (root / STEPS).mkdir(parents=True, exist_ok=True)
     for folder in (root, root / TABLES):
@@ -65,7 +65,7 @@ def take_over(root: Path, name: str, key: str) -> None:
 
     What lies there under another key moves to `steps/.kept/<name>-<key>`.
     """
-    from interp.cache.files import replace
+    from interp.io.files import replace
 
     folder = root / STEPS / name
     there = _key(folder)
@@ -83,7 +83,7 @@ def take_over(root: Path, name: str, key: str) -> None:
 
 def mark_done(root: Path, folder: Path, notes: Sequence[str]) -> None:
     """Say in a step's folder that its work is whole: only tables need to be made of it again."""
-    from interp.cache.files import replace
+    from interp.io.files import replace
 
     content = {"key": _key(folder), "done": True, "notes": list(notes)}
     replace(root, folder / STAMP, (json.dumps(content) + "\n").encode())

@@ -66,7 +66,7 @@ def run_study(
             does not fit, a section that its step refuses, a layer, head, site or position that a member does not have.
         CacheBusyError: another process runs this folder.
     """
-    from interp.cache.lock import writer_lock
+    from interp.io.lock import writer_lock
 
     steps = steps_of(study)
     unknown = [name for name in only if name not in steps]
@@ -147,7 +147,7 @@ class _Run:
         return Finished(self.state, tuple(self.ran))
 
     def _put_study(self) -> None:
-        from interp.cache.files import replace as put
+        from interp.io.files import replace as put
 
         content, path = resolved_yaml(self.study, self.root).encode(), self.root / STUDY
         if not path.is_file() or path.read_bytes() != content:

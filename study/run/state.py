@@ -85,7 +85,7 @@ def read_run(folder: Path) -> RunState:
 
 def write_run(folder: Path, state: RunState) -> None:
     """Write `run.json` whole, or leave it alone where it says the same already."""
-    from interp.cache.files import replace
+    from interp.io.files import replace
 
     content = (json.dumps(asdict(state), indent=1) + "\n").encode()
     path = folder / RUN

@@ -28,12 +28,15 @@ from study.members import models_of
 from study.steer.items import AUTO, dose_items, group_of
 from study.steer.shuffled import shuffled_from_cache
 from study.steer.store import (
-    DoseFolder,
+    done_of,
+    dose_store,
+    get_outcome,
     get_read,
     get_text_sums,
+    open_sweep,
+    put_outcome,
     put_read,
     put_text_sums,
-    read_outcome,
     write_table,
 )
 
@@ -287,17 +290,16 @@ def answer_member(
     notes = [said for one in directions.values() if (said := one.check_acts_on(model))]
     items = dose_items(model, task, examples, slot=study.slot, baseline=study.baseline)
     job = DoseSweep(model, items, plan, verify=study.verify, weights=weights_of(model))
-    folder = DoseFolder(root, _identity(job, task_path, items), notes=_notes(first, plan, study, notes))
-    with folder.open():
-        keys, done = job.keys(), folder.done
+    with dose_store(root, _identity(job, task_path, items), notes=_notes(first, plan, study, notes)) as store:
+        keys, done = job.keys(), done_of(store)
         with tqdm(total=len(items), initial=len(done & set(keys)), unit="item", desc=role, disable=not progress) as bar:
             for index, key in enumerate(keys):
                 if key not in done:
                     share = max(study.verify, FIRST_VERIFY) if index == 0 else study.verify
-                    folder.put(job.outcome(index, key, verify=share))
+                    put_outcome(store, job.outcome(index, key, verify=share))
                     bar.update()
-        put_text_sums(root, _text_sums(model, plan, study))
-        put_read(root, items, keys, {"member": role, "toward": first.toward, "model": model.name,
+        put_text_sums(store, _text_sums(model, plan, study))
+        put_read(store, items, keys, {"member": role, "toward": first.toward, "model": model.name,
                                      "dtype": str(model.dtype).removeprefix("torch.")})  # fmt: skip
 
 
@@ -306,11 +308,12 @@ def tables_of_member(
 ) -> DoseResult:
     """The curves and tables of the outcomes in a folder; no model is needed."""
     first = next(iter(directions.values()))
-    items, keys, who = get_read(root, examples)
-    outcomes = [read_outcome(root, key) for key in keys]
+    store = open_sweep(root)
+    items, keys, who = get_read(store, examples)
+    outcomes = [get_outcome(store, key) for key in keys]
     kind = Outcomes.of(task, toward=first.toward, away=first.away_from)
     how: dict[str, Any] = {"seed": study.seed, "n_resamples": study.n_resamples}
-    result, sums = DoseResult.of(items, outcomes, plan, kind, **how), get_text_sums(root)
+    result, sums = DoseResult.of(items, outcomes, plan, kind, **how), get_text_sums(store)
     texts = None if sums is None else text_curves(sums, plan, **how).table().assign(group_unit="texts")
     write_tables(result, texts, root, who)
     return result

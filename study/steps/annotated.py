@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,20 +70,8 @@ def held_out(groups: Any, *, share: float, seed: int) -> list[str]:
 
 def view(cache: Path, folder: Path, examples: pd.DataFrame) -> Path:
     """A cache over the shards of another one, its examples with further columns; it moves with the run folder."""
-    from interp.cache.files import replace
-    from interp.cache.tables import to_parquet
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("manifest.json", "SEALED.json", "rows.parquet"):
-        shutil.copyfile(cache / name, folder / name)
-    link = folder / "shards"
-    if not link.is_symlink():
-        os.symlink(os.path.relpath(cache / "shards", folder), link)
-    replace(folder, folder / "examples.parquet", to_parquet(_arrow(examples)))
-    return folder
-
-
-def _arrow(examples: pd.DataFrame) -> Any:
     import pyarrow as pa
 
-    return pa.Table.from_pandas(examples, preserve_index=False)
+    from interp.cache.view import with_examples
+
+    return with_examples(cache, folder, pa.Table.from_pandas(examples, preserve_index=False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -92,15 +91,16 @@ def _same(context: Context) -> dict[str, Any]:
 
 def _made(context: Context) -> dict[str, dict[str, Any]]:
     """Member -> columns that say what answered and what was asked."""
-    from study.evals.store import MANIFEST
+    from interp.io.items import PLAN
+    from study.evals.store import identity_of
 
     found = {}
     for member in context.study.members:
-        paths = sorted((context.folder / member).glob(f"**/{MANIFEST}"))
+        paths = sorted((context.folder / member).glob(f"**/{PLAN}"))
         if paths:
-            manifest = json.loads(paths[0].read_text())
+            asked = identity_of(paths[0].parent)
             found[member] = {
-                **context.made_by(member), "dtype": manifest["dtype"], "data_sha256": manifest["items"],
+                **context.made_by(member), "dtype": asked["dtype"], "data_sha256": asked["items"],
             }  # fmt: skip
     return found
 

@@ -86,12 +86,14 @@ def _selected(found: Any) -> pd.DataFrame:
 
 def tables(context: Context) -> dict[str, pd.DataFrame]:
     """`heads`, `heads_selected`, `heads_cumulative`, and, where they were made, `heads_difference`, `order_swap`."""
+    from interp.io.files import write_file
     from study.heads.run import tables_of_heads
     from study.tables import tidy
 
     study, what = context.study, _what(context.study)
     members = tuple(what.members) if study.pair else (what.name,)
-    _selected(tables_of_heads(context.folder, members, _wanted(study))).to_csv(context.folder / SELECTED, index=False)
+    chosen = _selected(tables_of_heads(context.folder, members, _wanted(study)))
+    write_file(context.folder / SELECTED, chosen.to_csv(index=False, lineterminator="\n").encode())
     made = {"heads": _effects(context, "table.csv", "name"), "heads_selected": _effects(context, SELECTED, "head")}
     out = {name: tidy(rows, analysis="heads") for name, rows in made.items()}
     data = str(out["heads"]["data_sha256"].iloc[0])

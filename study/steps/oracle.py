@@ -26,7 +26,7 @@ CONTROLS = ("shuffled", "zero", "text_only")
 
 def run(context: Context) -> list[str]:
     """Rows of every question and source in `<question>-<source>.json`; a killed run goes on with the next one."""
-    from interp.cache.files import replace
+    from interp.io.files import replace
     from study.steps.items import examples_of
 
     study, section, notes = context.study, context.section, []

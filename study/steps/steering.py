@@ -104,7 +104,7 @@ def _member(context: Context, member: str) -> list[str]:
 
 def _chosen_layers(context: Context, member: str) -> tuple[int, ...] | None:
     """Block indices that are steered, kept in the step's folder so that its tables need no model; None: every one."""
-    from interp.cache.files import replace
+    from interp.io.files import replace
     from interp.site import layer_index
     from study.run.shapes import layout_of
 
@@ -142,11 +142,12 @@ def _write_tables(context: Context) -> None:
     """The tables of every member's outcomes, in its folder; no model is loaded."""
     from steering.direction import Directions
     from study.steer.run import tables_of_doses
+    from study.steer.store import is_finished
 
     for member in _members(context.study):
         folder = context.folder / member
         kept = sorted(folder.glob("fit-*.safetensors"), key=lambda path: int(path.stem.removeprefix("fit-")))
-        roles = [path.parent.name for path in (folder / "dose").glob("*/read.json")]
+        roles = sorted(path.name for path in (folder / "dose").glob("*") if is_finished(path))
         if kept and roles:
             made = [Directions.load(path) for path in kept]
             items, dose = _dosed(context, folder / "cache", made[0], _chosen_layers(context, member))

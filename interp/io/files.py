@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: temp names, fsync, first-writer-wins, and the sweep of orphans."""
+"""Files that appear atomically: temp names, fsync, first-writer-wins, and the sweep of orphans."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from interp.cache.errors import CacheBusyError, CacheFullError
+from interp.io.errors import FolderBusyError, FolderFullError
 
 TEMP = ".tmp"
 _STARTED_NS = time.time_ns()
@@ -32,7 +32,9 @@ def temp_path(root: Path, stem: str) -> Path:
 
 
 def fsync_dir(folder: Path) -> None:
-    """Make the names in a folder durable (a rename is not, until its folder is synced)."""
+    """Make the names in a folder durable (a rename is not, until its folder is synced); Windows has no such call."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -76,9 +78,9 @@ def _publish_without_links(temp: Path, final: Path) -> bool:
     try:
         os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
-        raise CacheBusyError(
-            f"{final}: this file system has no hard links, and the lock file {lock.name} beside it is taken. "
-            "Wait for its writer; if no process writes this cache, delete the lock file and run again."
+        raise FolderBusyError(
+            f"{final}: this file system has no hard links, and the lock file {lock.name} next to it is taken. "
+            "Wait for its writer; if no process writes this folder, delete the lock file and run again."
         ) from None
     try:
         if final.exists():
@@ -101,7 +103,12 @@ def write_once(root: Path, final: Path, data: bytes) -> bool:
 
 
 def replace(root: Path, final: Path, data: bytes) -> None:
-    """Durable content under a name, atomically in the place of what was there."""
+    """Durable content under a name, atomically in the place of what was there; the name's own folder is made.
+
+    Args:
+        root: folder whose `.tmp` holds the file while it is written.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
     temp = temp_path(root, final.stem)
     with disk_errors(root, len(data), temp):
         write_durable(temp, data)
@@ -109,14 +116,23 @@ def replace(root: Path, final: Path, data: bytes) -> None:
         fsync_dir(final.parent)
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """A result file, atomically in the place of what was there; nothing else of it is left in its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path.parent, path, data)
+    sweep_temps(path.parent)
+    with suppress(OSError):  # another writer may be using it
+        (path.parent / TEMP).rmdir()
+
+
 @contextmanager
 def disk_errors(root: Path, needed: int, *temps: Path) -> Iterator[None]:
-    """Turn "disk full" into CacheFullError, and remove the temp files of whatever failed.
+    """Turn "disk full" into FolderFullError, and remove the temp files of whatever failed.
 
     Args:
         needed: bytes that were being written.
     Raises:
-        CacheFullError: ENOSPC, EDQUOT (quota) or EFBIG (file size limit). Other errors pass unchanged.
+        FolderFullError: ENOSPC, EDQUOT (quota) or EFBIG (file size limit). Other errors pass unchanged.
     """
     try:
         yield
@@ -126,7 +142,7 @@ def disk_errors(root: Path, needed: int, *temps: Path) -> Iterator[None]:
         if not isinstance(error, OSError) or error.errno not in _FULL:
             raise
         free = shutil.disk_usage(root).free
-        raise CacheFullError(
+        raise FolderFullError(
             f"{root}: no room to write {needed:,} bytes ({free:,} free; the system says: {error.strerror}). "
             "Nothing committed is lost: free some space and run the same command, it continues.",
             needed=needed,
@@ -159,6 +175,8 @@ def _is_orphan(path: Path) -> bool:
 
 
 def is_alive(pid: int) -> bool:
+    if os.name == "nt":
+        return True  # os.kill would end it; a file of a dead writer goes after a day
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
