@@ -7,12 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from interp.stats._check import Groups, Seed, Values, binary, generator, group_codes, probabilities, same_length
+from interp.stats._check import (
+    GroupCodes,
+    Groups,
+    Seed,
+    Values,
+    binary,
+    generator,
+    group_codes,
+    probabilities,
+    same_length,
+)
 from interp.stats.bootstrap import cluster_mean
 from interp.stats.clustered import rate_on
 from interp.stats.estimate import CONFIDENCE, Estimate
 from interp.stats.intervals import z_value
-from interp.stats.jackknife import Jackknife, effective_groups
+from interp.stats.jackknife import Jackknife, effective_groups, jackknife_limits
 from interp.stats.resample import N_RESAMPLES, group_weights
 
 N_BINS = 10
@@ -25,8 +35,7 @@ class CalibrationError:
 
     Attributes:
         ece:        the error. Its interval is wide, because |·| hides the sign of the noise, and covers with at least
-            the stated confidence, except for rates near 1 in few groups; lo is 0 where the error is no larger than
-            sampling alone can make it.
+            the stated confidence; lo is 0 where the error is no larger than sampling alone can make it.
         floor:      mean and 95 % range of the error of a calibrated model: finite samples never give 0.
         p:          share of the draws behind the floor with an error at least as large: the test of calibration.
         n_bins:     bins in use (fewer than asked for where many probabilities are equal).
@@ -83,17 +92,23 @@ def calibration_error(
     The sample's ECE lies above the true one, since |·| adds up the noise of every bin. So the interval is not that of a
     mean:
 
-        lo = ECE - c, at least 0;   c = 97.5 % quantile of D* = sum_b |m*_b - m_b|, m* from resampled groups
-        hi = ECE + t · jackknife standard error
+        lo = ECE - c, at least 0;   c = the larger of the 97.5 % quantiles of two samples of sampling error:
+             sum_b |m*_b - m_b|, m* from resampled groups;  sum_b |m0_b|, the floor
+        hi = ECE + t · jackknife standard error, or the end that the rule gives a number between 0 and 1, if larger
 
     The lower end follows from the triangle inequality, |ECE - true ECE| <= sum_b |m_b - true m_b|; the upper end from
-    ECE >= sum_b sign(true m_b)·m_b, whose mean is the true ECE. The floor and p are those of D* where groups are given,
-    and of outcomes drawn from the stated probabilities where examples are independent. D* is stretched by Student's
+    ECE >= sum_b sign(true m_b)·m_b, whose mean is the true ECE. The resampled errors are stretched by Student's
     quantile on the effective groups over the normal one.
 
-    Groups in which all are right show no spread: for rates near 1 in few groups the interval is too narrow and p too
-    small (about 0.17 of calibrated models have p <= 0.05 at probabilities from 0.9 to 1 in 10 groups of 8). Where all
-    outcomes and probabilities are the same the interval has no width; `wilson_clustered` of the outcome has.
+    The floor, and p, are errors of outcomes drawn from the stated probabilities: y = [u < p], u uniform, and shared by
+    an example with its group with probability sqrt(ρ), so that outcomes of a group have intraclass correlation ρ:
+
+        ρ = λ·(r + se(r)) + (1 - λ),  r = sum_{pairs in a group} e_i e_j / sum s_i s_j,  e = y - p,  s = sqrt(p(1 - p))
+        λ = w/(w + 1),  w the number of groups that have the rarer outcome
+
+    Groups in which all are right show no spread, so a sample with few failures does not say how they cluster: the fewer
+    groups have one, the more a group counts as one example. Without se(r), that of a ratio over groups, 0.1 of
+    calibrated models had p <= 0.05 in 20 groups of 30. ρ = 0 where examples are independent.
 
     Args:
         p: stated probability of the outcome, or the confidence in the given answer [example].
@@ -101,7 +116,7 @@ def calibration_error(
     Raises:
         ValueError: lengths differ, p outside [0, 1], fewer examples than bins, one group, NaN.
     Source: Guo et al., arXiv 1706.04599; floor: consistency resampling, Bröcker & Smith, Weather Forecast. 22 (2007);
-        interval: worked out here, its coverage is measured in tests/validity/test_intervals.py.
+        interval and intraclass correlation of the floor: worked out here, measured in tests/validity/test_intervals.py.
     """
     p, y = probabilities("p", p), binary("outcome", outcome)
     n = same_length(p=p, outcome=y)
@@ -114,12 +129,13 @@ def calibration_error(
     left_out = (sums.sum(axis=0) - sums) / (n - codes.sizes[:, None])
     value = float(np.abs(sums.sum(axis=0)).sum() / n)
     error = _sampling_error(left_out, effective, seeds[0], n_resamples=n_resamples, confidence=confidence)
-    knife = Jackknife.of(np.abs(left_out).sum(axis=1), effective)
-    above = float(knife.quantile(confidence) * knife.se)
     tails = (0.5 - confidence / 2, 0.5 + confidence / 2)
-    floor = _floor(p, bins, seeds[1]) if groups is None else error
+    floor = _floor(p, bins, codes, 0.0 if groups is None else _likeness(p, y, codes), seeds[1])
+    below = max(float(np.quantile(each, tails[1])) for each in (error, floor))
+    without = np.abs(left_out).sum(axis=1)
+    above = _upper(value, without, effective, confidence)
     return CalibrationError(
-        ece=Estimate(value, max(0.0, value - float(np.quantile(error, tails[1]))), value + above, n, codes.n_groups),
+        ece=Estimate(value, max(0.0, value - below), above, n, codes.n_groups),
         floor=Estimate(float(floor.mean()), *map(float, np.quantile(floor, tails)), n=n, n_groups=codes.n_groups),
         p=float((1 + (floor >= value * (1 - 1e-9)).sum()) / (1 + len(floor))),
         n_bins=used,
@@ -209,13 +225,38 @@ def confidence_on_errors(
     return cluster_mean(c[wrong], groups=members, bounds=(0.0, 1.0), **options)
 
 
-def _floor(p: np.ndarray, bins: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """ECE of outcomes drawn from p itself [FLOOR_DRAWS]."""
+def _upper(value: float, left_out: np.ndarray, effective: float, confidence: float) -> float:
+    """Upper end of the error, from its values without each group [group]."""
+    knife = Jackknife.of(left_out, effective)
+    _, bounded = jackknife_limits(
+        np.asarray(value), left_out, effective=effective, confidence=confidence, bounds=(0.0, 1.0)
+    )
+    return max(min(1.0, value + float(knife.quantile(confidence) * knife.se)), float(bounded))
+
+
+def _likeness(p: np.ndarray, y: np.ndarray, codes: GroupCodes) -> float:
+    """ρ of `calibration_error`: how alike outcomes of one group are, given their probabilities; between 0 and 1."""
+    parts = np.stack([y - p, np.sqrt(p * (1 - p))], axis=1)
+    shared, possible = (np.square(codes.sums(parts)) - codes.sums(parts**2)).T
+    if possible.sum() <= 0:
+        return 0.0
+    r = min(1.0, max(0.0, float(shared.sum() / possible.sum())))
+    se = float(np.sqrt(codes.n_groups / (codes.n_groups - 1) * np.square(shared - r * possible).sum()) / possible.sum())
+    w = min(len(np.unique(codes.code[y == side])) for side in (0, 1))
+    return (w * min(1.0, r + se) + 1) / (w + 1)
+
+
+def _floor(p: np.ndarray, bins: np.ndarray, codes: GroupCodes, rho: float, rng: np.random.Generator) -> np.ndarray:
+    """ECE of outcomes drawn from p itself, those of a group with intraclass correlation rho [FLOOR_DRAWS]."""
     order = np.argsort(bins, kind="stable")
-    starts, p = np.searchsorted(bins[order], np.arange(bins.max() + 1)), p[order]
+    starts, p, code = np.searchsorted(bins[order], np.arange(bins.max() + 1)), p[order], codes.code[order]
     rows = max(1, 2**22 // len(p))
     chunks = []
     for start in range(0, FLOOR_DRAWS, rows):
-        drawn = rng.random((min(rows, FLOOR_DRAWS - start), len(p))) < p
-        chunks.append(np.abs(np.add.reduceat(drawn - p, starts, axis=1)).sum(axis=1) / len(p))
+        shape = min(rows, FLOOR_DRAWS - start), len(p)
+        u = rng.random(shape)
+        if rho > 0:
+            of_group = rng.random((shape[0], codes.n_groups))[:, code]
+            u = np.where(rng.random(shape) < np.sqrt(rho), of_group, u)
+        chunks.append(np.abs(np.add.reduceat((u < p) - p, starts, axis=1)).sum(axis=1) / len(p))
     return np.concatenate(chunks)
