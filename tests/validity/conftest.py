@@ -10,7 +10,9 @@ from tests.validity.kit import Recorder
 @pytest.fixture
 def studies(request: pytest.FixtureRequest) -> int:
     """Number of simulated studies of a check."""
-    return request.config.getoption("--studies")
+    chosen = request.config.getoption("--studies")
+    assert isinstance(chosen, int)
+    return chosen
 
 
 @pytest.fixture
