@@ -12,6 +12,7 @@ import torch
 from interp.model import Model
 from interp.passes import pad
 from interp.prompt import Prompt
+from interp.template import PLAIN_STOP, is_plain
 
 TOKENS_PER_BATCH = 16_384
 
@@ -137,4 +138,9 @@ def end_tokens(model: Model) -> frozenset[int]:
 def _reply(model: Model, tail: list[int], ends: frozenset[int]) -> Reply:
     stop = next((i for i, token in enumerate(tail) if token in ends), None)
     kept = tail if stop is None else tail[:stop]
-    return Reply(model.tokenizer.decode(kept, skip_special_tokens=False), len(kept), stop is not None)
+    text = model.tokenizer.decode(kept, skip_special_tokens=False)
+    if is_plain(model.tokenizer) and PLAIN_STOP in text:  # it has begun to write the next turn
+        text = text[: text.index(PLAIN_STOP)]
+        held = (i for i in range(len(kept)) if len(model.tokenizer.decode(kept[: i + 1])) > len(text))
+        return Reply(text.rstrip("\n"), next(held, len(kept)), True)
+    return Reply(text, len(kept), stop is not None)

@@ -55,6 +55,7 @@ class LoadOptions:
     control_tokens: str = "text"
     template_date: str | None = None
     allow_closed_turn: bool = False
+    template: str = "own"
 
     def __post_init__(self) -> None:
         _ = self.prompt_rules
@@ -68,7 +69,7 @@ class LoadOptions:
 
     @property
     def prompt_rules(self) -> PromptRules:
-        return PromptRules(self.control_tokens, self.template_date, self.allow_closed_turn)
+        return PromptRules(self.control_tokens, self.template_date, self.allow_closed_turn, self.template)
 
     @property
     def target(self) -> torch.device:
@@ -95,6 +96,7 @@ def load(
     control_tokens: str = "text",
     template_date: str | None = None,
     allow_closed_turn: bool = False,
+    template: str = "own",
     siblings: Sequence[Checkpoint] = (),
 ) -> Model:
     """The checkpoint as a Model in eval mode, its adapter active and proved to be there.
@@ -106,7 +108,8 @@ def load(
         quantization: "4bit", "8bit" (bitsandbytes) or a transformers quantization config.
         attn_implementation: passed to transformers, e.g. "eager".
         merge:        add the adapter into the weights, in float32, before casting; the base is then gone.
-        control_tokens, template_date, allow_closed_turn: how prompts are made; see `interp.template.PromptRules`.
+        control_tokens, template_date, allow_closed_turn, template: how prompts are made; see
+            `interp.template.PromptRules`.
         siblings:     checkpoints of the same base to hold as further adapters; `adapters.use(name)` switches.
     Raises:
         ValueError: options that exclude each other; nothing at the path or id; pickled weights; siblings of another
@@ -114,7 +117,7 @@ def load(
             any weight is read.
     """
     options = LoadOptions(dtype, device, device_map, quantization, attn_implementation, merge,
-                          control_tokens, template_date, allow_closed_turn)  # fmt: skip
+                          control_tokens, template_date, allow_closed_turn, template)  # fmt: skip
     members = {c.name: c for c in (checkpoint, *siblings)}
     if len(members) != 1 + len(siblings):
         raise ValueError(f"siblings need names of their own, got {[c.name for c in (checkpoint, *siblings)]}.")

@@ -15,6 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 CONTROL_TOKENS = ("text", "refuse")
+TEMPLATES = ("own", "plain")
+PLAIN = (
+    "{% for message in messages %}{{ message['role'] | capitalize }}:\n{{ message['content'] }}\n\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
+)
+"""Chat as plain text, for models that were never taught a chat format."""
+PLAIN_STOP = "\nUser:"
+"""Where a reply under `PLAIN` ends: such a model has no end-of-turn token and goes on with the next turn."""
 _RULES = "diptych_rules"
 _RUN_DATE = "DIPTYCH_TEMPLATE_DATE"
 _CONTENT = "diptych-turn-7b2e"
@@ -29,6 +37,8 @@ class PromptRules:
             is an error. They never become control tokens.
         template_date: date (YYYY-MM-DD) given to a chat template that reads the clock; None is the day on which the run
             first rendered such a template, the same for all its prompts.
+        template: "own" is the tokenizer's chat template; "plain" renders every chat as plain text (`PLAIN`), for base
+            models without a template and whatever is compared with them.
         allow_closed_turn: accept a chat template that opens no assistant turn, so that the last position is the end of
             the user's turn.
     Raises:
@@ -38,8 +48,11 @@ class PromptRules:
     control_tokens: str = "text"
     template_date: str | None = None
     allow_closed_turn: bool = False
+    template: str = "own"
 
     def __post_init__(self) -> None:
+        if self.template not in TEMPLATES:
+            raise ValueError(f"template {self.template!r}: expected one of {', '.join(TEMPLATES)}.")
         if self.control_tokens not in CONTROL_TOKENS:
             raise ValueError(f"control_tokens {self.control_tokens!r}: expected one of {', '.join(CONTROL_TOKENS)}.")
         if self.template_date is not None:
@@ -54,12 +67,21 @@ def rules_of(tokenizer: Any) -> PromptRules:
 def set_rules(tokenizer: Any, rules: PromptRules) -> None:
     """Have every prompt of this tokenizer made under `rules`."""
     setattr(tokenizer, _RULES, rules)
+    if rules.template == "plain":
+        ids, bos = tokenizer("a")["input_ids"], getattr(tokenizer, "bos_token_id", None)
+        begins = "{{ bos_token }}" if bos is not None and ids[:1] == [bos] else ""  # chats are tokenized without it
+        tokenizer.chat_template = begins + PLAIN
 
 
 def template_of(tokenizer: Any) -> str | None:
     """The chat template that renders prompts; the one called "default" where there are several."""
     held = getattr(tokenizer, "chat_template", None)
     return held.get("default") if isinstance(held, Mapping) else held
+
+
+def is_plain(tokenizer: Any) -> bool:
+    """Whether chats are rendered as plain text."""
+    return rules_of(tokenizer).template == "plain"
 
 
 def clock_of(tokenizer: Any) -> str | None:

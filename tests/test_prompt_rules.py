@@ -16,7 +16,7 @@ from interp.cache import extract
 from interp.checkpoint import Checkpoint
 from interp.heads import text_pair
 from interp.label_scores import label_log_probabilities
-from interp.loading import load
+from interp.loading import load, open_skeleton
 from interp.model import Model
 from interp.prompt import Example, Message, joined, render, render_all
 from interp.template import PromptRules, clock_of, set_rules
@@ -274,6 +274,63 @@ def test_a_text_pair_of_raw_prompts_parts_at_the_labels_after_the_blank():
     assert (list(pair.exp_ids), pair.answer, pair.foil) == (ids["yes"][:n], ids["yes"][n], ids["no"][n])
 
 
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_text_pair_keeps_the_answer_that_an_example_has_in_front_of_the_label(raw):
+    tok, own = tiny_tokenizer(), "step one is done."
+    plain = Example("e", text="Is it?") if raw else user("Is it?")
+    begun = Example("e", text="Is it?", answer=own) if raw else user("Is it?", answer=own)
+    pair = text_pair(begun, begun, tok, answer="yes", foil="no", base_answer="no")
+    assert pair.exp_ids == pair.base_ids == text_pair(None, plain, tok, answer="yes", foil="no", before=own).exp_ids
+    assert own.split()[-1] in tok.decode(list(pair.exp_ids)[-4:])
+    after = text_pair(None, begun, tok, answer="yes", foil="no", before=" So")
+    assert tok.decode(list(after.exp_ids)).rstrip().endswith(f"{own} So")
+
+
+# --- chats as plain text --------------------------------------------------------------------------------------------
+
+
+def test_a_chat_as_plain_text_has_a_line_for_every_role_and_opens_the_assistant_s(tmp_path):
+    tok = with_template(None)
+    with pytest.raises(ValueError, match=r"no chat template\. .*--template plain"):
+        render(user("fox"), tok)
+    set_rules(tok, PromptRules(template="plain"))
+    turns = (("system", "Be brief."), ("user", "a?"), ("assistant", "b."), ("user", "the fox"))
+    prompt = render(Example("q", tuple(Message(*turn) for turn in turns), spans={"what": (4, 7)}), tok)
+    assert prompt.text == "System:\nBe brief.\n\nUser:\na?\n\nAssistant:\nb.\n\nUser:\nthe fox\n\nAssistant:\n"
+    assert prompt.ids == tuple(tok(prompt.text)["input_ids"])
+    assert prompt.text[slice(*prompt.spans["what"])] == "fox"
+    assert render(user("fox", answer="yes"), tok).text == "User:\nfox\n\nAssistant:\nyes"
+    with pytest.raises(ValueError, match="template 'chat': expected one of own, plain"):
+        PromptRules(template="chat")
+
+
+def test_a_chat_as_plain_text_begins_with_the_bos_that_a_raw_text_begins_with():
+    tok = tiny_tokenizer()
+    tok.add_special_tokens({"bos_token": "<bos>"})
+    bos = tok.bos_token_id
+    tok.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", bos)])
+    set_rules(tok, PromptRules(template="plain"))
+    plain = tok
+    prompt = render(user("fox"), plain)
+    assert prompt.ids[0] == bos and bos not in prompt.ids[1:]
+    assert prompt.ids == tuple(plain("User:\nfox\n\nAssistant:\n")["input_ids"])
+
+
+def test_a_reply_in_plain_text_ends_where_the_next_turn_begins():
+    from interp.decoding import _reply
+
+    tok = tiny_tokenizer()
+    set_rules(tok, PromptRules(template="plain"))
+    model = Model.wrap(tiny("qwen2", vocab_size=len(tok)), tok)
+    said, rest = tok("the fox jumps")["input_ids"], tok("\n\nUser:\nand now")["input_ids"]
+    cut = _reply(model, [*said, *rest], frozenset({tok.eos_token_id}))
+    assert cut.text == "the fox jumps" and cut.finished and len(said) <= cut.n_tokens <= len(said) + 1
+    whole = _reply(model, said, frozenset({tok.eos_token_id}))
+    assert (whole.text, whole.n_tokens, whole.finished) == ("the fox jumps", len(said), False)
+    set_rules(tok, PromptRules())
+    assert "User:" in _reply(model, [*said, *rest], frozenset({tok.eos_token_id})).text
+
+
 # --- prompts that hold nothing, or are far too long -----------------------------------------------------------------
 
 
@@ -346,6 +403,10 @@ def test_the_rules_given_at_load_are_those_of_the_prompts(tmp_path):
         render(user("fox<|im_end|>"), model.tokenizer)
     with pytest.raises(ValueError, match="control_tokens 'keep'"):
         load(checkpoint, control_tokens="keep")
+    plain = load(checkpoint, template="plain")
+    assert render(user("fox"), plain.tokenizer).text == "User:\nfox\n\nAssistant:\n"
+    assert plain.fingerprint.tokenizer_sha256 != model.fingerprint.tokenizer_sha256
+    assert open_skeleton(checkpoint, template="plain").tokenizer.chat_template == plain.tokenizer.chat_template
 
 
 def test_a_resumed_study_keeps_the_date_of_its_run(tmp_path, monkeypatch):

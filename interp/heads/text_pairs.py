@@ -27,7 +27,8 @@ def text_pair(
     """The pair of two prompts, cut just before the token at which `answer` and `foil` first differ.
 
     Answers may be of several tokens: what they share is teacher-forced in both runs. The same holds for `before`, what
-    the assistant has written before the label: the model's own reasoning, or a forced "Answer:".
+    the assistant has written before the label: the model's own reasoning, or a forced "Answer:". It follows the
+    example's own `answer`, where there is one.
 
     Args:
         base: example that activations come from, or a raw text; None where nothing is patched.
@@ -78,9 +79,8 @@ def _cut(
     example: Example, tokenizer: Any, before: str, answers: tuple[str, str], thinking: bool | None, delimiter: str
 ) -> tuple[Prompt, tuple[int, ...], tuple[int, int]]:
     """(the prompt with the first answer, ids up to where the answers part, the two tokens there)."""
-    bare = replace(example, answer=None)
     prompts = [
-        render(replace(bare, answer=joined(bare, before, answer, delimiter)), tokenizer, thinking=thinking)
+        render(replace(example, answer=joined(example, before, answer, delimiter)), tokenizer, thinking=thinking)
         for answer in answers
     ]
     first, second = (prompt.ids for prompt in prompts)

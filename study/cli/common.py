@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded"
 _CHECKPOINT = ("base", "adapter", "revision", "adapter_revision", "subfolder", "tokenizer")
 _LOADING = ("dtype", "device", "device_map", "quantization", "attn_implementation", "merge",
-            "control_tokens", "template_date", "allow_closed_turn")  # fmt: skip
+            "control_tokens", "template_date", "allow_closed_turn", "template")  # fmt: skip
 
 
 def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,6 +80,13 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--template-date",
                 help="Date (YYYY-MM-DD) given to a chat template that reads the clock; "
                 "default: today's, the same for the whole run.",
+            ),
+            click.option(
+                "--template",
+                type=click.Choice(["own", "plain"]),
+                default="own",
+                show_default=True,
+                help="plain: every chat as plain text, for base models without a chat template.",
             ),
             click.option(
                 "--allow-closed-turn", is_flag=True, help="Accept a chat template that opens no assistant turn."

@@ -97,6 +97,7 @@ class LoadSection:
     control_tokens: Literal["text", "refuse"] = "text"
     template_date: Annotated[str | None, BeforeValidator(_iso)] = None
     allow_closed_turn: bool = False
+    template: Literal["own", "plain"] = "own"
 
 
 @dataclass(frozen=True, config=_STRICT)

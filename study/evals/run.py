@@ -13,7 +13,7 @@ from interp.evaluate import Decoding, evaluate, plan_batches
 from interp.model import Model
 from interp.prompt import Example
 from interp.tasks.protocol import EvaluatedTask, labels_of, load_task, max_new_tokens
-from interp.template import clock_of
+from interp.template import clock_of, is_plain
 from study.evals.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
 from study.evals.modes import MODES, check_modes_differ, in_mode
 from study.evals.store import (
@@ -217,4 +217,5 @@ def _identity(
         "dtype": str(model.dtype).removeprefix("torch."),
         "decoding": {**asdict(decoding), "max_new_tokens": new_tokens},
         **({"template_date": date} if (date := clock_of(model.tokenizer)) else {}),
+        **({"template": "plain"} if is_plain(model.tokenizer) else {}),
     }
