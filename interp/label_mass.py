@@ -5,6 +5,10 @@ from __future__ import annotations
 LOW_MASS = 0.5
 """Below this a table's rows carry a note: most of the probability lies on text that is none of the labels."""
 
+MIN_MASS = 0.1
+"""Below this a report claims nothing of answers (`min_label_mass` of a study): nine of ten sampled replies would begin
+with something else, so that the labels are compared in a tail that says little of what the model answers."""
+
 
 def mass_note(mass: float | None) -> str:
     """What must be said of numbers read where the labels hold `mass` of the probability; "" where nothing must.

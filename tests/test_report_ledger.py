@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,3 +146,33 @@ def test_claims_depend_on_roles_and_never_on_the_names_of_cells():
 
 def test_judge_without_controls_is_at_most_qualified():
     assert judge(Measured(0.2, 0.1, 0.3, 100), Above(), ()) == "qualified"
+
+
+MASSES = [(0.9, "supported"), (0.5, "supported"), (0.3, "qualified"), (0.05, "not tested")]
+
+
+@pytest.mark.parametrize(("mass", "verdict"), MASSES)
+def test_little_label_mass_marks_a_claim_and_less_than_the_floor_refuses_it(mass: float, verdict: str) -> None:
+    tables = {name: table.copy() for name, table in all_tables().items()}
+    before = {c.key: c for c in claims(tables)}
+    tables["heads"]["label_mass"] = mass
+    after = {c.key: c for c in claims(tables)}
+    key = next(k for k, c in before.items() if c.analysis == "heads" and c.verdict == "supported")
+    assert after[key].verdict == verdict
+    if verdict == "not tested":
+        assert f"the labels hold {mass:.2f}" in after[key].why and "min_label_mass 0.1" in after[key].why
+        assert {c.key: c.verdict for c in claims(tables, min_label_mass=0.04)}[key] == "qualified"
+    others = [k for k, c in before.items() if c.analysis not in ("heads",)]
+    assert others and all(after[k].controls == before[k].controls for k in others)
+
+
+def test_a_difference_has_the_smaller_label_mass_of_its_members_in_its_cell() -> None:
+    from study.report.mass import with_masses
+
+    own = pd.DataFrame({"member": ["engaged", "heuristic"] * 2, "cell": ["a", "a", "b", "b"],
+                        "label_mass": [0.9, 0.4, 0.8, 0.7], "value": 1.0})  # fmt: skip
+    pair = pd.DataFrame({"member": ["engaged - heuristic", "engaged - heuristic", "engaged"], "cell": ["a", "b", "a"]})
+    filled = with_masses({"eval": own, "pair": pair, "probes": pair})
+    assert filled["pair"]["label_mass"].tolist() == [0.4, 0.7, 0.9]
+    assert "label_mass" not in filled["probes"]
+    assert "label_mass" not in with_masses({"eval": own.drop(columns="label_mass"), "pair": pair})["pair"]

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.label_mass import MIN_MASS
 from interp.site import percent_of
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -379,6 +380,8 @@ class Study:
         checkpoint: a single checkpoint.
         seed: of splits, resamples and nulls, and of items where `task.seed` is not given.
         claim_margin: largest difference in accuracy that still counts as equal.
+        min_label_mass: share of the probability that the labels must hold where answers are read off them; below it the
+            report claims nothing of these answers (0: claims everything; below 0.5 a claim is qualified at best).
         smallest_effects: what an effect has to reach to be of interest, per kind of claim.
     """
 
@@ -389,6 +392,7 @@ class Study:
     is_embedded: bool = False
     seed: int = 0
     claim_margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    min_label_mass: Share = MIN_MASS
     smallest_effects: SmallestEffects = field(default_factory=SmallestEffects)
     load: LoadSection = field(default_factory=LoadSection)
     eval: EvalSection | None = None

@@ -18,6 +18,7 @@ import numpy as np
 from interp import stats
 from interp.io.files import write_file
 from interp.label_mass import mass_note
+from interp.stats.calibration import N_BINS
 from interp.tasks.protocol import cell_role
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: i
     if 0 < right.sum() < len(right) and _n_units(groups, right == 0) > 1 and _n_units(groups, right == 1) > 1:
         on_errors = stats.confidence_on_errors(p, right, groups=groups, seed=seed)
         rows.append(row(member, cell, "confidence_on_errors", on_errors, interval=stats.RULE))
-        if cell == ALL:
+        if cell == ALL and len(p) >= N_BINS:
             ece = stats.calibration_error(p, right, groups=groups, seed=seed)
             note = f"floor of a calibrated reader {ece.floor.value:.3f}"
             rows.append(

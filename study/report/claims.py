@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from interp import stats
+from interp.label_mass import MIN_MASS
 from study.config.sections import SmallestEffects
 from study.report.behaviour_claims import behaviour
 from study.report.cause_claims import oracle, steering
@@ -23,6 +24,7 @@ from study.report.ledger import (
     Within,
     judge,
 )
+from study.report.mass import judged, with_masses
 from study.report.probe_claims import probes
 from study.report.rows import Tables
 
@@ -37,7 +39,11 @@ RULES: dict[str, Callable[[Tables, SmallestEffects], list[Claim]]] = {
 
 
 def claims(
-    tables: Tables, *, failed: Mapping[str, str] | None = None, smallest: SmallestEffects | None = None
+    tables: Tables,
+    *,
+    failed: Mapping[str, str] | None = None,
+    smallest: SmallestEffects | None = None,
+    min_label_mass: float = MIN_MASS,
 ) -> tuple[Claim, ...]:
     """Every claim that the tables allow, and for each analysis without tables the row "not tested".
 
@@ -45,11 +51,13 @@ def claims(
         tables: tables of a run by name, columns of `study.tables.COLUMNS`.
         failed: analysis -> why its step did not run to the end.
         smallest: smallest effects of interest; those of the study, or the defaults.
+        min_label_mass: below it nothing is claimed of answers that were read off the labels.
     """
     smallest = smallest or SmallestEffects()
     found: list[Claim] = []
+    tables = with_masses(tables)
     for analysis, rule in RULES.items():
-        made = rule(tables, smallest)
+        made = [judged(claim, min_label_mass) for claim in rule(tables, smallest)]
         cause = (failed or {}).get(analysis, "")
         found += made if any(c.measured for c in made) else [_untested(c, cause) for c in made]
     return correct(found)

@@ -104,7 +104,11 @@ class Within:
 
 @dataclass(frozen=True)
 class Measured:
-    """The estimate that a claim rests on: value, 95 % interval, n and groups, with the words around it."""
+    """The estimate that a claim rests on: value, 95 % interval, n and groups, with the words around it.
+
+    Attributes:
+        label_mass: share of the probability that the labels hold where they are read; None where nothing was read so.
+    """
 
     value: float
     lo: float
@@ -116,6 +120,7 @@ class Measured:
     signed: bool = False
     items: str = "items"
     groups: str = "groups"
+    label_mass: float | None = None
 
     def __str__(self) -> str:
         return f"{self.name}: {self.shown}" if self.name else self.shown

@@ -18,6 +18,7 @@ from study.report.blocks import blocks
 from study.report.claims import VERDICTS, Claim, SmallestEffects, Within, claims
 from study.report.headline import headline
 from study.report.ledger import p_words
+from study.report.mass import floor_of
 from study.report.published import Beside, beside, parse_published, printed
 from study.report.registration import compare
 from study.report.run_folder import MEMBERS, RunFolder, SavedFigure, read_run_folder
@@ -123,7 +124,8 @@ def _policy(script: str) -> str:
 def _content(run: RunFolder) -> dict[str, Any]:
     failed = {name: step.cause for name, step in run.state.steps.items() if step.status != "done" and step.cause}
     place, problems = _Placed(), list(run.unread)
-    ledger = claims(run.tables, failed=failed, smallest=_smallest(run, problems))
+    ledger = claims(run.tables, failed=failed, smallest=_smallest(run, problems),
+                    min_label_mass=floor_of(run.study.get("min_label_mass")))  # fmt: skip
     found = blocks(run, ledger)
     first = [f for f in run.figures if f.analysis == "headline"] or [f for b in found for f in b.figures][:1]
     top = list(place.each(first, problems))

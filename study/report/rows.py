@@ -65,7 +65,8 @@ def bounds(row: Row, column: str = "") -> tuple[float, float] | None:
 def measured(row: Row, *, name: str = "", signed: bool = False) -> Measured:
     """The estimate of a table row; its interval as it is there."""
     value, lo, hi = (float(row[key]) for key in ("value", "lo", "hi"))
-    return Measured(value, lo, hi, **size_of(row), name=name, unit=str(row.get("metric_unit") or ""), signed=signed)
+    return Measured(value, lo, hi, **size_of(row), name=name, unit=str(row.get("metric_unit") or ""), signed=signed,
+                    label_mass=number(row, "label_mass"))  # fmt: skip
 
 
 def size_of(row: Row) -> dict[str, Any]:

@@ -36,5 +36,5 @@ STEP = Step(
     reads=("figures",),
     plan=plan,
     outputs=outputs,
-    sections=("published", "smallest_effects", "name"),
+    sections=("published", "smallest_effects", "min_label_mass", "name"),
 )
