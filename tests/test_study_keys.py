@@ -92,7 +92,7 @@ SHARED = {"task": TaskSection, "load": LoadSection}
 OTHERS: tuple[Any, ...] = (
     7, 321, 0.375, "another", True, False, ("another",), ("mean",), ("massmean",), ("direct",), ("png",), "none",
     "between", "classes", "sd", "direct", "notebook", "same-layer",
-    "refuse", (1,), (0.5,), (("a", "b"),), {"a": 1}, {"a": ("b",)},
+    "refuse", "plain", (1,), (0.5,), (("a", "b"),), {"a": 1}, {"a": ("b",)},
 )  # fmt: skip
 """Values to try in the place of the one that a key has; the first that its type takes is used."""
 
