@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from interp.shown import without_folder, without_paths
-from study.run.folder import digests, mark_done, notes_if_done
+from study.run.digest import Digests
+from study.run.folder import TRACEBACK, WARNINGS, digests, mark_done, notes_if_done
 from study.run.state import TABLES, Status
 from study.run.step import Context, Step
 
-TRACEBACK, WARNINGS = "traceback.txt", "warnings.txt"
 _LONGEST = 2000
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -71,15 +71,16 @@ def _kept_warnings(context: Context) -> Iterator[None]:
 
 def _work(step: Step, context: Context) -> tuple[Sequence[str], dict[str, str]]:
     """Notes and outputs of a step; where its work is whole already, only its tables are made of it again."""
-    known = None if step.after else notes_if_done(context.folder)
-    if known is not None:
-        try:
-            return known, publish(step, context)
-        except Exception:  # something in the folder is gone: do the work again, it fills in what is missing
-            pass
-    notes = tuple(told(note, context) for note in step.run(context) or ())
-    outputs = publish(step, context)
-    mark_done(context.root, context.folder, notes)
+    known = Digests(context.root)
+    notes, outputs = None if step.after else notes_if_done(context.folder, known), None
+    if notes is not None:
+        with suppress(Exception):  # something in the folder is gone: do the work again, it fills in what is missing
+            outputs = publish(step, context)
+    if notes is None or outputs is None:
+        notes = tuple(told(note, context) for note in step.run(context) or ())
+        outputs = publish(step, context)
+    mark_done(context.root, context.folder, notes, known)  # tables in the folder may be new
+    known.save()
     return notes, outputs
 
 

@@ -35,11 +35,8 @@ class Digests:
     def __init__(self, folder: Path | None = None) -> None:
         self._path = None if folder is None else folder / MEMO
         self._known: dict[str, str] = {}
-        if self._path is not None and self._path.is_file():
-            try:
-                self._known = dict(json.loads(self._path.read_text()))
-            except (ValueError, OSError):
-                self._known = {}  # a memory that cannot be read is made anew
+        if self._path is not None:
+            self._known = _read_memo(self._path)
 
     def file(self, path: Path) -> str:
         """SHA-256 of a file's bytes."""
@@ -63,6 +60,7 @@ class Digests:
         from interp.io.files import replace
 
         if self._path is not None and self._known:
+            self._known = _read_memo(self._path) | self._known  # steps in processes of their own learn too
             content = (json.dumps(self._known, indent=0, sort_keys=True) + "\n").encode()
             if not self._path.is_file() or self._path.read_bytes() != content:
                 replace(self._path.parent, self._path, content)
@@ -94,6 +92,14 @@ class Digests:
             names = [files.folder / "adapter_config.json", *files.weights, *_tokenizer_files(files.folder)]
             parts += [["adapter/" + p.name, self.file(p)] for p in names]
         return sha256_of(parts)
+
+
+def _read_memo(path: Path) -> dict[str, str]:
+    try:
+        held = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}  # a memory that cannot be read is made anew
+    return {key: value for key, value in held.items() if isinstance(value, str)} if isinstance(held, dict) else {}
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:

@@ -9,9 +9,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from interp.io.digest import sha256_of
+from study.run.digest import Digests
 from study.run.state import FIGURES, REPORT, STEPS, TABLES, StepState
 
 KEPT, STAMP = ".kept", "step.json"
+TRACEBACK, WARNINGS = "traceback.txt", "warnings.txt"
+_NOT_WORK = (STAMP, TRACEBACK, WARNINGS)
 
 
 def is_whole(root: Path, outputs: Mapping[str, str]) -> bool:
@@ -60,15 +64,20 @@ def remove_outputs(root: Path, outputs: Mapping[str, str]) -> None:
             (root / name).unlink(missing_ok=True)
 
 
-def take_over(root: Path, name: str, key: str) -> None:
+def take_over(root: Path, name: str, key: str, *, held: str | None = None) -> None:
     """`steps/<name>` for this key: gone on with where it is of this key, taken back from `.kept` where it was there.
 
     What lies there under another key moves to `steps/.kept/<name>-<key>`.
+
+    Args:
+        held: the step's key in `run.json`; it stands for the one in the folder where that cannot be read.
     """
     from interp.io.files import replace
 
     folder = root / STEPS / name
     there = _key(folder)
+    if there is None and (folder / STAMP).exists():
+        there = held
     if there != key:
         kept = root / STEPS / KEPT
         if folder.exists():
@@ -78,21 +87,62 @@ def take_over(root: Path, name: str, key: str) -> None:
             os.rename(kept / f"{name}-{key}", folder)
     folder.mkdir(parents=True, exist_ok=True)
     if _key(folder) != key:
-        replace(root, folder / STAMP, (json.dumps({"key": key, "done": False}) + "\n").encode())
+        replace(root, folder / STAMP, _sealed({"key": key, "done": False}))
 
 
-def mark_done(root: Path, folder: Path, notes: Sequence[str]) -> None:
-    """Say in a step's folder that its work is whole: only tables need to be made of it again."""
+def mark_done(root: Path, folder: Path, notes: Sequence[str], digests: Digests) -> None:
+    """Seal a step's folder: its work is whole, and these are its files, each by size and digest."""
     from interp.io.files import replace
 
-    content = {"key": _key(folder), "done": True, "notes": list(notes)}
-    replace(root, folder / STAMP, (json.dumps(content) + "\n").encode())
+    files = {name: [path.stat().st_size, digests.file(path)] for name, path in _files(folder).items()}
+    content = {"key": _key(folder), "done": True, "notes": list(notes), "files": files}
+    replace(root, folder / STAMP, _sealed(content))
 
 
-def notes_if_done(folder: Path) -> tuple[str, ...] | None:
-    """The notes of a step whose work is whole; None where it is not."""
+def altered(folder: Path, digests: Digests) -> list[str] | None:
+    """Files of a finished step that are gone or are not what its seal says; None where it is not finished."""
     stamp = _stamp(folder)
-    return tuple(stamp.get("notes", ())) if stamp.get("done") else None
+    if not stamp.get("done") or not isinstance(stamp.get("files"), dict):
+        return None
+    return [name for name, held in sorted(stamp["files"].items()) if _measured(folder / name, held[0], digests) != held]
+
+
+def _measured(path: Path, size: int, digests: Digests) -> list[Any] | None:
+    try:
+        found = path.stat().st_size
+        return [found, digests.file(path)] if found == size else None
+    except OSError:
+        return None
+
+
+def set_aside(root: Path, folder: Path, names: Sequence[str]) -> None:
+    """Move altered files of a step to `steps/.kept/<name>-altered`, so that the step makes them again."""
+    present = [name for name in names if (folder / name).is_file()]
+    if present:
+        kept = _free(root / STEPS / KEPT / f"{folder.name}-altered")
+        for name in present:
+            (kept / name).parent.mkdir(parents=True, exist_ok=True)
+            os.rename(folder / name, kept / name)
+
+
+def notes_if_done(folder: Path, digests: Digests) -> tuple[str, ...] | None:
+    """The notes of a step whose work is whole, which its seal proves; None where it is not."""
+    return tuple(_stamp(folder).get("notes", ())) if altered(folder, digests) == [] else None
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """What a step has made in its folder: no hidden files, no links, nothing that only says how an attempt went."""
+    found = {}
+    for at, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(at) / name for name in names):
+            if not path.name.startswith(".") and path.name not in _NOT_WORK and not path.is_symlink():
+                found[path.relative_to(folder).as_posix()] = path
+    return dict(sorted(found.items()))
+
+
+def _sealed(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps({**content, "sha256": sha256_of(content)}) + "\n").encode()
 
 
 def _key(folder: Path) -> str | None:
@@ -101,10 +151,11 @@ def _key(folder: Path) -> str | None:
 
 def _stamp(folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads((folder / STAMP).read_text())
-    except (OSError, ValueError):
+        content = json.loads((folder / STAMP).read_bytes())
+        held = content.pop("sha256")
+        return content if held == sha256_of(content) else {}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _free(path: Path) -> Path:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from study.run.clock import with_date
 from study.run.digest import Digests
-from study.run.folder import is_whole
+from study.run.folder import altered, is_whole
 from study.run.keys import Inputs, inputs_of, key_of, made_with, table_key_of
 from study.run.shapes import check_models, layout_of
-from study.run.state import REGISTRATION, RUN, read_run
+from study.run.state import REGISTRATION, RUN, STEPS, StepState, read_run
 from study.run.step import Step, Work
 from study.steps import steps_of
 
@@ -106,13 +106,17 @@ def _planned(
     made = key_of(study, step, inputs, keys) if inputs else None
     key = keys[step.name] = made.key if made else ""
     is_same = state is not None and state.key == key and state.table_key == table_key_of(study, step)
-    if state is not None and is_same and state.status == "done" and is_whole(out, state.outputs):
+    if state is not None and is_same and state.status == "done" and _is_proven(out, step.name, state):
         return Planned(step.name, key, "there already", Work(), 0.0)
     what = "will run" if state is None else _why(state.key == key, state.status)
     if state is not None and made is not None and state.asked == made.asked and state.code != made.code:
         what = f"will run: {made_with(state.code, made.code)} (--keep takes it as it is)"
     work = _work(study, step, is_open)
     return Planned(step.name, key, what, work, seconds(work))
+
+
+def _is_proven(out: Path, name: str, state: StepState) -> bool:
+    return is_whole(out, state.outputs) and altered(out / STEPS / name, Digests(out)) == []
 
 
 def _why(is_same: bool, status: str) -> str:

@@ -10,7 +10,7 @@ from study.config import Study, resolved_yaml
 from study.run.attempt import WARNINGS, Outcome, attempt
 from study.run.clock import with_date
 from study.run.digest import Digests, commit, package_version, versions
-from study.run.folder import is_whole, prepare, remove_outputs, take_over
+from study.run.folder import altered, is_whole, prepare, remove_outputs, set_aside, take_over
 from study.run.keys import Inputs, Key, inputs_of, key_after, key_of, made_with, table_key_of
 from study.run.pool import Pool
 from study.run.shapes import check_models
@@ -52,9 +52,10 @@ def run_study(
     """Run every step of a study that is not done into `out`; see `study.run` for what lies there.
 
     A step is done when its key (configuration, code, checkpoints, data, steps that it reads) is in `run.json` and its
-    outputs have the bytes that they had. Where only the code of its tables changed, these are made again of the work
-    on disk. A step that fails keeps what it made, its cause is said, and whatever does not read it runs. Output of
-    another configuration or code is set aside, and taken back when it is wanted.
+    outputs, and every file that the seal of its folder names, have the bytes that they had. Where only the code of its
+    tables changed, these are made again of the work on disk. A step that fails keeps what it made, its cause is said,
+    and whatever does not read it runs. Output of another configuration or code is set aside, and taken back when it is
+    wanted.
 
     Args:
         jobs: processes for steps that do not read each other.
@@ -157,7 +158,7 @@ class _Run:
         held = self.held.get(name)
         if held is None or held.status != "done" or held.key != key or held.table_key != self.table_keys[name]:
             return False
-        return is_whole(self.root, held.outputs)
+        return is_whole(self.root, held.outputs) and altered(self.root / STEPS / name, self.digests) == []
 
     def _preflight(self) -> None:
         """Every checkpoint is checked, adapters too, before the first weight is read."""
@@ -222,9 +223,17 @@ class _Run:
         return Context(self.root, name, self.study, own.provenance, own.data, self.progress)
 
     def _begin(self, name: str) -> None:
-        """An earlier output of this very key is gone on with; another one is set aside, its tables taken away."""
+        """An earlier output of this very key is gone on with; another one is set aside, its tables taken away.
+
+        Of finished work, files that are not what its seal says are set aside too, so that the step makes them again.
+        """
         self._drop_outputs(name)
-        take_over(self.root, name, self.keys[name])
+        held, folder = self.held.get(name), self.root / STEPS / name
+        take_over(self.root, name, self.keys[name], held=None if held is None else held.key)
+        bad = altered(folder, self.digests) or []
+        for file in bad:
+            self.say(f"{name}: {STEPS}/{name}/{file} is not what was written, or is gone; it is made again")
+        set_aside(self.root, folder, bad)
         self.say(f"{name}: running")
 
     def _drop_outputs(self, name: str) -> None:
