@@ -253,15 +253,20 @@ class Directions(Mapping[Site, Direction]):
         lost = [{"site": str(site), "layer": site.layer, "refused": why} for site, why in self.refused.items()]
         return pd.DataFrame([*rows, *lost])
 
-    def save(self, path: str | Path) -> Path:
-        """Write every direction into `path` (safetensors) and its JSON file; returns the path."""
+    def save(self, path: str | Path, *, identity: Mapping[str, Any] | None = None) -> Path:
+        """Write every direction into `path` (safetensors) and its JSON file; returns the path.
+
+        Args:
+            identity: what they were made from, kept in the JSON file.
+        """
         vectors, infos = {}, {}
         for site, one in self.items():
             vectors[str(site)] = one.vec
             if one.means is not None:
                 vectors[f"{site}|means"] = one.means
             infos[str(site)] = _info(one)
-        return write_vectors(path, vectors, infos, {str(site): why for site, why in self.refused.items()})
+        refused = {str(site): why for site, why in self.refused.items()}
+        return write_vectors(path, vectors, infos, refused, identity=identity)
 
     @classmethod
     def load(cls, path: str | Path) -> Directions:

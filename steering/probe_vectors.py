@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.fingerprint import tensors_sha256
 from interp.site import Site
 
 
@@ -24,7 +26,8 @@ def read_probe_vector(
         path: `directions.safetensors` of a sweep, or the sweep's folder.
         target, position: may be left out where the file has one.
     Raises:
-        ValueError: no such file; no probe of that description, or several (they are listed).
+        ValueError: no such file; no probe of that description, or several (they are listed); a vector without its
+            digest, or with another one.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -42,6 +45,10 @@ def read_probe_vector(
                     f"{path}: expected one probe {said} (target|position|site|kind), {len(fits)} of {len(names)} fit: "
                     f"{', '.join((fits or names)[:8]) or 'none'}."
                 )
-            return file.get_tensor(fits[0]).float()
+            vector = file.get_tensor(fits[0])
+            held = json.loads((file.metadata() or {}).get("probes", "{}")).get(fits[0], {}).get("sha256")
+            if held != tensors_sha256({"": vector}):
+                raise ValueError(f"{path}: the vector {fits[0]} is not what was written. Run the same sweep again.")
+            return vector.float()
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}).") from None

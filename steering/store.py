@@ -1,4 +1,4 @@
-"""Vectors in a safetensors file, all that is known of them in a JSON file beside it; each names the other's digest."""
+"""Vectors in a safetensors file, all that is known of them in a JSON file next to it, with a digest of each."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from interp.files import read_json_object
-from interp.io.files import replace
+from interp.io.digest import sha256_of
+from interp.io.files import write_file
 from interp.schema import checked
 
-FORMAT, VERSION = "diptych-directions", 1
+FORMAT, VERSION = "diptych-directions", 2
 
 
 def sidecar(path: str | Path) -> Path:
@@ -30,11 +31,14 @@ def write_vectors(
     vectors: Mapping[str, Tensor],
     infos: Mapping[str, Mapping[str, Any]],
     refused: Mapping[str, str] | None = None,
+    *,
+    identity: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Both files, each atomically, the JSON last: it holds the digest of the vectors it speaks of.
+    """Both files, each atomically: the JSON first, with its own digest and that of the vectors it speaks of.
 
     Args:
         refused: site -> why it has no direction.
+        identity: what they were made from, where a command made them (`refuse_other`); JSON values.
     Raises:
         ValueError: a suffix other than .safetensors, or a folder that is not there.
     """
@@ -52,11 +56,37 @@ def write_vectors(
         "sha256": hashlib.sha256(data).hexdigest(),
         "directions": plain({name: dict(info) for name, info in infos.items()}),
         "refused": dict(refused or {}),
+        "identity": plain(dict(identity or {})),
     }
-    replace(path.parent, path, data)
+    content["digest"] = sha256_of(content)
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    replace(path.parent, sidecar(path), text.encode())
+    write_file(sidecar(path), text.encode())
+    write_file(path, data)
     return path
+
+
+def refuse_other(path: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse to write over vectors that were made from something else.
+
+    Raises:
+        ValueError: `path` or its JSON file is there and was not made from this; names what differs.
+    """
+    beside = sidecar(path)
+    if not path.exists() and not beside.exists():
+        return
+    try:
+        held: Any = read_json_object(beside).get("identity")
+    except ValueError:
+        held = None
+    if not isinstance(held, dict) or not held:
+        raise ValueError(f"{path}: there already, and nothing says what it was made from. Choose another --out.")
+    asked = plain(dict(identity))
+    differing = sorted(key for key in {*held, *asked} if held.get(key) != asked.get(key))
+    if differing:
+        shown = "; ".join(f"{key}: {held.get(key)!r:.60} != {asked.get(key)!r:.60}" for key in differing)
+        raise ValueError(
+            f"{path} holds another direction ({shown}). Choose another --out, or delete both of its files."
+        )
 
 
 def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]], dict[str, str]]:
@@ -80,9 +110,17 @@ def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[st
         vectors = load(data)
     except (ValueError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path}: not readable as a direction with its .json file ({error}).") from None
-    if content.get("format") != FORMAT or content.get("version", 0) not in range(VERSION + 1):
-        raise ValueError(f"{beside}: expected format {FORMAT!r} up to version {VERSION}; this is another kind of file.")
+    if content.get("format") != FORMAT or content.get("version") != VERSION:
+        raise ValueError(
+            f"{beside}: expected format {FORMAT!r} version {VERSION}, got {content.get('format')!r} version "
+            f"{content.get('version')!r}. It is of another release, or another kind of file: fit the direction again."
+        )
+    digest = sha256_of({key: value for key, value in content.items() if key != "digest"})
     content = dict(checked(_Sidecar, content, str(beside)))
+    if content["digest"] != digest:
+        raise ValueError(
+            f"{beside}: not what was written (its digest differs). Restore it, or fit the direction again."
+        )
     if content["sha256"] != hashlib.sha256(data).hexdigest():
         raise ValueError(f"{beside} speaks of other vectors than those in {path.name}; the two files were mixed up.")
     absent = [name for name in content["directions"] if name not in vectors]
@@ -121,7 +159,9 @@ class _Sidecar(TypedDict):
     format: str
     version: int
     sha256: str
+    digest: str
     directions: dict[str, _Info]
+    identity: NotRequired[dict[str, Any]]
     refused: NotRequired[dict[str, str]]
 
 

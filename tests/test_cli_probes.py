@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from interp.cache import ActivationCache, extract
 from interp.model import Model
 from interp.prompt import Example
 from study.cli import main
-from study.probes.store import read_sweep, write_sweep
+from study.probes.store import read_settings, read_sweep, sweep_store, write_sweep
 from tests.tiny import tiny, tiny_tokenizer
 
 N_GROUPS, SIZE = 30, 4
@@ -73,10 +72,10 @@ def test_a_sweep_writes_its_table_scores_directions_and_settings(caches, swept) 
     assert {"layer", "control", "residual", "calibration"} <= set(table.role)
     estimates = table[table.value.notna()]
     assert (estimates.lo <= estimates.hi).all() and (estimates.n > 0).all() and estimates.interval.notna().all()
-    settings = json.loads((out / "settings.json").read_text())
+    settings = read_settings(out)
     assert settings["identity"]["cache"] == ActivationCache.open(caches["engaged"]).plan_id
     assert settings["sweep"]["n_perm"] == {"ridge": 19, "massmean": 19}
-    assert str(out.parent) not in (out / "settings.json").read_text()
+    assert str(out.parent) not in (out / "plan.json").read_text()
 
 
 def test_directions_on_disk_give_the_scores_of_test_rows(caches, swept) -> None:
@@ -99,13 +98,14 @@ def test_a_finished_sweep_is_not_run_again_and_another_one_is_refused(caches, sw
     assert done.exit_code == 0 and "nothing was run again" in done.output
     assert (swept["engaged"] / "table.parquet").stat().st_mtime_ns == before
     other = run(*same, "--seed", "3")
-    assert other.exit_code == 1 and "holds another sweep (seed: 0 there, 3 asked)" in other.output
+    assert other.exit_code == 1 and "holds another sweep of probes (seed: 0 != 3)" in other.output
 
 
 def test_a_sweep_that_was_killed_before_its_end_is_not_taken_for_one(swept, tmp_path) -> None:
     result = read_sweep(swept["engaged"])
-    write_sweep(result, tmp_path / "a", {"x": 1})
-    (tmp_path / "a" / "settings.json").unlink()
+    with sweep_store(tmp_path / "a", {"x": 1}) as store:
+        write_sweep(store, result)
+    (tmp_path / "a" / "items" / "sweep.item").unlink()
     done = run("probes", "transfer", tmp_path / "a", tmp_path)
     assert done.exit_code == 1 and "no finished sweep" in done.output
     again = read_sweep(swept["engaged"])
@@ -163,7 +163,7 @@ def test_all_layers_cross_in_four_directions_and_are_drawn(caches, swept, monkey
 def test_what_cannot_be_swept_is_said_in_the_users_words(caches, tmp_path, extra, words) -> None:
     done = run("probes", "sweep", caches["engaged"], "--target", "label", "--out", tmp_path / "x", *QUICK, *extra)
     assert done.exit_code == 1 and words in done.output, done.output
-    assert not (tmp_path / "x" / "settings.json").exists()
+    assert not (tmp_path / "x" / "items" / "sweep.item").exists()
 
 
 def test_rows_may_be_called_independent_with_a_reason(caches, tmp_path) -> None:

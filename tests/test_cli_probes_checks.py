@@ -75,7 +75,7 @@ def test_the_base_checkpoint_stands_beside_every_site_and_a_stranger_is_refused(
     own = layers.set_index("site")["value"] - base[base["metric"] == "auroc"].set_index("site")["value"]
     np.testing.assert_allclose(gain["value"], own[gain.index], atol=1e-12)
     again = run("probes", "sweep", caches["engaged"], *columns, *quick, "--out", tmp_path / "a")
-    assert again.exit_code == 1 and "holds another sweep" in again.output
+    assert again.exit_code == 1 and "holds another sweep of probes" in again.output
 
 
 def test_a_checkpoint_gains_nothing_over_itself_and_other_rows_are_refused() -> None:

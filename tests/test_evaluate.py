@@ -272,8 +272,8 @@ def test_an_interrupted_evaluation_gives_the_same_answers(model: Model, tmp_path
 
 
 def test_a_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
-    with answers_store(tmp_path, {"task": "t", "weights": "a"}):
-        pass
+    with answers_store(tmp_path, {"task": "t", "weights": "a"}) as store:
+        put_batch(store, 0, [])
     with (
         pytest.raises(ValueError, match=r"another evaluation \(weights: 'a' != 'b'\)"),
         answers_store(tmp_path, {"task": "t", "weights": "b"}),

@@ -193,7 +193,7 @@ def test_probes_and_directions_leave_unlabelled_rows_out_where_they_are_told_to(
     assert swept.exit_code == 0, swept.output
     table = pd.read_csv(tmp_path / "b" / "table.csv")
     assert (table.loc[table["split"] == "oof", "n"] == 36).all()
-    assert json.loads((tmp_path / "b" / "settings.json").read_text())["identity"]["where"] == ["label"]
+    assert json.loads((tmp_path / "b" / "plan.json").read_text())["identity"]["where"] == ["label"]
     other = run.invoke(main, [*asked, str(tmp_path / "b"), "--where", "label", "--where", "id!=e0"])
     assert other.exit_code == 1 and "holds another sweep" in other.output
     continuous = [*asked, str(tmp_path / "c"), "--positive", ">=0.5"]

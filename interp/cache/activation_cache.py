@@ -87,6 +87,11 @@ class ActivationCache:
         return self._index.plan_id
 
     @property
+    def examples_digest(self) -> str:
+        """Digest of the table of examples (labels, groups, metadata) that was sealed; "" of an unfinished cache."""
+        return self._index.examples_digest
+
+    @property
     def sealed(self) -> bool:
         return self._index.sealed
 

@@ -13,7 +13,7 @@ import xxhash
 
 from interp.cache.errors import ChecksumError, UnsealedCacheError
 from interp.cache.layout import SiteSpec, header_of, row_offsets
-from interp.cache.manifest import MANIFEST, SEALED, read_json, read_manifest
+from interp.cache.manifest import EXAMPLES, MANIFEST, SEALED, read_json, read_manifest
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class CacheIndex:
     sites: Mapping[str, SiteSpec]
     offsets: Mapping[str, int]
     shards: tuple[ShardEntry, ...]
+    examples_digest: str = ""
 
     @classmethod
     def load(cls, root: Path, *, allow_partial: bool) -> CacheIndex:
@@ -109,6 +110,7 @@ class CacheIndex:
             sites={site.site: site for site in sites},
             offsets=row_offsets(sites),
             shards=tuple(entries),
+            examples_digest=layout["files"][EXAMPLES] if sealed else "",
         )
 
     def header(self, shard: ShardEntry) -> bytes:

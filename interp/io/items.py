@@ -159,8 +159,8 @@ class ItemStore:
         """Write the plan into a new folder, or compare it with the one that is there; then look at every item."""
         (self.root / ITEMS).mkdir(parents=True, exist_ok=True)
         path = self.root / PLAN
-        is_begun = path.exists() and self._is_same(path)
         found = {item: _read(item) for item in self._paths()}
+        is_begun = path.exists() and self._is_same(path, has_items=bool(found))
         if not is_begun:
             self._refuse_others(found)
             replace(self.root, path, _plan_bytes(self.kind, self.identity, self.notes, self.plan_id))
@@ -179,8 +179,9 @@ class ItemStore:
         plan = head.get("plan")
         return plan != self.plan_id and head.get("sha256") == _digest(str(head.get("key")), str(plan), data)
 
-    def _is_same(self, path: Path) -> bool:
-        """Whether the plan that is there is this one; False, with a warning, where it cannot be read."""
+    def _is_same(self, path: Path, *, has_items: bool) -> bool:
+        """Whether the plan that is there is this one; False where it cannot be read (with a warning), and where another
+        job ended before its first item, so that nothing is lost by beginning anew."""
         try:
             held = read_plan(path)
         except DamagedFileError as error:
@@ -188,6 +189,8 @@ class ItemStore:
             return False
         if held["plan_id"] == self.plan_id:
             return True
+        if not has_items:
+            return False
         old, new = ({"kind": kind, **identity} for kind, identity in
                     ((held["kind"], held["identity"]), (self.kind, self.identity)))  # fmt: skip
         differing = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))

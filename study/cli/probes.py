@@ -115,22 +115,24 @@ def sweep(cache: Path, out: Path, base: Path | None, jobs: int, device: str, **o
     Layer and C are chosen on DEV, TEST is scored once. A sweep that is there already is shown, not run again.
     """
     from interp.cache import ActivationCache
-    from study.probes.store import finished, read_sweep, write_sweep
+    from study.probes.store import is_finished, read_sweep, sweep_store, write_sweep
 
     one_thread()
     with ExitStack() as stack:
         opened = stack.enter_context(ActivationCache.open(cache))
         below = None if base is None else stack.enter_context(ActivationCache.open(base))
         options |= {"name": options["name"] or cache.resolve().name, "where": list(options["where"])}
-        identity = {"cache": opened.plan_id, **{k: v for k, v in options.items() if v or k != "where"}} | (
-            {} if below is None else {"base": below.plan_id}
-        )
-        if finished(out, identity):
+        identity = {
+            "cache": opened.plan_id,
+            "examples": opened.examples_digest,
+            **{k: v for k, v in options.items() if v or k != "where"},
+        } | ({} if below is None else {"base": below.plan_id})
+        notes = {"cache": os.path.relpath(cache, out), "packages": _packages()}
+        store = stack.enter_context(sweep_store(out, identity, **notes))
+        if is_finished(store):
             click.echo(f"{out} is finished; nothing was run again.\n")
         else:
-            result = _sweep(opened, below, jobs, device, **options)
-            out.mkdir(parents=True, exist_ok=True)
-            write_sweep(result, out, identity, cache=os.path.relpath(cache, out), packages=_packages())
+            write_sweep(store, _sweep(opened, below, jobs, device, **options))
     _show(read_sweep(out), out)
 
 

@@ -59,23 +59,43 @@ def steer() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="NAME.safetensors; NAME.json beside it.")
 @fail_in_users_words
 def fit(cache: Path, out: Path, against: tuple[Path, ...], **options: Any) -> None:
-    """Fit a direction at every chosen site of CACHE and write them to --out."""
+    """Fit a direction at every chosen site of CACHE and write them to --out.
+
+    A file that holds a direction of other options, data or labels is not written over.
+    """
     from interp.cache import ActivationCache
+    from interp.io import writer_lock
+    from interp.io.digest import safe_name
     from steering import Directions, orthogonalize
+    from steering.store import refuse_other
 
     one_thread()
     if out.suffix != ".safetensors":
         raise ValueError(f"--out {out}: expected a name ending in .safetensors.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with ActivationCache.open(cache) as opened:
+    with writer_lock(out.parent, name=safe_name(out.stem)), ActivationCache.open(cache) as opened:
+        identity = _made_from(opened, against, options)
+        refuse_other(out, identity)
         held = _fitted(opened, options)
-    if against:
-        files = [Directions.load(path) for path in against]
-        made = {site: orthogonalize(one, [file[site] for file in files]) for site, one in held.items()}
-        held = Directions(made, held.refused)
-    held.save(out)
+        if against:
+            files = [Directions.load(path) for path in against]
+            made = {site: orthogonalize(one, [file[site] for file in files]) for site, one in held.items()}
+            held = Directions(made, held.refused)
+        held.save(out, identity=identity)
     _show(held)
     click.echo(f"\nwritten to {out} and {out.with_suffix('.json').name}: {len(held)} directions")
+
+
+def _made_from(cache: Any, against: tuple[Path, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a fit follows from: the cache with its examples, every option, and the bytes of every file named."""
+    from interp.files import file_sha256
+
+    probes = options["from_probes"]
+    named = {"labels_file": options["labels_file"], "from_probes": probes and probes / "directions.safetensors"}
+    files = {key: file_sha256(path) if path and path.is_file() else None for key, path in named.items()}
+    texts = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    return {**texts, **files, "cache": cache.plan_id, "examples": cache.examples_digest,
+            "orthogonal_to": [file_sha256(path) for path in against if path.is_file()]}  # fmt: skip
 
 
 @steer.command()

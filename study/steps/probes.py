@@ -29,7 +29,7 @@ _OPTIONS = (
 def run(context: Context) -> list[str]:
     """One sweep per member and target in `<member>/<target>/`, then transfers; what is there is not run again."""
     from interp.cache import ActivationCache
-    from study.probes.store import finished, write_sweep
+    from study.probes.store import is_finished, sweep_store, write_sweep
     from study.steps.annotated import annotated
 
     notes: list[str] = []
@@ -39,15 +39,15 @@ def run(context: Context) -> list[str]:
             for target in context.section.targets:
                 folder = context.folder / member / _file_name(target)
                 identity = {"cache": cache.plan_id, "target": target, **_options(context)}
-                if finished(folder, identity):
-                    continue
-                result = sweep_one(cache, frame, target, context.section, seed=context.study.seed, name=member)
-                if isinstance(result, str):
-                    notes.append(f"{member}, {target}: {result}")
-                    continue
+                with sweep_store(folder, identity) as store:
+                    if is_finished(store):
+                        continue
+                    result = sweep_one(cache, frame, target, context.section, seed=context.study.seed, name=member)
+                    if isinstance(result, str):
+                        notes.append(f"{member}, {target}: {result}")
+                        continue
+                    write_sweep(store, result)
                 notes += [f"{member}: {text}" for text in result.settings["design"] if "nothing can be claimed" in text]
-                folder.mkdir(parents=True, exist_ok=True)
-                write_sweep(result, folder, identity)
     if context.section.transfer != "none":
         notes += _transfers(context)
     if not _sweeps(context):
@@ -144,7 +144,7 @@ def _check_columns(frame: pd.DataFrame, target: str, section: Any) -> None:
 
 def _transfers(context: Context) -> list[str]:
     """Probes of each member read on the other, where widths and rows allow it."""
-    from study.probes.store import write_table
+    from study.probes.store import is_sweep, write_table
 
     notes = []
     members = [m for m in _members(context) if m in ("engaged", "heuristic")]
@@ -153,7 +153,7 @@ def _transfers(context: Context) -> list[str]:
     for target in context.section.targets:
         for first, second in pairs:
             folder, name = context.folder / first / _file_name(target), f"transfer/{second}"
-            if not (folder / "settings.json").is_file() or (folder / f"{name}.parquet").is_file():
+            if not is_sweep(folder) or (folder / f"{name}.parquet").is_file():
                 continue
             try:
                 table = _read_across(context, folder, first, second)
@@ -191,8 +191,10 @@ def _read_across(context: Context, folder: Path, first: str, second: str) -> pd.
 
 def _sweeps(context: Context) -> dict[tuple[str, str], Path]:
     """(member, target) -> folder of the finished sweep, in the order of the study."""
+    from study.probes.store import is_sweep
+
     found = {(m, t): context.folder / m / _file_name(t) for m in _members(context) for t in context.section.targets}
-    return {key: folder for key, folder in found.items() if (folder / "settings.json").is_file()}
+    return {key: folder for key, folder in found.items() if is_sweep(folder)}
 
 
 def tables(context: Context) -> dict[str, pd.DataFrame]:

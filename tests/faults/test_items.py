@@ -122,6 +122,12 @@ def test_another_job_is_refused_by_what_differs_and_nothing_is_touched(tmp_path)
     assert tree(root) == before
 
 
+def test_a_job_that_ended_before_its_first_item_does_not_keep_its_folder(tmp_path):
+    with ItemStore.writing(tmp_path / "a", KIND, {"option": "wrong"}):
+        pass
+    assert tree(made(tmp_path / "a")) == tree(made(tmp_path / "b"))
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "batches/000000.json", "items/000.npz"])
 def test_a_folder_of_an_earlier_version_is_refused_in_words(tmp_path, name):
     path = tmp_path / "a" / name
