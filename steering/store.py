@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from interp.files import read_json_object
-from interp.io.digest import sha256_of
+from interp.io.digest import is_own_digest, sha256_of
 from interp.io.files import write_file
 from interp.schema import checked
 
@@ -115,9 +115,9 @@ def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[st
             f"{beside}: expected format {FORMAT!r} version {VERSION}, got {content.get('format')!r} version "
             f"{content.get('version')!r}. It is of another release, or another kind of file: fit the direction again."
         )
-    digest = sha256_of({key: value for key, value in content.items() if key != "digest"})
+    is_own = is_own_digest(content.get("digest"), {key: value for key, value in content.items() if key != "digest"})
     content = dict(checked(_Sidecar, content, str(beside)))
-    if content["digest"] != digest:
+    if not is_own:
         raise ValueError(
             f"{beside}: not what was written (its digest differs). Restore it, or fit the direction again."
         )

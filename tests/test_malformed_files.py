@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.io.digest import sha256_of
 from interp.oracle.recipe import Recipe
 from interp.oracle.spec import OracleSpec
 from interp.site import Site
@@ -83,6 +84,17 @@ def direction(tmp_path):
     return tmp_path / "d.safetensors"
 
 
+def signed(content):
+    """The content with the digest that it should have, so that what is looked at behind the digest is tested too."""
+    if not isinstance(content, dict) or "digest" not in content:
+        return content
+    rest = {key: value for key, value in content.items() if key != "digest"}
+    try:
+        return rest | {"digest": sha256_of(rest)}
+    except ValueError:
+        return content
+
+
 def test_a_direction_file_of_any_content(direction):
     beside = direction.with_suffix(".json")
     content = json.loads(beside.read_text())
@@ -91,10 +103,13 @@ def test_a_direction_file_of_any_content(direction):
         "names": ["n"], "metric": "euclidean", "ridge": 0.0,
     }  # fmt: skip
     beside.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="its digest differs"):
+        Direction.load(direction)
+    beside.write_text(json.dumps(signed(content)))
     assert Direction.load(direction).removed.kept == 0.5
     results = []
     for changed in variants(content, depth=4):
-        beside.write_text(json.dumps(changed))
+        beside.write_text(json.dumps(signed(changed)))
         results.append(check(lambda: Direction.load(direction), changed))
     for text in TEXTS:
         beside.write_text(text)

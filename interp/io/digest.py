@@ -21,6 +21,14 @@ def sha256_of(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def is_own_digest(digest: object, content: object) -> bool:
+    """Whether this is the digest of a JSON value that was read; False for values that are never written (NaN)."""
+    try:
+        return digest == sha256_of(content)
+    except (ValueError, RecursionError):
+        return False
+
+
 def safe_name(key: str) -> str:
     """A file name for any text: different texts get different names, on file systems that ignore case too.
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.io.digest import safe_name, sha256_of
+from interp.io.digest import is_own_digest, safe_name, sha256_of
 from interp.io.errors import DamagedFileError
 from interp.io.files import replace, sweep_temps
 from interp.io.lock import writer_lock
@@ -242,7 +242,7 @@ def read_plan(path: Path) -> dict[str, Any]:
             "an earlier version, or of something else: choose another folder, or delete this one and run again."
         )
     rest = {key: value for key, value in content.items() if key != "sha256"}
-    if content.get("sha256") != sha256_of(rest) or not {"kind", "identity", "notes", "plan_id"} <= set(rest):
+    if not is_own_digest(content.get("sha256"), rest) or not {"kind", "identity", "notes", "plan_id"} <= set(rest):
         raise DamagedFileError(f"{path}: not what was written (its digest differs). Delete this file.")
     return content
 
