@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.checkpoint import Checkpoint
+from interp.read import COPY, read_json
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -182,7 +182,7 @@ def read_shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
         with safe_open(path, framework="pt") as file:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 not a mapping
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{where}: {path} is not a readable safetensors file ({error}); copy it again.") from None
+        raise ValueError(f"{where}: {path} is not a readable safetensors file ({error}). {COPY}") from None
 
 
 def file_sha256(path: Path) -> str:
@@ -219,22 +219,8 @@ def tokenizer_folder(checkpoint: Checkpoint) -> Path:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        ValueError: the file is missing, cannot be read, is no JSON, is nested too deeply, or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error}).") from None
-    except RecursionError:
-        raise ValueError(f"{path}: nested too deeply to be read; is it the file that was meant?") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); write or copy it again.") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}.")
-    return content
+    """The object in a JSON file. Raises ValueError as `interp.read.read_json`."""
+    return read_json(path)
 
 
 def _refuse_pickles(where: str, names: list[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from interp.control_tokens import marker_of, special_tokens
 from interp.example import Example as Example
 from interp.example import Message as Message
-from interp.template import apply_template, check_opens_turn, rules_of
+from interp.template import ChatTemplateError, apply_template, check_opens_turn, rules_of
 
 _SENTINEL = "diptych-sentinel-4f1c"
 _PIECE = 4_000  # characters
@@ -246,11 +246,9 @@ def _locate_user(example: Example, tokenizer: Any, thinking: bool | None, text: 
 
 def _inserted_system(example: Example, tokenizer: Any, thinking: bool | None, text: str) -> str | None:
     """Text of a system turn in `text` that nobody gave, found by rendering the chat once more with a marked one."""
-    from jinja2 import TemplateError
-
     try:
         marked = _template(tokenizer, (Message("system", _SENTINEL), *example.messages), thinking)
-    except TemplateError:  # templates without a system role (Gemma 2) refuse it
+    except ChatTemplateError:  # templates without a system role (Gemma 2) refuse it
         return None
     before, found, after = marked.partition(_SENTINEL)
     # without a turn of its own it is put in front of the user's text, with or without a separator between them

@@ -8,7 +8,7 @@ from typing import Any
 _SHOWN = 3
 
 
-def checked(kind: Any, content: object, where: str) -> Any:
+def checked(kind: Any, content: object, where: str, do: str = "Correct the file, or write it anew.") -> Any:
     """`content` as `kind` (a dataclass, TypedDict or annotation), its types checked.
 
     Raises:
@@ -20,12 +20,12 @@ def checked(kind: Any, content: object, where: str) -> Any:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'content'}: {fault['msg'].removeprefix('Value error, ')}, "
+            f"{'.'.join(map(str, fault['loc']))[:200] or 'content'}: {fault['msg'].removeprefix('Value error, ')}, "
             f"got {fault['input']!r:.60}"
             for fault in error.errors()
         ]
         more = f" ... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise ValueError(f"{where}: {'; '.join(faults[:_SHOWN])}{more}. Correct the file, or write it anew.") from None
+        raise ValueError(f"{where}: {'; '.join(faults[:_SHOWN])}{more}. {do}") from None
     except RecursionError:
         raise ValueError(f"{where}: nested too deeply to be read; is it the file that was meant?") from None
 

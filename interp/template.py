@@ -10,9 +10,13 @@ import datetime
 import os
 import re
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+from interp.time_limit import OutOfTime, time_limit
 
 CONTROL_TOKENS = ("text", "refuse")
 TEMPLATES = ("own", "plain")
@@ -26,6 +30,8 @@ PLAIN_STOP = "\nUser:"
 _RULES = "diptych_rules"
 _RUN_DATE = "DIPTYCH_TEMPLATE_DATE"
 _CONTENT = "diptych-turn-7b2e"
+_SECONDS = 3.0  # of processor time for one chat; a long one takes milliseconds
+_LARGEST = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -104,16 +110,73 @@ def apply_template(
         thinking: given to the template as `enable_thinking`; None leaves the template's own default.
     """
     given: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
+    _check_template(template_of(tokenizer) or "")
     if clock_of(tokenizer) is not None:
         given["chat_template"] = _at_date(template_of(tokenizer) or "", _date(tokenizer))
-    out = tokenizer.apply_chat_template(
-        [{"role": role, "content": content} for role, content in chat],
-        tokenize=tokenize,
-        add_generation_prompt=generation_prompt,
-        return_dict=tokenize,  # explicit because its default differs between transformers 4 and 5
-        **given,
-    )
+    with _template_errors(tokenizer), time_limit(_SECONDS):
+        out = tokenizer.apply_chat_template(
+            [{"role": role, "content": content} for role, content in chat],
+            tokenize=tokenize,
+            add_generation_prompt=generation_prompt,
+            return_dict=tokenize,  # explicit because its default differs between transformers 4 and 5
+            **given,
+        )
     return list(out["input_ids"]) if tokenize else out
+
+
+class ChatTemplateError(ValueError):
+    """A chat template that is no template, or that cannot render this chat."""
+
+
+_DO = "Correct it, name a folder with another one by `tokenizer`, or give rendered prompts as raw 'text'."
+
+
+@contextmanager
+def _template_errors(tokenizer: Any) -> Iterator[None]:
+    """Whatever goes wrong in a template as `ChatTemplateError`; a template may raise anything that Python can."""
+    where = f"the chat template of {getattr(tokenizer, 'name_or_path', '')!r}"
+    try:
+        yield
+    except OutOfTime:
+        raise ChatTemplateError(f"{where} ran for {_SECONDS:g} s on one chat; does a loop never end? {_DO}") from None
+    except ImportError:
+        raise
+    except Exception as error:
+        line = getattr(error, "lineno", None)
+        at = f"line {line}: " if line else ""
+        raise ChatTemplateError(
+            f"{where} cannot render this chat ({at}{type(error).__name__}: {error!s:.300}). {_DO}"
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def _check_template(template: str) -> None:
+    """Refuse a template in which one operation could take all time or memory: a power, a product with a huge number.
+
+    Raises:
+        ChatTemplateError: as above. One that does not parse is left to the rendering, which says where.
+    """
+    from jinja2 import Environment, TemplateError, nodes
+
+    if "**" not in template and "*" not in template:
+        return
+    try:
+        tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(
+            re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", template)
+        )
+    except (TemplateError, RecursionError):
+        return
+    huge = [product for product in tree.find_all(nodes.Mul) if _is_huge(product.left) or _is_huge(product.right)]
+    if odd := [*tree.find_all(nodes.Pow), *huge]:
+        raise ChatTemplateError(
+            f"the chat template computes a power or a product with a number above {_LARGEST:,} (line {odd[0].lineno}), "
+            f"which no prompt needs and which may never end. {_DO}"
+        )
+
+
+def _is_huge(node: Any) -> bool:
+    value = getattr(node, "value", None)  # of a constant
+    return isinstance(value, int | float) and abs(value) > _LARGEST
 
 
 def check_opens_turn(tokenizer: Any, roles: tuple[str, ...], thinking: bool | None) -> None:
@@ -145,8 +208,6 @@ _OPENS: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], bool]] = weakref.We
 
 
 def _opens_turn(tokenizer: Any, roles: tuple[str, ...], thinking: bool | None) -> bool:
-    from jinja2 import TemplateError
-
     chat = [(role, _CONTENT) for role in roles]
     text = apply_template(tokenizer, chat, thinking=thinking)
     if text != apply_template(tokenizer, chat, thinking=thinking, generation_prompt=False):
@@ -154,7 +215,7 @@ def _opens_turn(tokenizer: Any, roles: tuple[str, ...], thinking: bool | None) -
     reply = _CONTENT[::-1]
     try:
         answered = apply_template(tokenizer, [*chat, ("assistant", reply)], thinking=thinking, generation_prompt=False)
-    except TemplateError:
+    except ChatTemplateError:
         return False
     before, found, _ = answered.partition(reply)
     return bool(found) and before.rstrip() == text.rstrip()

@@ -126,6 +126,8 @@ def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[st
     absent = [name for name in content["directions"] if name not in vectors]
     if absent:
         raise ValueError(f"{beside}: names a direction {absent[0]!r} that {path.name} does not hold. Save both again.")
+    if not content["directions"] and not content.get("refused"):
+        raise ValueError(f"{beside}: names no direction. Save both again.")
     order = sorted(content["directions"], key=_depth)
     refused = {str(site): str(why) for site, why in (content.get("refused") or {}).items()}
     return vectors, {name: content["directions"][name] for name in order}, refused

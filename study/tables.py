@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.label_mass import mass_note
+from interp.read import read_frame
 from study.column_words import COLUMNS, KEYS
 
 if TYPE_CHECKING:
@@ -143,15 +144,13 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
     """One table of a run folder.
 
     Raises:
-        ValueError: the run has no such table; lists those it has.
+        ValueError: the run has no such table (lists those it has), or a damaged one; as `check_table`.
     """
-    import pandas as pd
-
     path = run / FOLDER / f"{name}.parquet"
     if not path.is_file():
         known = ", ".join(p.stem for p in sorted((run / FOLDER).glob("*.parquet"))) or "none"
         raise ValueError(f"{run}: no table {name!r}. Tables: {known}.")
-    return pd.read_parquet(path)
+    return check_table(read_frame(path, do="Delete it and run the study again."), name)
 
 
 def read_tables(run: Path) -> dict[str, pd.DataFrame]:

@@ -117,7 +117,15 @@ class OracleSpec:
             ValueError: no such file, a prefix template that is none of the known formats, a wrong schema version.
         """
         config = source if isinstance(source, Mapping) else _read(Path(source))
-        checked(_AoConfig, dict(config), AO_CONFIG)
+        try:
+            return cls._declared(config)
+        except ValueError as error:
+            where = AO_CONFIG if isinstance(source, Mapping) else str(source)
+            raise ValueError(f"{where}: {str(error).removeprefix(f'{AO_CONFIG}: ')} Correct the file.") from None
+
+    @classmethod
+    def _declared(cls, config: Mapping[str, Any]) -> OracleSpec:
+        checked(_AoConfig, dict(config), AO_CONFIG, "")
         if config.get("schema_version", SCHEMA) != SCHEMA:
             raise ValueError(f"{AO_CONFIG}: schema_version {config['schema_version']} is not known; expected {SCHEMA}.")
         token = config.get("special_token", " ?")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp import stats
+from interp.read import read_frame
 from interp.tasks.protocol import load_task
 from study.evals.store import ANSWERS, identity_of
 from study.evals.tables import ALL, floor_note, group_of, unit_name, with_banner
@@ -23,13 +24,12 @@ def read_eval(folder: Path) -> tuple[pd.DataFrame, str]:
     Raises:
         ValueError: no answers, or several members or modes to choose from.
     """
-    import pandas as pd
-
     found = [folder / ANSWERS] if (folder / ANSWERS).exists() else sorted(folder.glob(f"**/{ANSWERS}"))
     if len(found) != 1:
         names = ", ".join(str(path.parent) for path in found) or "none"
         raise ValueError(f"{folder}: expected the answers of one member of `diptych eval`, found {names}. Name one.")
-    return pd.read_parquet(found[0]), identity_of(found[0].parent)["task"]
+    columns = ("id", "sample", "cell", "gold", "score.correct")
+    return read_frame(found[0], columns), str(identity_of(found[0].parent).get("task"))
 
 
 def compare_evals(before: Path, after: Path, *, seed: int = 0) -> tuple[pd.DataFrame, str]:

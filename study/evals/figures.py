@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.read import read_frame
 from interp.tasks.protocol import load_task
 from study.evals.store import ANSWERS, identity_of
 from study.evals.tables import ALL, by_mode, dumbbell_rows, unit_name
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from study.figures import Drawn
 
+_TABLE = ("member", "mode", "cell", "metric", "value", "lo", "hi", "n", "n_groups", "control", "interval")
 _ESI = {
     "exact": "exact", "adjacent": "adjacent", "qwk": "QWK", "d1_critical_under_triage": "D1 critical under-triage",
     "d2_severe": "D2 severe", "no_parse": "no level read",
@@ -39,10 +41,9 @@ def figures_of(root: Path) -> Iterator[tuple[str, Drawn | str]]:
     Raises:
         ValueError: no evaluation in the folder.
     """
-    import pandas as pd
 
     frames, task = read_members(root)
-    table = pd.read_csv(root / "table.csv", keep_default_na=False, na_values=[""])
+    table = read_frame(root / "table.csv", _TABLE, keep_default_na=False, na_values=[""])
     pairs = sorted(root.glob("pair*.csv"))
     for path in pairs:
         yield path.stem.replace("pair", "accuracy"), tried(partial(_dumbbell, path))
@@ -90,8 +91,8 @@ def read_members(root: Path) -> tuple[dict[str, pd.DataFrame], Any]:
         raise ValueError(f"{root}: expected a finished folder of `diptych eval`, found no {what}. Run it to its end.")
     parts: dict[str, list[pd.DataFrame]] = {}
     for path in paths:
-        parts.setdefault(path.relative_to(root).parts[0], []).append(pd.read_parquet(path))
-    task = load_task(identity_of(paths[0].parent)["task"])
+        parts.setdefault(path.relative_to(root).parts[0], []).append(read_frame(path, ("id", "sample", "cell", "gold")))
+    task = load_task(str(identity_of(paths[0].parent).get("task")))
     order = sorted(parts, key=lambda m: (MEMBERS.index(m) if m in MEMBERS else len(MEMBERS), m))
     return {member: pd.concat(parts[member], ignore_index=True) for member in order}, task
 
@@ -101,8 +102,8 @@ def _dumbbell(path: Path) -> Drawn:
 
     from study.figures import dumbbell
 
-    pairs = pd.read_csv(path)
     words = ["cell", "note", "tost_verdict", "interval", "diff_interval"]
+    pairs = read_frame(path, words)
     pairs[words] = pairs[words].fillna("").astype(str)
     return dumbbell(pd.DataFrame(dumbbell_rows(pairs.to_dict("records"))))  # pyright: ignore[reportArgumentType]
 

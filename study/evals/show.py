@@ -5,20 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from interp.read import read_frame
 from interp.tasks.protocol import load_task
 
 
 def headline(out: Path, *, is_pair: bool) -> str:
     """The pair's table, or each member's accuracy per cell, with intervals, n and the control beside them."""
-    import pandas as pd
-
     pairs = sorted(out.glob("pair*.csv")) if is_pair else []
     if pairs:
-        read = {path.stem: pd.read_csv(path, keep_default_na=False) for path in pairs}
+        read = {path.stem: read_frame(path, keep_default_na=False) for path in pairs}
         named = [[name] if len(read) > 1 else [] for name in read]
         return "\n".join(line for name, table in zip(named, read.values(), strict=True)
                          for line in [*name, aligned(_pair_lines(table)), *footer(table)])  # fmt: skip
-    table = pd.read_csv(out / "table.csv", keep_default_na=False)
+    table = read_frame(out / "table.csv", keep_default_na=False)
     table = table[table["metric"] == "accuracy"]
     lines = [["member", "mode", "cell", "n", "accuracy [95 %]", "always one label"]]
     for r in table.to_dict("records"):

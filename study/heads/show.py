@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from interp.heads import HeadEffects, HeadId
 from interp.io.items import PLAN, read_plan
 from interp.label_mass import mass_note
+from interp.read import read_frame
 from study.evals.show import aligned, interval
 from study.heads.run import split_kinds
 from study.heads.store import CUMULATIVE, KIND, read_effects
@@ -82,8 +83,6 @@ def headline(out: Path, *, k: int = 5) -> str:
 def figures(out: Path) -> dict[str, Drawn]:
     """A head map and a forest of the largest heads for every sweep; the cumulative ablation of every member;
     the difference of the members where there is one."""
-    import pandas as pd
-
     from study.figures import cumulative_ablation, head_difference, head_map, top_heads
 
     drawn: dict[str, Drawn] = {}
@@ -94,11 +93,12 @@ def figures(out: Path) -> dict[str, Drawn]:
             drawn[f"{stem}-top"] = top_heads(_with_control(part.forest()))
     path = out / "cumulative.csv"
     if path.exists():
-        for member, rows in pd.read_csv(path, keep_default_na=False, dtype={"member": str}).groupby("member"):
+        table = read_frame(path, ("member",), keep_default_na=False, dtype={"member": str})
+        for member, rows in table.groupby("member"):
             drawn[f"{member}-cumulative"] = cumulative_ablation(_curve(rows, str(member)))
     path = out / "difference.csv"
     if path.exists():
-        for kind, rows in pd.read_csv(path).groupby("kind"):
+        for kind, rows in read_frame(path, ("kind",)).groupby("kind"):
             drawn[f"difference-{str(kind).replace(':', '_')}"] = head_difference(rows)
     return drawn
 

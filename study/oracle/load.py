@@ -10,11 +10,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from interp.checkpoint import Checkpoint
 from interp.io.files import replace as write_whole
 from interp.loading import load
 from interp.oracle import Oracle, OracleSpec, SelfTest, context_items, selftest
 from interp.prompt import Example, Message
+from interp.read import read_json
 from study.cli.common import EMBEDDED
 from study.embedded import weights_folder
 
@@ -64,7 +67,8 @@ def remembered(oracle: Oracle) -> dict[str, Any] | None:
     path = _memory()
     if not path.is_file():
         return None
-    return json.loads(path.read_text(encoding="utf-8")).get(key_of(oracle))
+    found = _known(path).get(key_of(oracle))
+    return None if found is None else dict(found)
 
 
 def run_selftest(
@@ -100,7 +104,7 @@ def plain_passages() -> list[Example]:
 
 def _remember(oracle: Oracle, result: SelfTest) -> None:
     path = _memory()
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known: dict[str, Any] = _known(path) if path.is_file() else {}
     known[key_of(oracle)] = {
         "passed": result.passed,
         "explanation": result.explanation,
@@ -111,6 +115,21 @@ def _remember(oracle: Oracle, result: SelfTest) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path.parent, path, json.dumps(known, indent=1, sort_keys=True).encode())
+
+
+class _Result(TypedDict):
+    """What is kept of one self-test."""
+
+    passed: bool
+    explanation: str
+    zero_gap: list[float]
+    n: int
+    model: str
+    rows: list[dict[str, Any]]
+
+
+def _known(path: Path) -> dict[str, Any]:
+    return read_json(path, dict[str, _Result], "Delete it: self-tests are run again.")
 
 
 def _memory() -> Path:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.read import read_json
 from study.report.behaviour_claims import ADVERSARIAL, BINDING, EQUIVALENT, SEPARATES, TRAINING
 from study.report.rows import MEMBERS
 from study.run.state import REGISTRATION
@@ -117,11 +118,7 @@ def read_registration(folder: Path) -> Registration | None:
     path = folder / REGISTRATION
     if not path.is_file():
         return None
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Registration(**{**content, "ended": tuple(content["ended"])})
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: not readable as a registration ({error}). Restore the file.") from None
+    return read_json(path, Registration, "Restore the file.")
 
 
 def compare(registration: Registration, study: Mapping[str, Any], ledger: Sequence[Claim]) -> Registered:

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from interp.read import read_json
 
 RUN, STUDY, STEPS, TABLES, FIGURES, REPORT = "run.json", "study.yaml", "steps", "tables", "figures", "report.html"
 REGISTRATION = "registration.json"
@@ -70,17 +72,7 @@ def read_run(folder: Path) -> RunState:
     path = folder / RUN
     if not path.is_file():
         raise ValueError(f"{folder}: no run of a study (no {RUN}). Run `diptych study run study.yaml --out {folder}`.")
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        steps = {
-            name: StepState(**{**step, "notes": tuple(step.get("notes", ()))})
-            for name, step in content["steps"].items()
-        }
-        return RunState(**{**content, "steps": steps})
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path}: not readable ({error}). Delete it and run the study again; nothing is lost."
-        ) from None
+    return read_json(path, RunState, "Delete it and run the study again; nothing is lost.")
 
 
 def write_run(folder: Path, state: RunState) -> None:

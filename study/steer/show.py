@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.label_mass import mass_note
+from interp.read import read_frame
 from study.evals.show import aligned
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ NAMES = {
     "acc_disambig": ("acc. disambig", "accuracy"), "abstain_disambig": ("abstain disambig", "share"),
     "kl": ("KL", "nats, last token"),
 }  # fmt: skip
+_TABLE = ("site", "arm", "name", "metric", "alpha", "draw", "length", "value", "lo", "hi", "band_lo", "band_hi", "band",
+          "change_lo", "change_hi", "interval")  # fmt: skip
+_SLOPES = ("member", "layer", "arm", "name", "metric", "slope", "lo", "hi", "null_lo", "null_hi", "n", "n_groups",
+           "control_difference", "control_difference_lo", "control_difference_hi")  # fmt: skip
+_TRANSFER = ("vector_from", "applied_to", "layer", "metric", "slope", "lo", "hi", "null_lo", "null_hi", "p", "n")
 READING = (
     "Positive alpha moves toward the first class. controls: random and label-shuffled directions, 95 %. minus random: "
     "slope minus the mean slope of random directions. p: against either sort (the larger where both are there). A "
@@ -48,21 +54,19 @@ def members(out: Path) -> dict[str, Path]:
 
 def figures(out: Path) -> dict[str, Drawn]:
     """Dose-response of every member and layer, and the bias plane where the task has one."""
-    import pandas as pd
-
     from study.figures import bias_plane, cosines, dose_response
 
     drawn: dict[str, Drawn] = {}
     if (out / "cosines.csv").exists():
-        drawn["cosines"] = cosines(pd.read_csv(out / "cosines.csv"))
+        drawn["cosines"] = cosines(read_frame(out / "cosines.csv"))
     for member, folder in members(out).items():
-        table = pd.read_csv(folder / "table.csv")
+        table = read_frame(folder / "table.csv", _TABLE)
         for site, rows in table.groupby("site", sort=False):
             shown = dose_rows(rows)
             if len(shown):
                 drawn[f"{member}-{site}-dose"] = dose_response(shown)
         if (folder / "plane.csv").exists():
-            plane = pd.read_csv(folder / "plane.csv")
+            plane = read_frame(folder / "plane.csv", ("site", "arm", "name", "coverage", "commit_bias", "cov_yy"))
             for site, rows in plane.groupby("site", sort=False):
                 shown = plane_rows(rows, table[table["site"] == site])
                 if len(shown):
@@ -140,12 +144,10 @@ def plane_rows(plane: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 def headline(out: Path) -> str:
     """Slopes of the main arms of every member, each beside its controls."""
-    import pandas as pd
-
     lines = [["member", "layer", "arm", "score", "slope [95 %]", "controls 95 %", "minus random [95 %]", "p", "n"]]
     notes = []
     for member, folder in members(out).items():
-        slopes = pd.read_csv(folder / "slopes.csv")
+        slopes = read_frame(folder / "slopes.csv", _SLOPES)
         mass = slopes["label_mass"].iloc[0] if "label_mass" in slopes and len(slopes) else None
         notes += [f"note: {member}: {text}"] if (text := mass_note(mass)) else []
         shown = slopes[slopes["arm"].isin(["direction", "orthogonalized", "nuisance", "transferred"])]
@@ -161,18 +163,20 @@ def headline(out: Path) -> str:
     return "\n".join([aligned(lines), READING, *notes])
 
 
+def _cosines(out: Path) -> pd.DataFrame:
+    return read_frame(out / "cosines.csv", ("layer", "cosine", "ceiling", "corrected", "random_hi", "n"))
+
+
 def pair_lines(out: Path) -> str:
     """Cosines per layer beside their ceiling, then the 2×2 of vectors and checkpoints."""
-    import pandas as pd
-
-    lines, read = [["layer", "cosine", "ceiling", "corrected", "random 95 %", "n"]], pd.read_csv(out / "cosines.csv")
+    lines, read = [["layer", "cosine", "ceiling", "corrected", "random 95 %", "n"]], _cosines(out)
     notes = [str(note) for note in read["note"].dropna().unique()] if "note" in read else []
     for row in read.to_dict("records"):
         numbers = [row[key] for key in ("cosine", "ceiling", "corrected", "random_hi")]
         cells = ["–" if x != x else f"{x:.2f}".replace("-", "−") for x in numbers]
         lines.append([f"{row['layer']:.0f}", *cells, f"{row['n']:.0f}"])
     cells = [["vector of", "added in", "layer", "score", "slope [95 %]", "controls 95 %", "p", "n"]]
-    for row in pd.read_csv(out / "transfer.csv").to_dict("records"):
+    for row in read_frame(out / "transfer.csv", _TRANSFER).to_dict("records"):
         null, slope = _range(row["null_lo"], row["null_hi"]), _spread(row["slope"], row["lo"], row["hi"])
         cells.append([row["vector_from"], row["applied_to"], f"{row['layer']:.0f}", row["metric"], slope, null,
                       "" if row["p"] != row["p"] else f"{row['p']:.3f}", f"{row['n']:.0f}"])  # fmt: skip

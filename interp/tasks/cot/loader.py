@@ -70,8 +70,10 @@ def _ranges(where: str, row: Mapping[str, Any], cot: str) -> tuple[tuple[int, in
         if not found:
             raise ValueError(f"{where}, field 'cot': expected a sentence with letters, came {cot[:40]!r}. {_DO}")
         return found
-    is_pairs = isinstance(given, list) and all(isinstance(r, list) and len(r) == 2 for r in given)
-    ranges = tuple((int(a), int(b)) for a, b in given) if is_pairs else ()
+    is_pairs = isinstance(given, list) and all(
+        isinstance(r, list) and [type(n) for n in r] == [int, int] for r in given
+    )
+    ranges = tuple((a, b) for a, b in given) if is_pairs else ()
     inside = all(0 <= a < b <= len(cot) and cot[a:b].strip() for a, b in ranges)
     if not ranges or not inside or any(left[1] > right[0] for left, right in pairwise(ranges)):
         what = f"expected [start, end] characters of 'cot' ({len(cot)} long), in order, came {str(given)[:60]}"

@@ -9,6 +9,9 @@ import hashlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from interp.schema import checked
+from interp.tasks.procedural.vocabulary import ACTIONS, CONDITIONS, DISTRACTORS, DOMAINS, ROLES, TONES
+
 ProvisoKind = Literal["replace", "waive", "add"]
 Wording = Literal["plain", "alt", "held_out"]
 
@@ -113,32 +116,63 @@ def from_json(data: dict[str, Any]) -> Instance:
     Raises:
         ValueError: a field is missing, unknown, or has the wrong form; the message names it.
     """
-    proc, scen = _take(Instance, data, "latent").values()
-    p, s = _take(Procedure, proc, "latent.procedure"), _take(Scenario, scen, "latent.scenario")
-    p["steps"] = tuple(Step(**_take(Step, x, "latent.procedure.steps")) for x in p["steps"])
-    p["needs"] = tuple((int(a), int(b)) for a, b in p["needs"])
-    p["provisos"] = tuple(_proviso(x) for x in p["provisos"])
-    p["listing"] = tuple(p["listing"])
-    s["facts"] = tuple((str(c), bool(h)) for c, h in s["facts"])
-    s["events"] = tuple(Event(**_take(Event, x, "latent.scenario.events")) for x in s["events"])
-    s["distractors"] = tuple((int(a), int(b)) for a, b in s["distractors"])
-    return Instance(Procedure(**p), Scenario(**s))
+    found: Instance = checked(Instance, _exact(Instance, data, "latent"), "latent", "")
+    check_words(found)
+    return found
 
 
-def _proviso(data: dict[str, Any]) -> Proviso:
-    row = _take(Proviso, data, "latent.procedure.provisos")
-    if row["step"] is not None:
-        row["step"] = Step(**_take(Step, row["step"], "latent.procedure.provisos.step"))
-    return Proviso(**row)
+def check_words(instance: Instance) -> None:
+    """Every key is one of the vocabulary and every number one of the procedure: what can be audited and worded.
+
+    Raises:
+        ValueError: names the first that is not.
+    """
+    p, s = instance.procedure, instance.scenario
+    steps, n = [*p.steps, *(v.step for v in p.provisos if v.step is not None)], len(p.steps)
+    named = {
+        "procedure.domain": ({p.domain}, DOMAINS),
+        "procedure.steps.action": ({step.action for step in steps} | {e.action for e in s.events}, ACTIONS),
+        "procedure.steps.rank": ({step.rank for step in steps}, {role.rank for role in ROLES.values()}),
+        "procedure.needs": ({number for edge in p.needs for number in edge}, range(1, n + 1)),
+        "procedure.provisos.condition": ({v.condition for v in p.provisos} | {c for c, _ in s.facts}, CONDITIONS),
+        "procedure.provisos.number": ({v.number for v in p.provisos}, range(1, n + 1)),
+        "scenario.events.actor": ({e.actor for e in s.events}, ROLES),
+        "scenario.tone": ({s.tone}, range(len(TONES))),
+        "scenario.distractors": ({i for _, i in s.distractors}, range(len(DISTRACTORS))),
+        "scenario.distractors.before": ({at for at, _ in s.distractors}, range(len(s.events) + 1)),
+    }
+    for where, (came, known) in named.items():
+        if strange := [value for value in came if value not in known]:
+            some = (
+                f"0 to {len(known) - 1}"
+                if isinstance(known, range) and known.start == 0
+                else ", ".join(map(str, known))
+            )
+            raise ValueError(f"latent.{where}: expected one of {some:.200}; came {strange[0]!r:.60}.")
+    if sorted(p.listing) != list(range(1, n + 1)):
+        raise ValueError(f"latent.procedure.listing: expected each of 1 to {n} once; came {list(p.listing)!r:.100}.")
 
 
-def _take(cls: type, data: object, where: str) -> dict[str, Any]:
-    """The fields of `cls` out of `data`, in declared order; all must be there and nothing else."""
-    names = [f.name for f in fields(cls)]
+def _exact(kind: type, data: object, where: str) -> dict[str, Any]:
+    """`data`, if it and the objects in it have exactly the fields of `kind` and its parts."""
+    names = [f.name for f in fields(kind)]
     if not isinstance(data, dict) or set(data) != set(names):
-        came = sorted(data) if isinstance(data, dict) else type(data).__name__
+        came = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
         raise ValueError(f"{where}: expected an object with exactly the fields {names}; came {came}.")
-    return {name: data[name] for name in names}
+    for name, inner in _INNER.get(kind, {}).items():
+        value = data[name]
+        for one in value if isinstance(value, list) else [] if value is None else [value]:
+            _exact(inner, one, f"{where}.{name}")
+    return data
+
+
+_INNER: dict[type, dict[str, type]] = {
+    Instance: {"procedure": Procedure, "scenario": Scenario},
+    Procedure: {"steps": Step, "provisos": Proviso},
+    Proviso: {"step": Step},
+    Scenario: {"events": Event},
+}
+"""Fields that hold objects."""
 
 
 def _plain(value: Any) -> Any:

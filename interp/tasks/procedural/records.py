@@ -186,7 +186,7 @@ def _checked(where: str, name: str, value: Any) -> Any:
     if name == "latent":
         try:
             return from_json(value)
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             raise ValueError(f"{where}, field 'latent': {error} Write it as `diptych data procedural` does.") from None
     if name == "verdicts":
         if not isinstance(value, list) or any(v not in VERDICTS for v in value):

@@ -1,0 +1,91 @@
+"""A bound on the processor time of a piece of Python that somebody else wrote (a chat template)."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+_EVERY = 0.25  # seconds between two looks at the clocks
+
+
+class OutOfTime(BaseException):  # not an Exception: the code under the limit must not swallow it
+    """Raised in the thread whose time is over."""
+
+
+@dataclass(eq=False)
+class _Watch:
+    thread: int
+    seconds: float
+    started: float = field(default=0.0)
+    fired: bool = False
+
+    def used(self) -> float:
+        return _clock(self.thread) - self.started
+
+
+_lock = threading.Lock()
+_watched: list[_Watch] = []
+_watcher: threading.Thread | None = None
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `OutOfTime` in here once this thread has computed for `seconds`.
+
+    Processor time; wall time on a system that does not count it per thread. A watching thread raises it between two bytecodes, so one call into C runs to its end.
+    """
+    watch = _Watch(threading.get_ident(), seconds)
+    watch.started = _clock(watch.thread)
+    with _lock:
+        _watched.append(watch)
+        _start_watcher()
+    try:
+        yield
+    finally:
+        while not _released(watch):
+            pass
+
+
+def _released(watch: _Watch) -> bool:
+    """Stop watching; False where the exception came just now, too late for the code that it was meant for."""
+    try:
+        with _lock:
+            if watch in _watched:
+                _watched.remove(watch)
+            if watch.fired:  # set and perhaps not yet raised: it must not reach the caller's code
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(watch.thread), None)
+    except OutOfTime:
+        return False
+    return True
+
+
+def _start_watcher() -> None:
+    global _watcher
+    if _watcher is None or not _watcher.is_alive():
+        _watcher = threading.Thread(target=_watch, name="diptych-time-limit", daemon=True)
+        _watcher.start()
+
+
+def _watch() -> None:
+    """Look at the clocks for as long as anything is limited, and a little longer."""
+    idle = 0
+    while idle < 40:
+        time.sleep(_EVERY)
+        with _lock:
+            idle = 0 if _watched else idle + 1
+            for watch in _watched:
+                if not watch.fired and watch.used() > watch.seconds:
+                    watch.fired = True
+                    raised = ctypes.py_object(OutOfTime)
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(watch.thread), raised)
+
+
+def _clock(thread: int) -> float:
+    try:
+        return time.clock_gettime(time.pthread_getcpuclockid(thread))
+    except (AttributeError, OSError):  # macOS
+        return time.monotonic()
