@@ -11,6 +11,7 @@ TENSORS := $(wildcard $(foreach what,batch_invariance cache_* edits heads_* hook
 SLOW_RATES := build/validity
 STUDIES ?= 400
 KILLS ?= 20
+INPUTS ?= 400
 
 .PHONY: install demo test test-fast test-types test-slow check docs format notebooks bench gpu clean
 
@@ -38,7 +39,7 @@ test-types: install
 
 # The attacks of tests/faults and the simulations of tests/validity at full size; writes docs/concepts/validity.md.
 test-slow: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/faults --kills $(KILLS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/faults --kills $(KILLS) --inputs $(INPUTS)
 	rm -rf $(SLOW_RATES)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/validity --studies $(STUDIES) --validity-out $(SLOW_RATES)
 	$(BIN)/python -m tests.validity.page $(SLOW_RATES) docs/concepts/validity.md

@@ -37,14 +37,16 @@ def attach_adapters(base: nn.Module, plans: Mapping[str, AdapterPlan], *, allow_
     """
     for plan in plans.values() if not allow_overwrite else ():
         _check_overwrites(base, plan)
-    probe = probe_ids(base, [plan.config for plan in plans.values()])
+    with peft_faults(", ".join(plan.label for plan in plans.values()), "names tokens that are none"):
+        probe = probe_ids(base, [plan.config for plan in plans.values()])
     bare = probe_logits(base, probe)
+    with_adapter = "has a configuration under which the model cannot run"
     names = peft_names(list(plans))
     peft = _wrap(base, {names[role]: plan for role, plan in plans.items()})
     name_roles(peft, dict(names))
     for role, plan in plans.items():
         _check_values(peft, names[role], plan)
-        with Adapters(peft).use(role):
+        with Adapters(peft).use(role), peft_faults(plan.label, with_adapter):
             is_inert = torch.equal(probe_logits(peft, probe), bare)
         if is_inert:
             raise ValueError(

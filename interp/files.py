@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from interp.checkpoint import Checkpoint
 from interp.read import COPY, read_json
+from interp.schema import checked
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -126,6 +129,14 @@ def has_weights(folder: Path) -> bool:
         return False
 
 
+class _AdapterConfig(TypedDict, total=False):
+    """What we read of an `adapter_config.json` ourselves; PEFT reads the rest."""
+
+    peft_type: str
+    base_model_name_or_path: str | None
+    auto_mapping: dict[str, Any] | None
+
+
 def read_adapter(checkpoint: Checkpoint) -> AdapterFiles:
     """The files of the checkpoint's adapter, config and header read.
 
@@ -146,6 +157,7 @@ def read_adapter(checkpoint: Checkpoint) -> AdapterFiles:
         found = f" Adapters are in its subfolders {', '.join(inner)}: set `subfolder`." if inner else ""
         raise ValueError(f"{where}: {folder} has no adapter_config.json, so it is not a PEFT adapter.{found}")
     config, shapes, sources = read_json_object(folder / "adapter_config.json"), {}, {}
+    checked(_AdapterConfig, config, str(folder / "adapter_config.json"), COPY)
     for file in _adapter_weights(folder, where):
         for key, shape in read_shapes(file, where).items():
             if key in sources:

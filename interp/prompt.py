@@ -18,6 +18,7 @@ from interp.template import ChatTemplateError, apply_template, check_opens_turn,
 
 _SENTINEL = "diptych-sentinel-4f1c"
 _PIECE = 4_000  # characters
+_LONGEST = 1_000_000  # tokens, where no limit is given
 
 
 @dataclass(frozen=True)
@@ -127,15 +128,17 @@ def _refuse_far_too_long(example: Example, tokenizer: Any, text: str, max_length
 
     Tokenizing 4 MB takes seconds and gigabytes. Only a text of more than 8 characters per allowed token is estimated.
     """
-    if max_length is None or len(text) <= max(8 * max_length, 6 * _PIECE):
+    what = f"the limit is {max_length}" if max_length else f"no model reads more than {_LONGEST:,}"
+    max_length = max_length or _LONGEST
+    if len(text) <= max(8 * max_length, 6 * _PIECE):
         return
     starts = (0, len(text) // 2, len(text) - _PIECE)
     pieces = [len(tokenizer(text[at : at + _PIECE], add_special_tokens=False)["input_ids"]) for at in starts]
     estimate = round(len(text) * min(pieces) / _PIECE)
     if estimate >= 2 * max_length:
         raise ValueError(
-            f"example {example.id!r}: the prompt has {len(text):,} characters, at least about {estimate:,} tokens; the "
-            f"limit is {max_length}. Shorten or drop the example; nothing is cut silently."
+            f"example {example.id!r}: the prompt has {len(text):,} characters, at least about {estimate:,} tokens; "
+            f"{what}. Shorten or drop the example; nothing is cut silently."
         )
 
 

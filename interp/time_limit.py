@@ -36,7 +36,8 @@ _watcher: threading.Thread | None = None
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise `OutOfTime` in here once this thread has computed for `seconds`.
 
-    Processor time; wall time on a system that does not count it per thread. A watching thread raises it between two bytecodes, so one call into C runs to its end.
+    Processor time; wall time on a system that does not count it per thread. A watching thread raises it between two
+    bytecodes, so one call into C runs to its end.
     """
     watch = _Watch(threading.get_ident(), seconds)
     watch.started = _clock(watch.thread)

@@ -8,6 +8,7 @@ import json
 import re
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,9 +162,9 @@ def parse_json(text: str, where: str, *, unique: bool = True) -> Any:
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in made if keys.count(key) > 1)
-        raise ValueError(f"field '{twice}': expected once, got {keys.count(twice)} times. Remove the others.")
+        times = Counter(key for key, _ in pairs)
+        twice = next(key for key in made if times[key] > 1)
+        raise ValueError(f"field '{twice:.80}': expected once, got {times[twice]} times. Remove the others.")
     return made
 
 

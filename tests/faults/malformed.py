@@ -8,18 +8,21 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-WRONG: tuple[Any, ...] = (None, "x", "", -1, 0, 3.5, 1e308, 10**30, [], ["x"], {}, {"a": 1}, True, [[["deep"]]], "a\x00b",
-                          float("nan"), float("inf"), "\ud800", "../../etc/passwd", "(", "[a-z", "1e-5", "%s{0}{{ 7*7 }}")  # fmt: skip
+WRONG: tuple[Any, ...] = (
+    None, "x", "", -1, 0, 3.5, 1e308, 10**30, [], ["x"], {}, {"a": 1}, True, [[["deep"]]], "a\x00b", float("nan"),
+    float("inf"), "\ud800", "../../etc/passwd", "(", "[a-z", "1e-5", "%s{0}{{ 7*7 }}",
+)  # fmt: skip
 TEXTS = (
-    b"", b"{", b"[]", b"null", b"3", b'"text"', b"\x00", b"[" * 100_000, b'{"a": ' * 100_000, b"\xef\xbb\xbf{}", b"{}" * 9,
-    b"\xff\xfe\x00", b"\xe9" * 10, b'{"a": "\\ud800"}', b'{"a": NaN}', b"{'a': 1}", b'{"a": 1, "a": 2}', b'{"a": ' + b"9" * 5000 + b"}",
-    b"- " * 3000 + b"a", b"a: &x [*x]", b"a: !!python/object/apply:os.system [true]", b"<html><body>404</body></html>",
-    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    b"", b"{", b"[]", b"null", b"3", b'"text"', b"\x00", b"[" * 100_000, b'{"a": ' * 100_000, b"\xef\xbb\xbf{}",
+    b"{}" * 9, b"\xff\xfe\x00", b"\xe9" * 10, b'{"a": "\\ud800"}', b'{"a": NaN}', b"{'a': 1}", b'{"a": 1, "a": 2}',
+    b'{"a": ' + b"9" * 5000 + b"}", b"- " * 3000 + b"a", b"a: &x [*x]", b"a: !!python/object/apply:os.system [true]",
+    b"<html><body>404</body></html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
 )  # fmt: skip
 BINARY = (".safetensors", ".npz", ".parquet", ".gz", ".pt")
 STRUCTURED = (".json", ".yaml")
@@ -84,11 +87,11 @@ def _bytes_of(source: Path, seed: int) -> Iterator[tuple[str, Callable[[Path], N
     data, rng = source.read_bytes(), random.Random(f"{seed}/{source.name}")
 
     def put(content: bytes) -> Callable[[Path], None]:
-        return lambda path: (path.unlink(missing_ok=True), path.write_bytes(content)) and None
+        return partial(_replace, content=content)
 
-    yield "missing", lambda path: path.unlink()
-    yield "a folder", lambda path: (path.unlink(), path.mkdir()) and None
-    yield "a link to itself", lambda path: (path.unlink(), path.symlink_to(path.name)) and None
+    yield "missing", Path.unlink
+    yield "a folder", _folder
+    yield "a link to itself", _loop
     for share in (0.1, 0.5, 0.9):
         yield f"cut at {share:g}", put(data[: int(len(data) * share)])
     yield "one byte short", put(data[:-1])
@@ -110,6 +113,20 @@ def _bytes_of(source: Path, seed: int) -> Iterator[tuple[str, Callable[[Path], N
         yield f"text {i} ({text[:12]!r})", put(text)
 
 
+def _replace(path: Path, *, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
 def _values_of(source: Path) -> Iterator[tuple[str, Callable[[Path], None]]]:
     text = source.read_text(encoding="utf-8")
     if source.suffix == ".yaml":
@@ -124,7 +141,7 @@ def _values_of(source: Path) -> Iterator[tuple[str, Callable[[Path], None]]]:
             made = write(changed).encode("utf-8", "surrogatepass")
         except (ValueError, yaml.YAMLError):
             continue
-        yield what, lambda path, made=made: path.write_bytes(made) and None
+        yield what, partial(_replace, content=made)
 
 
 def _yaml(content: Any) -> str:
