@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from interp.adapter_plan import AdapterPlan, peft_faults
 from interp.adapters import Adapters, name_roles, peft_names
 from interp.files import ADAPTER_WEIGHTS, AdapterFiles
+from interp.remedy import remedy
 
 _PROBE = (3, 5, 8, 13, 21, 34, 55, 89)
 
@@ -58,7 +59,8 @@ def attach_adapters(base: nn.Module, plans: Mapping[str, AdapterPlan], *, allow_
     if not is_base_intact and not allow_overwrite:
         raise ValueError(
             f"{', '.join(plan.label for plan in plans.values())}: loading changed the base itself (PiSSA, OLoRA and "
-            f"CorDA do). Convert the adapter to plain LoRA when saving it, or load it alone with merge=True."
+            f"CorDA do). Convert the adapter to plain LoRA when saving it, "
+            f"{remedy('or load it alone with {merge:True}', 'or leave it out of the pair')}."
         )
     return peft
 
@@ -99,7 +101,7 @@ def merge_adapter(peft: Any, plan: AdapterPlan) -> nn.Module:
         weight: Any = layer.get_base_layer().weight
         dtype = weight.dtype
         weight.data = weight.data.float()
-        with peft_faults(plan.label, "cannot be merged", "Use merge=False."):
+        with peft_faults(plan.label, "cannot be merged", remedy("Leave {merge} out.")):
             layer.merge(safe_merge=True)
         weight.data = weight.data.to(dtype)
     with warnings.catch_warnings():  # every layer is merged already, and PEFT remarks on each
@@ -111,7 +113,7 @@ def merge_adapter(peft: Any, plan: AdapterPlan) -> nn.Module:
         raise ValueError(
             f"{plan.label}: merged logits differ from the adapter's by {error:.3g}, where the adapter itself changes "
             f"them by {effect:.3g}; merging is not faithful here (tied embeddings? an effect below rounding?). "
-            f"Use merge=False."
+            f"{remedy('Leave {merge} out.')}"
         )
     return merged
 
@@ -151,7 +153,7 @@ def _check_overwrites(base: nn.Module, plan: AdapterPlan) -> None:
     if changed:
         raise ValueError(
             f"{plan.label} brings its own values for {len(changed)} parameters of the base, e.g. {changed[0]}: the "
-            f"base and other adapters on it would silently change. Load it alone with merge=True."
+            f"base and other adapters on it would silently change. {remedy('Load it alone with {merge:True}.')}"
         )
 
 

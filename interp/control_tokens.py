@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from interp.remedy import remedy
+
 _MARKS, _STANDS = 0xF0000, 0x100000  # planes 15 and 16 are private: no text of the world has characters there
 
 
@@ -98,6 +100,6 @@ def _renamed(tokenizer: Any, names: dict[str, str]) -> Any:
     if moved:
         raise ValueError(
             f"control tokens cannot be kept as text with this tokenizer ({', '.join(moved[:3])} would change their "
-            f"ids). Load with control_tokens='refuse' (--control-tokens refuse) and drop the items that it names."
+            f"ids). {remedy('Load with {control_tokens:refuse}')} and drop the items that it names."
         )
     return core

@@ -20,6 +20,7 @@ from interp.attach import attach_adapters, merge_adapter, probe_ids, probe_logit
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.files import base_folder, has_weights, read_adapter
 from interp.fingerprint import fingerprint_files, quantization_name
+from interp.remedy import remedy
 from interp.skeleton import attention_of, build_skeleton, check_headers, first_line, read_config
 from interp.template import PromptRules, set_rules
 from interp.tokenizer import common_tokenizer, prompts_sha256, tokenizers_of
@@ -39,7 +40,7 @@ def _check_device(device: str | torch.device) -> None:
     except RuntimeError:
         raise ValueError(f"device {device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', ...") from None
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r}: no CUDA device is visible. Use device='cpu', or 'auto'.")
+        raise ValueError(f"device {device!r}: no CUDA device is visible. {remedy('Use {device:cpu}, or auto.')}")
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,13 @@ class LoadOptions:
             raise ValueError(f"dtype {self.dtype!r}: expected a torch.dtype, 'auto', or one of {', '.join(_DTYPES)}.")
         _check_device(self.device)
         if self.device_map is not None and self.device != "auto":
-            raise ValueError(f"device={self.device!r} and device_map={self.device_map!r}: give one of the two.")
+            raise ValueError(
+                remedy(f"{{device:{self.device}}} and {{device_map:{self.device_map}}}: give one of the two.")
+            )
         if self.merge and self.quantization is not None:
-            raise ValueError("merge=True with quantization: rounded weights cannot take the adapter exactly. Drop one.")
+            raise ValueError(
+                remedy("{merge:True} and {quantization}: rounded weights cannot take the adapter exactly. Drop one.")
+            )
 
     @property
     def prompt_rules(self) -> PromptRules:
@@ -241,7 +246,10 @@ def _plan(
     config = read_config(folder, where)
     files = {role: read_adapter(c) for role, c in members.items() if c.adapter is not None}
     if options.merge and len(members) > 1:
-        raise ValueError(f"merge=True leaves room for one checkpoint, got {', '.join(members)}. Load them one by one.")
+        raise ValueError(
+            f"{remedy('{merge:True}', 'merging')} leaves room for one checkpoint, got {', '.join(members)}. "
+            "Load them one by one."
+        )
     kinds = {role: str(f.config.get("peft_type")) for role, f in files.items()}
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{role} is {kind}" for role, kind in kinds.items())
@@ -278,8 +286,8 @@ def _base_module(folder: Path, config: Any, options: LoadOptions, quantizer: Any
         )
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ValueError(
-            f"{where} does not fit into memory as {options.torch_dtype}: load it with dtype='bfloat16', quantization= "
-            f"or device_map='auto'."
+            f"{where} does not fit into memory as {options.torch_dtype}: "
+            + remedy("load it with {dtype:bfloat16}, {quantization} or {device_map:auto}.")
         ) from error
     except Exception as error:  # transformers, its kernels and quantisers each fail in their own way
         import transformers
@@ -305,7 +313,8 @@ def _quantization(config: Any, options: LoadOptions, where: str) -> tuple[Any, s
     """What to hand to transformers (None where the checkpoint brings it), and the name for the fingerprint."""
     given, wanted = getattr(config, "quantization_config", None), options.quantization
     if given is not None and (wanted is not None or options.merge):
-        raise ValueError(f"{where} is quantised already; leave out quantization= and merge=.")
+        asked = remedy("leave out {quantization} and {merge}", "leave out {quantization}")
+        raise ValueError(f"{where} is quantised already; {asked}.")
     if isinstance(wanted, str):
         wanted = _bitsandbytes(wanted, options.torch_dtype)
     if given is None and wanted is None:

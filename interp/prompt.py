@@ -14,6 +14,7 @@ from typing import Any
 from interp.control_tokens import marker_of, special_tokens
 from interp.example import Example as Example
 from interp.example import Message as Message
+from interp.remedy import remedy
 from interp.template import ChatTemplateError, apply_template, check_opens_turn, rules_of
 
 _SENTINEL = "diptych-sentinel-4f1c"
@@ -111,7 +112,8 @@ def render(example: Example, tokenizer: Any, *, thinking: bool | None = None, ma
     chat = example.text is None
     if not chat and thinking is not None:
         raise ValueError(
-            f"example {example.id!r}: thinking={thinking} has no meaning for a raw text; use thinking=None."
+            f"example {example.id!r}: thinking={thinking} has no meaning for a raw text; "
+            f"{remedy('leave {thinking} out', 'leave it out')}."
         )
     done = _render_chat(example, tokenizer, thinking) if chat else _Rendered(example.content, 0, example.content)
     _refuse_far_too_long(example, tokenizer, done.text, max_length)
@@ -158,8 +160,7 @@ def render_all(
         tokens = sorted({token for prompt in held for token in prompt.kept_as_text})
         warnings.warn(
             f"{len(held)} of {len(prompts)} items hold control tokens in their messages ({', '.join(tokens[:5])}; "
-            f"first item {held[0].example_id!r}): kept as text. control_tokens='refuse' (--control-tokens refuse) "
-            f"stops there.",
+            f"first item {held[0].example_id!r}): kept as text. {remedy('{control_tokens:refuse} stops there.')}",
             stacklevel=2,
         )
     bos = [prompt.example_id for prompt in prompts if prompt.dropped_bos]
@@ -201,7 +202,9 @@ def _render_chat(example: Example, tokenizer: Any, thinking: bool | None) -> _Re
     text = _template(tokenizer, example.messages, thinking)
     if thinking is not None and text == _template(tokenizer, example.messages, not thinking):
         what = f"thinking={thinking}: the chat template of {getattr(tokenizer, 'name_or_path', '')!r} has no thinking "
-        raise ValueError(what + "switch (both settings render the same prompt). Use thinking=None.")
+        raise ValueError(
+            what + "switch (both settings render the same prompt). " + remedy("Leave {thinking} out.", "Leave it out.")
+        )
     check_opens_turn(tokenizer, tuple(m.role for m in example.messages), thinking)
     at, content, cut = _locate_user(example, tokenizer, thinking, text)
     system = None
@@ -223,7 +226,7 @@ def _marked(example: Example, tokenizer: Any, thinking: bool | None, text: str) 
     if rules_of(tokenizer).control_tokens == "refuse":
         raise ValueError(
             f"example {example.id!r}, field '{where}': expected text without control tokens, came {', '.join(found)}. "
-            f"Remove the item, or keep them as text with control_tokens='text' (--control-tokens text)."
+            f"Remove the item{remedy(', or keep them as text with {control_tokens:text}')}."
         )
     marker = marker_of(tokenizer)
     marked = _template(tokenizer, [replace(m, content=marker.mark(m.content)) for m in example.messages], thinking)

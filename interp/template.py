@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from interp.remedy import remedy
 from interp.time_limit import OutOfTime, time_limit
 
 CONTROL_TOKENS = ("text", "refuse")
@@ -199,8 +200,8 @@ def check_opens_turn(tokenizer: Any, roles: tuple[str, ...], thinking: bool | No
         f"the chat template of {getattr(tokenizer, 'name_or_path', '')!r} opens no assistant turn: it renders the same "
         f"prompt with and without add_generation_prompt, so the last position would be the end of the user's turn, "
         f"where the model does not answer. Give the template an add_generation_prompt branch (`tokenizer` names a "
-        f"folder with another one), or give rendered prompts as raw 'text'. To measure there all the same, load with "
-        f"allow_closed_turn=True (--allow-closed-turn)."
+        f"folder with another one), or give rendered prompts as raw 'text'. "
+        f"{remedy('To measure there all the same, load with {allow_closed_turn:True}.')}"
     )
 
 

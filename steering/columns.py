@@ -12,6 +12,7 @@ from torch import Tensor
 
 from interp.cache import ActivationCache
 from interp.cache.manifest import read_examples
+from interp.remedy import remedy
 from interp.site import SITE_KINDS, Site
 from interp.where import kept
 
@@ -51,7 +52,7 @@ def group_column(cache: ActivationCache) -> str:
     if found is None:
         raise ValueError(
             f"groups: which column of {cache.root.name} is the independent unit? Its group columns are "
-            f"{', '.join(names) or 'none'}. Name one, or groups=None if every example is independent."
+            f"{', '.join(names) or 'none'}. {remedy('Name one with {groups}.')}"
         )
     return found
 
@@ -64,7 +65,8 @@ def stratum_column(cache: ActivationCache) -> str:
     """
     found = next((name for name in STRATUM_COLUMNS if name in cache.examples.columns), None)
     if found is None:
-        raise ValueError(f"balance='strata': name the column with strata=. Columns of the cache: {_named(cache)}.")
+        named = remedy("name the column with {strata}", "there is no such column")
+        raise ValueError(f"balance strata: {named}. Columns of the cache: {_named(cache)}.")
     return found
 
 
@@ -88,9 +90,8 @@ def residual_sites(cache: ActivationCache) -> list[Site]:
     """
     sites = sorted((Site.parse(s) for s in cache.sites if s.startswith("resid_post.")), key=lambda s: s.layer or 0)
     if not sites:
-        raise ValueError(
-            f"{cache.root.name} holds no resid_post site, but {', '.join(cache.sites)}. Name one with site=."
-        )
+        named = remedy("Name one with {site}.", "Name one with {sites}.", "Record some with {cache.sites}.")
+        raise ValueError(f"{cache.root.name} holds no resid_post site, but {', '.join(cache.sites)}. {named}")
     return sites
 
 

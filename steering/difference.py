@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.cache import ActivationCache
+from interp.remedy import remedy
 from interp.site import Site
 from interp.where import kept
 from steering.columns import (
@@ -257,7 +258,7 @@ def confirmed(made: Directions) -> Directions:
     if len(lost) == len(made):
         raise ValueError(
             f"{lost[0]}: {refused[lost[0]]}{' there, nor at any other site' if len(made) > 1 else ''}. Use more rows "
-            "or another site; check_sign=False (--no-sign-check) keeps it."
+            f"or another site{remedy('; {check_sign:False} keeps it')}."
         )
     warnings.warn(f"{len(lost)} of {len(made)} sites have no direction; {lost[0]}: {refused[lost[0]]}.",
                   SignNotConfirmedWarning, stacklevel=3)  # fmt: skip

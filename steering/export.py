@@ -12,6 +12,7 @@ from torch import nn
 from interp.family import FAMILIES
 from interp.io.files import replace
 from interp.model import Model
+from interp.remedy import remedy
 from steering.direction import Direction, Directions, Unit
 from steering.gguf import gguf_bytes
 from steering.weights import WeightEdit, edit_weights
@@ -45,7 +46,7 @@ def export_gguf(
         warnings.warn(
             f"{model_hint}: llama.cpp applies control vectors in architectures whose every block attends; of a hybrid "
             f"it loads none yet. The file is written as its format says. To use the direction now, steer in Python, or "
-            f"ablate it in a model folder: export_hf, `steer export --format hf-weights`.",
+            f"ablate it in a model folder: export_hf, `diptych steer export --format hf-weights`.",
             stacklevel=2,
         )
     held = Directions({directions.site: directions}) if isinstance(directions, Direction) else directions
@@ -55,7 +56,7 @@ def export_gguf(
         if site.kind != "resid_post" or not site.layer:
             raise ValueError(
                 f"site '{site}': a GGUF control vector acts on what a block after the first puts out; expected "
-                f"resid_post of layer 1 or later. Choose others with site= or --sites."
+                f"resid_post of layer 1 or later. {remedy('Choose others with {sites}.', 'Choose others.')}"
             )
     first = next(iter(held.values()))
     keys: dict[str, str | int | float] = {

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from interp.model import Model
+from interp.remedy import remedy
 from interp.stats import Estimate
 from interp.stats.jackknife import RULE
 from steering.against import p_values, slope_p, smallest_p
@@ -67,8 +68,8 @@ def check_size(groups: Sequence[str], *, min_items: int = MIN_ITEMS, min_groups:
     if n_items < min_items or n_groups < min_groups:
         raise ValueError(
             f"dose curve over {n_items} items in {n_groups} groups: expected at least {min_items} items and "
-            f"{min_groups} groups. Take more items, or ask for less with min_items= and min_groups= "
-            "(--min-class, --min-groups) and say so beside the result."
+            f"{min_groups} groups. Take more items{remedy(', or ask for less with {min_items} and {min_groups}')} "
+            "and say so next to the result."
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from interp.model import Model
+from interp.remedy import remedy
 
 MLP_WRITERS = ("down_proj", "c_proj", "dense_4h_to_h", "w2", "fc2")
 """Names of the last linear map of an MLP or of an expert in the families that are known."""
@@ -116,7 +117,7 @@ def _of_lora(where: str, layer: Any, d_model: int) -> Iterator[Writer]:
     if not isinstance(layer, LoraLayer) or len(layer.lora_magnitude_vector) or layer.lora_variant:
         raise ValueError(
             f"{where}: an adapter of type {type(layer).__name__} (DoRA, or other than plain LoRA) does not keep an "
-            f"ablation of its parts. Merge it first: load with merge=True."
+            f"ablation of its parts. {remedy('Merge it first: load with {merge:True}.')}"
         )
     yield from _of_module(where, layer.base_layer, d_model)  # pyright: ignore[reportArgumentType]
     for name, part in layer.lora_B.items():

@@ -247,7 +247,7 @@ def test_names_count_from_zero_unless_said_otherwise() -> None:
     assert HeadId.parse("L=20 H=18", base=1) == HeadId.parse("L19.H17") == HeadId(19, 17)
     assert str(HeadId(19, 17)) == "L19.H17"
     layout = Model.wrap(tiny("qwen2")).layout
-    with pytest.raises(ValueError, match=r"L1\.H4: layer 1 has 4 query heads \(0-3\).*base=1"):
+    with pytest.raises(ValueError, match=r"L1\.H4: layer 1 has 4 query heads \(0-3\).*take 1 off"):
         expand_heads(["L1.H4"], layout)
     with pytest.raises(ValueError, match=r"3 layers \(0-2\)"):
         expand_heads(["L3.H0"], layout)

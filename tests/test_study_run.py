@@ -215,7 +215,7 @@ def test_only_one_step_is_run_where_one_is_named(steps: Steps, tmp_path: Path) -
     assert steps.ran == ["cache"]
     go(read(tmp_path), tmp_path / "run", only=["probes"])
     assert steps.ran == ["cache", "probes"]
-    with pytest.raises(ValueError, match="--only head: not a step of this study. Steps: eval, cache, probes, figures"):
+    with pytest.raises(ValueError, match="only= head: not a step of this study. Steps: eval, cache, probes, figures"):
         go(read(tmp_path), tmp_path / "run", only=["head"])
 
 

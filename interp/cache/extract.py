@@ -25,6 +25,7 @@ from interp.io.lock import writer_lock
 from interp.loading import load_members
 from interp.model import Model
 from interp.prompt import Example, Prompt
+from interp.remedy import remedy
 from interp.rope import context_length
 from interp.template import clock_of
 
@@ -255,7 +256,7 @@ def _shrink(budget: Budget, batch: Sequence[ExampleRows], prompts: Sequence[Prom
         name = prompts[batch[0].example].example_id
         raise ValueError(
             f"example {name!r} with {_n_tokens(batch[0])} tokens does not fit in memory on its own ({error}). "
-            f"Load with device_map='auto' or a smaller dtype, record fewer sites, or leave the example out."
+            + remedy("Load with {device_map:auto} or a smaller {dtype}, record fewer sites, or leave the example out.")
         ) from error
     budget.halve(len(batch) * _n_tokens(batch[0]))
 

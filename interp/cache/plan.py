@@ -15,6 +15,7 @@ from interp.cache.errors import CacheFullError
 from interp.cache.layout import SiteSpec, header_of, row_bytes
 from interp.cache.rows import ExampleRows, PromptRow, RowTable, ShardSpec
 from interp.io.digest import sha256_of
+from interp.remedy import remedy
 
 _UNITS = {"": 1, "B": 1} | {p + "B": 1000**i for i, p in enumerate("KMGTP", 1)}
 _UNITS |= {p + "IB": 1024**i for i, p in enumerate("KMGTP", 1)}
@@ -86,7 +87,7 @@ class CachePlan:
         estimate, folder = self.estimate(), Path(folder)
         if "all" in self.positions and max_bytes is None:
             raise ValueError(
-                f"positions 'all' would write {estimate} to {folder}: pass an explicit max_bytes (--max-bytes) of at "
+                f"positions 'all' would write {estimate} to {folder}: {remedy('pass an explicit {max_bytes}')} of at "
                 f"least {format_bytes(estimate.bytes)}, or choose fewer positions (last, span:<name>, stride:<n>)."
             )
         budget = None if max_bytes is None else parse_bytes(max_bytes)

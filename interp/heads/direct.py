@@ -12,6 +12,7 @@ from interp.family import head_output_weights
 from interp.heads.donors import Values, record_z
 from interp.heads.ids import Unit
 from interp.model import Model
+from interp.remedy import remedy
 from interp.sweep.read import final_norm, wide_dtype
 
 Read = Callable[[Tensor], Tensor]
@@ -43,7 +44,7 @@ def direct_changes(
     if model.layout.family.attn_branch is not None:
         raise ValueError(
             f"{model.layout.config.model_type} norms the output of attention before adding it, so a head has no linear "
-            "write of its own and no direct effect. Use effect='total'."
+            f"write of its own and no direct effect. {remedy('Use {effect:total}.')}"
         )
     layers = sorted({head.layer for unit in units for head in unit})
     end = len(ids) - 1

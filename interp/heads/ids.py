@@ -104,7 +104,7 @@ def check_head(head: HeadId, layout: Layout) -> None:
     if head.head >= layer.n_heads:
         raise ValueError(
             f"head {head}: layer {head.layer} has {layer.n_heads} query heads (0-{layer.n_heads - 1}). Names count "
-            "from 0; pass base=1 to HeadId.parse for a name that counts from 1."
+            "from 0: of a published name that counts from 1, take 1 off layer and head."
         )
 
 

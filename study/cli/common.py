@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -282,10 +282,19 @@ def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
-        with errors_as_messages():
+        with errors_as_messages(), _own_options():
             return command(*args, **kwargs)
 
     return run
+
+
+def _own_options() -> AbstractContextManager[None]:
+    """Errors name the options of the command that runs."""
+    from interp.remedy import entered
+    from study.doors import command_door
+
+    context = click.get_current_context(silent=True)
+    return entered(command_door(context.command.params if context else ()))
 
 
 @contextmanager

@@ -248,20 +248,21 @@ def _check_columns(examples: Any, options: Mapping[str, Any]) -> None:
         )
 
 
-def unit_of(examples: Any, candidates: Sequence[str], groups: Any, named: str, *, door: str = "--unit") -> str | None:
+def unit_of(examples: Any, candidates: Sequence[str], groups: Any, named: str) -> str | None:
     """The column of the unit: as named, of "auto" the finest of the candidates inside the groups, of "none" no column.
 
-    Args:
-        door: what the user knows the option as.
     Raises:
         ValueError: no such column.
     """
+    from interp.remedy import remedy
     from probes.exchange import nested_unit
 
     if named == "auto":
         return None if groups is None else nested_unit({name: examples[name].to_numpy() for name in candidates}, groups)
     if named != NONE and named not in examples.columns:
-        raise ValueError(f"{door} {named}: no such column of the examples. Columns: {', '.join(examples.columns)}.")
+        raise ValueError(
+            f"{remedy('{unit}')} {named}: no such column of the examples. Columns: {', '.join(examples.columns)}."
+        )
     return None if named == NONE else named
 
 

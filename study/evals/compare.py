@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import stats
 from interp.read import read_frame
+from interp.remedy import remedy
 from interp.tasks.protocol import load_task
 from study.evals.store import ANSWERS, identity_of
 from study.evals.tables import ALL, floor_note, group_of, unit_name, with_banner
@@ -81,7 +82,9 @@ def _aligned(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, p
     asked, known = (_replies(frame, key) for frame in (before, after))
     if len(asked) != len(known) or not asked.isin(known).all():
         counts = " and ".join(f"{frame['sample'].nunique()}" for frame in (before, after))
-        raise ValueError(f"the two have {counts} samples of the items. Evaluate both with the same --samples.")
+        raise ValueError(
+            f"the two have {counts} samples of the items. {remedy('Evaluate both with the same {eval.samples}.')}"
+        )
     after = after.set_index(key).loc[list(asked)].reset_index()
     differing = before["id"][before["gold"].astype(str) != after["gold"].astype(str)]
     if len(differing):

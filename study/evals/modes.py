@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from interp.model import Model
 from interp.prompt import Example, render
+from interp.remedy import remedy
 
 MODES: dict[str, bool | None] = {"thinking": True, "direct": False}
 
@@ -19,11 +20,11 @@ def prompt_modes(text: str | None, *, thinking: bool | None = None) -> tuple[str
     """
     names = tuple(name.strip() for name in text.split(",")) if text else ()
     if strange := [name for name in names if name not in MODES]:
-        raise ValueError(f"--modes: expected {' or '.join(MODES)}, came {', '.join(map(repr, strange))}.")
+        raise ValueError(f"{remedy('{modes}')}: expected {' or '.join(MODES)}, came {', '.join(map(repr, strange))}.")
     if len(set(names)) != len(names):
-        raise ValueError(f"--modes: {text!r} names a mode twice.")
+        raise ValueError(f"{remedy('{modes}')}: {text!r} names a mode twice.")
     if names and thinking is not None:
-        raise ValueError("--modes and --thinking/--no-thinking say the same thing twice. Give one of them.")
+        raise ValueError(remedy("{modes} and {thinking} say the same thing twice. Give one of them."))
     return names
 
 
@@ -43,5 +44,5 @@ def check_modes_differ(model: Model, examples: Sequence[Example], modes: Sequenc
         if len(set(hashes.values())) < len(hashes):
             what = f"example {example.id!r}: the chat template gives the same prompt for {' and '.join(modes)}"
             raise ValueError(
-                f"{what} ({next(iter(hashes.values()))[:12]}). This model has one mode; leave out --modes."
+                f"{what} ({next(iter(hashes.values()))[:12]}). This model has one mode; {remedy('leave out {modes}')}."
             )

@@ -18,6 +18,7 @@ import numpy as np
 from interp import stats
 from interp.io.files import write_file
 from interp.label_mass import mass_note
+from interp.remedy import remedy
 from interp.stats.calibration import N_BINS
 from interp.tasks.protocol import cell_role
 
@@ -283,8 +284,8 @@ def _same_items(engaged: pd.DataFrame, heuristic: pd.DataFrame) -> pd.DataFrame:
         which = sorted(asked[0] ^ asked[1])
         first = f"first item {which[0][0]!r}, sample {which[0][1]}"
         raise ValueError(
-            f"the members have different samples of the same items: {len(which)} in one only, {first}. Evaluate both "
-            "with the same --samples."
+            f"the members have different samples of the same items: {len(which)} in one only, {first}. "
+            + remedy("Evaluate both with the same {eval.samples}.")
         )
     return engaged.merge(heuristic[[*key, "score.correct"]], on=key, suffixes=("", "_heuristic"), validate="one_to_one")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.heads import HeadEffects, HeadId, Matching, match_heads
+from interp.remedy import remedy
 from study.heads.show import sweeps
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def match_table(
     if not kinds:
         raise ValueError(
             f"match: expected a kind of sweep that all three have; found {', '.join(sorted(a))} | "
-            f"{', '.join(sorted(b))} | {', '.join(sorted(control))}. Sweep the same --kind everywhere."
+            f"{', '.join(sorted(b))} | {', '.join(sorted(control))}. "
+            f"{remedy('Sweep the same {heads.kinds} everywhere.')}"
         )
     options: dict[str, Any] = dict(window=window, n_permutations=n_permutations, seed=seed)
     found = match_heads([a[k] for k in kinds], [b[k] for k in kinds], **options)

@@ -23,6 +23,7 @@ from interp.io.items import ItemStore
 from interp.model import Model
 from interp.positions import parse_positions
 from interp.prompt import Example
+from interp.remedy import remedy
 from interp.tasks.protocol import load_task
 from study.heads.pairs import OWN, has_twins, pairs_of_examples, pairs_of_twins
 from study.heads.store import (
@@ -160,7 +161,7 @@ def _pairs(model: Model, task: Any, examples: Any, study: HeadStudy) -> list[Tok
         return pairs_of_twins(model, task, examples, study.slot)
     if any(kind.startswith("patch") or kind == "resample:twin" for kind in study.kinds):
         what = "makes twins, but single examples came" if has_twins(task) else "has no twin_examples(n, ...)"
-        raise ValueError(f"kind patch needs pairs of prompts; this task {what}. Use --kind mean,zero.")
+        raise ValueError(f"kind patch needs pairs of prompts; this task {what}. {remedy('Use {kinds:mean,zero}.')}")
     return pairs_of_examples(model, task, examples, study.slot)
 
 

@@ -18,6 +18,7 @@ from interp.loading import load
 from interp.oracle import Oracle, OracleSpec, SelfTest, context_items, selftest
 from interp.prompt import Example, Message
 from interp.read import read_json
+from interp.remedy import remedy
 from study.cli.common import EMBEDDED
 from study.embedded import weights_folder
 
@@ -50,7 +51,8 @@ def load_oracle(
         model, adapter = str(folder / "base"), adapter or str(folder / "oracle")
         prior = prior or (str(folder / PRIOR_FOLDER) if (folder / PRIOR_FOLDER).is_dir() else None)
     if adapter is None:
-        raise ValueError("an oracle is an adapter on its base: give --adapter (or --model embedded).")
+        raise ValueError(remedy("an oracle is an adapter on its base: give {adapter} (or {model:embedded}).",
+                                "an oracle is an adapter on its base: give {adapter}."))  # fmt: skip
     where = Path(adapter).expanduser()
     inner = where / subfolder if subfolder and where.is_dir() else adapter
     spec = spec or OracleSpec.infer(inner, revision=adapter_revision)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from interp.remedy import remedy
 from probes.metrics import INTERVALS
 from probes.result import SweepResult
 from study.figures.drawn import tried
@@ -110,7 +111,9 @@ def _layers(tables: Sequence[pd.DataFrame], cell: Cell, kind: str | None = None,
     rows = _rows(tables, cell)
     tested = [name for name in PREFERRED if _has_null(rows, name)]
     if not tested or kind not in (None, *tested):
-        raise ValueError("no null over layers: sweep with --perm, and with another kind than logistic (it has none).")
+        raise ValueError(
+            remedy("no null over layers: sweep with {probes.perm}, and another kind than logistic (it has none).")
+        )
     rows = rows[rows["kind"] == (kind or tested[0])].drop(columns="null_lo")  # it is of TEST, the band of layers is not
     renamed = rows.rename(columns={"null_max_hi": "null_max95", "is_selected": "selected"})
     return probe_by_layer(renamed.assign(chance=0.5, target=_words(cell), unit="rows"), **where)
@@ -123,7 +126,7 @@ def _selectivity(tables: Sequence[pd.DataFrame], cell: Cell, **where: Any) -> Dr
     rows = _rows(tables, cell)
     rows = rows[(rows["split"] == "oof") & rows["selectivity_null_hi"].notna()]
     if not len(rows):
-        raise ValueError("no selectivity in the table: sweep with --control COLUMN.")
+        raise ValueError(remedy("no selectivity in the table: sweep with {probes.control:COLUMN}."))
     rows = rows[rows["kind"] == _first_kind(rows)].drop(columns=["lo", "hi", "null_lo", "null_hi"])
     rows = rows.rename(columns={"selectivity_lo": "lo", "selectivity_hi": "hi", "selectivity_null_hi": "null_hi"})
     rows = rows.assign(null_lo=-rows["null_hi"], metric="AUROC", target=_words(cell), unit="rows")
@@ -188,7 +191,9 @@ def _cosines(results: Sequence[SweepResult], cell: Cell) -> Drawn:
     empty = replace(results[0], directions={})
     table = between(empty, {(name, site): unit for site, units in named.items() for name, unit in units.items()})
     if not len(table):
-        raise ValueError("no two directions of one site: sweep with several --kinds, or give two sweeps.")
+        raise ValueError(
+            remedy("no two directions of one site: sweep with several {probes.kinds}, or give two sweeps.")
+        )
     kinds, names = (table[["a", "b"]].map(lambda text, i=i: text.split(" ")[i]) for i in (-1, 0))
     table = table[(kinds["a"] == kinds["b"]) | (names["a"] == names["b"]) | (len(results) == 1)]
     return cosines(table)
@@ -203,7 +208,7 @@ def _reliability(tables: Sequence[pd.DataFrame], target: str, **where: Any) -> D
     rows = pd.concat(tables, ignore_index=True)
     rows = rows[(rows["role"] == "calibration") & (rows["target"] == target)]
     if not len(rows):
-        raise ValueError("no calibration in the table: sweep with a TEST set (--test-share above 0).")
+        raise ValueError(remedy("no calibration in the table: sweep with a TEST set ({probes.test_share} above 0)."))
     rows = with_roles(rows[rows["kind"] == _first_kind(rows)])
     prefix = "" if (rows["metric"] == "reliability").any() else "platt_"
     errors = rows[rows["metric"] == f"{prefix}ece"].set_index("checkpoint")
@@ -223,7 +228,9 @@ def _cohorts(tables: Sequence[pd.DataFrame], target: str, **where: Any) -> Drawn
     rows = rows[(rows["target"] == target) & (rows["split"] == "test") & (rows["metric"] == "auroc")]
     rows = rows[rows[["value", "null_lo", "layer"]].notna().all(axis=1)]
     if not (rows["cohort"] != "all").any():
-        raise ValueError("no cohorts with both classes and a null: sweep with --cohort COLUMN and --perm.")
+        raise ValueError(
+            remedy("no cohorts with both classes and a null: sweep with {probes.cohort:COLUMN} and {probes.perm}.")
+        )
     rows = with_roles(rows[rows["kind"] == _first_kind(rows)])
     return probe_cohorts(rows.assign(layer=rows["layer"].astype(int), chance=0.5, unit="rows"), **where)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.read import read_json
+from interp.remedy import remedy
 from study.report.behaviour_claims import ADVERSARIAL, BINDING, EQUIVALENT, SEPARATES, TRAINING
 from study.report.rows import MEMBERS
 from study.run.state import REGISTRATION
@@ -80,7 +81,8 @@ def register(study: Study, out: Path) -> Registration:
             return known or made
         raise ValueError(
             f"{path}: another study is registered here (sha256 {known.sha256[:12]}). A registration is never replaced: "
-            "give the changed study another folder with --out, or run it as it is; the report lists what changed."
+            "give the changed study another folder"
+            f"{remedy(' with {out}')}, or run it as it is; the report lists what changed."
         )
     out.mkdir(parents=True, exist_ok=True)
     replace(out, path, (json.dumps(asdict(made), indent=1) + "\n").encode())

@@ -52,6 +52,8 @@ def attempt(name: str, context: Context) -> Outcome:
 @contextmanager
 def _kept_warnings(context: Context) -> Iterator[None]:
     """Each warning once in `steps/<name>/warnings.txt`: a run has dozens, and none may be lost."""
+    from interp.remedy import entered
+    from study.doors import study_door
     from study.run.process import plain_warnings
 
     texts: dict[str, None] = {}
@@ -60,7 +62,7 @@ def _kept_warnings(context: Context) -> Iterator[None]:
         if not issubclass(category, FutureWarning | DeprecationWarning):
             texts[told(str(message), context)] = None
 
-    with plain_warnings(), warnings.catch_warnings():
+    with plain_warnings(), warnings.catch_warnings(), entered(study_door(context.name)):
         warnings.showwarning = keep
         try:
             yield

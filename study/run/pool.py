@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from interp.processes import ended_on_error, new_pool
+from interp.remedy import remedy
 from study.run.attempt import Outcome, attempt
 from study.run.step import Context
 
@@ -44,7 +45,8 @@ class Pool:
             return name, future.result()
         except BrokenProcessPool:
             return name, Outcome(
-                "failed", "its process was killed, most often for want of memory; run the same command with --jobs 1"
+                "failed",
+                f"its process was killed, most often for want of memory; {remedy('run it again with {jobs:1}')}",
             )
 
     def __enter__(self) -> Self:

@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from interp.remedy import remedy
+
 EXTRAS = {"matplotlib": "report", "jinja2": "report", "datasets": "datasets", "transformer_lens": "bridges",
           "nnsight": "bridges"}  # fmt: skip
 """Optional packages and the extra of ours that brings them."""
@@ -68,7 +70,8 @@ def words(error: BaseException) -> str:
         return f"{names or 'a file'}: {what}. {do}."
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         detail = f" ({text.splitlines()[0]})" if text else ""
-        return f"not enough memory{detail}. Lower tokens_per_batch (--tokens-per-batch), or take fewer items."
+        return f"not enough memory{detail}. "
+        f"{remedy('Lower {tokens_per_batch}, or take fewer items.', 'Take fewer items.')}"
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").split(".")[0]
         return f"{text}: pip install 'diptych[{EXTRAS[package]}]'" if package in EXTRAS else text

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from interp.remedy import remedy
 from study.config import Study, resolved_yaml
 from study.run.attempt import WARNINGS, Outcome, attempt
 from study.run.clock import with_date
@@ -72,7 +73,9 @@ def run_study(
     steps = steps_of(study)
     unknown = [name for name in only if name not in steps]
     if unknown:
-        raise ValueError(f"--only {', '.join(unknown)}: not a step of this study. Steps: {', '.join(steps)}.")
+        raise ValueError(
+            f"{remedy('{only}')} {', '.join(unknown)}: not a step of this study. Steps: {', '.join(steps)}."
+        )
     for step in steps.values():
         if step.check is not None:
             step.check(study)

@@ -66,8 +66,14 @@ def check_models(study: Study, steps: Iterable[Step]) -> None:
     Raises:
         ValueError: one line per fault, with the key of the study file; a checkpoint that cannot be read.
     """
+    from interp.remedy import entered
+    from study.doors import study_door
+
     layouts = {role: layout_of(study, checkpoint) for role, checkpoint in study.members.items()}
-    faults = [fault for step in steps if step.fits is not None for fault in step.fits(study, layouts)]
+    faults: list[Fault] = []
+    for step in steps:
+        with entered(study_door(step.name)):
+            faults += step.fits(study, layouts) if step.fits is not None else ()
     if faults:
         raise ValueError("\n".join(_lines(faults)))
 

@@ -12,6 +12,7 @@ from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.fingerprint import fingerprint_module
 from interp.model import Model
 from interp.prompt import Example
+from interp.remedy import remedy
 from interp.site import Site
 from interp.tasks.protocol import load_task
 from steering.against import controls_line
@@ -194,7 +195,8 @@ def check_study(directions: Directions, task: Any, examples: Sequence[Example], 
             raise ValueError(
                 f"direction {one.label!r} at {one.site}: {s.n_toward} rows of {one.toward!r} and {s.n_away} of "
                 f"{one.away_from!r} in {s.n_groups} groups; expected at least {study.min_items} of each class and "
-                f"{study.min_groups} groups. Fit on more rows, or ask for less with --min-class and --min-groups."
+                f"{study.min_groups} groups. Fit on more rows"
+                f"{remedy(', or ask for less with {min_items} and {min_groups}')}."
             )
 
 
@@ -207,9 +209,11 @@ def of_layers(directions: Directions, layers: Sequence[int] | None) -> Direction
     held = {site.layer or 0: site for site in directions}
     lost = {site.layer or 0: f"{site}: {why}" for site, why in directions.refused.items()}
     if refused := [layer for layer in layers or () if layer in lost]:
-        raise ValueError(f"--layers {refused[0]}: no direction at {lost[refused[0]]}.")
+        raise ValueError(f"{remedy('{layers}')} {refused[0]}: no direction at {lost[refused[0]]}.")
     if missing := [layer for layer in layers or () if layer not in held]:
-        raise ValueError(f"--layers {missing[0]}: the directions are of layers {', '.join(map(str, sorted(held)))}.")
+        raise ValueError(
+            f"{remedy('{layers}')} {missing[0]}: the directions are of layers {', '.join(map(str, sorted(held)))}."
+        )
     return directions if layers is None else Directions({held[layer]: directions[held[layer]] for layer in layers})
 
 
@@ -260,8 +264,8 @@ def refuse_seen(examples: Sequence[Example], fitted: frozenset[str], directions:
     if seen:
         raise ValueError(
             f"{len(seen)} of {len(examples)} items are among the rows that the direction was fitted on (first "
-            f"{seen[0]!r}). Take a split whose stories or procedures it has not seen: --split, --seed, --task-option "
-            "side=test, or another file."
+            f"{seen[0]!r}). Take a split whose stories or procedures it has not seen: "
+            f"{remedy('{split}, {seed}, {task.side:test}', '{split}, {seed}')}, or another file."
         )
 
 

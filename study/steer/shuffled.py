@@ -67,8 +67,8 @@ def _used(
     ids = cache.examples["id"].astype(str).to_numpy()
     if origin.get("groups") == GIVEN or (origin.get("target") == GIVEN and labels is None):
         raise ValueError(
-            f"{direction.label!r} was fitted on classes or groups that are not columns of the cache. Give the file of "
-            "classes with --labels, or make shuffled arms in Python (steering.arms.shuffled_arms)."
+            f"{direction.label!r} was fitted on classes or groups that are not columns of the cache. "
+            + remedy("Give the file of classes with {labels}.", "Take classes that are columns of the cache.")
         )
     values = np.array([labels.get(i) for i in ids]) if labels is not None else column(cache, "target", origin["target"])
     assert values is not None, "a fitted direction names its target"
@@ -81,7 +81,7 @@ def _used(
     if hashlib.sha256(named.encode()).hexdigest() != origin.get("examples_sha256"):
         raise ValueError(
             f"{direction.label!r} was fitted on other rows or classes than {int(used.sum())} rows of "
-            f"{', '.join(sides)} here. Give the same --labels as `steer fit` had."
+            f"{', '.join(sides)} here. {remedy('Give the same {labels} as the fit had.', 'Fit it again.')}"
         )
     return classes, used
 
@@ -94,8 +94,8 @@ def _strata(
         return origin.get("strata")
     if strata is None:
         raise ValueError(
-            f"{direction.label!r} was balanced by strata that are not a column of the cache. Name the column of the "
-            "file with --strata labels:COLUMN, as `steer fit` had it."
+            f"{direction.label!r} was balanced by strata that are not a column of the cache. "
+            + remedy("Name the column of the file with {strata:labels:COLUMN}, as the fit had it.", "Fit it again.")
         )
     return np.array([strata.get(i) for i in cache.examples["id"].astype(str)], dtype=object)
 

@@ -93,7 +93,7 @@ def sweep_one(
     if section.unite:
         groups = np.array(unite_groups(groups.tolist(), rows[section.unite].tolist()))
     columns = {key: rows[key].to_numpy() for key in section.surface}
-    unit = unit_of(rows, cache.group_columns, groups, section.unit, door="probes.unit")
+    unit = unit_of(rows, cache.group_columns, groups, section.unit)
     n_perm = {kind: section.logistic_perm if kind == "logistic" else section.perm for kind in section.kinds}
     config = SweepConfig(
         kinds=section.kinds, Cs=tuple(sorted(section.cs)), n_perm=n_perm, n_folds=section.n_folds,

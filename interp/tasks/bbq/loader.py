@@ -8,6 +8,7 @@ from random import Random
 from typing import Any, Literal
 
 from interp.prompt import Example, Message
+from interp.remedy import remedy
 from interp.tasks.bbq.published import published_biased
 from interp.tasks.bbq.rows import (
     CHOICES,
@@ -144,11 +145,11 @@ def _templates_of(rows: Sequence[Row], data: str | Path, templates: str | Path |
     found = next((f for f in beside if any(f.glob("new_templates - *.csv"))), None)
     folder = Path(templates) if templates else found
     if folder is None:
-        what = f"{data}: no folder 'templates' beside the data, which says who is stereotyped. Give templates=FOLDER "
-        how = "(--task-option templates=FOLDER; in a study task.options)"
+        what = f"{data}: no folder 'templates' beside the data, which says who is stereotyped. "
         raise ValueError(
-            f"{what}of the BBQ repository, or templates=rows to take it from the rows where they have it {how}."
-        )
+            what + remedy("Give {task.templates:FOLDER} of the BBQ repository, or {task.templates:rows} to take it "
+                          "from the rows where they have it.")
+        )  # fmt: skip
     table = read_templates(folder)
     for where, row in rows:
         if _key(row) not in table:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interp.prompt import Example, Message
+from interp.remedy import remedy
 from interp.tasks.esi.schema import ESSENTIAL, KNOWN, LEVELS, NARRATIVE, NUMBERS
 from interp.tasks.esi.synthetic import generate_rows
 from interp.tasks.esi.triggers import TRIGGERS, polarity_of
@@ -103,7 +104,9 @@ def examples(
         warnings.warn(f"{Path(data).name}: {len(cases.rows)} cases kept, left out: {told}.", stacklevel=2)
     found = [case_of(row, where, turns=turns) for where, row in cases.rows]
     if not found:
-        raise ValueError(f"{data}: no case left. Use retained_only=False, or a longer max_narrative.")
+        raise ValueError(
+            f"{data}: no case left. {remedy('Use {task.retained_only:False}, or a longer {task.max_narrative}.')}"
+        )
     _check_ids(found)
     return found if per_cell is None else _first(found, per_cell)
 

@@ -10,6 +10,7 @@ from random import Random
 from typing import Literal, cast
 
 from interp.prompt import Example, Message
+from interp.remedy import remedy
 from interp.tasks.procedural.cells import CELLS, TRAINING, grid
 from interp.tasks.procedural.generate import Split
 from interp.tasks.procedural.perturb import PERTURBATIONS, Perturbation, cell_name
@@ -200,7 +201,9 @@ def _choose(
         raise ValueError(f"per_cell: expected at least 1; came {per_cell}.")
     kept = [r for r in records if split == "all" or r.split in (None, split)]
     if not kept:
-        raise ValueError(f"{data}: no row of split '{split}' among {len(records)}. Use split='all' for every row.")
+        raise ValueError(
+            f"{data}: no row of split '{split}' among {len(records)}. {remedy('Use {task.split:all} for every row.')}"
+        )
     by_cell: dict[str, list[int]] = defaultdict(list)
     for k, record in enumerate(kept):
         by_cell[_cell(record, table)].append(k)
