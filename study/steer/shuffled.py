@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from interp.cache import ActivationCache
+from interp.remedy import remedy
 from interp.stats import permute_labels
 from interp.where import kept
 from steering.arms import N_SHUFFLED, Arm, permutation_scheme
