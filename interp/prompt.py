@@ -197,8 +197,8 @@ def _render_chat(example: Example, tokenizer: Any, thinking: bool | None) -> _Re
         what = (
             f"example {example.id!r}: the tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template. "
         )
-        how = "Render chats as plain text with template='plain' (--template plain; load.template of a study), "
-        raise ValueError(what + how + "or give raw 'text' instead of messages or prompt.")
+        how = remedy("Render chats as plain text with {template:plain}, or give", "Give")
+        raise ValueError(what + how + " raw 'text' instead of messages or prompt.")
     text = _template(tokenizer, example.messages, thinking)
     if thinking is not None and text == _template(tokenizer, example.messages, not thinking):
         what = f"thinking={thinking}: the chat template of {getattr(tokenizer, 'name_or_path', '')!r} has no thinking "

@@ -19,11 +19,15 @@ Door = Callable[[str, "str | None"], "str | None"]
 _OPTION = re.compile(r"\{([a-z_]+(?:\.[a-z_]+)?)(?::([^{}]*))?\}")
 _LITERAL = re.compile(r"-?\d+(\.\d+)?|True|False|None")
 
+_PYTHON = {"probes.where": "keep", "probes.unite": "groups"}
+"""Arguments that Python calls otherwise than the two other doors."""
+
 
 def python(name: str, value: str | None) -> str:
     """`name=`, or `name='value'`; the part before a dot (task.permute, probes.perm) says whose option it is."""
+    called = _PYTHON.get(name, name.rpartition(".")[2])
     shown = "" if value is None else value if _LITERAL.fullmatch(value) else repr(value)
-    return f"{name.rpartition('.')[2]}={shown}"
+    return f"{called}={shown}"
 
 
 _DOOR: ContextVar[Door] = ContextVar("door", default=python)

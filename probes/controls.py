@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Integer, Shaped
 from torch import Tensor
 
+from interp.remedy import remedy
 from interp.stats import Estimate
 from interp.stats._check import Values
 from interp.where import is_missing
@@ -116,8 +117,8 @@ def confound_matrix(columns: Mapping[str, Values]) -> Float[np.ndarray, "example
         values = np.asarray(column)
         if missing := sum(map(is_missing, values.tolist())):
             raise ValueError(
-                f"confound {name!r}: {missing} of {len(values)} rows have no value. Leave them out with --where {name} "
-                "(keep= in Python), or fill them in."
+                f"confound {name!r}: {missing} of {len(values)} rows have no value. "
+                + remedy("Leave them out with {probes.where}, or fill them in.")
             )
         if np.issubdtype(values.dtype, np.number):
             parts.append(values.astype(np.float64)[:, None])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from interp.remedy import remedy
 from interp.stats import ALPHA, FewGroupsWarning, rejects
 from interp.stats._check import FEW_GROUPS, Groups
 from interp.where import Condition, is_missing, some
@@ -135,8 +136,8 @@ def targets(values: np.ndarray, positive: object) -> dict[str, np.ndarray]:
     missing = [i for i, value in enumerate(values.tolist()) if is_missing(value)]
     if missing:
         raise ValueError(
-            f"target: {len(missing)} of {len(values)} rows have no label, first row {missing[0]}. Leave them out with "
-            "--where and the name of the column (keep= in Python), or fill them in."
+            f"target: {len(missing)} of {len(values)} rows have no label, first row {missing[0]}. "
+            + remedy("Leave them out with {probes.where}, or fill them in.")
         )
     names = np.unique(values).tolist()
     if positive is not None and positive not in names:
@@ -156,17 +157,17 @@ def _check_classes(values: np.ndarray, names: list[Any]) -> None:
     if all(isinstance(name, int | float) for name in names):
         raise ValueError(
             f"target: {len(names)} different numbers, from {names[0]} to {names[-1]}, in {len(values)} rows: a probe "
-            f"separates classes, of which numbers may have {MOST_CLASSES}. Cut it in two with --positive '>=X' "
-            "(target=values >= X in Python), or into classes in a column of its own."
+            f"separates classes, of which numbers may have {MOST_CLASSES}. "
+            + remedy("Cut it in two with {probes.positive:>=X}, or into classes in a column of its own.")
         )
     if len(names) > len(values) / 2:
         raise ValueError(
             f"target: {len(names)} different values in {len(values)} rows ({some(names)}): names of rows, not classes. "
-            "Name a column that several rows share, or keep the rows of a few values with --where (keep= in Python)."
+            + remedy("Name a column that several rows share, or keep the rows of a few values with {probes.where}.")
         )
 
 
-def positive_of(values: np.ndarray, positive: str | None, *, option: str = "--positive") -> tuple[np.ndarray, object]:
+def positive_of(values: np.ndarray, positive: str | None, *, option: str = "positive") -> tuple[np.ndarray, object]:
     """Labels, and the one that counts as 1, as the words of an option spell it: a label, or a bound such as >=0.5.
 
     Under a bound the labels are the bound and "otherwise"; a missing value stays missing.

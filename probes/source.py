@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.cache import ActivationCache
+from interp.remedy import remedy
 from interp.site import Site
 
 Column: TypeAlias = str | Sequence[Any] | np.ndarray
@@ -84,7 +85,7 @@ class Source:
             first = self.ids[int(bad[0])]
             raise ValueError(
                 f"site {site!r}, position {position!r}: NaN or infinity in {len(bad)} of {len(feats)} rows, first "
-                f"{first!r}. Leave those rows out (--where 'id!={first}', keep= in Python), or leave out the site."
+                f"{first!r}. {remedy('Leave those rows out with {probes.where}, or leave out the site.')}"
             )
         return feats
 

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from interp.remedy import remedy
 from interp.stats._check import FEW_GROUPS, Groups, Values, group_codes
 
 TEST = -1
@@ -274,6 +275,6 @@ def _refuse_repeats(what: str, values: list[str], ids: Sequence[str], split: Spl
             side = ["TEST" if split.fold_of[k] == TEST else f"fold {split.fold_of[k]}" for k in (j, i)]
             raise ValueError(
                 f"leak: rows {j} and {i} have the same {what} {value[:60]!r}: {ids[j]!r} (group {split.group[j]}, "
-                f"{side[0]}) and {ids[i]!r} (group {split.group[i]}, {side[1]}). Join their groups with "
-                "unite_groups(groups, contents) (--unite text_sha256), or leave one out (--where 'id!=...')."
+                f"{side[0]}) and {ids[i]!r} (group {split.group[i]}, {side[1]}). "
+                + remedy("Join their groups with {probes.unite:text_sha256}, or leave one out with {probes.where}.")
             )

@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 from interp.files import read_json_object
 from interp.io.digest import is_own_digest, sha256_of
 from interp.io.files import write_file
+from interp.remedy import remedy
 from interp.schema import checked
 
 FORMAT, VERSION = "diptych-directions", 2
@@ -79,13 +80,16 @@ def refuse_other(path: Path, identity: Mapping[str, Any]) -> None:
     except ValueError:
         held = None
     if not isinstance(held, dict) or not held:
-        raise ValueError(f"{path}: there already, and nothing says what it was made from. Choose another --out.")
+        raise ValueError(
+            f"{path}: there already, and nothing says what it was made from. "
+            f"{remedy('Choose another {out}.', 'Delete it.')}"
+        )
     asked = plain(dict(identity))
     differing = sorted(key for key in {*held, *asked} if held.get(key) != asked.get(key))
     if differing:
         shown = "; ".join(f"{key}: {held.get(key)!r:.60} != {asked.get(key)!r:.60}" for key in differing)
         raise ValueError(
-            f"{path} holds another direction ({shown}). Choose another --out, or delete both of its files."
+            f"{path} holds another direction ({shown}). {remedy('Choose another {out}, or delete', 'Delete')} both of its files."
         )
 
 

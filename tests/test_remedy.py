@@ -102,4 +102,4 @@ def test_a_step_of_a_study_names_keys_of_the_study_alone(section: str) -> None:
                             k for k in (hints[owner], *get_args(hints[owner])) if hasattr(k, "__dataclass_fields__")
                         ]
                         assert not name or name in kinds[0].__dataclass_fields__, named
-                        assert "--" not in named and "=" not in named
+                        assert "--" not in named and "=" not in key

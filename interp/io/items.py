@@ -25,6 +25,7 @@ from interp.io.digest import is_own_digest, safe_name, sha256_of
 from interp.io.errors import DamagedFileError
 from interp.io.files import replace, sweep_temps
 from interp.io.lock import writer_lock
+from interp.remedy import remedy
 
 PLAN, ITEMS, SUFFIX = "plan.json", "items", ".item"
 FORMAT, VERSION = "diptych-items", 1
@@ -196,7 +197,8 @@ class ItemStore:
         differing = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
         shown = "; ".join(f"{key}: {old.get(key)!r:.60} != {new.get(key)!r:.60}" for key in differing)
         raise ValueError(
-            f"{self.root} holds another {self.kind} ({shown}). Choose another --out, or delete the folder."
+            f"{self.root} holds another {self.kind} ({shown}). "
+            f"{remedy('Choose another {out}, or delete it.', 'Delete it.')}"
         )
 
     def _refuse_others(self, found: Mapping[Path, tuple[Mapping[str, Any], bytes]]) -> None:
@@ -211,7 +213,7 @@ class ItemStore:
             named = ", ".join([*names, *(item.name for item in strange)][:3])
             raise ValueError(
                 f"{self.root} holds {named} and no {PLAN} of this job: files of something else, or of an earlier "
-                "version of Diptych. Choose another --out, or delete the folder."
+                f"version of Diptych. {remedy('Choose another {out}, or delete it.', 'Delete it.')}"
             )
 
 

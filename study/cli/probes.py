@@ -190,7 +190,7 @@ def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, devi
         n_perm={kind: options["logistic_perm"] if kind == "logistic" else options["perm"] for kind in named["kinds"]},
         **{key: options[key] for key in ("n_folds", "test_share", "n_boot", "balanced", "seed", "scheme", "n_seeds")},
     )
-    labels, positive = positive_of(examples[options["target"]].to_numpy(), options["positive"])
+    labels, positive = positive_of(examples[options["target"]].to_numpy(), options["positive"], option="--positive")
     design = sweep_design(
         labels, groups=groups, i_know=options["independent_because"], positive=positive,
         unit=None if unit is None else examples[unit].to_numpy(), config=config,

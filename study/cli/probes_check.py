@@ -168,7 +168,7 @@ def _columns(examples: Any, target: str, positive: str | None, groups: str) -> t
             raise ValueError(
                 f"--{option} {name}: no such column of the cache's examples. Columns: {', '.join(examples.columns)}."
             )
-    found = targets(*positive_of(examples[target].to_numpy(), positive))
+    found = targets(*positive_of(examples[target].to_numpy(), positive, option="--positive"))
     if len(found) != 1:
         raise ValueError(f"--positive: name the label that counts as 1; labels of {target}: {some(sorted(found))}.")
     return next(iter(found.values())), examples[groups].to_numpy()

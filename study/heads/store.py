@@ -61,7 +61,7 @@ def read_effects(root: Path, *, seed: int = 0) -> HeadEffects:
         ValueError: no sweep, or one that is not finished; DamagedFileError: an item is not what was written.
     """
     if not is_store(root):
-        raise ValueError(f"{root} holds no head sweep. Run diptych heads --out first.")
+        raise ValueError(f"{root} holds no head sweep. Run `diptych heads ... --out` first.")
     store = ItemStore.reading(root, KIND)
     held: dict[str, Any] = dict(store.identity)
     plan = Plan(**{**held, "metrics": tuple(held["metrics"]), "units": tuple(held["units"])})
