@@ -61,5 +61,5 @@ def _keys(section: str) -> frozenset[str]:
     from study.config.sections import Study
 
     hint = get_type_hints(Study).get(section)
-    kinds = [kind for kind in (hint, *get_args(hint)) if hasattr(kind, "__dataclass_fields__")]
+    kinds: list[Any] = [kind for kind in (hint, *get_args(hint)) if hasattr(kind, "__dataclass_fields__")]
     return frozenset(field.name for kind in kinds for field in fields(kind))
