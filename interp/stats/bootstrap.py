@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from interp.stats._check import Groups, Seed, Values, choice, group_codes, numbers, same_length
-from interp.stats.clustered import effective_n, effective_t, mean_estimates, rate_bounds, warn_of_means
+from interp.stats.clustered import effective_n, effective_t, mean_estimates, rate_bounds, rate_n, warn_of_means
 from interp.stats.estimate import CONFIDENCE, Estimate, Estimates
 from interp.stats.intervals import z_value
 from interp.stats.jackknife import ANY, Bounds
@@ -117,12 +117,17 @@ def paired_difference(
 def difference_of_rates(
     a: np.ndarray, b: np.ndarray, *, groups: Groups, items: Groups = None, confidence: float = CONFIDENCE
 ) -> Estimate:
-    """`paired_difference` of two 0/1 columns, worth at most as many examples as there are items."""
+    """`paired_difference` of two 0/1 columns, worth at most as many examples as there are items.
+
+    Where most items differ the same way (rates of 0.97 and 0.03), so that few groups show an exception, the sample is
+    worth `rate_n`; otherwise Newcombe's interval covers as it is.
+    """
     n = len(a)
     codes = group_codes(groups, n)
     n_items = n if items is None else group_codes(items, n, at_least=1).n_groups
-    share = effective_n(a - b, codes, at_most=n_items) / n
     table = PairedTable.of(a, b)
+    worth = rate_n if max(table.only_a, table.only_b) > n / 2 else effective_n
+    share = worth(a - b, codes, at_most=n_items) / n
     cells = [share * count for count in (table.both, table.only_a, table.only_b, table.neither)]
     z = z_value(confidence) if groups is None else effective_t(codes, confidence)
     found = Estimate(*paired_limits(*cells, z=z), n=n, n_groups=codes.n_groups)

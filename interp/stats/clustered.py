@@ -150,6 +150,24 @@ def effective_n(values: np.ndarray, codes: GroupCodes, *, at_most: int | None = 
     return min(most, n * float(centred @ centred) / (n - 1) / n / clustered) if clustered > 0 else most
 
 
+def rate_n(values: np.ndarray, codes: GroupCodes, *, at_most: int | None = None) -> float:
+    """`effective_n` of a rate, nearer to the effective number of groups the fewer of them have an exception.
+
+        1/n = (1 - m)/effective_n + m/k,   m = ½·(1/(w + 1) - 1/(G + 1)),   k effective groups of G
+        w: groups with a value other than the commonest
+
+    Failures that lie in few groups say little of how alike those of one group are: without m the intervals of rates of
+    0.97 and 0.99 covered 0.88 to 0.91 of the time, in 40 and 100 unequal groups, and with it 0.94 to 0.98.
+    """
+    n = effective_n(values, codes, at_most=at_most)
+    if codes.n_groups == len(values):
+        return n
+    kinds, counts = np.unique(values, return_counts=True)
+    w = len(np.unique(codes.code[values != kinds[counts.argmax()]]))
+    m = (1 / (w + 1) - 1 / (codes.n_groups + 1)) / 2
+    return min(n, 1 / ((1 - m) / n + m / float(effective_groups(codes.sizes))))
+
+
 def effective_t(codes: GroupCodes, confidence: float) -> float:
     """Two-sided Student quantile on the effective groups minus one degrees of freedom."""
     return t_value(confidence, max(1.0, float(effective_groups(codes.sizes)) - 1))
@@ -160,7 +178,8 @@ def wilson_clustered(
 ) -> Estimate:
     """A rate over grouped items with Wilson's interval at the effective sample size.
 
-        n_eff = iid variance / jackknife variance over groups, times n; at most the number of items
+        n_eff = iid variance / jackknife variance over groups, times n; at most the number of items; brought nearer to
+                the number of groups where few of them have an exception (`rate_n`)
         all right or all wrong: n_eff = effective groups, (sum sizes)²/sum sizes²
         z becomes Student's quantile on the effective groups minus one degrees of freedom
 
@@ -190,7 +209,7 @@ def _wilson(array: np.ndarray, codes: GroupCodes, *, at_most: int, confidence: f
     n, t = (
         (len(array), z_value(confidence))
         if is_iid
-        else (effective_n(array, codes, at_most=at_most), effective_t(codes, confidence))
+        else (rate_n(array, codes, at_most=at_most), effective_t(codes, confidence))
     )
     return wilson_limits(float(array.mean()), n, t)
 
