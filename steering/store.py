@@ -89,7 +89,8 @@ def refuse_other(path: Path, identity: Mapping[str, Any]) -> None:
     if differing:
         shown = "; ".join(f"{key}: {held.get(key)!r:.60} != {asked.get(key)!r:.60}" for key in differing)
         raise ValueError(
-            f"{path} holds another direction ({shown}). {remedy('Choose another {out}, or delete', 'Delete')} both of its files."
+            f"{path} holds another direction ({shown}). "
+            f"{remedy('Choose another {out}, or delete', 'Delete')} both of its files."
         )
 
 
