@@ -39,7 +39,8 @@ test-types: install
 
 # The attacks of tests/faults and the simulations of tests/validity at full size; writes docs/concepts/validity.md.
 test-slow: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/faults --kills $(KILLS) --inputs $(INPUTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/faults tests/test_cli_eval_resume.py \
+		--kills $(KILLS) --inputs $(INPUTS) --bbq-rows 11956
 	rm -rf $(SLOW_RATES)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/validity --studies $(STUDIES) --validity-out $(SLOW_RATES)
 	$(BIN)/python -m tests.validity.page $(SLOW_RATES) docs/concepts/validity.md

@@ -22,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--studies", type=int, default=60, help="simulated studies of each check in tests/validity")
     parser.addoption("--kills", type=int, default=4, help="kills of each long command in tests/faults")
     parser.addoption("--inputs", type=int, default=20, help="malformed inputs of each reader in tests/faults")
+    parser.addoption("--bbq-rows", type=int, default=1200, help="real rows of the evaluation that is killed")
     parser.addoption("--validity-out", default=None, help="folder for the rates that tests/validity measures")
 
 

@@ -1,4 +1,7 @@
-"""Evaluating the real BBQ rows through the command line: killed twice, it gives the table of an undisturbed run."""
+"""Evaluating real BBQ rows through the command line: killed twice, it gives the table of an undisturbed run.
+
+1,200 rows here, every one in `make test-slow`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,6 @@ from interp.tasks import bbq
 from tests.tiny import CHAT_TEMPLATE, tiny
 
 ROOT = Path(__file__).resolve().parent.parent
-N_ROWS = 11_956
 
 
 @pytest.fixture(scope="module")
@@ -39,23 +41,24 @@ def base(bbq_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def command(base: Path, shared: Path, out: Path) -> list[str]:
+def command(base: Path, shared: Path, out: Path, rows: int) -> list[str]:
     start = [sys.executable, "-c", "from study.cli import main; main()", "eval", "--base", str(base), "--name", "tiny"]
     task = ["--task", "interp.tasks.bbq", "--data", str(shared / "data" / "bbq"), "--mode", "labels", "--no-figures"]
-    return [*start, *task, "--quiet", "--out", str(out)]
+    return [*start, *task, "--limit", str(rows), "--tokens-per-batch", str(6 * rows), "--quiet", "--out", str(out)]
 
 
 @pytest.mark.slow
-def test_a_run_over_every_real_row_that_is_killed_twice_gives_the_same_table(
-    base: Path, shared: Path, tmp_path: Path
+def test_a_run_over_real_rows_that_is_killed_twice_gives_the_same_table(
+    base: Path, shared: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    rows = request.config.getoption("--bbq-rows")
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    undisturbed = subprocess.Popen(command(base, shared, calm), env=env, cwd=tmp_path, **quiet)
+    undisturbed = subprocess.Popen(command(base, shared, calm, rows), env=env, cwd=tmp_path, **quiet)
     counts = []
-    for more in (5, 15):
-        run = subprocess.Popen(command(base, shared, killed), env=env, cwd=tmp_path, **quiet)
+    for more in (2, 5):
+        run = subprocess.Popen(command(base, shared, killed, rows), env=env, cwd=tmp_path, **quiet)
         while run.poll() is None and batches(killed) < more:
             time.sleep(0.01)
         run.kill()
@@ -64,15 +67,15 @@ def test_a_run_over_every_real_row_that_is_killed_twice_gives_the_same_table(
     assert not (killed / "table.csv").exists(), "the run ended before it could be killed"
     assert undisturbed.wait() == 0
     assert 0 < counts[0] < counts[1] < batches(calm)
-    subprocess.run(command(base, shared, killed), env=env, check=True, capture_output=True, cwd=tmp_path)
+    subprocess.run(command(base, shared, killed, rows), env=env, check=True, capture_output=True, cwd=tmp_path)
     assert (killed / "table.csv").read_bytes() == (calm / "table.csv").read_bytes()
     frames = [pd.read_parquet(folder / "tiny" / "answers.parquet") for folder in (calm, killed)]
     pd.testing.assert_frame_equal(*frames)
-    assert len(frames[0]) == N_ROWS
+    assert len(frames[0]) == rows
     assert set(frames[0]["rule"]) == {"labels"}
     table = pd.read_csv(killed / "table.csv").set_index(["cell", "metric"])
     assert table.loc[("all", "parse_rate"), "value"] == 1.0
-    assert table.loc[("all", "accuracy"), "n"] == N_ROWS
+    assert table.loc[("all", "accuracy"), "n"] == rows
     assert {"s_amb", "soft_s_amb", "letter_mass", "share_A"} <= set(table.loc["all"].index)
 
 
