@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.fingerprint import fingerprint_module
 from interp.loading import load, load_members
 from interp.model import Model
 
@@ -16,3 +17,9 @@ def models_of(what: Checkpoint | CheckpointPair, loading: dict[str, Any]) -> Ite
         return load_members(what, **loading)
     model = load(what, **loading)
     return [((what.name,), model)]
+
+
+def weights_of(model: Model) -> str:
+    """Digest of the loaded weights and the active adapter."""
+    whole = model.fingerprint or fingerprint_module(model.module, tokenizer=model.tokenizer)
+    return (whole if whole.merged else whole.select(model.adapters.active)).sha256

@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,6 +142,25 @@ class ItemStore:
         with np.load(io.BytesIO(self.get(key))) as file:
             return {name: file[name] for name in file.files}
 
+    def put_files(self, key: str, names: Sequence[str], **content: Any) -> None:
+        """Keep the digests of finished files of the folder, with JSON values of their own: the job's last item."""
+        files = {name: _file_digest(self.root / name) for name in names}
+        self.put_json(key, {"files": files, **content})
+
+    def altered(self, key: str) -> list[str]:
+        """Of the files that `put_files` named: those that are gone or have other bytes."""
+        return [name for name, held in self.get_json(key)["files"].items() if _file_digest(self.root / name) != held]
+
+    def is_finished(self, key: str) -> bool:
+        """Whether the job's last item is there and every file that it names, to the last byte.
+
+        Warns: of each file that is not, by its path.
+        """
+        bad = self.altered(key) if key in self else []
+        for name in bad:
+            warnings.warn(f"{self.root / name}: not what was written, or gone; it is made again.", stacklevel=2)
+        return key in self and not bad
+
     def _path(self, key: str) -> Path:
         return self.root / ITEMS / f"{safe_name(key)}{SUFFIX}"
 
@@ -247,6 +266,14 @@ def read_plan(path: Path) -> dict[str, Any]:
     if not is_own_digest(content.get("sha256"), rest) or not {"kind", "identity", "notes", "plan_id"} <= set(rest):
         raise DamagedFileError(f"{path}: not what was written (its digest differs). Delete this file.")
     return content
+
+
+def _file_digest(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _plan_bytes(kind: str, identity: Mapping[str, Any], notes: Mapping[str, Any], plan_id: str) -> bytes:

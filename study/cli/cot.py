@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +42,9 @@ Row = dict[str, Any]
 def cot(kind: str, data: str, out: Path, limit: int | None, **options: Any) -> None:
     """Label every sentence of every chain with a model, into OUT/<member>-<label>.jsonl, and audit the labels.
 
-    Every line has the label and the number that it was made from, beside its control. Exits with 1 where an audit
-    fails; the labels are written all the same.
+    Every line has the label and the number that it was made from, next to its control. Exits with 1 where an audit
+    fails; the labels are written all the same. Run again after a kill, it continues; labels of other options, data or
+    weights are not written over.
     """
     from interp.tasks.cot import audit, read_items
     from interp.tasks.cot.chains import examples as read
@@ -52,11 +55,9 @@ def cot(kind: str, data: str, out: Path, limit: int | None, **options: Any) -> N
     examples, failed = read(data, limit=limit), False
     for roles, model in models_of(checkpoints, loading):
         for role in roles:
-            with model.member(role):
-                rows = MAKERS[kind](model, examples, options)
             path = out / f"{role}-{kind}.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+            with model.member(role):
+                rows = labels_of(model, kind, examples, options, path)
             click.echo(f"{path}: {len(rows)} labels")
             found = audit(read_items(path))
             report(found, None)
@@ -65,10 +66,58 @@ def cot(kind: str, data: str, out: Path, limit: int | None, **options: Any) -> N
         raise click.exceptions.Exit(1)
 
 
+KIND = "labels of sentences"
+BY_EXAMPLE = ("importance", "resampling")
+"""Labels of one chain that depend on no other chain and take long."""
+
+
+def labels_of(model: Model, kind: str, examples: list[Example], options: dict[str, Any], path: Path) -> list[Row]:
+    """The labels of one member, written to `path`; what earlier runs of the same job have made is taken from the store
+    next to it.
+
+    Raises:
+        ValueError: labels of another job, or of an earlier version.
+    """
+    from interp.io import ItemStore, write_file
+    from interp.io.items import is_store
+
+    root = path.with_suffix("")
+    if path.exists() and not is_store(root):
+        raise ValueError(f"{path}: there already, and nothing says what it was made from. Choose another --out.")
+    parts = {e.id: [e] for e in examples} if kind in BY_EXAMPLE else {"all": examples}
+    with ItemStore.writing(root, KIND, _identity(model, kind, examples, options)) as store:
+        for key, part in parts.items():
+            if key not in store:
+                store.put_json(key, MAKERS[kind](model, part, _seeded(options, key) if kind in BY_EXAMPLE else options))
+        rows = [row for key in parts for row in store.get_json(key)]
+        write_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    return rows
+
+
+def _seeded(options: dict[str, Any], key: str) -> dict[str, Any]:
+    """The options with a seed of the example's own, so that its draws do not depend on the others that are asked."""
+    seed = int(hashlib.sha256(f"{options['seed']}/{key}".encode()).hexdigest()[:8], 16)
+    return {**options, "seed": seed}
+
+
+_OF_KIND = {"tracking": ("depth",), "importance": ("temperature", "seed", "top"), "context": ("n", "seed"),
+            "resampling": ("n", "temperature", "seed", "max_new_tokens", "parse", "top")}  # fmt: skip
+
+
+def _identity(model: Model, kind: str, examples: list[Example], options: dict[str, Any]) -> dict[str, Any]:
+    """Everything that changes a label."""
+    from interp.template import clock_of
+    from study.members import weights_of
+    from study.run.digest import sha256_of
+
+    date = clock_of(model.tokenizer)
+    return {"label": kind, "chains": sha256_of([asdict(e) for e in examples]), "weights": weights_of(model),
+            "dtype": str(model.dtype).removeprefix("torch."), **{key: options[key] for key in _OF_KIND[kind]},
+            **({"template_date": date} if date else {})}  # fmt: skip
+
+
 def tracking(model: Model, examples: list[Example], options: dict[str, Any]) -> list[Row]:
     """Tier of the answer at the end of every sentence."""
-    from dataclasses import asdict
-
     from interp.chains import track_answers
 
     rows = [asdict(row) for row in track_answers(model, examples, depth=options["depth"])]
@@ -77,8 +126,6 @@ def tracking(model: Model, examples: list[Example], options: dict[str, Any]) -> 
 
 def importance(model: Model, examples: list[Example], options: dict[str, Any]) -> list[Row]:
     """Anchor or other within each problem, by suppressed attention."""
-    from dataclasses import asdict
-
     from interp.chains import suppression_importance
 
     found = suppression_importance(model, examples, temperature=options["temperature"], seed=options["seed"])
@@ -99,8 +146,6 @@ def resampling(model: Model, examples: list[Example], options: dict[str, Any]) -
 
 def context(model: Model, examples: list[Example], options: dict[str, Any]) -> list[Row]:
     """Neighbouring tokens of random runs."""
-    from dataclasses import asdict
-
     from interp.prompt import render
     from interp.tasks.cot import context_items
 
@@ -136,8 +181,6 @@ def _tiered(rows: list[Row], number: str, top: float) -> list[Row]:
 def _lines(model: Model, examples: list[Example], rows: list[Row], task: str, number: str) -> list[Row]:
     """The rows with what their readers need: `id`, `task` and `value` (column `number`) for an oracle's recipe and its
     questions, hash of the tokens up to the boundary and the text that ends there for an audit."""
-    import hashlib
-
     from interp.prompt import render
     from interp.tasks.cot import chain_sentences
 

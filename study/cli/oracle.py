@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,31 +95,73 @@ def _reading_options(command: Any) -> Any:
 @click.option("--no-selftest", is_flag=True, help="Do not test the wiring of an oracle that was never tested.")
 @fail_in_users_words
 def ask(acts: Path, out: Path, **options: Any) -> None:
-    """Ask one question of every reading of a cache; free text, or a choice with --choices."""
-    from interp.oracle import Decoding
-    from interp.oracle.controls import HEADLINE, partner_counts
-    from interp.oracle.evidence import GAP_PARTNERS, PARTNERS, FewPartnersWarning, reach
-    from study.oracle.run import write_answers, write_choices
+    """Ask one question of every reading of a cache; free text, or a choice with --choices.
+
+    A folder holds one question: another is refused, and the same one is shown, not asked again.
+    """
+    from study.oracle.run import finish, printed, reading_store
 
     one_thread()
     _check(acts, options)
     reader = _load(options)
-    tested = _tested(reader, options)
     feats = _features(reader, acts, options)
-    controls = tuple(word.strip() for word in options["controls"].split(","))
-    if options["choices"]:
-        n = options["partners"] or GAP_PARTNERS
-        chosen = reader.choose(feats, options["question"], _choices(options), controls=controls, n_partners=n)
-        click.echo(write_choices(out, chosen, feats, _targets(acts, feats, options), tested))
-        return
+    targets = _targets(acts, feats, options) if options["choices"] else None
+    with reading_store(out, reader, [feats], _asked("ask", options, targets)) as store:
+        known = printed(store)
+        if known is not None:
+            click.echo(f"{out} is finished; nothing was asked again.\n\n{known}")
+            return
+        tested = _tested(reader, options)
+        text = (_choose if options["choices"] else _answer)(reader, feats, out, options, targets, tested)
+        click.echo(finish(store, text))
+
+
+def _choose(
+    reader: Oracle, feats: Features, out: Path, options: dict[str, Any], targets: Mapping[str, str] | None, tested: Any
+) -> str:
+    from interp.oracle.evidence import GAP_PARTNERS
+    from study.oracle.run import write_choices
+
+    n = options["partners"] or GAP_PARTNERS
+    question, choices = options["question"], _choices(options)
+    chosen = reader.choose(feats, question, choices, controls=_controls(options), n_partners=n)
+    return write_choices(out, chosen, feats, targets, tested)
+
+
+def _answer(
+    reader: Oracle, feats: Features, out: Path, options: dict[str, Any], targets: Mapping[str, str] | None, tested: Any
+) -> str:
+    from interp.oracle import Decoding
+    from interp.oracle.controls import HEADLINE, partner_counts
+    from interp.oracle.evidence import PARTNERS, FewPartnersWarning, reach
+    from study.oracle.run import write_answers
+
     decoding = Decoding(max_new_tokens=options["max_new_tokens"] or reader.spec.max_new_tokens, seed=options["seed"])
-    n = options["partners"] or PARTNERS
+    n, controls = options["partners"] or PARTNERS, _controls(options)
     if HEADLINE in controls:
         click.echo(reach(int(partner_counts(feats, n=n, seed=options["seed"]).min()), len(feats)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewPartnersWarning)  # the line above says it
         answers = reader.ask(feats, options["question"], decoding=decoding, controls=controls, n_partners=n)
-    click.echo(write_answers(out, answers, tested))
+    return write_answers(out, answers, tested)
+
+
+def _controls(options: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(word.strip() for word in options["controls"].split(","))
+
+
+_ASKED = ("question", "controls", "partners", "seed", "max_new_tokens")
+
+
+def _asked(command: str, options: dict[str, Any], targets: Mapping[str, str] | None) -> dict[str, Any]:
+    """What changes an answer to the activations that are read."""
+    choices = list(_choices(options)) if options["choices"] else None
+    return {
+        "command": command,
+        "choices": choices,
+        "targets": targets,
+        **{k: options[k] for k in _ASKED if k in options},
+    }
 
 
 @oracle.command(name="selftest")
@@ -154,7 +197,7 @@ def compare(engaged: Path, heuristic: Path, out: Path, **options: Any) -> None:
     """The same question at the same places of two caches, with a paired test over problems."""
     from interp.oracle import compare as compare_readings
     from interp.oracle.evidence import GAP_PARTNERS
-    from study.oracle.run import write_comparison
+    from study.oracle.run import finish, printed, reading_store, write_comparison
 
     one_thread()
     if not options["choices"]:
@@ -164,11 +207,17 @@ def compare(engaged: Path, heuristic: Path, out: Path, **options: Any) -> None:
     reader = _load(options)
     pair = [_features(reader, path, options, source=path.name) for path in (engaged, heuristic)]
     names = (engaged.name, heuristic.name)
-    got = compare_readings(
-        reader, pair[0], pair[1], options["question"], _choices(options), names=names, seed=options["seed"],
-        targets=_targets(engaged, pair[0], options), n_partners=options["partners"] or GAP_PARTNERS,
-    )  # fmt: skip
-    click.echo(write_comparison(out, got))
+    targets = _targets(engaged, pair[0], options)
+    with reading_store(out, reader, pair, {**_asked("compare", options, targets), "names": list(names)}) as store:
+        known = printed(store)
+        if known is not None:
+            click.echo(f"{out} is finished; nothing was asked again.\n\n{known}")
+            return
+        got = compare_readings(
+            reader, pair[0], pair[1], options["question"], _choices(options), names=names, seed=options["seed"],
+            targets=targets, n_partners=options["partners"] or GAP_PARTNERS,
+        )  # fmt: skip
+        click.echo(finish(store, write_comparison(out, got)))
 
 
 def _load(options: dict[str, Any]) -> Oracle:

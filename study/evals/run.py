@@ -27,7 +27,7 @@ from study.evals.store import (
     write_answers,
 )
 from study.evals.tables import write_tables
-from study.members import models_of
+from study.members import models_of, weights_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,14 +206,10 @@ def _provenance(what: Checkpoint | CheckpointPair, role: str) -> dict[str, Any]:
 def _identity(
     model: Model, task_path: str, examples: Sequence[Example], decoding: Decoding, new_tokens: int
 ) -> dict[str, Any]:
-    from interp.fingerprint import fingerprint_module
-
-    whole = model.fingerprint or fingerprint_module(model.module, tokenizer=model.tokenizer)
-    chosen = whole if whole.merged else whole.select(model.adapters.active)
     return {
         "task": task_path,
         "items": prompts_sha256(examples),
-        "weights": chosen.sha256,
+        "weights": weights_of(model),
         "dtype": str(model.dtype).removeprefix("torch."),
         "decoding": {**asdict(decoding), "max_new_tokens": new_tokens},
         **({"template_date": date} if (date := clock_of(model.tokenizer)) else {}),

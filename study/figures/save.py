@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from interp.io.files import write_file
 from study.figures.drawn import Drawn
 from study.figures.style import styled
 
@@ -45,10 +46,9 @@ def save(drawn: Drawn, stem: str | Path, *, formats: Sequence[str] = PICTURES) -
         "csv": drawn.rows.to_csv(index=False, lineterminator="\n").encode("utf-8"),
         "txt": f"{drawn.caption}\n\nAlt text: {drawn.alt}\n".encode(),
     }
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = {ending: stem.with_name(f"{stem.name}.{ending}") for ending in content}
     for ending, path in paths.items():
-        path.write_bytes(content[ending])
+        write_file(path, content[ending])
     return paths
 
 

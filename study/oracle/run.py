@@ -3,25 +3,82 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from interp.io.files import replace as write_whole
+from interp.fingerprint import tensors_sha256
+from interp.io.files import write_file
+from interp.io.items import ITEMS, PLAN, ItemStore
 from interp.oracle import Answers, Choices, Features, PairedReading
 from interp.oracle.controls import HEADLINE
 from interp.oracle.evidence import verdict
 from study.oracle.tables import choice_table, confusion_table, dependence_table, task_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.oracle import Oracle
+
+KIND, RESULT = "reading of an oracle", "result"
+
+
+def reading_store(
+    out: Path, oracle: Oracle, feats: Sequence[Features], asked: Mapping[str, Any]
+) -> AbstractContextManager[ItemStore]:
+    """The folder of one question, held for writing.
+
+    Args:
+        feats: the activations that are read, of every source.
+        asked: question, choices, controls, seeds and whatever else changes an answer; JSON values.
+    Raises: as `ItemStore.writing`.
+    """
+    from study.oracle.load import key_of
+
+    fingerprint = oracle.model.fingerprint
+    prior = None if oracle.prior is None or fingerprint is None else fingerprint.select(oracle.prior).sha256
+    identity = {
+        **asked, "oracle": key_of(oracle), "prior": prior,
+        "dtype": str(oracle.model.dtype).removeprefix("torch."), "activations": [_digest(one) for one in feats],
+    }  # fmt: skip
+    return ItemStore.writing(out, KIND, identity)
+
+
+def _digest(feats: Features) -> str:
+    """Of the vectors that are read, where each is from, and the problems and texts that they belong to."""
+    from study.run.digest import sha256_of
+
+    slots = [repr(slot) for slot in feats.slots]
+    return sha256_of([tensors_sha256({"": feats.vectors}), slots, dict(feats.groups), dict(feats.texts)])
+
+
+def printed(store: ItemStore) -> str | None:
+    """What was printed of a finished reading whose files are all there; None where it is to be made."""
+    return store.get_json(RESULT)["printed"] if store.is_finished(RESULT) else None
+
+
+def finish(store: ItemStore, text: str) -> str:
+    """Keep the digests of all files of a reading, and what is printed of it; returns that."""
+    found = [path.relative_to(store.root) for path in sorted(store.root.rglob("*")) if path.is_file()]
+    own = [
+        p.as_posix() for p in found if p.parts[0] not in (PLAN, ITEMS) and not any(w.startswith(".") for w in p.parts)
+    ]
+    store.put_files(RESULT, own, printed=text)
+    return text
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    write_file(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def write_answers(out: Path, answers: Answers, tested: Mapping[str, Any] | None) -> str:
     """`answers.csv` and `controls.csv`; returns what is printed."""
     import pandas as pd
 
-    out.mkdir(parents=True, exist_ok=True)
-    answers.table().to_csv(out / "answers.csv", index=False)
+    _write(out / "answers.csv", answers.table())
     rows = [{"question": q, **row} for q, found in answers.likelihoods.items() for row in found.rows()]
-    pd.DataFrame(rows).to_csv(out / "controls.csv", index=False)
+    _write(out / "controls.csv", pd.DataFrame(rows))
     _record(out, tested, kind="answers", n=len(answers))
     return str(answers)
 
@@ -30,9 +87,8 @@ def write_choices(
     out: Path, chosen: Choices, feats: Features, targets: Mapping[str, str] | None, tested: Mapping[str, Any] | None
 ) -> str:
     """`choices.csv`, `controls.csv`; with targets `tasks.csv`, `confusion.csv` and figures. Returns what is printed."""
-    out.mkdir(parents=True, exist_ok=True)
-    choice_table(chosen, feats).to_csv(out / "choices.csv", index=False)
-    dependence_table(chosen).to_csv(out / "controls.csv", index=False)
+    _write(out / "choices.csv", choice_table(chosen, feats))
+    _write(out / "controls.csv", dependence_table(chosen))
     _record(out, tested, kind="choices", n=len(chosen.items))
     lines = [chosen.question, *_counts(chosen)]
     best = dict(zip(chosen.items, chosen.best, strict=True))
@@ -48,10 +104,9 @@ def write_comparison(out: Path, got: PairedReading) -> str:
     """`comparison.csv`; returns what is printed."""
     import pandas as pd
 
-    out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(got.rows()).to_csv(out / "comparison.csv", index=False)
+    _write(out / "comparison.csv", pd.DataFrame(got.rows()))
     for name, side in zip(got.names, (got.a, got.b), strict=True):
-        dependence_table(side).to_csv(out / f"controls.{name}.csv", index=False)
+        _write(out / f"controls.{name}.csv", dependence_table(side))
     lines = [str(got)]
     for name, side in zip(got.names, (got.a, got.b), strict=True):
         gap = side.likelihoods(dict(zip(side.items, side.best, strict=True))).gap()
@@ -65,9 +120,9 @@ def _graded(out: Path, chosen: Choices, feats: Features, targets: Mapping[str, s
     from study.figures import oracle, oracle_confusion, save
 
     table = task_table(chosen.question, chosen, feats, targets)
-    table.to_csv(out / "tasks.csv", index=False)
+    _write(out / "tasks.csv", table)
     confusion = confusion_table(chosen, targets)
-    confusion.to_csv(out / "confusion.csv", index=False)
+    _write(out / "confusion.csv", confusion)
     if HEADLINE in chosen.controls:
         save(oracle(table.assign(task=_short(chosen.question))), out / "figures" / "oracle")
     save(oracle_confusion(confusion), out / "figures" / "confusion")
@@ -94,4 +149,4 @@ def _short(question: str, most: int = 34) -> str:
 def _record(out: Path, tested: Mapping[str, Any] | None, **about: Any) -> None:
     """`run.json`: how the wiring of the oracle was tested, and what was asked."""
     content = {"selftest": dict(tested) if tested else None, **about}
-    write_whole(out, out / "run.json", json.dumps(content, indent=1, sort_keys=True).encode())
+    write_file(out / "run.json", json.dumps(content, indent=1, sort_keys=True).encode())

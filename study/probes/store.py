@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from interp.files import file_sha256
 from interp.fingerprint import tensors_sha256
 from interp.io.errors import DamagedFileError
 from interp.io.files import write_file
@@ -56,12 +54,7 @@ def sweep_store(folder: Path, identity: Mapping[str, Any], **notes: Any) -> Abst
 
 def is_finished(store: ItemStore) -> bool:
     """Whether this very sweep is there already, to the last byte; a damaged file is named."""
-    if SWEEP not in store:
-        return False
-    bad = _altered(store)
-    for name in bad:
-        warnings.warn(f"{store.root / name}: not what was written, or gone; the sweep is made again.", stacklevel=2)
-    return not bad
+    return store.is_finished(SWEEP)
 
 
 def write_sweep(store: ItemStore, result: SweepResult) -> None:
@@ -71,7 +64,7 @@ def write_sweep(store: ItemStore, result: SweepResult) -> None:
     write_table(result.table, folder, "table")
     write_file(folder / SCORES, _npz(arrays))
     write_file(folder / DIRECTIONS, _safetensors(directions))
-    store.put_json(SWEEP, {"settings": dict(result.settings), "files": {n: file_sha256(folder / n) for n in _FILES}})
+    store.put_files(SWEEP, _FILES, settings=dict(result.settings))
 
 
 def write_table(table: pd.DataFrame, folder: Path, stem: str) -> None:
@@ -105,7 +98,7 @@ def read_sweep(folder: Path) -> SweepResult:
     from safetensors import safe_open
 
     settings = read_settings(folder)
-    for name in _altered(_store(folder)):
+    for name in _store(folder).altered(SWEEP):
         raise DamagedFileError(f"{folder / name}: not what was written, or gone. Run the same sweep again.")
     with np.load(folder / SCORES) as file:
         arrays = {name: file[name] for name in file.files}
@@ -119,11 +112,6 @@ def read_sweep(folder: Path) -> SweepResult:
 
 def _store(folder: Path) -> ItemStore:
     return ItemStore.reading(folder, KIND)
-
-
-def _altered(store: ItemStore) -> list[str]:
-    held = store.get_json(SWEEP)["files"]
-    return [n for n in _FILES if not (store.root / n).is_file() or file_sha256(store.root / n) != held.get(n)]
 
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.fingerprint import fingerprint_module
 from interp.model import Model
 from interp.prompt import Example
 from interp.remedy import remedy
@@ -25,7 +24,7 @@ from steering.outcomes import Outcomes
 from steering.response import MIN_GROUPS, MIN_ITEMS, DoseResult, check_size
 from steering.strengths import DEFAULT_ALPHAS, DosePlan, parse_alphas
 from steering.texts import TEXTS, text_curves, text_sums
-from study.members import models_of
+from study.members import models_of, weights_of
 from study.steer.items import AUTO, dose_items, group_of
 from study.steer.shuffled import shuffled_from_cache
 from study.steer.store import (
@@ -321,12 +320,6 @@ def tables_of_member(
     texts = None if sums is None else text_curves(sums, plan, **how).table().assign(group_unit="texts")
     write_tables(result, texts, root, who)
     return result
-
-
-def weights_of(model: Model) -> str:
-    """Digest of the loaded weights and the active adapter."""
-    whole = model.fingerprint or fingerprint_module(model.module, tokenizer=model.tokenizer)
-    return (whole if whole.merged else whole.select(model.adapters.active)).sha256
 
 
 def _identity(job: DoseSweep, task_path: str, items: Sequence[DoseItem]) -> dict[str, Any]:
