@@ -34,8 +34,8 @@ def value(root: Path, key: str = "item 1"):
     return ItemStore.reading(root, KIND).get_arrays(key)["x"].tolist()
 
 
-def test_killed_before_any_change_of_a_file_and_run_again_it_is_byte_identical(tmp_path):
-    check_kills(made, tmp_path, kills=60)
+def test_killed_before_any_change_of_a_file_and_run_again_it_is_byte_identical(tmp_path, kills):
+    check_kills(made, tmp_path, kills=4 * kills)
 
 
 def test_what_is_there_is_not_made_again(tmp_path):
