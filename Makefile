@@ -13,7 +13,7 @@ STUDIES ?= 400
 KILLS ?= 20
 INPUTS ?= 400
 
-.PHONY: install demo test test-fast test-types test-slow check docs format notebooks bench gpu clean
+.PHONY: install demo test test-fast test-notebooks test-types test-slow check docs format notebooks bench gpu clean
 
 install: .venv/.installed
 
@@ -28,7 +28,10 @@ demo: install
 	$(BIN)/python -m study.demo --out runs/demo
 
 test: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not notebooks'
+
+test-notebooks: install
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m notebooks tests/test_notebooks.py
 
 test-fast: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow'
