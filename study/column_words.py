@@ -45,6 +45,11 @@ COLUMNS: dict[str, Column] = {
         "what the cell is for: training, adversarial, perturbed, control; blank where the task does not say"
     ),
     "banner": Column("what every page with this row must say, e.g. 'Not for clinical use.'"),
+    "top_answer": Column("the answer that the member gives most often"),
+    "top_share": _number("share of the items that it gives this answer to"),
+    "is_degenerate": _flag(
+        "rests on answers of a member that gives one answer to more than 90 % of the items, right or wrong"
+    ),
     "mode": Column("prompt mode (thinking, direct), blank where there is one"),
     "target": Column("what a probe or an oracle is asked for"),
     "position": Column("which token of the prompt, e.g. last, answer, span:scenario:last"),

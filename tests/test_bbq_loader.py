@@ -255,7 +255,7 @@ def test_missing_templates_and_wrong_selections_say_what_to_do(folder, tmp_path)
     (tmp_path / "deep" / "er").mkdir(parents=True)
     alone = tmp_path / "deep" / "er" / "Religion.jsonl"
     alone.write_text("".join(json.dumps(r) + "\n" for r in lines(folder)))
-    with pytest.raises(ValueError, match=r"no folder 'templates'.*templates=rows.*--task-option"):
+    with pytest.raises(ValueError, match=r"no folder 'templates'.*templates='rows'"):
         bbq.examples(alone)
     with pytest.raises(ValueError, match=r"new_templates - Age\.csv: not found"):
         bbq.examples(alone, templates=tmp_path)

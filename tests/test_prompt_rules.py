@@ -218,7 +218,7 @@ def test_a_date_that_is_none_is_refused(date):
 
 
 def test_a_template_that_opens_no_assistant_turn_is_refused_unless_that_is_wanted():
-    with pytest.raises(ValueError, match=r"opens no assistant turn.*--allow-closed-turn"):
+    with pytest.raises(ValueError, match=r"opens no assistant turn.*allow_closed_turn=True"):
         render(user("fox"), with_template(NO_BRANCH))
     closed = render(user("fox"), with_template(NO_BRANCH, allow_closed_turn=True))
     assert closed.text == "<|im_start|>user\nfox<|im_end|>\n"

@@ -31,6 +31,7 @@ class Task(Protocol):
         labels(example) -> Sequence[str]               label strings whose probability is worth knowing
         spellings(label) -> Sequence[str]              single-token spellings of a label; scored by one forward per item
         decision_prefix(text) -> str                   the part before the label; "" = starts with it, or none
+        averaged(answers) -> answers                   one answer per item, of items asked in several orders of options
         report(answers, seed=0) -> list[dict]          rows of the tidy table beside accuracy per cell
         compare(before, after, seed=0) -> list[dict]   rows of `eval compare` beside accuracy per cell
         notes(examples) -> dict[str, str]              cell -> what must be known of its items, such as label noise

@@ -72,6 +72,7 @@ def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool,
     """
     from interp.checkpoint import CheckpointPair
     from interp.evaluate import Decoding
+    from interp.read import read_frame
     from study.evals.modes import prompt_modes
     from study.evals.run import run_eval
     from study.evals.show import bannered, headline
@@ -95,7 +96,8 @@ def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool,
     items |= {"where": list(options["where"])} if options["where"] else {}
     run_eval(checkpoints, options["task"], examples, out=out, decoding=decoding, loading=loading, progress=not quiet,
              provenance={"items": items}, modes=chosen)  # fmt: skip
-    click.echo(bannered(options["task"], headline(out, is_pair=isinstance(checkpoints, CheckpointPair))))
+    shown = headline(out, is_pair=isinstance(checkpoints, CheckpointPair))
+    click.echo(bannered(options["task"], shown, table=read_frame(out / "table.csv")))
     if not no_figures:
         from study.evals.figures import figures_of
 
@@ -150,7 +152,7 @@ def score(task: str, answers: Path, seed: int, name: str | None, out: Path | Non
     _check_taken(task, getattr(chosen, "score_report", None), wanted, {"unparsed": "--unparsed"})
     examples = chosen.examples(options["data"], **more, **taken)
     table = score_answers(chosen, examples, answers, out=out, member=name, seed=seed, **wanted)
-    click.echo(bannered(task, score_lines(table)))
+    click.echo(bannered(task, score_lines(table), table=table))
 
 
 def _check_taken(task: str, function: Any, given: dict[str, Any], flags: dict[str, str]) -> None:

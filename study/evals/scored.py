@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from interp.evaluate import Answer
 from interp.prompt import Example
 from interp.tasks.records import read_rows
+from study.evals.one_answer import of_answers, with_columns
 from study.evals.store import answers_frame
 from study.evals.tables import COLUMNS, member_table, with_banner, write_table
 
@@ -78,7 +79,9 @@ def score_answers(
         rows = task.score_report(frame, seed=seed, **options)
     else:
         rows = member_table(frame, task, seed=seed)
-    table = pd.DataFrame([dict.fromkeys(COLUMNS) | row for row in with_banner(task, rows)], columns=list(COLUMNS))
+    rows = [dict.fromkeys(COLUMNS) | row for row in with_banner(task, rows)]
+    rows = with_columns(rows, of_answers(frame, task), str(frame["member"].iloc[0]), task)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
     if out is not None:
         write_table(out, table)
     return table

@@ -60,10 +60,11 @@ def change_lines(table: Any) -> str:
     return aligned(lines)
 
 
-def bannered(task_path: str, text: str) -> str:
-    """The text under the task's banner, where it has one."""
-    banner = getattr(load_task(task_path), "BANNER", "")
-    return f"{banner}\n{text}" if banner else text
+def bannered(task_path: str, text: str, *, table: Any = None) -> str:
+    """The text under what every page of it must say: the task's banner, and those of a table (column `banner`)."""
+    found = [getattr(load_task(task_path), "BANNER", "")]
+    found += [] if table is None else [str(one) for one in table["banner"].dropna().unique()]
+    return "\n".join([*(one for one in dict.fromkeys(found) if one), text])
 
 
 def interval(value: Any, lo: Any, hi: Any, *, signed: bool = False) -> str:

@@ -21,6 +21,7 @@ from interp.label_mass import mass_note
 from interp.remedy import remedy
 from interp.stats.calibration import N_BINS
 from interp.tasks.protocol import cell_role
+from study.evals.one_answer import of_answers, with_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 ALL = "all"
 BESIDE = ("control_difference", "control_difference_lo", "control_difference_hi")
 COLUMNS = ("member", "cell", "metric", "value", "lo", "hi", "n", "n_groups", "interval", "control", *BESIDE,
-           "cell_role", "banner", "note", "mode", "label_mass")  # fmt: skip
+           "cell_role", "banner", "note", "mode", "label_mass", "top_answer", "top_share", "is_degenerate")  # fmt: skip
 
 
 def row(
@@ -344,8 +345,16 @@ def write_tables(
             rows += [dict.fromkeys(COLUMNS) | r | {"mode": mode} for r in found]
         if "mode" in frame and callable(getattr(task, "mode_report", None)):
             rows += [dict.fromkeys(COLUMNS) | r | {"mode": "between"} for r in task.mode_report(frame, seed=seed)]
+    tops = {
+        (member, mode): of_answers(part, task)
+        for member, frame in frames.items() for mode, part in {**by_mode(frame), "between": frame}.items()
+    }  # fmt: skip
     rows = with_banner(task, [*rows, *map(dict, extra)])
     rows = [r | {"cell_role": cell_role(task, str(r["cell"]))} for r in rows]
+    rows = [
+        one for r in rows
+        for one in with_columns([r], tops.get((str(r["member"]), str(r["mode"] or ""))), str(r["member"]), task)
+    ]  # fmt: skip
     write_table(out / "table.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
     if {"engaged", "heuristic"} <= set(frames):
         sides = by_mode(frames["engaged"]), by_mode(frames["heuristic"])
@@ -353,7 +362,16 @@ def write_tables(
             pairs = pair_table(sides[0][mode], sides[1][mode], task, margin=margin, seed=seed)
             for entry in pairs:
                 entry["note"] = "; ".join(filter(None, ((notes or {}).get(entry["cell"], ""), entry["note"])))
-            write_table(out / (f"pair_{mode}.csv" if mode else "pair.csv"), pd.DataFrame(with_banner(task, pairs)))
+            pairs = with_banner(task, pairs)
+            for role in ("engaged", "heuristic"):
+                found = tops[role, mode]
+                text = found.banner(role, task) if found else ""
+                pairs = [
+                    {**entry, f"{role}_degenerate": bool(text),
+                     "banner": " ".join(filter(None, [entry.get("banner"), text])) or None}
+                    for entry in pairs
+                ]  # fmt: skip
+            write_table(out / (f"pair_{mode}.csv" if mode else "pair.csv"), pd.DataFrame(pairs))
 
 
 def with_banner(task: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

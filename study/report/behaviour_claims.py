@@ -8,7 +8,7 @@ from typing import Any
 from interp.stats import Estimate, picked_among, rejects
 from study.config.sections import SmallestEffects
 from study.report.ledger import VERDICTS, Above, Below, Claim, Control, Measured, Within, p_words, short
-from study.report.rows import DIFFERENCE, Tables, bounds, is_blank, measured, number, rows, words
+from study.report.rows import DIFFERENCE, Tables, bounds, flag, is_blank, measured, number, rows, words
 
 CHANGE = "accuracy_difference"
 SEPARATES, EQUIVALENT, BINDING = "eval/separates", "eval/equivalent", "eval/binding"
@@ -37,6 +37,13 @@ def _separates(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> 
     return replace(worst, tests=(max(known),) if known else ())
 
 
+def _by_content(row: dict[str, Any]) -> tuple[Control, ...]:
+    """A control that failed where a member gives one answer whatever it is asked; none otherwise."""
+    if not flag(row, "is_degenerate"):
+        return ()
+    return (Control.of("both members' answers depend on the item", False, "one answer in more than 90 % of items"),)
+
+
 def _value(claim: Claim) -> float:
     assert claim.measured is not None
     return claim.measured.value
@@ -47,7 +54,7 @@ def _separated(tables: Tables, row: dict[str, Any], count: int, text: str, small
     name = f"{words(row['cell'])}, the weakest of {count}" if count > 1 else ""
     p = number(row, "p")
     test = _test("same items, groups as units", number(row, "p_adjusted") if p is None else p)
-    controls = (test, _beats_one_label(tables, row))
+    controls = (test, _beats_one_label(tables, row), *_by_content(row))
     return Claim(text, "behaviour", "eval", Above(), measured(row, name=name, signed=True), controls,
                  smallest=smallest, tests=_known(p), key=SEPARATES)  # fmt: skip
 
@@ -61,7 +68,7 @@ def _largest(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Cl
     asserts = Above() if found.value >= 0 else Below()
     test = _test(f"same items, {row.get('correction') or 'corrected over the cells'}", p)
     return Claim(f"The members differ on {words(row['cell'])}", "behaviour", "eval", asserts, found,
-                 (test, _beats_one_label(tables, row)), smallest=smallest, tests=_known(p),
+                 (test, _beats_one_label(tables, row), *_by_content(row)), smallest=smallest, tests=_known(p),
                  key="eval/largest")  # fmt: skip
 
 
@@ -110,7 +117,8 @@ def _equal(row: dict[str, Any], count: int, text: str) -> Claim:
     margin = float(row["margin"])
     name = f"{words(row['cell'])}, the least equal of {count}" if count > 1 else ""
     control = Control.within(f"95 % interval inside ±{margin:g}", bounds(row), (-margin, margin))
-    return Claim(text, "behaviour", "eval", Within(margin), measured(row, name=name, signed=True), (control,),
+    controls = (control, *_by_content(row))
+    return Claim(text, "behaviour", "eval", Within(margin), measured(row, name=name, signed=True), controls,
                  key=EQUIVALENT)  # fmt: skip
 
 

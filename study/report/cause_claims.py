@@ -9,7 +9,7 @@ from interp.stats import rejects
 from study.config.sections import SmallestEffects
 from study.figures.numbers import fixed
 from study.report.ledger import Above, Below, Claim, Control, p_words, short
-from study.report.rows import Tables, bounds, measured, number, rows, words
+from study.report.rows import Tables, bounds, measured, number, one_answer, rows, words
 
 MAIN, APART = "direction", "orthogonalized"
 TARGETS = {"margin": "the margin toward {toward}", "amb_commit_bias": "commit bias"}
@@ -53,11 +53,14 @@ def _moves(table: list[dict[str, Any]], row: dict[str, Any], apart: bool, smalle
     verb = "raises" if rises else "lowers"
     direction = f"“{row['arm_label']}”" if row.get("arm_label") else "the direction"
     text = f"Adding {direction} at {row['site']} {verb} {what} in the {row['member']} member"
+    key = f"steering/{row['metric']}/{row['member']}/{row['site']}"
+    if why := one_answer(row):
+        return Claim(text, "sufficient", "steering", why=f"not claimed: {why}", key=key)
     estimate = measured(row, name="slope over all strengths", signed=True)
     p = number(row, "p")
     return Claim(text, "sufficient", "steering", asserts, estimate, tuple(controls), tests=() if p is None else (p,),
                  smallest=smallest.margin_slope if row["metric"] == "margin" else smallest.rate_slope,
-                 key=f"steering/{row['metric']}/{row['member']}/{row['site']}")  # fmt: skip
+                 key=key)  # fmt: skip
 
 
 def _outside(row: dict[str, Any], rises: bool) -> bool | None:

@@ -9,7 +9,7 @@ from interp.stats import rejects
 from study.config.sections import SmallestEffects
 from study.figures.numbers import fixed
 from study.report.ledger import Above, Claim, Control, p_words, short
-from study.report.rows import MEMBERS, Tables, bounds, flag, measured, number, rows, words
+from study.report.rows import MEMBERS, Tables, bounds, flag, measured, number, one_answer, rows, words
 
 KINDS = ("logistic", "ridge", "massmean", "massmean-iid", "lda")
 SHUFFLED = "aligned-shuffled"
@@ -41,11 +41,14 @@ def _decodable(tables: Tables, chosen: list[dict[str, Any]], target: str, member
                       all(rejects(value) for _, value in seen) if seen else None,
                       "; ".join(f"{where} {p_words(value)}" for where, value in seen), sort="null")  # fmt: skip
     controls = (null, _selective(oof), _beats_text(tables, row), *_without_confounds(tables, row))
+    text = f"{quoted(target)} is linearly decodable in the {member} member"
+    key = f"probes/decodable/{column_of(target)}/{member}"
+    if why := one_answer(row):
+        return Claim(text, "decodable", "probes", Above(0.5), why=f"not claimed: {why}", key=key)
     where = f"AUROC at {row['site']}, {row['position']}" + (", TEST" if row["split"] == "test" else ", out of fold")
-    return Claim(f"{quoted(target)} is linearly decodable in the {member} member", "decodable", "probes",
-                 Above(0.5), measured(row, name=where), controls, smallest=smallest,
+    return Claim(text, "decodable", "probes", Above(0.5), measured(row, name=where), controls, smallest=smallest,
                  tests=tuple(value for _, value in seen),
-                 key=f"probes/decodable/{column_of(target)}/{member}")  # fmt: skip
+                 key=key)  # fmt: skip
 
 
 def column_of(target: object) -> str:
@@ -109,6 +112,8 @@ def _carried(
     a, b, target = (here[0][key] for key in ("train_checkpoint", "test_checkpoint", "target"))
     text = f"A probe of {quoted(target)} fitted on {a} reads {b}"
     key = f"probes/transfer/{column_of(target)}/{a}/{b}"
+    if why := next(filter(None, map(one_answer, here)), ""):
+        return Claim(text, "transfers", "probes", Above(0.5), why=f"not claimed: {why}", key=key)
     places = [(r["site"], r["position"]) for r in sorted(chosen, key=_rank)]
     here = [r for r in here if flag(r, "selected")] or here  # each look at TEST at the site that it selected
     same = [r for r in here if r["train_site"] == r["test_site"] and r["variant"] != SHUFFLED

@@ -55,6 +55,16 @@ def flag(row: Row, column: str) -> bool:
     return not is_blank(value) and bool(value)
 
 
+def one_answer(row: Row) -> str:
+    """Why a row cannot carry a claim: it rests on answers of a member that gives one whatever it is asked; else ""."""
+    if not flag(row, "is_degenerate"):
+        return ""
+    share = number(row, "top_share")
+    if share is None:
+        return "a member gives one answer whatever it is asked"
+    return f"{row.get('member')} answers {row.get('top_answer')!r} to {100 * share:.3g} % of items, whatever they ask"
+
+
 def bounds(row: Row, column: str = "") -> tuple[float, float] | None:
     """95 % interval of a quantity of a row: `lo`, `hi` of its value, `<column>_lo`, `<column>_hi` of another; None
     where either end is blank."""

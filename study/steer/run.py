@@ -18,12 +18,13 @@ from steering.against import controls_line
 from steering.arms import N_COMPLEMENT, N_RANDOM, N_SHUFFLED, Arm, protocol_arms
 from steering.difference import id_digest
 from steering.direction import Direction, Directions, Unit
-from steering.dose import DoseItem, DoseSweep, tokens_of
+from steering.dose import DoseItem, DoseOutcome, DoseSweep, tokens_of
 from steering.orthogonal import orthogonalize
 from steering.outcomes import Outcomes
 from steering.response import MIN_GROUPS, MIN_ITEMS, DoseResult, check_size
 from steering.strengths import DEFAULT_ALPHAS, DosePlan, parse_alphas
 from steering.texts import TEXTS, text_curves, text_sums
+from study.evals.one_answer import OneAnswer, one_answer
 from study.members import models_of, weights_of
 from study.steer.items import AUTO, dose_items, group_of
 from study.steer.shuffled import shuffled_from_cache
@@ -318,8 +319,15 @@ def tables_of_member(
     how: dict[str, Any] = {"seed": study.seed, "n_resamples": study.n_resamples}
     result, sums = DoseResult.of(items, outcomes, plan, kind, **how), get_text_sums(store)
     texts = None if sums is None else text_curves(sums, plan, **how).table().assign(group_unit="texts")
-    write_tables(result, texts, root, who)
+    found = _unsteered_answers(items, outcomes)
+    write_tables(result, texts, root, {**who, **(found.columns if found else {})})
     return result
+
+
+def _unsteered_answers(items: Sequence[DoseItem], outcomes: Sequence[DoseOutcome]) -> OneAnswer | None:
+    """The commonest answer at strength 0."""
+    given = [item.labels[int(one.logp[0].argmax())] for item, one in zip(items, outcomes, strict=True)]
+    return one_answer(given, [item.example.label for item in items])
 
 
 def _identity(job: DoseSweep, task_path: str, items: Sequence[DoseItem]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.label_mass import mass_note
 from interp.read import read_frame
+from study.evals.one_answer import MEANING, said
 from study.evals.show import aligned
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ def headline(out: Path) -> str:
         slopes = read_frame(folder / "slopes.csv", _SLOPES)
         mass = slopes["label_mass"].iloc[0] if "label_mass" in slopes and len(slopes) else None
         notes += [f"note: {member}: {text}"] if (text := mass_note(mass)) else []
+        notes += [f"note: {text}"] if (text := one_answer_note(slopes, member)) else []
         shown = slopes[slopes["arm"].isin(["direction", "orthogonalized", "nuisance", "transferred"])]
         for row in shown.to_dict("records"):
             if row["metric"].startswith("switch ") or row["slope"] != row["slope"]:
@@ -161,6 +163,14 @@ def headline(out: Path) -> str:
             beyond = _spread(*apart) if apart[1] == apart[1] else "–"
             lines.append([member, f"{row['layer']:.0f}", row["name"], row["metric"], slope, null, beyond, tested, n])
     return "\n".join([aligned(lines), READING, *notes])
+
+
+def one_answer_note(rows: pd.DataFrame, member: str) -> str:
+    """What must be said of a member that gives one answer at strength 0, from the columns of its tables."""
+    if not len(rows) or not rows.get("is_degenerate", rows["metric"].isna()).any():
+        return ""
+    row = rows[rows["is_degenerate"].astype(bool)].iloc[0]
+    return f"{said(member, str(row['top_answer']), float(row['top_share']))} {MEANING}"
 
 
 def _cosines(out: Path) -> pd.DataFrame:

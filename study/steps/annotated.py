@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from interp.cache import ActivationCache
+    from study.evals.one_answer import OneAnswer
 
 ANSWER, SIDE, FIT = "answer", "answer.side", "fit"
 _SIDES = {"stereo": "stereotype", "anti": "anti_stereotype", "unknown": "abstain"}
@@ -40,6 +42,27 @@ def annotated(context: Context, cache: ActivationCache, member: str) -> pd.DataF
     frame = frame.join(said[list(names)].rename(columns=names), on="id")
     sides = _sides(context, dict(zip(frame["id"], frame[ANSWER], strict=True)))
     return frame if sides is None else frame.assign(**{SIDE: frame["id"].map(sides)})
+
+
+def commonest_answer(context: Context, member: str, columns: Iterable[str]) -> OneAnswer | None:
+    """The member's commonest answer where any of the columns is made of what it answered; None of gold labels.
+
+    Of what it was shown: with several orders of the options, each is an answer of its own, as it is a class of its own.
+    """
+    from interp.read import read_frame
+    from study.evals.one_answer import one_answer
+    from study.evals.store import ANSWERS
+
+    path = context.of("eval") / member / ANSWERS
+    if not any(is_answer(name) for name in columns) or not path.is_file():
+        return None
+    given = read_frame(path, ("label", "gold"))
+    return one_answer(given["label"], given["gold"])
+
+
+def is_answer(column: str) -> bool:
+    """Whether a column holds what the member answered, or what that was worth."""
+    return column.split(".")[0] == ANSWER
 
 
 def _sides(context: Context, said: dict[str, Any]) -> dict[str, str] | None:

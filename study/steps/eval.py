@@ -115,18 +115,25 @@ def _member_row(row: Mapping[Any, Any], made: Mapping[str, Mapping[str, Any]]) -
         out |= {"lo": out["value"], "hi": out["value"], "interval": out["interval"] or "exact count"}
     if out["value"] is None and not out["note"]:
         out["note"] = "undefined: no item that it could be computed from"
+    out["is_degenerate"] = _is_true(row["is_degenerate"])
     words = None if control is None else _CONTROLS.get(str(row["metric"]), _READER)
     return out | dict(made.get(str(row["member"]), {})) | {"control": words, "control_value": control}
+
+
+def _is_true(value: Any) -> bool:
+    """A flag of a CSV file: a column with a blank in it is read as text."""
+    return str(value) == "True"
 
 
 def _pair_rows(pair: Mapping[Any, Any], data: str, made: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Three rows of a cell: the members, and engaged minus heuristic with its tests."""
     known = {key: (None if value == "" else value) for key, value in pair.items()}
     same = {key: known[key] for key in ("cell", "cell_role", "mode", "n", "n_groups")} | {"data_sha256": data}
+    same["banner"], constant = known.get("banner"), {m: _is_true(known[f"{m}_degenerate"]) for m in MEMBERS}
     majority = {"control": _CONTROLS["accuracy"], "control_value": known["majority"], "interval": known["interval"]}
     rows = [
         {**made[member], **same, **majority, "member": member, "metric": "accuracy", "value": known[member],
-         "lo": known[f"{member}_lo"], "hi": known[f"{member}_hi"]}
+         "lo": known[f"{member}_lo"], "hi": known[f"{member}_hi"], "is_degenerate": constant[member]}
         for member in MEMBERS
     ]  # fmt: skip
     names = [made[member] for member in MEMBERS]
@@ -136,6 +143,7 @@ def _pair_rows(pair: Mapping[Any, Any], data: str, made: Mapping[str, Mapping[st
         note = "; ".join(filter(None, [note, known["tost_verdict"]]))
     return [*rows, {
         **same, **both, "member": " - ".join(MEMBERS), "metric": "accuracy_difference", "is_difference": True,
+        "is_degenerate": any(constant.values()),
         "margin": known["margin"], "value": known["diff"],
         "lo": known["diff_lo"], "hi": known["diff_hi"], "interval": known["diff_interval"],
         "control": "no difference", "control_value": 0.0, "only_engaged": known["only_engaged"],

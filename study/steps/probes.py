@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.run.step import Context, Step, Work
-from study.steps.annotated import ANSWER
+from study.steps.annotated import commonest_answer, is_answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -205,7 +205,7 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
 
     rows, carried = [], []
     for (member, target), folder in _sweeps(context).items():
-        same = _same(context, member)
+        same = _same(context, member) | _answered(context, member, target)
         rows.append(_probe_rows(pd.read_parquet(folder / "table.parquet"), target).assign(member=member, **same))
         for path in sorted(folder.glob("transfer/*.parquet")):
             table = pd.read_parquet(path)
@@ -218,6 +218,18 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     if carried:
         out["probes_transfer"] = tidy(pd.concat(carried, ignore_index=True))
     return out
+
+
+def _answered(context: Context, member: str, target: str) -> dict[str, Any]:
+    """Columns of the member's commonest answer, where the target or the choice of rows is made of its answers."""
+    from interp.where import columns_of
+    from study.evals.one_answer import MEANING, said
+
+    found = commonest_answer(context, member, (target, *columns_of(context.section.where)))
+    if found is None:
+        return {"is_degenerate": False}
+    text = f"{said(member, found.answer, found.share, found.n)} {MEANING}" if found.is_degenerate else ""
+    return {**found.columns, "banner": text}
 
 
 def _same(context: Context, member: str) -> dict[str, Any]:
@@ -291,7 +303,7 @@ def reads(study: Study) -> tuple[str, ...]:
 
     assert study.probes is not None
     named = (*study.probes.targets, *columns_of(study.probes.where))
-    return ("eval",) if any(name.split(".")[0] == ANSWER for name in named) else ()
+    return ("eval",) if any(map(is_answer, named)) else ()
 
 
 STEP = Step("probes", run, tables, needs=("cache",), reads=reads, plan=plan, sections=("seed",), fits=fits)

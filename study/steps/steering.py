@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.run.step import Context, Step, Work
-from study.steps.annotated import ANSWER, FIT
+from study.steps.annotated import FIT, commonest_answer, is_answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from interp.prompt import Prompt
     from steering.direction import Directions
     from study.config import Study
+    from study.evals.one_answer import OneAnswer
     from study.run.shapes import Fault, Layouts
 
 _CLASS = "steering.class"
@@ -194,7 +195,7 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     _write_tables(context)
     levels, slopes = [], []
     for member, folder in _folders(context):
-        same = _same(context, member)
+        same, classes = _same(context, member), commonest_answer(context, member, _class_columns(context.section))
         table = pd.read_csv(folder / "table.csv", float_precision="round_trip")
         for _, rows in table.groupby("site", sort=False):
             shown = dose_rows(rows)
@@ -202,14 +203,37 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
                 named = {"control": "control_value", "n_controls": "n_perm", "excess": "control_difference"}
                 named |= {f"excess_{end}": f"control_difference_{end}" for end in ("lo", "hi")}
                 shown = shown.rename(columns=named).assign(member=member, p_adjusted=shown["p"])
-                levels.append(shown[[c for c in _KEEP if c in shown]].assign(**same))
-        slopes.append(_slopes(pd.read_csv(folder / "slopes.csv", float_precision="round_trip")).assign(**same))
+                levels.append(_flagged(shown[[c for c in _KEEP if c in shown]], table, classes, same))
+        of_arms = _slopes(pd.read_csv(folder / "slopes.csv", float_precision="round_trip"))
+        slopes.append(_flagged(of_arms, table, classes, same))
     if not levels:
         raise ValueError("no score of any direction has a value at every strength.")
     words = "random, complement and label-shuffled directions of equal length; differences: random ones"
     out = {"steering": tidy(_values(pd.concat(levels, ignore_index=True)), control=words)}
     out["steering_slopes"] = tidy(_values(pd.concat(slopes, ignore_index=True)), control=words)
     return out
+
+
+def _class_columns(section: Any) -> tuple[str, ...]:
+    """Columns that say which rows have a class, and which."""
+    from interp.where import columns_of
+
+    return (section.target, *columns_of(section.where))
+
+
+def _flagged(rows: pd.DataFrame, table: pd.DataFrame, classes: OneAnswer | None, same: dict[str, Any]) -> pd.DataFrame:
+    """The rows with the member's commonest answer: of its classes where these are made of its answers, else at
+    strength 0. The margin is of the classes alone; every other score is of the answers too."""
+    from study.evals.one_answer import MEANING, said
+
+    at_zero = bool(table["is_degenerate"].any()) if "is_degenerate" in table else False
+    of_classes = classes is not None and classes.is_degenerate
+    first = table.iloc[0] if len(table) and "top_answer" in table else {}
+    answer, share = (classes.answer, classes.share) if classes and of_classes else (
+        str(first.get("top_answer", "")), float(first.get("top_share", float("nan"))))  # fmt: skip
+    flags = of_classes | (at_zero & (rows["metric"] != "margin"))
+    text = f"{said(same['member'], answer, share)} {MEANING}" if of_classes or at_zero else ""
+    return rows.assign(**same, top_answer=answer, top_share=share, is_degenerate=flags, banner=text)
 
 
 def _slopes(rows: pd.DataFrame) -> pd.DataFrame:
@@ -298,11 +322,8 @@ def _floor(section: Any) -> str:
 
 def reads(study: Study) -> tuple[str, ...]:
     """The evaluation, where what the member answered is asked for."""
-    from interp.where import columns_of
-
     assert study.steering is not None
-    named = (study.steering.target, *columns_of(study.steering.where))
-    return ("eval",) if any(name.split(".")[0] == ANSWER for name in named) else ()
+    return ("eval",) if any(map(is_answer, _class_columns(study.steering))) else ()
 
 
 def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:

@@ -16,10 +16,10 @@ from interp.tasks.bbq.loader import examples, seed_prompt
 from interp.tasks.bbq.metrics import CARD, METRICS, Items, scores
 from interp.tasks.bbq.replies import MAX_NEW_TOKENS, TOGETHER, labels, parse, read, score, spellings
 from interp.tasks.bbq.splits import split_by_story
-from interp.tasks.bbq.tables import GROUP, items_of, report, score_report
+from interp.tasks.bbq.tables import GROUP, averaged, items_of, report, score_report
 
 __all__ = [
     "CARD", "CHOICE_METRICS", "GROUP", "MAX_NEW_TOKENS", "METRICS", "PROMPT_BASELINE", "TOGETHER", "Items",
-    "choice_columns", "compare", "examples", "items_of", "labels", "parse", "read", "read_answers", "report", "score",
-    "score_report", "scores", "seed_prompt", "sides", "spellings", "split_by_story",
+    "averaged", "choice_columns", "compare", "examples", "items_of", "labels", "parse", "read", "read_answers", 
+    "report", "score", "score_report", "scores", "seed_prompt", "sides", "spellings", "split_by_story",
 ]  # fmt: skip

@@ -1,0 +1,105 @@
+"""Members that give one answer whatever they are asked: how that is known, what is said, and what then means nothing.
+
+A member is degenerate where one answer makes up more than 90 % of its answers (of at least 10) and is not right as
+often. Which option it names then follows from the order of the options and not from what they say: its bias, classes
+that are made of its answers, and directions between them are of the order too. Accuracy has a control of its own
+(always answering the commonest label).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from interp.remedy import remedy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LIMIT, MIN_ANSWERS = 0.9, 10
+
+
+@dataclass(frozen=True)
+class OneAnswer:
+    """The commonest answer of a member.
+
+    Attributes:
+        answer: the label.
+        share: of the items that it was given to.
+        right: share of the items whose right answer it is.
+        n: items.
+    """
+
+    answer: str
+    share: float
+    right: float
+    n: int
+
+    @property
+    def is_degenerate(self) -> bool:
+        return self.n >= MIN_ANSWERS and self.share > LIMIT >= self.right
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """As columns of a table."""
+        return {"top_answer": self.answer, "top_share": self.share, "is_degenerate": self.is_degenerate}
+
+    def banner(self, member: str, task: Any = None) -> str:
+        """What every table and page of a degenerate member must say; "" of another."""
+        if not self.is_degenerate:
+            return ""
+        takes = inspect.signature(task.examples).parameters if callable(getattr(task, "examples", None)) else {}
+        what = remedy("Ask every item with its options in every order: {task.permute:cyclic}.")
+        what = what if "permute" in takes else ""
+        return " ".join(filter(None, [said(member, self.answer, self.share, self.n), MEANING, what]))
+
+
+MEANING = "Its bias, and classes made of its answers, show which answer it prefers and not what it makes of the items."
+
+
+def said(member: str, answer: str, share: float, n: int | None = None) -> str:
+    """`heuristic answers 'A' to 99 % of 240 items, whatever they ask.`"""
+    items = "items" if n is None else f"{n:,} items"
+    return f"{member} answers {answer!r} to {100 * share:.3g} % of {items}, whatever they ask."
+
+
+def one_answer(labels: Iterable[Any], gold: Iterable[Any]) -> OneAnswer | None:
+    """The commonest of the answers; None where nothing was answered.
+
+    Args:
+        labels: of every item, None or NaN where no answer was read.
+        gold: right answer of every item, None where it has none.
+    """
+    given, right = [_text(label) for label in labels], [_text(label) for label in gold]
+    known = [label for label in given if label is not None]
+    if not known:
+        return None
+    top = min(set(known), key=lambda label: (-known.count(label), label))
+    return OneAnswer(top, known.count(top) / len(given), right.count(top) / len(right), len(given))
+
+
+def _text(label: Any) -> str | None:
+    return None if label is None or label != label else str(label)
+
+
+def of_answers(frame: pd.DataFrame, task: Any = None) -> OneAnswer | None:
+    """The commonest answer of a table of answers; where items were asked in several orders of their options, of the
+    answer over all orders (`averaged` of the task)."""
+    counted = task.averaged(frame) if callable(getattr(task, "averaged", None)) else frame
+    return one_answer(counted["label"], counted["gold"])
+
+
+def with_columns(
+    rows: Sequence[dict[str, Any]], found: OneAnswer | None, member: str, task: Any
+) -> list[dict[str, Any]]:
+    """The rows of a member with the columns of its commonest answer, and the banner where it is the only one."""
+    if found is None:
+        return [{**row, "is_degenerate": False} for row in rows]
+    text = found.banner(member, task)
+    return [{**row, **found.columns, "banner": _joined(row.get("banner"), text)} for row in rows]
+
+
+def _joined(first: Any, second: str) -> str | None:
+    return " ".join(filter(None, [first, second])) or None

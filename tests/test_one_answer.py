@@ -1,0 +1,147 @@
+"""A member that gives one answer whatever it is asked: a banner, typed columns, and no claim of a bias."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from interp.tasks import bbq
+from study.cli import main
+from study.evals.one_answer import of_answers, one_answer
+from study.evals.tables import write_tables
+from study.report.claims import Claim, claims
+from tests.report_kit import all_tables
+
+
+@pytest.mark.parametrize(
+    ("labels", "gold", "answer", "share", "degenerate"),
+    [
+        (["A"] * 100, list("ABC") * 33 + ["A"], "A", 1.0, True),
+        (["B"] * 987 + ["A"] * 13, (list("ABC") * 334)[:1000], "B", 0.987, True),
+        (["A"] * 91 + ["B"] * 9, list("AB") * 50, "A", 0.91, True),
+        (["A"] * 90 + ["B"] * 10, list("AB") * 50, "A", 0.9, False),  # more than 90 %
+        (["A"] * 9, list("AB") * 4 + ["A"], "A", 1.0, False),  # nine items say nothing
+        (["A"] * 95 + ["B"] * 5, ["A"] * 95 + ["B"] * 5, "A", 0.95, False),  # it is right as often
+        (["A"] * 95 + [None] * 5, list("AB") * 50, "A", 0.95, True),
+        (["A"] * 80 + [None] * 20, list("AB") * 50, "A", 0.8, False),  # of all items, answered or not
+        ([float("nan")] * 5 + ["B", "A"], ["A"] * 7, "A", 1 / 7, False),  # of equal counts the first in the alphabet
+    ],
+)
+def test_one_answer_is_more_than_nine_in_ten_items_and_not_right_so_often(
+    labels: list, gold: list, answer: str, share: float, degenerate: bool
+) -> None:
+    found = one_answer(labels, gold)
+    assert found is not None
+    assert (found.answer, found.is_degenerate) == (answer, degenerate)
+    assert found.share == pytest.approx(share)
+    assert bool(found.banner("heuristic")) is degenerate
+
+
+def test_nothing_answered_is_no_commonest_answer() -> None:
+    assert one_answer([None, None], ["A", "B"]) is None
+
+
+def answers(labels: list[str], member: str) -> pd.DataFrame:
+    """Answers to items of three stories each, gold spread over the letters."""
+    n = len(labels)
+    gold = [("ABC")[k % 3] for k in range(n)]
+    rows = {"member": member, "sample": 0, "id": [f"i{k}" for k in range(n)], "cell": "all", "gold": gold,
+            "label": labels, "text": None, "finished": True, "n_new_tokens": 0,
+            "score.correct": [float(a == b) for a, b in zip(labels, gold, strict=True)],
+            "group.story": [f"s{k // 3}" for k in range(n)]}  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_tables_and_banner_name_the_member_that_always_answers_a(tmp_path: Path) -> None:
+    frames = {"engaged": answers(list("ABCA" * 15), "engaged"), "heuristic": answers(["A"] * 60, "heuristic")}
+    write_tables(frames, None, tmp_path)
+    table = pd.read_csv(tmp_path / "table.csv").set_index(["member", "metric"])
+    assert table.loc[("heuristic", "accuracy"), ["top_answer", "top_share", "is_degenerate"]].tolist() == ["A", 1, True]
+    assert table.loc[("engaged", "accuracy"), ["top_answer", "top_share", "is_degenerate"]].tolist() == [
+        "A",
+        0.5,
+        False,
+    ]
+    text = str(table.loc[("heuristic", "accuracy"), "banner"])
+    assert text.startswith("heuristic answers 'A' to 100 % of 60 items, whatever they ask.")
+    assert pd.isna(table.loc[("engaged", "accuracy"), "banner"])
+    pair = pd.read_csv(tmp_path / "pair.csv")
+    assert pair[["engaged_degenerate", "heuristic_degenerate"]].iloc[0].tolist() == [False, True]
+    assert pair["banner"].iloc[0] == text
+
+
+def test_cyclic_orders_are_offered_and_cure_what_was_order_alone(bbq_folder: Path) -> None:
+    """It likes the letter A and believes the unknown option a little: one order sees A alone, the mean of three sees
+    what it believes. Its letters themselves, of which classes are made, stay one."""
+    items = bbq.examples(bbq_folder, categories=["Religion"], permute="cyclic")
+    rows = []
+    for e in items:
+        p = np.array([0.6, 0.2, 0.2])
+        p[e.metadata["unknown"]] += 0.05
+        rows.append({"id": e.id, "label": "A", "gold": e.label, "order": e.metadata["order"]}
+                    | dict(zip(("p.A", "p.B", "p.C"), p / p.sum(), strict=True)))  # fmt: skip
+    frame = pd.DataFrame(rows)
+    one_order = frame[frame["order"] == "012"].assign(id=lambda f: f["id"].str[:-2])
+    before, after = of_answers(one_order, bbq), of_answers(frame, bbq)
+    assert before is not None and before.is_degenerate and after is not None and not after.is_degenerate
+    assert "permute='cyclic'" in before.banner("heuristic", bbq)
+    raw = one_answer(frame["label"], frame["gold"])
+    assert raw is not None and raw.is_degenerate
+
+
+def ledger(tables: dict[str, pd.DataFrame]) -> dict[str, Claim]:
+    return {claim.key: claim for claim in claims(tables) if claim.key}
+
+
+def constant(table: pd.DataFrame, keep: pd.Series) -> pd.DataFrame:
+    """The table of a study in which these rows rest on one answer."""
+    return table.assign(is_degenerate=keep, top_answer="A", top_share=0.987)
+
+
+def test_claims_of_bias_and_of_classes_of_one_answer_are_refused_with_the_reason() -> None:
+    tables = all_tables()
+    before = ledger(tables)
+    touched = {"steering_slopes": "steering", "probes": "probes/decodable"}
+    for name, prefix in touched.items():
+        known = [key for key, claim in before.items() if key.startswith(prefix) and claim.measured is not None]
+        assert known, "the kit claims something there"
+        after = ledger({**tables, name: constant(tables[name], tables[name]["member"].notna())})
+        for key in known:
+            assert after[key].verdict == "not tested" and after[key].measured is None
+            assert "answers 'A' to 98.7 % of items, whatever they ask" in after[key].why
+            assert after[key].text == before[key].text  # refused, not another claim
+
+
+def test_only_the_degenerate_member_loses_its_claims() -> None:
+    tables = all_tables()
+    keep = tables["probes"]["member"] == "heuristic"
+    before, after = ledger(tables), ledger({**tables, "probes": constant(tables["probes"], keep)})
+    for key in (key for key in before if key.startswith("probes/decodable") and key.endswith("/engaged")):
+        assert after[key].measured == before[key].measured and after[key].measured is not None
+
+
+def test_accuracy_claims_of_a_degenerate_member_are_at_most_qualified() -> None:
+    tables = all_tables()
+    before = ledger(tables)
+    after = ledger({**tables, "pair": constant(tables["pair"], tables["pair"]["member"].notna())})
+    for key in ("eval/separates", "eval/equivalent"):
+        names = {control.name: control.outcome for control in after[key].checks}
+        assert names["both members' answers depend on the item"] == "failed"
+        assert after[key].verdict != "supported"
+        assert len(after[key].checks) == len(before[key].checks) + 1
+
+
+def test_eval_score_says_it_first(bbq_folder: Path, tmp_path: Path) -> None:
+    items = bbq.examples(bbq_folder, categories=["Religion"])
+    lines = [f'{{"category": "Religion", "example_id": {e.id.split("-")[1]}, "answer": "A"}}' for e in items]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    done = CliRunner().invoke(main, ["eval", "score", "--task", "interp.tasks.bbq", "--data",
+                                     str(bbq_folder / "Religion.jsonl"), "--answers", str(tmp_path / "a.jsonl"),
+                                     "--out", str(tmp_path / "t.csv")])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("a answers 'A' to 100 % of 1,200 items, whatever they ask.")
+    assert pd.read_csv(tmp_path / "t.csv")["is_degenerate"].all()
