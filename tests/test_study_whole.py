@@ -77,6 +77,26 @@ def test_tables_and_figures_are_read_from_the_folder_alone(undisturbed: Path, tm
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("left_out", "panels"),
+    [
+        ((), 4), (("heads", "heads_difference", "heads_cumulative"), 3), (("steering",), 4), (("probes",), 3),
+        (("pair",), 3), (("heads", "heads_difference", "heads_cumulative", "steering"), 3), (("probes", "steering"), 3),
+    ],
+)  # fmt: skip
+def test_the_headline_composes_what_a_study_of_any_shape_has(
+    undisturbed: Path, left_out: tuple[str, ...], panels: int
+) -> None:
+    """Without steering, heads removed together or else reliability take its place."""
+    from study.draw.headline import headline
+    from study.tables import read_tables
+
+    drawn = headline({name: table for name, table in read_tables(undisturbed).items() if name not in left_out})
+    assert drawn.rows["panel"].nunique() == panels
+    assert ("Not drawn" in drawn.caption) is bool(left_out)
+
+
+@pytest.mark.slow
 def test_nothing_that_a_run_keeps_names_the_machine(undisturbed: Path) -> None:
     for name, content in tree(undisturbed, *RESULT, "run.json", "study.yaml").items():
         for word in (str(ROOT), str(undisturbed), str(undisturbed.parent)):

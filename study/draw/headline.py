@@ -1,8 +1,8 @@
-"""Figure 14: behaviour, decodability, head effects and one more, drawn by their own functions on one page."""
+"""Figure 14: behaviour, decodability, head effects and steering, drawn by their own functions on one page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,34 +16,43 @@ if TYPE_CHECKING:
 
 WIDTH = 6.75
 _RIGHT, _WIDE, _TALL = 4.0, 2.6, 1.62  # inches: left edge and width of the right column, height of a panel
-_FOOT, _BETWEEN, _HEAD = 0.5, 0.58, 0.9  # under the lower row, over its titles, over the upper row
+_LEFT, _NARROW = 0.55, 2.2  # left edge and width of a panel of the left column
+_FOOT, _BETWEEN, _HEAD = 0.5, 1.15, 0.9  # under the lowest row, between the rows, above the upper row
 _ROW = 0.125  # of the dumbbell
-_LIFT_0, _LIFT, _LIFT_4 = 0.2, 0.42, 0.78  # from axes of the lower row to its titles: legend of no, two, four rows
+_LIFT, _LIFT_4 = 0.42, 0.78  # from the axes of the lower row to its titles, over a legend of two rows, of four
 _LETTER = 0.06, _RIGHT - 0.62
 Tables = Mapping[str, "pd.DataFrame"]
+STEERING = "steering"
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel: what it is called, where its axes are in inches, and who draws it."""
+    """One panel: its title, who draws it, and which figure it would be alone.
+
+    Attributes:
+        names: longest names beside its axes, of a panel that is a table of rows; none of a plain one.
+        lift: from its axes to its title, where that does not stand at the top of the page.
+    """
 
     title: str
-    box: tuple[float, float, float, float]
     draw: Callable[[Axes], Drawn]
+    names: Sequence[str] = ()
     lift: float = _LIFT
 
 
 def headline(tables: Tables) -> Drawn:
-    """Four panels of one run: A accuracy per cell, B probes by layer, C head effects, D dose curve or what there is.
+    """Up to four panels of one run: accuracy per cell, probes by layer, head effects, dose curve.
 
-    Every panel is drawn by the function of its own figure, on axes that are passed in. C is the difference of the
-    members where their heads correspond, else the map of the engaged member; D the dose curve, else the reliability of
-    the probes, else cumulative ablation.
+    Every panel is drawn by the function of its own figure, on axes that are passed in. Head effects are the difference
+    of the members where their heads correspond, else the map of the engaged member. Where a study has no dose curve,
+    the reliability of the probes or cumulative ablation takes its place. What cannot be drawn leaves no hole: the
+    others move up, and the caption says what is missing and why.
 
     Args:
-        tables: of the run, by name; `pair` must be among them.
+        tables: of the run, by name.
     Raises:
-        ValueError: fewer than two panels can be drawn, with the reasons.
+        ValueError: fewer than two panels can be drawn; says in words what there is and what is missing.
     Source: FIGURES 14; procedural §4.3.
     """
     import pandas as pd
@@ -52,32 +61,30 @@ def headline(tables: Tables) -> Drawn:
     from study.figures.drawn import Drawn
     from study.figures.style import styled
 
-    parts: list[tuple[str, Drawn]] = []
-    why: list[str] = []
+    found, missing = _drawable(tables)
+    if len(found) < 2:
+        have = f"only {found[0].title} can be drawn" if found else "nothing can be drawn"
+        raise ValueError(f"a headline figure sets two analyses side by side, and {have}. Missing: {_listed(missing)}.")
+    letters = "ABCD"[: len(found)]
     with styled():
-        panels, height = _panels(tables)
+        boxes, height = _boxes(found)
         figure = canvas.new_figure(WIDTH, height)
-        for letter, panel in zip("ABCD", panels, strict=True):
-            ax = canvas.axes_in(figure, *panel.box)
-            try:
-                drawn = panel.draw(ax)
-            except ValueError as error:
-                figure.delaxes(ax)
-                why.append(f"{letter}: {error}")
-                continue
-            _name(figure, panel, letter, height)
-            parts.append((letter, drawn))
-    if len(parts) < 2:
-        raise ValueError(f"headline: fewer than two panels can be drawn ({'; '.join(why)}).")
-    rows = pd.concat([drawn.rows.assign(panel=letter) for letter, drawn in parts], ignore_index=True)
-    caption = " ".join(f"({letter}) {drawn.caption}" for letter, drawn in parts)
-    alt = " ".join(f"Panel {letter}: {drawn.alt}" for letter, drawn in parts)
-    return Drawn(figure, rows, f"{caption} {scale(tables)}".strip(), alt)
+        drawn = [panel.draw(canvas.axes_in(figure, *box)) for panel, box in zip(found, boxes, strict=True)]
+        for letter, panel, box in zip(letters, found, boxes, strict=True):
+            _name(figure, panel, box, letter, height)
+    parts = list(zip(letters, drawn, strict=True))
+    rows = pd.concat([one.rows.assign(panel=letter) for letter, one in parts], ignore_index=True)
+    caption = " ".join(f"({letter}) {one.caption}" for letter, one in parts)
+    left_out = f"Not drawn: {_listed(missing)}." if missing else ""
+    alt = " ".join(f"Panel {letter}: {one.alt}" for letter, one in parts)
+    return Drawn(figure, rows, " ".join(filter(None, [caption, left_out, scale(tables)])), alt)
 
 
 def scale(tables: Tables) -> str:
     """What a reader must know where the members are of different bases."""
-    pair = tables["pair"]
+    pair = tables.get("pair")
+    if pair is None:
+        return ""
     names = {m: sorted(set(pair[pair["member"] == m]["model"])) for m in ("engaged", "heuristic")}
     if names["engaged"] == names["heuristic"]:
         return ""
@@ -85,87 +92,137 @@ def scale(tables: Tables) -> str:
     return f"The members have different bases ({both}): size and training differ together."
 
 
-def _name(figure: Any, panel: Panel, letter: str, height: float) -> None:
+def _listed(missing: Mapping[str, str]) -> str:
+    return "; ".join(f"{title} ({why})" for title, why in missing.items())
+
+
+def _drawable(tables: Tables) -> tuple[list[Panel], dict[str, str]]:
+    """The panels that can be drawn, each tried on a page of its own; and of every other analysis, why it is not there.
+
+    Of an analysis with several panels, the first that can be drawn.
+    """
+    from study.figures import canvas
+    from study.figures.style import styled
+
+    found: list[Panel] = []
+    missing: dict[str, str] = {}
+    with styled():
+        for words, candidates in _candidates(tables).items():
+            why = "not in this study"
+            for name, make in candidates:
+                try:
+                    panel = make()
+                    box, height = _boxes([panel])
+                    panel.draw(canvas.axes_in(canvas.new_figure(WIDTH, height), *box[0]))
+                except ValueError as error:
+                    why = str(error).rstrip(".")
+                    continue
+                found.append(panel)
+                if words == STEERING and name != "steering":  # another analysis in its place
+                    missing[words] = why
+                break
+            else:
+                missing[words] = why
+    return found, missing
+
+
+def _candidates(tables: Tables) -> dict[str, list[tuple[str, Callable[[], Panel]]]]:
+    """Analysis in words -> (table, panel), best first; none where the study has no table for it."""
+    made: dict[str, list[tuple[str, Callable[[], Panel]]]] = {
+        "accuracy on the same items": [("pair", lambda: _accuracy(tables))],
+        "probes by layer": [("probes", lambda: _probes(tables))],
+        "head effects": [("heads_difference", lambda: _head_difference(tables)), ("heads", lambda: _head_map(tables))],
+        STEERING: [
+            ("steering", lambda: _dose(tables)),
+            ("heads_cumulative", lambda: _cumulative(tables)),
+            ("probes", lambda: _reliability(tables)),
+        ],
+    }
+    return {words: [(name, make) for name, make in panels if name in tables] for words, panels in made.items()}
+
+
+def _name(figure: Any, panel: Panel, box: Box, letter: str, height: float) -> None:
     """The letter of a panel and its title, above whatever legend the panel has."""
     from study.figures import canvas
     from study.figures.style import LABEL, PANEL_LETTER
 
-    is_left = panel.box[0] < WIDTH / 2
-    y = height - 0.2 if panel.box[1] > _FOOT else panel.box[1] + panel.box[3] + panel.lift
-    x = _LETTER[0] if is_left else _LETTER[1]
+    x = _LETTER[0] if box[0] < WIDTH / 2 else _LETTER[1]
+    is_lower = box[1] <= _FOOT and height > box[1] + box[3] + _HEAD + _BETWEEN
+    y = box[1] + box[3] + panel.lift if is_lower else height - 0.2
     canvas.write(figure, x, y, letter, size=PANEL_LETTER, role="ink", weight="bold")
     canvas.write(figure, x + 0.2, y, panel.title, size=LABEL + 0.5, role="ink", weight="bold")
 
 
-def _panels(tables: Tables) -> tuple[list[Panel], float]:
-    """The panels and the height of the figure, which follows from the rows and labels of the first."""
-    from study.figures import canvas, dumbbell
+def _boxes(panels: Sequence[Panel]) -> tuple[list[Box], float]:
+    """Axes of the panels in inches, two in a row, and the height of the page, which follows from the first panel."""
+    from study.figures import canvas
     from study.figures.style import LABEL
 
-    cells = of.dumbbell_table(tables["pair"])
-    names = [f"{name}†" for name in cells["cell"].unique()]
-    left = 0.4 + canvas.widest(names, size=LABEL)
+    names = panels[0].names
     tall = max(_TALL, _ROW * (len(names) + 2))
-    titles, lift = _titles(tables), _LIFT_4 if "steering" in tables else _LIFT
-    base = _FOOT + _TALL + _BETWEEN + lift
-    height = base + tall + _HEAD
-    return [
-        Panel(
-            "accuracy on the same items",
-            (left, base, _RIGHT - 0.75 - left, tall + 0.35),
-            lambda ax: dumbbell(cells, ax=ax),
-        ),
-        Panel(titles[0], (_RIGHT, base, _WIDE, tall - 0.05), lambda ax: _probe_panel(tables, ax)),
-        Panel(titles[1], (0.55, _FOOT, 2.2, _TALL + lift - _LIFT_0), lambda ax: _head_panel(tables, ax), _LIFT_0),
-        Panel(titles[2], (_RIGHT, _FOOT, _WIDE, _TALL), lambda ax: _last_panel(tables, ax), lift),
-    ], height
+    base = _FOOT + (_TALL + _BETWEEN if len(panels) > 2 else 0.0)
+    left = 0.4 + canvas.widest(names, size=LABEL) if names else _LEFT
+    first = (left, base, _RIGHT - 0.75 - left, tall + 0.35) if names else (_LEFT, base, _NARROW, _TALL)
+    upper = (_RIGHT, base + max(0.0, tall - 2.0), _WIDE, min(tall, 2.0))
+    boxes = [first, upper, (_LEFT, _FOOT, _NARROW, _TALL), (_RIGHT, _FOOT, _WIDE, _TALL)]
+    return boxes[: len(panels)], base + tall + _HEAD
 
 
-def _titles(tables: Tables) -> tuple[str, str, str]:
-    """Words over panels B, C and D, from what their tables hold."""
-    from study.figures.numbers import MINUS
+def _accuracy(tables: Tables) -> Panel:
+    from study.figures import dumbbell
 
-    target = str(tables["probes"]["target"].iloc[0]).replace("=", ": ") if "probes" in tables else ""
-    difference = f"head effect, engaged {MINUS} heuristic" if "heads_difference" in tables else "head effect, engaged"
-    last = "heads removed together, engaged"
-    if "steering" in tables:
-        last = f"steering, {tables['steering']['member'].iloc[0]}"
-    return f"decodable, {target}", difference, last if {"steering", "heads_cumulative"} & set(tables) else "reliability"
+    cells = of.dumbbell_table(_one(tables["pair"], "mode") if "mode" in tables["pair"] else tables["pair"])
+    names = [f"{name}†" for name in cells["cell"].unique()]
+    return Panel("accuracy on the same items", lambda ax: dumbbell(cells, ax=ax), names)
 
 
-def _probe_panel(tables: Tables, ax: Axes) -> Drawn:
+def _probes(tables: Tables) -> Panel:
     """The first target of the study."""
     from study.probes.figures import first_layers
 
-    if "probes" not in tables:
-        raise ValueError("the study has no probes.")
+    target = str(tables["probes"]["target"].iloc[0]).replace("=", ": ")
     shown = [part for part in of.probe_tables(tables["probes"]) if part["checkpoint"].iloc[0] != "base"]
-    return first_layers(shown, ax=ax)
+    return Panel(f"decodable, {target}", lambda ax: first_layers(shown, ax=ax))
 
 
-def _head_panel(tables: Tables, ax: Axes) -> Drawn:
-    from study.figures import head_difference, head_map
+def _head_difference(tables: Tables) -> Panel:
+    from study.figures import head_difference
+    from study.figures.numbers import MINUS
 
-    if "heads_difference" in tables:
-        table = tables["heads_difference"]
-        return head_difference(of.difference_rows(_one(table, "kind")), ax=ax)
-    if "heads" not in tables:
-        raise ValueError("the study has no heads.")
-    table = tables["heads"]
-    return head_map(of.head_rows(_one(_one(table, "member"), "kind", "pairs")), ax=ax)
+    rows = of.difference_rows(_one(tables["heads_difference"], "kind"))
+    return Panel(f"head effect, engaged {MINUS} heuristic", lambda ax: head_difference(rows, ax=ax))
 
 
-def _last_panel(tables: Tables, ax: Axes) -> Drawn:
-    from study.figures import cumulative_ablation, dose_response
+def _head_map(tables: Tables) -> Panel:
+    from study.figures import head_map
+
+    part = _one(tables["heads"], "member")
+    rows = of.head_rows(_one(part, "kind", "pairs"))
+    return Panel(f"head effect, {part['member'].iloc[0]}", lambda ax: head_map(rows, ax=ax))
+
+
+def _dose(tables: Tables) -> Panel:
+    """The first member, site and score that a figure can show."""
+    from study.figures import dose_response
+
+    part = _one(tables["steering"], "member", "site", "metric")
+    return Panel("steering", lambda ax: dose_response(of.dose_table(part), ax=ax), lift=_LIFT_4)
+
+
+def _cumulative(tables: Tables) -> Panel:
+    from study.figures import cumulative_ablation
+
+    part = _one(tables["heads_cumulative"], "member")
+    title = f"heads removed together, {part['member'].iloc[0]}"
+    return Panel(title, lambda ax: cumulative_ablation(of.cumulative_rows(part), ax=ax))
+
+
+def _reliability(tables: Tables) -> Panel:
+    """One member: a panel has one axes."""
     from study.probes.figures import first_reliability
 
-    if "steering" in tables:
-        return dose_response(of.dose_table(_one(tables["steering"], "member", "site", "metric")), ax=ax)
-    if "heads_cumulative" in tables:
-        return cumulative_ablation(of.cumulative_rows(_one(tables["heads_cumulative"], "member")), ax=ax)
-    if "probes" not in tables:
-        raise ValueError("the study has neither steering nor heads nor probes.")
-    return first_reliability(of.probe_tables(tables["probes"]), ax=ax)
+    part = next(iter(of.probe_tables(tables["probes"])))
+    return Panel(f"reliability, {part['checkpoint'].iloc[0]}", lambda ax: first_reliability([part], ax=ax))
 
 
 def _one(table: pd.DataFrame, *columns: str) -> Any:

@@ -91,7 +91,7 @@ def _scores(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
 def _headline(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
     from study.draw.headline import headline
 
-    if "pair" in tables and {"probes", "heads_difference", "heads"} & set(tables):
+    if tables:
         yield "headline", tried(lambda: headline(tables))
 
 

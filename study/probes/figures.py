@@ -242,7 +242,7 @@ def _site_kind(sites: pd.Series) -> pd.Series:
 def _has_null(table: pd.DataFrame, kind: str) -> bool:
     rows = table[(table["kind"] == kind) & (table["split"] == "oof") & (table["role"] == "layer")]
     rows = rows[rows["metric"] == "auroc"]
-    return bool(len(rows) and rows["null_hi"].notna().all())
+    return bool(len(rows) and "null_hi" in rows and rows["null_hi"].notna().all())
 
 
 def _first_kind(rows: pd.DataFrame) -> str:
