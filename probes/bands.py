@@ -12,6 +12,7 @@ from interp.stats.band import max_t_quantile
 from interp.stats.estimate import CONFIDENCE
 from interp.stats.jackknife import Jackknife, effective_groups
 from interp.stats.ranking import auroc_left_out
+from interp.stats.resample import N_RESAMPLES
 from probes.area import Binary, Strata
 
 
@@ -23,7 +24,7 @@ def layer_bands(
     strata: Strata,
     least_se: Sequence[float],
     seed: int,
-    n_resamples: int = 2000,
+    n_resamples: int = N_RESAMPLES,
 ) -> tuple[Float[np.ndarray, " layer"], Float[np.ndarray, " layer"]]:
     """(lo, hi) of the AUROC of each layer, such that all of them hold at once with 95 %.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from interp.stats import ALPHA
+from interp.stats.resample import N_RESAMPLES
 from probes.exchange import SCHEMES
 from probes.splits import TestShare
 
@@ -40,7 +41,7 @@ class SweepConfig:
     n_folds: int = 5
     test_share: TestShare = "auto"
     n_perm: int | Mapping[str, int] = 999
-    n_boot: int = 2000
+    n_boot: int = N_RESAMPLES
     n_control: int = 20
     n_seeds: int | Mapping[str, int] = 5
     scheme: str = "auto"

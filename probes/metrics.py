@@ -20,6 +20,7 @@ from interp.stats import (
 from interp.stats._check import group_codes
 from interp.stats.estimate import CONFIDENCE
 from interp.stats.jackknife import RULE, effective_groups, jackknife_limits
+from interp.stats.resample import N_RESAMPLES
 from probes.area import Strata, area
 
 Scores = Float[np.ndarray, " example"]
@@ -83,7 +84,7 @@ def score_table(
     is_logit: bool,
     least_se: float = 0.0,
     seed: int,
-    n_resamples: int = 2000,
+    n_resamples: int = N_RESAMPLES,
 ) -> Mapping[str, Estimate]:
     """Every metric of one set of fixed scores: auroc, accuracy, balanced_accuracy; of logits also log_loss, brier, ece.
 
@@ -108,7 +109,7 @@ def score_table(
 
 
 def probability_table(
-    logits: Scores, labels: Binary, *, groups: np.ndarray, seed: int, n_resamples: int = 2000
+    logits: Scores, labels: Binary, *, groups: np.ndarray, seed: int, n_resamples: int = N_RESAMPLES
 ) -> dict[str, Estimate]:
     """log_loss (nats), brier and, from 15 rows on, ece of the probabilities sigmoid(logits).
 

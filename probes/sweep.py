@@ -34,7 +34,7 @@ def sweep(
     i_know: str = "",
     unit: Column | Literal["auto"] | None = "auto",
     positive: object = None,
-    positions: str | Sequence[str] = "last",
+    positions: str | Sequence[str] = "*",
     sites: Sequence[str] | Literal["all"] = "all",
     control: Column | None = None,
     confounds: Sequence[str] | Mapping[str, Column] = (),
@@ -62,6 +62,7 @@ def sweep(
         unit: column or values of what moves together inside a group (twins, scenarios, samples), so that the null moves
             it as a whole; "auto" takes the finest group of the cache's examples that lies inside `groups`, if any.
         positive: which of two label values counts as 1; the larger where None.
+        positions: of the cache, by name; "*" is all of them, and of plain arrays "last", which is what tables call it.
         control: units for control labels (entity), whose values cross the groups.
         confounds: columns whose linear prediction is taken out of the features, fitted on training folds.
         cohort: column; TEST rows of the table are repeated for each of its values.
@@ -102,7 +103,7 @@ def sweep(
     options: dict[str, Any] = dict(groups=group_values, i_know=i_know)
     units = None if named is None else source.column("unit", named)
     design = sweep_design(values, **options, positive=positive, unit=units, config=config)
-    chosen_sites, at = _chosen(sites, source.sites), [positions] if isinstance(positions, str) else list(positions)
+    chosen_sites, at = _chosen(sites, source.sites), _positions(positions, data)
     check_leaks(design.split, ids=source.ids, contents=source.contents)
     extras = Extras.read(source, control, confounds, cohort, surface)
     extras = _learnable(extras, design.split)
@@ -156,6 +157,12 @@ def _reseeded(values: np.ndarray, split: Split, config: SweepConfig, options: Ma
     seeds = max((config.seeds(kind) for kind in config.kinds), key=len)
     share = "crossed" if split.is_crossed else config.test_share if split.is_test.any() else 0.0
     return tuple(group_split(values, **options, n_folds=config.n_folds, test_share=share, seed=seed) for seed in seeds)
+
+
+def _positions(positions: str | Sequence[str], data: Data) -> list[str]:
+    if positions == "*":
+        return list(data.positions) if isinstance(data, ActivationCache) else ["last"]
+    return [positions] if isinstance(positions, str) else list(positions)
 
 
 def _chosen(sites: Sequence[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:

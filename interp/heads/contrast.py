@@ -11,6 +11,7 @@ from interp import stats
 from interp.heads.effects import UNITS, HeadEffects
 from interp.heads.estimates import means_and_p
 from interp.heads.ids import HeadId, Unit
+from interp.stats.resample import N_RESAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +94,7 @@ def four_cells(
     cells: Mapping[str, HeadEffects],
     heads: Mapping[str, HeadId | str | Unit],
     *,
-    n_resamples: int = 2000,
+    n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Training against size: (engaged - its base) - (heuristic - its base), in units that do not depend on size.

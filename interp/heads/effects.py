@@ -23,6 +23,7 @@ from interp.heads.estimates import (
 from interp.heads.ids import HeadId, Unit, parse_unit, unit_name
 from interp.heads.outcomes import Outcome, Outcomes, Plan, main_of
 from interp.heads.pairs import TokenPair
+from interp.stats.resample import N_RESAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +68,7 @@ class HeadEffects:
     named: tuple[Unit, ...] = ()
     n_dropped: int = 0
     seed: int = 0
-    n_resamples: int = 2000
+    n_resamples: int = N_RESAMPLES
     _tests: dict[tuple, Tested] = field(default_factory=dict, repr=False)
 
     @classmethod

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp import stats
+from interp.stats.resample import N_RESAMPLES
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ def means_and_p(
     seed: int,
     alternative: str = "two-sided",
     stat: str = "t",
-    n_resamples: int = 2000,
+    n_resamples: int = N_RESAMPLES,
 ) -> Tested:
     """Mean over examples of each unit's effect, its interval, and its p over all units.
 
@@ -61,7 +62,7 @@ def fractions(
     *,
     groups: list[str],
     seed: int,
-    n_resamples: int = 2000,
+    n_resamples: int = N_RESAMPLES,
 ) -> stats.Estimates:
     """mean(effect) / mean(whole) per unit, numerator and denominator drawn together; never a mean of ratios.
 
@@ -90,7 +91,7 @@ def fractions(
 
 
 def standardised(
-    effects: Float[np.ndarray, "example unit"], *, groups: list[str], seed: int, n_resamples: int = 2000
+    effects: Float[np.ndarray, "example unit"], *, groups: list[str], seed: int, n_resamples: int = N_RESAMPLES
 ) -> stats.Estimates:
     """d_z = mean / sd over examples (n - 1) of each unit; NaN where all effects are equal."""
     n_units = effects.shape[1]
@@ -126,7 +127,7 @@ def beyond_placebo(
     *,
     groups: list[str],
     seed: int,
-    n_resamples: int = 2000,
+    n_resamples: int = N_RESAMPLES,
 ) -> stats.Estimates:
     """By how much each unit's mean over the examples is above the size of its mean over the placebo examples.
 

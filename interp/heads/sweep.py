@@ -16,6 +16,7 @@ from interp.heads.outcomes import Effect, HeadSweep
 from interp.heads.pairs import TokenPair, Where
 from interp.heads.readout import METRICS, Metric
 from interp.model import Model
+from interp.stats.resample import N_RESAMPLES
 
 NORM_PAIRS = 8
 
@@ -32,7 +33,7 @@ def head_sweep(
     freeze_norm: bool = False,
     named: Sequence[str | HeadId] = (),
     seed: int = 0,
-    n_resamples: int = 2000,
+    n_resamples: int = N_RESAMPLES,
     verify: float = 0.0,
     engine: Literal["auto", "reference"] = "auto",
     chunk_bytes: int | None = None,

@@ -16,7 +16,7 @@ from interp.oracle.answers import Answer, Answers, Choices, Likelihoods, answer_
 from interp.oracle.caveats import warn_off_distribution, warn_other_base
 from interp.oracle.controls import HEADLINE, READER_CONTROLS, VECTOR_CONTROLS, partner_counts, variants
 from interp.oracle.engine import TOKENS_PER_BATCH, Decoding, Job, answer_logp, generate
-from interp.oracle.evidence import ALPHA, PARTNERS, FewPartnersWarning, Ranks, reach, smallest_p
+from interp.oracle.evidence import ALPHA, GAP_PARTNERS, PARTNERS, FewPartnersWarning, Ranks, reach, smallest_p
 from interp.oracle.features import Features
 from interp.oracle.phrasings import check_choices, phrasings_of
 from interp.oracle.prompt import OraclePrompt, render_question, thinking_switch, turn_end, with_answer
@@ -163,7 +163,7 @@ class Oracle:
         targets: Mapping[str, str],
         *,
         controls: Sequence[str] = (HEADLINE,),
-        n_partners: int = 1,
+        n_partners: int = GAP_PARTNERS,
         tasks: Mapping[str, str] | None = None,
         end_of_turn: bool = False,
     ) -> Likelihoods:
@@ -210,7 +210,7 @@ class Oracle:
         choices: Sequence[str],
         *,
         controls: Sequence[str] = (HEADLINE,),
-        n_partners: int = 1,
+        n_partners: int = GAP_PARTNERS,
         paraphrases: Sequence[str] = (),
         n_orders: int = 1,
         tasks: Mapping[str, str] | None = None,

@@ -66,7 +66,7 @@ def _oracle_options(command: Any) -> Any:
 def _reading_options(command: Any) -> Any:
     for option in reversed(
         [
-            click.option("--positions", default="sentence_ends", show_default=True, help="One rule of the cache."),
+            click.option("--positions", default="last", show_default=True, help="One rule of the cache."),
             click.option("--layer", "layers", multiple=True, help="Block or percent; default: the oracle's own."),
             click.option("--per", default="token", show_default=True, help="A reading per token, example or run."),
             click.option("--group", help="Column that names the problem; default: the example."),

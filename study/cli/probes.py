@@ -88,7 +88,7 @@ def probes() -> None:
 )
 @where_option
 @click.option("--cohort", help="Column; TEST is repeated for each of its values.")
-@click.option("--positions", default="last", help="Positions of the cache, separated by commas.")
+@click.option("--positions", default="*", help="Positions of the cache, separated by commas; *: all of them.")
 @click.option("--sites", default="*", help="As for `cache`: 'resid_post.*, resid_post.8:24:4, z.1?'.")
 @click.option("--kinds", default="logistic,ridge,massmean", help=f"Of probes: {', '.join(KINDS)}.")
 @click.option("--cs", default="0.0001,0.001,0.01,0.1,1", help="Inverse penalties to choose from on DEV.")
@@ -205,7 +205,7 @@ def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, devi
         i_know=options["independent_because"],
         unit=unit,
         positive=positive,
-        positions=named["positions"],
+        positions=options["positions"] if options["positions"].strip() == "*" else named["positions"],
         sites=sites_of(cache, options["sites"]),
         control=options["control"],
         confounds=named["confounds"],

@@ -276,7 +276,8 @@ class OracleSection:
             with the package, with its prior-only twin.
         prior: an oracle that was trained on zeroed activations: the floor of any accuracy.
         sources: base, a member, or a difference such as `engaged - base`.
-        layers: block indices or shares of depth such as 50%.
+        layers: block indices or percents of depth such as 50%; none: those that the oracle was trained on.
+        n_partners: partners of the matched shuffle, over which the gap is averaged.
         groups: group of the examples that is the independent unit.
         spec: fields of `interp.oracle.OracleSpec`, where nothing declares how the adapter is wired.
     """
@@ -287,10 +288,10 @@ class OracleSection:
     subfolder: str | None = None
     prior: str | None = None
     sources: Names = ("base",)
-    layers: Annotated[tuple[Layer, ...], Field(min_length=1)] = ("50%",)
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = None
     groups: str | None = None
     thinking: bool | None = None
-    n_partners: Count = 4
+    n_partners: Count = 8
     limit: Count | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
 

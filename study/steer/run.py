@@ -13,6 +13,7 @@ from interp.model import Model
 from interp.prompt import Example
 from interp.remedy import remedy
 from interp.site import Site
+from interp.stats.resample import N_RESAMPLES
 from interp.tasks.protocol import load_task
 from steering.against import controls_line
 from steering.arms import N_COMPLEMENT, N_RANDOM, N_SHUFFLED, Arm, protocol_arms
@@ -84,7 +85,7 @@ class DoseStudy:
     verify: float = 0.0
     min_items: int = MIN_ITEMS
     min_groups: int = MIN_GROUPS
-    n_resamples: int = 2000
+    n_resamples: int = N_RESAMPLES
     seed: int = 0
 
 

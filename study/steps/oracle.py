@@ -42,7 +42,7 @@ def run(context: Context) -> list[str]:
         if question.readings is not None:
             feats, gold = _given(model, question, source, section, study.seed)
         else:
-            feats, gold = _features(model, examples, question, source, targets[question.name], section)
+            feats, gold = _features(oracle, examples, question, source, targets[question.name], section)
         rows, said = _read(oracle, feats, question, gold, section, study.seed)
         notes += [f"{question.name}, {source}: {text}" for text in said]
         content = json.dumps({"question": question.name, "source": source, "rows": rows, **_about(model)})
@@ -115,7 +115,7 @@ def _targets(question: Any, examples: Sequence[Any]) -> dict[tuple[str, int | No
 
 
 def _features(
-    model: Model, examples: Sequence[Any], question: Any, source: str, targets: Mapping[Any, str], section: Any
+    oracle: Oracle, examples: Sequence[Any], question: Any, source: str, targets: Mapping[Any, str], section: Any
 ) -> tuple[Features, dict[str, str]]:
     """Activations of the readings that have a right answer among the choices, and these answers."""
     from interp.oracle import collect
@@ -123,7 +123,8 @@ def _features(
     chosen = [e for e in examples if any(key[0] == e.id for key in targets)]
     per = "token" if question.labels is not None else "example"
     group = _problem_column(section.groups, chosen)
-    feats = collect(model, chosen, layers=section.layers, positions=question.positions, per=per, sources=[source],
+    layers = section.layers or oracle.spec.layers
+    feats = collect(oracle.model, chosen, layers=layers, positions=question.positions, per=per, sources=[source],
                     group=group, thinking=section.thinking)[source]  # fmt: skip
     gold, taken = {}, {}
     for slot in feats.slots:
@@ -271,7 +272,7 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
 
     assert study.oracle is not None
     layout = next(iter(layouts.values()))
-    for word in study.oracle.layers:
+    for word in study.oracle.layers or ():  # those of the oracle are its own business
         yield from tried("oracle.layers", {"": word}, lambda one: layer_index(one, layout.n_layers))
     for question in study.oracle.questions:
         yield from tried("oracle.questions", {"": question.positions}, parse_positions)
