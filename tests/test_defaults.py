@@ -123,6 +123,8 @@ EXPLAINED = {
     ("oracle ask", "layers"): "None is the oracle's own, which `collect` does not know",
     ("oracle ask", "partners"): "None is 8 for choices, 99 for free answers: `Oracle.choose`, `Oracle.ask`",
     ("oracle compare", "partners"): "None is 8, as `Oracle.choose` has it",
+    ("oracle ask", "positions"): "None is the one rule of a cache; without a cache the rule is `last`",
+    ("oracle compare", "positions"): "as `oracle ask`",
     ("oracle ask", "per"): "a study reads tokens where a question labels sentences, else examples",
 }  # fmt: skip
 

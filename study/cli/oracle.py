@@ -66,7 +66,7 @@ def _oracle_options(command: Any) -> Any:
 def _reading_options(command: Any) -> Any:
     for option in reversed(
         [
-            click.option("--positions", default="last", show_default=True, help="One rule of the cache."),
+            click.option("--positions", help="Position rule of the cache; may be left out where it has one."),
             click.option("--layer", "layers", multiple=True, help="Block or percent; default: the oracle's own."),
             click.option("--per", default="token", show_default=True, help="A reading per token, example or run."),
             click.option("--group", help="Column that names the problem; default: the example."),
@@ -264,8 +264,8 @@ def _features(reader: Oracle, acts: Path, options: dict[str, Any], *, source: st
     per = options["per"]
     layers = options["layers"] or tuple(map(str, reader.spec.layers))
     feats = features_from_cache(
-        ActivationCache.open(acts),
-        position=options["positions"],
+        cache := ActivationCache.open(acts),
+        position=options["positions"] or cache.positions[0],
         layers=[int(word) if word.isdigit() else word for word in layers],
         per=int(per) if per.isdigit() else per,
         group=options["group"],
@@ -280,8 +280,10 @@ def _check(acts: Path, options: dict[str, Any]) -> None:
     from interp.cache import ActivationCache
 
     cache = ActivationCache.open(acts)
-    if options["positions"] not in cache.positions:
-        have = ", ".join(cache.positions)
+    have = ", ".join(cache.positions)
+    if options["positions"] is None and len(cache.positions) > 1:
+        raise ValueError(f"--positions is missing: {acts} holds {have}; name one of these.")
+    if options["positions"] is not None and options["positions"] not in cache.positions:
         raise ValueError(f"--positions {options['positions']}: {acts} holds {have}; name one of these.")
     for name in ("targets", "group"):
         if options[name] and options[name] not in cache.examples.columns:
