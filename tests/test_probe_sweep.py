@@ -294,7 +294,7 @@ def test_a_cache_is_swept_like_the_arrays_it_holds(tmp_path: Path) -> None:
     plan = tiny_plan(120, examples=make_examples(120), target_bytes=50_000)
     cache = ActivationCache.open(build(tmp_path / "cache", plan))
     config = SweepConfig(kinds=("massmean", "ridge"), Cs=(1e-2,), n_perm=19, n_boot=100, n_folds=2, test_share=0.0)
-    with pytest.raises(ValueError, match="same content .* 'item-000' .* 'item-005' .*unite_groups"):
+    with pytest.raises(ValueError, match="same content .* 'item-000' .* 'item-005' .*Join their groups"):
         sweep(cache, target="label", groups=[i // 4 for i in range(120)], config=config)
     kinds = unite_groups([f"g{i}" for i in range(120)], cache.examples["text_sha256"].tolist())
     result = sweep(cache, target="label", groups=kinds, positive="yes", config=config, checkpoint="tiny")
