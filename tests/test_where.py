@@ -137,13 +137,13 @@ def test_a_sweep_of_the_kept_rows_is_the_sweep_of_data_that_holds_only_them() ->
 
 def test_unlabelled_rows_name_an_option_that_leaves_them_out() -> None:
     values = np.array([1, pd.NA, 0, None, float("nan"), 1], dtype=object)
-    with pytest.raises(ValueError, match=r"3 of 6 rows have no label, first row 1. Leave them out with --where"):
+    with pytest.raises(ValueError, match=r"3 of 6 rows have no label, first row 1. Leave them out with keep="):
         targets(values, None)
 
 
 def test_measurements_and_names_are_no_classes_and_the_error_stays_short() -> None:
     values = np.random.default_rng(0).normal(size=120)
-    with pytest.raises(ValueError, match=r"120 different numbers, from -.* --positive '>=X'") as error:
+    with pytest.raises(ValueError, match=r"120 different numbers, from -.* positive='>=X'") as error:
         targets(values, None)
     assert len(str(error.value)) < 400
     names = np.array([f"row-{i}" for i in range(120)])
