@@ -53,6 +53,10 @@ def test_any_subset_is_composed_without_a_hole(have: tuple[str, ...], monkeypatc
     assert len(boxes) == len(have)
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     assert all(box.x0 >= 0 and box.x1 <= 1 and box.y0 >= 0 and box.y1 <= 1 for box in boxes)
+    for row in (boxes[:2], boxes[2:]):  # panels of one row stand on one line
+        assert len({round(box.y0, 6) for box in row}) <= 1
+    titles = [text.get_position()[1] for text in drawn.figure.texts if text.get_text() in have]
+    assert len({round(y, 6) for y in titles}) == (len(have) + 1) // 2
     for words in set(WORDS) - set(have):
         assert f"{words} (too few rows)" in drawn.caption
     assert ("Not drawn" in drawn.caption) is (len(have) < 4)

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 WIDTH = 6.75
 _RIGHT, _WIDE, _TALL = 4.0, 2.6, 1.62  # inches: left edge and width of the right column, height of a panel
 _LEFT, _NARROW = 0.55, 2.2  # left edge and width of a panel of the left column
-_FOOT, _BETWEEN, _HEAD = 0.5, 1.15, 0.9  # under the lowest row, between the rows, above the upper row
+_FOOT, _BETWEEN, _HEAD = 0.5, 0.58, 0.2  # under the lowest row, over the titles of the lower row, of the upper row
+_COLUMNS = (_LEFT, _NARROW), (_RIGHT, _WIDE)
 _ROW = 0.125  # of the dumbbell
-_LIFT, _LIFT_4 = 0.42, 0.78  # from the axes of the lower row to its titles, over a legend of two rows, of four
+_LIFT_0, _LIFT_1, _LIFT_2, _LIFT_4 = 0.2, 0.35, 0.42, 0.78  # from axes to title, over a legend of so many rows
+_BAR = 0.45  # of a head map
 _LETTER = 0.06, _RIGHT - 0.62
 Tables = Mapping[str, "pd.DataFrame"]
 STEERING = "steering"
@@ -32,13 +34,15 @@ class Panel:
 
     Attributes:
         names: longest names beside its axes, of a panel that is a table of rows; none of a plain one.
-        lift: from its axes to its title, where that does not stand at the top of the page.
+        lift: from its axes to its title; panels of one row share their baseline and the height of their titles.
+        beside: inches that it needs to the right of its axes.
     """
 
     title: str
     draw: Callable[[Axes], Drawn]
     names: Sequence[str] = ()
-    lift: float = _LIFT
+    lift: float = _LIFT_2
+    beside: float = 0.0
 
 
 def headline(tables: Tables) -> Drawn:
@@ -71,7 +75,7 @@ def headline(tables: Tables) -> Drawn:
         figure = canvas.new_figure(WIDTH, height)
         drawn = [panel.draw(canvas.axes_in(figure, *box)) for panel, box in zip(found, boxes, strict=True)]
         for letter, panel, box in zip(letters, found, boxes, strict=True):
-            _name(figure, panel, box, letter, height)
+            _name(figure, panel, box, letter)
     parts = list(zip(letters, drawn, strict=True))
     rows = pd.concat([one.rows.assign(panel=letter) for letter, one in parts], ignore_index=True)
     caption = " ".join(f"({letter}) {one.caption}" for letter, one in parts)
@@ -141,14 +145,12 @@ def _candidates(tables: Tables) -> dict[str, list[tuple[str, Callable[[], Panel]
     return {words: [(name, make) for name, make in panels if name in tables] for words, panels in made.items()}
 
 
-def _name(figure: Any, panel: Panel, box: Box, letter: str, height: float) -> None:
+def _name(figure: Any, panel: Panel, box: Box, letter: str) -> None:
     """The letter of a panel and its title, above whatever legend the panel has."""
     from study.figures import canvas
     from study.figures.style import LABEL, PANEL_LETTER
 
-    x = _LETTER[0] if box[0] < WIDTH / 2 else _LETTER[1]
-    is_lower = box[1] <= _FOOT and height > box[1] + box[3] + _HEAD + _BETWEEN
-    y = box[1] + box[3] + panel.lift if is_lower else height - 0.2
+    x, y = _LETTER[0] if box[0] < WIDTH / 2 else _LETTER[1], box[1] + box[3] + panel.lift
     canvas.write(figure, x, y, letter, size=PANEL_LETTER, role="ink", weight="bold")
     canvas.write(figure, x + 0.2, y, panel.title, size=LABEL + 0.5, role="ink", weight="bold")
 
@@ -158,14 +160,21 @@ def _boxes(panels: Sequence[Panel]) -> tuple[list[Box], float]:
     from study.figures import canvas
     from study.figures.style import LABEL
 
+    upper, lower = panels[:2], panels[2:]
+    title = _FOOT + _TALL + max((panel.lift for panel in lower), default=0.0)
+    boxes = [_box(panel, column, _FOOT, title) for panel, column in zip(lower, _COLUMNS, strict=False)]
+    base = title + _BETWEEN if lower else _FOOT
     names = panels[0].names
-    tall = max(_TALL, _ROW * (len(names) + 2))
-    base = _FOOT + (_TALL + _BETWEEN if len(panels) > 2 else 0.0)
-    left = 0.4 + canvas.widest(names, size=LABEL) if names else _LEFT
-    first = (left, base, _RIGHT - 0.75 - left, tall + 0.35) if names else (_LEFT, base, _NARROW, _TALL)
-    upper = (_RIGHT, base + max(0.0, tall - 2.0), _WIDE, min(tall, 2.0))
-    boxes = [first, upper, (_LEFT, _FOOT, _NARROW, _TALL), (_RIGHT, _FOOT, _WIDE, _TALL)]
-    return boxes[: len(panels)], base + tall + _HEAD
+    title = base + max(_TALL, _ROW * (len(names) + 2)) + 2 * _LIFT_1
+    left = 0.4 + canvas.widest(names, size=LABEL)
+    columns = [(left, _RIGHT - 0.75 - left) if names else _COLUMNS[0], _COLUMNS[1]]
+    first = [_box(panel, column, base, title) for panel, column in zip(upper, columns, strict=False)]
+    return first + boxes, title + _HEAD
+
+
+def _box(panel: Panel, column: tuple[float, float], base: float, title: float) -> Box:
+    x, width = column
+    return x, base, min(width, WIDTH - 0.15 - panel.beside - x), title - panel.lift - base
 
 
 def _accuracy(tables: Tables) -> Panel:
@@ -173,7 +182,7 @@ def _accuracy(tables: Tables) -> Panel:
 
     cells = of.dumbbell_table(_one(tables["pair"], "mode") if "mode" in tables["pair"] else tables["pair"])
     names = [f"{name}†" for name in cells["cell"].unique()]
-    return Panel("accuracy on the same items", lambda ax: dumbbell(cells, ax=ax), names)
+    return Panel("accuracy on the same items", lambda ax: dumbbell(cells, ax=ax), names, lift=_LIFT_1)
 
 
 def _probes(tables: Tables) -> Panel:
@@ -182,7 +191,7 @@ def _probes(tables: Tables) -> Panel:
 
     target = str(tables["probes"]["target"].iloc[0]).replace("=", ": ")
     shown = [part for part in of.probe_tables(tables["probes"]) if part["checkpoint"].iloc[0] != "base"]
-    return Panel(f"decodable, {target}", lambda ax: first_layers(shown, ax=ax))
+    return Panel(f"decodable, {target}", lambda ax: first_layers(shown, ax=ax), lift=_LIFT_4)
 
 
 def _head_difference(tables: Tables) -> Panel:
@@ -190,7 +199,9 @@ def _head_difference(tables: Tables) -> Panel:
     from study.figures.numbers import MINUS
 
     rows = of.difference_rows(_one(tables["heads_difference"], "kind"))
-    return Panel(f"head effect, engaged {MINUS} heuristic", lambda ax: head_difference(rows, ax=ax))
+    return Panel(
+        f"head effect, engaged {MINUS} heuristic", lambda ax: head_difference(rows, ax=ax), lift=_LIFT_0, beside=_BAR
+    )
 
 
 def _head_map(tables: Tables) -> Panel:
@@ -198,7 +209,7 @@ def _head_map(tables: Tables) -> Panel:
 
     part = _one(tables["heads"], "member")
     rows = of.head_rows(_one(part, "kind", "pairs"))
-    return Panel(f"head effect, {part['member'].iloc[0]}", lambda ax: head_map(rows, ax=ax))
+    return Panel(f"head effect, {part['member'].iloc[0]}", lambda ax: head_map(rows, ax=ax), lift=_LIFT_0, beside=_BAR)
 
 
 def _dose(tables: Tables) -> Panel:
@@ -206,7 +217,9 @@ def _dose(tables: Tables) -> Panel:
     from study.figures import dose_response
 
     part = _one(tables["steering"], "member", "site", "metric")
-    return Panel("steering", lambda ax: dose_response(of.dose_table(part), ax=ax), lift=_LIFT_4)
+    return Panel(
+        f"steering, {part['member'].iloc[0]}", lambda ax: dose_response(of.dose_table(part), ax=ax), lift=_LIFT_4
+    )
 
 
 def _cumulative(tables: Tables) -> Panel:
@@ -222,7 +235,9 @@ def _reliability(tables: Tables) -> Panel:
     from study.probes.figures import first_reliability
 
     part = next(iter(of.probe_tables(tables["probes"])))
-    return Panel(f"reliability, {part['checkpoint'].iloc[0]}", lambda ax: first_reliability([part], ax=ax))
+    return Panel(
+        f"reliability, {part['checkpoint'].iloc[0]}", lambda ax: first_reliability([part], ax=ax), lift=_LIFT_4
+    )
 
 
 def _one(table: pd.DataFrame, *columns: str) -> Any:
