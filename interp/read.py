@@ -84,7 +84,7 @@ def read_json(path: Path, kind: Any = dict, do: str = "Write or copy it again.")
         raise ValueError(f"{path}: cannot be read ({error.strerror or error}). {do}") from None
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply to be read; is it the file that was meant?") from None
-    except UnicodeError as error:
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise ValueError(f"{path}: not text ({error.reason}). {do}") from None
     except ValueError as error:
         words = str(error)
