@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.csv_text import with_live_cells
 from interp.schema import checked
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def read_json(path: Path, kind: Any = dict, do: str = "Write or copy it again.")
 def read_frame(
     path: Path, columns: Sequence[str] = (), do: str = "Run the command that wrote it again.", **options: Any
 ) -> pd.DataFrame:
-    """A table, from .parquet, .csv or .jsonl by its ending.
+    """A table, from .parquet, .csv (as `interp.csv_text` writes it) or .jsonl by its ending.
 
     Args:
         columns: that it must have.
@@ -118,6 +119,8 @@ def read_frame(
         raise ValueError(f"{path}: no such file. {do}")
     with reading(path, f"a readable {path.suffix[1:].upper()} table", do):
         table = readers[path.suffix](path, **options)
+    if path.suffix == ".csv":
+        table = with_live_cells(table)
     if missing := [name for name in columns if name not in table.columns]:
         shown = ", ".join(map(str, list(table.columns)[:12]))
         raise ValueError(f"{path}: expected columns {', '.join(missing)}, which are missing; it has {shown}. {do}")

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.csv_text import csv_bytes
 from interp.label_mass import mass_note
 from interp.read import read_frame
 from study.column_words import COLUMNS, KEYS
@@ -118,7 +119,7 @@ def write_table(table: pd.DataFrame, folder: Path, name: str) -> tuple[Path, Pat
     table.to_parquet(buffer, index=False)
     paths = folder / f"{name}.parquet", folder / f"{name}.csv"
     replace(folder, paths[0], buffer.getvalue())
-    replace(folder, paths[1], table.to_csv(index=False, lineterminator="\n", float_format="%.10g").encode())
+    replace(folder, paths[1], csv_bytes(table, float_format="%.10g"))
     with suppress(OSError):  # another writer may be using it
         (folder / TEMP).rmdir()
     return paths

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from interp.bounds import refusal
 from study.run.process import (
     Terminated,
     plain_warnings,
@@ -258,7 +260,15 @@ def _chosen(examples: Sequence[Example], options: Mapping[str, Any]) -> list[Exa
     from interp.tasks.limit import spread
     from interp.where import examples_where
 
-    return spread(examples_where(examples, options.get("where") or (), option="--where"), options["limit"])
+    kept = examples_where(examples, options.get("where") or (), option="--where")
+    taken = spread(kept, options["limit"])
+    if len(taken) < len(kept):
+        door = "--n" if "n" in options else "--limit"
+        warnings.warn(
+            f"{len(taken)} of {len(kept)} items are taken, spread over cells and groups; {door} takes more.",
+            stacklevel=2,
+        )
+    return taken
 
 
 def _refuse_task_options(options: Mapping[str, Any]) -> None:
@@ -283,6 +293,9 @@ def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         with errors_as_messages(), _own_options():
+            for name, value in kwargs.items():
+                if why := refusal(name, value):
+                    raise ValueError(f"{_option_of(name)}: {why}.")
             return command(*args, **kwargs)
 
     return run
@@ -295,6 +308,13 @@ def _own_options() -> AbstractContextManager[None]:
 
     context = click.get_current_context(silent=True)
     return entered(command_door(context.command.params if context else ()))
+
+
+def _option_of(name: str) -> str:
+    """The option whose value the command gets as `name`."""
+    context = click.get_current_context(silent=True)
+    options = [] if context is None else [p for p in context.command.params if isinstance(p, click.Option)]
+    return {option.name: option.opts[0] for option in options}.get(name, f"--{name.replace('_', '-')}")
 
 
 @contextmanager

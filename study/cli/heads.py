@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from interp.csv_text import csv_bytes
 from study.cli.common import (
     EMBEDDED,
     checkpoint_options,
@@ -115,7 +116,7 @@ def match(a: str, b: str, control: str, out: Path, **options: Any) -> None:
     sides = [read_sweeps(word) for word in (a, b, control)]
     table = match_table(*sides, names=(names[0], names[1], names[2]), **options)
     out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "match.csv", index=False, lineterminator="\n")
+    (out / "match.csv").write_bytes(csv_bytes(table))
     save(match_heads(table), out / "match_heads")
     beyond = table[(table["arm"] == "match") & table["mutual"].eq(True) & (table["r"] > table["null_max95"])]
     shown = beyond.sort_values("r", ascending=False)[

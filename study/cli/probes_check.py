@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from interp.csv_text import csv_bytes
 from study.cli.common import fail_in_users_words, listed, one_thread, where_option
 from study.cli.probes import TEST_SHARE, sites_of, unit_of
 
@@ -155,7 +156,7 @@ def _each_site(
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(out, index=False, lineterminator="\n")
+        out.write_bytes(csv_bytes(table))
 
 
 def _columns(examples: Any, target: str, positive: str | None, groups: str) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from interp.read import read_frame
 from study.cli.common import (
     checkpoint_options,
     fail_in_users_words,
@@ -214,14 +215,9 @@ def _sites(cache: Any, patterns: str) -> list[str]:
 def read_labels(path: Path) -> Any:
     """The table of a file with a column `id`; `stance` is added where the columns of a bias task's answers allow it."""
     import numpy as np
-    import pandas as pd
 
-    readers: dict[str, Any] = {".csv": pd.read_csv, ".parquet": pd.read_parquet,
-                               ".jsonl": lambda file: pd.read_json(file, lines=True)}  # fmt: skip
-    if path.suffix not in readers or not path.is_file():
-        raise ValueError(f"--labels {path}: expected a file that is there, ending in {', '.join(readers)}.")
-    table = readers[path.suffix](path)
-    if "id" not in table.columns or table["id"].duplicated().any():
+    table = read_frame(path, ("id",), "Write it again.")
+    if table["id"].duplicated().any():
         raise ValueError(f"--labels {path}: expected a column 'id' in which each example stands once.")
     if "stance" not in table.columns and {"score.committed", "score.biased"} <= set(table.columns):
         committed, biased = (table[f"score.{name}"].to_numpy(float) for name in ("committed", "biased"))

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from interp.bounds import refusal
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.yaml_text import Lines, parse_yaml, read_yaml
 from study.config.sections import SECTIONS, Study
@@ -55,6 +56,7 @@ def parse_study(
     merged |= {name: {} for name in SECTIONS if name in merged and merged[name] is None}
     merged |= {name: None for name in SECTIONS if merged.get(name) is False}
     place.check_keys(merged, Study, ())
+    _check_counts(merged, place, ())
     merged = _with_checkpoints(merged, place, folder or Path())
     study = _validated(merged, place)
     return _with_data(study, place, folder or Path())
@@ -118,6 +120,15 @@ def _with_overrides(content: Mapping[str, Any], overrides: Sequence[str], place:
         inside[path[-1]] = parse_yaml(value, f"--set {text:.80}")
         place.overridden[path] = text
     return merged
+
+
+def _check_counts(value: object, place: _Place, path: tuple[str, ...]) -> None:
+    """No count of the file is beyond what any study asks for."""
+    for key, inner in value.items() if isinstance(value, Mapping) else ():
+        at = (*path, str(key))
+        if why := refusal(str(key), inner):
+            raise ValueError(f"{place.of(at)}: {'.'.join(at)}: {why}.")
+        _check_counts(inner, place, at)
 
 
 def _with_checkpoints(merged: dict[str, Any], place: _Place, folder: Path) -> dict[str, Any]:

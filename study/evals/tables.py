@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp import stats
+from interp.csv_text import csv_bytes
 from interp.io.files import write_file
 from interp.label_mass import mass_note
 from interp.remedy import remedy
@@ -402,4 +403,4 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     if path.suffix == ".parquet":
         write_file(path, table.to_parquet(index=False))
     else:
-        write_file(path, table.to_csv(index=False, float_format="%.10g").encode())
+        write_file(path, csv_bytes(table, float_format="%.10g"))

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from interp.csv_text import csv_bytes
 from interp.io.files import write_file
 from study.figures.drawn import Drawn
 from study.figures.style import styled
@@ -43,7 +44,7 @@ def save(drawn: Drawn, stem: str | Path, *, formats: Sequence[str] = PICTURES) -
         )
     make = {"pdf": pdf, "svg": lambda one: svg(one).encode("utf-8"), "png": png}
     content = {name: make[name](drawn) for name in PICTURES if name in formats} | {
-        "csv": drawn.rows.to_csv(index=False, lineterminator="\n").encode("utf-8"),
+        "csv": csv_bytes(drawn.rows),
         "txt": f"{drawn.caption}\n\nAlt text: {drawn.alt}\n".encode(),
     }
     paths = {ending: stem.with_name(f"{stem.name}.{ending}") for ending in content}

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.csv_text import csv_bytes
 from interp.heads import HeadEffects, HeadSweep, TokenPair, contrast, parse_kind
 from interp.heads.cumulative import Arm, cumulative_job, cumulative_sets, cumulative_table
 from interp.heads.estimates import halves
@@ -145,7 +146,7 @@ def tables_of_heads(out: Path, members: Sequence[str], study: HeadStudy) -> dict
 
 
 def _write(path: Path, rows: pd.DataFrame) -> None:
-    write_file(path, rows.to_csv(index=False, lineterminator="\n").encode())
+    write_file(path, csv_bytes(rows))
 
 
 def _aligned(found: Mapping[str, Mapping[str, HeadEffects]]) -> list[tuple[str, tuple[HeadEffects, HeadEffects]]]:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.csv_text import csv_bytes
 from interp.fingerprint import tensors_sha256
 from interp.io.files import write_file
 from interp.io.items import ITEMS, PLAN, ItemStore
@@ -69,7 +70,7 @@ def finish(store: ItemStore, text: str) -> str:
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
-    write_file(path, table.to_csv(index=False, lineterminator="\n").encode())
+    write_file(path, csv_bytes(table))
 
 
 def write_answers(out: Path, answers: Answers, tested: Mapping[str, Any] | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -170,12 +172,14 @@ def read_labels(path: str | Path) -> dict[str, dict[SentenceId, Any]]:
     from interp.tasks.records import read_rows
 
     out: dict[str, dict[SentenceId, Any]] = {}
+    unbuilt: Counter[str] = Counter()
     for where, row in read_rows(path):
         task, name, index = row.get("task"), row.get("id"), row.get("sentence")
         if not isinstance(task, str) or name is None or not isinstance(index, int):
             raise ValueError(f"{where}: expected id, sentence (a number) and task; came {sorted(row)}.")
         if row.get("status", "ok") != "ok":
-            continue  # the labeller says that it has none
+            unbuilt[str(row["status"])] += 1  # the labeller says that it has none
+            continue
         wanted = "value" if task in VALUED else "label"
         if wanted not in row:
             raise ValueError(f"{where}, task {task!r}: expected field {wanted!r}; came {sorted(row)}.")
@@ -183,6 +187,9 @@ def read_labels(path: str | Path) -> dict[str, dict[SentenceId, Any]]:
         if key in out.setdefault(task, {}):
             raise ValueError(f"{where}: sentence {index} of {name!r} has a label of task {task!r} already.")
         out[task][key] = float(row[wanted]) if task in VALUED else str(row[wanted])
+    if unbuilt:
+        told = ", ".join(f"{n} {status}" for status, n in unbuilt.most_common(5))
+        warnings.warn(f"{path}: {unbuilt.total()} rows have no label and are left out: {told}.", stacklevel=2)
     return out
 
 

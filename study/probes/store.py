@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from interp.csv_text import csv_bytes
 from interp.fingerprint import tensors_sha256
 from interp.io.errors import DamagedFileError
 from interp.io.files import write_file
@@ -72,7 +73,7 @@ def write_table(table: pd.DataFrame, folder: Path, stem: str) -> None:
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     write_file(folder / f"{stem}.parquet", buffer.getvalue())
-    write_file(folder / f"{stem}.csv", table.to_csv(index=False, lineterminator="\n").encode())
+    write_file(folder / f"{stem}.csv", csv_bytes(table))
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

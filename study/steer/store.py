@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp.csv_text import csv_bytes
 from interp.io.files import write_file
 from interp.io.items import ItemStore, is_store
 from interp.prompt import Example
@@ -107,4 +108,4 @@ def get_text_sums(store: ItemStore) -> dict[str, np.ndarray] | None:
 def write_table(table: pd.DataFrame, root: Path, name: str) -> None:
     """`name.csv` in the folder; an empty table is not written."""
     if len(table):
-        write_file(root / f"{name}.csv", table.to_csv(index=False, lineterminator="\n").encode())
+        write_file(root / f"{name}.csv", csv_bytes(table))

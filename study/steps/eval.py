@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from interp.read import read_frame
 from study.run.step import Context, Step, Work
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ def decoding_of(study: Study) -> Any:
 
 def tables(context: Context) -> dict[str, pd.DataFrame]:
     """`eval`: estimates of each member; `pair`: both on the same items and their difference."""
-    import pandas as pd
 
     from study.evals.run import tables_of
     from study.steps.items import examples_of
@@ -72,12 +72,12 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     tables_of(context.folder, members, study.task.path, examples_of(study, section), seed=study.seed,
               margin=study.claim_margin, modes=section.modes)  # fmt: skip
     made = _made(context)
-    rows = pd.read_csv(context.folder / "table.csv", float_precision="round_trip", keep_default_na=False)
+    rows = read_frame(context.folder / "table.csv", float_precision="round_trip", keep_default_na=False)
     out = {"eval": tidy([_member_row(row, made) for row in rows.to_dict("records")], **_same(context))}
     pairs = [
         row | {"mode": path.stem.removeprefix("pair").removeprefix("_")}
         for path in sorted(context.folder.glob("pair*.csv"))
-        for row in pd.read_csv(path, float_precision="round_trip", keep_default_na=False).to_dict("records")
+        for row in read_frame(path, float_precision="round_trip", keep_default_na=False).to_dict("records")
     ]
     if pairs:
         data = next(iter(made.values()))["data_sha256"]

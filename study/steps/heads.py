@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.csv_text import csv_bytes
+from interp.read import read_frame
 from study.run.step import Context, Step, Work
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     study, what = context.study, _what(context.study)
     members = tuple(what.members) if study.pair else (what.name,)
     chosen = _selected(tables_of_heads(context.folder, members, _wanted(study)))
-    write_file(context.folder / SELECTED, chosen.to_csv(index=False, lineterminator="\n").encode())
+    write_file(context.folder / SELECTED, csv_bytes(chosen))
     made = {"heads": _effects(context, "table.csv", "name"), "heads_selected": _effects(context, SELECTED, "head")}
     out = {name: tidy(rows, analysis="heads") for name, rows in made.items()}
     data = str(out["heads"]["data_sha256"].iloc[0])
@@ -108,9 +110,8 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    import pandas as pd
 
-    return pd.read_csv(path, float_precision="round_trip", keep_default_na=True)
+    return read_frame(path, float_precision="round_trip", keep_default_na=True)
 
 
 def _effects(context: Context, file: str, head: str) -> pd.DataFrame:

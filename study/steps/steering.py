@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.read import read_frame
 from study.run.step import Context, Step, Work
 from study.steps.annotated import FIT, commonest_answer, is_answer
 
@@ -196,7 +197,7 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     levels, slopes = [], []
     for member, folder in _folders(context):
         same, classes = _same(context, member), commonest_answer(context, member, _class_columns(context.section))
-        table = pd.read_csv(folder / "table.csv", float_precision="round_trip")
+        table = read_frame(folder / "table.csv", float_precision="round_trip")
         for _, rows in table.groupby("site", sort=False):
             shown = dose_rows(rows)
             if len(shown):
@@ -204,7 +205,7 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
                 named |= {f"excess_{end}": f"control_difference_{end}" for end in ("lo", "hi")}
                 shown = shown.rename(columns=named).assign(member=member, p_adjusted=shown["p"])
                 levels.append(_flagged(shown[[c for c in _KEEP if c in shown]], table, classes, same))
-        of_arms = _slopes(pd.read_csv(folder / "slopes.csv", float_precision="round_trip"))
+        of_arms = _slopes(read_frame(folder / "slopes.csv", float_precision="round_trip"))
         slopes.append(_flagged(of_arms, table, classes, same))
     if not levels:
         raise ValueError("no score of any direction has a value at every strength.")

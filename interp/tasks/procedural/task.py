@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -200,6 +201,14 @@ def _choose(
     if per_cell is not None and per_cell < 1:
         raise ValueError(f"per_cell: expected at least 1; came {per_cell}.")
     kept = [r for r in records if split == "all" or r.split in (None, split)]
+    if kept and len(kept) < len(records):
+        others = Counter(str(r.split) for r in records if r.split not in (None, split))
+        told = ", ".join(f"{n} of split {name}" for name, n in sorted(others.items()))
+        warnings.warn(
+            f"{Path(data).name}: {len(kept)} of {len(records)} rows are used, those of split {split}; left out: "
+            f"{told}. Split 'all' takes every row.",
+            stacklevel=3,
+        )
     if not kept:
         raise ValueError(
             f"{data}: no row of split '{split}' among {len(records)}. {remedy('Use {task.split:all} for every row.')}"
