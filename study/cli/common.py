@@ -292,7 +292,7 @@ def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
-        with errors_as_messages(), _own_options():
+        with _own_options(), errors_as_messages():
             for name, value in kwargs.items():
                 if why := refusal(name, value):
                     raise ValueError(f"{_option_of(name)}: {why}.")

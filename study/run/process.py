@@ -70,8 +70,8 @@ def words(error: BaseException) -> str:
         return f"{names or 'a file'}: {what}. {do}."
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         detail = f" ({text.splitlines()[0]})" if text else ""
-        return f"not enough memory{detail}. "
-        f"{remedy('Lower {tokens_per_batch}, or take fewer items.', 'Take fewer items.')}"
+        do = remedy("Lower {tokens_per_batch}, or take fewer items.", "Take fewer items.")
+        return f"not enough memory{detail}. {do}"
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").split(".")[0]
         return f"{text}: pip install 'diptych[{EXTRAS[package]}]'" if package in EXTRAS else text

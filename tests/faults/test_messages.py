@@ -41,9 +41,18 @@ def test_a_full_disk_says_that_the_same_command_continues() -> None:
     assert "run the same command again" in words(OSError(errno.ENOSPC, "No space left on device"))
 
 
-def test_want_of_memory_is_a_message() -> None:
+def test_want_of_memory_is_a_message_with_the_option_of_the_door() -> None:
     for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")):
-        assert "--tokens-per-batch" in words(error)
+        assert "Lower tokens_per_batch=" in words(error)
+
+    @click.command()
+    @click.option("--tokens-per-batch", type=int)
+    @fail_in_users_words
+    def big(tokens_per_batch: int | None) -> None:
+        raise MemoryError
+
+    done = CliRunner().invoke(big, [])
+    assert done.exit_code == 1 and "Lower --tokens-per-batch" in done.output
 
 
 def test_an_error_that_was_written_for_the_user_is_left_as_it_is() -> None:
