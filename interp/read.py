@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.csv_text import with_live_cells
+from interp.io.csv_text import with_live_cells
 from interp.schema import checked
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def read_json(path: Path, kind: Any = dict, do: str = "Write or copy it again.")
 def read_frame(
     path: Path, columns: Sequence[str] = (), do: str = "Run the command that wrote it again.", **options: Any
 ) -> pd.DataFrame:
-    """A table, from .parquet, .csv (as `interp.csv_text` writes it) or .jsonl by its ending.
+    """A table, from .parquet, .csv (as `interp.io.csv_text` writes it) or .jsonl by its ending.
 
     Args:
         columns: that it must have.

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.csv_text import csv_bytes
+from interp.io.csv_text import csv_bytes
 from interp.label_mass import mass_note
 from interp.read import read_frame
 from study.column_words import COLUMNS, KEYS

@@ -16,7 +16,7 @@ PACKAGES = ("interp", "probes", "steering", "study")
 LAYERS = {
     "interp.checkpoint": 0, "interp.site": 0, "interp.prompt": 0, "interp.positions": 0, "interp.sentences": 0,
     "interp.label_mass": 0, "interp.rounding": 0, "interp.remedy": 0, "interp.where": 0, "interp.shown": 0,
-    "interp.yaml_text": 0, "interp.processes": 0, "interp.read": 0, "interp.csv_text": 0, "interp.bounds": 0,
+    "interp.yaml_text": 0, "interp.processes": 0, "interp.read": 0, "interp.bounds": 0,
     "interp.time_limit": 0, "interp.io": 0,
     "interp.stats": 0, "interp.show": 0, "interp.example": 0, "interp.template": 0, "interp.control_tokens": 0,
     "interp.family": 1, "interp.model": 1, "interp.adapters": 1, "interp.fingerprint": 1, "interp.loading": 1,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from interp.csv_text import csv_bytes
+from interp.io.csv_text import csv_bytes
 from study.cli.common import (
     EMBEDDED,
     checkpoint_options,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from interp.csv_text import csv_bytes
+from interp.io.csv_text import csv_bytes
 from study.cli.common import fail_in_users_words, listed, one_thread, where_option
 from study.cli.probes import TEST_SHARE, sites_of, unit_of
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp import stats
-from interp.csv_text import csv_bytes
+from interp.io.csv_text import csv_bytes
 from interp.io.files import write_file
 from interp.label_mass import mass_note
 from interp.remedy import remedy

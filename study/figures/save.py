@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from interp.csv_text import csv_bytes
+from interp.io.csv_text import csv_bytes
 from interp.io.files import write_file
 from study.figures.drawn import Drawn
 from study.figures.style import styled

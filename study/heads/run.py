@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Bool
 
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.csv_text import csv_bytes
 from interp.heads import HeadEffects, HeadSweep, TokenPair, contrast, parse_kind
 from interp.heads.cumulative import Arm, cumulative_job, cumulative_sets, cumulative_table
 from interp.heads.estimates import halves
@@ -19,6 +18,7 @@ from interp.heads.ids import HeadId, expand_heads, parse_unit, unit_name
 from interp.heads.order_swaps import FLIP, KEEP, swap_metrics
 from interp.heads.outcomes import Outcomes, Plan, main_of
 from interp.heads.sweep import unit_norms
+from interp.io.csv_text import csv_bytes
 from interp.io.files import write_file
 from interp.io.items import ItemStore
 from interp.model import Model

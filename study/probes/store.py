@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from interp.csv_text import csv_bytes
 from interp.fingerprint import tensors_sha256
+from interp.io.csv_text import csv_bytes
 from interp.io.errors import DamagedFileError
 from interp.io.files import write_file
 from interp.io.items import ItemStore, is_store, read_plan

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.csv_text import csv_bytes
+from interp.io.csv_text import csv_bytes
 from interp.io.files import write_file
 from interp.io.items import ItemStore, is_store
 from interp.prompt import Example

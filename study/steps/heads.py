@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.csv_text import csv_bytes
+from interp.io.csv_text import csv_bytes
 from interp.read import read_frame
 from study.run.step import Context, Step, Work
 

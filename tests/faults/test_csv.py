@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp.csv_text import csv_bytes, inert, live
+from interp.io.csv_text import csv_bytes, inert, live
 from interp.read import read_frame
 from study.evals.tables import write_table
 
