@@ -27,6 +27,7 @@ from interp.oracle.spec import OracleSpec
 from interp.oracle.train import best_of, train_oracle
 from interp.oracle.validate import Validation, Validator, matched_partners
 from interp.stats import Estimate
+from tests.faults.kit import tree
 from tests.oracle_train_kit import SPEC, mixture, random_items, recipe, tiny_model
 from tests.tiny import add_lora
 
@@ -179,6 +180,35 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert not same(adapter_weights(tmp_path / "whole" / "step_9"), adapter_weights(tmp_path / "whole" / "last"))
     with pytest.raises(ValueError, match="holds another training run .recipe"):
         train_oracle(tiny_model(), mixture(), SPEC, replace(settings, lr=1e-3), out=tmp_path / "killed", resume=True)
+
+
+def test_a_run_that_is_resumed_inside_a_window_prepares_the_very_batches_of_an_undisturbed_one(
+    tmp_path: Path, monkeypatch
+) -> None:
+    prepared: list[list[tuple]] = []
+    prepare = Run.prepare
+
+    def noted(self, items):
+        prepared.append([(item.context_ids, item.positions, item.layers) for item in items])
+        return prepare(self, items)
+
+    monkeypatch.setattr(Run, "prepare", noted)
+    settings = recipe(save_every=3, max_steps=8, window=4)  # windows begin at the steps 0 and 4
+    train_oracle(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "whole")
+    whole = list(prepared)
+
+    def kill(done: int, loss: float, validation: Validation | None) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    prepared.clear()
+    with pytest.raises(KeyboardInterrupt):
+        train_oracle(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "cut", log=kill)
+    prepared.clear()
+    train_oracle(tiny_model(), mixture(), SPEC, settings, out=tmp_path / "cut", resume=True)  # from step 6
+    assert len(whole) == 2
+    assert prepared == whole[1:]
+    assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
 
 
 def test_a_run_that_dies_between_its_files_goes_on_from_the_older_ones(tmp_path: Path, monkeypatch) -> None:

@@ -21,6 +21,7 @@ from interp.cache.store import commit_shard, drop_damaged, pending, seal
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.fingerprint import fingerprint_module
 from interp.hooks import Recording, record
+from interp.io.files import write_file
 from interp.io.lock import writer_lock
 from interp.loading import load_members
 from interp.model import Model
@@ -181,13 +182,13 @@ class Budget:
     @classmethod
     def of(cls, root: Path, tokens: int) -> Budget:
         path = root / ".runs" / "tokens_per_batch"
-        return cls(min(tokens, int(path.read_text())) if path.exists() else tokens, path)
+        held = path.read_text() if path.exists() else ""
+        return cls(min(tokens, int(held)) if held.isdigit() else tokens, path)
 
     def halve(self, used: int) -> None:
         self.tokens = max(1, min(self.tokens, used) // 2)
         if self.path is not None:
-            self.path.parent.mkdir(exist_ok=True)
-            self.path.write_text(str(self.tokens))
+            write_file(self.path, str(self.tokens).encode())
 
 
 def run_shard(

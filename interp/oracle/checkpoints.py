@@ -9,14 +9,12 @@ out/items/state.item    step, adapter, optimiser and validations, exactly
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from interp.files import ADAPTER_WEIGHTS
@@ -25,6 +23,7 @@ from interp.io.items import ItemStore
 from interp.oracle.spec import AO_CONFIG, OracleSpec
 
 KIND, RUN, STATE = "training run", "run.json", "state"
+_WEIGHT, _OPTIMIZER = "weight|", "optimizer|"
 
 
 def put_run(root: Path, run: Mapping[str, Any]) -> None:
@@ -51,17 +50,34 @@ def put_adapter(
 
 
 def put_state(store: ItemStore, state: Mapping[str, Any]) -> None:
-    """Replace the state from which `read_state` lets a run go on."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    store.put(STATE, buffer.getvalue())
+    """Replace the state from which `read_state` lets a run go on: tensors as safetensors, the rest as one JSON text.
+
+    Equal states give equal bytes (a pickle also says which of its objects were one), and nothing in it can run code.
+    """
+    held, optimizer = {f"{_WEIGHT}{name}": tensor for name, tensor in state["weights"].items()}, state["optimizer"]
+    for index, values in optimizer["state"].items():
+        held |= {f"{_OPTIMIZER}{index}|{key}": tensor for key, tensor in values.items()}
+    rest = {key: value for key, value in state.items() if key not in ("weights", "optimizer")}
+    text = json.dumps({**rest, "param_groups": optimizer["param_groups"]}, sort_keys=True)
+    store.put(STATE, save({key: t.detach().cpu().contiguous() for key, t in held.items()}, {STATE: text}))
 
 
 def read_state(store: ItemStore) -> dict[str, Any] | None:
-    """The state, or None where none was written. Tensors and plain values only: nothing in it can run code."""
+    """The state as it was, or None where none was written."""
     if STATE not in store:
         return None
-    return torch.load(io.BytesIO(store.get(STATE)), map_location="cpu", weights_only=True)
+    data = store.get(STATE)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    state = json.loads(header["__metadata__"][STATE])
+    weights, moments = {}, {}
+    for key, tensor in load(data).items():
+        if key.startswith(_WEIGHT):
+            weights[key.removeprefix(_WEIGHT)] = tensor
+        else:
+            index, _, name = key.removeprefix(_OPTIMIZER).partition("|")
+            moments.setdefault(int(index), {})[name] = tensor
+    optimizer = {"state": moments, "param_groups": state.pop("param_groups")}
+    return {**state, "weights": weights, "optimizer": optimizer}
 
 
 def adapter_config(peft_model: Any, name: str, *, base: str | None) -> dict[str, Any]:

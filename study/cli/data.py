@@ -25,11 +25,11 @@ def data() -> None:
 @fail_in_users_words
 def procedural(n: int, seed: int, rendering: str, split: str | None, out: Path) -> None:
     """Procedural-compliance items: labels computed by the rule engine, every perturbation in equal parts."""
+    from interp.io.files import write_file
     from interp.tasks.procedural import generate_records
 
     records = generate_records(n, seed, rendering=rendering, split=split)  # type: ignore[arg-type]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    write_file(out, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())
     click.echo(f"{out}: {len(records)} items, {len({r['procedure_id'] for r in records})} procedures")
 
 
@@ -47,15 +47,15 @@ def bbq(source: Path, sides: str, categories: str | None, templates: Path | None
 
     Fit on one side, test on another: `--task interp.tasks.bbq --data OUT/test.jsonl --task-option templates=FOLDER`.
     """
+    from interp.io.files import write_file
     from interp.tasks.bbq.splits import rows_of_sides
 
     shares = dict(_share(word) for word in sides.split(","))
     chosen = None if categories is None else [word.strip() for word in categories.split(",")]
     made = rows_of_sides(source, sides=shares, categories=chosen, templates=templates, seed=seed)
-    out.mkdir(parents=True, exist_ok=True)
     for side, (rows, n_stories) in made.items():
         path = out / f"{side}.jsonl"
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        write_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
         click.echo(f"{path}: {len(rows)} items, {n_stories} stories")
 
 

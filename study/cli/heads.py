@@ -109,14 +109,14 @@ def match(a: str, b: str, control: str, out: Path, **options: Any) -> None:
 
     The null permutes B's items; the control says what a head that is known to be there would get.
     """
+    from interp.io.files import write_file
     from study.figures import match_heads, save
     from study.heads.match import match_table, read_sweeps
 
     names = tuple(Path(word).name.rpartition(":")[2] for word in (a, b, control))
     sides = [read_sweeps(word) for word in (a, b, control)]
     table = match_table(*sides, names=(names[0], names[1], names[2]), **options)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "match.csv").write_bytes(csv_bytes(table))
+    write_file(out / "match.csv", csv_bytes(table))
     save(match_heads(table), out / "match_heads")
     beyond = table[(table["arm"] == "match") & table["mutual"].eq(True) & (table["r"] > table["null_max95"])]
     shown = beyond.sort_values("r", ascending=False)[

@@ -137,6 +137,7 @@ def _each_site(
     import pandas as pd
 
     from interp.cache import ActivationCache
+    from interp.io.files import write_file
     from interp.where import kept
     from probes.source import open_source
 
@@ -155,8 +156,7 @@ def _each_site(
     table = pd.DataFrame(rows)
     click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(csv_bytes(table))
+        write_file(out, csv_bytes(table))
 
 
 def _columns(examples: Any, target: str, positive: str | None, groups: str) -> tuple[np.ndarray, np.ndarray]:

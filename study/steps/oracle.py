@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,25 +14,47 @@ from study.run.step import Context, Step, Work
 if TYPE_CHECKING:
     import pandas as pd
 
+    from interp.io.items import ItemStore
     from interp.model import Model
     from interp.oracle import Choices, Features, Oracle
     from study.config import Study
     from study.run.shapes import Fault, Layouts
 
+KIND, READINGS = "readings of an oracle", "readings"
 ROLE, PRIOR, EMBEDDED = "oracle", "prior", "embedded"
 CONTROLS = ("shuffled", "zero", "text_only")
 
 
 def run(context: Context) -> list[str]:
-    """Rows of every question and source in `<question>-<source>.json`; a killed run goes on with the next one."""
-    from interp.io.files import replace
+    """Rows of every question and source as items of `readings/`; a killed run goes on with the next one."""
+    from interp.io.items import ItemStore
+
+    section = context.section
+    wanted = [(q, source) for q in section.questions for source in section.sources]
+    identity = {"section": _by_name(asdict(section)), "seed": context.study.seed, "data": context.data_sha256,
+                "members": {role: made["weights"] for role, made in context.provenance.items()}}  # fmt: skip
+    with ItemStore.writing(context.folder / READINGS, KIND, identity) as store:
+        open_cells = [(q, source) for q, source in wanted if _key(q, source) not in store]
+        if open_cells:
+            _fill(context, store, open_cells)
+        return [note for q, source in wanted for note in store.get_json(_key(q, source))["notes"]]
+
+
+def _by_name(value: Any) -> Any:
+    """Files and folders by their name alone: where they lie is nothing that a run folder tells."""
+    if isinstance(value, dict):
+        return {key: _by_name(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_by_name(inner) for inner in value]
+    is_path = isinstance(value, str) and "/" in value and Path(value).expanduser().exists()
+    return Path(value).name if is_path else value
+
+
+def _fill(context: Context, store: ItemStore, open_cells: Sequence[tuple[Any, str]]) -> None:
+    """Read what is not there."""
     from study.steps.items import examples_of
 
-    study, section, notes = context.study, context.section, []
-    wanted = [(q, source) for q in section.questions for source in section.sources]
-    open_cells = [cell for cell in wanted if not _file(context, *cell).is_file()]
-    if not open_cells:
-        return notes
+    study, section = context.study, context.section
     examples = examples_of(study, chains=True) if any(q.readings is None for q, _ in open_cells) else []
     targets = {q.name: _targets(q, examples) for q, _ in open_cells if q.readings is None}
     model = _load(study)
@@ -44,15 +65,13 @@ def run(context: Context) -> list[str]:
         else:
             feats, gold = _features(oracle, examples, question, source, targets[question.name], section)
         rows, said = _read(oracle, feats, question, gold, section, study.seed)
-        notes += [f"{question.name}, {source}: {text}" for text in said]
-        content = json.dumps({"question": question.name, "source": source, "rows": rows, **_about(model)})
-        replace(context.root, _file(context, question, source), (content + "\n").encode())
-    return notes
+        notes = [f"{question.name}, {source}: {text}" for text in said]
+        content = {"question": question.name, "source": source, "rows": rows, "notes": notes, **_about(model)}
+        store.put_json(_key(question, source), content)
 
 
-def _file(context: Context, question: Any, source: str) -> Any:
-    word = "".join(c if c.isalnum() or c in "_." else "_" for c in f"{question.name}-{source}").strip(".")
-    return context.folder / f"{word}.json"
+def _key(question: Any, source: str) -> str:
+    return f"{question.name}|{source}"
 
 
 def _adapters(section: Any) -> tuple[str, str | None]:
@@ -190,15 +209,16 @@ def _about(model: Model) -> dict[str, Any]:
 
 def tables(context: Context) -> dict[str, pd.DataFrame]:
     """`oracle`: per question and source, accuracy beside floor, text and probe, and the gaps."""
+    from interp.io.items import ItemStore
     from study.run.digest import Digests, sha256_of, shown
     from study.tables import tidy
 
     first = next(iter(context.study.members.values()))
     model = shown(first)["base"]
-    rows = []
+    rows, store = [], ItemStore.reading(context.folder / READINGS, KIND)
     for question in context.section.questions:
         for source in context.section.sources:
-            held = json.loads(_file(context, question, source).read_text())
+            held = store.get_json(_key(question, source))
             same = {"member": source, "target": question.name, "dtype": held["dtype"], "unit": "readings"}
             rows += [{**row, **same} for row in held["rows"]]
     data = sha256_of(

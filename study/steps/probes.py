@@ -29,7 +29,7 @@ _OPTIONS = (
 def run(context: Context) -> list[str]:
     """One sweep per member and target in `<member>/<target>/`, then transfers; what is there is not run again."""
     from interp.cache import ActivationCache
-    from study.probes.store import is_finished, sweep_store, write_sweep
+    from study.probes.store import is_finished, read_settings, sweep_store, write_sweep
     from study.steps.annotated import annotated
 
     notes: list[str] = []
@@ -40,14 +40,17 @@ def run(context: Context) -> list[str]:
                 folder = context.folder / member / _file_name(target)
                 identity = {"cache": cache.plan_id, "target": target, **_options(context)}
                 with sweep_store(folder, identity) as store:
-                    if is_finished(store):
-                        continue
-                    result = sweep_one(cache, frame, target, context.section, seed=context.study.seed, name=member)
-                    if isinstance(result, str):
-                        notes.append(f"{member}, {target}: {result}")
-                        continue
-                    write_sweep(store, result)
-                notes += [f"{member}: {text}" for text in result.settings["design"] if "nothing can be claimed" in text]
+                    if not is_finished(store):
+                        result = sweep_one(cache, frame, target, context.section, seed=context.study.seed, name=member)
+                        if isinstance(result, str):
+                            notes.append(f"{member}, {target}: {result}")
+                            continue
+                        write_sweep(store, result)
+                notes += [
+                    f"{member}: {text}"
+                    for text in read_settings(folder)["sweep"]["design"]
+                    if "nothing can be claimed" in text
+                ]
     if context.section.transfer != "none":
         notes += _transfers(context)
     if not _sweeps(context):

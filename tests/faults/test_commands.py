@@ -6,16 +6,21 @@ And a second writer, and the same folder asked for something else: refused, noth
 from __future__ import annotations
 
 import json
+import os
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from interp.cache import extract
+from interp.checkpoint import Checkpoint
 from interp.io import writer_lock
 from interp.io.digest import safe_name
+from interp.loading import load
 from interp.oracle import OracleSpec
 from interp.site import Site
 from interp.tasks.protocol import load_task
@@ -63,11 +68,6 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chains = [{"id": k, "question": f"{k} + 1?", "cot": f"{k} one. It is {k + 1}. So {k + 1}.", "answer": str(k + 1)}
               for k in range(3)]  # fmt: skip
     (root / "cot.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chains))
-    import torch
-
-    from interp.checkpoint import Checkpoint
-    from interp.loading import load
-
     vec = torch.randn(32, generator=torch.Generator().manual_seed(1))
     stats = DirectionStats(delta_norm=float(vec.norm()), resid_norm=9.0, sd_within=2.0, n_toward=30, n_away=30,
                            n_groups=12, held_out_gap=1.0)  # fmt: skip
@@ -184,6 +184,26 @@ def test_a_second_writer_and_another_job_are_refused_and_change_nothing(name, wa
             assert fork(lambda attempt=attempt, said=said: refused(attempt, root, said)) == 0
         assert words in said.read_text(), words
         assert tree(root) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_in_a_folder_of_another_name_time_zone_locale_and_threads_it_leaves_the_same_bytes(name, warm, tmp_path, kills):
+    if kills < 20 and name not in ("eval", "cot importance", "probes sweep"):
+        pytest.skip("all commands with --kills 20, as in make test-slow")
+    command = warm(name)
+    assert fork(lambda: command.run(tmp_path / "plain")) == 0
+    assert fork(lambda: elsewhere(command, tmp_path / "Ünïcode und Leerzeichen")) == 0
+    assert tree(tmp_path / "Ünïcode und Leerzeichen") == tree(tmp_path / "plain")
+
+
+def elsewhere(command: Command, root: Path) -> None:
+    os.environ |= {"TZ": "Asia/Tokyo", "LC_ALL": "tr_TR.UTF-8", "COLUMNS": "40", "HOSTNAME": "elsewhere"}
+    time.tzset()
+    torch.set_num_threads(2)
+    root.mkdir()
+    os.chdir(root)
+    command.run(root)
 
 
 def refused(command: Command, root: Path, said: Path) -> None:
