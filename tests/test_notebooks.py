@@ -31,3 +31,21 @@ def test_it_is_saved_with_outputs_without_errors_and_small(path: Path) -> None:
     assert path.stat().st_size < 1_500_000
     text = path.read_text()
     assert not [word for word in ("/tmp/", "/home/", "/Users/", str(ROOT)) if word in text], "a path of this machine"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_one_cell_names_the_pair_and_nothing_else_is_bound_to_it(path: Path) -> None:
+    cells = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    assert sum("embedded_pair()" in cell for cell in cells) == (0 if path.stem.startswith("07") else 1)
+    assert not [cell for cell in cells if 'rendering="log"' in cell]
+    loads = ("engaged = load(", "model = load(pair", "for roles, model in load_members(")
+    doors = [line for cell in cells for line in cell.splitlines() if line.strip().startswith(loads)]
+    assert all("**loading" in line for line in doors), "how weights are held reaches every door that loads them"
+
+
+def test_the_embedded_pair_is_asked_in_its_own_words_and_others_in_plain_ones() -> None:
+    from interp.checkpoint import Checkpoint, CheckpointPair
+    from study.embedded import embedded_pair, rendering_of
+
+    other = CheckpointPair(Checkpoint("engaged", "a/b"), Checkpoint("heuristic", "a/c"))
+    assert (rendering_of(embedded_pair()), rendering_of(other)) == ("log", "plain")

@@ -23,3 +23,9 @@ def embedded_pair() -> CheckpointPair:
     base = str(folder / "base")
     engaged, heuristic = (Checkpoint(name, base, str(folder / name)) for name in ("engaged", "heuristic"))
     return CheckpointPair(engaged, heuristic, base=base)
+
+
+def rendering_of(pair: CheckpointPair) -> str:
+    """Rendering of generated items that a pair is asked in: "log" for the embedded one, which knows only its words,
+    "plain" for any other."""
+    return "log" if pair == embedded_pair() else "plain"
