@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from interp.remedy import remedy
+
 # Where `load` keeps role -> PEFT name on the module; a role without an adapter maps to None, a merged one to MERGED.
 _ROLES = "diptych_roles"
 MERGED = "(merged into the weights)"
@@ -105,7 +107,8 @@ class Adapters:
         merged = next((known for known, name in roles.items() if name == MERGED), None)
         if role is None and merged is not None:
             raise ValueError(
-                f"use(None): adapter {merged!r} was merged into the weights, the base is gone. Load with merge=False."
+                f"use(None): adapter {merged!r} was merged into the weights, the base is gone. "
+                f"{remedy('Load without {merge}.', 'Load it unmerged.')}"
             )
         if role is not None and role not in self.names:
             raise ValueError(f"adapter {role!r} is not loaded; adapters: {', '.join(self.names) or 'none'} (or None).")

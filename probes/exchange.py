@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from interp.remedy import remedy
 from interp.stats import smallest_p
 from interp.stats._check import GroupCodes, Values, choice, group_codes
 from interp.where import is_missing
@@ -152,7 +153,9 @@ def _check(scheme: str, labels: np.ndarray, split: Split, units: GroupCodes | No
     if scheme == "group" and not _is_constant(labels, split.group):
         raise ValueError("scheme 'group': expected one label per group, some groups have several. Use 'auto'.")
     if scheme == "unit" and units is None:
-        raise ValueError("scheme 'unit': expected the unit of each row (unit=...), got none. Name it, or use 'auto'.")
+        raise ValueError(
+            remedy("scheme 'unit': expected the unit of each row ({probes.unit}), got none. Name it, or use auto.")
+        )
 
 
 def _make(scheme: str, labels: np.ndarray, split: Split, units: GroupCodes | None) -> Exchange:

@@ -138,8 +138,8 @@ def _folds(counts: np.ndarray, classes: np.ndarray, n_folds: int, is_crossed: bo
         raise ValueError(
             f"groups: expected each class in at least {least + (share > 0)} groups"
             f"{' for a TEST set beside ' + str(least) + ' folds' if share else ''}, got {len(counts)} groups, of which "
-            f"{holding[fewest]} hold {classes[fewest].item()!r}. Add groups that hold it, leave the class out, or use "
-            "no TEST set (test_share=0)."
+            f"{holding[fewest]} hold {classes[fewest].item()!r}. Add groups that hold it, leave the class out, or "
+            + remedy("use no TEST set ({probes.test_share:0}).")
         )
     return max(least, min(n_folds, int(in_dev // 2)))
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from interp.remedy import remedy
 from interp.stats import Estimate, FewGroupsWarning, compare_paired, wilson_clustered
 from probes.area import area, area_difference
 from probes.layer import score_labels
@@ -63,7 +64,9 @@ def transfer(
     """
     source, order = _joined(result, data, ids, checkpoint)
     if not result.split.is_tested.any():
-        raise ValueError("transfer: A's sweep has no TEST rows (test_share=0). Sweep A again with a TEST set.")
+        raise ValueError(
+            "transfer: A's sweep has no TEST rows. " + remedy("Sweep A again, with {probes.test_share} above 0.")
+        )
     rows: list[dict[str, Any]] = []
     names = {"train_checkpoint": _checkpoint(result), "test_checkpoint": source.checkpoint}
     same: dict[Key, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
@@ -87,7 +90,7 @@ def transfer(
     if not rows:
         raise ValueError(
             f"transfer: no probe of A (sites {sorted({k[2] for k in result.directions})}, kinds {kinds}) meets a site "
-            f"of B: {', '.join(source.sites)}. Use mode='all-layers', or sweep the same sites."
+            f"of B: {', '.join(source.sites)}. Read all layers at all layers (all-layers), or sweep the same sites."
         )
     import pandas as pd
 

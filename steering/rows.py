@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from interp.remedy import remedy
+
 Balance = Literal["none", "classes", "strata"]
 Weighting = Literal["harmonic", "uniform"]
 BALANCES: tuple[Balance, ...] = ("none", "classes", "strata")
@@ -166,7 +168,8 @@ def _check_choice(
             f"{weighting!r}."
         )
     if strata is None and balance == "strata":
-        raise ValueError("balance='strata' needs strata=: a column within whose values the classes are compared.")
+        named = remedy("{strata}", "strata")
+        raise ValueError(f"balance strata needs {named}: a column within whose values the classes are compared.")
     if strata is not None and balance != "strata":
         raise ValueError(f"balance={balance!r} takes no strata; leave them out, or balance over them.")
 

@@ -87,6 +87,38 @@ def test_an_option_that_a_door_does_not_have_is_not_named_there() -> None:
         assert remedy("Load with {merge:True}.", "Leave it out.") == "Leave it out."
 
 
+def test_the_error_of_a_step_names_its_own_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the runner, in the process of the step: the same text of the library in every section."""
+    from study.config import read_study
+    from study.run.runner import run_study
+    from tests.fake_steps import install
+    from tests.study_kit import write_study
+
+    steps = install(monkeypatch)
+    for name in ("eval", "cache", "probes"):
+        steps.work[name] = lambda context: (_ for _ in ()).throw(
+            ValueError(
+                remedy("{per_cell}; {perm}; {max_bytes}; {dtype}") or remedy("{boot}", "{limit}", "{load.dtype}")
+            )
+        )
+    text = "name: n\npair: embedded\ntask: {path: interp.tasks.procedural, per_cell: 2}\neval:\ncache:\nreport: false\n"
+    study = read_study(write_study(tmp_path, text))
+    failed = run_study(study, tmp_path / "run", say=lambda line: None).failed
+    assert failed["eval"] == "eval.limit" and failed["cache"] == "cache.max_bytes"
+
+
+def test_a_dose_curve_that_is_too_small_names_what_the_study_calls_it() -> None:
+    from steering.response import check_size
+
+    with (
+        entered(study_door("steering")),
+        pytest.raises(ValueError, match=r"steering\.min_items and steering\.min_groups"),
+    ):
+        check_size(["a"] * 3)
+    with pytest.raises(ValueError, match="min_items= and min_groups="):
+        check_size(["a"] * 3)
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_step_of_a_study_names_keys_of_the_study_alone(section: str) -> None:
     """Whatever a text asks for: at a study's door it is a key that the study file takes, or it is not named."""

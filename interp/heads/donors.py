@@ -119,7 +119,7 @@ class Donors:
             return [("all", 0)] * len(tokens)
         if kind.per == "class":
             if pair.label is None:
-                raise ValueError(f"pair {pair.id!r}: a mean per class needs a label. Set it, or use per='position'.")
+                raise ValueError(f"pair {pair.id!r}: a mean per class needs a label. Set it, or use the kind mean.")
             return [(f"class:{pair.label}", place) for place in range(len(tokens))]
         if kind.per == "role":
             return [(_role(pair, token), 0) for token in tokens]

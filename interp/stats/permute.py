@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from interp.remedy import remedy
 from interp.stats._check import GroupCodes, Groups, Seed, Values, choice, generator, group_codes
 
 SCHEMES = ("group", "within", "between")
@@ -49,7 +50,7 @@ def _group_labels(
     if not constant.all():
         raise ValueError(
             f"scheme 'group': expected one label per group, {(~constant).sum()} of {codes.n_groups} groups have "
-            "several. Use scheme='within' (signal beyond the group) or 'between'."
+            "several. " + remedy("Use {probes.scheme:within} (signal beyond the group) or between.")
         )
     group_label = labels[[rows[0] for rows in members]]
     return np.stack([rng.permutation(group_label)[codes.code] for _ in range(n)])
@@ -61,7 +62,7 @@ def _within_groups(
     if _is_constant(labels, members).all():
         raise ValueError(
             f"scheme 'within': the label is constant inside each of the {codes.n_groups} groups, so nothing would "
-            "move. Use scheme='group'."
+            "move. " + remedy("Use {probes.scheme:group}.")
         )
     order = np.argsort(codes.code, kind="stable")
     out = np.empty((n, len(labels)), dtype=labels.dtype)
@@ -78,7 +79,8 @@ def _between_groups(
     if all(len(block) < 2 for block in blocks):
         raise ValueError(
             f"scheme 'between': no two of the {codes.n_groups} groups have the same size (sizes {sizes.min()}-"
-            f"{sizes.max()}), so nothing would move. Cap the rows per group, or use scheme='within'."
+            f"{sizes.max()}), so nothing would move. "
+            + remedy("Cap the rows per group, or use {probes.scheme:within}.")
         )
     out = np.empty((n, len(labels)), dtype=labels.dtype)
     for i in range(n):

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from interp.remedy import remedy
+
 
 def suppression_mask(n_tokens: int, suppressed: tuple[int, int]) -> Bool[Tensor, "query key"]:
     """True where a query may look: causal, and not at the suppressed tokens from after them; the diagonal is kept.
@@ -70,8 +72,8 @@ def _as_taken(module: nn.Module, mask: Tensor) -> Tensor:
         return mask
     if kind != "eager":
         raise ValueError(
-            f"attention {kind!r}: expected sdpa or eager, which take a mask of queries by keys. Load the model with "
-            "attn_implementation='sdpa'."
+            f"attention {kind!r}: expected sdpa or eager, which take a mask of queries by keys. "
+            + remedy("Load the model with {attn_implementation:sdpa}.")
         )
     dtype = next(module.parameters()).dtype
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
