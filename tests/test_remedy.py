@@ -96,11 +96,7 @@ def test_the_error_of_a_step_names_its_own_keys(tmp_path: Path, monkeypatch: pyt
 
     steps = install(monkeypatch)
     for name in ("eval", "cache", "probes"):
-        steps.work[name] = lambda context: (_ for _ in ()).throw(
-            ValueError(
-                remedy("{per_cell}; {perm}; {max_bytes}; {dtype}") or remedy("{boot}", "{limit}", "{load.dtype}")
-            )
-        )
+        steps.work[name] = lambda context: (_ for _ in ()).throw(ValueError(remedy("{boot}", "{max_bytes}", "{limit}")))
     text = "name: n\npair: embedded\ntask: {path: interp.tasks.procedural, per_cell: 2}\neval:\ncache:\nreport: false\n"
     study = read_study(write_study(tmp_path, text))
     failed = run_study(study, tmp_path / "run", say=lambda line: None).failed

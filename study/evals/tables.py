@@ -363,15 +363,11 @@ def write_tables(
             pairs = pair_table(sides[0][mode], sides[1][mode], task, margin=margin, seed=seed)
             for entry in pairs:
                 entry["note"] = "; ".join(filter(None, ((notes or {}).get(entry["cell"], ""), entry["note"])))
-            pairs = with_banner(task, pairs)
-            for role in ("engaged", "heuristic"):
-                found = tops[role, mode]
-                text = found.banner(role, task) if found else ""
-                pairs = [
-                    {**entry, f"{role}_degenerate": bool(text),
-                     "banner": " ".join(filter(None, [entry.get("banner"), text])) or None}
-                    for entry in pairs
-                ]  # fmt: skip
+            constant = {
+                f"{role}_degenerate": bool((found := tops[role, mode]) and found.is_degenerate)
+                for role in ("engaged", "heuristic")
+            }
+            pairs = [{**entry, **constant} for entry in with_banner(task, pairs)]
             write_table(out / (f"pair_{mode}.csv" if mode else "pair.csv"), pd.DataFrame(pairs))
 
 

@@ -225,7 +225,15 @@ def _warnings(run: RunFolder, ledger: Sequence[Claim]) -> list[tuple[str, str]]:
 def _banners(run: RunFolder) -> list[str]:
     """What the tables say that every page must say (column `banner`)."""
     columns = [table["banner"] for table in run.tables.values() if "banner" in table.columns]
-    return list(dict.fromkeys(str(text) for column in columns for text in column.dropna().unique() if text))
+    found: dict[str, str] = {}
+    for text in (str(text) for column in columns for text in column.dropna().unique() if text):
+        found.setdefault(head_of(text), text)  # of a member that gives one answer each table says so
+    return list(found.values())
+
+
+def head_of(text: str) -> str:
+    """What a banner is about: `heuristic answers 'A'` of a member that gives one answer, else the whole text."""
+    return text.partition(" to ")[0] if " answers " in text.partition(" to ")[0] else text
 
 
 def _smallest(run: RunFolder, problems: list[str]) -> SmallestEffects:
