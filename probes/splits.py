@@ -11,6 +11,7 @@ import numpy as np
 
 from interp.remedy import remedy
 from interp.stats._check import FEW_GROUPS, Groups, Values, group_codes
+from interp.where import some
 
 TEST = -1
 """Value of `Split.fold_of` for rows of the TEST set."""
@@ -170,7 +171,7 @@ def _place(
         held = (counts > 0).sum(axis=0).tolist()
         raise ValueError(
             f"{lacking} one class missing in each of {DRAWS} splits of {len(counts)} groups; groups that hold "
-            f"{', '.join(f'{c!r}: {n}' for c, n in zip(classes.tolist(), held, strict=True))}. Use fewer folds, leave "
+            f"{some(f'{c!r}: {n}' for c, n in zip(classes.tolist(), held, strict=True))}. Use fewer folds, leave "
             "the rare class out, or add groups that hold it."
         )
     return part

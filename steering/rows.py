@@ -130,7 +130,7 @@ def contrast_rows(
     Args:
         labels: class of each example, compared as text; other classes and None are left out.
         toward, away_from: class names of either side; several make a side of their mean.
-        groups: independent unit of each example; None says that examples are independent.
+        groups: independent unit of each example that has a class; None says that examples are independent.
         strata: of each example, for balance="strata"; None in it leaves the example out.
         is_fit: which examples to fit on; None is all.
     Raises:
@@ -140,9 +140,11 @@ def contrast_rows(
     _check_choice(toward, away_from, strata, balance, weighting)
     classes, n = (*toward, *away_from), len(labels)
     fit = np.ones(n, bool) if is_fit is None else np.asarray(is_fit, bool)
+    klass = _klass(labels, classes, fit)
     rows = ContrastRows(
-        klass=_klass(labels, classes, fit), classes=classes, n_toward_classes=len(toward), stratum=_codes(strata, n),
-        group=_codes(groups, n, each=True), is_fit=fit, part=np.full(n, UNUSED), balance=balance, weighting=weighting,
+        klass=klass, classes=classes, n_toward_classes=len(toward), stratum=_codes(strata, n),
+        group=_codes(groups, n, needed=klass >= 0), is_fit=fit, part=np.full(n, UNUSED), balance=balance,
+        weighting=weighting,
     )  # fmt: skip
     rows = replace(rows, part=_parts(rows, seed))
     for side, said in ((1, toward), (-1, away_from)):
@@ -195,17 +197,21 @@ def _parts(rows: ContrastRows, seed: int) -> np.ndarray:
     return np.where(used, part_of[rows.group], UNUSED)
 
 
-def _codes(values: Sequence[object] | np.ndarray | None, n: int, *, each: bool = False) -> np.ndarray:
+def _codes(values: Sequence[object] | np.ndarray | None, n: int, *, needed: np.ndarray | None = None) -> np.ndarray:
+    """Codes of groups, which the `needed` examples must have, or of strata, which any may lack (-1)."""
     if values is None:
-        return np.arange(n) if each else np.zeros(n, int)
+        return np.zeros(n, int) if needed is None else np.arange(n)
     array = np.asarray(values, dtype=object)
     if array.shape != (n,):
         raise ValueError(f"expected one group or stratum per example, shape ({n},), got {array.shape}.")
     missing = np.array([_is_missing(v) for v in array])
-    if each and missing.any():
-        raise ValueError(f"groups: {int(missing.sum())} of {n} examples have none (first at index {missing.argmax()}).")
+    if needed is not None and (lacking := missing & needed).any():
+        raise ValueError(
+            f"groups: {int(lacking.sum())} of {n} examples have none (first at index {lacking.argmax()}). "
+            + remedy("Leave them out with {where}, or name another column with {groups}.")
+        )
     _, codes = np.unique([repr(v) for v in array], return_inverse=True)
-    return np.where(missing, UNUSED, codes.reshape(-1))
+    return codes.reshape(-1) if needed is not None else np.where(missing, UNUSED, codes.reshape(-1))
 
 
 def _is_missing(value: object) -> bool:

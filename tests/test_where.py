@@ -204,6 +204,25 @@ def test_probes_and_directions_leave_unlabelled_rows_out_where_they_are_told_to(
     assert checked.exit_code == 0 and "36" in checked.output, checked.output
 
 
+def test_rows_that_conditions_leave_out_need_no_group(partly: Path) -> None:
+    from interp.cache import ActivationCache
+    from steering import difference_of_means
+
+    how: dict[str, Any] = dict(toward="1", away_from="0", site="resid_post.0", check_sign=False)
+    with ActivationCache.open(partly) as cache:
+        frame = cache.examples
+        # 15 scores lie below 0.3 (i/47, i <= 14), of which 3 rows have no label
+        some_lack = [
+            None if score < 0.3 else story for story, score in zip(frame["story"], frame["score"], strict=True)
+        ]
+        with pytest.raises(ValueError, match=r"groups: 12 of 48 .* Leave them out with where="):
+            difference_of_means(cache, groups=some_lack, **how)
+        kept_only = difference_of_means(cache, groups=some_lack, where="score>=0.3", **how)
+        whole = difference_of_means(cache, groups="story", where="score>=0.3", **how)
+    assert np.array_equal(kept_only.vec.numpy(), whole.vec.numpy())
+    assert kept_only.stats.n_groups == whole.stats.n_groups
+
+
 def test_a_direction_of_the_kept_rows_is_that_of_classes_that_the_others_lack(partly: Path) -> None:
     from interp.cache import ActivationCache
     from steering import difference_of_means
