@@ -136,6 +136,11 @@ class SweepResult:
         """What the sweep shows, in words: decodable, never used.
 
         decodable: p_maxT <= 0.05 and AUROC above 1/2, of rows that hold two groups with each class or more
+
+        The permutation test decides, because it has its level and the power for it. The 95 % interval is a two-sided
+        one of the TEST score: required too, it would halve the power (0.61 to 0.31 for d = 1 over 20 unequal groups)
+        and leave a level of 0.02. Where it reaches 0.5 the sentence says that the size is open; a claim of the report
+        needs both.
         """
         return tuple(_sentence(self, cell) for cell in self.selected)
 
@@ -236,9 +241,12 @@ def _sentence(result: SweepResult, cell: Selected) -> str:
     held = " and ".join(
         f"{n} {name} rows in {g}" for name, (n, g) in zip(("positive", "negative"), counts, strict=True)
     )
+    tested = _tested(row, p)
+    if is_found and not row["lo"] > 0.5:
+        tested += "; the interval includes 0.5: that the score is above chance is shown, by how much is not"
     return (
         f"{cell.target!r} {word} at {cell.site} ({cell.position}, {cell.kind}): AUROC {row['value']:.3f} "
-        f"[{row['lo']:.3f}, {row['hi']:.3f}] {where}, {held} of {int(row['n_groups'])} groups; {_tested(row, p)}."
+        f"[{row['lo']:.3f}, {row['hi']:.3f}] {where}, {held} of {int(row['n_groups'])} groups; {tested}."
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Float
 
 from interp.stats import CONFIDENCE, Estimate
 from interp.stats.jackknife import Jackknife
+from interp.stats.ratio import fieller_limits
 from steering.curves import slope_contrast
 from steering.levels import Level, counting, counts_of, covariance
 from steering.outcomes import GroupSums
@@ -93,10 +93,8 @@ def _estimate(slope: Level, level: Level, zero: int) -> Estimate:
 
 
 def _exchange(slopes: tuple[Level, Level], level: Level, cov: np.ndarray, zero: int) -> Estimate:
-    """slopes[1] / slopes[0] by Fieller; undefined where the denominator is within its interval's reach of 0.
-
-    Source: Fieller, JRSS B 16 (1954) 175.
-    """
+    """slopes[1] / slopes[0] by Fieller's limits of the rule (`interp.stats.ratio`); undefined where the denominator is
+    within its interval's reach of 0."""
     sizes = int(level.n[zero]), int(level.n_groups[zero])
     effective = float(min(one.effective for one in slopes))
     means = np.array([slopes[1].value, slopes[0].value])
@@ -104,11 +102,8 @@ def _exchange(slopes: tuple[Level, Level], level: Level, cov: np.ndarray, zero: 
     q = float(np.max(knife.quantile(CONFIDENCE)))
     if not abs(means[1]) > max(2.0, q) * float(knife.se[1]):
         return Estimate.undefined(*sizes)
-    top, bottom = means.tolist()
-    (bottom_var, both), (_, top_var) = cov.tolist()
-    a, b, c = bottom**2 - q * q * bottom_var, top * bottom - q * q * both, top**2 - q * q * top_var
-    root = sqrt(max(b * b - a * c, 0.0))  # roots r of (top - r · bottom)² = q² · variance of top - r · bottom
-    return Estimate(top / bottom, (b - root) / a, (b + root) / a, *sizes)
+    lo, hi = fieller_limits(means, knife.deviation, cov[::-1, ::-1], effective=effective, q=q)
+    return Estimate(float(means[0] / means[1]), lo, hi, *sizes)
 
 
 def _matched(x: Level, y: Level, other: int, zero: int) -> tuple[Estimate, ...]:

@@ -63,7 +63,7 @@ CASES = [
     (lambda: stats.weighted_kappa([9], [1], levels=(1, 2), groups=None, seed=0), "gold: expected one of .1, 2., got 9"),
     (lambda: stats.weighted_kappa([1], [1], levels=(1,), groups=None, seed=0), "at least 2 different levels"),
     (lambda: stats.cohen_dz(ONES, groups=None, seed=0), "effects that vary, all 30 are 1"),
-    (lambda: stats.cliffs_delta([1.0], [2.0], groups_x=["a"], groups_y=None, seed=0), "expected both or neither"),
+    (lambda: stats.cliffs_delta([1.0], [2.0], groups_x=["a"], groups_y=None), "expected both or neither"),
     (lambda: stats.decompose_change(np.ones((5, 2)), np.ones((5, 3)), groups=None, seed=0), "3 columns .* got 2"),
     (lambda: stats.decompose_change(np.ones((5, 3)), np.ones((5, 3)) * [1, 0, 0], groups=None, seed=0), "after: .*0/0"),
     (lambda: stats.items_needed(0.5), "other than chance 0.5, got 0.5"),

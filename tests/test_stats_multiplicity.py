@@ -105,9 +105,11 @@ def test_smallest_p_is_reached_by_the_most_extreme_data():
     assert smallest_p(10_000, n_arrangements=2**5) == np.mean(signs @ effects >= 5 - 1e-9) == 1 / 32
     assert smallest_p(19) == permutation_p(9.0, np.zeros(19)) == 0.05
     assert smallest_p(999, n_arrangements=comb(6, 3)) == 1 / 20 and smallest_p(9, n_arrangements=1) == 1
-    for wrong in (lambda: smallest_p(0), lambda: smallest_p(5, n_arrangements=0)):
-        with pytest.raises(ValueError, match="expected at least 1, got 0"):
-            wrong()
+    assert smallest_p(0) == 1  # ranked among nothing
+    with pytest.raises(ValueError, match="expected at least 1, got 0"):
+        smallest_p(5, n_arrangements=0)
+    with pytest.raises(ValueError, match="n_permutations"):
+        smallest_p(-1)
 
 
 def test_a_p_equal_to_alpha_rejects_everywhere() -> None:

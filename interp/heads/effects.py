@@ -201,7 +201,7 @@ class HeadEffects:
             return stats.Estimate.undefined(len(x), len(set(self.groups)))
         y = np.concatenate([self.per_example()[:, other] for other in others])
         groups = self.groups
-        return stats.cliffs_delta(x, y, groups_x=groups, groups_y=groups * len(others), seed=self.seed)
+        return stats.cliffs_delta(x, y, groups_x=groups, groups_y=groups * len(others))
 
     def index(self, head: str | HeadId | Unit) -> int:
         """The column of a head or set.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.oracle.controls import HEADLINE
-from interp.oracle.evidence import NO_CONTROL, Ranks, accuracy_over, rank_answers, smallest_p, verdict
+from interp.oracle.evidence import NO_CONTROL, Ranks, accuracy_over, rank_answers, verdict
 from interp.oracle.scoring import Classified, classified, words
-from interp.stats import Estimate, cluster_t
+from interp.stats import Estimate, cluster_t, smallest_p
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from math import ceil, nan
 
 import numpy as np
 
-from interp.stats import Estimate, benjamini_hochberg, compare_paired
+from interp.stats import Estimate, benjamini_hochberg, compare_paired, rejects, smallest_p
 
 ALPHA = 0.025
 """Largest corrected p of an answer that counts as read; one-sided, as the lower end of a 95 % interval is."""
@@ -60,11 +60,11 @@ class Ranks:
         n = int(self.n_partners[i])
         if n == 0:
             return NO_CONTROL
-        if self.p_adjusted[i] <= ALPHA:
+        if rejects(self.p_adjusted[i], alpha=ALPHA):
             return READ
         if self.unmoved[i]:
             return NOT_READ
-        return FEW_PARTNERS if smallest_p(n) > ALPHA else UNDECIDED
+        return UNDECIDED if rejects(smallest_p(n), alpha=ALPHA) else FEW_PARTNERS
 
 
 def rank_answers(real: np.ndarray, partners: np.ndarray) -> Ranks:
@@ -93,16 +93,11 @@ def rank_answers(real: np.ndarray, partners: np.ndarray) -> Ranks:
     return Ranks(p, adjusted, n, unmoved)
 
 
-def smallest_p(n_partners: int) -> float:
-    """The p of a reading that no partner reaches: 1 / (1 + partners); 1 without partners."""
-    return 1 / (1 + n_partners)
-
-
 def reach(n_partners: int, n_readings: int) -> str:
     """What single answers can show at best with so many partners each, in words, before anything is run."""
     floor = smallest_p(n_partners)
     words = f"{n_partners} partners per reading, smallest p {floor:.3g}"
-    if floor > ALPHA:
+    if not rejects(floor, alpha=ALPHA):
         return (
             f"{words}: no single answer can be called read (p at most {ALPHA:g}); the gap over all readings is judged. "
             f"Read more problems at once to have {ceil(1 / ALPHA) - 1} partners or more."

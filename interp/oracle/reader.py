@@ -16,13 +16,14 @@ from interp.oracle.answers import Answer, Answers, Choices, Likelihoods, answer_
 from interp.oracle.caveats import warn_off_distribution, warn_other_base
 from interp.oracle.controls import HEADLINE, READER_CONTROLS, VECTOR_CONTROLS, partner_counts, variants
 from interp.oracle.engine import TOKENS_PER_BATCH, Decoding, Job, answer_logp, generate
-from interp.oracle.evidence import ALPHA, GAP_PARTNERS, PARTNERS, FewPartnersWarning, Ranks, reach, smallest_p
+from interp.oracle.evidence import ALPHA, GAP_PARTNERS, PARTNERS, FewPartnersWarning, Ranks, reach
 from interp.oracle.features import Features
 from interp.oracle.phrasings import check_choices, phrasings_of
 from interp.oracle.prompt import OraclePrompt, render_question, thinking_switch, turn_end, with_answer
 from interp.oracle.scoring import mode_frequency
 from interp.oracle.spec import OracleSpec
 from interp.prompt import Example, Message, render
+from interp.stats import rejects, smallest_p
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Oracle:
 
     def _warn_few(self, feats: Features, n: int, tasks: Mapping[str, str] | None, n_questions: int) -> None:
         least = int(partner_counts(feats, n=n, seed=self.seed, tasks=tasks).min())
-        if smallest_p(least) > ALPHA:
+        if not rejects(smallest_p(least), alpha=ALPHA):
             warnings.warn(reach(least, n_questions * len(feats)), FewPartnersWarning, stacklevel=3)
 
     def score(

@@ -53,8 +53,6 @@ def cliffs_delta(
     *,
     groups_x: Groups,
     groups_y: Groups,
-    seed: Seed,
-    n_resamples: int = N_RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> Estimate:
     """How much oftener x is above y than below it: delta = P(x > y) - P(x < y) = 2·AUROC - 1, in [-1, 1].

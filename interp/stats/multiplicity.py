@@ -124,11 +124,11 @@ def smallest_p(
     p = 0.05). After Holm over m tests the smallest p is m times as large.
 
     Args:
-        n_permutations: random arrangements drawn.
+        n_permutations: random arrangements drawn, or partners that a reading is ranked among; without any p is 1.
         n_arrangements: how many different ones exist, where they are few: 2^G signs of G groups, or
             `math.comb(G, k)` ways to give k of G groups of equal size the positive label.
     Raises:
-        ValueError: fewer than 1 permutation or arrangement, an unknown alternative.
+        ValueError: a negative number of permutations, fewer than 1 arrangement, an unknown alternative.
     Source: Phipson & Smyth (2010).
 
     Example:
@@ -137,10 +137,7 @@ def smallest_p(
         (0.05, 0.125)
     """
     choice("alternative", alternative, ALTERNATIVES)
-    drawn = count("n_permutations", n_permutations)
-    if drawn < 1:
-        raise ValueError(f"n_permutations: expected at least 1, got {drawn}.")
-    floor = 1 / (drawn + 1)
+    floor = 1 / (count("n_permutations", n_permutations) + 1)
     if n_arrangements is None:
         return floor
     distinct = count("n_arrangements", n_arrangements)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from interp.stats import CONFIDENCE, jackknife_limits
+
 TIERS = (("leads", 0.5), ("in play", 0.1), ("low", 0.01), ("absent", 0.0))
 """Name and least probability of a tier: what exact match can reach where three decimals cannot."""
 
@@ -42,7 +44,8 @@ class RolloutImportance:
     """What leaving a sentence to chance changes in the answers, beside what chance alone changes.
 
     Attributes:
-        kl, lo, hi: `answer_kl` in nats, with the 95 % bootstrap interval over rollouts. The plug-in KL of few rollouts
+        kl, lo, hi: `answer_kl` in nats, with the 95 % interval of the rule (`interp.stats.jackknife`) over
+            rollouts; NaN where all answers are alike. The plug-in KL of few rollouts
             is above 0 even for equal distributions, so read it against `null_mean`, not against 0.
         null_mean, p: mean of the KL when rollouts are dealt to the two sides at random; share of deals at least as
             large, (1 + hits) / (1 + deals).
@@ -72,21 +75,21 @@ def rollout_importance(
     if min(len(without), len(kept)) < 2:
         raise ValueError(f"rollouts: expected 2 or more on each side, came {len(without)} and {len(kept)}.")
     rng = np.random.default_rng(seed)
-    pools = np.array(list(without), dtype=object), np.array(list(kept), dtype=object)
-    every = np.concatenate(pools)
+    without, kept = list(without), list(kept)
+    every = np.array(without + kept, dtype=object)
     value = answer_kl(without, kept)
-    draws = [answer_kl(*(list(rng.choice(pool, len(pool))) for pool in pools)) for _ in range(n_draws)]
     nulls = []
     for _ in range(n_draws):
         dealt = rng.permutation(every)
         nulls.append(answer_kl(list(dealt[: len(without)]), list(dealt[len(without) :])))
     p = (1 + sum(null >= value - 1e-12 for null in nulls)) / (1 + n_draws)
-    lo, hi = (float(x) for x in np.quantile(draws, (0.025, 0.975)))
+    left_out = [answer_kl(without[:i] + without[i + 1 :], kept) for i in range(len(without))]
+    left_out += [answer_kl(without, kept[:i] + kept[i + 1 :]) for i in range(len(kept))]
+    lo, hi = map(float, jackknife_limits(np.asarray(value), np.array(left_out), effective=len(left_out),
+                                         confidence=CONFIDENCE, bounds=(0.0, np.inf)))  # fmt: skip
     right, still = (sum(answer == gold for answer in side) / len(side) for side in (without, kept))
     sizes = {"n_without": len(without), "n_kept": len(kept)}
-    return RolloutImportance(
-        value, min(lo, value), max(hi, value), float(np.mean(nulls)), p, right_without=right, right_kept=still, **sizes
-    )
+    return RolloutImportance(value, lo, hi, float(np.mean(nulls)), p, right_without=right, right_kept=still, **sizes)
 
 
 def says_something_else(new: str, old: str, *, limit: float = 0.8) -> bool:
