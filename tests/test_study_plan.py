@@ -157,6 +157,14 @@ def test_the_cost_of_steering_follows_arms_strengths_and_layers(tmp_path: Path) 
     assert whole.row_tokens == 44 * 0.25 * whole.tokens  # every token of every prompt is computed anew
 
 
+def test_neutral_texts_are_in_the_cost_of_steering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: the direction and 5 random controls at 2 strengths are 12 rows, of 20 tokens in two texts, each through
+    a quarter of the model, for 2 members."""
+    before = work_of(small(tmp_path), tmp_path / "run", "steering").row_tokens
+    monkeypatch.setattr("study.steer.run.neutral_ids", lambda tokenizer, texts: [[1] * 10] * 2)
+    assert work_of(small(tmp_path), tmp_path / "run", "steering").row_tokens - before == 12 * 20 * 0.25 * 2
+
+
 def test_the_cost_of_heads_follows_heads_and_kinds(tmp_path: Path) -> None:
     """By hand: 8 heads in each of 4 layers are 8 · (1 + 0.75 + 0.5 + 0.25) = 20 passes per pair and kind; 4 pairs, 2
     members."""

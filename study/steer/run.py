@@ -360,12 +360,16 @@ def _notes(first: Direction, plan: DosePlan, study: DoseStudy, said: list[str]) 
 
 def _text_sums(model: Model, plan: DosePlan, study: DoseStudy) -> dict[str, Any] | None:
     """Sums over neutral texts; None where no text is at hand that the tokenizer knows."""
-    texts = TEXTS if study.neutral is None else study.neutral
-    ids = [model.tokenizer.encode(text) for text in texts]
-    unknown = model.tokenizer.unk_token_id
-    if not texts or (study.neutral is None and unknown is not None and any(unknown in one for one in ids)):
-        return None
-    return text_sums(model, ids, plan)
+    ids = neutral_ids(model.tokenizer, study.neutral)
+    return text_sums(model, ids, plan) if ids else None
+
+
+def neutral_ids(tokenizer: Any, texts: Sequence[str] | None) -> list[list[int]]:
+    """Token ids of the texts; of None the texts of `steering.texts`, or none where the tokenizer lacks their words."""
+    ids = [tokenizer.encode(text) for text in (TEXTS if texts is None else texts)]
+    unknown = tokenizer.unk_token_id
+    is_foreign = texts is None and unknown is not None and any(unknown in one for one in ids)
+    return [] if is_foreign else ids
 
 
 def write_tables(result: DoseResult, texts: pd.DataFrame | None, root: Path, who: Mapping[str, Any]) -> None:

@@ -274,10 +274,13 @@ def _same(context: Context, member: str) -> dict[str, Any]:
 
 
 def plan(study: Study) -> Work:
-    """One forward pass per item, and one row per arm, strength and layer, from that layer on."""
+    """One forward pass per item, and one row per arm, strength and layer, from that layer on; over neutral texts the
+    same for the main arms and a few controls, at every token."""
     from steering.strengths import parse_alphas
+    from steering.texts import N_CONTROLS
     from study.run.estimate import largest_of, passes_above, prompts_of
-    from study.run.shapes import layout_of
+    from study.run.shapes import layout_of, skeleton_of
+    from study.steer.run import neutral_ids
     from study.steps.items import examples_of
     from study.steps.named import cached_sites, steered_layers
 
@@ -286,21 +289,24 @@ def plan(study: Study) -> Work:
     items = examples_of(study, study.cache)
     kept = _drawn(items, section.limit or max(1, round(section.test_share * len(items))), study.seed)
     members = [study.members[m] for m in _members(study) if m in study.members]
-    arms = 1 + section.n_random + section.n_complement + section.n_shuffled
-    arms += len(section.orthogonal_to) + bool(section.orthogonal_to)
-    n_rows = arms * (len(parse_alphas(section.alphas)) - 1)
+    main = 1 + len(section.orthogonal_to) + bool(section.orthogonal_to)
+    n_strengths = len(parse_alphas(section.alphas)) - 1
+    arms = main + section.n_random + section.n_complement + section.n_shuffled
+    n_rows, n_text_rows = arms * n_strengths, (main + min(N_CONTROLS, section.n_random)) * n_strengths
     tokens, rows, size, counts = 0, 0.0, 0, []
     for member in members:
         layout, prompts = layout_of(study, member), prompts_of(study, member, kept)
         layers = steered_layers(section.layers, cached_sites(study, layout), layout.n_layers)
         tokens += sum(len(prompt.ids) for prompt in prompts)
-        rows += n_rows * passes_above([k + 1 for k in layers], layout.n_layers) * _changed(prompts, section.positions)
+        of_texts = sum(map(len, neutral_ids(skeleton_of(study, member).tokenizer, None)))
+        per_row = n_rows * _changed(prompts, section.positions) + n_text_rows * of_texts
+        rows += passes_above([k + 1 for k in layers], layout.n_layers) * per_row
         size += n_rows * len(layers) * len(kept) * _BYTES_PER_ROW
         counts.append(f"{len(layers)}")
     n_layers = " and ".join(dict.fromkeys(counts))
     return Work(
         len(kept) * len(members), tokens, 0, size, largest_of(study, members), round(rows),
-        note=f"{arms} arms at {n_rows // arms} strengths and {n_layers} layers, as rows; {_floor(section)}",
+        note=f"{arms} arms at {n_strengths} strengths and {n_layers} layers, as rows; {_floor(section)}",
     )  # fmt: skip
 
 
