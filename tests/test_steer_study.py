@@ -236,7 +236,7 @@ def test_shuffled_arms_of_a_cache_are_the_pipeline_on_permuted_labels(cache: Pat
         how = {"balance": "strata", "groups": "story", "check_sign": False, "site": SITE}
         given = difference_of_means(opened, toward="yes", away_from="no", target=[own[i] for i in order],
                                     strata=[words[i] for i in order], **how)  # fmt: skip
-    with pytest.raises(ValueError, match="--strata labels:COLUMN"):
+    with pytest.raises(ValueError, match="Give them with strata="):
         shuffled_from_cache(given, cache, labels=own)
     balanced, _ = shuffled_from_cache(given, cache, labels=own, strata=words, n=2)
     assert len(balanced) == 2 and abs(float(balanced[0].unit @ given.unit)) < 0.999

@@ -96,7 +96,7 @@ def _strata(
     if strata is None:
         raise ValueError(
             f"{direction.label!r} was balanced by strata that are not a column of the cache. "
-            + remedy("Name the column of the file with {strata:labels:COLUMN}, as the fit had it.", "Fit it again.")
+            + remedy("Give them with {strata}, as the fit had them.", "Fit it again.")
         )
     return np.array([strata.get(i) for i in cache.examples["id"].astype(str)], dtype=object)
 
