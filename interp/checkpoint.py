@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from interp.shown import is_local, shown
 from interp.yaml_text import Lines, read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -56,6 +57,17 @@ class Checkpoint:
         for key in ("adapter_revision", "subfolder"):
             if self.adapter is None and getattr(self, key) is not None:
                 raise ValueError(f"checkpoint {self.name!r}: {key}={getattr(self, key)!r} but no adapter is given.")
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The fields as files that are shared hold them: hub ids as they are, local folders by their last name.
+
+        `local` lists the fields that were folders; what they held is known by the digests beside.
+        """
+        places = {key: getattr(self, key) for key in ("base", "adapter", "tokenizer")}
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        local = [key for key, place in places.items() if place is not None and is_local(place)]
+        return given | {key: shown(places[key]) for key in local} | {"local": local}
 
     @classmethod
     def from_mapping(cls, mapping: object, where: str = "checkpoint", *, lines: Lines | None = None) -> Checkpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -16,8 +17,26 @@ def shown(name: str) -> str:
         ('Qwen/Qwen2.5-7B', 'tuned')
     """
     path = Path(name).expanduser()
-    is_local = path.is_absolute() or name.startswith(("./", "../", "~")) or path.exists()
-    return (path.name or path.resolve().name) if is_local else name
+    if not is_local(name):
+        return name
+    for part in path.parts[:-1]:
+        if part.startswith("models--"):  # the hub's cache: models--owner--name/snapshots/commit
+            return part.removeprefix("models--").replace("--", "/", 1)
+    return path.name if path.name not in ("", "..") else path.resolve().name
+
+
+def is_local(name: str) -> bool:
+    """Whether a name is that of a file or folder and not of a hub repository."""
+    path = Path(name).expanduser()
+    return path.is_absolute() or name.startswith(("./", "../", "~")) or path.exists()
+
+
+def portable(path: str | Path, folder: Path) -> str:
+    """A path as a file in `folder` names it: relative, or from `~` where that would spell out the home folder."""
+    whole, home, start = (Path(os.path.abspath(Path(p).expanduser())) for p in (path, Path.home(), folder))
+    if whole.is_relative_to(home) and not start.is_relative_to(home) and home != Path("/"):
+        return f"~/{whole.relative_to(home)}"
+    return os.path.relpath(whole, start)
 
 
 def without_folder(text: str, folder: Path, name: str) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp.cache import ActivationCache
 from interp.remedy import remedy
+from interp.shown import is_local, shown
 from interp.site import Site
 from interp.where import kept
 from steering.columns import (
@@ -270,6 +271,13 @@ def id_digest(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
+def _shared(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The checkpoint that a cache names, local folders by their last name whatever wrote the cache."""
+    places = {key: str(checkpoint[key]) for key in ("base", "adapter", "tokenizer") if checkpoint.get(key)}
+    local = {key: shown(place) for key, place in places.items() if is_local(place)}
+    return {**checkpoint, **local, "local": sorted({*local, *checkpoint.get("local", ())})}
+
+
 def _provenance(cache: ActivationCache, rows: ContrastRows, where: PositionRows) -> dict[str, object]:
     identity: dict[str, Any] = cache.manifest["identity"]
     environment = cache.manifest.get("environment") or {}
@@ -280,7 +288,7 @@ def _provenance(cache: ActivationCache, rows: ContrastRows, where: PositionRows)
     tokens = Counter(where.tokens[int(i)] for i in fit if int(i) in where.tokens)
     return {
         "checkpoint": checkpoint.get("name"),
-        "source": dict(checkpoint),
+        "source": _shared(checkpoint),
         "model_type": environment.get("model_type"),
         "model": {**identity["model"], "adapter_sha256": adapter.get("sha256"), "merged": adapter.get("merged", False)},
         "numerics": identity.get("numerics"),

@@ -113,4 +113,10 @@ def source_checkpoint(direction: Direction) -> Mapping[str, Any]:
     source: Any = direction.provenance.get("source") or {}
     if not source.get("base"):
         raise ValueError(f"direction {direction.label!r} does not say which checkpoint it was fitted on; name it.")
-    return {key: value for key, value in source.items() if value is not None}
+    if local := source.get("local"):
+        named = ", ".join(f"{key} {source[key]!r}" for key in local)
+        raise ValueError(
+            f"direction {direction.label!r} was fitted on folders of a disk ({named}), whose place it does not keep; "
+            f"{remedy('name the checkpoint with {base} and {adapter}.', 'name the checkpoint.')}"
+        )
+    return {key: value for key, value in source.items() if value is not None and key != "local"}

@@ -179,7 +179,10 @@ def test_export_writes_a_control_vector(fitted: Path) -> None:
 def test_export_writes_the_checkpoint_it_was_fitted_on_without_the_direction(folder: Path, fitted: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    done = run("steer", "export", fitted, "--format", "hf-weights", "--sites", "resid_post.1")
+    export = ("steer", "export", fitted, "--format", "hf-weights", "--sites", "resid_post.1")
+    done = run(*export)  # a direction keeps no folder of the disk that it was fitted on
+    assert done.exit_code == 1 and "base 'base'" in done.output and "--base" in done.output
+    done = run(*export, "--base", folder / "base", "--adapter", folder / "lora", "--name", "tuned")
     assert done.exit_code == 0, done.output
     assert "the unembedding now has weights of its own" in done.output
     out = fitted.with_name("bias-ablated")

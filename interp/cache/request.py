@@ -106,7 +106,7 @@ class Request:
             examples=examples,
             target_bytes=self.shard_bytes,
             environment={
-                "checkpoint": None if checkpoint is None else vars(checkpoint),
+                "checkpoint": None if checkpoint is None else checkpoint.shared,
                 "model_type": config.model_type,
                 "packages": {name: version(name) for name in _PACKAGES},
                 "template_system": next((p.template_system for p in prompts if p.template_system), None),

@@ -8,6 +8,7 @@ between runs (time, host, pid, seconds) goes to `.runs/<host>.<pid>.jsonl`, outs
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -338,8 +339,9 @@ def sealed_of(
 
 def _log_run(root: Path, shard: int, started: float, env: Mapping[str, object]) -> None:
     now = time.time()
-    line = {"shard": shard, "committed_unix": now, "wall_s": now - started, "host": host(), "pid": os.getpid(), **env}
+    line = {"shard": shard, "committed_unix": now, "wall_s": now - started, **env}
+    writer = hashlib.sha256(f"{host()}.{os.getpid()}".encode()).hexdigest()[:12]  # a cache that is shared names no host
     with suppress(OSError):  # the shard is committed; a log line lost to a full disk must not say otherwise
         (root / RUNS).mkdir(exist_ok=True)
-        with open(root / RUNS / f"{host()}.{os.getpid()}.jsonl", "a") as file:
+        with open(root / RUNS / f"{writer}.jsonl", "a") as file:
             file.write(json.dumps(line, default=str) + "\n")

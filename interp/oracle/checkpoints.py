@@ -21,6 +21,7 @@ from interp.files import ADAPTER_WEIGHTS
 from interp.io.files import replace
 from interp.io.items import ItemStore
 from interp.oracle.spec import AO_CONFIG, OracleSpec
+from interp.shown import shown
 
 KIND, RUN, STATE = "training run", "run.json", "state"
 _WEIGHT, _OPTIMIZER = "weight|", "optimizer|"
@@ -84,7 +85,8 @@ def adapter_config(peft_model: Any, name: str, *, base: str | None) -> dict[str,
     """adapter_config.json of an adapter as PEFT writes it, sorted, with the base that the run named."""
     config = peft_model.peft_config[name].to_dict()
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-    plain |= {"inference_mode": True, "base_model_name_or_path": base or config.get("base_model_name_or_path")}
+    named = base or config.get("base_model_name_or_path")
+    plain |= {"inference_mode": True, "base_model_name_or_path": shown(named) if named else None}
     return {key: getattr(value, "value", value) for key, value in plain.items()}
 
 

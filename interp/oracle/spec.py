@@ -14,6 +14,7 @@ from interp.files import read_json_object
 from interp.injection import Formula, Precision
 from interp.oracle.formats import FORMATS, Format
 from interp.schema import checked
+from interp.shown import shown
 from interp.site import layer_index, percent_of
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class OracleSpec:
         indices = [layer for layer in self.layers if isinstance(layer, int)]
         return {
             "schema_version": SCHEMA,
-            "model_name": self.base_model,
+            "model_name": None if self.base_model is None else shown(self.base_model),
             "hook_onto_layer": self.hook_layer,
             "formula": self.formula,
             "steering_coefficient": self.coefficient,

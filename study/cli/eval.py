@@ -73,6 +73,7 @@ def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool,
     from interp.checkpoint import CheckpointPair
     from interp.evaluate import Decoding
     from interp.read import read_frame
+    from interp.shown import shown
     from study.evals.modes import prompt_modes
     from study.evals.run import run_eval
     from study.evals.show import bannered, headline
@@ -92,6 +93,7 @@ def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool,
         **given,
     )
     items = {key: options[key] for key in ("data", "seed", "split", "per_cell", "rendering", "limit")}
+    items |= {"data": shown(options["data"])} if options["data"] else {}
     items |= {"task_options": list(options["more"])} if options["more"] else {}
     items |= {"where": list(options["where"])} if options["where"] else {}
     run_eval(checkpoints, options["task"], examples, out=out, decoding=decoding, loading=loading, progress=not quiet,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from interp.shown import portable
 from study.cli.common import fail_in_users_words, listed, one_thread, where_option
 from study.cli.lazy import LazyGroup
 
@@ -127,7 +127,7 @@ def sweep(cache: Path, out: Path, base: Path | None, jobs: int, device: str, **o
             "examples": opened.examples_digest,
             **{k: v for k, v in options.items() if v or k != "where"},
         } | ({} if below is None else {"base": below.plan_id})
-        notes = {"cache": os.path.relpath(cache, out), "packages": _packages()}
+        notes = {"cache": portable(cache, out), "packages": _packages()}
         store = stack.enter_context(sweep_store(out, identity, **notes))
         if is_finished(store):
             click.echo(f"{out} is finished; nothing was run again.\n")

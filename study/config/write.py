@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.shown import portable
 from interp.yaml_text import dump_yaml
 from study.config.sections import SECTIONS, Study
 
@@ -24,7 +24,7 @@ def resolved_yaml(study: Study, folder: Path) -> str:
         content["checkpoint"] = _checkpoint(study.checkpoint, folder)
     content["task"] = asdict(study.task)
     if study.task.data is not None:
-        content["task"]["data"] = os.path.relpath(study.task.data, folder)
+        content["task"]["data"] = portable(study.task.data, folder)
     content["load"], content["smallest_effects"] = asdict(study.load), asdict(study.smallest_effects)
     for name in SECTIONS:
         section = getattr(study, name)
@@ -34,7 +34,7 @@ def resolved_yaml(study: Study, folder: Path) -> str:
             content["oracle"][key] = _relative(content["oracle"][key], folder)
     for question in content["oracle"]["questions"] if content["oracle"] else ():
         if question["labels"] is not None:
-            question["labels"] = os.path.relpath(question["labels"], folder)
+            question["labels"] = portable(question["labels"], folder)
     content["published"] = [asdict(entry) for entry in study.published]
     return dump_yaml(_plain(content))
 
@@ -55,8 +55,8 @@ def _relative(name: str, folder: Path) -> str:
     path = Path(name).expanduser()
     if not path.is_dir():
         return name
-    relative = os.path.relpath(path, folder)
-    return relative if relative.startswith("../") else f"./{relative}"
+    relative = portable(path, folder)
+    return relative if relative.startswith(("../", "~")) else f"./{relative}"
 
 
 def _plain(value: Any) -> Any:

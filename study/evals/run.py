@@ -200,7 +200,7 @@ def _provenance(what: Checkpoint | CheckpointPair, role: str) -> dict[str, Any]:
 
     checkpoint = what.members[role] if isinstance(what, CheckpointPair) else what
     packages = ("diptych", "torch", "transformers", "tokenizers", "peft")
-    return {"checkpoint": asdict(checkpoint), "versions": {name: version(name) for name in packages}}
+    return {"checkpoint": checkpoint.shared, "versions": {name: version(name) for name in packages}}
 
 
 def _identity(
