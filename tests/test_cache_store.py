@@ -267,8 +267,9 @@ def test_facts_of_a_run_are_logged_outside_the_cache_proper(tmp_path):
     create_cache(root, plan)
     record = commit_shard(root, plan, 0, activations(plan, 0), {"device": "none"})
     line = json.loads(next((root / ".runs").iterdir()).read_text())
-    assert (line["shard"], line["device"], line["pid"]) == (0, "none", os.getpid())
-    assert not {"device", "pid", "host", "wall_s"} & set(record)
+    assert (line["shard"], line["device"]) == (0, "none") and line["wall_s"] > 0
+    assert not {"device", "wall_s"} & set(record)
+    assert not {"pid", "host"} & set(line)  # a cache that is shared names no machine
 
 
 def test_the_seal_waits_for_every_shard_and_is_written_once(tmp_path):
