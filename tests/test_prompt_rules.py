@@ -291,7 +291,7 @@ def test_a_text_pair_keeps_the_answer_that_an_example_has_in_front_of_the_label(
 
 def test_a_chat_as_plain_text_has_a_line_for_every_role_and_opens_the_assistant_s(tmp_path):
     tok = with_template(None)
-    with pytest.raises(ValueError, match=r"no chat template\. .*--template plain"):
+    with pytest.raises(ValueError, match=r"no chat template\. .*template='plain'"):
         render(user("fox"), tok)
     set_rules(tok, PromptRules(template="plain"))
     turns = (("system", "Be brief."), ("user", "a?"), ("assistant", "b."), ("user", "the fox"))
