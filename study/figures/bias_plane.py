@@ -36,6 +36,10 @@ def bias_plane(table: DataFrame, *, width: Width = "icml", ax: Axes | None = Non
     the base model to what was trained from it; black joins the strengths of a direction, hollow at 0; triangles are
     random directions of the same norm. A move along an iso-line is no gain.
 
+    The regions take both shares as normal: of simulated studies with 6 to 40 groups they hold the truth in 0.93 to 0.97
+    where 0.3 or 0.6 of the items are committed, and in 0.82 to 0.90 where 0.9 are, or where the bias is 0.6 in 6 groups
+    (docs/concepts/validity.md). A difference of two systems is read off its own interval.
+
     Args:
         table: one row per mark: `system` (its name), `member`: engaged, heuristic, base, direction or control; `alpha`
             (strength; 0 for models), `coverage` = P(commit | ambiguous), `commit_bias` = 2 P(stereo | commit) - 1,

@@ -18,7 +18,9 @@ def probe_right(feats: Features, targets: Mapping[str, str], *, seed: int = 0) -
     problem [reading].
 
     Several positions of a reading are averaged, several layers stand side by side; features are standardised inside
-    each fold.
+    each fold. Classes weigh in every fold as they do among all readings: otherwise a fold rich in a class leaves little
+    of it for training, and the probe of that fold leans to the other one (accuracy 0.475 instead of 0.5 of noise, in 10
+    unequal problems of one class each).
 
     Returns:
         0/1 in the order of the readings; None where a fold cannot be made (fewer than 2 problems, or one class only).
@@ -44,7 +46,9 @@ def probe_right(feats: Features, targets: Mapping[str, str], *, seed: int = 0) -
             if len(set(labels[train])) < 2:
                 right[test] = labels[test] == labels[train][0]
                 continue
-            probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(rows[train], labels[train])
+            weights = {one: float(np.mean(labels == one) / np.mean(labels[train] == one)) for one in set(labels[train])}
+            model = LogisticRegression(max_iter=2000, class_weight=weights)
+            probe = make_pipeline(StandardScaler(), model).fit(rows[train], labels[train])
             right[test] = probe.predict(rows[test]) == labels[test]
     return right
 

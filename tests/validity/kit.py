@@ -13,6 +13,7 @@ from scipy.stats import binom
 
 from interp.stats import clopper_pearson
 
+PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "validity.md"
 SURE = 1e-3
 """A check fails where the measured rate has a smaller probability than this under the promise."""
 
@@ -42,6 +43,11 @@ class Rate:
         return re.sub(r"[^a-z0-9]+", "-", f"{self.kind} {self.name} {self.design}".lower()).strip("-")
 
     @property
+    def row(self) -> str:
+        """How the row of the page begins."""
+        return f"| {escaped(self.name)} | {escaped(self.design)} |"
+
+    @property
     def shown(self) -> str:
         e = clopper_pearson(self.hits, self.n_studies)
         return f"{e.value:.3f} [{e.lo:.3f}, {e.hi:.3f}]"
@@ -49,7 +55,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Recorder:
-    """Checks rates; writes each to `out` as a small file where a folder is given."""
+    """Checks rates; writes each to `out` as a small file where a folder is given, else finds its row in the page."""
 
     out: str | None
 
@@ -72,10 +78,18 @@ class Recorder:
             folder = Path(self.out)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{rate.slug}.json").write_text(json.dumps(asdict(rate)))
+        else:
+            known = PAGE.read_text() if PAGE.exists() else ""
+            assert rate.row in known, f"{rate.row} is not in docs/concepts/validity.md; run make test-slow"
         too_many = binom.sf(k - 1, n, at_most) < SURE
         too_few = binom.cdf(k, n, at_least) < SURE
         assert not too_many, f"{name}, {design}: {kind} {rate.shown}, promised {rate.promised}"
         assert not too_few, f"{name}, {design}: {kind} {rate.shown}, promised {rate.promised}"
+
+
+def escaped(text: str) -> str:
+    """Text of a cell of a Markdown table."""
+    return text.replace("|", "\\|")
 
 
 def _promise(at_least: float, at_most: float) -> str:

@@ -25,7 +25,7 @@ def answers(rng: np.random.Generator, means: tuple[float, float], groups: np.nda
 
 
 @pytest.mark.parametrize("means", [(0.999, 0.949), (0.99, 0.94), (0.95, 0.9)])
-@pytest.mark.parametrize("n_groups", [10, 20, 40])
+@pytest.mark.parametrize("n_groups", [10, 20, 40, 160])
 def test_equivalence_of_rates_at_the_margin(
     n_groups: int, means: tuple[float, float], studies: int, record_rate
 ) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from interp import stats
 from interp.site import Site
+from interp.tasks.bbq.plane import plane
+from interp.tasks.bbq.tables import GROUP
 from steering.against import p_against, p_max
 from steering.arms import Arm
 from steering.curves import Curves, dose_curves
 from steering.outcomes import GENERAL, GroupSums
 from steering.strengths import DosePlan, parse_alphas
+from study.figures.bias_plane import radius2
 
 SITE = Site("resid_post", 0)
 PLAN = DosePlan((Arm("direction", SITE, torch.eye(2)[0]),), parse_alphas("-1,-0.5,0,0.5,1"), "raw", {SITE: 1.0},
@@ -64,3 +68,37 @@ def test_a_direction_like_its_controls_is_seldom_beyond_them(n_controls: int, st
     for name, hit in (("p of a slope", slopes), ("p over strengths, largest |z| stepping down", steps)):
         record_rate(hit, kind="level", name=name, design=f"{n_controls} exchangeable controls, t with 3 df",
                     at_most=0.05)  # fmt: skip
+
+
+def answers(groups: np.ndarray, commits: np.ndarray, stereotyped: np.ndarray) -> pd.DataFrame:
+    """Answers to ambiguous items: A is the unknown option, B the stereotyped person."""
+    label = np.where(commits == 0, "A", np.where(stereotyped == 1, "B", "C"))
+    return pd.DataFrame({"sample": 0, "label": label, "gold": "A", "unknown": 0, "biased": "1", "stereo": "B",
+                         "context_condition": "ambig", f"group.{GROUP}": groups})  # fmt: skip
+
+
+# committed share, groups, equal, coverage of the region: a share near 1 is skewed, and an ellipse is not
+REGIONS = [(0.6, 6, True, 0.93), (0.6, 10, False, 0.93), (0.6, 40, False, 0.92), (0.3, 6, True, 0.8),
+           (0.3, 20, False, 0.9), (0.9, 10, False, 0.82), (0.9, 40, False, 0.86)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("committed", "n_groups", "equal", "at_least"), REGIONS)
+def test_joint_regions_of_coverage_and_bias(committed, n_groups, equal, at_least, studies, record_rate) -> None:
+    """An answer that is committed is stereotyped in 65 % of cases, so that the commit bias is 0.3."""
+    sizes = stats.group_sizes(n_groups, 8, equal=equal)
+    commits, sides = (stats.Design(sizes, shape="binary", mean=mean) for mean in (committed, 0.65))
+    rng, hits = np.random.default_rng(n_groups), []
+    while len(hits) < studies:
+        commit = commits.draw(rng)
+        if len(set(commits.groups[commit == 1].tolist())) < 3:  # refused, or no region is drawn
+            continue
+        point = plane(answers(commits.groups, commit, sides.draw(rng)))
+        k = float(point["effective_groups"])
+        if k <= 2:
+            continue
+        away = np.array([float(point["coverage"]) - committed, float(point["commit_bias"]) - 0.3])
+        cov = np.array([[point["cov_xx"], point["cov_xy"]], [point["cov_xy"], point["cov_yy"]]], dtype=float)
+        hits.append(np.linalg.matrix_rank(cov) == 2 and bool(away @ np.linalg.solve(cov, away) <= radius2(k)))
+    record_rate(hits, kind="coverage", name="joint region of coverage and commit bias", at_least=at_least,
+                design=f"{committed:g} committed, {n_groups} {'equal' if equal else 'unequal'} groups, ICC 0.3",
+                before="0.735 (6 groups)" if n_groups == 6 else "")  # fmt: skip
