@@ -70,7 +70,7 @@ def test_and_of_the_run_before_its_first_step(override: str, tmp_path: Path) -> 
     said: list[str] = []
     with pytest.raises(ValueError, match=UNFIT[override][0]):
         run_study(small(tmp_path, override), tmp_path / "run", say=said.append)
-    assert not said and not (tmp_path / "run" / "run.json").exists()
+    assert not said and not {"run.json", "study.yaml", "steps"} & {p.name for p in (tmp_path / "run").iterdir()}
 
 
 def test_all_faults_are_told_at_once_and_members_that_share_one_together(tmp_path: Path) -> None:

@@ -126,8 +126,6 @@ class _Run:
         )  # fmt: skip
 
     def go(self, *, jobs: int, only: Sequence[str]) -> Finished:
-        prepare(self.root, set(self.steps), self.held)
-        self._put_study()
         wanted = [name for name in self.steps if not only or name in only]
         first = [name for name in wanted if not self.steps[name].after]
         fresh = [name for name in first if not self._is_done(name, self.keys[name])]
@@ -135,6 +133,8 @@ class _Run:
             self._preflight()
         if fresh:
             check_models(self.study, [self.steps[name] for name in fresh])
+        prepare(self.root, set(self.steps), self.held)  # a study that is refused leaves the folder as it was
+        self._put_study()
         for name in self.steps:
             if name not in wanted and name in self.held:
                 self._record(name, self.held[name])
