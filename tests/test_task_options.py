@@ -34,11 +34,30 @@ def test_a_limit_is_spread_over_cells_and_groups_and_keeps_the_order() -> None:
     ]  # fmt: skip
     kept = spread(items, 12)
     assert Counter(e.groups["category"] for e in kept) == {"a": 4, "b": 4, "c": 4}
-    assert Counter(e.groups["story"] for e in kept if e.groups["category"] == "a") == {f"a{k}": 1 for k in range(4)}
+    assert Counter(e.groups["story"] for e in kept if e.groups["category"] == "a").most_common(1)[0][1] == 1
     assert sorted(Counter(e.groups["story"] for e in kept if e.groups["category"] == "b").values()) == [1, 1, 2]
     assert [e.id for e in kept] == [e.id for e in items if e in kept], "in the order of the file"
     bare = [Example(f"i{k}", text="x") for k in range(9)]
-    assert spread(bare, 4) == bare[:4] and spread(bare, None) == bare and spread(bare, 99) == bare
+    assert spread(bare, None) == bare and spread(bare, 99) == bare and len(spread(bare, 4)) == 4
+    again = spread(items[::-1], 12)
+    assert [e.id for e in again[::-1]] == [e.id for e in kept], "whatever the order of the file"
+
+
+def test_what_comes_first_in_a_group_is_not_what_a_limit_takes() -> None:
+    """Of every story of four rows the first is `neg`: a limit of one row per story would be of one polarity."""
+    rows = [(f"story{i}", ("neg", "nonneg", "neg", "nonneg")[k], f"{i}-{k}") for i in range(200) for k in range(4)]
+    items = [Example(name, text="x", groups={"story": story}, metadata={"polarity": p}) for story, p, name in rows]
+    kept = spread(items, 200)
+    assert len({e.groups["story"] for e in kept}) == 200
+    assert abs(Counter(e.metadata["polarity"] for e in kept)["neg"] - 100) < 3.3 * 50**0.5  # 200 fair draws
+    sorted_file = [Example(f"r{k}", text="x", label="yes" if k < 500 else "no") for k in range(1000)]
+    assert abs(Counter(e.label for e in spread(sorted_file, 100))["yes"] - 50) < 3.3 * 5
+
+
+def test_a_limit_of_real_rows_holds_both_polarities(bbq_folder: Path) -> None:
+    kept = spread(bbq.examples(bbq_folder), 240)
+    assert set(Counter(e.metadata["cell"] for e in kept).values()) == {20}  # 6 categories, 2 conditions
+    assert abs(Counter(e.metadata["question_polarity"] for e in kept)["neg"] - 120) < 3.3 * 60**0.5
 
 
 def test_options_of_a_task_are_read_as_the_task_takes_them() -> None:
