@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pandas as pd
 
 from study import figures
 from study.run.state import RunState, StepState
+from study.run.state import write_run as write_state
 from study.tables import tidy, write_table
 from tests import figure_tables, probe_figure_tables, steering_figure_tables
 
@@ -398,6 +397,6 @@ def write_run(
     }
     packages = {"torch": "2.13.0", "transformers": "5.23.0"}
     state = RunState(name, 5, "float32", "0.1.0", "c6c24f8", packages, checkpoints, "77d0" * 16, steps)
-    (root / "run.json").write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
+    write_state(root, state)
     (root / "study.yaml").write_text(study, encoding="utf-8")
     return root

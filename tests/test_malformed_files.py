@@ -12,7 +12,6 @@ import torch
 import yaml
 
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.io.digest import sha256_of
 from interp.oracle.recipe import Recipe
 from interp.oracle.spec import OracleSpec
 from interp.site import Site
@@ -22,6 +21,7 @@ from steering import Direction
 from study.config import read_study
 from study.oracle.training import TrainingFile
 from study.run.process import user_errors
+from tests.faults.kit import signed
 
 WRONG = (None, "x", "", -1, 3.5, 10**30, [], ["x"], {}, {"a": 1}, True, [[["deep"]]], "a\x00b")
 TEXTS = (
@@ -82,17 +82,6 @@ def direction(tmp_path):
     one = Direction(torch.arange(1.0, 9.0), Site.parse("resid_post.1"), "a", "b", provenance={"checkpoint": "c"})
     one.save(tmp_path / "d.safetensors")
     return tmp_path / "d.safetensors"
-
-
-def signed(content):
-    """The content with the digest that it should have, so that what is looked at behind the digest is tested too."""
-    if not isinstance(content, dict) or "digest" not in content:
-        return content
-    rest = {key: value for key, value in content.items() if key != "digest"}
-    try:
-        return rest | {"digest": sha256_of(rest)}
-    except ValueError:
-        return content
 
 
 def test_a_direction_file_of_any_content(direction):

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from study.cli import main
 from study.report import render, write_report
+from tests.faults.kit import signed
 from tests.report_kit import DRAWN, HOSTILE, all_tables, write_run
 from tests.test_report_text import Read, read
 
@@ -183,7 +184,7 @@ def test_names_and_titles_of_the_run_are_text_too(tmp_path):
     write_run(tmp_path, tables={}, drawn={}, name="</title><script>alert(1)</script>")
     record = json.loads((tmp_path / "run.json").read_text())
     record["checkpoints"]["engaged"]["adapter"] = 'x"><img src=x onerror=alert(1)>\u202e'
-    (tmp_path / "run.json").write_text(json.dumps(record))
+    (tmp_path / "run.json").write_text(json.dumps(signed(record, "sha256")))
     found = read(render(tmp_path))
     assert sum(tag == "script" for tag, _ in found.tags) == 1
     assert "img" not in {tag for tag, _ in found.tags}

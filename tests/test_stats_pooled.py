@@ -17,6 +17,7 @@ from interp.stats.intervals import t_value
 from study.cli import main
 from study.combine import combine
 from study.tables import write_table
+from tests.faults.kit import signed
 from tests.report_kit import pair_table, write_run
 
 
@@ -89,7 +90,7 @@ def run_with(root: Path, values: dict[str, float], weights: str) -> Path:
     content = json.loads((root / "run.json").read_text())
     for own in content["checkpoints"].values():
         own["weights"] = weights + own["weights"][4:]
-    (root / "run.json").write_text(json.dumps(content))
+    (root / "run.json").write_text(json.dumps(signed(content, "sha256")))
     return root
 
 

@@ -15,6 +15,7 @@ from study.config import Study, read_study
 from study.run.runner import Finished, run_study
 from study.run.step import Context
 from tests.fake_steps import Steps, install
+from tests.faults.kit import signed
 from tests.study_kit import statuses, tree, write_study
 
 TEXT = """\
@@ -195,7 +196,7 @@ def test_a_table_that_would_lead_outside_is_refused(steps: Steps, tmp_path: Path
     state = json.loads((tmp_path / "run" / "run.json").read_text())
     (tmp_path / "precious.txt").write_text("precious")
     state["steps"]["eval"]["outputs"] = {"../precious.txt": "0", "tables/../../precious.txt": "0"}
-    (tmp_path / "run" / "run.json").write_text(json.dumps(state))
+    (tmp_path / "run" / "run.json").write_text(json.dumps(signed(state, "sha256")))
     go(read(tmp_path, "seed=9"), tmp_path / "run")
     assert (tmp_path / "precious.txt").read_text() == "precious"
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from interp.io.digest import is_own_digest, sha256_of
 from interp.read import read_json
 
 RUN, STUDY, STEPS, TABLES, FIGURES, REPORT = "run.json", "study.yaml", "steps", "tables", "figures", "report.html"
@@ -50,6 +51,7 @@ class RunState:
         checkpoints: member -> {base, adapter, weights}.
         data_sha256: digest of the data.
         steps: name -> how it ended, in the order of the study.
+        sha256: digest of all this, in the file.
     """
 
     name: str
@@ -61,6 +63,7 @@ class RunState:
     checkpoints: Mapping[str, Mapping[str, str]]
     data_sha256: str
     steps: Mapping[str, StepState] = field(default_factory=dict)
+    sha256: str = ""
 
 
 def read_run(folder: Path) -> RunState:
@@ -72,14 +75,20 @@ def read_run(folder: Path) -> RunState:
     path = folder / RUN
     if not path.is_file():
         raise ValueError(f"{folder}: no run of a study (no {RUN}). Run `diptych study run study.yaml --out {folder}`.")
-    return read_json(path, RunState, "Delete it and run the study again; nothing is lost.")
+    remedy = "Delete it and run the study again; nothing is lost."
+    state = read_json(path, RunState, remedy)
+    held = json.loads(path.read_bytes())
+    if not is_own_digest(held.pop("sha256", None), held):
+        raise ValueError(f"{path}: not what was written (its digest differs). {remedy}")
+    return state
 
 
 def write_run(folder: Path, state: RunState) -> None:
     """Write `run.json` whole, or leave it alone where it says the same already."""
-    from interp.io.files import replace
+    from interp.io.files import replace as put
 
-    content = (json.dumps(asdict(state), indent=1) + "\n").encode()
+    told = {key: value for key, value in asdict(state).items() if key != "sha256"}
+    content = (json.dumps(told | {"sha256": sha256_of(told)}, indent=1) + "\n").encode()
     path = folder / RUN
     if not path.is_file() or path.read_bytes() != content:
-        replace(folder, path, content)
+        put(folder, path, content)

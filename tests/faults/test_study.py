@@ -125,3 +125,18 @@ def test_the_seal_names_every_file_of_the_step_and_only_those(steps, tmp_path):
     assert stamp["files"]["out.txt"][0] == (folder / "out.txt").stat().st_size
     shutil.rmtree(folder)
     assert "eval" in go(tmp_path)[0]
+
+
+def test_no_flipped_bit_of_run_json_is_believed(steps, tmp_path, kills):
+    go(tmp_path)
+    path = tmp_path / "run" / "run.json"
+    before = json.loads(path.read_bytes())
+    for at in flips(path, 10 * kills):
+        try:
+            if json.loads(path.read_bytes()) == before:
+                continue  # white space
+        except ValueError:
+            pass
+        with pytest.raises(ValueError, match=r"run\.json.*Delete it and run the study again"):
+            go(tmp_path)
+        assert path.exists(), at
