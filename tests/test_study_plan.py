@@ -194,3 +194,15 @@ def test_measured_times_come_from_two_items_on_the_loaded_models(tmp_path: Path)
     planned, notes = plan_study(study, tmp_path / "run", measure=True)
     assert next(step.seconds for step in planned if step.name == "cache") > 0
     assert [note for note in notes if note.startswith("measured on items")]
+
+
+def test_shares_of_depth_are_registered_as_the_layers_that_will_be_claimed(tmp_path: Path) -> None:
+    """The report keys a claim by its site: block 2 of 4 is 50 %."""
+    from study.report.registration import planned_claims
+
+    def keys(layers: str) -> set[str]:
+        claims = planned_claims(small(tmp_path, f"steering.layers={layers}"))
+        return {key for key in claims if key.startswith("steering/")}
+
+    assert keys("['50%']") == keys("[2]") == {f"steering/margin/{m}/resid_post.2" for m in ("engaged", "heuristic")}
+    assert keys("null") == set()
