@@ -90,7 +90,7 @@ def test_a_registration_that_was_edited_is_said_to_be(tmp_path: Path) -> None:
     assert "its digest is another" in read(render(run)).text
     path.write_text("{")
     assert "registration.json: not readable as JSON" in read(render(run)).text
-    with pytest.raises(ValueError, match="not readable as a registration"):
+    with pytest.raises(ValueError, match="registration.json: not readable as JSON"):
         read_registration(run)
 
 
