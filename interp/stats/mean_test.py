@@ -18,6 +18,8 @@ BUDGET = 8 * 2**20
 """Bytes of one array of resampled statistics; about five of them are alive at once."""
 ROUNDING = 1e-12
 """Residuals below this share of the largest group sum are rounding: all groups have the same mean."""
+KEPT = 64
+"""Largest maxima of each draw that are kept: with fewer rejections than these the draws are not made again."""
 
 Draws = Callable[[np.ndarray], Iterator[np.ndarray]]
 """columns -> chunks [draw, column] of the statistic under the null; the same draws at every call."""
@@ -169,7 +171,8 @@ class _Groupwise:
         return _ratio(self.mean, self.se)
 
     def sided(self, t: np.ndarray) -> np.ndarray:
-        return np.abs(t) if self.two_sided else t
+        """|t| where the test is two-sided, in the memory of t."""
+        return np.abs(t, out=t) if self.two_sided else t
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,9 +223,11 @@ def _bootstrap(of: _Groupwise, rng: np.random.Generator, n_draws: int, *, alpha:
             spread = weights @ squares - 2 * shift * (weights @ crossed) + shift**2 * (weights @ sizes**2)[:, None]
             spread = np.maximum(_no_rounding(spread, squares), 0.0)
             t = _ratio(shift, np.sqrt(of.shrunk(of.variance(spread, n))))
-            yield np.where(still, -np.inf, of.sided(t))
+            t = of.sided(t)
+            t[:, still] = -np.inf
+            yield t
 
-    return _Null(of.sided(of.t), of.se, draws, 1)
+    return _Null(of.sided(of.t.copy()), of.se, draws, 1)
 
 
 def _no_rounding(total: np.ndarray, parts: np.ndarray) -> np.ndarray:
@@ -237,14 +242,20 @@ def _step_down(null: _Null, alpha: float) -> np.ndarray:
     reach = size.copy()
     reach[np.isfinite(size)] -= TIE * np.maximum(np.abs(size[np.isfinite(size)]), TIE)
     n_draws, n_above, n_single = 0, np.zeros(len(size)), np.zeros(len(size))
+    last: list[np.ndarray] = []
     for chunk in null.draws(order):
         n_draws += len(chunk)
         n_single += (chunk >= reach).sum(axis=0)
         np.maximum.accumulate(chunk, axis=1, out=chunk)  # column j: the maximum over j and all with a smaller statistic
         n_above += (chunk >= reach).sum(axis=0)
+        last.append(chunk[:, -KEPT:].copy())
     p = np.maximum.accumulate(((n_above + null.extra) / (n_draws + null.extra))[::-1])[::-1]
     n_left = max(1, int((p > alpha).sum()))  # those that were rejected raise the bar for nobody
-    maxima = np.concatenate([chunk.max(axis=1) for chunk in null.draws(order[:n_left])])
+    place = n_left - 1 - (len(size) - last[0].shape[1])  # of the maximum over those that are left, in `last`
+    if place >= 0:
+        maxima = np.concatenate([chunk[:, place] for chunk in last])
+    else:
+        maxima = np.concatenate([chunk.max(axis=1) for chunk in null.draws(order[:n_left])])
     bar = critical(maxima, alpha, null.extra)
     out = np.empty((3, len(size)))
     unit = null.unit[order]
