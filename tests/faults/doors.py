@@ -158,9 +158,10 @@ def run_doors(root: Path) -> list[Door]:
     cache, evals, heads = steps / "cache" / "engaged", steps / "eval", steps / "heads"
     probes, dose = steps / "probes" / "engaged" / "surface_label", steps / "steering" / "heuristic"
     of_eval = files(evals, "*.csv", "engaged/*.json", "engaged/*.parquet", "*/batches/*", "*/items/*")
-    of_heads = files(heads, *(f"*/mean/{name}" for name in ("plan.json", "pairs.json", "norms.json", "items/*")))
-    of_probes = files(probes, "settings.json", "table.parquet", "scores.npz", "directions.safetensors")
-    of_dose = files(dose, "dose/*/table.csv", "dose/*/slopes.csv", "*.json", "*.safetensors")
+    of_heads = files(heads, "*/mean/plan.json", "*/mean/items/*", "cumulative.csv", "difference.csv")
+    of_probes = files(probes, "plan.json", "items/*", "table.parquet", "scores.npz", "directions.safetensors")
+    of_dose = files(dose, "dose/*/plan.json", "dose/*/items/*", "dose/*/table.csv", "dose/*/slopes.csv", "*.json",
+                    "*.safetensors")  # fmt: skip
     of_cache = files(cache, "manifest.json", "SEALED.json", "*.parquet", "shards/**/*")
     of_run = files(run_folder, "run.json", "study.yaml", "tables/*.parquet", "steps/eval/step.json", ".digests.json",
                    "figures/*.svg", "steps/eval/engaged/*.parquet")  # fmt: skip

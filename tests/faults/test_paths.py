@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -139,3 +140,16 @@ def test_a_study_file_leads_home_without_spelling_it_out(home: Path, tmp_path: P
     assert USER not in text
     (tmp_path / "s" / "again.yaml").write_text(text)
     assert resolved_yaml(read_study(tmp_path / "s" / "again.yaml"), tmp_path / "s") == text
+
+
+@pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "a/b.safetensors", "", "..", "a\x00b"])
+def test_an_index_names_no_file_outside_its_folder(name: str, tmp_path: Path) -> None:
+    from interp.files import shards_of
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "other.safetensors").write_bytes(b"")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"x": name}}))
+    with pytest.raises(ValueError, match=r"model\.safetensors\.index\.json|missing"):
+        shards_of(index, "base 'a'")
