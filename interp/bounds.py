@@ -20,6 +20,8 @@ def refusal(name: str, value: object) -> str | None:
         >>> refusal("boot", 10**12)
         'expected at most 1,000,000, got 1,000,000,000,000'
     """
+    if isinstance(value, float) and value.is_integer():  # `per_cell: 1e12` of a YAML file
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     if name == "seed" and value < 0:

@@ -76,7 +76,7 @@ def test_every_count_of_a_study_is_bounded(tmp_path: Path) -> None:
         kind = Study if name is None else _section(hints[name])
         for (field,) in counts(kind):
             section = {} if name is None else {name: {**content.get(name, {}), field: 10**25}}
-            changed = content | (section or {field: 10**25})
+            changed = content | (section or {field: 1e25 if name == "eval" else 10**25})
             (tmp_path / "s.yaml").write_text(yaml.safe_dump(changed))
             with pytest.raises(ValueError, match=field) as error:
                 read_study(tmp_path / "s.yaml")
@@ -93,7 +93,9 @@ def test_a_count_is_refused_beyond_its_largest_and_not_at_it() -> None:
     for name, largest in LARGEST.items():
         assert refusal(name, largest) is None and refusal(name, largest + 1) is not None
     assert refusal("anything", ANY) is None and refusal("anything", ANY + 1) is not None
-    assert refusal("seed", -1) and not refusal("seed", True) and not refusal("boot", 1e12) and not refusal("boot", "x")
+    assert refusal("seed", -1) and refusal("boot", 1e12)
+    assert not refusal("seed", True) and not refusal("boot", 1e3) and not refusal("boot", "x")
+    assert not refusal("boot", float("inf"))  # no whole number: its type is refused
 
 
 def test_rows_of_other_splits_are_counted(tmp_path: Path) -> None:
