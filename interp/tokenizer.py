@@ -185,7 +185,10 @@ def _auto(folder: Path) -> tuple[Any, str]:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False), ""
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        if not isinstance(longest := tokenizer.model_max_length, int | float):  # an error at the first text, not here
+            raise TypeError(f"tokenizer_config.json: model_max_length is {longest!r:.60}, expected a number")
+        return tokenizer, ""
     except Exception as error:  # whatever a class makes of files that are not its own
         return None, f"AutoTokenizer fails on it ({type(error).__name__}: {_line(error)})"
 
@@ -195,6 +198,8 @@ def _by_file(folder: Path, reference: Any, where: str) -> Any:
 
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+        if not isinstance(longest := tokenizer.model_max_length, int | float):
+            raise TypeError(f"tokenizer_config.json: model_max_length is {longest!r:.60}, expected a number")
     except Exception as error:  # tokenizer_config.json may hold anything
         raise ValueError(
             f"{where}: {folder} cannot be loaded by its tokenizer.json ({type(error).__name__}: {_line(error)})."

@@ -72,7 +72,7 @@ def attack(door: Door, work: Path, n: int) -> None:
         for one in spread(inputs_of(door), n):
             end, fault = _try(door, one, work)
             ends[end] += 1
-            faults += [f"{one.name}: {fault}"] if fault else []
+            faults += [ascii(f"{one.name}: {fault}")] if fault else []
     assert not faults, "\n".join(faults[:20])
     assert ends["refused"], f"{door.name}: nothing was refused"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < KILOBYTES, door.name
