@@ -15,6 +15,7 @@ from interp.adapter_rows import adapter_rows, rows_can_differ
 from interp.cache import extract
 from interp.checkpoint import Fingerprint
 from interp.hooks import record
+from interp.io.items import ItemStore
 from interp.model import Model
 from interp.oracle import (
     Decoding,
@@ -444,6 +445,44 @@ def test_samples_give_a_frequency(oracle):
     for answer in answers:
         assert len(answer.samples) == 6
         assert answer.frequency >= answer.samples.count(answer.text) / 6 > 0
+
+
+def test_a_reading_that_was_stopped_goes_on_where_it_was(oracle, tmp_path, monkeypatch):
+    """Two thirds of the batches are kept, then the machine dies: only the rest is computed again, to the same bits."""
+    feats, decoding = made_features(6), Decoding(n=2, temperature=1.0, max_new_tokens=3)
+    monkeypatch.setattr(oracle, "tokens_per_batch", 200)
+
+    def read():
+        return oracle.ask(feats, "what?", decoding=decoding), oracle.choose(feats, "which?", ["yes", "no"])
+
+    want, passes, forward = read(), [], type(oracle.model.decoder).forward
+
+    def counted(*args, **kwargs):
+        passes.append(1)
+        if len(passes) > limit:
+            raise KeyboardInterrupt
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(type(oracle.model.decoder), "forward", counted)
+    limit = 10_000
+    read()
+    n, limit = len(passes), 2 * len(passes) // 3
+    passes.clear()
+    with (
+        ItemStore.writing(tmp_path, "reading", {"of": "a test"}) as store,
+        oracle.keeping(store),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        read()
+    assert n > 20 and store.keys
+    passes.clear()
+    with ItemStore.writing(tmp_path, "reading", {"of": "a test"}) as store, oracle.keeping(store):
+        got = read()
+    assert len(passes) < n / 2, "what was kept is not computed again"
+    assert str(got[0]) == str(want[0]) and [a.samples for a in got[0]] == [a.samples for a in want[0]]
+    assert np.array_equal(got[1].logp, want[1].logp)
+    assert np.array_equal(got[1].controls["shuffled"], want[1].controls["shuffled"], equal_nan=True)
+    assert oracle._store is None
 
 
 def test_choices_that_cannot_be_compared_are_refused(oracle):

@@ -2,7 +2,7 @@
 
 A shard exists if and only if its commit record exists. "Byte-identical" (after any number of kills and restarts)
 covers manifest.json, rows.parquet, examples.parquet, every data file, every record and SEALED.json. What differs
-between runs (time, host, pid, seconds) goes to `.runs/<host>.<pid>.jsonl`, outside that set; `.tmp/` and
+between runs (time, seconds) goes to `.runs/<digest of host and pid>.jsonl`, outside that set; `.tmp/` and
 `.writer/` belong to running writers.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from interp.model import Model
 from interp.oracle.injection import inject
+from interp.oracle.kept import Kept
 from interp.oracle.prompt import OraclePrompt
 from interp.oracle.spec import OracleSpec
 from interp.passes import pad, positions_from_mask
@@ -147,20 +149,22 @@ def answer_logp(
     *,
     share: bool = True,
     budget: int = TOKENS_PER_BATCH,
+    kept: Kept | None = None,
 ) -> list[Float[Tensor, "token"]]:
     """log p of every answer token of every job, natural logarithm, float32, on the CPU.
 
     Args:
         jobs: their prompts hold the answers.
         share: run the activations of a source once; False runs every prompt whole, as a plain reader would.
+        kept: outcomes of batches that an earlier run got to; those of this one are added.
     """
     out: list[Tensor] = [torch.empty(0)] * len(jobs)
     longest = max((len(job.prompt.ids) - len(job.ids) for job in jobs), default=0)
     share = share and can_continue(model)
     for batch in batches(jobs, model, budget=budget, extra=longest):
         some = [jobs[n] for n in batch]
-        found = _logp_shared(model, some, spec) if share else _logp_whole(model, some, spec)
-        for number, logp in zip(batch, found, strict=True):
+        compute = partial(_logp_shared if share else _logp_whole, model, some, spec)
+        for number, logp in zip(batch, kept.logp(some, compute) if kept else compute(), strict=True):
             out[number] = logp
     return out
 
@@ -212,24 +216,29 @@ def generate(
     *,
     share: bool = True,
     budget: int = TOKENS_PER_BATCH,
+    kept: Kept | None = None,
 ) -> list[list[tuple[int, ...]]]:
     """Generated token ids of every job, `decoding.n` answers each, without the end-of-text tokens.
 
     The activations are prefilled here, with explicit position ids, and `generate` goes on from the expanded cache: it
-    never sees a placeholder, so beams, samples and ragged prompts cannot misplace a vector.
+    never sees a placeholder, so beams, samples and ragged prompts cannot misplace a vector. `kept` as in `answer_logp`.
     """
     out: list[list[tuple[int, ...]]] = [[] for _ in jobs]
     if not (share and can_continue(model)):
         jobs = [Job(job.prompt, job.vectors, (job.source, n), job.names) for n, job in enumerate(jobs)]
     extra, copies = decoding.max_new_tokens, decoding.copies
     for batch in batches(jobs, model, budget=budget, extra=extra, copies=copies):
-        torch.manual_seed(decoding.seed * 1_000_003 + batch[0])
-        for number, answers in zip(batch, _generate(model, [jobs[n] for n in batch], spec, decoding), strict=True):
+        some, seed = [jobs[n] for n in batch], decoding.seed * 1_000_003 + batch[0]
+        compute = partial(_generate, model, some, spec, decoding, seed)
+        for number, answers in zip(batch, kept.ids(some, seed, compute) if kept else compute(), strict=True):
             out[number] = answers
     return out
 
 
-def _generate(model: Model, jobs: Sequence[Job], spec: OracleSpec, decoding: Decoding) -> list[list[tuple[int, ...]]]:
+def _generate(
+    model: Model, jobs: Sequence[Job], spec: OracleSpec, decoding: Decoding, seed: int
+) -> list[list[tuple[int, ...]]]:
+    torch.manual_seed(seed)
     prefix = prefill(model, jobs, spec)
     rows = prefix.rows(jobs)
     tails = pad([job.ids[prefix.lengths[job.source] :] for job in jobs], pad_id=model.pad_id, side="left")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
+from interp.io.items import ItemStore
 from interp.model import Model
 from interp.oracle.answers import Answer, Answers, Choices, Likelihoods, answer_ranks
 from interp.oracle.caveats import warn_off_distribution, warn_other_base
@@ -18,6 +20,7 @@ from interp.oracle.controls import HEADLINE, READER_CONTROLS, VECTOR_CONTROLS, p
 from interp.oracle.engine import TOKENS_PER_BATCH, Decoding, Job, answer_logp, generate
 from interp.oracle.evidence import ALPHA, GAP_PARTNERS, PARTNERS, FewPartnersWarning, Ranks, reach
 from interp.oracle.features import Features
+from interp.oracle.kept import Kept
 from interp.oracle.phrasings import check_choices, phrasings_of
 from interp.oracle.prompt import OraclePrompt, render_question, thinking_switch, turn_end, with_answer
 from interp.oracle.scoring import mode_frequency
@@ -79,6 +82,7 @@ class Oracle:
         if self.spec.hook_layer >= self.model.n_layers:
             raise ValueError(f"spec: block {self.spec.hook_layer} of a model with {self.model.n_layers} blocks.")
         self._prompts: dict[Any, OraclePrompt] = {}
+        self._store: ItemStore | None = None
         warn_other_base(self.spec, self.model)
 
     def rewired(self, spec: OracleSpec) -> Oracle:
@@ -92,6 +96,18 @@ class Oracle:
             tokens_per_batch=self.tokens_per_batch,
             share=self.share,
         )
+
+    @contextmanager
+    def keeping(self, store: ItemStore) -> Iterator[None]:
+        """Keep the outcome of every batch in `store`, and take those that are in it; one reading per store."""
+        self._store = store
+        try:
+            yield
+        finally:
+            self._store = None
+
+    def _kept(self, role: str | None) -> Kept | None:
+        return None if self._store is None else Kept(self._store, role)
 
     def ask(
         self,
@@ -126,7 +142,10 @@ class Oracle:
         decoding = decoding or Decoding(max_new_tokens=self.spec.max_new_tokens, seed=self.seed)
         jobs = [self._job(feats, item, question) for question in asked for item in feats.items]
         with self.model.adapters.use(self.adapter):
-            made = generate(self.model, jobs, self.spec, decoding, share=self.share, budget=self.tokens_per_batch)
+            made = generate(
+                self.model, jobs, self.spec, decoding, share=self.share, budget=self.tokens_per_batch,
+                kept=self._kept(self.adapter),
+            )  # fmt: skip
         parts = [
             self._answered(feats, question, made[k * len(feats) : (k + 1) * len(feats)], controls, n_partners, tasks)
             for k, question in enumerate(asked)
@@ -305,7 +324,7 @@ class Oracle:
         """(log-probability in nats, number of tokens) of every case's answer."""
         jobs = [self._job(feats, case.item, case.question, case.answer, end_of_turn) for case in cases]
         with self.model.adapters.use(role):
-            found = answer_logp(self.model, jobs, self.spec, share=self.share, budget=self.tokens_per_batch)
+            found = self._logp_of(jobs, role)
         return np.array([float(logp.double().sum()) for logp in found]), np.array([len(logp) for logp in found])
 
     def _under(
@@ -336,8 +355,13 @@ class Oracle:
         """The bare base reads the text itself and is asked the same question."""
         jobs = [self._text_job(feats, case, end_of_turn) for case in cases]
         with self.model.adapters.use(None):
-            found = answer_logp(self.model, jobs, self.spec, share=self.share, budget=self.tokens_per_batch)
+            found = self._logp_of(jobs, None)
         return np.array([float(logp.double().sum()) for logp in found])
+
+    def _logp_of(self, jobs: Sequence[Job], role: str | None) -> list[Tensor]:
+        return answer_logp(
+            self.model, jobs, self.spec, share=self.share, budget=self.tokens_per_batch, kept=self._kept(role)
+        )
 
     def _text_job(self, feats: Features, case: _Case, end_of_turn: bool) -> Job:
         """A prompt without slots: the text that was read, then the question."""

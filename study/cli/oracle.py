@@ -112,7 +112,8 @@ def ask(acts: Path, out: Path, **options: Any) -> None:
             click.echo(f"{out} is finished; nothing was asked again.\n\n{known}")
             return
         tested = _tested(reader, options)
-        text = (_choose if options["choices"] else _answer)(reader, feats, out, options, targets, tested)
+        with reader.keeping(store):
+            text = (_choose if options["choices"] else _answer)(reader, feats, out, options, targets, tested)
         click.echo(finish(store, text))
 
 
@@ -213,10 +214,11 @@ def compare(engaged: Path, heuristic: Path, out: Path, **options: Any) -> None:
         if known is not None:
             click.echo(f"{out} is finished; nothing was asked again.\n\n{known}")
             return
-        got = compare_readings(
-            reader, pair[0], pair[1], options["question"], _choices(options), names=names, seed=options["seed"],
-            targets=targets, n_partners=options["partners"] or GAP_PARTNERS,
-        )  # fmt: skip
+        with reader.keeping(store):
+            got = compare_readings(
+                reader, pair[0], pair[1], options["question"], _choices(options), names=names, seed=options["seed"],
+                targets=targets, n_partners=options["partners"] or GAP_PARTNERS,
+            )  # fmt: skip
         click.echo(finish(store, write_comparison(out, got)))
 
 
