@@ -116,7 +116,7 @@ def read_frame(
     if path.suffix not in readers:
         raise ValueError(f"{path}: expected a name ending in {', '.join(readers)}. Convert it.")
     if not path.is_file():
-        raise ValueError(f"{path}: no such file. {do}")
+        raise ValueError(f"{path}: no such file; expected a file that is there. Check the path.")
     with reading(path, f"a readable {path.suffix[1:].upper()} table", do):
         table = readers[path.suffix](path, **options)
     if path.suffix == ".csv":

@@ -62,7 +62,8 @@ def sweep(
         unit: column or values of what moves together inside a group (twins, scenarios, samples), so that the null moves
             it as a whole; "auto" takes the finest group of the cache's examples that lies inside `groups`, if any.
         positive: which of two label values counts as 1; the larger where None.
-        positions: of the cache, by name; "*" is all of them, and of plain arrays "last", which is what tables call it.
+        positions: of the cache, by name; "*" is all that have one row of every example, and of plain arrays "last",
+            which is what tables call it.
         control: units for control labels (entity), whose values cross the groups.
         confounds: columns whose linear prediction is taken out of the features, fitted on training folds.
         cohort: column; TEST rows of the table are repeated for each of its values.
@@ -161,8 +162,28 @@ def _reseeded(values: np.ndarray, split: Split, config: SweepConfig, options: Ma
 
 def _positions(positions: str | Sequence[str], data: Data) -> list[str]:
     if positions == "*":
-        return list(data.positions) if isinstance(data, ActivationCache) else ["last"]
+        return all_positions(data) if isinstance(data, ActivationCache) else ["last"]
     return [positions] if isinstance(positions, str) else list(positions)
+
+
+def all_positions(cache: ActivationCache) -> list[str]:
+    """The positions of a cache that have one row of every example.
+
+    Raises:
+        ValueError: there is none.
+    Warns: of those that are left out.
+    """
+    taken = list(cache.single_positions)
+    others = [name for name in cache.positions if name not in taken]
+    if not taken:
+        raise ValueError(
+            f"{cache.root}: no position with one row of every example; it holds {', '.join(others)}. Extract one that "
+            "has, e.g. last."
+        )
+    if others:
+        several = "several rows, or none, of some examples"
+        warnings.warn(f"positions left out, which have {several}: {', '.join(others)}.", stacklevel=3)
+    return taken
 
 
 def _chosen(sites: Sequence[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:

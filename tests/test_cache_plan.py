@@ -135,7 +135,7 @@ def test_a_size_that_is_none_says_what_one_looks_like(text):
 def test_all_positions_need_an_explicit_budget(tmp_path):
     prompts = make_prompts(3)
     plan = make_plan(prompts, {"all": [list(range(len(p.ids))) for p in prompts]}, SITES, IDENTITY)
-    with pytest.raises(ValueError, match="--max-bytes"):
+    with pytest.raises(ValueError, match="max_bytes= of at least"):
         plan.check_disk(tmp_path)
     assert plan.check_disk(tmp_path, max_bytes="1MB").rows == sum(len(p.ids) for p in prompts)
 

@@ -33,7 +33,7 @@ from interp.cache.errors import (
     TruncatedShardError,
     UnsealedCacheError,
 )
-from interp.cache.manifest import create_cache, diff_manifests, read_manifest
+from interp.cache.manifest import create_cache, diff_manifests, read_json, read_manifest
 from interp.cache.store import commit_shard, pending, seal
 from interp.io import files
 from interp.io.lock import writer_lock
@@ -150,7 +150,7 @@ def test_the_loser_of_a_race_returns_the_winners_record_removes_its_file_and_war
     monkeypatch.setattr(store, "publish", overtaken)
     with pytest.warns(NonDeterministicShard, match="shard 0: another writer"):
         record = commit_shard(root, plan, 0, activations(plan, 0, salt=2))
-    assert record == json.loads((root / "shards/00/000000.json").read_bytes())
+    assert record == read_json(root / "shards/00/000000.json")
     assert [p.name for p in root.glob("shards/*/*.safetensors")] == [record["file"].split("/")[1]]
 
 
@@ -351,8 +351,10 @@ def test_corrected_labels_replace_the_examples_and_nothing_else(tmp_path):
     root = build(tmp_path / "c", tiny_plan(examples=None))
     before = content(root)
     create_cache(root, tiny_plan())
+    assert "SEALED.json" not in content(root), "the seal is of the old labels"
+    seal(root, tiny_plan())
     after = content(root)
-    assert [name for name in before if before[name] != after[name]] == ["examples.parquet"]
+    assert [name for name in before if before[name] != after[name]] == ["SEALED.json", "examples.parquet"]
     assert ActivationCache.open(root).examples["label"].tolist() == ["no", "yes"] * 6
 
 
@@ -361,6 +363,7 @@ def test_a_damaged_table_of_examples_is_written_again(tmp_path):
     before = content(root)
     (root / "examples.parquet").write_bytes(before["examples.parquet"][:-9])
     create_cache(root, tiny_plan())
+    seal(root, tiny_plan())
     assert content(root) == before
 
 

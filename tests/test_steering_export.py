@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from interp.fingerprint import tensors_sha256
 from interp.site import Site
 from steering import Direction, Directions, DirectionStats, export_gguf, export_hf, read_probe_vector, steer
 from steering.gguf import gguf_bytes
@@ -94,7 +96,8 @@ def test_a_probes_weights_are_found_by_what_they_are_of(tmp_path: Path) -> None:
 
     names = [f"label|last|resid_post.{layer}|{kind}" for layer in (1, 2) for kind in ("logistic", "ridge")]
     vectors = {name: torch.full((4,), float(i)) for i, name in enumerate(names)}
-    save_file(vectors, tmp_path / "directions.safetensors")
+    about = {name: {"sha256": tensors_sha256({"": vector})} for name, vector in vectors.items()}
+    save_file(vectors, tmp_path / "directions.safetensors", {"probes": json.dumps(about)})
     assert torch.equal(read_probe_vector(tmp_path, site="resid_post.2", kind="ridge"), vectors[names[3]])
     with pytest.raises(ValueError, match=r"expected one probe \*\|\*\|resid_post.3\|logistic .* 0 of 4 fit"):
         read_probe_vector(tmp_path, site="resid_post.3")

@@ -77,7 +77,7 @@ def test_a_score_of_no_item_is_a_row_without_a_value() -> None:
     from study.tables import check_table, tidy
 
     row = dict(member="engaged", cell="all", metric="n_correct", value=0.0, lo=0.0, hi=0.0, n=0, n_groups=4,
-               interval="a count", control="", note="")  # fmt: skip
+               interval="a count", control="", note="", is_degenerate=False)  # fmt: skip
     made = _member_row(row, {"engaged": {"model": "tiny", "adapter": "none", "data_sha256": "ab" * 6}})
     table = check_table(tidy([made], analysis="eval", seed=0), "eval")
     assert table["value"].isna().all() and table["note"].str.startswith("undefined").all()

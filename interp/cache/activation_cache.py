@@ -79,6 +79,11 @@ class ActivationCache:
         return tuple(self._index.single)
 
     @property
+    def single_positions(self) -> tuple[str, ...]:
+        """Those of `positions` with exactly one row of every example, which `read` takes."""
+        return tuple(name for name, is_single in self._index.single.items() if is_single)
+
+    @property
     def n_rows(self) -> int:
         return self._index.n_rows
 

@@ -120,9 +120,14 @@ def write_file(path: Path, data: bytes) -> None:
     """A result file, atomically in the place of what was there; nothing else of it is left in its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     replace(path.parent, path, data)
-    sweep_temps(path.parent)
+    tidy(path.parent)
+
+
+def tidy(root: Path) -> None:
+    """Remove what dead writers left, and the folder of temporary files where nobody uses it."""
+    sweep_temps(root)
     with suppress(OSError):  # another writer may be using it
-        (path.parent / TEMP).rmdir()
+        (root / TEMP).rmdir()
 
 
 @contextmanager

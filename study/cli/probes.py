@@ -88,7 +88,7 @@ def probes() -> None:
 )
 @where_option
 @click.option("--cohort", help="Column; TEST is repeated for each of its values.")
-@click.option("--positions", default="*", help="Positions of the cache, separated by commas; *: all of them.")
+@click.option("--positions", default="*", help="Positions of the cache, by commas; *: all with a row per example.")
 @click.option("--sites", default="*", help="As for `cache`: 'resid_post.*, resid_post.8:24:4, z.1?'.")
 @click.option("--kinds", default="logistic,ridge,massmean", help=f"Of probes: {', '.join(KINDS)}.")
 @click.option("--cs", default="0.0001,0.001,0.01,0.1,1", help="Inverse penalties to choose from on DEV.")

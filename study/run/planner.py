@@ -111,7 +111,7 @@ def _planned(
         return Planned(step.name, key, "there already", Work(), 0.0)
     what = "will run" if state is None else _why(state.key == key, state.status)
     if state is not None and made is not None and state.asked == made.asked and state.code != made.code:
-        what = f"will run: {made_with(state.code, made.code)} {remedy('({keep:True} takes it as it is)')}"
+        what = f"will run: {made_with(state.code, made.code)} {remedy('({run.keep:True} takes it as it is)')}"
     work = _work(study, step, is_open)
     return Planned(step.name, key, what, work, seconds(work))
 

@@ -68,6 +68,7 @@ def run_study(
             does not fit, a section that its step refuses, a layer, head, site or position that a member does not have.
         CacheBusyError: another process runs this folder.
     """
+    from interp.io.files import tidy
     from interp.io.lock import writer_lock
 
     steps = steps_of(study)
@@ -82,7 +83,10 @@ def run_study(
     out.mkdir(parents=True, exist_ok=True)
     with writer_lock(out):
         dated = with_date(study, out)
-        return _Run(dated, out, steps, keep=keep, say=say, progress=progress).go(jobs=jobs, only=only)
+        try:
+            return _Run(dated, out, steps, keep=keep, say=say, progress=progress).go(jobs=jobs, only=only)
+        finally:
+            tidy(out)
 
 
 class _Run:

@@ -81,6 +81,7 @@ def sweep_one(
     from interp.where import kept
     from probes import SweepConfig, surface_features, sweep, unite_groups
     from probes.design import positive_of
+    from probes.sweep import all_positions
     from study.cli.probes import unit_of
 
     _check_columns(frame, target, section)
@@ -104,7 +105,7 @@ def sweep_one(
         scheme=section.scheme, n_seeds=section.split_seeds,
     )  # fmt: skip
     labels, positive = positive_of(labels, section.positive, option="probes.positive")
-    at = list(cache.positions) if section.positions == "*" else [p.strip() for p in section.positions.split(",")]
+    at = all_positions(cache) if section.positions == "*" else [p.strip() for p in section.positions.split(",")]
     options: dict[str, Any] = dict(
         keep=keep, target=labels, groups=groups, positive=positive, positions=at,
         sites=_sites(cache, section.sites), checkpoint=name, config=config,

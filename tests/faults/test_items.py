@@ -133,7 +133,7 @@ def test_a_folder_of_an_earlier_version_is_refused_in_words(tmp_path, name):
     path = tmp_path / "a" / name
     path.parent.mkdir(parents=True)
     path.write_text("{}")
-    with pytest.raises(ValueError, match="an earlier version of Diptych. Choose another --out"):
+    with pytest.raises(ValueError, match="an earlier version of Diptych. Choose another out=, or delete it"):
         made(tmp_path / "a")
     assert path.read_text() == "{}"
 
