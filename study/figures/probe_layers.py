@@ -169,7 +169,8 @@ def _limits(table: DataFrame) -> tuple[float, float]:
     seen = [*table["lo"], *table["hi"], *table["chance"], *_low(oof), *oof["null_hi"], *oof["null_max95"]]
     seen += [end for name in _ends(table) for end in oof[name]]
     low, high = padded(seen, least=0.2)
-    below = 0.08 if min(seen) >= max(table["chance"]) - 1e-9 else 0.0  # room for the label under the chance line
+    is_low = min(seen) >= max(table["chance"]) - 0.1 * (high - low)
+    below = 0.08 if is_low else 0.0  # room for the label under the chance line
     return low - below * (high - low), high + 0.1 * (high - low)  # and for that of the TEST mark
 
 
@@ -223,18 +224,12 @@ def _draw_chance(ax: Axes, rows: DataFrame, named: set[float], avoid: list[Label
         named.add(level)
         low, high = ax.get_xlim()
         text = f"{_chance_label(rows)} {short(level)}"
-        if _is_lowest(level, rows):
+        bottom, top = ax.get_ylim()
+        if level - bottom < 0.2 * (top - bottom):  # under the line there is room, and nothing but the ends of bands
             style: dict[str, Any] = {"fontsize": NOTE + 0.4, "color": colour("ink2"), "ha": "right", "va": "top"}
             ax.annotate(text, (1, level), (-3, -2), ax.get_yaxis_transform(), "offset points", **style)
             continue
         place_note(ax, Labelled((high, low), (level, level), text, colour("ink2")), avoid=avoid, taken=taken)
-
-
-def _is_lowest(level: float, rows: DataFrame) -> bool:
-    """Whether nothing is drawn under the line of chance, so that its label does not hide anything there."""
-    ends = [rows[name].min() for name in ("lo", "value") if name in rows.columns]
-    oof = rows[rows["split"] == "oof"]
-    return bool(min([*ends, _low(oof).min(), *(oof[name].min() for name in _ends(rows))]) >= level - 1e-9)
 
 
 def _chance_label(table: DataFrame) -> str:

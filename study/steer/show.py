@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,10 @@ NAMES = {
     "acc_disambig": ("acc. disambig", "accuracy"), "abstain_disambig": ("abstain disambig", "share"),
     "kl": ("KL", "nats, last token"),
 }  # fmt: skip
+BOUNDS = dict.fromkeys(("coverage", "accuracy", "p_gold", "acc_disambig", "abstain_disambig"), (0.0, 1.0)) | {
+    "amb_commit_bias": (-1.0, 1.0), "s_amb": (-1.0, 1.0), "kl": (0.0, math.inf),
+}  # fmt: skip
+"""Smallest and largest level of a score; none of a margin."""
 _TABLE = ("site", "arm", "name", "metric", "alpha", "draw", "length", "value", "lo", "hi", "band_lo", "band_hi", "band",
           "change_lo", "change_hi", "interval")  # fmt: skip
 _SLOPES = ("member", "layer", "arm", "name", "metric", "slope", "lo", "hi", "null_lo", "null_hi", "n", "n_groups",
@@ -114,10 +119,11 @@ def dose_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ends(rows: pd.DataFrame, start: Any, end: str) -> Any:
-    """Level at 0 plus the simultaneous band of the paired change, of controls its pointwise interval; at 0 the level's
-    own interval."""
-    apart = rows[f"band_{end}"].fillna(rows[f"change_{end}"])
-    return rows[end].where(rows["alpha"] == 0, start + apart)
+    """Level at 0 plus the simultaneous band of the paired change, of controls its pointwise interval, as far as levels
+    can go; at 0 the level's own interval."""
+    level = start + rows[f"band_{end}"].fillna(rows[f"change_{end}"])
+    least, most = (rows["metric"].map(lambda name, k=k: BOUNDS.get(name, (-math.inf, math.inf))[k]) for k in (0, 1))
+    return rows[end].where(rows["alpha"] == 0, level.clip(least, most))
 
 
 def plane_rows(plane: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
