@@ -26,3 +26,16 @@ def test_a_caption_names_the_interval_of_the_rows_that_have_one() -> None:
     assert checks.interval_kind(table.iloc[[1]], figure="x") == stats.NO_SPREAD
     with pytest.raises(ValueError, match="interval"):
         checks.interval_kind(pd.DataFrame({"interval": ["Wilson", stats.RULE]}), figure="x")
+
+
+def test_a_head_without_an_interval_costs_the_forest_its_row_and_not_the_figure() -> None:
+    from study.figures import top_heads
+    from study.heads.show import _with_interval
+    from tests.figure_tables import forest_table
+
+    table = forest_table().reset_index(drop=True)
+    table.loc[1, ["lo", "hi"]] = np.nan
+    with pytest.raises(ValueError, match="column 'lo' is NaN"):
+        top_heads(table)
+    shown = _with_interval(table)
+    assert len(shown) == len(table) - 1 and len(top_heads(shown).rows) <= len(shown)

@@ -68,7 +68,7 @@ def heads() -> None:
 @fail_in_users_words
 def sweep(out: Path, quiet: bool, no_figures: bool, **options: Any) -> None:
     """Sweep all heads into --out: table.csv, cumulative.csv, order_swap.csv, figures/. The word may be left out."""
-    from study.figures import save
+    from study.evals.figures import save_figures
     from study.heads.run import HeadStudy, run_heads
     from study.heads.show import figures, headline
 
@@ -78,8 +78,8 @@ def sweep(out: Path, quiet: bool, no_figures: bool, **options: Any) -> None:
     study = HeadStudy(kinds=kinds, **wanted)
     run_heads(checkpoints, options["task"], _items(options), out=out, study=study, loading=loading, progress=not quiet)
     if not no_figures:
-        for name, drawn in figures(out).items():
-            save(drawn, out / "figures" / name)
+        for reason in save_figures(iter(figures(out).items()), out / "figures")[1]:
+            click.echo(f"note: {reason}", err=True)
     click.echo(headline(out))
 
 

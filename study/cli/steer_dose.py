@@ -167,8 +167,8 @@ def _study(options: dict[str, Any], **fitted: Any) -> Any:
 
 def _draw(out: Path, *, skip: bool) -> None:
     """Every figure of a study into its folder `figures`."""
-    from study.figures import save
+    from study.evals.figures import save_figures
     from study.steer.show import figures
 
-    for name, drawn in {} if skip else figures(out).items():
-        save(drawn, out / "figures" / name)
+    for reason in [] if skip else save_figures(iter(figures(out).items()), out / "figures")[1]:
+        click.echo(f"note: {reason}", err=True)

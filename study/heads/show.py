@@ -80,32 +80,34 @@ def headline(out: Path, *, k: int = 5) -> str:
     return "\n".join([aligned(lines), READING, *notes])
 
 
-def figures(out: Path) -> dict[str, Drawn]:
+def figures(out: Path) -> dict[str, Drawn | str]:
     """A head map and a forest of the largest heads for every sweep; the cumulative ablation of every member;
-    the difference of the members where there is one."""
+    the difference of the members where there is one. Of one whose table cannot be drawn, why."""
     from study.figures import cumulative_ablation, head_difference, head_map, top_heads
+    from study.figures.drawn import tried
 
-    drawn: dict[str, Drawn] = {}
+    drawn: dict[str, Drawn | str] = {}
     for member, kind, effects in sweeps(out):
         for which, part in split_kinds(effects):
             stem = "-".join([member, kind, *(word for word in which.split(", ") if word != "all")])
-            drawn[f"{stem}-map"] = head_map(part.heatmap())
-            drawn[f"{stem}-top"] = top_heads(_with_control(part.forest()))
+            drawn[f"{stem}-map"] = tried(lambda part=part: head_map(part.heatmap()))
+            drawn[f"{stem}-top"] = tried(lambda part=part: top_heads(_with_interval(part.forest())))
     path = out / "cumulative.csv"
     if path.exists():
         table = read_frame(path, ("member",), keep_default_na=False, dtype={"member": str})
         for member, rows in table.groupby("member"):
-            drawn[f"{member}-cumulative"] = cumulative_ablation(_curve(rows, str(member)))
+            drawn[f"{member}-cumulative"] = tried(lambda r=rows, m=str(member): cumulative_ablation(_curve(r, m)))
     path = out / "difference.csv"
     if path.exists():
         for kind, rows in read_frame(path, ("kind",)).groupby("kind"):
-            drawn[f"difference-{str(kind).replace(':', '_')}"] = head_difference(rows)
+            drawn[f"difference-{str(kind).replace(':', '_')}"] = tried(lambda rows=rows: head_difference(rows))
     return drawn
 
 
-def _with_control(table: pd.DataFrame) -> pd.DataFrame:
-    """A forest needs a control head for every row; a head alone in its model has none."""
-    return table[table["control_value"].notna()]
+def _with_interval(table: pd.DataFrame) -> pd.DataFrame:
+    """A forest needs an interval and a control head for every row: a head alone in its model has no control, and one
+    that moves every group alike no interval."""
+    return table[table[["control_value", "lo", "hi"]].notna().all(axis=1)]
 
 
 def _curve(rows: pd.DataFrame, member: str) -> pd.DataFrame:

@@ -58,25 +58,27 @@ def members(out: Path) -> dict[str, Path]:
     return found
 
 
-def figures(out: Path) -> dict[str, Drawn]:
-    """Dose-response of every member and layer, and the bias plane where the task has one."""
+def figures(out: Path) -> dict[str, Drawn | str]:
+    """Dose-response of every member and layer, and the bias plane where the task has one. Of one whose table cannot be
+    drawn, why."""
     from study.figures import bias_plane, cosines, dose_response
+    from study.figures.drawn import tried
 
-    drawn: dict[str, Drawn] = {}
+    drawn: dict[str, Drawn | str] = {}
     if (out / "cosines.csv").exists():
-        drawn["cosines"] = cosines(read_frame(out / "cosines.csv"))
+        drawn["cosines"] = tried(lambda: cosines(read_frame(out / "cosines.csv")))
     for member, folder in members(out).items():
         table = read_frame(folder / "table.csv", _TABLE)
         for site, rows in table.groupby("site", sort=False):
             shown = dose_rows(rows)
             if len(shown):
-                drawn[f"{member}-{site}-dose"] = dose_response(shown)
+                drawn[f"{member}-{site}-dose"] = tried(lambda shown=shown: dose_response(shown))
         if (folder / "plane.csv").exists():
             plane = read_frame(folder / "plane.csv", ("site", "arm", "name", "coverage", "commit_bias", "cov_yy"))
             for site, rows in plane.groupby("site", sort=False):
                 shown = plane_rows(rows, table[table["site"] == site])
                 if len(shown):
-                    drawn[f"{member}-{site}-plane"] = bias_plane(shown)
+                    drawn[f"{member}-{site}-plane"] = tried(lambda shown=shown: bias_plane(shown))
     return drawn
 
 
