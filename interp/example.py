@@ -59,18 +59,18 @@ class Example:
 
     def __post_init__(self) -> None:
         if not self.id:
-            raise ValueError("field 'id': expected a non-empty string, came ''. Give every example its own id.")
+            raise ValueError("field 'id': expected a non-empty string, got ''. Give every example its own id.")
         self._check_characters()
         if bool(self.messages) == (self.text is not None):
             came = "both" if self.messages else "neither"
-            raise self._wrong("messages", f"expected either messages or a raw text, came {came}. Give exactly one.")
+            raise self._wrong("messages", f"expected either messages or a raw text, got {came}. Give exactly one.")
         self._check_messages()
         if self.text is not None and not holds_text(self.text):
-            raise self._wrong("text", f"expected text, came {self.text!r}. Remove the example or fill it in.")
+            raise self._wrong("text", f"expected text, got {self.text!r}. Remove the example or fill it in.")
         if self.answer == "":
-            raise self._wrong("answer", "expected text, came ''. Leave the field out where there is no answer.")
+            raise self._wrong("answer", "expected text, got ''. Leave the field out where there is no answer.")
         if isinstance(self.label, float) and not math.isfinite(self.label):
-            raise self._wrong("label", f"expected a finite number, came {self.label}. Leave it out where unknown.")
+            raise self._wrong("label", f"expected a finite number, got {self.label}. Leave it out where unknown.")
         for name, (start, end) in self.spans.items():
             self._check_span(name, start, end)
 
@@ -92,31 +92,29 @@ class Example:
         for where, text in (*texts.items(), *_texts_in(self.metadata, "metadata")):
             if isinstance(text, str) and (what := unreadable(text)) is not None:
                 raise self._wrong(
-                    where, f"expected text, came {what}. Remove that character, or save the file anew as UTF-8."
+                    where, f"expected text, got {what}. Remove that character, or save the file anew as UTF-8."
                 )
 
     def _check_messages(self) -> None:
         for i, message in enumerate(self.messages):
             if message.role not in ROLES:
-                what = f"expected one of {', '.join(ROLES)}, came {message.role!r}. Rename the role."
+                what = f"expected one of {', '.join(ROLES)}, got {message.role!r}. Rename the role."
                 raise self._wrong(f"messages[{i}].role", what)
             if not holds_text(message.content):
-                what = f"expected text, came {message.content!r}. Fill it in or remove the message."
+                what = f"expected text, got {message.content!r}. Fill it in or remove the message."
                 raise self._wrong(f"messages[{i}].content", what)
         if self.messages and self.messages[-1].role != "user":
             last = len(self.messages) - 1
-            what = f"expected the chat to end with 'user', came {self.messages[-1].role!r}. "
+            what = f"expected the chat to end with 'user', got {self.messages[-1].role!r}. "
             raise self._wrong(f"messages[{last}].role", what + "Put assistant text that is to be read into 'answer'.")
 
     def _check_span(self, name: str, start: int, end: int) -> None:
         if not SPAN_NAME.fullmatch(name) or name in RESERVED_SPANS:
-            what = (
-                f"expected a name of letters, digits, _ . - other than {' and '.join(RESERVED_SPANS)}, came {name!r}."
-            )
+            what = f"expected a name of letters, digits, _ . - other than {' and '.join(RESERVED_SPANS)}, got {name!r}."
             raise self._wrong("spans", what + " Rename the span.")
         if not 0 <= start < end <= len(self.content):
             what = f"expected 0 <= start < end <= {len(self.content)} (length of the last user message or text), "
-            what += f"came [{start}, {end}]. Count characters, not bytes or tokens."
+            what += f"got [{start}, {end}]. Count characters, not bytes or tokens."
             raise self._wrong(f"spans.{name}", what)
 
 

@@ -180,4 +180,4 @@ def _check_words(precision: str, formula: str, grad: str) -> None:
     }
     for name, (came, valid) in words.items():
         if came not in valid:
-            raise ValueError(f"{name}: expected {' or '.join(map(repr, valid))}, came {came!r}.")
+            raise ValueError(f"{name}: expected {' or '.join(map(repr, valid))}, got {came!r}.")

@@ -75,7 +75,7 @@ class Span:
     def __post_init__(self) -> None:
         _check_span_name(self.span)
         if self.which not in ("all", "first", "last"):
-            raise ValueError(f"span {self.span!r}: expected which= all, first or last, came {self.which!r}.")
+            raise ValueError(f"span {self.span!r}: expected which= all, first or last, got {self.which!r}.")
 
     @property
     def name(self) -> str:
@@ -104,7 +104,7 @@ class SentenceEnds:
         if self.span in STYLES:
             raise ValueError(f"sentence_ends: a span cannot be called {self.span!r}, which names a style. Rename it.")
         if self.style not in STYLES:
-            raise ValueError(f"sentence_ends: expected a style of {', '.join(STYLES)}, came {self.style!r}.")
+            raise ValueError(f"sentence_ends: expected a style of {', '.join(STYLES)}, got {self.style!r}.")
 
     @property
     def name(self) -> str:
@@ -189,7 +189,7 @@ class From:
 
     def __post_init__(self) -> None:
         if self.first < 0:
-            raise ValueError(f"from: expected a token number from 0 on, came {self.first}. Use last:n for the end.")
+            raise ValueError(f"from: expected a token number from 0 on, got {self.first}. Use last:n for the end.")
 
     @property
     def name(self) -> str:
@@ -211,7 +211,7 @@ class At:
 
     def __post_init__(self) -> None:
         if not self.indices or list(self.indices) != sorted(set(self.indices)) or self.indices[0] < 0:
-            what = f"at: expected ascending indices from 0, each once, came {self.indices}. "
+            what = f"at: expected ascending indices from 0, each once, got {self.indices}. "
             raise ValueError(what + "Use last:n to count from the end.")
 
     @property
@@ -242,7 +242,7 @@ def parse_positions(spec: str | Positions | Sequence[str | Positions]) -> list[P
     parts = [spec] if isinstance(spec, str | Positions) else list(spec)
     words = [w.strip() for p in parts if isinstance(p, str) for w in p.split(",")]
     if not parts or "" in words:
-        raise ValueError(f"positions: expected rules separated by commas, came {spec!r}. Valid forms: {FORMS}.")
+        raise ValueError(f"positions: expected rules separated by commas, got {spec!r}. Valid forms: {FORMS}.")
     rules: list[Positions] = []
     for part in parts:
         rules += [_parse_one(w.strip()) for w in part.split(",")] if isinstance(part, str) else [part]
@@ -297,12 +297,12 @@ _KINDS = ("last", "answer", "span", "sentence_ends", "stride", "at", "all", "pro
 
 def _at_least_one(rule: str, n: int) -> None:
     if n < 1:
-        raise ValueError(f"{rule}: expected a count of at least 1, came {n}.")
+        raise ValueError(f"{rule}: expected a count of at least 1, got {n}.")
 
 
 def _check_span_name(span: str) -> None:
     if not SPAN_NAME.fullmatch(span):
-        raise ValueError(f"span name: expected letters, digits, _ . - (a letter first), came {span!r}.")
+        raise ValueError(f"span name: expected letters, digits, _ . - (a letter first), got {span!r}.")
 
 
 def _range_of(prompt: Prompt, span: str, rule: str) -> tuple[int, int]:

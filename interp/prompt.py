@@ -104,11 +104,9 @@ def render(example: Example, tokenizer: Any, *, thinking: bool | None = None, ma
     """
     if not getattr(tokenizer, "is_fast", False):
         came = type(tokenizer).__name__
-        raise ValueError(
-            f"tokenizer: expected a fast one (character offsets), came {came}. Load it with use_fast=True."
-        )
+        raise ValueError(f"tokenizer: expected a fast one (character offsets), got {came}. Load it with use_fast=True.")
     if max_length is not None and max_length < 1:
-        raise ValueError(f"max_length: expected at least 1, came {max_length}. Use None for no limit.")
+        raise ValueError(f"max_length: expected at least 1, got {max_length}. Use None for no limit.")
     chat = example.text is None
     if not chat and thinking is not None:
         raise ValueError(
@@ -225,7 +223,7 @@ def _marked(example: Example, tokenizer: Any, thinking: bool | None, text: str) 
     where, found = next(iter(held.items()))
     if rules_of(tokenizer).control_tokens == "refuse":
         raise ValueError(
-            f"example {example.id!r}, field '{where}': expected text without control tokens, came {', '.join(found)}. "
+            f"example {example.id!r}, field '{where}': expected text without control tokens, got {', '.join(found)}. "
             f"Remove the item{remedy(', or keep them as text with {control_tokens:text}')}."
         )
     marker = marker_of(tokenizer)

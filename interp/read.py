@@ -1,6 +1,6 @@
 """The boundary between files and values: what a library makes of a damaged file becomes words that name it.
 
-Every reader of a file goes through one of these. They say what was expected, what came, in which file, and what to do.
+Every reader of a file uses one of these. They say what was expected, what it got, in which file, and what helps.
 """
 
 from __future__ import annotations

@@ -249,7 +249,7 @@ def _byte_of() -> dict[str, int]:
 def _decoded_length(token: str) -> int:
     """Characters of one token decoded alone: each broken piece of a multi-byte character counts as U+FFFD."""
     if "▁" in token or re.fullmatch(r"<0x[0-9A-F]{2}>", token):
-        what = f"sentence style 'v2' is defined for byte-level BPE tokenizers (Qwen, GPT-2), came token {token!r}. "
+        what = f"sentence style 'v2' is defined for byte-level BPE tokenizers (Qwen, GPT-2), got token {token!r}. "
         raise ValueError(what + "Use style 'offsets'.")
     table = _byte_of()
     if any(c not in table for c in token):

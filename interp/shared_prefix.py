@@ -46,9 +46,9 @@ def shared_prefix_logp(model: Model, rows: Sequence[Ids], units: Sequence[Hashab
     if not can_share(model):
         raise ValueError(f"a shared prefix needs full attention in every layer, got {why_not_shared(model)}.")
     if len(units) != len(rows):
-        raise ValueError(f"units: expected one key per row ({len(rows)}), came {len(units)}.")
+        raise ValueError(f"units: expected one key per row ({len(rows)}), got {len(units)}.")
     if min(map(len, rows)) < 2:
-        raise ValueError("rows: expected at least 2 tokens each, came a row with fewer. Use next_token_logp.")
+        raise ValueError("rows: expected at least 2 tokens each, got a row with fewer. Use next_token_logp.")
     finals: list[Tensor | None] = [None] * len(rows)
     _run(_Prefix.empty(model), _levels(rows, units), rows, dict.fromkeys(range(len(rows)), (0, 0)), finals)
     return model.unembed(torch.stack([row for row in finals if row is not None])).float().log_softmax(-1)

@@ -62,9 +62,7 @@ class Arm:
             raise ValueError(f"arm role {self.role!r}: expected one of {', '.join((*MAIN, *CONTROLS))}.")
         length = float(torch.linalg.vector_norm(self.unit.double()))
         if not abs(length - 1) < 1e-4:
-            raise ValueError(
-                f"arm {self.role} at {self.site}: expected a unit vector, came one of length {length:.4g}."
-            )
+            raise ValueError(f"arm {self.role} at {self.site}: expected a unit vector, got one of length {length:.4g}.")
         object.__setattr__(self, "unit", self.unit.detach().float().cpu())
         object.__setattr__(self, "name", self.name or (f"{self.role} {self.draw}" if self.is_control else self.role))
 
@@ -127,7 +125,7 @@ def shuffled_arms(
     labels = np.asarray(is_toward, dtype=bool)
     if len(labels) != len(feats) or labels.all() or not labels.any():
         raise ValueError(
-            f"shuffled arms: expected two classes over {len(feats)} examples, came {int(labels.sum())} toward of "
+            f"shuffled arms: expected two classes over {len(feats)} examples, got {int(labels.sum())} toward of "
             f"{len(labels)} labels."
         )
     scheme, units = permutation_scheme(labels, strata, groups)

@@ -51,7 +51,7 @@ class DoseItem:
         tokens = [token for ids in self.label_ids for token in ids]
         if len(self.labels) < 2 or len(self.labels) != len(self.label_ids) or not all(self.label_ids):
             raise ValueError(
-                f"item {self.example.id!r}: expected two or more labels, each with tokens; came {self.labels}, "
+                f"item {self.example.id!r}: expected two or more labels, each with tokens; got {self.labels}, "
                 f"{self.label_ids}."
             )
         if len(set(tokens)) < len(tokens):
@@ -138,7 +138,7 @@ def tokens_of(positions: str | Positions | Sequence[int]) -> Tokens:
         return Last()
     rules = parse_positions(positions)
     if len(rules) != 1:
-        raise ValueError(f"positions {positions!r}: expected one rule, came {len(rules)}.")
+        raise ValueError(f"positions {positions!r}: expected one rule, got {len(rules)}.")
     return rules[0]
 
 
@@ -164,7 +164,7 @@ class DoseSweep:
         object.__setattr__(self, "model", Model.wrap(self.model))
         names = [item.example.id for item in self.items]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"items: expected at least one, each with an id of its own; came {len(names)}.")
+            raise ValueError(f"items: expected at least one, each with an id of its own; got {len(names)}.")
         width = self.model.layout.d_model
         for arm in self.plan.arms:
             if len(arm.unit) != width:

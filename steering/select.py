@@ -24,7 +24,7 @@ def split_by_group(groups: Sequence[str], *, seed: int, sides: Mapping[str, floa
     names = sorted(set(groups))
     if not sides or min(sides.values()) <= 0 or len(names) < len(sides):
         raise ValueError(
-            f"split: expected positive shares and a group per side, came {dict(sides)}, {len(names)} groups."
+            f"split: expected positive shares and a group per side, got {dict(sides)}, {len(names)} groups."
         )
     members: dict[str, list[int]] = {name: [] for name in names}
     for index, group in enumerate(groups):

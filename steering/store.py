@@ -81,8 +81,7 @@ def refuse_other(path: Path, identity: Mapping[str, Any]) -> None:
         held = None
     if not isinstance(held, dict) or not held:
         raise ValueError(
-            f"{path}: there already, and nothing says what it was made from. "
-            f"{remedy('Choose another {out}.', 'Delete it.')}"
+            f"{path}: exists, and nothing says what it was made from. {remedy('Choose another {out}.', 'Delete it.')}"
         )
     asked = plain(dict(identity))
     differing = sorted(key for key in {*held, *asked} if held.get(key) != asked.get(key))

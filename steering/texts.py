@@ -73,7 +73,7 @@ def text_sums(
     """What `text_response` needs of the model: sums [text, row] of -log p, KL and tokens. Arguments as there."""
     model = Model.wrap(model)
     if len(texts) < 2 or min(map(len, texts)) < 2:
-        raise ValueError(f"neutral texts: expected at least 2 of at least 2 tokens each, came {len(texts)}.")
+        raise ValueError(f"neutral texts: expected at least 2 of at least 2 tokens each, got {len(texts)}.")
     part = _text_plan(plan, n_controls)
     rows = [_row_sums(model, list(ids), part) for ids in texts]
     sums = {"nll": np.stack([one[0] for one in rows]), "kl": np.stack([one[1] for one in rows])}

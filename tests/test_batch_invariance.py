@@ -26,7 +26,8 @@ from interp.label_scores import letter_scores, next_token_logp
 from interp.model import Model
 from interp.oracle import OracleSpec
 from interp.oracle.collection import collect
-from interp.oracle.engine import Job, answer_logp
+from interp.oracle.engine import answer_logp
+from interp.oracle.jobs import Job
 from interp.oracle.prompt import OraclePrompt
 from interp.positions import Last
 from interp.prompt import Example, Prompt

@@ -392,7 +392,7 @@ def test_a_split_shares_no_story_no_question_and_no_quad_and_is_stratified(items
     ("spoil", "words"),
     [
         (lambda rows: rows[2].update(answer="D"), ["line 3", "'answer'", "A, B, C or null", "'D'"]),
-        (lambda rows: rows[2].pop("answer"), ["line 3", "'answer'", "came none"]),
+        (lambda rows: rows[2].pop("answer"), ["line 3", "'answer'", "got none"]),
         (lambda rows: rows[2].update(category="Ages"), ["line 3", "'category'", "'Ages'"]),
         (lambda rows: rows[2].update(example_id="2"), ["line 3", "'example_id'", "'2'"]),
         (lambda rows: rows[2].update(example_id=99999), ["line 3", "99999", "not in the data"]),

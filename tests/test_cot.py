@@ -40,7 +40,7 @@ def test_a_float_mask_leaks_the_future_and_suppresses_nothing_and_the_boolean_on
         first(ids, mask.float()) - first(other, mask.float())
     ).abs().max() > 1e-3  # the last token reached the first
     assert torch.equal(first(ids, mask), first(other, mask))
-    with pytest.raises(ValueError, match=r"expected booleans, came torch\.float32"):
+    with pytest.raises(ValueError, match=r"expected booleans, got torch\.float32"):
         check_mask(mask.float())  # under pytest the typed signature of masked_logp refuses it too
 
 
@@ -139,7 +139,7 @@ def test_rollouts_that_differ_stand_out_from_deals_of_the_same_rollouts_and_equa
     p = [cot.rollout_importance(*([rng.choice("ab") for _ in range(20)] for _ in range(2)), "a", seed=k).p
          for k in range(40)]  # fmt: skip
     assert sum(x < 0.1 for x in p) <= 9  # 4 expected; above 9 one time in a hundred
-    with pytest.raises(ValueError, match="came 1 and 2"):
+    with pytest.raises(ValueError, match="got 1 and 2"):
         cot.rollout_importance(["a"], ["a", "b"], "a", seed=0)
 
 

@@ -88,7 +88,7 @@ def test_no_head_matches_without_the_plant():
 
 
 def test_plant_that_does_not_fit_says_how_large_it_may_be():
-    with pytest.raises(ValueError, match=r"plant.rank: expected at most 20 .* came 21"):
+    with pytest.raises(ValueError, match=r"plant.rank: expected at most 20 .* got 21"):
         init_base(replace(Recipe(), plant=Plant(rank=21)))
 
 

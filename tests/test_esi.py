@@ -299,8 +299,8 @@ def test_the_header_is_repaired_whatever_stands_before_it() -> None:
         (lambda rows: rows[2].update(acuity="6"), ["line 7", "'acuity'", "'6'"]),
         (lambda rows: rows[2].update(acuity=""), ["line 7", "'acuity'", "''"]),
         (lambda rows: rows[2].update(heartrate="fast"), ["line 7", "'heartrate'", "'fast'"]),
-        (lambda rows: rows[2].update(tiragecase=""), ["'tiragecase'", "came none"]),
-        (lambda rows: rows[2].update(subject_id=""), ["'subject_id'", "came none"]),
+        (lambda rows: rows[2].update(tiragecase=""), ["'tiragecase'", "got none"]),
+        (lambda rows: rows[2].update(subject_id=""), ["'subject_id'", "got none"]),
         (lambda rows: rows[2].update(stay_id=rows[0]["stay_id"]), ["'stay_id'", "already at", "Remove the copy"]),
     ],
 )
@@ -315,7 +315,7 @@ def test_a_broken_file_and_an_endless_narrative_are_named(tmp_path: Path) -> Non
         esi.examples(mietic(tmp_path / "h.csv", header=["锘縮ubject_id", *(c + "_" for c in esi.COLUMNS[1:])]))
     path = mietic(tmp_path / "cells.csv")
     path.write_text(path.read_text().replace('\nSecond line, ""quoted"".', "\nSecond, line", 1) + "1,2,3\n")
-    with pytest.raises(ValueError, match=r"cells.csv, line \d+: expected 57 cells, came 3"):
+    with pytest.raises(ValueError, match=r"cells.csv, line \d+: expected 57 cells, got 3"):
         esi.examples(path)
     long = mietic(tmp_path / "long.csv", spoil=lambda rows: rows[0].update(tiragecase="x" * 10_000))
     with pytest.warns(UserWarning, match=f"1 with a narrative of more than {MAX_NARRATIVE} characters"):

@@ -213,7 +213,7 @@ def test_evidence_needs_pairs_that_flip_and_answers_that_recur() -> None:
     keep = [
         TokenPair(p.base_ids, p.exp_ids, p.answer, p.foil, base_answer=p.answer, id=p.id) for p in retrieval_pairs(4)
     ]
-    with pytest.raises(ValueError, match="pairs that flip the answer, came 0 of 4"):
+    with pytest.raises(ValueError, match="pairs that flip the answer, got 0 of 4"):
         evidence(model, keep, "L1.H0")
 
 

@@ -12,7 +12,8 @@ from interp.edits import InjectNormMatched
 from interp.injection import Slots, check_vectors, inject_at
 from interp.model import Model
 from interp.oracle import OracleSpec, inject, norm_matched_injection
-from interp.oracle.engine import Decoding, Job, generate
+from interp.oracle.engine import Decoding, generate
+from interp.oracle.jobs import Job
 from interp.oracle.prompt import OraclePrompt
 from interp.passes import positions_from_mask
 from tests.tiny import FAMILIES, tiny

@@ -494,7 +494,7 @@ def test_choices_that_cannot_be_compared_are_refused(oracle):
         oracle.choose(feats, "which?", ["yes", "no"], n_orders=2)
     with pytest.raises(ValueError, match="at least two"):
         oracle.choose(feats, "which?", ["yes"])
-    with pytest.raises(ValueError, match="expected a target among yes, no; came 'dog'"):
+    with pytest.raises(ValueError, match="expected a target among yes, no; got 'dog'"):
         oracle.choose(feats, "which?", ["yes", "no"]).grade(dict.fromkeys(feats.items, "dog"))
 
 

@@ -100,7 +100,7 @@ def test_every_task_is_built_from_the_corpus(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"corpsu": "x"}, "unknown key 'corpsu'.*Did you mean 'corpus'"),
-        ({"corpus": None}, "expected either corpus or items, came neither"),
+        ({"corpus": None}, "expected either corpus or items, got neither"),
         ({"tasks": {"taxnomy": 3}}, "tasks: unknown key 'taxnomy'.*Did you mean 'taxonomy'"),
         ({"tasks": {"context": None}}, "tasks.context: expected how many"),
         ({"labels": None}, "need labels; give the file as `labels`"),

@@ -89,7 +89,7 @@ def test_the_truth_is_among_the_alternatives_to_every_mistake():
 
 def test_too_few_items_are_refused(items):
     few = replace(items, feats={LAYER: items.feats[LAYER].select(items.feats[LAYER].items[:4])})
-    with pytest.raises(ValueError, match="at least 16 items at layer 2, came 4"):
+    with pytest.raises(ValueError, match="at least 16 items at layer 2, got 4"):
         selftest(Oracle(trained_reader(), adapter=None, spec=TRUE), few, layer=LAYER)
 
 

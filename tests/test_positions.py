@@ -213,5 +213,5 @@ def test_prompt_and_generated_share_the_token_that_predicts_the_answer(prompt, t
     n = len(prompt.ids)
     with pytest.raises(ValueError, match=f"'from:{n}' begins after the last token; the prompt has {n}"):
         From(n).resolve(prompt)
-    with pytest.raises(ValueError, match="expected a token number from 0 on, came -1"):
+    with pytest.raises(ValueError, match="expected a token number from 0 on, got -1"):
         From(-1)

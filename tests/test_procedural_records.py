@@ -78,18 +78,18 @@ def test_a_foreign_row_needs_five_fields_and_its_label_is_normalised():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scenario": None}, "line 2, field 'scenario': expected a value; came only .* Add it to the row"),
+        ({"scenario": None}, "line 2, field 'scenario': expected a value; got only .* Add it to the row"),
         ({"scenario": None, "scenarios": "x"}, "line 2, field 'scenario': .* Did you mean 'scenarios'"),
-        ({"scenario": " "}, "line 2, field 'scenario': expected text; came ' '. Fill it in"),
+        ({"scenario": " "}, "line 2, field 'scenario': expected text; got ' '. Fill it in"),
         ({"perturbation": "step_reorder"}, "line 2, field 'perturbation': .*Did you mean 'step_reorder_invalid'"),
-        ({"perturbation": "zzz"}, "line 2, field 'perturbation': expected one of baseline_compliant, .*came 'zzz'"),
-        ({"label": "maybe"}, "line 2, field 'label': expected compliant or noncompliant; came 'maybe'"),
-        ({"label": True}, "line 2, field 'label': expected compliant or noncompliant; came True"),
-        ({"flips_label": "no"}, "line 2, field 'flips_label': expected true or false; came 'no'"),
+        ({"perturbation": "zzz"}, "line 2, field 'perturbation': expected one of baseline_compliant, .*got 'zzz'"),
+        ({"label": "maybe"}, "line 2, field 'label': expected compliant or noncompliant; got 'maybe'"),
+        ({"label": True}, "line 2, field 'label': expected compliant or noncompliant; got True"),
+        ({"flips_label": "no"}, "line 2, field 'flips_label': expected true or false; got 'no'"),
         ({"surface_labels": "compliant"}, "line 2, field 'surface_labels': .*did you mean 'surface_label'"),
         ({"verdicts": ["fine"]}, "line 2, field 'verdicts': expected a list out of ok, missing"),
         ({"latent": {"procedure": {}}}, "line 2, field 'latent': latent: expected an object with exactly the fields"),
-        ({"institution": 3}, "line 2, field 'institution': expected text; came 3"),
+        ({"institution": 3}, "line 2, field 'institution': expected text; got 3"),
     ],
 )
 def test_a_faulty_row_is_an_error_with_line_and_field(write, change, message):
@@ -174,7 +174,7 @@ def test_rows_of_a_file_are_chosen_by_split_cell_and_number(write):
     assert {e.metadata["cell"] for e in swaps} == {"ord_swap_flip", "ord_swap_rebind", "ord_swap_keep_listing"}
     with pytest.raises(ValueError, match=r"cell 'ord_swp': .*Did you mean 'ord_swap'"):
         examples(path, split="all", cells=["ord_swp"])
-    with pytest.raises(ValueError, match="per_cell: expected at least 1; came 0"):
+    with pytest.raises(ValueError, match="per_cell: expected at least 1; got 0"):
         examples(path, per_cell=0)
     with pytest.raises(ValueError, match="'all' is for a file"):
         examples(split="all")

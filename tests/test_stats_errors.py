@@ -1,4 +1,4 @@
-"""What a wrong call says: what was expected, what came, what to do. And the package imports nothing heavy."""
+"""What a wrong call says: what was expected, what it got, what to do. And the package imports nothing heavy."""
 
 from __future__ import annotations
 

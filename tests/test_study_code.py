@@ -184,7 +184,7 @@ def test_an_edited_statistic_changes_the_tables_without_a_forward_pass(copied: P
     before, work = accuracies(root), tree(root / "run", "steps/eval/engaged", "steps/eval/heuristic")
     with (root / "interp" / "evaluate.py").open("a") as file:
         file.write("\n# a comment\n")
-    assert "nothing was run" in study(root, "no-forward"), "a comment is no code"
+    assert "nothing to run" in study(root, "no-forward"), "a comment is no code"
     line = "    centre = (p + z * z / (2 * n))"
     edit(root, "interp/stats/intervals.py", line, f"    z = z / 2\n{line}")
     said = study(root, "no-forward")

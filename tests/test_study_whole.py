@@ -58,7 +58,7 @@ def test_a_finished_run_is_shown_at_once_and_stays_as_it_is(undisturbed: Path, t
         [sys.executable, "-c", code, "study", "run", str(run)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "everything was there; nothing was run" in done.stdout
+    assert "everything is up to date; nothing to run" in done.stdout
     assert time.monotonic() - began < 20  # 3 s on a quiet machine; no model is loaded
     assert tree(run, *RESULT, "run.json", "study.yaml") == before
 

@@ -228,7 +228,7 @@ def _checked(plan: CachePlan, shard: ShardSpec, tensors: Mapping[str, Tensor]) -
         feats, shape = tensors[site.site], (shard.n_rows, *site.shape)
         if tuple(feats.shape) != shape or feats.dtype != site.torch_dtype:
             came = f"{list(feats.shape)} {feats.dtype}"
-            raise ValueError(f"shard {shard.index}, {site.site}: expected {list(shape)} {site.dtype}, came {came}.")
+            raise ValueError(f"shard {shard.index}, {site.site}: expected {list(shape)} {site.dtype}, got {came}.")
         data[site.site] = feats.detach().to("cpu").contiguous()
         _check_finite(plan, shard, site.site, data[site.site])
     return data

@@ -55,7 +55,7 @@ def suppression_importance(
     """
     if any(layer.kind != "full_attention" for layer in model.layout.layers):
         kinds = ", ".join(sorted({layer.kind for layer in model.layout.layers}))
-        raise ValueError(f"suppressed attention needs full attention in every layer, came {kinds}.")
+        raise ValueError(f"suppressed attention needs full attention in every layer, got {kinds}.")
     out: list[Importance] = []
     for k, example in enumerate(examples):
         prompt = render(example, model.tokenizer, max_length=context_length(model))

@@ -52,7 +52,7 @@ def continuations(
         ValueError: a cut outside the chain, fewer than 2 continuations, and as `interp.evaluate.evaluate`.
     """
     if n < 2:
-        raise ValueError(f"n: expected 2 rollouts or more, came {n}: one says nothing about their spread.")
+        raise ValueError(f"n: expected 2 rollouts or more, got {n}: one says nothing about their spread.")
     asked: dict[str, tuple[str, int, str]] = {}
     begun = []
     for example in examples:

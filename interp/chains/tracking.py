@@ -58,7 +58,7 @@ def track_answers(model: Model, examples: Sequence[Example], *, depth: float = D
     Source: answer tracking of the activation-oracle corpora: block at 75 %; tiers in place of three decimals.
     """
     if not 0 <= depth < 1:
-        raise ValueError(f"depth: expected a share of the layers in [0, 1), came {depth}.")
+        raise ValueError(f"depth: expected a share of the layers in [0, 1), got {depth}.")
     layer = int(depth * model.n_layers)
     prompts = [render(e, model.tokenizer, max_length=context_length(model)) for e in examples]
     ends = [[s.boundary for s in chain_sentences(e, p)] for e, p in zip(examples, prompts, strict=True)]
@@ -90,7 +90,7 @@ def first_tokens(tokenizer: Any, example: Example) -> list[int]:
         ids = tokenizer.encode(text, add_special_tokens=False)
         found |= {next((i for i in ids if tokenizer.decode([i]).strip()), None)} - {None}
     if example.label is None or not found:
-        raise ValueError(f"example {example.id!r}: expected an answer with a token of its own, came {example.label!r}.")
+        raise ValueError(f"example {example.id!r}: expected an answer with a token of its own, got {example.label!r}.")
     return sorted(found)
 
 

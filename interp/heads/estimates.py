@@ -164,7 +164,7 @@ def halves(groups: list[str], *, seed: int) -> Bool[np.ndarray, "example"]:
     """
     names = sorted(set(groups))
     if len(names) < 4:
-        raise ValueError(f"halves: expected at least 4 groups (2 in each half), came {len(names)}. Add pairs.")
+        raise ValueError(f"halves: expected at least 4 groups (2 in each half), got {len(names)}. Add pairs.")
     order = np.random.default_rng(seed).permutation(len(names))
     chosen = {names[index] for index in order[: len(names) // 2]}
     return np.array([group in chosen for group in groups])

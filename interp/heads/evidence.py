@@ -59,7 +59,7 @@ def evidence(
     unit = head if isinstance(head, HeadId) else HeadId.parse(head)
     flips = [pair for pair in pairs if pair.flips and pair.base_ids is not None and pair.foil is not None]
     if len(flips) < 2:
-        raise ValueError(f"evidence: expected pairs that flip the answer, came {len(flips)} of {len(pairs)}.")
+        raise ValueError(f"evidence: expected pairs that flip the answer, got {len(flips)} of {len(pairs)}.")
     same, other = _with_donor(flips, seed, same_answer=True), _with_donor(flips, seed, same_answer=False)
     check_head(unit, model.layout)
     layer = [HeadId(unit.layer, index) for index in range(model.layout.layers[unit.layer].n_heads)]

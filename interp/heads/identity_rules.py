@@ -57,7 +57,7 @@ def identity_pairs(
     """
     dice, pool = Random(seed), sorted(set(words))
     if len(pool) < 2 * k + 2:
-        raise ValueError(f"identity rules: {2 * k + 2} different words are needed for k={k}, came {len(pool)}.")
+        raise ValueError(f"identity rules: {2 * k + 2} different words are needed for k={k}, got {len(pool)}.")
     out: list[TokenPair] = []
     for _ in range(50 * n):
         if len(out) == n:

@@ -79,7 +79,7 @@ def expand_heads(heads: Heads, layout: Layout) -> tuple[Unit, ...]:
     names = [unit_name(unit) for unit in units]
     if not names or len(set(names)) < len(names):
         twice = next((name for name in names if names.count(name) > 1), None)
-        raise ValueError(f"heads: {twice} is named twice." if twice else "heads: expected at least one, came none.")
+        raise ValueError(f"heads: {twice} is named twice." if twice else "heads: expected at least one, got none.")
     return units
 
 

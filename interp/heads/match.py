@@ -143,7 +143,7 @@ def match_heads(a: Sweeps, b: Sweeps, *, window: float = 0.15, n_permutations: i
     ranked = [_ranks_on_common(x, y) for x, y in zip(left, right, strict=True)]
     ids, groups = ranked[0][2], ranked[0][3]
     if any(other[2] != ids for other in ranked) or len(ids) < 8:
-        raise ValueError(f"match_heads: expected sweeps of the same items, at least 8; came {len(ids)}.")
+        raise ValueError(f"match_heads: expected sweeps of the same items, at least 8; got {len(ids)}.")
     near = _window(left[0], right[0], window)
     observed = np.mean([x.T @ y for x, y, *_ in ranked], axis=0)
     rng = np.random.default_rng(seed)

@@ -140,7 +140,7 @@ class HeadSweep:
 
     def __post_init__(self) -> None:
         if len({pair.id for pair in self.pairs}) < len(self.pairs) or not self.pairs:
-            raise ValueError(f"pairs: expected at least one pair, each with an id of its own; came {len(self.pairs)}.")
+            raise ValueError(f"pairs: expected at least one pair, each with an id of its own; got {len(self.pairs)}.")
         self.model = Model.wrap(self.model)
         self.where: Where = where_of(self.positions, self.pairs)
         self.units: tuple[Unit, ...] = expand_heads(self.heads, self.model.layout)

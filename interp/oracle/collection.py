@@ -132,7 +132,7 @@ def features_of(
 
 def _one(rules: list[Positions]) -> list[Positions]:
     if len(rules) != 1:
-        raise ValueError(f"an oracle reads one position rule at a time, came {', '.join(r.name for r in rules)}.")
+        raise ValueError(f"an oracle reads one position rule at a time, got {', '.join(r.name for r in rules)}.")
     return rules
 
 
@@ -144,7 +144,7 @@ def runs(example_id: str, tokens: Sequence[int], per: Per) -> Iterator[tuple[str
         return
     size = 1 if per == "token" else per
     if not isinstance(size, int) or size < 1:
-        raise ValueError(f"per: expected 'example', 'token' or a count of at least 1, came {per!r}.")
+        raise ValueError(f"per: expected 'example', 'token' or a count of at least 1, got {per!r}.")
     for start in range(0, n, size):
         run = tuple(range(start, min(start + size, n)))
         if len(run) == size or start == 0:  # a shorter tail would be another kind of reading than the rest

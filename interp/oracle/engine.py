@@ -13,32 +13,12 @@ from torch import Tensor
 
 from interp.model import Model
 from interp.oracle.injection import inject
+from interp.oracle.jobs import Job
 from interp.oracle.kept import Kept
-from interp.oracle.prompt import OraclePrompt
 from interp.oracle.spec import OracleSpec
 from interp.passes import pad, positions_from_mask
 
 TOKENS_PER_BATCH = 8192
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One prompt with the vectors of its slots, in slot order.
-
-    Attributes:
-        source: jobs of one source have the same vectors and the same prompt up to the last slot, which is run once.
-        names: who the slots are, for error messages.
-    """
-
-    prompt: OraclePrompt
-    vectors: Float[Tensor, "slots d_model"]
-    source: Hashable
-    names: tuple[str, ...] = ()
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """Token ids up to the answer."""
-        return self.prompt.ids[: self.prompt.answer_start]
 
 
 @dataclass(frozen=True)
@@ -58,7 +38,7 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if min(self.max_new_tokens, self.n, self.num_beams) < 1:
-            raise ValueError(f"decoding: counts must be at least 1, came {self}.")
+            raise ValueError(f"decoding: counts must be at least 1, got {self}.")
         if self.temperature is not None and self.num_beams > 1:
             raise ValueError("decoding: beams are deterministic here; leave temperature out or use num_beams=1.")
         if self.n > 1 and self.temperature is None and self.num_beams < self.n:

@@ -66,9 +66,9 @@ class Features:
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or len(self.vectors) != len(self.slots):
             came = f"{list(self.vectors.shape)} for {len(self.slots)} slots"
-            raise ValueError(f"features: expected vectors [slots, d_model], one per slot record; came {came}.")
+            raise ValueError(f"features: expected vectors [slots, d_model], one per slot record; got {came}.")
         if not self.slots:
-            raise ValueError("features: expected at least one slot, came none.")
+            raise ValueError("features: expected at least one slot, got none.")
         self._refuse_not_finite()
         for item, span in self._spans.items():
             self._check_item(item, self.slots[span.start : span.stop])
@@ -167,7 +167,7 @@ class Features:
             tokens != per_layer[0] for tokens in per_layer
         ):
             raise ValueError(
-                f"features, item {item!r}: expected the same tokens at every layer, layer by layer; came "
+                f"features, item {item!r}: expected the same tokens at every layer, layer by layer; got "
                 f"{[(s.layer, s.token) for s in slots][:12]}."
             )
 

@@ -119,7 +119,7 @@ _WRITERS: dict[str, Callable[[_Page, _Blocks, bool], None]] = {"A": _a, "A'": _a
 
 def _check(format: str, placeholders: Sequence[str], layers: Sequence[int], counts: Sequence[int], flat: bool) -> None:
     if format not in FORMATS:
-        raise ValueError(f"oracle prompt format: expected one of {', '.join(FORMATS)}, came {format!r}.")
+        raise ValueError(f"oracle prompt format: expected one of {', '.join(FORMATS)}, got {format!r}.")
     if not layers or len(counts) != len(layers) or min(counts) < 1:
         raise ValueError(
             f"oracle prompt: expected one count of at least 1 per layer; layers {list(layers)}, counts {list(counts)}."
@@ -131,10 +131,10 @@ def _check(format: str, placeholders: Sequence[str], layers: Sequence[int], coun
             f"oracle prompt: {len(placeholders)} placeholders for {len(layers)} layers; give one, or one each."
         )
     if format == "A" and len(layers) > 1:
-        raise ValueError(f"oracle prompt format A holds one layer, came {list(layers)}; use A' for several.")
+        raise ValueError(f"oracle prompt format A holds one layer, got {list(layers)}; use A' for several.")
     if format == "D" and len(set(counts)) > 1:
         raise ValueError(
-            f"oracle prompt format D writes position by position, so counts must agree; came {list(counts)}."
+            f"oracle prompt format D writes position by position, so counts must agree; got {list(counts)}."
         )
     if flat and format != "E":
-        raise ValueError(f"flat prefixes exist in format E only, came format {format!r}.")
+        raise ValueError(f"flat prefixes exist in format E only, got format {format!r}.")

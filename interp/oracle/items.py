@@ -45,14 +45,14 @@ class TrainItem:
     def __post_init__(self) -> None:
         where = f"item of task {self.task!r}, problem {self.problem!r}"
         if not self.positions or list(self.positions) != sorted(set(self.positions)):
-            raise ValueError(f"{where}, positions: expected rising token numbers, came {self.positions}.")
+            raise ValueError(f"{where}, positions: expected rising token numbers, got {self.positions}.")
         if self.positions[0] < 0 or self.positions[-1] != len(self.context_ids) - 1:
             raise ValueError(
                 f"{where}, positions: the last ({self.positions[-1]}) must be the last token of the context "
                 f"({len(self.context_ids) - 1}); cut the context there, what follows cannot matter."
             )
         if not self.layers or len(set(self.layers)) != len(self.layers):
-            raise ValueError(f"{where}, layers: expected different blocks, came {self.layers}.")
+            raise ValueError(f"{where}, layers: expected different blocks, got {self.layers}.")
         if self.status == "ok" and not self.answer.strip():
             raise ValueError(f"{where}: the answer is empty. Say in `status` why it is missing, or drop the item.")
 
@@ -98,7 +98,7 @@ def mix(
     every = list(items)
     problems = sorted({item.problem for item in every})
     if len(problems) < 2:
-        raise ValueError(f"items: expected at least 2 problems, so that one can be held out; came {len(problems)}.")
+        raise ValueError(f"items: expected at least 2 problems, so that one can be held out; got {len(problems)}.")
     n_out = round(validation * len(problems)) if isinstance(validation, float) else validation
     held = set(Random(f"{seed}/problems").sample(problems, min(max(1, n_out), len(problems) - 1)))
     order = Random(f"{seed}/order")

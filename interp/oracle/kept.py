@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +12,7 @@ from torch import Tensor
 from interp.fingerprint import tensors_sha256
 from interp.io.digest import sha256_of
 from interp.io.items import ItemStore
-
-if TYPE_CHECKING:
-    from interp.oracle.engine import Job
+from interp.oracle.jobs import Job
 
 Ids = list[list[tuple[int, ...]]]
 """Generated token ids: of every job, its answers."""

@@ -30,7 +30,7 @@ def check_choices(tokenizer: Any, question: str, choices: Sequence[str], n_order
         ValueError: otherwise, or orders of choices that the question does not list.
     """
     if len(choices) < 2 or len(set(choices)) != len(choices):
-        raise ValueError(f"choices: expected at least two different ones, came {list(choices)}.")
+        raise ValueError(f"choices: expected at least two different ones, got {list(choices)}.")
     if n_orders > 1 and OPTIONS not in question:
         raise ValueError(f"n_orders={n_orders}: the question does not list the choices; put {OPTIONS} into it.")
     ids = {c: tuple(tokenizer.encode(c, add_special_tokens=False)) for c in choices}

@@ -53,7 +53,7 @@ def render_question(
             tokenizer without offsets, an answer that merges with the prompt.
     """
     if not question.strip():
-        raise ValueError("question: expected text, came nothing.")
+        raise ValueError("question: expected text, got nothing.")
     if end_of_turn and answer is None:
         raise ValueError("end_of_turn=True: there is no answer to end.")
     prefix = render_prefix(spec.format, spec.placeholders, layers=layers, counts=counts, flat=spec.flat)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -17,26 +17,15 @@ from interp.model import Model
 from interp.oracle.answers import Answer, Answers, Choices, Likelihoods, answer_ranks
 from interp.oracle.caveats import warn_off_distribution, warn_other_base
 from interp.oracle.controls import HEADLINE, READER_CONTROLS, VECTOR_CONTROLS, partner_counts, variants
-from interp.oracle.engine import TOKENS_PER_BATCH, Decoding, Job, answer_logp, generate
+from interp.oracle.engine import TOKENS_PER_BATCH, Decoding, answer_logp, generate
 from interp.oracle.evidence import ALPHA, GAP_PARTNERS, PARTNERS, FewPartnersWarning, Ranks, reach
 from interp.oracle.features import Features
+from interp.oracle.jobs import Case, Job, Prompts
 from interp.oracle.kept import Kept
 from interp.oracle.phrasings import check_choices, phrasings_of
-from interp.oracle.prompt import OraclePrompt, render_question, thinking_switch, turn_end, with_answer
 from interp.oracle.scoring import mode_frequency
 from interp.oracle.spec import OracleSpec
-from interp.prompt import Example, Message, render
 from interp.stats import rejects, smallest_p
-
-
-@dataclass(frozen=True)
-class _Case:
-    """One answer to be scored about one reading: its text, or the very tokens that were generated."""
-
-    item: str
-    question: str
-    answer: str | tuple[int, ...]
-
 
 _Answered: TypeAlias = tuple[str, list[tuple[str, ...]], list[tuple[str, float]], Likelihoods]
 """Question, samples of each reading, its answer with its frequency, and likelihoods of the answers."""
@@ -81,7 +70,7 @@ class Oracle:
                 raise ValueError(f"oracle adapter {role!r} is not loaded; adapters of the model: {known}.")
         if self.spec.hook_layer >= self.model.n_layers:
             raise ValueError(f"spec: block {self.spec.hook_layer} of a model with {self.model.n_layers} blocks.")
-        self._prompts: dict[Any, OraclePrompt] = {}
+        self._prompts = Prompts(self.spec, self.model.tokenizer)
         self._store: ItemStore | None = None
         warn_other_base(self.spec, self.model)
 
@@ -140,7 +129,7 @@ class Oracle:
         if HEADLINE in controls:
             self._warn_few(feats, n_partners, tasks, len(asked))
         decoding = decoding or Decoding(max_new_tokens=self.spec.max_new_tokens, seed=self.seed)
-        jobs = [self._job(feats, item, question) for question in asked for item in feats.items]
+        jobs = [self._prompts.of(feats, item, question) for question in asked for item in feats.items]
         with self.model.adapters.use(self.adapter):
             made = generate(
                 self.model, jobs, self.spec, decoding, share=self.share, budget=self.tokens_per_batch,
@@ -167,7 +156,7 @@ class Oracle:
         said = [tuple(self._text(one) for one in of) for of in ids]
         best = [mode_frequency(texts) for texts in said]
         chosen = [of[texts.index(text)] for of, texts, (text, _) in zip(ids, said, best, strict=True)]
-        cases = [_Case(item, question, one) for item, one in zip(feats.items, chosen, strict=True)]
+        cases = [Case(item, question, one) for item, one in zip(feats.items, chosen, strict=True)]
         texts = tuple(text for text, _ in best)
         return question, said, best, self._score(feats, cases, texts, controls, n_partners, tasks, False)
 
@@ -201,14 +190,14 @@ class Oracle:
         if missing:
             raise ValueError(f"targets: {len(missing)} readings have none, e.g. {missing[0]!r}.")
         asked = {item: question if isinstance(question, str) else question[item] for item in feats.items}
-        cases = [_Case(item, asked[item], targets[item]) for item in feats.items]
+        cases = [Case(item, asked[item], targets[item]) for item in feats.items]
         said = tuple(targets[item] for item in feats.items)
         return self._score(feats, cases, said, controls, n_partners, tasks, end_of_turn)
 
     def _score(
         self,
         feats: Features,
-        cases: Sequence[_Case],
+        cases: Sequence[Case],
         said: tuple[str, ...],
         controls: Sequence[str],
         n_partners: int,
@@ -249,7 +238,7 @@ class Oracle:
         self._check(feats, controls)
         check_choices(self.model.tokenizer, question, choices, n_orders, end_of_turn)
         phrasings = phrasings_of((question, *paraphrases), choices, n_orders, self.seed)
-        cases = [_Case(item, phrasings[0], choice) for item in feats.items for choice in choices]
+        cases = [Case(item, phrasings[0], choice) for item in feats.items for choice in choices]
         shape = (len(feats.items), len(choices))
         real, n_tokens = self._logp(feats, cases, self.adapter, end_of_turn)
         under = {
@@ -274,7 +263,7 @@ class Oracle:
         """[item, phrasing]: the best choice under every wording and order; None where there is only one."""
         if len(phrasings) == 1:
             return None
-        cases = [_Case(i, q, c) for q, i, c in product(phrasings[1:], feats.items, choices)]
+        cases = [Case(i, q, c) for q, i, c in product(phrasings[1:], feats.items, choices)]
         logp, _ = self._logp(feats, cases, self.adapter, end_of_turn)
         others = logp.reshape(len(phrasings) - 1, len(feats.items), len(choices)).argmax(axis=2)
         return np.concatenate([first.argmax(axis=1)[:, None], others.T], axis=1)
@@ -319,10 +308,10 @@ class Oracle:
         }
 
     def _logp(
-        self, feats: Features, cases: Sequence[_Case], role: str | None, end_of_turn: bool
+        self, feats: Features, cases: Sequence[Case], role: str | None, end_of_turn: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """(log-probability in nats, number of tokens) of every case's answer."""
-        jobs = [self._job(feats, case.item, case.question, case.answer, end_of_turn) for case in cases]
+        jobs = [self._prompts.of_case(feats, case, end_of_turn) for case in cases]
         with self.model.adapters.use(role):
             found = self._logp_of(jobs, role)
         return np.array([float(logp.double().sum()) for logp in found]), np.array([len(logp) for logp in found])
@@ -330,7 +319,7 @@ class Oracle:
     def _under(
         self,
         feats: Features,
-        cases: Sequence[_Case],
+        cases: Sequence[Case],
         control: str,
         n: int,
         tasks: Mapping[str, str] | None,
@@ -351,9 +340,9 @@ class Oracle:
             rows.append(row)
         return np.stack(rows) if rows else np.full((1, len(cases)), np.nan)
 
-    def _text_only(self, feats: Features, cases: Sequence[_Case], end_of_turn: bool) -> np.ndarray:
+    def _text_only(self, feats: Features, cases: Sequence[Case], end_of_turn: bool) -> np.ndarray:
         """The bare base reads the text itself and is asked the same question."""
-        jobs = [self._text_job(feats, case, end_of_turn) for case in cases]
+        jobs = [self._prompts.of_text(feats, case, end_of_turn) for case in cases]
         with self.model.adapters.use(None):
             found = self._logp_of(jobs, None)
         return np.array([float(logp.double().sum()) for logp in found])
@@ -363,47 +352,11 @@ class Oracle:
             self.model, jobs, self.spec, share=self.share, budget=self.tokens_per_batch, kept=self._kept(role)
         )
 
-    def _text_job(self, feats: Features, case: _Case, end_of_turn: bool) -> Job:
-        """A prompt without slots: the text that was read, then the question."""
-        tokenizer = self.model.tokenizer
-        closing = turn_end(tokenizer) if end_of_turn or not case.answer else ""
-        answer = case.answer + closing if isinstance(case.answer, str) else (closing or None)
-        message = Message("user", f"{feats.texts[case.item]}\n\n{case.question}")
-        example = Example(id=case.item, messages=(message,), answer=answer)
-        done = render(example, tokenizer, thinking=thinking_switch(tokenizer, self.spec.enable_thinking))
-        prompt = with_answer(OraclePrompt(done.text, done.ids, (), (), done.n_prompt), case.answer)
-        return Job(prompt, feats.vectors.new_empty(0, feats.d_model), (case.item, case.question))
-
-    def _job(
-        self,
-        feats: Features,
-        item: str,
-        question: str,
-        answer: str | tuple[int, ...] | None = None,
-        end_of_turn: bool = False,
-    ) -> Job:
-        is_empty = answer is not None and not answer  # saying nothing is ending the turn
-        text = answer if isinstance(answer, str) else "" if is_empty else None
-        key = (feats.layers(item), feats.counts(item), question, text, end_of_turn or is_empty)
-        if key not in self._prompts:
-            self._prompts[key] = render_question(
-                self.spec,
-                self.model.tokenizer,
-                layers=key[0],
-                counts=key[1],
-                question=question,
-                answer=text,
-                end_of_turn=key[-1],
-            )
-        rows = feats.rows(item, self.spec.layer_order)
-        prompt = with_answer(self._prompts[key], answer)
-        return Job(prompt, feats.vectors[list(rows)], item, tuple(str(feats.slots[r]) for r in rows))
-
     def _text(self, ids: Sequence[int]) -> str:
         return self.model.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def _check(self, feats: Features, controls: Sequence[str]) -> None:
-        self._prompts.clear()
+        self._prompts.forget()
         known = (*VECTOR_CONTROLS, *READER_CONTROLS)
         for control in controls:
             if control not in known:

@@ -75,7 +75,7 @@ class Recipe:
 
     def _check(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
-            raise ValueError(f"recipe.{name}: expected {expected}, came {getattr(self, name)!r}.")
+            raise ValueError(f"recipe.{name}: expected {expected}, got {getattr(self, name)!r}.")
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Recipe:

@@ -81,7 +81,7 @@ def tiered(text: str, target: str, tiers: Sequence[Sequence[str]]) -> float:
         ValueError: fewer than 2 tiers, or a target that is in none.
     """
     if len(tiers) < 2:
-        raise ValueError(f"tiers: expected at least 2, came {len(tiers)}.")
+        raise ValueError(f"tiers: expected at least 2, got {len(tiers)}.")
     at = {spelling: number for number, spellings in enumerate(tiers) for spelling in spellings}
     wanted, said = parse_label(target, list(at)), parse_label(text, list(at))
     if wanted is None:
@@ -153,7 +153,7 @@ def classified(
         ValueError: lengths differ, no items, a single group.
     """
     if len(answers) != len(targets) or not targets:
-        raise ValueError(f"classified: expected as many answers as targets, came {len(answers)} and {len(targets)}.")
+        raise ValueError(f"classified: expected as many answers as targets, got {len(answers)} and {len(targets)}.")
     said = ["" if a is None else a for a in answers]
     right = np.array([a == t for a, t in zip(said, targets, strict=True)], dtype=float)
     names = sorted(set(targets))

@@ -66,13 +66,13 @@ class OracleSpec:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise ValueError(f"OracleSpec.format: expected one of {', '.join(FORMATS)}, came {self.format!r}.")
+            raise ValueError(f"OracleSpec.format: expected one of {', '.join(FORMATS)}, got {self.format!r}.")
         if self.formula not in ("add", "replace", "raw"):
-            raise ValueError(f"OracleSpec.formula: expected 'add', 'replace' or 'raw', came {self.formula!r}.")
+            raise ValueError(f"OracleSpec.formula: expected 'add', 'replace' or 'raw', got {self.formula!r}.")
         if self.precision not in ("wire", "fp32"):
-            raise ValueError(f"OracleSpec.precision: expected 'wire' or 'fp32', came {self.precision!r}.")
+            raise ValueError(f"OracleSpec.precision: expected 'wire' or 'fp32', got {self.precision!r}.")
         if self.hook_layer < 0:
-            raise ValueError(f"OracleSpec.hook_layer: a 0-based block index was expected, came {self.hook_layer}.")
+            raise ValueError(f"OracleSpec.hook_layer: a 0-based block index was expected, got {self.hook_layer}.")
         for word in self.layers:
             percent_of(word)
 

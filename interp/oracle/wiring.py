@@ -141,7 +141,7 @@ def selftest(oracle: Oracle, items: ContextItems, *, layer: int) -> SelfTest:
     """
     if layer not in items.feats or len(items.feats[layer]) < MIN_ITEMS:
         n = len(items.feats[layer]) if layer in items.feats else 0
-        raise ValueError(f"self-test: expected at least {MIN_ITEMS} items at layer {layer}, came {n}.")
+        raise ValueError(f"self-test: expected at least {MIN_ITEMS} items at layer {layer}, got {n}.")
     real = _nll(oracle, oracle.spec, items, items.feats[layer], controls=("zero",))
     wirings = []
     for name, (spec, source) in alternatives(oracle.spec, layer=layer, n_layers=oracle.model.n_layers).items():

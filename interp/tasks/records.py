@@ -42,12 +42,12 @@ def read_examples(
         config, revision: of a Hugging Face dataset; `config` is a folder too, where several data sets lie side by side.
         limit:  stop after this many rows.
     Raises:
-        ValueError: a bad or repeated row, with file, line, field, what came and what to do; a source without rows, or
+        ValueError: a bad or repeated row, with file, line, field, what it got and what to do; a source without rows, or
             without that split; labels (or names of a group) that are one text and different types.
         FileNotFoundError: no such path, and not a dataset id. ImportError: a dataset id without `datasets`.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit: expected at least 1, came {limit}. Use None for all rows.")
+        raise ValueError(f"limit: expected at least 1, got {limit}. Use None for all rows.")
     examples: list[Example] = []
     seen: dict[str, str] = {}
     types, n_developer = _Types(), 0
@@ -121,7 +121,7 @@ def read_rows(
     for n, row in enumerate(rows, 1):  # noqa: B007
         yield row
     if n == 0:
-        raise ValueError(f"{source}: expected at least one row, came none. Check that the file is complete.")
+        raise ValueError(f"{source}: expected at least one row, got none. Check that the file is complete.")
 
 
 def example_from_row(row: Mapping[str, Any], where: str) -> Example:
@@ -155,7 +155,7 @@ def example_from_row(row: Mapping[str, Any], where: str) -> Example:
 def _wrong(where: str, name: str, expected: str, came: object, do: str) -> ValueError:
     shown = repr(came)
     shown = shown if len(shown) <= 80 else shown[:80] + "..."
-    return ValueError(f"{where}, field '{name}': expected {expected}, came {shown}. {do}")
+    return ValueError(f"{where}, field '{name}': expected {expected}, got {shown}. {do}")
 
 
 def _id(row: Mapping[str, Any], where: str) -> str:

@@ -83,7 +83,7 @@ def labels_of(model: Model, kind: str, examples: list[Example], options: dict[st
 
     root = path.with_suffix("")
     if path.exists() and not is_store(root):
-        raise ValueError(f"{path}: there already, and nothing says what it was made from. Choose another --out.")
+        raise ValueError(f"{path}: exists, and nothing says what it was made from. Choose another --out.")
     parts = {e.id: [e] for e in examples} if kind in BY_EXAMPLE else {"all": examples}
     with ItemStore.writing(root, KIND, _identity(model, kind, examples, options)) as store:
         for key, part in parts.items():

@@ -112,7 +112,7 @@ def probes() -> None:
 def sweep(cache: Path, out: Path, base: Path | None, jobs: int, device: str, **options: Any) -> None:
     """Every layer, position and kind of probe over CACHE: table, scores and directions into --out.
 
-    Layer and C are chosen on DEV, TEST is scored once. A sweep that is there already is shown, not run again.
+    Layer and C are chosen on DEV, TEST is scored once. A cached sweep is shown, not run again.
     """
     from interp.cache import ActivationCache
     from study.probes.store import is_finished, read_sweep, sweep_store, write_sweep

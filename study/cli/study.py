@@ -94,7 +94,7 @@ def spread_of(runs: list[Path]) -> str:
 @click.option("--measure", is_flag=True, help="Load the models and time two items; times follow from these.")
 @fail_in_users_words
 def plan(file: Path, out: Path | None, overrides: tuple[str, ...], to_register: bool, measure: bool) -> None:
-    """What will run, what is there already, tokens, bytes and a rough time. Nothing is started.
+    """What will run, what is up to date, tokens, bytes and a rough time. Nothing is started.
 
     Configurations and tokenizers are read, no weights: a layer, head, site or position that a model lacks is an error.
     """
@@ -148,7 +148,7 @@ def summary(finished: Finished, out: Path) -> str:
 
     lines = [""]
     if not finished.ran:
-        lines.append(f"{out}: everything was there; nothing was run.")
+        lines.append(f"{out}: everything is up to date; nothing to run.")
     lines += [f"{name} {state.status}: {state.cause}" for name, state in finished.state.steps.items() if state.cause]
     tables = sorted({Path(p).stem for p in _outputs(finished) if p.startswith(f"{TABLES}/")})
     n_figures = len({Path(p).stem for p in _outputs(finished) if p.startswith(f"{FIGURES}/")})

@@ -71,7 +71,7 @@ def plant_induction(model: Any, shape: Shape, plant: Plant, *, seed: int) -> Non
     if len(low) < plant.rank or N_COPY + 2 * plant.rank > shape.d_model:
         raise ValueError(
             f"plant.rank: expected at most {min(len(low), (shape.d_model - N_COPY) // 2)} (RoPE dimensions from "
-            f"low_frequency on, and room in d_model={shape.d_model}); came {plant.rank}."
+            f"low_frequency on, and room in d_model={shape.d_model}); got {plant.rank}."
         )
     rows = orthogonal_rows(shape.d_model, seed=seed)
     own, before = rows[N_COPY : N_COPY + plant.rank], rows[N_COPY + plant.rank : N_COPY + 2 * plant.rank]

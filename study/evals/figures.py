@@ -170,7 +170,7 @@ def plane_of(frames: Mapping[str, pd.DataFrame]) -> Drawn:
     free = [look for look in ("base", "engaged", "heuristic") if look not in frames]
     looks = {name: name if name in MEMBERS else free.pop(0) for name in list(frames)[:3]}
     if len(frames) > 3:
-        raise ValueError(f"the plane shows three systems, came {', '.join(frames)}. Leave some out.")
+        raise ValueError(f"the plane shows three systems, got {', '.join(frames)}. Leave some out.")
     rows = [{"system": n, "member": looks[n], "alpha": 0.0} | plane(f) for n, f in frames.items()]
     return bias_plane(pd.DataFrame(rows).assign(unit="ambiguous items", group_unit="stories"))
 

@@ -20,7 +20,7 @@ def prompt_modes(text: str | None, *, thinking: bool | None = None) -> tuple[str
     """
     names = tuple(name.strip() for name in text.split(",")) if text else ()
     if strange := [name for name in names if name not in MODES]:
-        raise ValueError(f"{remedy('{modes}')}: expected {' or '.join(MODES)}, came {', '.join(map(repr, strange))}.")
+        raise ValueError(f"{remedy('{modes}')}: expected {' or '.join(MODES)}, got {', '.join(map(repr, strange))}.")
     if len(set(names)) != len(names):
         raise ValueError(f"{remedy('{modes}')}: {text!r} names a mode twice.")
     if names and thinking is not None:

@@ -47,7 +47,7 @@ def _by_id(task: Any) -> Any:
                 state = "was answered before" if key in said else "is not in the data"
                 raise ValueError(f"{where}, field 'id': {key!r} {state}. Keep one line per item of the data.")
             if answer is not None and task.parse(str(answer)) is None:
-                raise ValueError(f"{where}, field 'answer': expected a label or null, came {answer!r}.")
+                raise ValueError(f"{where}, field 'answer': expected a label or null, got {answer!r}.")
             said[key] = None if answer is None else task.parse(str(answer))
         if missing := [e.id for e in examples if e.id not in said]:
             what = f"{path}: {len(missing)} items are not answered, first {missing[0]!r}. "

@@ -1,9 +1,8 @@
-"""Tidy tables of an evaluation: one estimate per row, each with its interval, n and what it must be held against.
+"""Tidy tables of an evaluation: one estimate per row, with its interval, its n and the control it is compared with.
 
-Columns of `table.csv`: member, cell, metric, value, lo, hi, n, n_groups, interval, control, note, mode. `control` is
-the value that a reader without the skill would reach (one label always, chance); empty where a metric has none.
-`pair.csv` has one row per cell: engaged and heuristic side by side, their paired difference, and its tests: `p_groups`
-with groups as the unit, `p_holm` which corrects it over the cells, and `p_mcnemar` with items as the unit.
+`control` in `table.csv` is what a model without the skill would reach (one label always, chance); blank where a metric
+has none. `pair.csv` has one row per cell: both members, their paired difference and its tests: `p_groups` with groups
+as the unit, `p_holm`, which corrects it over the cells, and `p_mcnemar` with items as the unit.
 """
 
 from __future__ import annotations

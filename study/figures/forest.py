@@ -52,7 +52,7 @@ def _check(table: DataFrame) -> list[str]:
         checks.only_value(table, name, figure=FIGURE)
     members = list(dict.fromkeys(table["member"])) if "member" in table.columns else [""]
     if len(members) > 3:
-        raise ValueError(f"figure {FIGURE!r}: at most three members in one figure, came {', '.join(members)}.")
+        raise ValueError(f"figure {FIGURE!r}: at most three members in one figure, got {', '.join(members)}.")
     return members
 
 

@@ -77,14 +77,13 @@ def run_heads(
     loading: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> dict[str, dict[str, HeadEffects]]:
-    """Effects of every member under every kind: `out/<member>/<kind>/`, `out/table.csv`, `out/cumulative.csv`.
+    """Effects of every member under every kind: `out/<member>/<kind>/`, `out/table.csv`, `out/cumulative.csv`; for a
+    pair of one architecture also `out/difference.csv`: engaged minus heuristic, head by head.
 
     Run again with the same arguments, it continues where it stopped: what is done is not computed again.
 
     Args:
         examples: examples of the task, or (original, twin) pairs of them, which patching needs.
-    For a pair of one architecture also `out/difference.csv`: engaged minus heuristic, head by head.
-
     Returns:
         member -> kind -> effects.
     Raises:

@@ -67,7 +67,7 @@ class TrainingFile:
     def __post_init__(self) -> None:
         if (self.corpus is None) == (self.items is None):
             came = "neither" if self.corpus is None else "both"
-            raise ValueError(f"training file: expected either corpus or items, came {came}. Give exactly one.")
+            raise ValueError(f"training file: expected either corpus or items, got {came}. Give exactly one.")
         _known("tasks", self.tasks, TASKS)
         _known("spec", self.spec, [f.name for f in fields(OracleSpec)])
         Recipe.of(self.recipe)
@@ -79,7 +79,7 @@ class TrainingFile:
         if self.corpus is not None and not self.tasks:
             raise ValueError(f"training file: a corpus needs tasks; known: {', '.join(TASKS)}.")
         if self.tasks.get("context", 1) is None:
-            raise ValueError("training file, tasks.context: expected how many items to draw, came nothing.")
+            raise ValueError("training file, tasks.context: expected how many items to draw, got nothing.")
 
     @classmethod
     def read(cls, path: str | Path) -> TrainingFile:
@@ -90,7 +90,7 @@ class TrainingFile:
         """
         content, _ = read_yaml(Path(path))
         if not isinstance(content, dict) or "base" not in content:
-            raise ValueError(f"{path}: expected a mapping with at least `base`; came {type(content).__name__}.")
+            raise ValueError(f"{path}: expected a mapping with at least `base`; got {type(content).__name__}.")
         _known(str(path), content, [f.name for f in fields(cls)])
         return checked(cls, content, str(path))
 
@@ -176,13 +176,13 @@ def read_labels(path: str | Path) -> dict[str, dict[SentenceId, Any]]:
     for where, row in read_rows(path):
         task, name, index = row.get("task"), row.get("id"), row.get("sentence")
         if not isinstance(task, str) or name is None or not isinstance(index, int):
-            raise ValueError(f"{where}: expected id, sentence (a number) and task; came {sorted(row)}.")
+            raise ValueError(f"{where}: expected id, sentence (a number) and task; got {sorted(row)}.")
         if row.get("status", "ok") != "ok":
             unbuilt[str(row["status"])] += 1  # the labeller says that it has none
             continue
         wanted = "value" if task in VALUED else "label"
         if wanted not in row:
-            raise ValueError(f"{where}, task {task!r}: expected field {wanted!r}; came {sorted(row)}.")
+            raise ValueError(f"{where}, task {task!r}: expected field {wanted!r}; got {sorted(row)}.")
         key = (str(name), index)
         if key in out.setdefault(task, {}):
             raise ValueError(f"{where}: sentence {index} of {name!r} has a label of task {task!r} already.")

@@ -54,7 +54,7 @@ def sweep_store(folder: Path, identity: Mapping[str, Any], **notes: Any) -> Abst
 
 
 def is_finished(store: ItemStore) -> bool:
-    """Whether this very sweep is there already, to the last byte; a damaged file is named."""
+    """Whether this very sweep is cached, to the last byte; a damaged file is named."""
     return store.is_finished(SWEEP)
 
 

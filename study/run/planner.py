@@ -1,4 +1,4 @@
-"""What a run would do: per step, what is there already, items, tokens, bytes and a rough time. Nothing is started."""
+"""What a run would do: per step, what is up to date, items, tokens, bytes and a rough time. Nothing is started."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _planned(
     key = keys[step.name] = made.key if made else ""
     is_same = state is not None and state.key == key and state.table_key == table_key_of(study, step)
     if state is not None and is_same and state.status == "done" and _is_proven(out, step.name, state):
-        return Planned(step.name, key, "there already", Work(), 0.0)
+        return Planned(step.name, key, "up to date", Work(), 0.0)
     what = "will run" if state is None else _why(state.key == key, state.status)
     if state is not None and made is not None and state.asked == made.asked and state.code != made.code:
         what = f"will run: {made_with(state.code, made.code)} {remedy('({run.keep:True} takes it as it is)')}"

@@ -62,7 +62,7 @@ def user_errors() -> tuple[type[BaseException], ...]:
 
 
 def words(error: BaseException) -> str:
-    """An error as a message: what was expected, what came, where and what to do."""
+    """An error as a message: what was expected, what it got, where and what to do."""
     text = str(error)
     if isinstance(error, OSError) and error.errno in _ADVICE and (error.strerror or "") in text:
         what, do = _ADVICE[error.errno]

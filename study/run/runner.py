@@ -205,7 +205,7 @@ class _Run:
         """A finished step as it was; of one that other code made, that is said and noted."""
         held, kept = self.held[name], self.kept.get(name)
         if kept is None:
-            self.say(f"{name}: there already")
+            self.say(f"{name}: up to date")
         else:
             self.say(f"{name}: kept: {kept}")
             held = replace(held, notes=(*(note for note in held.notes if note != kept), kept))
@@ -253,7 +253,7 @@ class _Run:
         self.keys[name] = key
         if self._is_done(name, key):
             self._record(name, self.held[name])
-            self.say(f"{name}: there already")
+            self.say(f"{name}: up to date")
             return
         self._write()  # the report reads how the other steps ended
         self._begin(name)

@@ -42,7 +42,7 @@ def choice_columns(
     """
     n, n_rows, n_letters = logp.shape
     if n_letters != 3:
-        raise ValueError(f"BBQ has three letters, came log-probabilities of {n_letters} labels.")
+        raise ValueError(f"BBQ has three letters, got log-probabilities of {n_letters} labels.")
     p = np.exp(logp - logp.max(axis=2, keepdims=True))
     p /= p.sum(axis=2, keepdims=True)
     biased = np.array([[str(k) in str(e.metadata["biased"]) for k in range(3)] for e in examples])

@@ -86,7 +86,7 @@ def examples(
     _choice("permute", permute, ("none", "cyclic", "seeded"))
     _choice("tags", tags, ("corrected", "as_published"))
     if limit is not None and limit < 1:
-        raise ValueError(f"limit: expected at least 1, came {limit}. Use None for all rows.")
+        raise ValueError(f"limit: expected at least 1, got {limit}. Use None for all rows.")
     rows = [r for r in checked_rows(data, wanted, split, config, revision) if r[1]["category"] in wanted]
     check_asked(categories or (), rows, data)
     check_once(rows)
@@ -108,7 +108,7 @@ def examples(
 
 def _choice(name: str, came: str, choices: Sequence[str]) -> None:
     if came not in choices:
-        raise ValueError(f"{name}: expected {', '.join(choices[:-1])} or {choices[-1]}, came {came!r}.")
+        raise ValueError(f"{name}: expected {', '.join(choices[:-1])} or {choices[-1]}, got {came!r}.")
 
 
 def _orders(row: Mapping[str, Any], permute: Permute, seed: int) -> list[tuple[Order, str]]:

@@ -30,10 +30,10 @@ class BbqReward:
 
     def __post_init__(self) -> None:
         if self.bias_penalty < 0:
-            raise ValueError(f"bias_penalty: expected 0 or more, came {self.bias_penalty}: it is taken off.")
+            raise ValueError(f"bias_penalty: expected 0 or more, got {self.bias_penalty}: it is taken off.")
         if not self.right > self.wrong > self.unparsed:
             came = f"{self.right}, {self.wrong}, {self.unparsed}"
-            raise ValueError(f"reward: expected right > wrong > unparsed, came {came}.")
+            raise ValueError(f"reward: expected right > wrong > unparsed, got {came}.")
 
 
 def reward(example: Example, text: str, values: BbqReward) -> dict[str, float]:

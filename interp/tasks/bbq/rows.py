@@ -1,4 +1,4 @@
-"""Rows of the BBQ files, each checked: an error names file, line and field, what was expected and what came."""
+"""Rows of the BBQ files, each checked: an error names file, line and field, what was expected and got."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def checked_rows(
 
 
 def _wrong(where: str, name: str, expected: str, came: object) -> ValueError:
-    return ValueError(f"{where}, field '{name}': expected {expected}, came {came!r:.80}. Use the official BBQ files.")
+    return ValueError(f"{where}, field '{name}': expected {expected}, got {came!r:.80}. Use the official BBQ files.")
 
 
 def _check_row(where: str, row: Mapping[str, Any]) -> None:

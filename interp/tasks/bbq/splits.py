@@ -34,13 +34,13 @@ def split_by_story(
         ValueError: a share that is not positive, a cap below one, fewer stories than sides.
     """
     if not sides or min(sides.values()) <= 0:
-        raise ValueError(f"sides: expected positive shares, came {dict(sides)}. Leave out a side that is to be empty.")
+        raise ValueError(f"sides: expected positive shares, got {dict(sides)}. Leave out a side that is to be empty.")
     kept = _capped(examples, max_quads_per_template, seed)
     stories: dict[str, list[Example]] = defaultdict(list)
     for example in kept:
         stories[example.groups["story"]].append(example)
     if len(stories) < len(sides):
-        raise ValueError(f"sides: expected at least {len(sides)} stories, came {len(stories)}. Load more categories.")
+        raise ValueError(f"sides: expected at least {len(sides)} stories, got {len(stories)}. Load more categories.")
     side_of = _deal(stories, sides, seed)
     out: dict[str, list[Example]] = {side: [] for side in sides}
     for example in kept:
@@ -99,7 +99,7 @@ def _capped(examples: Sequence[Example], cap: int | None, seed: int) -> list[Exa
     if cap is None:
         return list(examples)
     if cap < 1:
-        raise ValueError(f"max_quads_per_template: expected at least 1, came {cap}. Use None for all.")
+        raise ValueError(f"max_quads_per_template: expected at least 1, got {cap}. Use None for all.")
     quads: dict[str, dict[str, None]] = defaultdict(dict)
     for example in examples:
         quads[example.groups["template"]][example.groups["quad"]] = None

@@ -74,9 +74,7 @@ def _template(category: str, row: Mapping[str, str], where: str) -> Template:
     crossed = "_x_" in category
     needed = ("Q_id", *_TEXT_COLUMNS, "Known_stereotyped_race" if crossed else "Known_stereotyped_groups")
     if missing := [c for c in needed if not row.get(c)]:
-        raise ValueError(
-            f"{where}, column {missing[0]!r}: expected a value, came none. Use the official template file."
-        )
+        raise ValueError(f"{where}, column {missing[0]!r}: expected a value, got none. Use the official template file.")
     number = row["Q_id"].strip()
     texts = frozenset(_slotless(row[c]) for c in _TEXT_COLUMNS)
     if not crossed:

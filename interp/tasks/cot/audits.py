@@ -66,7 +66,7 @@ def audit(items: Sequence[Item]) -> list[Finding]:
         ValueError: no items.
     """
     if not items:
-        raise ValueError("items: expected at least 1 label, came 0. Check that the file is complete.")
+        raise ValueError("items: expected at least 1 label, got 0. Check that the file is complete.")
     out: list[Finding] = []
     tasks: dict[str, list[Item]] = defaultdict(list)
     for item in items:

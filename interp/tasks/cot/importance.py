@@ -31,7 +31,7 @@ def answer_kl(without: Sequence[str], kept: Sequence[str], *, pseudocount: float
         ValueError: a side without rollouts, or a pseudocount that is not positive.
     """
     if not without or not kept or pseudocount <= 0:
-        what = f"came {len(without)} without, {len(kept)} kept, pseudocount {pseudocount}"
+        what = f"got {len(without)} without, {len(kept)} kept, pseudocount {pseudocount}"
         raise ValueError(f"rollouts: expected at least 1 on each side and a pseudocount above 0; {what}.")
     p, q, answers = Counter(without), Counter(kept), sorted({*without, *kept})
     n_p, n_q = (len(side) + pseudocount * len(answers) for side in (without, kept))
@@ -73,7 +73,7 @@ def rollout_importance(
     Source: thought-anchors, resampling importance; interval and null are ours.
     """
     if min(len(without), len(kept)) < 2:
-        raise ValueError(f"rollouts: expected 2 or more on each side, came {len(without)} and {len(kept)}.")
+        raise ValueError(f"rollouts: expected 2 or more on each side, got {len(without)} and {len(kept)}.")
     rng = np.random.default_rng(seed)
     without, kept = list(without), list(kept)
     every = np.array(without + kept, dtype=object)
@@ -110,7 +110,7 @@ def percentile_tiers(importances: Sequence[float], *, top: float = 0.3) -> list[
         ValueError: fewer than 2 sentences, or a share outside (0, 1).
     """
     if len(importances) < 2 or not 0 < top < 1:
-        raise ValueError(f"importances: expected 2 or more and a share in (0, 1), came {len(importances)} and {top}.")
+        raise ValueError(f"importances: expected 2 or more and a share in (0, 1), got {len(importances)} and {top}.")
     n_top = min(max(1, round(top * len(importances))), len(importances) - 1)
     order = sorted(range(len(importances)), key=lambda i: (-importances[i], i))
     anchors = set(order[:n_top])
@@ -124,5 +124,5 @@ def answer_tier(p_answer: float) -> str:
         ValueError: not a probability.
     """
     if not 0 <= p_answer <= 1:
-        raise ValueError(f"p_answer: expected a probability, came {p_answer}. Pass a softmax, not a logit.")
+        raise ValueError(f"p_answer: expected a probability, got {p_answer}. Pass a softmax, not a logit.")
     return next(name for name, least in TIERS if p_answer >= least)

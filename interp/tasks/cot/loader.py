@@ -68,7 +68,7 @@ def _ranges(where: str, row: Mapping[str, Any], cot: str) -> tuple[tuple[int, in
     if given is None:
         found = tuple(split_sentences(cot))
         if not found:
-            raise ValueError(f"{where}, field 'cot': expected a sentence with letters, came {cot[:40]!r}. {_DO}")
+            raise ValueError(f"{where}, field 'cot': expected a sentence with letters, got {cot[:40]!r}. {_DO}")
         return found
     is_pairs = isinstance(given, list) and all(
         isinstance(r, list) and [type(n) for n in r] == [int, int] for r in given
@@ -76,7 +76,7 @@ def _ranges(where: str, row: Mapping[str, Any], cot: str) -> tuple[tuple[int, in
     ranges = tuple((a, b) for a, b in given) if is_pairs else ()
     inside = all(0 <= a < b <= len(cot) and cot[a:b].strip() for a, b in ranges)
     if not ranges or not inside or any(left[1] > right[0] for left, right in pairwise(ranges)):
-        what = f"expected [start, end] characters of 'cot' ({len(cot)} long), in order, came {str(given)[:60]}"
+        what = f"expected [start, end] characters of 'cot' ({len(cot)} long), in order, got {str(given)[:60]}"
         raise ValueError(f"{where}, field 'sentences': {what}. Leave the field out to have the chain split.")
     return ranges
 
@@ -85,7 +85,7 @@ def _text(where: str, row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     value = str(value) if isinstance(value, int | float) and not isinstance(value, bool) and name == "answer" else value
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{where}, field '{name}': expected text, came {value!r:.60}. {_DO}")
+        raise ValueError(f"{where}, field '{name}': expected text, got {value!r:.60}. {_DO}")
     return value
 
 
@@ -102,7 +102,7 @@ def read_items(data: str | Path) -> list[Item]:
         unbuilt = row.get("label") is None and row.get("status", "ok") != "ok"
         for name in ("label", "context"):
             if (row.get(name) is None and not (name == "label" and unbuilt)) or isinstance(row.get(name), dict | list):
-                raise ValueError(f"{where}, field '{name}': expected text, came {row.get(name)!r:.60}. Fill it in.")
+                raise ValueError(f"{where}, field '{name}': expected text, got {row.get(name)!r:.60}. Fill it in.")
         rest = {k: str(row[k]) for k in ("task", "status", "split", "boundary") if row.get(k) is not None}
         context = str(row["context"])
         label = "" if unbuilt else str(row["label"])

@@ -25,7 +25,7 @@ def suppression_mask(n_tokens: int, suppressed: tuple[int, int]) -> Bool[Tensor,
     """
     start, end = suppressed
     if not 0 <= start < end <= n_tokens:
-        raise ValueError(f"suppressed: expected 0 <= start < end <= {n_tokens} tokens, came [{start}, {end}).")
+        raise ValueError(f"suppressed: expected 0 <= start < end <= {n_tokens} tokens, got [{start}, {end}).")
     q, k = torch.arange(n_tokens)[:, None], torch.arange(n_tokens)[None, :]
     return (k <= q) & ~((k >= start) & (k < end) & (q >= end))
 
@@ -37,9 +37,7 @@ def check_mask(mask: Tensor) -> None:
         ValueError: a float mask, a True above the diagonal, or a token that cannot see itself.
     """
     if mask.dtype != torch.bool:
-        raise ValueError(
-            f"mask: expected booleans, came {mask.dtype}: models add a float mask to the scores. Use bool."
-        )
+        raise ValueError(f"mask: expected booleans, got {mask.dtype}: models add a float mask to the scores. Use bool.")
     if bool(mask.triu(1).any()):
         raise ValueError("mask: a token may look at a later one. Combine it with the causal mask.")
     if not bool(mask.diagonal(dim1=-2, dim2=-1).all()):
@@ -106,9 +104,7 @@ def span_importances(
     n, device = len(ids), ids.device
     for span in spans:
         if span[1] >= n:
-            raise ValueError(
-                f"sentence {span}: expected tokens after it, came {n} in all. Leave the last sentence out."
-            )
+            raise ValueError(f"sentence {span}: expected tokens after it, got {n} in all. Leave the last sentence out.")
     clean = masked_logp(module, ids, torch.ones(n, n, dtype=torch.bool).tril().to(device), temperature=temperature)
     p, out = clean.exp(), []
     for span in spans:

@@ -40,7 +40,7 @@ class Patient:
 
     def __post_init__(self) -> None:
         if unknown := sorted(self.resources - set(RESOURCES)):
-            raise ValueError(f"resources: expected some of {', '.join(RESOURCES)}, came {', '.join(unknown)}.")
+            raise ValueError(f"resources: expected some of {', '.join(RESOURCES)}, got {', '.join(unknown)}.")
 
     @property
     def n_resources(self) -> int:

@@ -137,7 +137,7 @@ def read_cases(data: str | Path, *, retained_only: bool = True, max_narrative: i
             where = f"{path.name}, line {reader.line_num}"
             if len(cells) != len(header):
                 do = "A cell with a line break must stand in quotes; save the file again as CSV."
-                raise ValueError(f"{where}: expected {len(header)} cells, came {len(cells)}. {do}")
+                raise ValueError(f"{where}: expected {len(header)} cells, got {len(cells)}. {do}")
             row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
             if retained_only and row["Final Decision"].upper() != "RETAIN":
                 excluded["not retained by the experts"] += 1
@@ -162,20 +162,20 @@ def repaired_header(header: Sequence[str], name: str) -> list[str]:
         fixed[0] = "subject_id"
     if missing := [column for column in ESSENTIAL if column not in fixed]:
         what = f"{name}, header: expected the columns {', '.join(ESSENTIAL)}; missing {', '.join(missing)}"
-        raise ValueError(f"{what}; came {', '.join(fixed)[:200]!r}. Use MIETIC-validate-samples.csv as published.")
+        raise ValueError(f"{what}; got {', '.join(fixed)[:200]!r}. Use MIETIC-validate-samples.csv as published.")
     return fixed
 
 
 def _check(row: Mapping[str, str], where: str) -> None:
     if row["acuity"].removesuffix(".0") not in LEVELS:
-        raise ValueError(f"{where}, field 'acuity': expected 1 to 5, came {row['acuity']!r}. Mend or remove the row.")
+        raise ValueError(f"{where}, field 'acuity': expected 1 to 5, got {row['acuity']!r}. Mend or remove the row.")
     for column in ("subject_id", NARRATIVE):
         if row[column].lower() in _MISSING:
-            raise ValueError(f"{where}, field '{column}': expected a value, came none. Mend or remove the row.")
+            raise ValueError(f"{where}, field '{column}': expected a value, got none. Mend or remove the row.")
     for column in NUMBERS:
         value = row.get(column, "")
         if value.lower() not in _MISSING and not _is_number(value):
-            raise ValueError(f"{where}, field '{column}': expected a number or nothing, came {value!r}. Mend the row.")
+            raise ValueError(f"{where}, field '{column}': expected a number or nothing, got {value!r}. Mend the row.")
 
 
 def _is_number(text: str) -> bool:
@@ -237,7 +237,7 @@ def _check_ids(found: Sequence[Example]) -> None:
 
 def _first(found: Sequence[Example], n: int) -> list[Example]:
     if n < 1:
-        raise ValueError(f"per_cell: expected at least 1, came {n}.")
+        raise ValueError(f"per_cell: expected at least 1, got {n}.")
     count: Counter[object] = Counter()
     out = []
     for e in found:

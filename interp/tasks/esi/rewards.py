@@ -42,7 +42,7 @@ class EsiReward:
     def __post_init__(self) -> None:
         if not self.exact > self.adjacent > self.other:
             came = f"{self.exact}, {self.adjacent}, {self.other}"
-            raise ValueError(f"reward: expected exact > adjacent > other, came {came}.")
+            raise ValueError(f"reward: expected exact > adjacent > other, got {came}.")
         sizes = {k: v for k, v in asdict(self).items() if k not in ("exact", "adjacent", "other", "no_parse")}
         if bad := [name for name, value in sizes.items() if value < 0]:
             raise ValueError(f"reward: {', '.join(bad)} must be 0 or more: they are sizes, the sign is in their name.")
@@ -69,7 +69,7 @@ def reward(example: Example, text: str, values: EsiReward = OURS, *, triggers: R
         ValueError: an unknown reading.
     """
     if triggers not in ("words", "meaning"):
-        raise ValueError(f"triggers: expected 'words' or 'meaning', came {triggers!r}.")
+        raise ValueError(f"triggers: expected 'words' or 'meaning', got {triggers!r}.")
     said, gold = parse(text), int(str(example.label))
     if said is None:
         return {"answer": values.no_parse, "trigger": 0.0, "injury": 0.0, "pain": 0.0, "reward": values.no_parse}

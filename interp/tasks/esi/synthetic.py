@@ -81,7 +81,7 @@ def generate_rows(per_kind: int, *, seed: int) -> Iterator[tuple[int, Row]]:
         ValueError: per_kind below one.
     """
     if per_kind < 1:
-        raise ValueError(f"per_cell: expected at least 1 pair per kind, came {per_kind}.")
+        raise ValueError(f"per_cell: expected at least 1 pair per kind, got {per_kind}.")
     number = 0
     for kind in KINDS:
         for index in range(per_kind):

@@ -77,7 +77,7 @@ def audit_records(records: Sequence[Mapping[str, Any]], *, seed: int = 0) -> lis
         ValueError: fewer than 4 records.
     """
     if len(records) < 4:
-        raise ValueError(f"audit: expected at least 4 records; came {len(records)}.")
+        raise ValueError(f"audit: expected at least 4 records; got {len(records)}.")
     columns = _columns(records)
     labels = [record["label"] for record in records]
     halves = _halves(records, Random(seed))

@@ -71,6 +71,6 @@ def generate_records(
         ValueError: n below 1.
     """
     if n < 1:
-        raise ValueError(f"n: expected at least 1; came {n}.")
+        raise ValueError(f"n: expected at least 1; got {n}.")
     items = islice(generate_items(seed, split=split, config=config), n)
     return [to_row(record_of(drawn, rendering=rendering)) for drawn in items]

@@ -122,7 +122,7 @@ def from_row(row: Mapping[str, Any], where: str = "record", *, known: Collection
         where: file and line, for messages.
         known: perturbation names; None takes `perturbation_names()`.
     Raises:
-        ValueError: `where`, the field, what was expected, what came and what to do.
+        ValueError: `where`, the field, what was expected, what it got and what to do.
     """
     given = {key: value for key, value in row.items() if value is not None}
     for name in REQUIRED:
@@ -209,4 +209,4 @@ def _check_perturbation(where: str, name: str, known: Collection[str] | None) ->
 
 def _wrong(where: str, name: str, expected: str, came: str, do: str) -> ValueError:
     shown = came if len(came) <= 100 else came[:100] + "..."
-    return ValueError(f"{where}, field '{name}': expected {expected}; came {shown}. {do}")
+    return ValueError(f"{where}, field '{name}': expected {expected}; got {shown}. {do}")
