@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from interp.shown import is_local, shown
-from interp.yaml_text import Lines, read_yaml
+from interp.io.paths import is_local, shown
+from interp.io.yaml_text import Lines, read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 

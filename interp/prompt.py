@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from interp.control_tokens import marker_of, special_tokens
 from interp.example import Example as Example
 from interp.example import Message as Message
 from interp.remedy import remedy
-from interp.template import ChatTemplateError, apply_template, check_opens_turn, rules_of
+from interp.template import ChatTemplateError, apply_template, check_opens_turn, marker_of, rules_of, special_tokens
 
 _SENTINEL = "diptych-sentinel-4f1c"
 _PIECE = 4_000  # characters

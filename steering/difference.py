@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.cache import ActivationCache
+from interp.io.paths import is_local, shown
 from interp.remedy import remedy
-from interp.shown import is_local, shown
 from interp.site import Site
 from interp.where import kept
 from steering.columns import (

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interp.io.read import checked
 from interp.model import Model
-from interp.schema import checked
 from interp.site import Site, check_site
 from steering.residue import Residue
 from steering.store import read_vectors, write_vectors

@@ -8,7 +8,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.fingerprint import tensors_sha256
+from interp.loading.fingerprint import tensors_sha256
 from interp.site import Site
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from interp.files import read_json_object
 from interp.io.digest import is_own_digest, sha256_of
 from interp.io.files import write_file
+from interp.io.read import checked
+from interp.loading.files import read_json_object
 from interp.remedy import remedy
-from interp.schema import checked
 
 FORMAT, VERSION = "diptych-directions", 2
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp.attach import probe_ids
+from interp.adapters.attach import probe_ids
 from interp.hooks import record
 from interp.model import Model
 from steering.direction import Direction, Directions

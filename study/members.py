@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.fingerprint import fingerprint_module
 from interp.loading import load, load_members
+from interp.loading.fingerprint import fingerprint_module
 from interp.model import Model
 
 

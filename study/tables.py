@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.io.csv_text import csv_bytes
+from interp.io.read import read_frame
 from interp.label_mass import mass_note
-from interp.read import read_frame
 from study.column_words import COLUMNS, KEYS
 
 if TYPE_CHECKING:

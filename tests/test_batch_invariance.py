@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from interp.cache import extract
-from interp.decoding import Decoding, generate
 from interp.edits import Add
+from interp.evaluate.decoding import Decoding, generate
+from interp.evaluate.labels import letter_scores, next_token_logp
 from interp.heads.attention import changed_pattern_z
 from interp.hooks import record
-from interp.label_scores import letter_scores, next_token_logp
 from interp.model import Model
 from interp.oracle import OracleSpec
 from interp.oracle.collection import collect
@@ -326,7 +326,7 @@ def test_a_window_that_the_family_does_not_read_is_taken_out_of_its_caches() -> 
 
 
 def test_a_context_under_dynamic_scaling_is_factor_times_as_long() -> None:
-    from interp.label_scores import context_length
+    from interp.evaluate.labels import context_length
 
     assert context_length(Model.wrap(module_of("llama", "dynamic", False))) == 2 * ORIGINAL
     assert context_length(Model.wrap(module_of("llama", "longrope", False))) == 8 * ORIGINAL

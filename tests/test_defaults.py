@@ -182,7 +182,7 @@ ONE_DEFAULT = {
 """Names that mean the same wherever they are an argument or a field, and their default. A seed of None is one that the
 task does not take; a head is read after the member's own reply, a dose curve where the task says."""
 OTHER_MEANING = {
-    ("steering/select.py", "margin"), ("interp/evaluate.py", "margin"), ("study/report/cause_claims.py", "margin"),
+    ("steering/select.py", "margin"), ("interp/evaluate/run.py", "margin"), ("study/report/cause_claims.py", "margin"),
     ("steering/select.py", "seed"), ("probes/splits.py", "test_share"), ("study/config/sections.py", "test_share"),
     ("interp/tasks/bbq/splits.py", "test_share"),
 }  # fmt: skip

@@ -251,7 +251,7 @@ def test_one_example_that_does_not_fit_is_named(model: Model, tmp_path: Path) ->
 def test_a_shard_is_a_pure_function_of_the_plan(model: Model) -> None:
     request = Request(sites="resid_post.*", positions=[Stride(2)], shard_bytes=4000, tokens_per_batch=300)
     examples = make_examples(8)
-    from interp.fingerprint import fingerprint_module
+    from interp.loading.fingerprint import fingerprint_module
 
     prompts = request.prompts(examples, model.tokenizer)
     plan = request.plan(

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.fingerprint import file_sha256, fingerprint_module, tokenizer_sha256
 from interp.loading import load, load_members, load_pair
+from interp.loading.fingerprint import file_sha256, fingerprint_module, tokenizer_sha256
 from tests.hub_folders import IDS, ck, copied, edit_json, expected, make_hub
 from tests.tiny import add_lora, tiny, tiny_tokenizer
 

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from interp.evaluate import Decoding, evaluate, plan_batches
-from interp.label_scores import letter_scores, next_token_logp
+from interp.evaluate.labels import can_share, common, letter_scores, next_token_logp, shared_prefix_logp
 from interp.model import Model
 from interp.prompt import render
-from interp.shared_prefix import can_share, common, shared_prefix_logp
 from interp.tasks import bbq
 from tests.tiny import add_lora, tiny, tiny_tokenizer
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from interp.adapter_plan import plan_adapter
-from interp.attach import attach_adapters
-from interp.files import read_adapter
+from interp.adapters.attach import attach_adapters
+from interp.adapters.plan import plan_adapter
 from interp.loading import load
+from interp.loading.files import read_adapter
 from tests.hub_folders import IDS, base_model, ck, expected
 from tests.tiny import _qwen35, add_lora, randomise_lora
 

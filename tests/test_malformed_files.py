@@ -12,11 +12,11 @@ import torch
 import yaml
 
 from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.io.yaml_text import read_yaml
 from interp.oracle.recipe import Recipe
 from interp.oracle.spec import OracleSpec
 from interp.site import Site
 from interp.tasks import read_examples
-from interp.yaml_text import read_yaml
 from steering import Direction
 from study.config import read_study
 from study.oracle.training import TrainingFile
@@ -193,7 +193,7 @@ def test_rows_of_any_content(tmp_path):
 def test_a_callable_named_in_a_file_is_checked_before_it_is_called(tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr("os.system", lambda command: called.append(command))
-    from interp.schema import function_for
+    from interp.import_path import function_for
     from study.oracle.training import _imported
 
     for path in ("os:system", "builtins:exec", "builtins:print", "subprocess:Popen", "json:loads"):

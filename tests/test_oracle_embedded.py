@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from interp.files import ADAPTER_WEIGHTS
+from interp.loading.files import ADAPTER_WEIGHTS
 from interp.oracle.encode import Encoder
 from interp.oracle.spec import OracleSpec
 from interp.oracle.validate import NO_GAP, Validator

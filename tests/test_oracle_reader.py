@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.adapter_rows import adapter_rows, rows_can_differ
+from interp.adapters.rows import adapter_rows, rows_can_differ
 from interp.cache import extract
 from interp.checkpoint import Fingerprint
 from interp.hooks import record

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from interp.cache import extract
 from interp.checkpoint import Checkpoint
+from interp.evaluate.labels import label_log_probabilities
 from interp.heads import text_pair
-from interp.label_scores import label_log_probabilities
 from interp.loading import load, open_skeleton
 from interp.model import Model
 from interp.prompt import Example, Message, joined, render, render_all
@@ -317,7 +317,7 @@ def test_a_chat_as_plain_text_begins_with_the_bos_that_a_raw_text_begins_with():
 
 
 def test_a_reply_in_plain_text_ends_where_the_next_turn_begins():
-    from interp.decoding import _reply
+    from interp.evaluate.decoding import _reply
 
     tok = tiny_tokenizer()
     set_rules(tok, PromptRules(template="plain"))

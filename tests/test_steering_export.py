@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.fingerprint import tensors_sha256
+from interp.loading.fingerprint import tensors_sha256
 from interp.site import Site
 from steering import Direction, Directions, DirectionStats, export_gguf, export_hf, read_probe_vector, steer
 from steering.gguf import gguf_bytes

@@ -112,7 +112,7 @@ def test_answers_do_not_depend_on_statistics_and_their_tables_do() -> None:
 
     for run in (eval.run, cache.run, heads.run):
         reached = {module for module, _ in code._Walk([(run.__module__, "run")]).found}
-        assert {"interp.evaluate", "interp.cache.extract", "interp.heads.outcomes"} & reached
+        assert {"interp.evaluate.run", "interp.cache.extract", "interp.heads.outcomes"} & reached
         assert "interp.passes" in reached, "what pads a batch is engine code"
         assert not [m for m in reached if m.startswith("interp.stats")]
     reached = {module for module, _ in code._Walk([(steering.run.__module__, "run")]).found}
@@ -202,7 +202,7 @@ def test_edited_engine_code_runs_again_unless_the_work_is_kept_on_purpose(copied
     root = Path(shutil.copytree(copied, tmp_path / "root"))
     edit(
         root,
-        "interp/evaluate.py",
+        "interp/evaluate/run.py",
         "texts = [(i, s, r) for i, s, r in written] if written",
         "texts = written if written",
     )

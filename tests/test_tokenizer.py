@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.fingerprint import tokenizer_sha256
 from interp.loading import load, load_members, load_pair, open_skeleton
-from interp.tokenizer import PROBES, load_tokenizer
+from interp.loading.fingerprint import tokenizer_sha256
+from interp.loading.tokenizer import PROBES, load_tokenizer
 from tests.hub_folders import ck, copied, edit_json, make_hub
 from tests.tiny import CHAT_TEMPLATE, tiny_tokenizer
 

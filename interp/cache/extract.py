@@ -19,11 +19,11 @@ from interp.cache.request import Request
 from interp.cache.rows import ExampleRows
 from interp.cache.store import commit_shard, drop_damaged, pending, seal
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.fingerprint import fingerprint_module
 from interp.hooks import Recording, record
 from interp.io.files import write_file
 from interp.io.lock import writer_lock
 from interp.loading import load_members
+from interp.loading.fingerprint import fingerprint_module
 from interp.model import Model
 from interp.prompt import Example, Prompt
 from interp.remedy import remedy

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from interp.chains.rollouts import Parse, Rollout, continuations
-from interp.label_scores import context_length
+from interp.evaluate.labels import context_length
 from interp.model import Model
 from interp.prompt import Example, render
 from interp.sentences import split_sentences

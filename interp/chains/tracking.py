@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from interp.evaluate.labels import context_length
 from interp.hooks import record
-from interp.label_scores import context_length
 from interp.model import Model
 from interp.prompt import Example, Prompt, render
 from interp.tasks.cot.chains import chain_sentences

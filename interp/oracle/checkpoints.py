@@ -17,11 +17,11 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
-from interp.files import ADAPTER_WEIGHTS
 from interp.io.files import replace
 from interp.io.items import ItemStore
+from interp.io.paths import shown
+from interp.loading.files import ADAPTER_WEIGHTS
 from interp.oracle.spec import AO_CONFIG, OracleSpec
-from interp.shown import shown
 
 KIND, RUN, STATE = "training run", "run.json", "state"
 _WEIGHT, _OPTIMIZER = "weight|", "optimizer|"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from interp.adapter_rows import adapter_rows, rows_can_differ
+from interp.adapters.rows import adapter_rows, rows_can_differ
 from interp.hooks import record
 from interp.model import Model
 from interp.oracle.features import Features, Slot

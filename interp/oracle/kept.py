@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.fingerprint import tensors_sha256
 from interp.io.digest import sha256_of
 from interp.io.items import ItemStore
+from interp.loading.fingerprint import tensors_sha256
 from interp.oracle.jobs import Job
 
 Ids = list[list[tuple[int, ...]]]

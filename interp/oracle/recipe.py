@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from interp.schema import checked
+from interp.io.read import checked
 
 _NO_EFFECT = ("save_every", "gradient_checkpointing", "micro_batch")  # on the weights
 

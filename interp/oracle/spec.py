@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import TypedDict
 
-from interp.files import read_json_object
 from interp.injection import Formula, Precision
+from interp.io.paths import shown
+from interp.io.read import checked
+from interp.loading.files import read_json_object
 from interp.oracle.formats import FORMATS, Format
-from interp.schema import checked
-from interp.shown import shown
 from interp.site import layer_index, percent_of
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from interp.fingerprint import fingerprint_module
 from interp.io.items import ItemStore
+from interp.loading.fingerprint import fingerprint_module
 from interp.model import Model
 from interp.oracle.checkpoints import KIND, adapter_config, put_adapter, put_run, put_state, read_state
 from interp.oracle.encode import Encoder

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from interp.bounds import refusal
+from interp.limits import refusal
 from study.run.process import (
     Terminated,
     plain_warnings,
@@ -206,7 +206,7 @@ def given_to_task(function: Callable[..., Any], more: Collection[str]) -> dict[s
     Raises:
         ValueError: no KEY=VALUE, or a key that is given twice.
     """
-    from interp.yaml_text import parse_yaml
+    from interp.io.yaml_text import parse_yaml
 
     known, found = inspect.signature(function).parameters, {}
     for word in more:

@@ -72,8 +72,8 @@ def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool,
     """
     from interp.checkpoint import CheckpointPair
     from interp.evaluate import Decoding
-    from interp.read import read_frame
-    from interp.shown import shown
+    from interp.io.paths import shown
+    from interp.io.read import read_frame
     from study.evals.modes import prompt_modes
     from study.evals.run import run_eval
     from study.evals.show import bannered, headline

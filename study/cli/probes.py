@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from interp.shown import portable
+from interp.io.paths import portable
 from study.cli.common import fail_in_users_words, listed, one_thread, where_option
 from study.cli.lazy import LazyGroup
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from interp.read import read_frame
+from interp.io.read import read_frame
 from study.cli.common import (
     checkpoint_options,
     fail_in_users_words,
@@ -89,7 +89,7 @@ def fit(cache: Path, out: Path, against: tuple[Path, ...], **options: Any) -> No
 
 def _made_from(cache: Any, against: tuple[Path, ...], options: Mapping[str, Any]) -> dict[str, Any]:
     """What a fit follows from: the cache with its examples, every option, and the bytes of every file named."""
-    from interp.files import file_sha256
+    from interp.loading.files import file_sha256
 
     probes = options["from_probes"]
     named = {"labels_file": options["labels_file"], "from_probes": probes and probes / "directions.safetensors"}

@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from interp.bounds import refusal
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.yaml_text import Lines, parse_yaml, read_yaml
+from interp.io.yaml_text import Lines, parse_yaml, read_yaml
+from interp.limits import refusal
 from study.config.sections import SECTIONS, Study
 
 EMBEDDED = "embedded"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.shown import portable
-from interp.yaml_text import dump_yaml
+from interp.io.paths import portable
+from interp.io.yaml_text import dump_yaml
 from study.config.sections import SECTIONS, Study
 
 

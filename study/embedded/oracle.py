@@ -22,8 +22,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from interp.checkpoint import Checkpoint
-from interp.files import ADAPTER_WEIGHTS
 from interp.loading import load
+from interp.loading.files import ADAPTER_WEIGHTS
 from interp.model import Model
 from interp.oracle.items import mix, shares
 from interp.oracle.recipe import Recipe

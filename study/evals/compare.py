@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp import stats
-from interp.read import read_frame
+from interp.io.read import read_frame
 from interp.remedy import remedy
 from interp.tasks.protocol import load_task
 from study.evals.store import ANSWERS, identity_of

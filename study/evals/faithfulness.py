@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp import stats
+from interp.evaluate.labels import label_log_probabilities
 from interp.io.items import ItemStore
-from interp.label_scores import label_log_probabilities
 from interp.model import Model
 from interp.prompt import Example
 from interp.tasks.protocol import decision_prefix, labels_of

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.read import read_frame
+from interp.io.read import read_frame
 from interp.tasks.protocol import load_task
 from study.evals.store import ANSWERS, identity_of
 from study.evals.tables import ALL, by_mode, dumbbell_rows, unit_name

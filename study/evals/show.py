@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from interp.read import read_frame
+from interp.io.read import read_frame
 from interp.tasks.protocol import load_task
 
 

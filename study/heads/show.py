@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from interp.heads import HeadEffects, HeadId
 from interp.io.items import PLAN, read_plan
+from interp.io.read import read_frame
 from interp.label_mass import mass_note
-from interp.read import read_frame
 from study.evals.show import aligned, interval
 from study.heads.run import split_kinds
 from study.heads.store import CUMULATIVE, KIND, read_effects

@@ -14,10 +14,10 @@ from typing_extensions import TypedDict
 
 from interp.checkpoint import Checkpoint
 from interp.io.files import replace as write_whole
+from interp.io.read import read_json
 from interp.loading import load
 from interp.oracle import Oracle, OracleSpec, SelfTest, context_items, selftest
 from interp.prompt import Example, Message
-from interp.read import read_json
 from interp.remedy import remedy
 from study.cli.common import EMBEDDED
 from study.embedded import weights_folder

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.fingerprint import tensors_sha256
 from interp.io.csv_text import csv_bytes
 from interp.io.files import write_file
 from interp.io.items import ITEMS, PLAN, ItemStore
+from interp.loading.fingerprint import tensors_sha256
 from interp.oracle import Answers, Choices, Features, PairedReading
 from interp.oracle.controls import HEADLINE
 from interp.oracle.evidence import verdict

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from interp.import_path import function_for
+from interp.io.read import checked
+from interp.io.yaml_text import read_yaml
 from interp.oracle.items import Mixture, TrainItem, mix
 from interp.oracle.recipe import Recipe
 from interp.oracle.spec import OracleSpec
-from interp.schema import checked, function_for
-from interp.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from interp.model import Model

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from interp.fingerprint import tensors_sha256
 from interp.io.csv_text import csv_bytes
 from interp.io.errors import DamagedFileError
 from interp.io.files import write_file
 from interp.io.items import ItemStore, is_store, read_plan
+from interp.loading.fingerprint import tensors_sha256
 from probes.result import SweepResult
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.read import read_json
+from interp.io.read import read_json
 from interp.remedy import remedy
 from study.report.behaviour_claims import ADVERSARIAL, BINDING, EQUIVALENT, SEPARATES, TRAINING
 from study.report.rows import MEMBERS
@@ -91,7 +91,7 @@ def register(study: Study, out: Path) -> Registration:
 
 def registration_of(study: Study, out: Path) -> Registration:
     """The registration of a study as it is now, for a run in `out`."""
-    from interp.yaml_text import parse_yaml
+    from interp.io.yaml_text import parse_yaml
     from study.config import resolved_yaml
     from study.run.digest import package_version
     from study.run.state import RUN, read_run

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.shown import without_folder
-from interp.yaml_text import parse_yaml
+from interp.io.paths import without_folder
+from interp.io.yaml_text import parse_yaml
 from study.report.registration import Registration, read_registration
 from study.run.state import FIGURES, RUN, STEPS, STUDY, RunState, read_run
 from study.tables import read_tables

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from interp.shown import without_folder, without_paths
+from interp.io.paths import without_folder, without_paths
 from study.run.digest import Digests
 from study.run.folder import TRACEBACK, WARNINGS, digests, mark_done, notes_if_done
 from study.run.state import TABLES, Status

@@ -6,8 +6,8 @@ import datetime
 from dataclasses import replace
 from pathlib import Path
 
-from interp.tokenizer import reads_clock
-from interp.yaml_text import read_yaml
+from interp.io.yaml_text import read_yaml
+from interp.loading.tokenizer import reads_clock
 from study.config.sections import Study
 from study.run.state import STUDY
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.checkpoint import Checkpoint
-from interp.files import base_folder, file_sha256, read_adapter, tokenizer_folder, weight_files
+from interp.loading.files import base_folder, file_sha256, read_adapter, tokenizer_folder, weight_files
 from study.config.sections import TaskSection
 
 MEMO = ".digests.json"

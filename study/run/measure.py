@@ -44,7 +44,7 @@ def two_of(examples: Sequence[Example]) -> list[Example]:
 
 def rates_of(model: Model, examples: Sequence[Example]) -> Rates:
     """Seconds per prompt token, row token and written token of one model on these examples."""
-    from interp.decoding import Decoding, generate
+    from interp.evaluate.decoding import Decoding, generate
     from interp.prompt import render
 
     prompts = [render(example, model.tokenizer) for example in examples]
@@ -61,7 +61,7 @@ def rates_of(model: Model, examples: Sequence[Example]) -> Rates:
 
 def _batch(model: Model, prompts: Sequence[Prompt]) -> int:
     """How many rows a batch has: a few on a CPU, where they cost as much each; as many as a run takes on a GPU."""
-    from interp.decoding import TOKENS_PER_BATCH
+    from interp.evaluate.decoding import TOKENS_PER_BATCH
 
     fits = TOKENS_PER_BATCH // max(len(prompt.ids) for prompt in prompts)
     return fits if model.device.type == "cuda" else min(fits, _CPU_BATCH)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from interp.io.digest import is_own_digest, sha256_of
-from interp.read import read_json
+from interp.io.read import read_json
 
 RUN, STUDY, STEPS, TABLES, FIGURES, REPORT = "run.json", "study.yaml", "steps", "tables", "figures", "report.html"
 REGISTRATION = "registration.json"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from interp.label_scores import context_length, spelling_tokens
+from interp.evaluate.labels import context_length, spelling_tokens
 from interp.model import Model
 from interp.prompt import Example, Message, Prompt, joined, render
 from interp.tasks.protocol import labels_of

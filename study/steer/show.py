@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.io.read import read_frame
 from interp.label_mass import mass_note
-from interp.read import read_frame
 from study.evals.one_answer import MEANING, said
 from study.evals.show import aligned
 

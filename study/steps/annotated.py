@@ -49,7 +49,7 @@ def commonest_answer(context: Context, member: str, columns: Iterable[str]) -> O
 
     Of what it was shown: with several orders of the options, each is an answer of its own, as it is a class of its own.
     """
-    from interp.read import read_frame
+    from interp.io.read import read_frame
     from study.evals.one_answer import one_answer
     from study.evals.store import ANSWERS
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from interp.read import read_frame
+from interp.io.read import read_frame
 from study.run.step import Context, Step, Work
 
 if TYPE_CHECKING:

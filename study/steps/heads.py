@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.io.csv_text import csv_bytes
-from interp.read import read_frame
+from interp.io.read import read_frame
 from study.run.step import Context, Step, Work
 
 if TYPE_CHECKING:

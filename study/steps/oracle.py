@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.schema import function_for
+from interp.import_path import function_for
 from study.run.step import Context, Step, Work
 
 if TYPE_CHECKING:

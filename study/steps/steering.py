@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.read import read_frame
+from interp.io.read import read_frame
 from study.run.step import Context, Step, Work
 from study.steps.annotated import FIT, commonest_answer, is_answer
 

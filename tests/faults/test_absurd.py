@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from interp.example import Example
+from interp.limits import OutOfTime, time_limit
 from interp.prompt import render
 from interp.tasks import read_examples
 from interp.template import ChatTemplateError, apply_template
-from interp.time_limit import OutOfTime, time_limit
 from tests.tiny import tiny_tokenizer
 
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"

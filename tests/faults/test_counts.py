@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from interp.bounds import ANY, LARGEST, refusal
+from interp.limits import ANY, LARGEST, refusal
 from interp.tasks import procedural
 from study.cli import main
 from study.cli.common import read_data

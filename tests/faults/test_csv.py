@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.io.csv_text import csv_bytes, inert, live
-from interp.read import read_frame
+from interp.io.read import read_frame
 from study.evals.tables import write_table
 
 ROOT = Path(__file__).resolve().parents[2]

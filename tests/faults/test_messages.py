@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp.shown import shown, without_folder, without_paths
-from interp.yaml_text import dump_yaml, parse_yaml
+from interp.io.paths import shown, without_folder, without_paths
+from interp.io.yaml_text import dump_yaml, parse_yaml
 from study.cli import main
 from study.cli.common import CONTINUES, fail_in_users_words
 from study.oracle.training import TrainingFile

@@ -16,9 +16,9 @@ import yaml
 from click.testing import CliRunner
 
 from interp.checkpoint import Checkpoint
+from interp.io.paths import portable, shown
 from interp.oracle.checkpoints import adapter_config
 from interp.oracle.spec import OracleSpec
-from interp.shown import portable, shown
 from study.cli import main
 from study.config import read_study
 from study.config.write import resolved_yaml
@@ -144,7 +144,7 @@ def test_a_study_file_leads_home_without_spelling_it_out(home: Path, tmp_path: P
 
 @pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "a/b.safetensors", "", "..", "a\x00b"])
 def test_an_index_names_no_file_outside_its_folder(name: str, tmp_path: Path) -> None:
-    from interp.files import shards_of
+    from interp.loading.files import shards_of
 
     folder = tmp_path / "model"
     folder.mkdir()

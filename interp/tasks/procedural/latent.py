@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from interp.schema import checked
+from interp.io.read import checked
 from interp.tasks.procedural.vocabulary import ACTIONS, CONDITIONS, DISTRACTORS, DOMAINS, ROLES, TONES
 
 ProvisoKind = Literal["replace", "waive", "add"]

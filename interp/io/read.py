@@ -16,11 +16,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.io.csv_text import with_live_cells
-from interp.schema import checked
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+
+_SHOWN = 3
+
+
+def checked(kind: Any, content: object, where: str, do: str = "Correct the file, or write it anew.") -> Any:
+    """`content` as `kind` (a dataclass, TypedDict or annotation), its types checked.
+
+    Raises:
+        ValueError: starts with `where`; names the first faults, each by its path.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))[:200] or 'content'}: {fault['msg'].removeprefix('Value error, ')}, "
+            f"got {fault['input']!r:.60}"
+            for fault in error.errors()
+        ]
+        more = f" ... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise ValueError(f"{where}: {'; '.join(faults[:_SHOWN])}{more}. {do}") from None
+    except RecursionError:
+        raise ValueError(f"{where}: nested too deeply to be read; is it the file that was meant?") from None
+
 
 COPY = "Copy it again from its source."
 _DAMAGE = (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, EOFError, RecursionError,

@@ -29,7 +29,7 @@ class Adapters:
     @property
     def names(self) -> tuple[str, ...]:
         """The roles that `use` accepts besides None: the names given at load, dots and all, else PEFT's own."""
-        roles = _roles(self._module)
+        roles = roles_of(self._module)
         present = _present(self._module)
         named = [role for role, name in roles.items() if name in (None, MERGED) or name in present]
         return (*named, *(name for name in present if name not in roles.values()))
@@ -41,10 +41,10 @@ class Adapters:
         Raises:
             RuntimeError: layers disagree, or several adapters are active at once: no single name would be true.
         """
-        roles = _roles(self._module)
+        roles = roles_of(self._module)
         if MERGED in roles.values():
             return next(role for role, name in roles.items() if name == MERGED)
-        states = {state for _, layer in _tuner_layers(self._module) if (state := _applied(layer)) is not None}
+        states = {state for _, layer in tuner_layers(self._module) if (state := _applied(layer)) is not None}
         if not states:
             return None
         if len(states) > 1 or len(next(iter(states))) > 1:
@@ -97,13 +97,13 @@ class Adapters:
         name = self._resolve(role)
         if name in (None, MERGED):
             raise ValueError(f"adapter {role!r} has no weights of its own to delete.")
-        if any(name in layer.active_adapters for _, layer in _tuner_layers(self._module)):
+        if any(name in layer.active_adapters for _, layer in tuner_layers(self._module)):
             raise ValueError(f"adapter {role!r} is the active one; enter use() of another before deleting it.")
         self._module.delete_adapter(name)  # pyright: ignore[reportCallIssue]
-        _roles(self._module).pop(role, None)
+        roles_of(self._module).pop(role, None)
 
     def _resolve(self, role: str | None) -> str | None:
-        roles = _roles(self._module)
+        roles = roles_of(self._module)
         merged = next((known for known, name in roles.items() if name == MERGED), None)
         if role is None and merged is not None:
             raise ValueError(
@@ -112,7 +112,7 @@ class Adapters:
             )
         if role is not None and role not in self.names:
             raise ValueError(f"adapter {role!r} is not loaded; adapters: {', '.join(self.names) or 'none'} (or None).")
-        held = sorted({name for _, layer in _tuner_layers(self._module) for name in _merged_in(layer)})
+        held = sorted({name for _, layer in tuner_layers(self._module) for name in _merged_in(layer)})
         if held:
             raise ValueError(f"adapters {', '.join(held)} are merged in place; call unmerge_adapter() before use().")
         return roles.get(role, role) if role is not None else None
@@ -149,7 +149,7 @@ def peft_names(roles: list[str]) -> dict[str, str]:
 
 def has_adapter_layers(module: nn.Module) -> bool:
     """True where at least one submodule is an adapter layer whose state can be read and switched."""
-    return next(_tuner_layers(module), None) is not None
+    return next(tuner_layers(module), None) is not None
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class _State:
         wrapped = [m for m in (module, getattr(module, "base_model", None)) if isinstance(m, nn.Module)]
         keys = ("active_adapter", "_adapters_disabled")
         return cls(
-            layers=tuple((m, list(m.active_adapters), m.disable_adapters) for _, m in _tuner_layers(module)),
+            layers=tuple((m, list(m.active_adapters), m.disable_adapters) for _, m in tuner_layers(module)),
             wrappers=tuple((m, key, vars(m)[key]) for m in wrapped for key in keys if key in vars(m)),
             modes=tuple((m, m.training) for m in module.modules()),
             grads=tuple((p, p.requires_grad) for p in module.parameters()),
@@ -195,11 +195,11 @@ class _State:
                 parameter.requires_grad_(needs_grad)
 
 
-def _roles(module: nn.Module) -> dict[str, str | None]:
+def roles_of(module: nn.Module) -> dict[str, str | None]:
     return vars(module).get(_ROLES, {})
 
 
-def _tuner_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
+def tuner_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -210,7 +210,7 @@ def _tuner_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _present(module: nn.Module) -> tuple[str, ...]:
     """PEFT names that some layer holds weights for, in the order they were added where the wrapper knows it."""
-    held = {name for _, layer in _tuner_layers(module) for name in layer._get_available_adapters()}
+    held = {name for _, layer in tuner_layers(module) for name in layer._get_available_adapters()}
     order = list(getattr(module, "peft_config", {}) or {})
     return tuple(sorted(held, key=lambda name: (order.index(name) if name in order else len(order), name)))
 
@@ -241,7 +241,7 @@ def _set_layer(layer: Any, names: list[str], *, enabled: bool) -> None:
 
 
 def _switch(module: nn.Module, name: str | None) -> None:
-    for _, layer in _tuner_layers(module):
+    for _, layer in tuner_layers(module):
         _set_layer(layer, list(layer.active_adapters) if name is None else [name], enabled=name is not None)
     if name is not None:
         for owner in (module, getattr(module, "base_model", None)):
@@ -253,12 +253,12 @@ def _switch(module: nn.Module, name: str | None) -> None:
 
 def _assert_applied(module: nn.Module, name: str | None, role: str | None) -> None:
     wrong = []
-    for path, layer in _tuner_layers(module):
+    for path, layer in tuner_layers(module):
         expected = (name,) if name is not None and _holds(layer, name) else ()
         if (_applied(layer) or ()) != expected:
             wrong.append(path)
     if wrong:
         raise RuntimeError(
             f"adapters.use({role!r}): {len(wrong)} layers did not switch, the first is {wrong[0]!r}; it has "
-            f"active_adapters={dict(_tuner_layers(module))[wrong[0]].active_adapters}."
+            f"active_adapters={dict(tuner_layers(module))[wrong[0]].active_adapters}."
         )

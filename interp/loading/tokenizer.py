@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.checkpoint import Checkpoint
-from interp.files import (
+from interp.loading.files import (
     AdapterFiles,
     base_folder,
     has_tokenizer,
@@ -18,7 +18,7 @@ from interp.files import (
     read_json_object,
     tokenizer_folder,
 )
-from interp.fingerprint import tokenizer_sha256
+from interp.loading.fingerprint import tokenizer_sha256
 
 PROBES = (
     'The quick brown fox didn\'t jump; it said: "yes", no? 1 23 456 7,890.12 e-5\n\n  two  blanks\tand a tab\r\n',

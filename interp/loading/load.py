@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from interp.adapter_plan import AdapterPlan, plan_adapter, warn_other_base
 from interp.adapters import MERGED, name_roles, peft_names
-from interp.attach import attach_adapters, merge_adapter, probe_ids, probe_logits
+from interp.adapters.attach import attach_adapters, merge_adapter, probe_ids, probe_logits
+from interp.adapters.plan import AdapterPlan, plan_adapter, warn_other_base
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.files import base_folder, has_weights, read_adapter
-from interp.fingerprint import fingerprint_files, quantization_name
+from interp.loading.files import base_folder, has_weights, read_adapter
+from interp.loading.fingerprint import fingerprint_files, quantization_name
+from interp.loading.skeleton import attention_of, build_skeleton, check_headers, first_line, read_config
+from interp.loading.tokenizer import common_tokenizer, prompts_sha256, tokenizers_of
 from interp.remedy import remedy
-from interp.skeleton import attention_of, build_skeleton, check_headers, first_line, read_config
 from interp.template import PromptRules, set_rules
-from interp.tokenizer import common_tokenizer, prompts_sha256, tokenizers_of
 
 if TYPE_CHECKING:
     from interp.model import Model

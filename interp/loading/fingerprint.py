@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.checkpoint import Fingerprint
-from interp.files import AdapterFiles, file_sha256, weight_files
+from interp.loading.files import AdapterFiles, file_sha256, weight_files
 
 
 def fingerprint_files(

@@ -1,33 +1,27 @@
-"""Content of files checked against a declared type, with every fault in one line that names its place."""
+"""Functions named by an import path, `module:function`: found, and refused before the call where they do not fit."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import Any
 
-_SHOWN = 3
 
-
-def checked(kind: Any, content: object, where: str, do: str = "Correct the file, or write it anew.") -> Any:
-    """`content` as `kind` (a dataclass, TypedDict or annotation), its types checked.
+def imported(path: str) -> Any:
+    """The object at an import path `module:name`.
 
     Raises:
-        ValueError: starts with `where`; names the first faults, each by its path.
-    """
-    from pydantic import TypeAdapter, ValidationError
+        ValueError: no such module, or no such name in it.
 
+    Example:
+        >>> imported("math:hypot")(3, 4)
+        5.0
+    """
+    module, _, name = path.partition(":")
     try:
-        return TypeAdapter(kind).validate_python(content)
-    except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc']))[:200] or 'content'}: {fault['msg'].removeprefix('Value error, ')}, "
-            f"got {fault['input']!r:.60}"
-            for fault in error.errors()
-        ]
-        more = f" ... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise ValueError(f"{where}: {'; '.join(faults[:_SHOWN])}{more}. {do}") from None
-    except RecursionError:
-        raise ValueError(f"{where}: nested too deeply to be read; is it the file that was meant?") from None
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ValueError(f"{path!r}: expected the import path 'module:function' of a function ({error}).") from None
 
 
 def function_for(found: object, path: str, *arguments: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp.adapters import MERGED, _roles, _tuner_layers, has_adapter_layers
+from interp.adapters.active import MERGED, has_adapter_layers, roles_of, tuner_layers
 from interp.model import Model
 
 _BASE = "__base__"
@@ -19,9 +19,9 @@ _BASE = "__base__"
 def rows_can_differ(model: Model, roles: Sequence[str | None]) -> bool:
     """Whether `adapter_rows` can hold these roles: plain LoRA on every layer (DoRA and IA3 have no per-row form)."""
     names = {_peft_name(model, role) for role in roles}
-    if not has_adapter_layers(model.module) or MERGED in _roles(model.module).values():
+    if not has_adapter_layers(model.module) or MERGED in roles_of(model.module).values():
         return names == {_BASE}
-    return all(_is_plain_lora(layer, names) for _, layer in _tuner_layers(model.module))
+    return all(_is_plain_lora(layer, names) for _, layer in tuner_layers(model.module))
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def adapter_rows(model: Model, roles: Sequence[str | None]) -> Iterator[None]:
         stack.enter_context(model.adapters.use(None))
         if any(name != _BASE for name, _ in runs):
             stack.callback(model.decoder.register_forward_pre_hook(_check(len(roles)), with_kwargs=True).remove)
-            for _, layer in _tuner_layers(model.module):
+            for _, layer in tuner_layers(model.module):
                 stack.callback(layer.register_forward_hook(_add(runs)).remove)
         yield
 
@@ -57,7 +57,7 @@ def _peft_name(model: Model, role: str | None) -> str:
     if role not in model.adapters.names:
         known = ", ".join(model.adapters.names) or "none"
         raise ValueError(f"adapter {role!r} is not loaded; adapters: {known} (or None for the base).")
-    return _roles(model.module).get(role, role) or _BASE
+    return roles_of(model.module).get(role, role) or _BASE
 
 
 def _is_plain_lora(layer: Any, names: set[str]) -> bool:

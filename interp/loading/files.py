@@ -13,8 +13,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from interp.checkpoint import Checkpoint
-from interp.read import COPY, read_json
-from interp.schema import checked
+from interp.io.read import COPY, checked, read_json
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -231,7 +230,7 @@ def tokenizer_folder(checkpoint: Checkpoint) -> Path:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises ValueError as `interp.read.read_json`."""
+    """The object in a JSON file. Raises ValueError as `interp.io.read.read_json`."""
     return read_json(path)
 
 

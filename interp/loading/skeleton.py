@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from interp.files import read_shapes, weight_files
+from interp.loading.files import read_shapes, weight_files
 
 _PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 ATTENTION_DEFAULT = "sdpa"

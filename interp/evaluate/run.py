@@ -11,12 +11,29 @@ from typing import Any
 
 import torch
 
-from interp.decoding import Decoding, Reply, generate
-from interp.label_scores import context_length, label_log_probabilities, letter_scores
+from interp.evaluate.decoding import Decoding, Reply, generate
+from interp.evaluate.labels import context_length, label_log_probabilities, letter_scores
 from interp.model import Model
 from interp.prompt import Example, Prompt, render, render_all
-from interp.rounding import is_within_rounding, margin_of
 from interp.tasks.protocol import EvaluatedTask, decision_prefix, labels_of, max_new_tokens, read_reply
+
+ROUNDING = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 0.03, torch.bfloat16: 0.25}
+"""Nats by which log p(a) - log p(b) of two labels moves with dtype and batch, in 19 of 20 pairs or more.
+
+Measured on 48 BBQ items of SmolLM2-135M-Instruct against float32: 95 % of pairs within 0.21 in bfloat16 (all within
+0.32), 0.025 in float16 (all within 0.036). float32: other orders of summation.
+"""
+
+
+def margin_of(logp: Mapping[str, float]) -> float | None:
+    """Log-probability of the likeliest label minus that of the runner-up, nats; None of fewer than two labels."""
+    best = sorted(logp.values(), reverse=True)[:2]
+    return best[0] - best[1] if len(best) == 2 else None
+
+
+def is_within_rounding(margin: float | None, dtype: torch.dtype) -> bool | None:
+    """Whether another batch, dtype or machine may give the other answer; None where no margin is known."""
+    return None if margin is None else margin < ROUNDING.get(dtype, ROUNDING[torch.bfloat16])
 
 
 @dataclass(frozen=True)
@@ -36,7 +53,7 @@ class Answer:
         label_mass: total probability of all spellings of all labels, where the task names spellings.
         opened: what the prompt had already written of the reply, "<think>\n"; the task reads it before the text.
         margin: of the likeliest label over the runner-up, nats (per token where labels have several tokens).
-        within_rounding: the margin is smaller than what the model's dtype rounds; see `interp.rounding`.
+        within_rounding: the margin is smaller than what the model's dtype rounds; see `ROUNDING`.
     """
 
     example_id: str

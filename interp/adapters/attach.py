@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.adapter_plan import AdapterPlan, peft_faults
-from interp.adapters import Adapters, name_roles, peft_names
-from interp.files import ADAPTER_WEIGHTS, AdapterFiles
+from interp.adapters.active import Adapters, name_roles, peft_names
+from interp.adapters.plan import AdapterPlan, peft_faults
+from interp.loading.files import ADAPTER_WEIGHTS, AdapterFiles
 from interp.remedy import remedy
 
 _PROBE = (3, 5, 8, 13, 21, 34, 55, 89)
