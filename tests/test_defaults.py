@@ -243,7 +243,7 @@ READERS = {
     FiguresSection: ("study/steps/figures.py",),
     ReportSection: ("study/report/page.py", "study/report/run_folder.py"),
     TaskSection: ("study/steps/items.py",),
-    LoadSection: ("interp/loading.py",),
+    LoadSection: ("interp/loading/load.py",),
     Study: ("study/steps/eval.py", "study/steps/cache.py", "study/steps/report.py", "study/report/page.py",
             "study/steps/items.py", "study/steps/heads.py", "study/run/runner.py", "study/run/planner.py",
             "study/steps/__init__.py", "study/run/step.py", "study/run/state.py", "study/config/sections.py"),

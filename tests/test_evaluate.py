@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from interp.evaluate import Decoding, evaluate, plan_batches
 from interp.evaluate.labels import label_log_probabilities
-from interp.evaluate.run import _places_of_labels, _until_label
+from interp.evaluate.run import Decoding, _places_of_labels, _until_label, evaluate, plan_batches
 from interp.io.items import read_plan
 from interp.model import Model
 from interp.prompt import Example, Message, render

@@ -182,7 +182,7 @@ def edit(root: Path, file: str, old: str, new: str) -> None:
 def test_an_edited_statistic_changes_the_tables_without_a_forward_pass(copied: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(copied, tmp_path / "root"))
     before, work = accuracies(root), tree(root / "run", "steps/eval/engaged", "steps/eval/heuristic")
-    with (root / "interp" / "evaluate.py").open("a") as file:
+    with (root / "interp" / "evaluate" / "run.py").open("a") as file:
         file.write("\n# a comment\n")
     assert "nothing to run" in study(root, "no-forward"), "a comment is no code"
     line = "    centre = (p + z * z / (2 * n))"
