@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -96,3 +98,22 @@ def content(root: Path) -> dict[str, bytes]:
     files = (path for path in root.rglob("*") if path.is_file())
     named = {str(path.relative_to(root)): path for path in files}
     return {name: path.read_bytes() for name, path in sorted(named.items()) if not name.startswith(".")}
+
+
+def fork(*work: Callable[[], object]) -> int:
+    """Process id of a child that does this work and ends, with status 99 where it raises."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for step in work:
+                step()
+            os._exit(0)
+        except BaseException:  # reported through the exit status: the child must never return into pytest
+            traceback.print_exc()
+            os._exit(99)
+    return pid
+
+
+def status(pid: int) -> int:
+    """Exit status of a child, once it has ended."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 
+from interp.prompt import Example
 from tests.tiny import FAMILIES, tiny, tiny_tokenizer
 
 torch.set_num_threads(1)
@@ -46,6 +47,14 @@ def bbq_folder(shared: Path) -> Path:
     if not path.is_dir():
         pytest.skip(f"BBQ files not found at {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def bbq_items(bbq_folder: Path) -> list[Example]:
+    """Every item of the official BBQ files, in their order."""
+    from interp.tasks import bbq
+
+    return bbq.examples(bbq_folder)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 
 from interp.model import Model
-from interp.oracle import Features, OracleSpec, Slot, inject, render_question
+from interp.oracle import Features, OracleSpec, Slot, collect, inject, render_question
 from interp.prompt import Example, Message
 from tests.tiny import CHAT_TEMPLATE, add_lora, randomise_lora, tiny, tiny_tokenizer
 
@@ -133,3 +133,14 @@ def class_features(n: int = 96, *, seed: int = 9) -> tuple[Features, dict[str, s
     slots = tuple(Slot(f"i{i}", LAYER, 0) for i in range(n))
     feats = Features(vectors, slots, groups={f"i{i}": f"p{i // 2}" for i in range(n)})
     return feats, {f"i{i}": CLASSES[int(c)] for i, c in enumerate(classes)}
+
+
+SPEC = OracleSpec(layers=(1,), max_new_tokens=5)
+SOURCES = ("base", "engaged", "heuristic", "engaged - heuristic", "heuristic - base")
+
+
+def collected(model: Model) -> dict[str, Features]:
+    """Features of the sentence ends of short chats at two layers, from every source."""
+    with model.adapters.use("oracle"):  # must not leak into what is read
+        return collect(model, chats(), layers=[1, 2], positions="sentence_ends", per="token", sources=SOURCES,
+                       group="problem")  # fmt: skip

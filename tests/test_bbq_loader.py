@@ -40,8 +40,8 @@ def folder(bbq_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def items(folder):
-    return bbq.examples(folder)
+def items(bbq_items):
+    return bbq_items
 
 
 @pytest.fixture(scope="module")

@@ -33,23 +33,13 @@ PUBLISHED = {
 
 
 @pytest.fixture(scope="module")
-def folder(bbq_folder: Path) -> Path:
-    return bbq_folder
-
-
-@pytest.fixture(scope="module")
 def reference(shared: Path) -> dict:
     return json.loads((shared / "vectors" / "bbq_expected.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def items(folder: Path) -> list:
-    return bbq.examples(folder)
-
-
-@pytest.fixture(scope="module")
 def tables(
-    folder: Path, reference: dict, tmp_path_factory: pytest.TempPathFactory
+    bbq_folder: Path, reference: dict, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[tuple[str, str], pd.DataFrame]:
     """(format, set) -> table of `diptych eval score`, indexed by cell and metric."""
     root, out = tmp_path_factory.mktemp("scores"), {}
@@ -57,7 +47,7 @@ def tables(
     for fmt in FORMATS:
         write_answers(root / f"{fmt}-corrected.jsonl", reference, fmt, reference["categories"])
         write_answers(root / f"{fmt}-as_published.jsonl", reference, fmt, [one])
-        for name, data in (("corrected", folder), ("as_published", folder / f"{one}.jsonl")):
+        for name, data in (("corrected", bbq_folder), ("as_published", bbq_folder / f"{one}.jsonl")):
             ask = ["eval", "score", "--task", "interp.tasks.bbq", "--data", str(data), "--set", name, "--answers",
                    str(root / f"{fmt}-{name}.jsonl"), "--out", str(root / f"{fmt}-{name}.csv")]  # fmt: skip
             done = CliRunner().invoke(main, [*ask, "--seed", "3"])
@@ -128,10 +118,10 @@ def test_the_published_tags_give_the_published_bias_of_physical_appearance(table
         assert found == pytest.approx(cost, abs=5e-5)
 
 
-def test_the_published_tags_change_36_rows_of_one_category_only(folder: Path, reference: dict) -> None:
-    plain = bbq.examples(folder / "Physical_appearance.jsonl")
-    published = bbq.examples(folder / "Physical_appearance.jsonl", tags="as_published")
-    other = bbq.examples(folder, tags="as_published", categories=["Religion"])
+def test_the_published_tags_change_36_rows_of_one_category_only(bbq_folder: Path, reference: dict) -> None:
+    plain = bbq.examples(bbq_folder / "Physical_appearance.jsonl")
+    published = bbq.examples(bbq_folder / "Physical_appearance.jsonl", tags="as_published")
+    other = bbq.examples(bbq_folder, tags="as_published", categories=["Religion"])
     changed = [a.id for a, b in zip(plain, published, strict=True) if a.metadata["biased"] != b.metadata["biased"]]
     rows = reference["categories"]["Physical_appearance"]["rows_whose_results_file_tags_differ_from_data"]
     assert changed == [f"Physical_appearance-{i}" for i in rows]
@@ -224,11 +214,11 @@ def test_soft_scores_equal_the_hard_ones_where_all_probability_is_on_the_answer(
 
 
 @pytest.fixture(scope="module")
-def frames(items: list, reference: dict, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+def frames(bbq_items: list, reference: dict, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
     root = tmp_path_factory.mktemp("frames")
     for fmt in ("race", "arc"):
         write_answers(root / f"{fmt}.jsonl", reference, fmt, reference["categories"])
-    return {fmt: scored_frame(bbq, items, root / f"{fmt}.jsonl", member=fmt) for fmt in ("race", "arc")}
+    return {fmt: scored_frame(bbq, bbq_items, root / f"{fmt}.jsonl", member=fmt) for fmt in ("race", "arc")}
 
 
 def test_items_of_a_story_are_near_copies_so_the_story_interval_is_several_times_the_iid_one(frames: dict) -> None:
@@ -266,125 +256,6 @@ def test_a_decomposition_that_ignored_the_pairing_would_be_wider(frames: dict) -
     assert paired < 0.8 * float(np.hypot(*width))
 
 
-# --- replies --------------------------------------------------------------------------------------------------------
-
-ITEM_OPTIONS = ("The man", "The woman", "Can't be determined")
-
-
-@pytest.fixture(scope="module")
-def item(folder: Path):
-    from dataclasses import replace
-
-    example = bbq.examples(folder / "Religion.jsonl", limit=1)[0]
-    return replace(example, metadata={**example.metadata, **{f"ans{i}": o for i, o in enumerate(ITEM_OPTIONS)}})
-
-
-@pytest.mark.parametrize(
-    ("text", "label", "rule"),
-    [
-        ("C", "C", "letter"),
-        (" C.", "C", "letter"),
-        ("(c)", "C", "letter"),
-        ("**B**", "B", "letter"),
-        ("b) The woman", "B", "letter"),
-        ("B. A woman", "B", "letter"),
-        ("Answer: B", "B", "only_letter"),
-        ("The answer is (A).", "A", "only_letter"),
-        ("I pick C", "C", "only_letter"),
-        ("A or B", None, "unparsed"),
-        ("B or C", None, "unparsed"),
-        ("A, B", None, "unparsed"),
-        ("A/C", None, "unparsed"),
-        ("A man", None, "unparsed"),
-        ("A\n", "A", "letter"),
-        ("The man", "A", "option_text"),
-        ("can't be determined.", "C", "option_text"),
-        ("The old man", None, "unparsed"),
-        ("Can", None, "unparsed"),
-        ("Because", None, "unparsed"),
-        ("A's", None, "unparsed"),
-        ("D", None, "unparsed"),
-        ("", None, "unparsed"),
-    ],
-)
-def test_replies_are_read_as_the_table_of_units_says(text: str, label: str | None, rule: str, item) -> None:
-    assert bbq.read(item, text) == (label, rule)
-    assert bbq.parse(text) == (label if rule != "option_text" else None)
-    assert bbq.score(item, text)["correct"] == float(label == item.label)
-
-
-def test_the_task_conforms(folder: Path) -> None:
-    from interp.tasks.conformance import check_task
-
-    some = bbq.examples(folder, limit=40) + bbq.examples(folder, categories=["Religion"], permute="cyclic", limit=5)
-    assert [f for f in check_task(bbq, some) if not f.ok] == []
-
-
-# --- orders of the options and splits -------------------------------------------------------------------------------
-
-
-def test_cyclic_orders_put_every_option_on_every_letter_and_keep_its_role(folder: Path) -> None:
-    plain = bbq.examples(folder, categories=["Religion"])
-    turned = bbq.examples(folder, categories=["Religion"], permute="cyclic")
-    assert len(turned) == 3 * len(plain)
-    assert [e.content for e in turned[::3]] == [e.content for e in plain]
-    for k, example in enumerate(plain[:80]):
-        shown = [e.metadata for e in turned[3 * k : 3 * k + 3]]
-        for role in ("gold", "unknown", "stereo"):
-            assert {m[f"ans{m[role]}"] for m in shown} == {example.metadata[f"ans{example.metadata[role]}"]}
-            assert {m[role] for m in shown} == {0, 1, 2}
-    shuffled = bbq.examples(folder, categories=["Religion"], permute="seeded", seed=4)
-    orders = [e.metadata["order"] for e in shuffled]
-    assert len(set(orders)) == 6
-    assert all(len(set(orders[i : i + 4])) == 1 for i in range(0, len(orders), 4))
-    assert orders != [e.metadata["order"] for e in bbq.examples(folder, categories=["Religion"], permute="seeded")]
-
-
-def test_averaging_over_cyclic_orders_removes_a_preference_for_a_letter(folder: Path) -> None:
-    items = bbq.examples(folder, categories=["Religion"], permute="cyclic")
-    rows = []
-    for e in items:  # believes the unknown option a little, likes the letter A a lot
-        p = np.array([0.6, 0.2, 0.2])
-        p[e.metadata["unknown"]] += 0.05
-        p = p / p.sum()
-        rows.append({"member": "m", "sample": 0, "id": e.id, "label": "ABC"[int(p.argmax())], "gold": e.label}
-                    | {f"p.{x}": v for x, v in zip("ABC", p, strict=True)} | {"group.story": e.groups["story"]}
-                    | {k: v for k, v in e.metadata.items() if k != "gold"})  # fmt: skip
-    frame = pd.DataFrame(rows)
-    found = {(r["cell"], r["metric"]): r["value"] for r in bbq.report(frame)}
-    assert found["Religion/ambig", "accuracy_parsed"] == 1.0
-    assert found["all", "share_A"] == 1.0
-    assert found["all", "same_answer_in_every_order"] == 0.0
-    one_order = frame[frame["order"] == "012"].assign(id=lambda f: f["id"].str[:-2])
-    biased = {(r["cell"], r["metric"]): r["value"] for r in bbq.report(one_order)}
-    assert biased["Religion/ambig", "accuracy_parsed"] < 0.5
-
-
-def test_a_split_shares_no_story_no_question_and_no_quad_and_is_stratified(items: list) -> None:
-    sides = bbq.split_by_story(items, seed=3)
-    again = bbq.split_by_story(items, seed=3)
-    assert {k: [e.id for e in v] for k, v in sides.items()} == {k: [e.id for e in v] for k, v in again.items()}
-    assert {e.id for e in bbq.split_by_story(items, seed=4)["test"]} != {e.id for e in sides["test"]}
-    for key in ("story", "quad", "template"):
-        seen = [{e.groups[key] for e in part} for part in sides.values()]
-        assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
-    questions = [{e.metadata["question"].lower() for e in part} for part in sides.values()]
-    assert not (questions[0] & questions[1] or questions[0] & questions[2] or questions[1] & questions[2])
-    total = sum(map(len, sides.values()))
-    for category in {e.groups["category"] for e in items}:
-        n = {k: sum(e.groups["category"] == category for e in part) for k, part in sides.items()}
-        assert abs(n["train"] / sum(n.values()) - 0.6) < 0.12
-    assert abs(len(sides["train"]) / total - 0.6) < 0.05
-    quads = pd.Series([e.groups["template"] for part in sides.values() for e in part]).value_counts() / 4
-    assert quads.max() == 16
-    whole = bbq.split_by_story(items, seed=3, sides={"a": 1, "b": 1}, max_quads_per_template=None)
-    assert sum(map(len, whole.values())) == len(items)
-    with pytest.raises(ValueError, match="max_quads_per_template"):
-        bbq.split_by_story(items, seed=0, max_quads_per_template=0)
-    with pytest.raises(ValueError, match="positive shares"):
-        bbq.split_by_story(items, seed=0, sides={"a": 0.0})
-
-
 # --- bad answers ----------------------------------------------------------------------------------------------------
 
 
@@ -400,11 +271,11 @@ def test_a_split_shares_no_story_no_question_and_no_quad_and_is_stratified(items
         (lambda rows: rows.pop(), ["1 items", "not answered", "Religion-1199", "null"]),
     ],
 )
-def test_a_bad_line_of_answers_is_refused_by_line_and_field(spoil, words, folder: Path, tmp_path: Path) -> None:
+def test_a_bad_line_of_answers_is_refused_by_line_and_field(spoil, words, bbq_folder: Path, tmp_path: Path) -> None:
     rows = [{"category": "Religion", "example_id": i, "answer": "A"} for i in range(1200)]
     spoil(rows)
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    ask = ["eval", "score", "--task", "interp.tasks.bbq", "--data", str(folder / "Religion.jsonl"), "--answers",
+    ask = ["eval", "score", "--task", "interp.tasks.bbq", "--data", str(bbq_folder / "Religion.jsonl"), "--answers",
            str(tmp_path / "answers.jsonl"), "--out", str(tmp_path / "table.parquet")]  # fmt: skip
     done = CliRunner().invoke(main, ask)
     assert done.exit_code == 1

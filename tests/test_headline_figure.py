@@ -12,7 +12,7 @@ import pytest
 from study.draw import headline as of
 from study.draw.run import figures_of_run
 from study.figures.drawn import Drawn
-from tests.report_kit import pair_table
+from tests.report_tables import pair_table
 
 WORDS = ("accuracy on the same items", "probes by layer", "head effects", "steering")
 

@@ -138,18 +138,12 @@ LONG_FILES = {
     "study.config.sections": 427,
     "study.steer.run": 401,
     "study.evals.tables": 401,
-    "tests.report_kit": 402,
     "tests.test_stats_paired": 406,
     "tests.test_oracle_train": 412,
-    "tests.test_bbq_scores": 413,
-    "tests.test_figures": 415,
     "tests.test_stats_bootstrap": 419,
-    "tests.test_cache_store": 426,
     "tests.test_prompt_rules": 428,
     "tests.test_steering_operators": 440,
     "tests.test_sweep": 444,
-    "tests.test_evaluate": 533,
-    "tests.test_oracle_reader": 634,
 }
 
 

@@ -14,7 +14,7 @@ from study.cli import main
 from study.evals.one_answer import of_answers, one_answer
 from study.evals.tables import write_tables
 from study.report.claims import Claim, claims
-from tests.report_kit import all_tables
+from tests.report_tables import all_tables
 
 
 @pytest.mark.parametrize(

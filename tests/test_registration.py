@@ -15,7 +15,8 @@ from study.report import render
 from study.report.claims import claims
 from study.report.registration import compare, digest_of, planned_claims, read_registration, register
 from study.report.run_folder import read_run_folder
-from tests.report_kit import all_tables, write_run
+from tests.report_kit import write_run
+from tests.report_tables import all_tables
 from tests.study_kit import SMALL, write_study
 from tests.test_report_text import read
 

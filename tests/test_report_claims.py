@@ -10,14 +10,7 @@ from scipy.stats import t
 
 from study.report.claims import Above, Below, Claim, Control, Measured, Within, claims, judge
 from study.report.published import Published, beside, parse_published
-from tests.report_kit import (
-    CELLS,
-    all_tables,
-    eval_table,
-    heads_tables,
-    pair_table,
-    probes_table,
-)
+from tests.report_tables import CELLS, all_tables, eval_table, heads_tables, pair_table, probes_table
 
 OUTCOMES_ALL = ("passed", "failed", "undecided", "not run")
 PASSED, FAILED, UNDECIDED, NOT_RUN = (Control("c", outcome) for outcome in OUTCOMES_ALL)

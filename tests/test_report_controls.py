@@ -12,7 +12,7 @@ from study.config.read import read_study
 from study.report.claims import Control, claims
 from study.steps.steering import _slopes
 from study.tables import tidy
-from tests.report_kit import all_tables, oracle_table, probes_table, slopes_table
+from tests.report_tables import all_tables, oracle_table, probes_table, slopes_table
 from tests.test_report_claims import by_text
 
 

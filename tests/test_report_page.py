@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from study.cli import main
 from study.report import render, write_report
 from tests.faults.kit import signed
-from tests.report_kit import DRAWN, HOSTILE, all_tables, write_run
+from tests.report_kit import DRAWN, HOSTILE, write_run
+from tests.report_tables import all_tables
 from tests.test_report_text import Read, read
 
 

@@ -18,7 +18,8 @@ from study.cli import main
 from study.combine import combine
 from study.tables import write_table
 from tests.faults.kit import signed
-from tests.report_kit import pair_table, write_run
+from tests.report_kit import write_run
+from tests.report_tables import pair_table
 
 
 @pytest.mark.parametrize("seed", range(5))

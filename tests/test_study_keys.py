@@ -167,7 +167,7 @@ def test_every_key_of_the_study_itself_changes_the_key_of_a_step(name: str, tmp_
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(SmallestEffects)])
 def test_every_smallest_effect_changes_a_claim(name: str) -> None:
     from study.report.claims import claims
-    from tests.report_kit import all_tables
+    from tests.report_tables import all_tables
 
     tables = all_tables()
     carried: dict[str, Any] = dict(

@@ -63,7 +63,7 @@ def format_estimate(value: float, lo: float, hi: float, *, n: int | None = None,
         signed: the number is a difference and carries an explicit sign.
     Raises:
         ValueError: not finite, or lo > hi.
-    Source: Clopper & Pearson 1934 for the bound at 0 and n; worked by hand in tests/test_figures.py.
+    Source: Clopper & Pearson 1934 for the bound at 0 and n; worked by hand in tests/test_figure_numbers.py.
     """
     text = format_value(value, lo, hi, n=n, signed=signed)
     if hi > lo:
