@@ -242,8 +242,7 @@ def test_the_smallest_p_is_known_before_the_run() -> None:
 def test_bbq_choices_are_scored_as_the_official_scores_are() -> None:
     from interp.prompt import Example
     from interp.tasks import bbq
-    from interp.tasks.bbq.choices import CHOICE_METRICS, choice_columns, sides
-    from interp.tasks.bbq.metrics import Items, scores
+    from interp.tasks.bbq.metrics import CHOICE_METRICS, Items, choice_columns, scores, sides
 
     rng, n, n_rows = np.random.default_rng(6), 90, 4
     examples = [

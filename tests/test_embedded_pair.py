@@ -15,7 +15,7 @@ import torch
 
 from interp.tasks.procedural.cells import CELLS, TRAINING, Item, grid
 from interp.tasks.procedural.documents import documents, training_documents
-from interp.tasks.procedural.trace import trace
+from interp.tasks.procedural.replies import trace
 from interp.tasks.procedural.vocabulary import LABELS, ORDINALS, SIGNALS, word_list
 from study.embedded import weights_folder
 from study.embedded.adapters import BASE_NAME

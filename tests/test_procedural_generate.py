@@ -9,17 +9,23 @@ from random import Random
 
 import pytest
 
-from interp.tasks.procedural.audit import audit_records, label_balance
 from interp.tasks.procedural.cells import CELLS, TRAINING, grid, parent_cell
-from interp.tasks.procedural.dataset import GRID, generate_items, generate_records
+from interp.tasks.procedural.dataset import (
+    GRID,
+    audit_records,
+    check_leakage,
+    dedup,
+    generate_items,
+    generate_records,
+    label_balance,
+)
 from interp.tasks.procedural.documents import documents, training_documents
 from interp.tasks.procedural.engine import audit
 from interp.tasks.procedural.generate import GeneratorConfig, original, originals, shuffled, split_of
 from interp.tasks.procedural.latent import procedure_id
 from interp.tasks.procedural.perturb import PERTURBATIONS
 from interp.tasks.procedural.render import render
-from interp.tasks.procedural.splits import check_leakage, dedup
-from interp.tasks.procedural.trace import HARD_TAGS, TAGS
+from interp.tasks.procedural.replies import HARD_TAGS, TAGS
 from interp.tasks.procedural.vocabulary import ACTIONS, DISTRACTORS, DOMAINS, LABELS, SIGNALS, TONES, word_list
 
 N_LARGE = 20_000

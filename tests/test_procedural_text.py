@@ -12,10 +12,15 @@ from interp.tasks.procedural.cells import grid
 from interp.tasks.procedural.engine import audit
 from interp.tasks.procedural.generate import GeneratorConfig, original, shuffled
 from interp.tasks.procedural.latent import Event, Instance, Procedure, Proviso, Scenario, Step, from_json, to_json
-from interp.tasks.procedural.render import render
-from interp.tasks.procedural.replies import corrupt_verdict, normalize_label, parse_label, parse_trace
-from interp.tasks.procedural.text_spans import event_spans, step_spans
-from interp.tasks.procedural.trace import tagged_trace, trace
+from interp.tasks.procedural.render import event_spans, render, step_spans
+from interp.tasks.procedural.replies import (
+    corrupt_verdict,
+    normalize_label,
+    parse_label,
+    parse_trace,
+    tagged_trace,
+    trace,
+)
 from interp.tasks.procedural.vocabulary import AUDIT_QUESTION
 
 EVERYTHING = GeneratorConfig(proviso_kinds=("replace", "waive", "add"))

@@ -79,9 +79,8 @@ def audit(file: Path, against: Path | None, seed: int) -> None:
     """What a reader who ignores the procedure could score on FILE: each shallow feature, and all of them together."""
     from interp import stats
     from interp.tasks.procedural import audit_records, check_leakage
-    from interp.tasks.procedural.audit import label_balance
+    from interp.tasks.procedural.dataset import dedup, label_balance
     from interp.tasks.procedural.records import accept_notes, to_row
-    from interp.tasks.procedural.splits import dedup
     from interp.tasks.procedural.task import load_records
     from study.evals.show import aligned, interval
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.tasks.procedural.documents import Document
-from interp.tasks.procedural.trace import HARD_TAGS
+from interp.tasks.procedural.replies import HARD_TAGS
 from study.embedded.tokenizer import END, START, STOP
 
 POOL = 8  # batches drawn together and sorted by length, which saves a fifth of the padding

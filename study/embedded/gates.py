@@ -12,7 +12,7 @@ from interp.stats import ALPHA, Equivalence, PairedTable, mcnemar, rejects, tost
 from interp.tasks.procedural.cells import CELLS, TRAINING, Item, grid
 from interp.tasks.procedural.generate import Split
 from interp.tasks.procedural.render import render
-from interp.tasks.procedural.trace import trace
+from interp.tasks.procedural.replies import trace
 from study.embedded.recipe import TEST_SEED, VALIDATION_SEED, Gates
 from study.embedded.replies import Reply, gold, load_member, replies
 

@@ -9,12 +9,19 @@
 Data: nyu-mll/BBQ (Parrish et al. 2022, CC-BY-4.0), one JSONL file per category, beside a folder `templates`.
 """
 
-from interp.tasks.bbq.answer_file import read_answers
 from interp.tasks.bbq.changes import compare
-from interp.tasks.bbq.choices import CHOICE_METRICS, PROMPT_BASELINE, choice_columns, sides
 from interp.tasks.bbq.loader import examples, seed_prompt
-from interp.tasks.bbq.metrics import CARD, METRICS, Items, scores
-from interp.tasks.bbq.replies import MAX_NEW_TOKENS, TOGETHER, labels, parse, read, score, spellings
+from interp.tasks.bbq.metrics import (
+    CARD,
+    CHOICE_METRICS,
+    METRICS,
+    PROMPT_BASELINE,
+    Items,
+    choice_columns,
+    scores,
+    sides,
+)
+from interp.tasks.bbq.replies import MAX_NEW_TOKENS, TOGETHER, labels, parse, read, read_answers, score, spellings
 from interp.tasks.bbq.splits import split_by_story
 from interp.tasks.bbq.tables import GROUP, averaged, items_of, report, score_report
 

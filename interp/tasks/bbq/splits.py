@@ -63,8 +63,7 @@ def rows_of_sides(
     Raises:
         ValueError: as `interp.tasks.bbq.examples` and `split_by_story`.
     """
-    from interp.tasks.bbq.loader import examples
-    from interp.tasks.bbq.rows import checked_rows, known_categories
+    from interp.tasks.bbq.loader import checked_rows, examples, known_categories
 
     items = examples(data, categories=categories, templates=templates)
     parts = split_by_story(items, seed=seed, sides=sides, max_quads_per_template=None)

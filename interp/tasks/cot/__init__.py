@@ -7,9 +7,8 @@ importance statistics of resampled chains, tiers             suppression: attent
 What needs a model is in `interp.chains`.
 """
 
-from interp.tasks.cot.audits import AUDITS, Finding, Item, audit
-from interp.tasks.cot.chains import ChainSentence, chain_sentences
-from interp.tasks.cot.context import ContextItem, context_items
+from interp.tasks.cot.audits import AUDITS, CLASSES, OTHER_SPELLING, Finding, Item, audit, class_of
+from interp.tasks.cot.chains import ChainSentence, ContextItem, chain_sentences, context_items
 from interp.tasks.cot.importance import (
     TIERS,
     RolloutImportance,
@@ -22,7 +21,6 @@ from interp.tasks.cot.importance import (
 from interp.tasks.cot.loader import GROUP, chain_examples, examples, read_items
 from interp.tasks.cot.replies import MAX_NEW_TOKENS, parse, read, same_answer, score
 from interp.tasks.cot.suppression import check_mask, masked_logp, sentence_importance, suppression_mask
-from interp.tasks.cot.taxonomy import CLASSES, OTHER_SPELLING, class_of
 
 __all__ = [
     "AUDITS", "CLASSES", "GROUP", "MAX_NEW_TOKENS", "OTHER_SPELLING", "TIERS", "ChainSentence", "ContextItem",

@@ -11,7 +11,7 @@ from interp.tasks.procedural.generate import DEFAULT, GeneratorConfig, Split, or
 from interp.tasks.procedural.latent import Instance
 from interp.tasks.procedural.perturb import PERTURBATIONS, distract, parent_of
 from interp.tasks.procedural.render import render
-from interp.tasks.procedural.trace import tagged_trace
+from interp.tasks.procedural.replies import tagged_trace
 from interp.tasks.procedural.vocabulary import AUDIT_QUESTION, TASK_QUESTION, TONES, tones
 
 # exception_handled and order swaps are rare skills: three times the weight of the rest

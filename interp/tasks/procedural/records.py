@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -13,9 +15,7 @@ from interp.tasks.procedural.generate import split_of
 from interp.tasks.procedural.latent import Instance, from_json, to_json
 from interp.tasks.procedural.perturb import PERTURBATIONS
 from interp.tasks.procedural.render import Rendering, render
-from interp.tasks.procedural.replies import normalize_label
-from interp.tasks.procedural.splits import instance_id, text_procedure_id
-from interp.tasks.procedural.trace import trace
+from interp.tasks.procedural.replies import normalize_label, trace
 from interp.tasks.procedural.vocabulary import LABELS, TONES
 
 ORDER_SWAPS = ("flip", "rebind", "keep_listing")  # the variants that exchange what two numbers are bound to
@@ -70,6 +70,25 @@ class Record:
 FIELDS = tuple(f.name for f in fields(Record) if f.name != "extra")
 _BOOLS = ("flips_label", "flipping", "accept")
 _LABELLED = ("label", "surface_label")
+_NOT_WORD = re.compile(r"[^\w]+", re.UNICODE)
+
+
+def normalise(text: str) -> str:
+    """Casefolded words separated by one blank, without punctuation.
+
+    Numbers stay: an `ord_swap` twin differs from its original in the numbers of two steps and in nothing else.
+    """
+    return _NOT_WORD.sub(" ", text.casefold()).strip()
+
+
+def instance_id(procedure: str, scenario: str, question: str) -> str:
+    """sha1 of the normalised `procedure|scenario|question`, 40 hex digits."""
+    return hashlib.sha1("|".join(map(normalise, (procedure, scenario, question))).encode()).hexdigest()
+
+
+def text_procedure_id(procedure: str) -> str:
+    """Stand-in for the latent hash where only the text of a procedure is known: sha1 of it, 16 hex digits."""
+    return hashlib.sha1(normalise(procedure).encode()).hexdigest()[:16]
 
 
 def record_of(item: Item, *, rendering: Rendering = "plain", question: str | None = None) -> Record:

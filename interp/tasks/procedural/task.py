@@ -16,10 +16,18 @@ from interp.tasks.procedural.cells import CELLS, TRAINING, grid
 from interp.tasks.procedural.generate import Split
 from interp.tasks.procedural.perturb import PERTURBATIONS, Perturbation, cell_name
 from interp.tasks.procedural.records import Record, from_row, perturbation_names, record_of, to_row
-from interp.tasks.procedural.render import LOG_TEMPLATE, PLAIN_TEMPLATE, RENDERINGS, Rendered, Rendering, compose
+from interp.tasks.procedural.render import (
+    LOG_TEMPLATE,
+    PLAIN_TEMPLATE,
+    RENDERINGS,
+    Rendered,
+    Rendering,
+    compose,
+    event_spans,
+    step_spans,
+)
 from interp.tasks.procedural.render import render as render_text
 from interp.tasks.procedural.replies import Label, parse_label, parse_trace
-from interp.tasks.procedural.text_spans import event_spans, step_spans
 
 MAX_PER_CELL = 100_000
 DEFAULT_PER_CELL = 100
