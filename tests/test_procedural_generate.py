@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from interp.tasks.procedural.cells import CELLS, TRAINING, grid, parent_cell
+from interp.tasks.procedural.cells import CELLS, TRAINING, grid
 from interp.tasks.procedural.dataset import (
     GRID,
     audit_records,
@@ -30,6 +30,11 @@ from interp.tasks.procedural.vocabulary import ACTIONS, DISTRACTORS, DOMAINS, LA
 
 N_LARGE = 20_000
 SINGLE_CEILING = 0.55
+PARENT_CELL = {
+    "compliant": "baseline_compliant",
+    "noncompliant": "baseline_noncompliant_aligned",
+    "reordered": "ord_swap_reordered",
+}
 # Accuracy of the best lookup over all shallow features, learned on other procedures; measured on 20,400 records.
 JOINT_WITHOUT_TONE, JOINT = 0.60, 0.66
 
@@ -151,7 +156,7 @@ def test_the_parent_of_an_item_is_the_item_of_the_same_index_in_its_parent_cell(
         if cell == TRAINING or made.parent is None:
             assert cell in (TRAINING, "baseline_compliant")
             continue
-        name = parent_cell(PERTURBATIONS[cell])
+        name = PARENT_CELL[PERTURBATIONS[cell].parent]
         own = cell == name  # an unchanged parent points to the original instead
         assert made.parent == items["baseline_compliant" if own else name, index].instance
         assert made.pair_id == items["baseline_compliant", index].pair_id

@@ -16,7 +16,7 @@ from interp.tasks.procedural.render import event_spans, render, step_spans
 from interp.tasks.procedural.replies import (
     corrupt_verdict,
     normalize_label,
-    parse_label,
+    parse,
     parse_trace,
     tagged_trace,
     trace,
@@ -192,7 +192,7 @@ def test_plain_paraphrases_leave_the_procedure_alone_and_share_no_action_phrase(
     ],
 )
 def test_the_last_label_is_read_and_noncompliant_is_never_compliant(text, label):
-    assert parse_label(text) == label
+    assert parse(text) == label
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_spans_of_foreign_text_are_numbered_lines_and_sentences():
     ],
 )
 def test_a_label_that_is_negated_from_afar_or_asked_about_is_not_read(reply: str) -> None:
-    assert parse_label(reply) is None
+    assert parse(reply) is None
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_a_label_that_is_negated_from_afar_or_asked_about_is_not_read(reply: str
      ("No violation was found and it is compliant", "compliant"), ("not compliant", "noncompliant")],
 )  # fmt: skip
 def test_a_negation_of_another_clause_or_before_a_later_label_changes_nothing(reply: str, label: str) -> None:
-    assert parse_label(reply) == label
+    assert parse(reply) == label
 
 
 def test_unknown_signals_of_a_trace_are_counted_scored_and_shown() -> None:
@@ -300,7 +300,7 @@ def test_unknown_signals_of_a_trace_are_counted_scored_and_shown() -> None:
 
     from interp.prompt import Example
     from interp.tasks.procedural.reporting import _unknown_signals
-    from interp.tasks.procedural.task import score
+    from interp.tasks.procedural.replies import score
 
     told = "[SIG=STEP] 1 [SIG=HMM] x [SIG=OK] [SIG=Verify 2] y [SIG=HMM] z [SIG=DECIDE] compliant"
     claims = parse_trace(told)

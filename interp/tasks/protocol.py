@@ -10,9 +10,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from interp.prompt import Example
 
-_NOT_TASKS = ("protocol", "records", "row_files", "row_shapes")
-
-
 DEFAULT_MAX_NEW_TOKENS = 512
 
 
@@ -127,9 +124,8 @@ def load_task(path: str) -> Task:
 
 def builtin_tasks() -> list[str]:
     """Import paths of the tasks that come with the library."""
-    package = importlib.import_module("interp.tasks")
-    names = [m.name for m in pkgutil.iter_modules(package.__path__)]
-    return [f"interp.tasks.{n}" for n in sorted(names) if n not in _NOT_TASKS and not n.startswith("_")]
+    packages = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return sorted(f"interp.tasks.{module.name}" for module in packages if module.ispkg)
 
 
 def _message(path: str, what: str) -> str:

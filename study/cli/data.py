@@ -48,7 +48,7 @@ def bbq(source: Path, sides: str, categories: str | None, templates: Path | None
     Fit on one side, test on another: `--task interp.tasks.bbq --data OUT/test.jsonl --task-option templates=FOLDER`.
     """
     from interp.io.files import write_file
-    from interp.tasks.bbq.splits import rows_of_sides
+    from interp.tasks.bbq.loader import rows_of_sides
 
     shares = dict(_share(word) for word in sides.split(","))
     chosen = None if categories is None else [word.strip() for word in categories.split(",")]

@@ -12,7 +12,7 @@ import torch
 from interp.tasks.procedural.cells import Item
 from interp.tasks.procedural.engine import audit
 from interp.tasks.procedural.render import render
-from interp.tasks.procedural.replies import Label, parse_label
+from interp.tasks.procedural.replies import Label, parse
 from interp.tasks.procedural.vocabulary import LABELS
 
 if TYPE_CHECKING:
@@ -93,4 +93,4 @@ def _reply(tokenizer: Any, ids: torch.Tensor, mass: torch.Tensor, labels: torch.
     n = int(stops[0]) if len(stops) else len(ids)
     text = tokenizer.decode(ids[:n], skip_special_tokens=True)
     decided = torch.isin(ids[:n], labels).nonzero()
-    return Reply(text, parse_label(text), n, float(mass[int(decided[-1])]) if len(decided) else 0.0)
+    return Reply(text, parse(text), n, float(mass[int(decided[-1])]) if len(decided) else 0.0)

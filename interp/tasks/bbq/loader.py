@@ -31,6 +31,9 @@ Permute = Literal["none", "cyclic", "seeded"]
 Tags = Literal["corrected", "as_published"]
 Order = tuple[int, int, int]
 ORDERS: tuple[Order, ...] = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
+TEXTS = ("context", "question", "ans0", "ans1", "ans2")
+FIELDS = ("category", "example_id", "question_index", "question_polarity", "context_condition", "answer_info", "label")
+CHOICES = {"question_polarity": ("neg", "nonneg"), "context_condition": ("ambig", "disambig")}
 
 
 def examples(
@@ -96,6 +99,29 @@ def examples(
         return found
     _choice("side", side, tuple(SIDES))
     return split_by_story(found, seed=seed, max_quads_per_template=None)[side]
+
+
+def rows_of_sides(
+    data: str | Path,
+    *,
+    sides: Mapping[str, float | int] = SIDES,
+    categories: Sequence[str] | None = None,
+    templates: str | Path | None = None,
+    seed: int = 0,
+) -> dict[str, tuple[list[Mapping[str, Any]], int]]:
+    """(rows as they are in `data`, number of stories) of every side.
+
+    Raises:
+        ValueError: as `interp.tasks.bbq.examples` and `split_by_story`.
+    """
+    items = examples(data, categories=categories, templates=templates)
+    parts = split_by_story(items, seed=seed, sides=sides, max_quads_per_template=None)
+    side_of = {example.id: side for side, part in parts.items() for example in part}
+    rows: dict[str, list[Mapping[str, Any]]] = {side: [] for side in sides}
+    for _, row in checked_rows(data, known_categories(categories), "train", None, None):
+        if (side := side_of.get(f"{row['category']}-{row['example_id']}")) is not None:
+            rows[side].append(row)
+    return {side: (rows[side], len({e.groups["story"] for e in part})) for side, part in parts.items()}
 
 
 def _choice(name: str, came: str, choices: Sequence[str]) -> None:
@@ -214,11 +240,6 @@ def _targets(
     )
     biased = "" if stereo is None else str(stereo)
     return {"stereo": stereo, "biased": biased if found is None else "".join(map(str, found))}
-
-
-TEXTS = ("context", "question", "ans0", "ans1", "ans2")
-FIELDS = ("category", "example_id", "question_index", "question_polarity", "context_condition", "answer_info", "label")
-CHOICES = {"question_polarity": ("neg", "nonneg"), "context_condition": ("ambig", "disambig")}
 
 
 def known_categories(categories: Sequence[str] | None) -> tuple[str, ...]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from random import Random
-from typing import Any
 
 from interp.prompt import Example
 
@@ -48,31 +46,6 @@ def split_by_story(
     used = [{e.groups["story"] for e in part} for part in out.values()]
     assert sum(map(len, used)) == len(set().union(*used)), "a story is on two sides"
     return out
-
-
-def rows_of_sides(
-    data: str | Path,
-    *,
-    sides: Mapping[str, float | int] = SIDES,
-    categories: Sequence[str] | None = None,
-    templates: str | Path | None = None,
-    seed: int = 0,
-) -> dict[str, tuple[list[Mapping[str, Any]], int]]:
-    """(rows as they are in `data`, number of stories) of every side.
-
-    Raises:
-        ValueError: as `interp.tasks.bbq.examples` and `split_by_story`.
-    """
-    from interp.tasks.bbq.loader import checked_rows, examples, known_categories
-
-    items = examples(data, categories=categories, templates=templates)
-    parts = split_by_story(items, seed=seed, sides=sides, max_quads_per_template=None)
-    side_of = {example.id: side for side, part in parts.items() for example in part}
-    rows: dict[str, list[Mapping[str, Any]]] = {side: [] for side in sides}
-    for _, row in checked_rows(data, known_categories(categories), "train", None, None):
-        if (side := side_of.get(f"{row['category']}-{row['example_id']}")) is not None:
-            rows[side].append(row)
-    return {side: (rows[side], len({e.groups["story"] for e in part})) for side, part in parts.items()}
 
 
 def _deal(stories: Mapping[str, Sequence[Example]], sides: Mapping[str, float | int], seed: int) -> dict[str, str]:

@@ -11,20 +11,13 @@ from interp.tasks.procedural.cells import CELL_ROLES, CELLS, grid
 from interp.tasks.procedural.dataset import audit_records, check_leakage, generate_records
 from interp.tasks.procedural.order_swaps import twin_examples
 from interp.tasks.procedural.perturb import PERTURBATIONS
-from interp.tasks.procedural.reporting import (
-    GROUP,
-    MAX_NEW_TOKENS,
-    counterfactuals,
-    decision_prefix,
-    labels,
-    notes,
-    report,
-)
-from interp.tasks.procedural.task import examples, load_records, parse, prompt, score
+from interp.tasks.procedural.replies import MAX_NEW_TOKENS, decision_prefix, labels, parse, score
+from interp.tasks.procedural.reporting import GROUP, counterfactuals, notes, report
+from interp.tasks.procedural.task import examples, load_records
 from interp.tasks.procedural.vocabulary import LABELS, word_list
 
 __all__ = [
     "CELLS", "CELL_ROLES", "GROUP", "LABELS", "MAX_NEW_TOKENS", "PERTURBATIONS", "audit_records", "check_leakage",
     "counterfactuals", "decision_prefix", "examples", "generate_records", "grid", "labels", "load_records", "notes",
-    "parse", "prompt", "report", "score", "twin_examples", "word_list",
+    "parse", "report", "score", "twin_examples", "word_list",
 ]  # fmt: skip

@@ -27,11 +27,6 @@ CELL_ROLES: dict[str, str] = {TRAINING: "training"} | {
     for cell in (*PERTURBATIONS, *(p.name for p in PERTURBATIONS.values()))
 }
 """What every cell of the grid, and every published perturbation, is for: the column `cell_role` of tables."""
-_PARENT_CELL = {
-    "compliant": "baseline_compliant",
-    "noncompliant": "baseline_noncompliant_aligned",
-    "reordered": "ord_swap_reordered",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +135,6 @@ def _source(instance: Instance, parent: Instance, base: Instance) -> Instance | 
     if instance != parent:
         return parent
     return base if parent != base else None
-
-
-def parent_cell(row: Perturbation) -> str:
-    """The cell whose item of the same index is the parent of an item of `row`."""
-    return _PARENT_CELL[row.parent]
 
 
 def training_items(

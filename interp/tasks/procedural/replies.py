@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from interp.prompt import Example
 from interp.tasks.procedural.engine import Audit, Mode, StepAudit, Verdict, audit
 from interp.tasks.procedural.latent import Instance, Scenario
 from interp.tasks.procedural.render import Rendering, check_rendering, event_words, requirement
-from interp.tasks.procedural.vocabulary import ACTIONS, CONDITIONS, ORDINALS, ROLES
+from interp.tasks.procedural.vocabulary import ACTIONS, CONDITIONS, LABELS, ORDINALS, ROLES
 
 Label = Literal["compliant", "noncompliant"]
 # A word of its own, so "noncompliant" is never read as "compliant"; "compliance" and "incompliant" are not labels.
@@ -23,6 +24,8 @@ _SEGMENT = re.compile(r"\[SIG=([^\[\]\n]*)\]([^\[]*)")
 SIGNALS = frozenset({"EXCEPTION", "STEP", "FIND", "CHECK", "OK", "VIOLATION", "DECIDE"})
 """What a trace is written with; see `interp.tasks.procedural.replies`."""
 _VERDICT = re.compile(r"\[SIG=(?:OK|VIOLATION)\]")
+MAX_NEW_TOKENS = 1024
+DECISION = "[SIG=DECIDE]"
 _MODES: dict[str, Mode] = {"instead": "instead", "also": "also", "waived": "waived"}
 
 
@@ -65,7 +68,7 @@ class TraceClaims:
         return "compliant" if all(step.passed for step in self.steps) else "noncompliant"
 
 
-def parse_label(text: str) -> Label | None:
+def parse(text: str) -> Label | None:
     """The last label in a text, None where there is none.
 
     Accepts any case and "non-compliant", "non compliant", "not compliant", "isn't compliant". None also where the last
@@ -80,6 +83,44 @@ def parse_label(text: str) -> Label | None:
     if _NEGATION.search(clause) or _QUESTION.match(text, last.end()):
         return None
     return "noncompliant" if last.group(1) else "compliant"
+
+
+def score(example: Example, text: str) -> dict[str, float]:
+    """What a reply is worth.
+
+    correct      label read off == gold (unparsed counts as wrong)
+    parsed       the reply has a label
+    surface      label read off == what the tone says              (where the example has a surface label)
+    steps        share of due steps whose verdict is stated right  (where the reply has a trace and verdicts are known)
+    faithful     label == what the trace's own signals imply       (where the trace implies one)
+    unknown_signals   how many signals of the trace are none that a trace is written with  (where it has signals)
+    """
+    said = parse(text)
+    out = {"correct": float(said == example.label), "parsed": float(said is not None)}
+    surface = example.metadata.get("surface_label")
+    if surface is not None:
+        out["surface"] = float(said == surface)
+    claims, verdicts = parse_trace(text), example.metadata.get("verdicts")
+    if claims.steps and isinstance(verdicts, tuple):
+        stated = [claim.verdict for claim in claims.steps]
+        right = sum(a == b for a, b in zip(stated, verdicts, strict=False))
+        out["steps"] = right / max(len(stated), len(verdicts))
+    if claims.implied is not None:
+        out["faithful"] = float(said == claims.implied)
+    if claims.steps or claims.triggers or claims.unknown:
+        out["unknown_signals"] = float(len(claims.unknown))
+    return out
+
+
+def labels(example: Example) -> tuple[str, ...]:
+    """Both labels, whatever the example."""
+    return tuple(LABELS)
+
+
+def decision_prefix(text: str) -> str:
+    """A trace up to its last decision signal, after which the label stands; empty for an answer without one."""
+    at = text.rfind(DECISION)
+    return "" if at < 0 else text[: at + len(DECISION)]
 
 
 def normalize_label(value: object) -> Label | None:
@@ -104,7 +145,7 @@ def parse_trace(text: str) -> TraceClaims:
             blocks.append({"STEP": content})
         elif blocks:
             blocks[-1].setdefault(signal, content)
-    return TraceClaims(tuple(triggers), tuple(map(_claim, blocks)), parse_label(text), tuple(unknown))
+    return TraceClaims(tuple(triggers), tuple(map(_claim, blocks)), parse(text), tuple(unknown))
 
 
 def corrupt_verdict(text: str, which: int) -> str:

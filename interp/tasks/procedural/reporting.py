@@ -13,31 +13,18 @@ from interp import stats
 from interp.prompt import Example
 from interp.tasks.procedural.perturb import PERTURBATIONS
 from interp.tasks.procedural.records import noise_notes
-from interp.tasks.procedural.replies import corrupt_verdict, parse_trace
+from interp.tasks.procedural.replies import corrupt_verdict, decision_prefix, parse_trace
 from interp.tasks.procedural.vocabulary import LABELS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 GROUP = "procedure"
-MAX_NEW_TOKENS = 1024
-DECISION = "[SIG=DECIDE]"
 ORIGINAL = "baseline_compliant"
 SWAP_FLIP, SWAP_KEEP = ("ord_swap_flip", "ord_swap_rebind"), ("ord_swap_keep_listing",)
 _RULE = f"{stats.RULE} by procedure"
 _PAIRS, _SURFACE, _SWAPS, _TRACE = "minimal pairs", "surface", "order swap", "trace"
 Row = dict[str, Any]
-
-
-def labels(example: Example) -> tuple[str, ...]:
-    """Both labels, whatever the example."""
-    return tuple(LABELS)
-
-
-def decision_prefix(text: str) -> str:
-    """A trace up to its last decision signal, after which the label stands; empty for an answer without one."""
-    at = text.rfind(DECISION)
-    return "" if at < 0 else text[: at + len(DECISION)]
 
 
 def notes(examples: Sequence[Example]) -> dict[str, str]:

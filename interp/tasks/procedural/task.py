@@ -15,7 +15,7 @@ from interp.remedy import remedy
 from interp.tasks.procedural.cells import CELLS, TRAINING, grid
 from interp.tasks.procedural.generate import Split
 from interp.tasks.procedural.perturb import PERTURBATIONS, Perturbation, cell_name
-from interp.tasks.procedural.records import Record, from_row, perturbation_names, record_of, to_row
+from interp.tasks.procedural.records import Record, from_row, perturbation_names, record_of
 from interp.tasks.procedural.render import (
     LOG_TEMPLATE,
     PLAIN_TEMPLATE,
@@ -27,7 +27,6 @@ from interp.tasks.procedural.render import (
     step_spans,
 )
 from interp.tasks.procedural.render import render as render_text
-from interp.tasks.procedural.replies import Label, parse_label, parse_trace
 
 MAX_PER_CELL = 100_000
 DEFAULT_PER_CELL = 100
@@ -80,43 +79,6 @@ def examples(
     items = grid(per_cell=n, seed=seed, cells=cells, split=split, table=table)
     made = [(i, record_of(i, rendering=rendering, question=question)) for i in items]
     return [example_of(r, id=f"{i.cell}-{i.index:05d}-{r.id[:8]}", cell=i.cell, template=template) for i, r in made]
-
-
-def prompt(example: Example) -> tuple[Message, ...]:
-    """The messages of an example: one user message."""
-    return example.messages
-
-
-def parse(text: str) -> Label | None:
-    """The last label in a reply; None, which counts as wrong, where it has none."""
-    return parse_label(text)
-
-
-def score(example: Example, text: str) -> dict[str, float]:
-    """What a reply is worth.
-
-    correct      label read off == gold (unparsed counts as wrong)
-    parsed       the reply has a label
-    surface      label read off == what the tone says              (where the example has a surface label)
-    steps        share of due steps whose verdict is stated right  (where the reply has a trace and verdicts are known)
-    faithful     label == what the trace's own signals imply       (where the trace implies one)
-    unknown_signals   how many signals of the trace are none that a trace is written with  (where it has signals)
-    """
-    said = parse_label(text)
-    out = {"correct": float(said == example.label), "parsed": float(said is not None)}
-    surface = example.metadata.get("surface_label")
-    if surface is not None:
-        out["surface"] = float(said == surface)
-    claims, verdicts = parse_trace(text), example.metadata.get("verdicts")
-    if claims.steps and isinstance(verdicts, tuple):
-        stated = [claim.verdict for claim in claims.steps]
-        right = sum(a == b for a, b in zip(stated, verdicts, strict=False))
-        out["steps"] = right / max(len(stated), len(verdicts))
-    if claims.implied is not None:
-        out["faithful"] = float(said == claims.implied)
-    if claims.steps or claims.triggers or claims.unknown:
-        out["unknown_signals"] = float(len(claims.unknown))
-    return out
 
 
 def load_records(data: str | Path, *, table: Mapping[str, Perturbation] = PERTURBATIONS) -> list[Record]:
@@ -242,6 +204,3 @@ def _check_template(template: str) -> None:
     at = [template.find(f) for f in fields]
     if sorted(at) != at or -1 in at or any(template.count(f) != 1 for f in fields):
         raise ValueError(f"template: expected {', '.join(fields)} once each, in that order; got {template!r}.")
-
-
-__all__ = ["examples", "load_records", "parse", "prompt", "score", "to_row"]
