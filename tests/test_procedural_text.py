@@ -299,8 +299,8 @@ def test_unknown_signals_of_a_trace_are_counted_scored_and_shown() -> None:
     import pandas as pd
 
     from interp.prompt import Example
-    from interp.tasks.procedural.reporting import _unknown_signals
     from interp.tasks.procedural.replies import score
+    from interp.tasks.procedural.reporting import _unknown_signals
 
     told = "[SIG=STEP] 1 [SIG=HMM] x [SIG=OK] [SIG=Verify 2] y [SIG=HMM] z [SIG=DECIDE] compliant"
     claims = parse_trace(told)
