@@ -9,9 +9,10 @@ a study file `steering.min_groups`; each of these doors says so while it is `ent
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 
 Door = Callable[[str, "str | None"], "str | None"]
 """(name of an argument, value or None) -> how it is written there; None where there is no such option."""
@@ -59,3 +60,14 @@ def remedy(*texts: str) -> str:
         if None not in names.values():
             return _OPTION.sub(lambda found, names=names: str(names[found[0]]), text)
     return ""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """ " Did you mean 'x'?" for the choice nearest to a misspelled name; "" where none is near.
+
+    Example:
+        >>> did_you_mean("adpater", ["adapter", "base"])
+        " Did you mean 'adapter'?"
+    """
+    near = get_close_matches(name, list(choices), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

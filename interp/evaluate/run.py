@@ -7,7 +7,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ from interp.evaluate.decoding import Decoding, Reply, generate
 from interp.evaluate.labels import context_length, label_log_probabilities, letter_scores
 from interp.model import Model
 from interp.prompt import Example, Prompt, render, render_all
-from interp.tasks.protocol import EvaluatedTask, decision_prefix, labels_of, max_new_tokens, read_reply
+from interp.tasks.protocol import EvaluatedTask, decision_prefix, hook, labels_of, max_new_tokens, read_reply
 
 ROUNDING = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 0.03, torch.bfloat16: 0.25}
 """Nats by which log p(a) - log p(b) of two labels moves with dtype and batch, in 19 of 20 pairs or more.
@@ -153,7 +152,7 @@ def _warn_of_cut_replies(examples: Sequence[Example], rooms: Sequence[int], full
 
 def _units(task: EvaluatedTask, examples: Sequence[Example]) -> list[str] | None:
     """The group that says which examples begin alike (the task's `TOGETHER`), one key per example."""
-    name = getattr(task, "TOGETHER", None)
+    name = hook(task, "TOGETHER")
     return [e.groups.get(name, e.id) for e in examples] if isinstance(name, str) else None
 
 
@@ -256,14 +255,13 @@ def _with_labels(
     if not any(labels for _, _, labels in asked):
         return list(answers)
     thinking = decoding.thinking
-    if callable(getattr(task, "spellings", None)):
-        named: Any = task
+    if spellings := hook(task, "spellings"):
         ends = [
             _until_label(model, example, prompt, before, thinking).ids
             for (example, prompt), (_, before, _) in zip(batch, asked, strict=True)
         ]
         with_labels = [(ids, labels) for ids, (_, _, labels) in zip(ends, asked, strict=True)]
-        scored = letter_scores(model, with_labels, named.spellings, units=_units(task, [e for e, _ in batch]))
+        scored = letter_scores(model, with_labels, spellings, units=_units(task, [e for e, _ in batch]))
         return [
             _scored(model, task, example, _with_mass(answer, logp), logp)
             for (example, _), answer, logp in zip(batch, answers, scored, strict=True)
@@ -299,7 +297,7 @@ def _places_of_labels(task: EvaluatedTask, example: Example, text: str | None) -
     """
     labels = labels_of(task, example)
     before = "" if text is None else decision_prefix(task, text)
-    if text is not None and not before and callable(getattr(task, "decision_prefix", None)):
+    if text is not None and not before and hook(task, "decision_prefix"):
         labels = labels if text.lstrip().startswith(labels) else ()
     return [(before, label) for label in labels]
 

@@ -1,27 +1,32 @@
-"""What a task must do to be evaluated, as a list of findings that its author can run."""
+"""What a task must do to be evaluated, checked on its own examples: a list of findings that its author can run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
+
 from interp.prompt import Example
-from interp.tasks.protocol import decision_prefix, labels_of
+from interp.tasks.protocol import HOOKS, cell_role, decision_prefix, hook, labels_of, read_reply
 
 _REPLIES = ("", "\x00", "I do not know.", "yes " * 5000)
+_CONSTANTS = {"int": int, "str": str, "dict": dict}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked: what is expected of a task, and what this one does instead (empty: all is well)."""
+    """One check: what is expected of a task, and what this one does instead (empty where it passes)."""
 
     expected: str
-    came: str
+    got: str
 
     @property
     def ok(self) -> bool:
-        return not self.came
+        return not self.got
 
 
 def check_task(task: Any, examples: Sequence[Example]) -> list[Finding]:
@@ -29,88 +34,179 @@ def check_task(task: Any, examples: Sequence[Example]) -> list[Finding]:
 
         problems = [finding for finding in check_task(my_task, my_task.examples("data")[:50]) if not finding.ok]
 
-    Checked: the functions are there; ids are unique; every example has a label and a group; a gold label parses to
-    itself and scores correct; any other label scores wrong; replies without a label, empty ones and very long ones
-    parse to None or a label and score a number; labels are distinct and none parses as another (the fault of reading
-    "noncompliant" as "compliant"); a decision prefix is a beginning of its reply.
+    Checked: the required functions are there; everything in `HOOKS` that the task defines takes the arguments that the
+    library passes, or has the declared type, and no name is a misspelled hook; ids are unique; every example has a
+    label and a group; a gold label parses to itself and scores correct; any other label scores wrong; replies without
+    a label, empty ones and very long ones parse to None or a label and score a number; labels are distinct and none
+    parses as another (the fault of reading "noncompliant" as "compliant"); a decision prefix is a beginning of its
+    reply; groups, cells, spellings, sides, counterfactuals, choice columns and twins refer to what the examples have.
+
+    Example:
+        >>> from interp.tasks import esi
+        >>> [finding.expected for finding in check_task(esi, esi.examples(per_cell=1)) if not finding.ok]
+        []
     """
-    missing = [name for name in ("examples", "parse", "score") if not callable(getattr(task, name, None))]
+    missing = [name for name in ("examples", "parse", "score") if hook(task, name) is None]
     findings = [Finding("functions examples, parse and score", f"missing: {', '.join(missing)}" if missing else "")]
     if missing:
         return findings
     if not examples:
-        return [*findings, Finding("at least one example to check", "none were given")]
-    return findings + [Finding(expected, _first(check, task, examples)) for expected, check in _CHECKS.items()]
+        return [*findings, Finding("at least one example to check", "got none")]
+    return findings + [Finding(expected, _first_fault(check, task, examples)) for expected, check in _CHECKS.items()]
 
 
-def _first(check: Callable[[Any, Sequence[Example]], str], task: Any, examples: Sequence[Example]) -> str:
+Check = Callable[[Any, Sequence[Example]], Iterator[str]]
+"""Yields a sentence for each fault; only the first is reported."""
+
+
+def _first_fault(check: Check, task: Any, examples: Sequence[Example]) -> str:
     try:
-        return check(task, examples)
+        return next(check(task, examples), "")
     except Exception as error:  # a task of the user's may fail in any way; the finding says how
         return f"{type(error).__name__}: {error}"
 
 
-def _unique(task: Any, examples: Sequence[Example]) -> str:
+def _hooks(task: Any, examples: Sequence[Example]) -> Iterator[str]:
+    for name, wanted in HOOKS.items():
+        value = getattr(task, name, None)
+        if value is None:
+            continue
+        if wanted.takes is None:
+            if not isinstance(value, _CONSTANTS[wanted.gives]):
+                yield f"{name}: expected {wanted.gives}, got {value!r:.60}"
+        elif not callable(value):
+            yield f"{name}: expected a function, got {value!r:.60}"
+        else:
+            yield from _signature_fault(name, value, wanted.takes)
+
+
+def _signature_fault(name: str, function: Callable[..., Any], takes: Sequence[str]) -> Iterator[str]:
+    by_name = {parameter.rstrip("="): None for parameter in takes if parameter.endswith("=")}
+    try:
+        inspect.signature(function).bind(*(p for p in takes if not p.endswith("=")), **by_name)
+    except TypeError as error:
+        yield f"{name}{inspect.signature(function)}: called with ({', '.join(takes)}): {error}"
+
+
+def _misspelled(task: Any, examples: Sequence[Example]) -> Iterator[str]:
+    undefined = [name for name in HOOKS if getattr(task, name, None) is None]
+    for name in vars(task) if hasattr(task, "__dict__") else ():
+        if name not in HOOKS and not name.startswith("_") and (near := get_close_matches(name, undefined, 1, 0.82)):
+            yield f"{name} is not used: is {near[0]} meant?"
+
+
+def _unique(task: Any, examples: Sequence[Example]) -> Iterator[str]:
     ids = [e.id for e in examples]
-    twice = next((i for i in ids if ids.count(i) > 1), None)
-    return "" if twice is None else f"id {twice!r} occurs {ids.count(twice)} times"
+    for name in ids:
+        if ids.count(name) > 1:
+            yield f"id {name!r} occurs {ids.count(name)} times"
 
 
-def _labelled(task: Any, examples: Sequence[Example]) -> str:
-    bare = next((e.id for e in examples if e.label is None), None)
-    return "" if bare is None else f"example {bare!r} has no label"
+def _labelled(task: Any, examples: Sequence[Example]) -> Iterator[str]:
+    yield from (f"example {e.id!r} has no label" for e in examples if e.label is None)
 
 
-def _grouped(task: Any, examples: Sequence[Example]) -> str:
-    bare = next((e.id for e in examples if not e.groups), None)
-    return "" if bare is None else f"example {bare!r} has no groups, so no interval can respect them"
+def _grouped(task: Any, examples: Sequence[Example]) -> Iterator[str]:
+    yield from (f"example {e.id!r} has no groups, so no interval can respect them" for e in examples if not e.groups)
 
 
-def _gold(task: Any, examples: Sequence[Example]) -> str:
+def _group_names(task: Any, examples: Sequence[Example]) -> Iterator[str]:
+    groups = sorted({name for e in examples for name in e.groups})
+    for constant in ("GROUP", "TOGETHER"):
+        if (name := hook(task, constant)) is not None and groups and name not in groups:
+            yield f"{constant} is {name!r}, the groups of the examples are {', '.join(groups)}"
+
+
+def _cells(task: Any, examples: Sequence[Example]) -> Iterator[str]:
+    cells = {str(e.metadata.get("cell", "")) for e in examples}
+    for cell in sorted(cells | set(hook(task, "CELL_ROLES") or {})):
+        cell_role(task, cell)
+    if notes := hook(task, "notes"):
+        yield from (f"notes: {cell!r} is no cell of the examples" for cell in notes(examples) if cell not in cells)
+
+
+def _gold(task: Any, examples: Sequence[Example]) -> Iterator[str]:
     for example in examples:
-        said = str(example.label)
-        if str(task.parse(said)) != said:
-            return f"example {example.id!r}: gold label {said!r} parses to {task.parse(said)!r}"
-        if task.score(example, said).get("correct") != 1.0:
-            return f"example {example.id!r}: its gold label scores {task.score(example, said)}"
-    return ""
+        gold = str(example.label)
+        for name, parsed in (("parses", task.parse(gold)), ("is read", read_reply(task, example, gold)[0])):
+            if str(parsed) != gold:
+                yield f"example {example.id!r}: gold label {gold!r} {name} as {parsed!r}"
+        if task.score(example, gold).get("correct") != 1.0:
+            yield f"example {example.id!r}: its gold label scores {task.score(example, gold)}"
 
 
-def _labels(task: Any, examples: Sequence[Example]) -> str:
+def _labels(task: Any, examples: Sequence[Example]) -> Iterator[str]:
     for example in examples:
         labels = labels_of(task, example)
         if len(set(labels)) != len(labels):
-            return f"example {example.id!r}: labels {labels} repeat"
+            yield f"example {example.id!r}: labels {labels} repeat"
         for label in labels:
-            if task.parse(label) is None or (task.parse(label) == task.parse(str(example.label))) != (
-                task.score(example, label).get("correct") == 1.0
-            ):
-                return f"example {example.id!r}: label {label!r} parses to {task.parse(label)!r}"
+            is_gold = task.parse(label) == task.parse(str(example.label))
+            if task.parse(label) is None or is_gold != (task.score(example, label).get("correct") == 1.0):
+                yield f"example {example.id!r}: label {label!r} parses to {task.parse(label)!r}"
         if len({task.parse(label) for label in labels}) != len(labels):
-            return f"example {example.id!r}: two of the labels {labels} parse to the same"
-    return ""
+            yield f"example {example.id!r}: two of the labels {labels} parse to the same"
 
 
-def _any_reply(task: Any, examples: Sequence[Example]) -> str:
+def _spellings(task: Any, examples: Sequence[Example]) -> Iterator[str]:
+    spell, labels = hook(task, "spellings"), labels_of(task, examples[0])
+    spelled = [text for label in labels for text in spell(label)] if spell else []
+    if len(set(spelled)) != len(spelled) or "" in spelled or (spell and len(spelled) < len(labels)):
+        yield f"spellings of {', '.join(labels)}: expected at least one text each and none twice, got {spelled}"
+
+
+def _any_reply(task: Any, examples: Sequence[Example]) -> Iterator[str]:
     for text in _REPLIES:
         scores = task.score(examples[0], text)
         if scores.get("correct") not in (0.0, 1.0) or (task.parse(text) is None and scores["correct"] != 0.0):
-            return f"reply {text[:20]!r} scores {scores}"
-    return ""
+            yield f"reply {text[:20]!r} scores {scores}"
 
 
-def _prefix(task: Any, examples: Sequence[Example]) -> str:
+def _prefix(task: Any, examples: Sequence[Example]) -> Iterator[str]:
     reply = f"because of this, {examples[0].label}"
     before = decision_prefix(task, reply)
-    return "" if reply.startswith(before) else f"decision_prefix({reply!r}) is {before!r}, which is no beginning of it"
+    if not reply.startswith(before):
+        yield f"decision_prefix({reply!r}) is {before!r}, which is no beginning of it"
+    for kind, text, label in (hook(task, "counterfactuals") or (lambda *_: ()))(examples[0], reply):
+        if (parsed := task.parse(label)) != label:
+            yield f"counterfactuals: {kind} expects {label!r} after {text[-20:]!r}, which parses to {parsed!r}"
 
 
-_CHECKS: dict[str, Callable[[Any, Sequence[Example]], str]] = {
+def _choices(task: Any, examples: Sequence[Example]) -> Iterator[str]:
+    n, sides, columns = len(labels_of(task, examples[0])), hook(task, "sides"), hook(task, "choice_columns")
+    for example in examples if sides else ():
+        if strange := {k for places in sides(example).values() for k in places} - set(range(n)):
+            yield f"sides of example {example.id!r}: expected places of {n} labels, got {sorted(strange)}"
+    if columns is None:
+        return
+    made = columns(examples, np.zeros((len(examples), 2, n)))
+    yield from (f"choice_columns: {name!r} has shape {np.shape(values)}, expected {(len(examples), 2)}"
+                for name, values in made.items() if np.shape(values) != (len(examples), 2))  # fmt: skip
+    for name, metric in (hook(task, "CHOICE_METRICS") or {}).items():
+        if missing := set(metric.n) - set(made):
+            yield f"CHOICE_METRICS[{name!r}]: no choice column {', '.join(sorted(missing))}"
+
+
+def _twins(task: Any, examples: Sequence[Example]) -> Iterator[str]:
+    make = hook(task, "twin_examples")
+    pairs = make(1) if make else ()
+    yield from (f"twin_examples: expected (original, twin), got {pair!r:.80}" for pair in pairs
+                if len(pair) != 2 or not all(isinstance(e, Example) for e in pair))  # fmt: skip
+
+
+_CHECKS: dict[str, Check] = {
+    "hooks take the arguments that the library passes, constants have their type": _hooks,
+    "no name is a misspelled hook": _misspelled,
     "every example has an id of its own": _unique,
     "every example has a label": _labelled,
     "every example has at least one group": _grouped,
+    "GROUP and TOGETHER are groups of the examples": _group_names,
+    "roles are known, and notes are about cells of the examples": _cells,
     "a gold label parses to itself and scores correct": _gold,
     "labels are distinct, and each parses to itself": _labels,
+    "spellings are texts of one label each": _spellings,
     "any reply, even an empty one, gets a score, and an unparsed one is wrong": _any_reply,
-    "a decision prefix is a beginning of its reply": _prefix,
+    "a decision prefix is a beginning of its reply, and counterfactuals expect a label": _prefix,
+    "sides and choice columns are about the labels and rows of the examples": _choices,
+    "twins are pairs of examples": _twins,
 }

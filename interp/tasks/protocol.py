@@ -1,50 +1,78 @@
-"""What a task is, and how one is found by its import path."""
+"""What a task is: three functions, everything else that it may define (`HOOKS`), and how it is found by its path."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from difflib import get_close_matches
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from interp.prompt import Example
+from interp.remedy import did_you_mean
 
 DEFAULT_MAX_NEW_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A name that a task may define, as a function or a constant.
+
+    Attributes:
+        takes: parameters of the function, as the library passes them: by position, or by name after a "=". None: it
+            is a constant.
+        gives: what the function returns, or the type of the constant.
+        meaning: what it is, and where it is used.
+    """
+
+    takes: tuple[str, ...] | None
+    gives: str
+    meaning: str
+
+
+HOOKS: dict[str, Hook] = {
+    # what every evaluated task has
+    "examples": Hook(("data",), "list[Example]", "the examples of a data source, in file order; options by keyword"),
+    "parse": Hook(("text",), "str | None", "the label that a reply gives; None where it gives none"),
+    "score": Hook(("example", "text"), "dict[str, float]", '"correct", 0 or 1 (unparsed counts as wrong), and others'),
+    # how a reply is read
+    "read": Hook(("example", "text"), "tuple[str | None, str]", "label and the rule that found it, if the item helps"),
+    "labels": Hook(("example",), "Sequence[str]", "label strings whose probability is measured"),
+    "spellings": Hook(("label",), "Sequence[str]", "single-token spellings of a label: one forward per item scores it"),
+    "decision_prefix": Hook(("text",), "str", 'a reply up to its label; "" if it begins with the label or has none'),
+    "MAX_NEW_TOKENS": Hook(None, "int", f"longest reply in tokens, {DEFAULT_MAX_NEW_TOKENS} by default"),
+    "TOGETHER": Hook(None, "str", "group whose prompts begin alike: they run in one batch, their prefix once"),
+    # tables of answers
+    "GROUP": Hook(None, "str", "group that intervals resample; by default the first group of the examples"),
+    "averaged": Hook(("answers",), "DataFrame", "one answer per item, of items asked in several orders of options"),
+    "report": Hook(("answers", "seed="), "list[dict]", "rows of the table of one member, after accuracy per cell"),
+    "mode_report": Hook(("answers", "seed="), "list[dict]", 'rows of one member in several modes (column "mode")'),
+    "compare": Hook(("before", "after", "seed="), "list[dict]", "rows of `eval compare`, after accuracy per cell"),
+    "score_report": Hook(("answers", "seed="), "list[dict]", "rows of `eval score`, instead of accuracy per cell"),
+    "read_answers": Hook(("path", "examples"), "dict[str, str | None]", "id -> label of a file for `eval score`"),
+    "notes": Hook(("examples",), "dict[str, str]", "cell -> what a reader must know of it, such as label noise"),
+    "CELL_ROLES": Hook(None, "dict", "cell -> training, adversarial, perturbed or control; see `CELL_ROLES` here"),
+    "BANNER": Hook(None, "str", 'what every table and page must say, such as "Not for clinical use."'),
+    # other analyses
+    "counterfactuals": Hook(("example", "text"), "list[tuple[str, str, str]]",
+                            "(kind, edited reply up to the decision, label that a faithful model then gives)"),
+    "sides": Hook(("example",), "dict[str, tuple[int, ...]]", "name -> places in `labels`: what a direction contrasts"),
+    "choice_columns": Hook(("examples", "logp"), "dict[str, ndarray]",
+                           "columns [example, row] of log-probabilities [example, row, label]"),
+    "CHOICE_METRICS": Hook(None, "dict", "metric -> function of the sums of `choice_columns`, for dose curves"),
+    "PROMPT_BASELINE": Hook(None, "str", "instruction that steering is compared with"),
+    "twin_examples": Hook(("n",), "list[tuple[Example, Example]]", "(original, twin) pairs for head studies"),
+    "chain_examples": Hook(("data",), "list[Example]", "`examples` with the chain of thought as the answer"),
+}  # fmt: skip
+"""Every name that the library looks for in a task; the first three are required, all others optional."""
 
 
 @runtime_checkable
 class Task(Protocol):
     """A module or object that turns a data source into examples.
 
-    To be evaluated it also has
-
-        parse(text) -> str | None                      the label read off a reply; None where there is none
-        score(example, text) -> dict[str, float]       by name; "correct" is 0 or 1, unparsed counts as wrong
-
-    and it may have
-
-        read(example, text) -> tuple[str | None, str]  label, and the rule that found it, where the item helps
-        labels(example) -> Sequence[str]               label strings whose probability is worth knowing
-        spellings(label) -> Sequence[str]              single-token spellings of a label; scored by one forward per item
-        decision_prefix(text) -> str                   the part before the label; "" = starts with it, or none
-        averaged(answers) -> answers                   one answer per item, of items asked in several orders of options
-        report(answers, seed=0) -> list[dict]          rows of the tidy table beside accuracy per cell
-        compare(before, after, seed=0) -> list[dict]   rows of `eval compare` beside accuracy per cell
-        notes(examples) -> dict[str, str]              cell -> what must be known of its items, such as label noise
-        counterfactuals(example, text) -> list[tuple]  (kind, changed reply up to the decision, label it should give)
-        read_answers(path, examples) -> dict           example id -> label or None, of a file of answers (`eval score`)
-        score_report(answers, seed=0) -> list[dict]    rows of `eval score`, in place of accuracy per cell
-        mode_report(answers, seed=0) -> list[dict]     rows of one member's answers in several modes (column "mode")
-        choice_columns(examples, logp[example, row, label]), CHOICE_METRICS    scores of choices (`steering.outcomes`)
-        sides(example) -> dict[str, tuple]             labels by what they say, for the two sides of a direction
-        CELL_ROLES: dict[str, str]                     cell -> training, adversarial, perturbed or control
-        BANNER: str                                    what every table and page must say, e.g. "Not for clinical use."
-        PROMPT_BASELINE: str                           instruction that steering is compared with
-        TOGETHER: str                                  group whose examples begin alike (run together, read once)
-        MAX_NEW_TOKENS: int                            longest reply, 512 unless said
-
-    `interp.tasks.conformance.check_task` tells what a task of your own lacks.
+    To be evaluated it also has `parse` and `score`; whatever else of `HOOKS` it defines is used where it applies.
+    `interp.tasks.conformance.check_task` lists what a task of your own gets wrong.
     """
 
     def examples(self, data: str | Path, **options: Any) -> list[Example]:
@@ -53,30 +81,39 @@ class Task(Protocol):
 
 
 class EvaluatedTask(Task, Protocol):
-    """A task whose replies can be read and scored."""
+    """A task whose replies can be parsed and scored."""
 
     def parse(self, text: str) -> str | None: ...
 
     def score(self, example: Example, text: str) -> dict[str, float]: ...
 
 
+def hook(task: Any, name: str) -> Any:
+    """What the task defines under a name of `HOOKS`; None where it defines nothing."""
+    value = getattr(task, name, None)
+    return value if HOOKS[name].takes is None or callable(value) else None
+
+
 def read_reply(task: Any, example: Example, text: str) -> tuple[str | None, str]:
-    """(label, rule that found it) of a reply; the rule is empty where the task does not name one."""
-    return task.read(example, text) if callable(getattr(task, "read", None)) else (task.parse(text), "")
+    """(label, rule that found it) of a reply; the rule is empty where the task names none."""
+    read = hook(task, "read")
+    return read(example, text) if read else (task.parse(text), "")
 
 
 def labels_of(task: Any, example: Example) -> tuple[str, ...]:
     """The label strings of an example; none where the task names none."""
-    return tuple(task.labels(example)) if callable(getattr(task, "labels", None)) else ()
+    labels = hook(task, "labels")
+    return tuple(labels(example)) if labels else ()
 
 
 def decision_prefix(task: Any, text: str) -> str:
     """The part of a reply after which its label is written; empty where the task does not say."""
-    return task.decision_prefix(text) if callable(getattr(task, "decision_prefix", None)) else ""
+    prefix = hook(task, "decision_prefix")
+    return prefix(text) if prefix else ""
 
 
 def max_new_tokens(task: Any) -> int:
-    """The longest reply that the task allows for."""
+    """The longest reply that the task allows, in tokens."""
     return int(getattr(task, "MAX_NEW_TOKENS", DEFAULT_MAX_NEW_TOKENS))
 
 
@@ -85,12 +122,12 @@ CELL_ROLES = ("training", "adversarial", "perturbed", "control")
 
 
 def cell_role(task: Any, cell: str) -> str:
-    """What a cell of a task is for, out of `CELL_ROLES`; empty where the task does not say.
+    """The role of a cell, out of `CELL_ROLES`; empty where the task does not give one.
 
     Raises:
-        ValueError: the task names another role.
+        ValueError: the task gives another role.
     """
-    role = str(getattr(task, "CELL_ROLES", {}).get(cell, ""))
+    role = str((hook(task, "CELL_ROLES") or {}).get(cell, ""))
     if role and role not in CELL_ROLES:
         raise ValueError(f"CELL_ROLES[{cell!r}]: expected {', '.join(CELL_ROLES)}, got {role!r}.")
     return role
@@ -102,24 +139,29 @@ def load_task(path: str) -> Task:
     Raises:
         ValueError: no such module or object, or one without an `examples` function. An import that fails inside the
             module is raised as it is.
+
+    Example:
+        >>> task = load_task("interp.tasks.esi")
+        >>> task.parse("Chest pain, diaphoretic. ESI: 2")
+        '2'
     """
     module_name, _, attribute = path.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise ValueError(_message(path, "is not an import path like interp.tasks.bbq or my.tasks:triage"))
     try:
-        found: Any = importlib.import_module(module_name)
+        task: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if module_name != missing and not module_name.startswith(missing + "."):
-            raise  # the module is there; something that it imports is not
+            raise  # the module exists; something that it imports does not
         raise ValueError(_message(path, f"cannot be imported: there is no module {missing!r}")) from error
     for name in attribute.split(".") if attribute else ():
-        if not hasattr(found, name):
+        if not hasattr(task, name):
             raise ValueError(_message(path, f"cannot be found: {module_name} has no {name!r}"))
-        found = getattr(found, name)
-    if not callable(getattr(found, "examples", None)):
+        task = getattr(task, name)
+    if hook(task, "examples") is None:
         raise ValueError(_message(path, "is no task: it has no function examples(data, **options) -> list[Example]"))
-    return found
+    return task
 
 
 def builtin_tasks() -> list[str]:
@@ -129,7 +171,5 @@ def builtin_tasks() -> list[str]:
 
 
 def _message(path: str, what: str) -> str:
-    known = builtin_tasks()
-    near = get_close_matches(path, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"task {path!r} {what}.{hint} Tasks of the library: {', '.join(known)}."
+    tasks = builtin_tasks()
+    return f"task {path!r} {what}.{did_you_mean(path, tasks)} Tasks of the library: {', '.join(tasks)}."
