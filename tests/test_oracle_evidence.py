@@ -109,7 +109,7 @@ def test_unknown_sources_and_layers_are_refused_before_anything_runs(model):
         collect(model, chats(1), sources=("engage",))
     with pytest.raises(ValueError, match="blocks 0-2"):
         collect(model, chats(1), layers=[3])
-    with pytest.raises(ValueError, match="one position rule at a time"):
+    with pytest.raises(ValueError, match="one rule at a time"):
         collect(model, chats(1), positions="last, all")
     with pytest.raises(ValueError, match="has no group 'theme'"):
         collect(model, chats(1), group="theme")
@@ -141,7 +141,7 @@ def test_a_vector_that_is_not_finite_is_refused_with_its_origin():
 
 def test_slots_of_a_reading_stand_together_layer_by_layer():
     good = made_features(2, layers=(1, 2))
-    with pytest.raises(ValueError, match="slots of item 'i1' are apart"):
+    with pytest.raises(ValueError, match="slots of item 'i1' are not contiguous"):
         replace(good, slots=(*good.slots[4:6], *good.slots[:4], *good.slots[6:]))
     with pytest.raises(ValueError, match="same tokens at every layer"):
         replace(good, slots=(good.slots[1], good.slots[0], *good.slots[2:]))
@@ -204,7 +204,7 @@ def test_readings_without_a_partner_are_left_out_and_named():
     with pytest.warns(FewDonorsWarning, match="1 of 6 readings have no partner"):
         (donors,) = matched_donors(feats, n=1)
     assert "lonely0" not in donors
-    with pytest.warns(FewDonorsWarning, match="4 share a small stratum with their own problem"):
+    with pytest.warns(FewDonorsWarning, match="4 are in a small stratum"):
         matched_donors(made_features(4, per_problem=4), n=1)
 
 

@@ -230,7 +230,7 @@ def test_a_batch_of_another_size_is_refused_and_the_hooks_are_gone(rng):
     model, spec, ids = Model(tiny("qwen3")), OracleSpec(), torch.randint(3, 128, (4, 9), generator=rng)
     plain = model.module(input_ids=ids).logits
     with (
-        pytest.raises(ValueError, match="4 rows, positions were given for 2"),
+        pytest.raises(ValueError, match="expected a pass of 2 rows, got 4"),
         inject(model, torch.randn(2, 32), [[1], [2]], spec),
     ):
         model.module(input_ids=ids)

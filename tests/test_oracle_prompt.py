@@ -7,9 +7,8 @@ import json
 import pytest
 
 from interp.oracle import AssumedSpecWarning, OracleSpec, render_question
-from interp.oracle.formats import render_prefix
-from interp.oracle.prompt import placeholder_id, turn_end
-from interp.oracle.registry import REGISTRY, registered
+from interp.oracle.prompt import placeholder_id, render_prefix, turn_end
+from interp.oracle.spec import REGISTRY, registered
 from interp.prompt import Example, Message, render
 from interp.sentences import sentence_records
 from interp.site import layer_index
@@ -75,7 +74,7 @@ def test_an_answer_starts_where_generation_would(tok):
 def test_a_placeholder_that_merges_with_a_line_break_is_refused():
     joined = qwen_tokenizer(joins=True)
     assert len(joined.encode(" ?\n", add_special_tokens=False)) == 1, "the trap is gone"
-    with pytest.raises(ValueError, match=r"slot 1: expected the placeholder .* merged with its neighbours"):
+    with pytest.raises(ValueError, match=r"slot 1: expected the placeholder.* merged with its neighbours"):
         render_question(OracleSpec(format="E"), joined, layers=[4], counts=[2], question="is it?")
     render_question(OracleSpec(), joined, layers=[4], counts=[2], question="is it?")  # format A holds the blank
 
@@ -90,12 +89,12 @@ def test_a_placeholder_of_several_tokens_and_an_empty_question_are_refused(tok):
 @pytest.mark.parametrize(
     ("spec", "layers", "counts", "message"),
     [
-        (OracleSpec(), [4, 5], [1, 1], "format A holds one layer"),
-        (OracleSpec(format="D"), [4, 5], [1, 2], "counts must agree"),
-        (OracleSpec(format="B"), [4, 4], [1, 1], "name one twice"),
-        (OracleSpec(format="B"), [4], [0], "at least 1 per layer"),
-        (OracleSpec(format="B", placeholder=(" ?", " @", " #")), [4, 5], [1, 1], "3 placeholders for 2 layers"),
-        (OracleSpec(format="B", flat=True), [4], [1], "format E only"),
+        (OracleSpec(), [4, 5], [1, 1], "format A has one layer"),
+        (OracleSpec(format="D"), [4, 5], [1, 2], "equal counts"),
+        (OracleSpec(format="B"), [4, 4], [1, 1], "different layers"),
+        (OracleSpec(format="B"), [4], [0], ">= 1 per layer"),
+        (OracleSpec(format="B", placeholder=(" ?", " @", " #")), [4, 5], [1, 1], "one per layer \\(2\\), got 3"),
+        (OracleSpec(format="B", flat=True), [4], [1], "only format E"),
     ],
 )
 def test_prefixes_that_no_oracle_was_trained_on_are_refused(spec, layers, counts, message):
@@ -152,14 +151,14 @@ def test_the_mnemonic_templates_of_published_configs_are_understood(template, la
               "prefix_template": template, "steering_coefficient": 1.0, "act_layer_combinations": None}  # fmt: skip
     spec = OracleSpec.from_ao_config(config)
     assert (spec.format, len(spec.layers)) == (expected, len(layers[0]))
-    with pytest.raises(ValueError, match="is none of the known formats"):
+    with pytest.raises(ValueError, match="prefix_template"):
         OracleSpec.from_ao_config({**config, "prefix_template": "<{layer}>"})
-    with pytest.raises(ValueError, match="schema_version 9"):
+    with pytest.raises(ValueError, match="schema_version: expected 1, got 9"):
         OracleSpec.from_ao_config({**config, "schema_version": 9})
 
 
 def test_what_nothing_declares_is_assumed_loudly():
-    with pytest.warns(AssumedSpecWarning, match="NOTHING DECLARES .*'someone/oracle'.*self-test"):
+    with pytest.warns(AssumedSpecWarning, match="'someone/oracle' IS UNKNOWN.*self-test"):
         assert OracleSpec.infer("someone/oracle").origin == "assumed"
     found = OracleSpec.infer("ceselder/cot-oracle-8b-v2")
     assert (found.origin, found.format, found.base_model) == ("registry", "A", "Qwen/Qwen3-8B")

@@ -171,7 +171,7 @@ def test_a_reading_that_was_stopped_goes_on_where_it_was(oracle, tmp_path, monke
 
 def test_choices_that_cannot_be_compared_are_refused(oracle):
     feats = made_features(3)
-    with pytest.raises(ValueError, match="'yes' begins 'yes no'.*end_of_turn=True"):
+    with pytest.raises(ValueError, match="'yes' is a prefix of 'yes no'.*end_of_turn=True"):
         oracle.choose(feats, "which?", ["yes", "yes no"])
     assert oracle.choose(feats, "which?", ["yes", "yes no"], end_of_turn=True).n_tokens[0] > 1
     with pytest.raises(ValueError, match="does not list the choices"):
@@ -212,9 +212,9 @@ def test_the_prior_control_is_another_adapter(model):
 def test_what_cannot_be_right_is_refused_before_the_forward(model, oracle):
     with pytest.raises(ValueError, match="'guru' is not loaded; adapters of the model: engaged, heuristic, oracle"):
         Oracle(model, adapter="guru", spec=SPEC)
-    with pytest.raises(ValueError, match="block 7 of a model with 3 blocks"):
+    with pytest.raises(ValueError, match="hook_layer: expected 0-2.*got 7"):
         Oracle(model, spec=replace(SPEC, hook_layer=7))
-    with pytest.raises(ValueError, match="features are 16 wide, the oracle's base .* has 32"):
+    with pytest.raises(ValueError, match="expected d_model 32 of the oracle's base .*, got 16"):
         oracle.ask(made_features(3, d=16), "what?")
     with pytest.raises(ValueError, match="control 'nul'"):
         oracle.ask(made_features(3), "what?", controls=("nul",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from interp.oracle.cot_items import TAXONOMY8
 from interp.oracle.scoring import (
     classified,
     exact_match,
@@ -14,7 +15,6 @@ from interp.oracle.scoring import (
     token_f1,
     within,
 )
-from interp.oracle.taxonomy import TAXONOMY8
 
 TIERS = (("very low",), ("low",), ("high",), ("very high", "extreme"))
 

@@ -14,17 +14,13 @@ from safetensors.torch import load_file
 
 from interp.model import Model
 from interp.oracle import train as train_module
-from interp.oracle.encode import AnswerBatch, Encoder
-from interp.oracle.fresh import add_adapter
+from interp.oracle.encode import AnswerBatch, Encoder, answer_nats, base_vectors, score_answers, zero_vectors
 from interp.oracle.injection import inject, norm_matched_injection
 from interp.oracle.items import TrainItem, mix
-from interp.oracle.loss import answer_nats, score_answers
-from interp.oracle.processes import Processes
 from interp.oracle.recipe import Recipe, rate
-from interp.oracle.run import Run, length_of
-from interp.oracle.sources import base_vectors, zero_vectors
+from interp.oracle.run import Processes, Run, length_of
 from interp.oracle.spec import OracleSpec
-from interp.oracle.train import best_of, train_oracle
+from interp.oracle.train import add_adapter, best_of, train_oracle
 from interp.oracle.validate import Validation, Validator, matched_partners
 from interp.stats import Estimate
 from tests.faults.kit import tree
@@ -384,9 +380,9 @@ def test_an_unknown_key_of_a_recipe_names_the_nearest() -> None:
 
 def test_what_cannot_be_trained_is_refused_before_the_first_step() -> None:
     deep = mix([replace(i, layers=(3,)) for i in random_items()], validation=4)
-    with pytest.raises(ValueError, match=r"items read the layers \[3\].*blocks 0-2"):
+    with pytest.raises(ValueError, match=r"blocks 0-2 of .*layers \[3\]"):
         train_oracle(tiny_model(), deep, SPEC, recipe())
-    with pytest.raises(ValueError, match="hook_layer 2: nothing after block 2"):
+    with pytest.raises(ValueError, match="hook_layer: expected 0-1, got 2"):
         train_oracle(tiny_model(), mixture(), replace(SPEC, hook_layer=2), recipe())
     taken = Model(add_lora(tiny_model().module, name="oracle"), tiny_model().tokenizer)
     with pytest.raises(ValueError, match="adapter 'oracle' is on the model already"):

@@ -173,7 +173,7 @@ def test_labels_refer_to_sentence_records_of_the_corpus(tmp_path: Path) -> None:
         ends = {said[0]: "to", said[1]: "sum", said[2]: "check that."}
         assert ends[item.answer] in (item.boundary or "")
         assert tokenizer.decode(item.context_ids).endswith(".")  # read at the last token of the sentence
-    with pytest.raises(ValueError, match="labels are of no sentence of these chains.*e0.*9"):
+    with pytest.raises(ValueError, match="labels match no sentence.*e0.*9"):
         taxonomy(found, {("e0", 9): CLASSES[0]}, layers=[(0,)])
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from interp.oracle.processes import Processes
+from interp.oracle.run import Processes
 from interp.oracle.train import train_oracle
 from tests.oracle_train_kit import SPEC, mixture, recipe, tiny_model
 

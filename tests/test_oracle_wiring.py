@@ -76,7 +76,7 @@ def test_items_are_the_tokens_around_a_position_of_the_base():
         assert len(model.tokenizer.encode(made.targets[item], add_special_tokens=False)) <= k + 1
     assert made.feats[0].items == made.feats[1].items
     assert {slot.layer for slot in made.feats[2].slots} == {1}, "a neighbour is read under the declared layer's name"
-    with pytest.raises(ValueError, match="shorter than 401 tokens"):
+    with pytest.raises(ValueError, match="401 tokens"):
         context_items(model, chats(2), layer=1, n_tokens=(1, 200))
 
 

@@ -1,4 +1,4 @@
-"""Read activations in words: norm-matched injection into an oracle adapter, every answer with its control."""
+"""Oracles: adapters that answer questions about activations, injected norm-matched; every answer with its control."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _EXPORTS = {
     "Slot": "interp.oracle.features",
     "join": "interp.oracle.features",
     "collect": "interp.oracle.collection",
-    "features_from_cache": "interp.oracle.from_cache",
+    "features_from_cache": "interp.oracle.collection",
     "Decoding": "interp.oracle.engine",
     "Oracle": "interp.oracle.reader",
-    "OffDistributionWarning": "interp.oracle.caveats",
+    "OffDistributionWarning": "interp.oracle.features",
     "Answer": "interp.oracle.answers",
     "Answers": "interp.oracle.answers",
     "Choices": "interp.oracle.answers",
@@ -29,7 +29,7 @@ _EXPORTS = {
     "SelfTest": "interp.oracle.wiring",
     "selftest": "interp.oracle.wiring",
     "context_items": "interp.oracle.wiring",
-    "TAXONOMY8": "interp.oracle.taxonomy",
+    "TAXONOMY8": "interp.oracle.cot_items",
     "train_oracle": "interp.oracle.train",
     "Trained": "interp.oracle.train",
     "Recipe": "interp.oracle.recipe",
@@ -46,13 +46,14 @@ if TYPE_CHECKING:
     from interp.oracle.answers import Answers as Answers
     from interp.oracle.answers import Choices as Choices
     from interp.oracle.answers import Likelihoods as Likelihoods
-    from interp.oracle.caveats import OffDistributionWarning as OffDistributionWarning
     from interp.oracle.collection import collect as collect
+    from interp.oracle.collection import features_from_cache as features_from_cache
+    from interp.oracle.cot_items import TAXONOMY8 as TAXONOMY8
     from interp.oracle.engine import Decoding as Decoding
     from interp.oracle.features import Features as Features
+    from interp.oracle.features import OffDistributionWarning as OffDistributionWarning
     from interp.oracle.features import Slot as Slot
     from interp.oracle.features import join as join
-    from interp.oracle.from_cache import features_from_cache as features_from_cache
     from interp.oracle.injection import inject as inject
     from interp.oracle.items import Mixture as Mixture
     from interp.oracle.items import TrainItem as TrainItem
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from interp.oracle.recipe import Recipe as Recipe
     from interp.oracle.spec import AssumedSpecWarning as AssumedSpecWarning
     from interp.oracle.spec import OracleSpec as OracleSpec
-    from interp.oracle.taxonomy import TAXONOMY8 as TAXONOMY8
     from interp.oracle.train import Trained as Trained
     from interp.oracle.train import train_oracle as train_oracle
     from interp.oracle.wiring import SelfTest as SelfTest

@@ -1,4 +1,4 @@
-"""Vectors that could have produced an answer by accident: another reading's, none, the average, noise."""
+"""Control vectors: those of a matched partner (another reading), none, the layer's average, noise."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ ReaderControl = Literal["text_only", "no_adapter", "prior"]
 VECTOR_CONTROLS: tuple[str, ...] = get_args(VectorControl)
 READER_CONTROLS: tuple[str, ...] = get_args(ReaderControl)
 HEADLINE = "shuffled"
-TRIES = 50  # orders tried per further derangement of a small stratum
+TRIES = 50  # random orders to try per further derangement of a small stratum
 
 
 class FewDonorsWarning(UserWarning):
-    """Some readings have no matched partner, or only ones of their own problem."""
+    """Some readings have no matched partner, or only partners of their own problem."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +34,9 @@ class Variant:
     """One set of control vectors for the readings that have them.
 
     Attributes:
-        control: which control; `number` counts repeats (donors of a shuffle).
+        control: name of the control; `number` counts its repeats (partners of a shuffle).
         feats:   the same slots with other vectors.
-        donors:  reading -> the reading whose vectors it got, in a shuffle.
+        donors:  of a shuffle: reading -> the reading whose vectors it has.
     """
 
     control: str
@@ -50,17 +50,17 @@ def variants(
 ) -> list[Variant]:
     """Control vectors of one kind.
 
-    shuffled: those of another reading, a derangement within task, position rule, layers and number of positions, of
-              another problem wherever there are enough. The headline: it keeps everything but what is to be read.
-    zero:     none; nothing is injected. Off-distribution for a trained oracle, so no floor for accuracy.
+    shuffled: those of another reading: a derangement within task, position rule, layers and number of positions, of
+              another problem if there are enough. The headline control: it changes nothing but the content.
+    zero:     nothing is injected. Off-distribution for a trained oracle, so no floor for accuracy.
     mean:     the average vector of the layer in these features.
     gaussian: a random direction.
 
     Args:
-        n: how many partners of a shuffle, or draws of noise; "zero" and "mean" have one.
-        tasks: reading -> task, where readings of several tasks are in one set.
+        n: number of partners of a shuffle, or of draws of noise; "zero" and "mean" have one.
+        tasks: reading -> task, if the readings are of several tasks.
     Raises:
-        ValueError: an unknown control.
+        ValueError: unknown control.
     """
     if control not in VECTOR_CONTROLS:
         raise ValueError(f"control {control!r}: expected one of {', '.join((*VECTOR_CONTROLS, *READER_CONTROLS))}.")
@@ -78,11 +78,11 @@ def variants(
 def matched_donors(
     feats: Features, *, n: int = 1, seed: int = 0, tasks: Mapping[str, str] | None = None
 ) -> list[dict[str, str]]:
-    """Up to `n` derangements: reading -> donor, each time another one. Readings without a partner are left out.
+    """Up to `n` derangements, reading -> donor. Readings without a partner are left out.
 
-    Within a stratum readings stand in a random order, problem by problem, and are shifted cyclically; a shift of at
-    least the largest problem, and at most the rest, never meets the same problem. No reading gets a donor twice, so a
-    small stratum may give fewer than `n`.
+    Within a stratum the readings are put in a random order, problem by problem, and shifted cyclically. A shift between
+    the size m of the largest problem and the stratum's size minus m never pairs two readings of one problem. No reading
+    gets a donor twice, so a small stratum may give fewer than `n`.
     """
     strata: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for item in feats.items:
@@ -98,8 +98,8 @@ def matched_donors(
     if alone or same_problem:
         warnings.warn(
             f"matched shuffle: {alone} of {len(feats)} readings have no partner of their task, position, layers and "
-            f"count (they get no gap), {same_problem} share a small stratum with their own problem (their gap is too "
-            f"small rather than too large). Ask about more problems at once.",
+            f"count (they get no gap); {same_problem} are in a small stratum and may get partners of their own problem "
+            f"(which makes their gap too small rather than too large). Ask about more problems at once.",
             FewDonorsWarning,
             stacklevel=3,
         )
@@ -109,11 +109,11 @@ def matched_donors(
 def partner_counts(
     feats: Features, *, n: int, seed: int = 0, tasks: Mapping[str, str] | None = None
 ) -> Int[np.ndarray, "reading"]:
-    """How many matched partners each reading gets of `n` that are asked for, in the order of the readings."""
+    """Number of matched partners of each reading, of `n` requested, in the order of the readings."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FewDonorsWarning)  # given when the partners are read
-        found = matched_donors(feats, n=n, seed=seed, tasks=tasks)
-    return np.array([sum(item in donors for donors in found) for item in feats.items])
+        warnings.simplefilter("ignore", FewDonorsWarning)  # `variants` warns when the partners are used
+        derangements = matched_donors(feats, n=n, seed=seed, tasks=tasks)
+    return np.array([sum(item in donors for donors in derangements) for item in feats.items])
 
 
 def _by_problem(feats: Features, items: Sequence[str], rng: Random) -> list[str]:
@@ -128,7 +128,7 @@ def _by_problem(feats: Features, items: Sequence[str], rng: Random) -> list[str]
 
 
 def _shifts(feats: Features, items: Sequence[str]) -> tuple[list[int], bool]:
-    """Shifts that a stratum allows, and whether none of them meets the same problem."""
+    """(possible shifts of a stratum, whether none of them pairs readings of one problem)."""
     if len(items) < 2:
         return [], True
     sizes: dict[str, int] = defaultdict(int)
@@ -140,18 +140,18 @@ def _shifts(feats: Features, items: Sequence[str]) -> tuple[list[int], bool]:
 
 
 def _different(feats: Features, items: Sequence[str], pool: Sequence[int], n: int, rng: Random) -> list[dict[str, str]]:
-    """Up to `n` derangements that share no (item, donor): shifts of one order, then of new orders."""
+    """Up to `n` derangements without a common (item, donor): shifts of one order, then of further random orders."""
     if not pool:
         return []
     order = _by_problem(feats, items, rng)
-    found = [_shift(order, shift) for shift in rng.sample(list(pool), min(n, len(pool)))]
-    used = {pair for donors in found for pair in donors.items()}
-    for _ in range(TRIES * (n - len(found))):
+    derangements = [_shift(order, shift) for shift in rng.sample(list(pool), min(n, len(pool)))]
+    used = {pair for donors in derangements for pair in donors.items()}
+    for _ in range(TRIES * (n - len(derangements))):
         donors = _shift(_by_problem(feats, items, rng), rng.choice(list(pool)))
-        if len(found) < n and used.isdisjoint(donors.items()):
-            found.append(donors)
+        if len(derangements) < n and used.isdisjoint(donors.items()):
+            derangements.append(donors)
             used.update(donors.items())
-    return found
+    return derangements
 
 
 def _shift(order: Sequence[str], by: int) -> dict[str, str]:
@@ -165,7 +165,7 @@ def _shuffled(feats: Features, donors: Mapping[str, str], number: int) -> Varian
 
 
 def _layer_mean(feats: Features) -> Tensor:
-    """Each slot's layer average over all slots, in float32, rounded to the vectors' dtype."""
+    """Average vector of each slot's layer over all slots, computed in float32, rounded to the vectors' dtype."""
     layers = torch.tensor([slot.layer for slot in feats.slots], device=feats.vectors.device)
     out = torch.empty_like(feats.vectors)
     for layer in layers.unique().tolist():
@@ -174,7 +174,7 @@ def _layer_mean(feats: Features) -> Tensor:
 
 
 def _noise(feats: Features, seed: int) -> Tensor:
-    """Random directions at each vector's own norm; a function of seed, reading and slot, not of the others present."""
+    """Random directions with each vector's norm; they depend on seed, reading and slot, not on the other readings."""
     out = torch.empty(feats.vectors.shape)
     for item in feats.items:
         rows = list(feats.rows(item))

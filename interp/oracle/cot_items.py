@@ -1,8 +1,8 @@
-"""The tasks of the chain-of-thought oracles (v2), with the repairs of v3: items from chains and labels of sentences.
+"""Training items of the chain-of-thought oracles (tasks of v2, fixes of v3), made from chains and sentence labels.
 
-A label names the record of a sentence, never a place in a list; a label that could not be built keeps the reason as its
-status. Targets say one thing each: a class, a tier, a summary. Tiers are percentiles of each chain, probabilities are
-told in words that exact match can reach, summaries come from a callback whose failures are no summaries.
+A label refers to a sentence record, never to an index in a list; a label that could not be built keeps the reason as
+its status. Each target is one thing: a class, a tier, a summary. Tiers are percentiles within a chain, probabilities
+are put in words that exact match can score, and a failed summary callback gives no summary.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 
 from interp.oracle.items import Scoring, TrainItem, balanced
 from interp.oracle.spec import OracleSpec
-from interp.oracle.taxonomy import QUESTION as TAXONOMY
 from interp.oracle.wiring import NEXT, PREVIOUS
 from interp.prompt import Example, render
-from interp.tasks.cot import TIERS, answer_tier, class_of, percentile_tiers
+from interp.tasks.cot import CLASSES, TIERS, answer_tier, class_of, percentile_tiers
 
+TAXONOMY8 = CLASSES
+"""The eight classes of a reasoning sentence, as choices for a question."""
+TAXONOMY = "Which kind of reasoning step is this?"
 IMPORTANCE = "Is this sentence an anchor of the reasoning? Answer anchor or other."
 ANSWER = f"How likely does the model find the final answer here? Answer with one of: {', '.join(t for t, _ in TIERS)}."
 SUMMARY = "Summarise the reasoning so far in one or two sentences."
@@ -32,10 +34,11 @@ class Chain:
     """One chain of thought as tokens.
 
     Attributes:
-        id, problem: of the example; the problem is the unit of splits.
-        ids: prompt and chain.
+        id, problem: of the example; splits are by problem.
+        ids: token ids of prompt and chain.
         span: [first, end) tokens of the chain.
-        ends: per sentence record its last token; `tails` the text before and with it.
+        ends: last token of each sentence record.
+        tails: text of each sentence record, its last 40 characters.
     """
 
     id: str
@@ -47,7 +50,7 @@ class Chain:
 
     @property
     def sentences(self) -> list[SentenceId]:
-        """What labels refer to."""
+        """Keys that labels refer to."""
         return [(self.id, index) for index in range(len(self.ends))]
 
 
@@ -55,7 +58,7 @@ def chains_of(examples: Iterable[Example], tokenizer: Any, *, thinking: bool | N
     """The chains of `interp.tasks.cot.chain_examples`, tokenised with their chat.
 
     Raises:
-        ValueError: an example without a chain (`answer`) or without its sentences in the metadata.
+        ValueError: an example has no chain (`answer`) or no sentences in its metadata.
     """
     out = []
     for example in examples:
@@ -76,7 +79,7 @@ def chains_of(examples: Iterable[Example], tokenizer: Any, *, thinking: bool | N
 
 
 def layer_choices(spec: OracleSpec, n_layers: int) -> list[tuple[int, ...]]:
-    """What an item may read: one of the spec's layers at a time in format A, all of them together in the others."""
+    """Layer combinations for items: each of the spec's layers by itself in format A, all of them together otherwise."""
     indices = spec.layer_indices(n_layers)
     return [(layer,) for layer in indices] if spec.format == "A" else [indices]
 
@@ -93,14 +96,14 @@ def context_prediction(
 ) -> list[TrainItem]:
     """`n` items: the k tokens before, or after, 1-`most_positions` neighbouring tokens of a chain; k = 1-`most_tokens`.
 
-    Scored in nats: exact match of many tokens hardly moves where the likelihood does.
+    Scored in nats, since exact match of many tokens hardly changes when the likelihood does.
 
     Raises:
-        ValueError: no chain is long enough.
+        ValueError: no chain has 3 tokens or more.
     """
     long = [c for c in chains if c.span[1] - c.span[0] >= 3]
     if not long:
-        raise ValueError(f"context prediction: none of {len(chains)} chains has 3 tokens or more.")
+        raise ValueError(f"context prediction: expected a chain of 3 tokens or more, got {len(chains)} shorter ones.")
     rng, out = Random(f"{seed}/context"), []
     while len(out) < n:
         chain = rng.choice(long)
@@ -110,8 +113,8 @@ def context_prediction(
         is_next = rng.random() < 0.5
         lowest = chain.span[0] + (0 if is_next else k)
         at = rng.randint(lowest, chain.span[1] - width - (k if is_next else 0))
-        told = chain.ids[at + width : at + width + k] if is_next else chain.ids[at - k : at]
-        answer = tokenizer.decode(told, skip_special_tokens=True).strip()
+        target_ids = chain.ids[at + width : at + width + k] if is_next else chain.ids[at - k : at]
+        answer = tokenizer.decode(target_ids, skip_special_tokens=True).strip()
         if answer:
             question = (NEXT if is_next else PREVIOUS).format(k)
             task = "next" if is_next else "previous"
@@ -122,9 +125,9 @@ def context_prediction(
 def taxonomy(
     chains: Sequence[Chain], labels: Mapping[SentenceId, str], *, layers: Layers, n: int | None = None, seed: int = 0
 ) -> list[TrainItem]:
-    """Which of the eight classes a sentence is, read at its last token; classes equally often.
+    """Items that ask for a sentence's class, one of eight, at its last token; all classes equally often.
 
-    A label that names no class (an error text, `unknown`) is an item without an answer, which the audit counts.
+    A label that is no class (an error text, `unknown`) gives an item without an answer, which the audit counts.
     """
     return _classes(chains, "taxonomy", TAXONOMY, {k: class_of(v) for k, v in labels.items()}, layers, n, seed)
 
@@ -138,15 +141,15 @@ def importance(
     n: int | None = None,
     seed: int = 0,
 ) -> list[TrainItem]:
-    """Whether a sentence is among the `top` share of its chain by importance; both answers equally often.
+    """Items that ask whether a sentence is in the `top` share of its chain by importance; both answers equally often.
 
-    A threshold on the value would make whole problems one class; a share of every chain cannot.
+    A threshold on the value would put whole problems into one class; a share of every chain cannot.
     """
     tiers: dict[SentenceId, str | None] = {}
     for chain in chains:
-        known = [s for s in chain.sentences if s in values]
-        if len(known) >= 2:
-            tiers |= zip(known, percentile_tiers([values[s] for s in known], top=top), strict=True)
+        labelled = [s for s in chain.sentences if s in values]
+        if len(labelled) >= 2:
+            tiers |= zip(labelled, percentile_tiers([values[s] for s in labelled], top=top), strict=True)
     return _classes(chains, "importance", IMPORTANCE, tiers, layers, n, seed)
 
 
@@ -158,7 +161,7 @@ def answer_tracking(
     n: int | None = None,
     seed: int = 0,
 ) -> list[TrainItem]:
-    """How probable a logit lens finds the answer at a sentence's end, as a tier: what exact match can reach."""
+    """Items that ask for the logit lens's probability of the answer at a sentence's end, as a tier in words."""
     tiers: dict[SentenceId, str | None] = {key: answer_tier(p) for key, p in p_answer.items()}
     return _classes(chains, "answer", ANSWER, tiers, layers, n, seed)
 
@@ -171,10 +174,10 @@ def summary(
     most_positions: int = 15,
     seed: int = 0,
 ) -> list[TrainItem]:
-    """The user's summary of each chain, read at the ends of its first sentences.
+    """Items that ask for a summary of each chain, read at the ends of its first sentences.
 
-    A callback that raises or returns nothing makes an item without an answer. No sentence stands in for it: one fixed
-    sentence in place of failures is what made the summaries of v2 constant.
+    A callback that raises or returns nothing gives an item without an answer. There is no fallback sentence: it is what
+    made the summaries of v2 constant.
     """
     rng, out = Random(f"{seed}/summary"), []
     for chain in chains:
@@ -187,7 +190,7 @@ def summary(
 def _called(summarise: Callable[[Chain], str | None], chain: Chain) -> tuple[str, str]:
     try:
         text = (summarise(chain) or "").strip()
-    except Exception as error:  # whatever a user's callback raises is the reason that is audited
+    except Exception as error:  # any error of a user's callback becomes the item's status, which the audit counts
         return "", f"{type(error).__name__}: {error}"
     return (text, "ok") if text else ("", "no summary")
 
@@ -202,19 +205,19 @@ def _classes(
     seed: int,
 ) -> list[TrainItem]:
     """One item per labelled sentence, balanced by answer; all items without an answer stay in for the audit."""
-    strange = sorted(set(labels) - {s for chain in chains for s in chain.sentences})
-    if strange:
+    unmatched = sorted(set(labels) - {s for chain in chains for s in chain.sentences})
+    if unmatched:
         raise ValueError(
-            f"{task}: {len(strange)} labels are of no sentence of these chains, e.g. {strange[0]}. Label the sentence "
-            f"records of the same corpus (example id, index of the sentence)."
+            f"{task}: {len(unmatched)} labels match no sentence of these chains, e.g. {unmatched[0]}. Label the "
+            f"sentence records of the same corpus (example id, index of the sentence)."
         )
     rng, out, failed = Random(f"{seed}/{task}"), [], []
     for chain in chains:
         for (_, index), label in ((s, labels[s]) for s in chain.sentences if s in labels):
             status = "ok" if label else "no label"
             end, tail = [chain.ends[index]], chain.tails[index]
-            made = _item(chain, task, end, rng.choice(layers), question, label or "", "exact", status, tail)
-            (out if label else failed).append(made)
+            item = _item(chain, task, end, rng.choice(layers), question, label or "", "exact", status, tail)
+            (out if label else failed).append(item)
     return [*balanced(out, n=n, seed=seed), *failed]
 
 

@@ -1,4 +1,4 @@
-"""Forward passes of an oracle: activations are prefilled once, then questions and answers go on from the cache."""
+"""Forward passes of an oracle: activations are prefilled once; questions and answers continue from the KV cache."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from torch import Tensor
 
 from interp.model import Model
 from interp.oracle.injection import inject
-from interp.oracle.jobs import Job
-from interp.oracle.kept import Kept
+from interp.oracle.jobs import Job, Kept
 from interp.oracle.spec import OracleSpec
 from interp.passes import pad, positions_from_mask
 
@@ -26,7 +25,7 @@ class Decoding:
     """How answers are generated: greedy unless a temperature is given.
 
     Raises:
-        ValueError: counts below 1, samples without a temperature, beams with one.
+        ValueError: a count below 1, several samples without a temperature or beams, or beams with a temperature.
     """
 
     max_new_tokens: int = 40
@@ -40,19 +39,19 @@ class Decoding:
         if min(self.max_new_tokens, self.n, self.num_beams) < 1:
             raise ValueError(f"decoding: counts must be at least 1, got {self}.")
         if self.temperature is not None and self.num_beams > 1:
-            raise ValueError("decoding: beams are deterministic here; leave temperature out or use num_beams=1.")
+            raise ValueError("decoding: beams do not sample here; leave temperature out or use num_beams=1.")
         if self.n > 1 and self.temperature is None and self.num_beams < self.n:
             raise ValueError(f"decoding: {self.n} greedy answers would be the same; give temperature= or num_beams=.")
 
     @property
     def copies(self) -> int:
-        """Rows that `generate` makes of one prompt, and so copies of its cache."""
+        """Rows of `generate` per prompt, and so copies of its cache."""
         return max(self.num_beams, self.n)
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """Cached part of a batch of prompts: one row per source, left padded to a common width."""
+    """Cached beginning of a batch of prompts: one row per source, left padded to a common width."""
 
     cache: Any
     mask: Tensor
@@ -60,34 +59,33 @@ class Prefix:
     lengths: dict[Hashable, int] = field(default_factory=dict)
 
     def rows(self, jobs: Sequence[Job], copies: int = 1) -> Tensor:
-        """Cache row of each job, each `copies` times in succession."""
+        """Cache row of each job, repeated `copies` times in succession."""
         at = torch.tensor([self.row[job.source] for job in jobs], device=self.mask.device)
         return at.repeat_interleave(copies)
 
 
 def can_continue(model: Model) -> bool:
-    """Whether several tokens may follow a cached prefix.
+    """Whether a pass of several tokens may continue a cached prefix.
 
-    Recurrent layers take one at a time after their first pass; keys of a prefix under a rope that depends on the length
-    of the text are those of a shorter text.
+    Not for recurrent layers, which accept one token at a time after their first pass, nor for a rope that depends on
+    the length of the text, under which the keys of a prefix would be those of a shorter text.
     """
     return not (model.layout.is_hybrid or model.layout.rope.varies)
 
 
 def batches(jobs: Sequence[Job], model: Model, *, budget: int, extra: int, copies: int = 1) -> Iterator[list[int]]:
-    """Numbers of jobs that run together: jobs of one source together, by length, at most `budget` tokens.
+    """Indices of jobs that run together: jobs of one source are adjacent, sorted by length, at most `budget` tokens.
 
-    Models whose attention counts columns (sliding windows, recurrence) get only jobs of equal lengths, as padding
-    inside a row would change what they see.
+    Models whose attention counts columns (sliding windows, recurrence) get batches of equal lengths, since padding
+    between prefix and question would shift what they see.
     """
     exact = model.layout.is_hybrid or any(layer.window is not None for layer in model.layout.layers)
     shared = _shared_lengths(jobs)
-    sources: dict[Hashable, list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
     for number, job in enumerate(jobs):
-        length = shared[job.source]
-        key = (job.source, length, len(job.ids)) if exact else job.source
-        sources.setdefault(key, []).append(number)
-    order = sorted(sources.values(), key=lambda of: (shared[jobs[of[0]].source], len(jobs[of[0]].ids)))
+        key = (job.source, *_shape(job, shared)) if exact else job.source
+        groups.setdefault(key, []).append(number)
+    order = sorted(groups.values(), key=lambda of: _shape(jobs[of[0]], shared))
     batch: list[int] = []
     for number in (n for of in order for n in of):
         trial = [*batch, number]
@@ -103,18 +101,19 @@ def batches(jobs: Sequence[Job], model: Model, *, budget: int, extra: int, copie
 
 @torch.no_grad()
 def prefill(model: Model, jobs: Sequence[Job], spec: OracleSpec) -> Prefix:
-    """Run what the jobs of each source share, with their vectors injected, and keep its cache."""
+    """Run the shared prefix of each source once, with its vectors injected, and return the cache."""
     shared = _shared_lengths(jobs)
     first: dict[Hashable, Job] = {}
     for job in jobs:
         first.setdefault(job.source, job)
-    heads = list(first.values())
-    batch = pad([job.ids[: shared[job.source]] for job in heads], pad_id=model.pad_id, side="left").to(model.device)
+    firsts = list(first.values())
+    batch = pad([job.ids[: shared[job.source]] for job in firsts], pad_id=model.pad_id, side="left").to(model.device)
     assert batch.attention_mask is not None and batch.position_ids is not None
     width = batch.input_ids.shape[1]
-    positions = [[width - shared[job.source] + slot for slot in job.prompt.slots] for job in heads]
-    vectors = torch.cat([job.vectors.to(model.device) for job in heads])
-    names = [name for job in heads for name in job.names] or None
+    # slots are token indices of the prompt; left padding shifts them to columns of the batch
+    positions = [[width - shared[job.source] + slot for slot in job.prompt.slots] for job in firsts]
+    vectors = torch.cat([job.vectors.to(model.device) for job in firsts])
+    names = [name for job in firsts for name in job.names] or None
     with inject(model, vectors, positions, spec, names=names):
         out: Any = model.decoder(**batch.kwargs, use_cache=True)
     rows = {source: i for i, source in enumerate(first)}
@@ -134,9 +133,9 @@ def answer_logp(
     """log p of every answer token of every job, natural logarithm, float32, on the CPU.
 
     Args:
-        jobs: their prompts hold the answers.
-        share: run the activations of a source once; False runs every prompt whole, as a plain reader would.
-        kept: outcomes of batches that an earlier run got to; those of this one are added.
+        jobs: jobs whose prompts include the answers.
+        share: run the prefix of a source once; False runs every whole prompt.
+        kept: store of batch outcomes; stored batches are not run, new ones are added.
     """
     out: list[Tensor] = [torch.empty(0)] * len(jobs)
     longest = max((len(job.prompt.ids) - len(job.ids) for job in jobs), default=0)
@@ -152,8 +151,9 @@ def answer_logp(
 def _logp_shared(model: Model, jobs: Sequence[Job], spec: OracleSpec) -> list[Tensor]:
     prefix = prefill(model, jobs, spec)
     rows = prefix.rows(jobs)
-    tails = [job.prompt.ids[prefix.lengths[job.source] : -1] for job in jobs]
+    tails = [job.prompt.ids[prefix.lengths[job.source] : -1] for job in jobs]  # the last token predicts nothing
     tail = pad([t or (model.pad_id,) for t in tails], pad_id=model.pad_id).to(model.device)
+    # unlike plain right padding this needs a mask: it must be as wide as cache and tail together
     real = torch.tensor([[1] * len(t) + [0] * (tail.input_ids.shape[1] - len(t)) for t in tails], device=model.device)
     mask = torch.cat([prefix.mask[rows], real.to(prefix.mask.dtype)], dim=1)
     _select(prefix.cache, rows)
@@ -179,11 +179,11 @@ def _logp_whole(model: Model, jobs: Sequence[Job], spec: OracleSpec) -> list[Ten
 
 
 def _read(model: Model, final: Tensor, jobs: Sequence[Job], starts: Sequence[int]) -> list[Tensor]:
-    """log p of the answer tokens; `final[b, c]` is the state after token `starts[b] + c`."""
+    """log p of the answer tokens; `final[b, c]` is the residual stream at token `starts[b] + c`."""
     where = [(b, t) for b, job in enumerate(jobs) for t in range(job.prompt.answer_start, len(job.prompt.ids))]
     rows = final[[b for b, _ in where], [t - 1 - starts[b] for b, t in where]]
-    wanted = torch.tensor([jobs[b].prompt.ids[t] for b, t in where], device=final.device)
-    logp = model.unembed(rows).float().log_softmax(-1).gather(1, wanted[:, None])[:, 0].cpu()
+    targets = torch.tensor([jobs[b].prompt.ids[t] for b, t in where], device=final.device)
+    logp = model.unembed(rows).float().log_softmax(-1).gather(1, targets[:, None])[:, 0].cpu()
     return list(logp.split([len(job.prompt.ids) - job.prompt.answer_start for job in jobs]))
 
 
@@ -200,11 +200,11 @@ def generate(
 ) -> list[list[tuple[int, ...]]]:
     """Generated token ids of every job, `decoding.n` answers each, without the end-of-text tokens.
 
-    The activations are prefilled here, with explicit position ids, and `generate` goes on from the expanded cache: it
+    The activations are prefilled here, with explicit position ids, and `generate` continues from the expanded cache: it
     never sees a placeholder, so beams, samples and ragged prompts cannot misplace a vector. `kept` as in `answer_logp`.
     """
     out: list[list[tuple[int, ...]]] = [[] for _ in jobs]
-    if not (share and can_continue(model)):
+    if not (share and can_continue(model)):  # a source per job: each prefix is all of its prompt but one token
         jobs = [Job(job.prompt, job.vectors, (job.source, n), job.names) for n, job in enumerate(jobs)]
     extra, copies = decoding.max_new_tokens, decoding.copies
     for batch in batches(jobs, model, budget=budget, extra=extra, copies=copies):
@@ -224,28 +224,29 @@ def _generate(
     tails = pad([job.ids[prefix.lengths[job.source] :] for job in jobs], pad_id=model.pad_id, side="left")
     assert tails.attention_mask is not None
     width = prefix.mask.shape[1]
-    before = torch.full((len(jobs), width), model.pad_id, device=model.device)  # cached: only their number counts
+    # `generate` derives the length of the cached part from input_ids; the ids themselves are not read again
+    before = torch.full((len(jobs), width), model.pad_id, device=model.device)
     ids = torch.cat([before, tails.input_ids.to(model.device)], dim=1)
     mask = torch.cat([prefix.mask[rows], tails.attention_mask.to(prefix.mask)], dim=1)
     _select(prefix.cache, prefix.rows(jobs, decoding.copies))
     stops = _stops(model)
-    made = model.causal_lm.generate(
+    generated = model.causal_lm.generate(
         input_ids=ids,
         attention_mask=mask,
         past_key_values=prefix.cache,
         generation_config=_config(decoding, model.pad_id, stops),
     )
-    rows_out = [_until(row, stops) for row in made[:, ids.shape[1] :].tolist()]
+    rows_out = [_until(row, stops) for row in generated[:, ids.shape[1] :].tolist()]
     return [rows_out[i * decoding.n : (i + 1) * decoding.n] for i in range(len(jobs))]
 
 
 def _config(decoding: Decoding, pad_id: int, stops: set[int]) -> Any:
-    """A generation config of our own: what a checkpoint ships (penalties, sampling) is not asked for."""
+    """A generation config of our own, so that penalties and sampling defaults of the checkpoint do not apply."""
     from transformers import GenerationConfig
 
     sampling: dict[str, Any] = {}
     if decoding.temperature is not None:
-        sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+        sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}  # transformers: top_k=50
     return GenerationConfig(
         do_sample=decoding.temperature is not None,
         num_beams=decoding.num_beams,
@@ -258,14 +259,14 @@ def _config(decoding: Decoding, pad_id: int, stops: set[int]) -> Any:
 
 
 def _select(cache: Any, rows: Tensor) -> None:
-    """Rows of a cache, repeats allowed; recurrent layers have no selection of their own, but reordering is one."""
+    """Select rows of a cache in place, repeats allowed. Recurrent layers only have `reorder_cache`, which does that."""
     for layer in cache.layers:
         select = getattr(layer, "batch_select_indices", None) or layer.reorder_cache
         select(rows)
 
 
 def _stops(model: Model) -> set[int]:
-    """Ids that end an answer: the checkpoint's own and the tokenizer's end of turn."""
+    """Token ids that end an answer: those of the checkpoint's generation config, and the tokenizer's end of turn."""
     shipped = getattr(getattr(model.causal_lm, "generation_config", None), "eos_token_id", None)
     ids = shipped if isinstance(shipped, list) else [shipped]
     return {int(i) for i in (*ids, getattr(model.tokenizer, "eos_token_id", None)) if i is not None}
@@ -277,18 +278,18 @@ def _until(ids: list[int], stops: set[int]) -> tuple[int, ...]:
 
 
 def _shared_lengths(jobs: Sequence[Job]) -> dict[Hashable, int]:
-    """Tokens that all prompts of a source begin with, at most all but the last of the shortest."""
+    """Length of the prefix that all prompts of a source share; at least one token of each prompt comes after it."""
     out: dict[Hashable, int] = {}
     first: dict[Hashable, tuple[int, ...]] = {}
     for job in jobs:
-        known = first.setdefault(job.source, job.ids)
-        same = next((i for i, (a, b) in enumerate(zip(known, job.ids, strict=False)) if a != b), len(known))
-        out[job.source] = min(out.get(job.source, len(known)), same, len(job.ids) - 1)
+        ids = first.setdefault(job.source, job.ids)
+        same = next((i for i, (a, b) in enumerate(zip(ids, job.ids, strict=False)) if a != b), len(ids))
+        out[job.source] = min(out.get(job.source, len(ids)), same, len(job.ids) - 1)
     for job in jobs:
         if job.prompt.slots and out[job.source] <= max(job.prompt.slots):
             raise ValueError(
                 f"prompts of source {job.source!r} differ before the last slot, so they cannot share a prefix; "
-                f"give them sources of their own."
+                f"give them different sources."
             )
     return out
 

@@ -1,4 +1,4 @@
-"""Injection into a running model: one hook on the oracle's block that knows which columns a pass computes."""
+"""Injection into a running model: one hook on the oracle's block, which tracks the columns that each pass computes."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ def inject(
     names: Sequence[str] | None = None,
     grad: Literal["residual", "vector"] = "residual",
 ) -> Iterator[None]:
-    """Inside the block, the output of the oracle's block carries the vectors at their slots.
+    """Inject the vectors at their slots into the output of the oracle's block, during the passes inside this block.
 
         with inject(model, vectors, positions, spec):
             logits = model(input_ids=..., attention_mask=..., position_ids=...).logits
 
-    A slot is a column of the padded batch counted over cached and new columns together, so it is injected in the pass
-    that computes it and never again: chunked prefill, decoding steps and cached continuations are right, and a forward
-    without a cache injects at the same columns each time. With gradient checkpointing, `backward` belongs inside the
-    block, since it runs the hooked layer once more.
+    A slot is a column of the padded batch, counted over cached and new columns together. It is injected in the pass
+    that computes it and in no other: chunked prefill, decoding steps and cached continuations are correct, and a pass
+    without a cache injects at the same columns every time. With gradient checkpointing, call `backward` inside the
+    block, since it runs the hooked layer again.
 
     Args:
         vectors: one per slot, row by row of the batch.
-        positions: per row of the batch its columns (left padding counted).
-        names: who the slots are, for error messages.
+        positions: columns of each row of the batch (left padding counts).
+        names: descriptions of the slots, for error messages.
         grad: "vector" lets gradients through to the vectors.
     Raises:
-        ValueError: as `norm_matched_injection`, before any forward; a block that the model does not have; inside, a
-            pass whose batch is not that of `positions` (beams and samples share a prompt: expand its cache instead).
+        ValueError: as `norm_matched_injection`, or the model has no such block, before any forward; inside, a pass with
+            another batch size than `positions` (beams and samples share a prompt: expand its cache instead).
     """
     model = Model.wrap(model)
     check_vectors(vectors, d_model=model.d_model, names=names)
@@ -62,48 +62,48 @@ def inject(
 
 
 class _Injector:
-    """The moving part of an `inject` block: the slots of the present pass. They stay set after it, since gradient
-    checkpointing runs the block again during the backward pass."""
+    """State of an `inject` block: the slots of the current pass.
+
+    They stay set after the pass, since gradient checkpointing runs the hooked block again during the backward pass.
+    """
 
     def __init__(self, vectors: Tensor, slots: Slots, batch: int, spec: OracleSpec, grad: Any) -> None:
         self.vectors, self.slots, self.batch, self.spec, self.grad = vectors, slots, batch, spec, grad
         self.last = int(slots.columns.max()) if len(slots) else -1
-        self.now: tuple[Tensor, Slots] | None = None
-        self.reached = 0
+        self.current: tuple[Tensor, Slots] | None = None
+        self.reached = 0  # number of columns computed so far; `check` compares it with the last slot
 
     def begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         ids = kwargs.get("input_ids", args[0] if args else None)
         tokens = ids if ids is not None else kwargs["inputs_embeds"]
         cache = kwargs.get("past_key_values")
         past = 0 if cache is None else int(cache.get_seq_length())
-        self.now = self.chosen(past=past, shape=tokens.shape[:2])
+        self.current = self.chosen(past=past, shape=tokens.shape[:2])
         self.reached = max(self.reached, past + tokens.shape[1])
 
     def chosen(self, *, past: int, shape: Sequence[int]) -> tuple[Tensor, Slots] | None:
-        """(vectors, slots) that fall into a pass of `shape` [batch, columns] after `past` cached columns."""
+        """(vectors, slots) within a pass of `shape` [batch, columns] after `past` cached columns."""
         batch, width = shape[0], shape[1]
-        if past > self.last:
+        if past > self.last:  # before the batch check: decoding steps may have more rows (beams) and need no injection
             return None
         if batch != self.batch:
             raise ValueError(
-                f"the pass has {batch} rows, positions were given for {self.batch}. Prefill the prompts once inside "
-                f"this block, then expand the cache with `batch_repeat_interleave` and go on outside of it."
+                f"positions: expected a pass of {self.batch} rows, got {batch}. Prefill the prompts once inside "
+                f"this block, then expand the cache with `batch_repeat_interleave` and continue outside of it."
             )
-        if past == 0 and self.last < width:
+        if past == 0 and self.last < width:  # the usual pass holds all slots: no mask, so no sync with the device
             return self.vectors, self.slots
         keep = (self.slots.columns >= past) & (self.slots.columns < past + width)
         return self.vectors[keep], self.slots.where(keep).shifted(past)
 
     def see(self, resid: Tensor) -> Tensor | None:
-        if self.now is None:
+        if self.current is None:
             return None
-        vectors, slots = self.now
+        vectors, slots = self.current
         spec = self.spec
         return inject_at(resid, vectors, slots, spec.coefficient, spec.precision, formula=spec.formula, grad=self.grad)
 
     def check(self) -> None:
-        """End of the block: a slot that no pass computed would be an answer without its activation."""
+        """End of the block: raise if no pass computed a slot, since the answer would lack its activation."""
         if 0 < self.reached <= self.last:
-            raise ValueError(
-                f"a slot stands at column {self.last}, but the passes computed columns up to {self.reached}."
-            )
+            raise ValueError(f"slot at column {self.last}: the passes computed only {self.reached} columns.")

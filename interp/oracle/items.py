@@ -1,4 +1,4 @@
-"""What an oracle is trained on: items of activations, question and answer, mixed, split by problem, and audited."""
+"""Training items of an oracle (activations, question, answer): mixed, split by problem, and audited."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class TrainItem:
     Attributes:
         task: name of the task; controls are matched within it.
         problem: id of the problem, the unit of splits and intervals.
-        context_ids: tokens that are read, cut right after the last position.
-        positions: tokens of the context whose activations are injected, rising.
+        context_ids: token ids of the text, cut right after the last position.
+        positions: token indices whose activations are injected, ascending.
         layers: source blocks; every layer is read at every position.
         question, answer: text.
-        scoring: how answers of the task may be scored; "exact" is audited for whether that can be reached at all.
+        scoring: how answers of the task may be scored; "exact" is audited: can exact match be reached at all?
         status: "ok", or why no answer could be built; such items are audited and never trained on.
-        boundary: decoded text up to the last position, where it should end a sentence.
+        boundary: decoded text up to the last position, if that should end a sentence.
     """
 
     task: str
@@ -45,20 +45,21 @@ class TrainItem:
     def __post_init__(self) -> None:
         where = f"item of task {self.task!r}, problem {self.problem!r}"
         if not self.positions or list(self.positions) != sorted(set(self.positions)):
-            raise ValueError(f"{where}, positions: expected rising token numbers, got {self.positions}.")
+            raise ValueError(f"{where}, positions: expected ascending token indices, got {self.positions}.")
         if self.positions[0] < 0 or self.positions[-1] != len(self.context_ids) - 1:
             raise ValueError(
-                f"{where}, positions: the last ({self.positions[-1]}) must be the last token of the context "
-                f"({len(self.context_ids) - 1}); cut the context there, what follows cannot matter."
+                f"{where}, positions: expected the last one to be the last token of the context "
+                f"({len(self.context_ids) - 1}), got {self.positions[-1]}; cut the context there, later tokens have "
+                f"no effect."
             )
         if not self.layers or len(set(self.layers)) != len(self.layers):
             raise ValueError(f"{where}, layers: expected different blocks, got {self.layers}.")
         if self.status == "ok" and not self.answer.strip():
-            raise ValueError(f"{where}: the answer is empty. Say in `status` why it is missing, or drop the item.")
+            raise ValueError(f"{where}: the answer is empty. Give the reason in `status`, or drop the item.")
 
     @property
     def matching(self) -> tuple[object, ...]:
-        """What the item of a matched shuffle must share: the task (and so the kind of position), layers and count."""
+        """What a partner in the matched shuffle must share: task (and so the kind of position), layers and count."""
         return (self.task, self.layers, len(self.positions))
 
 
@@ -84,12 +85,12 @@ def mix(
     max_validation: int = 512,
     block: int | None = None,
 ) -> Mixture:
-    """All tasks shuffled together, whole problems held out for validation, without contexts that training reads too.
+    """All tasks shuffled together; whole problems are held out for validation, without contexts that training reads.
 
     Args:
-        items: of every task, in any order; those without an answer stay in, for the audit, and are dropped after it.
-        validation: share of the problems that is held out, or how many.
-        max_validation: items kept of those problems, as equal parts of every task.
+        items: of every task, in any order; those without an answer are kept for the audit and dropped after it.
+        validation: share of the problems to hold out, or their number.
+        max_validation: most validation items, in equal parts per task.
         block: shuffle within blocks of this many problems, so that the contexts of one problem fall into one window and
             are read in one pass; None shuffles everything.
     Raises:
@@ -100,12 +101,12 @@ def mix(
     if len(problems) < 2:
         raise ValueError(f"items: expected at least 2 problems, so that one can be held out; got {len(problems)}.")
     n_out = round(validation * len(problems)) if isinstance(validation, float) else validation
-    held = set(Random(f"{seed}/problems").sample(problems, min(max(1, n_out), len(problems) - 1)))
+    held_out = set(Random(f"{seed}/problems").sample(problems, min(max(1, n_out), len(problems) - 1)))
     order = Random(f"{seed}/order")
-    train = _shuffled([item for item in every if item.problem not in held], block or len(problems), order)
-    read = {(item.context_ids, item.positions) for item in train}  # problems may begin with the same words
-    fresh = [i for i in every if i.problem in held and (i.context_ids, i.positions) not in read]
-    once = list(dict.fromkeys(fresh))  # repeats balance training; here they would feign more data
+    train = _shuffled([item for item in every if item.problem not in held_out], block or len(problems), order)
+    read = {(item.context_ids, item.positions) for item in train}  # two problems may begin with the same words
+    fresh = [i for i in every if i.problem in held_out and (i.context_ids, i.positions) not in read]
+    once = list(dict.fromkeys(fresh))  # repeats balance training; in validation they would overstate n
     return Mixture(tuple(train), tuple(_equal_parts(once, max_validation, order)))
 
 
@@ -134,10 +135,10 @@ def _equal_parts(items: list[TrainItem], at_most: int, rng: Random) -> list[Trai
 
 
 def balanced(items: Sequence[TrainItem], *, n: int | None = None, seed: int = 0) -> list[TrainItem]:
-    """Items with every answer equally often: draws without replacement from each, as many as the rarest answer has.
+    """Items with all answers equally often: from each, without replacement, as many as the rarest answer has.
 
     Args:
-        n: how many to return at most.
+        n: most items to return.
     """
     by_answer: dict[str, list[TrainItem]] = defaultdict(list)
     for item in items:
@@ -154,45 +155,46 @@ def balanced(items: Sequence[TrainItem], *, n: int | None = None, seed: int = 0)
 def audit_mixture(mixture: Mixture) -> list[Finding]:
     """Every audit of `interp.tasks.cot.audits` on the labels of a mixture.
 
-    A label counts once, however many layers it is read at and however often it is repeated to balance a class. Whether
-    exact match can reach the labels is asked only of tasks that are to be scored by it.
+    A label counts once, however many layers it is read at and however often it is repeated to balance a class. Only
+    tasks scored by exact match are audited for whether exact match can reach their labels.
     """
     items = list(dict.fromkeys(_label(item, "train") for item in mixture.train))
     both = audit([*items, *(_label(item, "validation") for item in mixture.validation)])
-    of_splits = ("leakage", "unseen answers")  # the others are about what is trained on
-    found = [f for f in audit(items) if not f.name.endswith(of_splits)]
-    found += [f for f in both if f.name.endswith(of_splits)]
+    of_splits = ("leakage", "unseen answers")  # these compare both parts; the other audits are of the training part
+    findings = [f for f in audit(items) if not f.name.endswith(of_splits)]
+    findings += [f for f in both if f.name.endswith(of_splits)]
     scoring = {item.task: item.scoring for item in mixture.train}
-    many = len(scoring) > 1
-    waived = {f"{task}/unreachable by exact match" if many else "unreachable by exact match"
-              for task, how in scoring.items() if how != "exact"}  # fmt: skip
-    return [_waive(f) if f.name in waived and f.status == "fail" else f for f in found]
+    audit_name = "unreachable by exact match"
+    waived = {f"{task}/{audit_name}" for task, how in scoring.items() if how != "exact"}
+    if len(scoring) == 1 and waived:
+        waived = {audit_name}  # with a single task the audits have no prefix
+    return [_waive(f) if f.name in waived and f.status == "fail" else f for f in findings]
 
 
 def refuse_faults(findings: Sequence[Finding], *, accept: Mapping[str, str] | None = None) -> list[Finding]:
-    """The findings, if every failed one was accepted by name.
+    """The findings, unchanged, if every failed one is accepted by name.
 
     Args:
-        accept: name of a finding -> why it does no harm here.
+        accept: name of a finding -> why the failure is harmless here.
     Raises:
-        ValueError: an audit failed; all that failed are listed with their numbers.
+        ValueError: audits failed; all of them are listed with their numbers.
     """
     accept = accept or {}
-    strange = sorted(set(accept) - {f.name for f in findings})
-    if strange:
-        raise ValueError(f"accept: no audit is called {strange[0]!r}; audits: {', '.join(f.name for f in findings)}.")
+    unknown = sorted(set(accept) - {f.name for f in findings})
+    if unknown:
+        raise ValueError(f"accept: no audit is called {unknown[0]!r}; audits: {', '.join(f.name for f in findings)}.")
     failed = [f for f in findings if f.status == "fail" and f.name not in accept]
     if failed:
         listed = "\n  ".join(map(str, failed))
         raise ValueError(
             f"{len(failed)} audits of the labels failed, so nothing was trained:\n  {listed}\n"
-            f"Mend the labels, or accept a fault by name with the reason (accept={{{failed[0].name!r}: '...'}})."
+            f"Fix the labels, or accept a fault by name with the reason (accept={{{failed[0].name!r}: '...'}})."
         )
     return list(findings)
 
 
 def shares(items: Sequence[TrainItem]) -> dict[str, int]:
-    """Items per task, the most frequent first."""
+    """Number of items per task, the most frequent first."""
     return dict(Counter(item.task for item in items).most_common())
 
 

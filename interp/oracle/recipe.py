@@ -1,4 +1,4 @@
-"""How an oracle is trained: every number of the run, as one frozen value."""
+"""The recipe of a training run: all its numbers in one frozen dataclass, and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from interp.io.read import checked
 
-_NO_EFFECT = ("save_every", "gradient_checkpointing", "micro_batch")  # on the weights
+_NO_EFFECT = ("save_every", "gradient_checkpointing", "micro_batch")  # fields that do not change the weights
 
 
 @dataclass(frozen=True)
@@ -22,21 +22,21 @@ class Recipe:
         rank, alpha, dropout: of the LoRA; its weights are float32 whatever the model's dtype.
         rslora: scale by alpha / sqrt(rank) instead of alpha / rank.
         targets: "all-linear", or names of linear layers.
-        lr, weight_decay, warmup, clip: AdamW; `warmup` is the share of steps over which the rate rises, after which it
+        lr, weight_decay, warmup, clip: AdamW; the rate rises linearly over the first `warmup` share of the steps, then
             falls linearly to 0; `clip` is the largest gradient norm.
         batch_size: items per step, over all processes.
-        micro_batch: items per forward pass; None takes a process's whole part at once. The gradient is the same.
+        micro_batch: items per forward pass; None runs a process's whole part at once. The gradient is the same.
         epochs: passes over the items.
-        max_steps: stop after this many steps; None trains `epochs` to the end. The rate falls to 0 at the last step.
-        window: batches that are sorted by length together; tasks stay mixed in every window.
-        drop_longest: share of the longest items left out (they decide the memory that is needed).
-        activations: "real", or "zeros" for the prior-only oracle, the floor that every accuracy is read against.
-        autocast: compute the forward pass in bfloat16 (for float32 weights on a CPU); vectors stay as collected.
-        gradient_checkpointing: trade a second forward for memory; loss and gradients are the same.
-        save_every: steps between checkpoints, each with its validation; None keeps the last alone.
-        seed: of the adapter's initial weights, the order of items and dropout.
+        max_steps: stop after this many steps; None trains all `epochs`. The rate falls to 0 at the last step.
+        window: number of batches sorted by length together; tasks stay mixed in every window.
+        drop_longest: share of the longest items to leave out (they determine peak memory).
+        activations: "real", or "zeros" for the prior-only oracle, the floor of every accuracy.
+        autocast: compute the forward pass in bfloat16 (for float32 weights on a CPU); vectors keep their dtype.
+        gradient_checkpointing: saves memory for a second forward pass; loss and gradients are the same.
+        save_every: steps between checkpoints, each with a validation; None keeps only the last.
+        seed: of the adapter's initial weights, the order of items, and dropout.
     Raises:
-        ValueError: a number outside its range; the field is named.
+        ValueError: a number is out of range; the field is named.
     Source: sft.py and sft_config.py of adamkarvonen/activation_oracles for the defaults.
     """
 
@@ -78,18 +78,18 @@ class Recipe:
             raise ValueError(f"recipe.{name}: expected {expected}, got {getattr(self, name)!r}.")
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Recipe:
+    def of(cls, values: Mapping[str, Any]) -> Recipe:
         """A recipe from plain values. Raises ValueError for an unknown key, with the nearest known one."""
-        known = [field.name for field in fields(cls)]
-        for key in given:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
+        names = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in names:
+                near = difflib.get_close_matches(key, names, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"recipe.{key}: unknown key; keys: {', '.join(known)}.{hint}")
-        targets = given.get("targets", cls.targets)
+                raise ValueError(f"recipe.{key}: unknown key; keys: {', '.join(names)}.{hint}")
+        targets = values.get("targets", cls.targets)
         if not isinstance(targets, str) and not isinstance(targets, list | tuple):
             raise ValueError(f"recipe.targets: expected 'all-linear' or names of layers, got {targets!r}.")
-        return checked(cls, {**given, "targets": targets if isinstance(targets, str) else tuple(targets)}, "recipe")
+        return checked(cls, {**values, "targets": targets if isinstance(targets, str) else tuple(targets)}, "recipe")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for files."""
@@ -97,9 +97,9 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Hash of everything that decides the weights; a run resumes only under the recipe it began with."""
-        held = {key: value for key, value in self.to_dict().items() if key not in _NO_EFFECT}
-        return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:16]
+        """Hash of all fields that determine the weights; a run resumes only under the recipe it began with."""
+        settings = {key: value for key, value in self.to_dict().items() if key not in _NO_EFFECT}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def rate(step: int, *, steps: int, recipe: Recipe) -> float:

@@ -1,26 +1,41 @@
-"""Training an oracle adapter: masked loss on answers under injected activations of the bare base."""
+"""Training an oracle adapter: masked loss on answers under injected activations of the bare base.
+
+Files of a run (plain PEFT adapters with their `ao_config.json`, and the state from which a run resumes):
+
+out/plan.json           recipe, spec, items and base of the run (hashes), written before the first step
+out/run.json            settings, audits, validations so far
+out/step_500/           adapter_config.json, adapter_model.safetensors, ao_config.json
+out/best/, out/last/    the same; the best by validation gap
+out/items/state.item    step, adapter, optimiser and validations, exactly
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from interp.adapters import name_roles, peft_names
+from interp.io.files import replace as replace_file
 from interp.io.items import ItemStore
+from interp.io.paths import shown
+from interp.loading.files import ADAPTER_WEIGHTS
 from interp.loading.fingerprint import fingerprint_module
 from interp.model import Model
-from interp.oracle.checkpoints import KIND, adapter_config, put_adapter, put_run, put_state, read_state
 from interp.oracle.encode import Encoder
-from interp.oracle.fresh import add_adapter
 from interp.oracle.items import Mixture, TrainItem, audit_mixture, refuse_faults
-from interp.oracle.processes import Processes
 from interp.oracle.recipe import Recipe
-from interp.oracle.run import Run, length_of
-from interp.oracle.spec import OracleSpec
+from interp.oracle.run import Processes, Run, cuda_devices, length_of
+from interp.oracle.spec import AO_CONFIG, OracleSpec
 from interp.oracle.validate import Validation, Validator
 from interp.tasks.cot.audits import Finding
 
@@ -34,10 +49,10 @@ class Trained:
     Attributes:
         model: the model with the adapter of the last step on it, active, in eval mode.
         adapter: its role.
-        losses: loss of every step of this process's run, nats per answer token; a resumed run has those after it.
+        losses: loss of every step of this call, nats per answer token; a resumed run has only those after it resumed.
         validations: one per checkpoint.
         findings: audits of the labels, then of the best checkpoint.
-        folder: where the files are; None for a run that was kept in memory.
+        folder: folder of the files; None for a run in memory.
     """
 
     model: Model
@@ -82,15 +97,14 @@ def train_oracle(
 
     Args:
         mixture: items to train and to validate on; audited before the first step.
-        out: folder for checkpoints (see `interp.oracle.checkpoints`); None keeps nothing.
-        resume: go on from what is in `out`.
+        out: folder for checkpoints (see this module's docstring); None writes none.
+        resume: continue the run in `out`.
         adapter: role of the new adapter.
-        accept: audits that may fail, each with the reason why it does no harm.
-        log: called after every step with the step (from 1), its loss, and the validation made at it, if any.
+        accept: name of an audit that may fail -> why the failure is harmless here.
+        log: called after every step with the step (from 1), its loss, and its validation, if any.
     Raises:
-        ValueError: an audit that failed, an item that cannot be encoded, a source layer that the model does not have,
-            a folder that holds another run, or one that holds this run and `resume` is False. All before the first
-            step.
+        ValueError: an audit failed, an item cannot be encoded, the model has no such source layer, the folder holds
+            another run, or it holds this run and `resume` is False. All before the first step.
         FolderBusyError: another process trains into the folder.
     """
     processes = Processes.current()
@@ -117,36 +131,37 @@ def train_oracle(
                 processes.wait()
             if log is not None and processes.is_first:
                 log(step, loss, validation)
-    found = (*findings, *best_of(history).findings())
-    return Trained(run.model, adapter, spec, tuple(losses), tuple(history), found, None if out is None else Path(out))
+    findings = (*findings, *best_of(history).findings())
+    folder = None if out is None else Path(out)
+    return Trained(run.model, adapter, spec, tuple(losses), tuple(history), findings, folder)
 
 
 def _open(stack: ExitStack, out: Path, identity: Mapping[str, Any], processes: Processes) -> ItemStore:
-    """The run's store while it trains: the first process holds it for writing, the others read what it found there."""
+    """The run's store while it trains: the first process opens it for writing, then the others open it for reading."""
     store = stack.enter_context(ItemStore.writing(out, KIND, identity)) if processes.is_first else None
     processes.wait()
     return store or ItemStore.reading(out, KIND)
 
 
 def _begin(run: Run, store: ItemStore | None, resume: bool) -> tuple[int, list[Validation]]:
-    """(steps done, validations so far) of a new run or of the one in the folder."""
+    """(steps done, validations so far): (0, []) of a new run, those of the folder's run otherwise."""
     state = None if store is None else read_state(store)
     if store is None or state is None:
         return 0, []
     if not resume:
-        raise ValueError(f"{store.root} holds this run up to a checkpoint. Pass resume=True to go on, or delete it.")
-    return run.restore(state), [Validation.of(held) for held in json.loads(state["validations"])]
+        raise ValueError(f"{store.root} holds this run up to a checkpoint. Pass resume=True to resume, or delete it.")
+    return run.restore(state), [Validation.of(row) for row in json.loads(state["validations"])]
 
 
 def _identity(model: Model, mixture: Mixture, spec: OracleSpec, recipe: Recipe) -> dict[str, Any]:
-    """What must agree for a run to go on."""
+    """Fields that must be equal for a run to be resumed."""
     whole = model.fingerprint or fingerprint_module(model.module, tokenizer=model.tokenizer)
     return {"recipe": recipe.digest, "spec": repr(replace(spec, origin="")), "items": mixture.digest,
             "base": whole.weights_sha256, "dtype": str(model.dtype).removeprefix("torch.")}  # fmt: skip
 
 
 def _save(run: Run, store: ItemStore, history: Sequence[Validation], step: int, findings: Sequence[Finding]) -> None:
-    """Write the checkpoint: adapters first, the state that makes it count last."""
+    """Write the checkpoint: adapters first, the state last; a kill in between resumes from the previous checkpoint."""
     from peft import get_peft_model_state_dict
 
     module: Any = run.model.module
@@ -170,7 +185,7 @@ def _ok(items: Sequence[TrainItem]) -> list[TrainItem]:
 
 
 def _kept(items: Sequence[TrainItem], encoder: Encoder, recipe: Recipe) -> list[TrainItem]:
-    """Items that have an answer, all of them encoded once as a check, without the longest."""
+    """Items with an answer, without the longest; all are encoded once, so that a bad item fails before training."""
     items = _ok(items)
     for at in range(0, len(items), 4096):
         encoder(items[at : at + 4096])
@@ -182,9 +197,124 @@ def _kept(items: Sequence[TrainItem], encoder: Encoder, recipe: Recipe) -> list[
 def _check_layers(model: Model, mixture: Mixture, spec: OracleSpec) -> None:
     used = sorted({layer for item in (*mixture.train, *mixture.validation) for layer in item.layers})
     if used and (used[0] < 0 or used[-1] >= model.n_layers):
-        raise ValueError(f"items read the layers {used}, but {model.name} has blocks 0-{model.n_layers - 1}.")
+        raise ValueError(f"items: expected blocks 0-{model.n_layers - 1} of {model.name}, got layers {used}.")
     if spec.hook_layer >= model.n_layers - 1:
         raise ValueError(
-            f"spec.hook_layer {spec.hook_layer}: nothing after block {model.n_layers - 1} could read what is injected; "
-            f"expected 0-{model.n_layers - 2}."
+            f"spec.hook_layer: expected 0-{model.n_layers - 2}, got {spec.hook_layer}; no block after block "
+            f"{model.n_layers - 1} could read the injected vectors."
         )
+
+
+KIND, RUN, STATE = "training run", "run.json", "state"
+_WEIGHT, _OPTIMIZER = "weight|", "optimizer|"
+
+
+def put_run(root: Path, run: Mapping[str, Any]) -> None:
+    """Replace run.json, the human-readable record of the run."""
+    replace_file(root, root / RUN, _json(run))
+
+
+def put_adapter(
+    root: Path, name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any], spec: OracleSpec
+) -> Path:
+    """Write an adapter folder in PEFT's own format, with the oracle's `ao_config.json`.
+
+    Temporary files are in the run's folder, so that a kill leaves none in the adapter's.
+    """
+    files = {
+        AO_CONFIG: _json(spec.to_json()),
+        "adapter_config.json": _json(config),
+        ADAPTER_WEIGHTS: save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, {"format": "pt"}),
+    }
+    folder = root / name
+    for file, data in files.items():  # weights last: a folder that has them is complete
+        replace_file(root, folder / file, data)
+    return folder
+
+
+def put_state(store: ItemStore, state: Mapping[str, Any]) -> None:
+    """Replace the state that a run resumes from: tensors as safetensors, the rest as one JSON text in their header.
+
+    Equal states give equal bytes (a pickle does not: it records which objects are identical), and loading runs no code.
+    """
+    tensors, optimizer = {f"{_WEIGHT}{name}": tensor for name, tensor in state["weights"].items()}, state["optimizer"]
+    for index, values in optimizer["state"].items():
+        tensors |= {f"{_OPTIMIZER}{index}|{key}": tensor for key, tensor in values.items()}
+    rest = {key: value for key, value in state.items() if key not in ("weights", "optimizer")}
+    text = json.dumps({**rest, "param_groups": optimizer["param_groups"]}, sort_keys=True)
+    store.put(STATE, save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, {STATE: text}))
+
+
+def read_state(store: ItemStore) -> dict[str, Any] | None:
+    """The stored state, or None if there is none."""
+    if STATE not in store:
+        return None
+    data = store.get(STATE)
+    # safetensors.load returns tensors only; the metadata is in the header, after its length as 8 bytes
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    state = json.loads(header["__metadata__"][STATE])
+    weights, moments = {}, {}
+    for key, tensor in load(data).items():
+        if key.startswith(_WEIGHT):
+            weights[key.removeprefix(_WEIGHT)] = tensor
+        else:
+            index, _, name = key.removeprefix(_OPTIMIZER).partition("|")
+            moments.setdefault(int(index), {})[name] = tensor
+    optimizer = {"state": moments, "param_groups": state.pop("param_groups")}
+    return {**state, "weights": weights, "optimizer": optimizer}
+
+
+def adapter_config(peft_model: Any, name: str, *, base: str | None) -> dict[str, Any]:
+    """adapter_config.json of an adapter as PEFT writes it, with sets sorted and the run's own name of the base."""
+    config = peft_model.peft_config[name].to_dict()
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    named = base or config.get("base_model_name_or_path")
+    plain |= {"inference_mode": True, "base_model_name_or_path": shown(named) if named else None}
+    return {key: getattr(value, "value", value) for key, value in plain.items()}
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+
+
+def add_adapter(model: Model, recipe: Recipe, name: str = "oracle") -> Model:
+    """The model with a fresh, seeded LoRA under the role `name`; its other adapters are left alone.
+
+    A model without adapters is wrapped by PEFT; use the returned one.
+
+    Raises:
+        ValueError: the role is taken, or PEFT does not allow it as a name.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    if name in model.adapters.names or peft_names([name])[name] != name:
+        taken = "is on the model already" if name in model.adapters.names else "cannot be a module's name"
+        raise ValueError(f"adapter {name!r} {taken}; choose another name for the new oracle.")
+    targets = recipe.targets if isinstance(recipe.targets, str) else list(recipe.targets)
+    config = LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, use_rslora=recipe.rslora, bias="none",
+        target_modules=_text_only(model, targets), task_type="CAUSAL_LM",
+    )  # fmt: skip
+    module: Any = model.module
+    with torch.random.fork_rng(devices=cuda_devices(model)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        torch.manual_seed(recipe.seed)
+        if hasattr(module, "peft_config"):
+            module.add_adapter(name, config)
+        else:
+            module = get_peft_model(module, config, adapter_name=name)
+            name_roles(module, {name: name})
+    return Model(module, model.tokenizer, checkpoint=model.checkpoint, fingerprint=model.fingerprint)
+
+
+def _text_only(model: Model, targets: str | list[str]) -> str | list[str]:
+    """ "all-linear" restricted to the text decoder if the model has linear layers elsewhere (a vision tower)."""
+    if targets != "all-linear":
+        return targets
+    inside = {id(m) for m in model.decoder.modules()} | {id(model.causal_lm.get_output_embeddings())}
+    elsewhere = [n for n, m in model.causal_lm.named_modules() if isinstance(m, nn.Linear) and id(m) not in inside]
+    if not elsewhere:
+        return targets
+    path = next(n for n, m in model.causal_lm.named_modules() if m is model.decoder)
+    leaves = sorted({n.rsplit(".", 1)[-1] for n, m in model.decoder.named_modules() if isinstance(m, nn.Linear)})
+    return rf"{path.replace('.', chr(92) + '.')}\..*\.({'|'.join(leaves)})"

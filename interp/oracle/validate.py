@@ -14,11 +14,9 @@ from torch import Tensor
 
 from interp.model import Model
 from interp.oracle.answers import mean_over_problems
-from interp.oracle.encode import Encoded, Encoder
+from interp.oracle.encode import Encoded, Encoder, base_vectors, score_answers
 from interp.oracle.evidence import NO_GAP, NOT_READ, READ, verdict
 from interp.oracle.items import TrainItem
-from interp.oracle.loss import score_answers
-from interp.oracle.sources import base_vectors
 from interp.oracle.spec import OracleSpec
 from interp.stats import Estimate, wilson_clustered
 from interp.tasks.cot.audits import Finding

@@ -1,4 +1,4 @@
-"""The wiring self-test: the declared spec against the mistakes that still work in part and so go unnoticed."""
+"""The wiring self-test: the declared spec compared with mistakes that only lower the oracle's accuracy a little."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from random import Random
 
 from interp.model import Model
 from interp.oracle.answers import Likelihoods, mean_over_problems
-from interp.oracle.collection import BASE, TOKENS_PER_BATCH, Wanted, features_of, take
+from interp.oracle.collection import BASE, TOKENS_PER_BATCH, Reading, features_of, read_activations
 from interp.oracle.features import Features
-from interp.oracle.formats import render_prefix
-from interp.oracle.prompt import render_question
+from interp.oracle.prompt import render_prefix, render_question
 from interp.oracle.reader import Oracle
 from interp.oracle.spec import OracleSpec
 from interp.prompt import Example, render
@@ -25,7 +24,7 @@ MIN_ITEMS = 16
 
 @dataclass(frozen=True, eq=False)
 class ContextItems:
-    """Items whose answers need no labels: tokens around a position, read from the base at every layer needed.
+    """Context-prediction items: their answers are tokens of the text itself, so they need no labels.
 
     Attributes:
         feats:  source layer -> features of the same readings at that layer.
@@ -39,11 +38,11 @@ class ContextItems:
 
 @dataclass(frozen=True)
 class Wiring:
-    """One wiring that was tried.
+    """One alternative wiring.
 
     Attributes:
         nll: mean NLL per answer token, nats, interval over problems.
-        worse: NLL of this wiring minus the declared one's, paired; above 0 where the declared is better.
+        worse: NLL of this wiring minus that of the declared one, paired; above 0 where the declared one is better.
     """
 
     name: str
@@ -56,8 +55,9 @@ class SelfTest:
     """Result of the self-test.
 
     Attributes:
-        declared: the spec as it was declared; `wirings` the alternatives.
-        zero_gap: NLL with nothing injected minus NLL as declared; must lie above 0.
+        declared: NLL under the declared spec.
+        wirings: the alternatives.
+        zero_gap: NLL with nothing injected minus NLL under the declared spec; must lie above 0.
     """
 
     spec: OracleSpec
@@ -90,11 +90,11 @@ class SelfTest:
             )
         return (
             f"injecting nothing is not worse than the declared wiring (gap {self.zero_gap}): the adapter does not read "
-            f"what is injected. It is no oracle, or it is wired in a way that was not tried."
+            f"the injected vectors. It is no oracle, or none of the tested wirings is its own."
         )
 
     def rows(self) -> list[dict[str, object]]:
-        """One row per wiring: name, NLL with interval, paired difference to the declared with interval."""
+        """One row per wiring: name, NLL with interval, paired difference from the declared one with interval."""
         out = [_row("declared", self.declared, Estimate(0.0, 0.0, 0.0, self.declared.n, self.declared.n_groups))]
         return out + [_row(w.name, w.nll, w.worse) for w in self.wirings]
 
@@ -107,7 +107,7 @@ class SelfTest:
 def alternatives(spec: OracleSpec, *, layer: int, n_layers: int) -> dict[str, tuple[OracleSpec, int]]:
     """name -> (spec, source layer) of the wirings to rule out.
 
-    Block +-1, the other formulas, half and twice and minus the coefficient, other prompt formats, source layer +-1.
+    Block +-1, the other formulas, coefficient * {1/2, 2, -1}, other prompt formats, source layer +-1.
     """
     c = spec.coefficient
     out = {
@@ -117,11 +117,11 @@ def alternatives(spec: OracleSpec, *, layer: int, n_layers: int) -> dict[str, tu
     }
     out |= {f: replace(spec, formula=f) for f in ("add", "replace", "raw") if f != spec.formula}
     out |= {f"coefficient {x:g}": replace(spec, coefficient=x) for x in (c / 2, 2 * c, -c)}
-    if spec.formula != "add" or c != 1:
+    if spec.formula != "add" or c != 1:  # the original wiring, which an undeclared spec is assumed to have
         out["add, coefficient 1"] = replace(spec, formula="add", coefficient=1.0)
     for other in ("A", "B", "D"):
         trial = replace(spec, format=other, placeholder=spec.placeholders[0], flat=False)
-        if _text(trial, layer) != _text(spec, layer):
+        if _text(trial, layer) != _text(spec, layer):  # A and D are equal for one layer and one position
             out[f"format {other}"] = trial
     named = {name: (other, layer) for name, other in out.items()}
     near = {f"source layer {s}": (spec, s) for s in (layer - 1, layer + 1) if 0 <= s < n_layers}
@@ -131,11 +131,9 @@ def alternatives(spec: OracleSpec, *, layer: int, n_layers: int) -> dict[str, tu
 def selftest(oracle: Oracle, items: ContextItems, *, layer: int) -> SelfTest:
     """NLL of the items under the declared spec and under every alternative, paired by item.
 
-    A wrong source layer is read under the declared layer's name, as a misread spec would.
-
     Args:
-        items: of `context_items`, with features of `layer` and, for that check, of its neighbours.
-        layer: the source layer that is tested.
+        items: of `context_items`, with features of `layer`; those of its neighbours test a wrong source layer.
+        layer: the source layer under test.
     Raises:
         ValueError: fewer than 16 items, or no features of `layer`.
     """
@@ -146,6 +144,7 @@ def selftest(oracle: Oracle, items: ContextItems, *, layer: int) -> SelfTest:
     wirings = []
     for name, (spec, source) in alternatives(oracle.spec, layer=layer, n_layers=oracle.model.n_layers).items():
         if source in items.feats and _fits(oracle, spec, layer):
+            # slots keep the declared layer's number: a wrong layer's vectors come under the name in the prompt
             feats = items.feats[layer].with_vectors(items.feats[source].vectors)
             other = _nll(oracle, spec, items, feats)
             worse = mean_over_problems(other.nll - real.nll, real.groups)
@@ -165,40 +164,40 @@ def context_items(
     thinking: bool | None = None,
     seed: int = 0,
 ) -> ContextItems:
-    """Context-prediction items from any examples: one position each, asked for the tokens before or after it.
+    """Context-prediction items from any examples: one position each, with a question about the tokens before or after.
 
     Args:
         layer: source layer; with `neighbours` the blocks below and above are read too.
-        n: items at most; several of one example never share a position.
-        n_tokens: least and most tokens that are asked for.
+        n: most items; two items never share a position of one example.
+        n_tokens: fewest and most tokens to predict.
     Raises:
-        ValueError: texts too short for one item.
+        ValueError: every text is too short for an item.
     """
     rng = Random(f"{seed}/context")
     prompts = [(example, render(example, model.tokenizer, thinking=thinking)) for example in examples]
     slots = [(e, p, t) for e, p in prompts for t in range(n_tokens[1], len(p.ids) - n_tokens[1])]
     if not slots:
-        raise ValueError(f"self-test: every text is shorter than {2 * n_tokens[1] + 1} tokens.")
-    wanted, questions, targets = [], {}, {}
+        raise ValueError(f"self-test: expected a text of {2 * n_tokens[1] + 1} tokens or more; all are shorter.")
+    readings, questions, targets = [], {}, {}
     for example, prompt, token in rng.sample(slots, min(n, len(slots))):
         k, is_next = rng.randint(*n_tokens), rng.random() < 0.5
         ids = prompt.ids[token + 1 : token + 1 + k] if is_next else prompt.ids[token - k : token]
         item = f"{example.id}@{token}"
         target = model.tokenizer.decode(ids).strip()
         if target:
-            wanted.append(Wanted(item, example, prompt, (token,), "context"))
+            readings.append(Reading(item, example, prompt, (token,), "context"))
             questions[item], targets[item] = (NEXT if is_next else PREVIOUS).format(k), target
     layers = [x for x in ((layer - 1, layer, layer + 1) if neighbours else (layer,)) if 0 <= x < model.n_layers]
-    acts = take(model, wanted, [None], layers, TOKENS_PER_BATCH)[None]
+    acts = read_activations(model, readings, [None], layers, TOKENS_PER_BATCH)[None]
     feats = {
-        x: features_of(wanted, [a[i : i + 1] for a in acts], [layer], source=BASE, group=group)
+        x: features_of(readings, [a[i : i + 1] for a in acts], [layer], source=BASE, group=group)
         for i, x in enumerate(layers)
     }
     return ContextItems(feats, questions, targets)
 
 
 def _fits(oracle: Oracle, spec: OracleSpec, layer: int) -> bool:
-    """Whether the tokenizer can hold the spec's prompt; a format that it cannot hold is no rival."""
+    """Whether the spec's prompt fits the tokenizer; an alternative that does not fit is left out."""
     try:
         render_question(spec, oracle.model.tokenizer, layers=[layer], counts=[1], question="?")
     except ValueError:

@@ -15,11 +15,9 @@ from torch import Tensor
 from interp.checkpoint import Checkpoint
 from interp.loading import load
 from interp.model import Model
-from interp.oracle.encode import Encoded, Encoder
+from interp.oracle.encode import Encoded, Encoder, Scores, base_vectors, score_answers, zero_vectors
 from interp.oracle.evidence import NO_GAP
 from interp.oracle.items import TrainItem, balanced
-from interp.oracle.loss import Scores, score_answers
-from interp.oracle.sources import base_vectors, zero_vectors
 from interp.oracle.validate import matched_partners
 from interp.stats import Estimate, cluster_mean, paired_difference, wilson_clustered
 from study.embedded import weights_folder

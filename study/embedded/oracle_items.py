@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 from random import Random
 
+from interp.oracle.cot_items import TAXONOMY
 from interp.oracle.items import TrainItem, balanced
-from interp.oracle.taxonomy import QUESTION as TAXONOMY
 from interp.oracle.wiring import NEXT, PREVIOUS
 from interp.tasks.procedural.documents import Document, documents, training_documents
 from interp.tasks.procedural.generate import Split

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from interp.model import Model
-from interp.oracle.collection import TOKENS_PER_BATCH, Wanted, features_of, take
+from interp.oracle.collection import TOKENS_PER_BATCH, Reading, features_of, read_activations
 from interp.oracle.features import Features
 from interp.prompt import Example, Message, Prompt, render
 from interp.tasks.procedural.documents import Document
@@ -41,19 +41,19 @@ def sentence_readings(model: Model, documents: Sequence[Document], *, sources: S
 
 
 def _readings(model: Model, documents: Sequence[Document], sources: Sequence[str], rule: str, ends: Ends) -> Readings:
-    wanted, kinds = [], {}
+    readings, kinds = [], {}
     for number, document in enumerate(documents):
         name = f"document {number}"
         example = Example(name, (Message("user", document.prompt),), answer=document.answer, groups={"document": name})
         prompt = render(example, model.tokenizer)
         for token, kind in ends(prompt):
             kinds[f"{name}@{token}"] = kind
-            wanted.append(Wanted(f"{name}@{token}", example, prompt, (token,), rule))
+            readings.append(Reading(f"{name}@{token}", example, prompt, (token,), rule))
     roles = [None if source == "base" else source for source in sources]
-    taken = take(model, wanted, roles, [LAYER], TOKENS_PER_BATCH)
+    taken = read_activations(model, readings, roles, [LAYER], TOKENS_PER_BATCH)
     return Readings(
         {
-            source: features_of(wanted, taken[role], [LAYER], source=source, group="document")
+            source: features_of(readings, taken[role], [LAYER], source=source, group="document")
             for source, role in zip(sources, roles, strict=True)
         },
         kinds,

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 
 from interp.checkpoint import Checkpoint
 from interp.io.paths import portable, shown
-from interp.oracle.checkpoints import adapter_config
 from interp.oracle.spec import OracleSpec
+from interp.oracle.train import adapter_config
 from study.cli import main
 from study.config import read_study
 from study.config.write import resolved_yaml
