@@ -145,14 +145,14 @@ class SweepResult:
         return tuple(_sentence(self, cell) for cell in self.selected)
 
     def plot(self, *, kind: str | None = None, target: str | None = None) -> Any:
-        """The layer figure of `study.probes.figures`, found at run time so that probes stay below study.
+        """The layer figure of `study.analyses.probes.figures`, found at run time so that probes stay below study.
 
         Raises:
             ValueError: several kinds or targets were swept and none is named.
         """
         import importlib
 
-        return importlib.import_module("study.probes.figures").by_layer([self], kind=kind, target=target)
+        return importlib.import_module("study.analyses.probes.figures").by_layer([self], kind=kind, target=target)
 
     def __repr__(self) -> str:
         return "\n".join(self.sentences)

@@ -44,7 +44,7 @@ def combine(runs: Sequence[Path], name: str) -> pd.DataFrame:
     import pandas as pd
 
     from study.run.state import read_run
-    from study.tables import read_table
+    from study.schema import read_table
 
     if len({path.resolve() for path in runs}) < 2 or len(set(runs)) < len(runs):
         raise ValueError("combine: expected two or more different runs.")
@@ -110,7 +110,7 @@ def _estimate(row: Mapping[Any, Any]) -> stats.Estimate:
 
 def combined_text(table: pd.DataFrame) -> str:
     """The rows as a text table: keys that vary, value with its interval or spread, how many runs and pairs."""
-    from study.evals.show import aligned, interval
+    from study.analyses.eval.show import aligned, interval
 
     keys = [key for key in KEYS if key in table and (table[key].nunique() > 1 or key == "metric")]
     lines = [[*keys, "value [95 %, pairs as units]", "runs", "pairs", "tau", "spread", "least … most", "own ±"]]

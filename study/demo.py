@@ -40,9 +40,9 @@ def demo(out: Path, *, per_cell: int, seed: int, jobs: int = 2, overrides: Seque
     """
     from importlib.resources import as_file, files
 
+    from study.analyses.eval.show import headline
     from study.cli.study import summary
     from study.config import read_study
-    from study.evals.show import headline
     from study.run.runner import run_study
 
     began = time.monotonic()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from interp.prompt import Example, Message
-from study.evals.store import answers_frame
+from study.analyses.eval.store import answers_frame
 
 LABELS = ("compliant", "noncompliant")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from study.run.step import Context, Step
+from study.analyses.base import Context, Step
 
 Work = Callable[[Context], Any]
 
@@ -31,7 +31,7 @@ class Steps:
         return None
 
     def tables(self, context: Context) -> dict[str, pd.DataFrame]:
-        from study.tables import tidy
+        from study.schema import tidy
 
         assert (context.folder / "out.txt").is_file(), "the work of the step is gone"
         row = {"member": "engaged", "metric": "accuracy", "value": 0.5, "lo": 0.4, "hi": 0.6, "n": 9}
@@ -50,5 +50,5 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Steps:
         )  # fmt: skip
         monkeypatch.setitem(sys.modules, module.__name__, module)
         modules[name] = module.__name__
-    monkeypatch.setattr("study.steps.MODULES", modules)
+    monkeypatch.setattr("study.analyses.registry.MODULES", modules)
     return steps

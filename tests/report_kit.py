@@ -10,7 +10,7 @@ import pandas as pd
 from study import figures
 from study.run.state import RunState, StepState
 from study.run.state import write_run as write_state
-from study.tables import write_table
+from study.schema import write_table
 from tests import figure_tables, probe_figure_tables, steering_figure_tables
 from tests.report_tables import all_tables
 

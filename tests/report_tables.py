@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from study.tables import tidy
+from study.schema import tidy
 from tests import figure_tables
 
 KIND = "cluster bootstrap by procedure, B = 2000"

@@ -29,7 +29,7 @@ oracle:
   limit: 24
   questions:
     - {name: kind, question: 'Which kind of sentence is this?',
-       choices: [step, needs, if, present, absent, by, mood], readings: 'study.steps.oracle_embedded:sentence_kinds'}
+       choices: [step, needs, if, present, absent, by, mood], readings: 'study.analyses.oracle.embedded:sentence_kinds'}
 figures: {formats: [svg]}
 """
 

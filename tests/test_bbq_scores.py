@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from interp import stats
 from interp.tasks import bbq
 from interp.tasks.bbq.metrics import Items, item_columns
+from study.analyses.eval.scored import scored_frame
 from study.cli import main
-from study.evals.scored import scored_frame
 
 FORMATS = ("race", "arc", "qonly")
 EXACT = ("n_correct", "n_unknown", "n_committed", "n_biased", "n_aligned")

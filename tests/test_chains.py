@@ -17,8 +17,8 @@ from interp.prompt import render
 from interp.tasks import cot
 from interp.tasks.cot import chains, context_items
 from interp.tasks.cot.suppression import sentence_importance
+from study.analyses.oracle.training import read_labels
 from study.cli import main
-from study.oracle.training import read_labels
 from tests.tiny import tiny, tiny_tokenizer
 
 ROWS = [

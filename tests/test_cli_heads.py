@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from interp.heads import HeadSweep, LogitDiff, Mean
 from interp.model import Model
 from interp.tasks.procedural import generate_records
+from study.analyses.heads.store import put_norms, put_outcome, read_effects, sweep_store
 from study.cli import main
-from study.heads.store import put_norms, put_outcome, read_effects, sweep_store
 from tests.test_heads_kinds import make_pairs
 from tests.tiny import save_checkpoint, tiny
 

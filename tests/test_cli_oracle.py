@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from interp.cache import extract
 from interp.oracle import OracleSpec
+from study.analyses.oracle.load import key_of, load_oracle
+from study.analyses.oracle.probe import probe_accuracy
 from study.cli import main
-from study.oracle.load import key_of, load_oracle
-from study.oracle.probe import probe_accuracy
 from tests.oracle_kit import CLASSES, chats, class_features, pair_with_oracle
 
 

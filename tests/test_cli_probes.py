@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from interp.cache import ActivationCache, extract
 from interp.model import Model
 from interp.prompt import Example
+from study.analyses.probes.store import read_settings, read_sweep, sweep_store, write_sweep
 from study.cli import main
-from study.probes.store import read_settings, read_sweep, sweep_store, write_sweep
 from tests.tiny import tiny, tiny_tokenizer
 
 N_GROUPS, SIZE = 30, 4

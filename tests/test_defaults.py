@@ -19,6 +19,8 @@ from interp.loading import LoadOptions, load
 from interp.oracle import Oracle, collect
 from probes import SweepConfig, sweep
 from steering import difference_of_means
+from study.analyses.heads.run import HeadStudy
+from study.analyses.steering.run import DoseStudy
 from study.cli import main
 from study.config.sections import (
     CacheSection,
@@ -34,8 +36,6 @@ from study.config.sections import (
     Study,
     TaskSection,
 )
-from study.heads.run import HeadStudy
-from study.steer.run import DoseStudy
 
 ROOT = Path(__file__).resolve().parent.parent
 ABSENT = object()
@@ -182,7 +182,8 @@ ONE_DEFAULT = {
 """Names that mean the same wherever they are an argument or a field, and their default. A seed of None is one that the
 task does not take; a head is read after the member's own reply, a dose curve where the task says."""
 OTHER_MEANING = {
-    ("steering/select.py", "margin"), ("interp/evaluate/run.py", "margin"), ("study/report/cause_claims.py", "margin"),
+    ("steering/select.py", "margin"), ("interp/evaluate/run.py", "margin"), 
+    ("study/analyses/oracle/claims.py", "margin"),
     ("steering/select.py", "seed"), ("probes/splits.py", "test_share"), ("study/config/sections.py", "test_share"),
     ("interp/tasks/bbq/splits.py", "test_share"),
 }  # fmt: skip
@@ -233,20 +234,21 @@ def test_a_name_that_means_the_same_has_the_same_default_in_the_whole_library() 
 # --- every key is read ----------------------------------------------------------------------------------------------
 
 READERS = {
-    EvalSection: ("study/steps/eval.py", "study/steps/items.py"),
-    CacheSection: ("study/steps/cache.py", "study/steps/items.py"),
-    ProbesSection: ("study/steps/probes.py",),
-    HeadsSection: ("study/steps/heads.py",),
-    SteeringSection: ("study/steps/steering.py",),
-    OracleSection: ("study/steps/oracle.py",),
-    OracleQuestion: ("study/steps/oracle.py",),
-    FiguresSection: ("study/steps/figures.py",),
+    EvalSection: ("study/analyses/eval/step.py", "study/analyses/items.py"),
+    CacheSection: ("study/analyses/cache/step.py", "study/analyses/items.py"),
+    ProbesSection: ("study/analyses/probes/step.py",),
+    HeadsSection: ("study/analyses/heads/step.py",),
+    SteeringSection: ("study/analyses/steering/step.py",),
+    OracleSection: ("study/analyses/oracle/step.py",),
+    OracleQuestion: ("study/analyses/oracle/step.py",),
+    FiguresSection: ("study/report/figures_step.py",),
     ReportSection: ("study/report/page.py", "study/report/run_folder.py"),
-    TaskSection: ("study/steps/items.py",),
+    TaskSection: ("study/analyses/items.py",),
     LoadSection: ("interp/loading/load.py",),
-    Study: ("study/steps/eval.py", "study/steps/cache.py", "study/steps/report.py", "study/report/page.py",
-            "study/steps/items.py", "study/steps/heads.py", "study/run/runner.py", "study/run/planner.py",
-            "study/steps/__init__.py", "study/run/step.py", "study/run/state.py", "study/config/sections.py"),
+    Study: ("study/analyses/eval/step.py", "study/analyses/cache/step.py", "study/report/step.py",
+            "study/report/page.py", "study/analyses/items.py", "study/analyses/heads/step.py", "study/run/runner.py",
+            "study/run/planner.py",
+            "study/analyses/registry.py", "study/analyses/base.py", "study/run/state.py", "study/config/sections.py"),
 }  # fmt: skip
 """The files that do what a section asks for. Identities and digests read every key by `asdict`: that does not count."""
 

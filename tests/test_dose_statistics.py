@@ -276,7 +276,7 @@ def test_bbq_choices_are_scored_as_the_official_scores_are() -> None:
 
 def test_a_drawn_level_stays_where_its_score_can_be() -> None:
     """At .9 with a change of .05 [-.2, .3] the curve says [.7, 1], not 1.2; a margin has no end, KL none above."""
-    from study.steer.show import dose_rows
+    from study.analyses.steering.show import dose_rows
 
     rows = [
         {"arm": arm, "draw": draw, "metric": metric, "alpha": alpha, "value": start + (0.05 if alpha else 0.0),

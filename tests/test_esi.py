@@ -19,8 +19,8 @@ from interp.tasks.esi.engine import Patient, danger_zone, triage
 from interp.tasks.esi.loader import MAX_NARRATIVE, repaired_header
 from interp.tasks.esi.metrics import RATES, constant, quadratic_kappa, rate
 from interp.tasks.esi.triggers import TRIGGERS, polarity_of
+from study.analyses.eval import modes
 from study.cli import main
-from study.evals import modes
 from tests.tiny import save_checkpoint, tiny, tiny_tokenizer
 
 GOLD36 = np.repeat([1, 2, 3, 4, 5], [14, 11, 5, 4, 2])

@@ -15,11 +15,11 @@ from interp.prompt import Example
 from interp.tasks import esi
 from interp.tasks.bbq.plane import plane
 from interp.tasks.protocol import load_task
+from study.analyses.eval.compare import compare_evals
+from study.analyses.eval.figures import comparison_figures, decomposition, figures_of, plane_of
+from study.analyses.eval.store import answers_frame, answers_store, write_answers
+from study.analyses.eval.tables import write_tables
 from study.cli import main
-from study.evals.compare import compare_evals
-from study.evals.figures import comparison_figures, decomposition, figures_of, plane_of
-from study.evals.store import answers_frame, answers_store, write_answers
-from study.evals.tables import write_tables
 from study.figures import forest
 from tests.test_rewards import quad_item
 

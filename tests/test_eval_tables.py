@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from study.evals.compare import compare_frames
-from study.evals.show import headline
-from study.evals.tables import dumbbell_rows, member_table, pair_table, write_tables
+from study.analyses.eval.compare import compare_frames
+from study.analyses.eval.show import headline
+from study.analyses.eval.tables import dumbbell_rows, member_table, pair_table, write_tables
 from tests.eval_kit import TASK, frame, grouped
 
 

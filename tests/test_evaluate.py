@@ -16,7 +16,7 @@ from interp.io.items import read_plan
 from interp.model import Model
 from interp.prompt import Example, Message, render
 from interp.tasks.conformance import check_task
-from study.evals.store import answers_frame, answers_store, batches_of, put_batch, read_answers
+from study.analyses.eval.store import answers_frame, answers_store, batches_of, put_batch, read_answers
 from tests.eval_kit import LABELS, TASK, frame, items, read
 from tests.tiny import add_lora, tiny, tiny_tokenizer
 
@@ -208,7 +208,7 @@ def test_a_label_beyond_the_context_is_refused_by_the_examples_id(model: Model) 
 
 
 def test_the_thinking_switch_reaches_the_changed_replies(model: Model, tmp_path: Path, monkeypatch) -> None:
-    from study.evals import faithfulness
+    from study.analyses.eval import faithfulness
 
     seen = []
 

@@ -76,7 +76,7 @@ def test_single_ablations_understate_heads_that_do_the_same_work_and_the_report_
     engaged,
 ) -> None:
     """At the label L0.H0 seems to do nothing; together with L0.H2 it does more than the two of them alone."""
-    from study.heads.show import READING
+    from study.analyses.heads.show import READING
 
     heads = ["L0.H0", "L0.H2", "L0.H0+L0.H2"]
     alone, other, both = sweep(engaged, "label", heads=heads).per_example().mean(axis=0)

@@ -9,8 +9,8 @@ import torch
 from interp.heads import LogitDiff, TokenPair, Zero, head_sweep
 from interp.label_mass import LOW_MASS, mass_note
 from interp.model import Model
-from study.evals.tables import member_table
-from study.tables import with_mass_note
+from study.analyses.eval.tables import member_table
+from study.schema import with_mass_note
 from tests.tiny import tiny
 
 

@@ -27,7 +27,7 @@ LAYERS = {
     "study": 5,
     "interp": 0,
 }  # fmt: skip
-UPWARD = ["probes.result (layer 4) imports study.probes.figures (layer 5)"]
+UPWARD = ["probes.result (layer 4) imports study.analyses.probes.figures (layer 5)"]
 """Imports that point up and are still to be turned round; a fault that is gone must leave this list."""
 SIBLINGS = ("interp.heads", "probes", "steering")
 MAY_WRITE = ("interp.io", "interp.cache", "study")
@@ -93,14 +93,14 @@ def test_a_name_in_a_text_is_no_import() -> None:
 CIRCULAR = {
     ("interp.heads.effects", "interp.heads.tables"),  # a method of the result writes its table
     ("probes.result", "probes.show"),  # the result prints itself
-    ("probes.result", "study.probes.figures"),  # .plot(), upward as well
+    ("probes.result", "study.analyses.probes.figures"),  # .plot(), upward as well
     ("steering.direction", "steering.show"),  # the direction prints itself
     ("study.cli.steer", "study.cli.steer_dose"),  # a sub-command that reads constants of its group
     ("study.cli.probes", "study.cli.probes_check"),
     ("study.embedded.oracle", "study.embedded.oracle_card"),  # constants
     ("study.embedded.oracle", "study.embedded.oracle_gates"),
     ("study.figures.drawn", "study.figures.save"),  # .png() and .svg() of a drawing
-    ("study.run.step", "study.run.shapes"),
+    ("study.analyses.base", "study.analyses.shapes"),
 }
 
 
@@ -133,8 +133,8 @@ LONG_FUNCTIONS = {
 }
 LONG_FILES = {
     "study.config.sections": 427,
-    "study.steer.run": 401,
-    "study.evals.tables": 401,
+    "study.analyses.steering.run": 401,
+    "study.analyses.eval.tables": 401,
     "tests.test_stats_paired": 406,
     "tests.test_oracle_train": 412,
     "tests.test_stats_bootstrap": 419,

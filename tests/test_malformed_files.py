@@ -18,8 +18,8 @@ from interp.oracle.spec import OracleSpec
 from interp.site import Site
 from interp.tasks import read_examples
 from steering import Direction
+from study.analyses.oracle.training import TrainingFile
 from study.config import read_study
-from study.oracle.training import TrainingFile
 from study.run.process import user_errors
 from tests.faults.kit import signed
 
@@ -194,7 +194,7 @@ def test_a_callable_named_in_a_file_is_checked_before_it_is_called(tmp_path, mon
     called = []
     monkeypatch.setattr("os.system", lambda command: called.append(command))
     from interp.import_path import function_for
-    from study.oracle.training import _imported
+    from study.analyses.oracle.training import _imported
 
     for path in ("os:system", "builtins:exec", "builtins:print", "subprocess:Popen", "json:loads"):
         with pytest.raises(ValueError, match="was not called"):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from interp import stats
-from study.evals.tables import row
+from study.analyses.eval.tables import row
 from study.figures import checks
 
 
@@ -29,8 +29,8 @@ def test_a_caption_names_the_interval_of_the_rows_that_have_one() -> None:
 
 
 def test_a_head_without_an_interval_costs_the_forest_its_row_and_not_the_figure() -> None:
+    from study.analyses.heads.show import _with_interval
     from study.figures import top_heads
-    from study.heads.show import _with_interval
     from tests.figure_tables import forest_table
 
     table = forest_table().reset_index(drop=True)

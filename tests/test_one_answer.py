@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from interp.tasks import bbq
+from study.analyses.eval.one_answer import of_answers, one_answer
+from study.analyses.eval.tables import write_tables
 from study.cli import main
-from study.evals.one_answer import of_answers, one_answer
-from study.evals.tables import write_tables
 from study.report.claims import Claim, claims
 from tests.report_tables import all_tables
 
@@ -86,7 +86,7 @@ def test_the_page_says_it_once_for_each_member() -> None:
 
 def test_flags_of_a_steered_member_follow_what_each_score_rests_on() -> None:
     """Classes made of its answers spoil every score; one answer at strength 0 all but the margin of the classes."""
-    from study.steps.steering import _flagged
+    from study.analyses.steering.step import _flagged
 
     rows = pd.DataFrame({"metric": ["margin", "amb_commit_bias", "coverage"]})
     same = {"member": "engaged"}

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from study.analyses.oracle.training import TrainingFile, items_of, read_labels
 from study.cli.oracle_train import train as command
-from study.oracle.training import TrainingFile, items_of, read_labels
 from tests.oracle_train_kit import tiny_model
 from tests.tiny import save_checkpoint
 

@@ -10,7 +10,7 @@ from interp import stats
 from interp.prompt import Example
 from interp.tasks import procedural
 from interp.tasks.procedural.reporting import report
-from study.evals.store import answers_frame
+from study.analyses.eval.store import answers_frame
 
 NO_SKILL = ("consistency", "flip_sensitivity", "flip_when_gold_flips", "surface_congruent", "surface_incongruent",
             "surface_reliance", "d_prime", "order_swap_flipping", "order_swap_keeping")  # fmt: skip

@@ -8,10 +8,10 @@ import pandas as pd
 
 import study
 from steering.arms import MIN_NULL
+from study.analyses.steering.step import _slopes
 from study.config.read import read_study
 from study.report.claims import Control, claims
-from study.steps.steering import _slopes
-from study.tables import tidy
+from study.schema import tidy
 from tests.report_tables import all_tables, oracle_table, probes_table, slopes_table
 from tests.test_report_claims import by_text
 

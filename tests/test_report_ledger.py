@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
+from study.ledger import interval_p
 from study.report.claims import Above, Below, Claim, Control, Measured, SmallestEffects, Within, claims, correct, judge
-from study.report.ledger import interval_p
 from tests.report_tables import all_tables, eval_table, heads_tables, pair_table
 
 PASSED = Control("c", "passed")

@@ -10,7 +10,7 @@ from interp.evaluate import Decoding, evaluate
 from interp.evaluate.run import ROUNDING, is_within_rounding, margin_of
 from interp.model import Model
 from interp.prompt import render
-from study.evals.tables import member_table
+from study.analyses.eval.tables import member_table
 from tests import steer_task
 from tests.tiny import tiny, tiny_tokenizer
 

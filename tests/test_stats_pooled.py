@@ -16,7 +16,7 @@ from interp import stats
 from interp.stats.intervals import t_value
 from study.cli import main
 from study.combine import combine
-from study.tables import write_table
+from study.schema import write_table
 from tests.faults.kit import signed
 from tests.report_kit import write_run
 from tests.report_tables import pair_table

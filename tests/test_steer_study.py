@@ -23,10 +23,10 @@ from steering.direction import Direction, Directions, DirectionStats
 from steering.dose import DoseSweep
 from steering.pair import direction_agreement, pair_cosines, reliability
 from steering.select import BBQ, Objective, rank_candidates, shrinkage, split_by_group
+from study.analyses.steering.items import dose_items
+from study.analyses.steering.run import DoseStudy, run_dose, tables_of_doses
+from study.analyses.steering.shuffled import shuffled_from_cache
 from study.cli import steer_dose
-from study.steer.items import dose_items
-from study.steer.run import DoseStudy, run_dose, tables_of_doses
-from study.steer.shuffled import shuffled_from_cache
 from tests import steer_task
 from tests.tiny import save_checkpoint
 

@@ -108,7 +108,10 @@ def test_a_lazy_export_and_a_module_under_its_name_are_followed(package: Path) -
 
 
 def test_answers_do_not_depend_on_statistics_and_their_tables_do() -> None:
-    from study.steps import cache, eval, heads, steering
+    from study.analyses.cache import step as cache
+    from study.analyses.eval import step as eval
+    from study.analyses.heads import step as heads
+    from study.analyses.steering import step as steering
 
     for run in (eval.run, cache.run, heads.run):
         reached = {module for module, _ in code._Walk([(run.__module__, "run")]).found}

@@ -7,9 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from study.column_words import COLUMNS, KEYS
 from study.config import read_study, resolved_yaml
-from study.tables import check_table, read_table, tidy, write_table
+from study.schema import COLUMNS, KEYS, check_table, read_table, tidy, write_table
 from tests.study_kit import SMALL, write_study
 
 
@@ -73,7 +72,7 @@ def test_a_section_is_on_where_it_is_named_and_off_where_it_is_false(tmp_path: P
 
 
 def test_what_a_member_answered_needs_an_evaluation(tmp_path: Path) -> None:
-    from study.steps import steps_of
+    from study.analyses.registry import steps_of
 
     study = read_study(write_study(tmp_path), overrides=["eval=false"])
     assert "eval" not in steps_of(study)
@@ -122,7 +121,7 @@ def test_a_table_is_the_same_bytes_twice_and_reads_back(tmp_path: Path) -> None:
 
 
 def test_unknown_columns_and_tables_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="columns 'acc': not in study.tables.COLUMNS"):
+    with pytest.raises(ValueError, match="columns 'acc': not in study.schema.COLUMNS"):
         tidy([{**ROW, "acc": 1}])
     with pytest.raises(ValueError, match="lacks analysis"):
         check_table(tidy([ROW]).drop(columns="analysis"), "eval")

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from study.analyses.registry import steps_of
 from study.config import Study, parse_study, read_study
 from study.config.sections import (
     CacheSection,
@@ -28,8 +29,7 @@ from study.config.sections import (
 from study.run.digest import Digests
 from study.run.keys import Inputs, key_after, key_of, table_key_of
 from study.run.runner import run_study
-from study.steps import steps_of
-from study.tables import read_table, tidy
+from study.schema import read_table, tidy
 from tests.study_kit import SMALL, tree, write_study
 
 EVAL = """\
@@ -73,8 +73,8 @@ def test_the_declared_margin_is_the_one_that_equivalence_is_judged_at(answered: 
 
 def test_a_score_of_no_item_is_a_row_without_a_value() -> None:
     """Where no reply had a label, a count over labelled replies has n = 0: the table says so and is written."""
-    from study.steps.eval import _member_row
-    from study.tables import check_table, tidy
+    from study.analyses.eval.step import _member_row
+    from study.schema import check_table, tidy
 
     row = dict(member="engaged", cell="all", metric="n_correct", value=0.0, lo=0.0, hi=0.0, n=0, n_groups=4,
                interval="a count", control="", note="", is_degenerate=False)  # fmt: skip

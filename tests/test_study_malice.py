@@ -7,12 +7,12 @@ from typing import Any
 
 from click.testing import CliRunner
 
+from study.analyses.probes.step import _file_name
 from study.cli import main
-from study.draw.run import _stem
+from study.report.draw import _stem
+from study.report.figures_step import draw
 from study.run.attempt import clean
-from study.steps.figures import draw
-from study.steps.probes import _file_name
-from study.tables import tidy, write_table
+from study.schema import tidy, write_table
 
 EVIL = "../../<script>alert(1)</script>\x1b[2J"
 LONG = "word" * 250_000

@@ -119,8 +119,8 @@ def test_a_layer_that_no_model_has_is_an_error_of_the_file(word: str, tmp_path: 
 
 
 def test_layers_that_are_steered_are_kept_as_indices(tmp_path: Path) -> None:
-    from study.run.step import Context
-    from study.steps.steering import _chosen_layers
+    from study.analyses.base import Context
+    from study.analyses.steering.step import _chosen_layers
 
     study = small(tmp_path, "steering.layers=['67%', 2, 0]")  # int(4 x 0.67) = 2
     context = Context(tmp_path / "run", "steering", study, {})
@@ -161,7 +161,7 @@ def test_neutral_texts_are_in_the_cost_of_steering(tmp_path: Path, monkeypatch: 
     """By hand: the direction and 5 random controls at 2 strengths are 12 rows, of 20 tokens in two texts, each through
     a quarter of the model, for 2 members."""
     before = work_of(small(tmp_path), tmp_path / "run", "steering").row_tokens
-    monkeypatch.setattr("study.steer.run.neutral_ids", lambda tokenizer, texts: [[1] * 10] * 2)
+    monkeypatch.setattr("study.analyses.steering.run.neutral_ids", lambda tokenizer, texts: [[1] * 10] * 2)
     assert work_of(small(tmp_path), tmp_path / "run", "steering").row_tokens - before == 12 * 20 * 0.25 * 2
 
 
@@ -175,8 +175,8 @@ def test_the_cost_of_heads_follows_heads_and_kinds(tmp_path: Path) -> None:
 
 
 def test_seconds_are_tokens_at_the_rate_of_their_sort() -> None:
-    from study.run.estimate import Rates, seconds
-    from study.run.step import Work
+    from study.analyses.base import Work
+    from study.analyses.estimate import Rates, seconds
 
     assert seconds(Work(tokens=10, row_tokens=20, tokens_written=30, n_parameters=1), Rates(1, 2, 3)) == 10 + 40 + 90
     assert seconds(Work(tokens=10), Rates(1, 2, 3)) == 0  # no model runs

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from interp.cache.errors import CacheBusyError
+from study.analyses.base import Context
 from study.config import Study, read_study
 from study.run.runner import Finished, run_study
-from study.run.step import Context
 from tests.fake_steps import Steps, install
 from tests.faults.kit import signed
 from tests.study_kit import statuses, tree, write_study

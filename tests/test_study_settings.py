@@ -13,7 +13,7 @@ from study.cli import main
 from study.cli.study import SETTINGS
 from study.config import Study, parse_study
 from study.run.runner import run_study
-from study.tables import check_table, read_tables
+from study.schema import check_table, read_tables
 from tests.tiny import add_lora, save_checkpoint, tiny, tiny_tokenizer
 
 CELLS = "training_distribution, baseline_noncompliant, adversarial_surface_compliant, exception_handled"
@@ -153,7 +153,7 @@ def test_esi_runs_in_both_modes(tmp_path: Path) -> None:
 
 def test_a_problem_column_that_some_items_lack_is_refused() -> None:
     from interp.prompt import Example
-    from study.steps.oracle import _problem_column
+    from study.analyses.oracle.step import _problem_column
 
     have = [Example(f"e{k}", text="x", groups={"problem": f"p{k // 2}"}) for k in range(4)]
     lack = [Example("odd", text="x", groups={})]

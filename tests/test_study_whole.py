@@ -88,8 +88,8 @@ def test_the_headline_composes_what_a_study_of_any_shape_has(
     undisturbed: Path, left_out: tuple[str, ...], panels: int
 ) -> None:
     """Without steering, heads removed together or else reliability take its place."""
-    from study.draw.headline import headline
-    from study.tables import read_tables
+    from study.report.headline_figure import headline
+    from study.schema import read_tables
 
     drawn = headline({name: table for name, table in read_tables(undisturbed).items() if name not in left_out})
     assert drawn.rows["panel"].nunique() == panels
@@ -116,7 +116,7 @@ def test_both_members_are_cached_over_the_same_items_and_drawn_side_by_side(undi
 
 @pytest.mark.slow
 def test_every_number_of_every_table_has_its_interval_and_n(undisturbed: Path) -> None:
-    from study.tables import check_table, read_tables
+    from study.schema import check_table, read_tables
 
     tables = read_tables(undisturbed)
     assert {"eval", "pair", "probes", "heads", "heads_selected", "steering", "oracle"} <= set(tables)

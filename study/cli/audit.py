@@ -37,7 +37,7 @@ def report(found: list[Finding], out: Path | None) -> None:
 
     import pandas as pd
 
-    from study.evals.tables import write_table
+    from study.analyses.eval.tables import write_table
 
     for finding in found:
         click.echo(str(finding))

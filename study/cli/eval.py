@@ -74,9 +74,9 @@ def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool,
     from interp.evaluate import Decoding
     from interp.io.paths import shown
     from interp.io.read import read_frame
-    from study.evals.modes import prompt_modes
-    from study.evals.run import run_eval
-    from study.evals.show import bannered, headline
+    from study.analyses.eval.modes import prompt_modes
+    from study.analyses.eval.run import run_eval
+    from study.analyses.eval.show import bannered, headline
 
     checkpoints, loading = resolve_checkpoints(options)
     chosen = prompt_modes(modes, thinking=options["thinking"])
@@ -101,14 +101,14 @@ def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool,
     shown = headline(out, is_pair=isinstance(checkpoints, CheckpointPair))
     click.echo(bannered(options["task"], shown, table=read_frame(out / "table.csv")))
     if not no_figures:
-        from study.evals.figures import figures_of
+        from study.analyses.eval.figures import figures_of
 
         _draw(figures_of(out), out / "figures")
 
 
 def _draw(made: Any, out: Path) -> None:
     """Save figures and say where they are, and which could not be drawn."""
-    from study.evals.figures import save_figures
+    from study.analyses.eval.figures import save_figures
 
     paths, reasons = save_figures(made, out)
     for reason in reasons:
@@ -123,7 +123,7 @@ def _draw(made: Any, out: Path) -> None:
 @fail_in_users_words
 def figures(folder: Path, out: Path | None) -> None:
     """Draw the evaluation in FOLDER again, from its tables and answers: accuracy per cell, and the task's own."""
-    from study.evals.figures import figures_of
+    from study.analyses.eval.figures import figures_of
 
     _draw(figures_of(folder), out or folder / "figures")
 
@@ -142,8 +142,8 @@ def figures(folder: Path, out: Path | None) -> None:
 def score(task: str, answers: Path, seed: int, name: str | None, out: Path | None, **options: Any) -> None:
     """Score somebody else's answers; no model is loaded."""
     from interp.tasks.protocol import load_task
-    from study.evals.scored import score_answers
-    from study.evals.show import bannered, score_lines
+    from study.analyses.eval.scored import score_answers
+    from study.analyses.eval.show import bannered, score_lines
 
     chosen: Any = load_task(task)
     taken = {"tags": options["tags"]} if options["tags"] else {}
@@ -177,15 +177,15 @@ def compare(before: Path, after: Path, seed: int, out: Path | None, drawings: Pa
 
     BEFORE and AFTER are folders of `diptych eval`, or of one member of it.
     """
-    from study.evals.compare import compare_evals
-    from study.evals.show import bannered, change_lines
-    from study.evals.tables import write_table
+    from study.analyses.eval.compare import compare_evals
+    from study.analyses.eval.show import bannered, change_lines
+    from study.analyses.eval.tables import write_table
 
     table, task = compare_evals(before, after, seed=seed)
     if out is not None:
         write_table(out, table)
     click.echo(bannered(task, change_lines(table)))
     if drawings is not None:
-        from study.evals.figures import comparison_figures
+        from study.analyses.eval.figures import comparison_figures
 
         _draw(comparison_figures(before, after, table), drawings)

@@ -21,9 +21,9 @@ def figures(run: Path, style: str, formats: str, out: Path | None) -> None:
 
     Beside each picture lie its rows (csv) and its caption (txt). RUN/figures holds those of the study itself.
     """
-    from study.draw import figures_of_run
     from study.figures import save
     from study.figures.save import PICTURES
+    from study.report.draw import figures_of_run
 
     chosen = tuple(word.strip() for word in formats.split(",") if word.strip())
     unknown = [word for word in chosen if word not in PICTURES]

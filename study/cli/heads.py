@@ -68,9 +68,9 @@ def heads() -> None:
 @fail_in_users_words
 def sweep(out: Path, quiet: bool, no_figures: bool, **options: Any) -> None:
     """Sweep all heads into --out: table.csv, cumulative.csv, order_swap.csv, figures/. The word may be left out."""
-    from study.evals.figures import save_figures
-    from study.heads.run import HeadStudy, run_heads
-    from study.heads.show import figures, headline
+    from study.analyses.eval.figures import save_figures
+    from study.analyses.heads.run import HeadStudy, run_heads
+    from study.analyses.heads.show import figures, headline
 
     checkpoints, loading = resolve_checkpoints(options)
     wanted = {key: options[key] for key in ("positions", "slot", "effect", "named", "verify", "seed")}
@@ -90,7 +90,7 @@ def sweep(out: Path, quiet: bool, no_figures: bool, **options: Any) -> None:
 @fail_in_users_words
 def show(folder: Path, head: str | None, base: int) -> None:
     """Every definition of δ for one head, with interval, n, p and control; or the largest effects."""
-    from study.heads.show import headline, show_head
+    from study.analyses.heads.show import headline, show_head
 
     click.echo(show_head(folder, head, base=base) if head else headline(folder))
 
@@ -110,8 +110,8 @@ def match(a: str, b: str, control: str, out: Path, **options: Any) -> None:
     The null permutes B's items; the control says what a head that is known to be there would get.
     """
     from interp.io.files import write_file
+    from study.analyses.heads.match import match_table, read_sweeps
     from study.figures import match_heads, save
-    from study.heads.match import match_table, read_sweeps
 
     names = tuple(Path(word).name.rpartition(":")[2] for word in (a, b, control))
     sides = [read_sweeps(word) for word in (a, b, control)]

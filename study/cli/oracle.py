@@ -99,7 +99,7 @@ def ask(acts: Path, out: Path, **options: Any) -> None:
 
     A folder holds one question: another is refused, and the same one is shown, not asked again.
     """
-    from study.oracle.run import finish, printed, reading_store
+    from study.analyses.oracle.run import finish, printed, reading_store
 
     one_thread()
     _check(acts, options)
@@ -121,7 +121,7 @@ def _choose(
     reader: Oracle, feats: Features, out: Path, options: dict[str, Any], targets: Mapping[str, str] | None, tested: Any
 ) -> str:
     from interp.oracle.evidence import GAP_PARTNERS
-    from study.oracle.run import write_choices
+    from study.analyses.oracle.run import write_choices
 
     n = options["partners"] or GAP_PARTNERS
     question, choices = options["question"], _choices(options)
@@ -135,7 +135,7 @@ def _answer(
     from interp.oracle import Decoding
     from interp.oracle.controls import HEADLINE, partner_counts
     from interp.oracle.evidence import PARTNERS, FewPartnersWarning, reach
-    from study.oracle.run import write_answers
+    from study.analyses.oracle.run import write_answers
 
     decoding = Decoding(max_new_tokens=options["max_new_tokens"] or reader.spec.max_new_tokens, seed=options["seed"])
     n, controls = options["partners"] or PARTNERS, _controls(options)
@@ -179,7 +179,7 @@ def selftest_command(**options: Any) -> None:
 
     The result is remembered for these weights and this spec. Exits with 1 where the test fails.
     """
-    from study.oracle.load import run_selftest
+    from study.analyses.oracle.load import run_selftest
 
     one_thread()
     result = run_selftest(_load(options), _texts(options), n=options["n"], seed=options["seed"])
@@ -198,7 +198,7 @@ def compare(engaged: Path, heuristic: Path, out: Path, **options: Any) -> None:
     """The same question at the same places of two caches, with a paired test over problems."""
     from interp.oracle import compare as compare_readings
     from interp.oracle.evidence import GAP_PARTNERS
-    from study.oracle.run import finish, printed, reading_store, write_comparison
+    from study.analyses.oracle.run import finish, printed, reading_store, write_comparison
 
     one_thread()
     if not options["choices"]:
@@ -223,7 +223,7 @@ def compare(engaged: Path, heuristic: Path, out: Path, **options: Any) -> None:
 
 
 def _load(options: dict[str, Any]) -> Oracle:
-    from study.oracle.load import load_oracle
+    from study.analyses.oracle.load import load_oracle
 
     keys = ("subfolder", "revision", "adapter_revision", "prior")
     reader = load_oracle(
@@ -235,7 +235,7 @@ def _load(options: dict[str, Any]) -> Oracle:
 
 def _tested(reader: Oracle, options: dict[str, Any]) -> dict[str, Any] | None:
     """What is known of the wiring; tested now where nothing is, unless that is declined."""
-    from study.oracle.load import remembered, run_selftest
+    from study.analyses.oracle.load import remembered, run_selftest
 
     known = remembered(reader)
     if known is None and not options["no_selftest"]:

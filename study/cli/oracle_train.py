@@ -34,7 +34,7 @@ def train(recipe: Path, out: Path, resume: bool, dry_run: bool, every: int, **op
     Labels are audited before the first step. The best checkpoint by validation gap is kept in --out/best. Several GPUs:
     start it with `torchrun --nproc-per-node 8 --no-python diptych oracle train ...` (needs accelerate).
     """
-    from study.oracle.training import TrainingFile, train_from_file
+    from study.analyses.oracle.training import TrainingFile, train_from_file
 
     source = TrainingFile.read(recipe)
     given = {("dtype" if key == "load_dtype" else key): value for key, value in options.items() if value is not None}
@@ -75,7 +75,7 @@ def build(seed: int, out: Path) -> None:
 
 def _dry_run(source: Any) -> None:
     from interp.oracle.items import audit_mixture, shares
-    from study.oracle.training import prepare
+    from study.analyses.oracle.training import prepare
 
     _, mixture = prepare(source)
     click.echo(", ".join(f"{task}: {n}" for task, n in shares(mixture.train).items()))

@@ -115,7 +115,7 @@ def sweep(cache: Path, out: Path, base: Path | None, jobs: int, device: str, **o
     Layer and C are chosen on DEV, TEST is scored once. A cached sweep is shown, not run again.
     """
     from interp.cache import ActivationCache
-    from study.probes.store import is_finished, read_sweep, sweep_store, write_sweep
+    from study.analyses.probes.store import is_finished, read_sweep, sweep_store, write_sweep
 
     one_thread()
     with ExitStack() as stack:
@@ -149,9 +149,9 @@ def figures(folders: tuple[str, ...], out: Path | None) -> None:
     """
     import pandas as pd
 
+    from study.analyses.probes.figures import figures_of
+    from study.analyses.probes.store import read_sweep
     from study.figures import save
-    from study.probes.figures import figures_of
-    from study.probes.store import read_sweep
 
     paths = _sweeps(folders)
     results = [read_sweep(path) for path in paths]
@@ -282,7 +282,7 @@ def _show(result: SweepResult, out: Path) -> None:
 
 def _sweeps(folders: tuple[str, ...]) -> list[Path]:
     """The sweeps among the arguments; a pattern that no shell has expanded is expanded here."""
-    from study.probes.store import is_sweep
+    from study.analyses.probes.store import is_sweep
 
     found: list[Path] = []
     for text in folders:

@@ -32,7 +32,7 @@ def transfer(folder: Path, cache: Path, all_layers: bool, align: str, **options:
     Writes SWEEP/transfer/NAME.csv. Undefined between widths: then --align ridge, or `probes compare`.
     """
     from interp.cache import ActivationCache
-    from study.probes.store import read_settings, read_sweep, write_table
+    from study.analyses.probes.store import read_settings, read_sweep, write_table
 
     one_thread()
     settings, result = read_settings(folder), read_sweep(folder)
@@ -59,7 +59,7 @@ def transfer(folder: Path, cache: Path, all_layers: bool, align: str, **options:
 def compare(first: Path, second: Path, kind: str, target: str | None) -> None:
     """Two sweeps of the same rows by their scores alone: widths and depths may differ."""
     from probes import compare_scores
-    from study.probes.store import read_sweep
+    from study.analyses.probes.store import read_sweep
 
     table = compare_scores(read_sweep(first), read_sweep(second), kind=kind, target=target)
     click.echo(table.T.to_string(header=False))
@@ -100,7 +100,7 @@ def _transfer(result: SweepResult, cache: ActivationCache, **options: Any) -> An
 
 def _transfer_lines(table: Any) -> str:
     """The best cells by raw AUROC, beside their ceilings, for a terminal."""
-    from study.evals.show import aligned, interval
+    from study.analyses.eval.show import aligned, interval
 
     rows = table[
         (table["metric"] == "auroc")

@@ -73,8 +73,8 @@ def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, l
     plane.csv, entangle.csv (bias against coverage), switch.csv, texts.csv (perplexity); figures/.
     """
     from steering.direction import Directions
-    from study.steer.run import run_dose
-    from study.steer.show import headline
+    from study.analyses.steering.run import run_dose
+    from study.analyses.steering.show import headline
 
     one_thread()
     if strata and not (strata.startswith("labels:") and labels):
@@ -111,8 +111,8 @@ def pair(engaged: Path, heuristic: Path, engaged_cache: Path | None, heuristic_c
     """
     from interp.checkpoint import CheckpointPair
     from steering.direction import Directions
-    from study.steer.pairs import run_pair
-    from study.steer.show import pair_lines
+    from study.analyses.steering.pairs import run_pair
+    from study.analyses.steering.show import pair_lines
 
     one_thread()
     checkpoints, loading = resolve_checkpoints(options)
@@ -131,7 +131,7 @@ def pair(engaged: Path, heuristic: Path, engaged_cache: Path | None, heuristic_c
 @fail_in_users_words
 def figures(folder: Path) -> None:
     """Draw the figures of a study again, from its tables alone, and print its slopes."""
-    from study.steer.show import headline
+    from study.analyses.steering.show import headline
 
     _draw(folder, skip=False)
     click.echo(headline(folder))
@@ -149,7 +149,7 @@ def _classes(path: Path, target: str) -> dict[str, str]:
 
 
 def _study(options: dict[str, Any], **fitted: Any) -> Any:
-    from study.steer.run import DoseStudy
+    from study.analyses.steering.run import DoseStudy
 
     kept = (
         "alphas", "unit", "positions", "slot", "baseline", "n_random", "n_complement", "n_shuffled", "shuffled_length",
@@ -167,8 +167,8 @@ def _study(options: dict[str, Any], **fitted: Any) -> Any:
 
 def _draw(out: Path, *, skip: bool) -> None:
     """Every figure of a study into its folder `figures`."""
-    from study.evals.figures import save_figures
-    from study.steer.show import figures
+    from study.analyses.eval.figures import save_figures
+    from study.analyses.steering.show import figures
 
     for reason in [] if skip else save_figures(iter(figures(out).items()), out / "figures")[1]:
         click.echo(f"note: {reason}", err=True)

@@ -76,7 +76,7 @@ def _repeats(file: Path, overrides: tuple[str, ...], chosen: Study, out: Path, s
 def spread_of(runs: list[Path]) -> str:
     """The pair's table, or else the first that every repeat has, with its spread over the repeats."""
     from study.combine import combine, combined_text
-    from study.tables import TABLES, read_tables
+    from study.schema import TABLES, read_tables
 
     shared = set.intersection(*(set(read_tables(run)) for run in runs))
     name = next((name for name in ("pair", *TABLES) if name in shared), None)

@@ -29,7 +29,7 @@ def tables(runs: tuple[Path, ...], name: str | None, where: tuple[str, ...], lim
     one table: repeats over seeds with their spread, trained pairs as units of a random-effects interval.
     """
     from study.combine import combine, combined_text
-    from study.tables import COLUMNS, TABLES, read_table, read_tables
+    from study.schema import COLUMNS, TABLES, read_table, read_tables
 
     if columns:
         click.echo("\n".join(f"{key:20} {column.means}" for key, column in COLUMNS.items()))
@@ -76,7 +76,7 @@ def _shown(value: Any) -> str:
 
 def _text(table: Any) -> str:
     """Rows with the keys that vary, then value, interval, n, control and p."""
-    from study.evals.show import aligned, interval
+    from study.analyses.eval.show import aligned, interval
     from study.run.attempt import clean
 
     keys = [key for key in _KEYS if key in table and (table[key].nunique() > 1 or key == "metric")]

@@ -44,7 +44,7 @@ def verify(
     found = run(design, n_studies=studies, positive=positive, seed=seed)
     click.echo(str(found))
     if out is not None:
-        from study.evals.tables import write_table
+        from study.analyses.eval.tables import write_table
 
         write_table(out, found.table())
     if found.broken:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from study.report.ledger import VERDICTS, Claim
-from study.report.rows import Tables, is_blank
+from study.ledger import VERDICTS, Claim
+from study.ledger_rows import Tables, is_blank
 from study.report.run_folder import RunFolder, SavedFigure
 
 if TYPE_CHECKING:

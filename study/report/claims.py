@@ -7,11 +7,13 @@ from dataclasses import replace
 
 from interp import stats
 from interp.label_mass import MIN_MASS
+from study.analyses.eval.claims import behaviour
+from study.analyses.heads.claims import heads
+from study.analyses.oracle.claims import oracle
+from study.analyses.probes.claims import probes
+from study.analyses.steering.claims import steering
 from study.config.sections import SmallestEffects
-from study.report.behaviour_claims import behaviour
-from study.report.cause_claims import oracle, steering
-from study.report.head_claims import heads
-from study.report.ledger import (
+from study.ledger import (
     VERDICTS,
     Above,
     Below,
@@ -24,9 +26,8 @@ from study.report.ledger import (
     Within,
     judge,
 )
+from study.ledger_rows import Tables
 from study.report.mass import judged, with_masses
-from study.report.probe_claims import probes
-from study.report.rows import Tables
 
 __all__ = [
     "VERDICTS", "Above", "Below", "Claim", "Control", "Corrected", "Evidence", "Measured", "SmallestEffects", "Tables",
@@ -48,7 +49,7 @@ def claims(
     """Every claim that the tables allow, and for each analysis without tables the row "not tested".
 
     Args:
-        tables: tables of a run by name, columns of `study.tables.COLUMNS`.
+        tables: tables of a run by name, columns of `study.schema.COLUMNS`.
         failed: analysis -> why its step did not run to the end.
         smallest: smallest effects of interest; those of the study, or the defaults.
         min_label_mass: below it nothing is claimed of answers that were read off the labels.

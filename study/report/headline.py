@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from interp.stats import rejects
+from study.analyses.eval.claims import CHANGE, TRAINING
 from study.figures.numbers import format_estimate, format_p
-from study.report.behaviour_claims import CHANGE, TRAINING
-from study.report.rows import DIFFERENCE, Tables, is_blank, number, rows, words
+from study.ledger_rows import DIFFERENCE, Tables, is_blank, number, rows, words
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from interp.label_mass import LOW_MASS, MIN_MASS
-from study.report.ledger import Claim, Control
-from study.report.rows import Tables
+from study.ledger import Claim, Control
+from study.ledger_rows import Tables
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,10 +14,10 @@ from typing import Any
 from markupsafe import Markup
 
 from study.figures.numbers import MINUS, fixed
+from study.ledger import p_words
 from study.report.blocks import blocks
 from study.report.claims import VERDICTS, Claim, SmallestEffects, Within, claims
 from study.report.headline import headline
-from study.report.ledger import p_words
 from study.report.mass import floor_of
 from study.report.published import Beside, beside, parse_published, printed
 from study.report.registration import compare

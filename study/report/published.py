@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from study.config.sections import Published
 from study.figures.numbers import MINUS
-from study.report.ledger import Measured
-from study.report.rows import Tables, flag, measured, rows
+from study.ledger import Measured
+from study.ledger_rows import Tables, flag, measured, rows
 
 Reading = Literal["consistent", "differs", "not comparable", "change not established", "not run"]
 ASPECTS = ("prompt", "decoding", "data", "metric")

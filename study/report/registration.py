@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from interp.io.read import read_json
 from interp.remedy import remedy
-from study.report.behaviour_claims import ADVERSARIAL, BINDING, EQUIVALENT, SEPARATES, TRAINING
-from study.report.rows import MEMBERS
+from study.analyses.eval.claims import ADVERSARIAL, BINDING, EQUIVALENT, SEPARATES, TRAINING
+from study.ledger_rows import MEMBERS
 from study.run.state import REGISTRATION
 
 if TYPE_CHECKING:
     from study.config import Study
-    from study.report.ledger import Claim
+    from study.ledger import Claim
 
 _SHOWN = 60
 
@@ -211,7 +211,7 @@ def _steering(study: Study, task: Any) -> dict[str, str]:
 def _layers_of(study: Study, member: str, words: Sequence[int | str]) -> list[int]:
     """Block indices; the model's configuration is read only where a share of its depth is named."""
     from interp.site import layer_index
-    from study.run.shapes import layout_of
+    from study.analyses.shapes import layout_of
 
     if all(isinstance(word, int) for word in words):
         return [int(word) for word in words]

@@ -12,7 +12,7 @@ from interp.io.paths import without_folder
 from interp.io.yaml_text import parse_yaml
 from study.report.registration import Registration, read_registration
 from study.run.state import FIGURES, RUN, STEPS, STUDY, RunState, read_run
-from study.tables import read_tables
+from study.schema import read_tables
 
 if TYPE_CHECKING:
     import pandas as pd

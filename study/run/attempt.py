@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from interp.io.paths import without_folder, without_paths
+from study.analyses.base import Context, Step
 from study.run.digest import Digests
 from study.run.folder import TRACEBACK, WARNINGS, digests, mark_done, notes_if_done
 from study.run.state import TABLES, Status
-from study.run.step import Context, Step
 
 _LONGEST = 2000
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -34,7 +34,7 @@ class Outcome:
 
 def attempt(name: str, context: Context) -> Outcome:
     """Run a step and write its tables; an error becomes the cause, and what the step has made stays."""
-    from study.steps import MODULES, steps_of
+    from study.analyses.registry import MODULES, steps_of
 
     assert name in MODULES, f"no step {name}"
     began = time.monotonic()
@@ -88,7 +88,7 @@ def _work(step: Step, context: Context) -> tuple[Sequence[str], dict[str, str]]:
 
 def publish(step: Step, context: Context) -> dict[str, str]:
     """Write a step's tables; returns the digests of everything that it made outside its own folder."""
-    from study.tables import write_table
+    from study.schema import write_table
 
     paths = []
     for table, rows in (step.tables(context) if step.tables else {}).items():

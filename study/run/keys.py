@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from study.analyses.base import Step
 from study.config import Study
 from study.run.attempt import publish
 from study.run.code import code_of
 from study.run.digest import Digests, sha256_of, shown
 from study.run.state import REGISTRATION, TABLES, StepState
-from study.run.step import Step
 
 _LENGTH = 16
 _WORK_HOOKS = ("decision_prefix", "counterfactuals")

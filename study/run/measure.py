@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from study.run.estimate import Rates
+from study.analyses.estimate import Rates
 
 if TYPE_CHECKING:
     from interp.model import Model

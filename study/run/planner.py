@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.remedy import remedy
+from study.analyses.base import Step, Work
+from study.analyses.registry import steps_of
+from study.analyses.shapes import check_models, layout_of
 from study.run.clock import with_date
 from study.run.digest import Digests
 from study.run.folder import altered, is_whole
 from study.run.keys import Inputs, inputs_of, key_of, made_with, table_key_of
-from study.run.shapes import check_models, layout_of
 from study.run.state import REGISTRATION, RUN, STEPS, StepState, read_run
-from study.run.step import Step, Work
-from study.steps import steps_of
 
 if TYPE_CHECKING:
     from study.config import Study
@@ -66,9 +66,9 @@ def plan_study(study: Study, out: Path, *, measure: bool = False) -> tuple[list[
 
 def _measured(study: Study, planned: list[Planned], notes: list[str]) -> list[Planned]:
     """The steps with times from two items that were run on every model."""
-    from study.run.estimate import seconds
+    from study.analyses.estimate import seconds
+    from study.analyses.items import examples_of
     from study.run.measure import measured_rates
-    from study.steps.items import examples_of
 
     rates, ids = measured_rates(study, examples_of(study))
     notes.append(
@@ -99,7 +99,7 @@ def _checked(study: Study, steps: Mapping[str, Step], notes: list[str], *, may_b
 def _planned(
     study: Study, step: Step, inputs: Inputs | None, keys: dict[str, str], held: Mapping, out: Path, is_open: bool
 ) -> Planned:
-    from study.run.estimate import seconds
+    from study.analyses.estimate import seconds
 
     state = held.get(step.name)
     if step.after:
@@ -148,7 +148,7 @@ def _is_at_hand(name: str, revision: str | None) -> bool:
 def plan_lines(study: Study, out: Path, *, measure: bool = False) -> list[str]:
     """The plan as a text table; `measure` as in `plan_study`."""
     from interp.cache.plan import format_bytes
-    from study.evals.show import aligned
+    from study.analyses.eval.show import aligned
 
     planned, notes = plan_study(study, out, measure=measure)
     time = "time, measured" if measure else "time, roughly"

@@ -10,8 +10,8 @@ from typing import Self
 
 from interp.processes import ended_on_error, new_pool
 from interp.remedy import remedy
+from study.analyses.base import Context
 from study.run.attempt import Outcome, attempt
-from study.run.step import Context
 
 
 class Pool:

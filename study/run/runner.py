@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from interp.remedy import remedy
+from study.analyses.base import Context, Step
+from study.analyses.registry import steps_of
+from study.analyses.shapes import check_models
 from study.config import Study, resolved_yaml
 from study.run.attempt import WARNINGS, Outcome, attempt
 from study.run.clock import with_date
@@ -14,10 +17,7 @@ from study.run.digest import Digests, commit, package_version, versions
 from study.run.folder import altered, is_whole, prepare, remove_outputs, set_aside, take_over
 from study.run.keys import Inputs, Key, inputs_of, key_after, key_of, made_with, table_key_of
 from study.run.pool import Pool
-from study.run.shapes import check_models
 from study.run.state import RUN, STEPS, STUDY, RunState, StepState, read_run, write_run
-from study.run.step import Context, Step
-from study.steps import steps_of
 
 Say = Callable[[str], None]
 
@@ -227,7 +227,8 @@ class _Run:
 
     def _context(self, name: str) -> Context:
         own = self.inputs
-        return Context(self.root, name, self.study, own.provenance, own.data, self.progress)
+        reads = self.steps[name].inputs(self.study)
+        return Context(self.root, name, self.study, own.provenance, own.data, self.progress, reads)
 
     def _begin(self, name: str) -> None:
         """An earlier output of this very key is gone on with; another one is set aside, its tables taken away.

@@ -19,9 +19,9 @@ from interp.prompt import render
 from interp.site import Site
 from interp.tasks import cot, procedural, read_examples
 from steering import Direction, Directions, read_probe_vector
+from study.analyses.oracle.training import TrainingFile
 from study.cli import main
 from study.config import read_study
-from study.oracle.training import TrainingFile
 from tests.faults.malformed import Door
 from tests.hub_folders import make_hub
 from tests.study_kit import SMALL as SMALL_STUDY

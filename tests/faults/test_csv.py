@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from interp.io.csv_text import csv_bytes, inert, live
 from interp.io.read import read_frame
-from study.evals.tables import write_table
+from study.analyses.eval.tables import write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMULAS = ("=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")', "-", "＝1")

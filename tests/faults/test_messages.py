@@ -19,10 +19,8 @@ from interp.io.paths import shown, without_folder, without_paths
 from interp.io.yaml_text import dump_yaml, parse_yaml
 from study.cli import main
 from study.cli.common import CONTINUES, fail_in_users_words
-from study.oracle.training import TrainingFile
 from study.run.attempt import told
 from study.run.process import words
-from study.run.step import Context
 from tests.fake_steps import Steps, install
 from tests.study_kit import write_study
 from tests.test_study_run import TEXT

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.stats import t
 
 from interp.stats import holm, simultaneous_band
-from study.tables import tidy
+from study.schema import tidy
 
 MARGIN, N_HEADS, N_FLIPS, N_DRAWS, N_PERM = 0.05, 16, 400, 40, 199
 MEMBERS = ("engaged", "heuristic")

@@ -58,7 +58,7 @@ def counterfactuals(example: Example, text: str, *, seed: int = 0) -> list[tuple
 
 
 def report(answers: pd.DataFrame, *, seed: int = 0) -> list[Row]:
-    """Rows of the tidy table for one member's answers (`study.evals.store.answers_frame`).
+    """Rows of the tidy table for one member's answers (`study.analyses.eval.store.answers_frame`).
 
     `best` is what the better of the two constant readers, always compliant and always noncompliant, reaches.
 

@@ -1,0 +1,130 @@
+"""What a step is: a name, what it reads, and plain functions. Adding one is one folder in study/analyses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.run.state import STEPS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from study.analyses.shapes import Fault, Layouts
+    from study.config import Study
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step is going to do, for `study plan`.
+
+    Attributes:
+        items, tokens: of all members together, forward passes counted as often as they are made.
+        bytes: that it will leave on disk.
+        row_tokens: tokens of the rows of a sweep, in passes through the whole model (`study.analyses.estimate`).
+        tokens_written: tokens that models generate, at most.
+        n_parameters: of the largest model it runs; 0 where it runs none.
+        note: what is not in the numbers.
+    """
+
+    items: int = 0
+    tokens: int = 0
+    tokens_written: int = 0
+    bytes: int = 0
+    n_parameters: int = 0
+    row_tokens: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a step works.
+
+    Attributes:
+        root: the run folder.
+        name: of the step.
+        study: the resolved configuration.
+        provenance: member -> {base, adapter, weights}, as `run.json` names them.
+        progress: whether bars are drawn.
+        reads: the other steps that this one reads; their folders may be opened, no others.
+    """
+
+    root: Path
+    name: str
+    study: Study
+    provenance: Mapping[str, Mapping[str, str]]
+    data_sha256: str = ""
+    progress: bool = False
+    reads: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The step's own folder."""
+        return self.root / STEPS / self.name
+
+    def of(self, name: str) -> Path:
+        """The folder of another step."""
+        return self.root / STEPS / name
+
+    @property
+    def section(self) -> Any:
+        """The step's own section."""
+        return getattr(self.study, self.name)
+
+    def made_by(self, member: str) -> dict[str, str]:
+        """Columns model, adapter and weights of a member; blank for what belongs to no single one."""
+        known = dict(self.provenance.get(member, {}))
+        return {"model": known.pop("base"), **known} if known else {}
+
+
+Tables = Mapping[str, "pd.DataFrame"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a study.
+
+    Attributes:
+        name: of the step and of its section.
+        run: does the work into `context.folder`; called again after a kill, it continues. The code that it reaches is
+            part of the step's key.
+        tables: the tidy tables of what lies in the folder, statistics and all; loads no model. The code that it reaches
+            is part of the tables' key alone.
+        needs: steps that must be done before; a study without one of them is refused.
+        reads: further steps that it reads, or a function of the study that says which.
+        after: it runs when all other steps have ended, on what tables there are; with `reads` also on how they ended.
+        sections: other sections of the study that change its work.
+        table_sections: sections that change only its tables, which are made again of the work on disk.
+        plan: what it is going to do.
+        check: raises ValueError for what can be known to be wrong before anything runs.
+        fits: what its section names and a member does not have, by the layers and heads of every member; see
+            `study.analyses.shapes`.
+        files: further files whose bytes change its output, by the word of the section that names them.
+        outputs: files outside its folder and `tables/` that it made, relative to the run folder.
+        uses_models: whether checkpoints are loaded (they are checked first).
+        items: what is asked of models, of a step that asks; its digest is part of the step's key.
+        code: functions of the study's own that its work calls, as "module:name".
+    """
+
+    name: str
+    run: Callable[[Context], Sequence[str] | None]
+    tables: Callable[[Context], Tables] | None = None
+    needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] | Callable[[Study], tuple[str, ...]] = ()
+    after: bool = False
+    sections: tuple[str, ...] = ("task", "load", "seed")
+    table_sections: tuple[str, ...] = ()
+    plan: Callable[[Study], Work] | None = None
+    check: Callable[[Study], None] | None = None
+    fits: Callable[[Study, Layouts], Iterable[Fault]] | None = None
+    files: Callable[[Study], Mapping[str, Sequence[Path]]] | None = None
+    outputs: Callable[[Context], Sequence[Path]] | None = None
+    uses_models: bool = False
+    items: Callable[[Study], Any] | None = None
+    code: Callable[[Study], Sequence[str]] | None = None
+
+    def inputs(self, study: Study) -> tuple[str, ...]:
+        """Steps that must have ended before: those that it needs, and those that it reads of this study."""
+        return (*self.needs, *(self.reads(study) if callable(self.reads) else self.reads))

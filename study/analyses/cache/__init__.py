@@ -1,0 +1,1 @@
+"""Activations of every member, recorded once."""

@@ -1,0 +1,80 @@
+"""Step cache: activations of every member on disk. It makes no table: nothing in it is an estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.analyses.base import Context, Step, Work
+
+if TYPE_CHECKING:
+    from interp.prompt import Example
+    from study.analyses.shapes import Fault, Layouts
+    from study.config import Study
+
+_REQUEST = ("sites", "positions", "dtype", "thinking", "max_length", "tokens_per_batch", "shard_bytes")
+
+
+def run(context: Context) -> None:
+    """Caches of all members in `<member>/`; a killed run goes on."""
+    from interp.cache import extract, extract_pair
+    from interp.loading import load
+    from study.analyses.items import examples_of
+
+    study, section = context.study, context.section
+    items = examples_of(study, section)
+    options: dict[str, Any] = {"max_bytes": section.max_bytes, "progress": context.progress, **request(section)}
+    if study.pair:
+        extract_pair(study.pair, items, out=context.folder, load=asdict(study.load), **options)
+    else:
+        model = load(study.single, **asdict(study.load))
+        extract(model, items, out=context.folder / study.single.name, **options)
+
+
+def request(section: Any) -> dict[str, Any]:
+    """What is recorded, for `interp.cache`."""
+    return {key: getattr(section, key) for key in _REQUEST if getattr(section, key) is not None}
+
+
+def plan(study: Study) -> Work:
+    """Rows and bytes of every member's cache, exactly; one forward pass each."""
+    from study.analyses.estimate import largest_of, prompt_tokens
+    from study.analyses.items import examples_of
+
+    items: Sequence[Example] = examples_of(study, study.cache)
+    members = study.members.values()
+    size = sum(_bytes(study, member, items) for member in members)
+    tokens = sum(prompt_tokens(study, member, items) for member in members)
+    return Work(len(items) * len(members), tokens, 0, size, largest_of(study, members))
+
+
+def _bytes(study: Study, member: Any, items: Sequence[Example]) -> int:
+    from interp.cache.preview import preview
+
+    options = {key: value for key, value in request(study.cache).items() if key != "dtype"}
+    planned = preview(member, items, load=asdict(study.load), **options)
+    assert study.cache is not None
+    return planned.check_disk(Path(), max_bytes=study.cache.max_bytes).bytes
+
+
+def items(study: Study) -> Any:
+    """What is recorded."""
+    from study.analyses.items import examples_of
+
+    return examples_of(study, study.cache)
+
+
+def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
+    """Sites that a member does not have, and positions that are no rules."""
+    from interp.positions import parse_positions
+    from study.analyses.named import cached_sites
+    from study.analyses.shapes import tried
+
+    assert study.cache is not None
+    yield from tried("cache.sites", layouts, lambda layout: cached_sites(study, layout))
+    yield from tried("cache.positions", {"": study.cache.positions}, parse_positions)
+
+
+STEP = Step("cache", run, plan=plan, uses_models=True, items=items, fits=fits)

@@ -1,0 +1,1 @@
+"""What both members answer, on the same items."""

@@ -1,0 +1,137 @@
+"""Claims about what the members answer: where they differ, and where they do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from interp.stats import Estimate, picked_among, rejects
+from study.config.sections import SmallestEffects
+from study.ledger import VERDICTS, Above, Below, Claim, Control, Measured, Within, p_words, short
+from study.ledger_rows import DIFFERENCE, Tables, bounds, flag, is_blank, measured, number, rows, words
+
+CHANGE = "accuracy_difference"
+SEPARATES, EQUIVALENT, BINDING = "eval/separates", "eval/equivalent", "eval/binding"
+TRAINING, ADVERSARIAL = "training", "adversarial"
+"""Roles of cells (column `cell_role`) that claims are made about."""
+
+
+def behaviour(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
+    """Separation where the surface misleads, equivalence where it does not."""
+    cells = [row for row in rows(tables, "pair", member=DIFFERENCE, metric=CHANGE) if row.get("cell") != "all"]
+    claims = [_separates(tables, cells, smallest.accuracy), _equivalent(cells)]
+    binding = _binding(tables, smallest.accuracy)
+    return [*claims, binding] if binding else claims
+
+
+def _separates(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Claim:
+    text = "The pair separates on adversarial surface cells"
+    if not cells:
+        return Claim(text, "behaviour", "eval", why="no table of both members on the same items", key=SEPARATES)
+    hard = [row for row in cells if row.get("cell_role") == ADVERSARIAL]
+    if not hard:
+        return _largest(tables, cells, smallest)
+    made = [_separated(tables, row, len(hard), text, smallest) for row in hard]
+    worst = max(made, key=lambda c: (VERDICTS.index(c.verdict), -_value(c)))  # a claim about all: its worst verdict
+    known = [p for c in made for p in c.tests]
+    return replace(worst, tests=(max(known),) if known else ())
+
+
+def _by_content(row: dict[str, Any]) -> tuple[Control, ...]:
+    """A control that failed where a member gives one answer whatever it is asked; none otherwise."""
+    if not flag(row, "is_degenerate"):
+        return ()
+    return (Control.of("both members' answers depend on the item", False, "one answer in more than 90 % of items"),)
+
+
+def _value(claim: Claim) -> float:
+    assert claim.measured is not None
+    return claim.measured.value
+
+
+def _separated(tables: Tables, row: dict[str, Any], count: int, text: str, smallest: float) -> Claim:
+    """One of the cells that all have to be above zero: its own p, which needs no correction over them."""
+    name = f"{words(row['cell'])}, the weakest of {count}" if count > 1 else ""
+    p = number(row, "p")
+    test = _test("same items, groups as units", number(row, "p_adjusted") if p is None else p)
+    controls = (test, _beats_one_label(tables, row), *_by_content(row))
+    return Claim(text, "behaviour", "eval", Above(), measured(row, name=name, signed=True), controls,
+                 smallest=smallest, tests=_known(p), key=SEPARATES)  # fmt: skip
+
+
+def _largest(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Claim:
+    """The largest difference of all cells, with an interval and a p that hold for whichever cell is largest."""
+    row = max(cells, key=lambda r: (abs(float(r["value"])), str(r["cell"])))
+    p = number(row, "p_adjusted")
+    found = simultaneous(measured(row, name=f"largest of {len(cells)} cells, simultaneous interval", signed=True),
+                         len(cells))  # fmt: skip
+    asserts = Above() if found.value >= 0 else Below()
+    test = _test(f"same items, {row.get('correction') or 'corrected over the cells'}", p)
+    return Claim(f"The members differ on {words(row['cell'])}", "behaviour", "eval", asserts, found,
+                 (test, _beats_one_label(tables, row), *_by_content(row)), smallest=smallest, tests=_known(p),
+                 key="eval/largest")  # fmt: skip
+
+
+def simultaneous(found: Measured, count: int) -> Measured:
+    """The estimate with the interval that covers at 95 % when it is the largest of `count`, inside [-1, 1]."""
+    n_groups = found.n if found.n_groups is None else found.n_groups
+    wide = picked_among(Estimate(found.value, found.lo, found.hi, found.n, n_groups), count)
+    return replace(found, lo=max(wide.lo, -1.0), hi=min(wide.hi, 1.0))
+
+
+def _known(p: float | None) -> tuple[float, ...]:
+    return () if p is None else (p,)
+
+
+def _test(name: str, p: float | None) -> Control:
+    return Control.of(name, None if p is None else bool(rejects(p)), "" if p is None else p_words(p), sort="null")
+
+
+def _beats_one_label(tables: Tables, row: dict[str, Any]) -> Control:
+    """The better member minus always answering one label, on the same items: single-label cells cannot tell."""
+    better = "engaged" if float(row["value"]) >= 0 else "heuristic"
+    name = "beats always answering one label"
+    found = rows(tables, "eval", member=better, metric="accuracy", cell="all") or rows(
+        tables, "eval", member=better, metric="accuracy", cell=row["cell"]
+    )
+    if not found:
+        return Control(name, "not run")
+    where = "over all cells" if found[0]["cell"] == "all" else f"in {words(found[0]['cell'])}"
+    control = number(found[0], "control_value")
+    detail = "" if control is None else f"{short(float(found[0]['value']))} against {short(control)}"
+    return Control.at_least(f"{better} member {name}, {where}", bounds(found[0], "control_difference"), 0.0, detail)
+
+
+def _equivalent(cells: list[dict[str, Any]]) -> Claim:
+    """Equivalence in every training cell, at the margin that its row declares."""
+    text = "Training-distribution accuracy is equivalent"
+    declared = [r for r in cells if r.get("cell_role") == TRAINING and not is_blank(r.get("margin"))]
+    if not declared:
+        why = "no cell of the training distribution with a margin"
+        return Claim(text, "behaviour", "eval", Within(0.05), why=why, key=EQUIVALENT)
+    made = [_equal(row, len(declared), text) for row in declared]
+    return max(made, key=lambda c: (VERDICTS.index(c.verdict), abs(_value(c))))
+
+
+def _equal(row: dict[str, Any], count: int, text: str) -> Claim:
+    margin = float(row["margin"])
+    name = f"{words(row['cell'])}, the least equal of {count}" if count > 1 else ""
+    control = Control.within(f"95 % interval inside ±{margin:g}", bounds(row), (-margin, margin))
+    controls = (control, *_by_content(row))
+    return Claim(text, "behaviour", "eval", Within(margin), measured(row, name=name, signed=True), controls,
+                 key=EQUIVALENT)  # fmt: skip
+
+
+def _binding(tables: Tables, smallest: float) -> Claim | None:
+    """Variable binding of the engaged member, where order-swapped twins were asked."""
+    found = rows(tables, "eval", member="engaged", metric="order_swap_flipping")
+    if not found:
+        return None
+    chance = number(found[0], "control_value")
+    keeping = rows(tables, "eval", member="engaged", metric="order_swap_keeping")
+    kept = Control.at_least("same answer where the swap does not change it", bounds(keeping[0]) if keeping else None,
+                            0.5, short(float(keeping[0]["value"])) if keeping else "")  # fmt: skip
+    text = "The engaged member binds step numbers: order-swapped twins, flipping"
+    asserts = Above(0.5 if chance is None else chance)
+    return Claim(text, "behaviour", "eval", asserts, measured(found[0], name="accuracy"), (kept,), smallest=smallest,
+                 key=BINDING)  # fmt: skip

@@ -1,0 +1,217 @@
+"""Evaluate a checkpoint or both members of a pair on the same items, into a folder that can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp import stats
+from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.evaluate import Decoding, evaluate, plan_batches
+from interp.model import Model
+from interp.prompt import Example
+from interp.tasks.protocol import EvaluatedTask, labels_of, load_task, max_new_tokens
+from interp.template import clock_of, is_plain
+from study.analyses.eval.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
+from study.analyses.eval.modes import MODES, check_modes_differ, in_mode
+from study.analyses.eval.store import (
+    answers_frame,
+    answers_in,
+    answers_store,
+    batches_of,
+    prompts_sha256,
+    put_batch,
+    read_answers,
+    write_answers,
+)
+from study.analyses.eval.tables import write_tables
+from study.members import models_of, weights_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run_eval(
+    what: Checkpoint | CheckpointPair,
+    task_path: str,
+    examples: Sequence[Example],
+    *,
+    out: Path,
+    decoding: Decoding | None = None,
+    loading: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    seed: int = 0,
+    provenance: Mapping[str, Any] | None = None,
+    modes: Sequence[str] = (),
+) -> dict[str, pd.DataFrame]:
+    """Answers of every member, and the tables made of them: `out/<member>/`, `out/table.csv`, `out/pair.csv`.
+
+    Members of one base share its weights; all members answer the same items. Run again with the same arguments, it
+    continues where it stopped. In several prompt modes, `out/<member>/<mode>/` and `out/pair_<mode>.csv`.
+
+    Args:
+        task_path: import path of the task that reads and scores the replies.
+        seed: of the bootstraps behind the intervals.
+        provenance: kept in each manifest beside versions and checkpoints (the seed and file of the items, say).
+        modes: of `study.analyses.eval.modes.MODES`; none asks every item once, as `decoding` says.
+    Returns:
+        member -> one row per answer (see `answers_frame`).
+    Raises:
+        ValueError: as `interp.load` and `interp.evaluate.evaluate`; a folder of another evaluation; before anything is
+            loaded: items without the group that others have, or without labels where only labels are scored.
+    """
+    members = answer_members(what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress,
+                             provenance=provenance, modes=modes)  # fmt: skip
+    return tables_of(out, members, task_path, examples, seed=seed, modes=modes)
+
+
+def answer_members(
+    what: Checkpoint | CheckpointPair,
+    task_path: str,
+    examples: Sequence[Example],
+    *,
+    out: Path,
+    decoding: Decoding | None = None,
+    loading: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    provenance: Mapping[str, Any] | None = None,
+    modes: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """Every member's answers on disk, in `out/<member>/`; returns the members. Arguments as in `run_eval`."""
+    task: Any = load_task(task_path)
+    missing = [name for name in ("parse", "score") if not callable(getattr(task, name, None))]
+    if missing:
+        raise ValueError(f"task {task_path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
+    chosen, members = decoding or Decoding(), []
+    _check_items(task, task_path, examples, chosen)
+    for roles, model in models_of(what, dict(loading or {})):
+        check_modes_differ(model, examples, modes)
+        for role in roles:
+            with model.member(role):
+                known = _provenance(what, role) | dict(provenance or {})
+                for root, asked, how in _runs(out / role, examples, chosen, modes):
+                    run_member(model, role, task, task_path, asked, root, how, progress, known)
+            members.append(role)
+    return tuple(members)
+
+
+def _check_items(task: Any, task_path: str, examples: Sequence[Example], decoding: Decoding) -> None:
+    """What would only fail, or be silently wrong, once every reply is there."""
+    unlabelled = [e.id for e in examples if not labels_of(task, e)] if not decoding.generate else []
+    if unlabelled:
+        raise ValueError(
+            f"scoring labels alone: task {task_path!r} names no labels for {_named(unlabelled, examples)}. "
+            "Let the model generate, or give the task a function labels(example)."
+        )
+    names = dict.fromkeys(name for e in examples for name in e.groups)
+    unit = task.GROUP if getattr(task, "GROUP", None) in names else next(iter(names), None)
+    missing = [e.id for e in examples if unit not in e.groups] if unit is not None else []
+    if missing:
+        raise ValueError(
+            f"groups: {unit!r} is the unit of every interval, so every item needs one; it is missing on "
+            f"{_named(missing, examples)}. Give it to all items or to none."
+        )
+
+
+def _named(ids: Sequence[str], examples: Sequence[Example]) -> str:
+    return f"{len(ids)} of {len(examples)} items ({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''})"
+
+
+def _runs(
+    root: Path, examples: Sequence[Example], decoding: Decoding, modes: Sequence[str]
+) -> list[tuple[Path, Sequence[Example], Decoding]]:
+    if not modes:
+        return [(root, examples, decoding)]
+    return [(root / mode, in_mode(examples, mode), replace(decoding, thinking=MODES[mode])) for mode in modes]
+
+
+def tables_of(
+    out: Path,
+    members: Sequence[str],
+    task_path: str,
+    examples: Sequence[Example],
+    *,
+    seed: int = 0,
+    margin: float = stats.MARGIN,
+    modes: Sequence[str] = (),
+) -> dict[str, pd.DataFrame]:
+    """The tables of answers that are on disk; no model is loaded. Returns member -> one row per answer.
+
+    Replies are read and scored by the task as it is now, not as it was when they were written.
+
+    Args:
+        margin: largest difference in accuracy that counts as equal.
+    """
+    import pandas as pd
+
+    task: Any = load_task(task_path)
+    frames: dict[str, pd.DataFrame] = {}
+    extra: list[dict[str, Any]] = []
+    for member in members:
+        parts = []
+        for root, asked, _ in _runs(out / member, examples, Decoding(), modes):
+            frame = answers_frame(read_answers(root), asked, member, task=task)
+            # the column "mode" cuts the tables, so metadata of that name must not pass for it
+            parts.append(frame if modes else frame.rename(columns={"mode": "meta.mode"}))
+            write_answers(root, parts[-1])
+            changed = faithfulness_rows(parts[-1], read_counterfactuals(root), task)
+            extra += [row | {"mode": root.name if modes else ""} for row in changed]
+        frames[member] = pd.concat(parts, ignore_index=True) if modes else parts[0]
+    notes = task.notes(examples) if callable(getattr(task, "notes", None)) else {}
+    write_tables(frames, task, out, extra=extra, seed=seed, margin=margin, notes=notes)
+    return frames
+
+
+def run_member(
+    model: Model,
+    role: str,
+    task: EvaluatedTask,
+    task_path: str,
+    examples: Sequence[Example],
+    root: Path,
+    decoding: Decoding,
+    progress: bool,
+    provenance: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Answers of the adapter that is active now, from disk where they are, from the model where they are not; where the
+    task has counterfactuals, what they give too."""
+    from tqdm import tqdm
+
+    plan = plan_batches(model, task, examples, decoding)
+    limit = (decoding.max_new_tokens or max_new_tokens(task)) if decoding.generate else 0
+    identity = _identity(model, task_path, examples, decoding, limit)
+    with answers_store(root, identity, notes=provenance) as store:
+        done = batches_of(store)
+        total, before = len(examples), sum(len(plan.batches[i]) for i in done)
+        with tqdm(total=total, initial=before, unit="item", desc=role, disable=not progress) as bar:
+            for number, answers in evaluate(model, task, examples, decoding=decoding, done=done, plan=plan):
+                put_batch(store, number, answers)
+                bar.update(len(plan.batches[number]))
+        frame = answers_frame(answers_in(store), examples, role, task=task)
+        counterfactual_answers(model, task, examples, frame, store, thinking=decoding.thinking)
+        write_answers(root, frame)
+    return frame
+
+
+def _provenance(what: Checkpoint | CheckpointPair, role: str) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    checkpoint = what.members[role] if isinstance(what, CheckpointPair) else what
+    packages = ("diptych", "torch", "transformers", "tokenizers", "peft")
+    return {"checkpoint": checkpoint.shared, "versions": {name: version(name) for name in packages}}
+
+
+def _identity(
+    model: Model, task_path: str, examples: Sequence[Example], decoding: Decoding, new_tokens: int
+) -> dict[str, Any]:
+    return {
+        "task": task_path,
+        "items": prompts_sha256(examples),
+        "weights": weights_of(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "decoding": {**asdict(decoding), "max_new_tokens": new_tokens},
+        **({"template_date": date} if (date := clock_of(model.tokenizer)) else {}),
+        **({"template": "plain"} if is_plain(model.tokenizer) else {}),
+    }

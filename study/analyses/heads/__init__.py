@@ -1,0 +1,1 @@
+"""The exact effect of every attention head."""

@@ -1,0 +1,145 @@
+"""Claims about heads: necessary, carrying the answer under the same-answer control, changed by training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from interp.stats import rejects
+from study.config.sections import SmallestEffects
+from study.ledger import Above, Below, Claim, Control, p_words, short
+from study.ledger_rows import DIFFERENCE, MEMBERS, Row, Tables, bounds, flag, measured, number, rows
+
+Held = tuple[float, float] | None
+
+
+def heads(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
+    """Per member: heads that are necessary, and what they carry; between members: what training changed.
+
+    Of each: every head that was named beforehand, and the largest of the selecting half as it is on the other.
+    """
+    made = [
+        *(claim for member in MEMBERS for claim in _necessary(tables, member, smallest.logits)),
+        *(claim for member in MEMBERS for claim in _carries(tables, member, smallest.logits)),
+        *_changed(tables, smallest.logits),
+    ]
+    if made:
+        return made
+    why = "no head sweep in this study"
+    return [
+        Claim("A named head is necessary for the answer", "necessary", "heads", why=why),
+        Claim("What it carries transfers under the same-answer control", "transfers", "heads", why=why),
+    ]
+
+
+def _necessary(tables: Tables, member: str, smallest: float) -> list[Claim]:
+    """The heads of a member under its main kind of ablation."""
+    every = [r for r in rows(tables, "heads", member=member, metric="abl_logit") if r.get("pairs", "all") == "all"]
+    kind = min((str(r["kind"]) for r in every), key=lambda k: (k != "mean", k), default="")
+    own = [r for r in every if r["kind"] == kind]
+    halves = rows(tables, "heads_selected", member=member, metric="abl_logit", kind=kind)
+    claims = []
+    for row, held in _chosen(own, [r for r in halves if r.get("pairs", "all") == "all"]):
+        controls = [_over_all_heads(row, len(own)), _matched_head(row), *_held_out(held)]
+        other = [r for r in every if r["kind"] != kind and r["head"] == row["head"]]
+        controls += [
+            Control.at_least(f"another ablation ({r['kind']}) agrees", bounds(r), 0.0, short(float(r["value"])))
+            for r in other[:1]
+        ]
+        text = f"{row['head']} is necessary for the answer of the {member} member"
+        name = f"δ {kind} ablation{_which(row)}"
+        claims.append(Claim(text, "necessary", "heads", Above(), measured(row, name=name), tuple(controls),
+                            smallest=smallest, tests=_tests(row), key=key_of("necessary", row, member)))  # fmt: skip
+    return claims
+
+
+def key_of(kind: str, row: Row, member: str) -> str:
+    """Key of the claim about a head that was named beforehand, or about whichever is the largest."""
+    return f"heads/{kind}/{row['head'] if flag(row, 'named') else 'largest'}/{member}"
+
+
+def _which(row: dict[str, Any]) -> str:
+    return ", named beforehand" if flag(row, "named") else ", the largest"
+
+
+def _chosen(own: list[dict[str, Any]], halves: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Held]]:
+    """(row, interval on the half that did not choose it): named heads on all pairs, then the selected one."""
+    named: list[tuple[dict[str, Any], Held]] = [(row, None) for row in own if flag(row, "named")]
+    row = _selected(halves)
+    if row is None or any(row["head"] == other["head"] for other, _ in named):
+        return named
+    return [*named, (row, bounds(row))]
+
+
+def _held_out(held: Held) -> list[Control]:
+    return [] if held is None else [
+        Control.at_least("chosen on one half of the pairs, reported on the other", held, sort="null")
+    ]  # fmt: skip
+
+
+def _selected(halves: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The head that is largest on the half `select`, as it is on the half `report`."""
+    first = [r for r in halves if r["half"] == "select"]
+    best = max(first, key=lambda r: float(r["value"]), default=None)
+    there = [r for r in halves if r["half"] == "report" and best and r["head"] == best["head"]]
+    return there[0] if there else None
+
+
+def _tests(row: dict[str, Any]) -> tuple[float, ...]:
+    p = number(row, "p_adjusted")
+    return () if p is None else (p,)
+
+
+def _over_all_heads(row: dict[str, Any], count: int) -> Control:
+    p = number(row, "p_adjusted")
+    over = f" over {count} heads" if count else ""
+    return Control.of(f"family-wise error, max-|t|{over}", None if p is None else bool(rejects(p)),
+                      "" if p is None else p_words(p), sort="null")  # fmt: skip
+
+
+def _matched_head(row: dict[str, Any]) -> Control:
+    """The effect minus that of norm-matched heads of its layer, paired."""
+    control = number(row, "control_value")
+    detail = "" if control is None else f"they reach {short(control)}"
+    return Control.at_least("norm-matched heads of its layer do less", bounds(row, "control_difference"), 0.0, detail)
+
+
+def _carries(tables: Tables, member: str, smallest: float) -> list[Claim]:
+    """Patched from a twin with the other answer, compared with twins whose answer is the same."""
+    patched = dict(member=member, kind="patch", metric="cma")
+    flips = rows(tables, "heads", pairs=("flip", "all"), **patched)
+    claims = []
+    for row, held in _chosen(flips, rows(tables, "heads_selected", pairs=("flip", "all"), **patched)):
+        placebo = rows(tables, "heads", pairs="keep", head=row["head"], **patched)
+        controls = (_over_all_heads(row, len(flips)), _same_answer(row, placebo), *_held_out(held))
+        text = f"What {row['head']} carries transfers to the other answer in the {member} member"
+        claims.append(Claim(text, "transfers", "heads", Above(), measured(row, name=f"δ patch{_which(row)}"), controls,
+                            smallest=smallest, tests=_tests(row), key=key_of("carries", row, member)))  # fmt: skip
+    return claims
+
+
+def _same_answer(row: dict[str, Any], placebo: list[dict[str, Any]]) -> Control:
+    """The effect minus that of twins that keep the answer, of the same procedures."""
+    detail = f"they move it by {short(float(placebo[0]['value']))}" if placebo else ""
+    name = "same-answer control: twins that keep the answer move it less"
+    return Control.at_least(name, bounds(row, "keep_difference"), 0.0, detail)
+
+
+def _changed(tables: Tables, smallest: float) -> list[Claim]:
+    """The largest difference of the members, head by head, with the interval that holds for whichever is largest."""
+    found = [r for r in rows(tables, "heads_difference") if r["member"] == DIFFERENCE or "member" not in r]
+    if not found:
+        return []
+    kind = min((str(r["kind"]) for r in found), key=lambda k: (k != "mean", k))
+    found = [r for r in found if r["kind"] == kind]
+    known = [r for r in found if number(r, "band_lo") is not None]
+    if not known:
+        why = "no simultaneous interval over the heads that were searched"
+        return [Claim("A head does more in one member", "necessary", "heads", why=why, key="heads/changed")]
+    row = max(known, key=lambda r: abs(float(r["value"])))
+    higher = float(row["value"]) >= 0
+    text = f"{row['head']} does more in the {'engaged' if higher else 'heuristic'} member"
+    asserts = Above() if higher else Below()
+    name = f"difference, {kind}, the largest of {len(found)}, simultaneous interval"
+    estimate = measured(row | {"lo": row["band_lo"], "hi": row["band_hi"]}, name=name, signed=True)
+    return [Claim(text, "necessary", "heads", asserts, estimate, (_over_all_heads(row, len(found)),),
+                  smallest=smallest, tests=_tests(row), key="heads/changed")]  # fmt: skip

@@ -1,0 +1,115 @@
+"""Figures of a head sweep, and every definition of one head's effect as text; read from the folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interp.heads import HeadEffects, HeadId
+from interp.io.items import PLAN, read_plan
+from interp.io.read import read_frame
+from interp.label_mass import mass_note
+from study.analyses.eval.show import aligned, interval
+from study.analyses.heads.run import split_kinds
+from study.analyses.heads.store import CUMULATIVE, KIND, read_effects
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from study.figures import Drawn
+
+READING = (
+    "Positive: the head helps the answer, or carries what was patched. control: mean of the 3 heads of its layer whose "
+    "write is as long. p: max-|t| over all heads. A small effect of one head does not make it unnecessary: another may "
+    "do the same work (ablate them together)."
+)
+
+
+def sweeps(out: Path) -> Iterator[tuple[str, str, HeadEffects]]:
+    """(member, kind, effects) of every sweep under a folder.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = sorted(path for path in out.rglob(PLAN) if path.parent.name != CUMULATIVE)
+    folders = [path.parent for path in found if read_plan(path)["kind"] == KIND]
+    if not folders:
+        raise ValueError(f"{out} holds no head sweep. Run diptych heads ... --out {out} first.")
+    for folder in folders:
+        yield folder.parent.name, folder.name, read_effects(folder)
+
+
+def show_head(out: Path, head: str, *, base: int = 0) -> str:
+    """Every definition of one head's effect, under every kind of every member, with interval, n, p and control."""
+    named = HeadId.parse(head, base=1 if base == 1 else 0)
+    lines = [["member", "kind", "pairs", "definition", "value [95 %]", "n", "p", "control"]]
+    models = {}
+    for member, _, effects in sweeps(out):
+        models[member] = f"{effects.plan.model}, adapter {effects.plan.adapter or 'none'}, {effects.plan.dtype}"
+        for which, part in split_kinds(effects):
+            for row in part.at(named).to_dict("records"):
+                lines.append([member, part.plan.kind, which, *_cells(row)])
+    where = f"{named} (layers and heads count from 0; its block's output is hidden_states[{named.layer + 1}])"
+    head_lines = [where, *(f"{member}: {text}" for member, text in models.items())]
+    return "\n".join([*head_lines, aligned(lines), READING])
+
+
+def _cells(row: dict) -> list[str]:
+    value = "refused: the denominator may be 0"
+    if row["value"] == row["value"]:
+        known = row["lo"] == row["lo"]
+        value = interval(row["value"], row["lo"], row["hi"]) if known else "no interval: no group differs from another"
+    p = row.get("p_max_t")
+    control = row["control_value"]
+    return [row["metric"], value, f"{row['n']} ({row['n_groups']})", "" if p is None or p != p else f"{p:.4f}",
+            f"{control:.3f}" if control == control else "–"]  # fmt: skip
+
+
+def headline(out: Path, *, k: int = 5) -> str:
+    """The largest effects of each sweep: chosen on one half of the pairs, given on the other."""
+    lines, notes = [["member", "kind", "pairs", "head", "effect [95 %]", "n", "p", "control"]], {}
+    for member, _, effects in sweeps(out):
+        if text := mass_note(effects.label_mass):
+            notes[f"note: {member}: {text}"] = None
+        for which, part in split_kinds(effects):
+            for row in part.top(k).to_dict("records"):
+                value = interval(row["value"], row["lo"], row["hi"])
+                lines.append([member, f"{part.plan.kind} {row['metric']}", which, row["head"], value, str(row["n"]),
+                              f"{row['p_max_t']:.4f}", f"{row['control_value']:.3f}"])  # fmt: skip
+    return "\n".join([aligned(lines), READING, *notes])
+
+
+def figures(out: Path) -> dict[str, Drawn | str]:
+    """A head map and a forest of the largest heads for every sweep; the cumulative ablation of every member;
+    the difference of the members where there is one. Of one whose table cannot be drawn, why."""
+    from study.figures import cumulative_ablation, head_difference, head_map, top_heads
+    from study.figures.drawn import tried
+
+    drawn: dict[str, Drawn | str] = {}
+    for member, kind, effects in sweeps(out):
+        for which, part in split_kinds(effects):
+            stem = "-".join([member, kind, *(word for word in which.split(", ") if word != "all")])
+            drawn[f"{stem}-map"] = tried(lambda part=part: head_map(part.heatmap()))
+            drawn[f"{stem}-top"] = tried(lambda part=part: top_heads(_with_interval(part.forest())))
+    path = out / "cumulative.csv"
+    if path.exists():
+        table = read_frame(path, ("member",), keep_default_na=False, dtype={"member": str})
+        for member, rows in table.groupby("member"):
+            drawn[f"{member}-cumulative"] = tried(lambda r=rows, m=str(member): cumulative_ablation(_curve(r, m)))
+    path = out / "difference.csv"
+    if path.exists():
+        for kind, rows in read_frame(path, ("kind",)).groupby("kind"):
+            drawn[f"difference-{str(kind).replace(':', '_')}"] = tried(lambda rows=rows: head_difference(rows))
+    return drawn
+
+
+def _with_interval(table: pd.DataFrame) -> pd.DataFrame:
+    """A forest needs an interval and a control head for every row: a head alone in its model has no control, and one
+    that moves every group alike no interval."""
+    return table[table[["control_value", "lo", "hi"]].notna().all(axis=1)]
+
+
+def _curve(rows: pd.DataFrame, member: str) -> pd.DataFrame:
+    """Only members that a figure has a colour for keep their name."""
+    return rows if member in ("engaged", "heuristic", "base") else rows.drop(columns=["member"])

@@ -1,0 +1,49 @@
+"""Claims about what is read: an oracle answers from activations, beyond priors, text and a shuffle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from study.config.sections import SmallestEffects
+from study.ledger import Above, Claim, Control, short
+from study.ledger_rows import Tables, bounds, measured, number, rows, words
+
+
+def oracle(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
+    """For each question: the reader answers from these activations, not from priors, text or a shuffle."""
+    found = [row for row in rows(tables, "oracle") if number(row, "gap") is not None]
+    gaps = {_asked(row): row for row in rows(tables, "oracle", metric="gap_shuffled")}
+    made = [_reads(row, gaps.get(_asked(row)), smallest) for row in found]
+    return made or [Claim("An oracle reads it from activations", "reads", "oracle", why="no oracle in this study")]
+
+
+def _asked(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row.get(key)) for key in ("target", "member", "cell"))
+
+
+def _reads(row: dict[str, Any], shuffled: dict[str, Any] | None, smallest: SmallestEffects) -> Claim:
+    """One question, from its row of accuracy and its row of the gap to a matched shuffle, which is the estimate."""
+    target = words(row.get("target") or row.get("cell"))
+    where = f"activations of {row['member']}" if row.get("member") else "activations"
+    claim = f"The oracle reads {target} from {where}"
+    key = f"oracle/reads/{row.get('target')}/{row.get('member')}"
+    if shuffled is None:
+        return Claim(claim, "reads", "oracle", why="no row of the gap to a matched shuffle", key=key)
+    estimate = replace(measured(shuffled, name="gap", signed=True), unit="nats")
+    p = number(shuffled, "p")
+    controls = (
+        Control.at_least("matched shuffle", (estimate.lo, estimate.hi), 0.0, sort="null"),
+        _paired(row, "above prior-only reader and majority", "floor"),
+        _paired(row, "beats the text alone", "text_only"),
+        _paired(row, "not below a linear probe on the same vectors", "probe", margin=smallest.accuracy),
+    )
+    return Claim(claim, "reads", "oracle", Above(), estimate, controls, smallest=smallest.nats,
+                 tests=() if p is None else (p,), key=key)  # fmt: skip
+
+
+def _paired(row: dict[str, Any], name: str, control: str, *, margin: float = 0.0) -> Control:
+    """Accuracy minus that of a control on the same readings, by its own interval."""
+    value = number(row, control)
+    detail = "" if value is None else f"{short(float(row['value']))} vs {short(value)}"
+    return Control.at_least(name, bounds(row, f"{control}_difference"), -margin, detail)

@@ -1,0 +1,1 @@
+"""What is linearly decodable per layer."""

@@ -1,0 +1,313 @@
+"""Step probes: what is linearly readable in every member, per layer, and what of it another member shares."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.analyses.annotated import commonest_answer, is_answer
+from study.analyses.base import Context, Step, Work
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.cache import ActivationCache
+    from probes.result import SweepResult
+    from study.analyses.shapes import Fault, Layouts
+    from study.config import Study
+
+_ROW = {"is_selected": "selected", "null_max_hi": "null_max95", "p_maxT": "p_adjusted"}
+_OPTIONS = (
+    "groups", "control", "confounds", "surface", "cohort", "positions", "sites", "kinds", "cs", "n_folds", "test_share",
+    "perm", "logistic_perm", "boot", "balanced", "positive", "unite", "where", "unit", "scheme", "split_seeds",
+)  # fmt: skip
+
+
+def run(context: Context) -> list[str]:
+    """One sweep per member and target in `<member>/<target>/`, then transfers; what is there is not run again."""
+    from interp.cache import ActivationCache
+    from study.analyses.annotated import annotated
+    from study.analyses.probes.store import is_finished, read_settings, sweep_store, write_sweep
+
+    notes: list[str] = []
+    for member in _members(context):
+        with ActivationCache.open(context.of("cache") / member) as cache:
+            frame = annotated(context, cache, member)
+            for target in context.section.targets:
+                folder = context.folder / member / _file_name(target)
+                identity = {"cache": cache.plan_id, "target": target, **_options(context)}
+                with sweep_store(folder, identity) as store:
+                    if not is_finished(store):
+                        result = sweep_one(cache, frame, target, context.section, seed=context.study.seed, name=member)
+                        if isinstance(result, str):
+                            notes.append(f"{member}, {target}: {result}")
+                            continue
+                        write_sweep(store, result)
+                notes += [
+                    f"{member}: {text}"
+                    for text in read_settings(folder)["sweep"]["design"]
+                    if "nothing can be claimed" in text
+                ]
+    if context.section.transfer != "none":
+        notes += _transfers(context)
+    if not _sweeps(context):
+        raise ValueError(f"no target could be swept: {'; '.join(notes)}")
+    return notes
+
+
+def _options(context: Context) -> dict[str, Any]:
+    given = asdict(context.section)
+    return {name: given[name] for name in _OPTIONS} | {"seed": context.study.seed}
+
+
+def _members(context: Context) -> list[str]:
+    return [name for name in context.study.members if (context.of("cache") / name).is_dir()]
+
+
+def sweep_one(
+    cache: ActivationCache, frame: pd.DataFrame, target: str, section: Any, *, seed: int, name: str
+) -> SweepResult | str:
+    """One sweep over the rows that have the target, or why there is none.
+
+    Raises:
+        ValueError: a column that does not exist; as `probes.sweep` where it is the study that is wrong.
+    """
+    import numpy as np
+
+    from interp.stats import FewGroupsWarning
+    from interp.where import kept
+    from probes import SweepConfig, surface_features, sweep, unite_groups
+    from probes.design import positive_of
+    from probes.sweep import all_positions
+    from study.cli.probes import unit_of
+
+    _check_columns(frame, target, section)
+    try:
+        keep = kept(frame, section.where, n=len(frame), option="probes.where")
+    except ValueError as error:  # of this member's answers no row may be left; the other members' may
+        return str(error)
+    keep &= frame[target].notna().to_numpy()
+    rows = frame[keep]
+    if rows[target].nunique() < 2:
+        return f"{len(rows)} rows with one value of {target!r}: nothing to tell apart"
+    labels, groups = rows[target].to_numpy(), rows[section.groups].to_numpy()
+    if section.unite:
+        groups = np.array(unite_groups(groups.tolist(), rows[section.unite].tolist()))
+    columns = {key: rows[key].to_numpy() for key in section.surface}
+    unit = unit_of(rows, cache.group_columns, groups, section.unit)
+    n_perm = {kind: section.logistic_perm if kind == "logistic" else section.perm for kind in section.kinds}
+    config = SweepConfig(
+        kinds=section.kinds, Cs=tuple(sorted(section.cs)), n_perm=n_perm, n_folds=section.n_folds,
+        test_share=section.test_share, n_boot=section.boot, balanced=section.balanced, seed=seed,
+        scheme=section.scheme, n_seeds=section.split_seeds,
+    )  # fmt: skip
+    labels, positive = positive_of(labels, section.positive, option="probes.positive")
+    at = all_positions(cache) if section.positions == "*" else [p.strip() for p in section.positions.split(",")]
+    options: dict[str, Any] = dict(
+        keep=keep, target=labels, groups=groups, positive=positive, positions=at,
+        sites=_sites(cache, section.sites), checkpoint=name, config=config,
+        control=rows[section.control].to_numpy() if section.control else None,
+        confounds={key: rows[key].to_numpy() for key in section.confounds},
+        cohort=rows[section.cohort].to_numpy() if section.cohort else None,
+        surface=surface_features(columns=columns) if columns else None,
+        unit=None if unit is None else rows[unit].to_numpy(),
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewGroupsWarning)  # the counts of groups say it
+        try:
+            return sweep(cache, **options)
+        except ValueError as error:  # too few groups or rows of a class: the other targets may do
+            return str(error)
+
+
+def _sites(cache: ActivationCache, patterns: str) -> list[str]:
+    from study.cli.probes import sites_of
+
+    return sites_of(cache, patterns)
+
+
+def _check_columns(frame: pd.DataFrame, target: str, section: Any) -> None:
+    from interp.where import columns_of
+
+    named = {"targets": [target], "groups": [section.groups], "where": list(columns_of(section.where))}
+    named |= {key: [getattr(section, key)] for key in ("control", "cohort", "unite") if getattr(section, key)}
+    named |= {key: list(getattr(section, key)) for key in ("confounds", "surface")}
+    for key, columns in named.items():
+        for column in columns:
+            if column not in frame.columns:
+                raise ValueError(f"probes.{key}: no column {column!r}. Columns: {', '.join(frame.columns)}.")
+    if section.control and section.control == section.groups:
+        raise ValueError(
+            f"probes.control: {section.control!r} is the split group: control labels of groups that are never in "
+            "training cannot be learnt, so selectivity would always look good. Name a finer or crossing column."
+        )
+
+
+def _transfers(context: Context) -> list[str]:
+    """Probes of each member read on the other, where widths and rows allow it."""
+    from study.analyses.probes.store import is_sweep, write_table
+
+    notes = []
+    members = [m for m in _members(context) if m in ("engaged", "heuristic")]
+    is_full = context.section.transfer == "all-layers"
+    pairs = [(a, b) for a in members for b in members if a != b and not (is_full and a != members[0])]
+    for target in context.section.targets:
+        for first, second in pairs:
+            folder, name = context.folder / first / _file_name(target), f"transfer/{second}"
+            if not is_sweep(folder) or (folder / f"{name}.parquet").is_file():
+                continue
+            try:
+                table = _read_across(context, folder, first, second)
+            except ValueError as error:
+                notes.append(f"{target}, {first} read on {second}: {error}")
+                continue
+            write_table(table, folder, name)
+    return notes
+
+
+def _read_across(context: Context, folder: Path, first: str, second: str) -> pd.DataFrame:
+    """Probes of `folder` read on the cache of `second`; with all layers also the other three blocks."""
+    import pandas as pd
+
+    from interp.cache import ActivationCache
+    from probes import transfer
+    from probes.transfer import refit
+    from study.analyses.probes.store import read_sweep
+
+    section, result = context.section, read_sweep(folder)
+    kinds = [k for k in ("logistic", "massmean") if any(key[3] == k for key in result.directions)] or [*section.kinds]
+    options: dict[str, Any] = dict(kinds=kinds, seed=context.study.seed)
+    with ActivationCache.open(context.of("cache") / second) as other:
+        if section.transfer == "same-layer":
+            return transfer(result, other, checkpoint=second, **options)
+        with ActivationCache.open(context.of("cache") / first) as own:
+            there = refit(result, other, kinds=kinds, checkpoint=second)
+            blocks = [
+                (probe, cache, name) for probe in (result, there) for cache, name in ((own, first), (other, second))
+            ]
+            parts = [transfer(probe, cache, checkpoint=name, mode="all-layers", **options)
+                     for probe, cache, name in blocks]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+def _sweeps(context: Context) -> dict[tuple[str, str], Path]:
+    """(member, target) -> folder of the finished sweep, in the order of the study."""
+    from study.analyses.probes.store import is_sweep
+
+    found = {(m, t): context.folder / m / _file_name(t) for m in _members(context) for t in context.section.targets}
+    return {key: folder for key, folder in found.items() if is_sweep(folder)}
+
+
+def tables(context: Context) -> dict[str, pd.DataFrame]:
+    """`probes`, and `probes_transfer` where probes could be carried over."""
+    import pandas as pd
+
+    from study.schema import tidy
+
+    rows, carried = [], []
+    for (member, target), folder in _sweeps(context).items():
+        same = _same(context, member) | _answered(context, member, target)
+        rows.append(_probe_rows(pd.read_parquet(folder / "table.parquet"), target).assign(member=member, **same))
+        for path in sorted(folder.glob("transfer/*.parquet")):
+            table = pd.read_parquet(path)
+            table["target"] = f"{target}=" + table["target"].astype(str)
+            table["control"] = "the probe fitted there, paired (drop)"
+            table["n_groups"] = table["n_groups"].astype(float)
+            table = table.rename(columns={"is_selected": "selected"})
+            carried.append(table.assign(member=table["test_checkpoint"], chance=0.5, **same))
+    out = {"probes": tidy(pd.concat(rows, ignore_index=True))}
+    if carried:
+        out["probes_transfer"] = tidy(pd.concat(carried, ignore_index=True))
+    return out
+
+
+def _answered(context: Context, member: str, target: str) -> dict[str, Any]:
+    """Columns of the member's commonest answer, where the target or the choice of rows is made of its answers."""
+    from interp.where import columns_of
+    from study.analyses.eval.one_answer import MEANING, said
+
+    found = commonest_answer(context, member, (target, *columns_of(context.section.where)))
+    if found is None:
+        return {"is_degenerate": False}
+    text = f"{said(member, found.answer, found.share, found.n)} {MEANING}" if found.is_degenerate else ""
+    return {**found.columns, "banner": text}
+
+
+def _same(context: Context, member: str) -> dict[str, Any]:
+    from interp.cache.manifest import read_manifest
+
+    identity = read_manifest(context.of("cache") / member)["identity"]
+    return {
+        **context.made_by(member), "analysis": "probes", "seed": context.study.seed, "unit": "rows",
+        "group_unit": context.section.groups, "dtype": identity["numerics"]["compute_dtype"],
+        "data_sha256": identity["prompts"]["sha256"],
+    }  # fmt: skip
+
+
+def _probe_rows(table: pd.DataFrame, target: str) -> pd.DataFrame:
+    """A sweep's table in the study's columns; the control of an area is its null, of an accuracy the majority."""
+    import numpy as np
+
+    rows = table.rename(columns=_ROW).drop(columns=["checkpoint"])
+    rows["target"] = f"{target}=" + rows["target"].astype(str)
+    is_area = rows["metric"] == "auroc"
+    is_rate = rows["metric"].isin(["accuracy", "balanced_accuracy"])
+    null = is_area & rows["null_mean"].notna()
+    rows["chance"] = np.where(is_area | (rows["metric"] == "balanced_accuracy"), 0.5, np.nan)
+    majority = np.where(rows["metric"] == "accuracy", rows["majority"], 0.5)
+    rows["control_value"] = np.where(null, rows["null_mean"], np.where(is_area | is_rate, majority, np.nan))
+    words = np.where(null, "same search on permuted labels", np.where(is_area | is_rate, "constant answer", ""))
+    rows["control"] = words
+    rows["correction"] = np.where(rows["p_adjusted"].notna(), "step-down max-T over sites, Holm over targets", "")
+    blank = rows["value"].isna() & (rows["note"].fillna("") == "")
+    rows["note"] = np.where(blank, "undefined: one class or one group in this part", rows["note"])
+    no_bounds = rows["value"].notna() & rows["lo"].isna()
+    rows.loc[no_bounds, "note"] = "no interval could be computed, so no value is given"
+    rows.loc[no_bounds, "value"] = np.nan
+    return rows
+
+
+def plan(study: Study) -> Work:
+    """No model runs; time goes into fits and permutations."""
+    assert study.probes is not None
+    n = len(study.members) * len(study.probes.targets)
+    return Work(note=f"{n} sweeps of the cache, {study.probes.perm} permutations each; no model is loaded")
+
+
+def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
+    """Sites and positions that the cache of a member will not hold."""
+    from interp.site import match_sites
+    from study.analyses.named import cached_positions, cached_sites, has_good_cache
+    from study.analyses.shapes import Fault, tried
+
+    section = study.probes
+    assert section is not None
+    good = {role: layout for role, layout in layouts.items() if has_good_cache(study, layout)}
+    yield from tried("probes.sites", good, lambda layout: match_sites(section.sites, cached_sites(study, layout)),
+                     "Name some of these, or add to cache.sites.")  # fmt: skip
+    wanted = [] if section.positions == "*" else [word.strip() for word in section.positions.split(",")]
+    held = cached_positions(study) if good else tuple(wanted)
+    yield from (
+        Fault("probes.positions", "", f"{word!r} is not in the cache, which will hold {', '.join(held)}.")
+        for word in wanted if word not in held
+    )  # fmt: skip
+
+
+def _file_name(name: str) -> str:
+    """A folder's name of a target: nothing that could lead elsewhere."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "target"
+
+
+def reads(study: Study) -> tuple[str, ...]:
+    """The evaluation, where what the member answered is asked for."""
+    from interp.where import columns_of
+
+    assert study.probes is not None
+    named = (*study.probes.targets, *columns_of(study.probes.where))
+    return ("eval",) if any(map(is_answer, named)) else ()
+
+
+STEP = Step("probes", run, tables, needs=("cache",), reads=reads, plan=plan, sections=("seed",), fits=fits)

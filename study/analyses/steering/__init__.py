@@ -1,0 +1,1 @@
+"""Dose curves of a direction and its controls."""

@@ -1,0 +1,107 @@
+"""A task's examples as items of a dose curve: prompts cut where the label is decided, and the tokens of each label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from interp.evaluate.labels import context_length, spelling_tokens
+from interp.model import Model
+from interp.prompt import Example, Message, Prompt, joined, render
+from interp.tasks.protocol import labels_of
+from steering.dose import DoseItem
+from study.analyses.heads.pairs import OWN, before_label
+
+AUTO = "auto"
+
+
+def dose_items(
+    model: Model, task: Any, examples: Sequence[Example], *, slot: str = AUTO, baseline: str | None = None
+) -> list[DoseItem]:
+    """Items whose prompts end where the next token decides the label.
+
+    Labels with one-token spellings (letters) are read after the prompt; others where their spellings first differ.
+
+    Args:
+        slot: what stands between prompt and label: "own", the model's own unsteered reply up to its decision; "auto",
+            "own" for a task that says where its replies decide, else nothing; any other text is forced on all.
+        baseline: instruction that the prompt baseline adds behind the user's text (in front of a raw text); None takes
+            the task's `PROMPT_BASELINE`, "" leaves it out.
+    Raises:
+        ValueError: a task without labels, labels that share a first token, an item without a group where others have
+            one, a prompt longer than the context.
+    """
+    unlabelled = [e.id for e in examples if len(labels_of(task, e)) < 2]
+    if unlabelled or not examples:
+        raise ValueError(
+            f"dose curve: {len(unlabelled)} of {len(examples)} items have fewer than two labels "
+            f"({', '.join(unlabelled[:3]) or 'there are no items'}). The task needs a function labels(example)."
+        )
+    if slot == AUTO:
+        slot = OWN if callable(getattr(task, "decision_prefix", None)) else ""
+    before = before_label(model, task, examples, slot)
+    words = getattr(task, "PROMPT_BASELINE", "") if baseline is None else baseline
+    unit = group_of(task, examples)
+    return [_item(model, task, example, before(example), words, unit(example)) for example in examples]
+
+
+def group_of(task: Any, examples: Sequence[Example]) -> Callable[[Example], str]:
+    """The independent unit of an example: the task's `GROUP`, else the first group, else the example itself.
+
+    Raises:
+        ValueError: some examples lack the unit that others have.
+    """
+    names = dict.fromkeys(name for e in examples for name in e.groups)
+    unit = task.GROUP if getattr(task, "GROUP", None) in names else next(iter(names), None)
+    if unit is None:
+        return lambda example: example.id
+    missing = [e.id for e in examples if unit not in e.groups]
+    if missing:
+        raise ValueError(f"groups: {unit!r} is the unit of every interval; it is missing on {missing[0]!r} and others.")
+    return lambda example: str(example.groups[unit])
+
+
+def _item(model: Model, task: Any, example: Example, before: str, words: str, group: str) -> DoseItem:
+    labels = labels_of(task, example)
+    prompt, ids = _choices(model, task, example, before, labels)
+    baseline = None
+    if words:
+        other, same = _choices(model, task, _instructed(example, words), before, labels)
+        if same != ids:
+            raise ValueError(f"example {example.id!r}: its labels are other tokens under the prompt baseline.")
+        baseline = other.ids
+    return DoseItem(example, prompt, labels, ids, group, baseline)
+
+
+def _choices(
+    model: Model, task: Any, example: Example, before: str, labels: Sequence[str]
+) -> tuple[Prompt, tuple[tuple[int, ...], ...]]:
+    """(prompt up to the token that decides, tokens of each label there)."""
+    limit = context_length(model)
+    if callable(getattr(task, "spellings", None)):
+        begun = replace(example, answer=(example.answer or "") + before) if before else example
+        tokens = spelling_tokens(model, labels, task.spellings)
+        return render(begun, model.tokenizer, max_length=limit), tuple(tuple(tokens[label]) for label in labels)
+    texts = [joined(example, before, label) for label in labels]
+    prompts = [render(replace(example, answer=text), model.tokenizer, max_length=limit) for text in texts]
+    columns = zip(*(prompt.ids for prompt in prompts), strict=False)
+    n = next((i for i, column in enumerate(columns) if len(set(column)) > 1), None)
+    if n is None:
+        raise ValueError(f"example {example.id!r}: of labels {', '.join(labels)} one begins with another.")
+    return _cut(prompts[0], n), tuple((prompt.ids[n],) for prompt in prompts)
+
+
+def _cut(prompt: Prompt, n: int) -> Prompt:
+    """The first n tokens of a prompt; spans that begin after them are gone."""
+    end = prompt.offsets[n - 1][1]
+    spans = {name: (a, min(b, end)) for name, (a, b) in prompt.spans.items() if a < end}
+    return replace(prompt, text=prompt.text[:end], ids=prompt.ids[:n], offsets=prompt.offsets[:n],
+                   tokens=prompt.tokens[:n], spans=spans)  # fmt: skip
+
+
+def _instructed(example: Example, words: str) -> Example:
+    if example.text is not None:
+        return replace(example, text=f"{words}\n{example.text}", spans={})
+    last = example.messages[-1]
+    return replace(example, messages=(*example.messages[:-1], Message(last.role, f"{last.content}\n{words}")))

@@ -1,0 +1,361 @@
+"""Step steering: a direction fitted on some groups, added at every strength on the others, beside its controls."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.io.read import read_frame
+from study.analyses.annotated import FIT, commonest_answer, is_answer
+from study.analyses.base import Context, Step, Work
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.prompt import Prompt
+    from steering.direction import Directions
+    from study.analyses.eval.one_answer import OneAnswer
+    from study.analyses.shapes import Fault, Layouts
+    from study.config import Study
+
+_CLASS = "steering.class"
+_LAYERS = "layers.json"
+_BYTES_PER_ROW = 45  # five float64 and what a file of them costs
+_DOSE = (
+    "alphas", "unit", "positions", "n_random", "n_complement", "n_shuffled", "slot", "min_items",
+    "min_groups", "verify",
+)  # fmt: skip
+_KEEP = (
+    "member", "arm", "arm_label", "draw", "site", "layer", "alpha", "alpha_norm", "metric", "metric_unit", "value",
+    "lo", "hi", "control_value", "control_difference", "control_difference_lo", "control_difference_hi", "null_lo",
+    "null_hi", "n_perm", "p", "p_adjusted", "n", "n_groups", "interval", "toward", "guard", "correction",
+    "label_mass",
+)  # fmt: skip
+
+
+def run(context: Context) -> list[str]:
+    """Directions in `<member>/fit/`, curves in `<member>/dose/`; a killed run goes on with the next item."""
+    notes, found = [], 0
+    for member in _members(context.study):
+        if not (context.of("cache") / member).is_dir():
+            notes.append(f"{member} has no cache")
+            continue
+        try:
+            notes += _member(context, member)
+            found += 1
+        except ValueError as error:
+            notes.append(f"{member}: {error}")
+    if not found:
+        raise ValueError("; ".join(notes))
+    return notes
+
+
+def _members(study: Study) -> tuple[str, ...]:
+    assert study.steering is not None
+    return study.steering.members if study.pair else tuple(study.members)
+
+
+def _member(context: Context, member: str) -> list[str]:
+    """Fit and steer one member; returns what must be known of its directions."""
+    from interp.cache import ActivationCache
+    from interp.where import kept
+    from steering.difference import difference_of_means
+    from study.analyses.annotated import annotated, held_out, view
+    from study.analyses.steering.run import answer_doses
+
+    study, section, folder = context.study, context.section, context.folder / member
+    chosen = _chosen_layers(context, member)
+    with ActivationCache.open(context.of("cache") / member) as cache:
+        frame = annotated(context, cache, member)
+    for name in (section.target, section.groups):
+        if name not in frame.columns:
+            raise ValueError(f"steering: no column {name!r}. Columns: {', '.join(frame.columns)}.")
+    keep = frame[section.target].notna() & kept(frame, section.where, n=len(frame), option="steering.where")
+    # a row that is not kept has no class, so that no direction is fitted on it
+    frame[_CLASS] = frame[section.target].astype(str).where(keep)
+    frame[FIT] = held_out(frame[section.groups], share=section.test_share, seed=study.seed)
+    own = view(context.of("cache") / member, folder / "cache", frame)
+    sides = [(section.toward, section.away_from), *section.orthogonal_to]
+    made: list[Directions] = []
+    with ActivationCache.open(own) as cache:
+        for number, (toward, away) in enumerate(sides):
+            one = difference_of_means(
+                cache, toward=toward, away_from=away, target=_CLASS, position=section.position, groups=section.groups,
+                fit_on=f"{FIT}=train", balance=section.balance, seed=study.seed,
+                check_sign=number == 0,  # of what is taken out only the axis counts
+            )  # fmt: skip
+            one.save(folder / f"fit-{number}.safetensors")
+            made.append(one)
+    items, dose = _dosed(context, own, made[0], chosen)
+    answer_doses(study.members[member], study.task.path, items, made[0], out=folder / "dose", study=dose,
+                 against=made[1:], loading=asdict(study.load), progress=context.progress)  # fmt: skip
+    layers = dose.layers
+    asked = [site for site in made[0].refused if chosen is None or site.layer in chosen]
+    noisy = [(one.label, site) for directions in made[1:] for site, one in directions.items()
+             if (layers is None or site.layer in layers) and one.stats.held_out_gap <= 0]  # fmt: skip
+    return [
+        *(f"{member}: no direction at {site}: {made[0].refused[site]}" for site in asked),
+        *(f"{member}, {label} at {site}, taken out: its classes are not separable on held-out rows"
+          for label, site in noisy),
+    ]  # fmt: skip
+
+
+def _chosen_layers(context: Context, member: str) -> tuple[int, ...] | None:
+    """Block indices that are steered, kept in the step's folder so that its tables need no model; None: every one."""
+    from interp.io.files import replace
+    from interp.site import layer_index
+    from study.analyses.shapes import layout_of
+
+    words, path = context.section.layers, context.folder / member / _LAYERS
+    if words is None:
+        return None
+    if not path.is_file():
+        n_layers = layout_of(context.study, context.study.members[member]).n_layers
+        found = list(dict.fromkeys(layer_index(word, n_layers) for word in words))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path.parent, path, json.dumps(found).encode())
+    return tuple(json.loads(path.read_text()))
+
+
+def _dosed(context: Context, own: Path, directions: Any, layers: tuple[int, ...] | None) -> tuple[list[Any], Any]:
+    """(items that are steered, how) of one member, from the cache whose examples say which rows were fitted on."""
+    from interp.cache import ActivationCache
+    from study.analyses.items import examples_of
+    from study.analyses.steering.run import DoseStudy
+
+    study, section = context.study, context.section
+    with ActivationCache.open(own) as cache:
+        frame = cache.examples
+    test = set(frame.loc[frame[FIT] == "test", "id"])
+    items = _drawn([e for e in examples_of(study, study.cache) if e.id in test], section.limit, study.seed)
+    given = asdict(section)
+    dose = DoseStudy(
+        **{key: given[key] for key in _DOSE}, layers=_confirmed_layers(layers, directions), cache=own,
+        n_resamples=section.boot, seed=study.seed, baseline="",
+    )  # fmt: skip
+    return items, dose
+
+
+def _write_tables(context: Context) -> None:
+    """The tables of every member's outcomes, in its folder; no model is loaded."""
+    from steering.direction import Directions
+    from study.analyses.steering.run import tables_of_doses
+    from study.analyses.steering.store import is_finished
+
+    for member in _members(context.study):
+        folder = context.folder / member
+        kept = sorted(folder.glob("fit-*.safetensors"), key=lambda path: int(path.stem.removeprefix("fit-")))
+        roles = sorted(path.name for path in (folder / "dose").glob("*") if is_finished(path))
+        if kept and roles:
+            made = [Directions.load(path) for path in kept]
+            items, dose = _dosed(context, folder / "cache", made[0], _chosen_layers(context, member))
+            tables_of_doses(roles, context.study.task.path, items, made[0], out=folder / "dose", study=dose,
+                            against=made[1:])  # fmt: skip
+
+
+def _confirmed_layers(layers: tuple[int, ...] | None, directions: Directions) -> tuple[int, ...] | None:
+    """The layers that are asked for, without those at which held-out rows contradict the direction.
+
+    Raises:
+        ValueError: none is left.
+    """
+    lost = {site.layer: why for site, why in directions.refused.items()}
+    kept = None if layers is None else tuple(layer for layer in layers if layer not in lost)
+    if kept == ():
+        raise ValueError(f"no direction at layer {', '.join(map(str, layers or ()))}: {lost[(layers or (0,))[0]]}.")
+    return kept
+
+
+def _drawn(items: list[Any], limit: int | None, seed: int) -> list[Any]:
+    """At most `limit` items, drawn by a digest of their id: the first of a file would be of few groups."""
+    if limit is None or len(items) <= limit:
+        return items
+    ranked = sorted(items, key=lambda e: hashlib.sha256(f"{seed}|{e.id}".encode()).hexdigest())
+    kept = {e.id for e in ranked[:limit]}
+    return [e for e in items if e.id in kept]
+
+
+def _folders(context: Context) -> Iterator[tuple[str, Path]]:
+    """(member, folder with its tables) of every member that was steered."""
+    for member in _members(context.study):
+        for path in sorted((context.folder / member / "dose").glob("*/table.csv")):
+            yield member, path.parent
+
+
+def tables(context: Context) -> dict[str, pd.DataFrame]:
+    """`steering`: levels at every strength; `steering_slopes`: one slope per arm and score."""
+    import pandas as pd
+
+    from study.analyses.steering.show import dose_rows
+    from study.schema import tidy
+
+    _write_tables(context)
+    levels, slopes = [], []
+    for member, folder in _folders(context):
+        same, classes = _same(context, member), commonest_answer(context, member, _class_columns(context.section))
+        table = read_frame(folder / "table.csv", float_precision="round_trip")
+        for _, rows in table.groupby("site", sort=False):
+            shown = dose_rows(rows)
+            if len(shown):
+                named = {"control": "control_value", "n_controls": "n_perm", "excess": "control_difference"}
+                named |= {f"excess_{end}": f"control_difference_{end}" for end in ("lo", "hi")}
+                shown = shown.rename(columns=named).assign(member=member, p_adjusted=shown["p"])
+                levels.append(_flagged(shown[[c for c in _KEEP if c in shown]], table, classes, same))
+        of_arms = _slopes(read_frame(folder / "slopes.csv", float_precision="round_trip"))
+        slopes.append(_flagged(of_arms, table, classes, same))
+    if not levels:
+        raise ValueError("no score of any direction has a value at every strength.")
+    words = "random, complement and label-shuffled directions of equal length; differences: random ones"
+    out = {"steering": tidy(_values(pd.concat(levels, ignore_index=True)), control=words)}
+    out["steering_slopes"] = tidy(_values(pd.concat(slopes, ignore_index=True)), control=words)
+    return out
+
+
+def _class_columns(section: Any) -> tuple[str, ...]:
+    """Columns that say which rows have a class, and which."""
+    from interp.where import columns_of
+
+    return (section.target, *columns_of(section.where))
+
+
+def _flagged(rows: pd.DataFrame, table: pd.DataFrame, classes: OneAnswer | None, same: dict[str, Any]) -> pd.DataFrame:
+    """The rows with the member's commonest answer: of its classes where these are made of its answers, else at
+    strength 0. The margin is of the classes alone; every other score is of the answers too."""
+    from study.analyses.eval.one_answer import MEANING, said
+
+    at_zero = bool(table["is_degenerate"].any()) if "is_degenerate" in table else False
+    of_classes = classes is not None and classes.is_degenerate
+    first = table.iloc[0] if len(table) and "top_answer" in table else {}
+    answer, share = (classes.answer, classes.share) if classes and of_classes else (
+        str(first.get("top_answer", "")), float(first.get("top_share", float("nan"))))  # fmt: skip
+    flags = of_classes | (at_zero & (rows["metric"] != "margin"))
+    text = f"{said(same['member'], answer, share)} {MEANING}" if of_classes or at_zero else ""
+    return rows.assign(**same, top_answer=answer, top_share=share, is_degenerate=flags, banner=text)
+
+
+def _slopes(rows: pd.DataFrame) -> pd.DataFrame:
+    """One slope per arm and score; its p is the larger of both sorts of controls, and none where one had too few."""
+    rows = rows[~rows["metric"].str.startswith("switch ")]
+    sorts = ["p_random", "p_shuffled"]
+    rows = rows.assign(p=rows.reindex(columns=sorts).astype(float).max(axis=1, skipna=False))
+    rows = rows.rename(columns={"control": "control_value", "n_controls": "n_perm"})
+    apart = [f"{name}_difference{end}" for name in ("control", "shuffled") for end in ("", "_lo", "_hi")]
+    keep = [
+        c for c in ("arm", "draw", "site", "layer", "metric", "lo", "hi", "control_value", *apart, "null_lo", "null_hi",
+                    "n_perm", "p", *sorts, "smallest_p", "n", "n_groups", "interval", "toward", "label_mass")
+        if c in rows
+    ]  # fmt: skip
+    return rows[keep].assign(value=rows["slope"], arm_label=rows["name"], metric_unit="per unit of alpha")
+
+
+def _values(rows: pd.DataFrame) -> pd.DataFrame:
+    from study.schema import with_mass_note
+
+    bad = rows["value"].isna() | rows["lo"].isna() | rows["hi"].isna()
+    rows = rows.assign(note="", draw=rows["draw"].astype(float))
+    rows.loc[bad, "note"] = "undefined: nobody committed, or too few resamples gave a value"
+    rows.loc[bad, ["value", "lo", "hi"]] = float("nan")
+    return with_mass_note(rows)
+
+
+def _same(context: Context, member: str) -> dict[str, Any]:
+    from interp.cache.manifest import read_manifest
+
+    identity = read_manifest(context.of("cache") / member)["identity"]
+    return {
+        **context.made_by(member), "analysis": "steering", "member": member, "seed": context.study.seed,
+        "unit": "items", "group_unit": context.section.groups, "dtype": identity["numerics"]["compute_dtype"],
+        "data_sha256": identity["prompts"]["sha256"],
+    }  # fmt: skip
+
+
+def plan(study: Study) -> Work:
+    """One forward pass per item, and one row per arm, strength and layer, from that layer on; over neutral texts the
+    same for the main arms and a few controls, at every token."""
+    from steering.strengths import parse_alphas
+    from steering.texts import N_CONTROLS
+    from study.analyses.estimate import largest_of, passes_above, prompts_of
+    from study.analyses.items import examples_of
+    from study.analyses.named import cached_sites, steered_layers
+    from study.analyses.shapes import layout_of, skeleton_of
+    from study.analyses.steering.run import neutral_ids
+
+    section = study.steering
+    assert section is not None
+    items = examples_of(study, study.cache)
+    kept = _drawn(items, section.limit or max(1, round(section.test_share * len(items))), study.seed)
+    members = [study.members[m] for m in _members(study) if m in study.members]
+    main = 1 + len(section.orthogonal_to) + bool(section.orthogonal_to)
+    n_strengths = len(parse_alphas(section.alphas)) - 1
+    arms = main + section.n_random + section.n_complement + section.n_shuffled
+    n_rows, n_text_rows = arms * n_strengths, (main + min(N_CONTROLS, section.n_random)) * n_strengths
+    tokens, rows, size, counts = 0, 0.0, 0, []
+    for member in members:
+        layout, prompts = layout_of(study, member), prompts_of(study, member, kept)
+        layers = steered_layers(section.layers, cached_sites(study, layout), layout.n_layers)
+        tokens += sum(len(prompt.ids) for prompt in prompts)
+        of_texts = sum(map(len, neutral_ids(skeleton_of(study, member).tokenizer, None)))
+        per_row = n_rows * _changed(prompts, section.positions) + n_text_rows * of_texts
+        rows += passes_above([k + 1 for k in layers], layout.n_layers) * per_row
+        size += n_rows * len(layers) * len(kept) * _BYTES_PER_ROW
+        counts.append(f"{len(layers)}")
+    n_layers = " and ".join(dict.fromkeys(counts))
+    return Work(
+        len(kept) * len(members), tokens, 0, size, largest_of(study, members), round(rows),
+        note=f"{arms} arms at {n_strengths} strengths and {n_layers} layers, as rows; {_floor(section)}",
+    )  # fmt: skip
+
+
+def _changed(prompts: Sequence[Prompt], positions: str) -> int:
+    """Tokens that a row computes anew, over all prompts, in the words of `steering.dose.tokens_of`."""
+    from study.analyses.estimate import changed_tokens
+
+    if positions in ("all", "prompt"):
+        return sum(len(prompt.ids) for prompt in prompts)
+    return changed_tokens(prompts, "last" if positions == "generated" else positions)
+
+
+def _floor(section: Any) -> str:
+    """The smallest p that the controls allow, for before the run."""
+    from steering.arms import MIN_NULL
+
+    fewest = min(section.n_random, section.n_shuffled)
+    return f"smallest p {1 / (1 + fewest):.3g}" if fewest >= MIN_NULL else f"no p from {fewest} controls of a sort"
+
+
+def reads(study: Study) -> tuple[str, ...]:
+    """The evaluation, where what the member answered is asked for."""
+    assert study.steering is not None
+    return ("eval",) if any(map(is_answer, _class_columns(study.steering))) else ()
+
+
+def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
+    """Members, layers and positions that are not there to be steered."""
+    from steering.dose import tokens_of
+    from steering.strengths import parse_alphas
+    from study.analyses.named import cached_positions, cached_sites, has_good_cache, steered_layers
+    from study.analyses.shapes import Fault, tried
+
+    section = study.steering
+    assert section is not None
+    members = [name for name in _members(study) if name in study.members]
+    strange = [name for name in _members(study) if name not in members]
+    yield from (Fault("steering.members", "", f"{name!r}: expected {', '.join(study.members)}.") for name in strange)
+    good = {role: layouts[role] for role in members if has_good_cache(study, layouts[role])}
+    yield from tried("steering.layers", good, lambda layout: steered_layers(
+        section.layers, cached_sites(study, layout), layout.n_layers))  # fmt: skip
+    yield from tried("steering.positions", {"": section.positions}, tokens_of)
+    yield from tried("steering.alphas", {"": section.alphas}, parse_alphas)
+    held = cached_positions(study) if good else ()
+    if held and section.position is None and len(held) > 1:
+        yield Fault("steering.position", "", f"the cache will hold {', '.join(held)}; name one.")
+    if held and section.position is not None and section.position not in held:
+        text = f"{section.position!r} is not in the cache, which will hold {', '.join(held)}."
+        yield Fault("steering.position", "", text)
+
+
+STEP = Step("steering", run, tables, needs=("cache",), reads=reads, plan=plan, uses_models=True, fits=fits)

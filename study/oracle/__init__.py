@@ -1,1 +1,0 @@
-"""Reading activations with an oracle from the command line: loading, remembering self-tests, tables on disk."""

@@ -1,1 +1,0 @@
-"""What `diptych probes` keeps on disk and draws."""

@@ -1,0 +1,108 @@
+"""Figures of a run folder by name, or why one was not drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.figures.drawn import tried
+from study.report import feeds as of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from study.figures import Drawn
+
+Tables = Mapping[str, "pd.DataFrame"]
+Named = tuple[str, "Drawn | str"]
+
+
+def figures_of_run(run: Path, *, wide: bool = False) -> Iterator[Named]:
+    """(stem, figure) of everything that the tables of a run allow, or (stem, why it was not drawn).
+
+    Args:
+        run: a run folder; only its tables are read.
+        wide: every figure at the width of a page, for notebooks and slides; else at its width in print.
+    """
+    from study.schema import read_tables
+
+    tables = read_tables(run)
+    size: dict[str, Any] = {"width": "full"} if wide else {}
+    for part in (_pairs, _heads, _probes, _scores, _headline):
+        yield from part(tables, size)
+
+
+def _pairs(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
+    from study.figures import dumbbell
+
+    for mode, part in _by(tables.get("pair"), "mode"):
+        yield _stem("dumbbell", mode), tried(lambda part=part: dumbbell(of.dumbbell_table(part), **size))
+
+
+def _heads(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
+    from study.figures import cumulative_ablation, head_difference, head_map, top_heads
+
+    parts = [("heads", "map", of.head_rows, head_map), ("heads_selected", "top", of.forest_rows, top_heads)]
+    for table, word, rows, draw in parts:
+        for keys, part in _by(_shown(tables.get(table)), "member", "kind", "pairs"):
+            yield _stem("heads", *keys, word), tried(partial(_draw, draw, rows, part, size))
+    for member, part in _by(tables.get("heads_cumulative"), "member"):
+        yield (
+            _stem("heads", member, "cumulative"),
+            tried(partial(_draw, cumulative_ablation, of.cumulative_rows, part, size)),
+        )
+    for kind, part in _by(tables.get("heads_difference"), "kind"):
+        yield _stem("heads-difference", kind), tried(partial(_draw, head_difference, of.difference_rows, part, size))
+
+
+def _shown(table: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Placebo pairs and those that a member solves stay in the table; maps show all pairs, of patching the flips."""
+    return None if table is None else table[table["pairs"].isin(["all", "flip"])]
+
+
+def _draw(draw: Callable[..., Drawn], rows: Callable[..., Any], part: Any, size: dict[str, Any]) -> Drawn:
+    return draw(rows(part), **size)
+
+
+def _probes(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
+    from study.analyses.probes.figures import figures_of_tables
+
+    if "probes" not in tables:
+        return
+    carried = of.transfer_tables(tables["probes_transfer"]) if "probes_transfer" in tables else []
+    for name, drawn in figures_of_tables(of.probe_tables(tables["probes"]), carried, **size):
+        if not (isinstance(drawn, str) and drawn.startswith("no ")):  # what the study did not ask for is no fault
+            yield f"probes-{name}", drawn
+
+
+def _scores(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
+    """Dose curves of every member and site, and what an oracle reads."""
+    from study import figures
+
+    for keys, part in _by(tables.get("steering"), "member", "site"):
+        yield _stem("steering", *keys), tried(partial(_draw, figures.dose_response, of.dose_table, part, size))
+    draw = getattr(figures, "oracle", None)
+    if "oracle" in tables and draw is not None:
+        yield "oracle", tried(partial(_draw, draw, of.oracle_table, tables["oracle"], size))
+
+
+def _headline(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
+    from study.report.headline_figure import headline
+
+    if tables:
+        yield "headline", tried(lambda: headline(tables))
+
+
+def _by(table: pd.DataFrame | None, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """(values, rows) of every combination of columns, in the order of the table."""
+    if table is not None and len(table):
+        by: Any = columns[0] if len(columns) == 1 else list(columns)
+        yield from table.groupby(by, sort=False)
+
+
+def _stem(*parts: str) -> str:
+    """A file's name: nothing in it that a path could be made of."""
+    words = [part for part in parts if part and part != "all"]
+    return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in word).strip(".") for word in words)

@@ -1,0 +1,123 @@
+"""From a study's tidy columns to the columns that each figure reads; nothing is computed here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DIFFERENCE = "engaged - heuristic"
+_MAIN = ("cma", "abl_logit", "direct_effect")
+
+
+def dumbbell_table(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the dumbbell figure; cells without a comparison are left out."""
+    import pandas as pd
+
+    from study.analyses.eval.tables import dumbbell_rows
+
+    wide = []
+    for _, part in pairs.groupby("cell", sort=False):
+        by = {row["member"]: row for row in part.to_dict("records")}
+        apart = by.get(DIFFERENCE)
+        if apart is None or apart["value"] != apart["value"]:
+            continue
+        row: dict[str, Any] = {key: apart.get(key) for key in ("cell", "cell_role", "n", "n_groups", "note")}
+        for member in ("engaged", "heuristic"):
+            row |= {member: by[member]["value"], f"{member}_lo": by[member]["lo"], f"{member}_hi": by[member]["hi"]}
+        row |= {"diff": apart["value"], "diff_lo": apart["lo"], "diff_hi": apart["hi"], "p_holm": apart["p_adjusted"]}
+        row |= {"interval": by["engaged"]["interval"], "diff_interval": apart["interval"]}
+        row |= {"tost_verdict": apart["verdict"], "majority": by["engaged"]["control_value"]}
+        wide.append(row)
+    if not wide:
+        raise ValueError("no cell in which the members can be compared.")
+    return pd.DataFrame(dumbbell_rows(wide)).astype({"n": int, "n_groups": int})
+
+
+def main_metric(rows: pd.DataFrame) -> str:
+    """The definition that a map shows: the logit effect of this kind of change.
+
+    Raises:
+        ValueError: the rows hold none.
+    """
+    known = [name for name in _MAIN if (rows["metric"] == name).any()]
+    if not known:
+        raise ValueError(f"no metric out of {', '.join(_MAIN)}.")
+    return known[0]
+
+
+def head_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the main effect of single heads; layer and head as numbers."""
+    rows = rows[(rows["metric"] == main_metric(rows)) & rows["layer"].notna()]
+    numbers = rows["head"].str.extract(r"^L(\d+)\.H(\d+)$").astype(int)
+    named = {"kind": "ablation", "p_adjusted": "p_max_t", "n_perm": "permutations"}
+    out = rows.rename(columns={**named, "head": "name"}).assign(layer=numbers[0], head=numbers[1])
+    return out.astype({"n": int, "n_groups": int, "named": bool}).drop(columns=["model", "adapter"])
+
+
+def difference_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the map of differences."""
+    return head_rows(rows).rename(columns={"value": "diff", "lo": "diff_lo", "hi": "diff_hi"}).drop(columns="member")
+
+
+def forest_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the forest of the largest heads; a head without a control head has none to be drawn beside."""
+    rows = rows[(rows["metric"] == main_metric(rows)) & rows["control_value"].notna()]
+    named = {"kind": "ablation", "p_adjusted": "p_max_t", "n_perm": "permutations"}
+    return rows.rename(columns=named).astype({"n": int, "n_groups": int, "named": bool}).drop(columns="model")
+
+
+def cumulative_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one member's cumulative ablation; only members that have a colour keep their name."""
+    out = rows.rename(columns={"kind": "ablation"}).astype({"k": int, "draw": int, "n": int, "n_groups": int})
+    out = out.drop(columns=["model", "control_value"])
+    return out if set(out["member"]) <= {"engaged", "heuristic", "base"} else out.drop(columns="member")
+
+
+def probe_tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """One table per member, in the columns of `probes.sweep`."""
+    named = {"selected": "is_selected", "null_max95": "null_max_hi", "p_adjusted": "p_maxT", "member": "checkpoint"}
+    out = rows.rename(columns=named).drop(columns=["model", "control", "control_value", "unit", "group_unit"])
+    out["is_selected"] = out["is_selected"].fillna(False).astype(bool)
+    counted = out["n"].notna() & out["n_groups"].notna()
+    out = out[counted].astype({"n": int, "n_groups": int})
+    return [part for _, part in out.groupby("checkpoint", sort=False)]
+
+
+def transfer_tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Tables of probes read elsewhere, in the columns of `probes.transfer`; none without the ceilings of a figure."""
+    out = rows.drop(columns=["model", "control", "control_value", "unit", "group_unit"])
+    out = out.rename(columns={"selected": "is_selected"})
+    wide = ["train_layer", "test_layer", "train_d_feature", "test_d_feature"]
+    out = out[out[wide].notna().all(axis=1)].astype({"n": int, "n_groups": int, **dict.fromkeys(wide, int)})
+    blocks = set(zip(out["train_checkpoint"], out["test_checkpoint"], strict=True))
+    is_full = len(blocks) > 1 and all((a, a) in blocks and (b, a) in blocks for a, b in blocks)
+    return [out] if is_full else []
+
+
+def dose_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one member and site for the dose curves; a score that nothing moves is left to the table."""
+    spread = rows.groupby("metric")["value"].agg(lambda v: v.max() - v.min())
+    moving = [name for name in rows["metric"].unique() if spread[name] > 1e-6] or [rows["metric"].iloc[0]]
+    rows = rows[rows["metric"].isin(moving)]
+    return rows.astype({"n": int, "n_groups": int, "draw": int}).drop(columns=["model", "adapter"])
+
+
+def oracle_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the figure of an oracle, one per question and control: accuracy with its floors, and the gap."""
+    import pandas as pd
+
+    many = rows["member"].nunique() > 1
+    made = []
+    for (member, target), part in rows.groupby(["member", "target"], sort=False):
+        by = {row["metric"]: row for row in part.to_dict("records")}
+        task = f"{target}, from {member}" if many else target
+        for control in ("shuffled", "zero", "prior"):
+            gap = by.get(f"gap_{control}")
+            if gap is not None and gap["value"] == gap["value"]:
+                made.append({**by["accuracy"], "task": task, "control": control, "gap": gap["value"],
+                             "gap_lo": gap["lo"], "gap_hi": gap["hi"]})  # fmt: skip
+    if not made:
+        raise ValueError("no control gap is defined: fewer than two problems.")
+    return pd.DataFrame(made).astype({"n": int, "n_groups": int}).drop(columns=["member", "model", "adapter"])

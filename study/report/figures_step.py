@@ -1,0 +1,49 @@
+"""Step figures: every figure that the tables allow, from the tables alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.analyses.base import Context, Step, Work
+from study.run.state import FIGURES
+
+if TYPE_CHECKING:
+    from study.config import Study
+
+
+def run(context: Context) -> list[str]:
+    """Draw into `figures/`; a figure that a table does not allow is named with its reason."""
+    section = context.section
+    drawn, notes = draw(context.root, formats=section.formats, wide=section.style == "notebook")
+    if not drawn:
+        raise ValueError(f"nothing could be drawn: {'; '.join(notes) or 'there are no tables'}.")
+    return notes
+
+
+def draw(root: Path, *, formats: tuple[str, ...], wide: bool) -> tuple[list[str], list[str]]:
+    """(stems that were drawn, notes on those that were not)."""
+    from study.figures import save
+    from study.report.draw import figures_of_run
+
+    drawn, notes = [], []
+    for stem, figure in figures_of_run(root, wide=wide):
+        if isinstance(figure, str):
+            notes.append(f"{stem} was not drawn: {figure}")
+            continue
+        save(figure, root / FIGURES / stem, formats=formats)
+        drawn.append(stem)
+    return drawn, notes
+
+
+def outputs(context: Context) -> list[Path]:
+    """Every file that was drawn."""
+    return sorted(path for path in (context.root / FIGURES).glob("*") if path.is_file())
+
+
+def plan(_: Study) -> Work:
+    """Some seconds; nothing is computed."""
+    return Work(note="drawn from the tables")
+
+
+STEP = Step("figures", run, after=True, plan=plan, outputs=outputs, sections=())

@@ -1,0 +1,247 @@
+"""Figure 14: behaviour, decodability, head effects and steering, drawn by their own functions on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from study.report import feeds as of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from study.figures import Drawn
+
+WIDTH = 6.75
+_RIGHT, _WIDE, _TALL = 4.0, 2.6, 1.62  # inches: left edge and width of the right column, height of a panel
+_LEFT, _NARROW = 0.55, 2.2  # left edge and width of a panel of the left column
+_FOOT, _BETWEEN, _HEAD = 0.5, 0.58, 0.2  # under the lowest row, over the titles of the lower row, of the upper row
+_COLUMNS = (_LEFT, _NARROW), (_RIGHT, _WIDE)
+_ROW = 0.125  # of the dumbbell
+_LIFT_0, _LIFT_1, _LIFT_2, _LIFT_4 = 0.2, 0.35, 0.42, 0.78  # from axes to title, over a legend of so many rows
+_BAR = 0.45  # of a head map
+_LETTER = 0.06, _RIGHT - 0.62
+Tables = Mapping[str, "pd.DataFrame"]
+STEERING = "steering"
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel: its title, who draws it, and which figure it would be alone.
+
+    Attributes:
+        names: longest names beside its axes, of a panel that is a table of rows; none of a plain one.
+        lift: from its axes to its title; panels of one row share their baseline and the height of their titles.
+        beside: inches that it needs to the right of its axes.
+    """
+
+    title: str
+    draw: Callable[[Axes], Drawn]
+    names: Sequence[str] = ()
+    lift: float = _LIFT_2
+    beside: float = 0.0
+
+
+def headline(tables: Tables) -> Drawn:
+    """Up to four panels of one run: accuracy per cell, probes by layer, head effects, dose curve.
+
+    Every panel is drawn by the function of its own figure, on axes that are passed in. Head effects are the difference
+    of the members where their heads correspond, else the map of the engaged member. Where a study has no dose curve,
+    the reliability of the probes or cumulative ablation takes its place. What cannot be drawn leaves no hole: the
+    others move up, and the caption says what is missing and why.
+
+    Args:
+        tables: of the run, by name.
+    Raises:
+        ValueError: fewer than two panels can be drawn; says in words what there is and what is missing.
+    Source: FIGURES 14; procedural §4.3.
+    """
+    import pandas as pd
+
+    from study.figures import canvas
+    from study.figures.drawn import Drawn
+    from study.figures.style import styled
+
+    found, missing = _drawable(tables)
+    if len(found) < 2:
+        have = f"only {found[0].title} can be drawn" if found else "nothing can be drawn"
+        raise ValueError(f"a headline figure sets two analyses side by side, and {have}. Missing: {_listed(missing)}.")
+    letters = "ABCD"[: len(found)]
+    with styled():
+        boxes, height = _boxes(found)
+        figure = canvas.new_figure(WIDTH, height)
+        drawn = [panel.draw(canvas.axes_in(figure, *box)) for panel, box in zip(found, boxes, strict=True)]
+        for letter, panel, box in zip(letters, found, boxes, strict=True):
+            _name(figure, panel, box, letter)
+    parts = list(zip(letters, drawn, strict=True))
+    rows = pd.concat([one.rows.assign(panel=letter) for letter, one in parts], ignore_index=True)
+    caption = " ".join(f"({letter}) {one.caption}" for letter, one in parts)
+    left_out = f"Not drawn: {_listed(missing)}." if missing else ""
+    alt = " ".join(f"Panel {letter}: {one.alt}" for letter, one in parts)
+    return Drawn(figure, rows, " ".join(filter(None, [caption, left_out, scale(tables)])), alt)
+
+
+def scale(tables: Tables) -> str:
+    """What a reader must know where the members are of different bases."""
+    pair = tables.get("pair")
+    if pair is None:
+        return ""
+    names = {m: sorted(set(pair[pair["member"] == m]["model"])) for m in ("engaged", "heuristic")}
+    if names["engaged"] == names["heuristic"]:
+        return ""
+    both = " and ".join(", ".join(found) for found in names.values())
+    return f"The members have different bases ({both}): size and training differ together."
+
+
+def _listed(missing: Mapping[str, str]) -> str:
+    return "; ".join(f"{title} ({why})" for title, why in missing.items())
+
+
+def _drawable(tables: Tables) -> tuple[list[Panel], dict[str, str]]:
+    """The panels that can be drawn, each tried on a page of its own; and of every other analysis, why it is not there.
+
+    Of an analysis with several panels, the first that can be drawn.
+    """
+    from study.figures import canvas
+    from study.figures.style import styled
+
+    found: list[Panel] = []
+    missing: dict[str, str] = {}
+    with styled():
+        for words, candidates in _candidates(tables).items():
+            why = "not in this study"
+            for name, make in candidates:
+                try:
+                    panel = make()
+                    box, height = _boxes([panel])
+                    panel.draw(canvas.axes_in(canvas.new_figure(WIDTH, height), *box[0]))
+                except ValueError as error:
+                    why = str(error).rstrip(".")
+                    continue
+                found.append(panel)
+                if words == STEERING and name != "steering":  # another analysis in its place
+                    missing[words] = why
+                break
+            else:
+                missing[words] = why
+    return found, missing
+
+
+def _candidates(tables: Tables) -> dict[str, list[tuple[str, Callable[[], Panel]]]]:
+    """Analysis in words -> (table, panel), best first; none where the study has no table for it."""
+    made: dict[str, list[tuple[str, Callable[[], Panel]]]] = {
+        "accuracy on the same items": [("pair", lambda: _accuracy(tables))],
+        "probes by layer": [("probes", lambda: _probes(tables))],
+        "head effects": [("heads_difference", lambda: _head_difference(tables)), ("heads", lambda: _head_map(tables))],
+        STEERING: [
+            ("steering", lambda: _dose(tables)),
+            ("heads_cumulative", lambda: _cumulative(tables)),
+            ("probes", lambda: _reliability(tables)),
+        ],
+    }
+    return {words: [(name, make) for name, make in panels if name in tables] for words, panels in made.items()}
+
+
+def _name(figure: Any, panel: Panel, box: Box, letter: str) -> None:
+    """The letter of a panel and its title, above whatever legend the panel has."""
+    from study.figures import canvas
+    from study.figures.style import LABEL, PANEL_LETTER
+
+    x, y = _LETTER[0] if box[0] < WIDTH / 2 else _LETTER[1], box[1] + box[3] + panel.lift
+    canvas.write(figure, x, y, letter, size=PANEL_LETTER, role="ink", weight="bold")
+    canvas.write(figure, x + 0.2, y, panel.title, size=LABEL + 0.5, role="ink", weight="bold")
+
+
+def _boxes(panels: Sequence[Panel]) -> tuple[list[Box], float]:
+    """Axes of the panels in inches, two in a row, and the height of the page, which follows from the first panel."""
+    from study.figures import canvas
+    from study.figures.style import LABEL
+
+    upper, lower = panels[:2], panels[2:]
+    title = _FOOT + _TALL + max((panel.lift for panel in lower), default=0.0)
+    boxes = [_box(panel, column, _FOOT, title) for panel, column in zip(lower, _COLUMNS, strict=False)]
+    base = title + _BETWEEN if lower else _FOOT
+    names = panels[0].names
+    title = base + max(_TALL, _ROW * (len(names) + 2)) + 2 * _LIFT_1
+    left = 0.4 + canvas.widest(names, size=LABEL)
+    columns = [(left, _RIGHT - 0.75 - left) if names else _COLUMNS[0], _COLUMNS[1]]
+    first = [_box(panel, column, base, title) for panel, column in zip(upper, columns, strict=False)]
+    return first + boxes, title + _HEAD
+
+
+def _box(panel: Panel, column: tuple[float, float], base: float, title: float) -> Box:
+    x, width = column
+    return x, base, min(width, WIDTH - 0.15 - panel.beside - x), title - panel.lift - base
+
+
+def _accuracy(tables: Tables) -> Panel:
+    from study.figures import dumbbell
+
+    cells = of.dumbbell_table(_one(tables["pair"], "mode") if "mode" in tables["pair"] else tables["pair"])
+    names = [f"{name}†" for name in cells["cell"].unique()]
+    return Panel("accuracy on the same items", lambda ax: dumbbell(cells, ax=ax), names, lift=_LIFT_1)
+
+
+def _probes(tables: Tables) -> Panel:
+    """The first target of the study."""
+    from study.analyses.probes.figures import first_layers
+
+    target = str(tables["probes"]["target"].iloc[0]).replace("=", ": ")
+    shown = [part for part in of.probe_tables(tables["probes"]) if part["checkpoint"].iloc[0] != "base"]
+    return Panel(f"decodable, {target}", lambda ax: first_layers(shown, ax=ax), lift=_LIFT_4)
+
+
+def _head_difference(tables: Tables) -> Panel:
+    from study.figures import head_difference
+    from study.figures.numbers import MINUS
+
+    rows = of.difference_rows(_one(tables["heads_difference"], "kind"))
+    return Panel(
+        f"head effect, engaged {MINUS} heuristic", lambda ax: head_difference(rows, ax=ax), lift=_LIFT_0, beside=_BAR
+    )
+
+
+def _head_map(tables: Tables) -> Panel:
+    from study.figures import head_map
+
+    part = _one(tables["heads"], "member")
+    rows = of.head_rows(_one(part, "kind", "pairs"))
+    return Panel(f"head effect, {part['member'].iloc[0]}", lambda ax: head_map(rows, ax=ax), lift=_LIFT_0, beside=_BAR)
+
+
+def _dose(tables: Tables) -> Panel:
+    """The first member, site and score that a figure can show."""
+    from study.figures import dose_response
+
+    part = _one(tables["steering"], "member", "site", "metric")
+    return Panel(
+        f"steering, {part['member'].iloc[0]}", lambda ax: dose_response(of.dose_table(part), ax=ax), lift=_LIFT_4
+    )
+
+
+def _cumulative(tables: Tables) -> Panel:
+    from study.figures import cumulative_ablation
+
+    part = _one(tables["heads_cumulative"], "member")
+    title = f"heads removed together, {part['member'].iloc[0]}"
+    return Panel(title, lambda ax: cumulative_ablation(of.cumulative_rows(part), ax=ax))
+
+
+def _reliability(tables: Tables) -> Panel:
+    """One member: a panel has one axes."""
+    from study.analyses.probes.figures import first_reliability
+
+    part = next(iter(of.probe_tables(tables["probes"])))
+    return Panel(
+        f"reliability, {part['checkpoint'].iloc[0]}", lambda ax: first_reliability([part], ax=ax), lift=_LIFT_4
+    )
+
+
+def _one(table: pd.DataFrame, *columns: str) -> Any:
+    """The rows of the first value of each column."""
+    for column in columns:
+        table = table[table[column] == table[column].iloc[0]]
+    return table

@@ -1,0 +1,327 @@
+"""Tidy tables of a study: one estimate per row, every column named and documented once, checked before it is written.
+
+runs/x/tables/<table>.parquet and .csv. `COLUMNS` is the dictionary; `KEYS` are in every table, the others where they
+mean something. A row that has a value has its interval and n; a row without one says why in `note`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from interp.io.csv_text import csv_bytes
+from interp.io.read import read_frame
+from interp.label_mass import mass_note
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["COLUMNS", "KEYS", "TABLES", "check_table", "read_table", "read_tables", "tidy", "write_table"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Meaning of a column; `kind` decides how it is stored (text: blank where absent; number: NaN; flag: null)."""
+
+    means: str
+    kind: Literal["text", "number", "flag"] = "text"
+
+
+def _number(means: str) -> Column:
+    return Column(means, "number")
+
+
+def _flag(means: str) -> Column:
+    return Column(means, "flag")
+
+
+def _difference(control: str, words: str) -> dict[str, Column]:
+    """A paired difference from a control, with its own 95 % interval: what a claim is judged by."""
+    name = f"{control}_difference"
+    return {
+        name: _number(f"value minus {words}, paired on the same items"),
+        f"{name}_lo": _number("lower end of its 95 % interval"),
+        f"{name}_hi": _number("upper end of its 95 % interval"),
+    }
+
+
+COLUMNS: dict[str, Column] = {
+    "analysis": Column("step that made the row: eval, heads, probes, steering, oracle"),
+    "member": Column("engaged, heuristic, base, heuristic_base, or 'engaged - heuristic' for a paired difference"),
+    "model": Column("base model, by its hub id or the name of its folder"),
+    "adapter": Column("adapter on it, by its hub id or the name of its folder; 'none' for the bare base"),
+    "weights": Column("first 12 digits of the SHA-256 fingerprint of base and adapter"),
+    "dtype": Column("what the model computed in"),
+    "data_sha256": Column("digest of the items behind the row"),
+    "cell": Column("part of the data (a perturbation, a BBQ category); 'all' is every item"),
+    "cell_role": Column(
+        "what the cell is for: training, adversarial, perturbed, control; blank where the task does not say"
+    ),
+    "banner": Column("what every page with this row must say, e.g. 'Not for clinical use.'"),
+    "top_answer": Column("the answer that the member gives most often"),
+    "top_share": _number("share of the items that it gives this answer to"),
+    "is_degenerate": _flag(
+        "rests on answers of a member that gives one answer to more than 90 % of the items, right or wrong"
+    ),
+    "mode": Column("prompt mode (thinking, direct), blank where there is one"),
+    "target": Column("what a probe or an oracle is asked for"),
+    "position": Column("which token of the prompt, e.g. last, answer, span:scenario:last"),
+    "positions": Column("tokens at which heads or directions act"),
+    "site": Column("place in the network, 0-based, e.g. resid_post.20"),
+    "layer": _number("0-based block whose output is meant"),
+    "depth": _number("(layer + 1/2) / number of layers"),
+    "head": Column("0-based head, e.g. L19.H17; L1.H0+L1.H6 for heads changed together"),
+    "kind": Column("of probe (logistic, ridge, massmean) or of change to a head (mean, zero, patch)"),
+    "effect": Column("total, or direct: only the head's own path to the logits"),
+    "pairs": Column("which prompt pairs: all, flip, keep, and 'solved' where only those that the model solves"),
+    "half": Column("select: heads were ranked on these pairs; report: on these they were not"),
+    "named": _flag("the head was named before the sweep"),
+    "arm": Column("what was steered or removed together: a direction, top, lowest, random, shuffled, ..."),
+    "arm_label": Column("the arm in words"),
+    "toward": Column("class that positive strengths move toward"),
+    "alpha": _number("strength in units of the stored direction"),
+    "alpha_norm": _number("strength as a share of the mean residual norm"),
+    "k": _number("number of heads removed together"),
+    "draw": _number("number of the random draw, from 0"),
+    "heads": Column("the heads removed together"),
+    "split": Column("oof: out of fold on development rows; test: the one look at TEST"),
+    "role": Column("of a probe row: layer, control, residual, calibration"),
+    "cohort": Column("part of TEST that the row is of; 'all' is the whole"),
+    "C": _number("inverse penalty chosen on development rows"),
+    "train_checkpoint": Column("checkpoint that the probe was fitted on"),
+    "test_checkpoint": Column("checkpoint that it was read on"),
+    "train_site": Column("site that the probe was fitted at"),
+    "test_site": Column("site that it was read at"),
+    "train_layer": _number("its layer"),
+    "test_layer": _number("its layer"),
+    "train_d_feature": _number("width there"),
+    "test_d_feature": _number("width there"),
+    "variant": Column("how a probe was carried over: raw, recenter, bias, aligned, aligned-shuffled, A->A, B->B"),
+    "metric": Column("what was measured"),
+    "metric_unit": Column("its unit"),
+    "is_difference": _flag("the value is a difference of two members or conditions"),
+    "value": _number("the estimate"),
+    "lo": _number("lower end of its 95 % interval"),
+    "hi": _number("upper end of its 95 % interval"),
+    "band_lo": _number(
+        "lower end of its 95 % interval over all that were searched at once (layers, cells): simultaneous"
+    ),
+    "band_hi": _number("upper end of that interval"),
+    "n": _number("items (or pairs, rows) behind it"),
+    "n_groups": _number("independent groups among them; blank where every item is its own"),
+    "unit": Column("what n counts"),
+    "group_unit": Column("what n_groups counts"),
+    "n_positive": _number("rows of the class that counts as 1"),
+    "n_negative": _number("rows of the other class"),
+    "groups_positive": _number("independent groups that hold a row of the class that counts as 1"),
+    "groups_negative": _number("independent groups that hold a row of the other class"),
+    "n_dropped": _number("pairs left out because the model does not solve them"),
+    "interval": Column("which interval was computed, in words"),
+    "control": Column("what could have produced the number by accident, in words"),
+    "control_value": _number("the value that this control reaches"),
+    "control_lo": _number("lower end of the control's interval"),
+    "control_hi": _number("upper end of the control's interval"),
+    **_difference("control", "the control"),
+    **_difference("keep", "the size of that of twins that keep the answer"),
+    **_difference("shuffled", "the mean of label-shuffled directions"),
+    **_difference("text", "that of a bag of words on the same rows"),
+    **_difference("floor", "`floor`"),
+    **_difference("text_only", "`text_only`"),
+    **_difference("probe", "`probe`"),
+    "null_mean": _number("mean of the null"),
+    "null_lo": _number("2.5 % point of the null"),
+    "null_hi": _number("97.5 % point of the null (95 % for the null of a layer)"),
+    "null_max95": _number("95 % point of the maximum of the null over everything searched"),
+    "n_perm": _number("permutations or draws of the null"),
+    "p_least": _number("smallest p that the null can give, whatever the data"),
+    "scheme": Column("what was permuted"),
+    "chance": _number("what guessing reaches"),
+    "majority": _number("share of the commoner label"),
+    "selectivity": _number("metric minus that of a control label on the same inputs"),
+    "selectivity_lo": _number("lower end of its interval"),
+    "selectivity_hi": _number("upper end of its interval"),
+    "selectivity_null_hi": _number("95 % of the difference between two control labels"),
+    "n_seeds": _number("seeds of the split over which the value was computed again"),
+    "seed_sd": _number("standard deviation of the value over them"),
+    "seed_min": _number("smallest value over them"),
+    "seed_max": _number("largest value over them"),
+    "certificate": _number("optimality certificate of the fit: duality gap or gradient norm, at most"),
+    "selected": _flag("the layer and site were chosen on development rows"),
+    "bin": _number("bin of a reliability curve"),
+    "p_lo": _number("lower edge of the bin"),
+    "p_hi": _number("upper edge of the bin"),
+    "p_mean": _number("mean probability in the bin"),
+    "drop": _number("value minus the ceiling of the probe fitted there"),
+    "drop_lo": _number("lower end of its interval"),
+    "drop_hi": _number("upper end of its interval"),
+    "only_engaged": _number("items that only the engaged member has right"),
+    "only_heuristic": _number("items that only the heuristic member has right"),
+    "p": _number("p value of the test with groups as units; of a slope, the larger of `p_random` and `p_shuffled`"),
+    "p_items": _number("exact McNemar p with items as units: too small where items of a group agree"),
+    "p_random": _number("p of a slope against random directions alone; blank where there are fewer than 19"),
+    "p_shuffled": _number("p of a slope against label-shuffled directions alone; blank where there are fewer than 19"),
+    "smallest_p": _number("smallest p that so many controls can give: 1 / (1 + controls), of the sort with fewer"),
+    "p_adjusted": _number("p after the correction"),
+    "correction": Column("which correction, over what"),
+    "margin": _number("largest difference that still counts as equal, where equivalence is declared"),
+    "verdict": Column("equivalence verdict of two one-sided tests, in words; blank where none is declared"),
+    "label_mass": _number("mean probability of all labels together where they are read, in the unchanged run"),
+    "guard": _number("limit that a guarded metric must not cross"),
+    "gap": _number("control minus real, paired; nats per answer token"),
+    "gap_lo": _number("lower end of its interval"),
+    "gap_hi": _number("upper end of its interval"),
+    "floor": _number("the larger of prior-only oracle and majority"),
+    "text_only": _number("the same question answered from the text alone"),
+    "probe": _number("linear probe on the same vectors"),
+    "gold": Column("gold label of a count"),
+    "pred": Column("predicted label of a count"),
+    "seed": _number("of the items, the resamples and the null"),
+    "note": Column("what must be known to read the row; why there is no value"),
+}
+
+KEYS = (
+    "analysis", "member", "model", "adapter", "data_sha256", "metric", "value", "lo", "hi", "n", "n_groups",
+    "interval", "control", "control_value", "p", "p_adjusted", "correction", "seed", "note",
+)  # fmt: skip
+"""In every table; blank where a metric has none."""
+
+FOLDER = "tables"
+TABLES = {
+    "eval": "accuracy, unparsed, length, confidence and the task's own scores, per member and cell",
+    "pair": "per cell: both members on the same items, and engaged minus heuristic with its tests",
+    "heads": "effect of every head under every definition, per member and kind of change",
+    "heads_selected": "main effect of every head on both halves of the pairs: chosen on one, reported on the other",
+    "heads_difference": "engaged minus heuristic for every head, members of one architecture",
+    "heads_cumulative": "what is left when the first k heads are removed together, beside random heads",
+    "order_swap": "answers to order-swapped twins: binding, beside readers blind to order",
+    "probes": "probes per layer with null, selectivity, TEST at the selected layer, and calibration",
+    "probes_transfer": "probes of one checkpoint read on another, beside both ceilings",
+    "steering": "dose curves of each direction and its random and shuffled controls",
+    "steering_slopes": "one slope per direction, control and score",
+    "oracle": "what an oracle reads from activations, beside its floors and matched shuffles",
+}
+"""Tables of the shipped steps; a step of your own may add others."""
+
+_NUMBERS = ("value", "lo", "hi", "n")
+_TEXT = ("analysis", "member", "metric", "interval")
+
+
+def tidy(rows: pd.DataFrame | Sequence[Mapping[str, Any]], **same: Any) -> pd.DataFrame:
+    """Rows with every key column, key columns first, in the order of `COLUMNS`; `same` fills what is the same in all.
+
+    Raises:
+        ValueError: a column that `COLUMNS` does not name.
+    """
+    import pandas as pd
+
+    table = (rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))).assign(**same)
+    unknown = [name for name in table.columns if name not in COLUMNS]
+    if unknown:
+        raise ValueError(f"columns {', '.join(map(repr, unknown))}: not in study.schema.COLUMNS. Document them there.")
+    table = table.reindex(columns=[name for name in COLUMNS if name in KEYS or name in table.columns])
+    return table.reset_index(drop=True)
+
+
+def with_mass_note(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, noted where the labels hold little of the probability at the place where they are read."""
+    if "label_mass" not in rows:
+        return rows
+    said = [mass_note(mass) for mass in rows["label_mass"].astype(float)]
+    notes = ["; ".join(filter(None, both)) for both in zip(rows["note"], said, strict=True)]
+    return rows.assign(note=notes)
+
+
+def check_table(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The table, if every number in it has its interval, n and provenance.
+
+    Raises:
+        ValueError: a missing or unknown column, no rows, a value without lo, hi or n, lo > hi, a row that has neither a
+            value nor a note, or one that does not say which analysis, member, metric and interval it is of.
+    """
+    missing = [column for column in KEYS if column not in table.columns]
+    unknown = [column for column in table.columns if column not in COLUMNS]
+    if missing or unknown:
+        what = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
+        raise ValueError(f"table {name!r} {' and '.join(what)}. Build it with study.schema.tidy.")
+    if not len(table):
+        raise ValueError(f"table {name!r} has no rows.")
+    numbers = table[list(_NUMBERS)].astype(float)
+    known = numbers["value"].notna()
+    for column in ("lo", "hi", "n"):
+        _refuse(table, name, known & numbers[column].isna(), f"a value without {column}: no number without its control")
+    _refuse(table, name, known & (numbers["lo"] > numbers["hi"]), "lo > hi")
+    _refuse(table, name, known & (numbers["n"] < 1), "n below 1")
+    _refuse(table, name, ~known & (table["note"].fillna("") == ""), "neither a value nor a note that says why not")
+    for column in _TEXT:
+        blank = table[column].isna() | (table[column].astype(str) == "")
+        _refuse(table, name, blank & (known | (column != "interval")), f"no {column}")
+    return table
+
+
+def _refuse(table: pd.DataFrame, name: str, bad: Any, why: str) -> None:
+    if bool(bad.any()):
+        first = table[bad].iloc[0]
+        keys = ("member", "cell", "target", "site", "head", "metric")
+        where = ", ".join(f"{k} {first[k]}" for k in keys if k in table and str(first[k]) not in ("", "nan", "None"))
+        raise ValueError(f"table {name!r}: {why} in {int(bad.sum())} of {len(table)} rows, first {where or 'row'}.")
+
+
+def write_table(table: pd.DataFrame, folder: Path, name: str) -> tuple[Path, Path]:
+    """`folder/<name>.parquet` and `.csv` of a checked table, each whole or not at all; the same table, the same bytes.
+
+    Args:
+        folder: the run's `tables`.
+    Raises:
+        ValueError: as `check_table`; OSError: no room.
+    """
+    from interp.io.files import TEMP, replace
+
+    check_table(table, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    table, buffer = _plain(table), io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    paths = folder / f"{name}.parquet", folder / f"{name}.csv"
+    replace(folder, paths[0], buffer.getvalue())
+    replace(folder, paths[1], csv_bytes(table, float_format="%.10g"))
+    with suppress(OSError):  # another writer may be using it
+        (folder / TEMP).rmdir()
+    return paths
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Each column as text, float or bool, so that every reader and every run sees the same types."""
+    import pandas as pd
+
+    out = {}
+    for name in table.columns:
+        column = table[name]
+        if COLUMNS[name].kind == "number":
+            out[name] = pd.to_numeric(column).astype("float64")
+        elif COLUMNS[name].kind == "flag":
+            out[name] = column.map(lambda v: None if pd.isna(v) else bool(v)).astype("boolean")
+        else:
+            out[name] = column.map(lambda v: "" if pd.isna(v) else str(v)).astype(object)
+    return pd.DataFrame(out)
+
+
+def read_table(run: Path, name: str) -> pd.DataFrame:
+    """One table of a run folder.
+
+    Raises:
+        ValueError: the run has no such table (lists those it has), or a damaged one; as `check_table`.
+    """
+    path = run / FOLDER / f"{name}.parquet"
+    if not path.is_file():
+        known = ", ".join(p.stem for p in sorted((run / FOLDER).glob("*.parquet"))) or "none"
+        raise ValueError(f"{run}: no table {name!r}. Tables: {known}.")
+    return check_table(read_frame(path, do="Delete it and run the study again."), name)
+
+
+def read_tables(run: Path) -> dict[str, pd.DataFrame]:
+    """Every table of a run folder by name, in the order of `TABLES`."""
+    found = {path.stem for path in (run / FOLDER).glob("*.parquet")}
+    return {name: read_table(run, name) for name in [*(t for t in TABLES if t in found), *sorted(found - set(TABLES))]}
