@@ -7,12 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from interp.stats import auroc
+from interp.stats import Sampling, auroc
 from interp.stats.band import max_t_quantile
-from interp.stats.estimate import CONFIDENCE
 from interp.stats.jackknife import Jackknife, effective_groups
 from interp.stats.ranking import auroc_left_out
-from interp.stats.resample import N_RESAMPLES
 from probes.area import Binary, Strata
 
 
@@ -23,10 +21,9 @@ def layer_bands(
     groups: np.ndarray,
     strata: Strata,
     least_se: Sequence[float],
-    seed: int,
-    n_resamples: int = N_RESAMPLES,
+    sampling: Sampling = Sampling(),
 ) -> tuple[Float[np.ndarray, " layer"], Float[np.ndarray, " layer"]]:
-    """(lo, hi) of the AUROC of each layer, such that all of them hold at once with 95 %.
+    """(lo, hi) of the AUROC of each layer, such that all of them hold at once with the confidence of `sampling` (95 %).
 
         c = 95 % quantile of max over layers |t*| over resampled groups, from leave-one-group-out values, at most
             Bonferroni's;  t = Student's quantile of one layer alone, on the effective groups
@@ -45,12 +42,13 @@ def layer_bands(
     left_out = np.stack([auroc_left_out(s, labels, **options) for s in scores], axis=1)
     sizes = np.unique(groups, return_counts=True)[1]
     knife = Jackknife.of(left_out, effective_groups(sizes.astype(float)))
-    moving, confidence = knife.se > 0, CONFIDENCE
+    moving, level = knife.se > 0, sampling.confidence
+    confidence = level
     if moving.any():
-        alone = float(np.max(knife.quantile(CONFIDENCE)))
-        bonferroni = float(np.max(knife.quantile(1 - (1 - CONFIDENCE) / int(moving.sum()))))
-        c = min(bonferroni, max_t_quantile(knife.deviation[:, moving], seed, n_resamples, CONFIDENCE))
-        confidence = min(1 - 1e-9, float(2 * ndtr(ndtri(0.5 + CONFIDENCE / 2) * max(1.0, c / alone)) - 1))
+        alone = float(np.max(knife.quantile(level)))
+        bonferroni = float(np.max(knife.quantile(1 - (1 - level) / int(moving.sum()))))
+        c = min(bonferroni, max_t_quantile(knife.deviation[:, moving], sampling))
+        confidence = min(1 - 1e-9, float(2 * ndtr(ndtri(0.5 + level / 2) * max(1.0, c / alone)) - 1))
     found = [
         auroc(s, labels, least_se=float(se), confidence=confidence, **options)
         for s, se in zip(scores, least_se, strict=True)

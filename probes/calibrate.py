@@ -73,7 +73,7 @@ def _curve(
 ) -> Iterator[dict[str, Any]]:
     from scipy.special import expit
 
-    options: dict[str, Any] = dict(groups=group, seed=config.seed, n_resamples=config.n_boot)
+    options: dict[str, Any] = dict(groups=group, sampling=config.sampling)
     for metric, e in probability_table(logits, y, **options).items():
         if metric != "ece":
             yield estimate_columns(prefix + metric, e)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from interp.stats import ALPHA
-from interp.stats.resample import N_RESAMPLES
+from interp.stats import ALPHA, N_RESAMPLES, Sampling
 from probes.exchange import SCHEMES
 from probes.splits import TestShare
 
@@ -58,6 +57,11 @@ class SweepConfig:
                     f"n_perm: {self.permutations(kind)} permutations of {kind} give no p below "
                     f"{1 / (1 + self.permutations(kind)):.3g}. Use {LEAST_PERM} or more, or 0 for no null."
                 )
+
+    @property
+    def sampling(self) -> Sampling:
+        """Of the intervals: `seed` and `n_boot`."""
+        return Sampling(seed=self.seed, n_resamples=self.n_boot)
 
     def permutations(self, kind: str) -> int:
         if isinstance(self.n_perm, Mapping):

@@ -12,6 +12,7 @@ from interp.stats import (
     Estimate,
     FewGroupsWarning,
     NoWidthWarning,
+    Sampling,
     UndefinedDrawsWarning,
     calibration_error,
     cluster_t,
@@ -20,7 +21,6 @@ from interp.stats import (
 from interp.stats._check import group_codes
 from interp.stats.estimate import CONFIDENCE
 from interp.stats.jackknife import RULE, effective_groups, jackknife_limits
-from interp.stats.resample import N_RESAMPLES
 from probes.area import Strata, area
 
 Scores = Float[np.ndarray, " example"]
@@ -83,8 +83,7 @@ def score_table(
     strata: Strata | None = None,
     is_logit: bool,
     least_se: float = 0.0,
-    seed: int,
-    n_resamples: int = N_RESAMPLES,
+    sampling: Sampling = Sampling(),
 ) -> Mapping[str, Estimate]:
     """Every metric of one set of fixed scores: auroc, accuracy, balanced_accuracy; of logits also log_loss, brier, ece.
 
@@ -94,6 +93,7 @@ def score_table(
     Args:
         strata: which probe scored each row: its fold; None for one probe.
         least_se: of AUROC at 1/2, from a permutation null; see `interp.stats.auroc`.
+        sampling: of the calibration error; the other intervals draw nothing and have 95 %.
     Raises:
         ValueError: one class, one group, NaN.
     """
@@ -104,14 +104,14 @@ def score_table(
         "balanced_accuracy": balanced_accuracy(scores, labels, groups=groups, strata=strata),
     }
     if is_logit:
-        out |= probability_table(scores, labels, groups=groups, seed=seed, n_resamples=n_resamples)
+        out |= probability_table(scores, labels, groups=groups, sampling=sampling)
     return out
 
 
 def probability_table(
-    logits: Scores, labels: Binary, *, groups: np.ndarray, seed: int, n_resamples: int = N_RESAMPLES
+    logits: Scores, labels: Binary, *, groups: np.ndarray, sampling: Sampling = Sampling()
 ) -> dict[str, Estimate]:
-    """log_loss (nats), brier and, from 15 rows on, ece of the probabilities sigmoid(logits).
+    """log_loss (nats), brier and, from 15 rows on, ece (drawn by `sampling`) of the probabilities sigmoid(logits).
 
     Raises:
         ValueError: one group, NaN.
@@ -126,9 +126,7 @@ def probability_table(
             "brier": cluster_t((p - labels) ** 2, groups=groups, bounds=(0.0, 1.0)),
         }
         if len(p) >= N_BINS:
-            out["ece"] = calibration_error(
-                p, labels, n_bins=N_BINS, groups=groups, seed=seed, n_resamples=n_resamples
-            ).ece
+            out["ece"] = calibration_error(p, labels, n_bins=N_BINS, groups=groups, sampling=sampling).ece
     return out
 
 

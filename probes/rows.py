@@ -174,7 +174,7 @@ def cell_rows(
     target, position, site, kind = key
     estimates = score_table(
         scored.scores[0, where], y[where], groups=split.group[where], strata=split.fold_of[where],
-        is_logit=kind in LOGIT_KINDS, least_se=least_se, seed=config.seed, n_resamples=config.n_boot,
+        is_logit=kind in LOGIT_KINDS, least_se=least_se, sampling=config.sampling,
     )  # fmt: skip
     base = {
         "target": target, "position": position, "site": site, "layer": layer_of(site), "kind": kind,

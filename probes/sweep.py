@@ -355,8 +355,8 @@ def _bands(part: Found, cell: _Cells, y: np.ndarray, split: Split, config: Sweep
         keys = [key for key in cell.keys if (key[1], key[2].split(".")[0]) == family]
         lo, hi = layer_bands(
             np.stack([part.scored[key].scores[0, dev] for key in keys]), y[dev], groups=split.group[dev],
-            strata=split.fold_of[dev], least_se=[spread(part.areas[key].dev) for key in keys], seed=config.seed,
-            n_resamples=config.n_boot,
+            strata=split.fold_of[dev], least_se=[spread(part.areas[key].dev) for key in keys],
+            sampling=config.sampling,
         )  # fmt: skip
         out |= {key: dict(band_lo=a, band_hi=b) for key, a, b in zip(keys, lo.tolist(), hi.tolist(), strict=True)}
     return out

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.remedy import remedy
-from interp.stats import Estimate, FewGroupsWarning, compare_paired, wilson_clustered
+from interp.stats import Estimate, FewGroupsWarning, Sampling, compare_paired, wilson_clustered
 from probes.area import area, area_difference
 from probes.layer import score_labels
 from probes.metrics import interval_of
@@ -179,7 +179,9 @@ def compare_scores(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FewGroupsWarning)
             gap = area_difference(s, t, y[where], groups=group[where], strata=fold[where])
-            decisions = compare_paired((s > 0) == y[where], (t > 0) == y[where], groups=group[where], seed=seed)
+            decisions = compare_paired(
+                (s > 0) == y[where], (t > 0) == y[where], groups=group[where], sampling=Sampling(seed=seed)
+            )
         rows.append(
             {
                 "split": name, "kind": kind, "site_a": first.site, "site_b": second.site,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import sqrt
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from interp.stats import CONFIDENCE
+from interp.stats import CONFIDENCE, Sampling
 from interp.stats.band import band_of
 from interp.stats.intervals import t_value
 from steering.arms import CONTROLS, Arm
@@ -19,7 +19,6 @@ from steering.levels import Level
 from steering.outcomes import GroupSums
 from steering.strengths import DosePlan
 
-N_RESAMPLES = 2000
 SORTS = ("random", "shuffled")
 """Controls that an effect has to be beyond, each by itself."""
 Ends = tuple[np.ndarray, np.ndarray]
@@ -92,8 +91,7 @@ def dose_curves(
     plan: DosePlan,
     scores: Mapping[str, Any],
     *,
-    seed: int = 0,
-    n_resamples: int = N_RESAMPLES,
+    sampling: Sampling = Sampling(),
     n_tables: int = 1,
 ) -> Curves:
     """Levels, changes, slopes and differences of every arm, from the sums of each group.
@@ -103,7 +101,7 @@ def dose_curves(
 
     Args:
         scores: by name, an object with `value(sums)` and `n` (columns whose sum is its n), and `bounds` where it has.
-        seed, n_resamples: of the bootstrap of the bands.
+        sampling: of the intervals, and of the bootstrap of the bands.
         n_tables: tables out of which one strength is chosen together (one per position): each selection band has
             confidence 1 - 0.05/n_tables.
     Raises:
@@ -111,7 +109,7 @@ def dose_curves(
     Source: steering spec B.8, step 8; `interp.stats.jackknife`, `interp.stats.band_of`.
     """
     levels = [Level.of(sums, score, plan.rows) for score in scores.values()]
-    parts = [_one_score(level, plan, seed, n_resamples, n_tables) for level in levels]
+    parts = [_one_score(level, plan, sampling, n_tables) for level in levels]
     for part, score in zip(parts, scores.values(), strict=True):
         for end in ("lo", "hi") if getattr(score, "start", None) is not None else ():
             part[end][:, plan.zero] = score.start
@@ -126,43 +124,42 @@ def slope_contrast(alphas: Sequence[float]) -> Float[np.ndarray, "alpha"]:
     return centred / (centred**2).sum()
 
 
-def _one_score(level: Level, plan: DosePlan, seed: int, n_resamples: int, n_tables: int) -> dict[str, np.ndarray]:
+def _one_score(level: Level, plan: DosePlan, sampling: Sampling, n_tables: int) -> dict[str, np.ndarray]:
     """Everything of one score [arm, alpha] or [arm]."""
     change, slope = level.change(plan.zero), level.slope(slope_contrast(plan.alphas))
     out = {"value": level.value, "n": level.n, "n_groups": level.n_groups, "slope": slope.value}
     for name, part in (("", level), ("change_", change), ("slope_", slope)):
-        out[f"{name}lo"], out[f"{name}hi"] = part.limits()
-    out["band_lo"], out["band_hi"] = _bands(change, plan, seed, n_resamples)
-    out["selection_lo"], out["selection_hi"] = _selection(change, plan, seed, n_resamples, n_tables)
-    excess = beyond_controls(change, plan.arms, "random")
+        out[f"{name}lo"], out[f"{name}hi"] = part.limits(sampling.confidence)
+    out["band_lo"], out["band_hi"] = _bands(change, plan, sampling)
+    out["selection_lo"], out["selection_hi"] = _selection(change, plan, sampling, n_tables)
+    excess = beyond_controls(change, plan.arms, "random", confidence=sampling.confidence)
     out["excess"], out["excess_lo"], out["excess_hi"] = excess
     for end in ("lo", "hi"):  # at strength 0 nothing changes, by definition
         out[f"change_{end}"][:, plan.zero] = 0.0
         out[f"excess_{end}"][:, plan.zero] = out["excess"][:, plan.zero]
-    return out | {sort: np.stack(beyond_controls(slope, plan.arms, sort)) for sort in SORTS}
+    stacked = {s: np.stack(beyond_controls(slope, plan.arms, s, confidence=sampling.confidence)) for s in SORTS}
+    return out | stacked
 
 
-def _bands(change: Level, plan: DosePlan, seed: int, n_resamples: int) -> Ends:
+def _bands(change: Level, plan: DosePlan, sampling: Sampling) -> Ends:
     lo, hi = np.full(change.value.shape, np.nan), np.full(change.value.shape, np.nan)
     for k, arm in enumerate(plan.arms):
         if not arm.is_control:
-            lo[k], hi[k] = band(change.at(k), zero=plan.zero, seed=seed, n_resamples=n_resamples)
+            lo[k], hi[k] = band(change.at(k), zero=plan.zero, sampling=sampling)
     return lo, hi
 
 
-def _selection(change: Level, plan: DosePlan, seed: int, n_resamples: int, n_tables: int) -> Ends:
+def _selection(change: Level, plan: DosePlan, sampling: Sampling, n_tables: int) -> Ends:
     lo, hi = np.full(change.value.shape, np.nan), np.full(change.value.shape, np.nan)
     main = [k for k, arm in enumerate(plan.arms) if arm.role == "direction"]
     if main:
         part = change.at(main)
-        confidence = 1 - (1 - CONFIDENCE) / n_tables
-        lo[main], hi[main] = band(part, zero=plan.zero, seed=seed, n_resamples=n_resamples, confidence=confidence)
+        stricter = replace(sampling, confidence=1 - (1 - sampling.confidence) / n_tables)
+        lo[main], hi[main] = band(part, zero=plan.zero, sampling=stricter)
     return lo, hi
 
 
-def band(
-    change: Level, *, zero: int, seed: int, n_resamples: int = N_RESAMPLES, confidence: float = CONFIDENCE
-) -> Ends:
+def band(change: Level, *, zero: int, sampling: Sampling = Sampling()) -> Ends:
     """Simultaneous band of changes over all strengths but 0 (index `zero` of the last axis), where it is closed.
 
     A strength at which no group differs from another has no place in a bootstrap; it gets the interval of the rule at
@@ -171,18 +168,17 @@ def band(
     shape = change.value.shape
     if len(change.left_out) < 2:
         return np.full(shape, np.nan), np.full(shape, np.nan)
-    lo, hi = band_of(
-        change.value, change.left_out, effective=change.effective, seed=seed, n_resamples=n_resamples,
-        confidence=confidence,
-    )  # fmt: skip
+    lo, hi = band_of(change.value, change.left_out, effective=change.effective, sampling=sampling)
     n_moved = max(1, lo.size - lo.size // shape[-1])
-    alone = change.limits(1 - (1 - confidence) / n_moved)
+    alone = change.limits(1 - (1 - sampling.confidence) / n_moved)
     lo, hi = np.where(np.isnan(lo), alone[0], lo), np.where(np.isnan(hi), alone[1], hi)
     lo[..., zero] = hi[..., zero] = change.value[..., zero]
     return lo, hi
 
 
-def beyond_controls(part: Level, arms: Sequence[Arm], role: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def beyond_controls(
+    part: Level, arms: Sequence[Arm], role: str, *, confidence: float = CONFIDENCE
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(value minus the mean over the controls of that role at the same site, lo, hi); NaN without such controls.
 
     Two independent errors are added in squares: that of the groups, and that of the mean of R control directions,
@@ -195,8 +191,8 @@ def beyond_controls(part: Level, arms: Sequence[Arm], role: str) -> tuple[np.nda
         if len(null) < 2:
             continue
         apart = part.at(mine).minus(part.mean_of(null))
-        ends, controls = apart.limits(), part.value[null]
-        noise = t_value(CONFIDENCE, len(null) - 1) * controls.std(axis=0, ddof=1) / sqrt(len(null))
+        ends, controls = apart.limits(confidence), part.value[null]
+        noise = t_value(confidence, len(null) - 1) * controls.std(axis=0, ddof=1) / sqrt(len(null))
         value[mine] = apart.value
         lo[mine], hi[mine] = (
             apart.value + sign * np.sqrt(np.square(end - apart.value) + np.square(noise))

@@ -12,11 +12,11 @@ from torch import nn
 
 from interp.model import Model
 from interp.remedy import remedy
-from interp.stats import Estimate
+from interp.stats import Estimate, Sampling
 from interp.stats.jackknife import RULE
 from steering.against import p_values, slope_p, smallest_p
 from steering.arms import CONTROLS
-from steering.curves import N_RESAMPLES, SORTS, Curves, beyond_controls, dose_curves
+from steering.curves import SORTS, Curves, beyond_controls, dose_curves
 from steering.dose import DoseItem, DoseOutcome, DoseSweep
 from steering.entangle import Entanglement, entanglement
 from steering.levels import Level
@@ -39,8 +39,7 @@ def dose_response(
     plan: DosePlan,
     *,
     outcomes: Outcomes | None = None,
-    seed: int = 0,
-    n_resamples: int = N_RESAMPLES,
+    sampling: Sampling = Sampling(),
     min_items: int = MIN_ITEMS,
     min_groups: int = MIN_GROUPS,
     n_tables: int = 1,
@@ -59,7 +58,7 @@ def dose_response(
     job = DoseSweep(Model.wrap(model), items, plan, **options)
     found = [outcome for _, outcome in job.run()]
     kind = outcomes or Outcomes.of(None)
-    return DoseResult.of(items, found, plan, kind, seed=seed, n_resamples=n_resamples, n_tables=n_tables)
+    return DoseResult.of(items, found, plan, kind, sampling=sampling, n_tables=n_tables)
 
 
 def check_size(groups: Sequence[str], *, min_items: int = MIN_ITEMS, min_groups: int = MIN_GROUPS) -> None:
@@ -95,12 +94,12 @@ class DoseResult:
     @classmethod
     def of(
         cls, items: Sequence[DoseItem], outcomes: Sequence[DoseOutcome], plan: DosePlan, kind: Outcomes, *,
-        seed: int = 0, n_resamples: int = N_RESAMPLES, n_tables: int = 1,
+        sampling: Sampling = Sampling(), n_tables: int = 1,
     ) -> DoseResult:  # fmt: skip
         """From the outcomes of all items, in the order of the items."""
         sums = group_sums(kind, items, outcomes)
         counted = {name: score for name, score in kind.scores.items() if any(sums.sums[c].any() for c in score.n)}
-        curves = dose_curves(sums, plan, counted, seed=seed, n_resamples=n_resamples, n_tables=n_tables)
+        curves = dose_curves(sums, plan, counted, sampling=sampling, n_tables=n_tables)
         values, groups = margins(kind, items, outcomes)
         anti = anti_steerable(values, groups, plan) if len(set(groups)) > 1 else None
         return cls(plan, kind, sums, curves, prompted_sums(kind, items, outcomes), anti, n_tables)

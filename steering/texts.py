@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from interp.model import Model
+from interp.stats import Sampling
 from interp.sweep import sweep
 from interp.sweep.read import answer_logits
-from steering.curves import N_RESAMPLES, dose_curves
+from steering.curves import dose_curves
 from steering.outcomes import GroupSums, Outcomes, Score
 from steering.response import DoseResult
 from steering.strengths import DosePlan
@@ -47,8 +48,7 @@ def text_response(
     plan: DosePlan,
     *,
     n_controls: int = N_CONTROLS,
-    seed: int = 0,
-    n_resamples: int = N_RESAMPLES,
+    sampling: Sampling = Sampling(),
 ) -> DoseResult:
     """Perplexity of texts and mean KL(p₀ ‖ p) over their tokens, with the direction added at every token.
 
@@ -64,7 +64,7 @@ def text_response(
         ValueError: fewer than two texts, or one of a single token.
     """
     sums = text_sums(model, texts, plan, n_controls=n_controls)
-    return text_curves(sums, plan, n_controls=n_controls, seed=seed, n_resamples=n_resamples)
+    return text_curves(sums, plan, n_controls=n_controls, sampling=sampling)
 
 
 def text_sums(
@@ -86,13 +86,12 @@ def text_curves(
     plan: DosePlan,
     *,
     n_controls: int = N_CONTROLS,
-    seed: int = 0,
-    n_resamples: int = N_RESAMPLES,
+    sampling: Sampling = Sampling(),
 ) -> DoseResult:
     """`text_response` of sums that are at hand; no model is needed."""
     part, n_texts = _text_plan(plan, n_controls), len(sums["nll"])
     found = GroupSums(sums, tuple(f"text {k}" for k in range(n_texts)), n_texts)
-    curves = dose_curves(found, part, SCORES, seed=seed, n_resamples=n_resamples)
+    curves = dose_curves(found, part, SCORES, sampling=sampling)
     return DoseResult(part, Outcomes(SCORES, None, None), found, curves)
 
 

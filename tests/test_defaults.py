@@ -228,7 +228,7 @@ def test_a_name_that_means_the_same_has_the_same_default_in_the_whole_library() 
     literal = [
         file for file, text in texts.items() if "n_resamples: int = 2000" in text or "n_boot: int = 2000" in text
     ]
-    assert not literal, "the number stands once, in interp.stats.resample"
+    assert not literal, "the number stands once, in interp.stats.estimate"
 
 
 # --- every key is read ----------------------------------------------------------------------------------------------

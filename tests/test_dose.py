@@ -8,6 +8,7 @@ import torch
 
 from interp.model import Model
 from interp.site import Site
+from interp.stats import Sampling
 from steering.arms import Arm, complement_arms, difference_weights, protocol_arms, random_arms, shuffled_arms
 from steering.direction import Direction, DirectionStats
 from steering.dose import DoseItem, DoseSweep, tokens_of
@@ -101,7 +102,9 @@ def test_a_planted_direction_is_monotone_and_beyond_every_control() -> None:
     arms = protocol_arms(direction)
     lengths = {direction.site: direction.scale("resid")}
     what = DosePlan(tuple(arms), parse_alphas("-0.3:0.3:7"), "resid", lengths, lengths, tokens_of("last"))
-    found = dose_response(model, items(), what, outcomes=Outcomes.of(None, toward="yes", away="no"), n_resamples=500)
+    found = dose_response(
+        model, items(), what, outcomes=Outcomes.of(None, toward="yes", away="no"), sampling=Sampling(n_resamples=500)
+    )
     table, slopes = found.table(), found.slopes()
     curve = table[(table.arm == "direction") & (table.metric == "margin")].sort_values("alpha")
     assert (np.diff(curve.value) > 0).all()
@@ -118,7 +121,7 @@ def test_a_planted_direction_is_monotone_and_beyond_every_control() -> None:
 
 def test_curves_of_a_task_without_labels_of_two_sides_still_have_their_general_scores() -> None:
     model = Model.wrap(tiny("qwen2"))
-    found = dose_response(model, items(), plan(model.d_model), n_resamples=200)
+    found = dose_response(model, items(), plan(model.d_model), sampling=Sampling(n_resamples=200))
     assert set(found.curves.scores) == {"accuracy", "p_gold", "coverage", "label_mass", "margin", "kl"}
     table = found.table()
     zero = table[table.alpha == 0]
@@ -196,5 +199,8 @@ def test_results_repeat_bit_for_bit() -> None:
     model, what = Model.wrap(tiny("qwen2")), plan(32)
     asked = items()
     outcomes = [one for _, one in DoseSweep(model, asked, what).run()]
-    tables = [DoseResult.of(asked, outcomes, what, Outcomes.of(None), n_resamples=200).table() for _ in range(2)]
+    tables = [
+        DoseResult.of(asked, outcomes, what, Outcomes.of(None), sampling=Sampling(n_resamples=200)).table()
+        for _ in range(2)
+    ]
     assert tables[0].equals(tables[1])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from interp.site import Site
+from interp.stats import Sampling
 from steering.against import controls_line, p_against, p_max, p_values, slope_p, smallest_p
 from steering.arms import Arm, difference_weights, random_arms, shuffled_arms
 from steering.curves import dose_curves
@@ -45,7 +46,7 @@ def test_a_shuffled_direction_is_inside_its_controls_in_95_of_100_studies() -> N
         plan = study_plan(arms)
         effects = np.array([arm.length * float(arm.unit.double() @ torch.from_numpy(readout)) for arm in arms])
         sums = group_sums(kind, asked, simulated(plan, effects, items=asked, seed=study))
-        wrong += slope_p(dose_curves(sums, plan, MARGIN, n_resamples=20), 0, 0)["p"] < 0.05
+        wrong += slope_p(dose_curves(sums, plan, MARGIN, sampling=Sampling(n_resamples=20)), 0, 0)["p"] < 0.05
     assert wrong / 200 <= 0.07
     assert wrong > 0  # the test can fail: it is not merely without power
 
@@ -57,7 +58,7 @@ def test_a_real_effect_is_beyond_its_controls() -> None:
     effects = np.array([2.0, *np.random.default_rng(0).normal(0, 0.2, 20)])
     kind = Outcomes.of(None, toward="yes", away="no")
     sums = group_sums(kind, asked, simulated(plan, effects, items=asked, seed=0))
-    curves = dose_curves(sums, plan, MARGIN, n_resamples=200)
+    curves = dose_curves(sums, plan, MARGIN, sampling=Sampling(n_resamples=200))
     assert slope_p(curves, 0, 0)["p_random"] == pytest.approx(1 / 21)
     assert curves.slope_lo[0, 0] < 2.0 < curves.slope_hi[0, 0]
     tested = p_values(curves, 0, 0)
@@ -98,7 +99,9 @@ def test_intervals_of_the_change_are_paired() -> None:
     base = rng.normal(0, 5, 40)
     sums = {"margin": np.stack([base, base + 1], axis=1), "has_sides": np.ones((40, 2))}
     plan = study_plan([Arm("direction", SITE, torch.eye(2)[0])], "0,1")
-    found = dose_curves(GroupSums(sums, tuple(map(str, range(40))), 40), plan, MARGIN, n_resamples=300)
+    found = dose_curves(
+        GroupSums(sums, tuple(map(str, range(40))), 40), plan, MARGIN, sampling=Sampling(n_resamples=300)
+    )
     assert found.hi[0, 1, 0] - found.lo[0, 1, 0] > 2
     assert found.change[0, 1, 0] == pytest.approx(1)
     assert np.isnan(
@@ -111,7 +114,9 @@ def test_excess_is_the_change_minus_the_mean_change_of_random_directions() -> No
     arms = [Arm("direction", SITE, torch.eye(4)[0]), *random_arms(SITE, 4, n=3)]
     plan = study_plan(arms, "0,1")
     sums = {"margin": rng.normal(size=(20, plan.n_rows)), "has_sides": np.ones((20, plan.n_rows))}
-    found = dose_curves(GroupSums(sums, tuple(map(str, range(20))), 20), plan, MARGIN, n_resamples=50)
+    found = dose_curves(
+        GroupSums(sums, tuple(map(str, range(20))), 20), plan, MARGIN, sampling=Sampling(n_resamples=50)
+    )
     by_hand = found.change[0, 1, 0] - found.change[1:, 1, 0].mean()
     assert found.excess[0, 1, 0] == pytest.approx(by_hand)
 
@@ -187,11 +192,14 @@ def test_groups_that_never_commit_are_left_out_of_commit_bias_and_counted_in_cov
         "coverage": Score(lambda s: s["a_committed"] / s["a_n"], ("a_n",), (0.0, 1.0)),
         "amb_commit_bias": Score(lambda s: 2 * s["a_biased"] / s["a_committed"] - 1, ("a_committed",), (-1.0, 1.0)),
     }
-    found, curves = entanglement(sums, plan, scores, 0), dose_curves(sums, plan, scores, n_resamples=100)
+    found, curves = (
+        entanglement(sums, plan, scores, 0),
+        dose_curves(sums, plan, scores, sampling=Sampling(n_resamples=100)),
+    )
     assert [(one.n, one.n_groups) for one in found.slopes] == [(150, 30), (int(committed[:, 0].sum()), 6)]
     assert curves.n_groups[0, :, 1].tolist() == [6, 6, 6] and curves.n_groups[0, 0, 0] == 30
     alone = GroupSums({name: values[:6] for name, values in sums.sums.items()}, sums.groups[:6], 30)
-    same = dose_curves(alone, plan, {"b": scores["amb_commit_bias"]}, n_resamples=100)
+    same = dose_curves(alone, plan, {"b": scores["amb_commit_bias"]}, sampling=Sampling(n_resamples=100))
     assert np.allclose(curves.slope_lo[0, 1], same.slope_lo[0, 0])
 
 
@@ -222,8 +230,8 @@ def test_a_difference_from_the_controls_counts_their_spread() -> None:
     margin = np.zeros((12, plan.n_rows))
     margin[:, plan.rows] = np.outer(slopes, plan.alphas)
     noise = np.random.default_rng(4).normal(0, 1e-6, margin.shape)
-    found = dose_curves(GroupSums({"margin": margin + noise, "has_sides": np.ones(margin.shape)},
-                                  tuple("abcdefghijkl"), 12), plan, MARGIN, n_resamples=50)  # fmt: skip
+    sums = GroupSums({"margin": margin + noise, "has_sides": np.ones(margin.shape)}, tuple("abcdefghijkl"), 12)
+    found = dose_curves(sums, plan, MARGIN, sampling=Sampling(n_resamples=50))
     value, lo, hi = found.apart["random"][:, 0, 0]
     half = t.ppf(0.975, 29) * slopes[1:].std(ddof=1) / np.sqrt(30)
     assert value == pytest.approx(2.0 - slopes[1:].mean(), abs=1e-4)

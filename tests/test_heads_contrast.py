@@ -39,7 +39,7 @@ def made(
     values = dict.fromkeys(FIELDS, whole) | {"margin": whole - effects}
     units = tuple((HeadId.parse(name),) for name in names)
     return HeadEffects(Plan(**{**given, **plan}), tuple(pairs), units, values, np.full(n, base), np.ones(n),
-                       n_resamples=50)  # fmt: skip
+                       sampling=stats.Sampling(n_resamples=50))  # fmt: skip
 
 
 # --- statistics (error rate and power of 784 heads: tests/test_stats_signflip.py)
@@ -107,7 +107,9 @@ def test_a_contrast_pairs_items_by_id_and_finds_the_head_that_changed() -> None:
     b = made(heuristic, layers=3)
     values = {k: v[order] for k, v in b.values.items()}
     moved = tuple(b.pairs[i] for i in order)
-    shuffled = HeadEffects(b.plan, moved, b.units, values, b.base_margin[order], b.base_right, n_resamples=50)
+    shuffled = HeadEffects(
+        b.plan, moved, b.units, values, b.base_margin[order], b.base_right, sampling=stats.Sampling(n_resamples=50)
+    )
     table = contrast(made(engaged, layers=3), shuffled).set_index("name")
     assert table.loc["L1.H3", "diff"] == pytest.approx(0.5, abs=0.1)
     assert list(table.index[table["p_max_t"] < 0.05]) == ["L1.H3"]
@@ -281,7 +283,7 @@ def test_the_difference_from_control_heads_is_paired_over_items() -> None:
     row = table.loc[("cma", "L0.H1")]
     assert row["control_difference"] == pytest.approx((values[:, 1] - others).mean())
     assert row["control_difference"] == pytest.approx(row["value"] - row["control_value"])
-    want = stats.cluster_mean(values[:, 1] - others, groups=effects.groups, seed=0, n_resamples=50)
+    want = stats.cluster_mean(values[:, 1] - others, groups=effects.groups, sampling=stats.Sampling(n_resamples=50))
     assert (row["control_difference_lo"], row["control_difference_hi"]) == pytest.approx((want.lo, want.hi))
     assert row["control_difference_hi"] - row["control_difference_lo"] < (row["hi"] - row["lo"]) / 10
     share = table.loc[("cma_frac", "L0.H1")]
@@ -332,7 +334,7 @@ def test_the_largest_difference_has_an_interval_that_holds_for_whichever_is_larg
     assert (table["band_lo"] <= table["diff_lo"]).all() and (table["band_hi"] >= table["diff_hi"]).all()
     wider = (table["band_hi"] - table["band_lo"]) / (table["diff_hi"] - table["diff_lo"])
     assert wider.median() > 1.2  # t of 0.05/12 to that of 0.05 is 1.5; a skewed head is widened by itself already
-    want = stats.simultaneous_band(a - b, groups=engaged.groups, seed=0, n_resamples=50)
+    want = stats.simultaneous_band(a - b, groups=engaged.groups, sampling=stats.Sampling(n_resamples=50))
     assert table["band_lo"].tolist() == pytest.approx(list(want.lo))
 
 

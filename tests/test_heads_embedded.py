@@ -11,6 +11,7 @@ import pytest
 from interp.heads import HeadEffects, LabelAccuracy, LogitDiff, Mean, TokenPair, head_sweep
 from interp.loading import load
 from interp.model import Model
+from interp.stats import Sampling
 from interp.tasks.procedural.documents import training_documents
 from study.embedded import embedded_pair, weights_folder
 from study.embedded.batches import collate
@@ -44,7 +45,7 @@ def site_pairs(target: str, *, limit: int | None = None) -> list[TokenPair]:
 
 def sweep(model: Model, target: str, *, limit: int | None = None, heads="all") -> HeadEffects:
     pairs = site_pairs(target, limit=limit)
-    return head_sweep(model, pairs, kind=Mean(), heads=heads, metrics=METRICS, n_resamples=200)
+    return head_sweep(model, pairs, kind=Mean(), heads=heads, metrics=METRICS, sampling=Sampling(n_resamples=200))
 
 
 @pytest.mark.slow

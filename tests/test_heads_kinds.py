@@ -30,6 +30,7 @@ from interp.heads.donors import record_z
 from interp.hooks import edit, record
 from interp.model import Model
 from interp.positions import All, Answer, Last, Span
+from interp.stats import Sampling
 from tests.tiny import add_lora, tiny
 
 LOGITS = (LogitDiff(),)
@@ -165,7 +166,7 @@ def test_kinds_are_named_and_read_back() -> None:
 
 def test_definitions_are_what_the_formulas_say() -> None:
     model, pairs = Model.wrap(tiny("qwen2")), make_pairs(8)
-    effects = head_sweep(model, pairs, kind=Patch(), n_resamples=50)
+    effects = head_sweep(model, pairs, kind=Patch(), sampling=Sampling(n_resamples=50))
     assert effects.metrics == ("cma", "cma_frac", "cohen_dz", "cliff", "abl_prob", "abl_acc", "flip_rate")
     head, unit = HeadId(2, 1), effects.index("L2.H1")
     m_clean, p_clean, choice, m_new, p_new, new_choice, m_base = ([] for _ in range(7))
@@ -228,7 +229,9 @@ def test_the_direct_effect_is_the_write_through_any_adapter_and_bias(family: str
 @pytest.mark.parametrize("dora", [False, True])
 def test_ablation_goes_through_the_adapter(dora: bool) -> None:
     model = Model.wrap(add_lora(tiny("qwen2"), dora=dora))
-    effects = head_sweep(model, make_pairs(3), kind=Mean(), metrics=LOGITS, verify=0.5, n_resamples=20)
+    effects = head_sweep(
+        model, make_pairs(3), kind=Mean(), metrics=LOGITS, verify=0.5, sampling=Sampling(n_resamples=20)
+    )
     assert np.abs(effects.per_example()).min() > 0.0
 
 
@@ -293,9 +296,14 @@ def test_positions_that_pairs_carry_are_used_unless_a_rule_is_given() -> None:
     assert effects_of(model, own, Zero(), head)[0] == pytest.approx(want[0], abs=1e-4)
     assert effects_of(model, own, Zero(), head, positions=Answer())[0] == pytest.approx(want[1], abs=1e-4)
     assert abs(want[0] - want[1]) > 1e-2
-    swept = head_sweep(model, own, kind=Zero(), heads=[head], metrics=LOGITS, n_resamples=50)
+    swept = head_sweep(model, own, kind=Zero(), heads=[head], metrics=LOGITS, sampling=Sampling(n_resamples=50))
     assert swept.plan.positions == "pairs"
-    assert head_sweep(model, bare, kind=Zero(), heads=[head], metrics=LOGITS, n_resamples=50).plan.positions == "answer"
+    assert (
+        head_sweep(
+            model, bare, kind=Zero(), heads=[head], metrics=LOGITS, sampling=Sampling(n_resamples=50)
+        ).plan.positions
+        == "answer"
+    )
     alone = [own[1], TokenPair(own[1].base_ids, own[1].exp_ids, 5, 60, id="none")]
     assert effects_of(model, own, Zero(), head)[1] == pytest.approx(effects_of(model, alone, Zero(), head)[0], abs=1e-5)
 
@@ -325,7 +333,9 @@ def test_a_sweep_says_what_it_lacks() -> None:
         next(HeadSweep(model, pairs, Resample("same_label")).run())
     with pytest.raises(ValueError, match="an id of its own"):
         HeadSweep(model, [pairs[0], pairs[0]])
-    effects = head_sweep(model, pairs, kind=Zero(), heads=["L1.H1", "L1.H2"], metrics=LOGITS, n_resamples=20)
+    effects = head_sweep(
+        model, pairs, kind=Zero(), heads=["L1.H1", "L1.H2"], metrics=LOGITS, sampling=Sampling(n_resamples=20)
+    )
     with pytest.raises(ValueError, match=r"L0\.H0 was not swept"):
         effects.at("L0.H0")
     with pytest.raises(ValueError, match=r"metric 'cma': this sweep \(zero\) has abl_logit"):

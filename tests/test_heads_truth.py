@@ -22,6 +22,7 @@ from interp.heads import (
 )
 from interp.model import Model
 from interp.positions import All
+from interp.stats import Sampling
 from tests.heads_kit import margin, peer, planted_model, recall_pairs, retrieval_model, retrieval_pairs
 
 TOLERANCE = 2e-5  # float32 logits of the peer's own run
@@ -33,7 +34,9 @@ LOGITS = (LogitDiff(),)
 
 def test_cma_is_the_score_of_llmsymbmech(shared) -> None:
     given = peer(shared)
-    effects = head_sweep(given.model, given.pairs(), kind=Patch(), positions="pairs", verify=0.1, n_resamples=50)
+    effects = head_sweep(
+        given.model, given.pairs(), kind=Patch(), positions="pairs", verify=0.1, sampling=Sampling(n_resamples=50)
+    )
     want = np.array([np.ravel(row["score"]) for row in given.data["cma"]])
     assert np.abs(effects.per_example("cma") - want).max() < TOLERANCE
     clean = -effects.values["clean_margin"][:, 0]  # their difference is expected minus right
@@ -47,7 +50,9 @@ def test_zero_ablation_is_that_of_plain_hooks(shared, positions: str) -> None:
     rows = given.data["zero_ablation"]
     pairs = [TokenPair(None, tuple(r["exp"]), r["exp_ans"], r["causal_ans"], id=str(i)) for i, r in enumerate(rows)]
     where = "pairs" if positions == "last" else All()
-    effects = head_sweep(given.model, pairs, kind=Zero(), positions=where, metrics=LOGITS, n_resamples=50)
+    effects = head_sweep(
+        given.model, pairs, kind=Zero(), positions=where, metrics=LOGITS, sampling=Sampling(n_resamples=50)
+    )
     exp, causal = (np.array([np.ravel(r[positions][side]) for r in rows]) for side in ("exp", "causal"))
     assert np.abs(effects.values["margin"] - (exp - causal)).max() < TOLERANCE
 

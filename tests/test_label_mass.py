@@ -9,6 +9,7 @@ import torch
 from interp.heads import LogitDiff, TokenPair, Zero, head_sweep
 from interp.label_mass import LOW_MASS, mass_note
 from interp.model import Model
+from interp.stats import Sampling
 from study.analyses.eval.tables import member_table
 from study.schema import with_mass_note
 from tests.tiny import tiny
@@ -18,12 +19,14 @@ def test_the_mass_of_a_head_sweep_is_that_of_the_softmax_over_the_whole_vocabula
     model, rng = Model.wrap(tiny("qwen2")), torch.Generator().manual_seed(0)
     rows = torch.randint(3, 128, (4, 9), generator=rng).tolist()
     pairs = [TokenPair(None, tuple(ids), 5 + i, 60 + i, options=(90, 91), id=f"p{i}") for i, ids in enumerate(rows)]
-    effects = head_sweep(model, pairs, kind=Zero(), heads=["L1.H1"], n_resamples=50)
+    effects = head_sweep(model, pairs, kind=Zero(), heads=["L1.H1"], sampling=Sampling(n_resamples=50))
     logits = [model([list(pair.exp_ids)]).logits[0, -1].double().softmax(-1) for pair in pairs]
     want = sum(float(p[list(pair.options)].sum()) for p, pair in zip(logits, pairs, strict=True)) / len(pairs)
     assert effects.label_mass == pytest.approx(want, rel=1e-5)
     assert effects.table()["label_mass"].unique() == pytest.approx([want], rel=1e-5)
-    bare = head_sweep(model, pairs, kind=Zero(), heads=["L1.H1"], metrics=(LogitDiff(),), n_resamples=50)
+    bare = head_sweep(
+        model, pairs, kind=Zero(), heads=["L1.H1"], metrics=(LogitDiff(),), sampling=Sampling(n_resamples=50)
+    )
     assert bare.label_mass != bare.label_mass, "not measured without the unembedding"
 
 

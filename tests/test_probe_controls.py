@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import expit
 
-from interp.stats import auroc, auroc_difference
+from interp.stats import Sampling, auroc, auroc_difference
 from interp.stats.ranking import auroc_left_out
 from probes import erase_check, fit_eraser, group_split, mdl, recall_at_fpr, surface_features
 from probes.area import area, auroc_many
@@ -221,11 +221,13 @@ def test_logits_are_cut_at_zero_and_probabilities_are_their_sigmoid() -> None:
     p = rng.random(400)
     labels = (rng.random(400) < p).astype(int)
     scores = np.log(p / (1 - p))
-    table = score_table(scores, labels, groups=np.arange(400) // 4, is_logit=True, seed=0, n_resamples=100)
+    table = score_table(scores, labels, groups=np.arange(400) // 4, is_logit=True, sampling=Sampling(n_resamples=100))
     assert table["accuracy"].value == pytest.approx(((p > 0.5) == labels).mean())
     assert table["brier"].value == pytest.approx(((expit(scores) - labels) ** 2).mean())
     assert table["ece"].value < 0.08 and table["log_loss"].value < np.log(2)
-    assert set(score_table(scores, labels, groups=None or np.arange(400), is_logit=False, seed=0, n_resamples=50)) == {
+    assert set(
+        score_table(scores, labels, groups=None or np.arange(400), is_logit=False, sampling=Sampling(n_resamples=50))
+    ) == {
         "auroc",
         "accuracy",
         "balanced_accuracy",
@@ -235,7 +237,7 @@ def test_logits_are_cut_at_zero_and_probabilities_are_their_sigmoid() -> None:
 def test_few_groups_never_give_an_interval_without_width() -> None:
     labels, groups = np.tile([0, 1], 20), np.repeat(np.arange(8), 5)
     scores = labels * 2.0 - 1  # complete separation
-    table = score_table(scores, labels, groups=groups, is_logit=True, seed=0, n_resamples=50)
+    table = score_table(scores, labels, groups=groups, is_logit=True, sampling=Sampling(n_resamples=50))
     assert all(table[name].lo < 0.9 < table[name].hi == 1 for name in ("auroc", "accuracy", "balanced_accuracy"))
     assert interval_of("auroc") == "score interval over groups" and interval_of("brier") == "jackknife t"
 
@@ -256,12 +258,12 @@ def test_bands_over_layers_hold_the_interval_of_each_and_one_layer_needs_none_wi
     shared = rng.normal(size=300)
     scores = np.stack([0.7 * shared + 0.7 * rng.normal(size=300) + labels for _ in range(6)])
     options = dict(groups=groups, strata=groups % 3)
-    lo, hi = layer_bands(scores, labels, least_se=[0.0] * 6, seed=0, n_resamples=500, **options)
+    lo, hi = layer_bands(scores, labels, least_se=[0.0] * 6, sampling=Sampling(n_resamples=500), **options)
     alone = [area(s, labels, **options) for s in scores]
     assert all(a < e.lo and e.hi < b for a, b, e in zip(lo, hi, alone, strict=True))
-    one, more = layer_bands(scores[:1], labels, least_se=[0.0], seed=0, n_resamples=500, **options)
+    one, more = layer_bands(scores[:1], labels, least_se=[0.0], sampling=Sampling(n_resamples=500), **options)
     assert (one[0], more[0]) == pytest.approx((alone[0].lo, alone[0].hi))
-    wide = layer_bands(scores, labels, least_se=[0.2] * 6, seed=0, n_resamples=500, **options)
+    wide = layer_bands(scores, labels, least_se=[0.2] * 6, sampling=Sampling(n_resamples=500), **options)
     assert (wide[0] < lo - 0.05).all()  # what refitting would change is in the band
     left = auroc_left_out(scores[0], labels, groups=groups, strata=groups % 3)
     kept = groups != 7

@@ -40,7 +40,7 @@ def brute_force(values: np.ndarray, groups: np.ndarray, *, n_resamples: int, see
 def test_band_equals_the_largest_t_of_each_resample_computed_row_by_row(curve):
     values, groups = curve
     se, c = brute_force(values, groups, n_resamples=300, seed=3)
-    band = stats.simultaneous_band(values, groups=groups, seed=3, n_resamples=300)
+    band = stats.simultaneous_band(values, groups=groups, sampling=stats.Sampling(seed=3, n_resamples=300))
     assert np.allclose(band.hi - band.value, c * se) and np.allclose(band.value - band.lo, c * se)
     assert (band.n, band.n_groups) == (len(values), 25) and np.allclose(band.value, values.mean(axis=0))
 
@@ -50,16 +50,18 @@ def test_band_of_any_statistic_is_that_of_its_left_out_values(curve):
     left, sizes = leave_out(values, groups), np.bincount(groups)
     k = stats.effective_groups(sizes)
     assert k == pytest.approx(sizes.sum() ** 2 / (sizes**2).sum())
-    lo, hi = stats.band_of(values.mean(axis=0), left, effective=k, seed=1, confidence=0.9)
-    band = stats.simultaneous_band(values, groups=groups, seed=1, confidence=0.9)
+    lo, hi = stats.band_of(values.mean(axis=0), left, effective=k, sampling=stats.Sampling(seed=1, confidence=0.9))
+    band = stats.simultaneous_band(values, groups=groups, sampling=stats.Sampling(seed=1, confidence=0.9))
     assert np.allclose(lo, band.lo) and np.allclose(hi, band.hi)
-    shaped = stats.simultaneous_band(values.reshape(-1, 2, 3), groups=groups, seed=1, confidence=0.9)
+    shaped = stats.simultaneous_band(
+        values.reshape(-1, 2, 3), groups=groups, sampling=stats.Sampling(seed=1, confidence=0.9)
+    )
     assert np.allclose(shaped.lo.reshape(-1), band.lo)
 
 
 def test_under_ten_groups_a_band_reaches_at_most_as_far_as_bonferroni_widened_for_skew():
     values, groups = np.random.default_rng(1).normal(size=(6, 30)), np.arange(6)
-    band = stats.simultaneous_band(values, groups=groups, seed=0, n_resamples=500)
+    band = stats.simultaneous_band(values, groups=groups, sampling=stats.Sampling(n_resamples=500))
     se, c = brute_force(values, groups, n_resamples=500, seed=0)
     assert np.allclose(se, values.std(axis=0, ddof=1) / np.sqrt(6))
     q = student.ppf(1 - 0.025 / 30, 5)
@@ -73,7 +75,7 @@ def test_under_ten_groups_a_band_reaches_at_most_as_far_as_bonferroni_widened_fo
 def test_a_point_without_spread_has_no_band_and_does_not_widen_the_others(curve):
     values, groups = curve
     more = np.column_stack([values, np.full(len(values), 0.1)])
-    band, alone = (stats.simultaneous_band(v, groups=groups, seed=0) for v in (more, values))
+    band, alone = (stats.simultaneous_band(v, groups=groups) for v in (more, values))
     assert np.isnan(band.lo[-1]) and np.isnan(band.hi[-1]) and band.value[-1] == pytest.approx(0.1)
     assert np.allclose(band.lo[:-1], alone.lo)
 

@@ -15,6 +15,7 @@ from scipy.stats import t as student
 from interp.stats import (
     FewGroupsWarning,
     NoWidthWarning,
+    Sampling,
     UndefinedDrawsWarning,
     UnstableRatioWarning,
     cluster_mean,
@@ -65,7 +66,7 @@ def brute_draws(values, groups, n_resamples, seed, statistic):
 def test_sums_give_the_same_draws_as_repeating_rows(data):
     values, groups, _ = data
     brute = brute_draws(values, groups, 200, 7, np.mean)
-    got = cluster_mean(values, groups=groups, seed=7, n_resamples=200, method="percentile")
+    got = cluster_mean(values, groups=groups, sampling=Sampling(seed=7, n_resamples=200, method="percentile"))
     assert np.allclose((got.lo, got.hi), np.quantile(brute, [0.025, 0.975]), atol=1e-12)
     assert got.value == pytest.approx(values.mean()) and (got.n, got.n_groups) == (len(values), 25)
 
@@ -88,14 +89,18 @@ def test_the_rule_equals_leaving_out_each_group_by_hand(data):
     want = by_hand(left, values.mean(), sizes, confidence=0.9)
     for got in (
         cluster_t(values, groups=groups, confidence=0.9),
-        cluster_mean(values, groups=groups, seed=0, confidence=0.9),
-        paired_difference(values, np.zeros(len(values)), groups=groups, seed=0, confidence=0.9),
+        cluster_mean(values, groups=groups, sampling=Sampling(confidence=0.9)),
+        paired_difference(values, np.zeros(len(values)), groups=groups, sampling=Sampling(confidence=0.9)),
     ):
         assert (got.lo, got.hi) == pytest.approx(want)
     other = rng.normal(2, 1, len(values))
     ratio = resample_sums(
-        np.column_stack([values, other]), lambda s: s[..., 0] / s[..., 1], groups=groups, seed=0, counts=other > 1
-    ).estimate(confidence=0.9)
+        np.column_stack([values, other]),
+        lambda s: s[..., 0] / s[..., 1],
+        groups=groups,
+        counts=other > 1,
+        sampling=Sampling(confidence=0.9),
+    ).estimate()
     left = [values[groups != g].sum() / other[groups != g].sum() for g in range(25)]
     counted = np.bincount(groups, weights=other > 1)
     assert (ratio.lo, ratio.hi) == pytest.approx(by_hand(left, values.sum() / other.sum(), counted, confidence=0.9))
@@ -128,7 +133,7 @@ def test_where_no_group_differs_a_known_range_gives_width_and_an_unknown_one_no_
         none = cluster_t(np.full(30, 0.1), groups=groups)
     assert none.value == pytest.approx(0.1) and not none.has_interval and not none.excludes(0.0)
     assert str(none) == "0.100 [no interval] (n=30, 6 groups)"
-    many = cluster_means(np.column_stack([np.zeros(30), np.arange(30)]), groups=groups, seed=0)
+    many = cluster_means(np.column_stack([np.zeros(30), np.arange(30)]), groups=groups)
     assert np.isnan(many.lo).tolist() == [True, False]
     with pytest.raises(ValueError, match="expected numbers in"):
         cluster_t(np.arange(30.0), groups=groups, bounds=(0.0, 1.0))
@@ -137,7 +142,7 @@ def test_where_no_group_differs_a_known_range_gives_width_and_an_unknown_one_no_
 def test_without_the_only_group_that_counts_the_interval_is_the_whole_range():
     columns = np.column_stack([np.ones(40), np.arange(40) < 2])  # a rate among the two examples of group 0
     draws = resample_sums(
-        columns[:, [1, 1]], lambda s: s[..., 0] / s[..., 1], groups=np.arange(40) // 2, seed=0, bounds=(0.0, 1.0)
+        columns[:, [1, 1]], lambda s: s[..., 0] / s[..., 1], groups=np.arange(40) // 2, bounds=(0.0, 1.0)
     )
     with pytest.warns(UndefinedDrawsWarning, match="a single group holds"):
         got = draws.estimate()
@@ -147,19 +152,19 @@ def test_without_the_only_group_that_counts_the_interval_is_the_whole_range():
 def test_ten_thousand_groups_are_left_out_in_blocks_with_the_same_standard_error():
     values = np.random.default_rng(0).normal(size=10_000)
     mean = lambda w: (w * values).sum(axis=1) / w.sum(axis=1)  # noqa: E731
-    blocks = resample_weights(mean, n=10_000, groups=None, seed=0)
+    blocks = resample_weights(mean, n=10_000, groups=None)
     assert blocks.left_out.shape == (200,)
     exact, got = cluster_t(values, groups=None), blocks.estimate()
     # 200 blocks estimate the standard error to 1/sqrt(400) = 5 %
     assert (got.hi - got.lo) == pytest.approx(exact.hi - exact.lo, rel=0.2)
-    few = resample_weights(lambda w: mean(np.pad(w, ((0, 0), (0, 9_900)))), n=100, groups=None, seed=0).estimate()
+    few = resample_weights(lambda w: mean(np.pad(w, ((0, 0), (0, 9_900)))), n=100, groups=None).estimate()
     assert (few.lo, few.hi) == pytest.approx(tuple(vars(cluster_t(values[:100], groups=None))[k] for k in ("lo", "hi")))
 
 
 def test_weights_give_the_same_draws_as_repeating_rows(data):
     values, groups, _ = data
     mean = lambda w: (w * values).sum(axis=1) / w.sum(axis=1)  # noqa: E731
-    draws = resample_weights(mean, n=len(values), groups=groups, seed=7, n_resamples=200)
+    draws = resample_weights(mean, n=len(values), groups=groups, sampling=Sampling(seed=7, n_resamples=200))
     assert np.allclose(draws.resampled, brute_draws(values, groups, 200, 7, np.mean), atol=1e-12)
 
 
@@ -175,11 +180,11 @@ def test_group_names_and_row_order_do_not_matter(data):
     values, groups, rng = data
     order = rng.permutation(len(values))
     names = np.array([f"p{g:03d}" for g in groups])
-    want = cluster_mean(values, groups=groups, seed=0)
+    want = cluster_mean(values, groups=groups)
     for got in (
-        cluster_mean(values[order], groups=names[order], seed=0),
-        cluster_mean(list(values), groups=list(names), seed=np.random.default_rng(0)),
-        cluster_mean(values, groups=names.astype(object), seed=0),
+        cluster_mean(values[order], groups=names[order]),
+        cluster_mean(list(values), groups=list(names), sampling=Sampling(seed=np.random.default_rng(0))),
+        cluster_mean(values, groups=names.astype(object)),
     ):
         assert np.allclose((got.value, got.lo, got.hi), (want.value, want.lo, want.hi), atol=1e-12)
 
@@ -187,11 +192,11 @@ def test_group_names_and_row_order_do_not_matter(data):
 def test_bca_equals_a_direct_computation_and_agrees_with_scipy():
     rng = np.random.default_rng(5)
     values = rng.exponential(size=60)
-    got = cluster_mean(values, groups=None, seed=1, n_resamples=20_000, method="bca")
+    got = cluster_mean(values, groups=None, sampling=Sampling(seed=1, n_resamples=20_000, method="bca"))
     want = scipy_bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=rng).confidence_interval
     # two independent sets of 20,000 draws: an end has a Monte Carlo error of about 0.02 standard errors
     assert np.allclose((got.lo, got.hi), want, atol=0.08 * values.std() / sqrt(60))
-    plain = cluster_mean(values, groups=None, seed=1, n_resamples=20_000, method="percentile")
+    plain = cluster_mean(values, groups=None, sampling=Sampling(seed=1, n_resamples=20_000, method="percentile"))
     assert got.hi > plain.hi  # skewed to the right: BCa moves up
 
 
@@ -219,7 +224,7 @@ def test_clustered_interval_covers_and_the_naive_one_does_not(method):
     for i in range(n):
         values, groups = clustered(rng, n_groups=60, size=6, share=0.5)
         for j, unit in enumerate((groups, None)):
-            got = cluster_mean(values, groups=unit, seed=i, n_resamples=400, method=method)
+            got = cluster_mean(values, groups=unit, sampling=Sampling(seed=i, n_resamples=400, method=method))
             covered[j] += got.lo <= 0 <= got.hi
     assert 0.92 <= covered[0] / n <= 0.98, covered
     assert covered[1] / n < 0.85, covered
@@ -232,7 +237,7 @@ def test_the_rule_covers_with_few_groups_of_skewed_values_where_percentile_does_
         for i in range(n):
             values = rng.lognormal(size=12)
             for j, method in enumerate(("auto", "percentile")):
-                got = cluster_mean(values, groups=None, seed=i, n_resamples=500, method=method)
+                got = cluster_mean(values, groups=None, sampling=Sampling(seed=i, n_resamples=500, method=method))
                 covered[j] += got.lo <= np.exp(0.5) <= got.hi
     assert covered[0] / n > 0.9 and covered[1] / n < 0.87, covered
 
@@ -285,20 +290,20 @@ def test_rate_on_a_subset_is_undefined_when_empty_and_excludes_nothing_inside_on
 def test_means_of_many_columns_share_draws_with_the_single_one(data):
     _, groups, rng = data
     effects = rng.normal(size=(len(groups), 3, 2))
-    many = cluster_means(effects, groups=groups, seed=4, n_resamples=300)
-    one = cluster_mean(effects[:, 2, 1], groups=groups, seed=4, n_resamples=300)
+    many = cluster_means(effects, groups=groups, sampling=Sampling(seed=4, n_resamples=300))
+    one = cluster_mean(effects[:, 2, 1], groups=groups, sampling=Sampling(seed=4, n_resamples=300))
     got = many.at(2, 1)
     assert np.allclose((got.value, got.lo, got.hi), (one.value, one.lo, one.hi), atol=1e-12)
-    bca = cluster_means(effects, groups=groups, seed=4, n_resamples=300, method="bca").at(2, 1)
-    one = cluster_mean(effects[:, 2, 1], groups=groups, seed=4, n_resamples=300, method="bca")
+    bca = cluster_means(effects, groups=groups, sampling=Sampling(seed=4, n_resamples=300, method="bca")).at(2, 1)
+    one = cluster_mean(effects[:, 2, 1], groups=groups, sampling=Sampling(seed=4, n_resamples=300, method="bca"))
     assert np.allclose((bca.lo, bca.hi), (one.lo, one.hi), atol=1e-12)
 
 
 def test_paired_difference_is_the_mean_of_the_differences(data):
     values, groups, rng = data
     other = rng.normal(size=len(values))
-    got = paired_difference(values, other, groups=groups, seed=0, method="bca")
-    assert got == cluster_mean(values - other, groups=groups, seed=0, method="bca")
+    got = paired_difference(values, other, groups=groups, sampling=Sampling(method="bca"))
+    assert got == cluster_mean(values - other, groups=groups, sampling=Sampling(method="bca"))
 
 
 def fieller_by_hand(top, bottom, z):
@@ -358,13 +363,13 @@ def test_ratio_difference_resamples_both_systems_together():
     num = den * rng.choice([-1.0, 1.0], 300)
     groups = np.repeat(np.arange(60), 5)
     with pytest.warns(NoWidthWarning):
-        same = ratio_difference(num, den, num, den, groups=groups, seed=0)
+        same = ratio_difference(num, den, num, den, groups=groups)
     assert same.value == 0.0 and not same.has_interval
-    ranged = ratio_difference(num, den, num, den, groups=groups, seed=0, bounds=(-2.0, 2.0))
+    ranged = ratio_difference(num, den, num, den, groups=groups, bounds=(-2.0, 2.0))
     effective = (2 * den.sum()) ** 2 / (np.bincount(groups, 2 * den) ** 2).sum()
     t = student.ppf(0.975, effective - 1)
     assert ranged.hi == -ranged.lo == pytest.approx(2 * t**2 / (effective + t**2))
-    flipped = ratio_difference(num, den, -num, den, groups=groups, seed=0, method="bca")
+    flipped = ratio_difference(num, den, -num, den, groups=groups, sampling=Sampling(method="bca"))
     assert flipped.value == pytest.approx(2 * num.sum() / den.sum())
 
 
@@ -383,13 +388,13 @@ def test_decomposition_of_data_equals_the_identity_on_its_rates_and_its_draws_ad
         return np.column_stack([np.ones(500), commit, inner])
 
     before, after, groups = system(0.36, 0.64), system(0.22, 0.66), np.repeat(np.arange(100), 5)
-    got = decompose_change(before, after, groups=groups, seed=0)
+    got = decompose_change(before, after, groups=groups)
     rates = [(s[:, 1].mean(), s[:, 2].sum() / s[:, 1].sum()) for s in (before, after)]
     assert (got.first.value, got.second.value) == pytest.approx(midpoint_decomposition(*rates[0], *rates[1]))
     assert got.total.value == pytest.approx(after[:, 2].mean() - before[:, 2].mean())
-    direct = paired_difference(after[:, 2], before[:, 2], groups=groups, seed=0, bounds=(-2.0, 2.0))
+    direct = paired_difference(after[:, 2], before[:, 2], groups=groups, bounds=(-2.0, 2.0))
     assert np.allclose((got.total.lo, got.total.hi), (direct.lo, direct.hi), atol=1e-12)
-    still = decompose_change(before, before, groups=groups, seed=0)
+    still = decompose_change(before, before, groups=groups)
     share = student.ppf(0.975, 99) ** 2 / (100 + student.ppf(0.975, 99) ** 2)  # no group changed: Wilson's 0 of 100
     assert still.first.value == 0.0 and still.first.hi == pytest.approx(share)
     assert still.second.hi == -still.second.lo == pytest.approx(2 * share)
@@ -399,15 +404,15 @@ def test_few_groups_and_undefined_draws_are_said():
     values, groups = np.arange(14.0), np.repeat(np.arange(7), 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error", FewGroupsWarning)  # the rule was checked with 7
-        cluster_mean(values, groups=groups, seed=0)
+        cluster_mean(values, groups=groups)
     with pytest.warns(FewGroupsWarning, match="7 independent units.*method='auto'"):
-        cluster_mean(values, groups=groups, seed=0, method="percentile")
+        cluster_mean(values, groups=groups, sampling=Sampling(method="percentile"))
     with pytest.warns(FewGroupsWarning, match="5 independent units.*from 6 on"):
-        cluster_mean(values[:10], groups=groups[:10], seed=0)
+        cluster_mean(values[:10], groups=groups[:10])
     columns = np.column_stack([np.ones(25), np.arange(25) == 3])
-    draws = resample_sums(columns, lambda s: s[..., 0] / s[..., 1], groups=None, seed=0)
+    draws = resample_sums(columns, lambda s: s[..., 0] / s[..., 1], groups=None, sampling=Sampling(method="percentile"))
     with pytest.warns(UndefinedDrawsWarning, match="were left out"):
-        draws.estimate(method="percentile")
+        draws.estimate()
     assert 0.25 < draws.n_undefined / 2000 < 0.45  # (1 - 1/25)^25 = 0.36
 
 
@@ -415,5 +420,5 @@ def test_ten_thousand_items_and_two_thousand_resamples_take_a_fraction_of_a_seco
     from time import process_time
 
     values, start = np.random.default_rng(0).normal(size=10_000), process_time()
-    cluster_mean(values, groups=None, seed=0, n_resamples=2000)
+    cluster_mean(values, groups=None, sampling=Sampling(n_resamples=2000))
     assert process_time() - start < 3.0  # 0.15 s on an idle core; the bound only catches a loop over resamples

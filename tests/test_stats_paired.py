@@ -13,6 +13,7 @@ from statsmodels.stats.weightstats import ttost_paired
 from interp.stats import (
     FewGroupsWarning,
     PairedTable,
+    Sampling,
     compare_items,
     compare_paired,
     logistic_regression,
@@ -169,14 +170,14 @@ def test_type_one_error_of_equivalence_at_the_margin():
 def test_compare_paired_is_the_sum_of_its_parts():
     rng = np.random.default_rng(5)
     a, b, groups = rng.random(300) < 0.7, rng.random(300) < 0.8, np.repeat(np.arange(60), 5)
-    got = compare_paired(a, b, groups=groups, seed=3)
+    got = compare_paired(a, b, groups=groups, sampling=Sampling(seed=3))
     assert got.table == PairedTable.of(a, b) and got.table.n == 300
     assert got.test == mcnemar(int((a & ~b).sum()), int((~a & b).sum()))
     assert got.difference == newcombe_paired(got.table)
-    want = paired_difference(a, b, groups=groups, seed=3)
+    want = paired_difference(a, b, groups=groups, sampling=Sampling(seed=3))
     assert got.difference_groups == want
     assert got.equivalence == tost_paired(a, b, groups=groups)
-    alone = compare_paired(a, b, groups=None, seed=3)
+    alone = compare_paired(a, b, groups=None, sampling=Sampling(seed=3))
     assert alone.a == wilson(int(a.sum()), 300) and alone.difference_groups is alone.difference
     assert alone.p_groups == alone.test.p
 
@@ -186,7 +187,7 @@ def test_clustered_comparison_is_not_fooled_by_one_procedure():
     a, b, groups = np.ones(200), np.ones(200), np.repeat(np.arange(5), 40)
     b[:40] = 0
     with pytest.warns(FewGroupsWarning):
-        got = compare_paired(a, b, groups=groups, seed=0)
+        got = compare_paired(a, b, groups=groups)
     assert got.test.p < 1e-10 and got.p_groups == 1.0
 
 
@@ -221,7 +222,7 @@ def test_minimal_pairs_by_hand_with_an_unparsed_answer():
 def test_signal_detection_by_hand():
     said = np.concatenate([rates(25, 20), rates(25, 10)])
     signal = rates(50, 25)
-    got = signal_detection(said, signal, groups=None, seed=0)
+    got = signal_detection(said, signal, groups=None)
     z_hit, z_alarm = norm.ppf(20.5 / 26), norm.ppf(10.5 / 26)
     assert got.d_prime.value == pytest.approx(z_hit - z_alarm)
     assert got.criterion.value == pytest.approx(-(z_hit + z_alarm) / 2)
@@ -233,7 +234,7 @@ def test_signal_detection_by_hand():
 
 def test_a_constant_answer_has_no_sensitivity_and_all_the_lean():
     signal = rates(400, 200)
-    always = signal_detection(np.ones(400), signal, groups=np.repeat(np.arange(80), 5), seed=0)
+    always = signal_detection(np.ones(400), signal, groups=np.repeat(np.arange(80), 5))
     assert abs(always.d_prime.value) < 1e-12 and always.d_prime.lo < 0 < always.d_prime.hi
     assert always.criterion.hi < -1
 
@@ -244,10 +245,10 @@ def test_signal_detection_interval_covers_and_bootstrap_agrees_with_the_delta_me
     truth = norm.ppf(0.8) - norm.ppf(0.3)
     for _ in range(400):
         said = rng.random(400) < np.where(signal, 0.8, 0.3)
-        got = signal_detection(said, signal, groups=None, seed=0).d_prime
+        got = signal_detection(said, signal, groups=None).d_prime
         hits += got.lo <= truth <= got.hi
     assert 0.92 <= hits / 400 <= 0.98
-    one_each = signal_detection(said, signal, groups=np.arange(400), seed=0).d_prime
+    one_each = signal_detection(said, signal, groups=np.arange(400)).d_prime
     assert np.allclose((one_each.lo, one_each.hi), (got.lo, got.hi), atol=0.06)  # 2,000 draws
 
 
@@ -263,7 +264,7 @@ def test_surface_reliance_separates_a_reader_of_the_cue_from_a_reader_of_the_con
     found = {}
     for name, follow in (("engaged", 0.0), ("heuristic", 1.0)):
         arrays = (names[part.astype(int)] for part in cue_reader(rng, follow=follow))
-        found[name] = surface_reliance(*arrays, positive="noncompliant", groups=groups, seed=0)
+        found[name] = surface_reliance(*arrays, positive="noncompliant", groups=groups)
     engaged, heuristic = found["engaged"], found["heuristic"]
     assert engaged.reliance.lo < 0 < engaged.reliance.hi and heuristic.reliance.lo > 0.7
     assert heuristic.reliance.value == pytest.approx(heuristic.congruent.value - heuristic.incongruent.value)
@@ -275,7 +276,7 @@ def test_surface_reliance_separates_a_reader_of_the_cue_from_a_reader_of_the_con
 def test_a_perfect_cue_reader_has_a_reliance_with_width_and_a_note_on_separation():
     rng = np.random.default_rng(9)
     _, gold, cue = cue_reader(rng, follow=1.0)
-    got = surface_reliance(cue, gold, cue, positive=True, groups=np.repeat(np.arange(120), 5), seed=0)
+    got = surface_reliance(cue, gold, cue, positive=True, groups=np.repeat(np.arange(120), 5))
     assert got.reliance.value == 1.0 and 0.9 < got.reliance.lo < 1.0
     assert (
         got.regression.method == "firth" and "separated" in got.regression.note and "120 groups" in got.regression.note
@@ -290,7 +291,7 @@ def test_unparsed_answers_are_wrong_in_the_accuracies_and_absent_from_the_regres
     rng = np.random.default_rng(10)
     said, gold, cue = (part.astype(object) for part in cue_reader(rng, follow=0.5))
     said[:50] = None
-    got = surface_reliance(said, gold, cue, positive=True, groups=None, seed=0)
+    got = surface_reliance(said, gold, cue, positive=True, groups=None)
     assert got.n_unparsed == 50 and got.congruent.n + got.incongruent.n == 600
     assert got.regression.coefficients["gold"].n == 550
     assert got.congruent.value == np.mean([s == g for s, g, c in zip(said, gold, cue, strict=True) if g == c])
@@ -369,9 +370,9 @@ def test_items_asked_once_are_compared_as_compare_paired_does_it():
     rng = np.random.default_rng(4)
     a, b, groups = rng.random(60) < 0.7, rng.random(60) < 0.5, np.repeat(np.arange(20), 3)
     for unit in (groups, None):
-        want = compare_paired(a, b, groups=unit, seed=1)
+        want = compare_paired(a, b, groups=unit, sampling=Sampling(seed=1))
         for items in (np.arange(60), None):
-            got = compare_items(a, b, items=items, groups=unit, seed=1)
+            got = compare_items(a, b, items=items, groups=unit, sampling=Sampling(seed=1))
             assert got.difference == want.difference_groups
             assert (got.p, got.only_a, got.only_b) == (want.p_groups, want.table.only_a, want.table.only_b)
 
@@ -379,21 +380,19 @@ def test_items_asked_once_are_compared_as_compare_paired_does_it():
 def test_items_weigh_the_same_however_often_they_were_asked_and_repeats_add_no_certainty():
     a = np.array([1, 1, 1, 0, 0, 0, 1, 0])
     items = np.array([0, 0, 0, 0, 1, 2, 3, 3])  # shares .75, 0, 0, .5
-    got = compare_items(a, np.zeros(8), items=items, groups=None, seed=0)
+    got = compare_items(a, np.zeros(8), items=items, groups=None)
     assert (got.a, got.b, got.difference.value) == (pytest.approx(1.25 / 4), 0.0, pytest.approx(1.25 / 4))
     assert (got.difference.n, got.only_a, got.only_b) == (4, 2, 0)
     assert got.p == 0.5  # two of four items differ: 2 of 2^2 sign patterns are as extreme
     once_a, once_b = np.array([1, 0, 1, 1, 0, 1, 1, 0] * 5), np.array([0, 0, 1, 0, 0, 1, 0, 1] * 5)
     groups = np.repeat(np.arange(20), 2)
-    once = compare_items(once_a, once_b, items=None, groups=groups, seed=0)
+    once = compare_items(once_a, once_b, items=None, groups=groups)
     ten = compare_items(*(np.repeat(x, 10) for x in (once_a, once_b)), items=np.repeat(np.arange(40), 10),
-                        groups=np.repeat(groups, 10), seed=0)  # fmt: skip
+                        groups=np.repeat(groups, 10))  # fmt: skip
     assert (ten.difference, ten.p, ten.only_a) == (once.difference, once.p, once.only_a)
-    same = compare_items(
-        np.tile([0, 1], 40), np.tile([0, 1], 40), items=np.repeat(np.arange(8), 10), groups=None, seed=0
-    )
+    same = compare_items(np.tile([0, 1], 40), np.tile([0, 1], 40), items=np.repeat(np.arange(8), 10), groups=None)
     assert same.p == 1.0 and same.difference.lo < 0 < same.difference.hi
-    half = compare_items(np.tile([0, 1], 8), np.zeros(16), items=np.repeat(np.arange(8), 2), groups=None, seed=0)
+    half = compare_items(np.tile([0, 1], 8), np.zeros(16), items=np.repeat(np.arange(8), 2), groups=None)
     share = student.ppf(0.975, 7) ** 2 / (
         8 + student.ppf(0.975, 7) ** 2
     )  # of items that may differ although 8 of 8 agree
@@ -403,4 +402,4 @@ def test_items_weigh_the_same_however_often_they_were_asked_and_repeats_add_no_c
         pytest.approx(0.5 + share / 2),
     )
     with pytest.raises(ValueError, match="two groups"):
-        compare_items(a, a, items=items, groups=np.arange(8), seed=0)
+        compare_items(a, a, items=items, groups=np.arange(8))

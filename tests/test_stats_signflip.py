@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import nct, permutation_test, ttest_1samp
 
 from interp.stats import (
+    Sampling,
     TooFewFlipsWarning,
     benjamini_hochberg,
     cliffs_delta,
@@ -203,7 +204,7 @@ def test_row_permutation_calls_a_group_effect_signal_and_group_permutation_does_
 
 def test_cohen_dz_and_its_noncentral_interval():
     effects = np.random.default_rng(10).normal(0.8, 1, 40)
-    got = cohen_dz(effects, groups=None, seed=0)
+    got = cohen_dz(effects, groups=None)
     t = ttest_1samp(effects, 0).statistic
     assert got.value == pytest.approx(t / np.sqrt(40))
     assert nct.ppf(0.975, 39, got.lo * np.sqrt(40)) == pytest.approx(t, abs=1e-5)
@@ -215,10 +216,10 @@ def test_cohen_dz_intervals_cover():
     for i in range(200):
         effects = rng.normal(0.8, 1, 40)
         for j, groups in enumerate((None, np.arange(40))):
-            got = cohen_dz(effects, groups=groups, seed=i, n_resamples=400, method="bca")
+            got = cohen_dz(effects, groups=groups, sampling=Sampling(seed=i, n_resamples=400, method="bca"))
             hits[j] += got.lo <= 0.8 <= got.hi
     assert 0.92 <= hits[0] / 200 <= 0.99 and hits[1] / 200 >= 0.89, hits
-    far = cohen_dz(1e4 + rng.normal(size=50), groups=None, seed=0)
+    far = cohen_dz(1e4 + rng.normal(size=50), groups=None)
     assert far.lo < far.value < far.hi and (far.hi - far.lo) / far.value == pytest.approx(
         2 * 1.96 / np.sqrt(98), rel=0.02
     )

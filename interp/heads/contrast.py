@@ -11,7 +11,6 @@ from interp import stats
 from interp.heads.effects import UNITS, HeadEffects
 from interp.heads.estimates import means_and_p
 from interp.heads.ids import HeadId, Unit
-from interp.stats.resample import N_RESAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,9 +60,8 @@ def contrast(engaged: HeadEffects, heuristic: HeadEffects, *, metric: str | None
     rows = paired_rows(engaged, heuristic)
     sides = [part.per_example(metric)[index] for part, index in zip((engaged, heuristic), rows, strict=True)]
     groups = [engaged.groups[index] for index in rows[0]]
-    options: dict[str, Any] = dict(groups=groups, seed=engaged.seed, n_resamples=engaged.n_resamples)
-    found = means_and_p(sides[0] - sides[1], **options)
-    band = stats.simultaneous_band(sides[0] - sides[1], **options)
+    found = means_and_p(sides[0] - sides[1], groups=groups, sampling=engaged.sampling)
+    band = stats.simultaneous_band(sides[0] - sides[1], groups=groups, sampling=engaged.sampling)
     same = [engaged.pairs[i].exp_ids == heuristic.pairs[j].exp_ids for i, j in zip(*rows, strict=True)]
     name = metric or engaged.main
     named = (*engaged.named, *heuristic.named)
@@ -94,8 +92,7 @@ def four_cells(
     cells: Mapping[str, HeadEffects],
     heads: Mapping[str, HeadId | str | Unit],
     *,
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
+    sampling: stats.Sampling = stats.Sampling(),
 ) -> pd.DataFrame:
     """Training against size: (engaged - its base) - (heuristic - its base), in units that do not depend on size.
 
@@ -133,7 +130,7 @@ def four_cells(
             {"name": effects.names[index], "percentile": float((sizes < sizes[index]).mean()),
              "refused": stats.cluster_t(whole, groups=groups).includes(0.0)}
         )  # fmt: skip
-    draws = stats.resample_sums(np.column_stack(columns), _shares, groups=groups, seed=seed, n_resamples=n_resamples)
+    draws = stats.resample_sums(np.column_stack(columns), _shares, groups=groups, sampling=sampling)
     found = draws.estimates()
     made: list[dict[str, Any]] = [{"cell": cell, **fact} for cell, fact in zip(CELLS, facts, strict=True)]
     refused = any(fact["refused"] for fact in facts)

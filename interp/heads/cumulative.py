@@ -61,7 +61,9 @@ def cumulative_ablation(
     """
     sets = cumulative_sets(ranking, ks=ks, n_random=n_random, match_layers=match_layers, seed=seed)
     job = cumulative_job(model, pairs, sets, kind=kind, positions=positions, reading=reading)
-    effects = HeadEffects.of(job.plan, job.pairs, [outcome for _, outcome in job.run()], seed=seed)
+    effects = HeadEffects.of(
+        job.plan, job.pairs, [outcome for _, outcome in job.run()], sampling=stats.Sampling(seed=seed)
+    )
     return cumulative_table(effects, sets, reading=reading)
 
 
@@ -94,14 +96,14 @@ def cumulative_table(effects: HeadEffects, sets: Mapping[Arm, Unit], *, reading:
     """The table of `cumulative_ablation` of the outcomes of `cumulative_job`; no model is needed."""
     import pandas as pd
 
-    rows = [_row(effects, reading, arm, unit, effects.seed) for arm, unit in sets.items()]
+    rows = [_row(effects, reading, arm, unit) for arm, unit in sets.items()]
     chance = float(np.mean([1 / len(pair.options) for pair in effects.pairs])) if reading == "accuracy" else 0.0
     plan = effects.plan
     made = {"chance": chance, "metric": reading, "ablation": plan.kind, "unit": "pairs", "model": plan.model}
     return pd.DataFrame(rows).assign(**made, dtype=plan.dtype, positions=plan.positions)
 
 
-def _row(effects: HeadEffects, reading: Reading, arm: Arm, unit: Unit, seed: int) -> dict[str, object]:
+def _row(effects: HeadEffects, reading: Reading, arm: Arm, unit: Unit) -> dict[str, object]:
     field = _FIELD[reading]
     column = effects.values[field][:, effects.index(unit)] if unit else effects.values[f"clean_{field}"][:, 0]
     if reading == "accuracy":

@@ -23,7 +23,6 @@ from interp.heads.estimates import (
 from interp.heads.ids import HeadId, Unit, parse_unit, unit_name
 from interp.heads.outcomes import Outcome, Outcomes, Plan, main_of
 from interp.heads.pairs import TokenPair
-from interp.stats.resample import N_RESAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,8 +66,7 @@ class HeadEffects:
     write_norms: Float[np.ndarray, "unit"] | None = None
     named: tuple[Unit, ...] = ()
     n_dropped: int = 0
-    seed: int = 0
-    n_resamples: int = N_RESAMPLES
+    sampling: stats.Sampling = stats.Sampling()
     _tests: dict[tuple, Tested] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -134,13 +132,14 @@ class HeadEffects:
         key = (metric or self.main, alternative, stat)
         if key not in self._tests:
             effects = self.per_example(metric)
-            self._tests[key] = means_and_p(effects, groups=self.groups, seed=self.seed, alternative=alternative,
-                                            stat=stat, n_resamples=self.n_resamples)  # fmt: skip
+            self._tests[key] = means_and_p(
+                effects, groups=self.groups, sampling=self.sampling, alternative=alternative, stat=stat
+            )
         return self._tests[key]
 
     def estimates(self, metric: str) -> stats.Estimates:
         """Estimates of one definition for every unit; `cliff` is given head by head, by `at`."""
-        options: dict[str, Any] = dict(groups=self.groups, seed=self.seed, n_resamples=self.n_resamples)
+        options: dict[str, Any] = dict(groups=self.groups, sampling=self.sampling)
         if metric in ("cma_frac", "abl_frac"):
             return fractions(self.per_example(), self.whole, **options)
         if metric == "cohen_dz":
@@ -168,7 +167,7 @@ class HeadEffects:
             return stats.Estimates(blank, blank, blank, len(self.pairs), len(set(self.groups)))
         is_share = metric in ("cma_frac", "abl_frac")
         effects = less_controls(self.per_example(None if is_share else metric), self.controls)
-        options: dict[str, Any] = dict(groups=self.groups, seed=self.seed, n_resamples=self.n_resamples)
+        options: dict[str, Any] = dict(groups=self.groups, sampling=self.sampling)
         found = fractions(effects, self.whole, **options) if is_share else stats.cluster_means(effects, **options)
         known = np.array([bool(others) for others in self.controls])
         value, lo, hi = (np.where(known, part, np.nan) for part in (found.value, found.lo, found.hi))
@@ -191,8 +190,8 @@ class HeadEffects:
             raise ValueError(f"keep_difference: expected a {self.main} sweep of the same {len(self.units)} units.")
         effects = np.concatenate([self.per_example(), keep.per_example()])
         is_keep = np.repeat([False, True], [len(self.pairs), len(keep.pairs)])
-        return beyond_placebo(effects, is_keep, groups=[*self.groups, *keep.groups], seed=self.seed,
-                              n_resamples=self.n_resamples)  # fmt: skip
+        groups = [*self.groups, *keep.groups]
+        return beyond_placebo(effects, is_keep, groups=groups, sampling=self.sampling)
 
     def cliff(self, unit: int) -> stats.Estimate:
         """Cliff's δ of the unit's effects over those of its control heads, pooled."""

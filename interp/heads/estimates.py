@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp import stats
-from interp.stats.resample import N_RESAMPLES
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +31,9 @@ def means_and_p(
     effects: Float[np.ndarray, "example unit"],
     *,
     groups: list[str],
-    seed: int,
     alternative: str = "two-sided",
     stat: str = "t",
-    n_resamples: int = N_RESAMPLES,
+    sampling: stats.Sampling = stats.Sampling(),
 ) -> Tested:
     """Mean over examples of each unit's effect, its interval, and its p over all units.
 
@@ -45,8 +43,8 @@ def means_and_p(
     Raises:
         ValueError: as `interp.stats.mean_test`; another stat.
     """
-    found = stats.cluster_means(effects, groups=groups, seed=seed, n_resamples=n_resamples)
-    options = dict(groups=groups, seed=seed, alternative=alternative)
+    found = stats.cluster_means(effects, groups=groups, sampling=sampling)
+    options = dict(groups=groups, seed=sampling.seed, alternative=alternative)
     if stat == "mean":
         flips = stats.sign_flip(effects, stat="mean", **options)  # type: ignore[arg-type]
         return Tested(found, flips.p, np.full(effects.shape[1], flips.threshold), flips.n_flips)
@@ -61,8 +59,7 @@ def fractions(
     whole: Float[np.ndarray, "example"],
     *,
     groups: list[str],
-    seed: int,
-    n_resamples: int = N_RESAMPLES,
+    sampling: stats.Sampling = stats.Sampling(),
 ) -> stats.Estimates:
     """mean(effect) / mean(whole) per unit, numerator and denominator drawn together; never a mean of ratios.
 
@@ -71,7 +68,7 @@ def fractions(
     Warns:
         UnstableRatioWarning: refused.
     """
-    mean = stats.cluster_t(whole, groups=groups)
+    mean = stats.cluster_t(whole, groups=groups, confidence=sampling.confidence)
     limit = max(2 * stats.cluster_se(whole, groups=groups), (mean.hi - mean.lo) / 2)
     n_units = effects.shape[1]
     if abs(mean.value) <= limit:
@@ -84,14 +81,12 @@ def fractions(
         nan = np.full(n_units, np.nan)
         return stats.Estimates(nan, nan, nan, mean.n, mean.n_groups)
     columns = np.column_stack([effects, whole])
-    draws = stats.resample_sums(
-        columns, lambda s: s[..., :-1] / s[..., -1:], groups=groups, seed=seed, n_resamples=n_resamples
-    )
+    draws = stats.resample_sums(columns, lambda s: s[..., :-1] / s[..., -1:], groups=groups, sampling=sampling)
     return draws.estimates()
 
 
 def standardised(
-    effects: Float[np.ndarray, "example unit"], *, groups: list[str], seed: int, n_resamples: int = N_RESAMPLES
+    effects: Float[np.ndarray, "example unit"], *, groups: list[str], sampling: stats.Sampling = stats.Sampling()
 ) -> stats.Estimates:
     """d_z = mean / sd over examples (n - 1) of each unit; NaN where all effects are equal."""
     n_units = effects.shape[1]
@@ -107,7 +102,7 @@ def standardised(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.UndefinedDrawsWarning)
         warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
-        draws = stats.resample_sums(columns, dz, groups=groups, seed=seed, n_resamples=n_resamples)
+        draws = stats.resample_sums(columns, dz, groups=groups, sampling=sampling)
         return draws.estimates()
 
 
@@ -126,8 +121,7 @@ def beyond_placebo(
     is_placebo: Bool[np.ndarray, "example"],
     *,
     groups: list[str],
-    seed: int,
-    n_resamples: int = N_RESAMPLES,
+    sampling: stats.Sampling = stats.Sampling(),
 ) -> stats.Estimates:
     """By how much each unit's mean over the examples is above the size of its mean over the placebo examples.
 
@@ -152,11 +146,11 @@ def beyond_placebo(
         return own[..., :-1] / own[..., -1:] - sign * other[..., :-1] / other[..., -1:]
 
     columns = np.column_stack([effects * ~mask, ~mask, effects * mask, mask])
-    draws = stats.resample_sums(columns, difference, groups=groups, seed=seed, n_resamples=n_resamples)
+    draws = stats.resample_sums(columns, difference, groups=groups, sampling=sampling)
     return draws.estimates()
 
 
-def halves(groups: list[str], *, seed: int) -> Bool[np.ndarray, "example"]:
+def halves(groups: list[str], *, seed: stats.Seed) -> Bool[np.ndarray, "example"]:
     """True for the half on which heads are chosen; whole groups, drawn at random, go to either half.
 
     Raises:

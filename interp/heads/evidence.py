@@ -69,9 +69,9 @@ def evidence(
     gap = restored.whole
     rows = [
         _decodable(model, flips, unit, seed),
-        _row("necessary", ablated.per_example()[:, unit.head], controls, flips, seed, "logits"),
-        _row("restores", restored.per_example()[:, 0], placebo.per_example()[:, 0], flips, seed, "logits"),
-        _row("transfers", moved.per_example()[:, 0], placebo.per_example()[:, 0], flips, seed, "logits"),
+        _row("necessary", ablated.per_example()[:, unit.head], controls, flips, "logits"),
+        _row("restores", restored.per_example()[:, 0], placebo.per_example()[:, 0], flips, "logits"),
+        _row("transfers", moved.per_example()[:, 0], placebo.per_example()[:, 0], flips, "logits"),
     ]
     return pd.DataFrame(rows).assign(head=str(unit), gap=float(gap.mean()), model=model.name)
 
@@ -98,11 +98,11 @@ def _with_donor(pairs: Sequence[TokenPair], seed: int, *, same_answer: bool) -> 
 
 
 def _row(
-    level: str, value: np.ndarray, control: np.ndarray, pairs: Sequence[TokenPair], seed: int, unit: str
+    level: str, value: np.ndarray, control: np.ndarray, pairs: Sequence[TokenPair], unit: str
 ) -> dict[str, object]:
     groups = [pair.unit for pair in pairs]
-    found = stats.cluster_mean(value, groups=groups, seed=seed)
-    difference = stats.cluster_mean(value - control, groups=groups, seed=seed)
+    found = stats.cluster_mean(value, groups=groups)
+    difference = stats.cluster_mean(value - control, groups=groups)
     return {
         "level": level, "value": found.value, "lo": found.lo, "hi": found.hi, "control": float(control.mean()),
         "difference": difference.value, "difference_lo": difference.lo, "difference_hi": difference.hi,
@@ -122,7 +122,7 @@ def _decodable(model: Model, pairs: Sequence[TokenPair], head: HeadId, seed: int
     shuffled = np.array([_nearest_mean(z, dice.permutation(labels), groups).mean() for _ in range(N_SHUFFLES)])
     weights = np.array([1 / (labels == label).sum() for label in labels])
     weights = weights / weights.mean()  # balanced accuracy: every class counts alike
-    row = _row("decodable", right * weights, np.full(len(right), shuffled.mean()), pairs, seed, "balanced accuracy")
+    row = _row("decodable", right * weights, np.full(len(right), shuffled.mean()), pairs, "balanced accuracy")
     return {**row, "holds": bool(row["holds"]) and bool((right * weights).mean() > np.quantile(shuffled, 0.95))}
 
 

@@ -16,7 +16,7 @@ from interp.heads.outcomes import Effect, HeadSweep
 from interp.heads.pairs import TokenPair, Where
 from interp.heads.readout import METRICS, Metric
 from interp.model import Model
-from interp.stats.resample import N_RESAMPLES
+from interp.stats import Sampling
 
 NORM_PAIRS = 8
 
@@ -32,8 +32,7 @@ def head_sweep(
     effect: Effect = "total",
     freeze_norm: bool = False,
     named: Sequence[str | HeadId] = (),
-    seed: int = 0,
-    n_resamples: int = N_RESAMPLES,
+    sampling: Sampling = Sampling(),
     verify: float = 0.0,
     engine: Literal["auto", "reference"] = "auto",
     chunk_bytes: int | None = None,
@@ -52,6 +51,7 @@ def head_sweep(
         metrics: what is read; `Prob` costs the whole unembedding of every row.
         effect: "direct" freezes everything after the head but the final norm (frozen too with `freeze_norm`).
         named: heads that a hypothesis named before this sweep; figures box them.
+        sampling: seed, resamples and confidence of the statistics.
         verify: share of the rows of every pair that hooked forward passes recompute and compare.
     Raises:
         ValueError: a head, position or donor that does not exist, named with what does.
@@ -64,7 +64,7 @@ def head_sweep(
     outcomes = [outcome for _, outcome in job.run()]
     boxed = expand_heads(list(named), model.layout) if named else ()
     return HeadEffects.of(job.plan, job.pairs, outcomes, write_norms=unit_norms(model, pairs, job.units),
-                          named=boxed, seed=seed, n_resamples=n_resamples)  # fmt: skip
+                          named=boxed, sampling=sampling)  # fmt: skip
 
 
 def unit_norms(model: Model, pairs: Sequence[TokenPair], units: Sequence[Unit]) -> np.ndarray:

@@ -24,7 +24,7 @@ def provenance(effects: HeadEffects, metric: str) -> dict[str, Any]:
         "metric": metric, "metric_unit": UNITS.get(metric, ""), "ablation": plan.kind, "effect": plan.effect,
         "positions": plan.positions, "interval": INTERVAL, "unit": "pairs",
         "n_dropped": effects.n_dropped, "model": plan.model, "adapter": plan.adapter or "none", "dtype": plan.dtype,
-        "weights": plan.weights[:12], "pairs_sha256": plan.pairs_sha256[:12], "seed": effects.seed, "base": 0,
+        "weights": plan.weights[:12], "pairs_sha256": plan.pairs_sha256[:12], "seed": effects.sampling.seed, "base": 0,
         "label_mass": effects.label_mass,
     }  # fmt: skip
 
@@ -141,7 +141,7 @@ def forest(effects: HeadEffects, metric: str, *, keep: HeadEffects | None = None
     """
     import pandas as pd
 
-    chosen = halves(effects.groups, seed=effects.seed)
+    chosen = halves(effects.groups, seed=effects.sampling.seed)
     selecting = {group for group, first in zip(effects.groups, chosen, strict=True) if first}
     parts = []
     for half, own in (("select", chosen), ("report", ~chosen)):
@@ -171,7 +171,7 @@ def top_html(effects: HeadEffects) -> str:
     try:
         rows, how = effects.top(MOST_ROWS), "chosen on one half of the pairs, reported on the other"
     except ValueError:  # too few groups for halves
-        band = stats.simultaneous_band(effects.per_example(), groups=effects.groups, seed=effects.seed)
+        band = stats.simultaneous_band(effects.per_example(), groups=effects.groups, sampling=effects.sampling)
         table = effects.table([effects.main]).assign(lo=band.lo, hi=band.hi)
         rows = table.iloc[table["value"].abs().argsort().to_numpy()[::-1][:MOST_ROWS]].assign(head=table["name"])
         how = "chosen and reported on all pairs (too few groups for halves): intervals simultaneous over all heads"

@@ -256,12 +256,12 @@ class Choices:
         """
         wanted = [self.choices[self._index(item, targets)] for item in self.items]
         if control is None:
-            return classified(self.best, wanted, groups=self._clusters(), seed=self.seed)
+            return classified(self.best, wanted, groups=self._clusters())
         said = self.best_under(control)
         known = [i for i, answer in enumerate(said) if answer is not None]
         groups = self._clusters()
         chosen = None if groups is None else [groups[i] for i in known]
-        return classified([said[i] for i in known], [wanted[i] for i in known], groups=chosen, seed=self.seed)
+        return classified([said[i] for i in known], [wanted[i] for i in known], groups=chosen)
 
     def right(self, targets: Mapping[str, str], control: str | None = None) -> np.ndarray:
         """1 where the best choice is the target, 0 where not, real or under a control; NaN without partner [item]."""

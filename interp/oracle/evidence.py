@@ -12,7 +12,7 @@ from math import ceil, nan
 
 import numpy as np
 
-from interp.stats import Estimate, benjamini_hochberg, compare_paired, rejects, smallest_p
+from interp.stats import Estimate, Sampling, benjamini_hochberg, compare_paired, rejects, smallest_p
 
 ALPHA = 0.025
 """Largest corrected p of an answer that counts as read; one-sided, as the lower end of a 95 % interval is."""
@@ -132,4 +132,6 @@ def accuracy_over(right: np.ndarray, other: np.ndarray, groups: Sequence[str], *
     if len(set(units)) < 2:
         return Estimate.undefined(len(units), len(set(units)))
     alone = len(set(units)) == len(units)
-    return compare_paired(right[known], other[known], groups=None if alone else units, seed=seed).difference_groups
+    return compare_paired(
+        right[known], other[known], groups=None if alone else units, sampling=Sampling(seed=seed)
+    ).difference_groups

@@ -12,7 +12,7 @@ from interp.oracle.answers import Choices, mean_over_problems
 from interp.oracle.controls import HEADLINE
 from interp.oracle.features import Features
 from interp.oracle.reader import Oracle
-from interp.stats import Comparison, Estimate, compare_paired, holm, mean_test, wilson_clustered
+from interp.stats import Comparison, Estimate, Sampling, compare_paired, holm, mean_test, wilson_clustered
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,9 @@ def compare(
 def _accuracies(one: Choices, other: Choices, targets: Mapping[str, str], seed: int) -> Comparison:
     right = [[float(said == targets[item]) for item, said in zip(c.items, c.best, strict=True)] for c in (one, other)]
     independent = len(set(one.groups)) == len(one.groups)
-    return compare_paired(right[0], right[1], groups=None if independent else list(one.groups), seed=seed)
+    return compare_paired(
+        right[0], right[1], groups=None if independent else list(one.groups), sampling=Sampling(seed=seed)
+    )
 
 
 def _share(hits: Sequence[bool], groups: Sequence[str]) -> Estimate:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interp.stats import CONFIDENCE, Estimate, resample_sums, wilson_clustered
+from interp.stats import CONFIDENCE, Estimate, Sampling, resample_sums, wilson_clustered
 
 _WORD = re.compile(r"[a-z0-9]+")
 
@@ -141,7 +141,6 @@ def classified(
     targets: Sequence[str],
     *,
     groups: Sequence[str] | None,
-    seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> Classified:
     """Score parsed labels against targets.
@@ -160,8 +159,8 @@ def classified(
     common = Counter(targets).most_common(1)[0][0]
     return Classified(
         accuracy=wilson_clustered(right, groups=groups, confidence=confidence),
-        balanced=_over_classes(said, targets, names, _recall, groups, seed, confidence),
-        macro_f1=_over_classes(said, targets, names, _f1, groups, seed, confidence),
+        balanced=_over_classes(said, targets, names, _recall, groups, confidence),
+        macro_f1=_over_classes(said, targets, names, _f1, groups, confidence),
         majority=wilson_clustered([float(t == common) for t in targets], groups=groups, confidence=confidence),
         modal_share=Counter(said).most_common(1)[0][1] / len(said),
         unparsed=said.count("") / len(said),
@@ -175,7 +174,6 @@ def _over_classes(
     names: Sequence[str],
     score: Callable[[np.ndarray], np.ndarray],
     groups: Sequence[str] | None,
-    seed: int,
     confidence: float,
 ) -> Estimate:
     """Mean over classes of a score of (hits, answered so, truly so), with its interval by group."""
@@ -186,10 +184,10 @@ def _over_classes(
         table,
         lambda sums: score(sums.reshape(*sums.shape[:-1], -1, 3)),
         groups=groups,
-        seed=seed,
+        sampling=Sampling(confidence=confidence),
         bounds=(0.0, 1.0),
     )
-    return draws.estimate(confidence=confidence)
+    return draws.estimate()
 
 
 def _recall(sums: np.ndarray) -> np.ndarray:

@@ -1,10 +1,11 @@
 """Statistics that every analysis uses: pure functions of arrays, seeds explicit, an interval with every number.
 
 `groups=` is mandatory everywhere: the independent unit of each example, or None to say that examples are
-independent. Random procedures take `seed=`.
+independent. Intervals that may be resampled take one `sampling=Sampling(seed, n_resamples, confidence, method)`, those
+in closed form `confidence=`; tests by permutation take `seed=`.
 """
 
-from interp.stats._check import FewGroupsWarning, NoWidthWarning, UndefinedDrawsWarning, UnstableRatioWarning
+from interp.stats._check import FewGroupsWarning, NoWidthWarning, Seed, UndefinedDrawsWarning, UnstableRatioWarning
 from interp.stats.agreement import Kappa, weighted_kappa
 from interp.stats.band import band_of, picked_among, simultaneous_band
 from interp.stats.bootstrap import cluster_mean, cluster_means, paired_difference
@@ -26,7 +27,7 @@ from interp.stats.design import SHAPES, Design, group_sizes
 from interp.stats.detection import Detection, signal_detection
 from interp.stats.effect_size import cliffs_delta, cohen_dz
 from interp.stats.equivalence import MARGIN, Equivalence, tost_paired, tost_rates
-from interp.stats.estimate import CONFIDENCE, NO_SPREAD, Estimate, Estimates
+from interp.stats.estimate import CONFIDENCE, N_RESAMPLES, NO_SPREAD, Estimate, Estimates, Sampling
 from interp.stats.hierarchy import Hierarchical, hierarchical
 from interp.stats.intervals import (
     clopper_pearson,
@@ -57,6 +58,7 @@ __all__ = [
     "CONFIDENCE",
     "MARGIN",
     "NO_SPREAD",
+    "N_RESAMPLES",
     "RULE",
     "SHAPES",
     "CalibrationError",
@@ -85,6 +87,8 @@ __all__ = [
     "RandomEffects",
     "Ratio",
     "ReliabilityBin",
+    "Sampling",
+    "Seed",
     "SignFlip",
     "SurfaceReliance",
     "TooFewFlipsWarning",

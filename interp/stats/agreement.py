@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from interp.stats._check import Groups, Seed, Values, choice, same_length
-from interp.stats.estimate import CONFIDENCE, Estimate
-from interp.stats.resample import N_RESAMPLES, resample_sums
+from interp.stats._check import Groups, Values, choice, same_length
+from interp.stats.estimate import Estimate, Sampling
+from interp.stats.resample import resample_sums
 
 WEIGHTS = ("quadratic", "linear", "none")
 
@@ -33,11 +33,8 @@ def weighted_kappa(
     *,
     levels: Sequence[Any],
     groups: Groups,
-    seed: Seed,
     weights: str = "quadratic",
-    n_resamples: int = N_RESAMPLES,
-    method: str = "auto",
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> Kappa:
     """Chance-corrected agreement of two ratings of the same examples.
 
@@ -69,11 +66,10 @@ def weighted_kappa(
         cells,
         lambda sums: _kappa(sums, penalty),
         groups=groups,
-        seed=seed,
-        n_resamples=n_resamples,
+        sampling=sampling,
         bounds=(-1.0, 1.0),
     )
-    return Kappa(draws.estimate(method=method, confidence=confidence), int(np.isnan(draws.left_out).sum()))
+    return Kappa(draws.estimate(), int(np.isnan(draws.left_out).sum()))
 
 
 def _kappa(sums: np.ndarray, penalty: np.ndarray) -> np.ndarray:

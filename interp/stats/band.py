@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from interp.stats._check import Groups, Seed, Values, group_codes, level, numbers
-from interp.stats.estimate import CONFIDENCE, Estimate, Estimates
+from interp.stats._check import Groups, Values, choice, group_codes, numbers
+from interp.stats.estimate import CONFIDENCE, Estimate, Estimates, Sampling
 from interp.stats.intervals import t_value
 from interp.stats.jackknife import Jackknife, effective_groups
-from interp.stats.resample import N_RESAMPLES, group_weights
+from interp.stats.resample import group_weights
 
 FEW_FOR_MAX_T = 10
 """Below this many groups the bootstrap of the largest |t| is wider than Bonferroni's correction."""
@@ -18,9 +18,7 @@ def simultaneous_band(
     curve: Values,
     *,
     groups: Groups,
-    seed: Seed,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> Estimates:
     """Band of the means of many columns (layers, doses): holds the whole true curve with the stated confidence.
 
@@ -39,7 +37,7 @@ def simultaneous_band(
     Example:
         >>> import numpy as np
         >>> effects = np.random.default_rng(0).normal(size=(60, 4)) + [0, 0, 1, 1]
-        >>> band = simultaneous_band(effects, groups=np.arange(60) // 3, seed=0)
+        >>> band = simultaneous_band(effects, groups=np.arange(60) // 3)
         >>> (band.lo > 0).tolist()
         [False, False, True, True]
     """
@@ -52,9 +50,7 @@ def simultaneous_band(
         flat.mean(axis=0),
         left_out,
         effective=float(effective_groups(codes.sizes)),
-        seed=seed,
-        n_resamples=n_resamples,
-        confidence=confidence,
+        sampling=sampling,
     )
     shape = array.shape[1:]
     value, lo, hi = (part.reshape(shape) for part in (flat.mean(axis=0), lo, hi))
@@ -66,9 +62,7 @@ def band_of(
     left_out: np.ndarray,
     *,
     effective: np.ndarray | float,
-    seed: Seed,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> tuple[np.ndarray, np.ndarray]:
     """(lo, hi) of a simultaneous band over all components of any statistic, from its leave-one-group-out values.
 
@@ -83,39 +77,39 @@ def band_of(
         value: the statistic [...].  left_out: without each group [group, ...].
         effective: effective number of groups, see `effective_groups`.
     Raises:
-        ValueError: confidence outside (0, 1).
+        ValueError: a method of `sampling` other than "auto".
     Source: Romano & Wolf, JASA 100 (2005) 94 (studentised max); Montiel Olea & Plagborg-Møller, J. Appl. Econom. 34
         (2019) 1 (simultaneous bands of curves); Johnson (1978) for the skewness term.
     """
-    level("confidence", confidence)
+    choice("method", sampling.method, ("auto",))
     knife = Jackknife.of(left_out.reshape(len(left_out), -1), np.asarray(effective, dtype=float).reshape(-1))
     has_spread = knife.se > 0  # False for NaN too
     below = above = np.full(knife.se.shape, np.nan)
     if has_spread.any():
-        c = max_t_quantile(knife.deviation[:, has_spread], seed, n_resamples, confidence)
+        c = max_t_quantile(knife.deviation[:, has_spread], sampling)
         below = above = np.where(has_spread, c, np.nan)
         if len(left_out) < FEW_FOR_MAX_T:
-            sides = knife.reach(knife.quantile(1 - (1 - confidence) / int(has_spread.sum())))
+            sides = knife.reach(knife.quantile(1 - (1 - sampling.confidence) / int(has_spread.sum())))
             below, above = (np.minimum(below, side) for side in sides)
-        alone = knife.reach(knife.quantile(confidence))
+        alone = knife.reach(knife.quantile(sampling.confidence))
         below, above = np.maximum(below, alone[0]), np.maximum(above, alone[1])
     flat = np.asarray(value, dtype=float).reshape(-1)
     lo, hi = flat - below * knife.se, flat + above * knife.se
     return lo.reshape(np.shape(value)), hi.reshape(np.shape(value))
 
 
-def max_t_quantile(deviation: np.ndarray, seed: Seed, n_resamples: int, confidence: float) -> float:
+def max_t_quantile(deviation: np.ndarray, sampling: Sampling) -> float:
     """Quantile of the largest |t*| over columns; a draw without spread in a column does not count in it."""
     n_groups, largest = len(deviation), []
     spread = np.sqrt(np.square(deviation).mean(axis=0))
     scaled = deviation / spread
-    for weights in group_weights(n_groups, n_resamples=n_resamples, seed=seed):
+    for weights in group_weights(n_groups, n_resamples=sampling.n_resamples, seed=sampling.seed):
         mean = weights @ scaled / n_groups
         variance = np.maximum(weights @ np.square(scaled) / n_groups - np.square(mean), 0.0)
         se = np.sqrt(variance / (n_groups - 1))
         t = np.divide(np.abs(mean), se, out=np.zeros_like(mean), where=se > 1e-9)
         largest.append(t.max(axis=1))
-    return float(np.quantile(np.concatenate(largest), confidence))
+    return float(np.quantile(np.concatenate(largest), sampling.confidence))
 
 
 def picked_among(found: Estimate, count: int, *, confidence: float = CONFIDENCE) -> Estimate:

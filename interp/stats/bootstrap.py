@@ -4,42 +4,36 @@ from __future__ import annotations
 
 import numpy as np
 
-from interp.stats._check import Groups, Seed, Values, choice, group_codes, numbers, same_length
+from interp.stats._check import Groups, Values, group_codes, numbers, same_length
 from interp.stats.clustered import effective_n, effective_t, mean_estimates, rate_bounds, rate_n, warn_of_means
-from interp.stats.estimate import CONFIDENCE, Estimate, Estimates
+from interp.stats.estimate import CONFIDENCE, Estimate, Estimates, Sampling
 from interp.stats.intervals import z_value
 from interp.stats.jackknife import ANY, Bounds
 from interp.stats.paired import PairedTable, paired_limits
-from interp.stats.resample import METHODS, N_RESAMPLES, resample_sums
+from interp.stats.resample import resample_sums
 
 
 def cluster_mean(
     values: Values,
     *,
     groups: Groups,
-    seed: Seed,
     bounds: Bounds = ANY,
-    n_resamples: int = N_RESAMPLES,
-    method: str = "auto",
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> Estimate:
     """Mean over examples with an interval over groups.
 
     Args:
         values: one number per example [example].
         groups: independent unit of each example [example]; None says each example is independent.
-        seed, n_resamples: of the bootstrap; `auto` draws nothing.
         bounds: smallest and largest possible value, as in `cluster_t`.
-        method: `auto`, the rule: the same as `cluster_t`; or the bootstrap's `percentile` or `bca`.
+        sampling: method `auto`, the rule, is the same as `cluster_t`.
     Raises:
-        ValueError: NaN, one group, lengths differ, unknown method, a value outside the bounds.
+        ValueError: NaN, one group, lengths differ, a value outside the bounds.
     Source: `cluster_t`; Davison & Hinkley (1997) §5.2-5.3 for the bootstrap.
     """
     bounds = rate_bounds(values, bounds)
     array = numbers("values", values)
-    found = _means(
-        array[:, None], groups, seed, bounds=bounds, n_resamples=n_resamples, method=method, confidence=confidence
-    ).at(0)
+    found = _means(array[:, None], groups, bounds, sampling).at(0)
     warn_of_means(found, stacklevel=3)
     return found
 
@@ -48,11 +42,8 @@ def cluster_means(
     values: Values,
     *,
     groups: Groups,
-    seed: Seed,
     bounds: Bounds = ANY,
-    n_resamples: int = N_RESAMPLES,
-    method: str = "auto",
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> Estimates:
     """Means of many columns (layers x heads) over the same groups: values[example, ...] -> Estimates[...].
 
@@ -67,15 +58,7 @@ def cluster_means(
     bounds = rate_bounds(values, bounds)
     array = numbers("values", values, ndim=None)
     shape = array.shape[1:]
-    out = _means(
-        array.reshape(len(array), -1),
-        groups,
-        seed,
-        bounds=bounds,
-        n_resamples=n_resamples,
-        method=method,
-        confidence=confidence,
-    )
+    out = _means(array.reshape(len(array), -1), groups, bounds, sampling)
     warn_of_means(out, stacklevel=3)
     value, lo, hi = (part.reshape(shape) for part in (out.value, out.lo, out.hi))
     return Estimates(value, lo, hi, out.n, out.n_groups)
@@ -86,11 +69,8 @@ def paired_difference(
     b: Values,
     *,
     groups: Groups,
-    seed: Seed,
     bounds: Bounds = ANY,
-    n_resamples: int = N_RESAMPLES,
-    method: str = "auto",
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> Estimate:
     """Mean of a - b over the same examples in the same order, with an interval over groups.
 
@@ -105,11 +85,9 @@ def paired_difference(
     """
     a, b = numbers("a", a), numbers("b", b)
     same_length(a=a, b=b)
-    if method == "auto" and np.isin(np.concatenate([a, b]), (0.0, 1.0)).all():
-        return difference_of_rates(a, b, groups=groups, confidence=confidence)
-    found = _means(
-        (a - b)[:, None], groups, seed, bounds=bounds, n_resamples=n_resamples, method=method, confidence=confidence
-    ).at(0)
+    if sampling.method == "auto" and np.isin(np.concatenate([a, b]), (0.0, 1.0)).all():
+        return difference_of_rates(a, b, groups=groups, confidence=sampling.confidence)
+    found = _means((a - b)[:, None], groups, bounds, sampling).at(0)
     warn_of_means(found, stacklevel=3)
     return found
 
@@ -135,20 +113,9 @@ def difference_of_rates(
     return found
 
 
-def _means(
-    columns: np.ndarray,
-    groups: Groups,
-    seed: Seed,
-    *,
-    bounds: Bounds,
-    n_resamples: int,
-    method: str,
-    confidence: float,
-) -> Estimates:
-    if choice("method", method, METHODS) == "auto":
-        return mean_estimates(columns, group_codes(groups, len(columns)), bounds=bounds, confidence=confidence)
+def _means(columns: np.ndarray, groups: Groups, bounds: Bounds, sampling: Sampling) -> Estimates:
+    if sampling.method == "auto":
+        return mean_estimates(columns, group_codes(groups, len(columns)), bounds=bounds, confidence=sampling.confidence)
     counted = np.column_stack([columns, np.ones(len(columns))])
-    draws = resample_sums(
-        counted, lambda s: s[..., :-1] / s[..., -1:], groups=groups, seed=seed, n_resamples=n_resamples
-    )
-    return draws.estimates(method=method, confidence=confidence)
+    draws = resample_sums(counted, lambda s: s[..., :-1] / s[..., -1:], groups=groups, sampling=sampling)
+    return draws.estimates()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from interp.stats._check import (
     GroupCodes,
     Groups,
-    Seed,
     Values,
     binary,
+    choice,
     generator,
     group_codes,
     probabilities,
@@ -20,10 +19,10 @@ from interp.stats._check import (
 )
 from interp.stats.bootstrap import cluster_mean
 from interp.stats.clustered import rate_on
-from interp.stats.estimate import CONFIDENCE, Estimate
+from interp.stats.estimate import CONFIDENCE, Estimate, Sampling
 from interp.stats.intervals import z_value
 from interp.stats.jackknife import Jackknife, effective_groups, jackknife_limits
-from interp.stats.resample import N_RESAMPLES, group_weights
+from interp.stats.resample import group_weights
 
 N_BINS = 10
 FLOOR_DRAWS = 1000
@@ -80,10 +79,8 @@ def calibration_error(
     outcome: Values,
     *,
     groups: Groups,
-    seed: Seed,
     n_bins: int = N_BINS,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> CalibrationError:
     """Expected calibration error over equal-mass bins, with its interval and its floor.
 
@@ -114,26 +111,28 @@ def calibration_error(
         p: stated probability of the outcome, or the confidence in the given answer [example].
         outcome: whether it happened, or whether the answer was right [example].
     Raises:
-        ValueError: lengths differ, p outside [0, 1], fewer examples than bins, one group, NaN.
+        ValueError: lengths differ, p outside [0, 1], fewer examples than bins, one group, NaN; a method of
+            `sampling` other than "auto".
     Source: Guo et al., arXiv 1706.04599; floor: consistency resampling, Bröcker & Smith, Weather Forecast. 22 (2007);
         interval and intraclass correlation of the floor: worked out here, measured in tests/validity/test_intervals.py.
     """
+    choice("method", sampling.method, ("auto",))
     p, y = probabilities("p", p), binary("outcome", outcome)
     n = same_length(p=p, outcome=y)
     _, bins = np.unique(equal_mass_bins(p, n_bins), return_inverse=True)
-    used, seeds = int(bins.max()) + 1, generator(seed).spawn(2)
+    used, seeds = int(bins.max()) + 1, generator(sampling.seed).spawn(2)
     gaps = np.zeros((n, used))
     gaps[np.arange(n), bins] = y - p
     codes = group_codes(groups, n)
     sums, effective = codes.sums(gaps), float(effective_groups(codes.sizes))
     left_out = (sums.sum(axis=0) - sums) / (n - codes.sizes[:, None])
     value = float(np.abs(sums.sum(axis=0)).sum() / n)
-    error = _sampling_error(left_out, effective, seeds[0], n_resamples=n_resamples, confidence=confidence)
-    tails = (0.5 - confidence / 2, 0.5 + confidence / 2)
+    error = _sampling_error(left_out, effective, replace(sampling, seed=seeds[0]))
+    tails = (0.5 - sampling.confidence / 2, 0.5 + sampling.confidence / 2)
     floor = _floor(p, bins, codes, 0.0 if groups is None else _likeness(p, y, codes), seeds[1])
     below = max(float(np.quantile(each, tails[1])) for each in (error, floor))
     without = np.abs(left_out).sum(axis=1)
-    above = _upper(value, without, effective, confidence)
+    above = _upper(value, without, effective, sampling.confidence)
     return CalibrationError(
         ece=Estimate(value, max(0.0, value - below), above, n, codes.n_groups),
         floor=Estimate(float(floor.mean()), *map(float, np.quantile(floor, tails)), n=n, n_groups=codes.n_groups),
@@ -142,15 +141,13 @@ def calibration_error(
     )
 
 
-def _sampling_error(
-    left_out: np.ndarray, effective: float, seed: Seed, *, n_resamples: int, confidence: float
-) -> np.ndarray:
+def _sampling_error(left_out: np.ndarray, effective: float, sampling: Sampling) -> np.ndarray:
     """sum_b |m*_b - m_b| on resampled groups [resample], with the jackknife's variance and Student's tails."""
     n_groups = len(left_out)
     knife = Jackknife.of(left_out, effective)
-    weights = group_weights(n_groups, n_resamples=n_resamples, seed=seed)
+    weights = group_weights(n_groups, n_resamples=sampling.n_resamples, seed=sampling.seed)
     drawn = np.concatenate([np.abs(w @ knife.deviation).sum(axis=1) for w in weights])
-    stretch = float(knife.quantile(confidence)[0]) / z_value(confidence)
+    stretch = float(knife.quantile(sampling.confidence)[0]) / z_value(sampling.confidence)
     # W @ d has G times the variance of one d, the jackknife (G - 1) times
     return drawn * np.sqrt((n_groups - 1) / n_groups) * stretch
 
@@ -160,9 +157,7 @@ def brier(
     outcome: Values,
     *,
     groups: Groups,
-    seed: Seed,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> Estimate:
     """Mean squared error of stated probabilities, mean (p - outcome)²; 0.25 for always saying one half.
 
@@ -172,8 +167,7 @@ def brier(
     """
     p, y = probabilities("p", p), binary("outcome", outcome)
     same_length(p=p, outcome=y)
-    options: dict[str, Any] = {"seed": seed, "n_resamples": n_resamples, "confidence": confidence}
-    return cluster_mean((p - y) ** 2, groups=groups, bounds=(0.0, 1.0), **options)
+    return cluster_mean((p - y) ** 2, groups=groups, bounds=(0.0, 1.0), sampling=sampling)
 
 
 def reliability_table(
@@ -202,9 +196,7 @@ def confidence_on_errors(
     right: Values,
     *,
     groups: Groups,
-    seed: Seed,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> Estimate:
     """Mean confidence in the answers that were wrong: near 1 for a member that is confidently wrong.
 
@@ -221,8 +213,7 @@ def confidence_on_errors(
     members = group_codes(groups, n, at_least=1).code[wrong]
     if len(np.unique(members)) < 2:
         return Estimate(float(c[wrong].mean()), 0.0, 1.0, int(wrong.sum()), 1)
-    options: dict[str, Any] = {"seed": seed, "n_resamples": n_resamples, "confidence": confidence}
-    return cluster_mean(c[wrong], groups=members, bounds=(0.0, 1.0), **options)
+    return cluster_mean(c[wrong], groups=members, bounds=(0.0, 1.0), sampling=sampling)
 
 
 def _upper(value: float, left_out: np.ndarray, effective: float, confidence: float) -> float:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interp.stats._check import GroupCodes, Groups, Real, Seed, Values, binary, group_codes, same_length
+from interp.stats._check import GroupCodes, Groups, Real, Values, binary, group_codes, same_length
 from interp.stats.bootstrap import difference_of_rates, paired_difference
 from interp.stats.clustered import wilson_clustered
 from interp.stats.equivalence import MARGIN, Equivalence, tost_paired
-from interp.stats.estimate import CONFIDENCE, Estimate
+from interp.stats.estimate import Estimate, Sampling
 from interp.stats.jackknife import RULE
 from interp.stats.mean_test import mean_test
 from interp.stats.paired import McNemar, PairedTable, mcnemar, newcombe_paired
@@ -58,9 +58,8 @@ def compare_paired(
     *,
     groups: Groups,
     items: Groups = None,
-    seed: Seed,
     margin: Real = MARGIN,
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> Comparison:
     """Compare two members that answered the same items.
 
@@ -75,6 +74,7 @@ def compare_paired(
     a, b = binary("a", a, at_least=2), binary("b", b, at_least=2)
     same_length(a=a, b=b)
     group_codes(groups, len(a))
+    confidence = sampling.confidence
     table = PairedTable.of(a, b)
     test, iid = mcnemar(table.only_a, table.only_b), newcombe_paired(table, confidence=confidence)
     clustered, p_groups, kind = iid, test.p, "Newcombe, paired"
@@ -83,7 +83,7 @@ def compare_paired(
         left, right = a.astype(np.float64), b.astype(np.float64)
         clustered = difference_of_rates(left, right, groups=groups, items=items, confidence=confidence)
         if table.only_a + table.only_b:
-            p_groups = float(mean_test(a.astype(np.float64) - b, groups=groups, seed=seed).p)
+            p_groups = float(mean_test(a.astype(np.float64) - b, groups=groups, seed=sampling.seed).p)
     return Comparison(
         table=table,
         a=wilson_clustered(a, groups=groups, items=items, confidence=confidence),
@@ -117,7 +117,9 @@ class ItemComparison:
     only_b: int
 
 
-def compare_items(a: Values, b: Values, *, items: Groups, groups: Groups, seed: Seed) -> ItemComparison:
+def compare_items(
+    a: Values, b: Values, *, items: Groups, groups: Groups, sampling: Sampling = Sampling()
+) -> ItemComparison:
     """Compare two members that answered the same items, once or several times each.
 
         difference = mean over items of (mean over replies of a) - (mean over replies of b)
@@ -136,14 +138,14 @@ def compare_items(a: Values, b: Values, *, items: Groups, groups: Groups, seed: 
     n = same_length(a=a, b=b)
     codes = group_codes(items, n)
     if codes.n_groups == n:
-        found, counts = compare_paired(a, b, groups=groups, seed=seed), PairedTable.of(a, b)
+        found, counts = compare_paired(a, b, groups=groups, sampling=sampling), PairedTable.of(a, b)
         return ItemComparison(float(a.mean()), float(b.mean()), found.difference_groups, found.interval,
                               found.p_groups, counts.only_a, counts.only_b)  # fmt: skip
     share_a, share_b = codes.sums(a) / codes.sizes, codes.sums(b) / codes.sizes
     unit = _group_of_items(codes, groups)
     gap = share_a - share_b
-    spread = paired_difference(share_a, share_b, groups=unit, seed=seed, bounds=(-1.0, 1.0))
-    p = float(mean_test(gap, groups=unit, seed=seed).p) if np.any(gap) else 1.0
+    spread = paired_difference(share_a, share_b, groups=unit, bounds=(-1.0, 1.0), sampling=sampling)
+    p = float(mean_test(gap, groups=unit, seed=sampling.seed).p) if np.any(gap) else 1.0
     more, fewer = int((gap > 1e-9).sum()), int((gap < -1e-9).sum())
     return ItemComparison(float(share_a.mean()), float(share_b.mean()), spread, RULE, p, more, fewer)
 

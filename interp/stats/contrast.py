@@ -7,10 +7,10 @@ from math import sqrt
 
 import numpy as np
 
-from interp.stats._check import Groups, Seed, Values, binary, same_length
+from interp.stats._check import Groups, Values, binary, same_length
 from interp.stats.clustered import rate_on
-from interp.stats.estimate import CONFIDENCE, Estimate
-from interp.stats.resample import N_RESAMPLES, resample_sums
+from interp.stats.estimate import Estimate, Sampling
+from interp.stats.resample import resample_sums
 
 Part = tuple[Values, float]
 
@@ -20,9 +20,7 @@ def rate_contrast(
     parts: Sequence[Part],
     *,
     groups: Groups,
-    seed: Seed,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> Estimate:
     """Sum of rates of an event on parts of the examples, each with its weight.
 
@@ -51,13 +49,12 @@ def rate_contrast(
         columns,
         lambda s: (s[..., 0::2] / s[..., 1::2]) @ weights,
         groups=groups,
-        seed=seed,
-        n_resamples=n_resamples,
+        sampling=sampling,
         counts=np.abs(weights) @ np.array(masks, dtype=np.float64),
         bounds=(float(np.minimum(weights, 0).sum()), float(np.maximum(weights, 0).sum())),
     )
-    found = draws.estimate(confidence=confidence)
-    rates = [rate_on(happened, mask, groups=groups, confidence=confidence) for mask in masks]
+    found = draws.estimate()
+    rates = [rate_on(happened, mask, groups=groups, confidence=sampling.confidence) for mask in masks]
     if all(rate.value not in (0.0, 1.0) for rate in rates):
         return found
     sides = [(w * (r.lo - r.value), w * (r.hi - r.value)) for w, r in zip(weights, rates, strict=True)]

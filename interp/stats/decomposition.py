@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interp.stats._check import Groups, Real, Seed, Values, numbers, same_length
-from interp.stats.estimate import CONFIDENCE, Estimate
+from interp.stats._check import Groups, Real, Values, numbers, same_length
+from interp.stats.estimate import Estimate, Sampling
 from interp.stats.jackknife import ANY, Bounds
-from interp.stats.resample import N_RESAMPLES, resample_sums
+from interp.stats.resample import resample_sums
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,7 @@ def decompose_change(
     after: Values,
     *,
     groups: Groups,
-    seed: Seed,
-    n_resamples: int = N_RESAMPLES,
-    method: str = "auto",
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> Decomposition:
     """Midpoint decomposition of the change of x·y between two systems on the same items, resampled in pairs.
 
@@ -75,10 +72,8 @@ def decompose_change(
                 f"{columns[:, 1].sum():g}: the second factor is 0/0. Report the change of x alone."
             )
     columns = np.column_stack([before, after])
-    draws = resample_sums(
-        columns, _parts, groups=groups, seed=seed, n_resamples=n_resamples, bounds=_bounds(before, after)
-    )
-    out = draws.estimates(method=method, confidence=confidence)
+    draws = resample_sums(columns, _parts, groups=groups, sampling=sampling, bounds=_bounds(before, after))
+    out = draws.estimates()
     return Decomposition(out.at(0), out.at(1), out.at(2))
 
 

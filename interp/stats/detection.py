@@ -7,12 +7,12 @@ from math import exp, pi, sqrt
 
 import numpy as np
 
-from interp.stats._check import Groups, Seed, Values, binary, group_codes, same_length
+from interp.stats._check import Groups, Values, binary, group_codes, same_length
 from interp.stats.clustered import effective_t, rate_on
-from interp.stats.estimate import CONFIDENCE, Estimate
+from interp.stats.estimate import Estimate, Sampling
 from interp.stats.intervals import z_value
 from interp.stats.jackknife import effective_groups
-from interp.stats.resample import N_RESAMPLES, resample_sums
+from interp.stats.resample import resample_sums
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,7 @@ def signal_detection(
     is_signal: Values,
     *,
     groups: Groups,
-    seed: Seed,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> Detection:
     """d' and criterion over the pooled grid: one-sided cells cannot tell "verifies" from "always says X".
 
@@ -66,21 +64,21 @@ def signal_detection(
     codes = group_codes(groups, n)
     columns = np.column_stack([yes & signal, signal, yes & ~signal, ~signal]).astype(np.float64)
     value = _dprime_and_criterion(columns.sum(axis=0))
-    delta = _delta_limits(columns.sum(axis=0), value, z_value(confidence))
+    delta = _delta_limits(columns.sum(axis=0), value, z_value(sampling.confidence))
     limits = delta
     if groups is not None:
-        draws = resample_sums(columns, _dprime_and_criterion, groups=groups, seed=seed, n_resamples=n_resamples)
-        out = draws.estimates(confidence=confidence)
+        draws = resample_sums(columns, _dprime_and_criterion, groups=groups, sampling=sampling)
+        out = draws.estimates()
         limits = np.column_stack([out.lo, out.hi])
         if _at_boundary(columns.sum(axis=0)):
             once = columns.sum(axis=0) * float(effective_groups(codes.sizes)) / n
-            wide = _delta_limits(once, value, effective_t(codes, confidence))
+            wide = _delta_limits(once, value, effective_t(codes, sampling.confidence))
             # fmin, fmax: the jackknife has no interval where no group differs
             limits = np.column_stack([np.fmin(limits[:, 0], wide[:, 0]), np.fmax(limits[:, 1], wide[:, 1])])
     d, c = (
         Estimate(float(v), float(lo), float(hi), n, codes.n_groups) for v, (lo, hi) in zip(value, limits, strict=True)
     )
-    hit, alarm = (rate_on(yes, rows, groups=groups, confidence=confidence) for rows in (signal, ~signal))
+    hit, alarm = (rate_on(yes, rows, groups=groups, confidence=sampling.confidence) for rows in (signal, ~signal))
     return Detection(d, c, hit, alarm)
 
 

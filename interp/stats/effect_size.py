@@ -6,21 +6,18 @@ from math import sqrt
 
 import numpy as np
 
-from interp.stats._check import Groups, Seed, Values, choice, group_codes, level, numbers
-from interp.stats.estimate import CONFIDENCE, Estimate
+from interp.stats._check import Groups, Values, group_codes, numbers
+from interp.stats.estimate import CONFIDENCE, Estimate, Sampling
 from interp.stats.intervals import z_value
 from interp.stats.ranking import auroc
-from interp.stats.resample import METHODS, N_RESAMPLES, resample_sums
+from interp.stats.resample import resample_sums
 
 
 def cohen_dz(
     effects: Values,
     *,
     groups: Groups,
-    seed: Seed,
-    n_resamples: int = N_RESAMPLES,
-    method: str = "auto",
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> Estimate:
     """Mean of paired effects in units of their standard deviation: d_z = mean / sd (n - 1 in the sd).
 
@@ -33,18 +30,17 @@ def cohen_dz(
         ValueError: fewer than 2 examples, all effects equal (no spread to divide by), NaN, one group.
     Source: Lakens, Front. Psychol. 4 (2013) 863; Cumming & Finch, Educ. Psychol. Meas. 61 (2001) 532.
     """
-    choice("method", method, METHODS)
     array = numbers("effects", effects, at_least=2)
     n, spread = len(array), float(array.std(ddof=1))
     if spread == 0 or np.ptp(array) <= 1e-12 * np.abs(array).max():
         raise ValueError(f"effects: expected effects that vary, all {n} are {array[0]:g}. Report the mean alone.")
     if groups is None:
         d = float(array.mean()) / spread
-        lo, hi = _noncentral_limits(d * sqrt(n), n - 1, level("confidence", confidence))
+        lo, hi = _noncentral_limits(d * sqrt(n), n - 1, sampling.confidence)
         return Estimate(d, lo / sqrt(n), hi / sqrt(n), n, n)
     columns = np.column_stack([np.ones(n), array, array**2])
-    draws = resample_sums(columns, _dz, groups=groups, seed=seed, n_resamples=n_resamples)
-    return draws.estimate(method=method, confidence=confidence)
+    draws = resample_sums(columns, _dz, groups=groups, sampling=sampling)
+    return draws.estimate()
 
 
 def cliffs_delta(

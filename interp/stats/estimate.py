@@ -1,4 +1,4 @@
-"""An estimate with its interval: the only form in which a number leaves the library."""
+"""An estimate with its interval, the only form in which a number leaves the library, and how that interval is drawn."""
 
 from __future__ import annotations
 
@@ -7,10 +7,54 @@ from math import isnan, nan
 
 import numpy as np
 
+from interp.stats._check import Seed, choice, count, level
+
 CONFIDENCE = 0.95
 """Level of every interval unless the caller names another."""
+N_RESAMPLES = 2000
+"""Resamples of groups unless the caller asks for another number."""
 NO_SPREAD = "none: no group differs from another"
 """What a table writes as the kind of interval where the data give none."""
+
+
+METHODS = ("auto", "percentile", "bca")
+"""Ways to make the interval of one number, see `Sampling`."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How intervals are drawn: one value that is handed down from an analysis to every statistic that it calls.
+
+    The groups are not part of it. They belong to the data, one entry per example, and are filtered and reordered with
+    them, so every statistic takes `groups=` next to its values.
+
+    Attributes:
+        seed:        integer, or a numpy generator whose state moves on with every use.
+        n_resamples: resamples of whole groups: of simultaneous bands, calibration errors, and the two bootstraps.
+        confidence:  level of the intervals, in (0, 1).
+        method:      interval of one number: "auto", the rule of `interp.stats.jackknife`, which draws nothing; or the
+            bootstrap's "percentile" or "bca", for comparison. Bands and calibration errors take "auto" only.
+    Raises:
+        ValueError: a confidence outside (0, 1), no resamples, an unknown method.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from interp.stats import Sampling
+        >>> sampling = Sampling(seed=7)
+        >>> sampling.n_resamples, replace(sampling, confidence=0.99).confidence
+        (2000, 0.99)
+    """
+
+    seed: Seed = 0
+    n_resamples: int = N_RESAMPLES
+    confidence: float = CONFIDENCE
+    method: str = "auto"
+
+    def __post_init__(self) -> None:
+        level("confidence", self.confidence)
+        choice("method", self.method, METHODS)
+        if count("n_resamples", self.n_resamples) < 1:
+            raise ValueError(f"n_resamples: expected at least 1, got {self.n_resamples}.")
 
 
 @dataclass(frozen=True)

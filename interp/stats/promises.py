@@ -181,9 +181,9 @@ def _checks(design: Design, positive: float) -> Iterator[tuple[Kind, str, str, D
     groups = design.groups
     own = f"{design.shape}, mean {design.mean:g}"
     yield ("coverage", "cluster_mean", own,
-           lambda rng: _covers(cluster_mean(design.draw(rng), groups=groups, seed=rng), design.mean))  # fmt: skip
+           lambda rng: _covers(cluster_mean(design.draw(rng), groups=groups), design.mean))  # fmt: skip
     yield ("coverage", "paired_difference", f"two members, {own}",
-           lambda rng: _covers(paired_difference(*design.draw(rng, 2).T, groups=groups, seed=rng), 0.0))  # fmt: skip
+           lambda rng: _covers(paired_difference(*design.draw(rng, 2).T, groups=groups), 0.0))  # fmt: skip
     rates = design if design.shape == "binary" else replace(design, shape="binary", mean=0.5)
     yield ("coverage", "wilson_clustered", f"rate {rates.mean:g}",
            lambda rng: _covers(wilson_clustered(rates.draw(rng), groups=groups), rates.mean))  # fmt: skip

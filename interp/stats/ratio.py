@@ -8,11 +8,11 @@ from math import inf, sqrt
 
 import numpy as np
 
-from interp.stats._check import Groups, Seed, UnstableRatioWarning, Values, group_codes, numbers, same_length
+from interp.stats._check import Groups, UnstableRatioWarning, Values, group_codes, numbers, same_length
 from interp.stats.clustered import mean_estimates
-from interp.stats.estimate import CONFIDENCE, Estimate
+from interp.stats.estimate import CONFIDENCE, Estimate, Sampling
 from interp.stats.jackknife import ANY, Bounds, Jackknife, effective_groups
-from interp.stats.resample import N_RESAMPLES, resample_sums
+from interp.stats.resample import resample_sums
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,8 @@ def ratio_difference(
     denominator_b: Values,
     *,
     groups: Groups,
-    seed: Seed,
     bounds: Bounds = ANY,
-    n_resamples: int = N_RESAMPLES,
-    method: str = "auto",
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> Estimate:
     """sum(num_a)/sum(den_a) - sum(num_b)/sum(den_b) on the same examples, all four left out or drawn together.
 
@@ -137,9 +134,8 @@ def ratio_difference(
         np.column_stack(list(arrays.values())),
         lambda s: s[..., 0] / s[..., 1] - s[..., 2] / s[..., 3],
         groups=groups,
-        seed=seed,
-        n_resamples=n_resamples,
+        sampling=sampling,
         counts=np.abs(arrays["den_a"]) + np.abs(arrays["den_b"]),
         bounds=bounds,
     )
-    return draws.estimate(method=method, confidence=confidence)
+    return draws.estimate()

@@ -25,18 +25,14 @@ from interp.stats._check import (
     Seed,
     UndefinedDrawsWarning,
     Values,
-    choice,
     generator,
     group_codes,
-    level,
     numbers,
     same_length,
 )
-from interp.stats.estimate import CONFIDENCE, Estimate, Estimates
+from interp.stats.estimate import Estimate, Estimates, Sampling
 from interp.stats.jackknife import ANY, Bounds, effective_groups, jackknife_limits
 
-METHODS = ("auto", "percentile", "bca")
-N_RESAMPLES = 2000
 BUDGET = 32 * 2**20
 """Bytes of the largest temporary array of weights."""
 
@@ -69,6 +65,7 @@ class Draws:
         left_out:   without each group [group, ...]: the interval of method `auto`.
         draw:       gives the values on each resample [resample, ...]; called once, and only where they are needed.
         effective:  effective number of groups behind each component [...], or one number.
+        sampling:   confidence and method of the intervals.
         bounds:     smallest and largest possible value of the statistic.
     """
 
@@ -78,6 +75,7 @@ class Draws:
     n: int
     n_groups: int
     effective: np.ndarray | float
+    sampling: Sampling = Sampling()
     bounds: Bounds = ANY
 
     @cached_property
@@ -91,33 +89,32 @@ class Draws:
         """Resamples in which some component is NaN."""
         return int(np.isnan(self.resampled.reshape(len(self.resampled), -1)).any(axis=1).sum())
 
-    def estimates(self, *, method: str = "auto", confidence: float = CONFIDENCE) -> Estimates:
-        """Intervals of every component: `auto`, the rule of `jackknife_limits`; `percentile` or `bca` of the bootstrap.
+    def estimates(self) -> Estimates:
+        """Intervals of every component by the method of `sampling`: the rule of `jackknife_limits`, or the bootstrap.
 
         BCa: quantiles at Phi(z0 + (z0 + z)/(1 - a(z0 + z))), z0 from the share of draws below the value,
         a = sum(d³) / 6(sum d²)^1.5 with d the jackknife deviations. Both bootstrap intervals are too narrow with fewer
         than 20 groups and collapse to a point where all groups agree; they are here for comparison.
 
         Raises:
-            ValueError: unknown method; BCa where every draw lies on one side of the value.
+            ValueError: BCa where every draw lies on one side of the value.
         Source: `interp.stats.jackknife`; Efron & Tibshirani, *An Introduction to the Bootstrap* (1993) §13.3, §14.3.
         """
-        choice("method", method, METHODS)
-        self._warn(method)
-        level("confidence", confidence)
-        if method == "auto":
+        self._warn()
+        if self.sampling.method == "auto":
+            confidence, bounds = self.sampling.confidence, self.bounds
             lo, hi = jackknife_limits(
-                self.value, self.left_out, effective=self.effective, confidence=confidence, bounds=self.bounds
+                self.value, self.left_out, effective=self.effective, confidence=confidence, bounds=bounds
             )
         else:
-            lo, hi = self._quantiles(method, confidence)
+            lo, hi = self._quantiles()
         return Estimates(self.value, lo, hi, self.n, self.n_groups)
 
-    def estimate(self, *, method: str = "auto", confidence: float = CONFIDENCE) -> Estimate:
+    def estimate(self) -> Estimate:
         """The interval of a statistic that is one number; undefined where the value is."""
         if np.isnan(self.value):
             return Estimate.undefined(self.n, self.n_groups)
-        found = self.estimates(method=method, confidence=confidence).at()
+        found = self.estimates().at()
         if found.lo == found.hi or not found.has_interval:
             warnings.warn(
                 f"no group differs from another in {float(self.value):g}, so the data show no spread, which is not "
@@ -127,7 +124,8 @@ class Draws:
             )
         return found
 
-    def _warn(self, method: str) -> None:
+    def _warn(self) -> None:
+        method = self.sampling.method
         if method == "auto" and self.n_groups < CHECKED_GROUPS:
             warnings.warn(
                 f"interval from {self.n_groups} independent units: its coverage was checked from {CHECKED_GROUPS} on.",
@@ -137,7 +135,7 @@ class Draws:
         if method != "auto" and self.n_groups < FEW_GROUPS:
             warnings.warn(
                 f"interval from {self.n_groups} independent units (fewer than {FEW_GROUPS}): a {method} interval over "
-                "so few is too narrow. Use method='auto'.",
+                "so few is too narrow. Use Sampling(method='auto').",
                 FewGroupsWarning,
                 stacklevel=4,
             )
@@ -156,10 +154,11 @@ class Draws:
                 stacklevel=4,
             )
 
-    def _quantiles(self, method: str, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-        tails = np.array([0.5 - confidence / 2, 0.5 + confidence / 2])
+    def _quantiles(self) -> tuple[np.ndarray, np.ndarray]:
+        half = self.sampling.confidence / 2
+        tails = np.array([0.5 - half, 0.5 + half])
         shape, flat = self.value.shape, self.resampled.reshape(len(self.resampled), -1)
-        if method == "percentile":
+        if self.sampling.method == "percentile":
             lo, hi = _nan_quantile(flat, tails)
         else:
             levels = self._bca_levels(flat, tails)
@@ -177,7 +176,7 @@ class Draws:
         if ((below == 0) | (below == 1)).any():
             raise ValueError(
                 "method 'bca': every resample lies on one side of the value, so no bias correction exists. "
-                "Use method='auto'."
+                "Use Sampling(method='auto')."
             )
         z0, deviation = ndtri(below), self.left_out.reshape(len(self.left_out), -1)
         deviation = np.nanmean(deviation, axis=0) - deviation
@@ -192,10 +191,9 @@ def resample_sums(
     statistic: SumStatistic,
     *,
     groups: Groups,
-    seed: Seed,
-    n_resamples: int = N_RESAMPLES,
     counts: Values | None = None,
     bounds: Bounds = ANY,
+    sampling: Sampling = Sampling(),
 ) -> Draws:
     """Interval, or bootstrap, of any statistic of the sums of some columns over examples.
 
@@ -204,7 +202,6 @@ def resample_sums(
         statistic: sums[..., column] -> value[...], e.g. `lambda s: s[..., 0] / s[..., 1]`; it may return more
             trailing axes, and all of them share the draws.
         groups: independent unit of each example [example]; None says each example is independent.
-        seed: integer or numpy generator.
         counts: how much each example counts in the statistic [example], or in each component [example, ...]: 0 for
             those that a conditional rate leaves out. All count alike where None.
         bounds: smallest and largest possible value of the statistic; `jackknife_limits` says what they change.
@@ -219,12 +216,12 @@ def resample_sums(
 
     def draw() -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            chunks = group_weights(codes.n_groups, n_resamples=n_resamples, seed=seed)
+            chunks = group_weights(codes.n_groups, n_resamples=sampling.n_resamples, seed=sampling.seed)
             return np.concatenate([statistic(w @ sums) for w in chunks])
 
     with np.errstate(divide="ignore", invalid="ignore"):
         value, left_out = np.asarray(statistic(total)), _finite(statistic(total - sums))
-    return Draws(value, left_out, draw, len(array), codes.n_groups, _effective(codes, counts), bounds)
+    return Draws(value, left_out, draw, len(array), codes.n_groups, _effective(codes, counts), sampling, bounds)
 
 
 MAX_LEFT_OUT = 200
@@ -236,10 +233,9 @@ def resample_weights(
     *,
     n: int,
     groups: Groups,
-    seed: Seed,
-    n_resamples: int = N_RESAMPLES,
     counts: Values | None = None,
     bounds: Bounds = ANY,
+    sampling: Sampling = Sampling(),
 ) -> Draws:
     """Interval, or bootstrap, of a statistic that needs weights of single examples (ranks, a fit), chunk by chunk.
 
@@ -257,13 +253,16 @@ def resample_weights(
     """
     codes = group_codes(groups, n)
     rows = max(1, BUDGET // (16 * n))
+    seed = sampling.seed
     deal, draws = generator(seed).spawn(2) if isinstance(seed, np.random.Generator) else (generator(seed), seed)
     blocks = codes
     if codes.n_groups > MAX_LEFT_OUT:
         blocks = GroupCodes((deal.permutation(codes.n_groups) % MAX_LEFT_OUT)[codes.code], MAX_LEFT_OUT)
 
     def draw() -> np.ndarray:
-        weights = group_weights(codes.n_groups, n_resamples=n_resamples, seed=draws, budget=rows * 16 * codes.n_groups)
+        weights = group_weights(
+            codes.n_groups, n_resamples=sampling.n_resamples, seed=draws, budget=rows * 16 * codes.n_groups
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.concatenate([statistic(w[:, codes.code]) for w in weights])
 
@@ -274,7 +273,7 @@ def resample_weights(
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.asarray(statistic(np.ones((1, n))))[0]
         left_out = _finite(np.concatenate([statistic(part) for part in kept]))
-    return Draws(np.asarray(value), left_out, draw, n, codes.n_groups, _effective(blocks, counts), bounds)
+    return Draws(np.asarray(value), left_out, draw, n, codes.n_groups, _effective(blocks, counts), sampling, bounds)
 
 
 def _effective(codes: GroupCodes, counts: Values | None) -> np.ndarray | float:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interp.stats._check import Groups, Seed, Values, group_codes, same_length
+from interp.stats._check import Groups, Values, group_codes, same_length
 from interp.stats.clustered import rate_on
-from interp.stats.estimate import CONFIDENCE, Estimate
+from interp.stats.estimate import Estimate, Sampling
 from interp.stats.intervals import square_and_add
 from interp.stats.logistic import LogisticFit, logistic_regression
-from interp.stats.resample import N_RESAMPLES, resample_sums
+from interp.stats.resample import resample_sums
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ def surface_reliance(
     *,
     positive: object,
     groups: Groups,
-    seed: Seed,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = CONFIDENCE,
+    sampling: Sampling = Sampling(),
 ) -> SurfaceReliance:
     """Congruent minus incongruent accuracy, and the regression of the answer on gold and surface label.
 
@@ -68,18 +66,17 @@ def surface_reliance(
             f"surface_label: expected items on which the cue agrees with gold and items on which it does not, got "
             f"{int(congruent.sum())} of {n} congruent. Add the adversarial cells."
         )
-    on = rate_on(right, congruent, groups=groups, confidence=confidence)
-    off = rate_on(right, ~congruent, groups=groups, confidence=confidence)
+    on = rate_on(right, congruent, groups=groups, confidence=sampling.confidence)
+    off = rate_on(right, ~congruent, groups=groups, confidence=sampling.confidence)
     columns = np.column_stack([right & congruent, congruent, right & ~congruent, ~congruent]).astype(np.float64)
     draws = resample_sums(
         columns,
         lambda s: s[..., 0] / s[..., 1] - s[..., 2] / s[..., 3],
         groups=groups,
-        seed=seed,
-        n_resamples=n_resamples,
+        sampling=sampling,
         bounds=(-1.0, 1.0),
     )
-    reliance = _with_width(draws.estimates(confidence=confidence).at(), on, off)
+    reliance = _with_width(draws.estimates().at(), on, off)
     predictors = np.column_stack([truth == positive, cue == positive])[parsed].astype(np.float64)
     members = None if groups is None else group_codes(groups, n).code[parsed]
     regression = logistic_regression(
@@ -87,7 +84,7 @@ def surface_reliance(
         predictors,
         names=("gold", "surface_label"),
         groups=members,
-        confidence=confidence,
+        confidence=sampling.confidence,
     )
     return SurfaceReliance(on, off, reliance, regression, int((~parsed).sum()))
 

@@ -117,14 +117,14 @@ def task_rows(bench: Bench, scores: Mapping[str, Scores], task: str) -> dict[str
     out: dict[str, Estimate] = {}
     for name, score in scores.items():
         out[f"accuracy {name}"] = wilson_clustered([float(score.is_right[i]) for i in chosen], groups=groups)
-        out[f"nll {name}"] = cluster_mean(score.nll[chosen].numpy(), groups=groups, seed=0)
+        out[f"nll {name}"] = cluster_mean(score.nll[chosen].numpy(), groups=groups)
     for name, control, real in (
         ("gap shuffled", "shuffled", "real"),
         ("gap zero", "zero", "real"),
         ("prior gap", "prior shuffled", "prior real"),
     ):
         a, b = scores[control].nll[chosen].numpy(), scores[real].nll[chosen].numpy()
-        out[name] = paired_difference(a, b, groups=groups, seed=0)
+        out[name] = paired_difference(a, b, groups=groups)
     return out
 
 
@@ -137,7 +137,7 @@ def wiring_scores(model: Model, bench: Bench) -> dict[str, Estimate]:
             name: score_answers(model, replace(SPEC, **change), bench.encoded, bench.real).nll.numpy()
             for name, change in WRONG.items()
         }
-    return {name: paired_difference(nll, right, groups=groups, seed=0) for name, nll in wrong.items()}
+    return {name: paired_difference(nll, right, groups=groups) for name, nll in wrong.items()}
 
 
 def floors(model: Model, bench: Bench, task: str) -> dict[str, float]:

@@ -24,7 +24,7 @@ def test_band_holds_the_whole_curve(n_groups: int, equal: bool, studies: int, re
     for i in range(studies):
         noise = np.sqrt(0.3) * smooth(rng, n_groups, 28)[design.groups]
         values = noise + np.sqrt(0.7) * smooth(rng, len(design.groups), 28)
-        band = stats.simultaneous_band(values, groups=design.groups, seed=i, n_resamples=400)
+        band = stats.simultaneous_band(values, groups=design.groups, sampling=stats.Sampling(seed=i, n_resamples=400))
         inside.append(bool(((band.lo <= 0) & (band.hi >= 0)).all()))
     record_rate(
         inside,

@@ -52,8 +52,8 @@ def test_mean(shape, n_groups, equal, before, at_least, studies, record_rate) ->
     """Each study is a column of `cluster_means`, whose interval is that of `cluster_mean`: at least 400 always run."""
     design = Design(stats.group_sizes(n_groups, SIZE, equal=equal), shape=shape, mean=0.4)
     values = design.draw(np.random.default_rng(7100 + n_groups + equal), max(studies, 400))
-    found = stats.cluster_means(values, groups=design.groups, seed=0)
-    one = stats.cluster_mean(values[:, 0], groups=design.groups, seed=0)
+    found = stats.cluster_means(values, groups=design.groups)
+    one = stats.cluster_mean(values[:, 0], groups=design.groups)
     np.testing.assert_allclose([found.lo[0], found.hi[0]], [one.lo, one.hi])
     name = "gaussian" if shape == "gaussian" else "lognormal (skewness 6.2)"
     record_rate((found.lo <= 0.4) & (found.hi >= 0.4), kind="coverage", name="cluster_mean",
@@ -71,7 +71,7 @@ def test_pairs_near_0_and_1(rate_a, rate_b, n_groups, equal, before, at_least, s
     a, b = (binary(n_groups, equal, rate) for rate in (rate_a, rate_b))
 
     def one(rng: np.random.Generator) -> Estimate:
-        return stats.paired_difference(a.draw(rng), b.draw(rng), groups=a.groups, seed=0)
+        return stats.paired_difference(a.draw(rng), b.draw(rng), groups=a.groups)
 
     found = repeat(one, np.random.default_rng(7200 + n_groups + equal), studies)
     record_rate(covers(found, rate_a - rate_b), kind="coverage", name="paired_difference",
@@ -90,7 +90,7 @@ def test_ratio_difference(n_groups, equal, before, at_least, studies, record_rat
     def one(rng: np.random.Generator) -> Estimate:
         den_a, den_b = commits.draw(rng), commits.draw(rng)
         return stats.ratio_difference(den_a * high.draw(rng), den_a, den_b * low.draw(rng), den_b,
-                                      groups=high.groups, seed=0, bounds=(-1.0, 1.0))  # fmt: skip
+                                      groups=high.groups, bounds=(-1.0, 1.0))  # fmt: skip
 
     found = repeat(one, np.random.default_rng(7300 + n_groups + equal), studies)
     record_rate(covers(found, 0.4), kind="coverage", name="ratio_difference",
@@ -106,7 +106,7 @@ def test_cohen_dz(n_groups, equal, before, at_least, studies, record_rate) -> No
     design = Design(stats.group_sizes(n_groups, SIZE, equal=equal), mean=0.5)
 
     def one(rng: np.random.Generator) -> Estimate:
-        return stats.cohen_dz(design.draw(rng), groups=design.groups, seed=0)
+        return stats.cohen_dz(design.draw(rng), groups=design.groups)
 
     found = repeat(one, np.random.default_rng(7400 + n_groups + equal), studies)
     record_rate(covers(found, 0.5), kind="coverage", name="cohen_dz",
@@ -122,7 +122,7 @@ def test_weighted_kappa(n_groups, equal, studies, record_rate) -> None:
     def one(rng: np.random.Generator) -> Estimate:
         gold, guess = rng.integers(5, size=(2, len(guesses.groups)))
         rated = np.where(guesses.draw(rng) == 1, guess, gold)
-        return stats.weighted_kappa(gold, rated, levels=range(5), groups=guesses.groups, seed=0).kappa
+        return stats.weighted_kappa(gold, rated, levels=range(5), groups=guesses.groups).kappa
 
     found = repeat(one, np.random.default_rng(7500 + n_groups + equal), studies)
     record_rate(covers(found, 0.9), kind="coverage", name="weighted_kappa",
@@ -168,7 +168,9 @@ def test_calibration_error(n_groups, equal, icc, least, before, studies, record_
 
     def found(gap: float) -> list[stats.CalibrationError]:
         draws = (answers(rng, code, least, icc, gap) for _ in range(studies))
-        return [stats.calibration_error(p, y, groups=groups, seed=0, n_resamples=300) for p, y in draws]
+        return [
+            stats.calibration_error(p, y, groups=groups, sampling=stats.Sampling(n_resamples=300)) for p, y in draws
+        ]
 
     calibrated, off = found(0.0), found(0.1)
     record_rate([e.p <= 0.05 for e in calibrated], kind="level", name="calibration_error",
@@ -186,15 +188,13 @@ CODE = np.repeat(np.arange(10), SIZE)
 ONES = np.ones(len(CODE))
 LEVELS = np.arange(len(CODE)) % 5
 SURE: dict[str, Callable[[], Estimate]] = {
-    "cluster_mean": lambda: stats.cluster_mean(ONES, groups=CODE, seed=0, bounds=(0.0, 1.0)),
-    "paired_difference, all against none": lambda: stats.paired_difference(ONES, 0 * ONES, groups=CODE, seed=0),
-    "paired_difference, none discordant": lambda: stats.paired_difference(ONES, ONES, groups=CODE, seed=0),
-    "ratio_difference": lambda: stats.ratio_difference(
-        ONES, ONES, 0 * ONES, ONES, groups=CODE, seed=0, bounds=(-1.0, 1.0)
-    ),
-    "weighted_kappa": lambda: stats.weighted_kappa(LEVELS, LEVELS, levels=range(5), groups=CODE, seed=0).kappa,
+    "cluster_mean": lambda: stats.cluster_mean(ONES, groups=CODE, bounds=(0.0, 1.0)),
+    "paired_difference, all against none": lambda: stats.paired_difference(ONES, 0 * ONES, groups=CODE),
+    "paired_difference, none discordant": lambda: stats.paired_difference(ONES, ONES, groups=CODE),
+    "ratio_difference": lambda: stats.ratio_difference(ONES, ONES, 0 * ONES, ONES, groups=CODE, bounds=(-1.0, 1.0)),
+    "weighted_kappa": lambda: stats.weighted_kappa(LEVELS, LEVELS, levels=range(5), groups=CODE).kappa,
     "wilson_clustered": lambda: stats.wilson_clustered(ONES, groups=CODE),
-    "calibration_error": lambda: stats.calibration_error(ONES, ONES, groups=CODE, seed=0).ece,
+    "calibration_error": lambda: stats.calibration_error(ONES, ONES, groups=CODE).ece,
 }
 
 

@@ -35,7 +35,7 @@ def curves(design: stats.Design, rng: np.random.Generator, seed: int) -> Curves:
     counts = np.repeat(np.array(design.sizes, dtype=float)[:, None], PLAN.n_rows, axis=1)
     groups = tuple(f"g{k}" for k in range(len(design.sizes)))
     return dose_curves(GroupSums({"margin": sums, "has_sides": counts}, groups, n), PLAN,
-                       {"margin": GENERAL["margin"]}, seed=seed, n_resamples=200)  # fmt: skip
+                       {"margin": GENERAL["margin"]}, sampling=stats.Sampling(seed=seed, n_resamples=200))  # fmt: skip
 
 
 @pytest.mark.parametrize("n_groups", [6, 10, 20, 40])

@@ -169,7 +169,7 @@ def _heads(g: Groups, size: float) -> dict[str, list[dict[str, Any]]]:
     change = g.values(0.0, 0.4, N_HEADS)
     change[:, 0] += 0.8 * size
     shared = dict(member="engaged - heuristic", kind="mean", metric="abl_logit", is_difference=True)
-    band = simultaneous_band(change, groups=None, seed=0)
+    band = simultaneous_band(change, groups=None)
     ends = [dict(band_lo=lo, band_hi=hi) for lo, hi in zip(band.lo, band.hi, strict=True)]
     changed = [row | end for row, end in zip(_head_rows(g, change, shared, size), ends, strict=True)]
     return {"heads": every, "heads_selected": halves, "heads_difference": changed}

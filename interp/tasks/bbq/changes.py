@@ -47,8 +47,8 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0) -> list
         for kind in ("ambig", "disambig"):
             keep = (category == c) & (a.is_ambig == (kind == "ambig"))
             if keep.any():
-                rows += _changes(a.where(keep), b.where(keep), kind, f"{c}/{kind}", seed)
-    rows += _changes(a, b, "all", "all", seed)
+                rows += _changes(a.where(keep), b.where(keep), kind, f"{c}/{kind}")
+    rows += _changes(a, b, "all", "all")
     return [_per_item(row, asked) for row in rows] if asked > 1 else rows
 
 
@@ -58,7 +58,7 @@ def _per_item(row: Row, asked: float) -> Row:
     return row | {"n": round(row["n"] / asked), "note": "; ".join(filter(None, (row["note"], told)))}
 
 
-def _changes(a: Items, b: Items, kind: str, cell: str, seed: int) -> Iterator[Row]:
+def _changes(a: Items, b: Items, kind: str, cell: str) -> Iterator[Row]:
     if len(set(a.story)) < 2:
         return
     names = _SCORES[kind]
@@ -71,7 +71,6 @@ def _changes(a: Items, b: Items, kind: str, cell: str, seed: int) -> Iterator[Ro
         stack,
         _statistic(list(columns[0]), names, kind),
         groups=a.story,
-        seed=seed,
         counts=by_side.sum(axis=0).T,
         bounds=(-width, width),
     )
@@ -86,7 +85,7 @@ def _changes(a: Items, b: Items, kind: str, cell: str, seed: int) -> Iterator[Ro
         spread = {"diff": found.value[k], "lo": found.lo[k], "hi": found.hi[k]}
         yield {"cell": cell, "metric": name, "before": before[k], "after": after[k], **spread} | n | sizes
     if kind != "disambig":
-        yield from _parts(a, b, cell, seed)
+        yield from _parts(a, b, cell)
 
 
 def _statistic(columns: list[str], names: tuple[str, ...], kind: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -113,12 +112,12 @@ def _values(columns: Mapping[str, np.ndarray], names: tuple[str, ...], kind: str
         return _scores({name: values.sum() for name, values in columns.items()}, names, kind)
 
 
-def _parts(a: Items, b: Items, cell: str, seed: int) -> Iterator[Row]:
+def _parts(a: Items, b: Items, cell: str) -> Iterator[Row]:
     a, b = a.where(a.is_ambig), b.where(b.is_ambig)
     sides = [_columns(items) for items in (a, b)]
     if len(set(a.story)) < 2 or min(side[:, 1].sum() for side in sides) == 0:
         return
-    found = stats.decompose_change(sides[0], sides[1], groups=a.story, seed=seed)
+    found = stats.decompose_change(sides[0], sides[1], groups=a.story)
     for metric, part in (("s_amb_from_coverage", found.first), ("s_amb_from_bias", found.second),
                          ("s_amb_signed", found.total)):  # fmt: skip
         shares = [side[:, 2].sum() / side[:, 0].sum() if metric == "s_amb_signed" else None for side in sides]

@@ -34,7 +34,7 @@ def plane(answers: pd.DataFrame) -> dict[str, float | int | str]:
     if len(set(named)) < 2:
         few = "no reply that names a person" if not len(named) else "only one story in which a person is named"
         raise ValueError(f"the plane of coverage and bias needs ambiguous items with commitments; there is {few}.")
-    draws = stats.resample_sums(stack, _point, groups=items.story, seed=0)
+    draws = stats.resample_sums(stack, _point, groups=items.story)
     left_out = np.asarray(draws.left_out)
     apart = left_out.mean(axis=0) - left_out
     spread = (len(apart) - 1) / len(apart) * apart.T @ apart

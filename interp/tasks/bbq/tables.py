@@ -46,10 +46,10 @@ def score_report(answers: pd.DataFrame, *, seed: int = 0, unparsed: Unparsed = "
     rows: list[Row] = []
     for (cell, kind), keep in cells.items():
         if keep.any():
-            rows += _cell_rows(items.where(keep), kind, cell, unparsed, seed)
-    rows += _cell_rows(items, "all", "all", unparsed, seed)
+            rows += _cell_rows(items.where(keep), kind, cell, unparsed)
+    rows += _cell_rows(items, "all", "all", unparsed)
     if len(set(category)) > 1 and items.is_ambig.any() and not items.is_ambig.all():
-        rows += _macro_rows(items, category, unparsed, seed)
+        rows += _macro_rows(items, category, unparsed)
     return [{"member": name, **row} for row in rows]
 
 
@@ -98,7 +98,7 @@ def averaged(answers: pd.DataFrame) -> pd.DataFrame:
     return first
 
 
-def _cell_rows(items: Items, kind: str, cell: str, unparsed: Unparsed, seed: int) -> Iterator[Row]:
+def _cell_rows(items: Items, kind: str, cell: str, unparsed: Unparsed) -> Iterator[Row]:
     columns = item_columns(items, unparsed)
     metrics = {n: m for n, m in METRICS[kind].items() if not n.startswith("soft_") or _n(columns, m)}
     names = list(columns)
@@ -110,7 +110,7 @@ def _cell_rows(items: Items, kind: str, cell: str, unparsed: Unparsed, seed: int
 
     counts = np.stack([counted(columns, m) for m in metrics.values()], axis=-1)
     bounds = _bounds(list(metrics.values()))
-    spread = _spread(stack, statistic, items.story, seed, counts, bounds)
+    spread = _spread(stack, statistic, items.story, counts, bounds)
     for k, (name, metric) in enumerate(metrics.items()):
         n_groups = len(set(items.story[counts[:, k] > 0]))
         found = {"cell": cell, "metric": name, "n": _n(columns, metric), "n_groups": n_groups}
@@ -132,14 +132,14 @@ def _bounds(metrics: Sequence[Metric]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _spread(
-    stack: np.ndarray, statistic: Any, story: np.ndarray, seed: int, counts: np.ndarray, bounds: Any
+    stack: np.ndarray, statistic: Any, story: np.ndarray, counts: np.ndarray, bounds: Any
 ) -> tuple[np.ndarray, ...]:
     """(value, lo, hi) of every score; no ends where there is one story only."""
     if len(set(story)) < 2:
         with np.errstate(divide="ignore", invalid="ignore"):
             value = statistic(stack.sum(axis=0))
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
-    draws = stats.resample_sums(stack, statistic, groups=story, seed=seed, counts=counts, bounds=bounds)
+    draws = stats.resample_sums(stack, statistic, groups=story, counts=counts, bounds=bounds)
     with warnings.catch_warnings():  # scores of empty pools are undefined without some story; their rows say so
         warnings.simplefilter("ignore", stats.UndefinedDrawsWarning)
         found = draws.estimates()
@@ -172,7 +172,7 @@ def _note(name: str, kind: str) -> Row:
     return {"control": _CONTROLS.get(name), "note": note}
 
 
-def _macro_rows(items: Items, category: np.ndarray, unparsed: Unparsed, seed: int) -> Iterator[Row]:
+def _macro_rows(items: Items, category: np.ndarray, unparsed: Unparsed) -> Iterator[Row]:
     """Means over categories of scores of each: not the products of means."""
     columns = item_columns(items, unparsed)
     kinds = list(dict.fromkeys(category))
@@ -185,7 +185,7 @@ def _macro_rows(items: Items, category: np.ndarray, unparsed: Unparsed, seed: in
 
     metrics = [METRICS["all"][name] for name in _MACRO]
     counts = np.stack([counted(columns, m) for m in metrics], axis=-1)
-    spread = _spread(stack, statistic, items.story, seed, counts, _bounds(metrics))
+    spread = _spread(stack, statistic, items.story, counts, _bounds(metrics))
     for k, name in enumerate(_MACRO):
         value, lo, hi = (float(part[k]) for part in spread)
         sizes = {"n": _n(columns, metrics[k]), "n_groups": len(set(items.story[counts[:, k] > 0]))}
@@ -213,7 +213,7 @@ def _mass(answers: pd.DataFrame, head: Row) -> Iterator[Row]:
     mass = answers["label_mass"].to_numpy(float)
     if head["n_groups"] < 2:
         return
-    mean = stats.cluster_mean(mass, groups=answers[f"group.{GROUP}"].astype(str).to_numpy(), seed=0, bounds=(0.0, 1.0))
+    mean = stats.cluster_mean(mass, groups=answers[f"group.{GROUP}"].astype(str).to_numpy(), bounds=(0.0, 1.0))
     low = int((mass < 0.5).sum())
     note = f"{low} of {len(mass)} items below 0.5: their letters are not what the model would say" if low else ""
     yield head | {"metric": "letter_mass", "value": mean.value, "lo": mean.lo, "hi": mean.hi, "note": note,

@@ -70,11 +70,11 @@ def constant(metric: str, gold: np.ndarray, level: int) -> float:
     return float(hit[counted].mean()) if counted.any() else float("nan")
 
 
-def quadratic_kappa(gold: np.ndarray, said: np.ndarray, *, groups: np.ndarray | None, seed: int) -> stats.Kappa:
+def quadratic_kappa(gold: np.ndarray, said: np.ndarray, *, groups: np.ndarray | None) -> stats.Kappa:
     """QWK = 1 - sum w·O / sum w·E, w = (i - j)²/16 over levels 1-5, of the cases that got a level.
 
-    0 for a constant reader; NaN where gold is constant too. Bootstrap by group; undefined draws are counted.
+    0 for a constant reader; NaN where gold is constant too; interval by group.
     """
     keep = _parsed(said)
     units = None if groups is None else groups[keep]
-    return stats.weighted_kappa(gold[keep], said[keep], levels=[1, 2, 3, 4, 5], groups=units, seed=seed)
+    return stats.weighted_kappa(gold[keep], said[keep], levels=[1, 2, 3, 4, 5], groups=units)

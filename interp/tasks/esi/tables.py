@@ -33,7 +33,7 @@ def report(answers: pd.DataFrame, *, seed: int = 0) -> list[Row]:
     answers = answers[answers["sample"] == 0]
     gold, said = levels(answers)
     groups = answers[f"group.{GROUP}"].astype(str).to_numpy()
-    rows = [*_rates(gold, said, groups), *_scales(gold, said, groups, seed), *_recall(gold, said, groups)]
+    rows = [*_rates(gold, said, groups), *_scales(gold, said, groups), *_recall(gold, said, groups)]
     rows += [*_rules(answers, gold, said, groups), *_flips(answers, gold, said, groups)]
     return [
         {"member": str(answers["member"].iloc[0]), **row, "note": f"{BANNER} {row['note']}".strip()} for row in rows
@@ -68,7 +68,7 @@ def _rates(gold: np.ndarray, said: np.ndarray, groups: np.ndarray) -> Iterator[R
         yield _row("all", metric, found, _kind(metric, found), readers[REFERENCE - 1], note)
 
 
-def _scales(gold: np.ndarray, said: np.ndarray, groups: np.ndarray, seed: int) -> Iterator[Row]:
+def _scales(gold: np.ndarray, said: np.ndarray, groups: np.ndarray) -> Iterator[Row]:
     keep = said > 0
     if keep.sum() < 2 or len(set(groups[keep])) < 2:
         return
@@ -77,7 +77,7 @@ def _scales(gold: np.ndarray, said: np.ndarray, groups: np.ndarray, seed: int) -
     yield _row("all", "signed_error", error, f"{stats.RULE} by {GROUP}", always, "said - gold; above 0 is under-triage")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few subjects are in n_groups, an undefined kappa in the note
-        found = quadratic_kappa(gold, said, groups=groups, seed=seed)
+        found = quadratic_kappa(gold, said, groups=groups)
     if found.kappa.is_defined:
         note = "undefined without one of the subjects" if found.n_undefined else ""
         yield _row("all", "qwk", found.kappa, f"{stats.RULE} by {GROUP}", 0.0, note)
@@ -148,7 +148,7 @@ def mode_report(answers: pd.DataFrame, *, seed: int = 0) -> list[Row]:
     if len(set(groups[keep])) > 1:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            kappa = quadratic_kappa(np.where(keep, a, 0), np.where(keep, b, 0), groups=groups, seed=seed)
+            kappa = quadratic_kappa(np.where(keep, a, 0), np.where(keep, b, 0), groups=groups)
         if kappa.kappa.is_defined:
             rows.append(_row("all", "mode_kappa", kappa.kappa, f"{stats.RULE} by {GROUP}", 0.0, "quadratic"))
     rows += _mcnemar(modes, a == gold, b == gold)
@@ -183,7 +183,9 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0) -> list
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", stats.TooFewFlipsWarning)  # few subjects are seen in n_groups
-            found = stats.compare_items(hit_b[counted], hit_a[counted], items=items[counted], groups=units, seed=seed)
+            found = stats.compare_items(
+                hit_b[counted], hit_a[counted], items=items[counted], groups=units, sampling=stats.Sampling(seed=seed)
+            )
         spread = found.difference
         rows.append(
             {"cell": "all", "metric": metric, "before": found.b, "after": found.a, "diff": spread.value,

@@ -81,8 +81,7 @@ def report(answers: pd.DataFrame, *, seed: int = 0) -> list[Row]:
     Pairs are an original and what was edited from it, not from another edit of it. Several replies to one item, and
     items of one procedure, are one unit in every interval.
     """
-    seeded = (_surface(answers, seed), _detection(answers, seed), _minimal_pairs(answers, seed))
-    parts = (*seeded, _swaps(answers), _traces(answers))
+    parts = (_surface(answers), _detection(answers), _minimal_pairs(answers), _swaps(answers), _traces(answers))
     return [row for part in parts for row in part]
 
 
@@ -131,7 +130,7 @@ def _is_child(row: Mapping[Any, Any]) -> bool:
     return isinstance(parent, str) and (row["id_original"] == parent or row["id_original"].endswith(f"-{parent[:8]}"))
 
 
-def _minimal_pairs(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
+def _minimal_pairs(answers: pd.DataFrame) -> Iterable[Row]:
     if "group.pair" not in answers or ORIGINAL not in set(answers["cell"]):
         return
     pairs = _pairs(answers)
@@ -154,11 +153,11 @@ def _minimal_pairs(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
         changed = np.array([a != b for a, b in zip(first, second, strict=True)])
         flips = ~same.to_numpy()
         parts = [(parsed & flips, 1.0), (parsed & ~flips, -1.0)]
-        value = stats.rate_contrast(changed, parts, groups=_groups(pairs), seed=seed)
+        value = stats.rate_contrast(changed, parts, groups=_groups(pairs))
         yield _row(answers, _PAIRS, "flip_sensitivity", value, _RULE, 0.0)
 
 
-def _surface(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
+def _surface(answers: pd.DataFrame) -> Iterable[Row]:
     known = answers[answers["surface_label"].notna()] if "surface_label" in answers else answers.iloc[:0]
     agree = known["gold"].astype(object) == known["surface_label"].astype(object)
     if min(len(set(_groups(known[agree == side]))) for side in (True, False)) < 2:
@@ -169,7 +168,7 @@ def _surface(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
         yield _row(
             answers, _SURFACE, metric, rate, "Wilson at the effective n by procedure", _best(known[part]["gold"])
         )
-    yield from _reliance(answers, known, agree.to_numpy(), seed)
+    yield from _reliance(answers, known, agree.to_numpy())
     yield from _weights(answers, known[known["label"].notna()])
 
 
@@ -184,7 +183,7 @@ def _weights(answers: pd.DataFrame, parsed: pd.DataFrame) -> Iterable[Row]:
         yield _row(answers, _SURFACE, f"logit_{name}", fit.coefficients[name], _RULE, 0.0, fit.note)
 
 
-def _reliance(answers: pd.DataFrame, known: pd.DataFrame, agree: np.ndarray, seed: int) -> Iterable[Row]:
+def _reliance(answers: pd.DataFrame, known: pd.DataFrame, agree: np.ndarray) -> Iterable[Row]:
     """Congruent minus incongruent inside each gold label, so that answering one label always gives exactly 0."""
     gold = known["gold"].to_numpy()
     both = [label for label in LABELS if {True, False} <= set(agree[gold == label].tolist())]
@@ -193,18 +192,18 @@ def _reliance(answers: pd.DataFrame, known: pd.DataFrame, agree: np.ndarray, see
     right = known["score.correct"].to_numpy() == 1
     parts = [((gold == label) & (agree == side), sign / len(both))
              for label in both for side, sign in ((True, 1.0), (False, -1.0))]  # fmt: skip
-    value = stats.rate_contrast(right, parts, groups=_groups(known), seed=seed)
+    value = stats.rate_contrast(right, parts, groups=_groups(known))
     note = "" if len(both) == len(LABELS) else f"on items with gold {both[0]} alone: the others have one tone"
     yield _row(answers, _SURFACE, "surface_reliance", value, _RULE, 0.0, note)
 
 
-def _detection(answers: pd.DataFrame, seed: int) -> Iterable[Row]:
+def _detection(answers: pd.DataFrame) -> Iterable[Row]:
     gold = (answers["gold"] == "noncompliant").to_numpy()
     if gold.all() or not gold.any() or len(set(_groups(answers))) < 3:
         return
     said = (answers["label"] == "noncompliant").to_numpy()
-    found = stats.signal_detection(said, gold, groups=_groups(answers), seed=seed)
-    constant = stats.signal_detection(np.ones_like(gold), gold, groups=None, seed=seed).d_prime.value
+    found = stats.signal_detection(said, gold, groups=_groups(answers))
+    constant = stats.signal_detection(np.ones_like(gold), gold, groups=None).d_prime.value
     n_unparsed = int(answers["label"].isna().sum())
     note = f"{n_unparsed} unparsed, counted as not said noncompliant" if n_unparsed else ""
     kind = _RULE

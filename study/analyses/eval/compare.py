@@ -109,7 +109,7 @@ def _accuracy(a: pd.DataFrame, b: pd.DataFrame, cell: str, task: Any, seed: int)
         return head | bare | {"p": None, "p_holm": None, "note": ""}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.TooFewFlipsWarning)  # `note` says it
-        found = stats.compare_items(right_b, right_a, items=items, groups=groups, seed=seed)
+        found = stats.compare_items(right_b, right_a, items=items, groups=groups, sampling=stats.Sampling(seed=seed))
     kind = found.interval if groups is None else f"{found.interval} by {unit_name(a, task)}"
     counts = f"only after {found.only_a}, only before {found.only_b}"
     if len(a) > n:

@@ -137,7 +137,9 @@ def beyond_one_label(
     constant = (part["gold"].astype(str) == always).to_numpy(float)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.TooFewFlipsWarning)  # its p is not used
-        found = stats.compare_items(right, constant, items=items, groups=groups, seed=seed).difference
+        found = stats.compare_items(
+            right, constant, items=items, groups=groups, sampling=stats.Sampling(seed=seed)
+        ).difference
     return dict(zip(BESIDE, (found.value, found.lo, found.hi), strict=True))
 
 
@@ -172,10 +174,10 @@ def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: i
     groups = None if groups is None else np.asarray(groups)[has_p]
     rows = []
     if 0 < right.sum() < len(right) and _n_units(groups, right == 0) > 1 and _n_units(groups, right == 1) > 1:
-        on_errors = stats.confidence_on_errors(p, right, groups=groups, seed=seed)
+        on_errors = stats.confidence_on_errors(p, right, groups=groups)
         rows.append(row(member, cell, "confidence_on_errors", on_errors, interval=stats.RULE))
         if cell == ALL and len(p) >= N_BINS:
-            ece = stats.calibration_error(p, right, groups=groups, seed=seed)
+            ece = stats.calibration_error(p, right, groups=groups, sampling=stats.Sampling(seed=seed))
             note = f"floor of a calibrated reader {ece.floor.value:.3f}"
             rows.append(
                 row(
@@ -188,7 +190,7 @@ def _confidence(part: pd.DataFrame, member: str, cell: str, groups: Any, seed: i
                     note=note,
                 )
             )
-            brier = stats.brier(p, right, groups=groups, seed=seed)
+            brier = stats.brier(p, right, groups=groups)
             base = float(right.mean() * (1 - right.mean()))
             rows.append(row(member, cell, "brier", brier, interval=stats.RULE, control=base))
             area = stats.auroc(p, right, groups=groups)
@@ -262,7 +264,9 @@ def _pair_row(part: pd.DataFrame, cell: str, first: str, task: Any, margin: floa
         return head | _spread("engaged", known["engaged"]) | _spread("heuristic", known["heuristic"]) | blank | tail
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.TooFewFlipsWarning)  # `note` says it
-        compared = stats.compare_paired(a, b, groups=groups, items=part["id"].to_numpy(), seed=seed, margin=margin)
+        compared = stats.compare_paired(
+            a, b, groups=groups, items=part["id"].to_numpy(), sampling=stats.Sampling(seed=seed), margin=margin
+        )
     items = part.groupby("id", sort=False)[["score.correct", "score.correct_heuristic"]].mean()
     more, fewer = (int((sign * (items.iloc[:, 0] - items.iloc[:, 1]) > 1e-9).sum()) for sign in (1, -1))
     tests = {"only_engaged": more, "only_heuristic": fewer, "p_groups": compared.p_groups}

@@ -13,6 +13,7 @@ import numpy as np
 from interp.heads import HeadEffects, Outcome, Plan, TokenPair
 from interp.heads.ids import parse_unit
 from interp.io.items import ItemStore, is_store
+from interp.stats import Sampling
 
 KIND, PAIRS, NORMS = "head sweep", "pairs", "norms"
 CUMULATIVE = "cumulative"  # folder of the heads removed together, next to those of the kinds
@@ -73,7 +74,7 @@ def read_effects(root: Path, *, seed: int = 0) -> HeadEffects:
     extra = store.get_json(NORMS)
     named, norms = tuple(parse_unit(name) for name in extra["named"]), np.array(extra["norms"])
     outcomes = [get_outcome(store, key) for key in keys]
-    return HeadEffects.of(plan, pairs, outcomes, write_norms=norms, named=named, seed=seed)
+    return HeadEffects.of(plan, pairs, outcomes, write_norms=norms, named=named, sampling=Sampling(seed=seed))
 
 
 def _pair(row: dict[str, Any]) -> TokenPair:

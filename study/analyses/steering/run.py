@@ -13,7 +13,7 @@ from interp.model import Model
 from interp.prompt import Example
 from interp.remedy import remedy
 from interp.site import Site
-from interp.stats.resample import N_RESAMPLES
+from interp.stats import N_RESAMPLES, Sampling
 from interp.tasks.protocol import load_task
 from steering.against import controls_line
 from steering.arms import N_COMPLEMENT, N_RANDOM, N_SHUFFLED, Arm, protocol_arms
@@ -317,9 +317,9 @@ def tables_of_member(
     items, keys, who = get_read(store, examples)
     outcomes = [get_outcome(store, key) for key in keys]
     kind = Outcomes.of(task, toward=first.toward, away=first.away_from)
-    how: dict[str, Any] = {"seed": study.seed, "n_resamples": study.n_resamples}
-    result, sums = DoseResult.of(items, outcomes, plan, kind, **how), get_text_sums(store)
-    texts = None if sums is None else text_curves(sums, plan, **how).table().assign(group_unit="texts")
+    sampling = Sampling(seed=study.seed, n_resamples=study.n_resamples)
+    result, sums = DoseResult.of(items, outcomes, plan, kind, sampling=sampling), get_text_sums(store)
+    texts = None if sums is None else text_curves(sums, plan, sampling=sampling).table().assign(group_unit="texts")
     found = _unsteered_answers(items, outcomes)
     write_tables(result, texts, root, {**who, **(found.columns if found else {})})
     return result
