@@ -94,13 +94,8 @@ def test_the_rule_equals_leaving_out_each_group_by_hand(data):
     ):
         assert (got.lo, got.hi) == pytest.approx(want)
     other = rng.normal(2, 1, len(values))
-    ratio = resample_sums(
-        np.column_stack([values, other]),
-        lambda s: s[..., 0] / s[..., 1],
-        groups=groups,
-        counts=other > 1,
-        sampling=Sampling(confidence=0.9),
-    ).estimate()
+    both, options = np.column_stack([values, other]), dict(groups=groups, sampling=Sampling(confidence=0.9))
+    ratio = resample_sums(both, lambda s: s[..., 0] / s[..., 1], counts=other > 1, **options).estimate()
     left = [values[groups != g].sum() / other[groups != g].sum() for g in range(25)]
     counted = np.bincount(groups, weights=other > 1)
     assert (ratio.lo, ratio.hi) == pytest.approx(by_hand(left, values.sum() / other.sum(), counted, confidence=0.9))

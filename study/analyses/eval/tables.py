@@ -92,7 +92,7 @@ def member_table(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> lis
             control = majority if metric == "accuracy" else None
             rows.append(row(member, cell, metric, estimate, interval=interval, control=control))
             if metric == "accuracy":
-                rows[-1] |= beyond_one_label(values, part, groups, always, seed)
+                rows[-1] |= beyond_one_label(values, part, groups, always)
         rows += _lengths(part, member, cell, groups) + _confidence(part, member, cell, groups, seed)
         rows += _on_rounding(part, member, cell, groups, unit)
         _add_mass(rows, part, cell)
@@ -126,9 +126,7 @@ def _add_mass(rows: list[dict[str, Any]], part: pd.DataFrame, cell: str) -> None
             one |= {"label_mass": mass, "note": "; ".join(filter(None, [one["note"], mass_note(mass)]))}
 
 
-def beyond_one_label(
-    right: np.ndarray, part: pd.DataFrame, groups: np.ndarray | None, always: str, seed: int
-) -> dict[str, float]:
+def beyond_one_label(right: np.ndarray, part: pd.DataFrame, groups: np.ndarray | None, always: str) -> dict[str, float]:
     """Accuracy minus that of always answering `always` on the same items, with its paired interval; nothing where one
     item or one group gives none."""
     items = part["id"].astype(str).to_numpy()
@@ -137,9 +135,7 @@ def beyond_one_label(
     constant = (part["gold"].astype(str) == always).to_numpy(float)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.TooFewFlipsWarning)  # its p is not used
-        found = stats.compare_items(
-            right, constant, items=items, groups=groups, sampling=stats.Sampling(seed=seed)
-        ).difference
+        found = stats.compare_items(right, constant, items=items, groups=groups).difference
     return dict(zip(BESIDE, (found.value, found.lo, found.hi), strict=True))
 
 
@@ -264,9 +260,8 @@ def _pair_row(part: pd.DataFrame, cell: str, first: str, task: Any, margin: floa
         return head | _spread("engaged", known["engaged"]) | _spread("heuristic", known["heuristic"]) | blank | tail
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.TooFewFlipsWarning)  # `note` says it
-        compared = stats.compare_paired(
-            a, b, groups=groups, items=part["id"].to_numpy(), sampling=stats.Sampling(seed=seed), margin=margin
-        )
+        items, sampling = part["id"].to_numpy(), stats.Sampling(seed=seed)
+        compared = stats.compare_paired(a, b, groups=groups, items=items, sampling=sampling, margin=margin)
     items = part.groupby("id", sort=False)[["score.correct", "score.correct_heuristic"]].mean()
     more, fewer = (int((sign * (items.iloc[:, 0] - items.iloc[:, 1]) > 1e-9).sum()) for sign in (1, -1))
     tests = {"only_engaged": more, "only_heuristic": fewer, "p_groups": compared.p_groups}
