@@ -134,7 +134,6 @@ LONG_FUNCTIONS = {
 LONG_FILES = {
     "study.config.sections": 427,
     "study.analyses.steering.run": 401,
-    "study.analyses.eval.tables": 401,
     "tests.test_stats_paired": 406,
     "tests.test_oracle_train": 412,
     "tests.test_stats_bootstrap": 419,
