@@ -110,7 +110,7 @@ def _estimate(row: Mapping[Any, Any]) -> stats.Estimate:
 
 def combined_text(table: pd.DataFrame) -> str:
     """The rows as a text table: keys that vary, value with its interval or spread, how many runs and pairs."""
-    from study.analyses.eval.show import aligned, interval
+    from study.text import aligned, interval
 
     keys = [key for key in KEYS if key in table and (table[key].nunique() > 1 or key == "metric")]
     lines = [[*keys, "value [95 %, pairs as units]", "runs", "pairs", "tau", "spread", "least … most", "own ±"]]

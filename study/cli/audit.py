@@ -37,9 +37,9 @@ def report(found: list[Finding], out: Path | None) -> None:
 
     import pandas as pd
 
-    from study.analyses.eval.tables import write_table
+    from interp.io.frames import write_frame
 
     for finding in found:
         click.echo(str(finding))
     if out is not None:
-        write_table(out, pd.DataFrame([asdict(finding) for finding in found]))
+        write_frame(out, pd.DataFrame([asdict(finding) for finding in found]))

@@ -82,7 +82,7 @@ def audit(file: Path, against: Path | None, seed: int) -> None:
     from interp.tasks.procedural.dataset import dedup, label_balance
     from interp.tasks.procedural.records import accept_notes, to_row
     from interp.tasks.procedural.task import load_records
-    from study.analyses.eval.show import aligned, interval
+    from study.text import aligned, interval
 
     records = load_records(file)
     rows = [to_row(record) for record in records]

@@ -108,9 +108,9 @@ def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool,
 
 def _draw(made: Any, out: Path) -> None:
     """Save figures and say where they are, and which could not be drawn."""
-    from study.analyses.eval.figures import save_figures
+    from study.figures.save import save_all
 
-    paths, reasons = save_figures(made, out)
+    paths, reasons = save_all(made, out)
     for reason in reasons:
         click.echo(f"note: {reason}", err=True)
     if paths:
@@ -177,13 +177,13 @@ def compare(before: Path, after: Path, seed: int, out: Path | None, drawings: Pa
 
     BEFORE and AFTER are folders of `diptych eval`, or of one member of it.
     """
+    from interp.io.frames import write_frame
     from study.analyses.eval.compare import compare_evals
     from study.analyses.eval.show import bannered, change_lines
-    from study.analyses.eval.tables import write_table
 
     table, task = compare_evals(before, after, seed=seed)
     if out is not None:
-        write_table(out, table)
+        write_frame(out, table)
     click.echo(bannered(task, change_lines(table)))
     if drawings is not None:
         from study.analyses.eval.figures import comparison_figures

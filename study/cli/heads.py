@@ -68,9 +68,9 @@ def heads() -> None:
 @fail_in_users_words
 def sweep(out: Path, quiet: bool, no_figures: bool, **options: Any) -> None:
     """Sweep all heads into --out: table.csv, cumulative.csv, order_swap.csv, figures/. The word may be left out."""
-    from study.analyses.eval.figures import save_figures
     from study.analyses.heads.run import HeadStudy, run_heads
     from study.analyses.heads.show import figures, headline
+    from study.figures.save import save_all
 
     checkpoints, loading = resolve_checkpoints(options)
     wanted = {key: options[key] for key in ("positions", "slot", "effect", "named", "verify", "seed")}
@@ -78,7 +78,7 @@ def sweep(out: Path, quiet: bool, no_figures: bool, **options: Any) -> None:
     study = HeadStudy(kinds=kinds, **wanted)
     run_heads(checkpoints, options["task"], _items(options), out=out, study=study, loading=loading, progress=not quiet)
     if not no_figures:
-        for reason in save_figures(iter(figures(out).items()), out / "figures")[1]:
+        for reason in save_all(figures(out).items(), out / "figures")[1]:
             click.echo(f"note: {reason}", err=True)
     click.echo(headline(out))
 

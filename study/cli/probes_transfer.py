@@ -100,7 +100,7 @@ def _transfer(result: SweepResult, cache: ActivationCache, **options: Any) -> An
 
 def _transfer_lines(table: Any) -> str:
     """The best cells by raw AUROC, beside their ceilings, for a terminal."""
-    from study.analyses.eval.show import aligned, interval
+    from study.text import aligned, interval
 
     rows = table[
         (table["metric"] == "auroc")

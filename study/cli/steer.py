@@ -236,7 +236,7 @@ def _joined(cache: Any, table: Any, column: str) -> list[Any]:
 
 
 def _show(held: Directions) -> None:
-    from study.analyses.eval.show import aligned
+    from study.text import aligned
 
     first = next(iter(held.values()))
     click.echo(f"{first.label}: +alpha moves toward {first.toward!r}, away from {first.away_from!r}; "

@@ -167,8 +167,8 @@ def _study(options: dict[str, Any], **fitted: Any) -> Any:
 
 def _draw(out: Path, *, skip: bool) -> None:
     """Every figure of a study into its folder `figures`."""
-    from study.analyses.eval.figures import save_figures
     from study.analyses.steering.show import figures
+    from study.figures.save import save_all
 
-    for reason in [] if skip else save_figures(iter(figures(out).items()), out / "figures")[1]:
+    for reason in [] if skip else save_all(figures(out).items(), out / "figures")[1]:
         click.echo(f"note: {reason}", err=True)

@@ -76,8 +76,8 @@ def _shown(value: Any) -> str:
 
 def _text(table: Any) -> str:
     """Rows with the keys that vary, then value, interval, n, control and p."""
-    from study.analyses.eval.show import aligned, interval
     from study.run.attempt import clean
+    from study.text import aligned, interval
 
     keys = [key for key in _KEYS if key in table and (table[key].nunique() > 1 or key == "metric")]
     lines = [[*keys, "value [95 %]", "n", "groups", "control", "p", "adjusted", "note"]]

@@ -44,8 +44,8 @@ def verify(
     found = run(design, n_studies=studies, positive=positive, seed=seed)
     click.echo(str(found))
     if out is not None:
-        from study.analyses.eval.tables import write_table
+        from interp.io.frames import write_frame
 
-        write_table(out, found.table())
+        write_frame(out, found.table())
     if found.broken:
         raise click.exceptions.Exit(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,17 @@ def save(drawn: Drawn, stem: str | Path, *, formats: Sequence[str] = PICTURES) -
     for ending, path in paths.items():
         write_file(path, content[ending])
     return paths
+
+
+def save_all(figures: Iterable[tuple[str, Drawn | str]], folder: Path) -> tuple[list[Path], list[str]]:
+    """Save every figure of (stem, figure or why it was not drawn); returns (PNG of each, the reasons)."""
+    paths, reasons = [], []
+    for stem, figure in figures:
+        if isinstance(figure, str):
+            reasons.append(f"{stem} was not drawn: {figure}")
+        else:
+            paths.append(save(figure, folder / stem)["png"])
+    return paths, reasons
 
 
 def pdf(drawn: Drawn) -> bytes:

@@ -148,7 +148,7 @@ def _is_at_hand(name: str, revision: str | None) -> bool:
 def plan_lines(study: Study, out: Path, *, measure: bool = False) -> list[str]:
     """The plan as a text table; `measure` as in `plan_study`."""
     from interp.cache.plan import format_bytes
-    from study.analyses.eval.show import aligned
+    from study.text import aligned
 
     planned, notes = plan_study(study, out, measure=measure)
     time = "time, measured" if measure else "time, roughly"

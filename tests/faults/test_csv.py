@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.io.csv_text import csv_bytes, inert, live
+from interp.io.frames import write_frame
 from interp.io.read import read_frame
-from study.analyses.eval.tables import write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMULAS = ("=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")', "-", "＝1")
@@ -42,7 +42,7 @@ def test_a_table_with_formulas_is_inert_in_every_cell_and_comes_back(tmp_path: P
     rows = list(csv.reader(io.StringIO(data.decode(), newline="")))
     assert all(cell[:1] not in tuple("=+@\t\r＝") for row in rows for cell in row)
     assert rows[1][2] == "-0.5"
-    write_table(tmp_path / "t.csv", table)
+    write_frame(tmp_path / "t.csv", table)
     pd.testing.assert_frame_equal(read_frame(tmp_path / "t.csv"), table.astype({"n": "int64"}))
 
 

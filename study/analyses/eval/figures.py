@@ -217,16 +217,3 @@ def changes(table: pd.DataFrame, words: str = "after − before") -> Drawn:
 def _two_names(before: Path, after: Path) -> tuple[str, str]:
     a, b = before.resolve().name, after.resolve().name
     return (a, b) if a != b else (f"{a} (before)", f"{b} (after)")
-
-
-def save_figures(made: Iterator[tuple[str, Drawn | str]], out: Path) -> tuple[list[Path], list[str]]:
-    """Write what could be drawn; returns (PNG of each, reasons of those that could not)."""
-    from study.figures import save
-
-    paths, reasons = [], []
-    for name, drawn in made:
-        if isinstance(drawn, str):
-            reasons.append(f"{name} was not drawn: {drawn}")
-        else:
-            paths.append(save(drawn, out / name)["png"])
-    return paths, reasons

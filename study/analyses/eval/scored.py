@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.evaluate import Answer
+from interp.io.frames import write_frame
 from interp.prompt import Example
 from interp.tasks.records import read_rows
 from study.analyses.eval.one_answer import of_answers, with_columns
 from study.analyses.eval.store import answers_frame
-from study.analyses.eval.tables import COLUMNS, member_table, with_banner, write_table
+from study.analyses.eval.tables import COLUMNS, member_table, with_banner
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,5 +84,5 @@ def score_answers(
     rows = with_columns(rows, of_answers(frame, task), str(frame["member"].iloc[0]), task)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     if out is not None:
-        write_table(out, table)
+        write_frame(out, table)
     return table

@@ -7,6 +7,7 @@ from typing import Any
 
 from interp.io.read import read_frame
 from interp.tasks.protocol import load_task
+from study.text import aligned, interval
 
 
 def headline(out: Path, *, is_pair: bool) -> str:
@@ -67,12 +68,6 @@ def bannered(task_path: str, text: str, *, table: Any = None) -> str:
     return "\n".join([*(one for one in dict.fromkeys(found) if one), text])
 
 
-def interval(value: Any, lo: Any, hi: Any, *, signed: bool = False) -> str:
-    """`0.70 [0.61, 0.78]`, with a true minus sign and, for differences, an explicit plus."""
-    sign = "+" if signed else ""
-    return f"{float(value):{sign}.2f} [{float(lo):{sign}.2f}, {float(hi):{sign}.2f}]".replace("-", "−")
-
-
 def _pair_lines(pairs: Any) -> list[list[str]]:
     head = ["cell", "n", "engaged [95 %]", "heuristic [95 %]", "difference [95 %]", "b/c", "Holm p", "equivalence"]
     lines = [head]
@@ -90,11 +85,3 @@ def _pair_lines(pairs: Any) -> list[list[str]]:
             [r.cell, str(r.n), *sides, interval(r.diff, r.diff_lo, r.diff_hi, signed=True), counts, p, verdict]
         )
     return lines
-
-
-def aligned(lines: list[list[str]]) -> str:
-    """Lines of cells as text, every column as wide as its widest cell."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )

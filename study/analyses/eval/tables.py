@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp import stats
-from interp.io.csv_text import csv_bytes
-from interp.io.files import write_file
+from interp.io.frames import write_frame
 from interp.label_mass import mass_note
 from interp.remedy import remedy
 from interp.stats.calibration import N_BINS
@@ -354,7 +353,7 @@ def write_tables(
         one for r in rows
         for one in with_columns([r], tops.get((str(r["member"]), str(r["mode"] or ""))), str(r["member"]), task)
     ]  # fmt: skip
-    write_table(out / "table.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
+    write_frame(out / "table.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
     if {"engaged", "heuristic"} <= set(frames):
         sides = by_mode(frames["engaged"]), by_mode(frames["heuristic"])
         for mode in sides[0]:
@@ -366,7 +365,7 @@ def write_tables(
                 for role in ("engaged", "heuristic")
             }
             pairs = [{**entry, **constant} for entry in with_banner(task, pairs)]
-            write_table(out / (f"pair_{mode}.csv" if mode else "pair.csv"), pd.DataFrame(pairs))
+            write_frame(out / (f"pair_{mode}.csv" if mode else "pair.csv"), pd.DataFrame(pairs))
 
 
 def with_banner(task: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -384,17 +383,3 @@ def with_banner(task: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any
 def by_mode(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Answers of every prompt mode, "" where there are none."""
     return {str(m): part for m, part in frame.groupby("mode", sort=False)} if "mode" in frame else {"": frame}
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """A table as CSV, or as Parquet where the name ends so.
-
-    Raises:
-        ValueError: another ending.
-    """
-    if path.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"{path}: expected a name that ends in .csv or .parquet. Rename it.")
-    if path.suffix == ".parquet":
-        write_file(path, table.to_parquet(index=False))
-    else:
-        write_file(path, csv_bytes(table, float_format="%.10g"))

@@ -10,9 +10,9 @@ from interp.heads import HeadEffects, HeadId
 from interp.io.items import PLAN, read_plan
 from interp.io.read import read_frame
 from interp.label_mass import mass_note
-from study.analyses.eval.show import aligned, interval
 from study.analyses.heads.run import split_kinds
 from study.analyses.heads.store import CUMULATIVE, KIND, read_effects
+from study.text import aligned, interval
 
 if TYPE_CHECKING:
     import pandas as pd

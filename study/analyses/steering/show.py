@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from interp.io.read import read_frame
 from interp.label_mass import mass_note
 from study.analyses.eval.one_answer import MEANING, said
-from study.analyses.eval.show import aligned
+from study.text import aligned
 
 if TYPE_CHECKING:
     import pandas as pd
