@@ -1,56 +1,68 @@
-"""Per-layer linear probes with their controls.
+"""Per-layer linear probes with their controls. Names are loaded on first use, so that options need no torch.
 
-Functions are imported here, not on first use, because several carry the name of their module. `Probe` alone waits
-until it is asked for: it needs scikit-learn, nothing else does.
+No module has the name of a function of this list: importing it would replace the function by the module.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
-from probes.area import recall_at_fpr
-from probes.config import SweepConfig
-from probes.controls import surface_features
-from probes.cosines import cosines
-from probes.design import SweepDesign, sweep_design
-from probes.erase import erase_check, fit_eraser
-from probes.mdl import mdl
-from probes.result import SweepResult
-from probes.solver import solve
-from probes.splits import Split, check_leaks, group_split, row_split, unite_groups
-from probes.sweep import sweep
-from probes.transfer import compare_scores, transfer
+_EXPORTS = {
+    "KINDS": "probes.kinds",
+    "Kind": "probes.kinds",
+    "Probe": "probes.estimator",
+    "Split": "probes.splits",
+    "SweepConfig": "probes.config",
+    "SweepDesign": "probes.design",
+    "SweepResult": "probes.result",
+    "check_leaks": "probes.splits",
+    "compare_scores": "probes.compare",
+    "cosines": "probes.compare",
+    "erase_check": "probes.erase",
+    "fit_eraser": "probes.erase",
+    "group_split": "probes.splits",
+    "mdl": "probes.code_length",
+    "recall_at_fpr": "probes.area",
+    "row_split": "probes.splits",
+    "solve": "probes.solver",
+    "surface_features": "probes.controls",
+    "sweep": "probes.run",
+    "sweep_design": "probes.design",
+    "transfer": "probes.across",
+    "unite_groups": "probes.splits",
+}
+
+__all__ = list(_EXPORTS)
 
 if TYPE_CHECKING:
+    from probes.across import transfer as transfer
+    from probes.area import recall_at_fpr as recall_at_fpr
+    from probes.code_length import mdl as mdl
+    from probes.compare import compare_scores as compare_scores
+    from probes.compare import cosines as cosines
+    from probes.config import SweepConfig as SweepConfig
+    from probes.controls import surface_features as surface_features
+    from probes.design import SweepDesign as SweepDesign
+    from probes.design import sweep_design as sweep_design
+    from probes.erase import erase_check as erase_check
+    from probes.erase import fit_eraser as fit_eraser
     from probes.estimator import Probe as Probe
-
-__all__ = [
-    "Probe",
-    "Split",
-    "SweepConfig",
-    "SweepDesign",
-    "SweepResult",
-    "check_leaks",
-    "compare_scores",
-    "cosines",
-    "erase_check",
-    "fit_eraser",
-    "group_split",
-    "mdl",
-    "recall_at_fpr",
-    "row_split",
-    "solve",
-    "surface_features",
-    "sweep",
-    "sweep_design",
-    "transfer",
-    "unite_groups",
-]
+    from probes.kinds import KINDS as KINDS
+    from probes.kinds import Kind as Kind
+    from probes.result import SweepResult as SweepResult
+    from probes.run import sweep as sweep
+    from probes.solver import solve as solve
+    from probes.splits import Split as Split
+    from probes.splits import check_leaks as check_leaks
+    from probes.splits import group_split as group_split
+    from probes.splits import row_split as row_split
+    from probes.splits import unite_groups as unite_groups
 
 
 def __getattr__(name: str) -> object:
-    if name == "Probe":
-        from probes.estimator import Probe
-
-        return Probe
-    raise AttributeError(f"module 'probes' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'probes' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value

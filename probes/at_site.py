@@ -17,7 +17,7 @@ from probes.area import auroc_many, pairs_won
 from probes.config import SweepConfig
 from probes.controls import shuffled_rows
 from probes.exchange import Exchange
-from probes.layer import Scored, score_labels
+from probes.layer import Scored
 from probes.null import Areas, null_labels
 from probes.result import Key, Look, RawDirection
 from probes.rows import (
@@ -123,7 +123,7 @@ def sweep_site(task: SiteTask) -> dict[str, Found]:
         where = (name, task.position, task.site)
         out[name] = found = _one_target(where, feats, y, task)
         if base is not None:
-            for kind in task.config.kinds:
+            for kind in task.config.table:
                 key = (*where, kind)
                 found.rows += base_rows(key, base, found.scored[key].scores[0], y, task.split, task.config)
     return out
@@ -161,7 +161,7 @@ def _with_warnings(task: SiteTask) -> tuple[dict[str, Found], list[tuple[type[Wa
 def _one_target(where: tuple[str, str, str], feats: Tensor, y: np.ndarray, task: SiteTask) -> Found:
     config, split, extras, found = task.config, task.split, task.extras, Found()
     dev, is_real = split.is_dev, where[2] not in ("shuffled", "surface")
-    for kind in config.kinds:
+    for kind in config.table:
         key, n = (*where, kind), config.permutations(kind)
         null = null_labels(y, task.exchanges[where[0]], n=n, seed=config.seed + 1) if n else np.empty((0, len(y)), int)
         everything = np.concatenate([y[None], null])
@@ -187,13 +187,12 @@ def _evaluate(
     kind: str, feats: Tensor, labels: np.ndarray, split: Split, config: SweepConfig, extras: Extras | None = None
 ) -> tuple[Scored, tuple[Look, ...], Areas, dict[str, Areas]]:
     """Every label fitted on DEV and looked at on TEST: the first one's scores, AUROCs of all, the same by cohort."""
-    options: dict[str, Any] = dict(Cs=config.Cs, balanced=config.balanced, tol=config.tol)
     targets, dev = torch.from_numpy(labels), split.is_dev
-    main = score_labels(kind, feats, targets, split, **options)
+    main = config.score(kind, feats, targets, split)
     own = auroc_many(main.scores[:, dev], labels[:, dev], split.fold_of[dev])
     looks, inner, tested, by_cohort = [], [], [], {}
     for part in split.looks():
-        seen = main if part is split else score_labels(kind, feats, targets, part, **options)
+        seen = main if part is split else config.score(kind, feats, targets, part)
         inside = part.is_dev
         inner.append(
             own if part is split else auroc_many(seen.scores[:, inside], labels[:, inside], part.fold_of[inside])

@@ -10,7 +10,6 @@ import numpy as np
 
 from interp.stats import Estimate, FewGroupsWarning, calibration_error, fit_platt, reliability_table
 from probes.config import SweepConfig
-from probes.layer import LOGIT_KINDS
 from probes.metrics import N_BINS, interval_of, probability_table
 from probes.splits import Split
 
@@ -59,7 +58,7 @@ def calibration_rows(
     shared = {name: value for name, value in base.items() if name not in ("p", "n_perm", "scheme", "p_least")}
     slopes = ", ".join(f"{fit.slope:.4g}·score {fit.intercept:+.4g}" for fit in fits if fit is not None)
     ways = {"platt_": (fitted, f"sigmoid({slopes}), fitted on DEV")}
-    if kind in LOGIT_KINDS:
+    if config.table[kind].is_logit:
         ways[""] = (raw, "sigmoid(score)")
     rows = []
     for prefix, (logits, note) in ways.items():

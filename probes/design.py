@@ -121,7 +121,7 @@ def sweep_design(
     for name, y in labels.items():
         if not any(len(np.unique(y[rows])) == 2 for rows in split.strata()):
             raise ValueError(f"{name!r}: no fold holds both classes, so nothing can be compared. Use fewer folds.")
-    n_perm = max(config.permutations(kind) for kind in config.kinds)
+    n_perm = max(config.permutations(kind) for kind in config.table)
     moves = {n: exchange(y, split, scheme=config.scheme, unit=unit) for n, y in labels.items()} if n_perm else {}
     smallest = {n: min(1.0, len(labels) * smallest_reachable_p(one, labels[n], n_perm)) for n, one in moves.items()}
     return SweepDesign(split, labels, moves, smallest, n_perm)

@@ -12,23 +12,22 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
-from probes.solver import Linear, inverse_std, lda, mass_mean, ridge, solve
-
-KINDS = ("logistic", "ridge", "massmean", "massmean-iid")
+from interp.import_path import imported
+from probes.kinds import kind_of
+from probes.solver import Linear, inverse_std, solve
 
 
 def _gives_probabilities(probe: Probe) -> bool:
-    return probe.kind in ("logistic", "massmean-iid")
+    return kind_of(probe.kind).is_logit
 
 
 class Probe(ClassifierMixin, BaseEstimator):
     """A linear probe in raw activation units; `coef_` needs no scaler at prediction time.
 
-    Kinds: "logistic" (certified optimum), "ridge" (targets ±1, alpha = 1/C), "massmean" (difference of class means),
-    "massmean-iid" (regularised LDA, alpha = 1/C). More than two classes: multinomial for logistic, nearest mean for
-    massmean, one against the rest for the others.
+    More than two classes: multinomial for logistic, nearest mean for massmean, one against the rest for the others.
 
     Args:
+        kind: a name of `probes.kinds.KINDS` (logistic, ridge, massmean, massmean-iid), or a fit of your own.
         C: inverse penalty on standardised weights, as in scikit-learn.
         scale: "fold" divides each feature by its std over the rows of `fit`; "none" does not; "auto" is "none" for
             massmean, whose direction is the raw difference, and "fold" for the rest.
@@ -99,14 +98,14 @@ class Probe(ClassifierMixin, BaseEstimator):
         logits = torch.from_numpy(self.decision_function(X))
         if logits.ndim == 1:
             return torch.stack([(-logits).sigmoid(), logits.sigmoid()], dim=1).numpy()
-        if self.kind == "logistic":
+        if kind_of(self.kind).fit is None:  # multinomial: one solution for all classes
             return logits.softmax(dim=1).numpy()
         return torch.nn.functional.normalize(logits.sigmoid(), p=1, dim=1).numpy()
 
     def _fit(self, feats: Tensor, targets: Tensor, weights: Tensor, row_weights: Tensor) -> Linear:
         self.certificate_, self.n_iter_ = 0.0, 1
         scale_rows = row_weights[None] if self._scales() else None
-        if self.kind == "logistic":
+        if kind_of(self.kind).fit is None:
             fit = solve(
                 feats, targets[None], self.C * weights[None], scale_weights=scale_rows, tol=self.tol,
                 max_iter=self.max_iter, dtype=feats.dtype,
@@ -121,18 +120,14 @@ class Probe(ClassifierMixin, BaseEstimator):
         return Linear(coef, found.intercept - coef @ centre)
 
     def _closed(self, rows: Tensor, targets: Tensor, weights: Tensor) -> Linear:
-        if self.kind == "ridge":
-            return ridge(rows, 2 * targets - 1, alpha=1 / self.C, weights=weights)
-        if self.kind == "massmean-iid":
-            return lda(rows, targets, weights, alpha=1 / self.C)
-        if len(targets) == 1:
-            return mass_mean(rows, targets, weights[None])
-        share = targets * weights
-        means = (share / share.sum(dim=1, keepdim=True)) @ rows
-        return Linear(means, -means.square().sum(dim=1) / 2)
+        kind = kind_of(self.kind)
+        fit = imported(kind.fit_classes) if kind.fit_classes and len(targets) > 1 else kind.function
+        assert fit is not None, f"{kind.name}: only logistic has no fit"
+        found = fit(rows, targets, weights, self.C)
+        return found if isinstance(found, Linear) else Linear(*found)
 
     def _scales(self) -> bool:
-        return self.scale == "fold" or (self.scale == "auto" and self.kind != "massmean")
+        return self.scale == "fold" or (self.scale == "auto" and kind_of(self.kind).scaled)
 
     def _class_weights(self, code: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
         if self.class_weight is None:
@@ -143,8 +138,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         return np.array([self.class_weight.get(name, 1.0) for name in self.classes_.tolist()])[code]
 
     def _check_options(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind: expected one of {', '.join(KINDS)}; got {self.kind!r}.")
+        kind_of(self.kind)
         if self.scale not in ("auto", "fold", "none"):
             raise ValueError(f"scale: expected 'auto', 'fold' or 'none'; got {self.scale!r}.")
         for name in ("C", "tol"):

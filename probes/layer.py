@@ -6,20 +6,20 @@ for each row by itself, so that the rows are the full pipeline repeated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.solver import Linear, centred, inverse_std, lda, leave_out_ridge, mass_mean, solve
+from probes.solver import Linear, centred, inverse_std, lda, leave_out_ridge, mass_mean, ridge, solve
 from probes.solver.spaces import symmetric_product
 from probes.splits import Split
 
 LABELS_AT_ONCE = 64
-LOGIT_KINDS = ("logistic", "massmean-iid")
 
 
 @dataclass(frozen=True)
@@ -42,44 +42,6 @@ class Scored:
         object.__setattr__(self, "probe", Linear(self.probe.coef.cpu(), self.probe.intercept.cpu()))
 
 
-def score_labels(
-    kind: str,
-    feats: Float[Tensor, "example d_feature"],
-    labels: Shaped[Tensor, "label example"],
-    split: Split,
-    *,
-    Cs: Sequence[float],  # noqa: N803
-    balanced: bool = False,
-    tol: float = 1e-3,
-) -> Scored:
-    """Out-of-fold and TEST scores of every label with one kind of probe.
-
-    C: the smallest whose mean out-of-fold loss is within one standard error of the best (log loss of logits, squared
-    error of ridge scores). logistic scales features on each training fold; ridge on all DEV rows (labels are not
-    used), because only a common scale has exact leave-group-out for every label at once; massmean uses raw features.
-
-    Args:
-        labels: 0/1, row 0 the real one.
-        balanced: weigh classes equally (logistic only).
-    Raises:
-        ValueError: unknown kind, NaN, a training fold with one class.
-    Source: selection rule, Hastie, Tibshirani & Friedman, *Elements of Statistical Learning* §7.10.
-    """
-    labels = labels.to(feats.device)
-    if kind == "logistic":
-        return _logistic(feats, labels, split, Cs, balanced, tol)
-    rows, mean = centred(feats, torch.float32)
-    dev = torch.from_numpy(split.is_dev).to(feats.device)
-    if kind == "massmean":
-        return _mass_mean(rows, mean, labels.to(rows.dtype), split)
-    scale = inverse_std(rows, dev.double()[None])[0]
-    if kind == "ridge":
-        return _ridge(rows, mean, scale, labels, split, Cs)
-    if kind == "massmean-iid":
-        return _lda(rows, mean, scale, labels.to(rows.dtype), split, Cs)
-    raise ValueError(f"kind: expected one of logistic, ridge, massmean, massmean-iid; got {kind!r}.")
-
-
 def one_se(losses: Float[Tensor, "c label example"]) -> Int[Tensor, "label"]:
     """Index of the smallest C (axis 0, ascending) whose mean loss is within one standard error of the best."""
     mean = losses.mean(dim=2)
@@ -89,14 +51,23 @@ def one_se(losses: Float[Tensor, "c label example"]) -> Int[Tensor, "label"]:
     return (mean <= limit).int().argmax(dim=0)
 
 
-def _logistic(feats: Tensor, labels: Tensor, split: Split, cs: Sequence[float], balanced: bool, tol: float) -> Scored:
+def logistic_pipeline(
+    feats: Tensor,
+    labels: Tensor,
+    split: Split,
+    *,
+    Cs: Sequence[float],  # noqa: N803
+    balanced: bool,
+    tol: float,
+) -> Scored:
+    """Every fold, C and label as rows of one batched problem, solved to a certified optimum."""
     fold_of = torch.from_numpy(split.fold_of).to(feats.device)
     train = torch.stack([(fold_of != f) & (fold_of >= 0) for f in range(split.n_folds)] + [fold_of >= 0]).float()
-    n_sets, n_c, parts, fits = len(train), len(cs), [], []
+    n_sets, n_c, parts, fits = len(train), len(Cs), [], []
     for start in range(0, len(labels), LABELS_AT_ONCE):
         some = labels[start : start + LABELS_AT_ONCE].float()
         weights = train[None] * _balance(some, train) if balanced else train[None].expand(len(some), -1, -1)
-        weights = weights[:, :, None] * torch.tensor(cs, dtype=torch.float32, device=feats.device)[None, None, :, None]
+        weights = weights[:, :, None] * torch.tensor(Cs, dtype=torch.float32, device=feats.device)[None, None, :, None]
         targets = some[:, None, None].expand(-1, n_sets, n_c, -1)
         fit = solve(
             feats,
@@ -137,7 +108,9 @@ def _at(scores: Tensor, chosen: Tensor) -> np.ndarray:
     return picked.double().cpu().numpy()
 
 
-def _ridge(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Split, cs: Sequence[float]) -> Scored:
+def ridge_pipeline(feats: Tensor, labels: Tensor, split: Split, *, Cs: Sequence[float], **_: Any) -> Scored:  # noqa: N803
+    """One factorisation for each C gives the exact held-out scores of every label (`leave_out_ridge`)."""
+    rows, mean, scale = _prepared(feats, split, scaled=True)
     dev, test = (torch.from_numpy(np.flatnonzero(m)).to(rows.device) for m in (split.is_dev, split.is_test))
     centre = rows[dev].mean(dim=0)
     x, y = (rows - centre) * scale, 2 * labels.to(rows.dtype) - 1
@@ -146,7 +119,7 @@ def _ridge(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Spl
     shared = {"kernel" if is_wide else "scatter": symmetric_product(x[dev] if is_wide else x[dev].T)}
     across = x[dev] @ x[test].T
     scores, coefs = [], []
-    for c in cs:
+    for c in Cs:
         left_out = leave_out_ridge(x[dev], fold, alpha=1 / c, **shared)
         residual = left_out.residuals(y[:, dev])
         out = rows.new_zeros(len(labels), len(rows))
@@ -161,31 +134,80 @@ def _ridge(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Spl
     return Scored(_at(stacked, chosen), chosen.cpu().numpy(), Linear(coef[None], intercept[None]), 0.0)
 
 
-def _mass_mean(rows: Tensor, mean: Tensor, labels: Tensor, split: Split) -> Scored:
-    fold_of = torch.from_numpy(split.fold_of).to(rows.device)
-    scores = rows.new_zeros(len(labels), len(rows))
-    found = Linear(rows[:0], rows[:0, 0])
-    for train, held in _folds_then_all(fold_of, split.n_folds):
-        found = mass_mean(rows[train], labels[:, train], torch.ones_like(labels[:, train]))
-        scores[:, held] = found(rows[held])
-    probe = Linear(found.coef[:1], found.intercept[:1] - found.coef[:1] @ mean)
-    return Scored(scores.double().cpu().numpy(), np.zeros(len(labels), dtype=int), probe, 0.0)
-
-
-def _lda(rows: Tensor, mean: Tensor, scale: Tensor, labels: Tensor, split: Split, cs: Sequence[float]) -> Scored:
-    fold_of, x, scores, probes = torch.from_numpy(split.fold_of).to(rows.device), rows * scale, [], []
-    for c in cs:
-        out = rows.new_zeros(len(labels), len(rows))
-        found = Linear(rows[:0], rows[:0, 0])
-        for train, held in _folds_then_all(fold_of, split.n_folds):
-            found = lda(x[train], labels[:, train], x.new_ones(int(train.sum())), alpha=1 / c)
-            out[:, held] = found(x[held])
+def by_folds(
+    fit: Callable[..., Any],
+    feats: Tensor,
+    labels: Tensor,
+    split: Split,
+    *,
+    Cs: Sequence[float],  # noqa: N803
+    scaled: bool,
+    loss: str,
+) -> Scored:
+    """`fit` on the training rows of each fold and on DEV, for each C; see `probes.kinds.Kind` for its arguments."""
+    rows, mean, scale = _prepared(feats, split, scaled=scaled)
+    x, labels = rows * scale if scaled else rows, labels.to(rows.dtype)
+    fold_of, scores, probes = torch.from_numpy(split.fold_of).to(rows.device), [], []
+    for c in Cs:
+        out, probe = rows.new_zeros(len(labels), len(rows)), Linear(rows[:0], rows[:0, 0])
+        for train, held_out in _folds_then_all(fold_of, split.n_folds):
+            fitted = fit(x[train], labels[:, train], x.new_ones(int(train.sum())), c)
+            probe = fitted if isinstance(fitted, Linear) else Linear(*fitted)
+            out[:, held_out] = probe(x[held_out])
         scores.append(out)
-        coef = found.coef[:1] * scale
-        probes.append(Linear(coef, found.intercept[:1] - coef @ mean))
-    stacked = torch.stack(scores)
-    chosen = one_se(_log_loss(stacked, labels)[:, :, fold_of >= 0])
+        coef = probe.coef[:1] * scale
+        probes.append(Linear(coef, probe.intercept[:1] - coef @ mean))  # for features that are not centred
+    stacked, dev = torch.stack(scores), fold_of >= 0
+    chosen = one_se(_loss(loss, stacked[:, :, dev], labels[:, dev]))
     return Scored(_at(stacked, chosen), chosen.cpu().numpy(), probes[int(chosen[0])], 0.0)
+
+
+def _prepared(feats: Tensor, split: Split, *, scaled: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Centred rows in float32, the mean that was subtracted, and 1/std of each feature over DEV (1 unless scaled)."""
+    rows, mean = centred(feats, torch.float32)
+    if not scaled:
+        return rows, mean, torch.ones_like(mean)
+    dev = torch.from_numpy(split.is_dev).to(feats.device)
+    return rows, mean, inverse_std(rows, dev.double()[None])[0]
+
+
+def _loss(loss: str, scores: Tensor, labels: Tensor) -> Tensor:
+    """The loss of every score [c, label, example]; see `probes.kinds.Kind`."""
+    if loss == "log":
+        return _log_loss(scores, labels)
+    sides = 2 * labels - 1
+    if loss == "squared":
+        return (scores - sides).square()
+    s, y = scores - scores.mean(dim=2, keepdim=True), sides - sides.mean(dim=1, keepdim=True)
+    # scores that are constant in every fold predict the mean and nothing else
+    slope = (s * y).sum(dim=2, keepdim=True) / s.square().sum(dim=2, keepdim=True).clamp_min(1e-30)
+    return (y - slope * s).square()
+
+
+def fit_ridge(feats: Tensor, labels: Tensor, weights: Tensor, C: float) -> Linear:  # noqa: N803
+    """`probes.solver.ridge` on targets -1 and 1, alpha = 1/C."""
+    return ridge(feats, 2 * labels - 1, alpha=1 / C, weights=weights)
+
+
+def fit_mass_mean(feats: Tensor, labels: Tensor, weights: Tensor, C: float) -> Linear:  # noqa: N803
+    """`probes.solver.mass_mean`; C has no part in it."""
+    return mass_mean(feats, labels, weights.expand_as(labels))
+
+
+def fit_lda(feats: Tensor, labels: Tensor, weights: Tensor, C: float) -> Linear:  # noqa: N803
+    """`probes.solver.lda`, alpha = 1/C."""
+    return lda(feats, labels, weights, alpha=1 / C)
+
+
+def fit_nearest_mean(feats: Tensor, labels: Tensor, weights: Tensor, C: float) -> Linear:  # noqa: N803
+    """score of class k = feats · mu_k - ‖mu_k‖²/2, highest for the class with the nearest mean.
+
+    Args:
+        labels: one-hot [class, example].
+    """
+    share = labels * weights
+    means = (share / share.sum(dim=1, keepdim=True)) @ feats
+    return Linear(means, -means.square().sum(dim=1) / 2)
 
 
 def _folds_then_all(fold_of: Tensor, n_folds: int) -> Iterator[tuple[Tensor, Tensor]]:

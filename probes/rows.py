@@ -21,7 +21,7 @@ from probes.controls import (
     residualise,
     selectivity,
 )
-from probes.layer import LOGIT_KINDS, Scored, score_labels
+from probes.layer import Scored
 from probes.metrics import score_table
 from probes.null import NullSummary
 from probes.result import Key, RawDirection
@@ -98,9 +98,7 @@ def selectivity_columns(
     """
     dev, n = split.is_dev, config.controls(kind)
     fakes = np.stack([control_labels(units.tolist(), y, seed=config.seed + 2 + 1000 * i) for i in range(n)])
-    control = score_labels(
-        kind, feats, torch.from_numpy(fakes), split, Cs=config.Cs, balanced=config.balanced, tol=config.tol
-    ).scores[:, dev]
+    control = config.score(kind, feats, torch.from_numpy(fakes), split).scores[:, dev]
     fakes, fold = fakes[:, dev], split.fold_of[dev]
     e = selectivity(scores[dev], y[dev], control[0], fakes[0], groups=split.group[dev], strata=fold)
     apart = _apart(auroc_many(control, fakes, fold))
@@ -121,9 +119,7 @@ def residual_rows(
     for f in range(split.n_folds):
         train = split.is_dev & (split.fold_of != f)
         without = residualise(feats.float(), confounds, train)
-        one = score_labels(
-            kind, without, torch.from_numpy(y[None]), split, Cs=config.Cs, balanced=config.balanced, tol=config.tol
-        )
+        one = config.score(kind, without, torch.from_numpy(y[None]), split)
         scores[:, split.fold_of == f] = one.scores[:, split.fold_of == f]
     assert one is not None
     scored = Scored(scores, one.chosen, one.probe, one.certificate)
@@ -143,7 +139,7 @@ def base_rows(
     """
     dev, kind = split.is_dev, key[3]
     labels = torch.from_numpy(y[None])
-    own = score_labels(kind, feats, labels, split, Cs=config.Cs, balanced=config.balanced, tol=config.tol)
+    own = config.score(kind, feats, labels, split)
     rows = cell_rows(key, own, y, split, dev, "oof", config)
     gain = area_difference(scores[dev], own.scores[0, dev], y[dev], groups=split.group[dev], strata=split.fold_of[dev])
     rows.append(rows[0] | estimate_columns("auroc_gain", gain))
@@ -174,12 +170,13 @@ def cell_rows(
     target, position, site, kind = key
     estimates = score_table(
         scored.scores[0, where], y[where], groups=split.group[where], strata=split.fold_of[where],
-        is_logit=kind in LOGIT_KINDS, least_se=least_se, sampling=config.sampling,
+        is_logit=config.table[kind].is_logit, least_se=least_se, sampling=config.sampling,
     )  # fmt: skip
     base = {
         "target": target, "position": position, "site": site, "layer": layer_of(site), "kind": kind,
         "role": "control" if site in CONTROL_SITES else "layer",
-        "C": config.Cs[int(scored.chosen[0])] if kind != "massmean" else float("nan"), "split": name, "cohort": "all",
+        "C": config.Cs[int(scored.chosen[0])] if config.table[kind].has_penalty else float("nan"),
+        "split": name, "cohort": "all",
         "majority": majority(y[where]), "certificate": scored.certificate, "is_selected": False, "note": "",
     }  # fmt: skip
     base |= counts(y, split, where)

@@ -55,7 +55,7 @@ def test_no_import_points_up() -> None:
 
 def test_the_check_itself_sees_an_arrow_that_points_up() -> None:
     assert arrow_fault("interp.hooks", "interp.cache.extract")
-    assert arrow_fault("probes.sweep", "steering.direction")
+    assert arrow_fault("probes.run", "steering.direction")
     assert arrow_fault("interp.cache", "study.cli")
     assert arrow_fault("study.cli", "probes") is None
 
@@ -127,9 +127,9 @@ LONG_FUNCTIONS = {
     "interp.stats.calibration.calibration_error": 65,
     "interp.stats.signflip.sign_flip": 64,
     "interp.tasks.bbq.loader.examples": 63,
-    "probes.mdl.mdl": 66,
-    "probes.transfer.transfer": 66,
-    "probes.sweep.sweep": 97,
+    "probes.code_length.mdl": 66,
+    "probes.across.transfer": 66,
+    "probes.run.sweep": 97,
 }
 LONG_FILES = {
     "study.config.sections": 427,

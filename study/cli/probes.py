@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from interp.io.paths import portable
+from probes.kinds import kinds_help, kinds_of
 from study.cli.common import fail_in_users_words, listed, one_thread, where_option
 from study.cli.lazy import LazyGroup
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from interp.cache import ActivationCache
     from probes.result import SweepResult
 
-KINDS = ("logistic", "ridge", "massmean", "massmean-iid")
 NONE = "none"
 MEMBERS = {
     "transfer": ("study.cli.probes_transfer:transfer", "Probes of one sweep read on another checkpoint."),
@@ -90,7 +90,7 @@ def probes() -> None:
 @click.option("--cohort", help="Column; TEST is repeated for each of its values.")
 @click.option("--positions", default="*", help="Positions of the cache, by commas; *: all with a row per example.")
 @click.option("--sites", default="*", help="As for `cache`: 'resid_post.*, resid_post.8:24:4, z.1?'.")
-@click.option("--kinds", default="logistic,ridge,massmean", help=f"Of probes: {', '.join(KINDS)}.")
+@click.option("--kinds", default="logistic,ridge,massmean", help=f"Of probes: {kinds_help()}.")
 @click.option("--cs", default="0.0001,0.001,0.01,0.1,1", help="Inverse penalties to choose from on DEV.")
 @click.option("--folds", "n_folds", type=click.IntRange(min=2), default=5, help="Folds of DEV, at most.")
 @click.option("--test-share", type=TEST_SHARE, default="auto", help="Share of groups held out as TEST, 0 for none; "
@@ -174,6 +174,7 @@ def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, devi
     from probes import SweepConfig, surface_features, sweep_design, unite_groups
     from probes import sweep as run
     from probes.design import positive_of
+    from probes.kinds import permutations_of
 
     examples = cache.examples
     keep = kept(examples, options["where"], n=len(examples), option="--where")
@@ -187,7 +188,7 @@ def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, devi
     config = SweepConfig(
         kinds=tuple(named["kinds"]),
         Cs=tuple(sorted(float(c) for c in listed(options["cs"]))),
-        n_perm={kind: options["logistic_perm"] if kind == "logistic" else options["perm"] for kind in named["kinds"]},
+        n_perm=permutations_of(named["kinds"], n=options["perm"], costly=options["logistic_perm"]),
         **{key: options[key] for key in ("n_folds", "test_share", "n_boot", "balanced", "seed", "scheme", "n_seeds")},
     )
     labels, positive = positive_of(examples[options["target"]].to_numpy(), options["positive"], option="--positive")
@@ -238,9 +239,10 @@ def _check_columns(examples: Any, options: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"--{option} {name}: no such column of the cache's examples. Columns: {', '.join(examples.columns)}."
             )
-    unknown = [kind for kind in listed(options["kinds"]) if kind not in KINDS]
-    if unknown:
-        raise ValueError(f"--kinds: {', '.join(unknown)} unknown; expected some of {', '.join(KINDS)}.")
+    try:
+        kinds_of(listed(options["kinds"]))
+    except ValueError as error:
+        raise ValueError(f"--kinds: {error}") from None
     if options["control"] and options["control"] == options["groups"]:
         raise ValueError(
             f"--control {options['control']} is the split group: control labels of groups that are never in training "

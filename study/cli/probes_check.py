@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from interp.io.csv_text import csv_bytes
+from probes.kinds import kinds_help
 from study.cli.common import fail_in_users_words, listed, one_thread, where_option
 from study.cli.probes import TEST_SHARE, sites_of, unit_of
 
@@ -83,7 +84,7 @@ def erase(cache: Path, c: float, test_share: float | str, **options: Any) -> Non
 
 @click.command()
 @click.option("--max-fpr", type=click.FloatRange(0, 1, max_open=True), default=0.01, show_default=True, help="Bound.")
-@click.option("--kind", default="ridge", show_default=True, help="Of probe: logistic, ridge, massmean, massmean-iid.")
+@click.option("--kind", default="ridge", show_default=True, help=f"Of probe: {kinds_help()}.")
 @_site_options
 def recall(cache: Path, max_fpr: float, kind: str, **options: Any) -> None:
     """Share of positives above the threshold that at most --max-fpr of the negatives pass, out of fold.
@@ -95,10 +96,10 @@ def recall(cache: Path, max_fpr: float, kind: str, **options: Any) -> None:
 
     from interp.stats import permutation_p
     from probes import SweepConfig, recall_at_fpr, sweep_design
-    from probes.layer import score_labels
+    from probes.kinds import kind_of, score_labels
     from probes.null import null_labels
 
-    n_perm = 19 if kind == "logistic" else 99
+    n_perm = 19 if kind_of(kind).is_costly else 99
     config = SweepConfig(kinds=(kind,), test_share=0.0, n_perm={kind: n_perm}, seed=options["seed"])
 
     def row(feats: Any, labels: np.ndarray, groups: np.ndarray, unit: np.ndarray | None) -> dict[str, Any]:

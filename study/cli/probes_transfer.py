@@ -32,12 +32,13 @@ def transfer(folder: Path, cache: Path, all_layers: bool, align: str, **options:
     Writes SWEEP/transfer/NAME.csv. Undefined between widths: then --align ridge, or `probes compare`.
     """
     from interp.cache import ActivationCache
+    from probes.kinds import carried
     from study.analyses.probes.store import read_settings, read_sweep, write_table
 
     one_thread()
     settings, result = read_settings(folder), read_sweep(folder)
     swept = {key[3] for key in result.directions}
-    kinds = listed(options["kinds"] or "") or [k for k in ("logistic", "massmean") if k in swept] or sorted(swept)
+    kinds = listed(options["kinds"] or "") or carried(swept)
     how: dict[str, Any] = dict(kinds=kinds, align=align)
     with ActivationCache.open(cache) as other:
         name = options["name"] or cache.resolve().name
@@ -72,7 +73,7 @@ def _four_blocks(
     import pandas as pd
 
     from interp.cache import ActivationCache
-    from probes.transfer import refit
+    from probes.across import refit
 
     if not path.exists():
         raise ValueError(

@@ -56,6 +56,13 @@ def _conditions(value: Mapping[str, tuple[str, ...]] | tuple[str, ...]) -> Any:
     return value
 
 
+def _probe_kinds(value: tuple[str, ...]) -> tuple[str, ...]:
+    from probes.kinds import kinds_of
+
+    kinds_of(value)
+    return value
+
+
 Where = Annotated[Mapping[str, tuple[str, ...]] | tuple[str, ...], AfterValidator(_conditions)]
 TestShare = Annotated[float | str, BeforeValidator(_test_share)]
 Layer = Annotated[int | str, BeforeValidator(_layer)]
@@ -151,6 +158,7 @@ class ProbesSection:
             with sides, `answer.side` (stereotype, anti_stereotype, abstain).
         groups: column of the independent unit, never in training and test at once.
         control: column of the unit that control labels are drawn for.
+        kinds: of probes, by name (see `probes.kinds`) or as the import path module:function of a fit.
         where: rows that are kept: column -> values, e.g. {context_condition: [ambig]}, or conditions as `--where` takes
             them, e.g. [context_condition=ambig, n_tokens<200].
         unit: column of what moves together inside a group under the null (twins, scenarios, samples); auto: the finest
@@ -169,7 +177,7 @@ class ProbesSection:
     cohort: str | None = None
     positions: str = "*"
     sites: str = "*"
-    kinds: tuple[Literal["logistic", "ridge", "massmean", "massmean-iid"], ...] = ("logistic", "ridge", "massmean")
+    kinds: Annotated[Names, AfterValidator(_probe_kinds)] = ("logistic", "ridge", "massmean")
     cs: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0)
     unit: str = "auto"
     scheme: Literal["auto", "group", "unit", "between", "within"] = "auto"

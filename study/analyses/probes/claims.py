@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from interp.stats import rejects
+from probes.kinds import rank
 from study.config.sections import SmallestEffects
 from study.figures.numbers import fixed
 from study.ledger import Above, Claim, Control, p_words, short
 from study.ledger_rows import MEMBERS, Tables, bounds, flag, measured, number, one_answer, rows, words
 
-KINDS = ("logistic", "ridge", "massmean", "massmean-iid", "lda")
 SHUFFLED = "aligned-shuffled"
 
 
@@ -62,7 +62,7 @@ def quoted(target: str) -> str:
 
 
 def _rank(row: dict[str, Any]) -> int:
-    return KINDS.index(row["kind"]) if row["kind"] in KINDS else len(KINDS)
+    return rank(row["kind"])
 
 
 def _selective(oof: list[dict[str, Any]]) -> Control:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from interp.remedy import remedy
+from probes.kinds import in_order, rank
 from probes.metrics import INTERVALS
 from probes.result import SweepResult
 from study.figures.drawn import tried
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from study.figures import Drawn
-
-PREFERRED = ("logistic", "ridge", "massmean", "massmean-iid")
-"""Which kind of probe a figure shows where several have what it needs."""
 
 Cell = tuple[str, str, str]
 """(target, position, kind of site)."""
@@ -37,7 +35,7 @@ def by_layer(results: Sequence[SweepResult], *, kind: str | None = None, target:
     if len(targets) != 1:
         known = list(dict.fromkeys(s.target for s in results[0].selected))
         raise ValueError(f"target={target!r}: a figure shows one target; the sweep holds {', '.join(known)}. Name one.")
-    first = min(chosen, key=lambda s: (not _has_null(tables[0], s.kind), PREFERRED.index(s.kind)))
+    first = min(chosen, key=lambda s: (not _has_null(tables[0], s.kind), rank(s.kind)))
     return _layers(tables, (first.target, first.position, first.site.split(".")[0]), first.kind)
 
 
@@ -109,7 +107,7 @@ def _layers(tables: Sequence[pd.DataFrame], cell: Cell, kind: str | None = None,
     from study.figures import probe_by_layer
 
     rows = _rows(tables, cell)
-    tested = [name for name in PREFERRED if _has_null(rows, name)]
+    tested = [name for name in in_order(rows["kind"]) if _has_null(rows, name)]
     if not tested or kind not in (None, *tested):
         raise ValueError(
             remedy("no null over layers: sweep with {probes.perm}, and another kind than logistic (it has none).")
@@ -246,7 +244,7 @@ def _has_null(table: pd.DataFrame, kind: str) -> bool:
 
 
 def _first_kind(rows: pd.DataFrame) -> str:
-    return min(rows["kind"].unique(), key=PREFERRED.index)
+    return min(rows["kind"].unique(), key=rank)
 
 
 def _words(cell: Cell) -> str:

@@ -81,7 +81,8 @@ def sweep_one(
     from interp.where import kept
     from probes import SweepConfig, surface_features, sweep, unite_groups
     from probes.design import positive_of
-    from probes.sweep import all_positions
+    from probes.kinds import permutations_of
+    from probes.run import all_positions
     from study.cli.probes import unit_of
 
     _check_columns(frame, target, section)
@@ -98,7 +99,7 @@ def sweep_one(
         groups = np.array(unite_groups(groups.tolist(), rows[section.unite].tolist()))
     columns = {key: rows[key].to_numpy() for key in section.surface}
     unit = unit_of(rows, cache.group_columns, groups, section.unit)
-    n_perm = {kind: section.logistic_perm if kind == "logistic" else section.perm for kind in section.kinds}
+    n_perm = permutations_of(section.kinds, n=section.perm, costly=section.logistic_perm)
     config = SweepConfig(
         kinds=section.kinds, Cs=tuple(sorted(section.cs)), n_perm=n_perm, n_folds=section.n_folds,
         test_share=section.test_share, n_boot=section.boot, balanced=section.balanced, seed=seed,
@@ -174,11 +175,12 @@ def _read_across(context: Context, folder: Path, first: str, second: str) -> pd.
 
     from interp.cache import ActivationCache
     from probes import transfer
-    from probes.transfer import refit
+    from probes.across import refit
+    from probes.kinds import carried
     from study.analyses.probes.store import read_sweep
 
     section, result = context.section, read_sweep(folder)
-    kinds = [k for k in ("logistic", "massmean") if any(key[3] == k for key in result.directions)] or [*section.kinds]
+    kinds = carried(key[3] for key in result.directions)
     options: dict[str, Any] = dict(kinds=kinds, seed=context.study.seed)
     with ActivationCache.open(context.of("cache") / second) as other:
         if section.transfer == "same-layer":

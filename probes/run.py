@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from probes.controls import LEAST_CROSSING, UnlearnableControlWarning, crossing_
 from probes.design import SweepDesign, sweep_design
 from probes.duplicates import refuse_duplicates
 from probes.exchange import nested_unit
+from probes.kinds import KindLike
 from probes.null import Areas, NullSummary, summarise
 from probes.result import COLUMNS, Key, Selected, SweepResult
 from probes.rows import CONTROL_SITES, Extras, attach_null, final_rows, seed_columns, spread, text_columns
@@ -44,6 +45,7 @@ def sweep(
     ids: Sequence[str] | None = None,
     keep: Sequence[bool] | np.ndarray | None = None,
     checkpoint: str = "",
+    kinds: Sequence[KindLike] | None = None,
     config: SweepConfig | None = None,
     jobs: int = 1,
     device: str = "cpu",
@@ -72,6 +74,7 @@ def sweep(
             row per site that both hold, with the paired gain of `data` over it.
         keep: truth value of every row of the data (`interp.where.kept` makes one of conditions); the others are left
             out of everything. `ids` and `base` have all rows; target, groups and other values those that are kept.
+        kinds: of probes, in place of those of `config`: names, or functions of your own (see `probes.kinds`).
         jobs: processes that sites are spread over; a script then needs `if __name__ == "__main__":`.
         device: where features are moved for fitting, e.g. "cuda"; one site at a time.
     Raises:
@@ -94,6 +97,7 @@ def sweep(
         '1' is linearly decodable at resid_post.0 (last, ridge): AURO
     """
     config = config or SweepConfig()
+    config = config if kinds is None else replace(config, kinds=tuple(kinds))
     source = open_source(data, ids=ids, checkpoint=checkpoint)
     below = None if base is None else _open_base(base, source)
     if keep is not None:
@@ -120,7 +124,7 @@ def sweep(
     for part in sweep_sites(tasks, jobs=jobs):
         for name, one in part.items():
             found[name].add(one)
-    settings = asdict(config) | {"independent_because": design.split.reason, "unit": _unit_name(named)}
+    settings = config.settings | {"independent_because": design.split.reason, "unit": _unit_name(named)}
     settings["design"] = list(design.sentences)
     return _result(found, design, source, extras, config, settings)
 
@@ -155,7 +159,7 @@ def _unit_name(unit: Column | None) -> str:
 
 def _reseeded(values: np.ndarray, split: Split, config: SweepConfig, options: Mapping[str, Any]) -> tuple[Split, ...]:
     """Splits like this one under the further seeds of the kind that asks for the most."""
-    seeds = max((config.seeds(kind) for kind in config.kinds), key=len)
+    seeds = max((config.seeds(kind) for kind in config.table), key=len)
     share = "crossed" if split.is_crossed else config.test_share if split.is_test.any() else 0.0
     return tuple(group_split(values, **options, n_folds=config.n_folds, test_share=share, seed=seed) for seed in seeds)
 
@@ -224,7 +228,7 @@ def _result(
 
     rows: list[dict[str, Any]] = []
     selected: list[Selected] = []
-    for kind in config.kinds:
+    for kind in config.table:
         cells = {name: _cells(part, kind) for name, part in found.items()}
         nulls = {name: summarise(cell.stacked.dev, cell.tested) for name, cell in cells.items()}
         family = _family(nulls, is_crossed=design.split.is_crossed)
@@ -235,7 +239,7 @@ def _result(
     rows += [row for part in found.values() for row in part.rows]
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     table["checkpoint"], table["depth"] = source.checkpoint, (table["layer"] + 0.5) / source.n_layers
-    order = {(name, kind): i for i, (name, kind) in enumerate((n, k) for n in found for k in config.kinds)}
+    order = {(name, kind): i for i, (name, kind) in enumerate((n, k) for n in found for k in config.table)}
     return SweepResult(
         table=table,
         scores={key: scored.scores[0] for part in found.values() for key, scored in part.scored.items()},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,9 +12,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.remedy import remedy
-from interp.stats import Estimate, FewGroupsWarning, Sampling, compare_paired, wilson_clustered
+from interp.stats import Estimate, wilson_clustered
 from probes.area import area, area_difference
-from probes.layer import score_labels
+from probes.kinds import Kind, KindLike, carried, kinds_of, score_labels
 from probes.metrics import interval_of
 from probes.result import Key, Look, SweepResult
 from probes.rows import counts, raw_direction
@@ -35,7 +34,7 @@ def transfer(
     *,
     mode: Literal["same-layer", "all-layers"] = "same-layer",
     align: Literal["none", "ridge"] = "none",
-    kinds: Sequence[str] = ("logistic", "massmean"),
+    kinds: Sequence[KindLike] | None = None,
     ids: Sequence[str] | None = None,
     checkpoint: str = "",
     seed: int = 0,
@@ -57,6 +56,7 @@ def transfer(
 
     Args:
         result: the sweep of A.  data: B's activations of the same examples, joined by id.
+        kinds: of probes to read; None: logistic and massmean where they were swept, else all that were.
     Raises:
         ValueError: ids of A missing from B; widths that differ without align (what can be done instead is named);
             no TEST rows; no common site or kind.
@@ -70,13 +70,14 @@ def transfer(
     rows: list[dict[str, Any]] = []
     names = {"train_checkpoint": _checkpoint(result), "test_checkpoint": source.checkpoint}
     same: dict[Key, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
-    for site, position, keys in _pairs(result, source, mode, kinds):
+    table = _table(result, kinds)
+    for site, position, keys in _pairs(result, source, mode, table):
         feats, ceilings = source.read(site, position)[order], {}
         for key in keys:
             y, at = result.labels[key[0]], (key[0], key[3])
             scores = _variants(result, key, feats, y, align, seed)
             if at not in ceilings:
-                ceilings[at] = _ceiling(result, key, feats, y)
+                ceilings[at] = _ceiling(result, table[key[3]], feats, y)
             base = names | {
                 "target": key[0], "position": position, "train_site": key[2], "test_site": site, "kind": key[3],
                 "train_layer": layer_of(key[2]), "test_layer": layer_of(site),
@@ -89,8 +90,9 @@ def transfer(
             rows += [base | row for row in _estimates(scores, ceilings[at], result, y)]
     if not rows:
         raise ValueError(
-            f"transfer: no probe of A (sites {sorted({k[2] for k in result.directions})}, kinds {kinds}) meets a site "
-            f"of B: {', '.join(source.sites)}. Read all layers at all layers (all-layers), or sweep the same sites."
+            f"transfer: no probe of A (sites {sorted({k[2] for k in result.directions})}, kinds {list(table)}) meets a "
+            f"site of B: {', '.join(source.sites)}. Read every layer at every layer (all-layers), or sweep the same "
+            "sites."
         )
     import pandas as pd
 
@@ -119,7 +121,7 @@ def refit(
     result: SweepResult,
     data: Data,
     *,
-    kinds: Sequence[str] = ("logistic", "massmean"),
+    kinds: Sequence[KindLike] | None = None,
     ids: Sequence[str] | None = None,
     checkpoint: str = "",
 ) -> SweepResult:
@@ -134,65 +136,27 @@ def refit(
     import pandas as pd
 
     source, order = _joined(result, data, ids, checkpoint)
+    table = _table(result, kinds)
     scores, directions, looks = {}, {}, {}
     for position in dict.fromkeys(key[1] for key in result.directions):
         for site in [site for site in source.sites if any(key[2] == site for key in result.directions)]:
             feats = source.read(site, position)[order]
-            for target, kind in dict.fromkeys((k[0], k[3]) for k in result.directions if k[3] in kinds):
+            for target, kind in dict.fromkeys((k[0], k[3]) for k in result.directions if k[3] in table):
                 key = (target, position, site, kind)
-                whole = _look(result, key, feats, result.labels[target], result.split)
+                labels, probe = result.labels[target], table[kind]
+                whole = _look(result, probe, feats, labels, result.split)
                 scores[key], directions[key] = whole.scores, whole.direction
                 looks[key] = tuple(
-                    whole if part is result.split else _look(result, key, feats, result.labels[target], part)
+                    whole if part is result.split else _look(result, probe, feats, labels, part)
                     for part in result.split.looks()
                 )
-    table = pd.DataFrame({"checkpoint": [source.checkpoint]})
-    return replace(result, table=table, scores=scores, directions=directions, selected=(), looks=looks)
+    named = pd.DataFrame({"checkpoint": [source.checkpoint]})
+    return replace(result, table=named, scores=scores, directions=directions, selected=(), looks=looks)
 
 
-def compare_scores(
-    a: SweepResult, b: SweepResult, *, kind: str, target: str | None = None, seed: int = 0
-) -> pd.DataFrame:
-    """Two sweeps of the same rows compared by their scores alone: the widths may differ.
-
-    One row per split: correlation of scores (Spearman), both AUROCs, their paired difference, exact McNemar and
-    group p of decisions, and the relative depth of both selected layers.
-
-    Raises:
-        ValueError: the ids, labels or splits differ.
-    Source: `interp.stats.compare_paired`, `auroc_difference`.
-    """
-    import pandas as pd
-    from scipy.stats import rankdata
-
-    first, second = a.pick(kind=kind, target=target), b.pick(kind=kind, target=target)
-    if a.ids != b.ids or not np.array_equal(a.split.fold_of, b.split.fold_of):
-        raise ValueError("compare_scores: expected the same rows and splits; sweep both with the same rows and seed.")
-    y, group, fold, rows = a.labels[first.target], a.split.group, a.split.fold_of, []
-    for name, where in (("oof", a.split.is_dev), ("test", a.split.is_tested)):
-        if not where.any():
-            continue
-        s, t = (
-            (one.scores[cell.key] if name == "oof" else one.tested(cell))[where]
-            for one, cell in ((a, first), (b, second))
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FewGroupsWarning)
-            gap = area_difference(s, t, y[where], groups=group[where], strata=fold[where])
-            decisions = compare_paired(
-                (s > 0) == y[where], (t > 0) == y[where], groups=group[where], sampling=Sampling(seed=seed)
-            )
-        rows.append(
-            {
-                "split": name, "kind": kind, "site_a": first.site, "site_b": second.site,
-                "depth_a": _depth(a, first.key), "depth_b": _depth(b, second.key),
-                "spearman": float(np.corrcoef(rankdata(s), rankdata(t))[0, 1]),
-                "auroc_difference": gap.value, "lo": gap.lo, "hi": gap.hi,
-                "accuracy_a": decisions.a.value, "accuracy_b": decisions.b.value, "mcnemar_p": decisions.test.p,
-                "group_p": decisions.p_groups, "n": gap.n, "n_groups": gap.n_groups,
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+def _table(result: SweepResult, kinds: Sequence[KindLike] | None) -> dict[str, Kind]:
+    """The kinds to read, by name."""
+    return kinds_of(carried(key[3] for key in result.directions) if kinds is None else kinds)
 
 
 def _joined(result: SweepResult, data: Data, ids: Sequence[str] | None, checkpoint: str) -> tuple[Source, Tensor]:
@@ -208,10 +172,10 @@ def _joined(result: SweepResult, data: Data, ids: Sequence[str] | None, checkpoi
 
 
 def _pairs(
-    result: SweepResult, source: Source, mode: str, kinds: Sequence[str]
+    result: SweepResult, source: Source, mode: str, table: Mapping[str, Kind]
 ) -> Iterator[tuple[str, str, list[Key]]]:
     """(site of B, position, probes of A that read it), so that each site is read once."""
-    probes = [key for key in result.directions if key[3] in kinds and key[2] not in ("shuffled", "surface")]
+    probes = [key for key in result.directions if key[3] in table and key[2] not in ("shuffled", "surface")]
     for position in dict.fromkeys(key[1] for key in probes):
         for site in source.sites:
             here = [key for key in probes if key[1] == position and _meets(key[2], site, mode)]
@@ -287,19 +251,19 @@ def _threshold(scores: np.ndarray, y: np.ndarray) -> float:
     return float((s[at] + s[at + 1]) / 2)
 
 
-def _look(result: SweepResult, key: Key, feats: Tensor, y: Labels, part: Split) -> Look:
+def _look(result: SweepResult, kind: Kind, feats: Tensor, y: Labels, part: Split) -> Look:
     """A probe of one site as one look at TEST sees it, fitted and its C chosen on DEV as A's were."""
     options: dict[str, Any] = {name: result.settings[name] for name in ("Cs", "balanced", "tol")}
-    found = score_labels(key[3], feats, torch.from_numpy(y[None]), part, **options)
+    found = score_labels(kind, feats, torch.from_numpy(y[None]), part, **options)
     c = float(result.settings["Cs"][int(found.chosen[0])])
     return Look(found.scores[0], raw_direction(found, feats, part.is_dev), c)
 
 
-def _ceiling(result: SweepResult, key: Key, feats: Tensor, y: Labels) -> np.ndarray:
+def _ceiling(result: SweepResult, kind: Kind, feats: Tensor, y: Labels) -> np.ndarray:
     """Scores of B's TEST rows by B's own probe of one site."""
     out = np.zeros(len(y))
     for part in result.split.looks():
-        out[part.is_test] = _look(result, key, feats, y, part).scores[part.is_test]
+        out[part.is_test] = _look(result, kind, feats, y, part).scores[part.is_test]
     return out
 
 
@@ -329,8 +293,3 @@ def _estimates(
 
 def _checkpoint(result: SweepResult) -> str:
     return str(result.table["checkpoint"].iloc[0])
-
-
-def _depth(result: SweepResult, key: Key) -> float:
-    t = result.table
-    return float(t[(t.site == key[2]) & (t.kind == key[3])]["depth"].iloc[0])
