@@ -210,7 +210,8 @@ def _direct(look: Look, part: Split, feats: Tensor, y: Labels) -> dict[str, np.n
     raw = direction(feats.float()).double().numpy()
     along = raw[is_dev]
     mean = direction.mean * direction.norm + direction.bias
-    recentred = (raw - along.mean()) / along.std() * direction.std * direction.norm + mean
+    spread = along.std() or 1.0  # a probe without weights (shrunk to nothing) scores every row alike
+    recentred = (raw - along.mean()) / spread * direction.std * direction.norm + mean
     return {"raw": raw, "recenter": recentred, "bias": raw - _threshold(along, y[is_dev])}
 
 

@@ -65,11 +65,6 @@ class Kind:
         return self.loss == "log"
 
     @property
-    def label(self) -> str:
-        """What figures call it: of an import path the name of the function."""
-        return self.name.rpartition(":")[2]
-
-    @property
     def function(self) -> Callable[..., Any] | None:
         """`fit`, imported where it is a path."""
         return imported(self.fit) if isinstance(self.fit, str) else self.fit
@@ -142,6 +137,11 @@ def kinds_help() -> str:
         'logistic, ridge, massmean, massmean-iid, or the import path module:function of a fit'
     """
     return f"{', '.join(KINDS)}, or the import path module:function of a fit"
+
+
+def label_of(name: str) -> str:
+    """What figures call a kind: of an import path the name of the function."""
+    return name.rpartition(":")[2]
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from interp.remedy import remedy
-from probes.kinds import in_order, rank
+from probes.kinds import in_order, label_of, rank
 from probes.metrics import INTERVALS
 from probes.result import SweepResult
 from study.figures.drawn import tried
@@ -114,6 +114,7 @@ def _layers(tables: Sequence[pd.DataFrame], cell: Cell, kind: str | None = None,
         )
     rows = rows[rows["kind"] == (kind or tested[0])].drop(columns="null_lo")  # it is of TEST, the band of layers is not
     renamed = rows.rename(columns={"null_max_hi": "null_max95", "is_selected": "selected"})
+    renamed["kind"] = renamed["kind"].map(label_of)
     return probe_by_layer(renamed.assign(chance=0.5, target=_words(cell), unit="rows"), **where)
 
 
@@ -185,7 +186,7 @@ def _cosines(results: Sequence[SweepResult], cell: Cell) -> Drawn:
         own = str(result.table["checkpoint"].iloc[0]) + " " if len(results) > 1 else ""
         for (target, position, site, kind), direction in result.directions.items():
             if (target, position, site.split(".")[0]) == cell and site[-1].isdigit():
-                named.setdefault(site, {})[own + kind] = direction.unit
+                named.setdefault(site, {})[own + label_of(kind)] = direction.unit
     empty = replace(results[0], directions={})
     table = between(empty, {(name, site): unit for site, units in named.items() for name, unit in units.items()})
     if not len(table):
