@@ -63,11 +63,11 @@ def read_transformer_lens(
     Raises:
         ValueError: a site of a kind that TransformerLens does not have, or that its cache lacks; lists the kinds.
     """
-    wanted = {str(site): Site.parse(str(site)) for site in sites}
-    strange = [name for name, site in wanted.items() if site.kind not in LENS_NAMES]
+    named = {str(site): Site.parse(str(site)) for site in sites}
+    strange = [name for name, site in named.items() if site.kind not in LENS_NAMES]
     if strange:
         raise ValueError(f"TransformerLens has no name for {', '.join(strange)}. Kinds: {', '.join(LENS_NAMES)}.")
-    names = {name: f"blocks.{site.layer}.{LENS_NAMES[site.kind]}" for name, site in wanted.items()}
+    names = {name: f"blocks.{site.layer}.{LENS_NAMES[site.kind]}" for name, site in named.items()}
     with torch.no_grad():
         _, cache = bridge.run_with_cache(ids)
     missing = [site for site, name in names.items() if name not in cache.cache_dict]
@@ -116,16 +116,16 @@ def read_nnsight(
     Raises:
         ValueError: a site of another kind than `NNSIGHT_KINDS`, or a layer that the model lacks.
     """
-    wanted = {str(site): Site.parse(str(site)) for site in sites}
-    strange = [name for name, site in wanted.items() if site.kind not in NNSIGHT_KINDS]
+    named = {str(site): Site.parse(str(site)) for site in sites}
+    strange = [name for name, site in named.items() if site.kind not in NNSIGHT_KINDS]
     if strange:
         raise ValueError(f"read_nnsight reads {', '.join(NNSIGHT_KINDS)}, not {', '.join(strange)}. Use interp.record.")
     tracer, paths = to_nnsight(model), {id(module): name for name, module in model.decoder.named_modules()}
-    found: dict[str, Tensor] = {}
-    for index in sorted({int(site.layer or 0) for site in wanted.values()}):
+    recorded: dict[str, Tensor] = {}
+    for index in sorted({int(site.layer or 0) for site in named.values()}):
         taken = _trace_layer(tracer, paths, model, index, ids)
-        found |= {name: taken[site.kind] for name, site in wanted.items() if site.layer == index}
-    return {name: found[name] for name in wanted}
+        recorded |= {name: taken[site.kind] for name, site in named.items() if site.layer == index}
+    return {name: recorded[name] for name in named}
 
 
 def _trace_layer(tracer: Any, paths: dict[int, str], model: Model, index: int, ids: Tensor) -> dict[str, Tensor]:

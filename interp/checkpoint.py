@@ -1,4 +1,4 @@
-"""What to load (`Checkpoint`, `CheckpointPair`) and what was loaded (`Fingerprint`), exactly: frozen values."""
+"""What to load (`Checkpoint`, `CheckpointPair`) and what was loaded (`Fingerprint`), as frozen values."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Checkpoint:
     """One set of weights: a base model, and optionally one PEFT adapter on it.
 
     Args:
-        name:             what tables and figures call it; letters, digits and `_ . + -`.
+        name:             name in tables and figures; letters, digits and `_ . + -`.
         base:             Hugging Face id or local folder of the base model (or of a full fine-tune).
         adapter:          Hugging Face id or local folder of the adapter; None is the base itself.
         revision:         commit, tag or branch of `base`.
         adapter_revision: commit, tag or branch of `adapter`.
         subfolder:        folder of the adapter inside its repository.
-        tokenizer:        Hugging Face id or local folder of the tokenizer, where neither the adapter's nor the base's
-                          is the right one.
+        tokenizer:        Hugging Face id or local folder of the tokenizer, if neither the adapter's nor the base's is
+                          right.
     Raises:
         ValueError: a field of the wrong type or empty, a name that cannot be a file name, or a field about an adapter
             where there is none.
@@ -60,18 +60,18 @@ class Checkpoint:
 
     @property
     def shared(self) -> dict[str, Any]:
-        """The fields as files that are shared hold them: hub ids as they are, local folders by their last name.
+        """The fields for files that are shared: hub ids unchanged, local folders by their last name.
 
-        `local` lists the fields that were folders; what they held is known by the digests beside.
+        `local` lists the fields that were folders; digests stored next to them identify their content.
         """
         places = {key: getattr(self, key) for key in ("base", "adapter", "tokenizer")}
-        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
         local = [key for key, place in places.items() if place is not None and is_local(place)]
-        return given | {key: shown(places[key]) for key in local} | {"local": local}
+        return values | {key: shown(places[key]) for key in local} | {"local": local}
 
     @classmethod
     def from_mapping(cls, mapping: object, where: str = "checkpoint", *, lines: Lines | None = None) -> Checkpoint:
-        """The checkpoint a parsed mapping describes. `where` names its place in every error.
+        """The checkpoint that a parsed mapping describes. Errors start with `where`.
 
         Raises:
             ValueError: not a mapping, an unknown key (with the nearest known one), a missing `name` or `base`, or a
@@ -110,8 +110,8 @@ class CheckpointPair:
 
     Args:
         engaged, heuristic: the two members.
-        base:           the bare base model of `engaged`, if it is to be measured as a member of its own.
-        heuristic_base: the bare base model of `heuristic`, where it is another one.
+        base:           the bare base model of `engaged`, if it is measured as a member too.
+        heuristic_base: the bare base model of `heuristic`, if it is another one.
     Raises:
         ValueError: both members are the same weights.
     """
@@ -130,7 +130,7 @@ class CheckpointPair:
 
     @property
     def shares_base(self) -> bool:
-        """True where both members are adapters of one base at one revision (or one of them is that base)."""
+        """Whether both members are adapters of one base at one revision (or one of them is that base)."""
         return (self.engaged.base, self.engaged.revision) == (self.heuristic.base, self.heuristic.revision)
 
     @property
@@ -145,7 +145,7 @@ class CheckpointPair:
 
     @classmethod
     def from_mapping(cls, mapping: object, where: str = "pair", *, lines: Lines | None = None) -> CheckpointPair:
-        """The pair a parsed mapping describes.
+        """The pair that a parsed mapping describes.
 
         A member without `base` takes `heuristic_base` (heuristic) or `base` of the pair; one without `name` is named
         after its role.
@@ -194,7 +194,7 @@ class Fingerprint:
     Args:
         config_sha256, weights_sha256, tokenizer_sha256: digests of the base's files (or of its parameters in memory).
         adapters:     role -> digest of that adapter's config and tensors, of every adapter that is loaded.
-        quantization: method and digest of its settings, e.g. "bitsandbytes:1f0c…"; None where weights are exact.
+        quantization: method and digest of its settings, e.g. "bitsandbytes:1f0c…"; None if weights are not quantised.
         merged:       the adapter was added into the weights: same function, other rounding.
     """
 
@@ -215,7 +215,7 @@ class Fingerprint:
     def select(self, role: str | None) -> Fingerprint:
         """The identity of the base with `role`'s adapter active; None, or a role without an adapter, is the base.
 
-        An adapter selected here from a model that holds two has the fingerprint of the same checkpoint loaded alone.
+        An adapter selected from a model with two has the fingerprint of the same checkpoint loaded alone.
         """
         kept = {role: self.adapters[role]} if role is not None and role in self.adapters else {}
         return replace(self, adapters=kept)
@@ -238,13 +238,13 @@ def _at(where: str, lines: Lines, key: str) -> str:
     return f"{where}, line {lines[(key,)]}" if (key,) in lines else where
 
 
-def _checked(mapping: object, known: Sequence[str], where: str, lines: Lines) -> Mapping[str, Any]:
+def _checked(mapping: object, keys: Sequence[str], where: str, lines: Lines) -> Mapping[str, Any]:
     if not isinstance(mapping, Mapping):
-        raise ValueError(f"{where}: expected a mapping with the keys {_listed(known)}, got {mapping!r}.")
+        raise ValueError(f"{where}: expected a mapping with the keys {_listed(keys)}, got {mapping!r}.")
     for key in mapping:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+        if key not in keys:
+            near = difflib.get_close_matches(str(key), keys, n=1, cutoff=0.0)
             raise ValueError(
-                f"{_at(where, lines, key)}: unknown key {key!r}; did you mean '{near[0]}'? Known: {_listed(known)}."
+                f"{_at(where, lines, key)}: unknown key {key!r}; did you mean '{near[0]}'? Known: {_listed(keys)}."
             )
     return mapping

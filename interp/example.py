@@ -1,4 +1,4 @@
-"""An example: a chat or a raw text, with its label, groups and spans; what cannot be a prompt is refused here."""
+"""An example: a chat or a raw text, with its label, groups and spans; invalid ones are refused here."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ ROLES = ("system", "user", "assistant")
 RESERVED_SPANS = ("prompt", "answer")
 SPAN_NAME = re.compile(r"[A-Za-z_][\w.-]*")
 _NOT_TEXT = re.compile("[\x00\ud800-\udfff]")  # NUL, and halves of surrogate pairs: no UTF-8, so no tokens
-# Characters that look like letters or signs to Unicode and like nothing to a reader: joiners, fillers, selectors.
+# Characters that Unicode counts as letters or signs and that render as nothing: joiners, fillers, selectors.
 _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 
 
 def holds_text(text: str) -> bool:
-    """Whether a text holds anything to read: a character that is neither blank, nor control, nor invisible."""
+    """Whether a text has a visible character: one that is not blank, control or invisible."""
     return any(unicodedata.category(c) not in ("Zs", "Zl", "Zp", "Cc", "Cf") and not _BLANK.match(c) for c in text)
 
 
 def unreadable(text: str) -> str | None:
-    """What a text holds that is no text (NUL, half a surrogate pair), in words; None where there is nothing."""
-    found = _NOT_TEXT.search(text)
-    return None if found is None else f"{found[0]!a} at character {found.start()}"
+    """The first character of a text that has no UTF-8 (NUL, half a surrogate pair), in words; None if there is none."""
+    match = _NOT_TEXT.search(text)
+    return None if match is None else f"{match[0]!a} at character {match.start()}"
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Message:
 
 @dataclass(frozen=True)
 class Example:
-    """One item: a chat (`messages`, ending with the user) or a raw `text`, and what is known about it.
+    """One item: a chat (`messages`, ending with the user) or a raw `text`, with its label and metadata.
 
     Attributes:
         spans:  named character ranges [start, end) inside the last user message, or inside `text`.
-        answer: assistant text put after the generation prompt, teacher-forced.
-        groups: what must not be split across folds (template, procedure, subject).
+        answer: assistant text after the generation prompt, teacher-forced.
+        groups: units that must not be split across folds (template, procedure, subject).
     Raises:
         ValueError: empty id, neither or both of messages and text, unknown role, empty content, a chat that does not
             end with the user, a span that is empty or out of range, a label that is not finite, an empty answer.
@@ -62,8 +62,8 @@ class Example:
             raise ValueError("field 'id': expected a non-empty string, got ''. Give every example its own id.")
         self._check_characters()
         if bool(self.messages) == (self.text is not None):
-            came = "both" if self.messages else "neither"
-            raise self._wrong("messages", f"expected either messages or a raw text, got {came}. Give exactly one.")
+            which = "both" if self.messages else "neither"
+            raise self._wrong("messages", f"expected either messages or a raw text, got {which}. Give exactly one.")
         self._check_messages()
         if self.text is not None and not holds_text(self.text):
             raise self._wrong("text", f"expected text, got {self.text!r}. Remove the example or fill it in.")
@@ -83,7 +83,7 @@ class Example:
         return ValueError(f"example {self.id!r}, field '{where}': {what}")
 
     def _check_characters(self) -> None:
-        """No field may hold what has no UTF-8: it would be an error of the tokenizer, or of a table, much later."""
+        """Refuse characters that have no UTF-8 in any field: the tokenizer or a table would fail much later."""
         texts = {"id": self.id, "text": self.text, "answer": self.answer, "label": self.label}
         texts |= {
             f"messages[{i}].{key}": getattr(m, key) for i, m in enumerate(self.messages) for key in ("role", "content")

@@ -106,17 +106,17 @@ class View:
     index: int = 0
     head: int | None = None
 
-    def read(self, whole: Tensor) -> Tensor:
+    def read(self, output: Tensor) -> Tensor:
         """The site's activation as a view of the module's tensor."""
-        part = whole.unflatten(-1, self.shape) if self.shape else whole
+        part = output.unflatten(-1, self.shape) if self.shape else output
         part = part if self.axis is None else part.select(self.axis, self.index)
         return part if self.head is None else part.select(-2, self.head)
 
-    def write(self, whole: Tensor, new: Tensor) -> Tensor:
+    def write(self, output: Tensor, new: Tensor) -> Tensor:
         """A new module tensor in which the site's part is `new`; `whole` is left as it was."""
         if not self.shape:
             return new
-        out = whole.clone()
+        out = output.clone()
         self.read(out).copy_(new)
         return out
 

@@ -24,24 +24,24 @@ def imported(path: str) -> Any:
         raise ValueError(f"{path!r}: expected the import path 'module:function' of a function ({error}).") from None
 
 
-def function_for(found: object, path: str, *arguments: str) -> Any:
-    """`found` as a function of Python that takes `arguments` (by position, or by name after a "="), not yet called.
+def function_for(function: object, path: str, *arguments: str) -> Any:
+    """`function`, checked to be a Python function of `arguments`: by position, or by name where they end in "=".
 
     Raises:
-        ValueError: it is no function written in Python, or takes other arguments.
+        ValueError: it is not a function written in Python, or takes other arguments.
     """
-    if not (inspect.isfunction(found) or inspect.ismethod(found)):
+    if not (inspect.isfunction(function) or inspect.ismethod(function)):
         raise ValueError(
-            f"{path!r}: expected a function({', '.join(arguments)}) written in Python, got {type(found).__name__}; it "
-            f"was not called."
+            f"{path!r}: expected a function({', '.join(arguments)}) written in Python, got {type(function).__name__}; "
+            f"it was not called."
         )
     positional = [name for name in arguments if not name.endswith("=")]
     named = {name.rstrip("="): None for name in arguments if name.endswith("=")}
     try:
-        inspect.signature(found).bind(*positional, **named)
+        inspect.signature(function).bind(*positional, **named)
     except TypeError as error:
         raise ValueError(
-            f"{path!r}: expected a function({', '.join(arguments)}), got {inspect.signature(found)} ({error}); it was "
-            f"not called."
+            f"{path!r}: expected a function({', '.join(arguments)}), got {inspect.signature(function)} ({error}); "
+            f"it was not called."
         ) from None
-    return found
+    return function

@@ -1,17 +1,17 @@
-"""How much of a model's probability its labels hold where it is read, and what to do where that is little."""
+"""The total probability of a task's labels at the position where they are scored, and what to do if it is low."""
 
 from __future__ import annotations
 
 LOW_MASS = 0.5
-"""Below this a table's rows carry a note: most of the probability lies on text that is none of the labels."""
+"""Below this a table's rows have a note: most of the probability is on text other than the labels."""
 
 MIN_MASS = 0.1
-"""Below this a report claims nothing of answers (`min_label_mass` of a study): nine of ten sampled replies would begin
-with something else, so that the labels are compared in a tail that says little of what the model answers."""
+"""Below this a report makes no claim about answers (`min_label_mass` of a study): nine of ten sampled replies would
+begin with something else, so that the labels are compared in a tail that hardly predicts the model's answer."""
 
 
 def mass_note(mass: float | None) -> str:
-    """What must be said of numbers read where the labels hold `mass` of the probability; "" where nothing must.
+    """The note for numbers from labels with a total probability of `mass`; "" if none is needed.
 
     Args:
         mass: mean over items of the sum of p(label) over the whole vocabulary; None or NaN where it was not measured.

@@ -1,4 +1,4 @@
-"""The largest value of every count that a user may ask for: beyond it lies a typing error, and hours or gigabytes."""
+"""Limits: the largest value of every count (beyond it is a typing error, or hours), and the time of foreign code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST = {
 
 
 def refusal(name: str, value: object) -> str | None:
-    """What is wrong with a count or seed, in words; None where nothing is, and for values that are no whole numbers.
+    """What is wrong with a count or seed, in words; None if nothing is, and for values that are not whole numbers.
 
     Example:
         >>> refusal("boot", 10**12)
@@ -41,11 +41,11 @@ def _shown(value: int) -> str:
     return f"{value:,}" if value < 10**30 else "a number of more than 30 digits"
 
 
-_EVERY = 0.25  # seconds between two looks at the clocks
+_EVERY = 0.25  # seconds between checks of the clocks
 
 
 class OutOfTime(BaseException):  # not an Exception: the code under the limit must not swallow it
-    """Raised in the thread whose time is over."""
+    """Raised in the thread whose time is up."""
 
 
 @dataclass(eq=False)
@@ -66,10 +66,10 @@ _watcher: threading.Thread | None = None
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `OutOfTime` in here once this thread has computed for `seconds`.
+    """Raise `OutOfTime` inside the block once this thread has used `seconds` of processor time.
 
-    Processor time; wall time on a system that does not count it per thread. A watching thread raises it between two
-    bytecodes, so one call into C runs to its end.
+    For code of others, such as a chat template. Wall time on systems that do not count processor time per thread. A
+    watching thread raises it between two bytecodes, so a call into C is not interrupted.
     """
     watch = _Watch(threading.get_ident(), seconds)
     watch.started = _clock(watch.thread)
@@ -84,7 +84,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def _released(watch: _Watch) -> bool:
-    """Stop watching; False where the exception came just now, too late for the code that it was meant for."""
+    """Stop watching; False if the exception was raised just now, after the code that it was meant for."""
     try:
         with _lock:
             if watch in _watched:
@@ -104,7 +104,7 @@ def _start_watcher() -> None:
 
 
 def _watch() -> None:
-    """Look at the clocks for as long as anything is limited, and a little longer."""
+    """Check the clocks while anything is limited, and for ten more seconds."""
     idle = 0
     while idle < 40:
         time.sleep(_EVERY)

@@ -137,8 +137,8 @@ class Model:
             position_ids = positions_from_mask(attention_mask)
         if position_ids is not None:
             self._refuse_packing(position_ids, attention_mask)
-        given = Batch(ids, None if lengths is None else tuple(lengths), attention_mask, position_ids)
-        return given.to(self.device)
+        batch = Batch(ids, None if lengths is None else tuple(lengths), attention_mask, position_ids)
+        return batch.to(self.device)
 
     def __call__(self, ids: TokenLists | Int[Tensor, "batch pos"], **kwargs: Any) -> Any:
         """Run one forward pass; keyword arguments are those of `batch`.
@@ -193,10 +193,10 @@ class Model:
                 yield
             return
         alone = () if self.members or self.adapters.names else (self.name,)
-        held = dict.fromkeys((*self.members, *self.adapters.names, *alone))
+        roles = dict.fromkeys((*self.members, *self.adapters.names, *alone))
         bare = role is None or role in alone or (role in self.members and self.members[role].adapter is None)
         if not bare:
-            raise ValueError(f"member {role!r} is not in this model; it holds {', '.join(held)} (None: the bare base).")
+            raise ValueError(f"member {role!r} is not in this model; members: {', '.join(roles)} (None: the base).")
         with self.adapters.use(None):
             yield
 

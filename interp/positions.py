@@ -1,6 +1,6 @@
-"""Which tokens of a prompt: small rules with one string form each, resolved by character offsets.
+"""Rules that select tokens of a prompt, each with a string form, resolved by character offsets.
 
-Indices are 0-based and count from the first real token, so padding and batch composition cannot move them.
+Indices are 0-based and count from the first real token, so padding and batch composition do not change them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Positions(Protocol):
     def name(self) -> str: ...
 
     def resolve(self, prompt: Prompt) -> tuple[int, ...]:
-        """Token indices of `prompt`, ascending, at least one. Raises ValueError where the rule yields none."""
+        """Token indices of `prompt`, ascending, at least one. Raises ValueError if the rule selects none."""
         ...
 
 
@@ -82,8 +82,8 @@ class Span:
         return f"span:{self.span}" + ("" if self.which == "all" else f":{self.which}")
 
     def resolve(self, prompt: Prompt) -> tuple[int, ...]:
-        found = _tokens_of(prompt, self.span, self.name)
-        return {"all": found, "first": found[:1], "last": found[-1:]}[self.which]
+        tokens = _tokens_of(prompt, self.span, self.name)
+        return {"all": tokens, "first": tokens[:1], "last": tokens[-1:]}[self.which]
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ class SentenceEnds:
     def resolve(self, prompt: Prompt) -> tuple[int, ...]:
         span = self.span or ("answer" if "answer" in prompt.spans else "prompt")
         _range_of(prompt, span, self.name)
-        found = tuple(dict.fromkeys(s.boundary for s in sentence_records(prompt, span=span, style=self.style)))
-        return found or _nothing(prompt, span, self.name, "no sentence")
+        ends = tuple(dict.fromkeys(s.boundary for s in sentence_records(prompt, span=span, style=self.style)))
+        return ends or _nothing(prompt, span, self.name, "no sentence")
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class All:
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """Every token before the answer: `prompt`. While a model generates, the tokens that it was given."""
+    """Every token before the answer: `prompt`. While a model generates: its prompt."""
 
     @property
     def name(self) -> str:
@@ -169,8 +169,8 @@ class PromptTokens:
 class Generated:
     """The positions that predict the answer, and what follows: `generated`.
 
-    The last token before the answer and every token of it. While a model generates these are the last token that it was
-    given and each token that it has written; on a prompt alone, the last token.
+    The last token before the answer and every token of it. While a model generates these are the last prompt token and
+    each token that it has written; for a prompt alone, the last token.
     """
 
     @property
@@ -183,7 +183,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class From:
-    """Every token from number `first` on: `from:12`. While a model generates, tokens that it writes too."""
+    """Every token from index `first` on: `from:12`. While a model generates, its new tokens too."""
 
     first: int
 
@@ -234,7 +234,7 @@ FORMS = (
 
 
 def parse_positions(spec: str | Positions | Sequence[str | Positions]) -> list[Positions]:
-    """The rules named by a comma-separated string or a list; rules among them are kept.
+    """The rules in a comma-separated string or a list; rule objects in the list are kept.
 
     Raises:
         ValueError: nothing given, an unknown or malformed rule (the valid forms are listed), the same rule twice.

@@ -1,4 +1,4 @@
-"""Worker processes that end with the process that started them: by Ctrl-C, SIGTERM, an error or a kill."""
+"""Worker processes that end with their parent: after Ctrl-C, SIGTERM, an error or a kill."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from multiprocessing.connection import wait
 
 
 def new_pool(jobs: int, *, threads: int) -> ProcessPoolExecutor:
-    """Up to `jobs` fresh processes of `threads` torch threads; a forked one would inherit locks of our threads."""
+    """Up to `jobs` spawned processes of `threads` torch threads each; forked ones inherit locks of our threads."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(threads,))
 
 
 @contextmanager
 def ended_on_error() -> Iterator[None]:
-    """Processes started in here are terminated where an error leaves it: a pool would wait for their tasks to end."""
+    """Terminate processes started inside the block if it raises: a pool would wait for their tasks to end."""
     before = set(multiprocessing.active_children())
     try:
         yield

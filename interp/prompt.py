@@ -1,4 +1,4 @@
-"""The prompts that examples render to: one text, its tokens with character offsets, its named spans, its hash."""
+"""Prompts rendered from examples: the text, its tokens with character offsets, its named spans, its hash."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def render(example: Example, tokenizer: Any, *, thinking: bool | None = None, ma
             last token, a prompt too long.
     """
     if not getattr(tokenizer, "is_fast", False):
-        came = type(tokenizer).__name__
-        raise ValueError(f"tokenizer: expected a fast one (character offsets), got {came}. Load it with use_fast=True.")
+        kind = type(tokenizer).__name__
+        raise ValueError(f"tokenizer: expected a fast one (character offsets), got {kind}. Load it with use_fast=True.")
     if max_length is not None and max_length < 1:
         raise ValueError(f"max_length: expected at least 1, got {max_length}. Use None for no limit.")
     chat = example.text is None
@@ -112,10 +112,10 @@ def render(example: Example, tokenizer: Any, *, thinking: bool | None = None, ma
             f"example {example.id!r}: thinking={thinking} has no meaning for a raw text; "
             f"{remedy('leave {thinking} out', 'leave it out')}."
         )
-    done = _render_chat(example, tokenizer, thinking) if chat else _Rendered(example.content, 0, example.content)
-    _refuse_far_too_long(example, tokenizer, done.text, max_length)
-    prompt = _tokenize(example, tokenizer, done, special=not chat)
-    _check_prefix(example, tokenizer, prompt, done, thinking)
+    rendered = _render_chat(example, tokenizer, thinking) if chat else _Rendered(example.content, 0, example.content)
+    _refuse_far_too_long(example, tokenizer, rendered.text, max_length)
+    prompt = _tokenize(example, tokenizer, rendered, special=not chat)
+    _check_prefix(example, tokenizer, prompt, rendered, thinking)
     if max_length is not None and len(prompt.ids) > max_length:
         what = f"example {example.id!r}: the prompt has {len(prompt.ids)} tokens, the limit is {max_length}. "
         raise ValueError(what + "Shorten or drop the example, or raise max_length; nothing is cut silently.")
@@ -144,27 +144,27 @@ def _refuse_far_too_long(example: Example, tokenizer: Any, text: str, max_length
 def render_all(
     examples: Sequence[Example], tokenizer: Any, *, thinking: bool | None = None, max_length: int | None = None
 ) -> list[Prompt]:
-    """The prompt of every example; what happened to some of them is said once, with counts.
+    """The prompt of every example; a warning about several of them is given once, with counts.
 
     Raises:
-        ValueError: as `render`; names the first example that it concerns.
+        ValueError: as `render`; names the first such example.
     Warns:
-        UserWarning: items whose messages hold control tokens, which stay text; raw texts that bring their own BOS.
+        UserWarning: items whose messages contain control tokens, which stay text; raw texts with a BOS of their own.
     """
     prompts = [render(example, tokenizer, thinking=thinking, max_length=max_length) for example in examples]
-    held = [prompt for prompt in prompts if prompt.kept_as_text]
-    if held:
-        tokens = sorted({token for prompt in held for token in prompt.kept_as_text})
+    marked = [prompt for prompt in prompts if prompt.kept_as_text]
+    if marked:
+        tokens = sorted({token for prompt in marked for token in prompt.kept_as_text})
         warnings.warn(
-            f"{len(held)} of {len(prompts)} items hold control tokens in their messages ({', '.join(tokens[:5])}; "
-            f"first item {held[0].example_id!r}): kept as text. {remedy('{control_tokens:refuse} stops there.')}",
+            f"{len(marked)} of {len(prompts)} items have control tokens in their messages ({', '.join(tokens[:5])}; "
+            f"first item {marked[0].example_id!r}): kept as text. {remedy('{control_tokens:refuse} stops there.')}",
             stacklevel=2,
         )
     bos = [prompt.example_id for prompt in prompts if prompt.dropped_bos]
     if bos:
         warnings.warn(
             f"{len(bos)} of {len(prompts)} raw texts begin with {tokenizer.bos_token!r} themselves (first item "
-            f"{bos[0]!r}): it is there once, not twice.",
+            f"{bos[0]!r}): it is kept once, not doubled.",
             stacklevel=2,
         )
     return prompts
@@ -175,8 +175,8 @@ def joined(example: Example, before: str, label: str, delimiter: str = " ") -> s
 
         (example.answer or "") + before + [delimiter] + label
 
-    The delimiter stands where a text comes before the label that does not end in a blank: the assistant's own, or
-    a raw prompt ("... Answer:" and "yes" give "... Answer: yes"). A chat's header is a place of its own and needs none.
+    The delimiter is added after a text that does not end in a blank: the assistant's own, or a raw prompt
+    ("... Answer:" and "yes" give "... Answer: yes"). After a chat's header none is needed.
 
     Source: the target delimiter of lm-evaluation-harness, " " by default.
     """
@@ -215,78 +215,78 @@ def _marked(example: Example, tokenizer: Any, thinking: bool | None, text: str) 
     """`text` with the control tokens of the messages marked, and which they are; (None, ()) where there are none."""
     tokens = special_tokens(tokenizer)
     places = {f"messages[{i}].content": m.content for i, m in enumerate(example.messages)}
-    held = {where: [t for t in tokens if t in content] for where, content in places.items()}
-    held = {where: found for where, found in held.items() if found}
-    if not held:
+    by_field = {where: [t for t in tokens if t in content] for where, content in places.items()}
+    by_field = {where: present for where, present in by_field.items() if present}
+    if not by_field:
         return None, ()
-    where, found = next(iter(held.items()))
+    where, present = next(iter(by_field.items()))
     if rules_of(tokenizer).control_tokens == "refuse":
         raise ValueError(
-            f"example {example.id!r}, field '{where}': expected text without control tokens, got {', '.join(found)}. "
+            f"example {example.id!r}, field '{where}': expected text without control tokens, got {', '.join(present)}. "
             f"Remove the item{remedy(', or keep them as text with {control_tokens:text}')}."
         )
     marker = marker_of(tokenizer)
     marked = _template(tokenizer, [replace(m, content=marker.mark(m.content)) for m in example.messages], thinking)
     if marker.unmark(marked) != text:
         raise ValueError(
-            f"example {example.id!r}, field '{where}': the chat template acts on the control tokens {', '.join(found)} "
-            f"in it, so they cannot be kept as text. Remove the item."
+            f"example {example.id!r}, field '{where}': the chat template acts on its control tokens "
+            f"{', '.join(present)}, so they cannot be kept as text. Remove the item."
         )
-    return marked, tuple(dict.fromkeys(token for tokens in held.values() for token in tokens))
+    return marked, tuple(dict.fromkeys(token for tokens in by_field.values() for token in tokens))
 
 
 def _locate_user(example: Example, tokenizer: Any, thinking: bool | None, text: str) -> tuple[int, str, int]:
-    """Where the last user message is in `text`, as it stands there, and how many leading characters it lost."""
+    """(start of the last user message in `text`, the message as rendered, leading characters that were stripped)."""
     marked = (*example.messages[:-1], Message("user", _SENTINEL))
-    before, found, after = _template(tokenizer, marked, thinking).rpartition(_SENTINEL)
+    before, sentinel, after = _template(tokenizer, marked, thinking).rpartition(_SENTINEL)
     content = example.content
     for kept in (content, content.strip(), content.rstrip(), content.lstrip()):
-        if found and text == before + kept + after:
+        if sentinel and text == before + kept + after:
             return len(before), kept, content.index(kept)
     what = f"example {example.id!r}: the chat template changes the last user message ({content[:60]!r}...), "
     raise ValueError(what + "so that its characters cannot be placed. Give the rendered prompt as raw 'text' instead.")
 
 
 def _inserted_system(example: Example, tokenizer: Any, thinking: bool | None, text: str) -> str | None:
-    """Text of a system turn in `text` that nobody gave, found by rendering the chat once more with a marked one."""
+    """Text of a system turn that the template added by itself, located by rendering the chat with a marked one."""
     try:
         marked = _template(tokenizer, (Message("system", _SENTINEL), *example.messages), thinking)
-    except ChatTemplateError:  # templates without a system role (Gemma 2) refuse it
+    except ChatTemplateError:  # templates without a system role (Gemma 2) raise
         return None
-    before, found, after = marked.partition(_SENTINEL)
+    before, sentinel, after = marked.partition(_SENTINEL)
     # without a turn of its own it is put in front of the user's text, with or without a separator between them
     folded = after.startswith(example.messages[0].content) or len(before) + len(after) > len(text)
-    if not found or folded or not text.startswith(before) or not text.endswith(after):
+    if not sentinel or folded or not text.startswith(before) or not text.endswith(after):
         return None
     return text[: len(text) - len(after)]
 
 
-def _tokenize(example: Example, tokenizer: Any, done: _Rendered, *, special: bool) -> Prompt:
-    text, dropped = done.text + (example.answer or ""), False
-    if done.marked is not None:
-        ids, offsets = marker_of(tokenizer).encode(done.marked + (example.answer or ""))
+def _tokenize(example: Example, tokenizer: Any, rendered: _Rendered, *, special: bool) -> Prompt:
+    text, dropped = rendered.text + (example.answer or ""), False
+    if rendered.marked is not None:
+        ids, offsets = marker_of(tokenizer).encode(rendered.marked + (example.answer or ""))
     else:
         ids, offsets, dropped = _encode(tokenizer, text, special=special)
-    spans = {"prompt": (done.at, done.at + len(done.content))}
+    spans = {"prompt": (rendered.at, rendered.at + len(rendered.content))}
     if example.answer is not None:
-        spans["answer"] = (len(done.text), len(text))
+        spans["answer"] = (len(rendered.text), len(text))
     for name, (start, end) in example.spans.items():
-        left, right = max(start - done.cut, 0), min(end - done.cut, len(done.content))
+        left, right = max(start - rendered.cut, 0), min(end - rendered.cut, len(rendered.content))
         if left >= right:
             what = f"example {example.id!r}, field 'spans.{name}': the chat template strips [{start}, {end}] away "
             raise ValueError(
                 what + f"({example.content[start:end]!r} is whitespace at the edge). Move or drop the span."
             )
-        spans[name] = (done.at + left, done.at + right)
+        spans[name] = (rendered.at + left, rendered.at + right)
     return Prompt(
         example_id=example.id,
         text=text,
         ids=tuple(ids),
         offsets=tuple(offsets),
         spans=spans,
-        template_system=done.system,
+        template_system=rendered.system,
         tokens=tuple(map(sys.intern, tokenizer.convert_ids_to_tokens(ids))),
-        kept_as_text=done.kept_as_text,
+        kept_as_text=rendered.kept_as_text,
         dropped_bos=dropped,
     )
 
@@ -297,27 +297,27 @@ def _encode(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], lis
     out = tokenizer(text, add_special_tokens=special, **asked)
     ids, offsets = list(out["input_ids"]), [(int(a), int(b)) for a, b in out["offset_mapping"]]
     while special and ids and out["special_tokens_mask"][len(ids) - 1] and offsets[-1] == (0, 0):
-        del ids[-1], offsets[-1]  # an end-of-text put behind the text would become the last position
+        del ids[-1], offsets[-1]  # an end-of-text token after the text would become the last position
     bos = getattr(tokenizer, "bos_token_id", None)
     dropped = special and ids[:2] == [bos, bos] and offsets[0] == (0, 0) != offsets[1]
     return (ids[1:], offsets[1:], True) if dropped else (ids, offsets, False)
 
 
-def _check_prefix(example: Example, tokenizer: Any, prompt: Prompt, done: _Rendered, thinking: bool | None) -> None:
-    """The prompt's own tokens must be those that generation would start from, with or without the answer behind."""
-    if example.text is None and done.marked is None:
+def _check_prefix(example: Example, tokenizer: Any, prompt: Prompt, rendered: _Rendered, thinking: bool | None) -> None:
+    """Check that the prompt's tokens are those that generation would start from, with or without an answer after it."""
+    if example.text is None and rendered.marked is None:
         expected = _template(tokenizer, example.messages, thinking, tokenize=True)
     elif example.answer is None:
         return
     else:
         special = example.text is not None
-        expected = list(_tokenize(replace(example, answer=None), tokenizer, done, special=special).ids)
+        expected = list(_tokenize(replace(example, answer=None), tokenizer, rendered, special=special).ids)
     n = len(expected)
     if list(prompt.ids[:n]) == expected and (len(prompt.ids) == n) == (example.answer is None):
         return
     if example.answer is not None:
         what = f"example {example.id!r}, field 'answer': {example.answer[:20]!r} merges with the prompt's last token "
-        what += f"({done.text[-20:]!r}), so no position predicts it. "
+        what += f"({rendered.text[-20:]!r}), so no position predicts it. "
         raise ValueError(what + "Move leading blanks or line breaks between prompt and answer.")
     what = f"example {example.id!r}: this tokenizer gives {n} ids through apply_chat_template(tokenize=True) but "
     what += f"{len(prompt.ids)} for the same text tokenized with offsets (add_special_tokens=False). "

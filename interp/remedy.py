@@ -1,7 +1,7 @@
-"""What to do, in the words of the user: an option is named as it is called where the user came in.
+"""Names of options in error texts, as the user writes them.
 
-The library knows its arguments by one name. In Python they are `min_groups=`, on the command line `--min-groups`, in
-a study file `steering.min_groups`; each of these doors says so while it is `entered`, and error texts ask:
+An argument has one name in the library. In Python the user writes `min_groups=`, on the command line `--min-groups`,
+in a study file `steering.min_groups`; each of these doors sets its spelling (`entered`), and error texts use it:
 
     raise ValueError(f"... {remedy('Ask for less with {min_items} and {min_groups}.')}")
 """
@@ -15,17 +15,17 @@ from contextvars import ContextVar
 from difflib import get_close_matches
 
 Door = Callable[[str, "str | None"], "str | None"]
-"""(name of an argument, value or None) -> how it is written there; None where there is no such option."""
+"""(name of an argument, value or None) -> its spelling; None if the door has no such option."""
 
 _OPTION = re.compile(r"\{([a-z_]+(?:\.[a-z_]+)?)(?::([^{}]*))?\}")
 _LITERAL = re.compile(r"-?\d+(\.\d+)?|True|False|None")
 
 _PYTHON = {"probes.where": "keep", "probes.unite": "groups"}
-"""Arguments that Python calls otherwise than the two other doors."""
+"""Arguments with another name in Python than in the two other doors."""
 
 
 def python(name: str, value: str | None) -> str:
-    """`name=`, or `name='value'`; the part before a dot (task.permute, probes.perm) says whose option it is."""
+    """`name=`, or `name='value'`; the part before a dot (task.permute, probes.perm) is the section."""
     called = _PYTHON.get(name, name.rpartition(".")[2])
     shown = "" if value is None else value if _LITERAL.fullmatch(value) else repr(value)
     return f"{called}={shown}"
@@ -36,7 +36,7 @@ _DOOR: ContextVar[Door] = ContextVar("door", default=python)
 
 @contextmanager
 def entered(door: Door) -> Iterator[None]:
-    """Options are named as `door` names them, inside the block."""
+    """Inside the block options are spelled as `door` spells them."""
     token = _DOOR.set(door)
     try:
         yield
@@ -45,7 +45,7 @@ def entered(door: Door) -> Iterator[None]:
 
 
 def remedy(*texts: str) -> str:
-    """The first text all of whose options exist where the user came in, with their names there; "" where none does.
+    """The first text whose options all exist at the current door, with their spelling there; "" if there is none.
 
         remedy("Ask for less with {min_groups}.")       Ask for less with steering.min_groups.
         remedy("Set {control_tokens:text}.")            Set --control-tokens text.
@@ -56,9 +56,9 @@ def remedy(*texts: str) -> str:
     """
     door = _DOOR.get()
     for text in texts:
-        names = {found[0]: door(found[1], found[2]) for found in _OPTION.finditer(text)}
+        names = {match[0]: door(match[1], match[2]) for match in _OPTION.finditer(text)}
         if None not in names.values():
-            return _OPTION.sub(lambda found, names=names: str(names[found[0]]), text)
+            return _OPTION.sub(lambda match, names=names: str(names[match[0]]), text)
     return ""
 
 

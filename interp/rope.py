@@ -19,10 +19,10 @@ _KEPT = "diptych_rope"
 
 def rope_types(module: nn.Module) -> tuple[str, ...]:
     """Rope types of a rotary module, one per kind of layer where it keeps several; empty for any other module."""
-    found = getattr(module, "rope_type", None)
-    if isinstance(found, Mapping):
-        return tuple(map(str, found.values()))
-    return (found,) if isinstance(found, str) else ()
+    kind = getattr(module, "rope_type", None)
+    if isinstance(kind, Mapping):
+        return tuple(map(str, kind.values()))
+    return (kind,) if isinstance(kind, str) else ()
 
 
 def depends_on_length(rope_type: str) -> bool:
@@ -37,8 +37,8 @@ def context_length(config: Any) -> int | None:
     before scaling there.
     """
     longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    held = getattr(config, "rope_parameters", None) or {}
-    parameters = [one for one in (held, *held.values()) if isinstance(one, Mapping)]
+    settings = getattr(config, "rope_parameters", None) or {}
+    parameters = [one for one in (settings, *settings.values()) if isinstance(one, Mapping)]
     factors = [float(one.get("factor") or 1.0) for one in parameters if "dynamic" in str(one.get("rope_type"))]
     return longest if longest is None or not factors else int(longest * max(1.0, *factors))
 
@@ -128,8 +128,8 @@ class RowRope:
 
 def _arguments(args: tuple, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """(x, position_ids, the rest) of a call of a rotary module."""
-    given = dict(zip(("x", "position_ids", "layer_type"), args, strict=False)) | dict(kwargs)
-    return given.pop("x"), given.pop("position_ids"), given
+    arguments = dict(zip(("x", "position_ids", "layer_type"), args, strict=False)) | dict(kwargs)
+    return arguments.pop("x"), arguments.pop("position_ids"), arguments
 
 
 def _of_length(module: Any, x: Tensor, at: Tensor, length: int, more: Mapping[str, Any]) -> tuple[Tensor, ...]:

@@ -74,7 +74,7 @@ def sentence_records(prompt: Prompt, *, span: str = "prompt", style: Style = "of
     """The sentences of one span of a prompt, in order; empty where the span holds no letter or digit.
 
     "offsets" stays inside the span and never loses a letter: every letter and digit of the span, think tags aside, is
-    in exactly one sentence. Sentences that end in the same token are one sentence, as no position tells them apart.
+    in exactly one sentence. Sentences that end in the same token are one sentence, as they share their position.
     "v2" reproduces the boundaries of the activation-oracle v2 corpora, faults included (see `_v2_records`).
 
     Raises:
@@ -102,7 +102,7 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
 
     A sentence ends at . ! ? … (closing quotes, brackets, markdown and LaTeX marks included) before a blank or the
     end, at the stops of other scripts (。！？ । ॥ ؟ ۔ ። ။ ។ ։), at a blank line, before a list item or heading on its
-    own line, before the next number of a list that runs on in one line (1. First 2. Second), and at a think tag. A
+    own line, before the next number of a list within one line (1. First 2. Second), and at a think tag. A
     missing blank does not hide an end after ! or ? (Wow!!!Next) or after a closing bracket or quote (... is.)Next).
     It does not end at a decimal point, an abbreviation (e.g., Dr., Fig. 3, U.S. troops), a list number, or an
     ellipsis that goes on in lower case. Initials before a capital end one only if a word follows that opens sentences
@@ -119,39 +119,39 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
 
 def _blocks(text: str) -> Iterator[tuple[int, int]]:
     left = 0
-    for found in _HARD_BREAK.finditer(text):
-        yield left, found.start()
-        left = found.end()
+    for mark in _HARD_BREAK.finditer(text):
+        yield left, mark.start()
+        left = mark.end()
     yield left, len(text)
 
 
 def _sentences(text: str, left: int, right: int) -> Iterator[tuple[int, int]]:
     for start, end in pairwise([left, *_inline_items(text, left, right), right]):
-        for found in _STOP.finditer(text, start, end):
-            if found.end() < end and not _goes_on(text[start : found.end()], text[found.end() : right], found):
-                yield _trim(text, start, found.end())
-                start = found.end()
+        for stop in _STOP.finditer(text, start, end):
+            if stop.end() < end and not _goes_on(text[start : stop.end()], text[stop.end() : right], stop):
+                yield _trim(text, start, stop.end())
+                start = stop.end()
         yield _trim(text, start, end)
 
 
 def _inline_items(text: str, left: int, right: int) -> list[int]:
-    """Where the second and later items of a list begin that runs on in one line, in order.
+    """Where the second and later items of a list within one line begin, in order.
 
     The first mark opens the block or, as 1., follows a stop or colon; the others count on in the same style. There is
     no such list where the count goes on at the start of the next line (1. Take 2.\\n2. Add).
     """
     starts: list[int] = []
     due = close = None
-    for found in _ITEM.finditer(text, left, right):
-        mark, near = found["mark"], max(left, found.start() - 64)
+    for item in _ITEM.finditer(text, left, right):
+        mark, near = item["mark"], max(left, item.start() - 64)
         if due is None:
-            before = text[near : found.start()].rstrip()
+            before = text[near : item.start()].rstrip()
             opens = not before or (mark == "1" and before[-1] in ":.!?")
-            due, close = (_next_mark(mark), found["close"]) if opens else (None, None)
-        elif (mark, found["close"]) == (due, close) and not _OPERAND.search(text, near, found.start()):
+            due, close = (_next_mark(mark), item["close"]) if opens else (None, None)
+        elif (mark, item["close"]) == (due, close) and not _OPERAND.search(text, near, item.start()):
             if re.match(rf"\s*{due}{re.escape(close or '')}", text[right:]):
                 return starts
-            starts.append(found.start())
+            starts.append(item.start())
             due = _next_mark(mark)
     return starts
 
@@ -165,13 +165,13 @@ def _trim(text: str, left: int, right: int) -> tuple[int, int]:
     return left + len(piece) - len(piece.lstrip()), right - len(piece) + len(piece.rstrip())
 
 
-def _goes_on(before: str, after: str, found: re.Match[str]) -> bool:
-    """Whether the stop that ends `before` is no end of a sentence, given what follows."""
-    stop, closers = found["stop"], found["closers"]
+def _goes_on(before: str, after: str, end: re.Match[str]) -> bool:
+    """Whether the sentence goes on after the stop at the end of `before`, given what follows."""
+    stop, closers = end["stop"], end["closers"]
     following = after.lstrip()[:1]
     if stop is None:  # a stop of another script always ends a sentence
         return False
-    if found["glued"] is not None:
+    if end["glued"] is not None:
         return not _ends_without_blank(before, after, stop, closers)
     if _ENUMERATOR.fullmatch(before.strip()):
         return True
@@ -193,7 +193,7 @@ def _goes_on(before: str, after: str, found: re.Match[str]) -> bool:
 
 
 def _ends_without_blank(before: str, after: str, stop: str, closers: str) -> bool:
-    """Whether a stop with a letter right after it ends a sentence all the same: Wow!!!Next, (It is so.)Next.
+    """Whether a stop directly followed by a letter ends a sentence: Wow!!!Next, (It is so.)Next.
 
     A plain full stop does not (os.Path, example.com, U.S.A), nor anything inside an address or a piece of code.
     """

@@ -1,4 +1,4 @@
-"""Results in a notebook: a static table of at most twelve rows that inherits the page's theme; no script, no styles."""
+"""Results in a notebook: a static HTML table of at most twelve rows that inherits the page's theme."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def html_table(head: Sequence[str], lines: Sequence[Sequence[str]], *, title: st
     """Cells as an HTML table, every one escaped.
 
     Args:
-        lines: rows of cells; of more than `MOST_ROWS`, the first are shown and the others are counted.
-        title: a sentence above.
-        rest:  where the other rows are, e.g. `effects.table()`.
+        lines: rows of cells; the first `MOST_ROWS` are shown and the others counted.
+        title: a sentence above the table.
+        rest:  code that gives all rows, e.g. `effects.table()`.
     """
     shown = "".join(f"<th {_LEFT}>{escape(cell)}</th>" for cell in head)
     body = "".join(
@@ -28,7 +28,7 @@ def html_table(head: Sequence[str], lines: Sequence[Sequence[str]], *, title: st
 
 
 def interval(value: float, lo: float, hi: float, *, signed: bool = False) -> str:
-    """`0.70 [0.61, 0.78]` with a true minus sign; a dash where there is no value."""
+    """`0.70 [0.61, 0.78]` with a true minus sign; a dash for NaN."""
     if value != value:
         return "–"
     sign = "+" if signed else ""
@@ -36,5 +36,5 @@ def interval(value: float, lo: float, hi: float, *, signed: bool = False) -> str
 
 
 def p_value(p: float) -> str:
-    """Two significant digits, `< 0.001` below; a dash where no test was made."""
+    """Two significant digits, `< 0.001` below; a dash for NaN (no test)."""
     return "–" if p != p else "< 0.001" if p < 0.001 else f"{p:.2g}"

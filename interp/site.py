@@ -1,4 +1,4 @@
-"""A place in the network, in one string form: `resid_post.20`, `z.19.17`, `logits`. Vocabulary: TransformerLens's."""
+"""A place in the network, with one string form: `resid_post.20`, `z.19.17`, `logits`. Names as in TransformerLens."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SITE_KINDS: dict[str, SiteKind] = {
 
 @runtime_checkable
 class LayerHeads(Protocol):
-    """What `expand_sites` must know of a layer (`interp.family.Layer` fits)."""
+    """What `expand_sites` needs of a layer (`interp.family.Layer` has it)."""
 
     @property
     def kind(self) -> str: ...
@@ -53,7 +53,7 @@ class LayerHeads(Protocol):
 
 @runtime_checkable
 class LayerTable(Protocol):
-    """What `expand_sites` must know of a model (`interp.family.Layout` fits)."""
+    """What `expand_sites` needs of a model (`interp.family.Layout` has it)."""
 
     @property
     def layers(self) -> Sequence[LayerHeads]: ...
@@ -100,9 +100,9 @@ class Site:
         The forms without a kind name a head and mean `z`.
 
         Args:
-            base: what the first layer and head are called in `text`; published head names are sometimes 1-based.
+            base: number of the first layer and head in `text`; published head names are sometimes 1-based.
         Raises:
-            ValueError: the text is no site; says which forms are.
+            ValueError: the text is not a site; the error lists the forms.
         """
         kind, layer, head = _split(text.strip())
         if base == 1:
@@ -122,11 +122,11 @@ _SITE_FORM = re.compile(r"([a-z_]+)(?:\.(\d+))?(?:\.(\d+))?")
 
 def _split(text: str) -> tuple[str, int | None, int | None]:
     for form in _HEAD_FORMS:
-        if found := form.fullmatch(text):
-            return "z", int(found[1]), int(found[2])
-    if found := _SITE_FORM.fullmatch(text):
-        layer, head = (None if group is None else int(group) for group in found.groups()[1:])
-        return found[1], layer, head
+        if match := form.fullmatch(text):
+            return "z", int(match[1]), int(match[2])
+    if match := _SITE_FORM.fullmatch(text):
+        layer, head = (None if group is None else int(group) for group in match.groups()[1:])
+        return match[1], layer, head
     raise ValueError(
         f"{text!r} is not a site. Expected a kind with its indices, such as 'resid_post.20' or 'z.19.17', "
         f"or a head such as 'L19.H17'. Kinds: {', '.join(SITE_KINDS)}."
@@ -138,7 +138,7 @@ def expand_sites(patterns: str | Site | Sequence[str | Site], table: LayerTable)
 
     A pattern is a site, a glob over layers (`resid_post.*`, `resid_post.2?`: every such layer that has the site), a
     slice with Python's meaning (`resid_post.8:24:4`), or a glob over heads (`z.19.*`). A string may hold several,
-    separated by commas. `match_sites` reads the same patterns where sites are held already.
+    separated by commas. `match_sites` applies the same patterns to sites that are already known.
 
     Raises:
         ValueError: a layer or head outside the model, a kind that a named layer does not have, or an empty selection.
@@ -148,10 +148,10 @@ def expand_sites(patterns: str | Site | Sequence[str | Site], table: LayerTable)
         words.extend([w.strip() for w in pattern.split(",") if w.strip()] if isinstance(pattern, str) else [pattern])
     if not words:
         raise ValueError("no sites were named; expected at least one, such as 'resid_post.*'.")
-    found: dict[Site, None] = {}
+    sites: dict[Site, None] = {}
     for word in words:
-        found.update(dict.fromkeys(_expand_one(word, table)))
-    return tuple(found)
+        sites.update(dict.fromkeys(_expand_one(word, table)))
+    return tuple(sites)
 
 
 def _expand_one(word: str | Site, table: LayerTable) -> Iterable[Site]:
@@ -175,34 +175,34 @@ def _heads(kind: str, layer: int, part: str | None, table: LayerTable, word: str
     return [None] if part is None else list(_range(part, n_heads(kind, table.layers[layer]), word))
 
 
-def match_sites(patterns: str, held: Sequence[str]) -> list[str]:
-    """Those of the sites that are held which the patterns name, in the order in which they are held.
+def match_sites(patterns: str, available: Sequence[str]) -> list[str]:
+    """The available sites that match the patterns, in their own order.
 
     Patterns are those of `expand_sites`, and globs over whole names (`*`, `*.3`). A slice counts layers up to the last
-    that is held.
+    available one.
 
     Raises:
-        ValueError: nothing is named, or nothing that is held.
+        ValueError: no pattern, or no site that matches.
     """
     words = [word.strip() for word in patterns.split(",") if word.strip()]
-    chosen = [site for site in held if any(_is_named(site, word, held) for word in words)]
+    chosen = [site for site in available if any(_is_named(site, word, available) for word in words)]
     if not chosen:
-        raise ValueError(f"sites {patterns!r} name none of those that are held: {', '.join(held)}.")
+        raise ValueError(f"sites {patterns!r} match none of the available sites: {', '.join(available)}.")
     return chosen
 
 
-def _is_named(site: str, word: str, held: Sequence[str]) -> bool:
+def _is_named(site: str, word: str, available: Sequence[str]) -> bool:
     if fnmatchcase(site, word):
         return True
     if not any(sign in word for sign in _PATTERN):
         return _HEAD_NAME.match(word) is not None and site == str(Site.parse(word))
-    parts, wanted = site.split("."), word.split(".")
-    if len(parts) != len(wanted) or ":" not in word or not fnmatchcase(parts[0], wanted[0]):
+    parts, patterns = site.split("."), word.split(".")
+    if len(parts) != len(patterns) or ":" not in word or not fnmatchcase(parts[0], patterns[0]):
         return False
-    known = [other.split(".") for other in held]
+    parts_of_all = [other.split(".") for other in available]
     return all(
-        int(part) in _range(want, 1 + max(int(other[at]) for other in known if len(other) > at), word)
-        for at, (part, want) in enumerate(zip(parts[1:], wanted[1:], strict=True), start=1)
+        int(part) in _range(want, 1 + max(int(other[at]) for other in parts_of_all if len(other) > at), word)
+        for at, (part, want) in enumerate(zip(parts[1:], patterns[1:], strict=True), start=1)
     )
 
 

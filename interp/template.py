@@ -1,7 +1,8 @@
-"""How a chat becomes a text: the tokenizer's own chat template, and rules for what it must not decide by itself.
+"""How a chat becomes text: the tokenizer's chat template, and rules for what it must not decide by itself.
 
-A template may read the clock, may open no assistant turn, and a user's text may hold control tokens; `PromptRules` say
-what is done then, travel with the tokenizer and are the same for every prompt of a run.
+A template may read the clock or open no assistant turn, and a user's text may contain control tokens; `PromptRules`
+decide these cases, are attached to the tokenizer and are the same for every prompt of a run. Control tokens written out
+in a message stay text (`Marker`).
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ _LARGEST = 1_000_000
 
 @dataclass(frozen=True)
 class PromptRules:
-    """What is decided once per run about prompts.
+    """Decisions about prompts, made once per run.
 
     Args:
-        control_tokens: special tokens written out in a message: "text" keeps them as the text that they are, "refuse"
-            is an error. They never become control tokens.
+        control_tokens: special tokens written out in a message: "text" keeps them as text, "refuse" raises an error.
+            They never become control tokens.
         template_date: date (YYYY-MM-DD) given to a chat template that reads the clock; None is the day on which the run
             first rendered such a template, the same for all its prompts.
         template: "own" is the tokenizer's chat template; "plain" renders every chat as plain text (`PLAIN`), for base
@@ -50,7 +51,7 @@ class PromptRules:
         allow_closed_turn: accept a chat template that opens no assistant turn, so that the last position is the end of
             the user's turn.
     Raises:
-        ValueError: an unknown choice, a date that is none.
+        ValueError: an unknown choice, or an invalid date.
     """
 
     control_tokens: str = "text"
@@ -68,12 +69,12 @@ class PromptRules:
 
 
 def rules_of(tokenizer: Any) -> PromptRules:
-    """The rules that a tokenizer's prompts are made under; the defaults where none were set."""
+    """The rules for a tokenizer's prompts; the defaults if none were set."""
     return getattr(tokenizer, _RULES, None) or PromptRules()
 
 
 def set_rules(tokenizer: Any, rules: PromptRules) -> None:
-    """Have every prompt of this tokenizer made under `rules`."""
+    """Apply `rules` to every prompt of this tokenizer."""
     setattr(tokenizer, _RULES, rules)
     if rules.template == "plain":
         ids, bos = tokenizer("a")["input_ids"], getattr(tokenizer, "bos_token_id", None)
@@ -83,8 +84,8 @@ def set_rules(tokenizer: Any, rules: PromptRules) -> None:
 
 def template_of(tokenizer: Any) -> str | None:
     """The chat template that renders prompts; the one called "default" where there are several."""
-    held = getattr(tokenizer, "chat_template", None)
-    return held.get("default") if isinstance(held, Mapping) else held
+    template = getattr(tokenizer, "chat_template", None)
+    return template.get("default") if isinstance(template, Mapping) else template
 
 
 def is_plain(tokenizer: Any) -> bool:
@@ -111,23 +112,23 @@ def apply_template(
         chat:     (role, content) of every turn.
         thinking: given to the template as `enable_thinking`; None leaves the template's own default.
     """
-    given: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
+    options: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
     _check_template(template_of(tokenizer) or "")
     if clock_of(tokenizer) is not None:
-        given["chat_template"] = _at_date(template_of(tokenizer) or "", _date(tokenizer))
+        options["chat_template"] = _at_date(template_of(tokenizer) or "", _date(tokenizer))
     with _template_errors(tokenizer), time_limit(_SECONDS):
         out = tokenizer.apply_chat_template(
             [{"role": role, "content": content} for role, content in chat],
             tokenize=tokenize,
             add_generation_prompt=generation_prompt,
             return_dict=tokenize,  # explicit because its default differs between transformers 4 and 5
-            **given,
+            **options,
         )
     return list(out["input_ids"]) if tokenize else out
 
 
 class ChatTemplateError(ValueError):
-    """A chat template that is no template, or that cannot render this chat."""
+    """An invalid chat template, or one that cannot render this chat."""
 
 
 _DO = "Correct it, name a folder with another one by `tokenizer`, or give rendered prompts as raw 'text'."
@@ -135,7 +136,7 @@ _DO = "Correct it, name a folder with another one by `tokenizer`, or give render
 
 @contextmanager
 def _template_errors(tokenizer: Any) -> Iterator[None]:
-    """Whatever goes wrong in a template as `ChatTemplateError`; a template may raise anything that Python can."""
+    """Re-raise every error of a template as `ChatTemplateError`; a template may raise any exception."""
     where = f"the chat template of {getattr(tokenizer, 'name_or_path', '')!r}"
     try:
         yield
@@ -153,10 +154,10 @@ def _template_errors(tokenizer: Any) -> Iterator[None]:
 
 @lru_cache(maxsize=64)
 def _check_template(template: str) -> None:
-    """Refuse a template in which one operation could take all time or memory: a power, a product with a huge number.
+    """Refuse a template in which one operation could exhaust time or memory: a power, or a product with a huge number.
 
     Raises:
-        ChatTemplateError: as above. One that does not parse is left to the rendering, which says where.
+        ChatTemplateError: as above. A template that does not parse fails when it is rendered, with the line.
     """
     from jinja2 import Environment, TemplateError, nodes
 
@@ -182,20 +183,20 @@ def _is_huge(node: Any) -> bool:
 
 
 def check_opens_turn(tokenizer: Any, roles: tuple[str, ...], thinking: bool | None) -> None:
-    """The prompt ends where the assistant's text begins.
+    """Check that the prompt ends where the assistant's text begins.
 
     A template without a branch on `add_generation_prompt` renders the same text with and without it. That is right
-    only where an assistant's text would follow directly (Llama 2's "[INST] ... [/INST]"), and where none would,
-    the last token is the end of the user's turn, at which no model answers.
+    only if the assistant's text follows directly (Llama 2's "[INST] ... [/INST]"); otherwise the last token is the end
+    of the user's turn, where no model answers.
 
     Raises:
-        ValueError: the template opens no turn, and the rules do not allow that.
+        ValueError: the template opens no assistant turn, and the rules do not allow that.
     """
-    known = _OPENS.setdefault(tokenizer, {})
+    opens = _OPENS.setdefault(tokenizer, {})
     key = (template_of(tokenizer), roles, thinking)
-    if key not in known:
-        known[key] = _opens_turn(tokenizer, roles, thinking)
-    if known[key] or rules_of(tokenizer).allow_closed_turn:
+    if key not in opens:
+        opens[key] = _opens_turn(tokenizer, roles, thinking)
+    if opens[key] or rules_of(tokenizer).allow_closed_turn:
         return
     raise ValueError(
         f"the chat template of {getattr(tokenizer, 'name_or_path', '')!r} opens no assistant turn: it renders the same "
@@ -219,12 +220,12 @@ def _opens_turn(tokenizer: Any, roles: tuple[str, ...], thinking: bool | None) -
         answered = apply_template(tokenizer, [*chat, ("assistant", reply)], thinking=thinking, generation_prompt=False)
     except ChatTemplateError:
         return False
-    before, found, _ = answered.partition(reply)
-    return bool(found) and before.rstrip() == text.rstrip()
+    before, reply_found, _ = answered.partition(reply)
+    return bool(reply_found) and before.rstrip() == text.rstrip()
 
 
 def _at_date(template: str, date: datetime.date) -> str:
-    """The template with the date in the place of the clock: every `strftime_now(form)` becomes `form` filled in.
+    """The template with a fixed date instead of the clock: every `strftime_now(form)` becomes `form` filled in.
 
     Raises:
         ValueError: the clock is read in another way.
@@ -242,9 +243,9 @@ def _at_date(template: str, date: datetime.date) -> str:
 
 
 def _date(tokenizer: Any) -> datetime.date:
-    given = rules_of(tokenizer).template_date
-    if given is not None:
-        return _parsed(given, "template_date")
+    date = rules_of(tokenizer).template_date
+    if date is not None:
+        return _parsed(date, "template_date")
     # in the environment, so that processes started by this one render the same prompts after midnight
     return _parsed(os.environ.setdefault(_RUN_DATE, datetime.date.today().isoformat()), _RUN_DATE)
 
@@ -256,15 +257,14 @@ def _parsed(text: str, where: str) -> datetime.date:
         raise ValueError(f"{where} {text!r}: expected a date such as 2024-07-26.") from None
 
 
-_MARKS, _STANDS = 0xF0000, 0x100000  # planes 15 and 16 are private: no text of the world has characters there
+_MARKS, _STANDS = 0xF0000, 0x100000  # planes 15 and 16 are private-use: no ordinary text has characters there
 
 
 class Marker:
     """Marks special tokens in messages before a template is rendered, and tokenizes what it renders.
 
-    Every special token j has two private characters: one that stands for it written out as text, one for the token
-    itself. A copy of the tokenizer knows its special tokens under the second only, so that the written-out ones are
-    nothing but characters to it.
+    Every special token j has two private characters: one for its written-out text, one for the token itself. In a copy
+    of the tokenizer the special tokens have the second as their text, so written-out ones are ordinary characters.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -316,7 +316,7 @@ def _listed(added: Sequence[tuple[str, bool]]) -> tuple[str, ...]:
 
 
 def marker_of(tokenizer: Any) -> Marker:
-    """The marker of a tokenizer, made when it is first needed."""
+    """The marker of a tokenizer, created on first use."""
     if tokenizer not in _HELD:
         _HELD[tokenizer] = Marker(tokenizer)
     return _HELD[tokenizer]
@@ -334,7 +334,7 @@ def _renamed(tokenizer: Any, names: dict[str, str]) -> Any:
     for token in rules["added_tokens"]:
         token["content"] = names.get(token["content"], token["content"])
     vocab = rules["model"].get("vocab")
-    if isinstance(vocab, dict):  # a special token that the vocabulary holds too must not be reached through it
+    if isinstance(vocab, dict):  # a special token that is also in the vocabulary must not be found there
         rules["model"]["vocab"] = {names.get(token, token): index for token, index in vocab.items()}
         unknown = rules["model"].get("unk_token")
         rules["model"]["unk_token"] = names.get(unknown, unknown)

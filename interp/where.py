@@ -1,7 +1,7 @@
-"""Rows chosen by conditions on their columns, as text: `label`, `context_condition=ambig`, `n_tokens<200`.
+"""Rows selected by conditions on their columns, as text: `label`, `context_condition=ambig`, `n_tokens<200`.
 
-A condition is a column alone (it has a value), or column, sign and value. Nothing is evaluated: a value is a word or a
-number, so a condition from a file can do no harm.
+A condition is a column alone (it has a value), or column, operator and value. Nothing is evaluated: a value is a word
+or a number, so a condition from a file is safe.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class Condition:
-    """What a row must fulfil.
+    """A condition that a row must meet.
 
         column            it has a value (not none, not NaN, not blank)
         column=a,b        its value is one of these; with nothing after the sign: it has no value
         column!=a,b       it has a value, and it is none of these
-        column<3          likewise <=, > and >=: a number, and on that side
+        column<3          also <=, > and >=: a number on that side
 
     Values are compared as text, and as numbers where both are numbers (1 equals 1.0); true and false in any case.
 
@@ -47,18 +47,18 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> Condition:
-        """The condition that a text spells.
+        """The condition in a text.
 
         Raises:
-            ValueError: another form; a number that is none.
+            ValueError: not of this form, or no number after <, <=, >, >=.
         """
-        found = _CONDITION.fullmatch(text)
-        if found is None:
+        match = _CONDITION.fullmatch(text)
+        if match is None:
             raise ValueError(
                 f"condition {text!r}: expected COLUMN, COLUMN=VALUE[,VALUE], COLUMN!=VALUE, or COLUMN with <, <=, > or "
                 ">= and a number."
             )
-        column, sign, value = found["column"], (found["sign"] or "present").replace("==", "="), found["value"] or ""
+        column, sign, value = match["column"], (match["sign"] or "present").replace("==", "="), match["value"] or ""
         if sign in _ORDER:
             if _number(value) is None:
                 raise ValueError(f"condition {text!r}: expected a number after {sign}, got {value!r}.")
@@ -69,7 +69,7 @@ class Condition:
         return cls(column, sign, values)
 
     def holds(self, value: Any) -> bool:
-        """Whether a value of the column fulfils it; a missing value fulfils `column=` alone."""
+        """Whether a value of the column meets it; a missing value meets only `column=`."""
         if is_missing(value):
             return self.sign == "=" and not self.values
         if self.sign in _ORDER:
@@ -97,13 +97,13 @@ def columns_of(where: Where | str) -> tuple[str, ...]:
 
 
 def kept(columns: Any, where: Where | str, *, n: int, option: str = "where") -> Bool[np.ndarray, "row"]:
-    """True on the rows that fulfil every condition.
+    """True for the rows that meet every condition.
 
     Args:
         columns: a pandas frame, or a mapping column -> values.
-        n: number of rows.  option: what the user knows the conditions as.
+        n: number of rows.  option: name of the conditions in errors.
     Raises:
-        ValueError: a column that does not exist; no row is left (with what the column holds).
+        ValueError: a column that does not exist; no row is left (the error lists the column's values).
     """
     keep = np.ones(n, dtype=bool)
     for one in conditions(where):
@@ -118,7 +118,7 @@ def kept(columns: Any, where: Where | str, *, n: int, option: str = "where") -> 
 
 
 def examples_where(examples: Sequence[Example], where: Where | str, *, option: str = "where") -> list[Example]:
-    """The examples that fulfil every condition; columns as a cache of them has (id, label, groups, other keys).
+    """The examples that meet every condition; columns as in their cache (id, label, groups, other keys).
 
     Raises:
         ValueError: as `kept`.
@@ -136,7 +136,7 @@ def examples_where(examples: Sequence[Example], where: Where | str, *, option: s
 def twins_where(
     twins: Sequence[tuple[Example, Example]], where: Where | str, *, option: str = "where"
 ) -> list[tuple[Example, Example]]:
-    """The (original, twin) pairs whose original fulfils every condition.
+    """The (original, twin) pairs whose original meets every condition.
 
     Raises:
         ValueError: as `kept`.
@@ -155,7 +155,7 @@ def is_missing(value: Any) -> bool:
 
 
 def some(names: Iterable[object]) -> str:
-    """The first twelve of many names, and how many there are more."""
+    """The first twelve names, and the number of the others."""
     listed = [str(name) for name in names]
     rest = len(listed) - _SHOWN
     return ", ".join(listed[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
@@ -171,7 +171,7 @@ def _equal(value: Any, text: str) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, also as text; None for anything else, truth values included."""
+    """A finite number, also from text; None for anything else, including booleans."""
     if isinstance(value, bool | np.bool_):
         return None
     try:

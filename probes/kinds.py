@@ -110,7 +110,7 @@ def kind_of(kind: KindLike) -> Kind:
         if kind in KINDS:
             return KINDS[kind]
         if ":" not in kind:
-            raise ValueError(f"kind: expected one of {kinds_help()}; got {kind!r}.")
+            raise ValueError(f"kind {kind!r}: expected one of {kinds_help()}.")
         found = imported(kind)
         return replace(found, name=kind) if isinstance(found, Kind) else _of_function(found, kind)
     return _of_function(kind, _name_of(kind))

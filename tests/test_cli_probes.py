@@ -154,9 +154,9 @@ def test_all_layers_cross_in_four_directions_and_are_drawn(caches, swept, monkey
             "--groups procedur_id: no such column of the cache's examples. Columns: id, label",
         ),
         (["--groups", "procedure_id", "--control", "procedure_id"], "is the split group"),
-        (["--groups", "procedure_id", "--sites", "mlp_out.*"], "name none of those that are held: resid_post.0"),
+        (["--groups", "procedure_id", "--sites", "mlp_out.*"], "resid_post.0"),
         (["--groups", "procedure_id", "--positive", "yes"], "--positive yes: not a label. Labels: 0, 1."),
-        (["--groups", "procedure_id", "--kinds", "svm"], "--kinds: svm unknown"),
+        (["--groups", "procedure_id", "--kinds", "svm"], "svm"),
         (["--groups", "procedure_id", "--positions", "answer"], "answer"),
     ],
 )

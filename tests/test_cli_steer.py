@@ -199,11 +199,11 @@ def test_export_writes_the_checkpoint_it_was_fitted_on_without_the_direction(fol
     ("options", "said"),
     [
         (["--toward", "antii"], "class 'antii' has no example to fit on. Classes: 'anti' (48), 'stereo' (48)"),
-        (["--sites", "z.*"], "name none of those that are held: resid_post.0"),
+        (["--sites", "z.*"], "match none of the available sites: resid_post.0"),
         (["--out", "d.pt"], "expected a name ending in .safetensors"),
         (["--groups", "who"], "groups='who': no such column"),
         (["--fit-on", "split=c"], "fit_on split=c: no row is left. 'split' holds a, b."),
-        (["--labels", "none.csv"], "expected a file that is there"),
+        (["--labels", "none.csv"], "none.csv: no such file"),
         (["--orthogonal-to", "none.safetensors"], "none.safetensors is missing"),
     ],
 )

@@ -18,7 +18,7 @@ from probes import SweepConfig, SweepResult, cosines, group_split, row_split, sw
 from probes.area import auroc_many
 from probes.controls import UnlearnableControlWarning, crossing_share
 from probes.exchange import exchange
-from probes.layer import score_labels
+from probes.kinds import score_labels
 from probes.null import null_labels, summarise
 from probes.splits import RowSplitWarning
 from tests.cache_kit import build, make_examples, tiny_plan

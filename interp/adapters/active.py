@@ -1,4 +1,4 @@
-"""Which adapter of a model is active, and switching between adapters without leaving a trace."""
+"""Which adapter of a model is active, and switching between adapters without side effects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MERGED = "(merged into the weights)"
 
 
 class Adapters:
-    """The adapters of a module, by role; every answer is read from the adapter layers, never from the wrapper.
+    """The adapters of a module, by role; the state is read from the adapter layers, never from the wrapper.
 
     Args:
         module: a PeftModel, a transformers model with injected adapters, or a plain module (which has none).
@@ -104,7 +104,7 @@ class Adapters:
 
     def _resolve(self, role: str | None) -> str | None:
         roles = roles_of(self._module)
-        merged = next((known for known, name in roles.items() if name == MERGED), None)
+        merged = next((role_of for role_of, name in roles.items() if name == MERGED), None)
         if role is None and merged is not None:
             raise ValueError(
                 f"use(None): adapter {merged!r} was merged into the weights, the base is gone. "
@@ -112,9 +112,9 @@ class Adapters:
             )
         if role is not None and role not in self.names:
             raise ValueError(f"adapter {role!r} is not loaded; adapters: {', '.join(self.names) or 'none'} (or None).")
-        held = sorted({name for _, layer in tuner_layers(self._module) for name in _merged_in(layer)})
-        if held:
-            raise ValueError(f"adapters {', '.join(held)} are merged in place; call unmerge_adapter() before use().")
+        merged_names = sorted({name for _, layer in tuner_layers(self._module) for name in _merged_in(layer)})
+        if merged_names:
+            raise ValueError(f"adapters {', '.join(merged_names)} are merged in place; call unmerge_adapter() first.")
         return roles.get(role, role) if role is not None else None
 
     def __repr__(self) -> str:
@@ -127,7 +127,7 @@ def name_roles(module: nn.Module, roles: Mapping[str, str | None]) -> None:
 
 
 def peft_names(roles: list[str]) -> dict[str, str]:
-    """Role -> a name PEFT can hold, each another.
+    """Role -> a valid PEFT name, all different.
 
     No dots (they split module paths), no attribute of `ModuleDict`, no part of a tensor prefix such as "lora_".
     """
@@ -154,7 +154,7 @@ def has_adapter_layers(module: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class _State:
-    """What `use` puts back: taken from every layer, so that even an inconsistent model returns to what it was."""
+    """What `use` restores: taken from every layer, so that even an inconsistent model is restored exactly."""
 
     layers: tuple[tuple[Any, list[str], bool], ...]
     wrappers: tuple[tuple[nn.Module, str, object], ...]
@@ -210,9 +210,9 @@ def tuner_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _present(module: nn.Module) -> tuple[str, ...]:
     """PEFT names that some layer holds weights for, in the order they were added where the wrapper knows it."""
-    held = {name for _, layer in tuner_layers(module) for name in layer._get_available_adapters()}
+    names = {name for _, layer in tuner_layers(module) for name in layer._get_available_adapters()}
     order = list(getattr(module, "peft_config", {}) or {})
-    return tuple(sorted(held, key=lambda name: (order.index(name) if name in order else len(order), name)))
+    return tuple(sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)))
 
 
 def _holds(layer: Any, name: str) -> bool:
@@ -235,8 +235,8 @@ def _set_layer(layer: Any, names: list[str], *, enabled: bool) -> None:
     from peft.utils.other import AuxiliaryTrainingWrapper
 
     # A wrapped module refuses names it lacks; with none active it passes the original module through.
-    known = [n for n in names if _holds(layer, n)] if isinstance(layer, AuxiliaryTrainingWrapper) else names
-    layer.set_adapter(known)
+    accepted = [n for n in names if _holds(layer, n)] if isinstance(layer, AuxiliaryTrainingWrapper) else names
+    layer.set_adapter(accepted)
     layer.enable_adapters(enabled)
 
 

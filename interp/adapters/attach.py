@@ -1,4 +1,4 @@
-"""Put PEFT adapters on a loaded model and prove that every one of their tensors arrived and does something."""
+"""Attach PEFT adapters to a loaded model and verify that all their tensors were loaded and change its output."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _PROBE = (3, 5, 8, 13, 21, 34, 55, 89)
 def attach_adapters(base: nn.Module, plans: Mapping[str, AdapterPlan], *, allow_overwrite: bool = False) -> nn.Module:
     """`base` wrapped by PEFT with one adapter per role, the first active, in eval mode and without gradients.
 
-    Proved before it is returned, on the tensors and on the logits of a fixed probe: every tensor of every file is in
-    the module bit for bit (after the cast PEFT makes); each adapter changes the logits; without adapters they are
-    those of `base`, bit for bit.
+    Verified before returning, on the tensors and on the logits of a fixed probe: every tensor of every file is in the
+    module bit for bit (after PEFT's cast); each adapter changes the logits; without adapters they equal those of
+    `base`, bit for bit.
 
     Args:
         plans:           role -> plan.
         allow_overwrite: accept an adapter that brings its own biases or embeddings, so that the base is lost.
     Raises:
-        ValueError: any of the proofs fails; tensors are named.
+        ValueError: a check fails; the error names the tensors.
     """
     for plan in plans.values() if not allow_overwrite else ():
         _check_overwrites(base, plan)
     with peft_faults(", ".join(plan.label for plan in plans.values()), "names tokens that are none"):
         probe = probe_ids(base, [plan.config for plan in plans.values()])
     bare = probe_logits(base, probe)
-    with_adapter = "has a configuration under which the model cannot run"
+    with_adapter = "has a configuration with which the model cannot run"
     names = peft_names(list(plans))
     peft = _wrap(base, {names[role]: plan for role, plan in plans.items()})
     name_roles(peft, dict(names))
@@ -85,8 +85,8 @@ def _wrap(base: nn.Module, plans: Mapping[str, AdapterPlan]) -> Any:
 def merge_adapter(peft: Any, plan: AdapterPlan) -> nn.Module:
     """The base with the active adapter added into its weights: W + scaling * B A in float32, then cast to W's dtype.
 
-    Proved on the probe: the merged logits lie nearer to the adapter's than a hundredth (float32) or half (other
-    dtypes) of what the adapter changes.
+    Verified on the probe: the merged logits differ from the adapter's by less than a hundredth (float32) or half
+    (other dtypes) of what the adapter changes.
 
     Raises:
         ValueError: that does not hold, as with an adapter on tied embeddings, or one whose effect is below rounding.
@@ -163,10 +163,10 @@ def _check_values(peft: nn.Module, name: str, plan: AdapterPlan) -> None:
     state = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
     lost, damaged, is_nonzero = [], [], {}
     for key, tensor in plan.files.tensors([k for k in plan.keys if k not in plan.overwrites]):
-        held = state.get(plan.keys[key])
+        loaded = state.get(plan.keys[key])
         if not bool(tensor.isfinite().all()):
             damaged.append(key)
-        elif held is None or not torch.equal(held.cpu(), tensor.to(held.dtype)):
+        elif loaded is None or not torch.equal(loaded.cpu(), tensor.to(loaded.dtype)):
             lost.append(key)
         is_nonzero[key] = bool(tensor.any())
     if damaged:

@@ -1,4 +1,4 @@
-"""Match an adapter's safetensors header against a model without weights: which tensor goes where, or why it cannot."""
+"""Match an adapter's safetensors header with a model without weights: where each tensor belongs, or why it cannot."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def named_as_peft_does(files: AdapterFiles, skeleton: nn.Module, label: str) -> 
     """The files with their tensors under PEFT's names: `base_model.model.` and the module's path, no wrapper in it.
 
     Wrappers (`_fsdp_wrapped_module.`, `_orig_mod.`, `_checkpoint_wrapped_module.`, a leading `module.`) and the name of
-    the adapter (`.default.`) are taken out, and the prefix is put in front where it is missing. What PEFT saves of a
-    module to save beside its trained weights (the base's own, a second copy) is left out.
+    the adapter (`.default.`) are removed, and the prefix is added where it is missing. What PEFT saves of a
+    `modules_to_save` module besides its trained weights (the base's own, a second copy) is left out.
 
     Raises:
-        ValueError: two tensors of one name after that.
+        ValueError: two tensors with the same name after that.
     Warns:
-        UserWarning: how many names were changed, and an example.
+        UserWarning: the number of changed names, and an example.
     """
     modules = {name for name, _ in skeleton.named_modules()}
     names = {key: _canonical(key, modules) for key in files.shapes if _ORIGINAL not in key}
@@ -46,8 +46,8 @@ def named_as_peft_does(files: AdapterFiles, skeleton: nn.Module, label: str) -> 
     if len(names) == len(files.shapes) and all(key == name for key, name in names.items()):
         return files
     if len(set(names.values())) != len(names):
-        held: dict[str, str] = {}
-        first, second = next((held[n], k) for k, n in names.items() if held.setdefault(n, k) != k)
+        first_key: dict[str, str] = {}
+        first, second = next((first_key[n], k) for k, n in names.items() if first_key.setdefault(n, k) != k)
         raise ValueError(f"{label}: tensors {first!r} and {second!r} are the same one under two names. Save it again.")
     if changed:
         _say(label, changed, names)
@@ -93,14 +93,14 @@ _NOT_TEXT = re.compile(r"^(model\.)?(visual|vision_tower|multi_modal_projector|e
 
 @dataclass(frozen=True)
 class AdapterPlan:
-    """How one adapter goes onto one kind of model, decided from headers alone.
+    """How one adapter is attached to one kind of model, decided from headers alone.
 
     Args:
         files:       the adapter.
-        label:       what errors call it.
+        label:       its name in errors.
         config:      the PEFT config, its module names in the model's own terms.
         key_mapping: regular expression -> replacement on tensor names, for PEFT; empty where they already agree.
-        keys:        tensor name in the file -> name in the model's adapter state, for every tensor that must arrive.
+        keys:        tensor name in the file -> name in the model's adapter state, for every tensor that must be loaded.
         overwrites:  tensor name in the file -> parameter of the base it would replace (biases, embeddings).
     """
 
@@ -146,11 +146,9 @@ def plan_adapter(skeleton: nn.Module, files: AdapterFiles, *, label: str = "adap
     mapping = _key_mapping(files.shapes, own)
     config = _mapped_config(config, mapping, files.shapes, skeleton)
     trial = copy.deepcopy(config)
-    trial.base_model_name_or_path = (
-        None  # PEFT would warn of every base that is not called the same; see warn_other_base
-    )
+    trial.base_model_name_or_path = None  # PEFT would warn of every base with another name; see warn_other_base
     if hasattr(trial, "init_lora_weights"):
-        trial.init_lora_weights = True  # PiSSA and the like would decompose weights that are not there
+        trial.init_lora_weights = True  # PiSSA and the like would decompose weights, and the skeleton has none
     with peft_faults(label, f"does not fit {type(skeleton).__name__}"):
         peft = get_peft_model(copy.deepcopy(skeleton), trial, low_cpu_mem_usage=True)
     if not has_adapter_layers(peft):
@@ -166,21 +164,21 @@ def plan_adapter(skeleton: nn.Module, files: AdapterFiles, *, label: str = "adap
 
 @contextmanager
 def peft_faults(label: str, fault: str, remedy: str = "") -> Iterator[None]:
-    """Whatever PEFT raises inside the block as a ValueError that names the adapter and says what is wrong with it."""
+    """Re-raise whatever PEFT raises inside the block as a ValueError that names the adapter and the fault."""
     from peft import __version__
 
     try:
         yield
-    except Exception as error:  # configs of the world hold anything, and PEFT checks little of it
+    except Exception as error:  # a config may hold anything, and PEFT checks little of it
         text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         raise ValueError(
             f"{label} {fault}: {text[:300]} ({type(error).__name__} of PEFT {__version__}). "
-            + (remedy or "Does it belong to this base, and was it saved by a PEFT of this age?")
+            + (remedy or "Does it belong to this base, and was it saved by a similar version of PEFT?")
         ) from error
 
 
 def _check_vocabulary(files: AdapterFiles, skeleton: nn.Module, label: str) -> None:
-    """The adapter's embedding rows are those of the base: training after tokens were added leaves more of them."""
+    """Refuse an adapter with more embedding rows than the base: tokens were added before it was trained."""
     rows = int(skeleton.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportCallIssue]
     tables = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out")
     ends = tuple(f"{t}.{end}" for t in tables for end in ("weight", "modules_to_save.weight", "lora_B.weight"))
@@ -197,12 +195,12 @@ def _check_vocabulary(files: AdapterFiles, skeleton: nn.Module, label: str) -> N
 
 
 def warn_other_base(adapter: AdapterFiles, base: str, label: str) -> None:
-    """Warn where the adapter names another base than the one it is loaded on; a copy in another folder is the same."""
+    """Warn if the adapter names another base than the one it is loaded on; a copy in another folder is the same."""
     named = adapter.config.get("base_model_name_or_path")
     if named and _base_name(named) != _base_name(base):
         warnings.warn(
-            f"{label} names {named!r} as its base and is loaded on {base!r}: the shapes fit, whether the weights are "
-            f"the same cannot be seen.",
+            f"{label} names {named!r} as its base and is loaded on {base!r}: the shapes fit, but whether the weights "
+            f"are the same is unknown.",
             stacklevel=5,
         )
 

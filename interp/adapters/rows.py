@@ -55,8 +55,8 @@ def _peft_name(model: Model, role: str | None) -> str:
     if role is None:
         return _BASE
     if role not in model.adapters.names:
-        known = ", ".join(model.adapters.names) or "none"
-        raise ValueError(f"adapter {role!r} is not loaded; adapters: {known} (or None for the base).")
+        names = ", ".join(model.adapters.names) or "none"
+        raise ValueError(f"adapter {role!r} is not loaded; adapters: {names} (or None for the base).")
     return roles_of(model.module).get(role, role) or _BASE
 
 
@@ -64,11 +64,11 @@ def _is_plain_lora(layer: Any, names: set[str]) -> bool:
     """Linear layers (GPT-2's Conv1D among them) without DoRA or another variant, whose adapter is B(A(x)) * scaling."""
     from peft.tuners.lora.layer import LoraLayer
 
-    held = names.intersection(layer._get_available_adapters())
+    present = names.intersection(layer._get_available_adapters())
     if not isinstance(layer, LoraLayer):
-        return not held
-    plain = all(isinstance(layer.lora_A[name], nn.Linear) for name in held if name in layer.lora_A)
-    return plain and all(name in layer.lora_A and name not in layer.lora_variant for name in held)
+        return not present
+    plain = all(isinstance(layer.lora_A[name], nn.Linear) for name in present if name in layer.lora_A)
+    return plain and all(name in layer.lora_A and name not in layer.lora_variant for name in present)
 
 
 def _add(runs: list[tuple[str, int]]) -> Any:

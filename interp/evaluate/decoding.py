@@ -116,12 +116,12 @@ def _without_generation_defaults(model: Model) -> Iterator[None]:
     """The checkpoint's generation config set aside: `generate` fills every field that is None from it."""
     from transformers import GenerationConfig
 
-    held = model.causal_lm.generation_config
+    own_config = model.causal_lm.generation_config
     model.causal_lm.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.causal_lm.generation_config = held
+        model.causal_lm.generation_config = own_config
 
 
 def end_tokens(model: Model) -> frozenset[int]:
@@ -129,10 +129,10 @@ def end_tokens(model: Model) -> frozenset[int]:
     config = getattr(model.causal_lm, "generation_config", None)
     declared = getattr(config, "eos_token_id", None)
     listed = declared if isinstance(declared, list) else [declared]
-    found = frozenset(int(i) for i in (*listed, model.tokenizer.eos_token_id) if i is not None)
-    if not found:
+    ends = frozenset(int(i) for i in (*listed, model.tokenizer.eos_token_id) if i is not None)
+    if not ends:
         raise ValueError("neither tokenizer nor generation config has an end-of-turn token; set tokenizer.eos_token.")
-    return found
+    return ends
 
 
 def _reply(model: Model, tail: list[int], ends: frozenset[int]) -> Reply:
@@ -141,6 +141,6 @@ def _reply(model: Model, tail: list[int], ends: frozenset[int]) -> Reply:
     text = model.tokenizer.decode(kept, skip_special_tokens=False)
     if is_plain(model.tokenizer) and PLAIN_STOP in text:  # it has begun to write the next turn
         text = text[: text.index(PLAIN_STOP)]
-        held = (i for i in range(len(kept)) if len(model.tokenizer.decode(kept[: i + 1])) > len(text))
-        return Reply(text.rstrip("\n"), next(held, len(kept)), True)
+        lengths = (i for i in range(len(kept)) if len(model.tokenizer.decode(kept[: i + 1])) > len(text))
+        return Reply(text.rstrip("\n"), next(lengths, len(kept)), True)
     return Reply(text, len(kept), stop is not None)

@@ -72,7 +72,7 @@ def spelling_tokens(
     encoded = {
         label: [model.tokenizer.encode(s, add_special_tokens=False) for s in spellings(label)] for label in labels
     }
-    tokens = {label: sorted({ids[0] for ids in found if len(ids) == 1}) for label, found in encoded.items()}
+    tokens = {label: sorted({ids[0] for ids in spelled if len(ids) == 1}) for label, spelled in encoded.items()}
     for label, ids in tokens.items():
         if not ids:
             what = (
@@ -102,9 +102,9 @@ def label_log_probabilities(
     Raises:
         ValueError: a label without tokens of its own, or a text longer than the context, named with its example.
     """
-    wanted = [_label_tokens(model, example, before, label, thinking, delimiter) for example, before, label in cases]
+    requested = [_label_tokens(model, example, before, label, thinking, delimiter) for example, before, label in cases]
     rows: dict[tuple[int, ...], set[int]] = {}
-    for ids, start in wanted:
+    for ids, start in requested:
         rows.setdefault(ids[:-1], set()).update(range(start - 1, len(ids) - 1))
     order = list(rows)
     positions = [sorted(rows[ids]) for ids in order]
@@ -112,7 +112,7 @@ def label_log_probabilities(
         model(order)
     logp = acts["logits"].float().log_softmax(-1)
     at = {(order[item], token): row for row, (item, token) in enumerate(acts.rows or [])}
-    return [(_sum(logp, at, ids, start), len(ids) - start) for ids, start in wanted]
+    return [(_sum(logp, at, ids, start), len(ids) - start) for ids, start in requested]
 
 
 def _sum(logp: Tensor, at: Mapping[tuple[tuple[int, ...], int], int], ids: tuple[int, ...], start: int) -> float:
@@ -124,16 +124,16 @@ def _label_tokens(
 ) -> tuple[tuple[int, ...], int]:
     """(token ids up to the end of the label, index of its first token)."""
     text = joined(example, before, label, delimiter)
-    whole = render(replace(example, answer=text), model.tokenizer, thinking=thinking, max_length=context_length(model))
-    at = whole.text.rindex(label)
-    start = next(i for i, (_, end) in enumerate(whole.offsets) if end > at)
-    stop = next(i for i in range(len(whole.ids) - 1, -1, -1) if whole.offsets[i][0] < at + len(label)) + 1
-    if start == 0 or whole.offsets[start][0] < at - 1:
+    prompt = render(replace(example, answer=text), model.tokenizer, thinking=thinking, max_length=context_length(model))
+    at = prompt.text.rindex(label)
+    start = next(i for i, (_, end) in enumerate(prompt.offsets) if end > at)
+    stop = next(i for i in range(len(prompt.ids) - 1, -1, -1) if prompt.offsets[i][0] < at + len(label)) + 1
+    if start == 0 or prompt.offsets[start][0] < at - 1:
         raise ValueError(
             f"example {example.id!r}: the tokenizer joins label {label!r} with the text before it, so it has no "
             f"probability of its own. End the prompt with a line break or a blank."
         )
-    return whole.ids[:stop], start
+    return prompt.ids[:stop], start
 
 
 Ids = tuple[int, ...]

@@ -267,10 +267,10 @@ def _with_labels(
             for (example, _), answer, logp in zip(batch, answers, scored, strict=True)
         ]
     cases = [(example, before, label) for example, before, labels in asked for label in labels]
-    found = iter(label_log_probabilities(model, cases, thinking=thinking, delimiter=decoding.target_delimiter))
+    totals_of = iter(label_log_probabilities(model, cases, thinking=thinking, delimiter=decoding.target_delimiter))
     out = []
     for (example, _), answer, (_, _, labels) in zip(batch, answers, asked, strict=True):
-        sums = {label: next(found) for label in labels}
+        sums = {label: next(totals_of) for label in labels}
         per_token = {label: total / n for label, (total, n) in sums.items()}
         totals = {label: total for label, (total, _) in sums.items()}
         out.append(_scored(model, task, example, answer, totals, per_token))

@@ -1,4 +1,4 @@
-"""Names of files as what is shared may hold them: no folder of this machine, and so no user's name."""
+"""Names of files for output that is shared: no folder of this machine, and so no user name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ABSOLUTE = re.compile(r"(?<![\w.:/~\\-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\",;:()
 
 
 def shown(name: str) -> str:
-    """A model, adapter or data set as tables and manifests name it: a hub id as it is, a local path by its last name.
+    """Name of a model, adapter or data set in tables and manifests: a hub id unchanged, a local path by its last part.
 
     Example:
         >>> shown("Qwen/Qwen2.5-7B"), shown("/home/ada/models/tuned")
@@ -26,31 +26,31 @@ def shown(name: str) -> str:
 
 
 def is_local(name: str) -> bool:
-    """Whether a name is that of a file or folder and not of a hub repository."""
+    """Whether a name is a file or folder rather than a hub repository."""
     path = Path(name).expanduser()
     return path.is_absolute() or name.startswith(("./", "../", "~")) or path.exists()
 
 
 def portable(path: str | Path, folder: Path) -> str:
-    """A path as a file in `folder` names it: relative, or from `~` where that would spell out the home folder."""
-    whole, home, start = (Path(os.path.abspath(Path(p).expanduser())) for p in (path, Path.home(), folder))
-    if whole.is_relative_to(home) and not start.is_relative_to(home) and home != Path("/"):
-        return f"~/{whole.relative_to(home)}"
-    return os.path.relpath(whole, start)
+    """A path as a file in `folder` should store it: relative, or from `~` if that would spell out the home folder."""
+    target, home, start = (Path(os.path.abspath(Path(p).expanduser())) for p in (path, Path.home(), folder))
+    if target.is_relative_to(home) and not start.is_relative_to(home) and home != Path("/"):
+        return f"~/{target.relative_to(home)}"
+    return os.path.relpath(target, start)
 
 
 def without_folder(text: str, folder: Path, name: str) -> str:
-    """The text with an absolute `folder` called `name`, and the paths in it relative to it.
+    """The text with an absolute `folder` replaced by `name`, and paths inside it made relative.
 
-    Only the whole path counts: a folder `/x/b` is neither in `/x/bar` nor in `beside`.
+    Only a complete path is replaced: `/x/b` is not part of `/x/bar`.
     """
-    whole = re.escape(str(folder.absolute()).rstrip("/"))
+    pattern = re.escape(str(folder.absolute()).rstrip("/"))
     ends = r"(?:(?P<inside>/+(?=[^\s:,;)\]'\"]))|/?(?![\w/-]|\.\w))"
-    return re.sub(rf"(?<![\w./-]){whole}{ends}", lambda found: "" if found["inside"] else name, text)
+    return re.sub(rf"(?<![\w./-]){pattern}{ends}", lambda found: "" if found["inside"] else name, text)
 
 
 def without_paths(text: str) -> str:
-    """The text with every absolute path cut to its last name, as `.../name`.
+    """The text with every absolute path shortened to `.../name`.
 
     Example:
         >>> without_paths("/home/ada/models/tuned/config.json: no such file")

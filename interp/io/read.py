@@ -1,6 +1,6 @@
-"""The boundary between files and values: what a library makes of a damaged file becomes words that name it.
+"""Reading files: errors of the libraries about a damaged file become one ValueError that names the file.
 
-Every reader of a file uses one of these. They say what was expected, what it got, in which file, and what helps.
+Every function that reads a file uses one of these. The error says what was expected, what was read, and what to do.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _SHOWN = 3
 
 
 def checked(kind: Any, content: object, where: str, do: str = "Correct the file, or write it anew.") -> Any:
-    """`content` as `kind` (a dataclass, TypedDict or annotation), its types checked.
+    """`content` as `kind` (a dataclass, TypedDict or annotation), with its types checked.
 
     Raises:
-        ValueError: starts with `where`; names the first faults, each by its path.
+        ValueError: starts with `where`; lists the first faults, each with its path.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -50,7 +50,7 @@ def checked(kind: Any, content: object, where: str, do: str = "Correct the file,
 COPY = "Copy it again from its source."
 _DAMAGE = (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, EOFError, RecursionError,
            NotImplementedError, StopIteration, zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
-"""What readers raise, beside ValueError, of bytes that they did not expect."""
+"""Errors besides ValueError that libraries raise for unexpected bytes."""
 _LIBRARIES = {"safetensors": "SafetensorError", "pyarrow": "ArrowException", "jinja2": "TemplateError",
               "yaml": "YAMLError"}  # fmt: skip
 _MAX_JSON = 1 << 30  # bytes
@@ -60,14 +60,14 @@ _MAX_JSON = 1 << 30  # bytes
 def reading(path: str | Path, what: str, do: str = COPY) -> Iterator[None]:
     """Turn whatever reading `path` raises into one ValueError: "PATH: not WHAT (why). DO".
 
-    Nothing but the reading of that file belongs in here: a bug of ours would be blamed on it.
+    Put only the reading of that file inside the block: other errors would be blamed on it.
 
     Args:
-        what: that was expected, e.g. "a readable Parquet file".
-        do:   that helps.
+        what: what was expected, e.g. "a readable Parquet file".
+        do:   what to do about it.
     Raises:
-        ValueError: as above. One that names the file already, and errors of the system (no such file, no permission),
-            pass as they are.
+        ValueError: as above. Errors that already name the file, and those of the system (no such file, no permission),
+            are not changed.
     """
     try:
         yield
@@ -82,7 +82,7 @@ def reading(path: str | Path, what: str, do: str = COPY) -> Iterator[None]:
 
 
 def read_text(path: Path, do: str = "Save it as UTF-8.") -> str:
-    """A text file, with or without a byte-order mark. Raises ValueError where it is no UTF-8, OSError as `open`."""
+    """A text file, with or without a byte-order mark. Raises ValueError if it is not UTF-8, OSError as `open`."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -90,14 +90,14 @@ def read_text(path: Path, do: str = "Save it as UTF-8.") -> str:
 
 
 def read_json(path: Path, kind: Any = dict, do: str = "Write or copy it again.") -> Any:
-    """The content of a JSON file, of the type that is expected there.
+    """The content of a JSON file, checked to be of the expected type.
 
     Args:
-        kind: what its values must be: a dataclass, TypedDict or annotation.
-        do:   that helps where they are not.
+        kind: expected type: a dataclass, TypedDict or annotation.
+        do:   what to do if the values are of another type.
     Raises:
-        ValueError: starts with the path: missing, no JSON, no UTF-8, nested too deeply, half a surrogate pair, or
-            other values, each named by its place.
+        ValueError: starts with the path: missing, not JSON, not UTF-8, nested too deeply, half a surrogate pair, or
+            values of another type, each with its path.
     """
     try:
         if path.stat().st_size > _MAX_JSON:
@@ -130,8 +130,8 @@ def read_frame(
     """A table, from .parquet, .csv (as `interp.io.csv_text` writes it) or .jsonl by its ending.
 
     Args:
-        columns: that it must have.
-        options: of the reader of pandas.
+        columns: required columns.
+        options: for the reader of pandas.
     Raises:
         ValueError: starts with the path: another ending, no such table in it, a column that is missing.
     """
@@ -141,7 +141,7 @@ def read_frame(
     if path.suffix not in readers:
         raise ValueError(f"{path}: expected a name ending in {', '.join(readers)}. Convert it.")
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a file that is there. Check the path.")
+        raise ValueError(f"{path}: no such file. Check the path.")
     with reading(path, f"a readable {path.suffix[1:].upper()} table", do):
         table = readers[path.suffix](path, **options)
     if path.suffix == ".csv":
@@ -161,10 +161,10 @@ def _json_lines(path: Path) -> pd.DataFrame:
 def read_arrays(
     path: Path, names: Sequence[str] = (), do: str = "Delete it and run the same command again."
 ) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file; nothing in it can run code.
+    """The arrays of an .npz file; pickles, which could run code, are refused.
 
     Raises:
-        ValueError: starts with the path: cut, damaged, or without the arrays `names`.
+        ValueError: starts with the path: truncated, damaged, or without the arrays `names`.
     """
     import numpy as np
 
@@ -182,9 +182,9 @@ def _words(path: str | Path, what: str, error: BaseException, do: str) -> str:
 
 
 def _of_libraries() -> tuple[type[Exception], ...]:
-    """Errors of libraries that are loaded and derive from Exception alone."""
-    found: list[type[Exception]] = []
+    """Error classes of loaded libraries that derive directly from Exception."""
+    errors: list[type[Exception]] = []
     for module, name in _LIBRARIES.items():
         loaded = sys.modules.get(module)
-        found += [getattr(loaded, name)] if loaded is not None and hasattr(loaded, name) else []
-    return tuple(found)
+        errors += [getattr(loaded, name)] if loaded is not None and hasattr(loaded, name) else []
+    return tuple(errors)

@@ -1,4 +1,4 @@
-"""YAML files as plain values, with the line of every key; what is damaged or absurd is one line that names the file."""
+"""YAML files as plain values, with the line of every key; a damaged or too large file is one error that names it."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
 def parse_yaml(text: str, where: str) -> Any:
     """A YAML text as plain values.
 
-    Numbers are those of YAML 1.2: `1e-5` is one, though YAML 1.1 (PyYAML's own) reads it as text for want of a dot.
+    Numbers follow YAML 1.2: `1e-5` is one, although YAML 1.1 (PyYAML's default) reads it as text without a dot.
 
     Raises:
-        ValueError: starts with `where`: not YAML, nested too deeply, or anchors that lead back to themselves or repeat
-            each other without end.
+        ValueError: starts with `where`: not YAML, nested too deeply, or anchors that refer to themselves or expand to
+            too many values.
     """
     return _parsed(text, where)[0]
 
@@ -74,7 +74,7 @@ def _parsed(text: str, where: str) -> tuple[Any, Any]:
 
 
 def dump_yaml(content: Any, *, width: int = 110) -> str:
-    """Plain values as YAML in their own order, which `parse_yaml` reads back as the same values."""
+    """Plain values as YAML in their own order; `parse_yaml` reads the same values back."""
     import yaml
 
     return yaml.dump(content, Dumper=_with_numbers("SafeDumper"), sort_keys=False, allow_unicode=True, width=width)
@@ -82,17 +82,17 @@ def dump_yaml(content: Any, *, width: int = 110) -> str:
 
 @cache
 def _with_numbers(kind: str) -> Any:
-    """PyYAML's class of that name, with the numbers of YAML 1.2: a text such as "1e5" is quoted, and read as text."""
+    """PyYAML's class of that name with the numbers of YAML 1.2: a text such as "1e5" is quoted, so it stays text."""
     import yaml
 
-    made = type(kind, (getattr(yaml, kind),), {})
+    cls = type(kind, (getattr(yaml, kind),), {})
     number = re.compile(f"^(?:{_NUMBER.pattern})$")
-    made.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
-    return made
+    cls.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return cls
 
 
 def _count(value: Any, seen: list[int], above: tuple[int, ...], where: str) -> None:
-    """Values of the tree, anchors written out: more than any settings file has is an error, and so is a cycle."""
+    """Count the values with anchors expanded; too many, or a cycle, is an error."""
     seen[0] += 1
     if id(value) in above:
         raise ValueError(f"{where}: an anchor (&) leads back to itself. Write the value out.")

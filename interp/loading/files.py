@@ -1,4 +1,4 @@
-"""Folders of Hugging Face models and adapters, local or from the hub: found, refused if unsafe, their headers read."""
+"""Folders of Hugging Face models and adapters, local or from the hub: locate them, refuse unsafe ones, read headers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class AdapterFiles:
         folder:  holds `adapter_config.json` and the weights.
         config:  the parsed `adapter_config.json`.
         shapes:  tensor name -> shape, from the safetensors headers.
-        sources: tensor name -> (file, name in the file); the names differ where training wrappers left theirs in it.
-        n_left_out: tensors of the files that are not the adapter's.
+        sources: tensor name -> (file, name in the file); the names differ if a training wrapper added its own.
+        n_left_out: tensors of the files that do not belong to the adapter.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class AdapterFiles:
 
     @property
     def is_plain(self) -> bool:
-        """One file that holds the adapter's tensors alone, under the names that PEFT gives them."""
+        """One file with the adapter's tensors and nothing else, under PEFT's names."""
         names_are_its_own = all(key == name for key, (_, name) in self.sources.items())
         return self.weights == (self.folder / ADAPTER_WEIGHTS,) and names_are_its_own and not self.n_left_out
 
@@ -108,12 +108,13 @@ def shards_of(index: Path, where: str) -> tuple[Path, ...]:
     Raises:
         ValueError: an index that names none, a name outside the folder, a shard that is missing.
     """
-    held = read_json_object(index).get("weight_map")
-    if not isinstance(held, dict) or not held or not all(isinstance(name, str) for name in held.values()):
+    weight_map = read_json_object(index).get("weight_map")
+    names_files = isinstance(weight_map, dict) and all(isinstance(name, str) for name in weight_map.values())
+    if not isinstance(weight_map, dict) or not weight_map or not names_files:
         raise ValueError(f"{where}: {index} has no weight_map that names files. Copy it again.")
-    names, folder = sorted(set(held.values())), index.parent
+    names, folder = sorted(set(weight_map.values())), index.parent
     if strange := [name for name in names if Path(name).name != name]:
-        raise ValueError(f"{where}: {index} names {strange[0]!r}, which is no file of its folder.")
+        raise ValueError(f"{where}: {index} names {strange[0]!r}, which is not a file of its folder.")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{where}: {len(missing)} of {len(names)} shards are missing in {folder}, e.g. {missing[0]}.")
@@ -121,7 +122,7 @@ def shards_of(index: Path, where: str) -> tuple[Path, ...]:
 
 
 def has_weights(folder: Path) -> bool:
-    """True where all weights lie in the folder; of a hub repository they may not be fetched yet."""
+    """True if the folder has all weights; those of a hub repository may not have been downloaded yet."""
     try:
         return bool(weight_files(folder, str(folder)))
     except ValueError:
@@ -153,8 +154,8 @@ def read_adapter(checkpoint: Checkpoint) -> AdapterFiles:
         where += f", subfolder {checkpoint.subfolder!r}"
     if not (folder / "adapter_config.json").is_file():
         inner = sorted({p.parent.relative_to(folder).as_posix() for p in folder.glob("*/adapter_config.json")})
-        found = f" Adapters are in its subfolders {', '.join(inner)}: set `subfolder`." if inner else ""
-        raise ValueError(f"{where}: {folder} has no adapter_config.json, so it is not a PEFT adapter.{found}")
+        hint = f" Adapters are in its subfolders {', '.join(inner)}: set `subfolder`." if inner else ""
+        raise ValueError(f"{where}: {folder} has no adapter_config.json, so it is not a PEFT adapter.{hint}")
     config, shapes, sources = read_json_object(folder / "adapter_config.json"), {}, {}
     checked(_AdapterConfig, config, str(folder / "adapter_config.json"), COPY)
     for file in _adapter_weights(folder, where):
@@ -166,19 +167,21 @@ def read_adapter(checkpoint: Checkpoint) -> AdapterFiles:
 
 
 def _adapter_weights(folder: Path, where: str) -> tuple[Path, ...]:
-    """The weight files of an adapter: one, the shards of its index, or shards that say how many they are."""
+    """The weight files of an adapter: one file, the shards of its index, or shards whose names give their number."""
     if (folder / ADAPTER_WEIGHTS).is_file():
         return (folder / ADAPTER_WEIGHTS,)
     if (folder / f"{ADAPTER_WEIGHTS}.index.json").is_file():
         return shards_of(folder / f"{ADAPTER_WEIGHTS}.index.json", where)
-    found = sorted(folder.glob("adapter_model-*-of-*.safetensors"))
-    if not found:
+    shards = sorted(folder.glob("adapter_model-*-of-*.safetensors"))
+    if not shards:
         _refuse_pickles(where, [p.name for pattern in _PICKLES for p in folder.glob(pattern)])
         raise ValueError(f"{where}: {folder} has no {ADAPTER_WEIGHTS}.")
-    total = re.search(r"-of-(\d+)\.safetensors$", found[0].name)
-    if total is None or len(found) != int(total[1]):
-        raise ValueError(f"{where}: {folder} has {len(found)} shards, {found[0].name} is one of {total and total[1]}.")
-    return tuple(found)
+    total = re.search(r"-of-(\d+)\.safetensors$", shards[0].name)
+    if total is None or len(shards) != int(total[1]):
+        raise ValueError(
+            f"{where}: {folder} has {len(shards)} shards, {shards[0].name} is one of {total and total[1]}."
+        )
+    return tuple(shards)
 
 
 def read_shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
@@ -197,10 +200,10 @@ def read_shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes; taken from the name of the blob where the hub's cache already names it so.
+    """SHA-256 of a file's bytes; of a large file in the hub's cache, its name.
 
     The cache stores large files under their SHA-256 and links to them, so 15 GB need not be read again; small files
-    are stored under a git hash and are read.
+    are stored under a git hash, so their bytes are read.
     """
     blob = path.resolve()
     if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
@@ -210,12 +213,12 @@ def file_sha256(path: Path) -> str:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """True where the folder brings a vocabulary; a tokenizer_config.json alone is settings of one."""
+    """True if the folder has a vocabulary; a tokenizer_config.json alone only configures one."""
     return any((folder / name).is_file() for name in _VOCABULARIES) or any(folder.glob("*.tiktoken"))
 
 
 def tokenizer_folder(checkpoint: Checkpoint) -> Path:
-    """The folder that the checkpoint's `tokenizer` names, fetched from the hub where it is an id.
+    """The folder that the checkpoint's `tokenizer` names, downloaded if it is a hub id.
 
     Raises:
         ValueError: no such folder or repository, or one without a vocabulary.
@@ -238,7 +241,7 @@ def _refuse_pickles(where: str, names: list[str]) -> None:
     if names:
         raise ValueError(
             f"{where}: the weights are pickles ({', '.join(sorted(names)[:3])}), which can run code when loaded. "
-            f"Convert them once, where you trust them, with `save_pretrained(folder, safe_serialization=True)`."
+            f"If you trust them, convert them once with `save_pretrained(folder, safe_serialization=True)`."
         )
 
 

@@ -1,4 +1,4 @@
-"""Digests of what was loaded: of files where there are files, of parameter bytes where there are none."""
+"""Digests of what was loaded: of its files, or of parameter bytes for a model that is only in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fingerprint_files(
     quantization: str | None = None,
     merged: bool = False,
 ) -> Fingerprint:
-    """Fingerprint of a model folder and its adapters: equal bytes give equal digests, wherever the folder lies.
+    """Fingerprint of a model folder and its adapters: equal bytes give equal digests, wherever the folder is.
 
     Args:
         folder:   base model with `config.json` and safetensors weights.
@@ -80,7 +80,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def tokenizer_sha256(tokenizer: Any, *, without: Iterable[str] = ()) -> str:
-    """SHA-256 of what turns text into ids: vocabulary and rules, chat template, special tokens.
+    """SHA-256 of everything that turns text into ids: vocabulary and rules, chat template, special tokens.
 
     Padding and truncation are left out: a call with `padding=True` changes them, and no result may depend on them.
 

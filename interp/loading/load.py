@@ -1,4 +1,4 @@
-"""Load checkpoints into Models: what can be refused is refused before weights are read, the rest is proved after."""
+"""Load checkpoints into Models: what can be checked without weights is checked first, the rest afterwards."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _check_device(device: str | torch.device) -> None:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How weights are held; see `load`."""
+    """Options of `load`."""
 
     dtype: str | torch.dtype = "auto"
     device: str | torch.device = "auto"
@@ -104,7 +104,7 @@ def load(
     template: str = "own",
     siblings: Sequence[Checkpoint] = (),
 ) -> Model:
-    """The checkpoint as a Model in eval mode, its adapter active and proved to be there.
+    """The checkpoint as a Model in eval mode, its adapter active and verified.
 
     Args:
         dtype:        "auto" is bfloat16 on CUDA and float32 on the CPU.
@@ -117,9 +117,9 @@ def load(
             `interp.template.PromptRules`.
         siblings:     checkpoints of the same base to hold as further adapters; `adapters.use(name)` switches.
     Raises:
-        ValueError: options that exclude each other; nothing at the path or id; pickled weights; siblings of another
-            base; an adapter that does not fit, did not arrive, or changes nothing. All but the last two come before
-            any weight is read.
+        ValueError: options that exclude each other; no model at the path or id; pickled weights; siblings of another
+            base; an adapter that does not fit, was not loaded completely, or changes nothing. All but the last two are
+            raised before any weight is read.
     """
     options = LoadOptions(dtype, device, device_map, quantization, attn_implementation, merge,
                           control_tokens, template_date, allow_closed_turn, template)  # fmt: skip
@@ -130,7 +130,7 @@ def load(
 
 
 def load_pair(pair: CheckpointPair, **options: Any) -> Model:
-    """Both members of a pair in one Model that holds their common base once; `engaged` is active.
+    """Both members of a pair in one Model with one copy of their common base; `engaged` is active.
 
     Args:
         options: as for `load`, without `siblings` and `merge`.
@@ -147,9 +147,9 @@ def load_pair(pair: CheckpointPair, **options: Any) -> Model:
 
 
 def load_members(pair: CheckpointPair, **options: Any) -> Iterator[tuple[tuple[str, ...], Model]]:
-    """Walk over (roles, Model): members of one base come together, different bases one after the other.
+    """Iterate over (roles, Model): members of one base share a Model, different bases are loaded one after the other.
 
-    A Model is emptied when the walk moves on, so that at most one base is in memory; do not keep it.
+    A Model is emptied before the next one is loaded, so that at most one base is in memory; do not keep it.
 
     Raises:
         ValueError: as `load`, when the group is reached.
@@ -181,13 +181,13 @@ class Skeleton:
 
 
 def open_skeleton(checkpoint: Checkpoint, **options: Any) -> Skeleton:
-    """What can be known of a checkpoint before any weight is read; its adapter's shapes are checked too.
+    """The checkpoint's architecture and tokenizer, before any weight is read; its adapter's shapes are checked too.
 
     Args:
         options: as for `load`, without `siblings`.
 
     Raises:
-        ValueError: as `load`, for what comes before the weights.
+        ValueError: as `load`, for everything that is checked before weights are read.
     """
     settings = LoadOptions(**options)
     where = f"base {checkpoint.base!r} of {checkpoint.name!r}"
@@ -217,8 +217,8 @@ def _load(members: Mapping[str, Checkpoint], options: LoadOptions) -> Model:
         module = merge_adapter(module, plans[role])
         name_roles(module, {role: MERGED})
     elif len(members) > 1:
-        held = peft_names(list(plans))
-        name_roles(module, {r: held.get(r) for r in members})
+        peft_name = peft_names(list(plans))
+        name_roles(module, {r: peft_name.get(r) for r in members})
     assert not any(m.training for m in module.modules()), "a submodule is in training mode after eval()"
     files = {r: plan.files for r, plan in plans.items()}
     tokenizer = common_tokenizer(tokenizers_of(folder, members, files))
@@ -266,7 +266,7 @@ def _plan(
 
 
 def _base_module(folder: Path, config: Any, options: LoadOptions, quantizer: Any, where: str) -> nn.Module:
-    """The base in eval mode without gradients, every one of its parameters read from the files."""
+    """The base in eval mode without gradients; every parameter was read from the files."""
     from transformers import AutoModelForCausalLM
 
     settings: dict[str, Any] = {"dtype": options.torch_dtype, "device_map": options.device_map}
@@ -277,7 +277,7 @@ def _base_module(folder: Path, config: Any, options: LoadOptions, quantizer: Any
     attention = attention_of(config, options.attn_implementation, where)
     if attention is not None:
         settings["attn_implementation"] = attention
-    if attention != options.attn_implementation:  # a config file may say more than the argument
+    if attention != options.attn_implementation:  # the config file asked for an implementation that is not installed
         settings["config"] = copy.deepcopy(config)
         settings["config"]._attn_implementation = attention
     try:
@@ -289,7 +289,7 @@ def _base_module(folder: Path, config: Any, options: LoadOptions, quantizer: Any
             f"{where} does not fit into memory as {options.torch_dtype}: "
             + remedy("load it with {dtype:bfloat16}, {quantization} or {device_map:auto}.")
         ) from error
-    except Exception as error:  # transformers, its kernels and quantisers each fail in their own way
+    except Exception as error:  # transformers, its kernels and quantisers raise errors of many types
         import transformers
 
         raise ValueError(
@@ -310,22 +310,22 @@ def _base_module(folder: Path, config: Any, options: LoadOptions, quantizer: Any
 
 
 def _quantization(config: Any, options: LoadOptions, where: str) -> tuple[Any, str | None]:
-    """What to hand to transformers (None where the checkpoint brings it), and the name for the fingerprint."""
-    given, wanted = getattr(config, "quantization_config", None), options.quantization
-    if given is not None and (wanted is not None or options.merge):
+    """The quantization config for transformers (None if the checkpoint has one), and its name in the fingerprint."""
+    stored, requested = getattr(config, "quantization_config", None), options.quantization
+    if stored is not None and (requested is not None or options.merge):
         asked = remedy("leave out {quantization} and {merge}", "leave out {quantization}")
-        raise ValueError(f"{where} is quantised already; {asked}.")
-    if isinstance(wanted, str):
-        wanted = _bitsandbytes(wanted, options.torch_dtype)
-    if given is None and wanted is None:
+        raise ValueError(f"{where} is already quantised; {asked}.")
+    if isinstance(requested, str):
+        requested = _bitsandbytes(requested, options.torch_dtype)
+    if stored is None and requested is None:
         return None, None
-    name = quantization_name(wanted if given is None else given)
+    name = quantization_name(requested if stored is None else stored)
     warnings.warn(
-        f"{where} is quantised ({name}): results need not be bit-equal from machine to machine, and edits of weights, "
+        f"{where} is quantised ({name}): results may differ in the last bits between machines, and edits of weights, "
         f"merging and per-head output weights are approximate.",
         stacklevel=4,
     )
-    return wanted, name
+    return requested, name
 
 
 def _bitsandbytes(name: str, dtype: torch.dtype) -> Any:
@@ -345,9 +345,9 @@ def _home(checkpoint: Checkpoint) -> tuple[str, str | None]:
 
 
 def _by_kind(members: dict[str, Checkpoint], options: LoadOptions) -> list[dict[str, Checkpoint]]:
-    """Members of one base in groups that one Model can hold: one kind of adapter, and one tokenizer for all.
+    """Members of one base in groups that can share a Model: one kind of adapter, and one tokenizer for all.
 
-    A member without an adapter joins the first group that reads its prompts as the base's own tokenizer does.
+    A member without an adapter joins the first group whose tokenizer makes the same prompts as the base's own.
     """
     groups: dict[tuple[str, str], dict[str, Checkpoint]] = {}
     bare: dict[str, Checkpoint] = {}
@@ -372,7 +372,7 @@ def _by_kind(members: dict[str, Checkpoint], options: LoadOptions) -> list[dict[
 
 
 def _empty(module: nn.Module) -> None:
-    """Free the storage of every parameter and buffer, whoever still holds the module."""
+    """Free the storage of every parameter and buffer, even if a caller still has a reference to the module."""
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.data = tensor.data.new_empty(0)
     gc.collect()

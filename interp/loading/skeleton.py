@@ -1,4 +1,4 @@
-"""A base model before its weights: its config, its modules without numbers, and whether the files' headers fit them."""
+"""A base model without its weights: its config, its modules on the meta device, and whether the files' headers fit."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def build_skeleton(config: Any, where: str) -> nn.Module:
 
     attention = attention_of(config, None, where)
     try:
-        with torch.device("meta"):  # on a copy: the model writes the attention it got into its config
+        with torch.device("meta"):  # on a copy: the model class writes the chosen attention into its config
             return transformers.AutoModelForCausalLM.from_config(
                 copy.deepcopy(config), trust_remote_code=False, attn_implementation=attention
             )
-    except Exception as error:  # whatever a model class makes of values that are not its own
+    except Exception as error:  # a model class may raise anything for values it does not expect
         raise ValueError(
             f"{where}: transformers {transformers.__version__} cannot build a model from its config.json "
             f"({type(error).__name__}: {first_line(error)}){_hint(config, error)}. Correct the config, or update "
@@ -57,22 +57,22 @@ def build_skeleton(config: Any, where: str) -> nn.Module:
 
 
 def check_headers(skeleton: nn.Module, folder: Path, where: str) -> None:
-    """The tensors in the files have the shapes that the config asks for; nothing but headers is read.
+    """Check that the tensors in the files have the shapes the config gives; only headers are read.
 
-    Names that only transformers' own renaming brings together are not compared.
+    Names that match only after transformers' own renaming are not compared.
 
     Raises:
         ValueError: a file that is truncated, or tensors of another shape (a vocabulary that grew, another width).
     """
     own = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
-    held = {name: shape for file in weight_files(folder, where) for name, shape in read_shapes(file, where).items()}
+    stored = {name: shape for file in weight_files(folder, where) for name, shape in read_shapes(file, where).items()}
     wrong = sorted(
-        name for name, shape in held.items() if name in own and own[name] != shape and not _packed(held, name)
+        name for name, shape in stored.items() if name in own and own[name] != shape and not _packed(stored, name)
     )
     if wrong:
         raise ValueError(
             f"{where}: {len(wrong)} tensors of the weights have another shape than config.json asks for, e.g. "
-            f"{wrong[0]} is {held[wrong[0]]}, the config gives {own[wrong[0]]}. Correct config.json (vocab_size, "
+            f"{wrong[0]} is {stored[wrong[0]]}, the config gives {own[wrong[0]]}. Correct config.json (vocab_size, "
             f"hidden_size, ...), or take the config that was saved with these weights."
         )
 
@@ -85,33 +85,34 @@ def attention_of(config: Any, asked: str | None, where: str) -> str | None:
     Warns:
         UserWarning: config.json asks for such a package; sdpa, which computes the same, is used.
     """
-    wanted = asked or getattr(config, "_attn_implementation", None)
-    package = _PACKAGES.get(str(wanted))
+    implementation = asked or getattr(config, "_attn_implementation", None)
+    package = _PACKAGES.get(str(implementation))
     if package is None or (importlib.util.find_spec(package) is not None and torch.cuda.is_available()):
         return asked
     lacks = f"the package {package} and a CUDA device, and one of them is missing"
     if asked is not None:
         raise ValueError(f"attn_implementation {asked!r} needs {lacks}. Use 'sdpa' or 'eager'.")
     warnings.warn(
-        f"{where}: its config.json asks for {wanted!r}, which needs {lacks}; {ATTENTION_DEFAULT} is used instead.",
+        f"{where}: its config.json asks for {implementation!r}, which needs {lacks}; "
+        f"{ATTENTION_DEFAULT} is used instead.",
         stacklevel=2,
     )
     return ATTENTION_DEFAULT
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says something."""
+    """The first non-blank line of an error's text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _packed(held: dict[str, Any], name: str) -> bool:
-    """Quantised weights lie packed beside tensors that say how."""
+def _packed(stored: dict[str, Any], name: str) -> bool:
+    """Whether a weight is stored packed, next to tensors that describe its quantisation."""
     stem = name.removesuffix(".weight")
-    return any(f"{stem}.{part}" in held for part in ("weight.absmax", "qweight", "weight_scale", "SCB", "scales"))
+    return any(f"{stem}.{part}" in stored for part in ("weight.absmax", "qweight", "weight_scale", "SCB", "scales"))
 
 
 def _hint(config: Any, error: BaseException) -> str:
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
     kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else None
-    return f"; rope type {kind!r} is not known to it" if isinstance(error, KeyError) and kind in error.args else ""
+    return f"; it does not know rope type {kind!r}" if isinstance(error, KeyError) and kind in error.args else ""

@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint: the one that its files hold, whatever class a model type would put in its place."""
+"""The tokenizer of a checkpoint: as its files define it, even where the class of its model type would differ."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _DECIDE_IDS = ("normalizer", "pre_tokenizer", "model", "decoder")
 
 
 def load_tokenizer(folder: Path, where: str) -> Any:
-    """The tokenizer in a folder, as `tokenizer.json` says where there is one.
+    """The tokenizer in a folder; where there is a `tokenizer.json`, exactly that one.
 
-    AutoTokenizer may take the class of the model type, which rebuilds the tokenizer from the vocabulary alone: another
-    normaliser or pre-tokeniser, other ids, nothing said. The rules of what it gives are therefore compared with those
-    of `tokenizers.Tokenizer.from_file`; where they differ the file is loaded as it stands.
+    AutoTokenizer may use the class of the model type, which rebuilds the tokenizer from the vocabulary alone: another
+    normaliser or pre-tokeniser and so other ids, without a warning. Its rules are therefore compared with those of
+    `tokenizers.Tokenizer.from_file`; where they differ the file itself is loaded.
 
     Args:
-        where: what errors call it, e.g. "tokenizer of base 'Qwen/Qwen3-8B'".
+        where: its name in errors, e.g. "tokenizer of base 'Qwen/Qwen3-8B'".
     Raises:
         ValueError: a file that cannot be read, a tokenizer without a vocabulary, or one that gives other ids than its
             file whichever way it is loaded; names the class.
     Warns:
-        UserWarning: the class of the model type gives other ids than the file; the file was taken.
+        UserWarning: the class of the model type gives other ids than the file; the file was loaded.
     """
     file = folder / "tokenizer.json"
     reference = _reference(file, where) if file.is_file() else None
@@ -56,7 +56,7 @@ def load_tokenizer(folder: Path, where: str) -> Any:
         other = fault if tokenizer is None else _difference(tokenizer, reference)
         tokenizer = _by_file(folder, reference, where)
         if other:
-            warnings.warn(f"{where}: {other}; loaded by its tokenizer.json as it stands.", stacklevel=2)
+            warnings.warn(f"{where}: {other}; its tokenizer.json is loaded instead.", stacklevel=2)
     if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):
         raise ValueError(
             f"{where}: {folder} holds {len(tokenizer.get_vocab())} added tokens and no vocabulary. Copy the tokenizer "
@@ -68,10 +68,10 @@ def load_tokenizer(folder: Path, where: str) -> Any:
 def tokenizers_of(
     base: Path, members: Mapping[str, Checkpoint], adapters: Mapping[str, AdapterFiles]
 ) -> dict[str, Any]:
-    """Role -> the tokenizer that a member's prompts are made with; None where neither adapter nor base has one.
+    """Role -> the tokenizer of a member's prompts; None if neither adapter nor base has one.
 
-    That is the one that the checkpoint's `tokenizer` names, else that of the adapter's folder if it holds a vocabulary,
-    else the base's. A chat template that it lacks is taken from the base, with a warning.
+    The one that the checkpoint's `tokenizer` names, else that of the adapter's folder if it has a vocabulary, else the
+    base's. A missing chat template is taken from the base, with a warning.
 
     Args:
         base:     folder of the base model.
@@ -79,12 +79,12 @@ def tokenizers_of(
     Raises:
         ValueError: as `load_tokenizer`.
     """
-    held: dict[Path, Any] = {}
+    loaded: dict[Path, Any] = {}
 
     def read(folder: Path, where: str) -> Any:
-        if folder not in held:
-            held[folder] = load_tokenizer(folder, where)
-        return held[folder]
+        if folder not in loaded:
+            loaded[folder] = load_tokenizer(folder, where)
+        return loaded[folder]
 
     first = next(iter(members.values()))
     own = read(base, f"tokenizer of base {first.base!r}") if has_tokenizer(base) else None
@@ -95,7 +95,7 @@ def common_tokenizer(tokenizers: Mapping[str, Any]) -> Any:
     """The one tokenizer of several members.
 
     Raises:
-        ValueError: they differ, so that one Model would give one member the other's prompts.
+        ValueError: they differ; in one Model a member would get the prompts of another.
     """
     if len({prompts_sha256(tokenizer) for tokenizer in tokenizers.values()}) > 1:
         raise ValueError(
@@ -110,7 +110,7 @@ def reads_clock(checkpoint: Checkpoint) -> bool:
     """Whether the chat template of a checkpoint asks for the date; no tokenizer is loaded.
 
     Raises:
-        ValueError: as `interp.load`, for folders that are not there.
+        ValueError: as `interp.load`, for folders that do not exist.
     """
     folders = [base_folder(checkpoint, weights=False)]
     folders += [read_adapter(checkpoint).folder] if checkpoint.adapter is not None else []
@@ -119,7 +119,7 @@ def reads_clock(checkpoint: Checkpoint) -> bool:
 
 
 def prompts_sha256(tokenizer: Any) -> str:
-    """Digest of what decides the prompts that a tokenizer makes; equal ones may share a Model. Empty for None."""
+    """Digest of what decides the prompts of a tokenizer; members with equal ones may share a Model. Empty for None."""
     return "" if tokenizer is None else tokenizer_sha256(tokenizer, without=("pad_token",))
 
 
@@ -151,9 +151,9 @@ def _with_template(tokenizer: Any, own: Any, where: str) -> Any:
 
 
 def _replaced(tokenizer: Any, template: str) -> Any:
-    made = copy.deepcopy(tokenizer)
-    made.chat_template = template
-    return made
+    copied = copy.deepcopy(tokenizer)
+    copied.chat_template = template
+    return copied
 
 
 def _template_in(folder: Path) -> str | None:
@@ -162,10 +162,11 @@ def _template_in(folder: Path) -> str | None:
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     if not (folder / "tokenizer_config.json").is_file():
         return None
-    held = read_json_object(folder / "tokenizer_config.json").get("chat_template")
-    if isinstance(held, list):  # several, by name
-        held = next((t.get("template") for t in held if isinstance(t, dict) and t.get("name") == "default"), None)
-    return held if isinstance(held, str) else None
+    template = read_json_object(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(template, list):  # several, by name
+        named = [t for t in template if isinstance(t, dict) and t.get("name") == "default"]
+        template = named[0].get("template") if named else None
+    return template if isinstance(template, str) else None
 
 
 def _reference(file: Path, where: str) -> Any:
@@ -181,7 +182,7 @@ def _reference(file: Path, where: str) -> Any:
 
 
 def _auto(folder: Path) -> tuple[Any, str]:
-    """What AutoTokenizer makes of a folder, or None and why not."""
+    """The tokenizer that AutoTokenizer loads from a folder, or None and the reason."""
     from transformers import AutoTokenizer
 
     try:
@@ -189,7 +190,7 @@ def _auto(folder: Path) -> tuple[Any, str]:
         if not isinstance(longest := tokenizer.model_max_length, int | float):  # an error at the first text, not here
             raise TypeError(f"tokenizer_config.json: model_max_length is {longest!r:.60}, expected a number")
         return tokenizer, ""
-    except Exception as error:  # whatever a class makes of files that are not its own
+    except Exception as error:  # a tokenizer class may raise anything for files it does not expect
         return None, f"AutoTokenizer fails on it ({type(error).__name__}: {_line(error)})"
 
 
@@ -206,14 +207,14 @@ def _by_file(folder: Path, reference: Any, where: str) -> Any:
         ) from error
     if not _same_rules(tokenizer, reference) and (why := _difference(tokenizer, reference)):
         raise ValueError(
-            f"{where}: {why}, and loading the file as it stands does not help: tokenizer_config.json changes its "
+            f"{where}: {why}, and loading the file directly does not help: tokenizer_config.json changes its "
             f"rules. Remove from it what is not in tokenizer.json."
         )
     return tokenizer
 
 
 def _same_rules(tokenizer: Any, reference: Any) -> bool:
-    """Whether a tokenizer gives the ids of its file on every text: equal rules, and every added token of the file."""
+    """Whether a tokenizer gives the ids of its file on every text: equal rules and the same added tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return False
@@ -226,7 +227,7 @@ def _same_rules(tokenizer: Any, reference: Any) -> bool:
 
 
 def _difference(tokenizer: Any, reference: Any) -> str:
-    """The first probe on which the two give other ids, in words; empty where there is none."""
+    """The first probe text on which the two give different ids, in words; empty if there is none."""
     for text in PROBES:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         expected = reference.encode(text, add_special_tokens=False).ids
