@@ -148,7 +148,7 @@ def test_sites_are_written_one_way_for_models_and_for_what_is_held() -> None:
     assert match_sites("resid_post.2:9:3", held) == ["resid_post.2", "resid_post.5", "resid_post.8"]
     assert match_sites("*.3", held) == ["resid_post.3", "z.3"]
     assert match_sites("L1.H2", ["z.1.2", "z.1.3"]) == ["z.1.2"]
-    with pytest.raises(ValueError, match="z\.0"):
+    with pytest.raises(ValueError, match=r"z\.0"):
         match_sites("resid_post.*", ["z.0"])
 
 
