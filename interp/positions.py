@@ -236,6 +236,10 @@ FORMS = (
 def parse_positions(spec: str | Positions | Sequence[str | Positions]) -> list[Positions]:
     """The rules in a comma-separated string or a list; rule objects in the list are kept.
 
+    Example:
+        >>> [rule.name for rule in parse_positions("last, span:scenario:last")]
+        ['last', 'span:scenario:last']
+
     Raises:
         ValueError: nothing given, an unknown or malformed rule (the valid forms are listed), the same rule twice.
     """
@@ -250,6 +254,18 @@ def parse_positions(spec: str | Positions | Sequence[str | Positions]) -> list[P
     if twice := [n for n in dict.fromkeys(names) if names.count(n) > 1]:
         raise ValueError(f"positions: {twice[0]!r} is given twice. Give each rule once.")
     return rules
+
+
+def parse_position(spec: str | Positions) -> Positions:
+    """The one rule that a string names.
+
+    Raises:
+        ValueError: as `parse_positions`; several rules.
+    """
+    rules = parse_positions(spec)
+    if len(rules) != 1:
+        raise ValueError(f"positions {spec!r}: expected one rule, got {len(rules)}.")
+    return rules[0]
 
 
 def _parse_one(word: str) -> Positions:

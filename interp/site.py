@@ -103,6 +103,10 @@ class Site:
             base: number of the first layer and head in `text`; published head names are sometimes 1-based.
         Raises:
             ValueError: the text is not a site; the error lists the forms.
+
+        Example:
+            >>> Site.parse("L19.H17")
+            Site(kind='z', layer=19, head=17)
         """
         kind, layer, head = _split(text.strip())
         if base == 1:
@@ -131,6 +135,40 @@ def _split(text: str) -> tuple[str, int | None, int | None]:
         f"{text!r} is not a site. Expected a kind with its indices, such as 'resid_post.20' or 'z.19.17', "
         f"or a head such as 'L19.H17'. Kinds: {', '.join(SITE_KINDS)}."
     )
+
+
+def as_site(site: str | Site) -> Site:
+    """The site itself, or the one that a string names."""
+    return site if isinstance(site, Site) else Site.parse(site)
+
+
+def layer_of(site: str) -> int | None:
+    """Layer in a site's name; None without one, and for names that are not sites (a surface probe, a plain array).
+
+    Example:
+        >>> layer_of("resid_post.20"), layer_of("embed"), layer_of("surface")
+        (20, None, None)
+    """
+    try:
+        return Site.parse(site).layer
+    except ValueError:
+        return None
+
+
+def kind_of_site(site: str) -> str:
+    """What a site's name says before its layer: `resid_post` of `resid_post.20`."""
+    return site.partition(".")[0]
+
+
+def by_depth(site: str) -> tuple[str, int]:
+    """Sort key of names of sites: by kind, then by layer.
+
+    Example:
+        >>> sorted(["resid_post.10", "embed", "resid_post.2"], key=by_depth)
+        ['embed', 'resid_post.2', 'resid_post.10']
+    """
+    layer = layer_of(site)
+    return kind_of_site(site), -1 if layer is None else layer
 
 
 def expand_sites(patterns: str | Site | Sequence[str | Site], table: LayerTable) -> tuple[Site, ...]:
@@ -175,7 +213,7 @@ def _heads(kind: str, layer: int, part: str | None, table: LayerTable, word: str
     return [None] if part is None else list(_range(part, n_heads(kind, table.layers[layer]), word))
 
 
-def match_sites(patterns: str, available: Sequence[str]) -> list[str]:
+def match_sites(patterns: str | Sequence[str | Site], available: Sequence[str]) -> list[str]:
     """The available sites that match the patterns, in their own order.
 
     Patterns are those of `expand_sites`, and globs over whole names (`*`, `*.3`). A slice counts layers up to the last
@@ -183,12 +221,20 @@ def match_sites(patterns: str, available: Sequence[str]) -> list[str]:
 
     Raises:
         ValueError: no pattern, or no site that matches.
+
+    Example:
+        >>> match_sites("resid_post.1:", ["resid_post.0", "resid_post.1", "resid_post.2", "z.1"])
+        ['resid_post.1', 'resid_post.2']
     """
-    words = [word.strip() for word in patterns.split(",") if word.strip()]
+    words = [word.strip() for word in _joined(patterns).split(",") if word.strip()]
     chosen = [site for site in available if any(_is_named(site, word, available) for word in words)]
     if not chosen:
         raise ValueError(f"sites {patterns!r} match none of the available sites: {', '.join(available)}.")
     return chosen
+
+
+def _joined(patterns: str | Sequence[str | Site]) -> str:
+    return patterns if isinstance(patterns, str) else ",".join(map(str, patterns))
 
 
 def _is_named(site: str, word: str, available: Sequence[str]) -> bool:

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.remedy import remedy
+from interp.site import kind_of_site
 from interp.stats import Estimate, wilson_clustered
 from probes.area import area, area_difference
 from probes.kinds import Kind, KindLike, carried, kinds_of, score_labels
@@ -19,7 +20,7 @@ from probes.metrics import interval_of
 from probes.result import Key, Look, SweepResult
 from probes.rows import counts, raw_direction
 from probes.solver import ridge
-from probes.source import Data, Source, layer_of, open_source
+from probes.source import Data, Source, layer_number, open_source
 from probes.splits import Split
 
 if TYPE_CHECKING:
@@ -64,11 +65,10 @@ def transfer(
     """
     source, order = _joined(result, data, ids, checkpoint)
     if not result.split.is_tested.any():
-        raise ValueError(
-            "transfer: A's sweep has no TEST rows. " + remedy("Sweep A again, with {probes.test_share} above 0.")
-        )
-    rows: list[dict[str, Any]] = []
+        what = "transfer: A's sweep has no TEST rows. "
+        raise ValueError(what + remedy("Sweep A again, with {probes.test_share} above 0."))
     names = {"train_checkpoint": _checkpoint(result), "test_checkpoint": source.checkpoint}
+    rows: list[dict[str, Any]] = []
     same: dict[Key, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
     table = _table(result, kinds)
     for site, position, keys in _pairs(result, source, mode, table):
@@ -78,12 +78,7 @@ def transfer(
             scores = _variants(result, key, feats, y, align, seed)
             if at not in ceilings:
                 ceilings[at] = _ceiling(result, table[key[3]], feats, y)
-            base = names | {
-                "target": key[0], "position": position, "train_site": key[2], "test_site": site, "kind": key[3],
-                "train_layer": layer_of(key[2]), "test_layer": layer_of(site),
-                "train_d_feature": len(result.directions[key].unit), "test_d_feature": feats.shape[1],
-                "is_selected": False,
-            }  # fmt: skip
+            base = names | _which(key, site, len(result.directions[key].unit), feats.shape[1])
             if key[2] == site:
                 scores |= {"A->A": _own(result, key), "B->B": ceilings[at]}
                 same[key] = base, scores
@@ -97,6 +92,16 @@ def transfer(
     import pandas as pd
 
     return pd.DataFrame(rows + _selected_rows(result, same))
+
+
+def _which(key: Key, site: str, d_train: int, d_test: int) -> dict[str, Any]:
+    """Columns that say which probe is read where."""
+    target, position, train_site, kind = key
+    return {
+        "target": target, "position": position, "train_site": train_site, "test_site": site, "kind": kind,
+        "train_layer": layer_number(train_site), "test_layer": layer_number(site), "train_d_feature": d_train,
+        "test_d_feature": d_test, "is_selected": False,
+    }  # fmt: skip
 
 
 def _selected_rows(
@@ -186,7 +191,7 @@ def _pairs(
 def _meets(train_site: str, test_site: str, mode: str) -> bool:
     if mode == "same-layer":
         return train_site == test_site
-    return train_site.split(".")[0] == test_site.split(".")[0]
+    return kind_of_site(train_site) == kind_of_site(test_site)
 
 
 def _variants(result: SweepResult, key: Key, feats: Tensor, y: Labels, align: str, seed: int) -> dict[str, np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from interp.stats import ALPHA, N_RESAMPLES, Sampling
@@ -72,7 +71,7 @@ class SweepConfig:
         """Of the intervals: `seed` and `n_boot`."""
         return Sampling(seed=self.seed, n_resamples=self.n_boot)
 
-    @cached_property
+    @property
     def table(self) -> Mapping[str, Kind]:
         """name -> kind."""
         return kinds_of(self.kinds)

@@ -129,6 +129,12 @@ def kinds_of(kinds: Iterable[KindLike]) -> dict[str, Kind]:
     return dict(zip(names, listed, strict=True))
 
 
+def checked_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names and import paths of kinds, as they are. Raises as `kinds_of`."""
+    kinds_of(names)
+    return names
+
+
 def kinds_help() -> str:
     """The names that an option accepts.
 

@@ -25,7 +25,7 @@ from probes.layer import Scored
 from probes.metrics import score_table
 from probes.null import NullSummary
 from probes.result import Key, RawDirection
-from probes.source import Column, Source, layer_of
+from probes.source import Column, Source, layer_number
 from probes.splits import Split
 
 CONTROL_SITES = ("shuffled", "surface", "embed")
@@ -173,7 +173,7 @@ def cell_rows(
         is_logit=config.table[kind].is_logit, least_se=least_se, sampling=config.sampling,
     )  # fmt: skip
     base = {
-        "target": target, "position": position, "site": site, "layer": layer_of(site), "kind": kind,
+        "target": target, "position": position, "site": site, "layer": layer_number(site), "kind": kind,
         "role": "control" if site in CONTROL_SITES else "layer",
         "C": config.Cs[int(scored.chosen[0])] if config.table[kind].has_penalty else float("nan"),
         "split": name, "cohort": "all",
@@ -197,7 +197,7 @@ def random_row(
     dev = split.is_dev
     found = random_directions(feats[torch.from_numpy(dev).to(feats.device)].float(), y[dev], seed=config.seed + 3)
     return {
-        "target": target, "position": position, "site": site, "layer": layer_of(site), "kind": RANDOM,
+        "target": target, "position": position, "site": site, "layer": layer_number(site), "kind": RANDOM,
         "role": "control", "split": "oof", "cohort": "all", "metric": "auroc", "value": found.mean, "lo": found.lo,
         "hi": found.hi, "interval": f"middle 95 % of {found.n} directions", "n": int(dev.sum()),
         "n_groups": len(np.unique(split.group[dev])), "majority": majority(y[dev]), "is_selected": False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,8 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from interp.cache import ActivationCache
+from interp.positions import parse_positions
+from interp.site import kind_of_site, match_sites
 from interp.stats import holm
-from probes.at_site import Found, sweep_sites, tasks_of
+from probes.at_site import Found, SiteTask, sweep_sites, tasks_of
 from probes.bands import layer_bands
 from probes.config import SweepConfig
 from probes.controls import LEAST_CROSSING, UnlearnableControlWarning, crossing_share
@@ -36,7 +38,7 @@ def sweep(
     unit: Column | Literal["auto"] | None = "auto",
     positive: object = None,
     positions: str | Sequence[str] = "*",
-    sites: Sequence[str] | Literal["all"] = "all",
+    sites: str | Sequence[str] = "*",
     control: Column | None = None,
     confounds: Sequence[str] | Mapping[str, Column] = (),
     cohort: Column | None = None,
@@ -64,8 +66,9 @@ def sweep(
         unit: column or values of what moves together inside a group (twins, scenarios, samples), so that the null moves
             it as a whole; "auto" takes the finest group of the cache's examples that lies inside `groups`, if any.
         positive: which of two label values counts as 1; the larger where None.
-        positions: of the cache, by name; "*" is all that have one row of every example, and of plain arrays "last",
-            which is what tables call it.
+        positions: rules, as `interp.positions.parse_positions` reads them; "*" is all that have one row of every
+            example, and of plain arrays "last", which is what tables call it.
+        sites: patterns, as `interp.site.match_sites` reads them.
         control: units for control labels (entity), whose values cross the groups.
         confounds: columns whose linear prediction is taken out of the features, fitted on training folds.
         cohort: column; TEST rows of the table are repeated for each of its values.
@@ -96,8 +99,7 @@ def sweep(
         >>> print(sweep(feats, target=labels, groups=groups, config=config).sentences[0][:60])
         '1' is linearly decodable at resid_post.0 (last, ridge): AURO
     """
-    config = config or SweepConfig()
-    config = config if kinds is None else replace(config, kinds=tuple(kinds))
+    config = replace(config or SweepConfig(), **({} if kinds is None else {"kinds": tuple(kinds)}))
     source = open_source(data, ids=ids, checkpoint=checkpoint)
     below = None if base is None else _open_base(base, source)
     if keep is not None:
@@ -120,13 +122,18 @@ def sweep(
         source, chosen_sites, at, below, labels=design.labels, split=design.split, exchanges=design.exchanges,
         reseeded=_reseeded(values, design.split, config, options), extras=extras, config=config, device=device,
     )  # fmt: skip
-    found = {name: Found() for name in design.labels}
+    cells = _collected(tasks, design.labels, jobs)
+    reasons = {"independent_because": design.split.reason, "unit": _unit_name(named), "design": list(design.sentences)}
+    return _result(cells, design, source, extras, config, config.settings | reasons)
+
+
+def _collected(tasks: Sequence[SiteTask], targets: Iterable[str], jobs: int) -> dict[str, Found]:
+    """What every target has at all sites."""
+    cells = {name: Found() for name in targets}
     for part in sweep_sites(tasks, jobs=jobs):
         for name, one in part.items():
-            found[name].add(one)
-    settings = config.settings | {"independent_because": design.split.reason, "unit": _unit_name(named)}
-    settings["design"] = list(design.sentences)
-    return _result(found, design, source, extras, config, settings)
+            cells[name].add(one)
+    return cells
 
 
 def _learnable(extras: Extras, split: Split) -> Extras:
@@ -165,9 +172,9 @@ def _reseeded(values: np.ndarray, split: Split, config: SweepConfig, options: Ma
 
 
 def _positions(positions: str | Sequence[str], data: Data) -> list[str]:
-    if positions == "*":
+    if isinstance(positions, str) and positions.strip() == "*":
         return all_positions(data) if isinstance(data, ActivationCache) else ["last"]
-    return [positions] if isinstance(positions, str) else list(positions)
+    return [rule.name for rule in parse_positions(positions)]
 
 
 def all_positions(cache: ActivationCache) -> list[str]:
@@ -190,13 +197,11 @@ def all_positions(cache: ActivationCache) -> list[str]:
     return taken
 
 
-def _chosen(sites: Sequence[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:
-    if sites == "all":
-        return known
-    unknown = [site for site in sites if site not in known]
-    if unknown:
-        raise ValueError(f"sites: {unknown} not in the data, which holds: {', '.join(known)}.")
-    return tuple(sites)
+def _chosen(sites: Sequence[str] | str, available: tuple[str, ...]) -> tuple[str, ...]:
+    """The sites that patterns name; each pattern of a list must name one."""
+    for pattern in [] if isinstance(sites, str) else sites:
+        match_sites(pattern, available)
+    return tuple(match_sites(sites, available))
 
 
 def _open_base(base: Data, source: Source) -> Source:
@@ -355,8 +360,8 @@ def _bands(part: Found, cell: _Cells, y: np.ndarray, split: Split, config: Sweep
     """Columns of the simultaneous bands, over the layers of one kind of site at one position."""
     out: dict[Key, dict[str, float]] = {}
     dev = split.is_dev
-    for family in dict.fromkeys((key[1], key[2].split(".")[0]) for key in cell.keys):
-        keys = [key for key in cell.keys if (key[1], key[2].split(".")[0]) == family]
+    for family in dict.fromkeys((key[1], kind_of_site(key[2])) for key in cell.keys):
+        keys = [key for key in cell.keys if (key[1], kind_of_site(key[2])) == family]
         lo, hi = layer_bands(
             np.stack([part.scored[key].scores[0, dev] for key in keys]), y[dev], groups=split.group[dev],
             strata=split.fold_of[dev], least_se=[spread(part.areas[key].dev) for key in keys],

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp.cache import ActivationCache
 from interp.remedy import remedy
-from interp.site import Site
+from interp.site import by_depth, layer_of
 
 Column: TypeAlias = str | Sequence[Any] | np.ndarray
 Data: TypeAlias = ActivationCache | Mapping[str, Any]
@@ -41,8 +41,7 @@ class Source:
 
     @property
     def n_layers(self) -> int:
-        layers = [layer_of(site) for site in self.sites]
-        return int(max((layer for layer in layers if not np.isnan(layer)), default=0)) + 1
+        return max((layer_of(site) or 0 for site in self.sites), default=0) + 1
 
     def only(self, site: str) -> Source:
         """The same rows with one site, cheap to send to another process; no columns."""
@@ -156,7 +155,7 @@ def open_source(data: Data, *, ids: Sequence[str] | None = None, checkpoint: str
 def _from_cache(cache: ActivationCache, checkpoint: str) -> Source:
     examples = cache.examples
     columns = {name: examples[name].to_numpy() for name in examples.columns}
-    sites = tuple(sorted(cache.sites, key=_depth))
+    sites = tuple(sorted(cache.sites, key=by_depth))
     recorded = cache.manifest.get("environment", {}).get("checkpoint") or {}
     name = checkpoint or str(recorded.get("name") or "")
     contents = tuple(columns["text_sha256"].tolist()) if "text_sha256" in columns else None
@@ -164,15 +163,7 @@ def _from_cache(cache: ActivationCache, checkpoint: str) -> Source:
     return Source(ids, sites, name, contents, cache.read, columns, cache.group_columns)
 
 
-def layer_of(site: str) -> float:
-    """Layer of a site's name, NaN where it has none (the embedding, a surface probe, plain names)."""
-    try:
-        layer = Site.parse(site).layer
-    except ValueError:
-        return float("nan")
-    return float("nan") if layer is None else float(layer)
-
-
-def _depth(site: str) -> tuple[str, float]:
+def layer_number(site: str) -> float:
+    """Layer of a site's name as a column of numbers: NaN without one (the embedding, a surface probe, plain names)."""
     layer = layer_of(site)
-    return site.split(".")[0], -1.0 if np.isnan(layer) else layer
+    return float("nan") if layer is None else float(layer)

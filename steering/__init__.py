@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from steering.arms import Arm, complement_arms, protocol_arms, random_arms, shuffled_arms
-from steering.context import OtherCheckpointWarning, steer, steering_edits
 from steering.difference import (
     SignNotConfirmedWarning,
     confirmed,
@@ -14,15 +13,26 @@ from steering.difference import (
 from steering.direction import UNITS, Direction, Directions, DirectionStats
 from steering.dose import DoseItem
 from steering.export import export_gguf, export_hf
-from steering.moments import Moments, pooled_covariance
-from steering.operators import OPS, AddVector, KeepNorm, RemoveSpan, SetCoordinate, eraser, make_edit, orthonormal_rows
+from steering.operators import (
+    OPS,
+    AddVector,
+    KeepNorm,
+    OtherCheckpointWarning,
+    RemoveSpan,
+    SetCoordinate,
+    eraser,
+    make_edit,
+    orthonormal_rows,
+    steer,
+    steering_edits,
+)
 from steering.orthogonal import orthogonalize
 from steering.outcomes import Outcomes
 from steering.pair import direction_agreement, pair_cosines
-from steering.probe_vectors import read_probe_vector
-from steering.residue import Residue, ShortResidueWarning, remove_span
+from steering.residue import Moments, Residue, ShortResidueWarning, pooled_covariance, remove_span
 from steering.response import DoseResult, dose_response
 from steering.select import Objective, rank_candidates, shrinkage, split_by_group
+from steering.store import read_probe_vector
 from steering.strengths import DosePlan, parse_alphas
 from steering.weights import WeightEdit, edit_weights
 

@@ -18,10 +18,15 @@ from interp.io.paths import is_local, shown
 from interp.remedy import remedy
 from interp.site import Site
 from interp.where import kept
-from steering.columns import (
+from steering.direction import Direction, Directions
+from steering.residue import Moments, pooled_covariance
+from steering.rows import Balance, ContrastRows, Weighting, contrast_rows
+from steering.walk import (
     AUTO,
     Column,
+    Plan,
     PositionRows,
+    at_site,
     check_residual,
     column,
     fit_mask,
@@ -30,10 +35,6 @@ from steering.columns import (
     residual_sites,
     stratum_column,
 )
-from steering.direction import Direction, Directions
-from steering.moments import Moments, pooled_covariance
-from steering.rows import Balance, ContrastRows, Weighting, contrast_rows
-from steering.walk import Plan, at_site
 
 
 class SignNotConfirmedWarning(UserWarning):
@@ -103,7 +104,7 @@ def difference_of_means(
         SignNotConfirmedWarning: some sites were left out; `Directions.refused` says why.
     """
     is_one = isinstance(site, str | Site)
-    sites = residual_sites(cache) if site is None else [check_residual(_site(s)) for s in ([site] if is_one else site)]
+    sites = residual_sites(cache) if site is None else [check_residual(s) for s in ([site] if is_one else site)]
     fit = _prepare(
         cache, toward, away_from, target=target, position=position, balance=balance, strata=strata, groups=groups,
         fit_on=fit_on, weighting=weighting, seed=seed, conditions=where,
@@ -140,7 +141,7 @@ def direction_along(
         cache, toward, away_from, target=target, position=position, balance="none", strata=None, groups=groups,
         fit_on=fit_on, weighting="harmonic", seed=seed, conditions=where,
     )  # fmt: skip
-    return fit.at(check_residual(_site(site)), name, vec)
+    return fit.at(check_residual(site), name, vec)
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +217,7 @@ def within_covariance(
     """Within-class covariance of the rows of some classes at one site, for `orthogonalize(metric="cov" | "leace")`.
 
     Raises:
-        ValueError: as `difference_of_means` and `steering.moments.pooled_covariance`.
+        ValueError: as `difference_of_means` and `steering.residue.pooled_covariance`.
     """
     labels, where = column(cache, "target", target), PositionRows(cache, only_position(cache, position))
     fit = fit_mask(cache, fit_on)
@@ -225,7 +226,7 @@ def within_covariance(
     parts: dict[str, Moments] = {}
     for name in classes:
         use = (names == name) & (fit if fit is not None else True)
-        for _, _, feats in where.blocks(check_residual(_site(site)), use):
+        for _, _, feats in where.blocks(check_residual(site), use):
             block = Moments.of(feats, full=True)
             parts[name] = parts[name] + block if name in parts else block
     if missing := [name for name in classes if name not in parts]:
@@ -298,7 +299,3 @@ def _provenance(cache: ActivationCache, rows: ContrastRows, where: PositionRows)
         "fitted_ids": [id_digest(str(ids[i])) for i in fit],
         "tokens": dict(tokens.most_common(5)),
     }
-
-
-def _site(site: str | Site) -> Site:
-    return site if isinstance(site, Site) else Site.parse(site)

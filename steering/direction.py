@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from interp.io.read import checked
 from interp.model import Model
-from interp.site import Site, check_site
+from interp.site import Site, as_site, check_site
 from steering.residue import Residue
 from steering.store import read_vectors, write_vectors
 
@@ -182,9 +182,7 @@ class Direction:
 
     def report(self) -> str:
         """The direction in words: classes, site, lengths, spread, agreement, counts, and what was removed."""
-        from steering.show import report_text
-
-        return report_text(self)
+        return _report(self)
 
     def save(self, path: str | Path) -> Path:
         """Write `path` (safetensors) and, beside it, a JSON file with everything else; returns the path."""
@@ -224,7 +222,7 @@ class Directions(Mapping[Site, Direction]):
         self._by_site, self.refused = dict(by_site), dict(refused or {})
 
     def __getitem__(self, site: Site | str) -> Direction:
-        key = site if isinstance(site, Site) else Site.parse(site)
+        key = as_site(site)
         if key in self.refused:
             raise ValueError(f"no direction at {key}: {self.refused[key]}.")
         if key not in self._by_site:
@@ -313,3 +311,27 @@ def _kinship(direction: Direction, model: Model) -> str | None:
     if here != there:
         return f"The {what}{f' with adapter {role!r}' if role else ''}, a sibling on the same base weights."
     return None
+
+
+def _report(direction: Direction) -> str:
+    """Classes, site, lengths, agreement, counts and origin; a number that is not known is called so."""
+    s, origin = direction.stats, direction.provenance
+    lines = [
+        f"{direction.label}: +alpha moves toward {direction.toward!r}, away from {direction.away_from!r}",
+        f"  read at      {direction.site}, position {direction.position or 'not known'}",
+        f"  rows         {s.n_toward} toward, {s.n_away} away, {s.n_groups} groups; {s.n_held_out} held out",
+        f"  lengths      delta {_number(s.delta_norm)}, resid {_number(s.resid_norm)}, sd {_number(s.sd_within)}",
+        f"  separation   d' {_number(s.d_prime)}; held-out gap {_number(s.held_out_gap)}",
+        f"  agreement    split halves {_number(s.split_half_cosine)}, pairs or strata {_number(s.pair_agreement)}",
+    ]
+    if s.n_strata or s.n_strata_skipped:
+        lines.append(f"  strata       {s.n_strata} with both classes, {s.n_strata_skipped} with one were left out")
+    if origin.get("checkpoint"):
+        lines.append(f"  fitted on    {origin['checkpoint']}")
+    if direction.removed is not None:
+        lines.append("  " + direction.removed.report().replace("\n", "\n  "))
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if value == value else "not known"

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.model import Model
-from interp.positions import Last, Positions, parse_positions
+from interp.positions import Last, Positions, parse_position
 from interp.prompt import Example, Prompt
 from interp.sweep import sweep
 from interp.sweep.intervention import Tokens
@@ -136,10 +136,7 @@ def tokens_of(positions: str | Positions | Sequence[int]) -> Tokens:
         return "all"
     if positions == "generated":
         return Last()
-    rules = parse_positions(positions)
-    if len(rules) != 1:
-        raise ValueError(f"positions {positions!r}: expected one rule, got {len(rules)}.")
-    return rules[0]
+    return parse_position(positions)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Vectors in a safetensors file, all that is known of them in a JSON file next to it, with a digest of each."""
+"""Vectors in a safetensors file with their description in a JSON file next to it; vectors of a sweep of probes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -17,7 +18,9 @@ from interp.io.digest import is_own_digest, sha256_of
 from interp.io.files import write_file
 from interp.io.read import checked
 from interp.loading.files import read_json_object
+from interp.loading.fingerprint import tensors_sha256
 from interp.remedy import remedy
+from interp.site import Site, as_site, by_depth
 
 FORMAT, VERSION = "diptych-directions", 2
 
@@ -132,7 +135,7 @@ def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[st
         raise ValueError(f"{beside}: names a direction {absent[0]!r} that {path.name} does not hold. Save both again.")
     if not content["directions"] and not content.get("refused"):
         raise ValueError(f"{beside}: names no direction. Save both again.")
-    order = sorted(content["directions"], key=_depth)
+    order = sorted(content["directions"], key=by_depth)
     refused = {str(site): str(why) for site, why in (content.get("refused") or {}).items()}
     return vectors, {name: content["directions"][name] for name in order}, refused
 
@@ -171,11 +174,6 @@ class _Sidecar(TypedDict):
     refused: NotRequired[dict[str, str]]
 
 
-def _depth(site: str) -> tuple[str, int]:
-    kind, _, layer = site.partition(".")
-    return kind, int(layer) if layer.isdigit() else -1
-
-
 def plain(value: Any) -> Any:
     """The value as JSON holds it: NaN becomes null, tuples lists, numpy and torch numbers plain ones."""
     if isinstance(value, Mapping):
@@ -189,3 +187,45 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def read_probe_vector(
+    path: str | Path,
+    *,
+    site: str | Site,
+    kind: str = "logistic",
+    target: str | None = None,
+    position: str | None = None,
+) -> Float[Tensor, "d_model"]:
+    """The unit weight vector of one probe, in raw activation units; it points to the probe's positive class.
+
+    Args:
+        path: `directions.safetensors` of a sweep, or the sweep's folder.
+        target, position: may be left out where the file has one.
+    Raises:
+        ValueError: no such file; no probe of that description, or several (they are listed); a vector without its
+            digest, or with another one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path) / "directions.safetensors" if Path(path).is_dir() else Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file. `diptych probes sweep CACHE --out FOLDER` writes it.")
+    wanted = (target, position, str(as_site(site)), kind)
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.count("|") == 3]  # noqa: SIM118 (not a mapping)
+            fits = [n for n in names if all(w in (None, part) for w, part in zip(wanted, n.split("|"), strict=True))]
+            if len(fits) != 1:
+                said = "|".join(part or "*" for part in wanted)
+                raise ValueError(
+                    f"{path}: expected one probe {said} (target|position|site|kind), {len(fits)} of {len(names)} fit: "
+                    f"{', '.join((fits or names)[:8]) or 'none'}."
+                )
+            vector = file.get_tensor(fits[0])
+            held = json.loads((file.metadata() or {}).get("probes", "{}")).get(fits[0], {}).get("sha256")
+            if held != tensors_sha256({"": vector}):
+                raise ValueError(f"{path}: the vector {fits[0]} is not what was written. Run the same sweep again.")
+            return vector.float()
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error}).") from None

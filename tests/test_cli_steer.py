@@ -175,7 +175,7 @@ def test_export_writes_a_control_vector(fitted: Path) -> None:
     assert reader.fields["controlvector.model_hint"].contents() == "qwen2"
 
 
-@pytest.mark.filterwarnings("ignore::steering.context.OtherCheckpointWarning")
+@pytest.mark.filterwarnings("ignore::steering.operators.OtherCheckpointWarning")
 def test_export_writes_the_checkpoint_it_was_fitted_on_without_the_direction(folder: Path, fitted: Path) -> None:
     from transformers import AutoModelForCausalLM
 

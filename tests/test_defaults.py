@@ -97,7 +97,7 @@ WALK: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {
     "eval run": (EvalSection, of_fields(Decoding), {"samples": "n_samples"}),
     "cache extract": (CacheSection, of_fields(Request), {}),
     "cache plan": (CacheSection, of_fields(Request), {}),
-    "probes sweep": (ProbesSection, of_fields(SweepConfig) | of_function(sweep),
+    "probes sweep": (ProbesSection, of_function(sweep) | of_fields(SweepConfig),
                      {"cs": "Cs", "perm": "n_perm", "n_seeds": "split_seeds", "n_boot": "boot"}),
     "heads sweep": (HeadsSection, of_fields(HeadStudy), {}),
     "steer dose": (SteeringSection, of_fields(DoseStudy), {"n_resamples": "boot"}),

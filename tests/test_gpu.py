@@ -55,7 +55,7 @@ def test_extraction_through_pinned_memory_equals_direct_recording(tmp_path: Path
         assert torch.allclose(got.float(), want.float(), atol=2e-4 if dtype == "float32" else 0.1)
 
 
-@pytest.mark.filterwarnings("ignore::steering.context.OtherCheckpointWarning")
+@pytest.mark.filterwarnings("ignore::steering.operators.OtherCheckpointWarning")
 def test_steering_and_weight_edits_on_cuda_equal_the_cpu() -> None:
     vec = torch.randn(32, generator=torch.Generator().manual_seed(0))
     d = Direction(vec, Site("resid_post", 1), "a", "b", stats=DirectionStats(resid_norm=10.0))

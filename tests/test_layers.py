@@ -94,7 +94,6 @@ CIRCULAR = {
     ("interp.heads.effects", "interp.heads.tables"),  # a method of the result writes its table
     ("probes.result", "probes.show"),  # the result prints itself
     ("probes.result", "study.analyses.probes.figures"),  # .plot(), upward as well
-    ("steering.direction", "steering.show"),  # the direction prints itself
     ("study.cli.steer", "study.cli.steer_dose"),  # a sub-command that reads constants of its group
     ("study.cli.probes", "study.cli.probes_check"),
     ("study.embedded.oracle", "study.embedded.oracle_card"),  # constants
@@ -128,8 +127,7 @@ LONG_FUNCTIONS = {
     "interp.stats.signflip.sign_flip": 64,
     "interp.tasks.bbq.loader.examples": 63,
     "probes.code_length.mdl": 66,
-    "probes.across.transfer": 66,
-    "probes.run.sweep": 97,
+    "probes.run.sweep": 96,
 }
 LONG_FILES = {
     "study.config.sections": 427,

@@ -15,8 +15,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from probes.estimator import Probe
 from probes.solver import NotConvergedWarning, choose_backend, solve
 from probes.solver.loss import evaluate
-from probes.solver.precondition import gram_preconditioner, primal_preconditioner
-from probes.solver.spaces import symmetric_product
+from probes.solver.spaces import gram_preconditioner, primal_preconditioner, symmetric_product
 
 CS = (1e-4, 1e-2, 1.0)
 

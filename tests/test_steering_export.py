@@ -13,7 +13,7 @@ from torch import Tensor
 from interp.loading.fingerprint import tensors_sha256
 from interp.site import Site
 from steering import Direction, Directions, DirectionStats, export_gguf, export_hf, read_probe_vector, steer
-from steering.gguf import gguf_bytes
+from steering.export import gguf_bytes
 from tests.tiny import add_lora, tiny
 
 D = 32
@@ -68,7 +68,7 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.filterwarnings("ignore::steering.context.OtherCheckpointWarning")
+@pytest.mark.filterwarnings("ignore::steering.operators.OtherCheckpointWarning")
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_model_folder_loads_with_the_logits_of_the_hooks(tmp_path: Path, tied: bool, ids: Tensor) -> None:
     from transformers import AutoModelForCausalLM

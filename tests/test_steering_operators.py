@@ -34,7 +34,7 @@ from steering import (
 )
 from tests.tiny import add_lora, tiny, tiny_tokenizer
 
-pytestmark = pytest.mark.filterwarnings("ignore::steering.context.OtherCheckpointWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::steering.operators.OtherCheckpointWarning")
 TEXTS = [[5, 9, 77], [3, 14, 15, 92, 65, 35, 8, 97, 93], [31, 41, 59, 26, 53, 58]]
 N_NEW = 6
 D = 32

@@ -16,7 +16,7 @@ from steering import Direction, edit_weights, steer
 from steering.operators import RemoveSpan, orthonormal_rows
 from tests.tiny import COMMON, add_lora, randomise, tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::steering.context.OtherCheckpointWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::steering.operators.OtherCheckpointWarning")
 D = 32
 BOUND = {"qwen3_5": 5e-5}  # its recurrent layers add up the rounding of every token before
 EDITABLE = ("qwen2", "qwen3", "qwen3_5", "llama", "mistral", "gpt2", "gpt_neox")

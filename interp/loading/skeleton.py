@@ -115,4 +115,4 @@ def _packed(stored: dict[str, Any], name: str) -> bool:
 def _hint(config: Any, error: BaseException) -> str:
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
     kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else None
-    return f"; it does not know rope type {kind!r}" if isinstance(error, KeyError) and kind in error.args else ""
+    return f"; rope type {kind!r} is not known to it" if isinstance(error, KeyError) and kind in error.args else ""

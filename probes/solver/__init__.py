@@ -2,7 +2,7 @@
 
 from probes.solver.closed import LeaveOut, Linear, lda, leave_out_ridge, mass_mean, ridge
 from probes.solver.solve import Fit, NotConvergedWarning, choose_backend, solve
-from probes.solver.standardize import centred, inverse_std
+from probes.solver.spaces import centred, inverse_std
 
 __all__ = [
     "Fit",

@@ -49,7 +49,7 @@ def ridge(
     c = feats.new_ones(len(feats)) if weights is None else weights.to(feats.dtype)
     share = c / c.sum()
     mean_x, mean_y = share @ feats, targets.to(feats.dtype) @ share
-    root = c.sqrt()
+    root = c.sqrt()  # weighted least squares is plain least squares on rows scaled by √c
     x, y = (feats - mean_x) * root[:, None], (targets.to(feats.dtype) - mean_y[:, None]) * root
     n, d = x.shape
     if n <= d:
@@ -61,7 +61,7 @@ def ridge(
 
 
 def _solve_spd(matrix: Tensor, alpha: float, right: Tensor) -> Tensor:
-    matrix.diagonal().add_(alpha)
+    matrix.diagonal().add_(alpha)  # in place: the caller's product is not used again
     return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
 
 
@@ -138,11 +138,13 @@ def leave_out_ridge(
         matrix.diagonal().add_(alpha)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
         u = inverse.sum(dim=1)
+        # the rank-one term is the intercept, which has no penalty
         annihilator = alpha * (inverse - torch.outer(u, u) / u.sum())
         return LeaveOut(annihilator, None, folds, tuple(_inverse(annihilator[g][:, g]) for g in folds))
     x = feats - feats.mean(dim=0)
     gram = symmetric_product(x.T) if scatter is None else scatter.clone()
     gram.diagonal().add_(alpha)
+    # H is kept as root · rootᵀ [n, d + 1]: for n > d the n x n matrix would not fit where the rows do
     z = torch.linalg.solve_triangular(torch.linalg.cholesky(gram), x.T, upper=False).T
     root = torch.cat([z, z.new_full((n, 1), n**-0.5)], dim=1)
     eye = [torch.eye(len(g), dtype=x.dtype, device=x.device) for g in folds]
@@ -197,6 +199,7 @@ def lda(
     Source: Marks & Tegmark §4 ("iid"); Friedman, JASA 84 (1989) 165 for the ridge.
     """
     means = mass_mean(feats, is_positive, weights.expand_as(is_positive))
+    # S_w is the scatter about both class means; ridge has the total scatter, which is S_w + h·δδᵀ: rank one apart
     direct = ridge(feats, is_positive, alpha=alpha, weights=weights)
     n_pos = (is_positive * weights).sum(dim=1)
     n = weights.sum()

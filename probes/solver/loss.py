@@ -58,10 +58,10 @@ def evaluate(
     always ends. Several outputs: the Hessian's null direction (equal shift of all outputs) is filled, hence the
     intercepts keep the sum they started with.
 
-    Raises:
-        Nothing: a problem with one class only runs to `max_steps`; callers refuse it before.
+    A problem with one class only runs to `max_steps`; callers refuse it before.
     """
     exact = 2e-6 if images.dtype == torch.float32 else 1e-14
+    # warm start: the intercept of the last step is nearly right, so that one or two Newton steps are enough
     b, bracket = start, (torch.full_like(start, -torch.inf), torch.full_like(start, torch.inf))
     for _ in range(max_steps):
         p = class_probabilities(images + b[..., None])
@@ -83,6 +83,7 @@ Bracket = tuple[Tensor, Tensor]
 
 def _bracketed_step(b: Tensor, slope: Tensor, curvature: Tensor, bracket: Bracket) -> tuple[Tensor, Bracket]:
     low, high = torch.where(slope <= 0, b, bracket[0]), torch.where(slope >= 0, b, bracket[1])
+    # far from the optimum all p are 0 or 1 and the curvature vanishes: the step is clamped, the bracket does the rest
     step = slope / curvature[:, None].clamp_min(torch.finfo(b.dtype).tiny)
     proposed = b - step.clamp(-MAX_STEP, MAX_STEP)
     outside = ((proposed <= low) | (proposed >= high)) & low.isfinite() & high.isfinite()
@@ -94,6 +95,7 @@ def _joint_step(p: Tensor, weights: Tensor, slope: Tensor) -> Tensor:
     hessian = torch.diag_embed(weighted.sum(dim=-1)) - weighted @ p.transpose(1, 2)
     size = hessian.diagonal(dim1=1, dim2=2).sum(dim=-1).clamp_min(torch.finfo(p.dtype).tiny)
     k = p.shape[1]
+    # rows of the Hessian sum to 0 (softmax ignores an equal shift), so it is singular without the filling
     filled = hessian / size[:, None, None] + torch.full((k, k), 1 / k, dtype=p.dtype, device=p.device)
     filled = filled + 1e-9 * torch.eye(k, dtype=p.dtype, device=p.device)
     step = torch.linalg.solve(filled, (slope / size[:, None])[..., None])[..., 0]

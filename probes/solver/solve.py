@@ -11,9 +11,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probes.solver.minimise import MEMORY, Minimum, minimise
-from probes.solver.precondition import curvature_at_zero, gram_preconditioner, primal_preconditioner
-from probes.solver.spaces import Gram, Primal, symmetric_product
-from probes.solver.standardize import centred, inverse_std
+from probes.solver.spaces import (
+    Gram,
+    Primal,
+    centred,
+    curvature_at_zero,
+    gram_preconditioner,
+    inverse_std,
+    primal_preconditioner,
+    symmetric_product,
+)
 
 Backend = Literal["auto", "primal", "gram"]
 TOL = 1e-3
@@ -133,6 +140,7 @@ def _check(feats: Tensor, targets: Tensor, weights: Tensor) -> None:
             "solve: TF32 products are switched on; their 10-bit mantissa breaks the certificate. Call "
             "torch.set_float32_matmul_precision('highest') first."
         )
+    # a problem without one of its classes has no finite optimum: the intercept would run away
     seen = torch.einsum("pki,pi->pk", targets, (weights > 0).to(targets.dtype))
     total = (weights > 0).sum(dim=1, keepdim=True)
     is_constant = ((seen <= 0) | ((targets.shape[1] == 1) & (seen >= total))).any(dim=1)
@@ -163,7 +171,7 @@ def _solve_primal(
 ) -> Fit:  # fmt: skip
     (n, d), (p, k, _) = rows.shape, targets.shape
     rank, basis = _rank(n, d, p * k), None
-    if rank:
+    if rank:  # one basis of the mean scale for all problems: it changes the path, never the optimum
         basis = primal_preconditioner(rows, scales.mean(dim=0), _kappa(targets, weights), rank=rank)
     parts = []
     for at in _chunk(p, rows.element_size() * k * ((2 * MEMORY + 8) * d + 10 * n), budget):
@@ -200,11 +208,12 @@ def _solve_gram(
             found = minimise(
                 Gram(kernel, own), targets[chosen], weights[chosen], tol=tol, max_iter=max_iter, start=begin
             )
+            # back from examples to features: w = D Xᵀ a, and coef = D w
             coef[chosen] = (found.coords.flatten(0, 1) @ rows).view(-1, k, d) * scales[s].square()
             flops += 2.0 * n * n * float(found.n_iter.sum()) * k
             parts.append(found)
             order.append(chosen)
-    back = torch.cat(order).argsort()
+    back = torch.cat(order).argsort()  # problems were solved scale by scale; the caller's order is restored
     found = Minimum(*(value[back] for value in vars(_joined(parts)).values()))
     return _fit(found, coef, scales[of], "gram", flops)
 

@@ -180,7 +180,7 @@ def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, devi
     keep = kept(examples, options["where"], n=len(examples), option="--where")
     examples = examples[keep]
     _check_columns(examples, options)
-    named = {key: listed(options[key]) for key in ("positions", "kinds", "confounds", "surface")}
+    named = {key: listed(options[key]) for key in ("kinds", "confounds", "surface")}
     groups = None if options["groups"] == NONE else examples[options["groups"]].to_numpy()
     if groups is not None and options["unite"]:
         groups = unite_groups(groups.tolist(), examples[options["unite"]].tolist())
@@ -206,7 +206,7 @@ def _sweep(cache: ActivationCache, base: ActivationCache | None, jobs: int, devi
         i_know=options["independent_because"],
         unit=unit,
         positive=positive,
-        positions=options["positions"] if options["positions"].strip() == "*" else named["positions"],
+        positions=options["positions"],
         sites=sites_of(cache, options["sites"]),
         control=options["control"],
         confounds=named["confounds"],

@@ -206,10 +206,9 @@ def _classes(text: str) -> list[str]:
 
 
 def _sites(cache: Any, patterns: str) -> list[str]:
-    from interp.site import match_sites
+    from interp.site import by_depth, match_sites
 
-    found = match_sites(patterns, cache.sites)
-    return sorted(found, key=lambda s: (s.split(".")[0], int(s.split(".")[1]) if "." in s else -1))
+    return sorted(match_sites(patterns, cache.sites), key=by_depth)
 
 
 def read_labels(path: Path) -> Any:

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.label_mass import MIN_MASS
 from interp.site import percent_of
+from probes.kinds import checked_names
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 Count = Annotated[int, Field(ge=1)]
@@ -53,13 +54,6 @@ def _conditions(value: Mapping[str, tuple[str, ...]] | tuple[str, ...]) -> Any:
     from interp.where import conditions
 
     conditions(value)
-    return value
-
-
-def _probe_kinds(value: tuple[str, ...]) -> tuple[str, ...]:
-    from probes.kinds import kinds_of
-
-    kinds_of(value)
     return value
 
 
@@ -158,15 +152,13 @@ class ProbesSection:
             with sides, `answer.side` (stereotype, anti_stereotype, abstain).
         groups: column of the independent unit, never in training and test at once.
         control: column of the unit that control labels are drawn for.
-        kinds: of probes, by name (see `probes.kinds`) or as the import path module:function of a fit.
         where: rows that are kept: column -> values, e.g. {context_condition: [ambig]}, or conditions as `--where` takes
             them, e.g. [context_condition=ambig, n_tokens<200].
         unit: column of what moves together inside a group under the null (twins, scenarios, samples); auto: the finest
             group of the examples inside `groups`; none.
         test_share: share of groups held out as TEST; crossed: every fold is TEST once; auto: crossed below 80 groups.
         split_seeds: seeds of the split over which the spread of AUROC is given (closed forms).
-        transfer: read the probes of one member on the other, where widths allow it: at the same layers, or every
-            train layer at every test layer beside the probes fitted there (as the figure needs).
+        transfer: read one member's probes on the other, where widths allow: at equal layers, or every layer at every.
     """
 
     groups: str
@@ -177,7 +169,7 @@ class ProbesSection:
     cohort: str | None = None
     positions: str = "*"
     sites: str = "*"
-    kinds: Annotated[Names, AfterValidator(_probe_kinds)] = ("logistic", "ridge", "massmean")
+    kinds: Annotated[Names, AfterValidator(checked_names)] = ("logistic", "ridge", "massmean")
     cs: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0)
     unit: str = "auto"
     scheme: Literal["auto", "group", "unit", "between", "within"] = "auto"

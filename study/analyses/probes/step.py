@@ -82,7 +82,6 @@ def sweep_one(
     from probes import SweepConfig, surface_features, sweep, unite_groups
     from probes.design import positive_of
     from probes.kinds import permutations_of
-    from probes.run import all_positions
     from study.cli.probes import unit_of
 
     _check_columns(frame, target, section)
@@ -106,9 +105,8 @@ def sweep_one(
         scheme=section.scheme, n_seeds=section.split_seeds,
     )  # fmt: skip
     labels, positive = positive_of(labels, section.positive, option="probes.positive")
-    at = all_positions(cache) if section.positions == "*" else [p.strip() for p in section.positions.split(",")]
     options: dict[str, Any] = dict(
-        keep=keep, target=labels, groups=groups, positive=positive, positions=at,
+        keep=keep, target=labels, groups=groups, positive=positive, positions=section.positions,
         sites=_sites(cache, section.sites), checkpoint=name, config=config,
         control=rows[section.control].to_numpy() if section.control else None,
         confounds={key: rows[key].to_numpy() for key in section.confounds},

@@ -15,9 +15,9 @@ from interp.remedy import remedy
 from interp.stats import permute_labels
 from interp.where import kept
 from steering.arms import N_SHUFFLED, Arm, permutation_scheme
-from steering.columns import column, fit_mask
 from steering.difference import difference_of_means
 from steering.direction import Direction
+from steering.walk import column, fit_mask
 
 GIVEN = "(given values)"
 
