@@ -1,4 +1,4 @@
-"""Does a probe of one checkpoint read another: on the same TEST rows, beside both ceilings, and only where defined."""
+"""Probes of one checkpoint applied to another: on the same TEST rows, with both ceilings, where widths allow it."""
 
 from __future__ import annotations
 
@@ -83,12 +83,6 @@ def transfer(
                 scores |= {"A->A": _own(result, key), "B->B": ceilings[at]}
                 same[key] = base, scores
             rows += [base | row for row in _estimates(scores, ceilings[at], result, y)]
-    if not rows:
-        raise ValueError(
-            f"transfer: no probe of A (sites {sorted({k[2] for k in result.directions})}, kinds {list(table)}) meets a "
-            f"site of B: {', '.join(source.sites)}. Read every layer at every layer (all-layers), or sweep the same "
-            "sites."
-        )
     import pandas as pd
 
     return pd.DataFrame(rows + _selected_rows(result, same))
@@ -178,14 +172,25 @@ def _joined(result: SweepResult, data: Data, ids: Sequence[str] | None, checkpoi
 
 def _pairs(
     result: SweepResult, source: Source, mode: str, table: Mapping[str, Kind]
-) -> Iterator[tuple[str, str, list[Key]]]:
-    """(site of B, position, probes of A that read it), so that each site is read once."""
+) -> list[tuple[str, str, list[Key]]]:
+    """(site of B, position, probes of A that read it), so that each site is read once.
+
+    Raises:
+        ValueError: there is none.
+    """
     probes = [key for key in result.directions if key[3] in table and key[2] not in ("shuffled", "surface")]
+    pairs = []
     for position in dict.fromkeys(key[1] for key in probes):
         for site in source.sites:
             here = [key for key in probes if key[1] == position and _meets(key[2], site, mode)]
-            if here:
-                yield site, position, here
+            pairs += [(site, position, here)] if here else []
+    if not pairs:
+        raise ValueError(
+            f"transfer: no probe of A (sites {sorted({k[2] for k in result.directions})}, kinds {list(table)}) meets a "
+            f"site of B: {', '.join(source.sites)}. Read every layer at every layer (all-layers), or sweep the same "
+            "sites."
+        )
+    return pairs
 
 
 def _meets(train_site: str, test_site: str, mode: str) -> bool:

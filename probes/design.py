@@ -1,4 +1,4 @@
-"""What a sweep will compare with what, known before anything is fitted: split, exchanges, the smallest p in reach."""
+"""The design of a sweep, before anything is fitted: split, exchanges of the null, the smallest reachable p."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class OutOfReachWarning(UserWarning):
 
 
 class ExchangeableRowsWarning(UserWarning):
-    """The null takes rows of a group for exchangeable, because no unit was named and group sizes differ."""
+    """The null assumes that rows of a group are exchangeable, because no unit was named and group sizes differ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class SweepDesign:
 
     Attributes:
         labels:    target -> 0/1 [example]: one for two values, one against the rest for several.
-        exchanges: target -> how its labels move under the null; empty where no kind has a null.
+        exchanges: target -> how its labels move under the null; empty if no kind has a null.
         smallest:  target -> smallest p that the permutations can give, after Holm over targets.
         n_perm:    the most permutations of any kind.
     """
@@ -76,7 +76,7 @@ class SweepDesign:
         return f"{text}; null: {MOVES[one.scheme]}, in {many} ways; the smallest p in reach is {p:.2g}{out}."
 
     def warn(self) -> None:
-        """Say what the design cannot show, or takes for granted."""
+        """Warn of what the design cannot show, and of what it assumes."""
         n_dev = len(np.unique(self.split.group[self.split.is_dev]))
         if n_dev < FEW_GROUPS:
             text = (
@@ -90,7 +90,7 @@ class SweepDesign:
             if one.scheme == "within" and not one.has_units:
                 warnings.warn(
                     f"{name!r}: the null moves labels of single rows inside groups. That is right only where rows of a "
-                    "group share nothing but the group; where they come in units (twins, scenarios, samples), name the "
+                    "group share nothing but the group; if they come in units (twins, scenarios, samples), name the "
                     "unit, or use groups of one size.",
                     ExchangeableRowsWarning,
                     stacklevel=4,
@@ -131,7 +131,7 @@ def targets(values: np.ndarray, positive: object) -> dict[str, np.ndarray]:
     """0/1 labels by name: one for two values, one against the rest for several; of a named value that alone.
 
     Raises:
-        ValueError: a label missing; an unknown one; numbers or names that are no classes.
+        ValueError: a missing label; an unknown one; numbers or names that are not classes.
     """
     missing = [i for i, value in enumerate(values.tolist()) if is_missing(value)]
     if missing:
@@ -146,12 +146,12 @@ def targets(values: np.ndarray, positive: object) -> dict[str, np.ndarray]:
     if len(names) == 2:
         one = names[1] if positive is None else positive
         return {str(one): (values == one).astype(np.int64)}
-    wanted = names if positive is None else [positive]
-    return {str(name): (values == name).astype(np.int64) for name in wanted}
+    positives = names if positive is None else [positive]
+    return {str(name): (values == name).astype(np.int64) for name in positives}
 
 
 def _check_classes(values: np.ndarray, names: list[Any]) -> None:
-    """Refuse values that are no classes: measurements, and names that hardly two rows share."""
+    """Refuse values that are not classes: measurements, and names that hardly any rows share."""
     if len(names) <= MOST_CLASSES:
         return
     if all(isinstance(name, int | float) for name in names):
@@ -168,7 +168,7 @@ def _check_classes(values: np.ndarray, names: list[Any]) -> None:
 
 
 def positive_of(values: np.ndarray, positive: str | None, *, option: str = "positive") -> tuple[np.ndarray, object]:
-    """Labels, and the one that counts as 1, as the words of an option spell it: a label, or a bound such as >=0.5.
+    """Labels, and the one that counts as 1, from the text of an option: a label, or a bound such as >=0.5.
 
     Under a bound the labels are the bound and "otherwise"; a missing value stays missing.
 
@@ -183,7 +183,7 @@ def positive_of(values: np.ndarray, positive: str | None, *, option: str = "posi
         bound = Condition.parse(f"label{positive}")
         named = [None if is_missing(v) else positive if bound.holds(v) else "otherwise" for v in values.tolist()]
         return np.array(named, dtype=object), positive
-    known = {str(value): value for value in dict.fromkeys(values.tolist()) if not is_missing(value)}
-    if positive not in known:
-        raise ValueError(f"{option} {positive}: not a label. Labels: {some(sorted(known, key=str))}.")
-    return values, known[positive]
+    by_name = {str(value): value for value in dict.fromkeys(values.tolist()) if not is_missing(value)}
+    if positive not in by_name:
+        raise ValueError(f"{option} {positive}: not a label. Labels: {some(sorted(by_name, key=str))}.")
+    return values, by_name[positive]

@@ -1,4 +1,4 @@
-"""Rows that are the same in two groups: a probe that has seen one in training knows the label of the other."""
+"""Duplicate rows in two groups: a probe trained on one knows the label of the other."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from probes.splits import Split
 def refuse_duplicates(source: Source, sites: Sequence[str], positions: Sequence[str], split: Split) -> None:
     """Refuse rows of two groups whose activations are equal to the last bit at every site and position.
 
-    Looked for at the deepest site first; only rows that agree there are compared elsewhere. Whole numbers and single
-    features are not looked at: they are equal by chance.
+    The deepest site is checked first; only rows that agree there are compared elsewhere. Whole numbers and single
+    features are not checked: they are equal by chance.
 
     Raises:
         ValueError: two such rows, naming them.
@@ -30,10 +30,10 @@ def refuse_duplicates(source: Source, sites: Sequence[str], positions: Sequence[
             code = np.unique(both, axis=0, return_inverse=True)[1].reshape(-1)
             if _across(code, split.group) is None:
                 return
-    found = _across(code, split.group)
-    if found is None:
+    pair = _across(code, split.group)
+    if pair is None:
         return
-    j, i = found
+    j, i = pair
     n = sum(len(np.unique(split.group[code == c])) > 1 for c in np.unique(code))
     raise ValueError(
         f"leak: rows {j} and {i} ({source.ids[j]!r}, {source.ids[i]!r}) have the same activations at every site, in "

@@ -36,7 +36,7 @@ class Probe(ClassifierMixin, BaseEstimator):
 
     Attributes (after fit):
         coef_ [1 or class, feature], intercept_: raw units, so decision_function(X) = X @ coef_.T + intercept_.
-        certificate_: proved bound on that relative error; 0 for closed forms.
+        certificate_: bound on that relative error; 0 for closed forms.
         n_iter_: solver steps, 1 for closed forms.
     """
 
@@ -69,15 +69,15 @@ class Probe(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self.classes_, code = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y: expected at least 2 classes to tell apart, got one class: {self.classes_[0]!r}.")
+            raise ValueError(f"y: expected at least 2 classes, got one class: {self.classes_[0]!r}.")
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         weights = torch.from_numpy(sample_weight * self._class_weights(code, sample_weight))
         feats, k = torch.tensor(X), len(self.classes_)
         onehot = torch.nn.functional.one_hot(torch.from_numpy(code), k).T.to(feats.dtype)
         targets = onehot[1:] if k == 2 else onehot
         with torch.no_grad():
-            found = self._fit(feats, targets, weights.to(feats.dtype), torch.from_numpy(sample_weight))
-        self.coef_, self.intercept_ = found.coef.numpy(), found.intercept.numpy()
+            probe = self._fit(feats, targets, weights.to(feats.dtype), torch.from_numpy(sample_weight))
+        self.coef_, self.intercept_ = probe.coef.numpy(), probe.intercept.numpy()
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
@@ -115,16 +115,16 @@ class Probe(ClassifierMixin, BaseEstimator):
         centre = (row_weights / row_weights.sum()).to(feats.dtype) @ feats
         scale = feats.new_ones(feats.shape[1]) if scale_rows is None else inverse_std(feats - centre, scale_rows)[0]
         rows = (feats - centre) * scale
-        found = self._closed(rows, targets, weights)
-        coef = found.coef * scale
-        return Linear(coef, found.intercept - coef @ centre)
+        probe = self._closed(rows, targets, weights)
+        coef = probe.coef * scale
+        return Linear(coef, probe.intercept - coef @ centre)
 
     def _closed(self, rows: Tensor, targets: Tensor, weights: Tensor) -> Linear:
         kind = kind_of(self.kind)
         fit = imported(kind.fit_classes) if kind.fit_classes and len(targets) > 1 else kind.function
         assert fit is not None, f"{kind.name}: only logistic has no fit"
-        found = fit(rows, targets, weights, self.C)
-        return found if isinstance(found, Linear) else Linear(*found)
+        probe = fit(rows, targets, weights, self.C)
+        return probe if isinstance(probe, Linear) else Linear(*probe)
 
     def _scales(self) -> bool:
         return self.scale == "fold" or (self.scale == "auto" and kind_of(self.kind).scaled)

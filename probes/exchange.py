@@ -1,4 +1,4 @@
-"""Which labels may change places under the null: whole groups, units inside a group, or single rows, and how many ways.
+"""Which labels are exchanged under the null: of whole groups, of units in a group, or of single rows; in how many ways.
 
     group    labels are constant in a group: group labels change places inside a fold
     unit     units (twins, scenarios, samples) lie inside groups: units of a group change places, the label of a unit
@@ -6,8 +6,8 @@
     between  labels vary in a group: whole label vectors change places among groups of one size inside a fold
     within   rows change places inside a unit where units are known, else inside a group
 
-`group` and `between` need independent groups alone. `unit` also needs units that are alike inside a group, `within`
-needs rows that are: where rows of a group come in units that share anything, it has too many false positives.
+`group` and `between` only need independent groups. `unit` also needs exchangeable units inside a group, `within` needs
+exchangeable rows: if rows of a group come in units that share anything, it has too many false positives.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from probes.splits import Split
 
 SCHEMES = ("auto", "group", "unit", "between", "within")
 LEAST_MOVING, LEAST_WAYS = 0.5, 20
-"""`auto` takes a scheme where this share of the rows can move, in this many ways (then p = 0.05 is in reach)."""
+"""`auto` takes a scheme if this share of the rows can move, in this many ways (then p = 0.05 can be reached)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def exchange(
     """How the labels change places under the null, with "auto" decided by their structure.
 
     "auto" is "group" where labels are constant in groups. Otherwise the first of these in which at least half of the
-    rows can move, in 20 ways or more: "unit" (where units are named), "between", "within"; where none is so, the one
+    rows can move, in 20 ways or more: "unit" (if units are named), "between", "within"; if there is none, the one
     that moves most.
 
     Args:
@@ -106,18 +106,18 @@ def exchange(
     choice("scheme", scheme, SCHEMES)
     units = None if unit is None else _nested(unit, split)
     if scheme == "auto":
-        made = [_make(name, labels, split, units) for name in _candidates(labels, split, units)]
-        enough = (one for one in made if one.moving(labels) >= LEAST_MOVING and one.n_ways(labels) >= LEAST_WAYS)
-        found = next(enough, None) or max(made, key=lambda one: one.moving(labels))
+        candidates = [_make(name, labels, split, units) for name in _candidates(labels, split, units)]
+        enough = (one for one in candidates if one.moving(labels) >= LEAST_MOVING and one.n_ways(labels) >= LEAST_WAYS)
+        chosen = next(enough, None) or max(candidates, key=lambda one: one.moving(labels))
     else:
         _check(scheme, labels, split, units)
-        found = _make(scheme, labels, split, units)
-    if found.moving(labels) == 0:
+        chosen = _make(scheme, labels, split, units)
+    if chosen.moving(labels) == 0:
         raise ValueError(
-            f"null with scheme {found.scheme!r}: no labels can change places ({split.n_groups} groups, per fold "
+            f"null with scheme {chosen.scheme!r}: no labels can change places ({split.n_groups} groups, per fold "
             f"{[len(np.unique(split.group[rows])) for rows in split.strata()]}). Use fewer folds, or another scheme."
         )
-    return found
+    return chosen
 
 
 def smallest_reachable_p(exchange: Exchange, labels: Shaped[np.ndarray, " example"], n_perm: int) -> float:
@@ -167,8 +167,8 @@ def _make(scheme: str, labels: np.ndarray, split: Split, units: GroupCodes | Non
         assert units is not None
         return _blocks(scheme, units.code, split.group, labels, needs_size=not _is_constant(labels, units.code))
     inside = split.group if units is None else units.code
-    found = _blocks(scheme, np.arange(len(labels)), inside, labels, needs_size=False)
-    return replace(found, has_units=units is not None)
+    blocks = _blocks(scheme, np.arange(len(labels)), inside, labels, needs_size=False)
+    return replace(blocks, has_units=units is not None)
 
 
 def _blocks(scheme: str, block: np.ndarray, outer: np.ndarray, labels: np.ndarray, *, needs_size: bool) -> Exchange:

@@ -111,8 +111,8 @@ def kind_of(kind: KindLike) -> Kind:
             return KINDS[kind]
         if ":" not in kind:
             raise ValueError(f"kind {kind!r}: expected one of {kinds_help()}.")
-        found = imported(kind)
-        return replace(found, name=kind) if isinstance(found, Kind) else _of_function(found, kind)
+        value = imported(kind)
+        return replace(value, name=kind) if isinstance(value, Kind) else _of_function(value, kind)
     return _of_function(kind, _name_of(kind))
 
 
@@ -210,8 +210,8 @@ def score_labels(
     return by_folds(one.function, feats, labels, split, Cs=costs, scaled=one.scaled, loss=one.loss)
 
 
-def _of_function(found: object, name: str) -> Kind:
-    fit = function_for(found, name, *_ARGUMENTS)
+def _of_function(function: object, name: str) -> Kind:
+    fit = function_for(function, name, *_ARGUMENTS)
     return Kind(name, (fit.__doc__ or "").strip().partition("\n")[0], fit)
 
 

@@ -85,11 +85,11 @@ class Selected:
 
 @dataclass(frozen=True, eq=False)
 class SweepResult:
-    """Everything a sweep found; figures and reports read `table` alone.
+    """The result of a sweep; figures and reports read only `table`.
 
     Attributes:
         table:      one row per estimate, columns `COLUMNS`. split "oof" is development, "test" the one look at TEST.
-            role "layer" is a probe of a layer, "control" a probe or a direction that must be at chance or below,
+            role "layer" is a probe of a layer, "control" a probe or direction that must be at chance or below,
             "residual" a probe without the named confounds, "base" the same probe on the base
             checkpoint, "calibration" what sigmoid(score) is worth.
         scores:     key -> score of every row: out-of-fold on DEV, DEV refit on TEST [example].
@@ -111,29 +111,29 @@ class SweepResult:
     looks: Mapping[Key, tuple[Look, ...]] = field(default_factory=dict)
 
     def tested(self, cell: Selected) -> Float[np.ndarray, " example"]:
-        """Scores of the TEST rows of every look, at the cell that it chose [example]; NaN for rows that are in none."""
+        """Scores of the TEST rows of every look, at the cell that it chose [example]; NaN for rows in no TEST."""
         out = np.full(len(self.ids), np.nan)
         for i, (key, part) in enumerate(zip(cell.looks, self.split.looks(), strict=True)):
             out[part.is_test] = self.looks[key][i].scores[part.is_test]
         return out
 
     def pick(self, *, kind: str | None = None, target: str | None = None) -> Selected:
-        """The selected cell of one kind and target; both may be left out where only one exists.
+        """The selected cell of one kind and target; both are optional if there is only one.
 
         Raises:
             ValueError: none or several fit, listing them.
         """
-        found = [s for s in self.selected if kind in (None, s.kind) and target in (None, s.target)]
-        if len(found) != 1:
+        cells = [s for s in self.selected if kind in (None, s.kind) and target in (None, s.target)]
+        if len(cells) != 1:
             raise ValueError(
-                f"kind={kind!r}, target={target!r}: expected one selected cell, got {len(found)} of "
+                f"kind={kind!r}, target={target!r}: expected one selected cell, got {len(cells)} of "
                 f"{[(s.target, s.kind) for s in self.selected]}. Name both."
             )
-        return found[0]
+        return cells[0]
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What the sweep shows, in words: decodable, never used.
+        """What the sweep shows, in words: decodable, not used.
 
         decodable: p_maxT <= 0.05 and AUROC above 1/2, of rows that hold two groups with each class or more
 
@@ -238,7 +238,7 @@ def _sentence(result: SweepResult, cell: Selected) -> str:
     where = "out of fold (development)"
     if "test" in by_split:
         where = "on TEST (every group once)" if result.split.is_crossed else "on TEST"
-    held = " and ".join(
+    sizes = " and ".join(
         f"{n} {name} rows in {g}" for name, (n, g) in zip(("positive", "negative"), counts, strict=True)
     )
     tested = _tested(row, p)
@@ -246,7 +246,7 @@ def _sentence(result: SweepResult, cell: Selected) -> str:
         tested += "; the interval includes 0.5: that the score is above chance is shown, by how much is not"
     return (
         f"{cell.target!r} {word} at {cell.site} ({cell.position}, {cell.kind}): AUROC {row['value']:.3f} "
-        f"[{row['lo']:.3f}, {row['hi']:.3f}] {where}, {held} of {int(row['n_groups'])} groups; {tested}."
+        f"[{row['lo']:.3f}, {row['hi']:.3f}] {where}, {sizes} of {int(row['n_groups'])} groups; {tested}."
     )
 
 

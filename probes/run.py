@@ -293,16 +293,16 @@ def _family(nulls: Mapping[str, NullSummary | None], *, is_crossed: bool) -> dic
     the rows that the layers were selected on, so the p of the best site, over all groups, decides: it repeats every
     choice, and has more power than TEST, whose looks choose different sites.
     """
-    known = {name: null for name, null in nulls.items() if null is not None}
-    if not known:
+    tested = {name: null for name, null in nulls.items() if null is not None}
+    if not tested:
         return {}
-    best = np.array([null.p_max.min() for null in known.values()])
-    factor, tests = holm(best) / best, [null.p_test for null in known.values()]
+    best = np.array([null.p_max.min() for null in tested.values()])
+    factor, tests = holm(best) / best, [null.p_test for null in tested.values()]
     is_tested = bool(np.isfinite(tests).all()) and not is_crossed
     decide = holm(tests) if is_tested else holm(best)
     return {
         name: (np.minimum(1.0, null.p_max * f), float(p))
-        for (name, null), f, p in zip(known.items(), factor, decide, strict=True)
+        for (name, null), f, p in zip(tested.items(), factor, decide, strict=True)
     }
 
 

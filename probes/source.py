@@ -1,4 +1,4 @@
-"""Where activations come from: a cache on disk or plain arrays, read one site at a time."""
+"""The rows of a sweep: a cache on disk or plain arrays, read one site at a time."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Data: TypeAlias = ActivationCache | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Source:
-    """Rows in one order, and a reader of one site at one position.
+    """Rows in one order, and a function that reads one site at one position.
 
     Attributes:
         ids:      of the rows, unique.
         sites:    in depth order.
-        n_layers: of the model, as far as the sites show.
+        n_layers: of the model, from the deepest site.
         contents: text hash of each row, where known.
         group_columns: columns that are groups of the examples.
     """
@@ -44,7 +44,7 @@ class Source:
         return max((layer_of(site) or 0 for site in self.sites), default=0) + 1
 
     def only(self, site: str) -> Source:
-        """The same rows with one site, cheap to send to another process; no columns."""
+        """The same rows with one site and no columns, cheap to send to another process."""
         narrowed = self.reader.only(site) if isinstance(self.reader, _Arrays | _Kept) else self.reader
         return replace(self, sites=(site,), reader=narrowed, columns={})
 
@@ -96,8 +96,8 @@ class Source:
         """
         if isinstance(column, str):
             if column not in self.columns:
-                known = ", ".join(self.columns) or "none (plain arrays: pass the values themselves)"
-                raise ValueError(f"{what}={column!r}: no such column of the examples. Known columns: {known}.")
+                names = ", ".join(self.columns) or "none (plain arrays: pass the values themselves)"
+                raise ValueError(f"{what}={column!r}: no such column of the examples. Known columns: {names}.")
             return self.columns[column]
         values = np.asarray(column)
         if values.shape != (len(self.ids),):
@@ -107,7 +107,7 @@ class Source:
 
 @dataclass(frozen=True)
 class _Arrays:
-    """Reader of plain arrays; a memory map goes to another process as its rows."""
+    """Reads plain arrays; a memory map is sent to another process as its rows."""
 
     arrays: Mapping[str, Any]
 
@@ -120,7 +120,7 @@ class _Arrays:
 
 @dataclass(frozen=True)
 class _Kept:
-    """A reader that leaves rows out."""
+    """Reads some of the rows of another reader."""
 
     reader: Callable[[str, str], Tensor]
     at: np.ndarray

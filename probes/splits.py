@@ -168,10 +168,10 @@ def _place(
         if uneven < best and not _lacking(filled, n_folds, is_crossed):
             best, part = uneven, drawn
     if part is None:
-        held = (counts > 0).sum(axis=0).tolist()
+        n_parts = (counts > 0).sum(axis=0).tolist()
         raise ValueError(
             f"{lacking} one class missing in each of {DRAWS} splits of {len(counts)} groups; groups that hold "
-            f"{some(f'{c!r}: {n}' for c, n in zip(classes.tolist(), held, strict=True))}. Use fewer folds, leave "
+            f"{some(f'{c!r}: {n}' for c, n in zip(classes.tolist(), n_parts, strict=True))}. Use fewer folds, leave "
             "the rare class out, or add groups that hold it."
         )
     return part

@@ -1,4 +1,4 @@
-"""Arms of a dose curve: the direction, and everything of equal length that it must be told apart from."""
+"""Arms of a dose curve: the direction, and everything of equal length that it is compared with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONTROLS = ("random", "complement", "shuffled")
 N_RANDOM, N_COMPLEMENT, N_SHUFFLED = 59, 5, 59
 """Default controls: the smallest p is 1/60, and two controls further out still leave p at 0.05."""
 MIN_NULL = 19
-"""Fewest controls of one sort from which a p is made: with 19 the smallest is 1/20, which nothing may reach."""
+"""Fewest controls of one sort for a p: with 19 the smallest is 1/20."""
 
 
 @runtime_checkable
@@ -44,8 +44,8 @@ class Arm:
             shuffled).
         unit: float32, of length 1.
         draw: number of the arm within its role and site.
-        name: what tables call it.
-        length: multiple of the direction's length at which it is added; 1 but for shuffled arms of their own length.
+        name: in tables.
+        length: multiple of the direction's length at which it is added; 1 except for shuffled arms of their own length.
     Raises:
         ValueError: an unknown role, a vector that is not of length 1, or a length that is not positive.
     """
@@ -81,7 +81,7 @@ def complement_arms(site: Site, span: Float[Tensor, "k d_model"], *, n: int = N_
     """Random directions orthogonal to every row of `span` (the direction and its nuisances).
 
     Raises:
-        ValueError: the span leaves nothing.
+        ValueError: nothing is orthogonal to the span.
     """
     rows = span.double().numpy()
     _, values, right = np.linalg.svd(rows, full_matrices=False)
@@ -115,9 +115,9 @@ def shuffled_arms(
         is_toward: True for examples of the class that + moves toward.
         strata: what the direction was balanced by; None where it was not.
         groups: independent unit of each example.
-        equal_length: add all at the direction's length: would any difference along which activations vary do it? False
-            adds each at its own length: would the pipeline do it on labels that say nothing? Where one axis carries
-            most of the variance, every shuffled difference lies along it, and only the second question has an answer.
+        equal_length: add all at the direction's length: does any direction of large variance have the effect? False adds
+            each at its own length: does the pipeline have the effect on labels without information? If one axis carries
+            most of the variance, every shuffled difference is along it, and only the second question has an answer.
     Raises:
         ValueError: lengths differ, one class only, strata within which nothing can be permuted.
     Source: steering spec B.8, step 6.
@@ -147,10 +147,10 @@ def permutation_scheme(
     if groups is None:
         return "within", None
     named = np.asarray(groups).astype(str).tolist()
-    found: dict[str, set[int]] = {}
+    labels_of: dict[str, set[int]] = {}
     for name, label in zip(named, labels.tolist(), strict=True):
-        found.setdefault(name, set()).add(label)
-    return ("group" if all(len(kinds) == 1 for kinds in found.values()) else "within"), named
+        labels_of.setdefault(name, set()).add(label)
+    return ("group" if all(len(kinds) == 1 for kinds in labels_of.values()) else "within"), named
 
 
 def difference_weights(

@@ -38,7 +38,7 @@ from steering.walk import (
 
 
 class SignNotConfirmedWarning(UserWarning):
-    """Some sites have no direction, because held-out rows contradict it there."""
+    """Some sites have no direction, because held-out rows contradict its sign there."""
 
 
 @overload
@@ -79,24 +79,23 @@ def difference_of_means(
         vec = Σ_s w_s (mean of toward in s - mean of away_from in s)
 
     with one stratum s and w = 1 unless balance="strata"; see `ContrastRows.weights`. Classes may differ in size and
-    need no pairing. Where a rule chose several tokens, an example counts by their mean. No more than a block of rows
-    is in memory.
+    need no pairing. Of several tokens of an example their mean counts. Rows are read block by block.
 
     Args:
         toward, away_from: class names; several make a side whose classes weigh equally (balance other than "none").
             +alpha moves toward `toward`.
-        target:  column of the examples that holds the class, or the classes themselves.
+        target:  column of the examples with the class, or the classes themselves.
         site:    one site gives a Direction; several, or None for every resid_post site of the cache, `Directions`.
-        position: rule of the cache; may be left out where there is one.
+        position: rule of the cache; optional if there is only one.
         strata, groups: columns, or values; "auto" looks for the usual names. groups=None: examples are independent.
         fit_on:  "split=train" or a mask; the other examples are held out and check the sign. Without it the sign is
             checked between halves of the groups, each on the direction of the other.
         weighting: of strata: harmonic (least variance) or uniform.
         seed:    of the random parts of the groups.
         where:   conditions on the columns of the examples, such as "context_condition=ambig" (`interp.where`); an
-            example that does not fulfil all of them has no class.
-        check_sign: leave out every site that held-out rows contradict (`confirmed`); False for null directions
-            (shuffled labels), whose sign means nothing.
+            example that does not meet all of them has no class.
+        check_sign: drop every site whose sign held-out rows contradict (`confirmed`); False for null directions
+            (shuffled labels), whose sign is arbitrary.
     Raises:
         ValueError: what `steering.rows.contrast_rows` refuses; a column, site or position that is not in the cache; no
             site is confirmed.
@@ -109,9 +108,9 @@ def difference_of_means(
         cache, toward, away_from, target=target, position=position, balance=balance, strata=strata, groups=groups,
         fit_on=fit_on, weighting=weighting, seed=seed, conditions=where,
     )  # fmt: skip
-    made = Directions({one: fit.at(one, name) for one in sites})
-    made = confirmed(made) if check_sign else made
-    return made[sites[0]] if is_one else made
+    fitted = Directions({one: fit.at(one, name) for one in sites})
+    fitted = confirmed(fitted) if check_sign else fitted
+    return fitted[sites[0]] if is_one else fitted
 
 
 def direction_along(
@@ -129,10 +128,10 @@ def direction_along(
     where: str | Sequence[str] = (),
     name: str = "",
 ) -> Direction:
-    """A vector from elsewhere (a probe's weights in raw activation units) as a direction, measured on a cache.
+    """A given vector (such as a probe's weights in raw activation units) as a direction, measured on a cache.
 
-    It is kept at the length of the gap between the class means along it, so that alpha = 1 in unit "delta" shifts by
-    one gap, as it does for a difference of means. Options as `difference_of_means`.
+    Its length is the gap between the class means along it, so that alpha = 1 in unit "delta" shifts by one gap, as for
+    a difference of means. Options as `difference_of_means`.
 
     Raises:
         ValueError: as `difference_of_means`; another width; the classes lie in the other order along the vector.
@@ -155,10 +154,10 @@ class _Fit:
     origin: Mapping[str, object]
 
     def at(self, site: Site, name: str, vec: Tensor | None = None) -> Direction:
-        mean, found, stats = at_site(self.where, site, self.rows, self.plan, vec)
+        mean, diff, stats = at_site(self.where, site, self.rows, self.plan, vec)
         how = {"method": "difference of means" if vec is None else "given vector"}
         return Direction(
-            found, site, *self.sides, stats=stats, position=self.where.position, provenance={**self.origin, **how},
+            diff, site, *self.sides, stats=stats, position=self.where.position, provenance={**self.origin, **how},
             name=name, means=mean,
         )  # fmt: skip
 
@@ -234,46 +233,45 @@ def within_covariance(
     return pooled_covariance(list(parts.values()), shrinkage=shrinkage)
 
 
-def confirmed(made: Directions) -> Directions:
-    """The directions that held-out rows confirm; of the other sites, the reason.
+def confirmed(directions: Directions) -> Directions:
+    """The directions whose sign held-out rows confirm; `refused` says why the other sites have none.
 
-    One rule for one site and for many: where the classes do not lie in the named order on rows that the direction was
-    not fitted on (mean projection of toward minus away_from at most 0), the site has no direction. Where there are no
-    such rows nothing is contradicted.
+    One rule for one site and for many: if on rows that the direction was not fitted on the mean projection of toward
+    minus away_from is at most 0, the site has no direction. Without such rows nothing is contradicted.
 
     Raises:
         ValueError: no site is left.
     Warns:
         SignNotConfirmedWarning: some sites were left out.
     """
-    refused = dict(made.refused)
-    for site, one in made.items():
+    refused = dict(directions.refused)
+    for site, one in directions.items():
         if one.stats.held_out_gap <= 0:
             refused[site] = (
                 f"on rows that it was not fitted on, {one.toward} minus {one.away_from} is "
                 f"{one.stats.held_out_gap:.3g}, of {one.stats.delta_norm:.3g} on its own rows: the classes are not "
                 "separable"
             )
-    lost = [site for site in made if site in refused]
+    lost = [site for site in directions if site in refused]
     if not lost:
-        return made
-    if len(lost) == len(made):
+        return directions
+    if len(lost) == len(directions):
         raise ValueError(
-            f"{lost[0]}: {refused[lost[0]]}{' there, nor at any other site' if len(made) > 1 else ''}. Use more rows "
-            f"or another site{remedy('; {check_sign:False} keeps it')}."
+            f"{lost[0]}: {refused[lost[0]]}{' there, nor at any other site' if len(directions) > 1 else ''}. Use more "
+            f"rows or another site{remedy('; {check_sign:False} keeps it')}."
         )
-    warnings.warn(f"{len(lost)} of {len(made)} sites have no direction; {lost[0]}: {refused[lost[0]]}.",
+    warnings.warn(f"{len(lost)} of {len(directions)} sites have no direction; {lost[0]}: {refused[lost[0]]}.",
                   SignNotConfirmedWarning, stacklevel=3)  # fmt: skip
-    return Directions({site: one for site, one in made.items() if site not in refused}, refused)
+    return Directions({site: one for site, one in directions.items() if site not in refused}, refused)
 
 
 def id_digest(name: str) -> str:
-    """What a direction keeps of the id of an example that it was fitted on: enough to know it again."""
+    """Digest of the id of an example that a direction was fitted on: enough to recognise it."""
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
 def _shared(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The checkpoint that a cache names, local folders by their last name whatever wrote the cache."""
+    """The checkpoint that a cache names, with local folders shortened to their last name."""
     places = {key: str(checkpoint[key]) for key in ("base", "adapter", "tokenizer") if checkpoint.get(key)}
     local = {key: shown(place) for key, place in places.items() if is_local(place)}
     return {**checkpoint, **local, "local": sorted({*local, *checkpoint.get("local", ())})}

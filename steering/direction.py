@@ -1,4 +1,4 @@
-"""A steering direction with its scales, its statistics and where it came from; saved and loaded with all of them."""
+"""A steering direction with its scales, statistics and provenance, saved and loaded together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class DirectionStats:
-    """What the fitting rows say about a direction; NaN where it is not known. Lengths are in activation units.
+    """Statistics of a direction from its fitting rows; NaN if not known. Lengths are in activation units.
 
     Attributes:
         delta_norm:  ‖Δ‖, length of the class-mean difference.
@@ -38,7 +38,7 @@ class DirectionStats:
         proj_toward, proj_away: mean projection of each class on the unit vector.
         held_out_gap: mean projection of held-out rows, class toward minus class away; its sign was checked.
         n_toward, n_away, n_groups, n_held_out: rows and groups.
-        n_strata, n_strata_skipped: strata with both classes, and with one, which say nothing and were left out.
+        n_strata, n_strata_skipped: strata with both classes, and those with one, which were left out.
     """
 
     delta_norm: float = NAN
@@ -66,13 +66,13 @@ class Direction:
 
     Attributes:
         vec:        [d_model] float32 on the CPU, the raw difference; `unit` has length 1.
-        site:       where it was read and is to be added.
+        site:       where it was read and is added.
         stats:      lengths, spread, agreement, counts; see `DirectionStats`.
         position:   the rule by which rows were read, e.g. "last".
         provenance: checkpoint, digests of weights, adapter, prompts and rows, split, balance, seed, decoded tokens.
-        means:      [2, d_model], class means (toward, away) weighted as `vec` is, where known; clamping and affine
-                    operators read their targets from them.
-        removed:    what `orthogonalize` took out, if it did.
+        means:      [2, d_model], class means (toward, away) weighted as in `vec`, if known; targets of the clamping and
+                    affine operators.
+        removed:    what `orthogonalize` removed, if it was used.
     Raises:
         ValueError: a vector that is not finite or has length 0, other than one axis, or no class names.
     """
@@ -106,7 +106,7 @@ class Direction:
 
     @property
     def label(self) -> str:
-        """What tables call it: its name, else "away_from → toward"."""
+        """Name in tables: its name, else "away_from → toward"."""
         return self.name or f"{self.away_from} → {self.toward}"
 
     @property
@@ -125,7 +125,7 @@ class Direction:
             raw 1 · delta ‖Δ‖ · resid mean ‖resid‖ · sd within-class spread along the vector
 
         Raises:
-            ValueError: an unknown unit, or a length that is not known of this direction.
+            ValueError: an unknown unit, or a length that this direction does not have.
         """
         if unit not in UNITS:
             raise ValueError(f"unit: expected one of {', '.join(UNITS)}, got {unit!r}.")
@@ -136,25 +136,27 @@ class Direction:
             "sd": self.stats.sd_within,
         }
         if not lengths[unit] > 0:
-            known = [name for name, length in lengths.items() if length > 0]
-            raise ValueError(f"unit {unit!r}: its length is not known of direction {self.label!r}; known: {known}.")
+            available = [name for name, length in lengths.items() if length > 0]
+            raise ValueError(
+                f"unit {unit!r}: its length is not known for direction {self.label!r}; known: {available}."
+            )
         return lengths[unit]
 
     def equivalents(self, alpha: float, unit: Unit) -> dict[str, float]:
-        """The dose `alpha` of `unit` in all four units; NaN in a unit whose length is not known."""
+        """The dose `alpha` of `unit` in all four units; NaN for a unit of unknown length."""
         length, s = alpha * self.scale(unit), self.stats
         lengths = {"raw": 1.0, "delta": s.delta_norm, "resid": s.resid_norm, "sd": s.sd_within}
         return {name: length / one if one > 0 else NAN for name, one in lengths.items()}
 
     def class_projections(self) -> dict[str, float]:
-        """proj_toward and proj_away: the class means along `unit`; NaN where the means are not known."""
+        """proj_toward and proj_away: the class means along `unit`; NaN if the means are not known."""
         if self.means is None:
             return {"proj_toward": NAN, "proj_away": NAN}
         toward, away = (self.means.double() @ self.unit.double()).tolist()
         return {"proj_toward": toward, "proj_away": away}
 
     def reversed(self) -> Direction:
-        """The same axis with the classes' roles exchanged."""
+        """The same axis with the two classes exchanged."""
         s = self.stats
         swapped = replace(
             s, proj_toward=-s.proj_away, proj_away=-s.proj_toward, n_toward=s.n_away, n_away=s.n_toward,
@@ -162,11 +164,11 @@ class Direction:
         )  # fmt: skip
         name = f"{self.name} reversed" if self.name else ""
         means = None if self.means is None else self.means.flip(0)
-        made = replace(self, vec=-self.vec, toward=self.away_from, away_from=self.toward, stats=swapped, name=name)
-        return replace(made, means=means)
+        turned = replace(self, vec=-self.vec, toward=self.away_from, away_from=self.toward, stats=swapped, name=name)
+        return replace(turned, means=means)
 
     def check_acts_on(self, model: Model | nn.Module) -> str | None:
-        """None where `model` is the checkpoint this was fitted on; else a sentence to say beside every result.
+        """None if `model` is the checkpoint this was fitted on; else a sentence to print with every result.
 
         Raises:
             ValueError: a model of another width, or without the site.
@@ -185,23 +187,23 @@ class Direction:
         return _report(self)
 
     def save(self, path: str | Path) -> Path:
-        """Write `path` (safetensors) and, beside it, a JSON file with everything else; returns the path."""
+        """Write `path` (safetensors) and a JSON file next to it with everything else; returns the path."""
         return Directions({self.site: self}).save(path)
 
     @classmethod
     def load(cls, path: str | Path, site: str | Site | None = None) -> Direction:
-        """The direction in a file; `site` chooses where it holds several.
+        """The direction in a file; `site` selects one of several.
 
         Raises:
-            ValueError: no such file, a sidecar that is missing or belongs to other vectors, several sites and none
-                chosen, or a site that is not there.
+            ValueError: no such file, a JSON file that is missing or belongs to other vectors, several sites and none
+                selected, or an unknown site.
         """
-        held = Directions.load(path)
-        if site is None and len(held) != 1:
+        directions = Directions.load(path)
+        if site is None and len(directions) != 1:
             raise ValueError(
-                f"{path} holds {len(held)} directions; choose one with site=: {', '.join(map(str, held))}."
+                f"{path} has {len(directions)} directions; select one with site=: {', '.join(map(str, directions))}."
             )
-        return held[next(iter(held)) if site is None else site]
+        return directions[next(iter(directions)) if site is None else site]
 
     def __repr__(self) -> str:
         length = float(self.vec.norm())
@@ -218,7 +220,7 @@ class Directions(Mapping[Site, Direction]):
     def __init__(self, by_site: Mapping[Site, Direction], refused: Mapping[Site, str] | None = None) -> None:
         for site, one in by_site.items():
             if one.site != site:
-                raise ValueError(f"directions: the entry {site} holds a direction of {one.site}.")
+                raise ValueError(f"directions: the entry {site} is a direction of {one.site}.")
         self._by_site, self.refused = dict(by_site), dict(refused or {})
 
     def __getitem__(self, site: Site | str) -> Direction:
@@ -226,7 +228,7 @@ class Directions(Mapping[Site, Direction]):
         if key in self.refused:
             raise ValueError(f"no direction at {key}: {self.refused[key]}.")
         if key not in self._by_site:
-            raise ValueError(f"no direction at {key}; there are: {', '.join(map(str, self._by_site))}.")
+            raise ValueError(f"no direction at {key}; sites: {', '.join(map(str, self._by_site))}.")
         return self._by_site[key]
 
     def __contains__(self, site: object) -> bool:
@@ -255,7 +257,7 @@ class Directions(Mapping[Site, Direction]):
         """Write every direction into `path` (safetensors) and its JSON file; returns the path.
 
         Args:
-            identity: what they were made from, kept in the JSON file.
+            identity: what they were made from, stored in the JSON file.
         """
         vectors, infos = {}, {}
         for site, one in self.items():
@@ -270,11 +272,11 @@ class Directions(Mapping[Site, Direction]):
     def load(cls, path: str | Path) -> Directions:
         """Everything in a file. Raises as `Direction.load`."""
         vectors, infos, refused = read_vectors(path)
-        made = {}
+        directions = {}
         for text, info in infos.items():
             site = Site.parse(text)
-            made[site] = _direction(site, vectors[text], vectors.get(f"{text}|means"), info)
-        return cls(made, {Site.parse(text): why for text, why in refused.items()})
+            directions[site] = _direction(site, vectors[text], vectors.get(f"{text}|means"), info)
+        return cls(directions, {Site.parse(text): why for text, why in refused.items()})
 
 
 _WORDS = ("toward", "away_from", "position", "name")
@@ -287,9 +289,9 @@ def _info(one: Direction) -> dict[str, Any]:
 
 
 def _direction(site: Site, vec: Tensor, means: Tensor | None, info: Mapping[str, Any]) -> Direction:
-    known = {f.name for f in fields(DirectionStats)}
-    held = {k: NAN if v is None else v for k, v in info["stats"].items() if k in known}
-    stats = checked(DirectionStats, held, f"direction at {site}, stats")
+    names = {f.name for f in fields(DirectionStats)}
+    values = {k: NAN if v is None else v for k, v in info["stats"].items() if k in names}
+    stats = checked(DirectionStats, values, f"direction at {site}, stats")
     removed = Residue.from_dict(vec, info["removed"]) if info["removed"] else None
     words = {key: info[key] for key in _WORDS}
     return Direction(vec, site, stats=stats, provenance=info["provenance"], means=means, removed=removed, **words)
@@ -314,7 +316,7 @@ def _kinship(direction: Direction, model: Model) -> str | None:
 
 
 def _report(direction: Direction) -> str:
-    """Classes, site, lengths, agreement, counts and origin; a number that is not known is called so."""
+    """Classes, site, lengths, agreement, counts and origin, for a terminal; unknown numbers are called so."""
     s, origin = direction.stats, direction.provenance
     lines = [
         f"{direction.label}: +alpha moves toward {direction.toward!r}, away from {direction.away_from!r}",

@@ -27,12 +27,12 @@ HYBRIDS = (*_RECURRENT, "qwen35", "qwen3next", "qwen3_next")
 def export_gguf(
     directions: Direction | Directions, path: str | Path, *, model_hint: str, alpha: float = 1.0, unit: Unit = "raw"
 ) -> Path:
-    """A control vector that llama.cpp and EasySteer read; they add it at every position, times a scale of their own.
+    """A control vector for llama.cpp and EasySteer, which add it at every position, times a scale of their own.
 
-        direction.{layer} = alpha · scale(unit) · unit vector       added to what block `layer` puts out
+        direction.{layer} = alpha · scale(unit) · unit vector       added to the output of block `layer`
 
-    With the default dose, raw 1 of the unit vector, their scale is the length that is added. Layers count from 0 here
-    and there; layer 0 cannot be expressed in the format.
+    With the default dose, raw 1 of the unit vector, their scale is the length that is added. Layers count from 0 in
+    both; the format has no layer 0.
 
     Args:
         path: a name ending in .gguf.
@@ -51,20 +51,20 @@ def export_gguf(
             f"ablate it in a model folder: export_hf, `diptych steer export --format hf-weights`.",
             stacklevel=2,
         )
-    held = Directions({directions.site: directions}) if isinstance(directions, Direction) else directions
+    vectors = Directions({directions.site: directions}) if isinstance(directions, Direction) else directions
     if path.suffix != ".gguf" or not path.parent.is_dir():
-        raise ValueError(f"{path}: expected a name ending in .gguf, in a folder that is there.")
-    for site in held:
+        raise ValueError(f"{path}: expected a name ending in .gguf, in an existing folder.")
+    for site in vectors:
         if site.kind != "resid_post" or not site.layer:
             raise ValueError(
-                f"site '{site}': a GGUF control vector acts on what a block after the first puts out; expected "
+                f"site '{site}': a GGUF control vector acts on the output of a block after the first; expected "
                 f"resid_post of layer 1 or later. {remedy('Choose others with {sites}.', 'Choose others.')}"
             )
-    first = next(iter(held.values()))
+    first = next(iter(vectors.values()))
     keys: dict[str, str | int | float] = {
         "general.architecture": "controlvector",
         "controlvector.model_hint": model_hint,
-        "controlvector.layer_count": len(held),
+        "controlvector.layer_count": len(vectors),
         "diptych.toward": first.toward,
         "diptych.away_from": first.away_from,
         "diptych.name": first.label,
@@ -72,7 +72,7 @@ def export_gguf(
         "diptych.unit": unit,
         "diptych.checkpoint": str(first.provenance.get("checkpoint") or ""),
     }
-    tensors = {f"direction.{s.layer}": (alpha * d.scale(unit) * d.unit.double()).float() for s, d in held.items()}
+    tensors = {f"direction.{s.layer}": (alpha * d.scale(unit) * d.unit.double()).float() for s, d in vectors.items()}
     replace(path.parent, path, gguf_bytes(keys, tensors))
     return path
 
@@ -96,14 +96,13 @@ def export_hf(
         raise ValueError(f"{folder}: expected a folder that is not there yet, or an empty one.")
     if hasattr(model.module, "get_base_model"):
         raise ValueError(
-            f"{model.name} has its adapter beside the weights, and a model folder holds weights alone. Load it with "
-            f"merge=True."
+            f"{model.name} has an unmerged adapter, and a model folder contains only weights. Load it with merge=True."
         )
-    done = edit_weights(model, direction)
+    edited = edit_weights(model, direction)
     model.causal_lm.save_pretrained(folder)
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(folder)
-    return done
+    return edited
 
 
 def source_checkpoint(direction: Direction) -> Mapping[str, Any]:

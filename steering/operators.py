@@ -66,14 +66,14 @@ class SetCoordinate:
 
 @dataclass(frozen=True, eq=False)
 class RemoveSpan:
-    """resid - share · left (right (resid - reference)): what lies in a span taken out, around a reference point.
+    """resid - share · left (right (resid - reference)): the component in a span removed, relative to a reference point.
 
     An orthonormal basis R of the span as both sides and a reference of zeros is directional ablation, a mean as
     reference sets the coordinates to the mean's ("mean ablation"); `left` = W⁺U, `right` = UᵀW is a LEACE eraser.
 
     Args:
         left, right: [k, d_model] rows.
-        share: 1 takes all of it out, 0 changes no bit.
+        share: 1 removes all of it, 0 changes no bit.
     """
 
     left: Float[Tensor, "k d_model"]
@@ -91,7 +91,7 @@ class RemoveSpan:
 
 @dataclass(frozen=True, eq=False)
 class KeepNorm:
-    """The result of another edit at the length that the activation had: resid' ‖resid‖ / ‖resid'‖."""
+    """The result of another edit, rescaled to the norm of the activation: resid' ‖resid‖ / ‖resid'‖."""
 
     inner: Edit
 
@@ -105,7 +105,7 @@ class KeepNorm:
 
 
 def orthonormal_rows(vectors: Sequence[Float[Tensor, "d_model"]]) -> Float[Tensor, "k d_model"]:
-    """Orthonormal basis of a span, float32; vectors of any length weigh alike, near-duplicates (1e-4) count once."""
+    """Orthonormal basis of a span, float32; vectors of any length count equally, near-duplicates (1e-4) once."""
     units = torch.stack([v.double() / v.double().norm() for v in vectors])
     _, values, rows = torch.linalg.svd(units, full_matrices=False)
     return rows[values > 1e-4 * values[0]].float()
@@ -117,7 +117,7 @@ def eraser(
     cov: Float[Tensor, "d_model d_model"],
     reference: Float[Tensor, "d_model"],
 ) -> RemoveSpan:
-    """LEACE with known moments: the least change after which the directions' linear readouts say nothing.
+    """LEACE with known moments: the smallest change after which the directions' linear readouts have no information.
 
         resid - W⁺ U Uᵀ W (resid - reference),    W = Σ^{-1/2},  U an orthonormal basis of the span of W N
 
@@ -147,7 +147,8 @@ def make_edit(
         affine   coordinates in the span set to those of the midpoint between the class means
         ablate   coordinates in the span set to 0 (rank k for k directions)
 
-    In all but "add", alpha is the share of the way: 1 is all of it, and `unit` means nothing. alpha = 0 changes no bit.
+    For all but "add", alpha is the fraction of the full change (1 is all of it) and `unit` is ignored. alpha = 0 changes
+    no bit.
 
     Args:
         keep_norm: rescale the result to the length that the activation had.
@@ -275,10 +276,10 @@ def steering_edits(
 
 
 def everywhere_sites(model: Model) -> tuple[Site, ...]:
-    """Sites after which nothing in the residual stream has escaped an edit: its start, and after each branch is added.
+    """Sites at which an edit reaches everything in the residual stream: its start, and after each branch is added.
 
-    Projecting the stream there equals projecting what the embedding, every attention and every MLP write into it, and
-    holds too where a norm stands between the branch and the stream, and where positions are embedded.
+    Projecting the stream there equals projecting what the embedding, every attention and every MLP write into it, also
+    with a norm between branch and stream, and with position embeddings.
     """
     sites = [Site("resid_pre", 0)]
     for layer in model.layout.layers:
@@ -292,7 +293,7 @@ def resolve_positions(positions: Tokens) -> Literal["all"] | Positions | TokenLi
     """What `interp.hooks.edit` takes. "last" is the last token of the prompt, also while a model generates.
 
     Raises:
-        ValueError: text that is no rule, or several rules.
+        ValueError: text that is not a rule, or several rules.
     """
     if not isinstance(positions, str):
         return positions

@@ -1,4 +1,4 @@
-"""A direction without the span of others: of `Direction`s a `Direction`, of tensors a `Residue`."""
+"""A direction without the span of others: a `Direction` for `Direction`s, a `Residue` for tensors."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def orthogonalize(
         w = orthogonalize(v, against=[abstain, letters]);  print(w.report())
 
     A Direction keeps the scales of `v` (delta, resid, sd), so that at one alpha both add the same norm: otherwise the
-    orthogonal one would look harmless merely by being shorter. What depends on the vector itself (d', agreement,
-    split-half cosine) is not known of it and becomes NaN; projections of the class means are recomputed.
+    orthogonal one would seem harmless because it is shorter. Statistics of the vector itself (d', agreement, split-half
+    cosine) become NaN; projections of the class means are recomputed.
 
     Raises:
         ValueError: as `remove_span`; directions of different sites.
@@ -61,16 +61,16 @@ def orthogonalize(
         if isinstance(one, Direction) and one.site != v.site:
             raise ValueError(
                 f"against {one.label!r}: it was read at {one.site}, the direction at {v.site}. Residual streams of "
-                f"different layers are compared by nothing that is known here; fit both at one site."
+                f"different layers are not comparable; fit both at one site."
             )
-    found = remove_span(
+    residue = remove_span(
         v.vec, [one.vec if isinstance(one, Direction) else one for one in against], names=_names(against), **options
     )
     nan = float("nan")
     stats = replace(v.stats, d_prime=nan, split_half_cosine=nan, pair_agreement=nan, held_out_gap=nan, n_held_out=0)
-    name = f"{v.label} without {', '.join(found.names)}"
-    made = replace(v, vec=found.vec.float(), stats=stats, removed=found, name=name)
-    return replace(made, stats=replace(stats, **made.class_projections()))
+    name = f"{v.label} without {', '.join(residue.names)}"
+    turned = replace(v, vec=residue.vec.float(), stats=stats, removed=residue, name=name)
+    return replace(turned, stats=replace(stats, **turned.class_projections()))
 
 
 def _names(against: Sequence[Direction | Tensor] | Tensor) -> list[str]:

@@ -92,10 +92,10 @@ class Outcomes:
         sides and none was named. Named sides that an item does not have leave it without a margin: gold in their place
         would be up in one item and down in the next.
         """
-        known = {label: (k,) for k, label in enumerate(item.labels)}
-        known |= dict(self.sides(item.example)) if self.sides is not None else {}
+        labels_of = {label: (k,) for k, label in enumerate(item.labels)}
+        labels_of |= dict(self.sides(item.example)) if self.sides is not None else {}
         up, down = (
-            tuple(k for part in name.split("+") for k in known.get(SIDE_WORDS.get(part, part), ()))
+            tuple(k for part in name.split("+") for k in labels_of.get(SIDE_WORDS.get(part, part), ()))
             for name in (self.toward, self.away)
         )
         if self.sides is not None or self.toward or self.away:
@@ -180,7 +180,7 @@ def prompted_sums(kind: Outcomes, items: Sequence[DoseItem], outcomes: Sequence[
 
 def margins(kind: Outcomes, items: Sequence[DoseItem], outcomes: Sequence[DoseOutcome]) -> tuple[np.ndarray, list[str]]:
     """(margin of every item that has sides [example, row], its group)."""
-    found = [(kind.margin(item, one), item.group) for item, one in zip(items, outcomes, strict=True)]
-    kept = [(margin, group) for margin, group in found if margin is not None]
+    pairs = [(kind.margin(item, one), item.group) for item, one in zip(items, outcomes, strict=True)]
+    kept = [(margin, group) for margin, group in pairs if margin is not None]
     n_rows = len(outcomes[0].kl)
     return np.array([m for m, _ in kept]).reshape(-1, n_rows), [group for _, group in kept]

@@ -86,18 +86,18 @@ WARN_BELOW = 0.1
 
 
 class ShortResidueWarning(UserWarning):
-    """Less than a tenth of the direction is left, so its unit vector is mostly what the estimate's noise left over."""
+    """Less than a tenth of the direction is left, so its unit vector is mostly noise of the estimate."""
 
 
 @dataclass(frozen=True, eq=False)
 class Residue:
-    """A vector without the span of its nuisances, and what that cost.
+    """A vector without the span of its nuisances, and how much of it is left.
 
     Attributes:
         vec:          [d_model] float64, v⊥.
         kept:         ‖v⊥‖ / ‖v‖.
         cosine_before, cosine_after: of v and of v⊥ with each nuisance, in the order given (Euclidean, whatever the
-                      metric: with "cov" and "leace" it is some other product that is zero).
+                      metric: with "cov" and "leace" another product is zero).
         product_after: cosine of v⊥ and each nuisance in the metric that was used; 0 without ridge.
         rank, n_dropped: dimensions removed, and columns beyond them (near-duplicates).
         names:        of the nuisances.
@@ -135,8 +135,8 @@ class Residue:
     @classmethod
     def from_dict(cls, vec: Float[Tensor, "d_model"], values: Mapping[str, Any]) -> Residue:
         """The residue whose vector and `as_dict` these are."""
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(vec.double(), **given)
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(vec.double(), **plain)
 
 
 def remove_span(
@@ -154,9 +154,9 @@ def remove_span(
         v⊥ = v - N (Nᵀ M N)⁻¹ Nᵀ M v        M = I (euclidean), Σ (cov), Σ⁻¹ (leace)
 
     euclidean: v⊥ · n = 0.  cov: the scores h·v⊥ and h·n are uncorrelated where h has covariance Σ.  leace: adding v⊥
-    leaves the best linear readout Σ⁻¹n of every nuisance where it was. N is cut to its numerical rank: columns are
+    leaves the best linear readout Σ⁻¹n of every nuisance unchanged. N is cut to its numerical rank: columns are
     normalised, and of their singular values only those above rtol · σ₁ count, so that two near-duplicates remove one
-    direction and not the noise between them. The step is done twice, for the last bits.
+    direction and not the noise between them. The step is done twice, to remove rounding.
 
     Args:
         ridge: λ >= 0 on unit columns: v - N (Nᵀ M N + λ·m̄ I)⁻¹ Nᵀ M v with m̄ the mean diagonal of Nᵀ M N (1 in the
@@ -180,7 +180,7 @@ def remove_span(
     kept = float(left.norm() / v.norm())
     if not kept > rtol:
         raise ValueError(
-            f"nothing is left of the direction: it lies in the span of {', '.join(labels)} (kept fraction {kept:.1e}). "
+            f"nothing is left of the direction: it is in the span of {', '.join(labels)} (kept fraction {kept:.1e}). "
             f"Remove fewer directions, or soften the removal with ridge."
         )
     if kept < WARN_BELOW:

@@ -1,4 +1,4 @@
-"""Which examples make a contrast, and with what weight: classes, strata, groups, and random halves of the groups."""
+"""The examples of a contrast and their weights: classes, strata, groups, and random halves of the groups."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ class ContrastRows:
         n_sides = np.array([1, 1]) if self.balance == "none" else np.array(self._sizes())
         counts = np.zeros((stratum.max(initial=0) + 1, n_sides.sum()))
         np.add.at(counts, (stratum[use], klass[use]), 1)
-        whole = (counts > 0).all(axis=1)
-        if not whole.any():
+        complete = (counts > 0).all(axis=1)
+        if not complete.any():
             return None
         inverse = 1 / np.where(counts > 0, counts, np.inf)
         side = np.repeat([0, 1], n_sides)
         variance = sum(inverse[:, side == s].sum(axis=1) / n_sides[s] ** 2 for s in (0, 1))
-        share = np.where(whole, 1.0 if self.weighting == "uniform" else 1 / np.where(whole, variance, 1.0), 0.0)
+        share = np.where(complete, 1.0 if self.weighting == "uniform" else 1 / np.where(complete, variance, 1.0), 0.0)
         share = share / share.sum()
         each = share[:, None] * inverse / n_sides[side]
         row = np.where(use, each[np.maximum(stratum, 0), np.maximum(klass, 0)], 0.0)
@@ -90,9 +90,9 @@ class ContrastRows:
         if self.balance != "strata":
             return 0, 0
         use = self.is_fit & (self.klass >= 0) & (self.stratum >= 0)
-        found = {s: set(self.klass[use & (self.stratum == s)].tolist()) for s in np.unique(self.stratum[use])}
-        whole = sum(len(classes) == len(self.classes) for classes in found.values())
-        return whole, len(found) - whole
+        classes_of = {s: set(self.klass[use & (self.stratum == s)].tolist()) for s in np.unique(self.stratum[use])}
+        n_complete = sum(len(classes) == len(self.classes) for classes in classes_of.values())
+        return n_complete, len(classes_of) - n_complete
 
     def halvings(self) -> Iterator[tuple[ContrastRows, ContrastRows]]:
         """Every way of putting half of the parts on either side, each once."""
@@ -147,9 +147,9 @@ def contrast_rows(
         weighting=weighting,
     )  # fmt: skip
     rows = replace(rows, part=_parts(rows, seed))
-    for side, said in ((1, toward), (-1, away_from)):
-        if (found := int((fit & (rows.sign == side)).sum())) < 2:
-            raise ValueError(f"{'+'.join(said)}: expected at least 2 examples to fit on, got {found}.")
+    for side, names in ((1, toward), (-1, away_from)):
+        if (n_rows := int((fit & (rows.sign == side)).sum())) < 2:
+            raise ValueError(f"{'+'.join(names)}: expected at least 2 examples to fit on, got {n_rows}.")
     if rows.weights() is None:
         raise ValueError(
             f"balance='strata': none of {len(np.unique(rows.stratum))} strata holds every class {classes}."
@@ -219,6 +219,6 @@ def _is_missing(value: object) -> bool:
 
 
 def _counted(names: np.ndarray) -> str:
-    found, counts = np.unique([str(n) for n in names if n is not None], return_counts=True)
-    listed = [f"{name!r} ({n})" for name, n in zip(found.tolist(), counts.tolist(), strict=True)]
+    values, counts = np.unique([str(n) for n in names if n is not None], return_counts=True)
+    listed = [f"{name!r} ({n})" for name, n in zip(values.tolist(), counts.tolist(), strict=True)]
     return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") or "none"

@@ -38,13 +38,13 @@ def write_vectors(
     *,
     identity: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Both files, each atomically: the JSON first, with its own digest and that of the vectors it speaks of.
+    """Write both files atomically: the JSON first, with its own digest and that of the vectors it describes.
 
     Args:
         refused: site -> why it has no direction.
-        identity: what they were made from, where a command made them (`refuse_other`); JSON values.
+        identity: what a command made them from (`refuse_other`); JSON values.
     Raises:
-        ValueError: a suffix other than .safetensors, or a folder that is not there.
+        ValueError: a suffix other than .safetensors, or a folder that does not exist.
     """
     from safetensors.torch import save
 
@@ -52,7 +52,7 @@ def write_vectors(
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: expected a name ending in .safetensors.")
     if not path.parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.parent}. Make it first.")
+        raise ValueError(f"{path}: no folder {path.parent}. Create it first.")
     data = save({name: vector.contiguous() for name, vector in vectors.items()})
     content = {
         "format": FORMAT,
@@ -70,26 +70,26 @@ def write_vectors(
 
 
 def refuse_other(path: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse to write over vectors that were made from something else.
+    """Refuse to overwrite vectors that were made from something else.
 
     Raises:
-        ValueError: `path` or its JSON file is there and was not made from this; names what differs.
+        ValueError: `path` or its JSON file exists and was made from something else; names what differs.
     """
     beside = sidecar(path)
     if not path.exists() and not beside.exists():
         return
     try:
-        held: Any = read_json_object(beside).get("identity")
+        stored: Any = read_json_object(beside).get("identity")
     except ValueError:
-        held = None
-    if not isinstance(held, dict) or not held:
+        stored = None
+    if not isinstance(stored, dict) or not stored:
         raise ValueError(
             f"{path}: exists, and nothing says what it was made from. {remedy('Choose another {out}.', 'Delete it.')}"
         )
     asked = plain(dict(identity))
-    differing = sorted(key for key in {*held, *asked} if held.get(key) != asked.get(key))
+    differing = sorted(key for key in {*stored, *asked} if stored.get(key) != asked.get(key))
     if differing:
-        shown = "; ".join(f"{key}: {held.get(key)!r:.60} != {asked.get(key)!r:.60}" for key in differing)
+        shown = "; ".join(f"{key}: {stored.get(key)!r:.60} != {asked.get(key)!r:.60}" for key in differing)
         raise ValueError(
             f"{path} holds another direction ({shown}). "
             f"{remedy('Choose another {out}, or delete', 'Delete')} both of its files."
@@ -109,7 +109,7 @@ def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[st
     for one in (path, beside):
         if not one.is_file():
             raise ValueError(
-                f"{path}: {one.name} is missing; a direction is a .safetensors file with its .json beside it."
+                f"{path}: {one.name} is missing; a direction is a .safetensors file with a .json file next to it."
             )
     data = path.read_bytes()
     try:
@@ -129,10 +129,12 @@ def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[st
             f"{beside}: not what was written (its digest differs). Restore it, or fit the direction again."
         )
     if content["sha256"] != hashlib.sha256(data).hexdigest():
-        raise ValueError(f"{beside} speaks of other vectors than those in {path.name}; the two files were mixed up.")
+        raise ValueError(f"{beside} describes other vectors than those in {path.name}; the two files were mixed up.")
     absent = [name for name in content["directions"] if name not in vectors]
     if absent:
-        raise ValueError(f"{beside}: names a direction {absent[0]!r} that {path.name} does not hold. Save both again.")
+        raise ValueError(
+            f"{beside}: names a direction {absent[0]!r} that {path.name} does not contain. Save both again."
+        )
     if not content["directions"] and not content.get("refused"):
         raise ValueError(f"{beside}: names no direction. Save both again.")
     order = sorted(content["directions"], key=by_depth)
@@ -175,7 +177,7 @@ class _Sidecar(TypedDict):
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON holds it: NaN becomes null, tuples lists, numpy and torch numbers plain ones."""
+    """The value as JSON: NaN becomes null, tuples become lists, numpy and torch numbers plain ones."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -201,30 +203,30 @@ def read_probe_vector(
 
     Args:
         path: `directions.safetensors` of a sweep, or the sweep's folder.
-        target, position: may be left out where the file has one.
+        target, position: optional if the file has one.
     Raises:
-        ValueError: no such file; no probe of that description, or several (they are listed); a vector without its
-            digest, or with another one.
+        ValueError: no such file; no matching probe, or several (they are listed); a vector whose digest is missing or
+            differs.
     """
     from safetensors import SafetensorError, safe_open
 
     path = Path(path) / "directions.safetensors" if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file. `diptych probes sweep CACHE --out FOLDER` writes it.")
-    wanted = (target, position, str(as_site(site)), kind)
+    query = (target, position, str(as_site(site)), kind)
     try:
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.count("|") == 3]  # noqa: SIM118 (not a mapping)
-            fits = [n for n in names if all(w in (None, part) for w, part in zip(wanted, n.split("|"), strict=True))]
+            fits = [n for n in names if all(w in (None, part) for w, part in zip(query, n.split("|"), strict=True))]
             if len(fits) != 1:
-                said = "|".join(part or "*" for part in wanted)
+                pattern = "|".join(part or "*" for part in query)
                 raise ValueError(
-                    f"{path}: expected one probe {said} (target|position|site|kind), {len(fits)} of {len(names)} fit: "
-                    f"{', '.join((fits or names)[:8]) or 'none'}."
+                    f"{path}: expected one probe {pattern} (target|position|site|kind), {len(fits)} of {len(names)} "
+                    f"match: {', '.join((fits or names)[:8]) or 'none'}."
                 )
             vector = file.get_tensor(fits[0])
-            held = json.loads((file.metadata() or {}).get("probes", "{}")).get(fits[0], {}).get("sha256")
-            if held != tensors_sha256({"": vector}):
+            digest = json.loads((file.metadata() or {}).get("probes", "{}")).get(fits[0], {}).get("sha256")
+            if digest != tensors_sha256({"": vector}):
                 raise ValueError(f"{path}: the vector {fits[0]} is not what was written. Run the same sweep again.")
             return vector.float()
     except SafetensorError as error:

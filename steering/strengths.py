@@ -31,15 +31,15 @@ def parse_alphas(text: str | Sequence[float]) -> tuple[float, ...]:
     try:
         if isinstance(text, str) and ":" in text:
             low, high, count = text.split(":")
-            found = np.linspace(float(low), float(high), int(count)).tolist()
+            numbers = np.linspace(float(low), float(high), int(count)).tolist()
         else:
-            found = [float(part) for part in (text.split(",") if isinstance(text, str) else text)]
+            numbers = [float(part) for part in (text.split(",") if isinstance(text, str) else text)]
     except ValueError as error:
         raise ValueError(
             f"alphas {text!r}: expected from:to:count such as -0.3:0.3:13, or numbers like -1,0,1."
         ) from error
-    step = max(map(abs, found), default=0.0)
-    alphas = sorted(0.0 if abs(a) < 1e-9 * step else float(f"{a:.12g}") for a in found)
+    step = max(map(abs, numbers), default=0.0)
+    alphas = sorted(0.0 if abs(a) < 1e-9 * step else float(f"{a:.12g}") for a in numbers)
     if 0.0 not in alphas or len(set(alphas)) < len(alphas) or len(alphas) < 2:
         raise ValueError(
             f"alphas {text!r}: expected strengths that differ, with 0 among them, from which changes are read; got "
@@ -89,7 +89,7 @@ class DosePlan:
     def _table(self) -> tuple[Int[np.ndarray, "arm alpha"], tuple[tuple[int, float], ...]]:
         """Row of each arm and strength, and (arm, strength) of each row after row 0; -v at alpha is v at -alpha."""
         index: dict[tuple[Site, bytes, float], int] = {}
-        made: list[tuple[int, float]] = []
+        pairs: list[tuple[int, float]] = []
         rows = np.zeros((len(self.arms), len(self.alphas)), dtype=int)
         for a, arm in enumerate(self.arms):
             sign, key = _up_to_sign(arm.unit)
@@ -98,10 +98,10 @@ class DosePlan:
                     continue
                 name = (arm.site, key, sign * alpha * arm.length)
                 if name not in index:
-                    made.append((a, alpha))
-                    index[name] = len(made)
+                    pairs.append((a, alpha))
+                    index[name] = len(pairs)
                 rows[a, k] = index[name]
-        return rows, tuple(made)
+        return rows, tuple(pairs)
 
     @property
     def rows(self) -> Int[np.ndarray, "arm alpha"]:

@@ -45,32 +45,32 @@ def column(cache: ActivationCache, what: str, values: Column) -> np.ndarray | No
 
 
 def group_column(cache: ActivationCache) -> str:
-    """The column of the independent unit where none is named: story, procedure, ..., else the only group column.
+    """The default column of the independent unit: story, procedure, ..., else the only group column.
 
     Raises:
-        ValueError: it cannot be told; the group columns are listed.
+        ValueError: several group columns, or none; they are listed.
     """
     names = [n.removeprefix("groups.") for n in read_examples(cache.root).column_names if n.startswith("groups.")]
-    found = next((name for name in GROUP_COLUMNS if name in names), names[0] if len(names) == 1 else None)
-    if found is None:
+    chosen = next((name for name in GROUP_COLUMNS if name in names), names[0] if len(names) == 1 else None)
+    if chosen is None:
         raise ValueError(
             f"groups: which column of {cache.root.name} is the independent unit? Its group columns are "
             f"{', '.join(names) or 'none'}. {remedy('Name one with {groups}.')}"
         )
-    return found
+    return chosen
 
 
 def stratum_column(cache: ActivationCache) -> str:
-    """The column to balance over where none is named: stratum, else template.
+    """The default column to balance over: stratum, else template.
 
     Raises:
-        ValueError: the cache has neither; its columns are listed.
+        ValueError: the cache has neither; the error lists its columns.
     """
-    found = next((name for name in STRATUM_COLUMNS if name in cache.examples.columns), None)
-    if found is None:
+    chosen = next((name for name in STRATUM_COLUMNS if name in cache.examples.columns), None)
+    if chosen is None:
         named = remedy("name the column with {strata}", "there is no such column")
         raise ValueError(f"balance strata: {named}. Columns of the cache: {_named(cache)}.")
-    return found
+    return chosen
 
 
 def fit_mask(cache: ActivationCache, fit_on: str | Sequence[bool] | np.ndarray | None) -> np.ndarray | None:
@@ -86,7 +86,7 @@ def fit_mask(cache: ActivationCache, fit_on: str | Sequence[bool] | np.ndarray |
 
 
 def residual_sites(cache: ActivationCache) -> list[Site]:
-    """The cache's `resid_post` sites in order of layers; `site=None` means these.
+    """The cache's `resid_post` sites in order of layers; the default of `site`.
 
     Raises:
         ValueError: it has none.
@@ -94,7 +94,7 @@ def residual_sites(cache: ActivationCache) -> list[Site]:
     sites = sorted((Site.parse(s) for s in cache.sites if s.startswith("resid_post.")), key=lambda s: s.layer or 0)
     if not sites:
         named = remedy("Name one with {site}.", "Name one with {sites}.", "Record some with {cache.sites}.")
-        raise ValueError(f"{cache.root.name} holds no resid_post site, but {', '.join(cache.sites)}. {named}")
+        raise ValueError(f"{cache.root.name} has no resid_post site; its sites are {', '.join(cache.sites)}. {named}")
     return sites
 
 
@@ -103,14 +103,14 @@ def check_residual(site: str | Site) -> Site:
     site = as_site(site)
     if SITE_KINDS[site.kind].shape != "d_model":
         kinds = ", ".join(kind for kind, row in SITE_KINDS.items() if row.shape == "d_model")
-        raise ValueError(f"site '{site}': a direction lives in the residual stream; expected one of {kinds}.")
+        raise ValueError(f"site '{site}': a direction is a vector of the residual stream; expected one of {kinds}.")
     return site
 
 
 def only_position(cache: ActivationCache, position: str | None) -> str:
-    """`position`, or the cache's only one. Raises a ValueError where there are several."""
+    """`position`, or the cache's only one. Raises a ValueError if there are several."""
     if position is None and len(cache.positions) != 1:
-        raise ValueError(f"position: the cache holds {', '.join(cache.positions)}; name one.")
+        raise ValueError(f"position: the cache has {', '.join(cache.positions)}; name one.")
     return cache.positions[0] if position is None else position
 
 
@@ -119,7 +119,7 @@ class PositionRows:
 
     def __init__(self, cache: ActivationCache, position: str) -> None:
         if position not in cache.positions:
-            raise ValueError(f"position {position!r} is not in the cache, which holds: {', '.join(cache.positions)}.")
+            raise ValueError(f"position {position!r} is not in the cache; its positions: {', '.join(cache.positions)}.")
         self.cache, self.position = cache, position
         table = cache.rows
         self.example = table["example"].to_numpy()
@@ -177,14 +177,14 @@ class Plan:
         main = rows.weights()
         assert main is not None, "contrast_rows has checked it"
         vectors = [*main]
-        held = rows.held_out().weights()
-        vectors += [] if held is None else [held[0] - held[1]]
+        held_out = rows.held_out().weights()
+        vectors += [] if held_out is None else [held_out[0] - held_out[1]]
         for halves in rows.halvings():
             both = [half.weights() for half in halves]
             if both[0] is not None and both[1] is not None:
                 vectors += [w[0] - w[1] for w in both if w is not None]
         unit_of, weight, n = _units(rows, rng)
-        return cls(torch.from_numpy(np.stack(vectors)), held is not None, unit_of, weight, n)
+        return cls(torch.from_numpy(np.stack(vectors)), held_out is not None, unit_of, weight, n)
 
 
 def _units(rows: ContrastRows, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
@@ -196,14 +196,14 @@ def _units(rows: ContrastRows, rng: np.random.Generator) -> tuple[np.ndarray, np
     use = rows.is_fit & (rows.klass >= 0) & (code >= 0)
     size = code.max(initial=0) + 1
     n_plus, n_minus = (np.bincount(code[use & (rows.sign == s)], minlength=size) for s in (1, -1))
-    whole = np.flatnonzero((n_plus > 0) & (n_minus > 0))
-    if len(whole) > MOST_UNITS:
-        whole = np.sort(rng.choice(whole, MOST_UNITS, replace=False))
+    complete = np.flatnonzero((n_plus > 0) & (n_minus > 0))
+    if len(complete) > MOST_UNITS:
+        complete = np.sort(rng.choice(complete, MOST_UNITS, replace=False))
     number = np.full(size, -1)
-    number[whole] = np.arange(len(whole))
+    number[complete] = np.arange(len(complete))
     unit_of = np.where(use, number[np.maximum(code, 0)], -1)
     counts = np.where(rows.sign > 0, n_plus[np.maximum(code, 0)], n_minus[np.maximum(code, 0)])
-    return unit_of, np.where(unit_of >= 0, rows.sign / np.maximum(counts, 1), 0.0), len(whole)
+    return unit_of, np.where(unit_of >= 0, rows.sign / np.maximum(counts, 1), 0.0), len(complete)
 
 
 @dataclass
@@ -251,7 +251,7 @@ def at_site(
         vec: a vector that was fitted elsewhere, measured on these rows and returned at the length of the class gap
             along it; None is the difference of the means.
     Raises:
-        ValueError: equal means, or a `vec` along which the classes lie in the other order.
+        ValueError: equal means, or a `vec` along which the classes are in the other order.
     """
     sums = _walk(where, site, rows, plan)
     mean, rest = sums.linear[:2], sums.linear[2:]
@@ -262,26 +262,26 @@ def at_site(
     length = float(diff @ unit)
     if not length > 0:
         raise ValueError(
-            f"{site}, {where.position}: along the given vector {rows.classes[0]!r} lies below the other side (gap "
+            f"{site}, {where.position}: along the given vector {rows.classes[0]!r} is below the other side (gap "
             f"{length:.3g}). Exchange toward and away_from, or give the vector with the other sign."
         )
     sd = _within_sd(_projections(where, site, rows, unit), rows)
-    held, halves = (rest[0], rest[1:]) if plan.has_held_out else (None, rest)
+    held_out, halves = (rest[0], rest[1:]) if plan.has_held_out else (None, rest)
     cosine, crossed = _of_halves(halves) if vec is None else (NAN, NAN)
     with np.errstate(invalid="ignore", divide="ignore"):
         norms, norm = sums.norm / sums.n_norm, float(sums.norm.sum() / sums.n_norm.sum())
     fit = rows.is_fit & (rows.klass >= 0)
-    whole, skipped = rows.n_strata()
+    n_complete, skipped = rows.n_strata()
     return mean, length * unit, DirectionStats(
         delta_norm=length, resid_norm=norm, sd_within=sd, d_prime=length / sd if sd > 0 else NAN,
         split_half_cosine=cosine,
         pair_agreement=float(torch.cosine_similarity(sums.units, unit[None]).mean()) if plan.n_units > 1 else NAN,
         proj_toward=float(mean[0] @ unit), proj_away=float(mean[1] @ unit),
         resid_norm_toward=float(norms[0]), resid_norm_away=float(norms[1]),
-        held_out_gap=crossed if held is None else float(held @ unit),
+        held_out_gap=crossed if held_out is None else float(held_out @ unit),
         n_toward=int((fit & (rows.sign > 0)).sum()), n_away=int((fit & (rows.sign < 0)).sum()),
         n_groups=len(np.unique(rows.group[fit])), n_held_out=int((~rows.is_fit & (rows.klass >= 0)).sum()),
-        n_strata=whole, n_strata_skipped=skipped,
+        n_strata=n_complete, n_strata_skipped=skipped,
     )  # fmt: skip
 
 

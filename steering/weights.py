@@ -17,7 +17,7 @@ from steering.direction import Direction, Directions
 from steering.operators import orthonormal_rows
 
 MLP_WRITERS = ("down_proj", "c_proj", "dense_4h_to_h", "w2", "fc2")
-"""Names of the last linear map of an MLP or of an expert in the families that are known."""
+"""Names of the last linear map of an MLP or expert in the known families."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ def residual_writers(model: Model, *, mlp_writers: Sequence[str] = MLP_WRITERS) 
     linear map of each MLP, of every expert; their biases; and of a LoRA on any of them the `lora_B`.
 
     Raises:
-        ValueError: a norm stands between the writers and the stream, weights are quantised or not in memory, an adapter
+        ValueError: a norm is between the writers and the stream, weights are quantised or not in memory, an adapter
             that is not plain LoRA, or an MLP in which no writer of a known name is found.
     """
     family = model.layout.family
@@ -45,12 +45,12 @@ def residual_writers(model: Model, *, mlp_writers: Sequence[str] = MLP_WRITERS) 
             f"{model.layout.config.model_type} puts a norm between attention or MLP and the residual stream, so an "
             f"ablation cannot be written into their weights. Use steer(op='ablate_everywhere')."
         )
-    found = list(_of_module("embed", model.layout.embed, model.d_model))
+    writers = list(_of_module("embed", model.layout.embed, model.d_model))
     for name, child in model.decoder.named_children():
         if isinstance(child, nn.Embedding) and child is not model.layout.embed and child.embedding_dim == model.d_model:
-            found += _of_module(name, child, model.d_model)
+            writers += _of_module(name, child, model.d_model)
     for layer in model.layout.layers:
-        found += _of_module(f"layer {layer.index} attention", layer.out_proj, model.d_model)
+        writers += _of_module(f"layer {layer.index} attention", layer.out_proj, model.d_model)
         inside = list(_of_mlp(f"layer {layer.index} mlp", layer.mlp, model.d_model, mlp_writers))
         if not inside:
             have = ", ".join(sorted({n.rpartition(".")[2] for n, _ in layer.mlp.named_modules() if n}))
@@ -58,8 +58,8 @@ def residual_writers(model: Model, *, mlp_writers: Sequence[str] = MLP_WRITERS) 
                 f"layer {layer.index}: no module of the MLP is called {', '.join(mlp_writers)}; it has {have}. "
                 f"Name the one that writes into the residual stream with mlp_writers=."
             )
-        found += inside
-    unique = {id(one.tensor): one for one in found}
+        writers += inside
+    unique = {id(one.tensor): one for one in writers}
     for one in unique.values():
         _check_editable(one)
     return list(unique.values())
@@ -68,7 +68,7 @@ def residual_writers(model: Model, *, mlp_writers: Sequence[str] = MLP_WRITERS) 
 def _of_mlp(where: str, mlp: nn.Module, d_model: int, names: Sequence[str]) -> Iterator[Writer]:
     skip: list[str] = []
     for path, module in mlp.named_modules():
-        if any(path.startswith(done) for done in skip):
+        if any(path.startswith(prefix) for prefix in skip):
             continue
         if path.rpartition(".")[2] in names:
             yield from _of_module(f"{where}.{path}", module, d_model)
@@ -136,7 +136,7 @@ def _of_lora(where: str, layer: Any, d_model: int) -> Iterator[Writer]:
 def _check_editable(one: Writer) -> None:
     if not one.tensor.is_floating_point() or one.tensor.element_size() < 2:
         raise ValueError(
-            f"{one.name} is quantised ({one.tensor.dtype}); an ablation cannot be written into it. Load the model in "
+            f"{one.name} is quantised ({one.tensor.dtype}); an ablation cannot be stored in it. Load the model in "
             f"full precision, or use steer(op='ablate_everywhere')."
         )
     if one.tensor.device.type == "meta":
@@ -148,7 +148,7 @@ _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 3e-2, t
 
 @dataclass(frozen=True)
 class WeightEdit:
-    """What `edit_weights` did.
+    """The changes made by `edit_weights`.
 
     Attributes:
         tensors:  names of the tensors that were projected, in order of the network.
@@ -170,14 +170,14 @@ def edit_weights(
     *,
     mlp_writers: Sequence[str] = MLP_WRITERS,
 ) -> WeightEdit:
-    """Project directions out of everything that writes into the residual stream, in place and for good.
+    """Project directions out of everything that writes into the residual stream, in place.
 
         W <- P W,  b <- P b,  rows of embeddings <- rows P,  lora_B <- P lora_B,      P = I - R Rᵀ
 
     with R an orthonormal basis of the directions' span; computed in float32 or wider. The unembedding reads the stream
-    and is left alone; where it shares its weights with the embedding it first gets its own copy (with gains of the
+    and is not changed; if it shares its weights with the embedding it first gets its own copy (with gains of the
     final norm other than 1, editing the shared tensor gives another model: P and the gains do not commute). Every
-    adapter that is loaded is edited. The fingerprint of a Model is cleared, since it holds other weights afterwards.
+    loaded adapter is edited. The fingerprint of a Model is cleared, since its weights have changed.
 
     Args:
         mlp_writers: names of the last linear map of MLPs and experts.
@@ -220,7 +220,7 @@ def _projected(tensor: Tensor, axis: int, rows: Tensor) -> Tensor:
 
 
 def _untie(model: Model) -> bool:
-    """Give the unembedding its own weights where it shares the embedding's; says whether it did."""
+    """Give the unembedding its own weights if it shares the embedding's; returns whether it did."""
     head, embed = (_base(m) for m in (model.causal_lm.get_output_embeddings(), model.layout.embed))
     if head is None or head.weight.data_ptr() != embed.weight.data_ptr():
         return False

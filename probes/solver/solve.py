@@ -1,4 +1,4 @@
-"""Fit every logistic problem that shares one activation matrix, in raw units, with a certificate each."""
+"""Fit all logistic problems on one activation matrix, in raw units, each with a certificate."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SKINNY = 4.0
 
 
 class NotConvergedWarning(UserWarning):
-    """Some problems stopped above the tolerance; their certificates say how far."""
+    """Some problems stopped above the tolerance; see their certificates."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Fit:
 
     Attributes:
         coef:        [problem, output, d_feature]; intercept [problem, output].
-        logits:      of every example, held-out ones included [problem, output, example].
+        logits:      of every example, including held-out ones [problem, output, example].
         scale:       1/std that each problem was penalised in [problem, d_feature].
         certificate: bound on ‖w - w*‖/‖w‖ of the standardised weights w = coef/scale [problem].
         coords:      the minimiser's own coordinates, to start a nearby batch from.
-        flops:       multiplications and additions of the matrix products, counted from the steps taken.
+        flops:       multiplications and additions of the matrix products, from the number of steps.
     """
 
     coef: Float[Tensor, "problem output d_feature"]
@@ -179,10 +179,10 @@ def _solve_primal(
         space = Primal(rows, scales[of[at]], own)
         begin = None if start is None else start[at]
         parts.append(minimise(space, targets[at], weights[at], tol=tol, max_iter=max_iter, start=begin))
-    found = _joined(parts)
-    scale, steps = scales[of], float(found.n_iter.sum()) * k
+    minimum = _joined(parts)
+    scale, steps = scales[of], float(minimum.n_iter.sum()) * k
     flops = 4.0 * n * d * steps + 10.0 * n * d * (rank + 8) * (rank > 0)
-    return _fit(found, found.coords * scale[:, None], scale, "primal", flops)
+    return _fit(minimum, minimum.coords * scale[:, None], scale, "primal", flops)
 
 
 def _solve_gram(
@@ -205,28 +205,28 @@ def _solve_gram(
             chosen = mine[at]
             own = None if basis is None else basis.select(torch.arange(len(mine), device=rows.device)[at])
             begin = None if start is None else start[chosen]
-            found = minimise(
+            minimum = minimise(
                 Gram(kernel, own), targets[chosen], weights[chosen], tol=tol, max_iter=max_iter, start=begin
             )
             # back from examples to features: w = D Xᵀ a, and coef = D w
-            coef[chosen] = (found.coords.flatten(0, 1) @ rows).view(-1, k, d) * scales[s].square()
-            flops += 2.0 * n * n * float(found.n_iter.sum()) * k
-            parts.append(found)
+            coef[chosen] = (minimum.coords.flatten(0, 1) @ rows).view(-1, k, d) * scales[s].square()
+            flops += 2.0 * n * n * float(minimum.n_iter.sum()) * k
+            parts.append(minimum)
             order.append(chosen)
     back = torch.cat(order).argsort()  # problems were solved scale by scale; the caller's order is restored
-    found = Minimum(*(value[back] for value in vars(_joined(parts)).values()))
-    return _fit(found, coef, scales[of], "gram", flops)
+    minimum = Minimum(*(value[back] for value in vars(_joined(parts)).values()))
+    return _fit(minimum, coef, scales[of], "gram", flops)
 
 
 def _joined(parts: list[Minimum]) -> Minimum:
     return Minimum(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
 
 
-def _fit(found: Minimum, coef: Tensor, scale: Tensor, backend: str, flops: float) -> Fit:
-    logits = found.images + found.intercept[..., None]
+def _fit(minimum: Minimum, coef: Tensor, scale: Tensor, backend: str, flops: float) -> Fit:
+    logits = minimum.images + minimum.intercept[..., None]
     return Fit(
-        coef, found.intercept, logits, scale, found.certificate, found.n_iter, found.is_converged, found.coords,
-        backend, flops,
+        coef, minimum.intercept, logits, scale, minimum.certificate, minimum.n_iter, minimum.is_converged,
+        minimum.coords, backend, flops,
     )  # fmt: skip
 
 
