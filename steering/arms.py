@@ -115,9 +115,10 @@ def shuffled_arms(
         is_toward: True for examples of the class that + moves toward.
         strata: what the direction was balanced by; None where it was not.
         groups: independent unit of each example.
-        equal_length: add all at the direction's length: does any direction of large variance have the effect? False adds
-            each at its own length: does the pipeline have the effect on labels without information? If one axis carries
-            most of the variance, every shuffled difference is along it, and only the second question has an answer.
+        equal_length: add all at the direction's length: does any direction of large variance have the effect? False
+            adds each at its own length: does the pipeline have the effect on labels without information? If one axis
+            carries most of the variance, every shuffled difference is along it, and only the second question has an
+            answer.
     Raises:
         ValueError: lengths differ, one class only, strata within which nothing can be permuted.
     Source: steering spec B.8, step 6.

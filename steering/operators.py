@@ -147,8 +147,8 @@ def make_edit(
         affine   coordinates in the span set to those of the midpoint between the class means
         ablate   coordinates in the span set to 0 (rank k for k directions)
 
-    For all but "add", alpha is the fraction of the full change (1 is all of it) and `unit` is ignored. alpha = 0 changes
-    no bit.
+    For all but "add", alpha is the fraction of the full change (1 is all of it) and `unit` is ignored. alpha = 0
+    changes no bit.
 
     Args:
         keep_norm: rescale the result to the length that the activation had.

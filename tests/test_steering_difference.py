@@ -320,7 +320,7 @@ def test_the_leading_centred_component_of_pair_differences_is_not_their_mean(tmp
         (dict(balance="strata"), "name the column with strata="),
         (dict(strata="letter"), None),
         (dict(away_from="anti"), "other class names on each side"),
-        (dict(site="z.0"), "lives in the residual stream"),
+        (dict(site="z.0"), "residual stream"),
         (dict(site="resid_post.9"), "resid_post.9' is not in"),
         (dict(position="first"), "position 'first' is not in the cache"),
         (dict(fit_on="split"), "fit_on split: no column"),

@@ -230,9 +230,9 @@ def test_every_layer_goes_into_one_file_and_one_table(tmp_path: Path, rng: torch
     table = back.table()
     assert table.layer.tolist() == [2, 10] and table.delta_norm.tolist() == [held[s].stats.delta_norm for s in sites]
     assert torch.equal(Direction.load(tmp_path / "all.safetensors", "resid_post.10").vec, held[sites[1]].vec)
-    with pytest.raises(ValueError, match=r"holds 2 directions; choose one with site=: resid_post.2, resid_post.10"):
+    with pytest.raises(ValueError, match=r"has 2 directions; select one with site=: resid_post.2, resid_post.10"):
         Direction.load(tmp_path / "all.safetensors")
-    with pytest.raises(ValueError, match=r"no direction at resid_post.3; there are: resid_post.2, resid_post.10"):
+    with pytest.raises(ValueError, match=r"no direction at resid_post.3; sites: resid_post.2, resid_post.10"):
         back["resid_post.3"]
 
 
@@ -240,7 +240,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     path, _ = saved(tmp_path)
     other = direction(torch.ones(D)).save(tmp_path / "other.safetensors")
     (tmp_path / "d.json").write_bytes((tmp_path / "other.json").read_bytes())
-    with pytest.raises(ValueError, match=r"speaks of other vectors than those in d.safetensors"):
+    with pytest.raises(ValueError, match=r"describes other vectors than those in d.safetensors"):
         Direction.load(path)
     (tmp_path / "other.json").unlink()
     with pytest.raises(ValueError, match=r"other.json is missing"):
@@ -250,7 +250,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
         Direction.load(other)
     with pytest.raises(ValueError, match=r"expected a name ending in .safetensors"):
         direction(torch.ones(D)).save(tmp_path / "d.pt")
-    with pytest.raises(ValueError, match="there is no folder"):
+    with pytest.raises(ValueError, match="no folder"):
         direction(torch.ones(D)).save(tmp_path / "no" / "d.safetensors")
 
 
