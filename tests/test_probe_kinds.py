@@ -17,13 +17,13 @@ from interp.prompt import Example
 from probes import Kind, Probe, SweepConfig, sweep, transfer
 from probes.kinds import KINDS, carried, in_order, kind_of, kinds_of, score_labels
 from probes.splits import group_split
+from study.analyses.probes.claims import probes as claims_of
+from study.analyses.probes.figures import by_layer, figures_of_tables
+from study.analyses.probes.step import _probe_rows
+from study.analyses.probes.store import read_sweep
 from study.cli import main
 from study.config.sections import ProbesSection, SmallestEffects
-from study.probes.figures import by_layer, figures_of_tables
-from study.probes.store import read_sweep
-from study.report.probe_claims import probes as claims_of
-from study.steps.probes import _probe_rows
-from study.tables import tidy
+from study.schema import tidy
 from tests.tiny import tiny, tiny_tokenizer
 
 NAME = "tests.test_probe_kinds:nearest_centroid"

@@ -67,7 +67,7 @@ def test_names_of_training_wrappers_are_read_as_peft_s_own_and_said(hub, tmp_pat
 def test_clean_names_are_left_alone_without_a_word(hub):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", message=".*loaded by its tokenizer.json")
+        warnings.filterwarnings("ignore", message=".*its tokenizer.json is loaded")
         warnings.filterwarnings("ignore", category=FutureWarning)
         load(ck(hub, "dora"))
 

@@ -31,7 +31,7 @@ def probes(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
 
 def _decodable(tables: Tables, chosen: list[dict[str, Any]], target: str, member: str, smallest: float) -> Claim:
     here = [row for row in chosen if row["target"] == target and row["member"] == member]
-    row = min(here, key=lambda r: (r["split"] != "test", number(r, "p") is None, _rank(r)))
+    row = min(here, key=lambda r: (r["split"] != "test", number(r, "p") is None, rank(r["kind"])))
     oof = [r for r in here if r["split"] == "oof" and r["kind"] == row["kind"]]
     searched, adjusted = number(oof[0], "p_adjusted") if oof else None, number(row, "p_adjusted")
     p = number(row, "p") if adjusted is None else adjusted  # of a crossed TEST the p over all groups decides
@@ -59,10 +59,6 @@ def column_of(target: object) -> str:
 def quoted(target: str) -> str:
     """A target as a name: `“label = noncompliant”`."""
     return f"“{words(target).replace('=', ' = ')}”"
-
-
-def _rank(row: dict[str, Any]) -> int:
-    return rank(row["kind"])
 
 
 def _selective(oof: list[dict[str, Any]]) -> Control:
@@ -122,7 +118,9 @@ def _carried(
         where = ", ".join(f"{site}, {position}" for site, position in dict.fromkeys(places)) or "none"
         return Claim(text, "transfers", "probes", Above(0.5), why=f"not read at the selected site ({where})",
                      key=key)  # fmt: skip
-    row = min(same, key=lambda r: (r["variant"] != "raw", places.index((r["train_site"], r["position"])), _rank(r)))
+    row = min(
+        same, key=lambda r: (r["variant"] != "raw", places.index((r["train_site"], r["position"])), rank(r["kind"]))
+    )
     own = rows(tables, "probes", target=target, member=a, role="layer", metric="auroc", cohort="all", split="oof",
                kind=row["kind"], site=row["train_site"], position=row["position"])  # fmt: skip
     real = replace(_selective(own), name="where it was fitted, more decodable than a control label")
