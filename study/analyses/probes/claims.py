@@ -110,7 +110,7 @@ def _carried(
     key = f"probes/transfer/{column_of(target)}/{a}/{b}"
     if why := next(filter(None, map(one_answer, here)), ""):
         return Claim(text, "transfers", "probes", Above(0.5), why=f"not claimed: {why}", key=key)
-    places = [(r["site"], r["position"]) for r in sorted(chosen, key=_rank)]
+    places = [(r["site"], r["position"]) for r in sorted(chosen, key=lambda r: rank(r["kind"]))]
     here = [r for r in here if flag(r, "selected")] or here  # each look at TEST at the site that it selected
     same = [r for r in here if r["train_site"] == r["test_site"] and r["variant"] != SHUFFLED
             and (r["train_site"], r["position"]) in places]  # fmt: skip
