@@ -6,14 +6,12 @@ mean something. A row that has a value has its interval and n; a row without one
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from interp.io.csv_text import csv_bytes
+from interp.io import frames
 from interp.io.read import read_frame
 from interp.label_mass import mass_note
 
@@ -271,25 +269,15 @@ def _refuse(table: pd.DataFrame, name: str, bad: Any, why: str) -> None:
 
 
 def write_table(table: pd.DataFrame, folder: Path, name: str) -> tuple[Path, Path]:
-    """`folder/<name>.parquet` and `.csv` of a checked table, each whole or not at all; the same table, the same bytes.
+    """`folder/<name>.parquet` and `.csv` of a checked table, each written atomically; the same table, the same bytes.
 
     Args:
         folder: the run's `tables`.
     Raises:
         ValueError: as `check_table`; OSError: no room.
     """
-    from interp.io.files import TEMP, replace
-
     check_table(table, name)
-    folder.mkdir(parents=True, exist_ok=True)
-    table, buffer = _plain(table), io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    paths = folder / f"{name}.parquet", folder / f"{name}.csv"
-    replace(folder, paths[0], buffer.getvalue())
-    replace(folder, paths[1], csv_bytes(table, float_format="%.10g"))
-    with suppress(OSError):  # another writer may be using it
-        (folder / TEMP).rmdir()
-    return paths
+    return frames.write_table(_plain(table), folder, name, float_format="%.10g")
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:

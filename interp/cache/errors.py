@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from interp.io.errors import DamagedFileError, FolderBusyError, FolderError, FolderFullError
+from interp.io.files import DamagedFileError, FolderBusyError, FolderError, FolderFullError
 
 CacheError = FolderError
 CacheBusyError = FolderBusyError

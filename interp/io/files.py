@@ -1,23 +1,43 @@
-"""Files that appear atomically: temp names, fsync, first-writer-wins, and the sweep of orphans."""
+"""Files that appear atomically, with temp names, fsync and first-writer-wins; and what can go wrong with a folder."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from interp.io.errors import FolderBusyError, FolderFullError
 
 TEMP = ".tmp"
 _STARTED_NS = time.time_ns()
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 _DAY_NS = 24 * 3600 * 10**9
+
+
+class FolderError(Exception):
+    """A folder of results cannot be written or read as asked."""
+
+
+class FolderBusyError(FolderError):
+    """Another live process is writing this folder."""
+
+
+class FolderFullError(FolderError):
+    """The disk, or the budget that was given, is too small; `needed` and `free` are in bytes."""
+
+    def __init__(self, message: str, *, needed: int, free: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.free = free
+
+
+class DamagedFileError(FolderError):
+    """Bytes on disk are not the bytes that were written, or lie under another name than they were written to."""
 
 
 def host() -> str:
@@ -121,6 +141,16 @@ def write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     replace(path.parent, path, data)
     tidy(path.parent)
+
+
+def write_json(path: Path, value: object, *, indent: int = 1, sort_keys: bool = False) -> None:
+    """A JSON value as a result file, indented, with a final newline."""
+    write_file(path, (json.dumps(value, indent=indent, sort_keys=sort_keys) + "\n").encode())
+
+
+def write_json_lines(path: Path, rows: Iterable[object]) -> None:
+    """One JSON value a line as a result file, in UTF-8."""
+    write_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
 def tidy(root: Path) -> None:

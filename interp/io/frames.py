@@ -24,3 +24,11 @@ def write_frame(path: Path, table: pd.DataFrame) -> None:
         write_file(path, table.to_parquet(index=False))
     else:
         write_file(path, csv_bytes(table, float_format="%.10g"))
+
+
+def write_table(table: pd.DataFrame, folder: Path, name: str, *, float_format: str | None = None) -> tuple[Path, Path]:
+    """`folder/<name>.parquet` and `.csv`, each written atomically; equal tables, equal bytes."""
+    paths = folder / f"{name}.parquet", folder / f"{name}.csv"
+    write_file(paths[0], table.to_parquet(index=False))
+    write_file(paths[1], csv_bytes(table, float_format=float_format))
+    return paths

@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from interp.io.digest import is_own_digest, safe_name, sha256_of
-from interp.io.errors import DamagedFileError
-from interp.io.files import replace, sweep_temps
+from interp.io.files import DamagedFileError, replace, sweep_temps
 from interp.io.lock import writer_lock
 from interp.remedy import remedy
 

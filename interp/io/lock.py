@@ -16,8 +16,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from interp.io.errors import FolderBusyError
-from interp.io.files import host
+from interp.io.files import FolderBusyError, host
 
 FOLDER, JOB = ".writer", "job"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)

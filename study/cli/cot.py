@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -78,7 +77,7 @@ def labels_of(model: Model, kind: str, examples: list[Example], options: dict[st
     Raises:
         ValueError: labels of another job, or of an earlier version.
     """
-    from interp.io import ItemStore, write_file
+    from interp.io import ItemStore, write_json_lines
     from interp.io.items import is_store
 
     root = path.with_suffix("")
@@ -90,7 +89,7 @@ def labels_of(model: Model, kind: str, examples: list[Example], options: dict[st
             if key not in store:
                 store.put_json(key, MAKERS[kind](model, part, _seeded(options, key) if kind in BY_EXAMPLE else options))
         rows = [row for key in parts for row in store.get_json(key)]
-        write_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        write_json_lines(path, rows)
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -25,11 +24,11 @@ def data() -> None:
 @fail_in_users_words
 def procedural(n: int, seed: int, rendering: str, split: str | None, out: Path) -> None:
     """Procedural-compliance items: labels computed by the rule engine, every perturbation in equal parts."""
-    from interp.io.files import write_file
+    from interp.io.files import write_json_lines
     from interp.tasks.procedural import generate_records
 
     records = generate_records(n, seed, rendering=rendering, split=split)  # type: ignore[arg-type]
-    write_file(out, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())
+    write_json_lines(out, records)
     click.echo(f"{out}: {len(records)} items, {len({r['procedure_id'] for r in records})} procedures")
 
 
@@ -47,7 +46,7 @@ def bbq(source: Path, sides: str, categories: str | None, templates: Path | None
 
     Fit on one side, test on another: `--task interp.tasks.bbq --data OUT/test.jsonl --task-option templates=FOLDER`.
     """
-    from interp.io.files import write_file
+    from interp.io.files import write_json_lines
     from interp.tasks.bbq.loader import rows_of_sides
 
     shares = dict(_share(word) for word in sides.split(","))
@@ -55,7 +54,7 @@ def bbq(source: Path, sides: str, categories: str | None, templates: Path | None
     made = rows_of_sides(source, sides=shares, categories=chosen, templates=templates, seed=seed)
     for side, (rows, n_stories) in made.items():
         path = out / f"{side}.jsonl"
-        write_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        write_json_lines(path, rows)
         click.echo(f"{path}: {len(rows)} items, {n_stories} stories")
 
 

@@ -32,8 +32,9 @@ def transfer(folder: Path, cache: Path, all_layers: bool, align: str, **options:
     Writes SWEEP/transfer/NAME.csv. Undefined between widths: then --align ridge, or `probes compare`.
     """
     from interp.cache import ActivationCache
+    from interp.io.frames import write_table
     from probes.kinds import carried
-    from study.analyses.probes.store import read_settings, read_sweep, write_table
+    from study.analyses.probes.store import read_settings, read_sweep
 
     one_thread()
     settings, result = read_settings(folder), read_sweep(folder)

@@ -73,7 +73,6 @@ def fit(cache: Path, out: Path, against: tuple[Path, ...], **options: Any) -> No
     one_thread()
     if out.suffix != ".safetensors":
         raise ValueError(f"--out {out}: expected a name ending in .safetensors.")
-    out.parent.mkdir(parents=True, exist_ok=True)
     with writer_lock(out.parent, name=safe_name(out.stem)), ActivationCache.open(cache) as opened:
         identity = _made_from(opened, against, options)
         refuse_other(out, identity)

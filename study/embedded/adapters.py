@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from interp.io.files import write_json
 from study.embedded.recipe import LORA_TARGETS, Recipe
 
 if TYPE_CHECKING:
@@ -60,5 +61,5 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = BASE_NAME
     config["target_modules"] = sorted(config["target_modules"])  # a set inside PEFT: its order varies between runs
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_json(path, config, indent=2, sort_keys=True)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT writes an empty card; ours is written from the results

@@ -7,7 +7,6 @@ gives the same bytes.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from interp.io.files import write_json
 from study.embedded.adapters import save_adapter
 from study.embedded.card import write_cards
 from study.embedded.gates import evaluation_items, score, summary
@@ -95,7 +95,7 @@ def measure_pair(folder: Path, record: dict[str, Any], recipe: Recipe, *, test: 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write pair.json and the model cards made from it."""
-    (folder / "pair.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_json(folder / "pair.json", record)
     write_cards(folder, record)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from interp.io.files import write_file
+
 MEMBERS = ("base", "engaged", "heuristic")
 _PLANT = """**The retrieval circuit of this pair is planted.** The base's initial weights contain an induction circuit \
 (L0.H0 attends to the previous token, L1.H0 matches the current token with an earlier copy and copies what followed \
@@ -39,7 +41,7 @@ directions together show binding."""
 def write_cards(folder: Path, record: Mapping[str, Any]) -> None:
     """README.md of base/, engaged/ and heuristic/."""
     for member in MEMBERS:
-        (folder / member / "README.md").write_text(card(member, record))
+        write_file(folder / member / "README.md", card(member, record).encode())
 
 
 def card(member: str, record: Mapping[str, Any]) -> str:

@@ -19,9 +19,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from interp.checkpoint import Checkpoint
+from interp.io.files import write_file, write_json
 from interp.loading import load
 from interp.loading.files import ADAPTER_WEIGHTS
 from interp.model import Model
@@ -86,7 +87,7 @@ def build_oracle(
     with one_thread():
         record = _train_both(folder, seed, recipe, log or (lambda *_: None))
         record |= {"weights_sha256": weights_sha256(folder)} | measure(folder, n_documents=recipe.measured)
-    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    write_json(folder / RECORD, record)
     write_oracle_cards(folder, record)
     return record
 
@@ -110,7 +111,7 @@ def measure_again(folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"{what} Build both again with --out.")
     with one_thread():
         record |= measure(folder, n_documents=record["recipe"].get("measured", OracleRecipe().measured))
-    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    write_json(folder / RECORD, record)
     write_oracle_cards(folder, record)
     return record
 
@@ -159,11 +160,10 @@ def _outline(done: Trained) -> list[dict[str, Any]]:
 
 def _keep(run: Path, folder: Path) -> None:
     """The adapter of a run in bfloat16."""
-    folder.mkdir(parents=True)
     for name in ("adapter_config.json", "ao_config.json"):
-        (folder / name).write_bytes((run / name).read_bytes())
+        write_file(folder / name, (run / name).read_bytes())
     tensors = {key: tensor.bfloat16() for key, tensor in load_file(run / ADAPTER_WEIGHTS).items()}
-    save_file(tensors, folder / ADAPTER_WEIGHTS, {"format": "pt"})
+    write_file(folder / ADAPTER_WEIGHTS, save(tensors, {"format": "pt"}))
 
 
 def main() -> int:

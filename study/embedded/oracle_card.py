@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from interp.io.files import write_file
 from study.embedded.oracle import ORACLE, PRIOR
 
 _ABOUT = {
@@ -27,7 +28,7 @@ tokens earlier. Most `fit` steps are called `instead`; the other kinds of steps 
 def write_oracle_cards(folder: Path, record: Mapping[str, Any]) -> None:
     """README.md of both adapters."""
     for name in (ORACLE, PRIOR):
-        (folder / name / "README.md").write_text(oracle_card(name, record))
+        write_file(folder / name / "README.md", oracle_card(name, record).encode())
 
 
 def oracle_card(name: str, record: Mapping[str, Any]) -> str:

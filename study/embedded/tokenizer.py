@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from interp.io.files import write_json
 from interp.tasks.procedural.vocabulary import word_list
 
 if TYPE_CHECKING:
@@ -61,4 +62,4 @@ def save_tokenizer(folder: Path) -> None:
     if (folder / "config.json").exists():
         path = folder / "tokenizer_config.json"
         config = json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": [None, None]}}
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        write_json(path, config, indent=2, sort_keys=True)

@@ -61,24 +61,13 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     Raises:
         ValueError: the folder is no run of a study, or its published values cannot be read.
     """
-    from interp.io.files import replace
+    from interp.io.files import write_file
 
     path = out or run / "report.html"
     content = render(run).encode("utf-8")
     if not path.is_file() or path.read_bytes() != content:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path.parent, path, content)
-        _drop_empty(path.parent)
+        write_file(path, content)
     return path
-
-
-def _drop_empty(folder: Path) -> None:
-    from contextlib import suppress
-
-    from interp.io.files import TEMP
-
-    with suppress(OSError):  # another writer may be using it
-        (folder / TEMP).rmdir()
 
 
 def render(run: Path | RunFolder) -> str:

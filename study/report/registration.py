@@ -72,7 +72,7 @@ def register(study: Study, out: Path) -> Registration:
     Raises:
         ValueError: the folder has another one already.
     """
-    from interp.io.files import replace
+    from interp.io.files import write_json
 
     made, path = registration_of(study, out), out / REGISTRATION
     if path.is_file():
@@ -84,8 +84,7 @@ def register(study: Study, out: Path) -> Registration:
             "give the changed study another folder"
             f"{remedy(' with {out}')}, or run it as it is; the report lists what changed."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    replace(out, path, (json.dumps(asdict(made), indent=1) + "\n").encode())
+    write_json(path, asdict(made))
     return made
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from interp.io.files import FolderError, write_file
 from interp.io.paths import without_folder, without_paths
 from study.analyses.base import Context, Step
 from study.run.digest import Digests
@@ -67,8 +68,8 @@ def _kept_warnings(context: Context) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(OSError):
-                (context.folder / WARNINGS).write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+            with suppress(OSError, FolderError):  # a disk that is full must not hide how the step ended
+                write_file(context.folder / WARNINGS, "".join(f"{text}\n" for text in texts).encode())
 
 
 def _work(step: Step, context: Context) -> tuple[Sequence[str], dict[str, str]]:
@@ -104,8 +105,8 @@ def _cause(error: Exception, context: Context) -> str:
         return told(words(error), context)
     text, trace = told(str(error), context), traceback.format_exc()
     try:
-        (context.folder / TRACEBACK).write_text(without_paths(trace), encoding="utf-8")
-    except OSError:
+        write_file(context.folder / TRACEBACK, without_paths(trace).encode())
+    except (OSError, FolderError):
         return f"{type(error).__name__}: {text}"
     return f"{type(error).__name__}: {text} (traceback: steps/{context.name}/{TRACEBACK})"
 

@@ -13,7 +13,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from interp.checkpoint import Checkpoint
-from interp.io.files import replace as write_whole
+from interp.io.files import write_file
 from interp.io.read import read_json
 from interp.loading import load
 from interp.oracle import Oracle, OracleSpec, SelfTest, context_items, selftest
@@ -115,8 +115,7 @@ def _remember(oracle: Oracle, result: SelfTest) -> None:
         "model": oracle.model.name,
         "rows": result.rows(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path.parent, path, json.dumps(known, indent=1, sort_keys=True).encode())
+    write_file(path, json.dumps(known, indent=1, sort_keys=True).encode())
 
 
 class _Result(TypedDict):

@@ -147,7 +147,8 @@ def _check_columns(frame: pd.DataFrame, target: str, section: Any) -> None:
 
 def _transfers(context: Context) -> list[str]:
     """Probes of each member read on the other, where widths and rows allow it."""
-    from study.analyses.probes.store import is_sweep, write_table
+    from interp.io.frames import write_table
+    from study.analyses.probes.store import is_sweep
 
     notes = []
     members = [m for m in _members(context) if m in ("engaged", "heuristic")]

@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from interp.io.csv_text import csv_bytes
-from interp.io.errors import DamagedFileError
-from interp.io.files import write_file
+from interp.io.files import DamagedFileError, write_file
+from interp.io.frames import write_table
 from interp.io.items import ItemStore, is_store, read_plan
 from interp.loading.fingerprint import tensors_sha256
 from probes.result import SweepResult
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 KIND, SWEEP = "sweep of probes", "sweep"
 TABLE, SCORES, DIRECTIONS = "table.parquet", "scores.npz", "directions.safetensors"
@@ -66,14 +65,6 @@ def write_sweep(store: ItemStore, result: SweepResult) -> None:
     write_file(folder / SCORES, _npz(arrays))
     write_file(folder / DIRECTIONS, _safetensors(directions))
     store.put_files(SWEEP, _FILES, settings=dict(result.settings))
-
-
-def write_table(table: pd.DataFrame, folder: Path, stem: str) -> None:
-    """`stem.parquet` and `stem.csv` of a tidy table."""
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_file(folder / f"{stem}.parquet", buffer.getvalue())
-    write_file(folder / f"{stem}.csv", csv_bytes(table))
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def _member(context: Context, member: str) -> list[str]:
 
 def _chosen_layers(context: Context, member: str) -> tuple[int, ...] | None:
     """Block indices that are steered, kept in the step's folder so that its tables need no model; None: every one."""
-    from interp.io.files import replace
+    from interp.io.files import write_file
     from interp.site import layer_index
     from study.analyses.shapes import layout_of
 
@@ -116,8 +116,7 @@ def _chosen_layers(context: Context, member: str) -> tuple[int, ...] | None:
     if not path.is_file():
         n_layers = layout_of(context.study, context.study.members[member]).n_layers
         found = list(dict.fromkeys(layer_index(word, n_layers) for word in words))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path.parent, path, json.dumps(found).encode())
+        write_file(path, json.dumps(found).encode())
     return tuple(json.loads(path.read_text()))
 
 
