@@ -81,8 +81,11 @@ def test_choices_with_targets_leave_floors_probe_and_figures(run, folder, tmp_pa
                "--partners", 2)  # fmt: skip
     assert "floor" in text
     assert "linear probe on the same vectors" in text
+    assert "was not drawn" not in text
     tasks = pd.read_csv(out / "tasks.csv")
-    assert {"floor", "majority", "probe", "gap_lo", "gap_hi", "n_groups"} <= set(tasks.columns)
+    accuracy = tasks[tasks["metric"] == "accuracy"].iloc[0]
+    assert accuracy[["floor", "majority", "probe", "gap_lo", "gap_hi", "floor_difference_lo"]].notna().all()
+    assert {"balanced_accuracy", "macro_f1", "gap_shuffled", "gap_zero"} <= set(tasks["metric"])
     assert tasks["n_groups"].unique().tolist() == [6]
     assert (out / "figures" / "oracle.svg").is_file() or (out / "figures" / "oracle.png").is_file()
     assert pd.read_csv(out / "confusion.csv")["count"].sum() == len(pd.read_csv(out / "choices.csv"))
@@ -106,9 +109,9 @@ def test_two_caches_are_compared_at_the_same_places(run, folder, tmp_path):
     assert "acts_engaged - acts_heuristic" in text
     assert "control gap (shuffled)" in text
     table = pd.read_csv(tmp_path / "o" / "comparison.csv")
-    assert table["choice"].tolist() == ["yes", "no"]
-    assert (table["difference"].abs() > 0).all()
-    assert {"lo", "hi", "n", "n_groups", "p_holm"} <= set(table.columns)
+    assert table["pred"].tolist() == ["yes", "no"]
+    assert (table["value"].abs() > 0).all()
+    assert table[["lo", "hi", "n", "n_groups", "p_adjusted"]].notna().all(axis=None)
 
 
 def test_mistakes_are_named_in_the_users_words(run, folder, tmp_path):

@@ -16,22 +16,25 @@ TASKS = (
 
 def reading_table() -> pd.DataFrame:
     rows = []
-    for task, value, half, floor, majority, text_only, probe, shuffled, zero in TASKS:
-        for control, gap in (("shuffled", shuffled), ("zero", zero)):
-            rows.append(
-                {"task": task, "value": value, "lo": value - half, "hi": value + half, "floor": floor,
-                 "floor_difference_lo": value - half - floor,
-                 "majority": majority, "text_only": text_only, "probe": probe, "control": control, "gap": gap,
-                 "gap_lo": gap - 0.05, "gap_hi": gap + 0.05, "n": 512, "n_groups": 128, "unit": "readings",
-                 "group_unit": "problems", "interval": "clustered Wilson"}
-            )  # fmt: skip
+    size = {"member": "base", "n": 512, "n_groups": 128, "unit": "readings", "group_unit": "problems"}
+    for target, value, half, floor, majority, text_only, probe, shuffled, zero in TASKS:
+        rows.append(
+            {"target": target, "metric": "accuracy", "value": value, "lo": value - half, "hi": value + half,
+             "floor": floor, "floor_difference_lo": value - half - floor, "majority": majority, "text_only": text_only,
+             "probe": probe, "interval": "clustered Wilson"} | size
+        )  # fmt: skip
+        rows += [
+            {"target": target, "metric": f"gap_{control}", "value": gap, "lo": gap - 0.05, "hi": gap + 0.05,
+             "interval": "paired"} | size
+            for control, gap in (("shuffled", shuffled), ("zero", zero))
+        ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def confusion() -> pd.DataFrame:
     names, counts = ("active_computation", "self_checking", "final_answer"), ((40, 5, 5), (4, 30, 6), (0, 1, 49))
     return pd.DataFrame(
-        [{"target": t, "answer": a, "count": counts[i][j], "value": counts[i][i] / sum(counts[i]), "lo": 0.6,
+        [{"gold": t, "pred": a, "count": counts[i][j], "value": counts[i][i] / sum(counts[i]), "lo": 0.6,
           "hi": 0.99, "n": sum(counts[i]), "n_groups": 20, "unit": "readings", "group_unit": "problems",
           "interval": "clustered Wilson"} for i, t in enumerate(names) for j, a in enumerate(names)]
     )  # fmt: skip
@@ -51,13 +54,21 @@ def test_every_mark_says_what_it_shows():
 def test_an_accuracy_without_its_shuffle_interval_or_n_is_not_drawn():
     table = reading_table()
     with pytest.raises(ValueError, match="no row of control 'shuffled' for previous tokens"):
-        oracle(table[~((table["task"] == "previous tokens") & (table["control"] == "shuffled"))])
-    with pytest.raises(ValueError, match="lacks columns gap_lo, n"):
-        oracle(table.drop(columns=["gap_lo", "n"]))
-    with pytest.raises(ValueError, match="repeats task, control"):
+        oracle(table[~((table["target"] == "previous tokens") & (table["metric"] == "gap_shuffled"))])
+    with pytest.raises(ValueError, match="lacks columns lo, n"):
+        oracle(table.drop(columns=["lo", "n"]))
+    with pytest.raises(ValueError, match="repeats target, member, metric"):
         oracle(pd.concat([table, table]))
     with pytest.raises(ValueError, match="unknown control other"):
-        oracle(table.assign(control="other"))
+        oracle(table.replace({"metric": {"gap_zero": "gap_other"}}))
+    with pytest.raises(ValueError, match="no control gap is defined"):
+        oracle(table[table["metric"] == "accuracy"])
+
+
+def test_two_members_are_rows_of_their_own():
+    table = reading_table()
+    both = oracle(pd.concat([table, table.assign(member="engaged")]))
+    assert "previous tokens, from engaged" in both.titles["mark-accuracy-4"]
 
 
 def test_confusion_shows_shares_of_rows_with_recall_beside():

@@ -18,14 +18,21 @@ if TYPE_CHECKING:
 
 FIGURE = "oracle"
 NO_GAP = 0.01  # nats per token; that of interp.oracle.evidence, which a figure does not import (a test compares them)
-MAIN = "shuffled"
+MAIN, _GAP_OF = "shuffled", "gap_"
 COLUMNS = (
-    "task", "value", "lo", "hi", "floor", "floor_difference_lo", "majority", "text_only", "probe", "gap", "gap_lo",
-    "gap_hi", "control", "n", "n_groups", "interval",
+    "member", "target", "metric", "value", "lo", "hi", "floor", "floor_difference_lo", "majority", "text_only", "probe",
+    "n", "n_groups", "interval",
 )  # fmt: skip
-NAMES = {"shuffled": "matched shuffle − real (main)", "zero": "zero − real", "mean": "layer mean − real",
-         "gaussian": "noise − real", "no_adapter": "no adapter − real", "text_only": "text only − real",
-         "prior": "prior-only − real"}  # fmt: skip
+NAMES = {
+    "shuffled": "matched shuffle − real (main)",
+    "zero": "zero − real",
+    "mean": "layer mean − real",
+    "gaussian": "noise − real",
+    "no_adapter": "no adapter − real",
+    "prior": "prior-only − real",
+    "text_only": "text only − real",
+}
+"""Controls by name, in the order in which the first three of a table are drawn."""
 _ROW, _PAD, _GAP, _AXIS, _BETWEEN = 0.34, 0.05, 0.08, 0.36, 0.42  # inches
 _LEGEND_ROW = 0.15
 _SHIFT = 0.14
@@ -39,17 +46,18 @@ def oracle(table: DataFrame, *, width: Width = "full") -> Drawn:
     whatever it says.
 
     Args:
-        table: one row per task and control: `task, value, lo, hi` (accuracy), `floor` (the prior-only reader or the
-            majority, whichever is more), `floor_difference_lo` (lower end of the paired difference from both),
-            `majority`, `text_only` and `probe` (linear probe on the same vectors; NaN where not made), `control` with
-            `gap, gap_lo, gap_hi` in nats per answer token, `n, n_groups`, `interval`.
-            Optional: `unit, group_unit, model, dtype`. Every task needs the control "shuffled".
+        table: the schema table `oracle`. Of every `target` and `member` a row "accuracy" with `value, lo, hi`, `floor`
+            (the prior-only oracle or the majority, whichever is more), `floor_difference_lo` (lower end of the paired
+            difference from both), `majority`, `text_only` and `probe` (linear probe on the same vectors; NaN where not
+            made), and rows "gap_shuffled", "gap_zero", ... in nats per answer token; `n, n_groups, interval` of each.
+            Optional: `unit, group_unit, dtype`. Gaps that are not defined are left out.
         width: final width; the two panels need "full" or "neurips".
     Raises:
-        ValueError: a column is missing or holds NaN, a task without its matched shuffle, a task and control twice.
+        ValueError: a column is missing or holds NaN, no gap is defined, a question without its matched shuffle, a
+            metric twice.
     Source: FIGURES 12.
     """
-    tasks = _check(table)
+    table, tasks = _check(table)
     marks, controls = Marks(), [c for c in NAMES if c in set(table["control"])][:3]
     left_key, right_key = _left_key(), _right_key(controls)
     with styled():
@@ -62,19 +70,39 @@ def oracle(table: DataFrame, *, width: Width = "full") -> Drawn:
     return Drawn(canvas.figure_of(left), drawn, _caption(drawn, controls), _alt(drawn, tasks), marks.titles)
 
 
-def _check(table: DataFrame) -> list[str]:
+def _check(table: DataFrame) -> tuple[DataFrame, list[str]]:
+    """One row per question (`task`) and control, accuracy beside its gap; and the questions in order."""
+    checks.require(table, COLUMNS, figure=FIGURE)
+    checks.require_unique(table, ("target", "member", "metric"), figure=FIGURE)
+    gaps = table[table["metric"].str.startswith(_GAP_OF) & table["value"].notna()]
+    if not len(gaps):
+        raise ValueError("no control gap is defined: fewer than two problems.")
+    checks.require_known(gaps["metric"].str.removeprefix(_GAP_OF), tuple(NAMES), what="control", figure=FIGURE)
+    rows = _rows(table, gaps)
     numeric = ("value", "lo", "hi", "floor", "floor_difference_lo", "majority", "gap", "gap_lo", "gap_hi", "n")
-    checks.require(table, COLUMNS, figure=FIGURE, numeric=numeric)
-    checks.require_known(table["control"], tuple(NAMES), what="control", figure=FIGURE)
-    checks.require_unique(table, ("task", "control"), figure=FIGURE)
-    tasks = list(dict.fromkeys(map(str, table["task"])))
-    bare = [task for task in tasks if MAIN not in set(table.loc[table["task"] == task, "control"])]
-    if bare:
+    checks.require(rows, ("task", *numeric), figure=FIGURE, numeric=numeric)
+    tasks = list(dict.fromkeys(map(str, rows["task"])))
+    without = [task for task in tasks if MAIN not in set(rows.loc[rows["task"] == task, "control"])]
+    if without:
         raise ValueError(
-            f"figure {FIGURE!r}: no row of control {MAIN!r} for {', '.join(bare)}. An accuracy without its matched "
+            f"figure {FIGURE!r}: no row of control {MAIN!r} for {', '.join(without)}. An accuracy without its matched "
             "shuffle is not drawn; run the reading with it."
         )
-    return tasks
+    return rows, tasks
+
+
+def _rows(table: DataFrame, gaps: DataFrame) -> DataFrame:
+    """Each gap joined to the accuracy of its question and member; the model is named by the report, not per row."""
+    table = table.drop(columns=["gap", "gap_lo", "gap_hi", "control"], errors="ignore")
+    accuracy = table[table["metric"] == "accuracy"]
+    gaps = gaps[["member", "target", "metric", "value", "lo", "hi"]]
+    gaps = gaps.assign(control=gaps["metric"].str.removeprefix(_GAP_OF)).drop(columns="metric")
+    gaps = gaps.rename(columns={"value": "gap", "lo": "gap_lo", "hi": "gap_hi"})
+    rows = accuracy.merge(gaps, on=["member", "target"])
+    many = table["member"].nunique() > 1
+    task = rows["target"].astype(str) + (", from " + rows["member"].astype(str) if many else "")
+    rows = rows.assign(task=task).drop(columns=["member", "model", "adapter"], errors="ignore")
+    return rows.astype({"n": int, "n_groups": int})
 
 
 def _axes(tasks: list[str], width: Width, left_key: list, right_key: list) -> tuple[Axes, Axes]:
@@ -134,8 +162,8 @@ def _gaps(ax: Axes, table: DataFrame, tasks: list[str], controls: list[str], mar
                 ax, row["gap"], at, role, filled=read, marker=_shape(control), size=4 if role == "ink" else 3.4
             )
             text = format_estimate(row["gap"], row["gap_lo"], row["gap_hi"], n=int(row["n"]))
-            said = "" if read else ", not shown to be read"
-            marks.name(mark, f"gap-{y}-{control}", f"{task}, {NAMES[control]}: {text} nats per token{said}")
+            suffix = "" if read else ", not shown to be read"
+            marks.name(mark, f"gap-{y}-{control}", f"{task}, {NAMES[control]}: {text} nats per token{suffix}")
     ax.margins(x=0.06)
     ax.xaxis.set_major_locator(canvas.locator(5))
     ax.set_xlabel("control gap, nats per answer token")
@@ -152,9 +180,9 @@ def _left_key() -> list:
                  label="majority")  # fmt: skip
     return [
         canvas.key_entry("ink", "oracle", shape="o"),
-        canvas.patch_entry("null", "floor: prior-only reader or majority"),
+        canvas.patch_entry("null", "floor: prior-only oracle or majority"),
         bar,
-        canvas.key_entry("ink2", "text-only reader", shape="^", filled=False, bar=False),
+        canvas.key_entry("ink2", "text only", shape="^", filled=False, bar=False),
         canvas.key_entry("ink2", "linear probe, same vectors", shape="x", filled=False, bar=False),
     ]
 
@@ -166,8 +194,8 @@ def _right_key(controls: list[str]) -> list:
 def _caption(rows: DataFrame, controls: list[str]) -> str:
     kind = checks.interval_kind(rows, figure=FIGURE)
     return checks.sentences(
-        "Left: accuracy of the oracle over its floor, the prior-only reader or the majority, whichever is more; △ a "
-        "reader of the text, × a linear probe on the same vectors",
+        "Left: accuracy of the oracle over its floor, the prior-only oracle or the majority, whichever is more; △ the "
+        "text alone, × a linear probe on the same vectors",
         "Right: NLL of the right answer under control activations minus under the real ones "
         f"({', '.join(NAMES[c] for c in controls)})",
         "Hollow: the paired difference from the floor includes 0 (left), or the gap reaches down to 0.01 nats (right): "

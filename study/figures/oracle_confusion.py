@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FIGURE = "oracle_confusion"
-COLUMNS = ("target", "answer", "count", "value", "lo", "hi", "n", "interval")
+COLUMNS = ("gold", "pred", "count", "value", "lo", "hi", "n", "interval")
 _PAD, _GAP, _BELOW, _ABOVE = 0.05, 0.08, 0.1, 0.22  # inches
 
 
@@ -25,7 +25,7 @@ def oracle_confusion(table: DataFrame, *, width: Width = "neurips") -> Drawn:
     """Rows are targets, columns answers, shade the share of the row; recall with its interval stands at the right.
 
     Args:
-        table: one row per target and answer: `target, answer, count`; of the target, in each of its rows, `value, lo,
+        table: one row per right label and answer: `gold, pred, count`; of the label, in each of its rows, `value, lo,
             hi` (recall), `n`, `interval`. Optional: `n_groups, unit, group_unit, model, dtype`.
         width: final width.
     Raises:
@@ -41,9 +41,9 @@ def oracle_confusion(table: DataFrame, *, width: Width = "neurips") -> Drawn:
 
 def _check(table: DataFrame) -> tuple[list[str], list[str]]:
     checks.require(table, COLUMNS, figure=FIGURE, numeric=("count", "value", "lo", "hi", "n"))
-    checks.require_unique(table, ("target", "answer"), figure=FIGURE)
-    targets, answers = (list(dict.fromkeys(map(str, table[c]))) for c in ("target", "answer"))
-    for target, rows in table.groupby("target"):
+    checks.require_unique(table, ("gold", "pred"), figure=FIGURE)
+    targets, answers = (list(dict.fromkeys(map(str, table[c]))) for c in ("gold", "pred"))
+    for target, rows in table.groupby("gold"):
         if int(rows["count"].sum()) > int(rows["n"].iloc[0]):
             counted, n = int(rows["count"].sum()), int(rows["n"].iloc[0])
             raise ValueError(
@@ -57,7 +57,7 @@ def _name(label: str) -> str:
 
 
 def _values(table: DataFrame, targets: list[str]) -> list[str]:
-    first: Any = table.drop_duplicates("target").set_index("target")
+    first: Any = table.drop_duplicates("gold").set_index("gold")
     return [format_estimate(first.loc[t, "value"], first.loc[t, "lo"], first.loc[t, "hi"], n=int(first.loc[t, "n"]))
             + f"  n {int(first.loc[t, 'n'])}" for t in targets]  # fmt: skip
 
@@ -76,13 +76,12 @@ def _axes(table: DataFrame, targets: list[str], answers: list[str], width: Width
 def _draw(ax: Axes, table: DataFrame, targets: list[str], answers: list[str], marks: Marks) -> None:
     shade = colour_map("sequential")
     share = np.zeros((len(targets), len(answers)))
-    for target, answer, count, n in table[["target", "answer", "count", "n"]].itertuples(index=False, name=None):
+    for target, answer, count, n in table[["gold", "pred", "count", "n"]].itertuples(index=False, name=None):
         share[targets.index(str(target)), answers.index(str(answer))] = count / n
     ax.set(xlim=(-0.5, len(answers) - 0.5), ylim=(len(targets) - 0.5, -0.5))
     for y, x in np.ndindex(*share.shape):
         cell = ax.add_patch(_cell(x, y, shade(share[y, x]) if share[y, x] else colour("paper")))
-        said = f"{_name(targets[y])} answered {_name(answers[x])}: {share[y, x]:.0%}"
-        marks.name(cell, f"{y}-{x}", said)
+        marks.name(cell, f"{y}-{x}", f"{_name(targets[y])} answered {_name(answers[x])}: {share[y, x]:.0%}")
         if share[y, x] >= 0.005:
             dark = share[y, x] > 0.55
             ax.text(x, y, f"{100 * share[y, x]:.0f}", ha="center", va="center", fontsize=NOTE,
@@ -108,7 +107,7 @@ def _cell(x: int, y: int, face: object, *, edge: object = None, wide: float = 0.
 
 
 def _caption(table: DataFrame) -> str:
-    rows = table.drop_duplicates("target")
+    rows = table.drop_duplicates("gold")
     return checks.sentences(
         "Answers of the oracle by target, percent of the target's readings; framed: right",
         f"Right: recall with 95 % {checks.interval_kind(rows, figure=FIGURE)}",
@@ -118,11 +117,11 @@ def _caption(table: DataFrame) -> str:
 
 
 def _alt(table: DataFrame, targets: list[str]) -> str:
-    wrong = table[(table["target"] != table["answer"]) & (table["count"] > 0)]
+    wrong = table[(table["gold"] != table["pred"]) & (table["count"] > 0)]
     text = f"Confusion matrix of {len(targets)} classes."
     if len(wrong):
         rates: Any = wrong["count"] / wrong["n"]
         worst: Any = wrong.loc[rates.idxmax()]
         share = worst["count"] / worst["n"]
-        text += f" Most often confused: {_name(worst['target'])} answered {_name(worst['answer'])}, {share:.0%}."
+        text += f" Most often confused: {_name(worst['gold'])} answered {_name(worst['pred'])}, {share:.0%}."
     return text

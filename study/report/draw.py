@@ -80,12 +80,11 @@ def _probes(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
 def _scores(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
     """Dose curves of every member and site, and what an oracle reads."""
     from study import figures
+    from study.analyses.oracle.figures import figures as oracle_figures
 
     for keys, part in _by(tables.get("steering"), "member", "site"):
         yield _stem("steering", *keys), tried(partial(_draw, figures.dose_response, of.dose_table, part, size))
-    draw = getattr(figures, "oracle", None)
-    if "oracle" in tables and draw is not None:
-        yield "oracle", tried(partial(_draw, draw, of.oracle_table, tables["oracle"], size))
+    yield from oracle_figures(tables, **size)
 
 
 def _headline(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:

@@ -102,22 +102,3 @@ def dose_table(rows: pd.DataFrame) -> pd.DataFrame:
     moving = [name for name in rows["metric"].unique() if spread[name] > 1e-6] or [rows["metric"].iloc[0]]
     rows = rows[rows["metric"].isin(moving)]
     return rows.astype({"n": int, "n_groups": int, "draw": int}).drop(columns=["model", "adapter"])
-
-
-def oracle_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the figure of an oracle, one per question and control: accuracy with its floors, and the gap."""
-    import pandas as pd
-
-    many = rows["member"].nunique() > 1
-    made = []
-    for (member, target), part in rows.groupby(["member", "target"], sort=False):
-        by = {row["metric"]: row for row in part.to_dict("records")}
-        task = f"{target}, from {member}" if many else target
-        for control in ("shuffled", "zero", "prior"):
-            gap = by.get(f"gap_{control}")
-            if gap is not None and gap["value"] == gap["value"]:
-                made.append({**by["accuracy"], "task": task, "control": control, "gap": gap["value"],
-                             "gap_lo": gap["lo"], "gap_hi": gap["hi"]})  # fmt: skip
-    if not made:
-        raise ValueError("no control gap is defined: fewer than two problems.")
-    return pd.DataFrame(made).astype({"n": int, "n_groups": int}).drop(columns=["member", "model", "adapter"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +16,16 @@ from interp.loading.fingerprint import tensors_sha256
 from interp.oracle import Answers, Choices, Features, PairedReading
 from interp.oracle.controls import HEADLINE
 from interp.oracle.evidence import verdict
-from study.analyses.oracle.tables import choice_table, confusion_table, dependence_table, task_table
+from study.analyses.oracle.figures import figures
+from study.analyses.oracle.probe import probe_right
+from study.analyses.oracle.tables import (
+    choice_table,
+    comparison_table,
+    confusion_table,
+    dependence_table,
+    oracle_rows,
+    oracle_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,9 +113,7 @@ def write_choices(
 
 def write_comparison(out: Path, got: PairedReading) -> str:
     """`comparison.csv`; returns what is printed."""
-    import pandas as pd
-
-    _write(out / "comparison.csv", pd.DataFrame(got.rows()))
+    _write(out / "comparison.csv", comparison_table(got, target=got.a.question))
     for name, side in zip(got.names, (got.a, got.b), strict=True):
         _write(out / f"controls.{name}.csv", dependence_table(side))
     lines = [str(got)]
@@ -118,33 +126,41 @@ def write_comparison(out: Path, got: PairedReading) -> str:
 
 
 def _graded(out: Path, chosen: Choices, feats: Features, targets: Mapping[str, str]) -> list[str]:
-    from study.figures import oracle, oracle_confusion, save
+    from study.figures import save
 
-    table = task_table(chosen.question, chosen, feats, targets)
-    _write(out / "tasks.csv", table)
-    confusion = confusion_table(chosen, targets)
-    _write(out / "confusion.csv", confusion)
-    if HEADLINE in chosen.controls:
-        save(oracle(table.assign(task=_short(chosen.question))), out / "figures" / "oracle")
-    save(oracle_confusion(confusion), out / "figures" / "confusion")
-    first = table.iloc[0]
+    rows = oracle_rows(chosen, targets, probe_right(feats, targets))
+    same = {"target": chosen.question, "member": "+".join(dict.fromkeys(slot.source for slot in feats.slots))}
+    tables = {"oracle": oracle_table(rows, **same), "oracle_confusion": confusion_table(chosen, targets, **same)}
+    _write(out / "tasks.csv", tables["oracle"])
+    _write(out / "confusion.csv", tables["oracle_confusion"])
+    notes = []
+    for stem, drawn in figures({**tables, "oracle": tables["oracle"].assign(target=_short(chosen.question))}):
+        if isinstance(drawn, str):
+            notes.append(f"  figure {stem} was not drawn: {drawn}")
+        else:
+            save(drawn, out / "figures" / stem)
+    first = rows[0]
+    probe = math.nan if first["probe"] is None else first["probe"]
     lines = [
         f"  accuracy {chosen.grade(targets).accuracy}; floor {first['floor']:.3f} (majority {first['majority']:.3f}), "
-        f"linear probe on the same vectors {first['probe']:.3f}"
+        f"linear probe on the same vectors {probe:.3f}"
     ]
-    for row in table.to_dict("records"):
-        gap = f"{row['gap']:.3f} [{row['gap_lo']:.3f}, {row['gap_hi']:.3f}]"
-        lines.append(f"  {row['control']} - real {gap} nats/token: {row['verdict']}")
-    return lines
+    likelihoods = chosen.likelihoods(targets)
+    for control in chosen.controls:
+        gap = likelihoods.gap(control)
+        ends = f"{gap.value:.3f} [{gap.lo:.3f}, {gap.hi:.3f}]"
+        lines.append(f"  {control} - real {ends} nats/token: {verdict(gap)}")
+    return [*lines, *notes]
+
+
+def _short(question: str, most: int = 34) -> str:
+    """A question as a label of a figure's row."""
+    return question if len(question) <= most else question[: most - 1].rstrip() + "…"
 
 
 def _counts(chosen: Choices) -> list[str]:
     n = len(chosen.items)
     return [f"  {c:<26} {chosen.best.count(c):>5} of {n}" for c in chosen.choices if c in chosen.best]
-
-
-def _short(question: str, most: int = 34) -> str:
-    return question if len(question) <= most else question[: most - 1].rstrip() + "…"
 
 
 def _record(out: Path, tested: Mapping[str, Any] | None, **about: Any) -> None:

@@ -193,14 +193,14 @@ def _read(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of one question from one source: accuracy with its floors, and the gap to every control."""
     from study.analyses.oracle.probe import probe_right
-    from study.analyses.oracle.rows import oracle_rows
+    from study.analyses.oracle.tables import oracle_rows
 
     controls = (*CONTROLS, *((PRIOR,) if oracle.prior else ()))
     found: Choices = oracle.choose(feats, question.question, question.choices, controls=controls,
                                    n_partners=section.n_partners)  # fmt: skip
     probe = probe_right(feats, gold, seed=seed)
     notes = [] if probe is not None else ["no probe on the same vectors: too few problems per answer"]
-    return oracle_rows(found, gold, probe, n_choices=len(question.choices)), notes
+    return oracle_rows(found, gold, probe), notes
 
 
 def _about(model: Model) -> dict[str, Any]:
@@ -210,8 +210,8 @@ def _about(model: Model) -> dict[str, Any]:
 def tables(context: Context) -> dict[str, pd.DataFrame]:
     """`oracle`: per question and source, accuracy beside floor, text and probe, and the gaps."""
     from interp.io.items import ItemStore
+    from study.analyses.oracle.tables import oracle_table
     from study.run.digest import Digests, sha256_of, shown
-    from study.schema import tidy
 
     first = next(iter(context.study.members.values()))
     model = shown(first)["base"]
@@ -219,14 +219,14 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     for question in context.section.questions:
         for source in context.section.sources:
             held = store.get_json(_key(question, source))
-            same = {"member": source, "target": question.name, "dtype": held["dtype"], "unit": "readings"}
+            same = {"member": source, "target": question.name, "dtype": held["dtype"]}
             rows += [{**row, **same} for row in held["rows"]]
     data = sha256_of(
         [context.data_sha256, [Digests().file(path) for paths in files(context.study).values() for path in paths]]
     )
     adapter = context.section.adapter.rstrip("/").split("/")[-1] if "/" in context.section.adapter else ""
-    return {"oracle": tidy(rows, analysis="oracle", seed=context.study.seed, group_unit="problems", model=model,
-                           adapter=f"read by {adapter or context.section.adapter}", data_sha256=data)}  # fmt: skip
+    about = {"model": model, "adapter": f"read by {adapter or context.section.adapter}", "data_sha256": data}
+    return {"oracle": oracle_table(rows, seed=context.study.seed, **about)}
 
 
 def check(study: Study) -> None:
