@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.stats import Sampling, auroc
-from interp.stats.band import max_t_quantile
-from interp.stats.jackknife import Jackknife, effective_groups
+from interp.stats.jackknife import Jackknife, effective_groups, max_t_quantile
 from interp.stats.ranking import auroc_left_out
 from probes.area import Binary, Strata
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from interp.stats import Estimate, permutation_p, ratio_of_means
-from interp.stats._check import GroupCodes, Groups, group_codes
+from interp.stats.check import GroupCodes, Groups, group_codes
 from probes.config import CS, LEAST_PERM
 from probes.exchange import exchange
 from probes.null import null_labels

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.remedy import remedy
 from interp.stats import Estimate
-from interp.stats._check import Values
+from interp.stats.check import Values
 from interp.where import is_missing
 from probes.area import area_difference, auroc_many
 

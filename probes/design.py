@@ -12,7 +12,7 @@ from jaxtyping import Int, Shaped
 
 from interp.remedy import remedy
 from interp.stats import ALPHA, FewGroupsWarning, rejects
-from interp.stats._check import FEW_GROUPS, Groups
+from interp.stats.check import FEW_GROUPS, Groups
 from interp.where import Condition, is_missing, some
 from probes.config import SweepConfig
 from probes.exchange import Exchange, exchange, smallest_reachable_p

@@ -20,7 +20,7 @@ from jaxtyping import Int, Shaped
 
 from interp.remedy import remedy
 from interp.stats import smallest_p
-from interp.stats._check import GroupCodes, Values, choice, group_codes
+from interp.stats.check import GroupCodes, Values, choice, group_codes
 from interp.where import is_missing
 from probes.splits import Split
 

@@ -18,7 +18,7 @@ from interp.stats import (
     cluster_t,
     wilson_clustered,
 )
-from interp.stats._check import group_codes
+from interp.stats.check import group_codes
 from interp.stats.estimate import CONFIDENCE
 from interp.stats.jackknife import RULE, effective_groups, jackknife_limits
 from probes.area import Strata, area

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from interp.remedy import remedy
-from interp.stats._check import FEW_GROUPS, Groups, Values, group_codes
+from interp.stats.check import FEW_GROUPS, Groups, Values, group_codes
 from interp.where import some
 
 TEST = -1

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp.site import Site
 from interp.stats import permute_labels
-from interp.stats._check import Groups
+from interp.stats.check import Groups
 
 MAIN = ("direction", "orthogonalized", "nuisance", "opposite", "transferred")
 CONTROLS = ("random", "complement", "shuffled")

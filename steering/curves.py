@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from interp.stats import CONFIDENCE, Sampling
-from interp.stats.band import band_of
 from interp.stats.intervals import t_value
+from interp.stats.jackknife import band_of
 from steering.arms import CONTROLS, Arm
 from steering.levels import Level
 from steering.outcomes import GroupSums

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp.site import Site
 from interp.stats import CONFIDENCE, Estimate, permute_labels
-from interp.stats._check import GroupCodes, Groups, group_codes
+from interp.stats.check import GroupCodes, Groups, group_codes
 from interp.stats.jackknife import effective_groups, jackknife_limits
 from steering.arms import difference_weights, permutation_scheme
 from steering.direction import Direction

@@ -139,7 +139,7 @@ def test_a_circle_is_found_through_any_number_of_modules() -> None:
 LONG_FUNCTIONS = {
     "interp.stats.mean_test.mean_test": 68,
     "interp.stats.calibration.calibration_error": 65,
-    "interp.stats.signflip.sign_flip": 64,
+    "interp.stats.permutation.sign_flip": 64,
     "interp.tasks.bbq.loader.examples": 63,
     "probes.code_length.mdl": 66,
     "probes.run.sweep": 96,

@@ -9,7 +9,7 @@ from scipy.stats import t as student
 
 from interp import stats
 from interp.stats import Estimate, picked_among
-from interp.stats.resample import group_weights
+from interp.stats.jackknife import group_weights
 
 
 @pytest.fixture

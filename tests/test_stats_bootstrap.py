@@ -34,7 +34,7 @@ from interp.stats import (
     wilson,
     wilson_clustered,
 )
-from interp.stats.resample import group_weights
+from interp.stats.jackknife import group_weights
 
 
 def clustered(rng: np.random.Generator, *, n_groups: int, size: int, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from interp.stats import TooFewFlipsWarning, mean_test, sign_flip
-from interp.stats.moderation import Shrinkage, effective_df
+from interp.stats.permutation import Shrinkage, effective_df
 
 
 def clustered_t(sums: np.ndarray, sizes: np.ndarray, centre: np.ndarray) -> np.ndarray:

@@ -27,8 +27,8 @@ from interp.stats import (
     tost_rates,
     wilson,
 )
-from interp.stats.firth import fit_penalised, is_separated, penalised_likelihood, profile_limits
 from interp.stats.jackknife import Jackknife
+from interp.stats.logistic import fit_penalised, is_separated, penalised_likelihood, profile_limits
 
 
 def rates(n: int, right: int) -> np.ndarray:

@@ -119,7 +119,7 @@ def test_answers_do_not_depend_on_statistics_and_their_tables_do() -> None:
         assert "interp.passes" in reached, "what pads a batch is engine code"
         assert not [m for m in reached if m.startswith("interp.stats")]
     reached = {module for module, _ in code._Walk([(steering.run.__module__, "run")]).found}
-    plain = {"interp.stats.permute", "interp.stats._check", "interp.stats.estimate"}
+    plain = {"interp.stats.permutation", "interp.stats.check", "interp.stats.estimate"}
     made = {m for m in reached if m.startswith("interp.stats.")} - plain
     found = code._Walk([(steering.run.__module__, "run")]).found
     assert {name for module, name in found if module == "interp.stats.estimate"} <= {"N_RESAMPLES"}, "a number"

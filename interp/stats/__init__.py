@@ -5,53 +5,83 @@ independent. Intervals that may be resampled take one `sampling=Sampling(seed, n
 in closed form `confidence=`; tests by permutation take `seed=`.
 """
 
-from interp.stats._check import FewGroupsWarning, NoWidthWarning, Seed, UndefinedDrawsWarning, UnstableRatioWarning
-from interp.stats.agreement import Kappa, weighted_kappa
-from interp.stats.band import band_of, picked_among, simultaneous_band
-from interp.stats.bootstrap import cluster_mean, cluster_means, paired_difference
 from interp.stats.calibration import (
     CalibrationError,
+    Platt,
     ReliabilityBin,
     brier,
     calibration_error,
     confidence_on_errors,
     equal_mass_bins,
+    fit_platt,
     reliability_table,
 )
-from interp.stats.chance import ChanceRow, chance_row, items_needed
-from interp.stats.clustered import cluster_se, cluster_t, design_effect, rate_on, wilson_clustered
-from interp.stats.comparison import Comparison, ItemComparison, compare_items, compare_paired
-from interp.stats.contrast import rate_contrast
-from interp.stats.decomposition import Decomposition, decompose_change, midpoint_decomposition
-from interp.stats.design import SHAPES, Design, group_sizes
-from interp.stats.detection import Detection, signal_detection
-from interp.stats.effect_size import cliffs_delta, cohen_dz
+from interp.stats.check import FewGroupsWarning, NoWidthWarning, Seed, UndefinedDrawsWarning, UnstableRatioWarning
+from interp.stats.comparison import (
+    Comparison,
+    ItemComparison,
+    RandomEffects,
+    compare_items,
+    compare_paired,
+    random_effects,
+    standard_errors,
+)
+from interp.stats.cues import MinimalPairs, SurfaceReliance, minimal_pairs, surface_reliance
+from interp.stats.detection import Detection, Kappa, signal_detection, tpr_at_fpr, weighted_kappa
 from interp.stats.equivalence import MARGIN, Equivalence, tost_paired, tost_rates
 from interp.stats.estimate import CONFIDENCE, N_RESAMPLES, NO_SPREAD, Estimate, Estimates, Sampling
-from interp.stats.hierarchy import Hierarchical, hierarchical
 from interp.stats.intervals import (
+    ChanceRow,
+    McNemar,
+    PairedTable,
+    chance_row,
     clopper_pearson,
+    items_needed,
+    mcnemar,
     newcombe,
+    newcombe_paired,
     square_and_add,
     wilson,
     zero_event_limit,
 )
-from interp.stats.jackknife import RULE, effective_groups, jackknife_limits
+from interp.stats.jackknife import RULE, band_of, effective_groups, jackknife_limits, picked_among, simultaneous_band
 from interp.stats.logistic import LogisticFit, logistic_regression
 from interp.stats.mean_test import MeanTest, mean_test
-from interp.stats.minimal_pairs import MinimalPairs, minimal_pairs
-from interp.stats.multiplicity import ALPHA, benjamini_hochberg, holm, max_null_p, permutation_p, rejects, smallest_p
-from interp.stats.operating_point import tpr_at_fpr
-from interp.stats.paired import McNemar, PairedTable, mcnemar, newcombe_paired
-from interp.stats.permute import permute_labels
-from interp.stats.platt import Platt, fit_platt
-from interp.stats.pooled import RandomEffects, random_effects, standard_errors
-from interp.stats.promises import Promise, Verification, verify
-from interp.stats.ranking import ClassEstimate, auroc, auroc_difference
-from interp.stats.ratio import Ratio, ratio_difference, ratio_of_means
+from interp.stats.means import (
+    cluster_mean,
+    cluster_means,
+    cluster_se,
+    cluster_t,
+    design_effect,
+    paired_difference,
+    rate_on,
+    wilson_clustered,
+)
+from interp.stats.multiplicity import (
+    ALPHA,
+    Hierarchical,
+    benjamini_hochberg,
+    hierarchical,
+    holm,
+    max_null_p,
+    permutation_p,
+    rejects,
+    smallest_p,
+)
+from interp.stats.permutation import SignFlip, TooFewFlipsWarning, permute_labels, sign_flip
+from interp.stats.promises import SHAPES, Design, Promise, Verification, group_sizes, verify
+from interp.stats.ranking import ClassEstimate, auroc, auroc_difference, cliffs_delta
+from interp.stats.ratio import (
+    Decomposition,
+    Ratio,
+    cohen_dz,
+    decompose_change,
+    midpoint_decomposition,
+    rate_contrast,
+    ratio_difference,
+    ratio_of_means,
+)
 from interp.stats.resample import Draws, resample_sums, resample_weights
-from interp.stats.signflip import SignFlip, TooFewFlipsWarning, sign_flip
-from interp.stats.surface import SurfaceReliance, surface_reliance
 
 __all__ = [
     "ALPHA",

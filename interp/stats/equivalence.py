@@ -9,13 +9,12 @@ from typing import Literal, SupportsIndex
 
 import numpy as np
 
-from interp.stats._check import GroupCodes, Groups, Real, Values, group_codes, level, numbers, same_length
-from interp.stats.clustered import effective_n
+from interp.stats.check import GroupCodes, Groups, Real, Values, group_codes, level, numbers, same_length
 from interp.stats.estimate import Estimate
-from interp.stats.intervals import mover, newcombe, t_value, wilson, wilson_limits, z_value
+from interp.stats.intervals import PairedTable, mover, newcombe, t_value, wilson, wilson_limits, z_value
 from interp.stats.jackknife import Jackknife, effective_groups
+from interp.stats.means import effective_n
 from interp.stats.multiplicity import rejects
-from interp.stats.paired import PairedTable
 
 MARGIN = 0.05
 """Accuracies that differ by less than this are the same for our purposes, unless the caller says otherwise."""

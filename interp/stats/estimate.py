@@ -7,7 +7,7 @@ from math import isnan, nan
 
 import numpy as np
 
-from interp.stats._check import Seed, choice, count, level
+from interp.stats.check import Seed, choice, count, level
 
 CONFIDENCE = 0.95
 """Level of every interval unless the caller names another."""

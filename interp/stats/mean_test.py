@@ -8,11 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
-from interp.stats._check import Groups, Seed, Values, choice, generator, group_codes, level, numbers
-from interp.stats.moderation import Shrinkage
+from interp.stats.check import Groups, Seed, Values, choice, generator, group_codes, level, numbers
+from interp.stats.jackknife import group_weights
 from interp.stats.multiplicity import ALTERNATIVES, rejects
-from interp.stats.resample import group_weights
-from interp.stats.signflip import N_FLIPS, TIE, critical, scale_of, signs, warn_if_hopeless
+from interp.stats.permutation import N_FLIPS, TIE, Shrinkage, critical, scale_of, signs, warn_if_hopeless
 
 BUDGET = 8 * 2**20
 """Bytes of one array of resampled statistics; about five of them are alive at once."""

@@ -8,7 +8,7 @@ from math import sqrt
 
 import numpy as np
 
-from interp.stats._check import GroupCodes, Groups, Values, binary, group_codes, level, numbers, same_length
+from interp.stats.check import GroupCodes, Groups, Values, binary, group_codes, level, numbers, same_length
 from interp.stats.estimate import CONFIDENCE, Estimate
 from interp.stats.intervals import mover, t_value, z_value
 
@@ -142,6 +142,38 @@ def auroc_difference(
     sides = [(p.area, *p.limits(confidence)) for p in (first, second)]
     d, lo, hi = mover(*sides, correlation=r)
     return first.result(d, max(-1.0, lo), min(1.0, hi), codes, second)
+
+
+def cliffs_delta(
+    x: Values,
+    y: Values,
+    *,
+    groups_x: Groups,
+    groups_y: Groups,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
+    """How much oftener x is above y than below it: delta = P(x > y) - P(x < y) = 2·AUROC - 1, in [-1, 1].
+
+    Args:
+        x: per-example effects of the head under study [example].
+        y: effects of control heads, or of items on which nothing should happen [example].
+        groups_x, groups_y: independent unit of each; a name in both is one group, drawn together. Both None:
+            every value is independent.
+    Raises:
+        ValueError: an empty side, NaN, groups given for one side only.
+    Source: Cliff, Psychol. Bull. 114 (1993) 494.
+    """
+    x, y = numbers("x", x), numbers("y", y)
+    if (groups_x is None) != (groups_y is None):
+        raise ValueError("groups_x, groups_y: expected both or neither. Give the independent unit of each side.")
+    groups = None
+    if groups_x is not None and groups_y is not None:
+        group_codes(groups_x, len(x), at_least=1)
+        group_codes(groups_y, len(y), at_least=1)
+        groups = np.concatenate([np.asarray(groups_x), np.asarray(groups_y)])
+    is_x = np.arange(len(x) + len(y)) < len(x)
+    area = auroc(np.concatenate([x, y]), is_x, groups=groups, confidence=confidence).estimate
+    return Estimate(2 * area.value - 1, 2 * area.lo - 1, 2 * area.hi - 1, area.n, area.n_groups)
 
 
 def _check(scores: Values, labels: Values) -> tuple[np.ndarray, np.ndarray]:

@@ -1,17 +1,19 @@
-"""Ratios of means over groups: Fieller's interval, and differences of two conditional rates."""
+"""Functions of several means over the same groups: ratios, weighted sums of rates, split changes, d_z."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
 
 import numpy as np
 
-from interp.stats._check import Groups, UnstableRatioWarning, Values, group_codes, numbers, same_length
-from interp.stats.clustered import mean_estimates
+from interp.stats.check import Groups, Real, UnstableRatioWarning, Values, binary, group_codes, numbers, same_length
 from interp.stats.estimate import CONFIDENCE, Estimate, Sampling
+from interp.stats.intervals import z_value
 from interp.stats.jackknife import ANY, Bounds, Jackknife, effective_groups
+from interp.stats.means import mean_estimates, rate_on
 from interp.stats.resample import resample_sums
 
 
@@ -139,3 +141,195 @@ def ratio_difference(
         bounds=bounds,
     )
     return draws.estimate()
+
+
+Part = tuple[Values, float]
+
+
+def rate_contrast(
+    event: Values,
+    parts: Sequence[Part],
+    *,
+    groups: Groups,
+    sampling: Sampling = Sampling(),
+) -> Estimate:
+    """Sum of rates of an event on parts of the examples, each with its weight.
+
+        value = sum_k w_k · mean(event on part k)
+
+    All parts are left out together, group by group, so that examples of one group stay together even where they lie
+    in different parts. Where a rate is 0 or 1 the sample shows too little spread: then the union with the MOVER
+    interval of the parts' clustered Wilson intervals, half width sqrt(sum_k (w_k · half_k)²).
+
+    Args:
+        event: 0/1 [example].
+        parts: (0/1 membership [example], weight); parts may not be empty.
+        groups: independent unit of each example, or None.
+    Raises:
+        ValueError: an empty part, lengths differ, one group, values other than 0/1.
+    Source: `interp.stats.jackknife`; Zou & Donner, Stat. Med. 27 (2008) 1693.
+    """
+    happened = binary("event", event)
+    masks, weights = [binary("part", mask) for mask, _ in parts], np.array([weight for _, weight in parts])
+    for k, mask in enumerate(masks):
+        same_length(event=happened, part=mask)
+        if not mask.any():
+            raise ValueError(f"parts: part {k} has no examples, so it has no rate. Leave it out.")
+    columns = np.column_stack([column for mask in masks for column in (happened & mask, mask)]).astype(np.float64)
+    draws = resample_sums(
+        columns,
+        lambda s: (s[..., 0::2] / s[..., 1::2]) @ weights,
+        groups=groups,
+        sampling=sampling,
+        counts=np.abs(weights) @ np.array(masks, dtype=np.float64),
+        bounds=(float(np.minimum(weights, 0).sum()), float(np.maximum(weights, 0).sum())),
+    )
+    found = draws.estimate()
+    rates = [rate_on(happened, mask, groups=groups, confidence=sampling.confidence) for mask in masks]
+    if all(rate.value not in (0.0, 1.0) for rate in rates):
+        return found
+    sides = [(w * (r.lo - r.value), w * (r.hi - r.value)) for w, r in zip(weights, rates, strict=True)]
+    below = sqrt(sum(min(side) ** 2 for side in sides))
+    above = sqrt(sum(max(side) ** 2 for side in sides))
+    value = found.value
+    return Estimate(value, min(found.lo, value - below), max(found.hi, value + above), found.n, found.n_groups)
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Change of a product, after - before = first + second exactly, with the interval of each part."""
+
+    first: Estimate
+    second: Estimate
+    total: Estimate
+
+
+def midpoint_decomposition(
+    first_before: Real, second_before: Real, first_after: Real, second_after: Real
+) -> tuple[float, float]:
+    """(part of the first factor, part of the second) of a change of a product; their sum is the change.
+
+        x1·y1 - x0·y0 = (x1 - x0)·(y0 + y1)/2 + (x0 + x1)/2·(y1 - y0)      exact, and free of order
+
+    With coverage and commitment bias .359, .279 -> .217, .333: -0.0435 and +0.0156.
+
+    Source: Shapley value of a two-factor product; Das Gupta, *Standardization and Decomposition* (1993) §2.
+    """
+    first = (first_after - first_before) * (second_before + second_after) / 2
+    second = (first_before + first_after) / 2 * (second_after - second_before)
+    return first, second
+
+
+def decompose_change(
+    before: Values,
+    after: Values,
+    *,
+    groups: Groups,
+    sampling: Sampling = Sampling(),
+) -> Decomposition:
+    """Midpoint decomposition of the change of x·y between two systems on the same items, resampled in pairs.
+
+        x = sum(middle)/sum(outer),  y = sum(inner)/sum(middle),  so x·y = sum(inner)/sum(outer)
+
+    For the bias score: outer = 1 for every ambiguous item, middle = committed, inner = +1 stereotyped,
+    -1 anti-stereotyped, 0 otherwise.
+
+    Where 0 <= middle <= outer and |inner| <= middle, the parts have the ranges [-1, 1], [-2, 2] and [-2, 2], which give
+    an interval also where nothing changed in any group.
+
+    Args:
+        before, after: columns (outer, middle, inner) of the same items in the same order [example, 3].
+        groups: independent unit of each item (the story), or None.
+    Raises:
+        ValueError: lengths differ, not three columns, NaN, one group, a system with sum(middle) = 0.
+    Source: `midpoint_decomposition`; intervals by the rule of `interp.stats.jackknife`.
+    """
+    before, after = numbers("before", before, ndim=2), numbers("after", after, ndim=2)
+    same_length(before=before, after=after)
+    for name, columns in (("before", before), ("after", after)):
+        if columns.shape[1] != 3:
+            raise ValueError(f"{name}: expected 3 columns (outer, middle, inner), got {columns.shape[1]}.")
+        if columns[:, 1].sum() == 0 or columns[:, 0].sum() == 0:
+            raise ValueError(
+                f"{name}: expected sum(outer) and sum(middle) other than 0, got {columns[:, 0].sum():g} and "
+                f"{columns[:, 1].sum():g}: the second factor is 0/0. Report the change of x alone."
+            )
+    columns = np.column_stack([before, after])
+    draws = resample_sums(columns, _parts, groups=groups, sampling=sampling, bounds=_bounds(before, after))
+    out = draws.estimates()
+    return Decomposition(out.at(0), out.at(1), out.at(2))
+
+
+def _bounds(before: np.ndarray, after: np.ndarray) -> Bounds:
+    """Ranges of the three parts where x is a share and y a signed share; none otherwise."""
+    outer, middle, inner = np.concatenate([before, after]).T
+    if (middle < 0).any() or (middle > outer).any() or (np.abs(inner) > middle).any():
+        return ANY
+    most = np.array([1.0, 2.0, 2.0])
+    return -most, most
+
+
+def _parts(sums: np.ndarray) -> np.ndarray:
+    outer0, middle0, inner0, outer1, middle1, inner1 = np.moveaxis(sums, -1, 0)
+    x0, y0, x1, y1 = middle0 / outer0, inner0 / middle0, middle1 / outer1, inner1 / middle1
+    first, second = (x1 - x0) * (y0 + y1) / 2, (x0 + x1) / 2 * (y1 - y0)
+    return np.stack([first, second, first + second], axis=-1)
+
+
+def cohen_dz(
+    effects: Values,
+    *,
+    groups: Groups,
+    sampling: Sampling = Sampling(),
+) -> Estimate:
+    """Mean of paired effects in units of their standard deviation: d_z = mean / sd (n - 1 in the sd).
+
+    Interval: with groups=None exact under normality, by inverting the noncentral t (d_z·sqrt(n) is a t
+    statistic); with groups, the rule of `interp.stats.jackknife`.
+
+    Args:
+        effects: one difference per example [example], the same unit throughout.
+    Raises:
+        ValueError: fewer than 2 examples, all effects equal (no spread to divide by), NaN, one group.
+    Source: Lakens, Front. Psychol. 4 (2013) 863; Cumming & Finch, Educ. Psychol. Meas. 61 (2001) 532.
+    """
+    array = numbers("effects", effects, at_least=2)
+    n, spread = len(array), float(array.std(ddof=1))
+    if spread == 0 or np.ptp(array) <= 1e-12 * np.abs(array).max():
+        raise ValueError(f"effects: expected effects that vary, all {n} are {array[0]:g}. Report the mean alone.")
+    if groups is None:
+        d = float(array.mean()) / spread
+        lo, hi = _noncentral_limits(d * sqrt(n), n - 1, sampling.confidence)
+        return Estimate(d, lo / sqrt(n), hi / sqrt(n), n, n)
+    columns = np.column_stack([np.ones(n), array, array**2])
+    draws = resample_sums(columns, _dz, groups=groups, sampling=sampling)
+    return draws.estimate()
+
+
+def _dz(sums: np.ndarray) -> np.ndarray:
+    n, first, second = np.moveaxis(sums, -1, 0)
+    variance = (second - first**2 / n) / (n - 1)
+    return np.where(variance > 0, first / n / np.sqrt(np.maximum(variance, 1e-300)), np.nan)
+
+
+def _noncentral_limits(t: float, df: int, confidence: float) -> tuple[float, float]:
+    """Noncentralities at which the observed t is the upper, then the lower, (1 - confidence)/2 quantile."""
+    from scipy.optimize import brentq
+    from scipy.stats import nct
+
+    tail, spread = (1 - confidence) / 2, sqrt(1 + t * t / (2 * df))
+    if abs(t) > 30:
+        # nct.cdf loses its digits far out in the tail; spread is the standard error of t to first order there
+        half = z_value(confidence) * spread
+        return t - half, t + half
+
+    def solve(share: float) -> float:
+        side = 1.0 if share < 0.5 else -1.0
+        reach = 2 * spread
+        while side * (nct.cdf(t, df, t + side * reach) - share) > 0:
+            reach += spread
+        root = brentq(lambda d: nct.cdf(t, df, d) - share, t, t + side * reach, xtol=1e-10)
+        assert isinstance(root, float)
+        return root
+
+    return solve(1 - tail), solve(tail)

@@ -8,21 +8,20 @@ W[resample, group] how often each group was drawn, all resamples are one product
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 
-from interp.stats._check import (
+from interp.stats.check import (
     CHECKED_GROUPS,
     FEW_GROUPS,
     FewGroupsWarning,
     GroupCodes,
     Groups,
     NoWidthWarning,
-    Seed,
     UndefinedDrawsWarning,
     Values,
     generator,
@@ -31,29 +30,12 @@ from interp.stats._check import (
     same_length,
 )
 from interp.stats.estimate import Estimate, Estimates, Sampling
-from interp.stats.jackknife import ANY, Bounds, effective_groups, jackknife_limits
-
-BUDGET = 32 * 2**20
-"""Bytes of the largest temporary array of weights."""
+from interp.stats.jackknife import ANY, BUDGET, Bounds, effective_groups, group_weights, jackknife_limits
 
 SumStatistic: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """sums[..., column] -> value[...]: must work on any leading axes and give NaN, not an error, for 0/0."""
 WeightStatistic: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """weights[resample, example] -> value[resample, ...]."""
-
-
-def group_weights(n_groups: int, *, n_resamples: int, seed: Seed, budget: int = BUDGET) -> Iterator[np.ndarray]:
-    """How often each group is drawn, in chunks [resample, group] of float64; every row sums to n_groups.
-
-    The same seed gives the same draws whatever the budget.
-    """
-    rng, rows = generator(seed), max(1, budget // (16 * n_groups))
-    for start in range(0, n_resamples, rows):
-        n_rows = min(rows, n_resamples - start)
-        drawn = rng.integers(0, n_groups, size=(n_rows, n_groups))
-        drawn += np.arange(n_rows)[:, None] * n_groups
-        counts = np.bincount(drawn.ravel(), minlength=n_rows * n_groups)
-        yield counts.reshape(n_rows, n_groups).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)

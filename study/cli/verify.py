@@ -10,7 +10,7 @@ import click
 from study.cli.common import fail_in_users_words
 
 if TYPE_CHECKING:
-    from interp.stats.design import Shape
+    from interp.stats.promises import Shape
 
 
 @click.command()

@@ -7,7 +7,7 @@ import pytest
 
 from interp import stats
 from interp.heads import HeadEffects, contrast, match_heads
-from interp.stats.design import Shape
+from interp.stats.promises import Shape
 from tests.test_heads_contrast import made
 
 pytestmark = pytest.mark.filterwarnings("ignore")

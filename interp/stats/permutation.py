@@ -1,4 +1,4 @@
-"""Sign-flip test of symmetry about zero with family-wise control; of means that may be skewed use `mean_test`."""
+"""Permuted labels and flipped signs that respect groups: nulls of fits to labels and of symmetric effects."""
 
 from __future__ import annotations
 
@@ -8,9 +8,92 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interp.stats._check import Groups, Seed, Values, choice, generator, group_codes, level, numbers
-from interp.stats.moderation import Shrinkage
+from interp.remedy import remedy
+from interp.stats.check import GroupCodes, Groups, Real, Seed, Values, choice, generator, group_codes, level, numbers
 from interp.stats.multiplicity import ALTERNATIVES, rejects, smallest_p
+
+SCHEMES = ("group", "within", "between")
+
+
+def permute_labels(labels: Values, *, groups: Groups, n_permutations: int, seed: Seed, scheme: str) -> np.ndarray:
+    """Relabellings [permutation, example] under which the labels carry no information, given the groups.
+
+        group    labels are constant inside a group: the group labels are permuted among groups;
+        within   labels vary inside a group: permuted inside each group (tests signal beyond the group; with
+                 groups = strata it is a stratified permutation);
+        between  the whole label vectors of groups of equal size are exchanged (row order inside a group counts)
+
+    groups=None permutes rows freely. Repeat the full pipeline, selection included, on each row, then read p
+    from `permutation_p` or `max_null_p`. Permuting rows freely although labels belong to groups makes a
+    group effect look like signal.
+
+    Raises:
+        ValueError: lengths differ, one group, scheme "group" with labels that vary inside a group, "within" with
+            labels constant in every group, "between" with no two groups of equal size.
+    Source: Good, *Permutation Tests* (2000); Winkler et al., NeuroImage 123 (2015) 253 (exchangeability blocks).
+    """
+    choice("scheme", scheme, SCHEMES)
+    labels, rng = np.asarray(labels), generator(seed)
+    if labels.ndim != 1 or len(labels) < 2:
+        raise ValueError(f"labels: expected one label for each of at least 2 examples, got shape {labels.shape}.")
+    if groups is None:
+        return np.stack([rng.permutation(labels) for _ in range(n_permutations)])
+    codes = group_codes(groups, len(labels), at_least=1 if scheme == "within" else 2)
+    members = np.split(np.argsort(codes.code, kind="stable"), np.cumsum(codes.sizes[:-1]).astype(int))
+    draw = {"group": _group_labels, "within": _within_groups, "between": _between_groups}[scheme]
+    return draw(labels, codes, members, n_permutations, rng)
+
+
+def _is_constant(labels: np.ndarray, members: list[np.ndarray]) -> np.ndarray:
+    return np.array([(labels[rows] == labels[rows[0]]).all() for rows in members])
+
+
+def _group_labels(
+    labels: np.ndarray, codes: GroupCodes, members: list[np.ndarray], n: int, rng: np.random.Generator
+) -> np.ndarray:
+    constant = _is_constant(labels, members)
+    if not constant.all():
+        raise ValueError(
+            f"scheme 'group': expected one label per group, {(~constant).sum()} of {codes.n_groups} groups have "
+            "several. " + remedy("Use {probes.scheme:within} (signal beyond the group) or between.")
+        )
+    group_label = labels[[rows[0] for rows in members]]
+    return np.stack([rng.permutation(group_label)[codes.code] for _ in range(n)])
+
+
+def _within_groups(
+    labels: np.ndarray, codes: GroupCodes, members: list[np.ndarray], n: int, rng: np.random.Generator
+) -> np.ndarray:
+    if _is_constant(labels, members).all():
+        raise ValueError(
+            f"scheme 'within': the label is constant inside each of the {codes.n_groups} groups, so nothing would "
+            "move. " + remedy("Use {probes.scheme:group}.")
+        )
+    order = np.argsort(codes.code, kind="stable")
+    out = np.empty((n, len(labels)), dtype=labels.dtype)
+    for i in range(n):
+        out[i, order] = labels[np.lexsort((rng.random(len(labels)), codes.code))]
+    return out
+
+
+def _between_groups(
+    labels: np.ndarray, codes: GroupCodes, members: list[np.ndarray], n: int, rng: np.random.Generator
+) -> np.ndarray:
+    sizes = codes.sizes.astype(int)
+    blocks = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
+    if all(len(block) < 2 for block in blocks):
+        raise ValueError(
+            f"scheme 'between': no two of the {codes.n_groups} groups have the same size (sizes {sizes.min()}-"
+            f"{sizes.max()}), so nothing would move. "
+            + remedy("Cap the rows per group, or use {probes.scheme:within}.")
+        )
+    out = np.empty((n, len(labels)), dtype=labels.dtype)
+    for i in range(n):
+        for block in blocks:
+            for target, source in zip(block, rng.permutation(block), strict=True):
+                out[i, members[target]] = labels[members[source]]
+    return out
+
 
 N_FLIPS = 10_000
 STATS = ("t", "moderated", "mean")
@@ -191,3 +274,84 @@ def warn_if_hopeless(n_groups: int, n_flips: int, alternative: str, alpha: float
             TooFewFlipsWarning,
             stacklevel=3,
         )
+
+
+@dataclass(frozen=True)
+class Shrinkage:
+    """Inverse-chi-squared prior of many variances, and the variances it makes.
+
+        s~² = (d0·s0² + d·s²) / (d0 + d)
+
+    Attributes:
+        df:       d of each variance, as far as the tails of the data leave it (`effective_df`).
+        prior_df: d0; infinite where they differ no more than chance makes them, 0 below three hypotheses.
+        variance: s0².
+    """
+
+    df: float
+    prior_df: float
+    variance: float
+
+    @classmethod
+    def of(cls, variances: np.ndarray, squares: np.ndarray, df: int) -> Shrinkage:
+        """The prior whose law of log s² has the mean and the variance of the positive ones.
+
+        Args:
+            variances: s² of each hypothesis [hypothesis].
+            squares: what each group adds to it [group, hypothesis], in any unit.
+            df: d for gaussian data.
+        Source: Smyth, Stat. Appl. Genet. Mol. Biol. 3 (2004) 3, §6.2.
+        """
+        from scipy.special import digamma
+
+        is_positive = variances > 0
+        if is_positive.sum() < 3:
+            return cls(float(df), 0.0, 1.0)
+        own = effective_df(squares[:, is_positive], df)
+        logs = np.log(variances[is_positive]) - digamma(own / 2) + np.log(own / 2)
+        prior = _df_of(float(logs.var(ddof=1)) - _log_variance(own))
+        if np.isinf(prior):
+            return cls(own, prior, float(np.exp(logs.mean())))
+        return cls(own, prior, float(np.exp(logs.mean() + digamma(prior / 2) - np.log(prior / 2))))
+
+    def __call__(self, variances: np.ndarray) -> np.ndarray:
+        """The variances, shrunk, in their shape."""
+        if np.isinf(self.prior_df):
+            return np.full_like(variances, self.variance)
+        return (self.prior_df * self.variance + self.df * variances) / (self.prior_df + self.df)
+
+
+def effective_df(squares: np.ndarray, df: int) -> float:
+    """Degrees of freedom of a chi-squared law whose logarithm varies as much as that of these sums of squares.
+
+        trigamma(d/2) = mean over hypotheses of the jackknife variance of log(sum_g squares_g)
+
+    At most `df`, which gaussian data have. With heavy tails the spread of a hypothesis says less about itself: one that
+    happened to meet no large value looks precise. A single hypothesis counts as no less than 1.
+
+    Args:
+        squares: what each group adds [group, hypothesis]; every column has a positive sum.
+    Source: Efron & Stein, Ann. Stat. 9 (1981) 586 (jackknife); Layard, JASA 68 (1973) 195 (variances of heavy tails).
+    """
+    n_groups, total = len(squares), squares.sum(axis=0)
+    left = np.log(np.maximum(total - squares, 1e-12 * total) / total)
+    spread = (n_groups - 1) / n_groups * ((left - left.mean(axis=0)) ** 2).sum(axis=0)
+    return _df_of(float(np.clip(spread, _log_variance(df), _log_variance(1.0)).mean()))
+
+
+def _log_variance(df: Real) -> float:
+    """Variance of the logarithm of a chi-squared variable."""
+    from scipy.special import polygamma
+
+    return float(polygamma(1, df / 2))
+
+
+def _df_of(log_variance: float) -> float:
+    """The degrees of freedom that have this variance of the logarithm; infinite where it is none."""
+    from scipy.optimize import brentq
+
+    if log_variance <= _log_variance(2e6):
+        return float("inf")
+    half = brentq(lambda h: _log_variance(2 * h) - log_variance, 1e-6, 1e6)
+    assert isinstance(half, float)
+    return 2 * half
