@@ -16,7 +16,7 @@ from interp.model import Model
 from interp.prompt import render
 from interp.tasks import cot
 from interp.tasks.cot import chains, context_items
-from interp.tasks.cot.suppression import sentence_importance
+from interp.tasks.cot.importance import sentence_importance
 from study.analyses.oracle.training import read_labels
 from study.cli import main
 from tests.tiny import tiny, tiny_tokenizer
@@ -161,7 +161,7 @@ def test_models_with_windows_are_refused_and_a_mask_that_means_something_else_is
     with pytest.raises(ValueError, match="full attention in every layer"):
         suppression_importance(model_of(tokenizer, "gemma3"), examples)
     model = model_of(tokenizer)
-    monkeypatch.setattr("interp.tasks.cot.suppression._as_taken", lambda module, mask: mask.float())  # the v2 fault
+    monkeypatch.setattr("interp.tasks.cot.importance._as_taken", lambda module, mask: mask.float())  # the v2 fault
     with pytest.raises(RuntimeError, match="changes its logits"):
         suppression_importance(model, examples)
 

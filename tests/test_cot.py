@@ -16,7 +16,7 @@ from interp.prompt import Example, Message
 from interp.tasks import cot
 from interp.tasks.conformance import check_task
 from interp.tasks.cot import Item, chains
-from interp.tasks.cot.suppression import check_mask, masked_logp, sentence_importance, suppression_mask
+from interp.tasks.cot.importance import check_mask, masked_logp, sentence_importance, suppression_mask
 from study.cli import main
 from tests.tiny import tiny
 

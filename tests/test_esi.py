@@ -17,7 +17,7 @@ from interp.tasks import esi
 from interp.tasks.conformance import check_task
 from interp.tasks.esi.engine import Patient, danger_zone, triage
 from interp.tasks.esi.loader import MAX_NARRATIVE, repaired_header
-from interp.tasks.esi.metrics import RATES, constant, quadratic_kappa, rate
+from interp.tasks.esi.tables import RATES, constant, quadratic_kappa, rate
 from interp.tasks.esi.triggers import TRIGGERS, polarity_of
 from study.analyses.eval import modes
 from study.cli import main
@@ -247,7 +247,7 @@ def test_a_reader_by_words_and_one_by_meaning_are_told_apart_by_the_flips() -> N
 
 def mietic(path: Path, *, spoil=None, rows: int = 12, header=None) -> Path:
     """A file in the published schema, with its broken header, from synthetic cases with outcome columns filled in."""
-    from interp.tasks.esi.synthetic import generate_rows
+    from interp.tasks.esi.cases import generate_rows
 
     made = [dict.fromkeys(esi.COLUMNS, "") | {k: v for k, v in row.items() if k in esi.COLUMNS}
             for _, row in list(generate_rows(3, seed=0))[:rows]]  # fmt: skip

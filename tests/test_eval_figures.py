@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from interp.prompt import Example
 from interp.tasks import esi
-from interp.tasks.bbq.plane import plane
+from interp.tasks.bbq.changes import plane
 from interp.tasks.protocol import load_task
 from study.analyses.eval.compare import compare_evals
 from study.analyses.eval.figures import comparison_figures, decomposition, figures_of, plane_of

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from interp.prompt import Example
 from interp.site import expand_sites, match_sites
 from interp.tasks import bbq
-from interp.tasks.limit import spread
+from interp.tasks.records import spread
 from study.cli import main
 from study.cli.common import given_to_task, read_data
 from tests import steer_task

@@ -16,8 +16,13 @@ from interp.prompt import Example, render
 from interp.sentences import split_sentences
 from interp.tasks import cot
 from interp.tasks.cot.chains import ChainSentence, chain_sentences
-from interp.tasks.cot.importance import RolloutImportance, rollout_importance, says_something_else
-from interp.tasks.cot.suppression import masked_logp, span_importances
+from interp.tasks.cot.importance import (
+    RolloutImportance,
+    masked_logp,
+    rollout_importance,
+    says_something_else,
+    span_importances,
+)
 
 LEAK = 1e-3  # nats; a masked pass that should change nothing may differ by rounding only
 UNANSWERED = "(none)"

@@ -6,10 +6,13 @@ import importlib
 import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from interp.prompt import Example
 from interp.remedy import did_you_mean
+
+if TYPE_CHECKING:
+    from interp.stats import Estimate
 
 DEFAULT_MAX_NEW_TOKENS = 512
 
@@ -131,6 +134,29 @@ def cell_role(task: Any, cell: str) -> str:
     if role and role not in CELL_ROLES:
         raise ValueError(f"CELL_ROLES[{cell!r}]: expected {', '.join(CELL_ROLES)}, got {role!r}.")
     return role
+
+
+def score_row(
+    cell: str, metric: str, estimate: Estimate, interval: str, control: float | None = None, note: str = ""
+) -> dict[str, Any]:
+    """One row of a table of scores, as `report`, `mode_report` and `score_report` return them.
+
+    Args:
+        interval: how the interval was made, where it has one.
+        control: the score of a baseline without the skill, on the same items.
+    """
+    return {
+        "cell": cell,
+        "metric": metric,
+        "value": estimate.value,
+        "lo": estimate.lo,
+        "hi": estimate.hi,
+        "n": estimate.n,
+        "n_groups": estimate.n_groups,
+        "interval": estimate.interval_kind(interval),
+        "control": control,
+        "note": note,
+    }
 
 
 def load_task(path: str) -> Task:

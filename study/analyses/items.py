@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from interp.tasks.limit import spread
 from interp.tasks.protocol import load_task
+from interp.tasks.records import spread
 from interp.where import examples_where, twins_where
 
 if TYPE_CHECKING:

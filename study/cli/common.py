@@ -257,7 +257,7 @@ def read_data(options: Mapping[str, Any], *, shared: Collection[str] = ()) -> li
 
 
 def _chosen(examples: Sequence[Example], options: Mapping[str, Any]) -> list[Example]:
-    from interp.tasks.limit import spread
+    from interp.tasks.records import spread
     from interp.where import examples_where
 
     kept = examples_where(examples, options.get("where") or (), option="--where")

@@ -9,7 +9,7 @@ import torch
 
 from interp import stats
 from interp.site import Site
-from interp.tasks.bbq.plane import plane
+from interp.tasks.bbq.changes import plane
 from interp.tasks.bbq.tables import GROUP
 from steering.against import p_against, p_max
 from steering.arms import Arm

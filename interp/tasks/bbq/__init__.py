@@ -1,12 +1,12 @@
 """BBQ: the official files as examples, their replies, and every official score with its interval.
 
-    loader     files -> examples, seed prompt, orders of the options        rows, targets, published: what files say
-    replies    a reply -> letter                                            metrics: answers -> scores
-    tables     scores of one system per cell                                changes: the difference of two
-    choices    letter probabilities -> scores, of many runs at once
-    splits     sides that share no story                                    answer_file: somebody else's answers
+    loader     files -> examples, seed prompt, orders of the options
+    targets    templates -> who is stereotyped, which items tell one story, splits by story
+    replies    a reply, or a file of answers -> letters
+    metrics    answers, or letter probabilities -> scores
+    tables     scores of one system per cell                changes    the difference between two systems
 
-Data: nyu-mll/BBQ (Parrish et al. 2022, CC-BY-4.0), one JSONL file per category, beside a folder `templates`.
+Data: nyu-mll/BBQ (Parrish et al. 2022, CC-BY-4.0), one JSONL file per category, next to a folder `templates`.
 """
 
 from interp.tasks.bbq.changes import compare
@@ -22,8 +22,8 @@ from interp.tasks.bbq.metrics import (
     sides,
 )
 from interp.tasks.bbq.replies import MAX_NEW_TOKENS, TOGETHER, labels, parse, read, read_answers, score, spellings
-from interp.tasks.bbq.splits import split_by_story
 from interp.tasks.bbq.tables import GROUP, averaged, items_of, report, score_report
+from interp.tasks.bbq.targets import split_by_story
 
 __all__ = [
     "CARD", "CHOICE_METRICS", "GROUP", "MAX_NEW_TOKENS", "METRICS", "PROMPT_BASELINE", "TOGETHER", "Items",

@@ -1,4 +1,4 @@
-"""The official BBQ files as examples with the seed prompt, the stereo index and story groups."""
+"""The official BBQ files as examples: checked rows, the seed prompt, the stereotyped option, story groups."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from interp.prompt import Example, Message
 from interp.remedy import remedy
-from interp.tasks.bbq.splits import SIDES, split_by_story
 from interp.tasks.bbq.targets import (
     CATEGORIES,
+    SIDES,
     Key,
     Option,
     Template,
@@ -20,6 +20,7 @@ from interp.tasks.bbq.targets import (
     known_groups,
     published_biased,
     read_templates,
+    split_by_story,
     stereo_index,
     story_groups,
 )

@@ -1,4 +1,7 @@
-"""The BBQ scores as functions of sums over items, so that the cluster bootstrap can redraw all of them at once."""
+"""The BBQ scores as functions of sums over items, so that all of them can be resampled at once.
+
+`METRICS` are scores of answers, `CHOICE_METRICS` of letter probabilities in many runs of each item, as steering makes.
+"""
 
 from __future__ import annotations
 

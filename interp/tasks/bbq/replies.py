@@ -1,4 +1,4 @@
-"""What a reply to a BBQ item says: a letter, by named rules, or nothing."""
+"""The letter in a reply to a BBQ item, by named rules, and a file of letters from elsewhere (`read_answers`)."""
 
 from __future__ import annotations
 

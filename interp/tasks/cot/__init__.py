@@ -1,10 +1,9 @@
-"""Chains of thought: a corpus as a task, its sentences, the eight classes, label audits, importance and tiers.
+"""Chains of thought: a corpus as a task, its sentences and their eight classes, label audits, importance and tiers.
 
-loader     rows -> examples (the question alone)             chains: the same with the chain teacher-forced
-replies    a reply -> answer                                 taxonomy: the eight classes in two spellings
-context    questions about neighbouring tokens               audits: faults of label sets
-importance statistics of resampled chains, tiers             suppression: attention that cannot see a sentence
-What needs a model is in `interp.chains`.
+    loader     rows -> examples (the question alone)    chains     with the chain, and questions about its tokens
+    replies    a reply -> answer                        audits     classes of sentences, faults of label sets
+    importance of sentences: resampled chains, suppressed attention, tiers
+What needs a whole generation loop is in `interp.chains`.
 """
 
 from interp.tasks.cot.audits import AUDITS, CLASSES, OTHER_SPELLING, Finding, Item, audit, class_of
@@ -14,13 +13,16 @@ from interp.tasks.cot.importance import (
     RolloutImportance,
     answer_kl,
     answer_tier,
+    check_mask,
+    masked_logp,
     percentile_tiers,
     rollout_importance,
     says_something_else,
+    sentence_importance,
+    suppression_mask,
 )
 from interp.tasks.cot.loader import GROUP, chain_examples, examples, read_items
 from interp.tasks.cot.replies import MAX_NEW_TOKENS, parse, read, same_answer, score
-from interp.tasks.cot.suppression import check_mask, masked_logp, sentence_importance, suppression_mask
 
 __all__ = [
     "AUDITS", "CLASSES", "GROUP", "MAX_NEW_TOKENS", "OTHER_SPELLING", "TIERS", "ChainSentence", "ContextItem",

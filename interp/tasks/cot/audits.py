@@ -1,4 +1,6 @@
-"""Faults of label sets that make an oracle or a probe look as if it read something: each a number and a threshold.
+"""Sentence classes, and faults of label sets that make an oracle or a probe look better than it is.
+
+Each fault is a number and a threshold.
 
 Source: failures of the activation-oracle v2 corpora and the detectors derived from them.
 """

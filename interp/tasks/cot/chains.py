@@ -1,4 +1,7 @@
-"""The corpus as a task whose examples carry their chain: `diptych cache --task interp.tasks.cot.chains`."""
+"""The corpus as a task whose examples carry their chain: `diptych cache --task interp.tasks.cot.chains`.
+
+Also the sentences of a chain as tokens, and context prediction: questions about the tokens before or after some others.
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from interp.prompt import Example, Message
 from interp.remedy import remedy
-from interp.tasks.esi.schema import ESSENTIAL, KNOWN, LEVELS, NARRATIVE, NUMBERS
-from interp.tasks.esi.synthetic import generate_rows
+from interp.tasks.esi.cases import ESSENTIAL, KNOWN, LEVELS, NARRATIVE, NUMBERS, generate_rows
 from interp.tasks.esi.triggers import TRIGGERS, polarity_of
 
 MAX_NARRATIVE = 8000

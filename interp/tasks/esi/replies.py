@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from interp.prompt import Example
-from interp.tasks.esi.schema import LEVELS
+from interp.tasks.esi.cases import LEVELS
 
 MAX_NEW_TOKENS = 1024
 _ESI = re.compile(

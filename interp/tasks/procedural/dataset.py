@@ -1,4 +1,7 @@
-"""A data set of any size on a balanced grid: each original with several of its perturbations, labels half and half."""
+"""Data sets of records: generated on a balanced grid, deduplicated, checked for leakage and for shortcuts.
+
+The grid has each original with several of its perturbations, and equally many of both labels.
+"""
 
 from __future__ import annotations
 

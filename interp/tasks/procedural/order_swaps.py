@@ -2,7 +2,7 @@
 
 Six steps with random prerequisites (each pair with chance .4) are carried out in a random order that respects them.
 Exchanging two neighbouring steps flips the label iff one is a prerequisite of the other, so both kinds of twin exist in
-most procedures, and a reader who only notices *that* the order changed cannot tell them apart.
+most procedures, and a model that only notices *that* the order changed cannot distinguish them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,21 @@
 
 The published cards name the perturbations but do not define them; these definitions are ours. To override one, pass
 `table={**PERTURBATIONS, name: replace(PERTURBATIONS[name], flips=...)}` to whatever takes a `table`.
+
+Order-swapped twins have the same words bound in another order. A pair (i, j) of step numbers, chosen once per
+procedure, crosses two procedures with two scenarios, all four of equal length and equal multiset of words, plus a placebo:
+
+                          scenario as told     events of i and j exchanged
+    procedure as written  compliant            noncompliant  (reorder_pair)
+    numbers exchanged     noncompliant         compliant     (renumber; rebind)
+
+    renumber   F   the numbers of two lines exchanged in place, all else untouched      compliant -> noncompliant
+    rebind     F   the same exchange, on the scenario with the events exchanged         noncompliant -> compliant
+    relist     K   the two lines change places, each with its number                    label kept
+
+F is the flip set, K the keep set. Seen from the original, the lower right corner is a second member of K: both changed.
+An exception follows its line, so pairs leave that line alone; prerequisite sentences keep their numbers.
+`adjacent_twins` is the other family: two neighbouring executed steps exchanged, which flips iff something orders them.
 """
 
 from __future__ import annotations

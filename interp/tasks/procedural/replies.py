@@ -1,4 +1,15 @@
-"""What a reply says: its label, and the per-step findings of a trace. A reply that does not say it parses to None."""
+"""Replies: the label and the per-step findings read from one, and the gold trace of an engaged member.
+
+A trace is a step-keyed audit with inline `[SIG=...]` signals, then the label. One step, every comparison next to its
+operands (`start` where no earlier step was found):
+
+    [SIG=STEP] 2 [instead|also] req verb object [SIG=FIND] object ordinal verb actor
+    [SIG=CHECK] previous-ordinal ordinal after|late req actor fit|short [SIG=OK]|[SIG=VIOLATION]
+
+A step without an event is `[SIG=FIND] object none [SIG=VIOLATION]`, an overt omission `[SIG=FIND] object ordinal
+skipped actor [SIG=VIOLATION]`, a waived step `[SIG=STEP] 2 waived [SIG=OK]`. Before the steps, for each exception,
+`[SIG=EXCEPTION] condition present|absent step K`; after them `[SIG=DECIDE] label`.
+"""
 
 from __future__ import annotations
 

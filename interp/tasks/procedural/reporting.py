@@ -15,6 +15,7 @@ from interp.tasks.procedural.perturb import PERTURBATIONS
 from interp.tasks.procedural.records import noise_notes
 from interp.tasks.procedural.replies import corrupt_verdict, decision_prefix, parse_trace
 from interp.tasks.procedural.vocabulary import LABELS
+from interp.tasks.protocol import score_row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 GROUP = "procedure"
 ORIGINAL = "baseline_compliant"
 SWAP_FLIP, SWAP_KEEP = ("ord_swap_flip", "ord_swap_rebind"), ("ord_swap_keep_listing",)
-_RULE = f"{stats.RULE} by procedure"
+_RULE, _WILSON = f"{stats.RULE} by {GROUP}", f"Wilson at the effective n by {GROUP}"
 _PAIRS, _SURFACE, _SWAPS, _TRACE = "minimal pairs", "surface", "order swap", "trace"
 Row = dict[str, Any]
 
@@ -82,23 +83,7 @@ def report(answers: pd.DataFrame, *, seed: int = 0) -> list[Row]:
     items of one procedure, are one unit in every interval.
     """
     parts = (_surface(answers), _detection(answers), _minimal_pairs(answers), _swaps(answers), _traces(answers))
-    return [row for part in parts for row in part]
-
-
-def _row(
-    answers: pd.DataFrame,
-    cell: str,
-    metric: str,
-    estimate: stats.Estimate,
-    interval: str,
-    control: float | None = None,
-    note: str = "",
-) -> Row:
-    member = str(answers["member"].iloc[0])
-    spread = {"value": estimate.value, "lo": estimate.lo, "hi": estimate.hi}
-    sizes = {"n": estimate.n, "n_groups": estimate.n_groups}
-    return {"member": member, "cell": cell, "metric": metric, **spread, **sizes, "control": control,
-            "interval": estimate.interval_kind(interval), "note": note}  # fmt: skip
+    return [{"member": str(answers["member"].iloc[0]), **row} for part in parts for row in part]
 
 
 def _groups(answers: pd.DataFrame) -> list[str]:
@@ -140,21 +125,20 @@ def _minimal_pairs(answers: pd.DataFrame) -> Iterable[Row]:
     found = stats.minimal_pairs(pairs["gold_original"].tolist(), pairs["gold"].tolist(), first, second,
                                 groups=_groups(pairs))  # fmt: skip
     note = f"{found.n_unparsed} unparsed" if found.n_unparsed else ""
-    kind = "Wilson at the effective n by procedure"
     same = pairs["gold"] == pairs["gold_original"]
     both = pairs["gold"].where(same)  # a constant reader is right on both only where they share their label
     constant = float(both.value_counts().max() / len(pairs)) if same.any() else 0.0
-    yield _row(answers, _PAIRS, "consistency", found.consistency, kind, max(0.25, constant), note)
+    yield score_row(_PAIRS, "consistency", found.consistency, _WILSON, max(0.25, constant), note)
     keeps = found.flip_when_gold_keeps
-    yield _row(answers, _PAIRS, "flip_when_gold_flips", found.flip_when_gold_flips, kind, keeps.value)
-    yield _row(answers, _PAIRS, "flip_when_gold_keeps", keeps, kind, 0.0)
+    yield score_row(_PAIRS, "flip_when_gold_flips", found.flip_when_gold_flips, _WILSON, keeps.value)
+    yield score_row(_PAIRS, "flip_when_gold_keeps", keeps, _WILSON, 0.0)
     if keeps.is_defined and found.flip_when_gold_flips.is_defined:
         parsed = np.array([a is not None and b is not None for a, b in zip(first, second, strict=True)])
         changed = np.array([a != b for a, b in zip(first, second, strict=True)])
         flips = ~same.to_numpy()
         parts = [(parsed & flips, 1.0), (parsed & ~flips, -1.0)]
         value = stats.rate_contrast(changed, parts, groups=_groups(pairs))
-        yield _row(answers, _PAIRS, "flip_sensitivity", value, _RULE, 0.0)
+        yield score_row(_PAIRS, "flip_sensitivity", value, _RULE, 0.0)
 
 
 def _surface(answers: pd.DataFrame) -> Iterable[Row]:
@@ -165,14 +149,12 @@ def _surface(answers: pd.DataFrame) -> Iterable[Row]:
     right = (known["score.correct"] == 1).to_numpy()
     for metric, part in (("surface_congruent", agree), ("surface_incongruent", ~agree)):
         rate = stats.rate_on(right, part.to_numpy(), groups=_groups(known))
-        yield _row(
-            answers, _SURFACE, metric, rate, "Wilson at the effective n by procedure", _best(known[part]["gold"])
-        )
-    yield from _reliance(answers, known, agree.to_numpy())
-    yield from _weights(answers, known[known["label"].notna()])
+        yield score_row(_SURFACE, metric, rate, _WILSON, _best(known[part]["gold"]))
+    yield from _reliance(known, agree.to_numpy())
+    yield from _weights(known[known["label"].notna()])
 
 
-def _weights(answers: pd.DataFrame, parsed: pd.DataFrame) -> Iterable[Row]:
+def _weights(parsed: pd.DataFrame) -> Iterable[Row]:
     """Log-odds of "noncompliant" on gold and tone; none where the parsed replies cannot tell the two apart."""
     x = np.column_stack([parsed[name] == "noncompliant" for name in ("gold", "surface_label")]).astype(float)
     if len(set(_groups(parsed))) < 2 or len(np.unique(x, axis=0)) < 3:
@@ -180,10 +162,10 @@ def _weights(answers: pd.DataFrame, parsed: pd.DataFrame) -> Iterable[Row]:
     said = (parsed["label"] == "noncompliant").to_numpy()
     fit = stats.logistic_regression(said, x, names=("gold", "surface"), groups=_groups(parsed))
     for name in ("gold", "surface"):
-        yield _row(answers, _SURFACE, f"logit_{name}", fit.coefficients[name], _RULE, 0.0, fit.note)
+        yield score_row(_SURFACE, f"logit_{name}", fit.coefficients[name], _RULE, 0.0, fit.note)
 
 
-def _reliance(answers: pd.DataFrame, known: pd.DataFrame, agree: np.ndarray) -> Iterable[Row]:
+def _reliance(known: pd.DataFrame, agree: np.ndarray) -> Iterable[Row]:
     """Congruent minus incongruent inside each gold label, so that answering one label always gives exactly 0."""
     gold = known["gold"].to_numpy()
     both = [label for label in LABELS if {True, False} <= set(agree[gold == label].tolist())]
@@ -194,7 +176,7 @@ def _reliance(answers: pd.DataFrame, known: pd.DataFrame, agree: np.ndarray) -> 
              for label in both for side, sign in ((True, 1.0), (False, -1.0))]  # fmt: skip
     value = stats.rate_contrast(right, parts, groups=_groups(known))
     note = "" if len(both) == len(LABELS) else f"on items with gold {both[0]} alone: the others have one tone"
-    yield _row(answers, _SURFACE, "surface_reliance", value, _RULE, 0.0, note)
+    yield score_row(_SURFACE, "surface_reliance", value, _RULE, 0.0, note)
 
 
 def _detection(answers: pd.DataFrame) -> Iterable[Row]:
@@ -206,9 +188,8 @@ def _detection(answers: pd.DataFrame) -> Iterable[Row]:
     constant = stats.signal_detection(np.ones_like(gold), gold, groups=None).d_prime.value
     n_unparsed = int(answers["label"].isna().sum())
     note = f"{n_unparsed} unparsed, counted as not said noncompliant" if n_unparsed else ""
-    kind = _RULE
-    yield _row(answers, "all", "d_prime", found.d_prime, kind, abs(constant), note)
-    yield _row(answers, "all", "criterion", found.criterion, kind, None, note)
+    yield score_row("all", "d_prime", found.d_prime, _RULE, abs(constant), note)
+    yield score_row("all", "criterion", found.criterion, _RULE, None, note)
 
 
 def _swaps(answers: pd.DataFrame) -> Iterable[Row]:
@@ -218,7 +199,7 @@ def _swaps(answers: pd.DataFrame) -> Iterable[Row]:
         if not len(part) or not set(cells) <= set(part["cell"]) or len(set(_groups(part))) < 2:
             continue
         found = stats.wilson_clustered(part["score.correct"].to_numpy(float), groups=_groups(part))
-        yield _row(answers, _SWAPS, metric, found, "Wilson at the effective n by procedure", _best(part["gold"]))
+        yield score_row(_SWAPS, metric, found, _WILSON, _best(part["gold"]))
 
 
 def _traces(answers: pd.DataFrame) -> Iterable[Row]:
@@ -227,13 +208,13 @@ def _traces(answers: pd.DataFrame) -> Iterable[Row]:
     bare = np.array([str(text).strip() in LABELS for text in answers["text"]])
     if len(set(_groups(answers))) > 1:
         rate = stats.wilson_clustered(bare, groups=_groups(answers))
-        yield _row(answers, "all", "label_first", rate, "Wilson at the effective n by procedure")
+        yield score_row("all", "label_first", rate, _WILSON)
     for metric, column in (("step_verdicts", "score.steps"), ("faithful", "score.faithful")):
         part = answers[answers[column].notna()] if column in answers else answers.iloc[:0]
         if len(part) and len(set(_groups(part))) > 1:
             value = part[column].to_numpy(float)
             estimate = stats.cluster_t(value, groups=_groups(part), bounds=(0.0, 1.0))
-            yield _row(answers, _TRACE, metric, estimate, _RULE)
+            yield score_row(_TRACE, metric, estimate, _RULE)
     yield from _unknown_signals(answers)
 
 
@@ -245,6 +226,6 @@ def _unknown_signals(answers: pd.DataFrame) -> Iterable[Row]:
         return
     named = Counter(name for text in part["text"].dropna() for name in parse_trace(text).unknown)
     estimate = stats.cluster_t(part[column].to_numpy(float), groups=_groups(part))
-    row = _row(answers, _TRACE, "unknown_signals", estimate, _RULE)
+    row = score_row(_TRACE, "unknown_signals", estimate, _RULE)
     shown = ", ".join(f"[SIG={name}] {count}" for name, count in named.most_common(5))
     yield {**row, "note": f"nothing was read from them: {shown}{', ...' if len(named) > 5 else ''}"}

@@ -164,7 +164,7 @@ def plane_of(frames: Mapping[str, pd.DataFrame]) -> Drawn:
     """
     import pandas as pd
 
-    from interp.tasks.bbq.plane import plane
+    from interp.tasks.bbq.changes import plane
     from study.figures import bias_plane
 
     free = [look for look in ("base", "engaged", "heuristic") if look not in frames]

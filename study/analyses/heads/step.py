@@ -197,7 +197,7 @@ def _order_swap(context: Context) -> pd.DataFrame | None:
 
 def plan(study: Study) -> Work:
     """Per prompt and kind two passes and a row for every head, from its layer on; see `interp.sweep`."""
-    from interp.tasks.limit import spread
+    from interp.tasks.records import spread
     from study.analyses.estimate import changed_tokens, largest_of, prompts_of
     from study.analyses.items import examples_of, twins_of
 
@@ -241,7 +241,7 @@ def _passes(study: Study, member: Checkpoint, kinds: Sequence[str]) -> float:
 
 def items(study: Study) -> Any:
     """Twins or examples whose heads are changed."""
-    from interp.tasks.limit import spread
+    from interp.tasks.records import spread
     from study.analyses.items import examples_of, twins_of
 
     assert study.heads is not None
