@@ -4,7 +4,8 @@ The published cards name the perturbations but do not define them; these definit
 `table={**PERTURBATIONS, name: replace(PERTURBATIONS[name], flips=...)}` to whatever takes a `table`.
 
 Order-swapped twins have the same words bound in another order. A pair (i, j) of step numbers, chosen once per
-procedure, crosses two procedures with two scenarios, all four of equal length and equal multiset of words, plus a placebo:
+procedure, crosses two procedures with two scenarios, all four of equal length and equal multiset of words, plus a
+placebo:
 
                           scenario as told     events of i and j exchanged
     procedure as written  compliant            noncompliant  (reorder_pair)
