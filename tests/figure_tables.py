@@ -46,18 +46,18 @@ def pair_table(cells=CELLS, *, width: float = 0.085, chance: bool = True) -> pd.
     return table.assign(chance=0.5, chance_label="always answers one class") if chance else table
 
 
-def head_table(
-    n_layers: int = 6, n_heads: int = 4, *, value: str = "value", named=((4, 1),), strong=None, gaps=()
-) -> pd.DataFrame:
+def head_table(n_layers: int = 6, n_heads: int = 4, *, named=((4, 1),), strong=None, gaps=()) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     strong = {(4, 1): 0.62, (2, 3): -0.3} if strong is None else strong
     return pd.DataFrame(
         [
             dict(
-                layer=layer, head=head, p_max_t=0.001 if (layer, head) in strong else 0.6, null_max95=0.1,
+                layer=layer, head=f"L{layer}.H{head}", null_max95=0.1,
+                p_adjusted=0.001 if (layer, head) in strong else 0.6,
                 named=(layer, head) in named, n=96, n_groups=41, unit="pairs", group_unit="procedures",
-                metric="δ cma", metric_unit="logits", ablation="patch", positions="answer",
-            ) | {value: strong.get((layer, head), rng.normal(0, 0.03))}
+                metric="δ cma", metric_unit="logits", kind="patch", positions="answer",
+                value=strong.get((layer, head), rng.normal(0, 0.03)),
+            )
             for layer in range(n_layers)
             for head in range(n_heads)
             if layer not in gaps
@@ -71,8 +71,8 @@ def forest_table() -> pd.DataFrame:
         [
             dict(
                 head=head, value=value, lo=value - w, hi=value + w, control_value=0.02, null_max95=0.1,
-                p_max_t=0.001 if abs(value) > 0.1 else 0.3, half="report", n=96, interval="cluster bootstrap, B = 2000",
-                named=head == "L19.H17",
+                p_adjusted=0.001 if abs(value) > 0.1 else 0.3, half="report", n=96,
+                interval="cluster bootstrap, B = 2000", named=head == "L19.H17",
             )
             for head, value, w in heads
         ]
@@ -96,7 +96,7 @@ def ablation_table(draws: int = 5) -> pd.DataFrame:
 DRAW: dict[str, Callable[[], figures.Drawn]] = {
     "dumbbell": lambda: figures.dumbbell(pair_table()),
     "head_map": lambda: figures.head_map(head_table()),
-    "head_difference": lambda: figures.head_difference(head_table(value="diff")),
+    "head_difference": lambda: figures.head_difference(head_table()),
     "top_heads": lambda: figures.top_heads(forest_table()),
     "cumulative_ablation": lambda: figures.cumulative_ablation(ablation_table()),
 }

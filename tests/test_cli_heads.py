@@ -38,16 +38,16 @@ def test_a_sweep_writes_tables_and_figures_and_shows_a_head(checkpoint: Path, tm
     common = ["--base", str(checkpoint), "--name", "b5", *ARGS, "--kind", "mean,patch", "--named", "L1.H2"]
     said = run(*common, "--out", str(out))
     table = pd.read_csv(out / "table.csv")
-    assert set(table["ablation"]) == {"mean", "patch"}
+    assert set(table["kind"]) == {"mean", "patch"}
     assert {"cma", "cma_frac", "abl_logit", "abl_frac", "abl_prob", "abl_acc", "flip_rate", "cohen_dz"} == set(
         table["metric"]
     )
-    assert set(table.loc[table["ablation"] == "patch", "pairs"]) >= {"flip", "keep"}
-    assert set(table.loc[table["named"], "name"]) == {"L1.H2"}
+    assert set(table.loc[table["kind"] == "patch", "pairs"]) >= {"flip", "keep"}
+    assert set(table.loc[table["named"], "head"]) == {"L1.H2"}
     assert {"lo", "hi", "n", "n_groups", "control_value", "model", "dtype", "weights", "positions"} <= set(
         table.columns
     )
-    assert (table.loc[table["ablation"] == "mean", "n"] == 8).all()
+    assert (table.loc[table["kind"] == "mean", "n"] == 8).all()
     for name in ("b5-mean-map", "b5-mean-top", "b5-patch-flip-map", "b5-patch-keep-top", "b5-cumulative"):
         assert (out / "figures" / f"{name}.svg").read_text().startswith("<?xml")
     swaps = pd.read_csv(out / "order_swap.csv").set_index("metric")

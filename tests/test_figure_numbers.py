@@ -95,12 +95,12 @@ def test_all_missing_columns_are_named_at_once() -> None:
         figures.dumbbell(pair_table().drop(columns=["lo", "hi", "n"]))
 
 
-@pytest.mark.parametrize("column", ["p_max_t", "null_max95", "n"])
+@pytest.mark.parametrize("column", ["p_adjusted", "null_max95", "n"])
 def test_a_head_map_without_its_null_is_refused(column: str) -> None:
     with pytest.raises(ValueError, match=rf"lacks column {column}"):
         figures.head_map(head_table().drop(columns=column))
     with pytest.raises(ValueError, match=rf"lacks column {column}"):
-        figures.head_difference(head_table(value="diff").drop(columns=column))
+        figures.head_difference(head_table().drop(columns=column))
 
 
 def test_nan_is_refused_with_its_column_and_row() -> None:

@@ -162,7 +162,7 @@ LAYOUTS: dict[str, Callable[[], figures.Drawn]] = {
     ),
     "two layers": lambda: figures.head_map(head_table(2, 4, named=((0, 0),), strong={(0, 0): 0.8})),
     "hybrid": lambda: figures.head_map(head_table(16, 16, named=(), gaps=(0, 1, 2, 4, 5, 6)), n_layers=20),
-    "nothing found": lambda: figures.head_difference(head_table(28, 28, value="diff", named=(), strong={})),
+    "nothing found": lambda: figures.head_difference(head_table(28, 28, named=(), strong={})),
     "corners": lambda: figures.head_map(head_table(28, 28, named=((0, 0), (27, 27)), strong={(27, 27): -0.4})),
     "three members": lambda: figures.dumbbell(three_members()),
     "composite": lambda: small_composite(),
@@ -218,7 +218,7 @@ def test_panels_of_a_composite_draw_on_the_axes_they_are_given() -> None:
     left, right = canvas.axes_in(figure, 2.0, 3.0, 2.0, 1.4), canvas.axes_in(figure, 4.6, 3.0, 1.4, 1.4)
     below, other = canvas.axes_in(figure, 0.6, 0.4, 2.0, 1.8), canvas.axes_in(figure, 4.0, 0.4, 2.2, 1.8)
     one = figures.dumbbell(pair_table(), ax=(left, right))
-    two = figures.head_difference(head_table(value="diff"), ax=below)
+    two = figures.head_difference(head_table(), ax=below)
     three = figures.cumulative_ablation(ablation_table(), ax=other)
     assert one.figure is two.figure is three.figure is figure
     assert tuple(figure.get_size_inches()) == (6.75, 4.7)

@@ -110,9 +110,9 @@ def test_a_contrast_pairs_items_by_id_and_finds_the_head_that_changed() -> None:
     shuffled = HeadEffects(
         b.plan, moved, b.units, values, b.base_margin[order], b.base_right, sampling=stats.Sampling(n_resamples=50)
     )
-    table = contrast(made(engaged, layers=3), shuffled).set_index("name")
-    assert table.loc["L1.H3", "diff"] == pytest.approx(0.5, abs=0.1)
-    assert list(table.index[table["p_max_t"] < 0.05]) == ["L1.H3"]
+    table = contrast(made(engaged, layers=3), shuffled).set_index("head")
+    assert table.loc["L1.H3", "value"] == pytest.approx(0.5, abs=0.1)
+    assert list(table.index[table["p_adjusted"] < 0.05]) == ["L1.H3"]
     assert (table["same_input"] == 1.0).all()
     assert table["n"].iloc[0] == 40
 
@@ -278,7 +278,7 @@ def test_the_difference_from_control_heads_is_paired_over_items() -> None:
     values = shared + rng.normal(size=(40, 8)) * 0.1
     values[:, 1] += 0.5
     effects = made(values, layers=2, groups=[f"g{i // 2}" for i in range(40)])
-    table = effects.table(["cma", "cma_frac"]).set_index(["metric", "name"])
+    table = effects.table(["cma", "cma_frac"]).set_index(["metric", "head"])
     others = np.delete(values[:, :4], 1, axis=1).mean(axis=1)
     row = table.loc[("cma", "L0.H1")]
     assert row["control_difference"] == pytest.approx((values[:, 1] - others).mean())

@@ -29,13 +29,13 @@ def test_a_caption_names_the_interval_of_the_rows_that_have_one() -> None:
 
 
 def test_a_head_without_an_interval_costs_the_forest_its_row_and_not_the_figure() -> None:
-    from study.analyses.heads.show import _with_interval
+    from study.analyses.heads.figures import forest_rows
     from study.figures import top_heads
     from tests.figure_tables import forest_table
 
-    table = forest_table().reset_index(drop=True)
+    table = forest_table().reset_index(drop=True).assign(metric="abl_logit")
     table.loc[1, ["lo", "hi"]] = np.nan
     with pytest.raises(ValueError, match="column 'lo' is NaN"):
         top_heads(table)
-    shown = _with_interval(table)
+    shown = forest_rows(table)
     assert len(shown) == len(table) - 1 and len(top_heads(shown).rows) <= len(shown)

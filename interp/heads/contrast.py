@@ -10,7 +10,7 @@ import numpy as np
 from interp import stats
 from interp.heads.effects import UNITS, HeadEffects
 from interp.heads.estimates import means_and_p
-from interp.heads.ids import HeadId, Unit
+from interp.heads.ids import HeadId, Unit, layers_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,13 +40,13 @@ def contrast(engaged: HeadEffects, heuristic: HeadEffects, *, metric: str | None
 
         diff_h = mean_i( effect_engaged[i, h] - effect_heuristic[i, h] )
 
-    p over all heads (`interp.stats.mean_test`), intervals by the items' groups: `diff_lo, diff_hi` of a head that was
-    named beforehand, `band_lo, band_hi` of whichever is the largest (`interp.stats.simultaneous_band`).
+    p over all heads (`interp.stats.mean_test`), intervals by the items' groups: `lo, hi` of a head that was named
+    beforehand, `band_lo, band_hi` of whichever is the largest (`interp.stats.simultaneous_band`).
 
     Returns:
-        Columns of `study.figures.head_difference`: layer, head, name, diff, diff_lo, diff_hi, band_lo, band_hi,
-        p_max_t, null_max95, named, n, n_groups, the two means, and `same_input`: the share of items whose prompts are
-        the same tokens.
+        Columns of `study.figures.head_difference`: layer, head, value, lo, hi, band_lo, band_hi, p_adjusted,
+        null_max95, named, n, n_groups, the two means, and `same_input`: the share of items whose prompts are the same
+        tokens.
     Raises:
         ValueError: different heads (see `match_heads`), other kinds or positions, fewer than two common items.
     """
@@ -67,24 +67,23 @@ def contrast(engaged: HeadEffects, heuristic: HeadEffects, *, metric: str | None
     named = (*engaged.named, *heuristic.named)
     table = pd.DataFrame(
         {
-            "layer": [unit[0].layer if len(unit) == 1 else -1 for unit in engaged.units],
-            "head": [unit[0].head if len(unit) == 1 else -1 for unit in engaged.units],
-            "name": engaged.names,
-            "diff": found.estimates.value,
-            "diff_lo": found.estimates.lo,
-            "diff_hi": found.estimates.hi,
+            "layer": layers_of(engaged.units),
+            "head": engaged.names,
+            "value": found.estimates.value,
+            "lo": found.estimates.lo,
+            "hi": found.estimates.hi,
             "band_lo": band.lo,
             "band_hi": band.hi,
             "engaged": sides[0].mean(axis=0),
             "heuristic": sides[1].mean(axis=0),
-            "p_max_t": found.p,
+            "p_adjusted": found.p,
             "null_max95": found.null_max95,
             "named": [unit in named for unit in engaged.units],
         }
     )
     return table.assign(n=len(groups), n_groups=len(set(groups)), metric=name, metric_unit=UNITS[name], unit="pairs",
-                        ablation=engaged.plan.kind, positions=engaged.plan.positions, same_input=float(np.mean(same)),
-                        permutations=found.n_flips, model=f"{engaged.plan.adapter or engaged.plan.model} and "
+                        kind=engaged.plan.kind, positions=engaged.plan.positions, same_input=float(np.mean(same)),
+                        n_perm=found.n_flips, model=f"{engaged.plan.adapter or engaged.plan.model} and "
                         f"{heuristic.plan.adapter or heuristic.plan.model}")  # fmt: skip
 
 
@@ -127,14 +126,14 @@ def four_cells(
         columns += [top, whole]
         sizes = np.abs(effects.per_example()[rows].mean(axis=0))
         facts.append(
-            {"name": effects.names[index], "percentile": float((sizes < sizes[index]).mean()),
+            {"head": effects.names[index], "percentile": float((sizes < sizes[index]).mean()),
              "refused": stats.cluster_t(whole, groups=groups).includes(0.0)}
         )  # fmt: skip
     draws = stats.resample_sums(np.column_stack(columns), _shares, groups=groups, sampling=sampling)
     found = draws.estimates()
     made: list[dict[str, Any]] = [{"cell": cell, **fact} for cell, fact in zip(CELLS, facts, strict=True)]
     refused = any(fact["refused"] for fact in facts)
-    made += [{"cell": cell, "name": "", "percentile": np.nan, "refused": refused} for cell in
+    made += [{"cell": cell, "head": "", "percentile": np.nan, "refused": refused} for cell in
              ("engaged - base", "heuristic - base", "contrast")]  # fmt: skip
     table = pd.DataFrame(made).assign(
         value=found.value, lo=found.lo, hi=found.hi, n=len(ids), n_groups=len(set(groups))

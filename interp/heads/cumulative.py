@@ -54,7 +54,7 @@ def cumulative_ablation(
         reading: share of right answers, probability of the answer, or margin in logits.
     Returns:
         Columns of `study.figures.cumulative_ablation`: arm, k, draw, value, lo, hi, n, n_groups, chance, interval,
-        metric, ablation, and `heads`.
+        metric, kind, and `heads`.
     Raises:
         ValueError: a k outside 0 to the length of the ranking.
     Source: LLMSymbMech ablation.py (zeros; top and lowest), equality in tests/test_heads_truth.py.
@@ -99,7 +99,7 @@ def cumulative_table(effects: HeadEffects, sets: Mapping[Arm, Unit], *, reading:
     rows = [_row(effects, reading, arm, unit) for arm, unit in sets.items()]
     chance = float(np.mean([1 / len(pair.options) for pair in effects.pairs])) if reading == "accuracy" else 0.0
     plan = effects.plan
-    made = {"chance": chance, "metric": reading, "ablation": plan.kind, "unit": "pairs", "model": plan.model}
+    made = {"chance": chance, "metric": reading, "kind": plan.kind, "unit": "pairs", "model": plan.model}
     return pd.DataFrame(rows).assign(**made, dtype=plan.dtype, positions=plan.positions)
 
 

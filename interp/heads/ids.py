@@ -50,6 +50,12 @@ Unit = tuple[HeadId, ...]
 Heads = Literal["all"] | Sequence[HeadId | str | Sequence[HeadId | str]]
 
 
+def layers_of(units: Sequence[Unit]) -> list[int] | list[float]:
+    """The layer of every unit; NaN for a set of several heads."""
+    alone = [unit[0].layer for unit in units if len(unit) == 1]
+    return alone if len(alone) == len(units) else [unit[0].layer if len(unit) == 1 else float("nan") for unit in units]
+
+
 def unit_name(unit: Unit) -> str:
     """`L1.H0`, or `L1.H0+L1.H6` for a set."""
     return "+".join(map(str, unit))

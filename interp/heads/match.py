@@ -79,10 +79,10 @@ class Matching:
         rows = [
             {"head_a": self.names_a[i], "head_b": self.names_b[j], "similarity": self.similarity[i, j],
              "profile": self.profile[i, j], "p": self.p[i, j], "null_max95": self.threshold, "n": self.n,
-             "n_groups": self.n_groups, "permutations": self.n_permutations}
+             "n_groups": self.n_groups, "n_perm": self.n_permutations}
             for i, j in at
         ]  # fmt: skip
-        columns = ["head_a", "head_b", "similarity", "profile", "p", "null_max95", "n", "n_groups", "permutations"]
+        columns = ["head_a", "head_b", "similarity", "profile", "p", "null_max95", "n", "n_groups", "n_perm"]
         table = pd.DataFrame(rows, columns=columns)
         return table.sort_values("similarity", ascending=False, ignore_index=True)
 

@@ -10,6 +10,7 @@ import numpy as np
 from interp import stats
 from interp.heads.effects import UNITS, HeadEffects
 from interp.heads.estimates import halves
+from interp.heads.ids import layers_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,10 +22,10 @@ def provenance(effects: HeadEffects, metric: str) -> dict[str, Any]:
     """What is the same in every row: definition, kind, positions, model, data."""
     plan = effects.plan
     return {
-        "metric": metric, "metric_unit": UNITS.get(metric, ""), "ablation": plan.kind, "effect": plan.effect,
+        "metric": metric, "metric_unit": UNITS.get(metric, ""), "kind": plan.kind, "effect": plan.effect,
         "positions": plan.positions, "interval": INTERVAL, "unit": "pairs",
         "n_dropped": effects.n_dropped, "model": plan.model, "adapter": plan.adapter or "none", "dtype": plan.dtype,
-        "weights": plan.weights[:12], "pairs_sha256": plan.pairs_sha256[:12], "seed": effects.sampling.seed, "base": 0,
+        "weights": plan.weights[:12], "data_sha256": plan.pairs_sha256[:12], "seed": effects.sampling.seed,
         "label_mass": effects.label_mass,
     }  # fmt: skip
 
@@ -32,12 +33,12 @@ def provenance(effects: HeadEffects, metric: str) -> dict[str, Any]:
 def tidy(
     effects: HeadEffects, metrics: Sequence[str] | None = None, *, keep: HeadEffects | None = None
 ) -> pd.DataFrame:
-    """One row per unit and definition: layer, head (blank for sets), name, value, lo, hi, n, n_groups, p_max_t, ...
+    """One row per unit and definition, with the columns of the tables of a study; `layer` is blank for sets of heads.
 
-    `p_max_t` and `null_max95` of a share or of d_z are those of the logit effect it is made of; `flip_rate`, which
-    cannot be negative, has none. `control_value` is the mean of the matched control heads, `control_difference` (with
-    its interval) the paired difference from them. With `keep`, rows of the logit effect have
-    `keep_difference`: the same-answer control. `cliff` is left to `at`.
+    `p_adjusted` is max-|t| over all units; it and `null_max95` of a share or of d_z are those of the logit effect that
+    it is made of; `flip_rate`, which cannot be negative, has none. `control_value` is the mean of the norm-matched
+    control heads, `control_difference` (with its interval) the paired difference from them. With `keep`, rows of the
+    logit effect have `keep_difference`: the same-answer control. `cliff` is left to `at`.
     """
     import pandas as pd
 
@@ -64,22 +65,20 @@ def _metric_rows(effects: HeadEffects, metric: str) -> pd.DataFrame:
 
     found = effects.estimates(metric)
     p, null, n_flips = _null(effects, metric)
-    single = [len(unit) == 1 for unit in effects.units]
     columns = {
-        "layer": [unit[0].layer if alone else -1 for unit, alone in zip(effects.units, single, strict=True)],
-        "head": [unit[0].head if alone else -1 for unit, alone in zip(effects.units, single, strict=True)],
-        "name": effects.names,
+        "layer": layers_of(effects.units),
+        "head": effects.names,
         "value": found.value,
         "lo": found.lo,
         "hi": found.hi,
         "n": found.n,
         "n_groups": found.n_groups,
-        "p_max_t": p,
+        "p_adjusted": p,
         "null_max95": null,
         "control_value": _controls(effects, found.value),
         **_spread("control_difference", effects.control_difference(metric)),
         "named": [unit in effects.named for unit in effects.units],
-        "permutations": n_flips,
+        "n_perm": n_flips,
     }
     table = pd.DataFrame(columns).assign(**provenance(effects, metric))
     return table.assign(interval=table["interval"].mask(table["value"].notna() & table["lo"].isna(), stats.NO_SPREAD))
@@ -113,7 +112,7 @@ def _controls(effects: HeadEffects, values: np.ndarray) -> np.ndarray:
 def heatmap(effects: HeadEffects, metric: str) -> pd.DataFrame:
     """Rows of single heads under one definition, for `study.figures.head_map`."""
     table = tidy(effects, [metric])
-    return table[table["layer"] >= 0].reset_index(drop=True)
+    return table[table["layer"].notna()].reset_index(drop=True)
 
 
 def rows_at(effects: HeadEffects, unit: int) -> pd.DataFrame:
@@ -122,11 +121,11 @@ def rows_at(effects: HeadEffects, unit: int) -> pd.DataFrame:
 
     name = effects.names[unit]
     table = tidy(effects)
-    table = table[table["name"] == name]
+    table = table[table["head"] == name]
     if "cliff" in effects.metrics:
         found = effects.cliff(unit)
         row = {
-            **{c: table.iloc[0][c] for c in ("layer", "head", "name", "p_max_t", "named")},
+            **{c: table.iloc[0][c] for c in ("layer", "head", "p_adjusted", "named")},
             "value": found.value, "lo": found.lo, "hi": found.hi, "n": len(effects.pairs),
             "n_groups": found.n_groups, "control_value": 0.0, **provenance(effects, "cliff"),
         }  # fmt: skip
@@ -148,8 +147,7 @@ def forest(effects: HeadEffects, metric: str, *, keep: HeadEffects | None = None
         other = None if keep is None else np.array([(g in selecting) == (half == "select") for g in keep.groups])
         beside = keep.subset(other) if keep is not None and other is not None and other.any() else None
         parts.append(tidy(effects.subset(own), [metric], keep=beside).assign(half=half))
-    table = pd.concat(parts, ignore_index=True)
-    return table.drop(columns=["head"]).rename(columns={"name": "head"})
+    return pd.concat(parts, ignore_index=True)
 
 
 def top(effects: HeadEffects, k: int, metric: str) -> pd.DataFrame:
@@ -173,14 +171,14 @@ def top_html(effects: HeadEffects) -> str:
     except ValueError:  # too few groups for halves
         band = stats.simultaneous_band(effects.per_example(), groups=effects.groups, sampling=effects.sampling)
         table = effects.table([effects.main]).assign(lo=band.lo, hi=band.hi)
-        rows = table.iloc[table["value"].abs().argsort().to_numpy()[::-1][:MOST_ROWS]].assign(head=table["name"])
+        rows = table.iloc[table["value"].abs().argsort().to_numpy()[::-1][:MOST_ROWS]]
         how = "chosen and reported on all pairs (too few groups for halves): intervals simultaneous over all heads"
     lines = []
     for row in rows.to_dict("records"):
         control, name = row["control_value"], f"{row['head']}{' (named)' if row['named'] else ''}"
         effect = interval(row["value"], row["lo"], row["hi"], signed=True)
         beside = "–" if control != control else f"{control:.2f}"
-        lines.append([name, effect, p_value(row["p_max_t"]), beside, f"{row['n']:.0f} ({row['n_groups']:.0f})"])
+        lines.append([name, effect, p_value(row["p_adjusted"]), beside, f"{row['n']:.0f} ({row['n_groups']:.0f})"])
     unit = UNITS.get(effects.main, "")
     head = ["head", f"{effects.main}{f', {unit}' if unit else ''} [95 %]", "p (max over heads)", "control heads",
             "pairs (groups)"]  # fmt: skip

@@ -67,18 +67,24 @@ def heads() -> None:
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @fail_in_users_words
 def sweep(out: Path, quiet: bool, no_figures: bool, **options: Any) -> None:
-    """Sweep all heads into --out: table.csv, cumulative.csv, order_swap.csv, figures/. The word may be left out."""
+    """Sweep all heads into --out: table.csv, selected.csv, cumulative.csv, order_swap.csv, figures/. The word may be
+    left out."""
+    from study.analyses.heads.figures import figures
     from study.analyses.heads.run import HeadStudy, run_heads
-    from study.analyses.heads.show import figures, headline
+    from study.analyses.heads.show import headline
+    from study.analyses.heads.tables import tables_of_heads, write_tables
     from study.figures.save import save_all
 
     checkpoints, loading = resolve_checkpoints(options)
     wanted = {key: options[key] for key in ("positions", "slot", "effect", "named", "verify", "seed")}
     kinds = tuple(word.strip() for word in options["kinds"].split(","))
     study = HeadStudy(kinds=kinds, **wanted)
-    run_heads(checkpoints, options["task"], _items(options), out=out, study=study, loading=loading, progress=not quiet)
+    items, how = _items(options), {"study": study, "loading": loading, "progress": not quiet}
+    tables = tables_of_heads(out, run_heads(checkpoints, options["task"], items, out=out, **how), study)
+    write_tables(tables, out)
     if not no_figures:
-        for reason in save_all(figures(out).items(), out / "figures")[1]:
+        drawn = ((name[len("heads-") :], one) for name, one in figures(tables, every_pair=True))
+        for reason in save_all(drawn, out / "figures")[1]:
             click.echo(f"note: {reason}", err=True)
     click.echo(headline(out))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
@@ -57,3 +57,16 @@ def tried(draw: Callable[[], Drawn]) -> Drawn | str:
         return draw()
     except ValueError as error:
         return str(error)
+
+
+def rows_by(table: DataFrame | None, *columns: str) -> Iterator[tuple[tuple[str, ...], DataFrame]]:
+    """(values, rows) of every combination of the columns' values, in the order of the table; none of no table."""
+    if table is not None and len(table):
+        for values, rows in table.groupby(list(columns), sort=False):
+            yield tuple(map(str, values)), rows
+
+
+def stem(*parts: str) -> str:
+    """Name of a figure's files from its parts, without "all" and without anything that a path is made of."""
+    words = [part for part in parts if part and part != "all"]
+    return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in word).strip(".") for word in words)

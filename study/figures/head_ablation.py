@@ -44,8 +44,8 @@ def cumulative_ablation(table: DataFrame, *, width: Width = "icml", ax: Axes | N
     Args:
         table: one row per (arm, k, draw): `arm` in top, random, lowest; `k` heads ablated; `draw` numbers the draws of
             the random arm and is blank or constant elsewhere; `value, lo, hi, n`; `chance`, one accuracy of a constant
-            answer; `interval`, its kind. Optional: `metric` (default accuracy), `ablation`, `member` (colours the top
-            arm; black without it), `n_groups`, `unit`, `group_unit`, `model`, `dtype`.
+            answer; `interval`, its kind. Optional: `metric` (default accuracy), `kind` (of ablation), `member`
+            (colours the top arm; black without it), `n_groups`, `unit`, `group_unit`, `model`, `dtype`.
         width: final width; unused where `ax` is given.
         ax:    axes of a composite.
     Returns:
@@ -105,7 +105,9 @@ def _draw_top(ax: Axes, table: DataFrame, role: str, marks: Marks) -> Labelled:
     ax.plot(rows["k"], rows["value"], color=colour(role), linewidth=DATA_LINE, zorder=3)
     for row in checks.records(rows):
         text = _estimate(row)
-        marks.name(point(ax, row.k, row.value, role, size=3.6), f"top-{row.k}", f"top {row.k} heads ablated: {text}")
+        marks.name(
+            point(ax, row.k, row.value, role, size=3.6), f"top-{int(row.k)}", f"top {int(row.k)} heads ablated: {text}"
+        )
     return Labelled(list(rows["k"]), list(rows["value"]), "top heads by δ", text_colour(role), "bold")
 
 
@@ -117,7 +119,8 @@ def _draw_random(ax: Axes, table: DataFrame, marks: Marks) -> Labelled:
     ax.fill_between(k, low, high, color=colour("null"), linewidth=0, zorder=0)
     draws = rows.groupby("draw")
     if len(draws) <= _MOST_THIN_LINES:
-        for number, draw in draws:
+        for key, draw in draws:
+            number = int(key)  # pyright: ignore[reportArgumentType]
             (thin,) = ax.plot(draw["k"], draw["value"], color=colour("control"), linewidth=0.4, zorder=1)
             end = draw.iloc[-1]
             title = f"random heads, draw {number}: {_estimate(end)} at {int(end['k'])} heads"
@@ -165,7 +168,7 @@ def _frame(ax: Axes, table: DataFrame) -> None:
     inches = ax.get_position().width * canvas.figure_of(ax).get_size_inches()[0]
     ax.set_xticks(_spaced(sorted(set(table["k"].astype(int))), last * 1.08 / inches * 0.2))
     ax.yaxis.set_major_locator(canvas.locator(6))
-    how = checks.only_value(table, "ablation", figure=FIGURE)
+    how = checks.only_value(table, "kind", figure=FIGURE)
     ax.set_xlabel("heads ablated together" + (f" ({how} ablation)" if how else ""))
     metric = checks.only_value(table, "metric", figure=FIGURE, default="accuracy")
     ax.set_ylabel(f"{metric}, held-out half", fontsize=TICK + 0.5)
@@ -214,7 +217,9 @@ def _alt(table: DataFrame) -> str:
     top = _arm(table, "top").sort_values("k")
     first, last = (checks.records(part)[0] for part in (top.head(1), top.tail(1)))
     random = table[(table["arm"] == "random") & (table["k"] == last.k)]["value"]
-    text = f"Line plot. Ablating the top {last.k} heads takes the value from {_estimate(first)} to {_estimate(last)}"
+    text = (
+        f"Line plot. Ablating the top {int(last.k)} heads takes the value from {_estimate(first)} to {_estimate(last)}"
+    )
     if len(random):
-        text += f"; {last.k} random heads of the same layers leave it at {random.mean():.2f} ({len(random)} draws)"
+        text += f"; {int(last.k)} random heads of the same layers leave it at {random.mean():.2f} ({len(random)} draws)"
     return f"{text}. A constant answer scores {float(table['chance'].iloc[0]):.2f}."

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FIGURE = "top_heads"
-COLUMNS = ("head", "value", "lo", "hi", "control_value", "null_max95", "p_max_t", "half", "n", "interval")
+COLUMNS = ("head", "value", "lo", "hi", "control_value", "null_max95", "p_adjusted", "half", "n", "interval")
 HALVES = ("select", "report")
 
 _ROW, _PAD, _GAP = 0.18, 0.05, 0.08  # inches
@@ -42,9 +42,9 @@ def top_heads(
 
     Args:
         table:  one row per head and half: `head` (`L19.H17`), `value, lo, hi, n`, `control_value` (a norm-matched
-            head), `null_max95` (95 % limit of the max-over-heads null), `p_max_t`, `half`, `interval` (its kind).
+            head), `null_max95` (95 % limit of the max-over-heads null), `p_adjusted`, `half`, `interval` (its kind).
             Optional: `named` (bool), `metric`, `metric_unit`, `n_groups`, `unit`, `group_unit`, `model`, `dtype`,
-            `permutations`.
+            `n_perm`.
         k:      rows, at least 1; heads of `always` and named heads come on top of these.
         always: heads that are a row whatever their size.
         width:  final width; unused where `ax` is given.
@@ -66,7 +66,7 @@ def top_heads(
 
 
 def _choose(table: DataFrame, k: int, always: Sequence[str]) -> tuple[DataFrame, set[str]]:
-    numeric = ("value", "lo", "hi", "control_value", "null_max95", "p_max_t", "n")
+    numeric = ("value", "lo", "hi", "control_value", "null_max95", "p_adjusted", "n")
     checks.require(table, COLUMNS, figure=FIGURE, numeric=numeric)
     checks.require_known(table["half"], HALVES, what="half", figure=FIGURE)
     checks.require_unique(table, ("head", "half"), figure=FIGURE)
@@ -105,11 +105,11 @@ def _draw(ax: Axes, rows: DataFrame, named: set[str], marks: Marks) -> None:
     ax.stairs(null, edges, baseline=-null, orientation="horizontal", fill=True, color=colour("null"), zorder=0)
     ax.axvline(0, color=colour("ink2"), linewidth=0.7, zorder=1)
     for index, row in enumerate(checks.records(rows)):
-        role = "ink" if rejects(row.p_max_t) else "ink2"
+        role = "ink" if rejects(row.p_adjusted) else "ink2"
         interval(ax, (row.lo, row.hi), index, role)
         point(ax, row.control_value, index, "control", filled=False, size=3.4, zorder=3.5)
-        mark = point(ax, row.value, index, role, filled=bool(rejects(row.p_max_t)), marker="s")
-        text, p = format_estimate(row.value, row.lo, row.hi, n=int(row.n)), format_p(row.p_max_t)
+        mark = point(ax, row.value, index, role, filled=bool(rejects(row.p_adjusted)), marker="s")
+        text, p = format_estimate(row.value, row.lo, row.hi, n=int(row.n)), format_p(row.p_adjusted)
         control = f"control {row.control_value:.3g}".replace("-", "−")
         p = p if p.startswith("<") else f"= {p}"
         marks.name(mark, f"{index}", f"{row.head}: {text}, p {p}, {control}, n = {int(row.n)}")
@@ -128,7 +128,7 @@ def _text(ax: Axes, rows: DataFrame, named: set[str]) -> None:
     for index, (row, text) in enumerate(zip(checks.records(rows), _values(rows), strict=True)):
         style: dict[str, Any] = {"va": "center", "fontweight": "bold" if row.head in named else "normal"}
         canvas.beside(ax, index, row.head, dx=-_GAP, ha="right", fontsize=LABEL, color=colour("ink"), **style)
-        shade = colour("ink" if rejects(row.p_max_t) else "ink2")
+        shade = colour("ink" if rejects(row.p_adjusted) else "ink2")
         canvas.beside(ax, index, text, x=1, dx=_GAP, ha="left", fontsize=_VALUE, color=shade, **style)
     entries = [
         canvas.key_entry("ink", "FWER p ≤ .05", shape="s"),
@@ -158,12 +158,12 @@ def _caption(rows: DataFrame, named: set[str], table: DataFrame) -> str:
 def _alt(rows: DataFrame, named: set[str]) -> str:
     records = checks.records(rows)
     first = records[0]
-    beyond = sum(bool(rejects(row.p_max_t)) for row in records)
+    beyond = sum(bool(rejects(row.p_adjusted)) for row in records)
     largest = format_estimate(first.value, first.lo, first.hi, n=int(first.n))
     text = f"Forest plot of {len(records)} heads: {beyond} beyond the null. Largest: {first.head} {largest}."
     for place, row in enumerate(records, start=1):
         if row.head in named:
-            verdict = "beyond" if rejects(row.p_max_t) else "within"
+            verdict = "beyond" if rejects(row.p_adjusted) else "within"
             estimate = format_estimate(row.value, row.lo, row.hi, n=int(row.n))
             text += f" Named head {row.head} {estimate}, place {place}, {verdict} the null."
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,18 @@ LABEL_INCHES = 0.27  # from the axes to the name of a vertical axis
 _DOT = 2.2  # points, at most
 
 
+def place_of(name: str) -> tuple[int, int]:
+    """(layer, head) of `L19.H17`.
+
+    Raises:
+        ValueError: the name of a set of heads, or none at all.
+    """
+    match = re.fullmatch(r"L(\d+)\.H(\d+)", name)
+    if match is None:
+        raise ValueError(f"a map has one cell per head; {name!r} is not the name of one head, such as 'L19.H17'.")
+    return int(match[1]), int(match[2])
+
+
 @dataclass(frozen=True)
 class Grid:
     """Head effects as arrays [layer, head]; NaN where the layer has no such head."""
@@ -35,12 +48,12 @@ class Grid:
     named: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, table: DataFrame, value: str, *, n_layers: int | None) -> Grid:
+    def of(cls, table: DataFrame, *, n_layers: int | None) -> Grid:
         """Arrays from one row per head; `named` is true of heads that were named before the sweep."""
-        layer, head = (table[name].to_numpy(dtype=int) for name in ("layer", "head"))
+        layer, head = np.array([place_of(name) for name in table["head"]]).T
         shape = (max(int(layer.max()) + 1, n_layers or 0), int(head.max()) + 1)
         arrays = [np.full(shape, np.nan) for _ in range(3)]
-        for array, column in zip(arrays, (value, "p_max_t", "null_max95"), strict=True):
+        for array, column in zip(arrays, ("value", "p_adjusted", "null_max95"), strict=True):
             array[layer, head] = table[column].to_numpy(dtype=float)
         is_named = table["named"].to_numpy(dtype=bool)
         named = tuple(zip(layer[is_named].tolist(), head[is_named].tolist(), strict=True))

@@ -9,7 +9,7 @@ import numpy as np
 
 from study.figures import canvas, checks
 from study.figures.drawn import Drawn
-from study.figures.head_grid import Grid, box_named, draw_bar, draw_grid, draw_margins
+from study.figures.head_grid import Grid, box_named, draw_bar, draw_grid, draw_margins, place_of
 from study.figures.marks import Marks
 from study.figures.numbers import MINUS, decimals, fixed, format_estimate, format_p
 from study.figures.style import NOTE, MapName, Width, styled, text_colour, width_in
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-MAP_COLUMNS = (
-    "layer", "head", "value", "p_max_t", "null_max95", "named", "n", "n_groups", "metric", "ablation", "positions",
-)  # fmt: skip
-DIFFERENCE_COLUMNS = ("layer", "head", "diff", "p_max_t", "null_max95", "named", "n", "n_groups")
+DIFFERENCE_COLUMNS = ("layer", "head", "value", "p_adjusted", "null_max95", "named", "n", "n_groups")
+MAP_COLUMNS = (*DIFFERENCE_COLUMNS, "metric", "kind", "positions")
 
 _LEFT, _SIDE, _TOP = 0.41, 0.38, 0.42  # inches: ticks and label; right and top marginals
 _BAR, _BAR_TICKS, _PAD = 0.08, 0.29, 0.05
@@ -33,17 +31,14 @@ class _Kind:
     """What differs between the two maps."""
 
     figure: str
-    value: str
     cmap: MapName
     columns: tuple[str, ...]
     correction: str
     signed: bool
 
 
-_EFFECT = _Kind("head_map", "value", "effect_diverging", MAP_COLUMNS, "FWER p ≤ .05 (max-|t|)", False)
-_DIFFERENCE = _Kind(
-    "head_difference", "diff", "member_diverging", DIFFERENCE_COLUMNS, "paired max-|t| FWER p ≤ .05", True
-)
+_EFFECT = _Kind("head_map", "effect_diverging", MAP_COLUMNS, "FWER p ≤ .05 (max-|t|)", False)
+_DIFFERENCE = _Kind("head_difference", "member_diverging", DIFFERENCE_COLUMNS, "paired max-|t| FWER p ≤ .05", True)
 
 
 def head_map(table: DataFrame, *, width: Width = "icml", n_layers: int | None = None, ax: Axes | None = None) -> Drawn:
@@ -54,9 +49,10 @@ def head_map(table: DataFrame, *, width: Width = "icml", n_layers: int | None = 
     Colour limits are symmetric: the 99.5th percentile of |value|, at least three times the null limit.
 
     Args:
-        table: one row per head: `layer, head` (0-based), `value`, `p_max_t`, `null_max95` (95 % limit of the max-|t|
-            null in the unit of the value), `named` (bool), `n`, `n_groups`, `metric`, `ablation`, `positions`.
-            Optional: `lo, hi` (shown on hover), `metric_unit`, `permutations`, `unit`, `group_unit`, `model`, `dtype`.
+        table: one row per head: `layer` (0-based), `head` (`L19.H17`), `value`, `p_adjusted`, `null_max95` (95 % limit
+            of the max-|t| null in the unit of the value), `named` (bool), `n`, `n_groups`, `metric`, `kind` (of
+            change), `positions`. Optional: `lo, hi` (shown on hover), `metric_unit`, `n_perm`, `unit`, `group_unit`,
+            `model`, `dtype`.
         width: final width; unused where `ax` is given.
         n_layers: layers of the model, where the last ones have no heads; layers without rows are hatched.
         ax:    axes of a composite: the map and its colour bar alone, no marginals.
@@ -75,8 +71,8 @@ def head_difference(
     Only for members of one architecture, in which a head of one is the head of the other. Otherwise as `head_map`.
 
     Args:
-        table: one row per head: `layer, head, diff, p_max_t, null_max95, named, n, n_groups`. Optional: `metric`,
-            `metric_unit`, `ablation`, `positions`, `diff_lo, diff_hi`, and those of `head_map`.
+        table: one row per head: `layer, head, value, p_adjusted, null_max95, named, n, n_groups`. Optional: `metric`,
+            `metric_unit`, `kind`, `positions`, `lo, hi`, and those of `head_map`.
         width, n_layers, ax: as in `head_map`.
     Raises:
         ValueError: as in `head_map`.
@@ -86,10 +82,10 @@ def head_difference(
 
 
 def _draw(table: DataFrame, kind: _Kind, *, width: Width, n_layers: int | None, ax: Axes | None) -> Drawn:
-    numeric = ("layer", "head", kind.value, "p_max_t", "null_max95", "n")
+    numeric = ("layer", "value", "p_adjusted", "null_max95", "n")
     checks.require(table, kind.columns, figure=kind.figure, numeric=numeric)
-    checks.require_unique(table, ("layer", "head"), figure=kind.figure)
-    grid = Grid.of(table, kind.value, n_layers=n_layers)
+    checks.require_unique(table, ("head",), figure=kind.figure)
+    grid = Grid.of(table, n_layers=n_layers)
     names = [f"L{layer}.H{head}" for layer, head in grid.named]
     marks = Marks()
     with styled():
@@ -155,22 +151,21 @@ def _bar_words(table: DataFrame, kind: _Kind) -> tuple[list[tuple[str, str]], li
 
 
 def _titles(table: DataFrame, kind: _Kind) -> dict[str, str]:
-    lo, hi = ("diff_lo", "diff_hi") if kind.signed else ("lo", "hi")
     titles = {}
-    for row in table.sort_values(["layer", "head"]).to_dict("records"):
-        p = format_p(row["p_max_t"], permutations=_permutations(row))
+    for row in table.to_dict("records"):
+        p = format_p(row["p_adjusted"], permutations=_permutations(row))
         p = p if p.startswith("<") else f"= {p}"
         text = (
-            format_estimate(row[kind.value], row[lo], row[hi], n=int(row["n"]), signed=kind.signed)
-            if lo in row and hi in row
-            else _bare(row[kind.value], row["null_max95"], signed=kind.signed)
+            format_estimate(row["value"], row["lo"], row["hi"], n=int(row["n"]), signed=kind.signed)
+            if "lo" in row and "hi" in row
+            else _bare(row["value"], row["null_max95"], signed=kind.signed)
         )
-        titles[f"L{int(row['layer'])}H{int(row['head'])}"] = f"L{int(row['layer'])}.H{int(row['head'])}: {text}, p {p}"
-    return titles
+        titles[place_of(row["head"])] = f"{row['head']}: {text}, p {p}"
+    return {f"L{layer}H{head}": titles[layer, head] for layer, head in sorted(titles)}
 
 
 def _permutations(row: dict[Any, Any]) -> int | None:
-    count = row.get("permutations")
+    count = row.get("n_perm")
     return None if checks.is_absent(count) else int(count)  # pyright: ignore[reportArgumentType]
 
 
@@ -186,9 +181,10 @@ def _footer(table: DataFrame, grid: Grid, kind: _Kind) -> str:
 
 
 def _caption(table: DataFrame, grid: Grid, kind: _Kind) -> str:
-    words = {name: checks.only_value(table, name, figure=kind.figure) for name in ("metric", "ablation", "positions")}
-    metric = words.pop("metric") or "effect"
-    how = ", ".join(f"{name} {value}" for name, value in words.items() if value is not None)
+    words = {"ablation": "kind", "positions": "positions"}
+    known = {word: checks.only_value(table, name, figure=kind.figure) for word, name in words.items()}
+    metric = checks.only_value(table, "metric", figure=kind.figure) or "effect"
+    how = ", ".join(f"{word} {value}" for word, value in known.items() if value is not None)
     what = f"engaged {MINUS} heuristic, {metric}" if kind.signed else str(metric)
     clipped = int((np.abs(np.nan_to_num(grid.value)) > grid.limit).sum())
     varies = " (median over heads)" if np.nanmax(grid.null) > 1.01 * np.nanmin(grid.null) else ""

@@ -42,24 +42,9 @@ def _pairs(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
 
 
 def _heads(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
-    from study.figures import cumulative_ablation, head_difference, head_map, top_heads
+    from study.analyses.heads.figures import figures
 
-    parts = [("heads", "map", of.head_rows, head_map), ("heads_selected", "top", of.forest_rows, top_heads)]
-    for table, word, rows, draw in parts:
-        for keys, part in _by(_shown(tables.get(table)), "member", "kind", "pairs"):
-            yield _stem("heads", *keys, word), tried(partial(_draw, draw, rows, part, size))
-    for member, part in _by(tables.get("heads_cumulative"), "member"):
-        yield (
-            _stem("heads", member, "cumulative"),
-            tried(partial(_draw, cumulative_ablation, of.cumulative_rows, part, size)),
-        )
-    for kind, part in _by(tables.get("heads_difference"), "kind"):
-        yield _stem("heads-difference", kind), tried(partial(_draw, head_difference, of.difference_rows, part, size))
-
-
-def _shown(table: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Placebo pairs and those that a member solves stay in the table; maps show all pairs, of patching the flips."""
-    return None if table is None else table[table["pairs"].isin(["all", "flip"])]
+    yield from figures(tables, **size)
 
 
 def _draw(draw: Callable[..., Drawn], rows: Callable[..., Any], part: Any, size: dict[str, Any]) -> Drawn:

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DIFFERENCE = "engaged - heuristic"
-_MAIN = ("cma", "abl_logit", "direct_effect")
 
 
 def dumbbell_table(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -33,46 +32,6 @@ def dumbbell_table(pairs: pd.DataFrame) -> pd.DataFrame:
     if not wide:
         raise ValueError("no cell in which the members can be compared.")
     return pd.DataFrame(dumbbell_rows(wide)).astype({"n": int, "n_groups": int})
-
-
-def main_metric(rows: pd.DataFrame) -> str:
-    """The definition that a map shows: the logit effect of this kind of change.
-
-    Raises:
-        ValueError: the rows hold none.
-    """
-    known = [name for name in _MAIN if (rows["metric"] == name).any()]
-    if not known:
-        raise ValueError(f"no metric out of {', '.join(_MAIN)}.")
-    return known[0]
-
-
-def head_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the main effect of single heads; layer and head as numbers."""
-    rows = rows[(rows["metric"] == main_metric(rows)) & rows["layer"].notna()]
-    numbers = rows["head"].str.extract(r"^L(\d+)\.H(\d+)$").astype(int)
-    named = {"kind": "ablation", "p_adjusted": "p_max_t", "n_perm": "permutations"}
-    out = rows.rename(columns={**named, "head": "name"}).assign(layer=numbers[0], head=numbers[1])
-    return out.astype({"n": int, "n_groups": int, "named": bool}).drop(columns=["model", "adapter"])
-
-
-def difference_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the map of differences."""
-    return head_rows(rows).rename(columns={"value": "diff", "lo": "diff_lo", "hi": "diff_hi"}).drop(columns="member")
-
-
-def forest_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the forest of the largest heads; a head without a control head has none to be drawn beside."""
-    rows = rows[(rows["metric"] == main_metric(rows)) & rows["control_value"].notna()]
-    named = {"kind": "ablation", "p_adjusted": "p_max_t", "n_perm": "permutations"}
-    return rows.rename(columns=named).astype({"n": int, "n_groups": int, "named": bool}).drop(columns="model")
-
-
-def cumulative_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of one member's cumulative ablation; only members that have a colour keep their name."""
-    out = rows.rename(columns={"kind": "ablation"}).astype({"k": int, "draw": int, "n": int, "n_groups": int})
-    out = out.drop(columns=["model", "control_value"])
-    return out if set(out["member"]) <= {"engaged", "heuristic", "base"} else out.drop(columns="member")
 
 
 def probe_tables(rows: pd.DataFrame) -> list[pd.DataFrame]:

@@ -195,20 +195,22 @@ def _probes(tables: Tables) -> Panel:
 
 
 def _head_difference(tables: Tables) -> Panel:
+    from study.analyses.heads.figures import map_rows
     from study.figures import head_difference
     from study.figures.numbers import MINUS
 
-    rows = of.difference_rows(_one(tables["heads_difference"], "kind"))
+    rows = map_rows(_one(tables["heads_difference"], "kind"))
     return Panel(
         f"head effect, engaged {MINUS} heuristic", lambda ax: head_difference(rows, ax=ax), lift=_LIFT_0, beside=_BAR
     )
 
 
 def _head_map(tables: Tables) -> Panel:
+    from study.analyses.heads.figures import map_rows
     from study.figures import head_map
 
     part = _one(tables["heads"], "member")
-    rows = of.head_rows(_one(part, "kind", "pairs"))
+    rows = map_rows(_one(part, "kind", "pairs"))
     return Panel(f"head effect, {part['member'].iloc[0]}", lambda ax: head_map(rows, ax=ax), lift=_LIFT_0, beside=_BAR)
 
 
@@ -223,11 +225,12 @@ def _dose(tables: Tables) -> Panel:
 
 
 def _cumulative(tables: Tables) -> Panel:
+    from study.analyses.heads.figures import cumulative_rows
     from study.figures import cumulative_ablation
 
     part = _one(tables["heads_cumulative"], "member")
     title = f"heads removed together, {part['member'].iloc[0]}"
-    return Panel(title, lambda ax: cumulative_ablation(of.cumulative_rows(part), ax=ax))
+    return Panel(title, lambda ax: cumulative_ablation(cumulative_rows(part), ax=ax))
 
 
 def _reliability(tables: Tables) -> Panel:

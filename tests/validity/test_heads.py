@@ -43,7 +43,7 @@ def test_the_largest_difference_of_members_covers(n_groups, shape, before, studi
     design, rng, hits = design_of(n_groups, shape), np.random.default_rng(n_groups), []
     for _ in range(studies):
         table = contrast(sweep(rng, design), sweep(rng, design))
-        row = table.iloc[int(table["diff"].abs().to_numpy().argmax())]
+        row = table.iloc[int(table["value"].abs().to_numpy().argmax())]
         hits.append(row["band_lo"] <= 0 <= row["band_hi"])
     record_rate(hits, kind="coverage", name="contrast: the head that differs most of 12", design=words(design),
                 at_least=0.95, before=before)  # fmt: skip

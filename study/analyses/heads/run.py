@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool
 
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.heads import HeadEffects, HeadSweep, TokenPair, contrast, parse_kind
-from interp.heads.cumulative import Arm, cumulative_job, cumulative_sets, cumulative_table
+from interp.heads import HeadEffects, HeadSweep, TokenPair, parse_kind
+from interp.heads.cumulative import Arm, cumulative_job, cumulative_sets
 from interp.heads.estimates import halves
 from interp.heads.ids import HeadId, expand_heads, parse_unit, unit_name
-from interp.heads.order_swaps import FLIP, KEEP, swap_metrics
 from interp.heads.outcomes import Outcomes, Plan, main_of
 from interp.heads.sweep import unit_norms
-from interp.io.csv_text import csv_bytes
-from interp.io.files import write_file
 from interp.io.items import ItemStore
 from interp.model import Model
 from interp.positions import parse_positions
@@ -33,13 +30,9 @@ from study.analyses.heads.store import (
     get_outcome,
     put_norms,
     put_outcome,
-    read_effects,
     sweep_store,
 )
 from study.members import models_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 KS = (0, 1, 2, 4, 8, 16, 32)
 FIRST_VERIFY = 0.01
@@ -76,34 +69,17 @@ def run_heads(
     study: HeadStudy,
     loading: Mapping[str, Any] | None = None,
     progress: bool = True,
-) -> dict[str, dict[str, HeadEffects]]:
-    """Effects of every member under every kind: `out/<member>/<kind>/`, `out/table.csv`, `out/cumulative.csv`; for a
-    pair of one architecture also `out/difference.csv`: engaged minus heuristic, head by head.
+) -> tuple[str, ...]:
+    """Sweep every member under every kind into `out/<member>/<kind>/`, and remove the strongest heads together into
+    `out/<member>/cumulative/`; returns the members. `study.analyses.heads.tables` makes the tables.
 
     Run again with the same arguments, it continues where it stopped: what is done is not computed again.
 
     Args:
         examples: examples of the task, or (original, twin) pairs of them, which patching needs.
-    Returns:
-        member -> kind -> effects.
     Raises:
         ValueError: patching without twins, a head that does not exist, a folder of another sweep.
     """
-    roles = sweep_heads(what, task_path, examples, out=out, study=study, loading=loading, progress=progress)
-    return tables_of_heads(out, roles, study)
-
-
-def sweep_heads(
-    what: Checkpoint | CheckpointPair,
-    task_path: str,
-    examples: Sequence[Example] | Sequence[tuple[Example, Example]],
-    *,
-    out: Path,
-    study: HeadStudy,
-    loading: Mapping[str, Any] | None = None,
-    progress: bool = True,
-) -> tuple[str, ...]:
-    """Outcomes of every member on disk, those of heads removed together too; returns the members. As `run_heads`."""
     task: Any = load_task(task_path)
     members: list[str] = []
     for roles, model in models_of(what, dict(loading or {})):
@@ -111,49 +87,12 @@ def sweep_heads(
             with model.member(role):
                 pairs = _pairs(model, task, examples, study)
                 done = {
-                    kind: _sweep(model, pairs, kind, out / role / _folder(kind), study, progress)
+                    kind: _sweep(model, pairs, kind, out / role / folder_of(kind), study, progress)
                     for kind in study.kinds
                 }
                 _remove_together(model, _Ranked.of(done, pairs, study), out / role / CUMULATIVE, study)
             members.append(role)
     return tuple(members)
-
-
-def read_sweeps(out: Path, role: str, study: HeadStudy) -> dict[str, HeadEffects]:
-    """Kind -> effects of a member, from disk."""
-    return {kind: read_effects(out / role / _folder(kind), seed=study.seed) for kind in study.kinds}
-
-
-def tables_of_heads(out: Path, members: Sequence[str], study: HeadStudy) -> dict[str, dict[str, HeadEffects]]:
-    """Every table of a finished sweep, of the outcomes on disk; no model is loaded. Returns as `run_heads`."""
-    import pandas as pd
-
-    found = {role: read_sweeps(out, role, study) for role in members}
-    _write(out / "table.csv", table(found, study))
-    curves = [_cumulative(sweeps, out / role / CUMULATIVE, study).assign(member=role) for role, sweeps in found.items()]
-    _write(out / "cumulative.csv", pd.concat(curves))
-    if differences := [contrast(*both).assign(kind=kind) for kind, both in _aligned(found)]:
-        _write(out / "difference.csv", pd.concat(differences))
-    swapped = {role: sweeps["patch"] for role, sweeps in found.items() if "patch" in sweeps}
-    swaps = [
-        swap_metrics(sweep).assign(member=role) for role, sweep in swapped.items()
-        if {pair.flips for pair in sweep.pairs} == {True, False}
-    ]  # fmt: skip
-    if swaps:
-        _write(out / "order_swap.csv", pd.concat(swaps))
-    return found
-
-
-def _write(path: Path, rows: pd.DataFrame) -> None:
-    write_file(path, csv_bytes(rows))
-
-
-def _aligned(found: Mapping[str, Mapping[str, HeadEffects]]) -> list[tuple[str, tuple[HeadEffects, HeadEffects]]]:
-    """(kind, sweeps of both members) where their heads correspond one for one."""
-    if not {"engaged", "heuristic"} <= set(found):
-        return []
-    both = [(kind, (sweep, found["heuristic"][kind])) for kind, sweep in found["engaged"].items()]
-    return [(kind, (a, b)) for kind, (a, b) in both if a.plan.units == b.plan.units]
 
 
 def _pairs(model: Model, task: Any, examples: Any, study: HeadStudy) -> list[TokenPair]:
@@ -165,7 +104,8 @@ def _pairs(model: Model, task: Any, examples: Any, study: HeadStudy) -> list[Tok
     return pairs_of_examples(model, task, examples, study.slot)
 
 
-def _folder(kind: str) -> str:
+def folder_of(kind: str) -> str:
+    """Name of the folder of a kind."""
     return kind.replace(":", "_")
 
 
@@ -212,7 +152,7 @@ class _Ranked:
         plan, known = done[kind]
         groups = np.array([pair.unit for pair in pairs])
         solved = known.solved()
-        kept = solved if _is_enough(solved, groups) else np.ones(len(pairs), dtype=bool)
+        kept = solved if has_enough(solved, groups) else np.ones(len(pairs), dtype=bool)
         chosen = np.zeros(len(pairs), dtype=bool)
         chosen[kept] = halves(groups[kept].tolist(), seed=study.seed)
         means = known.logit_effects[chosen].mean(axis=0)
@@ -232,48 +172,13 @@ def _remove_together(model: Model, ranked: _Ranked, root: Path, study: HeadStudy
         put_norms(store, np.ones(len(job.units)), [])
 
 
-def _cumulative(found: Mapping[str, HeadEffects], root: Path, study: HeadStudy) -> pd.DataFrame:
-    """The table of `_remove_together`."""
-    done = {kind: (one.plan, Outcomes(one.values, one.base_margin, one.base_right)) for kind, one in found.items()}
-    pairs = next(iter(found.values())).pairs
-    return cumulative_table(read_effects(root, seed=study.seed), _Ranked.of(done, pairs, study).sets)
+def cumulative_arms(sweeps: Mapping[str, HeadEffects], study: HeadStudy) -> Mapping[Arm, tuple[HeadId, ...]]:
+    """The heads that every arm of a finished sweep removed together."""
+    done = {kind: (one.plan, Outcomes(one.values, one.base_margin, one.base_right)) for kind, one in sweeps.items()}
+    return _Ranked.of(done, next(iter(sweeps.values())).pairs, study).sets
 
 
-def table(found: Mapping[str, Mapping[str, HeadEffects]], study: HeadStudy) -> pd.DataFrame:
-    """One row per member, kind, head and definition; flip pairs alone for patching, with the keep pairs as placebo."""
-    import pandas as pd
-
-    parts = []
-    for role, kinds in found.items():
-        for effects in kinds.values():
-            split = split_kinds(effects)
-            parts += [part.table(keep=keep_of(which, split)).assign(member=role, pairs=which) for which, part in split]
-    return pd.concat(parts, ignore_index=True)
-
-
-def keep_of(which: str, parts: Sequence[tuple[str, HeadEffects]]) -> HeadEffects | None:
-    """The same-answer control of one of the `parts`: for `flip` and `flip, solved` the pairs that keep the answer."""
-    sort, comma, rest = which.partition(",")
-    return dict(parts).get(f"{KEEP}{comma}{rest}") if sort == FLIP else None
-
-
-def split_kinds(effects: HeadEffects) -> list[tuple[str, HeadEffects]]:
-    """(what pairs, effects on them): under patching, pairs that flip the answer apart from those that keep it.
-
-    Each also on the pairs that the model solves alone, where those are at least 8 of at least 4 groups: on a wrong
-    answer a head that carries it has the opposite sign.
-    """
-    kinds = sorted({pair.kind for pair in effects.pairs})
-    parts = [("all", effects)]
-    if effects.main == "cma" and len(kinds) > 1:
-        parts = [(kind, effects.of_kind(kind)) for kind in kinds]
-    return [
-        *parts,
-        *((f"{which}, solved", part.solved()) for which, part in parts if _is_enough(part.is_solved(), part.groups)),
-    ]
-
-
-def _is_enough(solved: Bool[np.ndarray, "example"], groups: Sequence[str] | np.ndarray) -> bool:
+def has_enough(solved: Bool[np.ndarray, "example"], groups: Sequence[str] | np.ndarray) -> bool:
     """Whether the pairs that the model solves are some, enough, and of enough groups."""
     kept = {str(group) for group, is_kept in zip(groups, solved, strict=True) if is_kept}
     return MIN_SOLVED <= int(solved.sum()) < len(solved) and len(kept) >= 4

@@ -1,28 +1,22 @@
-"""Figures of a head sweep, and every definition of one head's effect as text; read from the folder alone."""
+"""The largest effects of a head sweep, and every definition of one head's effect, as text; read from the folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from interp.heads import HeadEffects, HeadId
 from interp.io.items import PLAN, read_plan
-from interp.io.read import read_frame
 from interp.label_mass import mass_note
-from study.analyses.heads.run import split_kinds
 from study.analyses.heads.store import CUMULATIVE, KIND, read_effects
+from study.analyses.heads.tables import split_kinds
 from study.text import aligned, interval
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from study.figures import Drawn
-
 READING = (
-    "Positive: the head helps the answer, or carries what was patched. control: mean of the 3 heads of its layer whose "
-    "write is as long. p: max-|t| over all heads. A small effect of one head does not make it unnecessary: another may "
-    "do the same work (ablate them together)."
+    "Positive: the head helps the answer, or carries what was patched. control: mean of 3 norm-matched heads of its "
+    "layer. p: max-|t| over all heads. A small effect of one head does not make it unnecessary: another may do the "
+    "same work (ablate them together)."
 )
 
 
@@ -55,12 +49,12 @@ def show_head(out: Path, head: str, *, base: int = 0) -> str:
     return "\n".join([*head_lines, aligned(lines), READING])
 
 
-def _cells(row: dict) -> list[str]:
+def _cells(row: Mapping[Any, Any]) -> list[str]:
     value = "refused: the denominator may be 0"
     if row["value"] == row["value"]:
         known = row["lo"] == row["lo"]
         value = interval(row["value"], row["lo"], row["hi"]) if known else "no interval: no group differs from another"
-    p = row.get("p_max_t")
+    p = row.get("p_adjusted")
     control = row["control_value"]
     return [row["metric"], value, f"{row['n']} ({row['n_groups']})", "" if p is None or p != p else f"{p:.4f}",
             f"{control:.3f}" if control == control else "–"]  # fmt: skip
@@ -76,40 +70,5 @@ def headline(out: Path, *, k: int = 5) -> str:
             for row in part.top(k).to_dict("records"):
                 value = interval(row["value"], row["lo"], row["hi"])
                 lines.append([member, f"{part.plan.kind} {row['metric']}", which, row["head"], value, str(row["n"]),
-                              f"{row['p_max_t']:.4f}", f"{row['control_value']:.3f}"])  # fmt: skip
+                              f"{row['p_adjusted']:.4f}", f"{row['control_value']:.3f}"])  # fmt: skip
     return "\n".join([aligned(lines), READING, *notes])
-
-
-def figures(out: Path) -> dict[str, Drawn | str]:
-    """A head map and a forest of the largest heads for every sweep; the cumulative ablation of every member;
-    the difference of the members where there is one. Of one whose table cannot be drawn, why."""
-    from study.figures import cumulative_ablation, head_difference, head_map, top_heads
-    from study.figures.drawn import tried
-
-    drawn: dict[str, Drawn | str] = {}
-    for member, kind, effects in sweeps(out):
-        for which, part in split_kinds(effects):
-            stem = "-".join([member, kind, *(word for word in which.split(", ") if word != "all")])
-            drawn[f"{stem}-map"] = tried(lambda part=part: head_map(part.heatmap()))
-            drawn[f"{stem}-top"] = tried(lambda part=part: top_heads(_with_interval(part.forest())))
-    path = out / "cumulative.csv"
-    if path.exists():
-        table = read_frame(path, ("member",), keep_default_na=False, dtype={"member": str})
-        for member, rows in table.groupby("member"):
-            drawn[f"{member}-cumulative"] = tried(lambda r=rows, m=str(member): cumulative_ablation(_curve(r, m)))
-    path = out / "difference.csv"
-    if path.exists():
-        for kind, rows in read_frame(path, ("kind",)).groupby("kind"):
-            drawn[f"difference-{str(kind).replace(':', '_')}"] = tried(lambda rows=rows: head_difference(rows))
-    return drawn
-
-
-def _with_interval(table: pd.DataFrame) -> pd.DataFrame:
-    """A forest needs an interval and a control head for every row: a head alone in its model has no control, and one
-    that moves every group alike no interval."""
-    return table[table[["control_value", "lo", "hi"]].notna().all(axis=1)]
-
-
-def _curve(rows: pd.DataFrame, member: str) -> pd.DataFrame:
-    """Only members that a figure has a colour for keep their name."""
-    return rows if member in ("engaged", "heuristic", "base") else rows.drop(columns=["member"])

@@ -1,0 +1,186 @@
+"""Tables of a head sweep in the columns of `study.schema`, from the outcomes on disk; no model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interp.heads import HeadEffects, contrast
+from interp.heads.cumulative import cumulative_table
+from interp.heads.order_swaps import FLIP, KEEP, swap_metrics
+from interp.io.csv_text import csv_bytes
+from interp.io.files import write_file
+from study.analyses.heads.run import HeadStudy, cumulative_arms, folder_of, has_enough
+from study.analyses.heads.store import CUMULATIVE, read_effects
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DIFFERENCE = "engaged - heuristic"
+CONTROL = "three norm-matched heads of the layer"
+FILES = {
+    "heads": "table",
+    "heads_selected": "selected",
+    "heads_cumulative": "cumulative",
+    "heads_difference": "difference",
+    "order_swap": "order_swap",
+}
+"""Table -> name of its CSV file in the folder of `diptych heads`."""
+
+Sweeps = Mapping[str, HeadEffects]
+Provenance = Mapping[str, Mapping[str, str]]
+
+
+def read_sweeps(out: Path, member: str, study: HeadStudy) -> dict[str, HeadEffects]:
+    """Kind -> effects of a member, from disk."""
+    return {kind: read_effects(out / member / folder_of(kind), seed=study.seed) for kind in study.kinds}
+
+
+def write_tables(tables: Mapping[str, pd.DataFrame], out: Path) -> None:
+    """Every table as a CSV file of `out`; see `FILES`."""
+    for name, rows in tables.items():
+        write_file(out / f"{FILES[name]}.csv", csv_bytes(rows))
+
+
+def tables_of_heads(
+    out: Path, members: Sequence[str], study: HeadStudy, *, provenance: Provenance | None = None
+) -> dict[str, pd.DataFrame]:
+    """`heads`, `heads_selected`, `heads_cumulative`; of members of one architecture also `heads_difference`; of twins
+    that flip the answer and twins that keep it also `order_swap`.
+
+    Args:
+        provenance: member -> its columns model, adapter and weights; by default those of the sweep itself.
+    Raises:
+        ValueError: as `read_effects`.
+    """
+    import pandas as pd
+
+    from study.schema import tidy
+
+    sweeps = {member: read_sweeps(out, member, study) for member in members}
+    known = provenance or {member: _provenance(next(iter(own.values()))) for member, own in sweeps.items()}
+    rows = {
+        "heads": _effects(
+            part.table(keep=keep).assign(member=member, pairs=which) for member, which, part, keep in _parts(sweeps)
+        ),
+        "heads_selected": _effects(
+            part.forest(keep=keep).assign(member=member, pairs=which) for member, which, part, keep in _parts(sweeps)
+        ),
+        "heads_cumulative": pd.concat(_cumulative(own, out / member, study).assign(member=member)
+                                      for member, own in sweeps.items()),
+    }  # fmt: skip
+    if differences := [contrast(*both) for both in _aligned(sweeps)]:
+        rows["heads_difference"] = _noted(pd.concat(differences).assign(
+            member=DIFFERENCE, is_difference=True, control="no difference", control_value=0.0,
+            interval="paired jackknife t", effect="total",
+            correction="paired max-|t| over heads, sign flips and bootstrap",
+        ))  # fmt: skip
+    patched = {member: own["patch"] for member, own in sweeps.items() if "patch" in own}
+    if swaps := [_order_swap(one).assign(member=member) for member, one in patched.items() if _has_both(one)]:
+        rows["order_swap"] = pd.concat(swaps)
+    data = str(rows["heads"]["data_sha256"].iloc[0])
+    shared = {"analysis": "heads", "seed": study.seed}
+    return {
+        name: tidy(_of_members(table, known), **shared, **({} if "data_sha256" in table else {"data_sha256": data}))
+        for name, table in rows.items()
+    }
+
+
+def _provenance(effects: HeadEffects) -> dict[str, str]:
+    plan = effects.plan
+    return {"model": plan.model, "adapter": plan.adapter or "none", "weights": plan.weights[:12]}
+
+
+def _of_members(rows: pd.DataFrame, known: Provenance) -> pd.DataFrame:
+    """The rows with model, adapter and weights of their member; of a difference, of both members."""
+    both = {
+        key: " and ".join(dict.fromkeys(known[m][key] for m in ("engaged", "heuristic") if m in known))
+        for key in ("model", "adapter")
+    } | {"weights": ""}
+    names = rows["member"].astype(str)
+    return rows.assign(**{key: [known.get(m, both)[key] for m in names] for key in ("model", "adapter", "weights")})
+
+
+def _parts(sweeps: Mapping[str, Sweeps]) -> Iterator[tuple[str, str, HeadEffects, HeadEffects | None]]:
+    """(member, which pairs, effects on them, the pairs of the same-answer control) of every sweep."""
+    for member, kinds in sweeps.items():
+        for effects in kinds.values():
+            parts = split_kinds(effects)
+            yield from ((member, which, part, keep_of(which, parts)) for which, part in parts)
+
+
+def keep_of(which: str, parts: Sequence[tuple[str, HeadEffects]]) -> HeadEffects | None:
+    """The same-answer control of one of the `parts`: for `flip` and `flip, solved` the pairs that keep the answer."""
+    sort, comma, rest = which.partition(",")
+    return dict(parts).get(f"{KEEP}{comma}{rest}") if sort == FLIP else None
+
+
+def split_kinds(effects: HeadEffects) -> list[tuple[str, HeadEffects]]:
+    """(which pairs, effects on them): under patching, pairs that flip the answer apart from those that keep it.
+
+    Each also on the pairs that the model solves alone, where those are at least 8 of at least 4 groups: on a wrong
+    answer a head that carries it has the opposite sign.
+    """
+    kinds = sorted({pair.kind for pair in effects.pairs})
+    parts = [("all", effects)]
+    if effects.main == "cma" and len(kinds) > 1:
+        parts = [(kind, effects.of_kind(kind)) for kind in kinds]
+    solved = [(f"{which}, solved", part) for which, part in parts if has_enough(part.is_solved(), part.groups)]
+    return [*parts, *((which, part.solved()) for which, part in solved)]
+
+
+def _effects(tables: Iterator[pd.DataFrame]) -> pd.DataFrame:
+    """Rows of single effects: p is max-|t| over all heads, the control of a head its norm-matched neighbours."""
+    import pandas as pd
+
+    rows = pd.concat(tables, ignore_index=True)
+    words = rows["p_adjusted"].notna().map({True: "max-|t| over heads, sign flips and bootstrap", False: ""})
+    return _noted(rows.assign(control=CONTROL, correction=words))
+
+
+def _noted(rows: pd.DataFrame) -> pd.DataFrame:
+    """No value without an interval: a share whose denominator may be 0, an effect in which no group differs; the row
+    says so."""
+    from study.schema import with_mass_note
+
+    undefined = rows["value"].isna() | rows["lo"].isna() | rows["hi"].isna()
+    rows = rows.assign(note="").reset_index(drop=True)
+    undefined = undefined.to_numpy()
+    rows.loc[undefined, "note"] = "refused: the denominator may be 0"
+    rows.loc[undefined & rows["value"].notna(), "note"] = "no interval: no group differs from another"
+    rows.loc[undefined, ["value", "lo", "hi"]] = float("nan")
+    return with_mass_note(rows)
+
+
+def _aligned(sweeps: Mapping[str, Sweeps]) -> list[tuple[HeadEffects, HeadEffects]]:
+    """Sweeps of both members, by kind, where their heads correspond one for one."""
+    if not {"engaged", "heuristic"} <= set(sweeps):
+        return []
+    both = [(sweep, sweeps["heuristic"][kind]) for kind, sweep in sweeps["engaged"].items()]
+    return [(a, b) for a, b in both if a.plan.units == b.plan.units]
+
+
+def _cumulative(sweeps: Sweeps, folder: Path, study: HeadStudy) -> pd.DataFrame:
+    """Heads removed together, on the half of the pairs on which they were not ranked."""
+    rows = cumulative_table(read_effects(folder / CUMULATIVE, seed=study.seed), cumulative_arms(sweeps, study))
+    return rows.assign(control="random heads of the same layers (arm random)", note="")
+
+
+def _has_both(effects: HeadEffects) -> bool:
+    return {pair.flips for pair in effects.pairs} == {True, False}
+
+
+def _order_swap(effects: HeadEffects) -> pd.DataFrame:
+    rows = swap_metrics(effects)
+    constant = rows["constant"].where(rows["constant"].notna(), rows["order_blind"])
+    out = rows.drop(columns=["constant", "order_blind"]).assign(
+        control="the better of a constant and an order-blind model",
+        control_value=constant.where(constant >= rows["order_blind"], rows["order_blind"]),
+        interval="Wilson at the effective n", note="", unit="twins",
+    )  # fmt: skip
+    bare = out["lo"].isna()
+    out.loc[bare, "interval"] = ""
+    out.loc[bare, "note"] = "exact McNemar of originals against twins; its p is the result"
+    out.loc[bare, "value"] = float("nan")
+    return out
