@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from study.figures.drawn import Drawn
+from study.report import headline_figure as of
+from study.report.draw import figures_of_run
 from tests.report_tables import pair_table
 
 WORDS = ("accuracy on the same items", "probes by layer", "head effects", "steering")

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.figures.drawn import tried
+from study.figures.drawn import rows_by, stem, tried
 from study.report import feeds as of
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def figures_of_run(run: Path, *, wide: bool = False) -> Iterator[Named]:
 def _pairs(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
     from study.figures import dumbbell
 
-    for mode, part in _by(tables.get("pair"), "mode"):
-        yield _stem("dumbbell", mode), tried(lambda part=part: dumbbell(of.dumbbell_table(part), **size))
+    for (mode,), part in rows_by(tables.get("pair"), "mode"):
+        yield stem("dumbbell", mode), tried(lambda part=part: dumbbell(of.dumbbell_table(part), **size))
 
 
 def _heads(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
@@ -67,8 +67,8 @@ def _scores(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
     from study import figures
     from study.analyses.oracle.figures import figures as oracle_figures
 
-    for keys, part in _by(tables.get("steering"), "member", "site"):
-        yield _stem("steering", *keys), tried(partial(_draw, figures.dose_response, of.dose_table, part, size))
+    for keys, part in rows_by(tables.get("steering"), "member", "site"):
+        yield stem("steering", *keys), tried(partial(_draw, figures.dose_response, of.dose_table, part, size))
     yield from oracle_figures(tables, **size)
 
 
@@ -77,16 +77,3 @@ def _headline(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
 
     if tables:
         yield "headline", tried(lambda: headline(tables))
-
-
-def _by(table: pd.DataFrame | None, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """(values, rows) of every combination of columns, in the order of the table."""
-    if table is not None and len(table):
-        by: Any = columns[0] if len(columns) == 1 else list(columns)
-        yield from table.groupby(by, sort=False)
-
-
-def _stem(*parts: str) -> str:
-    """A file's name: nothing in it that a path could be made of."""
-    words = [part for part in parts if part and part != "all"]
-    return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in word).strip(".") for word in words)
