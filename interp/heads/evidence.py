@@ -35,7 +35,7 @@ def evidence(
         level        value                                              control
         decodable    balanced accuracy of a nearest-mean reader of z    the same on shuffled labels
                      (leave one group out), labels: the answer
-        necessary    abl_logit under mean ablation at the slot          heads of its layer whose write is as long
+        necessary    abl_logit under mean ablation at the slot          norm-matched heads of its layer
         restores     cma of its own twin, as a share of the flip        same-answer donor: another item whose answer is
                                                                         exp's own, so that nothing is to be carried
         transfers    cma from a donor of another item whose answer is   the same same-answer donor
