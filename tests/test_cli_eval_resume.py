@@ -1,14 +1,14 @@
 """Evaluating real BBQ rows through the command line: killed twice, it gives the table of an undisturbed run.
 
-1,200 rows here, every one in `make test-slow`.
+1,200 rows here, every one in `make test-slow`. The killed runs are forked children, so that nothing is imported again.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import signal
 import time
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +17,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from interp.tasks import bbq
+from study.cli import main
+from tests.cache_kit import fork, status
 from tests.tiny import CHAT_TEMPLATE, tiny
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,13 @@ def base(bbq_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def command(base: Path, shared: Path, out: Path, rows: int) -> list[str]:
-    start = [sys.executable, "-c", "from study.cli import main; main()", "eval", "--base", str(base), "--name", "tiny"]
+def run(base: Path, shared: Path, out: Path, rows: int) -> None:
+    model = ["--base", str(base), "--name", "tiny"]
     task = ["--task", "interp.tasks.bbq", "--data", str(shared / "data" / "bbq"), "--mode", "labels", "--no-figures"]
-    return [*start, *task, "--limit", str(rows), "--tokens-per-batch", str(6 * rows), "--quiet", "--out", str(out)]
+    batches = ["--limit", str(rows), "--tokens-per-batch", str(6 * rows), "--quiet", "--out", str(out)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        main(["eval", *model, *task, *batches], standalone_mode=False)
 
 
 @pytest.mark.slow
@@ -52,22 +55,19 @@ def test_a_run_over_real_rows_that_is_killed_twice_gives_the_same_table(
     base: Path, shared: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     rows = request.config.getoption("--bbq-rows")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    undisturbed = subprocess.Popen(command(base, shared, calm, rows), env=env, cwd=tmp_path, **quiet)
+    run(base, shared, calm, rows)
     counts = []
     for more in (2, 5):
-        run = subprocess.Popen(command(base, shared, killed, rows), env=env, cwd=tmp_path, **quiet)
-        while run.poll() is None and batches(killed) < more:
+        child = fork(lambda: run(base, shared, killed, rows))
+        while batches(killed) < more and os.waitpid(child, os.WNOHANG) == (0, 0):
             time.sleep(0.01)
-        run.kill()
-        run.wait()
+        os.kill(child, signal.SIGKILL)
+        assert status(child) == -signal.SIGKILL, "the run ended before it could be killed"
         counts.append(batches(killed))
     assert not (killed / "table.csv").exists(), "the run ended before it could be killed"
-    assert undisturbed.wait() == 0
     assert 0 < counts[0] < counts[1] < batches(calm)
-    subprocess.run(command(base, shared, killed, rows), env=env, check=True, capture_output=True, cwd=tmp_path)
+    assert status(fork(lambda: run(base, shared, killed, rows))) == 0
     assert (killed / "table.csv").read_bytes() == (calm / "table.csv").read_bytes()
     frames = [pd.read_parquet(folder / "tiny" / "answers.parquet") for folder in (calm, killed)]
     pd.testing.assert_frame_equal(*frames)
