@@ -28,17 +28,17 @@ demo: install
 	$(BIN)/python -m study.demo --out runs/demo
 
 test: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not notebooks'
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not notebooks and not long'
 
 test-notebooks: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m notebooks tests/test_notebooks.py
 
 test-fast: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not long'
 
 # Shapes and types of every call are checked while these run: two to four times slower, so only where tensors are.
 test-types: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow' --jaxtyping-packages=$(TYPED) $(TENSORS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not long' --jaxtyping-packages=$(TYPED) $(TENSORS)
 
 # The attacks of tests/faults and the simulations of tests/validity at full size; writes docs/concepts/validity.md.
 test-slow: install

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -55,6 +56,22 @@ def bbq_items(bbq_folder: Path) -> list[Example]:
     from interp.tasks import bbq
 
     return bbq.examples(bbq_folder)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A finished run of `tests.study_kit.SMALL`, one for all test processes. Copy it before you change anything."""
+    from tests.study_kit import main, write_study
+
+    own = tmp_path_factory.getbasetemp()
+    root = (own if worker_id == "master" else own.parent) / "small-run"
+    root.mkdir(exist_ok=True)
+    with open(root / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file
+        if not (root / "finished").exists():
+            main(str(write_study(root)), str(root / "run"))
+            (root / "finished").touch()
+    return root / "run"
 
 
 @pytest.fixture

@@ -43,21 +43,21 @@ def items(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
-def test_512_real_bbq_prompts_equal_single_unpadded_forwards(base: Path, shared: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("n", [64, pytest.param(512, marks=pytest.mark.long)])
+def test_real_bbq_prompts_equal_single_unpadded_forwards(base: Path, shared: Path, tmp_path: Path, n: int) -> None:
     from transformers import AutoModelForCausalLM
 
     from interp.prompt import render
     from interp.tasks import bbq
 
     out = tmp_path / "cache"
-    done = run("cache", "--base", base, "--task", "interp.tasks.bbq", "--data", shared / "data" / "bbq", "--limit", 512,
+    done = run("cache", "--base", base, "--task", "interp.tasks.bbq", "--data", shared / "data" / "bbq", "--limit", n,
                "--sites", "resid_post.*,z.*", "--positions", "last", "--out", out, "--quiet")  # fmt: skip
     assert done.exit_code == 0, done.output
     cache = ActivationCache.open(out)
     known = {e.id: e for e in bbq.examples(shared / "data" / "bbq")}
     examples = [known[name] for name in cache.examples["id"]]
-    assert len({e.id for e in examples}) == 512
+    assert len({e.id for e in examples}) == n
     assert len({e.metadata["category"] for e in examples}) > 5, "a limit is spread over the whole file"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), tiny_tokenizer()
     first, second = cache.read("resid_post.0", "last"), cache.read("resid_post.1", "last")

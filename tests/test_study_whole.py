@@ -2,77 +2,74 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from study.cli import main
+from tests.cache_kit import fork, status
 from tests.study_kit import SMALL, statuses, tree, write_study
+from tests.study_kit import main as run_or_die
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ("tables", "figures", "report.html")
 
 
-def subprocess_run(file: Path, out: Path, *where: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.study_kit", str(file), str(out), *where]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def kill(file: Path, out: Path, step: str, nth: int) -> None:
+    """Run the study in a child that is killed at the nth file that a step writes."""
+    code = status(fork(lambda: run_or_die(str(file), str(out), step, str(nth))))
+    assert code == -signal.SIGKILL, step
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("study")
-    done = subprocess_run(write_study(folder), folder / "run")
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_in_every_step_ends_with_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_a_run_that_is_killed_in_every_step_ends_with_the_same_bytes(small_run: Path, tmp_path: Path) -> None:
     file = write_study(tmp_path / "other place")
-    killed = [("eval", "4"), ("cache", "9"), ("probes", "3"), ("heads", "7"), ("steering", "6"),
-              ("oracle", "1"), ("figures", "4"), ("report", "1")]  # fmt: skip
+    killed = [("eval", 4), ("cache", 9), ("probes", 3), ("heads", 7), ("steering", 6), ("oracle", 1), ("figures", 4),
+              ("report", 1)]  # fmt: skip
     for step, nth in killed:
-        done = subprocess_run(file, tmp_path / "run", step, nth)
-        assert done.returncode == -signal.SIGKILL, (step, done.stdout, done.stderr)
+        kill(file, tmp_path / "run", step, nth)
         assert statuses(tmp_path / "run").get(step) != "done"
-    done = subprocess_run(file, tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert tree(tmp_path / "run", *RESULT) == tree(undisturbed, *RESULT)
-    assert len(tree(undisturbed, "tables")) >= 10
+    run_or_die(str(file), str(tmp_path / "run"))
+    assert tree(tmp_path / "run", *RESULT) == tree(small_run, *RESULT)
+
+
+def test_a_run_that_is_killed_in_one_step_ends_with_the_same_bytes(small_run: Path, tmp_path: Path) -> None:
+    """As above with what the other steps had finished; tests/faults/test_study.py kills in every step of a made-up one."""
+    run = Path(shutil.copytree(small_run, tmp_path / "moved" / "run"))
+    shutil.rmtree(run / "steps" / "heads")
+    kill(run / "study.yaml", run, "heads", 7)
+    assert tree(run, "steps/heads") != tree(small_run, "steps/heads"), "the step ended before it could be killed"
+    run_or_die(str(run / "study.yaml"), str(run))
+    assert tree(run, *RESULT) == tree(small_run, *RESULT)
+    assert len(tree(small_run, "tables")) >= 10
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_shown_at_once_and_stays_as_it_is(undisturbed: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(undisturbed, tmp_path / "moved" / "run"))
+def test_a_finished_run_is_shown_at_once_and_stays_as_it_is(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "moved" / "run"))
     before = tree(run, *RESULT, "run.json", "study.yaml")
-    code = "from study.cli import main; main()"
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", code, "study", "run", str(run)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "everything is up to date; nothing to run" in done.stdout
-    assert time.monotonic() - began < 20  # 3 s on a quiet machine; no model is loaded
+    monkeypatch.setattr("torch.nn.Module.__init__", lambda *_, **__: pytest.fail("a model was built"))
+    done = CliRunner().invoke(main, ["study", "run", str(run)])
+    assert done.exit_code == 0, done.output
+    assert "everything is up to date; nothing to run" in done.output
     assert tree(run, *RESULT, "run.json", "study.yaml") == before
 
 
 @pytest.mark.slow
-def test_tables_and_figures_are_read_from_the_folder_alone(undisturbed: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(undisturbed, tmp_path / "run", ignore=shutil.ignore_patterns("steps")))
+def test_tables_and_figures_are_read_from_the_folder_alone(small_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run", ignore=shutil.ignore_patterns("steps")))
     shown = CliRunner().invoke(main, ["tables", str(run), "--table", "pair", "--where", "cell=training_distribution"])
     assert shown.exit_code == 0, shown.output
     assert "accuracy_difference" in shown.output and "engaged - heuristic" in shown.output
     drawn = CliRunner().invoke(main, ["figures", str(run), "--style", "paper", "--format", "svg"])
     assert drawn.exit_code == 0, drawn.output
     made = {path.name: path.read_bytes() for path in (run / "figures-paper").glob("*.svg")}
-    assert made == {path.name: path.read_bytes() for path in (undisturbed / "figures").glob("*.svg")}
+    assert made == {path.name: path.read_bytes() for path in (small_run / "figures").glob("*.svg")}
     assert "dumbbell.svg" in made and "headline.svg" in made
 
 
@@ -85,40 +82,40 @@ def test_tables_and_figures_are_read_from_the_folder_alone(undisturbed: Path, tm
     ],
 )  # fmt: skip
 def test_the_headline_composes_what_a_study_of_any_shape_has(
-    undisturbed: Path, left_out: tuple[str, ...], panels: int
+    small_run: Path, left_out: tuple[str, ...], panels: int
 ) -> None:
     """Without steering, heads removed together or else reliability take its place."""
     from study.report.headline_figure import headline
     from study.schema import read_tables
 
-    drawn = headline({name: table for name, table in read_tables(undisturbed).items() if name not in left_out})
+    drawn = headline({name: table for name, table in read_tables(small_run).items() if name not in left_out})
     assert drawn.rows["panel"].nunique() == panels
     assert ("Not drawn" in drawn.caption) is bool(left_out)
 
 
 @pytest.mark.slow
-def test_nothing_that_a_run_keeps_names_the_machine(undisturbed: Path) -> None:
-    for name, content in tree(undisturbed, *RESULT, "run.json", "study.yaml").items():
-        for word in (str(ROOT), str(undisturbed), str(undisturbed.parent)):
+def test_nothing_that_a_run_keeps_names_the_machine(small_run: Path) -> None:
+    for name, content in tree(small_run, *RESULT, "run.json", "study.yaml").items():
+        for word in (str(ROOT), str(small_run), str(small_run.parent)):
             assert word.encode() not in content, (name, word)
 
 
 @pytest.mark.slow
-def test_both_members_are_cached_over_the_same_items_and_drawn_side_by_side(undisturbed: Path) -> None:
+def test_both_members_are_cached_over_the_same_items_and_drawn_side_by_side(small_run: Path) -> None:
     from interp.cache import ActivationCache
 
-    engaged, heuristic = (ActivationCache.open(undisturbed / "steps" / "cache" / m) for m in ("engaged", "heuristic"))
+    engaged, heuristic = (ActivationCache.open(small_run / "steps" / "cache" / m) for m in ("engaged", "heuristic"))
     assert engaged.examples["id"].tolist() == heuristic.examples["id"].tolist()
     assert len(engaged.pair(heuristic)) == engaged.n_rows
-    assert (undisturbed / "figures" / "dumbbell.svg").stat().st_size > 5_000
-    assert "95 %" in (undisturbed / "figures" / "dumbbell.txt").read_text()
+    assert (small_run / "figures" / "dumbbell.svg").stat().st_size > 5_000
+    assert "95 %" in (small_run / "figures" / "dumbbell.txt").read_text()
 
 
 @pytest.mark.slow
-def test_every_number_of_every_table_has_its_interval_and_n(undisturbed: Path) -> None:
+def test_every_number_of_every_table_has_its_interval_and_n(small_run: Path) -> None:
     from study.schema import check_table, read_tables
 
-    tables = read_tables(undisturbed)
+    tables = read_tables(small_run)
     assert {"eval", "pair", "probes", "heads", "heads_selected", "steering", "oracle"} <= set(tables)
     for name, table in tables.items():
         check_table(table, name)

@@ -14,7 +14,7 @@ from interp.cache.store import drop_damaged
 from study.run.runner import run_study
 from tests.cache_kit import build, content, tiny_plan
 from tests.fake_steps import Steps, install
-from tests.faults.kit import flips, tree
+from tests.faults.kit import check_kills, flips, tree
 from tests.test_study_run import read
 
 
@@ -39,6 +39,18 @@ def go(folder: Path) -> tuple[tuple[str, ...], list[str]]:
     finished = run_study(read(folder), folder / "run", say=said.append)
     assert not finished.failed
     return finished.ran, said
+
+
+def test_killed_in_every_step_and_run_again_it_leaves_the_bytes_of_an_undisturbed_run(steps, tmp_path, kills):
+    """Made-up steps; test_study_whole.py kills real ones."""
+    study = read(tmp_path)
+
+    def work(root: Path) -> None:
+        finished = run_study(study, root / "run", say=lambda line: None)
+        assert not finished.failed and set(finished.state.steps) == {"eval", "cache", "probes", "figures"}
+
+    work(tmp_path / "warm")  # so that its children import nothing
+    check_kills(work, tmp_path, kills=5 * kills)
 
 
 @pytest.mark.parametrize("name", ["out.txt", "more/items.txt"])
