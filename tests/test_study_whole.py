@@ -37,7 +37,7 @@ def test_a_run_that_is_killed_in_every_step_ends_with_the_same_bytes(small_run: 
 
 
 def test_a_run_that_is_killed_in_one_step_ends_with_the_same_bytes(small_run: Path, tmp_path: Path) -> None:
-    """As above with what the other steps had finished; tests/faults/test_study.py kills in every step of a made-up one."""
+    """With all that the other steps had finished; tests/faults/test_study.py kills every step of a made-up study."""
     run = Path(shutil.copytree(small_run, tmp_path / "moved" / "run"))
     shutil.rmtree(run / "steps" / "heads")
     kill(run / "study.yaml", run, "heads", 7)
