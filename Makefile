@@ -9,11 +9,11 @@ TYPED := interp,probes,steering,beartype.beartype
 TENSORS := $(wildcard $(foreach what,batch_invariance cache_* edits heads_* hooks oracle_inject* positions probe_* \
 	prompt* stats_* steering_* sweep*,tests/test_$(what).py))
 SLOW_RATES := build/validity
-STUDIES ?= 400
 KILLS ?= 20
 INPUTS ?= 400
+STUDIES ?= 400
 
-.PHONY: install demo test test-fast test-notebooks test-types test-slow check docs format notebooks bench gpu clean
+.PHONY: install demo test test-fast test-rest test-notebooks test-types test-long test-slow check docs format notebooks bench gpu clean
 
 install: .venv/.installed
 
@@ -30,19 +30,26 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not notebooks and not long'
 
-test-notebooks: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m notebooks tests/test_notebooks.py
-
 test-fast: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not long'
+
+# All that `make test` leaves out, at the counts of CI.
+test-rest: test-long test-notebooks test-types
+
+# Kills in every step, rebuilds, and simulations of a fixed size.
+test-long: install
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m long
+
+test-notebooks: install
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m notebooks tests/test_notebooks.py
 
 # Shapes and types of every call are checked while these run: two to four times slower, so only where tensors are.
 test-types: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not long' --jaxtyping-packages=$(TYPED) $(TENSORS)
 
 # The attacks of tests/faults and the simulations of tests/validity at full size; writes docs/concepts/validity.md.
-test-slow: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/faults tests/test_cli_eval_resume.py \
+test-slow: test-long
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/faults tests/test_cli_eval_resume.py tests/test_extract.py \
 		--kills $(KILLS) --inputs $(INPUTS) --bbq-rows 11956
 	rm -rf $(SLOW_RATES)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/validity --studies $(STUDIES) --validity-out $(SLOW_RATES)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--studies", type=int, default=60, help="simulated studies of each check in tests/validity")
+    parser.addoption("--studies", type=int, default=40, help="simulated studies of each check in tests/validity")
     parser.addoption("--kills", type=int, default=4, help="kills of each long command in tests/faults")
     parser.addoption("--inputs", type=int, default=20, help="malformed inputs of each reader in tests/faults")
     parser.addoption("--bbq-rows", type=int, default=1200, help="real rows of the evaluation that is killed")
@@ -29,8 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first, so that no process is left alone with one of them at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Files with slow tests first, so that no process is left alone with one of them at the end.
+
+    A file stays together: each process that takes a part of it makes its module fixtures again.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

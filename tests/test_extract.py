@@ -163,14 +163,17 @@ def status_of(pid: int) -> int:
 
 
 @pytest.mark.slow
-def test_killed_at_20_random_moments_the_finished_cache_is_byte_identical(model: Model, tmp_path: Path) -> None:
+def test_killed_at_random_moments_the_finished_cache_is_byte_identical(
+    model: Model, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    wanted = request.config.getoption("--kills")
     began = time.monotonic()
     assert status_of(start_worker(model, tmp_path / "calm")) == 0
     whole = time.monotonic() - began
     calm = files(tmp_path / "calm")
     assert len(calm) > 10
     rng, kills, n_runs = np.random.default_rng(0), 0, 1
-    while kills < 20:  # a run that ends before its next kill is compared, and another one is begun
+    while kills < wanted:  # a run that ends before its next kill is compared, and another one is begun
         out = tmp_path / f"killed-{n_runs}"
         pid = start_worker(model, out)
         time.sleep(float(rng.uniform(0.02, 0.25)) * whole)

@@ -69,7 +69,14 @@ def _width(base: str) -> int:
     return int(json.loads((Path(base) / "config.json").read_text())["hidden_size"])
 
 
-@pytest.fixture(scope="module", params=MAKEUPS)
+IN_SHORT = ("two adapters", "full and adapter", "bases ride along")
+"""What `make test` runs: adapters alone, a full fine-tune beside one, and two bases; the others in CI."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name in IN_SHORT else [pytest.mark.long]) for name in MAKEUPS],
+)
 def made(request: pytest.FixtureRequest, weights: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Made:
     out = tmp_path_factory.mktemp("pair")
     file = out / "pair.yaml"
@@ -195,7 +202,9 @@ steering: {{groups: story, target: label, toward: 'yes', away_from: 'no', slot: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("made", ["two full fine-tunes", "bases ride along"], indirect=True)
+@pytest.mark.parametrize(
+    "made", [pytest.param("two full fine-tunes", marks=pytest.mark.long), "bases ride along"], indirect=True
+)
 def test_a_study_runs_on_the_makeups_that_need_more_than_one_model(made: Made) -> None:
     lines = made.file.read_text().splitlines()
     file = made.out / "study.yaml"

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from study.cli import main
+from tests.bbq_rows import thinned
 from tests.tiny import add_lora, save_checkpoint, tiny, tiny_tokenizer
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
@@ -39,9 +40,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> dict
         named = {**config, "base_model_name_or_path": f"Qwen/{base}"}
         (tmp_path / adapter / "adapter_config.json").write_text(json.dumps(named))
         names |= {f"Qwen/{base}": str(tmp_path / base), f"kennethp97/{adapter}": str(tmp_path / adapter)}
-    (tmp_path / "BBQ").mkdir()
-    for source in ("Age.jsonl", "templates"):
-        (tmp_path / "BBQ" / source).symlink_to(shared / "data" / "bbq" / source)
+    thinned(shared / "data" / "bbq", tmp_path / "BBQ", ["Age"], every=8)
     rows = [
         {"id": k, "prompt": f"the quick brown fox {k}", "label": k % 2, "groups": {"procedure_id": str(k // 2)},
          "entity": f"e{k % 7}"}
@@ -77,7 +76,9 @@ def test_every_diptych_command_of_the_readme_runs(world: dict[str, str]) -> None
         if command[:2] == ["heads", "show"]:
             command[-1] = "L1.H2"
         if command[0] == "eval":
-            command += ["--per-cell", "2", *(["--max-new-tokens", "4"] if "pair.yaml" in command else [])]
+            command += ["--per-cell", "2", "--max-new-tokens", "4" if "pair.yaml" in command else "40"]
+        if command[:2] == ["data", "procedural"]:
+            command[command.index("2000")] = "200"
         if command[:2] == ["probes", "sweep"]:
             command[command.index("999")] = "19"
         done = CliRunner().invoke(main, command)

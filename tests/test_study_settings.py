@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from study.cli.study import SETTINGS
 from study.config import Study, parse_study
 from study.run.runner import run_study
 from study.schema import check_table, read_tables
+from tests.bbq_rows import thinned
 from tests.tiny import add_lora, save_checkpoint, tiny, tiny_tokenizer
 
 CELLS = "training_distribution, baseline_noncompliant, adversarial_surface_compliant, exception_handled"
@@ -86,16 +86,6 @@ def test_every_setting_is_a_complete_study_that_init_prints(name: str) -> None:
                     assert key.startswith(("eval.", "task."))
 
 
-def thinned(bbq: Path, out: Path, categories: Sequence[str], *, every: int) -> Path:
-    """Every nth quad (four rows of one story) of the categories, with the templates: every step reads the items."""
-    out.mkdir()
-    (out / "templates").symlink_to(bbq / "templates")
-    for category in categories:
-        rows = (bbq / f"{category}.jsonl").read_text().splitlines(keepends=True)
-        (out / f"{category}.jsonl").write_text("".join(row for i, row in enumerate(rows) if i // 4 % every == 0))
-    return out
-
-
 @pytest.mark.slow
 def test_bbq_runs_on_the_real_rows(tmp_path: Path, bbq_folder: Path) -> None:
     data = thinned(bbq_folder, tmp_path / "bbq", ("Age", "Religion", "Nationality"), every=8)
@@ -149,7 +139,7 @@ def test_procedural_runs_on_members_of_different_depth_and_width(tmp_path: Path)
     assert "cma" in set(patched["metric"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_esi_runs_in_both_modes(tmp_path: Path) -> None:
     at = pair_folders(tmp_path)
     members = {

@@ -1,4 +1,4 @@
-"""How many simulated studies each check runs: 60 in `make test`, 400 or more in `make test-slow`."""
+"""How many simulated studies each check runs: 40 in `make test`, 400 or more in `make test-slow`."""
 
 from __future__ import annotations
 
