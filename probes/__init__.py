@@ -23,7 +23,7 @@ _EXPORTS = {
     "fit_eraser": "probes.erase",
     "group_split": "probes.splits",
     "mdl": "probes.code_length",
-    "recall_at_fpr": "probes.area",
+    "recall_at_fpr": "probes.metrics",
     "row_split": "probes.splits",
     "solve": "probes.solver",
     "surface_features": "probes.controls",
@@ -37,7 +37,6 @@ __all__ = list(_EXPORTS)
 
 if TYPE_CHECKING:
     from probes.across import transfer as transfer
-    from probes.area import recall_at_fpr as recall_at_fpr
     from probes.code_length import mdl as mdl
     from probes.compare import compare_scores as compare_scores
     from probes.compare import cosines as cosines
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from probes.estimator import Probe as Probe
     from probes.kinds import KINDS as KINDS
     from probes.kinds import Kind as Kind
+    from probes.metrics import recall_at_fpr as recall_at_fpr
     from probes.result import SweepResult as SweepResult
     from probes.run import sweep as sweep
     from probes.solver import solve as solve

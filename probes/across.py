@@ -14,9 +14,8 @@ from torch import Tensor
 from interp.remedy import remedy
 from interp.site import kind_of_site
 from interp.stats import Estimate, wilson_clustered
-from probes.area import area, area_difference
 from probes.kinds import Kind, KindLike, carried, kinds_of, score_labels
-from probes.metrics import interval_of
+from probes.metrics import area, area_difference, interval_of
 from probes.result import Key, Look, SweepResult
 from probes.rows import counts, raw_direction
 from probes.solver import ridge

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from interp.processes import ended_on_error, new_pool
-from probes.area import auroc_many, pairs_won
 from probes.config import SweepConfig
 from probes.controls import shuffled_rows
-from probes.exchange import Exchange
 from probes.layer import Scored
-from probes.null import Areas, null_labels
+from probes.metrics import auroc_many, pairs_won
+from probes.null import Areas, Exchange, null_labels
 from probes.result import Key, Look, RawDirection
 from probes.rows import (
     Extras,

@@ -14,8 +14,7 @@ from torch import Tensor
 from interp.stats import Estimate, permutation_p, ratio_of_means
 from interp.stats.check import GroupCodes, Groups, group_codes
 from probes.config import CS, LEAST_PERM
-from probes.exchange import exchange
-from probes.null import null_labels
+from probes.null import exchange, null_labels
 from probes.solver import solve
 from probes.splits import Split
 
@@ -77,7 +76,7 @@ def mdl(
         unit: what moves together inside a group when labels are permuted, as in `probes.sweep`.
         Cs: inverse penalties of the probes in the mixture.
         n_orders: random orders of the groups; bits are means over them.
-        n_shuffled: permuted labels behind the control, 19 or more (see `probes.exchange` for what is permuted).
+        n_shuffled: permuted labels behind the control, 19 or more (see `probes.null` for what is permuted).
     Raises:
         ValueError: portions that do not rise to 1, one class, one group, fewer than 19 permutations.
     Source: Voita & Titov, arXiv 2003.12298, §2.2 (online code); Krichevsky & Trofimov, IEEE Trans. Inf. Theory 27

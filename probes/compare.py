@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.stats import FewGroupsWarning, Sampling, compare_paired
-from probes.area import area_difference
+from probes.metrics import area_difference
 from probes.result import Key, SweepResult
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from interp.stats import ALPHA, N_RESAMPLES, Sampling
-from probes.exchange import SCHEMES
 from probes.kinds import Kind, KindLike, kinds_of, score_labels
+from probes.null import SCHEMES
 from probes.splits import TestShare
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class SweepConfig:
         n_control:  control labels behind selectivity and its null; logistic takes at most 4 of them.
         n_seeds:    seeds of the split, the first included, over which the spread of AUROC is reported; a number is for
                     the closed forms, {name: n} for any kind.
-        scheme:     how null labels move: "auto", "group", "unit", "between", "within" (see `probes.exchange`).
+        scheme:     how null labels move: "auto", "group", "unit", "between", "within" (see `probes.null`).
         balanced:   weigh classes equally in logistic probes.
     Raises:
         ValueError: an unknown scheme, or 1 to 18 permutations: no p of 0.05 could be reached.

@@ -14,7 +14,7 @@ from interp.remedy import remedy
 from interp.stats import Estimate
 from interp.stats.check import Values
 from interp.where import is_missing
-from probes.area import area_difference, auroc_many
+from probes.metrics import area_difference, auroc_many
 
 LEAST_CROSSING = 0.5
 """Share of rows that must lie in units of several split groups for control labels to be a control."""

@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from interp.stats import Estimate
-from probes.area import area, auroc_many
+from probes.metrics import area, auroc_many
 from probes.solver import solve
 from probes.splits import Split
 

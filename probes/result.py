@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.show import html_table, interval, p_value
 from interp.stats import rejects
 from probes.splits import Split
 
@@ -144,23 +145,11 @@ class SweepResult:
         """
         return tuple(_sentence(self, cell) for cell in self.selected)
 
-    def plot(self, *, kind: str | None = None, target: str | None = None) -> Any:
-        """The layer figure of `study.analyses.probes.figures`, found at run time so that probes stay below study.
-
-        Raises:
-            ValueError: several kinds or targets were swept and none is named.
-        """
-        import importlib
-
-        return importlib.import_module("study.analyses.probes.figures").by_layer([self], kind=kind, target=target)
-
     def __repr__(self) -> str:
         return "\n".join(self.sentences)
 
     def _repr_html_(self) -> str:
-        from probes.show import selected_html
-
-        return selected_html(self)
+        return _selected_html(self)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything but the table as named arrays, for `numpy.savez`; `from_arrays` reads it back.
@@ -260,3 +249,41 @@ def _tested(row: Mapping[str, Any], p: float) -> str:
     if row["n_seeds"] > 1:
         text += f"; {row['seed_min']:.3f} to {row['seed_max']:.3f} over {int(row['n_seeds'])} seeds of the split"
     return text
+
+
+_HEAD = (
+    "target", "kind", "site", "position", "OOF AUROC [95 %]", "p (max over sites)", "TEST AUROC [95 %]", "p",
+    "selectivity [95 %]", "always one class", "n (groups)",
+)  # fmt: skip
+
+
+def _selected_html(result: SweepResult) -> str:
+    """One row per target and kind, as static HTML that inherits the page's theme."""
+    return html_table(_HEAD, [_cells(result, cell) for cell in result.selected], rest="result.selected")
+
+
+def _cells(result: SweepResult, cell: Selected) -> list[str]:
+    oof, test = (_row(result, cell, name, "auroc") for name in ("oof", "test"))
+    control = _row(result, cell, "oof", "accuracy")
+    last = test or oof
+    return [
+        cell.target, cell.kind, cell.site, cell.position, _interval(oof, ""), p_value(oof.get("p_maxT", np.nan)),
+        _interval(test, ""), p_value(test.get("p", np.nan)), _interval(control, "selectivity"),
+        f"{control['majority']:.2f}",
+        f"{int(last['n'])} ({int(last['n_groups'])})",
+    ]  # fmt: skip
+
+
+def _row(result: SweepResult, cell: Selected, split: str, metric: str) -> dict[str, Any]:
+    t = result.table
+    at = (t["target"] == cell.target) & (t["position"] == cell.position) & (t["site"] == cell.site)
+    rows = t[
+        at & (t["kind"] == cell.kind) & (t["split"] == split) & (t["metric"] == metric) & (t["cohort"] == "all")
+        & t["role"].isin(["layer", "control"])
+    ]  # fmt: skip
+    return {str(name): value for name, value in rows.iloc[0].items()} if len(rows) else {}
+
+
+def _interval(row: dict[str, Any], name: str) -> str:
+    keys = (name, f"{name}_lo", f"{name}_hi") if name else ("value", "lo", "hi")
+    return interval(*(row.get(key, np.nan) for key in keys))

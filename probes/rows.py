@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from interp.stats import Estimate, max_null_p
-from probes.area import area, area_difference, auroc_many
 from probes.calibrate import calibration_rows, estimate_columns, majority
 from probes.config import SweepConfig
 from probes.controls import (
@@ -22,7 +21,7 @@ from probes.controls import (
     selectivity,
 )
 from probes.layer import Scored
-from probes.metrics import score_table
+from probes.metrics import area, area_difference, auroc_many, score_table
 from probes.null import NullSummary
 from probes.result import Key, RawDirection
 from probes.source import Column, Source, layer_number

@@ -15,14 +15,12 @@ from interp.positions import parse_positions
 from interp.site import kind_of_site, match_sites
 from interp.stats import holm
 from probes.at_site import Found, SiteTask, sweep_sites, tasks_of
-from probes.bands import layer_bands
 from probes.config import SweepConfig
 from probes.controls import LEAST_CROSSING, UnlearnableControlWarning, crossing_share
-from probes.design import SweepDesign, sweep_design
-from probes.duplicates import refuse_duplicates
-from probes.exchange import nested_unit
+from probes.design import SweepDesign, refuse_duplicates, sweep_design
 from probes.kinds import KindLike
-from probes.null import Areas, NullSummary, summarise
+from probes.metrics import layer_bands
+from probes.null import Areas, NullSummary, nested_unit, summarise
 from probes.result import COLUMNS, Key, Selected, SweepResult
 from probes.rows import CONTROL_SITES, Extras, attach_null, final_rows, seed_columns, spread, text_columns
 from probes.source import Column, Data, Source, open_source

@@ -10,8 +10,6 @@ from scipy.special import expit
 from interp.stats import Sampling, auroc, auroc_difference
 from interp.stats.ranking import auroc_left_out
 from probes import erase_check, fit_eraser, group_split, mdl, recall_at_fpr, surface_features
-from probes.area import area, auroc_many
-from probes.bands import layer_bands
 from probes.controls import (
     confound_matrix,
     control_labels,
@@ -20,7 +18,7 @@ from probes.controls import (
     selectivity,
     shuffled_rows,
 )
-from probes.metrics import balanced_accuracy, interval_of, score_table
+from probes.metrics import area, auroc_many, balanced_accuracy, interval_of, layer_bands, score_table
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import pytest
 
 from probes import SweepConfig, sweep, sweep_design
 from probes.design import ExchangeableRowsWarning, OutOfReachWarning
-from probes.exchange import exchange, nested_unit
-from probes.null import Areas, null_labels, summarise
+from probes.null import Areas, exchange, nested_unit, null_labels, summarise
 from probes.splits import Split
 
 

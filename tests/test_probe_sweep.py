@@ -15,11 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from interp.cache import ActivationCache
 from interp.stats import FewGroupsWarning
 from probes import SweepConfig, SweepResult, cosines, group_split, row_split, sweep, unite_groups
-from probes.area import auroc_many
 from probes.controls import UnlearnableControlWarning, crossing_share
-from probes.exchange import exchange
 from probes.kinds import score_labels
-from probes.null import null_labels, summarise
+from probes.metrics import auroc_many
+from probes.null import exchange, null_labels, summarise
 from probes.splits import RowSplitWarning
 from tests.cache_kit import build, make_examples, tiny_plan
 

@@ -257,7 +257,7 @@ def unit_of(examples: Any, candidates: Sequence[str], groups: Any, named: str) -
         ValueError: no such column.
     """
     from interp.remedy import remedy
-    from probes.exchange import nested_unit
+    from probes.null import nested_unit
 
     if named == "auto":
         return None if groups is None else nested_unit({name: examples[name].to_numpy() for name in candidates}, groups)
