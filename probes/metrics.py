@@ -1,8 +1,8 @@
 """Metrics of a probe's fixed scores, each with its interval over groups; AUROC compares pairs that one probe scored.
 
-Held-out scores of K folds come from K probes whose offsets move against the share of positives in their own fold (a fold
-rich in positives leaves few for training). Pooled over folds, noise then has an AUROC below 1/2, by more the less even
-the folds are; inside folds it has 1/2.
+Held-out scores of K folds come from K probes whose offsets move against the share of positives in their own fold (a
+fold rich in positives leaves few for training). Pooled over folds, noise then has an AUROC below 1/2, by more the less
+even the folds are; inside folds it has 1/2.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,8 +15,36 @@ from interp.site import Site
 from interp.stats import permute_labels
 from interp.stats.check import Groups
 
-MAIN = ("direction", "orthogonalized", "nuisance", "opposite", "transferred")
-CONTROLS = ("random", "complement", "shuffled")
+
+class Role(NamedTuple):
+    """What an arm is for.
+
+    Attributes:
+        means:      one line for readers of tables.
+        is_control: the arm has no meaning; its spread is what the direction is compared with.
+        difference: column of "minus the mean of these controls"; controls with one are tested against, each sort by
+            itself (`p_<role>`). None for arms, and for controls that are only shown.
+    """
+
+    means: str
+    is_control: bool = False
+    difference: str | None = None
+
+
+ROLES: Mapping[str, Role] = {
+    "direction": Role("the direction that was fitted"),
+    "orthogonalized": Role("the direction without what it shares with the nuisances, at equal norm"),
+    "nuisance": Role("a direction that it must not be confused with"),
+    "opposite": Role("minus the direction"),
+    "transferred": Role("the direction of another checkpoint"),
+    "random": Role("uniform on the sphere", is_control=True, difference="control_difference"),
+    "complement": Role("random, orthogonal to the direction and its nuisances", is_control=True),
+    "shuffled": Role("fitted on permuted labels", is_control=True, difference="shuffled_difference"),
+}
+"""Every role that an arm can have; a further sort of controls is one more row."""
+CONTROLS = tuple(name for name, role in ROLES.items() if role.is_control)
+SORTS = tuple(name for name, role in ROLES.items() if role.difference)
+"""Controls that an effect has to exceed, each by itself."""
 N_RANDOM, N_COMPLEMENT, N_SHUFFLED = 59, 5, 59
 """Default controls: the smallest p is 1/60, and two controls further out still leave p at 0.05."""
 MIN_NULL = 19
@@ -40,8 +68,7 @@ class Arm:
     """One vector that is added at every strength. All arms of a site are added at equal length.
 
     Attributes:
-        role: of `MAIN` (direction, orthogonalized, nuisance, opposite, transferred) or `CONTROLS` (random, complement,
-            shuffled).
+        role: of `ROLES`.
         unit: float32, of length 1.
         draw: number of the arm within its role and site.
         name: in tables.
@@ -58,8 +85,8 @@ class Arm:
     length: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.role not in (*MAIN, *CONTROLS):
-            raise ValueError(f"arm role {self.role!r}: expected one of {', '.join((*MAIN, *CONTROLS))}.")
+        if self.role not in ROLES:
+            raise ValueError(f"arm role {self.role!r}: expected one of {', '.join(ROLES)}.")
         length = float(torch.linalg.vector_norm(self.unit.double()))
         if not abs(length - 1) < 1e-4:
             raise ValueError(f"arm {self.role} at {self.site}: expected a unit vector, got one of length {length:.4g}.")
@@ -68,7 +95,7 @@ class Arm:
 
     @property
     def is_control(self) -> bool:
-        return self.role in CONTROLS
+        return ROLES[self.role].is_control
 
 
 def random_arms(site: Site, d_model: int, *, n: int = N_RANDOM, seed: int = 0) -> list[Arm]:

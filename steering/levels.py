@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 
 from interp.stats import CONFIDENCE
 from interp.stats.jackknife import effective_groups, jackknife_limits
-from steering.outcomes import GroupSums, bounds_of
+from steering.outcomes import RATE, GroupSums, bounds_of
+from steering.strengths import DosePlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,3 +151,29 @@ def _score(score: Any, sums: Mapping[str, np.ndarray], shape: tuple[int, ...]) -
     with np.errstate(divide="ignore", invalid="ignore"):
         values = np.broadcast_to(np.asarray(score.value(sums), dtype=float), shape)
     return np.where(np.isfinite(values), values, np.nan)
+
+
+def anti_steerable(margins: Float[np.ndarray, "example row"], groups: Sequence[str], plan: DosePlan) -> Level:
+    """Share of items whose margin falls as alpha grows, of every arm [arm], with and without each group.
+
+        slope_i = sum_a (a - mean a) · margin_i(a) / sum_a (a - mean a)²;    anti-steerable: slope_i < 0
+
+    0.5 is what a direction without any meaning has. Margin: log p(toward) - log p(away) (`Outcomes.margin`).
+
+    Args:
+        margins, groups: of the items that have sides, and of no others.
+    Raises:
+        ValueError: no item has sides, or fewer than two groups.
+    Source: Tan et al., arXiv 2407.12404, §4.
+    """
+    if not len(margins):
+        raise ValueError("anti-steerable share: no item has labels for both sides of the direction.")
+    names, codes = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"groups: expected at least 2 for an interval, got {len(names)}.")
+    alphas = np.array(plan.alphas)
+    wrong = (margins[:, plan.rows] @ (alphas - alphas.mean()) < 0).astype(float)  # [example, arm]
+    top, size = np.zeros((len(names), wrong.shape[1])), np.bincount(codes).astype(float)[:, None]
+    np.add.at(top, codes, wrong)
+    left_out = (top.sum(axis=0) - top) / (size.sum() - size)
+    return Level(wrong.mean(axis=0), left_out, np.broadcast_to(size, top.shape), RATE)

@@ -14,14 +14,12 @@ from interp.model import Model
 from interp.remedy import remedy
 from interp.stats import Estimate, Sampling
 from interp.stats.jackknife import RULE
-from steering.against import p_values, slope_p, smallest_p
-from steering.arms import CONTROLS
-from steering.curves import SORTS, Curves, beyond_controls, dose_curves
+from steering.arms import CONTROLS, ROLES, SORTS
+from steering.curves import Curves, beyond_controls, dose_curves, p_values, slope_p, smallest_p
 from steering.dose import DoseItem, DoseOutcome, DoseSweep
 from steering.entangle import Entanglement, entanglement
-from steering.levels import Level
+from steering.levels import Level, anti_steerable
 from steering.outcomes import GroupSums, Outcomes, group_sums, margins, prompted_sums
-from steering.steerable import anti_steerable
 from steering.strengths import DosePlan
 
 if TYPE_CHECKING:
@@ -110,7 +108,7 @@ class DoseResult:
         value, lo, hi: the level. change, change_lo, change_hi: paired change from strength 0, of that strength alone;
         band_lo, band_hi: of the change, simultaneous over the strengths; selection_lo, selection_hi: over strengths and
         layers. excess...: change minus the mean change of the random controls. null_lo, null_hi: 95 % of all controls.
-        p...: see `steering.against.p_values`.
+        p...: see `steering.curves.p_values`.
         """
         import pandas as pd
 
@@ -263,8 +261,7 @@ def _numbers(one: Estimate) -> Row:
 
 def _differences(apart: Mapping[str, np.ndarray]) -> Row:
     """(value, lo, hi) minus the mean of each sort of controls, in columns; that of the random ones is the control."""
-    names = {"random": "control_difference", "shuffled": "shuffled_difference"}
-    return {f"{names[sort]}{end}": float(number) for sort, numbers in apart.items()
+    return {f"{ROLES[sort].difference}{end}": float(number) for sort, numbers in apart.items()
             for end, number in zip(("", "_lo", "_hi"), numbers, strict=True)}  # fmt: skip
 
 

@@ -11,9 +11,8 @@ import torch
 
 from interp.site import Site
 from interp.stats import Sampling
-from steering.against import controls_line, p_against, p_max, p_values, slope_p, smallest_p
 from steering.arms import Arm, difference_weights, random_arms, shuffled_arms
-from steering.curves import dose_curves
+from steering.curves import controls_line, dose_curves, p_against, p_max, p_values, slope_p, smallest_p
 from steering.entangle import at_level, entanglement
 from steering.levels import Level
 from steering.outcomes import GENERAL, GroupSums, Outcomes, Score, group_sums

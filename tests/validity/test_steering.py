@@ -11,9 +11,8 @@ from interp import stats
 from interp.site import Site
 from interp.tasks.bbq.changes import plane
 from interp.tasks.bbq.tables import GROUP
-from steering.against import p_against, p_max
 from steering.arms import Arm
-from steering.curves import Curves, dose_curves
+from steering.curves import Curves, dose_curves, p_against, p_max
 from steering.outcomes import GENERAL, GroupSums
 from steering.strengths import DosePlan, parse_alphas
 from study.figures.bias_plane import radius2

@@ -15,8 +15,8 @@ from interp.remedy import remedy
 from interp.site import Site
 from interp.stats import N_RESAMPLES, Sampling
 from interp.tasks.protocol import load_task
-from steering.against import controls_line
 from steering.arms import N_COMPLEMENT, N_RANDOM, N_SHUFFLED, Arm, protocol_arms
+from steering.curves import controls_line
 from steering.difference import id_digest
 from steering.direction import Direction, Directions, Unit
 from steering.dose import DoseItem, DoseOutcome, DoseSweep, tokens_of

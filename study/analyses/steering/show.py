@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp.io.read import read_frame
 from interp.label_mass import mass_note
+from steering.arms import CONTROLS
 from study.analyses.eval.one_answer import MEANING, said
 from study.text import aligned
 
@@ -16,20 +17,28 @@ if TYPE_CHECKING:
 
     from study.figures import Drawn
 
-ORDER = (
-    "margin", "amb_commit_bias", "coverage", "s_amb", "accuracy", "p_gold", "acc_disambig", "abstain_disambig", "kl",
-)  # fmt: skip
-NAMES = {
-    "margin": ("logit margin", "log p(toward) − log p(away), nats"), "coverage": ("coverage", "share"),
-    "amb_commit_bias": ("commit bias", "2 P(stereo | commit) − 1"), "s_amb": ("s_AMB", "(1 − accuracy) × bias"),
-    "accuracy": ("accuracy", "share right"), "p_gold": ("p(gold)", "probability among labels"),
-    "acc_disambig": ("acc. disambig", "accuracy"), "abstain_disambig": ("abstain disambig", "share"),
-    "kl": ("KL", "nats, last token"),
-}  # fmt: skip
-BOUNDS = dict.fromkeys(("coverage", "accuracy", "p_gold", "acc_disambig", "abstain_disambig"), (0.0, 1.0)) | {
-    "amb_commit_bias": (-1.0, 1.0), "s_amb": (-1.0, 1.0), "kl": (0.0, math.inf),
-}  # fmt: skip
-"""Smallest and largest level of a score; none of a margin."""
+
+class Panel(NamedTuple):
+    """How a score is drawn: its name, its unit, its smallest and largest level."""
+
+    name: str
+    unit: str
+    bounds: tuple[float, float]
+
+
+_RATE, _SIGNED = (0.0, 1.0), (-1.0, 1.0)
+PANELS = {
+    "margin": Panel("logit margin", "log p(toward) − log p(away), nats", (-math.inf, math.inf)),
+    "amb_commit_bias": Panel("commit bias", "2 P(stereo | commit) − 1", _SIGNED),
+    "coverage": Panel("coverage", "share", _RATE),
+    "s_amb": Panel("s_AMB", "(1 − accuracy) × bias", _SIGNED),
+    "accuracy": Panel("accuracy", "share right", _RATE),
+    "p_gold": Panel("p(gold)", "probability among labels", _RATE),
+    "acc_disambig": Panel("acc. disambig", "accuracy", _RATE),
+    "abstain_disambig": Panel("abstain disambig", "share", _RATE),
+    "kl": Panel("KL", "nats, last token", (0.0, math.inf)),
+}
+"""The scores that have a panel, in the order of the panels."""
 _TABLE = ("site", "arm", "name", "metric", "alpha", "draw", "length", "value", "lo", "hi", "band_lo", "band_hi", "band",
           "change_lo", "change_hi", "interval")  # fmt: skip
 _SLOPES = ("member", "layer", "arm", "name", "metric", "slope", "lo", "hi", "null_lo", "null_hi", "n", "n_groups",
@@ -88,8 +97,8 @@ def dose_rows(table: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     arms = {"direction": "direction", "orthogonalized": "orthogonalized"}
-    arms |= dict.fromkeys(("random", "complement", "shuffled"), "control")
-    rows = table[table["arm"].isin(list(arms)) & table["metric"].isin(ORDER)].copy()
+    arms |= dict.fromkeys(CONTROLS, "control")
+    rows = table[table["arm"].isin(list(arms)) & table["metric"].isin(PANELS)].copy()
     known = rows["value"].notna() & rows["lo"].notna()
     known &= rows["band_lo"].notna() | (rows["arm"] != "direction")
     undefined = set(rows.loc[~known, "metric"])
@@ -104,16 +113,16 @@ def dose_rows(table: pd.DataFrame) -> pd.DataFrame:
     labels = rows["arm"] + rows["draw"].astype(str)
     rows["draw"] = pd.factorize(labels)[0]
     rows["p"] = rows["p_max"] if "p_max" in rows else float("nan")
-    sorts = [name for name in ("random", "complement", "shuffled") if (table["arm"] == name).any()]
+    sorts = [name for name in CONTROLS if (table["arm"] == name).any()]
     own = bool((table.loc[table["arm"] == "shuffled", "length"] != 1).any())
     first = table[table["arm"] == "direction"].iloc[0]
     rows["arm_label"] = rows["arm"].map(
         {"direction": first["name"], "orthogonalized": "orthogonalised, equal norm"}
     ).fillna(" + ".join(sorts) + " directions of equal norm" + (", shuffled at their own" if own else ""))  # fmt: skip
     rows["arm"] = rows["arm"].map(arms)
-    rows["metric_unit"] = [NAMES[name][1] for name in rows["metric"]]
-    rows["place"] = [ORDER.index(name) for name in rows["metric"]]
-    rows["metric"] = [NAMES[name][0] for name in rows["metric"]]
+    rows["metric_unit"] = [PANELS[name].unit for name in rows["metric"]]
+    rows["place"] = [list(PANELS).index(name) for name in rows["metric"]]
+    rows["metric"] = [PANELS[name].name for name in rows["metric"]]
     words = "largest |z| over strengths, step-down"
     rows = rows.sort_values("place", kind="stable").drop(columns=["member", "place"], errors="ignore")
     rows["interval"] = rows["interval"].where(rows["band_lo"].isna() | (rows["alpha"] == 0), rows["band"])
