@@ -33,6 +33,10 @@ class Checkpoint:
     Raises:
         ValueError: a field of the wrong type or empty, a name that cannot be a file name, or a field about an adapter
             where there is none.
+
+    Example:
+        >>> Checkpoint("engaged", "Qwen/Qwen3-8B", adapter="my-lora").shared["adapter"]
+        'my-lora'
     """
 
     name: str

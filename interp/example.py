@@ -46,6 +46,10 @@ class Example:
     Raises:
         ValueError: empty id, neither or both of messages and text, unknown role, empty content, a chat that does not
             end with the user, a span that is empty or out of range, a label that is not finite, an empty answer.
+
+    Example:
+        >>> Example("q1", (Message("user", "Is ice cold?"),), label="yes", groups={"topic": "ice"}).content
+        'Is ice cold?'
     """
 
     id: str

@@ -100,6 +100,11 @@ def render(example: Example, tokenizer: Any, *, thinking: bool | None = None, ma
         ValueError: no fast tokenizer, no chat template, or one that opens no assistant turn, a thinking switch that the
             template does not have, a user message that the template alters, an answer that merges with the prompt's
             last token, a prompt too long.
+
+    Example:
+        >>> prompt = render(Example("a", text="the quick brown fox"), tokenizer)
+        >>> prompt.text, prompt.spans["prompt"]
+        ('the quick brown fox', (0, 19))
     """
     if not getattr(tokenizer, "is_fast", False):
         kind = type(tokenizer).__name__

@@ -104,6 +104,10 @@ def kept(columns: Any, where: Where | str, *, n: int, option: str = "where") -> 
         n: number of rows.  option: name of the conditions in errors.
     Raises:
         ValueError: a column that does not exist; no row is left (the error lists the column's values).
+
+    Example:
+        >>> kept({"label": ["a", "b", None], "n_tokens": [9, 300, 12]}, ["label", "n_tokens<200"], n=3).tolist()
+        [True, False, False]
     """
     keep = np.ones(n, dtype=bool)
     for one in conditions(where):

@@ -61,6 +61,11 @@ def transfer(
         ValueError: ids of A missing from B; widths that differ without align (what can be done instead is named);
             no TEST rows; no common site or kind.
     Source: protocol in docs; alignment control after Bansal et al., arXiv 2106.07682 (stitching).
+
+    Example:
+        >>> table = transfer(swept, {"resid_post.0": feats + 1.0})
+        >>> sorted(table.variant.unique())
+        ['A->A', 'B->B', 'bias', 'raw', 'recenter']
     """
     source, order = _joined(result, data, ids, checkpoint)
     if not result.split.is_tested.any():

@@ -37,6 +37,10 @@ def cosines(
     Raises:
         ValueError: a site whose directions differ in width, or a direction of length 0.
     Source: random band: a coordinate of a uniform unit vector is N(0, 1/d) for large d.
+
+    Example:
+        >>> cosines(swept, {("axis 0", "resid_post.0"): torch.eye(8)[0]})[["b", "d"]].values.tolist()
+        [['axis 0', 8]]
     """
     import pandas as pd
 

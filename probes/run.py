@@ -93,9 +93,9 @@ def sweep(
         >>> rng, groups = np.random.default_rng(0), np.repeat(np.arange(24), 4)
         >>> labels = groups % 2
         >>> feats = {"resid_post.0": rng.normal(size=(96, 8)) + 2 * labels[:, None]}
-        >>> config = SweepConfig(kinds=("ridge",), n_perm=99)
-        >>> print(sweep(feats, target=labels, groups=groups, config=config).sentences[0][:60])
-        '1' is linearly decodable at resid_post.0 (last, ridge): AURO
+        >>> result = sweep(feats, target=labels, groups=groups, kinds=["ridge"], config=SweepConfig(n_perm=99))
+        >>> print(result.sentences[0].split(":")[0])
+        '1' is linearly decodable at resid_post.0 (last, ridge)
     """
     config = replace(config or SweepConfig(), **({} if kinds is None else {"kinds": tuple(kinds)}))
     source = open_source(data, ids=ids, checkpoint=checkpoint)

@@ -103,6 +103,12 @@ def group_split(
     Raises:
         ValueError: groups=None without a reason; too few groups, or too few that hold a class, with the counts.
     Source: restricted randomisation; AUROC inside folds, Forman & Scholz, SIGKDD Explor. 12 (2010) 49.
+
+    Example:
+        >>> groups = np.repeat(np.arange(24), 4)
+        >>> split = group_split(groups % 2, groups=groups, seed=0)
+        >>> split.n_folds, split.is_crossed
+        (5, True)
     """
     labels = np.asarray(labels)
     if groups is None and not i_know.strip():

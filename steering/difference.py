@@ -101,6 +101,11 @@ def difference_of_means(
             site is confirmed.
     Warns:
         SignNotConfirmedWarning: some sites were left out; `Directions.refused` says why.
+
+    Example:
+        >>> direction = difference_of_means(cache, toward="yes", away_from="no", site="resid_post.1")
+        >>> direction.label, direction.stats.n_toward, direction.stats.n_away
+        ('no → yes', 12, 12)
     """
     is_one = isinstance(site, str | Site)
     sites = residual_sites(cache) if site is None else [check_residual(s) for s in ([site] if is_one else site)]

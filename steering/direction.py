@@ -75,6 +75,11 @@ class Direction:
         removed:    what `orthogonalize` removed, if it was used.
     Raises:
         ValueError: a vector that is not finite or has length 0, other than one axis, or no class names.
+
+    Example:
+        >>> one = Direction(torch.tensor([0.0, 2.0]), Site("resid_post", 3), toward="formal", away_from="casual")
+        >>> one.label, one.unit.tolist(), one.scale("raw")
+        ('casual → formal', [0.0, 1.0], 1.0)
     """
 
     vec: Float[Tensor, "d_model"]

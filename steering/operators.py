@@ -208,20 +208,17 @@ def steer(
 ) -> Iterator[Model]:
     """Steer the model inside the block, in plain passes and in `generate`, with and without a KV cache.
 
-        with steer(model, direction, alpha=0.1, unit="resid", positions="generated"):
-            module.generate(**batch, max_new_tokens=20)
-
-    +alpha moves toward the direction's class `toward`; alpha = 0 changes no bit. Nothing of the model is changed, and
-    hooks are gone after the block whatever happens in it.
+    +alpha moves toward the direction's class `toward`; alpha = 0 changes no bit. The model itself is not changed, and
+    hooks are removed after the block, also after an error.
 
     Args:
         direction: one, several, or one per layer; each acts at its own site.
-        alpha: dose in `unit` for "add" (required); share of the way for the other operators, 1 if left out.
+        alpha: dose in `unit` for "add" (required); fraction of the full change for the other operators, 1 if left out.
         unit:  "resid" is a fraction of the mean residual norm; see `Direction.scale`.
         positions: "generated" (last token of the prompt and every generated one), "last" (last token of the prompt
             alone), "prompt", "all", "from:K", any other rule, token numbers per item, or a mask [item, column] over
-            the columns of the prompt. Counted from each item's first real token, so padding and beams move nothing.
-        op:    see `steering.operators.make_edit`; "ablate_everywhere" ablates in all that is written into the stream.
+            the columns of the prompt. Counted from each item's first real token, so padding and beams change nothing.
+        op:    see `steering.operators.make_edit`; "ablate_everywhere" ablates all that is written into the stream.
         layers: "own" is the site of each direction; numbers or "all" are `resid_post` of those layers.
         keep_norm: rescale each changed activation to the length that it had.
     Yields:
@@ -230,7 +227,14 @@ def steer(
         ValueError: another width, a layer that the model does not have, a dose that is not a number, two directions to
             clamp at one site; before any hook is placed.
     Warns:
-        OtherCheckpointWarning: it acts on a sibling of the checkpoint that it was fitted on, or that cannot be told.
+        OtherCheckpointWarning: it acts on a sibling of the checkpoint that it was fitted on, or that is not known.
+
+    Example:
+        >>> direction = Direction(torch.ones(model.d_model), Site("resid_post", 1), toward="formal", away_from="casual")
+        >>> with steer(model, direction, alpha=8.0, unit="raw", positions="all"):
+        ...     steered = model([[3, 5, 8]]).logits
+        >>> bool((steered != model([[3, 5, 8]]).logits).any())
+        True
     """
     model = Model.wrap(model)
     edits = steering_edits(model, direction, alpha, unit=unit, op=op, layers=layers, keep_norm=keep_norm)
@@ -294,6 +298,10 @@ def resolve_positions(positions: Tokens) -> Literal["all"] | Positions | TokenLi
 
     Raises:
         ValueError: text that is not a rule, or several rules.
+
+    Example:
+        >>> resolve_positions("span:scenario:last")
+        Span(span='scenario', which='last')
     """
     if not isinstance(positions, str):
         return positions

@@ -44,14 +44,17 @@ def orthogonalize(
 ) -> Direction | Residue:
     """`v` without its component in the span of `against`; formula and options as `steering.residue.remove_span`.
 
-        w = orthogonalize(v, against=[abstain, letters]);  print(w.report())
-
     A Direction keeps the scales of `v` (delta, resid, sd), so that at one alpha both add the same norm: otherwise the
     orthogonal one would seem harmless because it is shorter. Statistics of the vector itself (d', agreement, split-half
     cosine) become NaN; projections of the class means are recomputed.
 
     Raises:
         ValueError: as `remove_span`; directions of different sites.
+
+    Example:
+        >>> left = orthogonalize(torch.tensor([3.0, 4.0]), against=torch.tensor([[1.0, 0.0]]))
+        >>> left.vec.tolist(), round(left.kept, 3)
+        ([0.0, 4.0], 0.8)
     """
     options: dict[str, Any] = dict(rtol=rtol, ridge=ridge, metric=metric, cov=cov)
     if isinstance(v, Tensor):

@@ -133,7 +133,7 @@ def _ends(rows: pd.DataFrame, start: Any, end: str) -> Any:
     """Level at 0 plus the simultaneous band of the paired change, of controls its pointwise interval, as far as levels
     can go; at 0 the level's own interval."""
     level = start + rows[f"band_{end}"].fillna(rows[f"change_{end}"])
-    least, most = ([BOUNDS.get(str(name), (-math.inf, math.inf))[k] for name in rows["metric"]] for k in (0, 1))
+    least, most = ([PANELS[str(name)].bounds[k] for name in rows["metric"]] for k in (0, 1))
     return rows[end].where(rows["alpha"] == 0, level.clip(least, most))
 
 
