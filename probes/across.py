@@ -147,10 +147,10 @@ def refit(
             for target, kind in dict.fromkeys((k[0], k[3]) for k in result.directions if k[3] in table):
                 key = (target, position, site, kind)
                 labels, probe = result.labels[target], table[kind]
-                whole = _look(result, probe, feats, labels, result.split)
-                scores[key], directions[key] = whole.scores, whole.direction
+                on_all = _look(result, probe, feats, labels, result.split)
+                scores[key], directions[key] = on_all.scores, on_all.direction
                 looks[key] = tuple(
-                    whole if part is result.split else _look(result, probe, feats, labels, part)
+                    on_all if part is result.split else _look(result, probe, feats, labels, part)
                     for part in result.split.looks()
                 )
     named = pd.DataFrame({"checkpoint": [source.checkpoint]})
@@ -213,8 +213,8 @@ def _variants(result: SweepResult, key: Key, feats: Tensor, y: Labels, align: st
         )
     out: dict[str, np.ndarray] = {}
     for look, part in zip(result.looks[key], result.split.looks(), strict=True):
-        found = _aligned(look, part, feats, seed) if align == "ridge" else _direct(look, part, feats, y)
-        for name, values in found.items():
+        by_variant = _aligned(look, part, feats, seed) if align == "ridge" else _direct(look, part, feats, y)
+        for name, values in by_variant.items():
             out.setdefault(name, np.zeros(len(y)))[part.is_test] = values[part.is_test]
     return out
 
@@ -269,9 +269,9 @@ def _threshold(scores: np.ndarray, y: np.ndarray) -> float:
 def _look(result: SweepResult, kind: Kind, feats: Tensor, y: Labels, part: Split) -> Look:
     """A probe of one site as one look at TEST sees it, fitted and its C chosen on DEV as A's were."""
     options: dict[str, Any] = {name: result.settings[name] for name in ("Cs", "balanced", "tol")}
-    found = score_labels(kind, feats, torch.from_numpy(y[None]), part, **options)
-    c = float(result.settings["Cs"][int(found.chosen[0])])
-    return Look(found.scores[0], raw_direction(found, feats, part.is_dev), c)
+    scored = score_labels(kind, feats, torch.from_numpy(y[None]), part, **options)
+    c = float(result.settings["Cs"][int(scored.chosen[0])])
+    return Look(scored.scores[0], raw_direction(scored, feats, part.is_dev), c)
 
 
 def _ceiling(result: SweepResult, kind: Kind, feats: Tensor, y: Labels) -> np.ndarray:
@@ -289,14 +289,14 @@ def _estimates(
     test, split = result.split.is_tested, result.split
     options: dict[str, Any] = dict(groups=split.group[test], strata=split.fold_of[test])
     for variant, values in scores.items():
-        found = area(values[test], y[test], **options)
+        estimate = area(values[test], y[test], **options)
         right = ((values[test] > 0) == (y[test] == 1)).astype(np.float64)
         drop = beyond = Estimate.undefined()
         if variant in ("raw", "aligned", "aligned-shuffled"):
             drop = area_difference(values[test], ceiling[test], y[test], **options)
         if variant == "aligned":
             beyond = area_difference(values[test], scores["aligned-shuffled"][test], y[test], **options)
-        for metric, e in (("auroc", found), ("accuracy", wilson_clustered(right, groups=options["groups"]))):
+        for metric, e in (("auroc", estimate), ("accuracy", wilson_clustered(right, groups=options["groups"]))):
             gap, more = (drop, beyond) if metric == "auroc" else (Estimate.undefined(), Estimate.undefined())
             yield {
                 "variant": variant, "metric": metric, "value": e.value, "lo": e.lo, "hi": e.hi,

@@ -34,8 +34,8 @@ from probes.splits import Split
 
 
 @dataclass
-class Found:
-    """What one target collects at its cells: AUROC of real and permuted labels, probes, table rows.
+class Cells:
+    """Results of one target at its cells: AUROC of real and permuted labels, probes, table rows.
 
     Attributes:
         areas:   of all labels, on DEV and TEST.  seeds: of the real label under further seeds of the split.
@@ -51,7 +51,7 @@ class Found:
     directions: dict[Key, RawDirection] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, other: Found) -> None:
+    def add(self, other: Cells) -> None:
         for name in ("areas", "seeds", "cohorts", "scored", "looks", "directions"):
             getattr(self, name).update(getattr(other, name))
         self.rows += other.rows
@@ -59,13 +59,13 @@ class Found:
 
 @dataclass(frozen=True)
 class SiteTask:
-    """All that one site at one position needs, small enough to be sent to another process.
+    """Inputs of one site at one position, small enough to be sent to another process.
 
     Attributes:
-        site:   as the table calls it, "shuffled" and "surface" included.
+        site:   name in the table, including "shuffled" and "surface".
         source: reads that site; None for the surface.
         reseeded: the split under its further seeds.
-        base:   reads it in the base checkpoint; None where there is none to compare with.
+        base:   reads it in the base checkpoint; None without one.
     """
 
     site: str
@@ -81,7 +81,7 @@ class SiteTask:
     base: Source | None = None
 
     def base_features(self) -> Tensor | None:
-        """Activations of the base checkpoint at this site, where it was given and holds the site."""
+        """Activations of the base checkpoint at this site, if it was given and has the site."""
         if self.base is None:
             return None
         return self.base.read(self.base.sites[0], self.position).to(self.device)
@@ -115,23 +115,23 @@ def tasks_of(
     return out
 
 
-def sweep_site(task: SiteTask) -> dict[str, Found]:
-    """What every target finds at one site."""
+def sweep_site(task: SiteTask) -> dict[str, Cells]:
+    """Results of every target at one site."""
     feats, base, out = task.features(), task.base_features(), {}
     for name, y in task.labels.items():
         where = (name, task.position, task.site)
-        out[name] = found = _one_target(where, feats, y, task)
+        out[name] = cells = _one_target(where, feats, y, task)
         if base is not None:
             for kind in task.config.table:
                 key = (*where, kind)
-                found.rows += base_rows(key, base, found.scored[key].scores[0], y, task.split, task.config)
+                cells.rows += base_rows(key, base, cells.scored[key].scores[0], y, task.split, task.config)
     return out
 
 
-def sweep_sites(tasks: Sequence[SiteTask], *, jobs: int) -> Iterator[dict[str, Found]]:
+def sweep_sites(tasks: Sequence[SiteTask], *, jobs: int) -> Iterator[dict[str, Cells]]:
     """The sites one after another, in order, computed in `jobs` processes (fresh ones, each with its share of cores).
 
-    Only the site that a process works on is in its memory. Warnings of the processes are raised here.
+    A process has only its current site in memory. Warnings of the processes are raised here.
 
     Raises:
         ValueError: jobs < 1; whatever a site raises.
@@ -143,49 +143,49 @@ def sweep_sites(tasks: Sequence[SiteTask], *, jobs: int) -> Iterator[dict[str, F
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with new_pool(min(jobs, len(tasks)), threads=threads) as pool, ended_on_error():
-        for found, said in pool.map(_with_warnings, tasks):
-            for category, text in said:
+        for cells, raised in pool.map(_with_warnings, tasks):
+            for category, text in raised:
                 warnings.warn(text, category, stacklevel=4)
-            yield found
+            yield cells
 
 
-def _with_warnings(task: SiteTask) -> tuple[dict[str, Found], list[tuple[type[Warning], str]]]:
+def _with_warnings(task: SiteTask) -> tuple[dict[str, Cells], list[tuple[type[Warning], str]]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = sweep_site(task)
-    said = {(w.category, str(w.message)): None for w in caught if issubclass(w.category, UserWarning)}
-    return found, list(said)
+        cells = sweep_site(task)
+    raised = {(w.category, str(w.message)): None for w in caught if issubclass(w.category, UserWarning)}
+    return cells, list(raised)
 
 
-def _one_target(where: tuple[str, str, str], feats: Tensor, y: np.ndarray, task: SiteTask) -> Found:
-    config, split, extras, found = task.config, task.split, task.extras, Found()
+def _one_target(where: tuple[str, str, str], feats: Tensor, y: np.ndarray, task: SiteTask) -> Cells:
+    config, split, extras, cells = task.config, task.split, task.extras, Cells()
     dev, is_real = split.is_dev, where[2] not in ("shuffled", "surface")
     for kind in config.table:
         key, n = (*where, kind), config.permutations(kind)
         null = null_labels(y, task.exchanges[where[0]], n=n, seed=config.seed + 1) if n else np.empty((0, len(y)), int)
         everything = np.concatenate([y[None], null])
-        scored, found.looks[key], found.areas[key], found.cohorts[key] = _evaluate(
+        scored, cells.looks[key], cells.areas[key], cells.cohorts[key] = _evaluate(
             kind, feats, everything, split, config, extras
         )
         again = task.reseeded[: len(config.seeds(kind))] if is_real else ()
-        found.seeds[key] = tuple(_evaluate(kind, feats, y[None], one, config)[2] for one in again)
-        found.scored[key] = scored
-        found.directions[key] = raw_direction(scored, feats, dev)
+        cells.seeds[key] = tuple(_evaluate(kind, feats, y[None], one, config)[2] for one in again)
+        cells.scored[key] = scored
+        cells.directions[key] = raw_direction(scored, feats, dev)
         extra: dict[str, dict[str, Any]] = {}
         if extras.control is not None and where[2] != "shuffled":
             extra = selectivity_columns(kind, feats, y, split, extras.control, scored.scores[0], config)
-        found.rows += cell_rows(key, scored, y, split, dev, "oof", config, extra, least_se=spread(found.areas[key].dev))
+        cells.rows += cell_rows(key, scored, y, split, dev, "oof", config, extra, least_se=spread(cells.areas[key].dev))
         if extras.confounds is not None and is_real:
-            found.rows += residual_rows(key, feats, y, split, extras.confounds, config)
+            cells.rows += residual_rows(key, feats, y, split, extras.confounds, config)
     if is_real:
-        found.rows.append(random_row(where, feats, y, split, config))
-    return found
+        cells.rows.append(random_row(where, feats, y, split, config))
+    return cells
 
 
 def _evaluate(
     kind: str, feats: Tensor, labels: np.ndarray, split: Split, config: SweepConfig, extras: Extras | None = None
 ) -> tuple[Scored, tuple[Look, ...], Areas, dict[str, Areas]]:
-    """Every label fitted on DEV and looked at on TEST: the first one's scores, AUROCs of all, the same by cohort."""
+    """Fit every label on DEV and score it on TEST: scores of the first, AUROCs of all, the same by cohort."""
     targets, dev = torch.from_numpy(labels), split.is_dev
     main = config.score(kind, feats, targets, split)
     own = auroc_many(main.scores[:, dev], labels[:, dev], split.fold_of[dev])

@@ -1,4 +1,4 @@
-"""What scores of a probe are worth as probabilities: on TEST, as they are and after a sigmoid fitted out of fold."""
+"""Calibration of a probe on TEST: sigmoid(score) as it is, and after a sigmoid fitted out of fold."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _ROWS_PER_BIN = 10
 
 
 def estimate_columns(metric: str, e: Estimate) -> dict[str, Any]:
-    """The columns that every estimate has."""
+    """The columns of every estimate."""
     return dict(
         metric=metric, value=e.value, lo=e.lo, hi=e.hi, n=e.n, n_groups=e.n_groups, interval=interval_of(metric)
     )
 
 
 def majority(labels: np.ndarray) -> float:
-    """Accuracy of always saying the commoner class."""
+    """Accuracy of always predicting the commoner class."""
     positive = float(labels.mean())
     return max(positive, 1 - positive)
 
@@ -39,8 +39,8 @@ def calibration_rows(
 ) -> list[dict[str, Any]]:
     """What sigmoid(score) is worth on TEST, as it is (logits) and after Platt's sigmoid fitted on DEV, look by look.
 
-    Metrics log_loss, brier, ece, platt_log_loss, platt_brier, platt_ece (ece with the error that a calibrated reader
-    would show as its null), and one row "reliability" or "platt_reliability" per equal-mass bin: value = observed
+    Metrics log_loss, brier, ece, platt_log_loss, platt_brier, platt_ece (ece with the error of a calibrated
+    probability as its null), and one row "reliability" or "platt_reliability" per equal-mass bin: value = observed
     rate, p_mean = mean stated probability. At most 15 bins, of 10 rows or more.
 
     Args:

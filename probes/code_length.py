@@ -182,10 +182,10 @@ def _fill(
     fit = solve(feats, targets, weights, scale_weights=prefix, scale_of=set_of, dtype=torch.float64)
     logits = fit.logits if k > 2 else torch.cat([torch.zeros_like(fit.logits), fit.logits], dim=1)
     gold = torch.from_numpy(labels)[label_at].repeat(len(cs), 1)[:, None]
-    found = logits.log_softmax(dim=1).gather(1, gold)[:, 0].view(len(cs), len(of), -1).numpy()
+    logp = logits.log_softmax(dim=1).gather(1, gold)[:, 0].view(len(cs), len(of), -1).numpy()
     for j, (b, label) in enumerate(zip(block_at + 1, label_at, strict=True)):
         rows = order.block == b
-        out[:, label, rows] = found[:, j, rows]
+        out[:, label, rows] = logp[:, j, rows]
 
 
 def _ratio(prior: np.ndarray, bits: np.ndarray, codes: GroupCodes) -> Estimate:

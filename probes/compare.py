@@ -77,7 +77,7 @@ def _cosine(a: Tensor, b: Tensor, sigma: Tensor | None, site: str) -> float:
 def compare_scores(
     a: SweepResult, b: SweepResult, *, kind: str, target: str | None = None, seed: int = 0
 ) -> pd.DataFrame:
-    """Two sweeps of the same rows compared by their scores alone: the widths may differ.
+    """Compare two sweeps of the same rows by their scores alone: the widths may differ.
 
     One row per split: correlation of scores (Spearman), both AUROCs, their paired difference, exact McNemar and
     group p of decisions, and the relative depth of both selected layers.

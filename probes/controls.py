@@ -1,4 +1,4 @@
-"""What a probe's score must be compared with: labels, features and directions that carry no signal of interest."""
+"""Controls of a probe: labels, features and directions without the signal of interest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEAST_CROSSING = 0.5
 
 
 class UnlearnableControlWarning(UserWarning):
-    """Control labels belong to units inside split groups, so that no probe could learn them."""
+    """Control labels belong to units inside split groups, so no probe could learn them."""
 
 
 def crossing_share(units: Shaped[np.ndarray, " example"], groups: Shaped[np.ndarray, " example"]) -> float:
@@ -82,7 +82,7 @@ def selectivity(
 def surface_features(
     *, texts: Sequence[str] | None = None, columns: Mapping[str, Values] | None = None, n_words: int = 256
 ) -> Float[Tensor, "example d_feature"]:
-    """What can be read without a model: text length, the most frequent words (present or not), named columns.
+    """Features that need no model: text length, the most frequent words (present or not), named columns.
 
     Columns of numbers are taken as they are; others as one indicator per value (cohort, source, option count).
 
@@ -152,7 +152,9 @@ def residualise(
     pseudo = torch.linalg.pinv(z[train].double()).to(feats)
     out = feats - z @ (pseudo @ feats[train])
     explained = out[train].var(dim=0) <= 1e-8 * feats[train].var(dim=0)
-    return torch.where(explained, torch.zeros_like(out), out)  # a scaler would blow up what rounding left
+    return torch.where(
+        explained, torch.zeros_like(out), out
+    )  # a scaler would amplify the rounding errors that are left
 
 
 @dataclass(frozen=True)
@@ -189,5 +191,5 @@ def random_directions(
 
 
 def shuffled_rows(feats: Float[Tensor, "example d_feature"], *, seed: int) -> Float[Tensor, "example d_feature"]:
-    """The same activations given to other rows: a probe on them must be at chance."""
+    """The activations in shuffled order of rows: a probe on them must be at chance."""
     return feats[torch.from_numpy(np.random.default_rng(seed).permutation(len(feats)))]

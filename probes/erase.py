@@ -58,7 +58,7 @@ def fit_eraser(feats: Float[Tensor, "example d_feature"], labels: Shaped[np.ndar
 
 @dataclass(frozen=True)
 class Erasure:
-    """AUROC before and after erasure; `train_after` must be near 1/2 by theorem, `held_out` says how far it carries.
+    """AUROC before and after erasure; `train_after` must be near 1/2 by theorem, `held_out` is on unseen groups.
 
     Attributes:
         weight_ratio: ‖weights after‖ / ‖weights before‖ of the logistic probe on training rows (0 by theorem).
@@ -91,7 +91,7 @@ def erase_check(
     """
     looks = split.looks()
     if not looks:
-        raise ValueError("split: expected TEST rows (test_share > 0) to say how far the erasure carries; got none.")
+        raise ValueError("split: expected TEST rows (test_share > 0) to say how far the erasure generalises; got none.")
     parts, scores = [], np.zeros((2, len(labels)))
     for look in looks:
         dev, test = look.is_dev, look.is_test
@@ -104,9 +104,10 @@ def erase_check(
         moved = (rows - erased).square().sum() / (rows - eraser.mean).square().sum()
         parts.append((*areas, w_after / w_before, float(moved)))
     tested = split.is_tested
-    held = [area(s[tested], labels[tested], groups=split.group[tested], strata=split.fold_of[tested]) for s in scores]
+    where = dict(groups=split.group[tested], strata=split.fold_of[tested])
+    first, second = (area(s[tested], labels[tested], **where) for s in scores)
     before, after, ratio, moved = (float(x) for x in np.mean(parts, axis=0))
-    return Erasure(before, after, ratio, held[0], held[1], moved)
+    return Erasure(before, after, ratio, first, second, moved)
 
 
 def _logits(feats: Tensor, labels: np.ndarray, train: np.ndarray, c: float) -> tuple[np.ndarray, float]:

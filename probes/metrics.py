@@ -246,7 +246,7 @@ def probability_table(
 
 
 def quiet() -> None:
-    """The sweep warns once about few groups; every estimate that follows need not."""
+    """Silence warnings that the sweep itself has already raised once."""
     for category in (FewGroupsWarning, NoWidthWarning, UndefinedDrawsWarning):
         warnings.simplefilter("ignore", category)
 
@@ -286,8 +286,8 @@ def layer_bands(
         bonferroni = float(np.max(knife.quantile(1 - (1 - level) / int(moving.sum()))))
         c = min(bonferroni, max_t_quantile(knife.deviation[:, moving], sampling))
         confidence = min(1 - 1e-9, float(2 * ndtr(ndtri(0.5 + level / 2) * max(1.0, c / alone)) - 1))
-    found = [
+    estimates = [
         auroc(s, labels, least_se=float(se), confidence=confidence, **options)
         for s, se in zip(scores, least_se, strict=True)
     ]
-    return np.array([e.lo for e in found]), np.array([e.hi for e in found])
+    return np.array([e.lo for e in estimates]), np.array([e.hi for e in estimates])

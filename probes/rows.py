@@ -36,7 +36,7 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class Extras:
-    """Columns beside the label, in row order; None where not asked for."""
+    """Further columns, in row order; None if not requested."""
 
     control: np.ndarray | None
     confounds: np.ndarray | None
@@ -92,8 +92,8 @@ def selectivity_columns(
     """Selectivity columns of the AUROC row: the label minus a control label, out of fold.
 
     selectivity = AUROC(real) - AUROC(control 1), paired over groups, same splits and Cs
-    selectivity_null_hi = 95 % of |AUROC(control i) - AUROC(control j)| over i < j: what two labels that mean
-    nothing differ by; NaN with one control
+    selectivity_null_hi = 95 % of |AUROC(control i) - AUROC(control j)| over i < j: the difference between two labels
+    without meaning; NaN with one control
     """
     dev, n = split.is_dev, config.controls(kind)
     fakes = np.stack([control_labels(units.tolist(), y, seed=config.seed + 2 + 1000 * i) for i in range(n)])
@@ -129,7 +129,7 @@ def residual_rows(
 def base_rows(
     key: Key, feats: Tensor, scores: np.ndarray, y: np.ndarray, split: Split, config: SweepConfig
 ) -> list[dict[str, Any]]:
-    """The same probe on the base checkpoint's activations of the same rows, and what the checkpoint adds to it.
+    """The same probe on the base checkpoint's activations of the same rows, and the gain of the checkpoint over it.
 
     auroc_gain = AUROC(checkpoint) - AUROC(base), out of fold, paired over groups, same folds and Cs
 
@@ -194,11 +194,11 @@ def random_row(
     """AUROC of directions drawn at random at one site, out of the same rows as its probes."""
     target, position, site = where
     dev = split.is_dev
-    found = random_directions(feats[torch.from_numpy(dev).to(feats.device)].float(), y[dev], seed=config.seed + 3)
+    drawn = random_directions(feats[torch.from_numpy(dev).to(feats.device)].float(), y[dev], seed=config.seed + 3)
     return {
         "target": target, "position": position, "site": site, "layer": layer_number(site), "kind": RANDOM,
-        "role": "control", "split": "oof", "cohort": "all", "metric": "auroc", "value": found.mean, "lo": found.lo,
-        "hi": found.hi, "interval": f"middle 95 % of {found.n} directions", "n": int(dev.sum()),
+        "role": "control", "split": "oof", "cohort": "all", "metric": "auroc", "value": drawn.mean, "lo": drawn.lo,
+        "hi": drawn.hi, "interval": f"middle 95 % of {drawn.n} directions", "n": int(dev.sum()),
         "n_groups": len(np.unique(split.group[dev])), "majority": majority(y[dev]), "is_selected": False,
         "note": "random unit directions, each turned so that it is at least 1/2",
     } | counts(y, split, dev)  # fmt: skip
@@ -229,11 +229,11 @@ def attach_null(
 
 def seed_columns(values: np.ndarray) -> dict[str, float]:
     """Spread of one AUROC over seeds of the split, the first included."""
-    known = values[np.isfinite(values)]
-    if len(known) < 2:
-        return {"n_seeds": float(len(known))}
-    return dict(n_seeds=float(len(known)), seed_sd=float(known.std(ddof=1)), seed_min=float(known.min()),
-                seed_max=float(known.max()))  # fmt: skip
+    finite = values[np.isfinite(values)]
+    if len(finite) < 2:
+        return {"n_seeds": float(len(finite))}
+    return dict(n_seeds=float(len(finite)), seed_sd=float(finite.std(ddof=1)), seed_min=float(finite.min()),
+                seed_max=float(finite.max()))  # fmt: skip
 
 
 def text_columns(
@@ -265,8 +265,8 @@ def final_rows(
     """
     test = split.is_tested
     least_se = 0.0 if null is None or not len(null.test) else spread(null.test)
-    made = cell_rows(key, scored, y, split, test, "test", config, least_se=least_se)
-    rows = [row | {"is_selected": True} for row in made]
+    cell = cell_rows(key, scored, y, split, test, "test", config, least_se=least_se)
+    rows = [row | {"is_selected": True} for row in cell]
     rows += calibration_rows(key[3], looks, y, split, rows[0], config)
     rows[0] |= shared
     if null is not None:

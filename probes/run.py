@@ -14,7 +14,7 @@ from interp.cache import ActivationCache
 from interp.positions import parse_positions
 from interp.site import kind_of_site, match_sites
 from interp.stats import holm
-from probes.at_site import Found, SiteTask, sweep_sites, tasks_of
+from probes.at_site import Cells, SiteTask, sweep_sites, tasks_of
 from probes.config import SweepConfig
 from probes.controls import LEAST_CROSSING, UnlearnableControlWarning, crossing_share
 from probes.design import SweepDesign, refuse_duplicates, sweep_design
@@ -125,9 +125,9 @@ def sweep(
     return _result(cells, design, source, extras, config, config.settings | reasons)
 
 
-def _collected(tasks: Sequence[SiteTask], targets: Iterable[str], jobs: int) -> dict[str, Found]:
+def _collected(tasks: Sequence[SiteTask], targets: Iterable[str], jobs: int) -> dict[str, Cells]:
     """What every target has at all sites."""
-    cells = {name: Found() for name in targets}
+    cells = {name: Cells() for name in targets}
     for part in sweep_sites(tasks, jobs=jobs):
         for name, one in part.items():
             cells[name].add(one)
@@ -220,7 +220,7 @@ def _check_base(below: Source | None, sites: Sequence[str]) -> None:
 
 
 def _result(
-    found: Mapping[str, Found],
+    cells_of: Mapping[str, Cells],
     design: SweepDesign,
     source: Source,
     extras: Extras,
@@ -232,32 +232,32 @@ def _result(
     rows: list[dict[str, Any]] = []
     selected: list[Selected] = []
     for kind in config.table:
-        cells = {name: _cells(part, kind) for name, part in found.items()}
+        cells = {name: _stacked(part, kind) for name, part in cells_of.items()}
         nulls = {name: summarise(cell.stacked.dev, cell.tested) for name, cell in cells.items()}
         family = _family(nulls, is_crossed=design.split.is_crossed)
-        for name, part in found.items():
-            made, chosen = _rows_of_kind(part, name, cells[name], nulls[name], family, design, extras, config)
-            rows += made
+        for name, part in cells_of.items():
+            new_rows, chosen = _rows_of_kind(part, name, cells[name], nulls[name], family, design, extras, config)
+            rows += new_rows
             selected.append(chosen)
-    rows += [row for part in found.values() for row in part.rows]
+    rows += [row for part in cells_of.values() for row in part.rows]
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     table["checkpoint"], table["depth"] = source.checkpoint, (table["layer"] + 0.5) / source.n_layers
-    order = {(name, kind): i for i, (name, kind) in enumerate((n, k) for n in found for k in config.table)}
+    order = {(name, kind): i for i, (name, kind) in enumerate((n, k) for n in cells_of for k in config.table)}
     return SweepResult(
         table=table,
-        scores={key: scored.scores[0] for part in found.values() for key, scored in part.scored.items()},
-        directions={key: d for part in found.values() for key, d in part.directions.items()},
+        scores={key: scored.scores[0] for part in cells_of.values() for key, scored in part.scored.items()},
+        directions={key: d for part in cells_of.values() for key, d in part.directions.items()},
         selected=tuple(sorted(selected, key=lambda s: order[s.target, s.kind])),
         labels=dict(design.labels),
         ids=source.ids,
         split=design.split,
         settings=dict(settings),
-        looks={key: looks for part in found.values() for key, looks in part.looks.items() if looks},
+        looks={key: looks for part in cells_of.values() for key, looks in part.looks.items() if looks},
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Cells:
+class _Stacked:
     """The cells of one target and kind that can be selected, and their AUROCs stacked in that order."""
 
     keys: list[Key]
@@ -278,10 +278,10 @@ class _Cells:
         return tuple(self.keys[int(j)] for j in self.stacked.choice[:, 0]) if len(self.stacked.inner) else ()
 
 
-def _cells(part: Found, kind: str) -> _Cells:
+def _stacked(part: Cells, kind: str) -> _Stacked:
     keys = [key for key in part.areas if key[3] == kind and key[2] not in CONTROL_SITES]
     keys = keys or [key for key in part.areas if key[3] == kind]
-    return _Cells(keys, Areas.stack([part.areas[key] for key in keys]))
+    return _Stacked(keys, Areas.stack([part.areas[key] for key in keys]))
 
 
 def _family(nulls: Mapping[str, NullSummary | None], *, is_crossed: bool) -> dict[str, tuple[np.ndarray, float]]:
@@ -305,9 +305,9 @@ def _family(nulls: Mapping[str, NullSummary | None], *, is_crossed: bool) -> dic
 
 
 def _rows_of_kind(
-    part: Found,
+    part: Cells,
     name: str,
-    cell: _Cells,
+    cell: _Stacked,
     null: NullSummary | None,
     family: Mapping[str, tuple[np.ndarray, float]],
     design: SweepDesign,
@@ -349,12 +349,14 @@ def _rows_of_kind(
     return rows, chosen
 
 
-def _reseeded_areas(part: Found, keys: list[Key]) -> list[Areas]:
+def _reseeded_areas(part: Cells, keys: list[Key]) -> list[Areas]:
     """The cells stacked again, once for each further seed."""
     return [Areas.stack([part.seeds[key][i] for key in keys]) for i in range(len(part.seeds[keys[0]]))]
 
 
-def _bands(part: Found, cell: _Cells, y: np.ndarray, split: Split, config: SweepConfig) -> dict[Key, dict[str, float]]:
+def _bands(
+    part: Cells, cell: _Stacked, y: np.ndarray, split: Split, config: SweepConfig
+) -> dict[Key, dict[str, float]]:
     """Columns of the simultaneous bands, over the layers of one kind of site at one position."""
     out: dict[Key, dict[str, float]] = {}
     dev = split.is_dev
@@ -389,7 +391,7 @@ def _where(looks: tuple[Key, ...], best: Key) -> dict[str, str]:
     }
 
 
-def _cohort_nulls(part: Found, cell: _Cells) -> dict[str, np.ndarray]:
+def _cohort_nulls(part: Cells, cell: _Stacked) -> dict[str, np.ndarray]:
     """TEST AUROC of every label in each cohort, at the cells that each look selects."""
     names = part.cohorts[cell.keys[0]]
     return {n: Areas.stack([part.cohorts[key][n] for key in cell.keys]).tested(cell.stacked.choice) for n in names}

@@ -1,4 +1,4 @@
-"""Dose curves of every arm: levels, paired changes, bands over strengths, slopes, and differences from the controls."""
+"""Dose curves of every arm: levels, paired changes, bands, slopes, and rank tests of an arm among its controls."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def dose_curves(
     for part, score in zip(parts, scores.values(), strict=True):
         for end in ("lo", "hi") if getattr(score, "start", None) is not None else ():
             part[end][:, plan.zero] = score.start
-    found = {name: np.stack([part[name] for part in parts], axis=-1) for name in parts[0] if name not in SORTS}
+    columns = {name: np.stack([part[name] for part in parts], axis=-1) for name in parts[0] if name not in SORTS}
     apart = {sort: np.stack([part[sort] for part in parts], axis=-1) for sort in SORTS}
-    return Curves(tuple(plan.arms), plan.alphas, tuple(scores), **found, apart=apart)
+    return Curves(tuple(plan.arms), plan.alphas, tuple(scores), **columns, apart=apart)
 
 
 def slope_contrast(alphas: Sequence[float]) -> Float[np.ndarray, "alpha"]:
@@ -206,7 +206,7 @@ FLOOR = 0.2
 def smallest_p(arms: Sequence[Arm]) -> float:
     """Smallest p that an arm can have against these controls, known before anything is run: 1 / (1 + controls).
 
-    Of two sorts the fewer count, since an effect has to be beyond each; of several sites the worst. NaN without a sort
+    Of two sorts the fewer count, since an effect has to exceed each; of several sites the worst. NaN without a sort
     of at least 19 controls.
     """
     counts = [
@@ -219,7 +219,7 @@ def smallest_p(arms: Sequence[Arm]) -> float:
 
 
 def controls_line(arms: Sequence[Arm]) -> str:
-    """What the tests of these arms can show at best, in words, for before the run."""
+    """The smallest p that tests of these arms can reach, in words, before the run."""
     sites = list(dict.fromkeys(arm.site for arm in arms))
     per = {role: min(sum(a.role == role and a.site == site for a in arms) for site in sites) for role in SORTS}
     floor = smallest_p(arms)
@@ -237,7 +237,7 @@ def p_against(observed: float, null: Sequence[float] | np.ndarray) -> float:
         p = (1 + #{|x_k - m| >= |obs - m|}) / (1 + R),   m the mean of observed and null together
 
     Centring on the pooled mean keeps all 1 + R values exchangeable, so that a common shift (any push costs accuracy)
-    is not taken for an effect. NaN with fewer than 19 controls, or where the observed value is not defined.
+    is not counted as an effect. NaN with fewer than 19 controls, or where the observed value is not defined.
     """
     return float(p_max(np.array([observed]), np.asarray(null, dtype=float)[:, None])[1][0])
 
@@ -248,8 +248,8 @@ def p_max(
     """(family-wise p over k strengths, p of each) against the same controls.
 
     Values are centred and scaled by mean and standard deviation of observed and null together at each strength, so
-    that strong doses do not drown weak ones; a deviation below a fifth of its root mean square over strengths counts as
-    that much, so that one item that flips where nothing else moves is no outlier. The family-wise p compares with each
+    that strong doses do not dominate weak ones; a deviation below a fifth of its root mean square over strengths is set
+    to that fifth, so that one item that flips while nothing else moves is not an outlier. The family-wise p compares with each
     control's largest |z|, stepping down from the largest (`interp.stats.max_null_p`). Holm over the strengths could
     not go below k/(1 + R).
 
@@ -289,5 +289,5 @@ def p_values(curves: Curves, arm: int, score: int) -> dict[str, Float[np.ndarray
 def slope_p(curves: Curves, arm: int, score: int) -> dict[str, float]:
     """p of one arm's slope: one test per curve, the one to declare beforehand."""
     slopes = curves.slope[:, score]
-    found = {f"p_{role}": p_against(slopes[arm], slopes[curves.controls(arm, (role,))]) for role in SORTS}
-    return found | {"p": float(np.fmax(found["p_random"], found["p_shuffled"]))}
+    values = {f"p_{role}": p_against(slopes[arm], slopes[curves.controls(arm, (role,))]) for role in SORTS}
+    return values | {"p": float(np.fmax(values["p_random"], values["p_shuffled"]))}

@@ -22,7 +22,7 @@ from interp.sweep.read import answer_logits, final_norm
 from steering.strengths import DosePlan
 
 _ROWS = 64
-"""Rows whose whole-vocabulary logits are held at once."""
+"""Rows whose logits over the whole vocabulary are in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +30,12 @@ class DoseItem:
     """One prompt that ends where its label is decided, and the labels it decides between.
 
     Attributes:
-        example: what the item is: id, gold label, groups, metadata.
-        prompt: what the model reads; a `Prompt` where positions name spans.
+        example: the item: id, gold label, groups, metadata.
+        prompt: input of the model; a `Prompt` if positions name spans.
         labels: strings of the choices.
         label_ids: tokens that count as each choice.
         group: independent unit.
-        baseline: the prompt with an instruction in place of steering; None: no prompt baseline.
+        baseline: the prompt with an instruction instead of steering; None: no prompt baseline.
     Raises:
         ValueError: fewer than two labels, a label without tokens, a token of two labels.
     """
@@ -56,7 +56,7 @@ class DoseItem:
             )
         if len(set(tokens)) < len(tokens):
             raise ValueError(
-                f"item {self.example.id!r}: two labels share a first token. Give labels that part at once."
+                f"item {self.example.id!r}: two labels share a first token. Use labels with different ones."
             )
 
     @property
@@ -85,7 +85,7 @@ class DoseItem:
 
 @dataclass(frozen=True, eq=False)
 class DoseOutcome:
-    """What every row did to one item.
+    """The effect of every row on one item.
 
     Attributes:
         logp: log-probability of each label over the whole vocabulary, nats; a label of several tokens is their sum.
@@ -141,7 +141,7 @@ def tokens_of(positions: str | Positions | Sequence[int]) -> Tokens:
 
 @dataclass(frozen=True, eq=False)
 class DoseSweep:
-    """Items under one plan, one outcome at a time, so that what is done can be kept.
+    """Items under one plan, one outcome at a time, so that finished ones can be stored.
 
     Attributes:
         verify: share of the rows of every item that hooked forward passes recompute and compare.
@@ -172,7 +172,7 @@ class DoseSweep:
         self._interventions.extend(self.plan.interventions(self.model.device))
 
     def keys(self) -> list[str]:
-        """The name under which each item's outcome is kept: digest of weights, plan and item."""
+        """The key under which each item's outcome is stored: digest of weights, plan and item."""
         return [
             hashlib.sha256(f"{self.weights}{self.plan.sha256}{item.sha256}".encode()).hexdigest()[:32]
             for item in self.items

@@ -1,4 +1,4 @@
-"""Entanglement: does a direction move its target, or only what goes with it? Joint slopes, and matched coverage."""
+"""Entanglement: does a direction move its target, or only something correlated? Joint slopes, matched coverage."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def entanglement(
 ) -> Entanglement:
     """Joint slopes of one arm, and its target against that of other arms at equal coverage.
 
-    An arm that changes commitment changes every score that is made of commitments. Compared at equal coverage, by
-    interpolating the reference arm between its strengths, only what is not commitment is left.
+    An arm that changes commitment changes every score of commitments. A comparison at equal coverage, by interpolating
+    the reference arm between its strengths, removes that part.
 
     Args:
         references: arms to compare with, such as the abstention nuisance.
     Raises:
-        ValueError: a score that is not there.
+        ValueError: an unknown score.
     Source: steering spec B.8, step 9; intervals by the rule of `interp.stats.jackknife`.
     """
     if missing := {coverage, target} - set(scores):
@@ -117,9 +117,9 @@ def _matched(x: Level, y: Level, other: int, zero: int) -> tuple[Estimate, ...]:
     out = []
     for k in range(len(part.value)):
         sizes = int(y.n[0, k]), int(y.n_groups[0, k])
-        known = k != zero and np.isfinite(part.value[k]) and np.isfinite(part.left_out[:, k]).all()
+        is_defined = k != zero and np.isfinite(part.value[k]) and np.isfinite(part.left_out[:, k]).all()
         ends = float(part.value[k]), float(lo[k]), float(hi[k])
-        out.append(Estimate(*ends, *sizes) if known else Estimate.undefined(*sizes))
+        out.append(Estimate(*ends, *sizes) if is_defined else Estimate.undefined(*sizes))
     return tuple(out)
 
 
@@ -138,6 +138,6 @@ def at_level(
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(a == b, 0.0, (level - a) / (b - a))
             crosses = (share >= 0) & (share <= 1) & ((a != b) | (level == a))
-        found = y[:, [k]] + share * (y[:, [k + 1]] - y[:, [k]])
-        out = np.where(crosses & ~np.isnan(found), found, out)
+        crossing = y[:, [k]] + share * (y[:, [k + 1]] - y[:, [k]])
+        out = np.where(crosses & ~np.isnan(crossing), crossing, out)
     return out

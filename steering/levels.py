@@ -1,4 +1,4 @@
-"""Scores of rows of a sweep with each group left out: what every interval of a dose curve is made from."""
+"""Scores of rows of a sweep with each group left out: the basis of every interval of a dose curve."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from steering.strengths import DosePlan
 class Level:
     """One score, or a linear combination of it over strengths, on the data and without each group.
 
-    Only groups that count for the score are among them: a group whose items all abstain says nothing of commit bias.
+    Only groups that count for the score are used: a group whose items all abstain has no commit bias.
 
     Attributes:
         value:    the score [...].
@@ -154,11 +154,11 @@ def _score(score: Any, sums: Mapping[str, np.ndarray], shape: tuple[int, ...]) -
 
 
 def anti_steerable(margins: Float[np.ndarray, "example row"], groups: Sequence[str], plan: DosePlan) -> Level:
-    """Share of items whose margin falls as alpha grows, of every arm [arm], with and without each group.
+    """Anti-steerable items: share whose margin falls as alpha grows, of every arm [arm], with and without each group.
 
         slope_i = sum_a (a - mean a) · margin_i(a) / sum_a (a - mean a)²;    anti-steerable: slope_i < 0
 
-    0.5 is what a direction without any meaning has. Margin: log p(toward) - log p(away) (`Outcomes.margin`).
+    A direction without meaning has 0.5. Margin: log p(toward) - log p(away) (`Outcomes.margin`).
 
     Args:
         margins, groups: of the items that have sides, and of no others.

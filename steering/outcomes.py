@@ -1,4 +1,4 @@
-"""What is read of every row of a dose sweep: columns that are summed over items, and scores made of the sums."""
+"""Outcomes of every row of a dose sweep: columns that are summed over items, and scores computed from the sums."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Score(NamedTuple):
         value:  of the sums.
         n:      columns whose sum is its n.
         bounds: smallest and largest possible value.
-        start:  what it is at strength 0 by definition, so that it needs no interval there; None where it is measured.
+        start:  value at strength 0 by definition, without an interval; None if it is measured.
     """
 
     value: Callable[[Mapping[str, Any]], Any]
@@ -33,7 +33,7 @@ class Score(NamedTuple):
 
 
 def bounds_of(score: Any) -> tuple[float, float]:
-    """Smallest and largest value of a score; infinite where it does not say."""
+    """Smallest and largest value of a score; infinite if it declares none."""
     return getattr(score, "bounds", ANY)
 
 
@@ -57,7 +57,7 @@ nats; kl: KL(p₀ ‖ p) at the last token, nats."""
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """Which scores a task has, and how its columns are made.
+    """The scores of a task, and how its columns are computed.
 
     A task's module may define `choice_columns(examples, logp[example, row, label])`, `CHOICE_METRICS` and
     `sides(example)`; the scores of `GENERAL` come for every task, `coverage` under the name `parse_rate` where the task
@@ -89,8 +89,8 @@ class Outcomes:
         """(labels that + should make likelier, labels that it should make less likely); empty where not known.
 
         Names of sides or labels where the item has them; the right label against the others only where the task has no
-        sides and none was named. Named sides that an item does not have leave it without a margin: gold in their place
-        would be up in one item and down in the next.
+        sides and none was named. An item without the named sides has no margin: with gold in their place it would go up
+        in one item and down in the next.
         """
         labels_of = {label: (k,) for k, label in enumerate(item.labels)}
         labels_of |= dict(self.sides(item.example)) if self.sides is not None else {}
@@ -127,7 +127,7 @@ class Outcomes:
         return out
 
     def margin(self, item: DoseItem, outcome: DoseOutcome) -> Float[np.ndarray, "row"] | None:
-        """log p(toward) - log p(away) of every row, nats: what the direction is to raise; None without known sides."""
+        """log p(toward) - log p(away) of every row, nats, which + should raise; None without known sides."""
         up, down = self.sides_of(item)
         if not up or not down:
             return None
@@ -137,7 +137,7 @@ class Outcomes:
 
 @dataclass(frozen=True, eq=False)
 class GroupSums:
-    """Sums of every column over the items of each group: all that the statistics need.
+    """Sums of every column over the items of each group, from which all statistics are computed.
 
     Attributes:
         sums: by name of the column, [group, row].
@@ -165,7 +165,7 @@ def group_sums(kind: Outcomes, items: Sequence[DoseItem], outcomes: Sequence[Dos
 
 
 def prompted_sums(kind: Outcomes, items: Sequence[DoseItem], outcomes: Sequence[DoseOutcome]) -> GroupSums | None:
-    """The same of the prompt baseline, as row 1 beside the unchanged run; None where no item has one."""
+    """The same for the prompt baseline, as row 1 next to the unchanged run; None if no item has one."""
     from dataclasses import replace
 
     if np.isnan([outcome.prompted[0] for outcome in outcomes]).any():

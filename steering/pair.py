@@ -1,4 +1,4 @@
-"""Directions of two checkpoints side by side: how far they agree, and how far they could, given their own noise."""
+"""Agreement of the directions of two checkpoints, and the largest agreement that their noise allows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reliability(split_half_cosine: float) -> float:
 
         r = 2 c / (1 + c)      (Spearman-Brown: each half has twice the noise variance of the whole)
 
-    NaN where the halves do not agree (c <= 0): then there is no direction to compare.
+    NaN if the halves do not agree (c <= 0): then there is no direction to compare.
     """
     return 2 * split_half_cosine / (1 + split_half_cosine) if split_half_cosine > 0 else float("nan")
 
@@ -39,7 +39,7 @@ def reliability(split_half_cosine: float) -> float:
 def pair_cosines(
     a: Mapping[Site, Direction], b: Mapping[Site, Direction], *, names: tuple[str, str] = ("engaged", "heuristic")
 ) -> pd.DataFrame:
-    """Cosine of the directions of two checkpoints at every site that both have, beside its ceiling.
+    """Cosine of the directions of two checkpoints at every site that both have, with its ceiling.
 
         ceiling = sqrt(r_a r_b),   corrected = cosine / ceiling,   r = `reliability` of each
 
@@ -148,7 +148,7 @@ def direction_agreement(
                     group_codes(groups, len(feats_a), at_least=4), strata, seed)  # fmt: skip
     cosine, (crossed, own_a, own_b) = both.cosines(), both.halves()
     null, null_a, null_b = both.permuted(groups, n_permutations)
-    null = np.nan_to_num(np.abs(null), nan=1.0)  # a relabelling without both classes in its halves speaks against
+    null = np.nan_to_num(np.abs(null), nan=1.0)  # a relabelling without both classes in its halves counts as extreme
     is_own = all(
         own[0] > max(0, np.nanquantile(by_chance, 0.95)) for own, by_chance in ((own_a, null_a), (own_b, null_b))
     )
@@ -212,8 +212,8 @@ def _directions(
 ) -> Float[np.ndarray, "draw d_model"]:
     """Unit differences of means of every draw; NaN where a draw has one class only."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = difference_weights(is_toward, counts, strata=strata) @ feats
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        diffs = difference_weights(is_toward, counts, strata=strata) @ feats
+        return diffs / np.linalg.norm(diffs, axis=1, keepdims=True)
 
 
 def _cross_half(
@@ -221,7 +221,7 @@ def _cross_half(
     code: np.ndarray, strata: Groups, seed: int,
 ) -> Float[np.ndarray, "3 draw"]:  # fmt: skip
     """((a₁·b₂ + a₂·b₁) / 2, a₁·a₂, b₁·b₂) of unit directions, the mean over random halvings of the groups."""
-    rng, found = np.random.default_rng([seed, 5]), []
+    rng, products = np.random.default_rng([seed, 5]), []
     for _ in range(N_SPLITS):
         first = np.isin(code, rng.permutation(code.max() + 1)[: (code.max() + 1) // 2])[None].astype(float)
         (a1, a2), (b1, b2) = (
@@ -229,10 +229,10 @@ def _cross_half(
             for x, y in zip(feats, is_toward, strict=True)
         )
         pairs = ((a1 * b2 + a2 * b1) / 2, a1 * a2, b1 * b2)
-        found.append([pair.sum(axis=1) for pair in pairs])
-    known = ~np.isnan(found)
+        products.append([pair.sum(axis=1) for pair in pairs])
+    is_defined = ~np.isnan(products)
     with np.errstate(invalid="ignore"):
-        return np.where(known, found, 0).sum(axis=0) / known.sum(axis=0)
+        return np.where(is_defined, products, 0).sum(axis=0) / is_defined.sum(axis=0)
 
 
 def transfer_table(slopes: Mapping[tuple[str, str], pd.DataFrame], *, metric: str) -> pd.DataFrame:
@@ -254,9 +254,9 @@ def transfer_table(slopes: Mapping[tuple[str, str], pd.DataFrame], *, metric: st
     rows = []
     for (source, target), table in slopes.items():
         role = "direction" if source == target else "transferred"
-        found = table[(table["arm"] == role) & (table["metric"] == metric)]
-        if len(found) == 0:
+        row_of = table[(table["arm"] == role) & (table["metric"] == metric)]
+        if len(row_of) == 0:
             raise ValueError(f"transfer: the curve of {source} in {target} has no score {metric!r}.")
-        for row in found.to_dict("records"):
+        for row in row_of.to_dict("records"):
             rows.append({"vector_from": source, "applied_to": target, "metric": metric, **{k: row[k] for k in kept}})
     return pd.DataFrame(rows)

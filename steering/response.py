@@ -1,4 +1,4 @@
-"""`dose_response`: what a direction does at every strength, beside what directions of equal length do."""
+"""`dose_response`: the effect of a direction at every strength, next to that of directions of equal length."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def dose_response(
     """
     check_size([item.group for item in items], min_items=min_items, min_groups=min_groups)
     job = DoseSweep(Model.wrap(model), items, plan, **options)
-    found = [outcome for _, outcome in job.run()]
+    outcomes_of = [outcome for _, outcome in job.run()]
     kind = outcomes or Outcomes.of(None)
-    return DoseResult.of(items, found, plan, kind, sampling=sampling, n_tables=n_tables)
+    return DoseResult.of(items, outcomes_of, plan, kind, sampling=sampling, n_tables=n_tables)
 
 
 def check_size(groups: Sequence[str], *, min_items: int = MIN_ITEMS, min_groups: int = MIN_GROUPS) -> None:
-    """Raise a ValueError where a curve over items of these groups would say nothing."""
+    """Raise a ValueError if there are too few items or groups for a curve."""
     n_items, n_groups = len(groups), len(set(groups))
     if n_items < min_items or n_groups < min_groups:
         raise ValueError(
@@ -72,7 +72,7 @@ def check_size(groups: Sequence[str], *, min_items: int = MIN_ITEMS, min_groups:
 
 @dataclass(frozen=True, eq=False)
 class DoseResult:
-    """A dose curve and what it must be read beside.
+    """A dose curve with its controls and baselines.
 
     Attributes:
         curves: levels, changes, slopes and their intervals.
@@ -175,11 +175,11 @@ class DoseResult:
         c, rows = self.curves, []
         for arm in range(len(c.arms)):
             for score, name in enumerate(c.scores):
-                found = {"slope": c.slope, "lo": c.slope_lo, "hi": c.slope_hi}
+                slope = {"slope": c.slope, "lo": c.slope_lo, "hi": c.slope_hi}
                 sizes = {"n": int(c.n[arm, c.zero, score]), "n_groups": int(c.n_groups[arm, c.zero, score])}
                 rows.append(
                     self._who(arm) | {"metric": name, "unit": self.plan.unit}
-                    | {key: float(values[arm, score]) for key, values in found.items()}
+                    | {key: float(values[arm, score]) for key, values in slope.items()}
                     | {"monotone": c.monotone(arm, score), **sizes} | self._apart(arm, c.slope[:, score])
                     | _differences({sort: c.apart[sort][:, arm, score] for sort in SORTS})
                     | ({} if c.arms[arm].is_control else slope_p(c, arm, score)) | {"interval": INTERVAL}
@@ -187,7 +187,7 @@ class DoseResult:
         return pd.DataFrame(rows + ([] if self.anti is None else self._anti_rows(self.anti)))
 
     def _apart(self, arm: int, values: np.ndarray) -> Row:
-        """What the controls of an arm reach, and the smallest p that they allow."""
+        """The range of an arm's controls, and the smallest p that they allow."""
         arms = self.curves.arms
         null, random = (values[self.curves.controls(arm, roles)] for roles in (CONTROLS, ("random",)))
         here = [one for one in arms if one.site == arms[arm].site]
@@ -225,13 +225,13 @@ class DoseResult:
         import pandas as pd
 
         rows = []
-        for arm, found in self.entangled.items():
+        for arm, joint in self.entangled.items():
             n = self.curves.n[arm, self.curves.zero, self.curves.scores.index("coverage")]
             for k, alpha in enumerate(self.curves.alphas):
-                x, y, xx, xy, yy, behind = found.plane[k].tolist()
+                x, y, xx, xy, yy, behind = joint.plane[k].tolist()
                 rows.append(self._who(arm) | {"alpha": alpha, "alpha_norm": self._share(arm, alpha), "coverage": x,
                             "commit_bias": y, "cov_xx": xx, "cov_xy": xy, "cov_yy": yy, "n": int(n),
-                            "n_groups": found.n_groups, "effective_groups": behind,
+                            "n_groups": joint.n_groups, "effective_groups": behind,
                             "interval": f"{RULE} over groups"})  # fmt: skip
         return pd.DataFrame(rows)
 
@@ -241,14 +241,14 @@ class DoseResult:
         import pandas as pd
 
         rows = []
-        for arm, found in self.entangled.items():
-            sd = np.sqrt(np.diag(found.covariance))
-            r = float(found.covariance[0, 1] / sd.prod()) if sd.prod() > 0 else float("nan")
-            for name, one in zip(("d coverage / d alpha", "d commit bias / d alpha"), found.slopes, strict=True):
+        for arm, joint in self.entangled.items():
+            sd = np.sqrt(np.diag(joint.covariance))
+            r = float(joint.covariance[0, 1] / sd.prod()) if sd.prod() > 0 else float("nan")
+            for name, one in zip(("d coverage / d alpha", "d commit bias / d alpha"), joint.slopes, strict=True):
                 rows.append(self._who(arm) | {"reference": "", "metric": name, **_numbers(one), "correlation": r})
             ratio = {"reference": "", "metric": "d commit bias / d coverage", "interval": "Fieller over groups"}
-            rows.append(self._who(arm) | ratio | _numbers(found.exchange))
-            for reference, ones in found.matched.items():
+            rows.append(self._who(arm) | ratio | _numbers(joint.exchange))
+            for reference, ones in joint.matched.items():
                 for alpha, one in zip(self.curves.alphas, ones, strict=True):
                     rows.append(self._who(arm) | {"reference": reference, "metric": "commit bias at matched coverage",
                                                   "alpha": alpha, **_numbers(one)})  # fmt: skip
@@ -267,7 +267,7 @@ def _differences(apart: Mapping[str, np.ndarray]) -> Row:
 
 def _null(null: np.ndarray, random: np.ndarray) -> Row:
     """Mean of the random controls, and the middle 95 % of all of them."""
-    known, mean = null[~np.isnan(null)], random[~np.isnan(random)]
-    lo, hi = np.quantile(known, (0.025, 0.975)).tolist() if len(known) else (float("nan"),) * 2
+    finite, mean = null[~np.isnan(null)], random[~np.isnan(random)]
+    lo, hi = np.quantile(finite, (0.025, 0.975)).tolist() if len(finite) else (float("nan"),) * 2
     control = float(mean.mean()) if len(mean) else float("nan")
-    return {"control": control, "null_lo": lo, "null_hi": hi, "n_controls": len(known)}
+    return {"control": control, "null_lo": lo, "null_hi": hi, "n_controls": len(finite)}

@@ -1,4 +1,4 @@
-"""Choosing layer, position and strength on the select split, by an objective that is declared before; test sees one."""
+"""Selection of layer, position and strength on the select split by an objective declared before; one goes to test."""
 
 from __future__ import annotations
 
@@ -103,11 +103,12 @@ def rank_candidates(table: pd.DataFrame, objective: Objective, *, n_layers: int)
             f"positions: {n_positions} are ranked, but the bands are for {rows['n_tables'].min():g}. Make each table "
             f"with n_tables={n_positions}, so that the best of all is covered."
         )
-    found = [
+    candidates = [
         _best(part, objective, n_layers) | {"position": where, "layer": layer, "site": part["site"].iloc[0]}
         for (where, layer), part in rows.groupby(["position", "layer"], sort=True)
     ]
-    ranked = pd.DataFrame(found).sort_values(["allowed", "gain"], ascending=False, kind="stable", ignore_index=True)
+    order: dict[str, Any] = dict(ascending=False, kind="stable", ignore_index=True)
+    ranked = pd.DataFrame(candidates).sort_values(["allowed", "gain"], **order)
     first = ranked.index == 0
     return ranked.assign(rank=range(1, len(ranked) + 1), chosen=first & ranked["allowed"] & (ranked["gain"] > 0))
 
@@ -125,11 +126,11 @@ def _best(part: pd.DataFrame, objective: Objective, n_layers: int) -> dict[str, 
             "n_groups": main["n_groups"], "interval": INTERVAL,
             "reason": _reason(by_metric, objective, n_layers),
         })  # fmt: skip
-    known = [one for one in options if one["gain"] == one["gain"]]
-    if not known:
+    defined = [one for one in options if one["gain"] == one["gain"]]
+    if not defined:
         return {**options[0], "reason": f"{objective.metric} is not defined", "allowed": False}
-    allowed = [one for one in known if not one["reason"]]
-    best = max(allowed or known, key=lambda one: one["gain"])
+    allowed = [one for one in defined if not one["reason"]]
+    best = max(allowed or defined, key=lambda one: one["gain"])
     return {**best, "allowed": bool(allowed)}
 
 

@@ -42,7 +42,7 @@ def parse_alphas(text: str | Sequence[float]) -> tuple[float, ...]:
     alphas = sorted(0.0 if abs(a) < 1e-9 * step else float(f"{a:.12g}") for a in numbers)
     if 0.0 not in alphas or len(set(alphas)) < len(alphas) or len(alphas) < 2:
         raise ValueError(
-            f"alphas {text!r}: expected strengths that differ, with 0 among them, from which changes are read; got "
+            f"alphas {text!r}: expected different strengths, with 0 among them as the baseline of changes; got "
             f"{', '.join(f'{a:g}' for a in alphas) or 'none'}. A count from -a to a must be odd."
         )
     return tuple(alphas)

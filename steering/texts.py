@@ -59,7 +59,7 @@ def text_response(
 
     Args:
         texts: token ids of each text, at least two tokens.
-        n_controls: random controls that are run beside the main arms.
+        n_controls: random controls that are run with the main arms.
     Raises:
         ValueError: fewer than two texts, or one of a single token.
     """
@@ -70,7 +70,7 @@ def text_response(
 def text_sums(
     model: Model | nn.Module, texts: Sequence[Sequence[int]], plan: DosePlan, *, n_controls: int = N_CONTROLS
 ) -> dict[str, np.ndarray]:
-    """What `text_response` needs of the model: sums [text, row] of -log p, KL and tokens. Arguments as there."""
+    """The part of `text_response` that needs the model: sums [text, row] of -log p, KL and tokens. Same arguments."""
     model = Model.wrap(model)
     if len(texts) < 2 or min(map(len, texts)) < 2:
         raise ValueError(f"neutral texts: expected at least 2 of at least 2 tokens each, got {len(texts)}.")
@@ -88,11 +88,11 @@ def text_curves(
     n_controls: int = N_CONTROLS,
     sampling: Sampling = Sampling(),
 ) -> DoseResult:
-    """`text_response` of sums that are at hand; no model is needed."""
+    """`text_response` from sums that are already computed; no model is needed."""
     part, n_texts = _text_plan(plan, n_controls), len(sums["nll"])
-    found = GroupSums(sums, tuple(f"text {k}" for k in range(n_texts)), n_texts)
-    curves = dose_curves(found, part, SCORES, sampling=sampling)
-    return DoseResult(part, Outcomes(SCORES, None, None), found, curves)
+    by_text = GroupSums(sums, tuple(f"text {k}" for k in range(n_texts)), n_texts)
+    curves = dose_curves(by_text, part, SCORES, sampling=sampling)
+    return DoseResult(part, Outcomes(SCORES, None, None), by_text, curves)
 
 
 def _text_plan(plan: DosePlan, n_controls: int) -> DosePlan:
