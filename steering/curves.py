@@ -249,9 +249,9 @@ def p_max(
 
     Values are centred and scaled by mean and standard deviation of observed and null together at each strength, so
     that strong doses do not dominate weak ones; a deviation below a fifth of its root mean square over strengths is set
-    to that fifth, so that one item that flips while nothing else moves is not an outlier. The family-wise p compares with each
-    control's largest |z|, stepping down from the largest (`interp.stats.max_null_p`). Holm over the strengths could
-    not go below k/(1 + R).
+    to that fifth, so that one item that flips while nothing else moves is not an outlier. The family-wise p compares
+    with each control's largest |z|, stepping down from the largest (`interp.stats.max_null_p`). Holm over the strengths
+    could not go below k/(1 + R).
 
     Source: Westfall & Young (1993), algorithm 2.8; Phipson & Smyth (2010) for the added one.
     """
