@@ -68,9 +68,6 @@ def transfer(
         ['A->A', 'B->B', 'bias', 'raw', 'recenter']
     """
     source, order = _joined(result, data, ids, checkpoint)
-    if not result.split.is_tested.any():
-        what = "transfer: A's sweep has no TEST rows. "
-        raise ValueError(what + remedy("Sweep A again, with {probes.test_share} above 0."))
     names = {"train_checkpoint": _checkpoint(result), "test_checkpoint": source.checkpoint}
     rows: list[dict[str, Any]] = []
     same: dict[Key, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
@@ -180,8 +177,11 @@ def _pairs(
     """(site of B, position, probes of A that read it), so that each site is read once.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or A has no TEST rows.
     """
+    if not result.split.is_tested.any():
+        what = "transfer: A's sweep has no TEST rows. "
+        raise ValueError(what + remedy("Sweep A again, with {probes.test_share} above 0."))
     probes = [key for key in result.directions if key[3] in table and key[2] not in ("shuffled", "surface")]
     pairs = []
     for position in dict.fromkeys(key[1] for key in probes):
