@@ -31,11 +31,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from interp.cache.activation_cache import ActivationCache
-from interp.cache.build import make_plan
 from interp.cache.index import record_path
 from interp.cache.layout import SiteSpec
 from interp.cache.manifest import create_cache
-from interp.cache.plan import CachePlan
+from interp.cache.plan import CachePlan, make_plan
 from interp.cache.store import commit_shard, seal
 from interp.prompt import Prompt
 

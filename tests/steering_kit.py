@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from interp.cache import ActivationCache
-from interp.cache.build import make_plan
 from interp.cache.layout import SiteSpec
 from interp.cache.manifest import create_cache
+from interp.cache.plan import make_plan
 from interp.cache.store import commit_shard, pending, seal
 from interp.prompt import Example, Message, Prompt
 

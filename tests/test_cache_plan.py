@@ -6,10 +6,9 @@ import shutil
 
 import pytest
 
-from interp.cache.build import make_plan
 from interp.cache.errors import CacheFullError
 from interp.cache.layout import SiteSpec
-from interp.cache.plan import parse_bytes
+from interp.cache.plan import make_plan, parse_bytes
 from tests.cache_kit import IDENTITY, SITES, build, make_prompts, tiny_plan
 
 

@@ -15,7 +15,6 @@ from safetensors import safe_open
 
 from interp.cache import reader
 from interp.cache.activation_cache import ActivationCache
-from interp.cache.build import make_plan
 from interp.cache.errors import (
     CacheError,
     ChecksumError,
@@ -25,6 +24,7 @@ from interp.cache.errors import (
     UnsealedCacheError,
 )
 from interp.cache.manifest import create_cache
+from interp.cache.plan import make_plan
 from interp.cache.store import commit_shard
 from interp.prompt import Example, Prompt
 from interp.site import Site

@@ -1,8 +1,9 @@
-"""A finished cache: activations by site and position, examples and rows as tables, checks, and pairing."""
+"""A finished cache: activations by site and position, examples and rows as tables, checks, and pairs of caches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.cache.check import find_problems
 from interp.cache.errors import CacheError
-from interp.cache.index import CacheIndex, Segment
+from interp.cache.index import CacheIndex, Segment, summary_html, summary_text
 from interp.cache.manifest import read_examples, read_manifest, read_rows
-from interp.cache.pairing import PairedRows, Side, pair_rows
-from interp.cache.reader import Access, ShardFiles
-from interp.cache.summary import summary_html, summary_text
+from interp.cache.reader import Access, ShardFiles, find_problems
 from interp.cache.tables import examples_frame, group_columns, rows_frame
 from interp.site import Site
 
@@ -30,10 +28,10 @@ class ActivationCache:
     """Activations of one checkpoint over one list of prompts, on disk.
 
     Reading never changes a cache: files are opened read-only, and every call returns fresh memory in the stored
-    dtype, so that writing to a tensor touches neither the cache nor what another call returned. Each row is proved
-    against its checksum when it is read. Rows are (example, position); `read` is the usual way in.
+    dtype, so that writing to a tensor changes neither the cache nor the result of another call. Each row is compared
+    with its checksum when it is read. A row is an (example, position); `read` is the usual entry point.
 
-    Not to be shared between threads; open it once per thread. It pickles as its folder.
+    Not thread-safe; open it once per thread. It pickles as its folder.
     """
 
     def __init__(self, root: Path, index: CacheIndex) -> None:
@@ -47,9 +45,10 @@ class ActivationCache:
         """Open the cache in a folder; reads SEALED.json and the manifest, which must be the one that was sealed.
 
         Args:
-            allow_partial: open an unfinished cache too; rows of shards that are not there raise when read.
+            allow_partial: open an unfinished cache too; rows of missing shards raise when read.
         Raises:
-            NotACacheError: no cache there.  UnsealedCacheError: not finished, and allow_partial is False.
+            NotACacheError: the folder holds no cache.
+            UnsealedCacheError: the cache is not finished, and allow_partial is False.
         """
         root = Path(root)
         return cls(root, CacheIndex.load(root, allow_partial=allow_partial))
@@ -80,7 +79,7 @@ class ActivationCache:
 
     @property
     def single_positions(self) -> tuple[str, ...]:
-        """Those of `positions` with exactly one row of every example, which `read` takes."""
+        """The `positions` with exactly one row per example, which `read` accepts."""
         return tuple(name for name, is_single in self._index.single.items() if is_single)
 
     @property
@@ -93,7 +92,7 @@ class ActivationCache:
 
     @property
     def examples_digest(self) -> str:
-        """Digest of the table of examples (labels, groups, metadata) that was sealed; "" of an unfinished cache."""
+        """Digest of the sealed table of examples (labels, groups, metadata); "" for an unfinished cache."""
         return self._index.examples_digest
 
     @property
@@ -111,7 +110,7 @@ class ActivationCache:
 
     @property
     def group_columns(self) -> tuple[str, ...]:
-        """Columns of `examples` that are groups: `Example.groups`."""
+        """Columns of `examples` that come from `Example.groups`."""
         return group_columns(read_examples(self.root))
 
     @property
@@ -123,18 +122,21 @@ class ActivationCache:
         """Activations at one position of every example, in the order of `examples`.
 
         Raises:
-            ValueError: site or position not in the cache; or a rule that gave other than one row per example.
+            ValueError: the cache has no such site or position, or the rule did not give one row per example.
+
+        Example:
+            >>> cache.read("resid_post.1", "last").shape  # doctest: +SKIP
         """
         self._check_position(position)
         if not self._index.single[position]:
             raise ValueError(
-                f"position {position!r} gave several rows (or none) in some examples, so there is no [example, ...] "
+                f"position {position!r} chose several tokens (or none) in some examples, so there is no [example, ...] "
                 f"tensor. Use read_rows({str(site)!r}, {position!r}), whose rows are described by cache.rows."
             )
         return self.read_rows(site, position)
 
     def read_rows(self, site: str | Site, position: str | None = None) -> Float[Tensor, "row *feature"]:
-        """All rows of one rule, or of all rules (None), in row order: as `rows`, filtered by position_name."""
+        """All rows of one rule, or of all rules (None), in row order: those of `rows` with this position_name."""
         if position is not None:
             self._check_position(position)
         return self._read(site, self._index.segments(position), "block")
@@ -142,23 +144,24 @@ class ActivationCache:
     def rows_at(
         self, indices: Sequence[int] | Int[Tensor, "row"] | Int[np.ndarray, "row"], site: str | Site
     ) -> Float[Tensor, "row *feature"]:
-        """Any rows, by row number, in the order asked for (repeats allowed).
+        """Any rows, by row number, in the given order (repeats allowed).
 
         Raises:
             ValueError: a row number outside 0..n_rows-1.
         """
         rows = np.asarray(indices, dtype=np.int64)
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.n_rows:
-            raise ValueError(f"rows {rows.min()}..{rows.max()}: the cache holds rows 0..{self.n_rows - 1}.")
-        wanted, inverse = np.unique(rows, return_inverse=True)
-        feats = self._read(site, self._index.segments_of_rows(wanted), "random")
-        return feats if np.array_equal(wanted, rows) else feats[torch.from_numpy(inverse)]
+            raise ValueError(f"rows: expected numbers in 0..{self.n_rows - 1}, got {rows.min()}..{rows.max()}.")
+        # sorted and unique, so that neighbouring rows become one read; `inverse` restores order and repeats
+        distinct, inverse = np.unique(rows, return_inverse=True)
+        feats = self._read(site, self._index.segments_of_rows(distinct), "random")
+        return feats if np.array_equal(distinct, rows) else feats[torch.from_numpy(inverse)]
 
     def row(self, example_id: str, position: str, *, ordinal: int = 0) -> dict[str, Float[Tensor, "*feature"]]:
         """One position of one example at every site.
 
         Args:
-            ordinal: which of the rule's positions in this example, from 0.
+            ordinal: index of the position among those of the rule in this example, from 0.
         Raises:
             ValueError: unknown example or position, or fewer positions than `ordinal` + 1.
         """
@@ -169,14 +172,14 @@ class ActivationCache:
     def iter_blocks(
         self, site: str | Site, position: str | None, *, block_rows: int
     ) -> Iterator[tuple[Int[Tensor, "row"], Float[Tensor, "row *feature"]]]:
-        """(row numbers, activations) of at most `block_rows` rows at a time, in row order; the next block is
-        fetched by the disk while this one is used.
+        """(row numbers, activations) of at most `block_rows` rows at a time, in row order. The disk reads the next
+        block ahead while the caller uses this one.
 
         Raises:
             ValueError: unknown site or position, or block_rows < 1.
         """
         if block_rows < 1:
-            raise ValueError(f"block_rows is {block_rows}; expected at least 1.")
+            raise ValueError(f"block_rows: expected at least 1, got {block_rows}.")
         if position is not None:
             self._check_position(position)
         key, _ = self._resolve(site)
@@ -196,22 +199,26 @@ class ActivationCache:
         return tuple(s.index for s in shards if s.file is None or not (self.root / "shards" / s.file).exists())
 
     def problems(self, *, level: str = "size") -> tuple[CacheError, ...]:
-        """Everything wrong with the files: "size" looks at names, sizes and headers, "hash" reads every byte."""
+        """All damage of the files: "size" checks names, sizes and headers, "hash" reads every byte."""
         return find_problems(self.root, self._index, level)
 
     def verify(self, *, level: str = "size") -> None:
-        """Raise the first of `problems`, with the number of others in its notes."""
-        found = self.problems(level=level)
-        if found:
-            found[0].add_note(f"{len(found) - 1} more: see cache.problems(level={level!r}).")
-            raise found[0]
+        """Raise the first of `problems`, with the number of the others as a note."""
+        errors = self.problems(level=level)
+        if errors:
+            errors[0].add_note(f"{len(errors) - 1} more: see cache.problems(level={level!r}).")
+            raise errors[0]
 
     def pair(self, other: ActivationCache) -> PairedRows:
-        """Rows of this cache and another that are the same position of the same example, joined by id."""
-        return pair_rows(*(Side(cache.root, cache.rows, cache.examples) for cache in (self, other)))
+        """Join the rows of this cache and another by example id and position; see `PairedRows`.
+
+        Raises:
+            ValueError: the two have no row in common; shows a few keys of each.
+        """
+        return _pair(self, other)
 
     def inspect(self) -> str:
-        """What is in the cache, for a terminal."""
+        """Summary of the cache, for a terminal."""
         return summary_text(self.root, self.manifest, self._index)
 
     def _repr_html_(self) -> str:
@@ -251,28 +258,90 @@ class ActivationCache:
         spec = self._index.sites.get(stem)
         if spec is not None and len(spec.shape) == 2 and head.isdigit() and int(head) < spec.shape[0]:
             return stem, int(head)
-        raise ValueError(f"site {str(site)!r} is not in {self.root}, which holds: {', '.join(self.sites)}.")
+        raise ValueError(f"site {str(site)!r} is not in {self.root}, which has: {', '.join(self.sites)}.")
 
     def _check_position(self, position: str) -> None:
         if position not in self._index.single:
-            raise ValueError(f"position {position!r} is not in {self.root}, which holds: {', '.join(self.positions)}.")
+            raise ValueError(f"position {position!r} is not in {self.root}, which has: {', '.join(self.positions)}.")
 
     def _row_number(self, example_id: str, position: str, ordinal: int) -> int:
         self._check_position(position)
         number = self._example_number.get(example_id)
         if number is None:
             raise ValueError(f"example {example_id!r} is not in {self.root}; cache.examples['id'] lists its ids.")
-        starts = [shard.examples[0] for shard in self._index.shards]
-        shard = self._index.shards[int(np.searchsorted(starts, number, side="right")) - 1]
-        run = shard.start + sum(shard.runs[: self.positions.index(position)])
-        if self._index.single[position]:
-            found = [run + number - shard.examples[0]]
+        if self._index.single[position]:  # computed from the shard bounds; reads no table of rows
+            starts = [shard.examples[0] for shard in self._index.shards]
+            shard = self._index.shards[int(np.searchsorted(starts, number, side="right")) - 1]
+            first = shard.start + sum(shard.runs[: self.positions.index(position)])
+            rows = [first + number - shard.examples[0]]
         else:
-            found = self._rows.query("example_id == @example_id and position_name == @position").index.tolist()
-        if not 0 <= ordinal < (1 if self._index.single[position] else len(found)):
-            raise ValueError(f"example {example_id!r} has {len(found)} rows of {position!r}; ordinal {ordinal} asked.")
-        return int(found[ordinal])
+            rows = self._rows.query("example_id == @example_id and position_name == @position").index.tolist()
+        if not 0 <= ordinal < len(rows):
+            raise ValueError(
+                f"ordinal: example {example_id!r} has {len(rows)} rows of {position!r}, counted from 0; got {ordinal}."
+            )
+        return int(rows[ordinal])
 
 
 def _reopen(root: Path, allow_partial: bool) -> ActivationCache:
     return ActivationCache.open(root, allow_partial=allow_partial)
+
+
+@dataclass(frozen=True, eq=False)
+class PairedRows:
+    """Rows of two caches at the same position of the same example, joined by id and never by order.
+
+    Attributes:
+        table: pandas, one line per pair in the left row order: example_id, position_name, ordinal, then for each
+            side `row_*`, `token_id_*`, `token_text_*`, `text_sha256_*`, and `same_text`, whether the two prompts
+            have the same text. Token ids may differ: the members may have different tokenizers.
+        only_left, only_right: (example_id, position_name, ordinal) that the other cache does not have.
+    """
+
+    table: Any
+    only_left: tuple[tuple[str, str, int], ...]
+    only_right: tuple[tuple[str, str, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def left(self) -> Int[Tensor, "pair"]:
+        """Row numbers for `rows_at` of the left cache."""
+        return torch.from_numpy(np.array(self.table["row_left"]))
+
+    @property
+    def right(self) -> Int[Tensor, "pair"]:
+        """Row numbers for `rows_at` of the right cache, in the same order."""
+        return torch.from_numpy(np.array(self.table["row_right"]))
+
+    @property
+    def n_text_differs(self) -> int:
+        """Number of pairs whose prompts have different texts."""
+        return len(self) - int(np.count_nonzero(self.table["same_text"]))
+
+
+def _pair(left: ActivationCache, right: ActivationCache) -> PairedRows:
+    keys = ["example_id", "position_name", "ordinal"]
+    sides = [_keyed(left), _keyed(right)]
+    merged = sides[0].merge(sides[1], on=keys, how="outer", suffixes=("_left", "_right"), indicator=True)
+    both = merged[merged["_merge"] == "both"].drop(columns="_merge").sort_values("row_left", ignore_index=True)
+    if not len(both):
+        samples = [list(side[keys].head(2).itertuples(index=False, name=None)) for side in sides]
+        raise ValueError(
+            f"{left.root} and {right.root} have no (example id, position, ordinal) in common: {samples[0]} and "
+            f"{samples[1]}. Extract both over the same examples and positions."
+        )
+    both = both.astype({"row_left": "int64", "row_right": "int64"})
+    both["same_text"] = both["text_sha256_left"] == both["text_sha256_right"]
+    only: list[tuple[Any, ...]] = [
+        tuple(merged.loc[merged["_merge"] == which, keys].itertuples(index=False, name=None))
+        for which in ("left_only", "right_only")
+    ]
+    return PairedRows(both, *only)
+
+
+def _keyed(cache: ActivationCache) -> Any:
+    rows = cache.rows[["example_id", "position_name", "ordinal", "row", "token_id", "token_text"]]
+    texts = cache.examples.set_index("id")["text_sha256"]
+    return rows.assign(text_sha256=rows["example_id"].map(texts).to_numpy())

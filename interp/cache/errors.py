@@ -1,4 +1,4 @@
-"""What can go wrong with a cache on disk: one class per cause, so that a caller can act on it."""
+"""Errors of a cache on disk: one class per cause, so that a caller can act on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CacheFullError = FolderFullError
 
 
 class NotACacheError(CacheError):
-    """The folder holds no cache, or one written by a newer version of the format."""
+    """The folder has no cache, or one of a newer version of the format."""
 
 
 class IdentityMismatchError(CacheError):
@@ -42,7 +42,7 @@ class UnsealedCacheError(CacheError):
 
 
 class MissingShardError(CacheError):
-    """A shard was committed, and its data file is gone (or, in a partial cache, never was there)."""
+    """The data file of a committed shard is missing, or (in a partial cache) the shard is not committed yet."""
 
 
 class TruncatedShardError(CacheError):
@@ -54,4 +54,4 @@ class ChecksumError(DamagedFileError):
 
 
 class NonDeterministicShard(UserWarning):
-    """Two writers made different bytes for one shard; the first one's are kept."""
+    """Two writers made different bytes for one shard; those of the first are kept."""

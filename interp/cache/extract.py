@@ -1,4 +1,4 @@
-"""Run examples through a model once and keep the chosen activations: resumable, streaming, the same bytes always."""
+"""Run examples through a model once and store the chosen activations: resumable, streaming, byte-identical."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from interp.cache.activation_cache import ActivationCache
+from interp.cache.layout import ExampleRows
 from interp.cache.manifest import create_cache
 from interp.cache.plan import CachePlan
 from interp.cache.request import Request
-from interp.cache.rows import ExampleRows
 from interp.cache.store import commit_shard, drop_damaged, pending, seal
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.hooks import Recording, record
@@ -40,21 +40,21 @@ def extract(
     progress: bool = True,
     **request: Any,
 ) -> ActivationCache:
-    """Record sites at chosen positions of every example and keep them in the folder `out`.
+    """Record sites at chosen positions of every example and store them in the folder `out`.
 
         cache = extract(model, examples, sites="resid_post.*, z.*", positions=[Last()], out="caches/b5")
 
-    Run again with the same arguments, it continues where it stopped and returns a finished cache at once. Memory holds
-    one shard (256 MB unless told otherwise), however many examples there are. Under torchrun or a Slurm array each rank
+    A second call with the same arguments resumes an interrupted extraction, and returns a finished cache at once.
+    Memory holds one shard (256 MB by default) for any number of examples. Under torchrun or a Slurm array each rank
     makes its share of the shards; the last one to finish seals the cache.
 
     Args:
-        model: with the adapter that is to be recorded active.
-        out: folder of this cache; one that holds a cache of another model, adapter or data is refused.
+        model: the model; its active adapter is recorded.
+        out: folder of this cache; one with a cache of another model, adapter or data is refused.
         max_bytes: refuse a cache larger than this, e.g. "40GB"; required for positions "all".
         request: `sites`, `positions`, `dtype`, `thinking`, ...; see `interp.cache.Request`.
     Raises:
-        ValueError: bad sites, positions or examples, before anything is run; a prompt longer than the context.
+        ValueError: bad sites, positions or examples, or a prompt longer than the context; before any forward pass.
         CacheFullError, CacheBusyError, IdentityMismatchError, NonFiniteActivationError: see `interp.cache.errors`.
     """
     model = Model.wrap(model)
@@ -73,10 +73,10 @@ def extract_pair(
     load: Mapping[str, Any] | None = None,
     **request: Any,
 ) -> dict[str, ActivationCache]:
-    """Record every member of a pair on the same examples: `out/engaged`, `out/heuristic`, and the bases where named.
+    """Record every member of a pair on the same examples: `out/engaged`, `out/heuristic`, and the bases if named.
 
-    Members of one base are recorded in one walk over the data, on one copy of the weights; members of different bases
-    in one walk each, over the same examples in the same order. Join them by `cache.pair(other)`.
+    Members of one base are recorded in one pass over the data, on one copy of the weights; members of different bases
+    in one pass each, over the same examples in the same order. Join them by `cache.pair(other)`.
 
     Args:
         load: options of `interp.load` (dtype, device, device_map, ...).
@@ -93,10 +93,10 @@ def extract_pair(
 
 
 def rank_and_world() -> tuple[int, int]:
-    """This process's share of the work: (rank, world), (0, 1) for a process on its own.
+    """(rank, world): this process's share of the work; (0, 1) for a single process.
 
-    From DIPTYCH_RANK and DIPTYCH_WORLD where they are set (DIPTYCH_WORLD=1 in a Slurm array whose tasks are something
-    else than shares of one cache), else from torchrun (RANK, WORLD_SIZE), else from a Slurm array.
+    From DIPTYCH_RANK and DIPTYCH_WORLD if they are set (set DIPTYCH_WORLD=1 in a Slurm array whose tasks are not shares
+    of one cache), else from torchrun (RANK, WORLD_SIZE), else from a Slurm array.
     """
     env = os.environ
     for rank, world in (("DIPTYCH_RANK", "DIPTYCH_WORLD"), ("RANK", "WORLD_SIZE")):
@@ -117,7 +117,7 @@ class _Member:
 
 
 class _Job:
-    """One walk over the data: every member's caches are planned first, then made shard by shard."""
+    """One pass over the data: the caches of all members are planned first, then made shard by shard."""
 
     def __init__(self, model: Model, examples: Sequence[Example], request: Request, *, progress: bool) -> None:
         self.model, self.examples, self.request, self.progress = model, examples, request, progress
@@ -174,7 +174,7 @@ class _Job:
 
 
 class Budget:
-    """Tokens of one forward pass. Halved when memory does not suffice, and remembered with the cache for a restart."""
+    """Tokens of one forward pass; halved when memory does not suffice, and stored with the cache for a restart."""
 
     def __init__(self, tokens: int, path: Path | None = None) -> None:
         self.tokens, self.path = tokens, path
@@ -182,8 +182,8 @@ class Budget:
     @classmethod
     def of(cls, root: Path, tokens: int) -> Budget:
         path = root / ".runs" / "tokens_per_batch"
-        held = path.read_text() if path.exists() else ""
-        return cls(min(tokens, int(held)) if held.isdigit() else tokens, path)
+        stored = path.read_text() if path.exists() else ""
+        return cls(min(tokens, int(stored)) if stored.isdigit() else tokens, path)
 
     def halve(self, used: int) -> None:
         self.tokens = max(1, min(self.tokens, used) // 2)
@@ -200,9 +200,9 @@ def run_shard(
     budget: Budget | None = None,
     bar: Any = None,
 ) -> dict[str, Tensor]:
-    """All tensors of one shard, on the CPU: a pure function of its arguments, whatever ran before or beside it.
+    """All tensors of one shard, on the CPU: a pure function of its arguments, so a restart gives the same bytes.
 
-    Batches never cross shards, a prompt is run only up to its last chosen token (attention is causal), and only the
+    Batches never cross shards, a prompt runs only up to its last chosen token (attention is causal), and only the
     chosen rows leave the device, in one copy per batch that overlaps the next batch's computation.
 
     Returns:
@@ -218,11 +218,11 @@ def run_shard(
     while waiting:
         batch = _first_batch(waiting, budget.tokens)
         try:
-            taken = _run_batch(model, plan, [prompts[w.example] for w in batch], batch)
+            acts = _run_batch(model, plan, [prompts[w.example] for w in batch], batch)
         except (torch.OutOfMemoryError, MemoryError) as error:
             _shrink(budget, batch, prompts, error)
             continue
-        drain.put(taken, [row for w in batch for row in w.rows])
+        drain.put(acts, [row for w in batch for row in w.rows])
         waiting = waiting[len(batch) :]
         if bar is not None:
             bar.update(sum(map(_n_tokens, batch)))
@@ -231,12 +231,12 @@ def run_shard(
 
 
 def _n_tokens(work: ExampleRows) -> int:
-    """How much of its prompt an example needs: up to its last chosen token."""
+    """Number of tokens of an example that must run: up to its last chosen one."""
     return max(work.positions) + 1
 
 
 def _first_batch(waiting: Sequence[ExampleRows], tokens: int) -> list[ExampleRows]:
-    """The longest examples first, as many of them as fit the budget when padded to the first; at least one."""
+    """The next batch: as many of the longest examples as fit the budget when padded to the first; at least one."""
     return list(waiting[: max(1, tokens // _n_tokens(waiting[0]))])
 
 
@@ -256,46 +256,45 @@ def _shrink(budget: Budget, batch: Sequence[ExampleRows], prompts: Sequence[Prom
     if len(batch) == 1:
         name = prompts[batch[0].example].example_id
         raise ValueError(
-            f"example {name!r} with {_n_tokens(batch[0])} tokens does not fit in memory on its own ({error}). "
+            f"example {name!r} with {_n_tokens(batch[0])} tokens does not fit in memory by itself ({error}). "
             + remedy("Load with {device_map:auto} or a smaller {dtype}, record fewer sites, or leave the example out.")
         ) from error
     budget.halve(len(batch) * _n_tokens(batch[0]))
 
 
 class _Drain:
-    """Moves recorded rows to their places in CPU tensors; on CUDA one batch behind, by one pinned copy per batch."""
+    """Copies recorded rows into CPU tensors; on CUDA one batch late, by one pinned copy per batch."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
-        self.held: tuple[Tensor, list[int], torch.cuda.Event] | None = None
+        self.in_flight: tuple[Tensor, list[int], torch.cuda.Event] | None = None
 
     def put(self, acts: Recording, rows: list[int]) -> None:
-        taken = {site: acts[site] for site in self.tensors}
-        first = next(iter(taken.values()))
+        batch = {site: acts[site] for site in self.tensors}
+        first = next(iter(batch.values()))
         if first.device.type != "cuda":
             at = torch.tensor(rows)
             for site, tensor in self.tensors.items():
-                tensor.index_copy_(0, at, taken[site].to("cpu", tensor.dtype))
+                tensor.index_copy_(0, at, batch[site].to("cpu", tensor.dtype))
             return
         self.finish()
         dtype = next(iter(self.tensors.values())).dtype
-        flat = torch.cat([t.to(first.device, dtype, non_blocking=True).flatten(1) for t in taken.values()], dim=1)
+        flat = torch.cat([t.to(first.device, dtype, non_blocking=True).flatten(1) for t in batch.values()], dim=1)
         host = torch.empty(flat.shape, dtype=dtype, pin_memory=True)
         host.copy_(flat, non_blocking=True)
         event = torch.cuda.Event()
-        event.record(
-            torch.cuda.current_stream(flat.device)
-        )  # the copy's own device; another one is current on its pass
-        self.held = (host, rows, event)
+        # the stream of the copy's device: under device_map the current device may be another one
+        event.record(torch.cuda.current_stream(flat.device))
+        self.in_flight = (host, rows, event)
 
     def finish(self) -> None:
-        """Wait for the copy that is under way and put its rows in place."""
-        if self.held is None:
+        """Wait for the copy in flight and put its rows in place."""
+        if self.in_flight is None:
             return
-        host, rows, event = self.held
+        host, rows, event = self.in_flight
         event.synchronize()
         at = torch.tensor(rows)
         widths = [tensor[0].numel() for tensor in self.tensors.values()]
         for tensor, part in zip(self.tensors.values(), host.split(widths, dim=1), strict=True):
             tensor.index_copy_(0, at, part.reshape(-1, *tensor.shape[1:]))
-        self.held = None
+        self.in_flight = None

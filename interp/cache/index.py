@@ -1,10 +1,12 @@
-"""Which bytes of which file hold which rows: built from SEALED.json alone, or from the records of a partial cache."""
+"""Index from rows to bytes of files, built from SEALED.json or from the records of a partial cache; its summary."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ import xxhash
 from interp.cache.errors import ChecksumError, UnsealedCacheError
 from interp.cache.layout import SiteSpec, header_of, row_offsets
 from interp.cache.manifest import EXAMPLES, MANIFEST, SEALED, read_json, read_manifest
+from interp.cache.plan import format_bytes
 
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """One shard as a reader sees it; `file` is None while it has not been committed (partial caches only)."""
+    """One shard for reading; `file` is None if it is not committed yet (partial caches only)."""
 
     index: int
     start: int
@@ -46,7 +49,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class CacheIndex:
-    """Everything needed to find a row on disk; `single[rule]` says the rule gave one row in every example."""
+    """All data needed to find a row on disk; `single[rule]` is True if the rule gave one row in every example."""
 
     plan_id: str
     sealed: bool
@@ -63,16 +66,16 @@ class CacheIndex:
         """Read SEALED.json and compare the manifest with it; without a seal, the manifest and every commit record.
 
         Raises:
-            NotACacheError: neither is there.
-            UnsealedCacheError: shards are missing (or the seal is), and allow_partial is False.
-            ChecksumError: a file does not hold what was written.
+            NotACacheError: the folder has neither.
+            UnsealedCacheError: shards or the seal are missing, and allow_partial is False.
+            ChecksumError: a file is not what was written.
         """
         try:
             return cls._load(root, allow_partial=allow_partial)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
             raise ChecksumError(
                 f"{root}: {SEALED} or {MANIFEST} is not what was written ({type(error).__name__}: {error!s:.100}). "
-                "Restore it; or delete SEALED.json and run the extraction again, which writes it anew."
+                "Restore it; or delete SEALED.json and run the extraction again, which rewrites it."
             ) from error
 
     @classmethod
@@ -82,7 +85,7 @@ class CacheIndex:
             if xxhash.xxh3_128_hexdigest((root / MANIFEST).read_bytes()) != sealed["files"][MANIFEST]:
                 raise ChecksumError(
                     f"{root / SEALED} seals another {MANIFEST} than the one in the folder: files of two caches were "
-                    f"mixed up, or one was changed. Restore both; `diptych cache verify --hash` looks at every file."
+                    f"mixed up, or one was changed. Restore both; `diptych cache verify --hash` checks every file."
                 )
             return cls._make(sealed, [ShardEntry(i, *_tuples(entry)) for i, entry in enumerate(sealed["shards"])], True)
         manifest = read_manifest(root)
@@ -92,8 +95,8 @@ class CacheIndex:
         if not allow_partial:
             raise UnsealedCacheError(
                 f"{root}: not finished: {len(missing)} of {len(entries)} shards are missing (first: {missing[:8]}), "
-                f"and {SEALED} was not written. Run the same extraction again, it continues; or open with "
-                "allow_partial=True to read what is there.",
+                f"and {SEALED} was not written. Run the same extraction again to resume it; or open with "
+                "allow_partial=True to read the shards that exist.",
                 missing=missing,
             )
         return cls._make(manifest["layout"] | {"plan_id": manifest["plan_id"]}, entries, False)
@@ -114,7 +117,7 @@ class CacheIndex:
         )
 
     def header(self, shard: ShardEntry) -> bytes:
-        """The first bytes that the data file of a shard must have."""
+        """The header that the data file of a shard must have."""
         return header_of(list(self.sites.values()), self.plan_id, shard.index, rows=(shard.start, shard.stop),
                          examples=shard.examples)  # fmt: skip
 
@@ -123,7 +126,7 @@ class CacheIndex:
         return {site: number for number, site in enumerate(self.sites)}
 
     def segments(self, position: str | None) -> list[Segment]:
-        """The rows of one rule, or all rows, as one segment per shard; in row order."""
+        """The rows of one rule, or all rows, as one segment per shard, in row order."""
         if position is None:
             return [Segment(shard, 0, shard.stop - shard.start) for shard in self.shards]
         rule = list(self.single).index(position)
@@ -158,11 +161,69 @@ def _from_record(root: Path, plan_id: str, index: int, bound: list[Any]) -> Shar
     is_own = (record["plan_id"], record["shard"]) == (plan_id, index)
     if not is_own or [record["rows"], record["examples"], record["runs"]] != [[start, stop], [first, last], runs]:
         raise ChecksumError(
-            f"{path}: the record of shard {record['shard']} of plan {record['plan_id']}, expected shard {index} of "
-            f"plan {plan_id}: files of two shards or caches were mixed up. Delete it and run the extraction again."
+            f"{path}: expected the record of shard {index} of plan {plan_id}, got that of shard {record['shard']} of "
+            f"plan {record['plan_id']}: files of two shards or caches were mixed up. Delete it and run the extraction "
+            "again."
         )
     return replace(shard, **{key: record[key] for key in ("file", "bytes", "xxh3_128", "header_bytes")})
 
 
 def _tuples(entry: list[Any]) -> Iterable[Any]:
     return (tuple(value) if isinstance(value, list) else value for value in entry)
+
+
+def summary_text(root: Path, manifest: Mapping[str, Any], index: CacheIndex) -> str:
+    """Summary of a cache as text: one line per fact, aligned."""
+    facts = _facts(root, manifest, index)
+    width = max(map(len, facts))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in facts.items())
+
+
+def summary_html(root: Path, manifest: Mapping[str, Any], index: CacheIndex) -> str:
+    """The same facts as an HTML table."""
+    lines = (
+        f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(value)}</td></tr>"
+        for name, value in _facts(root, manifest, index).items()
+    )
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _facts(root: Path, manifest: Mapping[str, Any], index: CacheIndex) -> dict[str, str]:
+    identity = manifest["identity"]
+    done = sum(shard.file is not None for shard in index.shards)
+    rules = list(index.single)
+    counts = [sum(shard.runs[k] for shard in index.shards) for k in range(len(rules))]
+    return {
+        "cache": f"{root} (plan {index.plan_id}, {'sealed' if index.sealed else 'NOT finished'})",
+        "model": _named(identity["model"]),
+        "adapter": _named(identity["adapter"]),
+        "examples": f"{index.n_examples:,}",
+        "rows": ", ".join(f"{rule}: {count:,}" for rule, count in zip(rules, counts, strict=True)),
+        "sites": ", ".join(format_sites(index.sites)),
+        "shards": f"{done:,} of {len(index.shards):,}, {format_bytes(sum(shard.bytes for shard in index.shards))}",
+    }
+
+
+def format_sites(sites: Iterable[str]) -> list[str]:
+    """["resid_post.0", "resid_post.1", "resid_post.5", "z.2.3"] -> ["resid_post.0-1,5", "z.2.3"]."""
+    out: list[str] = []
+    layers: dict[str, list[int]] = {}
+    for site in sites:
+        kind, _, layer = site.partition(".")
+        if layer.isdigit():
+            layers.setdefault(kind, []).append(int(layer))
+        else:
+            out.append(site)
+    return [f"{kind}.{_ranges(sorted(numbers))}" for kind, numbers in layers.items()] + out
+
+
+def _ranges(numbers: list[int]) -> str:
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _named(part: object) -> str:
+    if not isinstance(part, Mapping):
+        return "none" if part is None else str(part)
+    names = [str(part[key]) for key in ("name", "id", "base", "revision", "sha256") if part.get(key)]
+    return " ".join(names) or str(dict(part))[:80]

@@ -1,8 +1,9 @@
-"""The manifest: what a cache is, written once, and how two of them differ."""
+"""The manifest of a cache, written once; differences of two manifests; views of a cache with other example columns."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,16 +35,16 @@ class Difference:
 
 
 def create_cache(root: str | Path, plan: CachePlan) -> dict[str, Any]:
-    """Make the folder of a plan, or join the one that is there; returns its manifest. Safe to call again.
+    """Create the folder of a plan, or join an existing one of the same plan; returns its manifest. Idempotent.
 
     Order: rows.parquet, then the manifest that carries its hash (first writer wins), then examples.parquet. The
     last is replaced when labels, groups or metadata changed: they describe the examples, not the activations, so
-    correcting a label costs no forward pass; the seal, which has their digest, is taken away first and written again by
-    `seal`. Orphaned temp files of dead writers are removed, and a damaged rows.parquet is written again.
+    correcting a label costs no forward pass; the seal, which has its digest, is deleted first and rewritten by
+    `seal`. Temporary files of dead writers are removed, and a damaged rows.parquet is rewritten.
 
     Raises:
-        IdentityMismatchError: the folder holds a cache of another identity; names the fields that differ.
-        CacheFullError: no room.
+        IdentityMismatchError: the folder has a cache of another identity; names the fields that differ.
+        CacheFullError: the disk is full.
     """
     root = Path(root)
     with disk_errors(root.absolute().parent, 0):
@@ -74,14 +75,14 @@ def _is_file(path: Path, digest: object) -> bool:
 def _restore_rows(root: Path, manifest: Mapping[str, Any], rows: bytes) -> None:
     if xxhash.xxh3_128_hexdigest(rows) != manifest["tables"].get(ROWS):
         raise ChecksumError(
-            f"{root / ROWS}: not the bytes the manifest names, and another version of pyarrow writes others. Restore "
-            "the file, or extract into another folder."
+            f"{root / ROWS}: its digest is not that of the manifest, and this version of pyarrow writes other bytes. "
+            "Restore the file, or extract into another folder."
         )
     replace(root, root / ROWS, rows)
 
 
 def read_manifest(root: str | Path) -> dict[str, Any]:
-    """The manifest of a cache, checked against its own identity hash.
+    """The manifest of a cache, compared with its own identity hash.
 
     Raises:
         NotACacheError: no manifest in the folder, or one of a newer format.
@@ -93,7 +94,7 @@ def read_manifest(root: str | Path) -> dict[str, Any]:
         raise ChecksumError(f"{Path(root) / MANIFEST}: {', '.join(absent)} is not what was written. Delete it {_AGAIN}")
     if plan_id_of(manifest["identity"]) != manifest["plan_id"]:
         raise ChecksumError(
-            f"{Path(root) / MANIFEST}: its identity hashes to {plan_id_of(manifest['identity'])}, it says "
+            f"{Path(root) / MANIFEST}: its identity hashes to {plan_id_of(manifest['identity'])}, but its plan_id is "
             f"{manifest['plan_id']}: the file was changed after it was written. Restore it, or extract again."
         )
     return manifest
@@ -103,13 +104,14 @@ def read_json(path: Path) -> dict[str, Any]:
     """One of the cache's own JSON files, with its format, version and own digest checked.
 
     Raises:
-        NotACacheError: none there, or of another version.  ChecksumError: not what was written.
+        NotACacheError: no such file, or one of another version.
+        ChecksumError: the file is not what was written.
     """
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise NotACacheError(
-            f"{path.parent}: no {path.name} there; expected the folder that `diptych cache ... --out` wrote."
+            f"{path.parent}: no {path.name}; expected a folder that `diptych cache ... --out` wrote."
         ) from None
     except OSError as error:
         raise ChecksumError(f"{path}: cannot be read ({error.strerror or error}). Restore it.") from error
@@ -122,18 +124,18 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: format {content.get('format')!r} version {content.get('version')}; this release reads and writes "
             f"{FORMAT!r} version {VERSION}. Read it with the release that wrote it, or extract into another folder."
         )
-    held = content.pop(DIGEST, None)
+    digest = content.pop(DIGEST, None)
     try:
-        is_own = held == _digest(content)
-    except (ValueError, RecursionError):  # NaN, lone surrogates: never written
-        is_own = False
-    if not is_own:
+        is_intact = digest == _digest(content)
+    except (ValueError, RecursionError):  # NaN or lone surrogates, which are never written
+        is_intact = False
+    if not is_intact:
         raise ChecksumError(f"{path}: not what was written (its digest differs). Delete it {_AGAIN}")
     return content
 
 
 def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of one of the cache's JSON files with the digest that `read_json` proves."""
+    """The content of one of the cache's JSON files, with the digest that `read_json` verifies."""
     return {**content, DIGEST: _digest(content)}
 
 
@@ -142,7 +144,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def read_rows(root: Path, manifest: Mapping[str, Any]) -> Any:
-    """rows.parquet as an Arrow table, checked against the hash in the manifest."""
+    """rows.parquet as an Arrow table, compared with the digest in the manifest."""
     try:
         data = (root / ROWS).read_bytes()
     except OSError as error:
@@ -150,25 +152,27 @@ def read_rows(root: Path, manifest: Mapping[str, Any]) -> Any:
             f"{root / ROWS}: cannot be read ({error.strerror or error}). Restore the file, or extract again."
         ) from error
     if xxhash.xxh3_128_hexdigest(data) != manifest["tables"].get(ROWS):
-        raise ChecksumError(f"{root / ROWS}: not the bytes the manifest names. Restore the file, or extract again.")
+        raise ChecksumError(
+            f"{root / ROWS}: its digest is not the one in the manifest. Restore the file, or extract again."
+        )
     return from_parquet(data)
 
 
 def read_examples(root: Path) -> Any:
-    """examples.parquet as an Arrow table, compared with the digest in the seal where there is one."""
-    again = "Run the extraction again: it writes the table anew, from the examples that it is given."
+    """examples.parquet as an Arrow table, compared with the digest in the seal, if there is one."""
+    again = "Run the extraction again: it rewrites the table from its examples."
     try:
         data = (root / EXAMPLES).read_bytes()
         table = from_parquet(data)
     except (OSError, ValueError) as error:
         raise ChecksumError(f"{root / EXAMPLES}: damaged ({error}). {again}") from error
     if (root / SEALED).exists() and read_json(root / SEALED)["files"].get(EXAMPLES) != xxhash.xxh3_128_hexdigest(data):
-        raise ChecksumError(f"{root / EXAMPLES}: not the bytes that the seal names. {again}")
+        raise ChecksumError(f"{root / EXAMPLES}: its digest is not the one in the seal. {again}")
     return table
 
 
 def file_digests(root: Path) -> dict[str, str]:
-    """Digests of the three files that say what the rows of the shards are."""
+    """Digests of the three files that describe the rows of the shards."""
     return {name: xxhash.xxh3_128_hexdigest((root / name).read_bytes()) for name in (MANIFEST, ROWS, EXAMPLES)}
 
 
@@ -176,8 +180,8 @@ def diff_manifests(left: Mapping[str, Any], right: Mapping[str, Any]) -> tuple[D
     """The identity fields in which two manifests differ, in dotted names; empty when activations are the same."""
     a, b = _flatten(left["identity"]), _flatten(right["identity"])
     names = sorted(set(a) | set(b))
-    found = ((name, a.get(name, ABSENT), b.get(name, ABSENT)) for name in names)
-    return tuple(Difference(*fields) for fields in found if fields[1] != fields[2])
+    differences = (Difference(name, a.get(name, ABSENT), b.get(name, ABSENT)) for name in names)
+    return tuple(difference for difference in differences if difference.left != difference.right)
 
 
 def to_json(content: Mapping[str, Any], *, indent: int | None = 1) -> bytes:
@@ -204,7 +208,7 @@ def _manifest(plan: CachePlan, rows: bytes) -> dict[str, Any]:
 
 
 def layout_of(plan: CachePlan) -> dict[str, Any]:
-    """What a reader must know beside the shards: sizes, sites, and which rules gave one row per example."""
+    """Facts needed to read the shards: sizes, sites, and which rules gave one row per example."""
     single = []
     for rule in range(len(plan.positions)):
         examples = plan.rows.example[plan.rows.rule == rule]
@@ -224,7 +228,7 @@ def _check_identity(root: Path, manifest: Mapping[str, Any], plan: CachePlan) ->
     lines = "\n  ".join(map(str, differences))
     raise IdentityMismatchError(
         f"{root} holds another cache (plan {manifest['plan_id']}); this run is plan {plan.plan_id}. In the folder != "
-        f"in this run:\n  {lines}\nChoose another folder for this run; the cache there was not touched.",
+        f"in this run:\n  {lines}\nChoose another folder for this run; the cache in this one was not changed.",
         fields=[difference.field for difference in differences],
     )
 
@@ -239,3 +243,26 @@ def _flatten(value: object, prefix: str = "") -> dict[str, object]:
 def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def with_examples(cache: Path, folder: Path, examples: Any) -> Path:
+    """A view of a finished cache: the same shards, with other columns of its examples, sealed in `folder`.
+
+    The link to the shards is relative, so that both can be moved together.
+
+    Args:
+        examples: Arrow table, one row per example of the cache, in its order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SEALED).unlink(missing_ok=True)
+    link = folder / "shards"
+    if not link.is_symlink():
+        os.symlink(os.path.relpath(cache / "shards", folder), link)
+    table = to_parquet(examples)
+    for name, data in ((MANIFEST, (cache / MANIFEST).read_bytes()), (ROWS, (cache / ROWS).read_bytes()),
+                       (EXAMPLES, table)):  # fmt: skip
+        replace(folder, folder / name, data)
+    sealed = read_json(cache / SEALED)
+    sealed["files"][EXAMPLES] = xxhash.xxh3_128_hexdigest(table)
+    replace(folder, folder / SEALED, to_json(with_digest(sealed), indent=None))
+    return folder

@@ -1,10 +1,11 @@
-"""What a cache will hold, decided before any model runs: rows, sites, shards, bytes and identity."""
+"""The plan of a cache, made before any model runs: rows, sites, shards, bytes and identity."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from interp.cache.errors import CacheFullError
-from interp.cache.layout import SiteSpec, header_of, row_bytes
-from interp.cache.rows import ExampleRows, PromptRow, RowTable, ShardSpec
-from interp.io.digest import sha256_of
+from interp.cache.layout import ExampleRows, PromptRow, RowTable, ShardSpec, SiteSpec, header_of, row_bytes
+from interp.io.digest import canonical_json, sha256_of
+from interp.prompt import Example, Prompt
 from interp.remedy import remedy
 
 _UNITS = {"": 1, "B": 1} | {p + "B": 1000**i for i, p in enumerate("KMGTP", 1)}
@@ -23,7 +24,7 @@ _UNITS |= {p + "IB": 1024**i for i, p in enumerate("KMGTP", 1)}
 
 @dataclass(frozen=True)
 class CacheEstimate:
-    """Size of a finished cache; `bytes` counts the shard files exactly and leaves out the two small tables."""
+    """Size of a finished cache; `bytes` is the exact size of the shard files, without the two small tables."""
 
     rows: int
     bytes: int
@@ -38,8 +39,8 @@ class CacheEstimate:
 class CachePlan:
     """Everything about a cache that is known before a forward pass; made by `make_plan`.
 
-    `plan_id` = first 16 hex digits of sha256(canonical JSON of `identity`): two plans with one id give the same
-    numbers. `environment` (library versions) is written beside the identity and must not vary between runs.
+    `plan_id` = first 16 hex digits of sha256(canonical JSON of `identity`): two plans with equal ids give the same
+    numbers. `environment` (library versions) is written next to the identity and must not vary between runs.
     """
 
     rows: RowTable
@@ -75,11 +76,11 @@ class CachePlan:
         return CacheEstimate(rows=len(self.rows), bytes=size, files=2 * len(self.shards) + 4, shards=len(self.shards))
 
     def check_disk(self, folder: str | Path, *, max_bytes: int | str | None = None) -> CacheEstimate:
-        """Refuse a cache that does not fit, before anything starts; returns the estimate otherwise.
+        """Raise if the cache does not fit, before anything starts; returns the estimate otherwise.
 
         Args:
-            folder:    where it is going; bytes of shards already committed there are not needed again.
-            max_bytes: budget for the finished cache, e.g. "40GB"; must be given for the position rule "all".
+            folder:    folder of the cache; shards already committed there need no further space.
+            max_bytes: budget for the finished cache, e.g. "40GB"; required for the position rule "all".
         Raises:
             ValueError: rule "all" without max_bytes.
             CacheFullError: larger than max_bytes, or than the free space of the disk.
@@ -100,16 +101,16 @@ class CachePlan:
         return estimate
 
     def work(self, index: int) -> list[ExampleRows]:
-        """What one shard needs from each of its examples, in example order (examples without rows are left out)."""
+        """Rows and positions of each example of a shard, in example order (examples without rows are left out)."""
         shard = self.shards[index]
         example = self.rows.example[shard.start : shard.stop]
         order = np.argsort(example, kind="stable")
-        found, starts = np.unique(example[order], return_index=True)
+        examples, starts = np.unique(example[order], return_index=True)
         groups = np.split(order, starts[1:])
         position = self.rows.position[shard.start : shard.stop]
         return [
             ExampleRows(int(which), tuple(rows.tolist()), tuple(position[rows].tolist()))
-            for which, rows in zip(found, groups, strict=True)
+            for which, rows in zip(examples, groups, strict=True)
         ]
 
 
@@ -128,7 +129,7 @@ def parse_bytes(size: int | str) -> int:
     match = re.fullmatch(r"\s*([\d_]+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", size)
     unit = match and _UNITS.get(match[2].upper())
     if not match or unit is None:
-        raise ValueError(f"size {size!r}: expected a number of bytes or e.g. '500MB', '40GB', '2TB', '16GiB'.")
+        raise ValueError(f"size: expected a number of bytes or e.g. '500MB', '40GB', '2TB', '16GiB'; got {size!r}.")
     return round(float(match[1]) * unit)
 
 
@@ -141,8 +142,165 @@ def format_bytes(size: int) -> str:
 
 def _full(limit: str, folder: Path, estimate: CacheEstimate, *, free: int) -> CacheFullError:
     return CacheFullError(
-        f"{folder}: the plan needs {estimate}, and {limit}. Choose fewer sites or positions, fewer examples, or "
+        f"{folder}: the plan needs {estimate}, but {limit}. Choose fewer sites or positions, fewer examples, or "
         "another disk. Nothing was started.",
         needed=estimate.bytes,
         free=free,
     )
+
+
+TARGET_BYTES = 256_000_000
+_REQUIRED = ("model", "adapter", "tokenizer", "numerics")
+_OPTIONAL = ("batching", "interventions", "template_date")
+
+
+def make_plan(
+    prompts: Sequence[Prompt],
+    positions_by_rule: Mapping[str, Sequence[Sequence[int]]],
+    sites: Sequence[SiteSpec],
+    identity_parts: Mapping[str, object],
+    *,
+    examples: Sequence[Example] | None = None,
+    target_bytes: int | str = TARGET_BYTES,
+    decode: Callable[[int], str] | None = None,
+    environment: Mapping[str, object] | None = None,
+) -> CachePlan:
+    """The plan of a cache: its rows, their shards, and its identity.
+
+    Args:
+        prompts:           rendered prompts, in the order of the cache.
+        positions_by_rule: rule name -> for each prompt its 0-based token indices, ascending, possibly none.
+        sites:             one per stored tensor.
+        identity_parts:    "model", "adapter", "tokenizer", "numerics" (JSON values; adapter may be None), and
+                           optionally "batching" (the batch composition rule), "interventions" and "template_date"
+                           (passed to a chat template that reads the clock).
+        examples:          the examples of the prompts, in the same order, for their labels, groups and metadata.
+        target_bytes:      size of a shard; a shard has at least one example.
+        decode:            text of a token id; without it the text is cut from the prompt by its offsets.
+        environment:       library versions and other facts that do not vary between runs (no time, no host).
+    Raises:
+        ValueError: duplicate ids, a position outside its prompt, lists of unequal length, or nothing to store.
+    """
+    _check_inputs(prompts, positions_by_rule, sites, identity_parts, examples)
+    counts = np.array([[len(at) for at in lists] for lists in positions_by_rule.values()], dtype=np.int64).T
+    target = parse_bytes(target_bytes)
+    shards = tuple(_shards(counts, row_bytes(sites), target))
+    rows = _rows(prompts, positions_by_rule, shards, decode)
+    return CachePlan(
+        rows=rows,
+        prompts=tuple(_prompt_row(p, examples[i] if examples else None) for i, p in enumerate(prompts)),
+        sites=tuple(sites),
+        positions=tuple(positions_by_rule),
+        shards=shards,
+        identity=_identity(prompts, positions_by_rule, sites, identity_parts, shards, target),
+        environment=dict(environment or {}),
+    )
+
+
+def _check_inputs(
+    prompts: Sequence[Prompt],
+    positions_by_rule: Mapping[str, Sequence[Sequence[int]]],
+    sites: Sequence[SiteSpec],
+    identity_parts: Mapping[str, object],
+    examples: Sequence[Example] | None,
+) -> None:
+    missing = [key for key in _REQUIRED if key not in identity_parts]
+    unknown = sorted(set(identity_parts) - {*_REQUIRED, *_OPTIONAL})
+    if missing or unknown:
+        raise ValueError(f"identity_parts: missing {missing}, unknown {unknown}; expected {[*_REQUIRED, *_OPTIONAL]}.")
+    ids = [prompt.example_id for prompt in prompts]
+    _check_unique("example id", ids)
+    _check_unique("site", [site.site for site in sites])
+    if examples is not None and [example.id for example in examples] != ids:
+        raise ValueError("examples: expected the ids of the prompts, in their order.")
+    for rule, lists in positions_by_rule.items():
+        if len(lists) != len(prompts):
+            raise ValueError(f"positions {rule!r}: expected a list per prompt ({len(prompts)}), got {len(lists)}.")
+        for prompt, at in zip(prompts, lists, strict=True):
+            if list(at) != sorted(set(at)) or (at and not 0 <= at[0] <= at[-1] < len(prompt.ids)):
+                raise ValueError(
+                    f"positions {rule!r}, example {prompt.example_id!r}: expected ascending token indices in "
+                    f"0..{len(prompt.ids) - 1}, got {list(at)[:8]}."
+                )
+    if not sites or not any(any(map(len, lists)) for lists in positions_by_rule.values()):
+        raise ValueError("nothing to store: expected at least one site, one example and one position.")
+
+
+def _check_unique(what: str, names: Sequence[str]) -> None:
+    if len(set(names)) != len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"{what} {twice!r} occurs more than once; it identifies activations, so it must be unique.")
+
+
+def _shards(counts: np.ndarray, bytes_per_row: int, target: int) -> Iterator[ShardSpec]:
+    """Fill shards greedily: a shard ends before the example that would take it over the target size."""
+    sizes = counts.sum(axis=1) * bytes_per_row
+    index = row = first = filled = 0
+    for example in range(len(sizes) + 1):
+        ends = example == len(sizes) or (filled > 0 and filled + sizes[example] > target)
+        if ends and filled > 0:
+            runs = tuple(counts[first:example].sum(axis=0).tolist())
+            yield ShardSpec(index, row, row + sum(runs), first, example, runs)
+            index, row, first, filled = index + 1, row + sum(runs), example, 0
+        if example < len(sizes):
+            filled += int(sizes[example])
+
+
+def _rows(
+    prompts: Sequence[Prompt],
+    positions_by_rule: Mapping[str, Sequence[Sequence[int]]],
+    shards: Sequence[ShardSpec],
+    decode: Callable[[int], str] | None,
+) -> RowTable:
+    columns: tuple[list[int], ...] = ([], [], [], [], [])
+    texts: list[str] = []
+    for shard in shards:
+        for rule, lists in enumerate(positions_by_rule.values()):
+            for example in range(shard.example_start, shard.example_stop):
+                prompt = prompts[example]
+                for ordinal, at in enumerate(lists[example]):
+                    token = prompt.ids[at]
+                    for column, value in zip(columns, (example, rule, ordinal, at, token), strict=True):
+                        column.append(value)
+                    texts.append(decode(token) if decode else prompt.text[slice(*prompt.offsets[at])])
+    return RowTable(
+        example_ids=tuple(prompt.example_id for prompt in prompts),
+        position_names=tuple(positions_by_rule),
+        example=np.array(columns[0], dtype=np.int32),
+        rule=np.array(columns[1], dtype=np.int16),
+        ordinal=np.array(columns[2], dtype=np.int32),
+        position=np.array(columns[3], dtype=np.int32),
+        token_id=np.array(columns[4], dtype=np.int64),
+        token_text=tuple(texts),
+    )
+
+
+def _prompt_row(prompt: Prompt, example: Example | None) -> PromptRow:
+    facts = {} if example is None else {"label": example.label, "groups": example.groups, "metadata": example.metadata}
+    return PromptRow(prompt.example_id, prompt.sha256, prompt.text_sha256, len(prompt.ids), **facts)
+
+
+def _identity(
+    prompts: Sequence[Prompt],
+    positions_by_rule: Mapping[str, Sequence[Sequence[int]]],
+    sites: Sequence[SiteSpec],
+    parts: Mapping[str, object],
+    shards: Sequence[ShardSpec],
+    target: int,
+) -> dict[str, object]:
+    positions = {
+        rule: sha256_of([[p.example_id, list(map(int, at))] for p, at in zip(prompts, lists, strict=True)])
+        for rule, lists in positions_by_rule.items()
+    }
+    identity = dict(parts) | {
+        "prompts": {"count": len(prompts), "sha256": sha256_of([[p.example_id, list(p.ids)] for p in prompts])},
+        "positions": {"rules": list(positions_by_rule), "sha256": positions},
+        "sites": [{"site": s.site, "shape": list(s.shape), "dtype": s.dtype} for s in sites],
+        "sharding": {
+            "target_bytes": target,
+            "batching": parts.get("batching"),
+            "bounds_sha256": sha256_of([[s.start, s.stop, s.example_start, s.example_stop] for s in shards]),
+        },
+    }
+    identity.pop("batching", None)
+    return json.loads(canonical_json(identity))

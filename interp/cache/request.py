@@ -1,22 +1,24 @@
-"""What to record of which examples, and the plan that follows from it on a given model."""
+"""The options of an extraction, and the plan that follows from them on a given model or on its configuration alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from interp.cache.build import TARGET_BYTES, make_plan
 from interp.cache.layout import SiteSpec
-from interp.cache.plan import CachePlan, parse_bytes
+from interp.cache.plan import TARGET_BYTES, CachePlan, make_plan, parse_bytes
 from interp.checkpoint import Checkpoint, Fingerprint
 from interp.family import Layout
+from interp.loading import open_skeleton
 from interp.positions import Positions, parse_positions
 from interp.prompt import Example, Prompt, render_all
+from interp.rope import context_length
 from interp.site import Site, expand_sites
+from interp.template import clock_of
 
 TOKENS_PER_BATCH = 16_384
 _PACKAGES = ("torch", "transformers", "peft", "safetensors")
@@ -27,15 +29,15 @@ class Request:
     """An extraction without its model.
 
     Args:
-        sites:     patterns as in `interp.site.expand_sites`, e.g. "resid_post.*, z.19.17".
+        sites:     patterns, see `interp.site.expand_sites`, e.g. "resid_post.*, z.19.17".
         positions: rules or their names, e.g. [Last()] or "last, span:scenario"; one row per chosen token and example.
         dtype:     stored dtype; None stores what the model computes in.
-        thinking:  passed to the chat template where given (`enable_thinking`).
-        max_length: longest prompt in tokens; None is the model's context. A longer one is an error, never cut.
+        thinking:  passed to the chat template (`enable_thinking`) unless None.
+        max_length: longest prompt in tokens; None: the model's context. A longer prompt is an error, never truncated.
         tokens_per_batch: budget of one forward pass, padding included; halved whenever memory does not suffice.
         shard_bytes: size of one file of the cache.
     Raises:
-        ValueError: an unknown dtype, a budget below one token, no positions.
+        ValueError: unknown dtype, a budget below one token, or no positions.
     """
 
     sites: str | Site | Sequence[str | Site]
@@ -48,20 +50,22 @@ class Request:
 
     def __post_init__(self) -> None:
         if parse_bytes(self.shard_bytes) < 1:
-            raise ValueError(f"shard_bytes is {self.shard_bytes}; expected a size such as '256MB'.")
+            raise ValueError(f"shard_bytes: expected a size such as '256MB', got {self.shard_bytes}.")
         if self.tokens_per_batch < 1:
-            raise ValueError(f"tokens_per_batch is {self.tokens_per_batch}; expected at least 1.")
+            raise ValueError(f"tokens_per_batch: expected at least 1, got {self.tokens_per_batch}.")
         if not parse_positions(self.positions):
-            raise ValueError("no positions were named; expected at least one rule, such as 'last'.")
+            raise ValueError("positions: expected at least one rule, such as 'last', got none.")
 
     def prompts(self, examples: Sequence[Example], tokenizer: Any, *, context: int | None = None) -> list[Prompt]:
-        """Every example as the model reads it. Raises a ValueError that names the first example that is too long."""
+        """Every example rendered as a prompt. Raises a ValueError that names the first example that is too long."""
         if tokenizer is None:
             raise ValueError(
                 "rendering examples needs a tokenizer; wrap the module with Model.wrap(module, tokenizer)."
             )
         if self.max_length is not None and context is not None and self.max_length > context:
-            raise ValueError(f"max_length is {self.max_length}, but the model was made for at most {context} tokens.")
+            raise ValueError(
+                f"max_length: expected at most the model's context of {context} tokens, got {self.max_length}."
+            )
         limit = self.max_length if self.max_length is not None else context
         return render_all(examples, tokenizer, thinking=self.thinking, max_length=limit)
 
@@ -81,9 +85,9 @@ class Request:
         checkpoint: Checkpoint | None = None,
         template_date: str | None = None,
     ) -> CachePlan:
-        """The plan on one model: its rows, shards and identity; `fingerprint` is that of the adapter in use.
+        """The plan on one model: its rows, shards and identity; `fingerprint` is that of the active adapter.
 
-        `template_date` is the date that a chat template that reads the clock was given (`interp.template.clock_of`).
+        `template_date` is the date passed to a chat template that reads the clock (`interp.template.clock_of`).
         """
         adapters = sorted(fingerprint.adapters.values())
         config = layout.config
@@ -112,3 +116,29 @@ class Request:
                 "template_system": next((p.template_system for p in prompts if p.template_system), None),
             },
         )
+
+
+def preview(
+    checkpoint: Checkpoint,
+    examples: Sequence[Example],
+    *,
+    load: Mapping[str, Any] | None = None,
+    **request: Any,
+) -> CachePlan:
+    """The plan of the cache that `extract` would make, from the model's configuration alone: no weights are read.
+
+    Rows, sites and sizes are exact; the identity is not that of a real cache.
+
+    Args:
+        load: options of `interp.load`; its dtype is the stored one unless the request has `dtype=`.
+        request: `sites`, `positions`, ...; see `interp.cache.Request`.
+    Raises:
+        ValueError: as `extract`: bad sites, positions or examples, or a prompt longer than the context.
+    """
+    skeleton = open_skeleton(checkpoint, **(load or {}))
+    options = Request(**request)
+    layout = Layout(skeleton.module.get_decoder())
+    prompts = options.prompts(examples, skeleton.tokenizer, context=context_length(layout.config))
+    unread = Fingerprint(config_sha256="not read", weights_sha256="not read")
+    return options.plan(examples, prompts, layout=layout, dtype=skeleton.dtype, fingerprint=unread,
+                       template_date=clock_of(skeleton.tokenizer))  # fmt: skip

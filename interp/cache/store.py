@@ -1,4 +1,4 @@
-"""Commit shards so that each exists once and whole, or not at all; then seal the cache.
+"""Commit shards atomically and once; then seal the cache.
 
 A shard exists if and only if its commit record exists. "Byte-identical" (after any number of kills and restarts)
 covers manifest.json, rows.parquet, examples.parquet, every data file, every record and SEALED.json. What differs
@@ -33,10 +33,9 @@ from interp.cache.errors import (
     UnsealedCacheError,
 )
 from interp.cache.index import record_path
-from interp.cache.layout import file_order, tensor_table
+from interp.cache.layout import ShardSpec, file_order, tensor_table
 from interp.cache.manifest import FORMAT, SEALED, VERSION, file_digests, layout_of, read_json, to_json, with_digest
 from interp.cache.plan import CachePlan
-from interp.cache.rows import ShardSpec
 from interp.io.files import (
     disk_errors,
     fsync_dir,
@@ -53,7 +52,7 @@ RUNS = ".runs"
 
 
 def pending(root: str | Path, plan: CachePlan, *, rank: int = 0, world: int = 1) -> list[int]:
-    """Shards this rank still has to make: `shard % world == rank`, without those that have a commit record."""
+    """Shards that this rank still has to make: `shard % world == rank` without a commit record."""
     return [i for i in range(rank, len(plan.shards), world) if not record_path(Path(root), i).exists()]
 
 
@@ -64,9 +63,9 @@ def commit_shard(
     tensors: Mapping[str, Float[Tensor, "row *feature"]],
     env: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
-    """Write one shard and publish it; returns its commit record, another writer's if that one was first.
+    """Write one shard and publish it; returns its commit record, or that of another writer who was first.
 
-    Order, so that a kill between any two steps leaves either nothing or a whole shard: (1) return if the record
+    Order, so that a kill between any two steps leaves either nothing or a complete shard: (1) return if the record
     exists; (2) write the data to a temp name; (3) mode, xxh3-128, fsync; (4) rename to a name that carries the
     hash, so that different bytes never share a name; (5) write and sync the record under a temp name, sync the
     folder; (6) link the record to its name: the first writer wins; (7) remove the temp, sync the folder.
@@ -75,12 +74,12 @@ def commit_shard(
         tensors: site -> rows of this shard in row order, on any device, in the plan's dtype.
         env:     facts of this run, JSON values; they go to `.runs/`, never into the record.
     Raises:
-        ValueError: sites, shapes or dtypes are not the plan's.
-        NonFiniteActivationError: a NaN or an infinity, naming example, site and position; nothing is written.
-        CacheFullError: no room; nothing of this shard is visible, everything committed before stays.
+        ValueError: sites, shapes or dtypes are not those of the plan.
+        NonFiniteActivationError: a value is NaN or infinite; names example, site and position; nothing is written.
+        CacheFullError: the disk is full; nothing of this shard is visible, everything committed before stays.
     Warns:
         NonDeterministicShard: another writer committed different bytes for this shard first; those are kept.
-    Source: what it survives is tests/test_cache_store.py, with a kill before each call into the file system.
+    Source: tests/test_cache_store.py kills the process before each call into the file system.
     """
     root, shard, started = Path(root), plan.shards[shard_index], time.time()
     final = record_path(root, shard_index)
@@ -108,17 +107,17 @@ def seal(root: str | Path, plan: CachePlan) -> dict[str, Any]:
     """Write SEALED.json, the index of a finished cache; any rank may call it, any number of times.
 
     Raises:
-        UnsealedCacheError: shards without a record; names them.
-        MissingShardError, TruncatedShardError: a data file is gone or has another size than its record says.
+        UnsealedCacheError: some shards have no record; names them.
+        MissingShardError, TruncatedShardError: a data file is missing or has another size than its record.
     """
     root = Path(root)
-    if (held := _sealed(root)) is not None:
-        return held
+    if (seal := _sealed(root)) is not None:
+        return seal
     missing = pending(root, plan)
     if missing:
         raise UnsealedCacheError(
             f"{root}: cannot be sealed: {len(missing)} of {len(plan.shards)} shards are not committed "
-            f"(first: {missing[:8]}). Run the extraction again, it continues.",
+            f"(first: {missing[:8]}). Run the extraction again to resume it.",
             missing=missing,
         )
     records = [read_json(record_path(root, i)) for i in range(len(plan.shards))]
@@ -132,42 +131,42 @@ def seal(root: str | Path, plan: CachePlan) -> dict[str, Any]:
 
 
 def _sealed(root: Path) -> dict[str, Any] | None:
-    """The seal that is there; one that is damaged, or of other files than those in the folder, is taken away."""
+    """The existing seal, or None; a seal that is damaged or of other files is deleted with a warning."""
     if not (root / SEALED).exists():
         return None
     try:
-        held = read_json(root / SEALED)
+        seal = read_json(root / SEALED)
     except CacheError as error:
-        held, why = {}, str(error)
+        seal, why = {}, str(error)
     else:
         why = f"{root / SEALED}: it seals other tables than those in the folder."
-    if held.get("files") == file_digests(root):
-        return held
-    warnings.warn(f"{why} It is written again.", stacklevel=3)
+    if seal.get("files") == file_digests(root):
+        return seal
+    warnings.warn(f"{why} It is rewritten.", stacklevel=3)
     (root / SEALED).unlink()
     return None
 
 
 def drop_damaged(root: str | Path, plan: CachePlan, *, rank: int = 0, world: int = 1) -> None:
-    """Take away the records of this rank's shards whose data file is gone or not theirs, so that they are made again.
+    """Delete the records of this rank's shards whose data file is missing or of another shard, so that they are remade.
 
-    Names, sizes and headers are looked at; data bytes are proved when they are read, and by `verify --hash`.
+    Names, sizes and headers are checked; data bytes are verified when they are read, and by `verify --hash`.
 
     Raises:
-        IdentityMismatchError: the whole record of another cache.
+        IdentityMismatchError: an intact record of another cache.
     Warns: of each damaged shard, by its file.
     """
     root = Path(root)
     for shard in range(rank, len(plan.shards), world):
         path = record_path(root, shard)
         if path.exists() and (why := _fault(root, plan, shard)):
-            warnings.warn(f"{why} The record {path} is deleted, and shard {shard} is made again.", stacklevel=2)
+            warnings.warn(f"{why} The record {path} is deleted, and shard {shard} is remade.", stacklevel=2)
             (root / SEALED).unlink(missing_ok=True)
             path.unlink()
 
 
 def _fault(root: Path, plan: CachePlan, shard: int) -> str:
-    """What is wrong with a committed shard; "" where nothing is."""
+    """Fault of a committed shard; "" if there is none."""
     path = record_path(root, shard)
     try:
         record = read_json(path)
@@ -178,7 +177,7 @@ def _fault(root: Path, plan: CachePlan, shard: int) -> str:
     if file != name or record != _record(plan, plan.shards[shard], file, plan.shard_bytes(shard), digest):
         if record.get("plan_id") != plan.plan_id:
             raise IdentityMismatchError(
-                f"{path} is the record of another cache (plan {record.get('plan_id')}; this run is plan "
+                f"{path} is a record of another cache (plan {record.get('plan_id')}; this run is plan "
                 f"{plan.plan_id}). Move it away, or choose another folder.", fields=["plan_id"],
             )  # fmt: skip
         return f"{path}: the record of another shard."
@@ -192,19 +191,23 @@ def _fault(root: Path, plan: CachePlan, shard: int) -> str:
 
 
 def check_size(root: Path, file: str, size: int, shard: int) -> None:
-    """The data file of a shard is there and has the committed size.
+    """Check that the data file of a shard exists and has the committed size.
 
     Raises:
-        MissingShardError, TruncatedShardError: as their names say, with what to do.
+        MissingShardError, TruncatedShardError: with how to repair it.
     """
     path = root / "shards" / file
     redo = f"To make it again, delete {record_path(root, shard)} and {root / SEALED}, and run the extraction."
     try:
-        came = path.stat().st_size
+        actual = path.stat().st_size
     except OSError as error:
-        raise MissingShardError(f"shard {shard}: {path} was committed and is gone ({error.strerror}). {redo}") from None
-    if came != size:
-        raise TruncatedShardError(f"shard {shard}: {path} has {came:,} bytes, its record says {size:,}. {redo}")
+        raise MissingShardError(
+            f"shard {shard}: {path} was committed but is missing ({error.strerror}). {redo}"
+        ) from None
+    if actual != size:
+        raise TruncatedShardError(
+            f"shard {shard}: {path}: expected {size:,} bytes (its record), got {actual:,}. {redo}"
+        )
 
 
 def row_checksums(feats: Float[Tensor, "row *feature"]) -> list[int]:
@@ -227,15 +230,15 @@ def _checked(plan: CachePlan, shard: ShardSpec, tensors: Mapping[str, Tensor]) -
     for site in plan.sites:
         feats, shape = tensors[site.site], (shard.n_rows, *site.shape)
         if tuple(feats.shape) != shape or feats.dtype != site.torch_dtype:
-            came = f"{list(feats.shape)} {feats.dtype}"
-            raise ValueError(f"shard {shard.index}, {site.site}: expected {list(shape)} {site.dtype}, got {came}.")
+            got = f"{list(feats.shape)} {feats.dtype}"
+            raise ValueError(f"shard {shard.index}, {site.site}: expected {list(shape)} {site.dtype}, got {got}.")
         data[site.site] = feats.detach().to("cpu").contiguous()
         _check_finite(plan, shard, site.site, data[site.site])
     return data
 
 
 def _check_finite(plan: CachePlan, shard: ShardSpec, site: str, feats: Tensor) -> None:
-    # One NaN or infinity makes the sum so; the sum costs 1/15 of isfinite().all(), which is left for the culprits.
+    # A NaN or infinity anywhere makes the sum one; the sum costs 1/15 of isfinite(), which then finds the rows.
     if torch.isfinite(feats.sum(dtype=torch.promote_types(feats.dtype, torch.float32))):
         return
     bad = (~torch.isfinite(feats.flatten(1))).any(dim=1).nonzero().flatten().tolist()
@@ -314,7 +317,7 @@ def _make_folder(root: Path, folder: Path) -> None:
 
 
 def _remove_orphans(root: Path, record: Mapping[str, Any]) -> None:
-    """Data files that lost, or whose writer died between rename and record: no record can ever name them."""
+    """Delete data files of writers that lost, or died between rename and record: no record can refer to them."""
     kept = root / "shards" / record["file"]
     for path in kept.parent.glob(f"{record['shard']:06d}.*.safetensors"):
         if path != kept:
@@ -340,8 +343,8 @@ def sealed_of(
 def _log_run(root: Path, shard: int, started: float, env: Mapping[str, object]) -> None:
     now = time.time()
     line = {"shard": shard, "committed_unix": now, "wall_s": now - started, **env}
-    writer = hashlib.sha256(f"{host()}.{os.getpid()}".encode()).hexdigest()[:12]  # a cache that is shared names no host
-    with suppress(OSError):  # the shard is committed; a log line lost to a full disk must not say otherwise
+    writer = hashlib.sha256(f"{host()}.{os.getpid()}".encode()).hexdigest()[:12]  # a shared cache must not name hosts
+    with suppress(OSError):  # the shard is committed: a log line lost to a full disk is no error
         (root / RUNS).mkdir(exist_ok=True)
         with open(root / RUNS / f"{writer}.jsonl", "a") as file:
             file.write(json.dumps(line, default=str) + "\n")

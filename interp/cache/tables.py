@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp.cache.layout import PromptRow
 from interp.cache.plan import CachePlan
-from interp.cache.rows import PromptRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,10 +45,10 @@ def rows_table(plan: CachePlan) -> Any:
 def examples_table(prompts: Sequence[PromptRow]) -> Any:
     """Arrow table of the examples: id, label, prompt hashes and length, one column per group and metadata key.
 
-    A column whose values are not all of one plain kind (text, whole number, number, truth value) is kept as JSON.
+    A column whose values are not all of one plain kind (text, integer, number, boolean) is stored as JSON.
 
     Raises:
-        ValueError: a value that JSON cannot hold, naming column and example.
+        ValueError: a value that JSON cannot represent; names column and example.
     """
     import pyarrow as pa
 
@@ -62,8 +62,8 @@ def examples_table(prompts: Sequence[PromptRow]) -> Any:
     for prefix, of in ((_GROUP, [p.groups for p in prompts]), (_METADATA, [p.metadata for p in prompts])):
         for key in dict.fromkeys(chain.from_iterable(of)):
             columns[prefix + key] = [mapping.get(key) for mapping in of]
-    made = [_column(name, values, columns["id"]) for name, values in columns.items()]
-    return pa.Table.from_arrays([array for _, array in made], schema=pa.schema([field for field, _ in made]))
+    arrays = [_column(name, values, columns["id"]) for name, values in columns.items()]
+    return pa.Table.from_arrays([array for _, array in arrays], schema=pa.schema([field for field, _ in arrays]))
 
 
 def _column(name: str, values: list[object], ids: list[object]) -> tuple[pa.Field, pa.Array]:
@@ -72,6 +72,7 @@ def _column(name: str, values: list[object], ids: list[object]) -> tuple[pa.Fiel
     values = [value.item() if isinstance(value, np.generic) else value for value in values]
     kinds = {type(value) for value in values if value is not None}
     kind = next((kind for plain, kind in _plain_kinds() if kinds <= plain), None)
+    # integers from 2**53 on lose digits as floats, so a column that has them is stored as JSON
     if kind is not None and not (int in kinds and any(abs(v) >= 2**53 for v in values if isinstance(v, int))):
         return pa.field(name, kind), pa.array(values, kind)
     texts = [None if value is None else _json(name, value, i) for value, i in zip(values, ids, strict=True)]
@@ -89,8 +90,8 @@ def _json(name: str, value: object, example_id: object) -> str:
         return json.dumps(value, ensure_ascii=False, sort_keys=True)
     except TypeError:
         raise ValueError(
-            f"column {name!r}, example {example_id!r}: a {type(value).__name__} cannot be kept in a cache; expected "
-            "text, numbers, true/false, lists and mappings. Convert it, or drop the column."
+            f"column {name!r}, example {example_id!r}: expected text, numbers, true/false, lists or mappings, got a "
+            f"{type(value).__name__}. Convert it, or drop the column."
         ) from None
 
 
@@ -104,7 +105,7 @@ def to_parquet(table: Any) -> bytes:
 
 
 def from_parquet(data: bytes) -> Any:
-    """The table back; a damaged page raises OSError."""
+    """Read a table of `to_parquet`; a damaged page raises OSError."""
     import pyarrow.parquet as pq
 
     return pq.read_table(io.BytesIO(data), page_checksum_verification=True)
@@ -113,7 +114,7 @@ def from_parquet(data: bytes) -> Any:
 def examples_frame(examples: Any, rows: Any, single: Mapping[str, bool]) -> pd.DataFrame:
     """The user's view of the examples, in plan order.
 
-    Groups and metadata get their own names (a metadata key that is taken keeps its prefix "metadata."), then
+    Groups and metadata keep their names (a metadata key that clashes keeps its prefix "metadata."), followed by
     for each position rule `position.<rule>` (token index, or the list of them) and `token.<rule>` (its text).
     """
     import pandas as pd
@@ -134,7 +135,7 @@ def examples_frame(examples: Any, rows: Any, single: Mapping[str, bool]) -> pd.D
 
 
 def group_columns(examples: Any) -> tuple[str, ...]:
-    """Names, in the user's view, of the columns that were groups of the examples."""
+    """Names, in the user's view, of the columns that come from the examples' groups."""
     return tuple(name.removeprefix(_GROUP) for name in examples.schema.names if name.startswith(_GROUP))
 
 

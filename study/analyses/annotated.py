@@ -93,6 +93,6 @@ def view(cache: Path, folder: Path, examples: pd.DataFrame) -> Path:
     """A cache over the shards of another one, its examples with further columns; it moves with the run folder."""
     import pyarrow as pa
 
-    from interp.cache.view import with_examples
+    from interp.cache.manifest import with_examples
 
     return with_examples(cache, folder, pa.Table.from_pandas(examples, preserve_index=False))

@@ -110,7 +110,7 @@ def extract(out: Path, quiet: bool, **options: Any) -> None:
 @fail_in_users_words
 def plan(out: Path, **options: Any) -> None:
     """Print rows, bytes and files of a cache, and refuse what does not fit; no weight is read."""
-    from interp.cache.preview import preview
+    from interp.cache.request import preview
     from interp.checkpoint import CheckpointPair
 
     checkpoints, loading = resolve_checkpoints(options)
@@ -138,7 +138,7 @@ def inspect(folder: Path) -> None:
 @fail_in_users_words
 def verify(folder: Path, level: str) -> None:
     """Prove that a cache is whole; exits with 1 and names what is not."""
-    from interp.cache.check import problems_of
+    from interp.cache.reader import problems_of
 
     problems = problems_of(folder, "hash" if level == "hash" else "size")
     for problem in problems:

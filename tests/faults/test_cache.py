@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from interp.cache import ActivationCache, extract
-from interp.cache.check import problems_of
 from interp.cache.errors import CacheError, NotACacheError
 from interp.cache.manifest import with_digest
+from interp.cache.reader import problems_of
 from interp.cache.store import drop_damaged
 from interp.model import Model
 from interp.prompt import Example, Message

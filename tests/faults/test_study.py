@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from interp.cache.check import problems_of
+from interp.cache.reader import problems_of
 from interp.cache.store import drop_damaged
 from study.run.runner import run_study
 from tests.cache_kit import build, content, tiny_plan

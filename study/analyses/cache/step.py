@@ -51,7 +51,7 @@ def plan(study: Study) -> Work:
 
 
 def _bytes(study: Study, member: Any, items: Sequence[Example]) -> int:
-    from interp.cache.preview import preview
+    from interp.cache.request import preview
 
     options = {key: value for key, value in request(study.cache).items() if key != "dtype"}
     planned = preview(member, items, load=asdict(study.load), **options)
