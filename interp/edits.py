@@ -1,4 +1,4 @@
-"""Pure changes of an activation. An edit takes the activation of a site and returns a new one of the same shape."""
+"""Edits: pure functions from the activation of a site to a new activation of the same shape."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from interp.injection import Formula, Precision, Slots, check_vectors, inject_at
 
 @runtime_checkable
 class Edit(Protocol):
-    """Any callable that maps `acts[batch, pos, ...]` to a new tensor of the same shape, without touching its input."""
+    """A callable that maps `acts[batch, pos, ...]` to a new tensor of the same shape and leaves its input unchanged."""
 
     def __call__(self, acts: Float[Tensor, "batch pos ..."], /) -> Float[Tensor, "batch pos ..."]: ...
 
@@ -40,9 +40,9 @@ class ProjectOut:
     """acts minus their component in the span of `basis`: acts - acts Q Qᵀ, with Q an orthonormal basis of the span.
 
     Args:
-        basis: [k, d] rows; need not be orthogonal or of unit length. Rows that add nothing to the span are dropped.
+        basis: [k, d] rows, not necessarily orthogonal or of unit length; linearly dependent rows are allowed.
     Raises:
-        ValueError: the rows span nothing.
+        ValueError: all rows are zero.
     """
 
     basis: Float[Tensor, "k d"]
@@ -77,14 +77,14 @@ class Replace:
 
 @dataclass(frozen=True)
 class InjectNormMatched:
-    """One vector per slot, added at the norm of the activation that stands there; see `norm_matched_injection`.
+    """One vector per slot, added at the norm of the activation at that slot; see `norm_matched_injection`.
 
     Args:
         vectors: [slots, d_model], row by row of the batch.
-        positions: per row of the batch the columns of its slots; the other columns keep every bit.
+        positions: columns of the slots of each row of the batch; all other columns keep every bit.
         coefficient: multiple of the matched norm. `precision` and `formula` are those of `norm_matched_injection`.
     Raises:
-        ValueError: vectors that are not finite, as many of them as slots were expected, a column twice.
+        ValueError: a vector is not finite, the number of vectors is not that of the slots, or a column occurs twice.
     """
 
     vectors: Float[Tensor, "slots d_model"]

@@ -1,4 +1,4 @@
-"""The reference engine: record and edit activations with plain forward hooks. Slow path of nothing, obviously right."""
+"""The reference engine: record and edit activations with plain forward hooks."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from torch import Tensor, nn
 
 from interp.edits import Edit
 from interp.family import Layout, Tap
-from interp.generation import PromptEnd
 from interp.model import Model, StopForward, refuse_unmarked_padding
-from interp.passes import Pass, Where
+from interp.passes import Pass, PromptEnd, Where
 from interp.site import Site, expand_sites
 
 
 @dataclass
 class Recorded:
-    """What one pass left: a tensor per site and, where positions were chosen, the (item, token) of each row."""
+    """Recording of one pass: a tensor per site and, if positions were chosen, the (item, token) of each row."""
 
     acts: dict[Site, Tensor] = field(default_factory=dict)
     rows: list[tuple[int, int]] | None = None
 
 
 class Recording(Mapping[str, Tensor]):
-    """Activations by site string; filled by the forward passes inside a `record` block.
+    """Activations by site string, filled by the forward passes inside a `record` block.
 
     With positions="all" a residual site is [batch, pos, d_model] (columns of right padding included, as computed), `z`
     is [batch, pos, head, d_head], `pattern` [batch, head, pos, pos]. With chosen positions every site is [row, ...]
-    and `rows` names the (item, token) of each row. What is held are copies: nothing keeps a batch alive.
+    and `rows` gives the (item, token) of each row. Tensors are copies, so a recording keeps no batch alive.
     """
 
     def __init__(self, sites: Sequence[Site]) -> None:
@@ -41,10 +40,8 @@ class Recording(Mapping[str, Tensor]):
 
     def _only(self) -> Recorded:
         if len(self.passes) != 1:
-            raise ValueError(
-                f"expected one forward pass in the record block, {len(self.passes)} ran. "
-                f"Use .passes[i].acts for several passes, or one block per pass."
-            )
+            n, do = len(self.passes), "Use .passes[i].acts for several passes, or one block per pass."
+            raise ValueError(f"expected one forward pass in the record block, {n} ran. {do}")
         return self.passes[0]
 
     def __getitem__(self, site: str | Site) -> Tensor:
@@ -56,7 +53,7 @@ class Recording(Mapping[str, Tensor]):
 
     @property
     def rows(self) -> list[tuple[int, int]] | None:
-        """(item, token) of each row; None where all positions were recorded as a rectangle."""
+        """(item, token) of each row; None if all positions were recorded."""
         return self._only().rows
 
     def __iter__(self) -> Iterator[str]:
@@ -76,25 +73,29 @@ def record(
 ) -> Iterator[Recording]:
     """Record sites during the forward passes that run inside the block.
 
-        with record(model, ["resid_post.12", "z.19.17"]) as acts:
-            model(ids)
-        acts["resid_post.12"]                                     # [batch, pos, d_model]
-
-    A recording sees what the rest of the network sees: inside an `edit` block it holds the edited values, whichever
-    block was opened first. Recording adds nothing to the computation; logits keep every bit. `pattern` switches the
-    model to eager attention for the length of the block.
+    A recording sees the same values as the rest of the network: inside an `edit` block the edited ones, whichever block
+    was opened first. Recording does not change the computation: logits keep every bit. `pattern` switches the model
+    to eager attention inside the block.
 
     Args:
         sites: sites, globs or slices; see `interp.site.expand_sites`.
         positions: "all", a rule that needs no text (`Last()`, `Stride(8)`), or one list of token numbers per item,
             counted from the item's first real token.
-        stop: end a pass that the Model runs after the last site, without outputs. A pass that a raw Hugging Face module
-            runs always goes to its end.
+        stop: end a pass of a `Model` after the last recorded site, without outputs. A pass of a raw Hugging Face module
+            always runs to its end.
     Raises:
-        ValueError: a site that the model does not have (before any hook is placed), a position outside the pass,
-            padding without a mask, or a block in which no pass ran.
+        ValueError: the model has no such site (raised before any hook is placed), a position is outside the pass,
+            padding has no mask, or no pass ran in the block.
         RuntimeError: a site did not fire exactly once in a pass (a compiled model that skips hooks), or a submodule is
             in training mode.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4)).eval()
+        >>> with record(model, "resid_post.*", positions=[[3], [0, 4]]) as acts:
+        ...     _ = model(torch.arange(10).view(2, 5))
+        >>> acts["resid_post.1"].shape, acts.rows
+        (torch.Size([3, 32]), [(0, 3), (1, 0), (1, 4)])
     """
     model = Model.wrap(model)
     expanded = expand_sites(sites, model.layout) if sites else ()
@@ -117,7 +118,7 @@ def record(
 
 
 class _Recorder:
-    """The moving part of a `record` block: it owns the tensors of the pass that is running."""
+    """State of a `record` block; owns the tensors of the running pass."""
 
     def __init__(self, model: Model, taps: Mapping[Site, Tap], positions: Where, stop: bool) -> None:
         self.model, self.positions, self.stop = model, positions, stop
@@ -133,14 +134,16 @@ class _Recorder:
             self.rows = {flat.device: flat}
 
     def take(self, site: Site, tap: Tap, whole: Tensor) -> Tensor:
-        if site.kind == "pattern":
+        if site.kind == "pattern":  # [batch, head, query, key]; rows are queries
             whole = whole if site.head is None else whole[:, site.head]
             if isinstance(self.positions, str):
                 return whole.detach().clone()
             whole = whole.movedim(-2, 1)
             return whole.flatten(0, 1).index_select(0, self._rows_on(whole.device)).detach()
         if isinstance(self.positions, str):
+            # clone: a view would keep the whole tensor alive, and show later in-place changes of the library
             return tap.view.read(whole).detach().clone(memory_format=torch.contiguous_format)
+        # select rows before reading heads: index_select copies, and the copy is small
         rows = whole.detach().flatten(0, 1).index_select(0, self._rows_on(whole.device))
         picked = tap.view.read(rows)
         return picked if picked.is_contiguous() else picked.contiguous()
@@ -153,7 +156,7 @@ class _Recorder:
     def hook(self, site: Site, tap: Tap) -> Callable[[Tensor], None]:
         def see(whole: Tensor) -> None:
             if self.now is None:
-                raise RuntimeError(f"site '{site}' fired outside of a pass of the decoder.")
+                raise RuntimeError(f"site '{site}' fired outside a pass of the decoder.")
             if site in self.now.acts:
                 raise RuntimeError(f"site '{site}' fired twice in one pass; expected exactly once.")
             taken = self.take(site, tap, whole)
@@ -164,7 +167,7 @@ class _Recorder:
         return see
 
     def check(self) -> None:
-        """End of a pass: every site must have fired, and every submodule be in evaluation mode."""
+        """End of a pass: raise unless every site has fired and every submodule is in evaluation mode."""
         if self.now is None:
             raise RuntimeError(
                 "the pass did not reach the recording hooks: the model was probably compiled and warmed up before "
@@ -173,8 +176,7 @@ class _Recorder:
         missing = [str(site) for site in self.recording.sites if site not in self.now.acts]
         if missing:
             raise RuntimeError(
-                f"{len(missing)} of {len(self.recording.sites)} sites did not fire in this pass: "
-                f"{', '.join(missing[:5])}. "
+                f"{len(missing)} of {len(self.recording.sites)} sites did not fire in this pass: {', '.join(missing[:5])}. "
                 f"A compiled module skips hooks that are added after its warm-up; use the uncompiled module."
             )
         refuse_training_mode(self.model.module)
@@ -183,7 +185,7 @@ class _Recorder:
 
 
 class _Done:
-    """Tells a Model whether a recorder is done with the present pass, and closes a pass that was stopped."""
+    """Tells a Model whether a recorder is done with the current pass, and closes a pass that was stopped."""
 
     def __init__(self, recorder: _Recorder) -> None:
         self.recorder = recorder
@@ -193,6 +195,7 @@ class _Done:
         return self.recorder.stop and now is not None and len(now.acts) == len(self.recorder.recording.sites)
 
     def check(self) -> None:
+        # a stopped pass never reaches the decoder's forward hook, which would have called this
         if self.recorder.now is not None or not self.recorder.recording.passes:
             self.recorder.check()
 
@@ -203,22 +206,28 @@ def edit(
 ) -> Iterator[None]:
     """Change activations during the forward passes that run inside the block.
 
-        with edit(model, {"resid_post.12": Add(vector)}, positions=[[7], [9]]):
-            logits = model(ids).logits
-
-    Edits are pure: the hook hands the site's activation to the edit and puts what comes back in its place, in a new
-    tensor. Edits of one site act in the order in which their blocks were opened. An edit of `resid_mid` acts on what
-    the MLP reads and on what the block passes on.
+    Edits are pure: the hook calls the edit with the site's activation and replaces it by the result, in a new tensor.
+    Edits of one site act in the order in which their blocks were opened. An edit of `resid_mid` changes both the input
+    of the MLP and the residual stream that the block passes on.
 
     Args:
-        edits: edit by site; a glob stands for each of its sites.
+        edits: site -> edit; a glob applies to each of its sites.
         positions: tokens to change, counted from each item's first real token, or a mask over the columns of the
-            prompt; the others keep every bit. They mean the same tokens with and without a KV cache, under padding and
+            prompt; all others keep every bit. They are the same tokens with and without a KV cache, under padding and
             in the beams of `generate`.
     Raises:
-        ValueError: a site that the model does not have or that cannot be edited (`logits`, `pattern`), before any hook
-            is placed; a result of another shape; an edit that changed its input in place.
+        ValueError: the model has no such site or it cannot be edited (`logits`, `pattern`), raised before any hook is
+            placed; an edit returned another shape or changed its input in place.
         RuntimeError: a site did not fire exactly once in a pass.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4)).eval()
+        >>> from interp.edits import Replace
+        >>> with edit(model, {"resid_post.0": Replace(0.0)}, positions=[[2]]), record(model, "resid_post.0") as acts:
+        ...     _ = model(torch.arange(5).view(1, 5))
+        >>> acts["resid_post.0"].abs().sum(-1).gt(0)
+        tensor([[ True,  True, False,  True,  True]])
     """
     model = Model.wrap(model)
     plan = [(site, change) for word, change in edits.items() for site in expand_sites(word, model.layout)]
@@ -235,21 +244,21 @@ def edit(
 
 def _refuse_uneditable(site: Site) -> None:
     reason = {
-        "logits": "nothing is computed from them; change what your own code reads",
-        "pattern": "attention has used them before the hook sees them; edit 'z', 'q', 'k' or 'v' instead",
+        "logits": "nothing is computed from them; change them in your own code",
+        "pattern": "attention has used it before the hook runs; edit 'z', 'q', 'k' or 'v' instead",
     }.get(site.kind)
     if reason:
         raise ValueError(f"site '{site}' cannot be edited: {reason}.")
 
 
 class _Editor:
-    """The moving part of an `edit` block: the mask of the present pass and how often each site fired."""
+    """State of an `edit` block: the mask of the current pass and how often each site fired."""
 
     def __init__(self, model: Model, sites: tuple[Site, ...], positions: Where | Tensor) -> None:
         self.model, self.sites, self.positions = model, sites, positions
         self.mask: Tensor | None = None
         self.fired: dict[Site, int] = {}
-        self.kept: dict[Site, Tensor] = {}
+        self.changed: dict[Site, Tensor] = {}
 
     def begin(self, what: Pass) -> None:
         self.fired = dict.fromkeys(self.sites, 0)
@@ -264,13 +273,15 @@ class _Editor:
         tap = self.model.layout.tap(site)
         if site.kind != "resid_mid":
             return [(tap, lambda whole: self.apply(site, tap, change, whole))]
+        # No module outputs resid_mid alone: the block adds the MLP branch to its own, unedited residual stream. So edit
+        # the MLP's input, add the MLP branch to the edited value, and replace the block's output by that sum.
         layer = self.model.layout.layers[site.layer or 0]
         mlp, block = self.model.layout.branch(layer, "mlp"), self.model.layout.tap(Site("resid_post", site.layer))
         return [(tap, self._mid(site, tap, change)), (mlp, self._keep(site)), (block, self._rejoin(site))]
 
     def apply(self, site: Site, tap: Tap, change: Edit, whole: Tensor) -> Tensor:
         old = tap.view.read(whole)
-        version = whole._version
+        version = whole._version  # autograd's count of in-place changes; also counts those of views
         new = change(old)
         if whole._version != version:
             raise ValueError(f"the edit of '{site}' changed its input in place; an edit must return a new tensor.")
@@ -284,24 +295,24 @@ class _Editor:
 
     def _mid(self, site: Site, tap: Tap, change: Edit) -> Callable[[Tensor], Tensor]:
         def see(whole: Tensor) -> Tensor:
-            self.kept[site] = self.apply(site, tap, change, whole)
-            return self.kept[site]
+            self.changed[site] = self.apply(site, tap, change, whole)
+            return self.changed[site]
 
         return see
 
     def _keep(self, site: Site) -> Callable[[Tensor], Tensor]:
         def see(branch: Tensor) -> Tensor:
-            self.kept[site] = self.kept[site] + branch
+            self.changed[site] = self.changed[site] + branch
             return branch
 
         return see
 
     def _rejoin(self, site: Site) -> Callable[[Tensor], Tensor]:
-        return lambda whole: self.kept.pop(site)
+        return lambda whole: self.changed.pop(site)
 
 
 def place(tap: Tap, see: Callable[[Tensor], Tensor | None], *, last: bool) -> Any:
-    """Put `see` on the tap. Recordings (`last`) always run after edits, in whatever order the blocks were opened."""
+    """Register `see` on the tap. Recordings (`last`) always run after edits, in any order of opening the blocks."""
     if tap.side == "in":
 
         def pre(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
@@ -329,6 +340,7 @@ def place(tap: Tap, see: Callable[[Tensor], Tensor | None], *, last: bool) -> An
 
 
 def _keep_recordings_last(handle: Any, is_recording: bool) -> None:
+    """Torch runs the hooks of a module in the order of an OrderedDict: move recordings behind a new edit."""
     hooks = handle.hooks_dict_ref()
     if is_recording:
         hooks[handle.id]._is_recording = True
@@ -339,15 +351,14 @@ def _keep_recordings_last(handle: Any, is_recording: bool) -> None:
 
 @contextmanager
 def _pass_hooks(model: Model, begin: Callable[[Pass], None], end: Callable[[], None]) -> Iterator[None]:
-    """Call `begin` with the Pass when the decoder starts, `end` when it has finished."""
-
+    """Call `begin` with the Pass before the decoder runs, and `end` after it."""
     prompt = PromptEnd()
 
     def pre(module: nn.Module, args: tuple, kwargs: dict) -> None:
         begin(prompt.complete(_pass_of(model, args, kwargs)))
 
     with ExitStack() as stack:
-        stack.enter_context(prompt.watch(model))
+        stack.enter_context(prompt.watch(model.causal_lm))
         stack.callback(model.decoder.register_forward_pre_hook(pre, with_kwargs=True).remove)
         stack.callback(model.decoder.register_forward_hook(lambda module, args, output: end()).remove)
         yield
@@ -361,7 +372,7 @@ def _pass_of(model: Model, args: tuple, kwargs: dict) -> Pass:
     mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
     batch = model.current_batch
     lengths = batch.lengths if batch is not None else None
-    if ids is not None and mask is None and lengths is None and cache is None:
+    if ids is not None and mask is None and lengths is None and cache is None:  # a bare call with plain token ids
         refuse_unmarked_padding(ids, model.pad_id)
     past = 0 if cache is None else int(cache.get_seq_length())
     return Pass(tokens.shape[0], tokens.shape[1], past, lengths, mask)
@@ -369,7 +380,7 @@ def _pass_of(model: Model, args: tuple, kwargs: dict) -> Pass:
 
 @contextmanager
 def eager_attention(layout: Layout) -> Iterator[None]:
-    """Compute attention with explicit probabilities inside the block; restores the implementation after it."""
+    """Compute attention with explicit probabilities inside the block; restores the implementation afterwards."""
     before = layout.config._attn_implementation
     layout.config._attn_implementation = "eager"
     try:
@@ -383,7 +394,7 @@ def refuse_training_mode(module: nn.Module) -> None:
     training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
     if training:
         raise RuntimeError(
-            f"{len(training)} submodules are in training mode ({', '.join(training[:3])}, ...), so activations would "
-            f"be random where dropout is on. Call .eval() on the module that you pass (an adapter loaded later may "
+            f"{len(training)} submodules are in training mode ({', '.join(training[:3])}, ...), so dropout would make "
+            f"activations random. Call .eval() on the module that you pass (an adapter loaded later may "
             f"be training while the model is not)."
         )

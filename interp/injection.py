@@ -1,4 +1,4 @@
-"""Norm-matched injection: vectors added to the residual stream, or put in its place, at the norm that stands there."""
+"""Norm-matched injection: vectors added to the residual stream, or replacing it, at the norm of the stream itself."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def norm_matched_injection(
     formula: Formula = "add",
     grad: Literal["residual", "vector"] = "residual",
 ) -> Float[Tensor, "batch pos d_model"]:
-    """The residual stream with one vector injected per slot, at the norm of the residual that stands there.
+    """The residual stream with one vector injected per slot, scaled to the norm of the stream at that slot.
 
         add:      resid[b, p] + coefficient * ||resid[b, p]||_2 * v / max(||v||_2, 1e-12)
         replace:                coefficient * ||resid[b, p]||_2 * v / max(||v||_2, 1e-12)
         raw:      resid[b, p] + coefficient * v
 
-    Only the direction of `v` enters, except under "raw", which the wiring self-test rules out. `resid` is left as it
-    is; the result is a new tensor.
+    Only the direction of `v` matters, except under "raw", which exists for the wiring self-test to rule out. `resid` is
+    not changed; the result is a new tensor.
 
     Args:
         resid: output of one decoder block.
         vectors: one per slot, row by row of the batch in the order of `positions`.
-        positions: per row of the batch its columns; rows may have different counts, or none.
-        precision: "wire" rounds as published oracles were trained (direction in the vectors' dtype, norm in the
+        positions: columns of each row of the batch; rows may have different numbers of them, or none.
+        precision: "wire" rounds as in the training of published oracles (direction in the vectors' dtype, norm in the
             residual's, product in the wider of the two, sum in the residual's); "fp32" rounds once, at the end.
         grad: "residual" detaches the added term, as in training; "vector" lets gradients through to the vectors.
     Raises:
-        ValueError: counts, widths, bounds or devices that do not fit, a column twice in one row, a vector that is not
-            finite. Batch row and slot are named.
+        ValueError: numbers, widths or bounds that do not fit, a column that occurs twice in one row, or a vector that
+            is not finite. Batch row and slot are named.
     Source: the order of rounding is that of get_activation_steering_hook in adamkarvonen/activation_oracles; bit-exact
         equality with it in fp32, bf16 and fp16 is asserted in tests/test_oracle_injection.py.
     """
@@ -69,15 +69,15 @@ class Slots:
         width: int | None = None,
         names: Sequence[str] | None = None,
     ) -> Slots:
-        """Checked slots of a batch. Raises ValueError as `norm_matched_injection`; `names` says whose rows they are."""
+        """Slots of a batch, validated. Raises ValueError as `norm_matched_injection`; `names` describes the rows."""
         if len(positions) != batch:
             raise ValueError(f"positions: expected one list per row of the batch ({batch}), got {len(positions)}.")
         n_slots = sum(map(len, positions))
         if n_slots != n_vectors:
             counts = [len(p) for p in positions]
             raise ValueError(
-                f"expected one vector per slot: positions name {n_slots} slots (per row {counts[:8]}), got {n_vectors} "
-                f"vectors. Nothing is broadcast."
+                f"vectors: expected one per slot ({n_slots}; per row {counts[:8]}), got {n_vectors}. Vectors are not "
+                f"broadcast."
             )
         for row, columns in enumerate(positions):
             _check_columns(columns, width, f"row {row}" + (f" ({names[row]})" if names else ""))
@@ -88,14 +88,14 @@ class Slots:
         return len(self.rows)
 
     def flat(self, width: int) -> Int[Tensor, "slots"]:
-        """Row numbers of the slots in a batch of this width flattened to [batch * pos]."""
+        """Indices of the slots in a batch of this width, flattened to [batch * pos]."""
         return self.rows * width + self.columns
 
     def to(self, device: torch.device) -> Slots:
         return Slots(self.rows.to(device, non_blocking=True), self.columns.to(device, non_blocking=True))
 
     def shifted(self, by: int) -> Slots:
-        """The same slots counted in columns of a pass that begins `by` columns later."""
+        """The same slots, counted in columns of a pass that begins `by` columns later."""
         return Slots(self.rows, self.columns - by)
 
     def where(self, keep: Tensor) -> Slots:
@@ -109,7 +109,7 @@ def check_vectors(vectors: Tensor, *, d_model: int, names: Sequence[str] | None 
     if not vectors.is_floating_point():
         raise ValueError(f"vectors: expected a floating dtype, got {vectors.dtype}.")
     finite = torch.isfinite(vectors).all(dim=1)
-    if vectors.dtype == torch.float16:
+    if vectors.dtype == torch.float16:  # finite entries can have a norm above 65504, which is inf
         finite = finite & torch.isfinite(vectors.norm(dim=1))
     if bool(finite.all()):
         return
@@ -117,7 +117,7 @@ def check_vectors(vectors: Tensor, *, d_model: int, names: Sequence[str] | None 
     which = "; ".join(f"slot {i}" + (f" ({names[i]})" if names else "") for i in bad[:3])
     raise ValueError(
         f"vectors: {len(bad)} of {len(vectors)} are not finite (NaN, inf, or a norm beyond float16): {which}. They "
-        f"would fill the row with NaN silently; collect them again in a wider dtype, or leave these positions out."
+        f"would turn the row into NaN; collect them again in a wider dtype, or leave these positions out."
     )
 
 
@@ -131,28 +131,29 @@ def inject_at(
     formula: Formula = "add",
     grad: Literal["residual", "vector"] = "residual",
 ) -> Float[Tensor, "batch pos d_model"]:
-    """`norm_matched_injection` at slots that were checked before: one gather, one norm, one write."""
+    """`norm_matched_injection` at validated slots: one gather, one norm, one write."""
     if not len(slots):
         return resid
     _check_words(precision, formula, grad)
     flat, at = resid.flatten(0, 1), slots.flat(resid.shape[1]).to(resid.device)
-    there = flat.index_select(0, at)
+    resid_at = flat.index_select(0, at)
     vectors = vectors.to(resid.device)
-    term = vectors * coefficient if formula == "raw" else _term(there, vectors, coefficient, precision)
+    term = vectors * coefficient if formula == "raw" else _term(resid_at, vectors, coefficient, precision)
     term = term.detach() if grad == "residual" else term
     if precision == "wire":
-        new = term.to(resid.dtype) + (0 if formula == "replace" else there)
+        # the order of casts is part of "wire": the sum must round in the residual's dtype, as in training
+        new = term.to(resid.dtype) + (0 if formula == "replace" else resid_at)
     else:
-        new = (term + (0 if formula == "replace" else there.float())).to(resid.dtype)
+        new = (term + (0 if formula == "replace" else resid_at.float())).to(resid.dtype)
     return flat.index_copy(0, at, new).view(resid.shape)
 
 
-def _term(there: Tensor, vectors: Tensor, coefficient: float, precision: Precision) -> Tensor:
+def _term(resid_at: Tensor, vectors: Tensor, coefficient: float, precision: Precision) -> Tensor:
     """coefficient * ||resid|| * v / max(||v||, eps) of every slot."""
     if precision == "fp32":
-        vectors, there = vectors.float(), there.float()
+        vectors, resid_at = vectors.float(), resid_at.float()
     unit = vectors / _no_zero(vectors.norm(dim=-1, keepdim=True))
-    return unit * there.norm(dim=-1, keepdim=True) * coefficient
+    return unit * resid_at.norm(dim=-1, keepdim=True) * coefficient
 
 
 def _no_zero(norm: Tensor) -> Tensor:
@@ -165,11 +166,11 @@ def _no_zero(norm: Tensor) -> Tensor:
 def _check_columns(columns: Sequence[int], width: int | None, where: str) -> None:
     if len(set(columns)) != len(columns):
         twice = next(c for c in columns if list(columns).count(c) > 1)
-        raise ValueError(f"{where}: column {twice} is named twice; two vectors cannot stand at one position.")
+        raise ValueError(f"{where}: column {twice} is named twice; expected one vector per position.")
     for slot, column in enumerate(columns):
         if column < 0 or (width is not None and column >= width):
             have = f"0-{width - 1}" if width else "0 and up"
-            raise ValueError(f"{where}, slot {slot}: column {column} is outside the batch, which has {have}.")
+            raise ValueError(f"{where}, slot {slot}: expected a column in {have}, got {column}.")
 
 
 def _check_words(precision: str, formula: str, grad: str) -> None:
@@ -178,6 +179,6 @@ def _check_words(precision: str, formula: str, grad: str) -> None:
         "formula": (formula, ("add", "replace", "raw")),
         "grad": (grad, ("residual", "vector")),
     }
-    for name, (came, valid) in words.items():
-        if came not in valid:
-            raise ValueError(f"{name}: expected {' or '.join(map(repr, valid))}, got {came!r}.")
+    for name, (value, valid) in words.items():
+        if value not in valid:
+            raise ValueError(f"{name}: expected {' or '.join(map(repr, valid))}, got {value!r}.")

@@ -1,15 +1,17 @@
-"""What one forward pass holds: which column is which token of which item, under padding and KV cache."""
+"""Contents of one forward pass: which column is which token of which item, under padding, KV cache and `generate`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.positions import All, Answer, From, Generated, Positions, PromptTokens
 from interp.prompt import Prompt
@@ -21,15 +23,15 @@ _BY_PROMPT = (Answer, Generated, PromptTokens)
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward pass: `n_new` columns per item after `past` cached ones; real tokens are a run of columns.
+    """One forward pass: `n_new` columns per item after `past` cached ones; real tokens are contiguous columns.
 
-    Token `t` of item `b` stands in column `first[b] + t`, counted over cached and new columns together, so a token has
-    one number whatever the padding and however the prompt was cut into passes.
+    Token `t` of item `b` is in column `first[b] + t`, counted over cached and new columns together. So a token has one
+    number under any padding, and however the prompt is cut into passes.
 
     Attributes:
-        prompt_end: column after the last of the prompt, where what follows was generated; None: all of it is prompt;
-            "unknown": a prompt in several passes, of which this may be the last or not.
-        items: how many texts were given to `generate`, whose beams and samples make `batch` a multiple of it.
+        prompt_end: column after the last one of the prompt, if the rest was generated; None: all of it is prompt;
+            "unknown": a prompt in several passes, of which this may or may not be the last.
+        items: number of texts passed to `generate`; its beams and samples make `batch` a multiple of it.
     """
 
     batch: int
@@ -48,15 +50,16 @@ class Pass:
             return tuple((0, length) for length in self.lengths)
         if self.mask is None:
             return ((0, width),) * self.batch
+        # argmax of a 0/1 mask is its first 1; pads may be on either side, but real tokens have no gaps
         first, length = (x.tolist() for x in (self.mask.int().argmax(dim=1), self.mask.int().sum(dim=1)))
         return tuple((a, a + n) for a, n in zip(first, length, strict=True))
 
     def tokens(self, where: Positions | TokenLists) -> list[tuple[int, ...]]:
-        """Token numbers chosen in each item, counted from its first real token.
+        """Chosen token numbers of each item, counted from its first real token.
 
         Raises:
-            ValueError: as many position lists as items were expected, the rule needs text, which a pass has not, or it
-                needs the prompt's end and that is unknown.
+            ValueError: the number of position lists is not that of the items, the rule needs text (a pass has none), or
+                it needs the prompt's end, which is unknown.
         """
         if isinstance(where, Positions):
             return [self._of_rule(where, first, end) for first, end in self.spans]
@@ -67,10 +70,10 @@ class Pass:
         return where.resolve(_without_text(end - first)) if run is None else tuple(range(*run))
 
     def _run(self, where: Positions, first: int, end: int) -> tuple[int, int] | None:
-        """First token and the one after the last, where a rule chooses one run of tokens that grows with the text."""
+        """[first, end) tokens of a rule that chooses one run of tokens, which may grow with the text; else None."""
         if self.prompt_end == "unknown" and isinstance(where, _BY_PROMPT):
             raise ValueError(
-                f"positions {where.name!r}: the prompt came in several passes, and nothing says where it ends. Use "
+                f"positions {where.name!r}: the prompt came in several passes, so its end is unknown. Use "
                 f"generate(), give the prompt in one pass, or choose token numbers, 'from:N' or 'all'."
             )
         n = end - first
@@ -79,21 +82,21 @@ class Pass:
             case All():
                 return 0, n
             case From(start):
-                return min(start, n), n  # nothing as long as the text has not grown that far
+                return min(start, n), n  # empty until the text has grown that far
             case PromptTokens():
                 return 0, n_prompt
             case Answer():
                 return n_prompt - 1, n_prompt
-            case Generated():
+            case Generated():  # from the last prompt token on: its output is the first generated token
                 return n_prompt - 1, n
         return None
 
     def _by_row(self, where: Sequence[Any] | Tensor) -> list[Any]:
-        """One entry per row of the pass; one per text is repeated for its beams, which stand next to each other."""
+        """One entry per row of the pass; an entry per text is repeated for its beams or samples, which are adjacent."""
         if len(where) == self.batch:
             return list(where)
         if len(where) == self.items and self.batch % len(where) == 0:
-            return [one for one in where for _ in range(self.batch // len(where))]
+            return [entry for entry in where for _ in range(self.batch // len(where))]
         raise ValueError(f"positions: expected one list per item of the batch ({self.batch}), got {len(where)}.")
 
     def rows(
@@ -102,10 +105,10 @@ class Pass:
         """Flat row numbers (item * n_new + column) of the chosen tokens in this pass, and (item, token) of each.
 
         Args:
-            partial: skip tokens of other passes (a cached prefix, tokens to come) instead of raising. A rule such as
-                `All()` speaks of the whole text, so with a KV cache it always means "those of them in this pass".
+            partial: skip tokens of other passes (a cached prefix, later tokens) instead of raising. A rule such as
+                `All()` refers to the whole text, so with a KV cache it always means its tokens in this pass.
         Raises:
-            ValueError: a token that was asked for by number and that this pass does not compute.
+            ValueError: a token given by number that this pass does not compute.
         """
         partial = partial or (self.past > 0 and isinstance(where, Positions))
         flat, labels = [], []
@@ -118,20 +121,22 @@ class Pass:
                     labels.append((item, token))
                 elif not partial:
                     have = f"{max(self.past - first, 0)}-{end - first - 1}"
-                    raise ValueError(f"position {token} of item {item}: this pass holds its tokens {have}.")
+                    raise ValueError(
+                        f"positions: item {item}: expected tokens {have} (those of this pass), got {token}."
+                    )
         return torch.tensor(flat, dtype=torch.long), labels
 
     def is_chosen(self, where: Positions | TokenLists | Tensor) -> Tensor:
         """Mask [batch, n_new]: True on the chosen tokens that this pass computes.
 
-        A tensor is a mask [item, column] over the columns of the prompt, padding included; what is generated after
-        them is not chosen.
+        A tensor is a mask [item, column] over the columns of the prompt, padding included; generated tokens are not
+        chosen.
         """
         if isinstance(where, Tensor):
             return self._columns(where)
         if isinstance(where, Positions):
             runs = [self._run(where, first, end) for first, end in self.spans]
-            if None not in runs:
+            if None not in runs:  # without a loop over tokens: this runs at every decoding step
                 return self._between(
                     [(f + a, f + b) for (f, _), (a, b) in zip(self.spans, filter(None, runs), strict=True)]
                 )
@@ -148,23 +153,24 @@ class Pass:
             raise ValueError(f"positions: expected a mask [item, column] of bool, got {mask.dtype} {list(mask.shape)}.")
         end = self.prompt_end if isinstance(self.prompt_end, int) else self.past + self.n_new
         if mask.shape[1] != end and self.prompt_end != "unknown":
-            raise ValueError(f"positions: the mask has {mask.shape[1]} columns, the prompt {end}, padding included.")
+            raise ValueError(f"positions: expected a mask of {end} columns (padding included), got {mask.shape[1]}.")
         rows = torch.stack(self._by_row(mask)).cpu()
+        # columns after the prompt stay False; a prompt in several passes may be wider than what has been computed
         wide = torch.zeros(self.batch, max(self.past + self.n_new, rows.shape[1]), dtype=torch.bool)
         wide[:, : rows.shape[1]] = rows
         for row, (first, stop) in zip(wide, self.spans, strict=True):
-            row[:first], row[stop:] = False, False
+            row[:first], row[stop:] = False, False  # never change a pad
         return wide[:, self.past : self.past + self.n_new]
 
 
 def _without_text(n_tokens: int) -> Prompt:
-    """A prompt of which only the length is known; a rule that needs text finds no span in it and says so."""
+    """A prompt of which only the length is known; a rule that needs text raises its own error, since no span exists."""
     return Prompt("(batch)", text="", ids=(0,) * n_tokens, offsets=((0, 0),) * n_tokens, spans={})
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded input of one forward pass; `kwargs` is what a Hugging Face model is called with."""
+    """Padded input of one forward pass; `kwargs` are the arguments of a Hugging Face model."""
 
     input_ids: Int[Tensor, "batch pos"]
     lengths: tuple[int, ...] | None = None
@@ -173,8 +179,8 @@ class Batch:
 
     @property
     def kwargs(self) -> dict[str, Tensor]:
-        given = {k: getattr(self, k) for k in ("input_ids", "attention_mask", "position_ids")}
-        return {k: v for k, v in given.items() if v is not None}
+        tensors = {k: getattr(self, k) for k in ("input_ids", "attention_mask", "position_ids")}
+        return {k: v for k, v in tensors.items() if v is not None}
 
     def to(self, device: torch.device) -> Batch:
         moved = {k: v.to(device, non_blocking=True) for k, v in self.kwargs.items()}
@@ -184,16 +190,16 @@ class Batch:
 def pad(token_lists: TokenLists, *, pad_id: int = 0, side: Literal["left", "right"] = "right") -> Batch:
     """One rectangular batch of unequal token lists.
 
-    Right padding needs no attention mask: attention is causal, so no real token sees what stands after it. Left padding
-    (for generation) always comes with a mask and with position_ids = cumsum(mask) - 1, since a bare forward would
-    otherwise number the pads, which costs accuracy in half precision.
+    Right padding needs no attention mask: attention is causal, so no real token sees the pads after it. Left padding
+    (for generation) always has a mask and position_ids = cumsum(mask) - 1; a plain forward would count the pads as
+    positions, which costs accuracy in half precision.
 
     Raises:
-        ValueError: no lists, or an empty one.
+        ValueError: no lists, or an empty list.
     """
     lengths = tuple(len(ids) for ids in token_lists)
     if not lengths or min(lengths) == 0:
-        raise ValueError(f"expected token lists with at least one token each; got lengths {list(lengths)}.")
+        raise ValueError(f"token lists: expected at least one token each, got lengths {list(lengths)}.")
     width = max(lengths)
     ids = torch.full((len(lengths), width), pad_id, dtype=torch.long)
     for row, tokens in zip(ids, token_lists, strict=True):
@@ -207,3 +213,90 @@ def pad(token_lists: TokenLists, *, pad_id: int = 0, side: Literal["left", "righ
 def positions_from_mask(mask: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
     """position_ids = cumsum(mask) - 1, and 0 on the pads before the first token."""
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Input of one call of `generate`: number of texts, columns of the prompt, and the mask of real tokens."""
+
+    items: int
+    width: int
+    mask: Tensor | None
+
+
+class PromptEnd:
+    """Adds the end of the prompt to each Pass, inside a `watch` block.
+
+    Inside `generate` the end is the width of its input. (Without a cache every decoding step is a pass over the whole
+    text, which looks like a new, longer prompt.) Outside of `generate`, a pass without past is a prompt, and a pass of
+    one token that continues where the last one ended is generated.
+    """
+
+    def __init__(self) -> None:
+        self._prompts: _Prompts | None = None
+        self._end: int | None = None
+        self._width = -1  # columns after the last pass; the next one continues it if its past is equal
+
+    def complete(self, what: Pass) -> Pass:
+        """The pass with `prompt_end` and `items`, and with the mask of `generate` if it has none itself."""
+        if self._prompts is not None:
+            prompts, mask = self._prompts, what.mask
+            # the decoder may get no mask, or a prepared 4-d one that `hooks` cannot read
+            if mask is None and prompts.mask is not None and what.lengths is None:
+                mask = _lengthened(prompts.mask, what)
+            return replace(what, mask=mask, prompt_end=prompts.width, items=prompts.items)
+        continues = what.past > 0 and what.past == self._width
+        self._width = what.past + what.n_new
+        if continues and what.n_new > 1:  # another piece of the prompt, or several drafted tokens
+            return replace(what, prompt_end="unknown")
+        if not continues:
+            # right-padded texts end at different columns; each item's own length is the end of its prompt
+            self._end = None if what.past == 0 and what.lengths is not None else self._width
+        return replace(what, prompt_end=self._end)
+
+    @contextmanager
+    def watch(self, causal_lm: nn.Module) -> Iterator[None]:
+        """Record the input of every call of the model's `generate` inside the block. Blocks may be nested."""
+        module: Any = causal_lm
+        if not callable(getattr(module, "generate", None)):
+            yield
+            return
+        # `own` is None unless an outer block has already put a wrapper on the instance
+        own, inner = vars(module).get("generate"), module.generate
+
+        @functools.wraps(inner)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            before, self._prompts = self._prompts, _prompts(args, kwargs)
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self._prompts = before
+
+        module.generate = generate
+        try:
+            yield
+        finally:
+            if own is None:
+                del module.generate
+            else:
+                module.generate = own
+
+
+def _prompts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Prompts:
+    inputs = [args[0] if args else None, *(kwargs.get(key) for key in ("inputs", "input_ids", "inputs_embeds"))]
+    tokens = next((value for value in inputs if isinstance(value, Tensor)), None)
+    if tokens is None:
+        raise ValueError(
+            "generate: expected a prompt (input_ids or inputs_embeds) while activations are edited or read."
+        )
+    mask = kwargs.get("attention_mask")
+    return _Prompts(tokens.shape[0], tokens.shape[1], mask if isinstance(mask, Tensor) and mask.ndim == 2 else None)
+
+
+def _lengthened(mask: Tensor, what: Pass) -> Tensor:
+    """The prompt's mask, extended by the generated columns up to this pass, with a row per beam."""
+    rows = mask.repeat_interleave(what.batch // mask.shape[0], dim=0)
+    n_more = what.past + what.n_new - mask.shape[1]
+    return (
+        rows[:, : what.past + what.n_new] if n_more <= 0 else torch.cat([rows, rows.new_ones(len(rows), n_more)], dim=1)
+    )

@@ -163,7 +163,7 @@ def test_bytes_already_committed_are_not_needed_again(tmp_path, monkeypatch):
     [
         ("'item-001'.*ascending token indices in 0..3", {"rules": {"last": [[2], [9], [4]]}}),
         ("ascending", {"rules": {"last": [[2], [3, 1], [4]]}}),
-        ("2 lists for 3 prompts", {"rules": {"last": [[2], [3]]}}),
+        ("expected a list per prompt \\(3\\), got 2", {"rules": {"last": [[2], [3]]}}),
         ("nothing to store", {"rules": {"last": [[], [], []]}}),
         ("nothing to store", {"sites": []}),
         ("site 'z.1' occurs more than once", {"sites": [SITES[2], SITES[2]]}),

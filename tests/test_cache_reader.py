@@ -111,9 +111,9 @@ def test_one_row_at_every_site_is_found_by_id_position_and_ordinal(cache):
 def test_a_row_that_does_not_exist_is_explained(cache):
     with pytest.raises(ValueError, match="'item-999' is not in"):
         cache.row("item-999", "last")
-    with pytest.raises(ValueError, match="has 1 rows of 'last'; ordinal 1"):
+    with pytest.raises(ValueError, match="has 1 rows of 'last'.*got 1"):
         cache.row("item-000", "last", ordinal=1)
-    with pytest.raises(ValueError, match="which holds: last, even"):
+    with pytest.raises(ValueError, match="which has: last, even"):
         cache.row("item-000", "first")
 
 
@@ -125,7 +125,7 @@ def test_blocks_are_bounded_and_together_are_all_rows_in_order(cache, position, 
     assert torch.equal(torch.cat([feats for _, feats in blocks]), cache.read_rows("resid_post.1", position))
     for rows, feats in blocks:
         assert torch.equal(feats, cache.rows_at(rows, "resid_post.1"))
-    with pytest.raises(ValueError, match="block_rows is 0"):
+    with pytest.raises(ValueError, match="block_rows: expected at least 1, got 0"):
         next(cache.iter_blocks("resid_post.1", position, block_rows=0))
 
 
@@ -203,7 +203,7 @@ def test_metadata_of_any_json_kind_comes_back(tmp_path, values):
 
 def test_metadata_that_cannot_be_kept_is_named(tmp_path):
     examples = [Example(id="item-000", text="q", metadata={"when": object()})]
-    with pytest.raises(ValueError, match=r"'metadata.when', example 'item-000': a object"):
+    with pytest.raises(ValueError, match=r"'metadata.when', example 'item-000': .* got a object"):
         create_cache(tmp_path, tiny_plan(1, examples=examples))
 
 
@@ -251,7 +251,7 @@ def test_a_truncated_shard_is_an_error_that_says_what_to_delete(copy, size):
     os.truncate(path, size if size > 0 else path.stat().st_size + size)
     cache = ActivationCache.open(copy)
     for route in (lambda: cache.read("z.1", "last"), lambda: cache.rows_at([0], "z.1"), cache.verify):
-        with pytest.raises(TruncatedShardError, match=r"its record says .*delete .*000000\.json and .*SEALED\.json"):
+        with pytest.raises(TruncatedShardError, match=r"its record.*delete .*000000\.json and .*SEALED\.json"):
             route()
 
 
@@ -268,7 +268,7 @@ def test_a_missing_shard_is_named_by_missing_and_by_the_error(copy):
     shard_files(copy)[2].unlink()
     cache = ActivationCache.open(copy)
     assert cache.missing() == (2,)
-    with pytest.raises(MissingShardError, match="shard 2: .* was committed and is gone"):
+    with pytest.raises(MissingShardError, match="shard 2: .* was committed but is missing"):
         cache.read("z.1", "last")
     assert [type(problem) for problem in cache.problems()] == [MissingShardError]
 

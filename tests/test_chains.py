@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from interp.chains import continuations, resampling_importance, suppression_importance, track_answers
-from interp.chains.rollouts import kept_text
+from interp.chains.importance import kept_text
 from interp.chains.tracking import first_tokens
 from interp.model import Model
 from interp.prompt import render
@@ -106,7 +106,7 @@ def test_rollouts_are_drawn_from_the_seed_and_bad_cuts_are_refused(corpus: Path,
     one, same, other = (continuations(model, examples, {"a": [1]}, seed=s, **ask) for s in (0, 0, 1))
     assert one == same != other
     assert len({r.text for r in one["a", 1]}) > 1
-    with pytest.raises(ValueError, match="cannot keep 9 sentences of 4"):
+    with pytest.raises(ValueError, match="expected to keep 0-4 sentences, got 9"):
         continuations(model, examples, {"a": [9]}, n=2)
     with pytest.raises(ValueError, match="2 rollouts or more"):
         continuations(model, examples, {"a": [1]}, n=1)

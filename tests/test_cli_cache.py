@@ -137,7 +137,7 @@ def test_plan_prints_the_size_and_reads_no_weight(base: Path, adapters, items: P
         ({"--base": "nowhere"}, "nowhere"),
         ({"--task": "interp.tasks.bqb"}, "Did you mean 'interp.tasks.bbq'"),
         ({"--max-length": "5"}, "i0"),
-        ({"--max-length": "9999"}, "at most 2048 tokens"),
+        ({"--max-length": "9999"}, "2048 tokens"),
         ({"--device": "gpu"}, "expected 'auto', 'cpu', 'cuda'"),
         ({"--shard-bytes": "0"}, "expected a size such as '256MB'"),
     ],

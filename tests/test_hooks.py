@@ -71,7 +71,7 @@ def test_a_rule_that_needs_text_is_refused_on_bare_tokens() -> None:
 
 def test_a_position_outside_the_text_is_named() -> None:
     model = Model.wrap(tiny("qwen2"))
-    with pytest.raises(ValueError, match="position 3 of item 0: this pass holds its tokens 0-2"):
+    with pytest.raises(ValueError, match="item 0: expected tokens 0-2 .*got 3"):
         with record(model, "resid_post.0", positions=[[3], [0], [0]]):
             model(TEXTS)
 
@@ -370,7 +370,7 @@ def test_project_out_leaves_no_component_and_is_idempotent(rng: torch.Generator)
 @pytest.mark.parametrize(
     ("site", "change", "words"),
     [
-        ("logits", Replace(), "cannot be edited: nothing is computed from them"),
+        ("logits", Replace(), "'logits' cannot be edited"),
         ("pattern.0", Replace(), "edit 'z', 'q', 'k' or 'v' instead"),
         ("resid_post.1", lambda acts: acts.add_(1), "changed its input in place"),
         ("resid_post.1", lambda acts: acts[:, :3], r"returned \(2, 3, 32\), expected \(2, 11, 32\)"),

@@ -20,7 +20,7 @@ LAYERS = {
     "interp.family": 1, "interp.model": 1, "interp.adapters": 1, "interp.loading": 1,
     "interp.passes": 1, "interp.tasks": 1,
     "interp.rope": 1,
-    "interp.hooks": 2, "interp.edits": 2, "interp.generation": 2, "interp.injection": 2,
+    "interp.hooks": 2, "interp.edits": 2, "interp.injection": 2,
     "interp.cache": 3, "interp.sweep": 3, "interp.evaluate": 3, "interp.oracle": 3, "interp.bridges": 3,
     "interp.chains": 3,
     "interp.heads": 4, "probes": 4, "steering": 4,

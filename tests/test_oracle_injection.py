@@ -93,7 +93,7 @@ def test_fp32_rounds_once(reference):
 
 def test_a_column_outside_the_batch_and_a_wrong_width_are_refused():
     resid, vectors = torch.randn(2, 5, 8), torch.randn(2, 8)
-    with pytest.raises(ValueError, match="row 1, slot 0: column 5 is outside"):
+    with pytest.raises(ValueError, match="row 1, slot 0: expected a column in .*got 5"):
         norm_matched_injection(resid, vectors, [[0], [5]])
     with pytest.raises(ValueError, match=r"expected \[slots, 8\], one per slot; got \[2, 4\]"):
         check_vectors(vectors[:, :4], d_model=8)
@@ -239,7 +239,7 @@ def test_a_batch_of_another_size_is_refused_and_the_hooks_are_gone(rng):
 
 def test_a_slot_that_no_pass_reaches_is_an_error(rng):
     model, ids = Model(tiny("qwen3")), torch.randint(3, 128, (1, 5), generator=rng)
-    with pytest.raises(ValueError, match="column 7"), inject(model, torch.randn(1, 32), [[7]], OracleSpec()):
+    with pytest.raises(ValueError, match="column.* 7"), inject(model, torch.randn(1, 32), [[7]], OracleSpec()):
         model.module(input_ids=ids)
 
 

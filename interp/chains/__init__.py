@@ -1,7 +1,13 @@
-"""Chains of thought on a model: what it answers so far, which sentences matter, and how it goes on without them."""
+"""Chains of thought on a model: answer tracking, importance of sentences, and rollouts."""
 
-from interp.chains.importance import Importance, Resampled, resampling_importance, suppression_importance
-from interp.chains.rollouts import Rollout, continuations
+from interp.chains.importance import (
+    Importance,
+    Resampled,
+    Rollout,
+    continuations,
+    resampling_importance,
+    suppression_importance,
+)
 from interp.chains.tracking import Tracked, track_answers
 
 __all__ = [

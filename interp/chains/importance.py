@@ -1,15 +1,15 @@
-"""Which sentences of a chain matter: what the rest says when it cannot see one, and what is written without it."""
+"""Importance of the sentences of a chain: by suppressed attention, and by rollouts sampled with and without them."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
-from interp.chains.rollouts import Parse, Rollout, continuations
+from interp.evaluate import Decoding, evaluate
 from interp.evaluate.labels import context_length
 from interp.model import Model
 from interp.prompt import Example, render
@@ -24,17 +24,17 @@ from interp.tasks.cot.importance import (
     span_importances,
 )
 
-LEAK = 1e-3  # nats; a masked pass that should change nothing may differ by rounding only
+LEAK = 1e-3  # nats; a mcut_of pass that should change nothing may differ by rounding only
 UNANSWERED = "(none)"
 
 
 @dataclass(frozen=True)
 class Importance:
-    """What one sentence is worth to the tokens after it, by suppressed attention.
+    """Effect of one sentence on the tokens after it, by suppressed attention.
 
     Attributes:
         importance: mean KL in nats per later token; the last sentence of a prompt has none.
-        control:    the same of a run of as many tokens at a random place of the chain, whatever sentences it cuts.
+        control:    the same for a run of as many tokens at a random place of the chain, across sentence ends.
     """
 
     example_id: str
@@ -52,15 +52,16 @@ def suppression_importance(
     """Importance of every sentence that has tokens after it, by a boolean causal mask (see `suppression_mask`).
 
     Args:
-        examples: of `interp.tasks.cot.chains.examples`. seed: of the control's places.
+        examples: of `interp.tasks.cot.chains.examples`.
+        seed: of the control's places.
     Raises:
-        ValueError: a model with layers that do not attend in full (a mask of our own would take their windows away), an
-            attention implementation that takes no such mask, an example without chain, a prompt too long.
-        RuntimeError: a causal mask given by us changes the logits of this model: its masks mean something else.
+        ValueError: a layer without full attention (our mask would remove its window), an attention implementation
+            without boolean masks, an example without a chain, or a prompt that is too long.
+        RuntimeError: an explicit causal mask changes the logits of this model, so it reads masks in another way.
     """
     if any(layer.kind != "full_attention" for layer in model.layout.layers):
         kinds = ", ".join(sorted({layer.kind for layer in model.layout.layers}))
-        raise ValueError(f"suppressed attention needs full attention in every layer, got {kinds}.")
+        raise ValueError(f"suppressed attention: expected full attention in every layer, got {kinds}.")
     out: list[Importance] = []
     for k, example in enumerate(examples):
         prompt = render(example, model.tokenizer, max_length=context_length(model))
@@ -71,11 +72,11 @@ def suppression_importance(
         some = [s for s in every if s.token_end < len(ids)]
         controls = _windows(some, every, len(ids), random.Random(f"{seed}/{example.id}"))
         spans = [(s.token_start, s.token_end) for s in some]
-        found = span_importances(model.causal_lm, ids, [*spans, *controls], temperature=temperature)
+        values = span_importances(model.causal_lm, ids, [*spans, *controls], temperature=temperature)
         problem = example.groups.get("problem", example.id)
         out += [
             Importance(example.id, problem, s.index, s.boundary, s.token_end - s.token_start, value, control)
-            for s, value, control in zip(some, found, found[len(some) :], strict=False)
+            for s, value, control in zip(some, values, values[len(some) :], strict=False)
         ]
     return out
 
@@ -83,7 +84,7 @@ def suppression_importance(
 def _windows(
     some: Sequence[ChainSentence], every: Sequence[ChainSentence], n: int, rng: random.Random
 ) -> list[tuple[int, int]]:
-    """One run of tokens per sentence, as long as it, anywhere in the chain that leaves a token after it."""
+    """A random run of tokens per sentence, of its length, that leaves at least one token after it."""
     out = []
     for sentence in some:
         size, first = sentence.token_end - sentence.token_start, every[0].token_start
@@ -93,19 +94,21 @@ def _windows(
 
 
 def _check_causal(model: Model, ids: torch.Tensor) -> None:
-    """A causal mask of ours must give what the model gives without any: else its masks are read otherwise."""
+    """Raise unless an explicit causal mask gives the same logits as no mask."""
     ours = masked_logp(model.causal_lm, ids, torch.ones(len(ids), len(ids), dtype=torch.bool, device=ids.device).tril())
     plain: Any = model.causal_lm
     with torch.no_grad():
         theirs = plain(input_ids=ids[None], use_cache=False).logits[0].float().log_softmax(-1)
     limit = LEAK if model.dtype == torch.float32 else 0.5  # 8 bits of mantissa on logits of tens
     if float((ours - theirs).abs().max()) > limit:
-        raise RuntimeError(f"{model.name}: a causal mask changes its logits, so suppression would mean something else.")
+        raise RuntimeError(
+            f"{model.name}: an explicit causal mask changes its logits, so it reads masks in another way."
+        )
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """Importance of one sentence by rollouts. `found` is None, and `status` says why, where too few could be used."""
+    """Importance of one sentence by rollouts; `found` is None, with the reason in `status`, if too few were usable."""
 
     example_id: str
     problem: str
@@ -131,14 +134,15 @@ def resampling_importance(
     is_other: Callable[[str, str], bool] = says_something_else,
     parse: Parse = cot.parse,
 ) -> list[Resampled]:
-    """Importance of every sentence: KL of the answers of rollouts from its start against rollouts from its end.
+    """Importance of every sentence: KL between the answers of rollouts from its start and of rollouts from its end.
 
     Rollouts from the end of one sentence are those from the start of the next. A rollout without an answer has the
     answer "(none)".
 
     Args:
-        n: rollouts per cut; the source takes about 100. seed: of sampling and of the intervals.
-        counterfactual: of the rollouts from the start, only those whose first sentence `is_other` than the original.
+        n: rollouts per cut; the source uses about 100.
+        seed: of sampling and of the intervals.
+        counterfactual: use only rollouts from the start whose first sentence `is_other` than the original.
     Raises:
         ValueError: as `continuations`.
     Source: thought-anchors, resampling and counterfactual importance.
@@ -165,17 +169,95 @@ def resampling_importance(
 
 
 def kept_ranges(example: Example) -> Sequence[tuple[int, int]]:
-    """Character ranges of the sentences of a chain; none where the example has no chain."""
+    """Character ranges of the sentences of a chain; empty if the example has no chain."""
     ranges: Any = example.metadata.get("sentences", ())
     return ranges
 
 
 def _answers(rollouts: Sequence[Rollout], gold: str) -> list[str]:
-    """Answers, those that equal the gold one in its spelling."""
-    said = [r.answer or UNANSWERED for r in rollouts]
-    return [gold if cot.same_answer(answer, gold) else answer for answer in said]
+    """Answers of rollouts; those equal to the gold one are spelled like it."""
+    answers = [r.answer or UNANSWERED for r in rollouts]
+    return [gold if cot.same_answer(answer, gold) else answer for answer in answers]
 
 
 def _first_sentence(rollout: Rollout) -> str:
     ranges = split_sentences(rollout.text)
     return rollout.text[slice(*ranges[0])] if ranges else rollout.text
+
+
+Parse = Callable[[str], "str | None"]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled continuation.
+
+    Attributes:
+        text:   text that the model wrote from the cut on, without the end-of-turn token and tokens of the prompt.
+        answer: parsed from the kept part of the chain and the text together; None if there is none.
+        finished: whether it ended before `max_new_tokens`.
+    """
+
+    text: str
+    answer: str | None
+    finished: bool
+
+
+def continuations(
+    model: Model,
+    examples: Sequence[Example],
+    cuts: Mapping[str, Sequence[int]],
+    *,
+    n: int,
+    temperature: float = 0.6,
+    seed: int = 0,
+    max_new_tokens: int = 256,
+    tokens_per_batch: int = 16_384,
+    parse: Parse = cot.parse,
+) -> dict[tuple[str, int], list[Rollout]]:
+    """`n` continuations from each cut: (example id, number of sentences kept) -> rollouts.
+
+    A cut keeps the first sentences of the chain without trailing blanks; 0 keeps only the question. Rows are padded on
+    the left, so all replies begin at the same column and contain no token of their prompt.
+
+    Args:
+        examples: of `interp.tasks.cot.chains.examples`.
+        cuts: example id -> numbers of kept sentences.
+        parse: reads the answer of a chain; pass your own for formats that `interp.tasks.cot.read` does not know.
+    Raises:
+        ValueError: a cut outside the chain, fewer than 2 continuations; and as `interp.evaluate.evaluate`.
+    """
+    if n < 2:
+        raise ValueError(f"n: expected 2 rollouts or more (their spread is needed), got {n}.")
+    cut_of: dict[str, tuple[str, int, str]] = {}
+    prefixed = []
+    for example in examples:
+        for kept in cuts.get(example.id, ()):
+            name = f"{example.id}/{kept}"
+            text = kept_text(example, kept)
+            cut_of[name] = (example.id, kept, text)
+            prefixed.append(replace(example, id=name, answer=text or None))
+    decoding = Decoding(score_labels=False, temperature=temperature, n_samples=n, seed=seed,
+                        max_new_tokens=max_new_tokens, tokens_per_batch=tokens_per_batch)  # fmt: skip
+    out: dict[tuple[str, int], list[Rollout]] = {(name, kept): [] for name, kept, _ in cut_of.values()}
+    for _, answers in evaluate(model, cot, prefixed, decoding=decoding):  # pyright: ignore[reportArgumentType]
+        for answer in answers:
+            name, kept, before = cut_of[answer.example_id]
+            text = answer.text or ""
+            out[name, kept].append(Rollout(text, parse(before + text), answer.finished))
+    return out
+
+
+def kept_text(example: Example, kept: int) -> str:
+    """The chain up to the end of its first `kept` sentences.
+
+    Raises:
+        ValueError: the example has no chain, or fewer sentences.
+    """
+    ranges = example.metadata.get("sentences")
+    if example.answer is None or not isinstance(ranges, Sequence):
+        do = "Read the corpus with interp.tasks.cot.chains.examples."
+        raise ValueError(f"example {example.id!r} carries no chain of thought. {do}")
+    if not 0 <= kept <= len(ranges):
+        raise ValueError(f"example {example.id!r}: expected to keep 0-{len(ranges)} sentences, got {kept}.")
+    return example.answer[: ranges[kept - 1][1]].rstrip() if kept else ""

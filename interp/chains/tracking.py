@@ -1,4 +1,4 @@
-"""Answer tracking: the probability that a logit lens gives the answer at the end of every sentence of a chain."""
+"""Answer tracking: the logit lens's probability of the answer at the end of every sentence of a chain."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ _TOKENS_PER_BATCH = 8192
 
 @dataclass(frozen=True)
 class Tracked:
-    """What a logit lens says of the answer at one sentence's end.
+    """The logit lens at one sentence's end.
 
     Attributes:
-        layer:     block whose output is read. token: index of the boundary token in the prompt.
-        p_answer:  probability of the first token of the answer. tier: `answer_tier` of it.
-        p_control: of the first token of another problem's answer at the same place, None where the corpus has none
-            with another first token; what is said of the answer must be held against it.
-        top, p_top: the likeliest token, decoded, and its probability.
+        layer:     block whose output is read.
+        token:     index of the boundary token in the prompt.
+        p_answer:  probability of the first token of the answer.
+        p_control: of the first token of another problem's answer at the same place, with which `p_answer` is to be
+            compared; None if no answer in the corpus has another first token.
+        tier:      `answer_tier` of `p_answer`.
+        top, p_top: most probable token, decoded, and its probability.
     """
 
     example_id: str
@@ -48,13 +50,13 @@ def track_answers(model: Model, examples: Sequence[Example], *, depth: float = D
 
         p = softmax(unembed(final norm(resid_post[int(depth · n_layers)])))  at the last token of the sentence, float32
 
-    The first token of an answer is that of its spellings with and without a blank before it, tokens that are nothing
-    but a blank left out; their probabilities add up.
+    The first token of an answer is that of its spellings with and without a leading blank, skipping tokens that are
+    only a blank; their probabilities are summed.
 
     Args:
         examples: of `interp.tasks.cot.chains.examples`, with their chain; the label is the answer.
     Raises:
-        ValueError: a depth outside [0, 1), no tokenizer, an example without chain or label, a prompt too long.
+        ValueError: depth outside [0, 1), no tokenizer, an example without chain or label, or a prompt that is too long.
     Source: answer tracking of the activation-oracle corpora: block at 75 %; tiers in place of three decimals.
     """
     if not 0 <= depth < 1:
@@ -69,48 +71,57 @@ def track_answers(model: Model, examples: Sequence[Example], *, depth: float = D
         p = _lens(model, layer, [prompts[i].ids for i in batch], [ends[i] for i in batch])
         for row, (k, sentence) in enumerate((i, s) for i in batch for s in range(len(ends[i]))):
             top = int(p[row].argmax())
-            said = float(p[row, firsts[k]].sum())
+            p_answer = float(p[row, firsts[k]].sum())
             other = others[k]
             out.append(
-                Tracked(examples[k].id, examples[k].groups.get("problem", examples[k].id), sentence, ends[k][sentence],
-                        layer, said, None if other is None else float(p[row, other].sum()), answer_tier(min(said, 1.0)),
-                        model.tokenizer.decode([top]), float(p[row, top]))
-            )  # fmt: skip
+                Tracked(
+                    examples[k].id,
+                    examples[k].groups.get("problem", examples[k].id),
+                    sentence,
+                    ends[k][sentence],
+                    layer,
+                    p_answer,
+                    None if other is None else float(p[row, other].sum()),
+                    answer_tier(min(p_answer, 1.0)),
+                    model.tokenizer.decode([top]),
+                    float(p[row, top]),
+                )
+            )
     return out
 
 
 def first_tokens(tokenizer: Any, example: Example) -> list[int]:
-    """Ids that the answer may begin with: with and without a blank before it.
+    """Token ids that the answer may begin with: with and without a leading blank.
 
     Raises:
-        ValueError: no answer, or one without a token that is not blank.
+        ValueError: no answer, or an answer of blanks.
     """
-    found = set()
+    first: set[int] = set()
     for text in (str(example.label), f" {example.label}"):
         ids = tokenizer.encode(text, add_special_tokens=False)
-        found |= {next((i for i in ids if tokenizer.decode([i]).strip()), None)} - {None}
-    if example.label is None or not found:
-        raise ValueError(f"example {example.id!r}: expected an answer with a token of its own, got {example.label!r}.")
-    return sorted(found)
+        first |= {i for i in [next((i for i in ids if tokenizer.decode([i]).strip()), None)] if i is not None}
+    if example.label is None or not first:
+        raise ValueError(f"example {example.id!r}: expected an answer that is not blank, got {example.label!r}.")
+    return sorted(first)
 
 
 def _controls(examples: Sequence[Example], firsts: Sequence[list[int]]) -> list[list[int] | None]:
-    """First tokens of the next answer in the corpus, cyclically, that shares none with the own."""
+    """For each example the first tokens of the next answer in the corpus (cyclically) that shares none with its own."""
     n = len(examples)
     return [next((firsts[(i + k) % n] for k in range(1, n) if not set(firsts[i]) & set(firsts[(i + k) % n])), None)
             for i in range(n)]  # fmt: skip
 
 
 def _batches(prompts: Sequence[Prompt]) -> Iterator[list[int]]:
-    held: list[int] = []
+    batch: list[int] = []
     for i, prompt in enumerate(prompts):
-        widest = max([len(prompt.ids), *(len(prompts[k].ids) for k in held)])
-        if held and (len(held) + 1) * widest > _TOKENS_PER_BATCH:
-            yield held
-            held = []
-        held.append(i)
-    if held:
-        yield held
+        widest = max([len(prompt.ids), *(len(prompts[k].ids) for k in batch)])
+        if batch and (len(batch) + 1) * widest > _TOKENS_PER_BATCH:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Attention of many rows to one shared prefix that is never copied. The rest of a block is the library's own code."""
+"""Attention of many rows to one shared prefix, which is never copied. The rest of a block is the library's own code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Prefix = tuple[Float[Tensor, "1 kv_head past d_head"], Float[Tensor, "1 kv_head 
 
 @contextmanager
 def rows_attention_on(layout: Layout) -> Iterator[None]:
-    """Have the model's attention modules call `rows_attention` inside the block, and as before after it."""
+    """Make the model's attention modules call `rows_attention` inside the block; restores them afterwards."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, rows_attention)
@@ -47,22 +47,25 @@ def rows_attention(
 
         out[r, t] = softmax( [ q[r,t]·K_prefix | q[r,t]·k[r,:t] ] · scaling ) @ [ V_prefix | v[r,:t] ]
 
-    Rows and the query heads of a group are folded into the query axis, so that the scores of all rows against the
-    prefix are one matrix product per key-value head. Softmax is taken over the concatenation, in float32 or wider.
+    Rows and the query heads of a group are folded into the query axis, so that the scores of all rows with the prefix
+    are one matrix product per key-value head. Softmax is over the concatenation, in float32 or wider.
 
     Args:
         softcap: scores become softcap * tanh(scores / softcap) before the mask (Gemma 2).
-        sliding_window: a token sees this many tokens, itself included.
-        rows_prefix: keys and values [1, kv_head, past, d_head] of the shared prefix, as attention uses them.
+        sliding_window: number of tokens that a token attends to, itself included.
+        rows_prefix: keys and values [1, kv_head, past, d_head] of the shared prefix, after rope.
     Raises:
-        ValueError: an attention sink or bias that this function does not compute.
+        ValueError: the module needs attention sinks or biases, which this function does not compute.
     Source: equality with the library's attention per family in tests/test_sweep.py.
     """
     if any(kwargs.get(extra) is not None for extra in ("s_aux", "position_bias", "head_mask")):
-        raise ValueError(f"{type(module).__name__} asks for attention sinks or biases.")
+        raise ValueError(
+            f"{type(module).__name__} needs attention sinks or biases, which the fast sweep does not compute."
+        )
     scale: float = query.shape[-1] ** -0.5 if scaling is None else scaling
     n_past = 0 if rows_prefix is None else rows_prefix[0].shape[2]
     n_new = query.shape[2]
+    # a window at least as long as the text hides nothing
     window = sliding_window if sliding_window and sliding_window < n_past + n_new else None
     if rows_prefix is None and softcap is None and window is None:
         grouped = key.shape[1] != query.shape[1]
@@ -73,9 +76,9 @@ def rows_attention(
     if rows_prefix is None:
         rows_prefix = (key[:1, :, :0], value[:1, :, :0])
     elif window is not None and n_past >= window:
-        n_past = window - 1
-        rows_prefix = (rows_prefix[0][:, :, -n_past:], rows_prefix[1][:, :, -n_past:]) if n_past else None
-        rows_prefix = rows_prefix or (key[:1, :, :0], value[:1, :, :0])
+        # No new token sees further back than window - 1 prefix tokens. Slice from the front: `[-0:]` would keep all.
+        first = n_past - (window - 1)
+        rows_prefix = (rows_prefix[0][:, :, first:], rows_prefix[1][:, :, first:])
     return _shared_prefix(query * scale, key, value, rows_prefix, softcap, window), None
 
 
@@ -91,6 +94,7 @@ def _shared_prefix(
     own_k, own_v = key.to(wide).transpose(0, 1), value.to(wide).transpose(0, 1)
     flat = folded.reshape(n_kv, -1, width)
     to_past = (flat @ past_k.transpose(1, 2)).view(n_kv, n_rows, n_folded, n_past)
+    # with one new token a matrix product per row would be many tiny ones; an elementwise product is faster
     to_own = folded @ own_k.transpose(2, 3) if n_new > 1 else (folded * own_k).sum(-1, keepdim=True)
     scores = torch.cat([to_past, to_own], dim=-1)
     if softcap is not None:
@@ -108,9 +112,9 @@ def _shared_prefix(
 
 
 def _hidden(n_past: int, n_new: int, window: int | None, device: torch.device) -> Tensor | None:
-    """True where token n_past + t may not look: after itself, or further back than the window. None: nowhere."""
+    """True where token n_past + t must not attend: after itself, or further back than the window. None: nowhere."""
     if n_new == 1:
-        return None  # the prefix has been cut to the window
+        return None  # the prefix is already cut to the window
     at = torch.arange(n_past, n_past + n_new, device=device)[:, None]
     seen = torch.arange(n_past + n_new, device=device)[None, :]
     return seen > at if window is None else (seen > at) | (seen <= at - window)

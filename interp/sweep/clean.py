@@ -1,4 +1,4 @@
-"""The one clean pass of a sweep: keys and values of the prefix, the residual stream of the suffix at every layer."""
+"""The clean pass of a sweep: keys and values of the prefix, and the residual stream of the suffix at every layer."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _CACHE_NAMES = ("past_key_values", "layer_past")
 
 @dataclass(frozen=True)
 class CleanRun:
-    """What all rows share.
+    """Results of the clean pass, shared by all rows.
 
     Attributes:
         start: number of prefix tokens; rows compute the tokens from `start` on.
         resid: residual stream [1, new, d_model] entering each layer.
         embed: output of the embedding [1, new, d_model].
-        prefixes: keys and values of the prefix in attention layers; None in recurrent ones, and where start is 0.
+        prefixes: keys and values of the prefix in attention layers; None in recurrent layers, or if start is 0.
         states: convolution and recurrent state at `start` in recurrent layers.
-        arguments: what each block was called with, cut to the suffix.
+        arguments: arguments of each block's call, cut to the suffix.
     """
 
     start: int
@@ -42,9 +42,9 @@ class CleanRun:
 
 @torch.no_grad()
 def clean_run(layout: Layout, ids: Int[Tensor, "1 pos"], *, start: int) -> CleanRun:
-    """Run the prompt once, up to the heads of the last layer: nothing above them is shared.
+    """Run the prompt once, up to the attention of the last layer; rows share nothing above it.
 
-    A hybrid runs in two pieces, since the state of a recurrent layer is needed at `start` rather than at the end.
+    A hybrid model runs in two pieces, since the state of a recurrent layer is needed at `start`, not at the end.
     """
     cache = _keep_all(layout)
     n_new = ids.shape[1] - start
@@ -67,7 +67,7 @@ def _run(layout: Layout, ids: Tensor, cache: Any, watch: _Watch) -> None:
 
 
 class _Watch:
-    """Hooks that note what enters each block and end the pass after the heads of the last one."""
+    """Hooks that record the input of each block and end the pass after the attention of the last one."""
 
     def __init__(self, layout: Layout, n_new: int) -> None:
         self.layout, self.n_new = layout, n_new
@@ -86,32 +86,35 @@ class _Watch:
 
     def _enter(self, block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         bound = inspect.signature(type(block).forward).bind(block, *args, **kwargs).arguments
-        given = {**bound, **bound.pop("kwargs", {})}
-        _, hidden = given.pop("self", None), given.pop("hidden_states")
+        arguments = {**bound, **bound.pop("kwargs", {})}  # keyword arguments that the block passes on to attention
+        _, hidden = arguments.pop("self", None), arguments.pop("hidden_states")
         self.resid.append(hidden[:, -self.n_new :].contiguous())
-        self.arguments.append(_suffix_arguments(given, self.n_new))
+        self.arguments.append(_suffix_arguments(arguments, self.n_new))
 
 
 def _stop(module: nn.Module, args: tuple) -> None:
     raise StopForward
 
 
-def _suffix_arguments(given: dict[str, Any], n_new: int) -> dict[str, Any]:
-    """A block's arguments for rows that hold the last `n_new` tokens: no mask (attention knows it), no cache."""
-    out = {name: value for name, value in given.items() if not isinstance(value, Tensor)}
-    for name in ("attention_mask", *(name for name in _CACHE_NAMES if name in given)):
+def _suffix_arguments(arguments: dict[str, Any], n_new: int) -> dict[str, Any]:
+    """A block's arguments for rows of the last `n_new` tokens: no mask (`rows_attention` is causal), no cache.
+
+    Position ids and rope keep the batch size 1 of the clean pass and broadcast over the rows.
+    """
+    out = {name: value for name, value in arguments.items() if not isinstance(value, Tensor)}
+    for name in ("attention_mask", *(name for name in _CACHE_NAMES if name in arguments)):
         out[name] = None
-    if "use_cache" in given:
+    if "use_cache" in arguments:
         out["use_cache"] = False
-    if isinstance(given.get("position_ids"), Tensor):
-        out["position_ids"] = given["position_ids"][..., -n_new:]
-    if isinstance(given.get("position_embeddings"), tuple):
-        out["position_embeddings"] = tuple(part[..., -n_new:, :] for part in given["position_embeddings"])
+    if isinstance(arguments.get("position_ids"), Tensor):
+        out["position_ids"] = arguments["position_ids"][..., -n_new:]
+    if isinstance(arguments.get("position_embeddings"), tuple):
+        out["position_embeddings"] = tuple(part[..., -n_new:, :] for part in arguments["position_embeddings"])
     return out
 
 
 def _keep_all(layout: Layout) -> Any:
-    """A cache that keeps every key and value, also in layers with a sliding window."""
+    """A cache of all keys and values. The default one drops those that a sliding window has passed; rows need them."""
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
     cache = DynamicCache(config=layout.config)
@@ -122,12 +125,12 @@ def _keep_all(layout: Layout) -> Any:
 def _prefix(layer: Layer, cache: Any, start: int) -> Prefix | None:
     if layer.kind == "linear_attention" or start == 0:
         return None
-    kept = cache.layers[layer.index]
-    return kept.keys[:, :, :start], kept.values[:, :, :start]
+    cached = cache.layers[layer.index]
+    return cached.keys[:, :, :start], cached.values[:, :, :start]
 
 
 def _states(layout: Layout, cache: Any) -> tuple[tuple[Tensor, Tensor] | None, ...]:
-    """Copies of the recurrent layers' states: the library updates its own in place."""
+    """Copies of the recurrent layers' states, since the library updates its own in place."""
     return tuple(
         (cache.layers[layer.index].conv_states[0].clone(), cache.layers[layer.index].recurrent_states[0].clone())
         if layer.kind == "linear_attention"
@@ -137,7 +140,7 @@ def _states(layout: Layout, cache: Any) -> tuple[tuple[Tensor, Tensor] | None, .
 
 
 class RowStates:
-    """The cache that a recurrent layer of the row pass reads: every row resumes from the same state, none is kept."""
+    """The cache given to a recurrent layer in the row pass: every row resumes from one state, and none is stored."""
 
     def __init__(self, states: tuple[Tensor, Tensor], n_rows: int) -> None:
         self.conv, self.recurrent = (state.expand(n_rows, *state.shape[1:]) for state in states)
@@ -159,5 +162,5 @@ class RowStates:
 
 
 def cache_name(arguments: dict[str, Any]) -> str:
-    """The name under which this family's blocks take a cache."""
+    """Name of the cache argument of this family's blocks."""
     return next(name for name in _CACHE_NAMES if name in arguments)

@@ -1,10 +1,10 @@
-"""The fast engine: every intervention on a prompt is a row of one pass; see `sweep`."""
+"""The fast engine: every intervention on a prompt is a row of one pass, in chunks that fit in memory; see `sweep`."""
 
 from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,12 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.family import FAMILIES
+from interp.family import FAMILIES, Layer, Layout
 from interp.hooks import refuse_training_mode
 from interp.model import Model
 from interp.positions import Last
 from interp.prompt import Prompt
-from interp.sweep.chunks import default_bytes, in_chunks, row_bytes
 from interp.sweep.clean import clean_run
 from interp.sweep.intervention import Intervention, Planner, Row, Tokens
 from interp.sweep.read import Read, read_out
@@ -30,16 +29,16 @@ Engine = Literal["auto", "reference"]
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Outcomes of one prompt: a value per row at every token that was read.
+    """Outcomes of one prompt: a value per row at every read token.
 
     Attributes:
         rows: [row, read, ...], in the order of the interventions.
-        clean: [row, read, ...], the un-edited row of the chunk that each row was computed in. It is the same run every
-            time, but in half precision its rounding depends on the batch, and so cancels in `effects`.
-        read_at: tokens that were read.
-        start: first token that rows computed anew.
-        engine: which engine computed the rows.
-        n_verified: rows that were recomputed by the reference engine and agreed.
+        clean: [row, read, ...], the unedited row of each row's own chunk: in half precision its rounding depends on the
+            batch, and cancels in `effects` only within one chunk.
+        read_at: tokens at which rows are read.
+        start: first token that rows recompute.
+        engine: the engine that computed the rows.
+        n_verified: number of rows recomputed by the reference engine; all agreed.
     """
 
     rows: Float[Tensor, "row read ..."]
@@ -52,7 +51,7 @@ class SweepResult:
 
     @property
     def effects(self) -> Float[Tensor, "row read ..."]:
-        """rows - clean: what each intervention changes, in the unit of what is read."""
+        """rows - clean: effect of each intervention, in the unit of `read`."""
         return self.rows - self.clean
 
 
@@ -70,12 +69,12 @@ def sweep(
     seed: int = 0,
     engine: Engine = "auto",
 ) -> SweepResult:
-    """Outcomes of many interventions on one prompt, for little more than the price of one forward pass.
+    """Outcomes of many interventions on one prompt, at little more than the cost of one forward pass.
 
-    One clean pass keeps the keys and values of the tokens before `start`, the first token that is changed or read. Then
-    one pass in which each intervention is a row: it joins as a copy of the un-edited row at the layer of its first
-    change, attends to the shared prefix, and computes the tokens from `start` on. In clean forwards of S tokens,
-    n rows spread evenly over the layers cost about
+    A clean pass stores the keys and values of the tokens before `start`, the first token that is changed or read. In a
+    second pass each intervention is a row: it joins as a copy of the unedited row at the layer of its first change,
+    attends to the shared prefix, and computes the tokens from `start` on. In units of a clean forward of S tokens, n
+    rows spread evenly over the layers cost about
 
         1 + n (S - start) / (2 S)          instead of n
 
@@ -85,21 +84,20 @@ def sweep(
         read: "logits" (of `answer_ids`), "final" (the residual stream after the final norm), or a function of the
             latter, [row, read, d_model] -> [row, read, ...]. All in float32, or float64 for a float64 model.
         read_at: tokens at which rows are read.
-        start: recompute from this token even if the first change or reading is later.
-        chunk_bytes: memory for the rows that are computed at once; by default what the device can spare. Halved when
-            memory runs out.
+        start: recompute from this token on, even if the first change or reading is later.
+        chunk_bytes: memory for rows computed together; default: what the device can spare. Halved when memory runs out.
         verify: share of the rows (at least one, if not 0) that the reference engine recomputes, drawn by `seed`.
-        engine: "reference" computes each row by a forward pass of its own. "auto" does so, with a warning, for a model
-            type whose blocks the fast engine does not know.
+        engine: "reference" computes each row by its own forward pass. "auto" does so, with a warning, for a model
+            type that the fast engine does not support.
     Raises:
-        ValueError: a site or token that the model or prompt does not have, or a `start` after the first of them.
+        ValueError: the model has no such site, the prompt has no such token, or `start` is after the first of them.
         RuntimeError: a submodule is in training mode, or a verified row disagrees.
     Source: specs of head effects and steering; equality with `interp.hooks.edit` per family in tests/test_sweep.py.
     """
     model = Model.wrap(model)
     refuse_training_mode(model.module)
     if not 0.0 <= verify <= 1.0:
-        raise ValueError(f"verify={verify}: expected a share of the rows between 0 and 1.")
+        raise ValueError(f"verify: expected a share of the rows between 0 and 1, got {verify}.")
     if not interventions:
         raise ValueError("interventions: expected at least one; Intervention() is the clean run.")
     planner = Planner(model.layout, prompt if isinstance(prompt, Prompt) else [int(token) for token in prompt])
@@ -137,8 +135,8 @@ def _is_known(model: Model) -> bool:
     name = model.layout.config.model_type
     if name not in FAMILIES:
         warnings.warn(
-            f"model type {name!r} is not known to the fast sweep engine (known: {', '.join(FAMILIES)}); its rows are "
-            f"computed by the reference engine, one forward pass each. Results are the same.",
+            f"model type {name!r} is not supported by the fast sweep engine (supported: {', '.join(FAMILIES)}); its "
+            f"rows are computed by the reference engine, one forward pass each. Results are the same.",
             stacklevel=3,
         )
     return name in FAMILIES
@@ -147,13 +145,13 @@ def _is_known(model: Model) -> bool:
 def _refuse_open_blocks(model: Model) -> None:
     if set(model.decoder._forward_pre_hooks) - model.layout.rope.own_hooks:
         raise ValueError(
-            "a record or edit block (or another hook on the decoder) is open around this sweep; the rows of a sweep "
-            "are not the passes that it was made for. Close it, and write its edits as changes of the interventions."
+            "a record or edit block (or another hook on the decoder) is open around this sweep, but rows of a sweep "
+            "are not the passes that it expects. Close it, and write its edits as changes of the interventions."
         )
 
 
 class _Job:
-    """One prompt with its rows: what both engines need to know."""
+    """One prompt with its rows: the input of both engines."""
 
     def __init__(
         self,
@@ -171,19 +169,17 @@ class _Job:
         prompt = planner.prompt
         self.ids = list(prompt.ids if isinstance(prompt, Prompt) else prompt)
         if not read_at:
-            raise ValueError("read_at: no token of the prompt was chosen to be read.")
+            raise ValueError("read_at: expected at least one token of the prompt, got none.")
         self.read_at = read_at
         self.start = self._start(start)
 
-    def _start(self, asked: int | None) -> int:
+    def _start(self, start: int | None) -> int:
         first = min([*self.read_at, *(op.tokens[0] for row in self.rows for op in row.ops)])
-        if asked is None:
+        if start is None:
             return first
-        if not 0 <= asked <= first:
-            raise ValueError(
-                f"start={asked}: token {first} is changed or read, so rows must be computed from 0-{first}."
-            )
-        return asked
+        if not 0 <= start <= first:
+            raise ValueError(f"start: token {first} is changed or read, so expected 0-{first}, got {start}.")
+        return start
 
     def slowly(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         return reference_rows(self.model, self.ids, rows, self.read_at, self.read, self.answer_ids)
@@ -193,7 +189,9 @@ class _Job:
         layout, device = self.model.layout, self.model.device
         _refuse_open_blocks(self.model)
         clean = clean_run(layout, torch.tensor([self.ids], device=device), start=self.start)
-        ordered = sorted(self.rows, key=lambda row: row.join)
+        ordered = sorted(
+            self.rows, key=lambda row: row.join
+        )  # late rows share chunks, which then begin at a late layer
 
         def run(chunk: Sequence[Row]) -> Tensor:
             resid = run_rows(layout, clean, chunk, read=self.read_at)
@@ -206,13 +204,14 @@ class _Job:
         return self._assemble(done)
 
     def _assemble(self, done: list[tuple[Sequence[Row], Tensor]]) -> tuple[Tensor, Tensor]:
+        # the first row of every chunk is the unedited one
         rows = torch.cat([values[1:] for _, values in done])
         clean = torch.cat([values[:1].expand_as(values[1:]) for _, values in done])
         order = torch.tensor([row.index for chunk, _ in done for row in chunk], device=rows.device).argsort()
         return clean[order], rows[order]
 
     def verify(self, names: Sequence[str], clean: Tensor, rows: Tensor, *, share: float, seed: int) -> int:
-        """Recompute a random share of the rows by the reference engine; how many were checked."""
+        """Compare a random share of the rows with the reference engine; returns their number."""
         if share == 0.0:
             return 0
         count = max(1, round(share * len(self.rows)))
@@ -222,3 +221,63 @@ class _Job:
         slow = slow_clean.expand_as(slow_rows), slow_rows
         check_rows([names[index] for index in picked], fast, slow, dtype=self.model.dtype)
         return len(picked)
+
+
+CPU_BYTES = 512 * 2**20
+
+
+def row_bytes(layout: Layout, *, n_new: int, n_past: int, itemsize: int) -> int:
+    """Upper bound of one row's peak memory, in bytes.
+
+    n_new · itemsize · (6 d_model + 3 d_mlp + 3 (n_heads + 2 n_kv) d_head)      streams, MLP, projections
+    + 3 · n_heads · n_new · (n_past + n_new) · 4                                scores in float32
+    or, in a recurrent layer, + 3 · n_heads · d_head² · 4                       its state
+    """
+    d_mlp = getattr(layout.config, "intermediate_size", None) or 4 * layout.d_model
+    return max(_layer_bytes(layer, layout.d_model, d_mlp, n_new, n_past, itemsize) for layer in layout.layers)
+
+
+def _layer_bytes(layer: Layer, d_model: int, d_mlp: int, n_new: int, n_past: int, itemsize: int) -> int:
+    wide = n_new * itemsize * (6 * d_model + 3 * d_mlp + 3 * (layer.n_heads + 2 * layer.n_kv_heads) * layer.d_head)
+    if layer.kind == "linear_attention":
+        return wide + 3 * layer.n_heads * layer.d_head * layer.d_head * 4
+    return wide + 3 * layer.n_heads * n_new * (n_past + n_new) * 4
+
+
+def default_bytes(device: torch.device) -> int:
+    """Memory for one chunk: 512 MiB on a CPU, a third of the free memory on a CUDA device."""
+    return torch.cuda.mem_get_info(device)[0] // 3 if device.type == "cuda" else CPU_BYTES
+
+
+def in_chunks(
+    rows: Sequence[Row], run: Callable[[Sequence[Row]], Tensor], *, n_per_chunk: int
+) -> list[tuple[Sequence[Row], Tensor]]:
+    """`run` over consecutive chunks of rows; a chunk that does not fit is halved, and so are those after it.
+
+    Raises:
+        torch.OutOfMemoryError: (or the device's own error) a single row does not fit.
+    """
+    done: list[tuple[Sequence[Row], Tensor]] = []
+    at, size = 0, max(1, n_per_chunk)
+    while at < len(rows):
+        chunk = rows[at : at + size]
+        out = _or_none_if_out_of_memory(run, chunk)
+        if out is None:
+            size = max(1, len(chunk) // 2)
+            continue
+        done.append((chunk, out))
+        at += len(chunk)
+    return done
+
+
+def _or_none_if_out_of_memory(run: Callable[[Sequence[Row]], Tensor], chunk: Sequence[Row]) -> Tensor | None:
+    try:
+        return run(chunk)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+        if not out_of_memory or len(chunk) == 1:
+            raise
+    # after the except clause, which would keep the failed pass's tensors alive through the traceback
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None

@@ -1,4 +1,4 @@
-"""From the residual stream to what a sweep returns: final norm and answer logits, in float32 or wider."""
+"""From the residual stream to a sweep's values: final norm and answer logits, in float32 or wider."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def answer_logits(
 
 
 def _linear_rows(head: nn.Linear, final: Tensor, answer_ids: Sequence[int] | Literal["all"]) -> Tensor:
-    """Some or all rows of a linear head, widened a piece at a time: a whole vocabulary in float32 can be gigabytes."""
+    """Some or all rows of a linear head, cast to `final`'s dtype in pieces: a whole vocabulary can be gigabytes."""
     if isinstance(answer_ids, str):
         rows = torch.arange(head.out_features, device=final.device)
     else:
@@ -68,7 +68,7 @@ def _linear_rows(head: nn.Linear, final: Tensor, answer_ids: Sequence[int] | Lit
 def read_out(
     model: Model, resid: Float[Tensor, "row read d_model"], read: Read, answer_ids: Sequence[int] | Literal["all"]
 ) -> Tensor:
-    """What is kept of each row: answer logits, the normed residual stream, or what a function makes of the latter."""
+    """Value of each row: answer logits, the normed residual stream, or a function of the latter."""
     final = final_norm(model, resid)
     if read == "logits":
         return answer_logits(model, final, answer_ids)

@@ -1,4 +1,4 @@
-"""The same sweep by the reference engine: one hooked forward per row. What the fast engine is checked against."""
+"""The same sweep by the reference engine, one hooked forward per row; the fast engine is compared with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from interp.sweep.read import Read, read_out
 def reference_resid(
     model: Model, ids: Sequence[int], row: Row, read_at: Sequence[int]
 ) -> Float[Tensor, "read d_model"]:
-    """The last block's output at `read_at` in one whole forward pass under the row's edits, in their order."""
+    """Output of the last block at `read_at`, in one whole forward pass under the row's edits, in their order."""
     last = Site("resid_post", model.n_layers - 1)
     with ExitStack() as stack:
         for op in row.ops:
@@ -38,7 +38,7 @@ def reference_rows(
     read: Read,
     answer_ids: Sequence[int] | Literal["all"],
 ) -> tuple[Tensor, Tensor]:
-    """(values of the clean run, values of every row), each row from a forward pass of its own."""
+    """(values of the clean run, values of every row), one forward pass each."""
     clean = Row(-1, (), (model.n_layers, 0))
     resid = torch.stack([reference_resid(model, ids, row, read_at) for row in (clean, *rows)])
     values = read_out(model, resid, read, answer_ids)
@@ -68,9 +68,9 @@ def check_rows(
     effects = ((fast[1] - fast[0]) - (slow[1] - slow[0])).abs()
     error = torch.maximum(values, effects).flatten(1).amax(dim=1) / scale
     worst = int(error.nan_to_num(nan=float("inf")).argmax())
-    if not float(error[worst]) <= TOLERANCE[dtype]:
+    if not float(error[worst]) <= TOLERANCE[dtype]:  # "not <=" also catches NaN
         raise RuntimeError(
             f"sweep: row {names[worst]} disagrees with the reference engine by {float(error[worst]):.1e} of the "
-            f"largest value (allowed in {dtype}: {TOLERANCE[dtype]:.0e}), among {len(names)} rows that were checked. "
+            f"largest value (allowed in {dtype}: {TOLERANCE[dtype]:.0e}), among {len(names)} verified rows. "
             f"The fast engine is wrong on this model: use engine='reference', and report the model type."
         )

@@ -1,4 +1,4 @@
-"""One pass in which every row joins at its layer: the library's own blocks, on a batch that grows as it climbs."""
+"""One pass in which every row joins at its layer: the library's own blocks, on a batch that grows with the layers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from interp.hooks import place
 from interp.model import StopForward
 from interp.site import Site
 from interp.sweep.attention import rows_attention_on
-from interp.sweep.batched import Slotted, apply_ops
 from interp.sweep.clean import CleanRun, RowStates, cache_name
-from interp.sweep.intervention import Row
+from interp.sweep.intervention import Row, Slotted, apply_ops
 
 
 @torch.no_grad()
 def run_rows(
     layout: Layout, clean: CleanRun, rows: Sequence[Row], *, read: Sequence[int]
 ) -> Float[Tensor, "row_and_clean read d_model"]:
-    """The residual stream before the final norm at the tokens `read`, of the un-edited row (first) and of every row.
+    """The residual stream before the final norm at the tokens `read`, of the unedited row (first) and of every row.
 
-    A row that is changed at layer l equals the un-edited row until l, so it does not exist before: the batch holds
-    1 + |rows that have joined| items. A row whose first change lies after the attention of its layer joins between
+    A row with its first change at layer l equals the unedited row below l, so it is not computed there: the batch has
+    1 + |rows that have joined| items. A row whose first change is after the attention of its layer joins between
     attention and output projection. In the last layer everything after attention is computed at `read` only.
 
     Args:
@@ -36,55 +35,61 @@ def run_rows(
         read: tokens at or after `clean.start`.
     """
     assert all(a.join <= b.join for a, b in pairwise(rows)), "rows must be sorted by join"
+    # Below the first join there is only the unedited row, whose residual stream the clean pass has stored. The last
+    # block always runs: the clean pass stopped inside it.
     first = min(rows[0].join[0] if rows else layout.n_layers, layout.n_layers - 1)
     climb = _Climb(layout, clean, rows, tuple(read))
     hidden = clean.resid[first]
     with rows_attention_on(layout):
         for layer in layout.layers[first:]:
             hidden = climb.block(layer, climb.enter(hidden, layer.index))
-    return climb.enter(hidden, layout.n_layers)
+    return climb.enter(hidden, layout.n_layers)  # changes of the last resid_post, and rows without any change
 
 
 class _Climb:
-    """One chunk of rows on its way up: which rows have joined, and which columns are computed."""
+    """State of one chunk of rows: which rows join where, their changes, and which columns are computed."""
 
     def __init__(self, layout: Layout, clean: CleanRun, rows: Sequence[Row], read: tuple[int, ...]) -> None:
         self.layout, self.clean, self.read = layout, clean, read
         self.column = {token: token - clean.start for token in range(clean.start, clean.n_tokens)}
         self.joins: dict[tuple[int, int], int] = {}
         self.ops: dict[tuple[str, int], list[Slotted]] = {}
-        for slot, row in enumerate(rows, start=1):
+        for slot, row in enumerate(rows, start=1):  # index 0 of the batch is the unedited row
             self.joins[row.join] = self.joins.get(row.join, 0) + 1
             for op in row.ops:
                 self.ops.setdefault((op.site.kind, op.site.layer or 0), []).append((slot, op))
 
     def change(self, acts: Tensor, kind: str, layer: int) -> Tensor:
-        """`acts` (a copy of ours) with the operations on this site written into it."""
+        """Write the changes of this site into `acts`, in place, and return it; `acts` must be our own copy."""
         apply_ops(acts, self.ops.get((kind, layer), ()), column=self.column, n_tokens=self.clean.n_tokens)
         return acts
 
     def grow(self, hidden: Tensor, stage: tuple[int, int]) -> Tensor:
-        """A new tensor in which the rows of this stage stand as copies of the un-edited row."""
+        """Append the rows that join at this stage, as copies of the unedited row; the result is always a new tensor."""
+        # rows are sorted by join, so appending keeps every row at its index
         return torch.cat([hidden, hidden[:1].expand(self.joins.get(stage, 0), *hidden.shape[1:])])
 
     def enter(self, hidden: Tensor, layer: int) -> Tensor:
-        """What enters block `layer` (or the final norm), after the changes of `resid_post` below and `resid_pre`."""
+        """Input of block `layer` (or of the final norm), with the changes of `resid_post` below and of `resid_pre`."""
         hidden = self.grow(hidden, (layer, 0))
         if layer == 0 and ("embed", 0) in self.ops:
             hidden = self._changed_embedding(hidden)
-        if layer:
+        if layer:  # resid_post of the block below and resid_pre of this one are the same tensor, changed in this order
             self.change(hidden, "resid_post", layer - 1)
         return self.change(hidden, "resid_pre", layer)
 
     def _changed_embedding(self, hidden: Tensor) -> Tensor:
-        """The first residual stream under changed embeddings; GPT-2 adds its position embeddings in between."""
+        """The first residual stream under changed embeddings; GPT-2 adds position embeddings in between."""
         embed = self.clean.embed
+        # the sum below would round: take the exact way where nothing is added between embedding and block 0
         if torch.equal(embed, self.clean.resid[0]):
             return self.change(hidden, "embed", 0)
         return hidden - embed + self.change(embed.repeat(len(hidden), 1, 1), "embed", 0)
 
     def block(self, layer: Layer, hidden: Tensor) -> Tensor:
-        """Run one block on all rows; rows that join after attention are not seen by it."""
+        """Run one block on all rows; its attention gets only the rows that joined before it."""
+        # The block is the library's own: residual connections and norms need all rows, so the batch grows first, and
+        # hooks cut the attention's input to the rows that attend and grow its output again.
         n_attending = len(hidden)
         hidden = self.grow(hidden, (layer.index, 1))
         narrow = layer.index == self.layout.n_layers - 1 and len(self.read) < hidden.shape[1]
@@ -96,6 +101,8 @@ class _Climb:
             arguments["rows_prefix"] = self.clean.prefixes[layer.index]
         with ExitStack() as stack:
             if narrow:
+                # Attention needs keys and values at all columns, the rest of the last block only the columns that are
+                # read. So compute the attention's input at all columns first, then run the block on the few.
                 attended = self._attention_input(layer, hidden[:n_attending], arguments)
                 columns = [self.column[token] for token in self.read]
                 hidden = hidden[:, columns]
@@ -112,21 +119,21 @@ class _Climb:
         stack.callback(place(tap, see, last=False).remove)
 
     def _attention_input(self, layer: Layer, hidden: Tensor, arguments: dict[str, Any]) -> Tensor:
-        """What the attention module would be given, at all columns; the block is left before attention runs."""
-        taken: list[Tensor] = []
+        """Input of the attention module at all columns; StopForward leaves the block before attention runs."""
+        inputs: list[Tensor] = []
 
-        def take(x: Tensor) -> Tensor:
-            taken.append(x)
+        def see(x: Tensor) -> Tensor:
+            inputs.append(x)
             raise StopForward
 
         with ExitStack() as stack:
-            self._hook(stack, Tap(layer.attn, "in"), take)
+            self._hook(stack, Tap(layer.attn, "in"), see)
             with suppress(StopForward):
                 layer.block(hidden, **arguments)
-        return taken[0]
+        return inputs[0]
 
     def _hooks(self, layer: Layer, columns: list[int] | None) -> list[tuple[Tap, Callable[[Tensor], Tensor]]]:
-        """The changes inside one block, and the growth of the batch between attention and output projection."""
+        """Hooks for the changes inside one block, and for the growth of the batch before the output projection."""
         index, hooks = layer.index, []
         for kind in ("q", "k", "v"):
             if (kind, index) in self.ops:
@@ -146,8 +153,8 @@ class _Climb:
         view = self._tap(kind, layer).view
 
         def see(whole: Tensor) -> Tensor:
-            new = whole.clone(memory_format=torch.contiguous_format)
-            self.change(view.read(new), kind, layer)
+            new = whole.clone(memory_format=torch.contiguous_format)  # views of heads need contiguous memory
+            self.change(view.read(new), kind, layer)  # `read` is a view: the change is written into `new`
             return new
 
         return see
@@ -158,6 +165,7 @@ class _Climb:
         def see(whole: Tensor) -> Tensor:
             if columns is not None:
                 whole = whole[:, columns]
+                # from here to the end of the pass a token's column is its index among those read
                 self.column = {token: place for place, token in enumerate(self.read)}
             new = self.grow(whole, (layer.index, 1))
             self.change(view.read(new), "z", layer.index)
@@ -166,19 +174,22 @@ class _Climb:
         return see
 
     def _mid(self, layer: Layer) -> list[tuple[Tap, Callable[[Tensor], Tensor]]]:
-        """A changed `resid_mid` is what the MLP reads and what the block passes on: changed + MLP branch."""
-        kept: list[Tensor] = []
+        """A changed `resid_mid` is the input of the MLP and is passed on by the block: output = changed + MLP branch.
+
+        The library's block adds the MLP branch to its own, unchanged residual stream; the last hook replaces that sum.
+        """
+        changed: list[Tensor] = []
 
         def change(whole: Tensor) -> Tensor:
-            kept.append(self.change(whole.clone(), "resid_mid", layer.index))
-            return kept[0]
+            changed.append(self.change(whole.clone(), "resid_mid", layer.index))
+            return changed[0]
 
         def add(branch: Tensor) -> Tensor:
-            kept[0] = kept[0] + branch
+            changed[0] = changed[0] + branch
             return branch
 
         return [
             (self._tap("resid_mid", layer.index), change),
             (self.layout.branch(layer, "mlp"), add),
-            (Tap(layer.block, "out"), lambda whole: kept.pop()),
+            (Tap(layer.block, "out"), lambda whole: changed.pop()),
         ]

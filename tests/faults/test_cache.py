@@ -188,7 +188,7 @@ def test_a_real_extraction_makes_a_lost_shard_again_and_leaves_no_name_of_a_host
     want = extract(model, items, **ask).read("resid_post.1", "last")  # pyright: ignore[reportArgumentType]
     before = content(tmp_path / "c")
     next((tmp_path / "c").glob("shards/00/000001.*.safetensors")).unlink()
-    with pytest.warns(UserWarning, match="shard 1 is made again"):
+    with pytest.warns(UserWarning, match="shard 1 is remade"):
         got = extract(model, items, **ask)  # pyright: ignore[reportArgumentType]
     assert torch.equal(got.read("resid_post.1", "last"), want)
     assert content(tmp_path / "c") == before
