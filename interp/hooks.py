@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from interp.edits import Edit
 from interp.family import Layout, Tap
-from interp.model import Model, StopForward, refuse_unmarked_padding
+from interp.model import Model, StopForward, refuse_training_mode, refuse_unmarked_padding
 from interp.passes import Pass, PromptEnd, Where
 from interp.site import Site, expand_sites
 
@@ -90,10 +90,11 @@ def record(
             in training mode.
 
     Example:
-        >>> from transformers import GPT2Config, GPT2LMHeadModel
-        >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4)).eval()
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+        >>> model = LlamaForCausalLM(LlamaConfig(vocab_size=99, **shape)).eval()
         >>> with record(model, "resid_post.*", positions=[[3], [0, 4]]) as acts:
-        ...     _ = model(torch.arange(10).view(2, 5))
+        ...     _ = model(torch.arange(1, 11).view(2, 5))
         >>> acts["resid_post.1"].shape, acts.rows
         (torch.Size([3, 32]), [(0, 3), (1, 0), (1, 4)])
     """
@@ -176,8 +177,9 @@ class _Recorder:
         missing = [str(site) for site in self.recording.sites if site not in self.now.acts]
         if missing:
             raise RuntimeError(
-                f"{len(missing)} of {len(self.recording.sites)} sites did not fire in this pass: {', '.join(missing[:5])}. "
-                f"A compiled module skips hooks that are added after its warm-up; use the uncompiled module."
+                f"{len(missing)} of {len(self.recording.sites)} sites did not fire in this pass: "
+                f"{', '.join(missing[:5])}. A compiled module skips hooks that are added after its warm-up; use the "
+                "uncompiled module."
             )
         refuse_training_mode(self.model.module)
         self.recording.passes.append(self.now)
@@ -221,11 +223,12 @@ def edit(
         RuntimeError: a site did not fire exactly once in a pass.
 
     Example:
-        >>> from transformers import GPT2Config, GPT2LMHeadModel
-        >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4)).eval()
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+        >>> model = LlamaForCausalLM(LlamaConfig(vocab_size=99, **shape)).eval()
         >>> from interp.edits import Replace
         >>> with edit(model, {"resid_post.0": Replace(0.0)}, positions=[[2]]), record(model, "resid_post.0") as acts:
-        ...     _ = model(torch.arange(5).view(1, 5))
+        ...     _ = model(torch.arange(1, 6).view(1, 5))
         >>> acts["resid_post.0"].abs().sum(-1).gt(0)
         tensor([[ True,  True, False,  True,  True]])
     """
@@ -387,14 +390,3 @@ def eager_attention(layout: Layout) -> Iterator[None]:
         yield
     finally:
         layout.config._attn_implementation = before
-
-
-def refuse_training_mode(module: nn.Module) -> None:
-    """Raise a RuntimeError if any submodule is in training mode, where dropout makes activations random."""
-    training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
-    if training:
-        raise RuntimeError(
-            f"{len(training)} submodules are in training mode ({', '.join(training[:3])}, ...), so dropout would make "
-            f"activations random. Call .eval() on the module that you pass (an adapter loaded later may "
-            f"be training while the model is not)."
-        )

@@ -76,8 +76,8 @@ class Slots:
         if n_slots != n_vectors:
             counts = [len(p) for p in positions]
             raise ValueError(
-                f"vectors: expected one per slot ({n_slots}; per row {counts[:8]}), got {n_vectors}. Vectors are not "
-                f"broadcast."
+                f"expected one vector per slot: {n_slots} slots (per row {counts[:8]}), got {n_vectors} vectors. "
+                f"Vectors are not broadcast."
             )
         for row, columns in enumerate(positions):
             _check_columns(columns, width, f"row {row}" + (f" ({names[row]})" if names else ""))

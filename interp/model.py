@@ -244,6 +244,17 @@ class Model:
         return f"Model({self.name}, {self.layout!r}, adapters {list(self.adapters.names)})"
 
 
+def refuse_training_mode(module: nn.Module) -> None:
+    """Raise a RuntimeError if any submodule is in training mode, where dropout makes activations random."""
+    training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
+    if training:
+        raise RuntimeError(
+            f"{len(training)} submodules are in training mode ({', '.join(training[:3])}, ...), so dropout would make "
+            f"activations random. Call .eval() on the module that you pass (an adapter loaded later may "
+            f"be training while the model is not)."
+        )
+
+
 def refuse_unmarked_padding(ids: Tensor, pad_id: int) -> None:
     """Raise a ValueError if rows begin or end with the padding id while nothing says which tokens are real."""
     if ids.shape[0] > 1 and bool(((ids[:, 0] == pad_id) | (ids[:, -1] == pad_id)).any()):

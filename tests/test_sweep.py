@@ -380,7 +380,7 @@ def test_an_unknown_model_type_falls_back_to_the_reference_engine_with_one_warni
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         got = sweep(model, PROMPTS[0], rows, verify=0.5)
-    assert [str(w.message)[:38] for w in caught] == ["model type 'novel' is not known to the"]
+    assert [str(w.message)[:38] for w in caught] == ["model type 'novel' is not supported by"]
     assert (got.engine, got.n_verified) == ("reference", 0)
     assert (got.rows - naive(model, PROMPTS[0], rows)).abs().max() <= 1e-12
     assert torch.equal(got.effects, got.rows - got.clean)

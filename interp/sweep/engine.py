@@ -13,8 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.family import FAMILIES, Layer, Layout
-from interp.hooks import refuse_training_mode
-from interp.model import Model
+from interp.model import Model, refuse_training_mode
 from interp.positions import Last
 from interp.prompt import Prompt
 from interp.sweep.clean import clean_run
