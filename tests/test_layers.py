@@ -35,8 +35,7 @@ MAY_WRITE = {
     "interp.io.items": {"mkdir"},
     "interp.io.lock": {"mkdir"},
     "interp.cache.store": {"mkdir", "open", "os.rename"},  # a shard is streamed to disk: it may be larger than memory
-    "interp.cache.manifest": {"mkdir"},
-    "interp.cache.view": {"mkdir", "os.symlink"},  # a view links to the shards of its cache
+    "interp.cache.manifest": {"mkdir", "os.symlink"},  # a view links to the shards of its cache
     "interp.adapters.attach": {"open", "shutil.copyfile"},  # a temporary folder in the form that PEFT reads
     "steering.export": {"save_pretrained"},  # transformers writes its own folder of model and tokenizer
     "study.embedded.adapters": {"save_pretrained"},
