@@ -19,14 +19,14 @@ from interp.loading import LoadOptions, load
 from interp.oracle import Oracle, collect
 from probes import SweepConfig, sweep
 from steering import difference_of_means
-from study.analyses.heads.run import HeadStudy
+from study.analyses.heads.options import HeadsOptions
+from study.analyses.heads.run import run_heads
 from study.analyses.steering.run import DoseStudy
 from study.cli import main
 from study.config.sections import (
     CacheSection,
     EvalSection,
     FiguresSection,
-    HeadsSection,
     LoadSection,
     OracleQuestion,
     OracleSection,
@@ -99,7 +99,7 @@ WALK: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {
     "cache plan": (CacheSection, of_fields(Request), {}),
     "probes sweep": (ProbesSection, of_function(sweep) | of_fields(SweepConfig),
                      {"cs": "Cs", "perm": "n_perm", "n_seeds": "split_seeds", "n_boot": "boot"}),
-    "heads sweep": (HeadsSection, of_fields(HeadStudy), {}),
+    "heads sweep": (HeadsOptions, of_function(run_heads), {}),
     "steer dose": (SteeringSection, of_fields(DoseStudy), {"n_resamples": "boot"}),
     "steer pair": (SteeringSection, of_fields(DoseStudy), {"n_resamples": "boot"}),
     "steer fit": (SteeringSection, of_function(difference_of_means), {"positions": "position", "sites": "site",
@@ -237,7 +237,7 @@ READERS = {
     EvalSection: ("study/analyses/eval/step.py", "study/analyses/items.py"),
     CacheSection: ("study/analyses/cache/step.py", "study/analyses/items.py"),
     ProbesSection: ("study/analyses/probes/step.py",),
-    HeadsSection: ("study/analyses/heads/step.py",),
+    HeadsOptions: ("study/analyses/heads/step.py",),
     SteeringSection: ("study/analyses/steering/step.py",),
     OracleSection: ("study/analyses/oracle/step.py",),
     OracleQuestion: ("study/analyses/oracle/step.py",),

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from interp.io.csv_text import csv_bytes
+from study.analyses.heads.options import HeadsOptions
 from study.cli.common import (
     EMBEDDED,
     checkpoint_options,
@@ -19,6 +20,7 @@ from study.cli.common import (
     resolve_checkpoints,
     where_option,
 )
+from study.options import command_options, help_of, options_from
 
 
 class HeadsGroup(click.Group):
@@ -48,20 +50,14 @@ def heads() -> None:
 @load_options
 @click.option("--task", required=True, help="Import path of a task; one with twins can be patched.")
 @click.option("--data", help="Examples in the task's own format; then heads are ablated, not patched.")
-@click.option("--n", default=48, show_default=True, type=click.IntRange(min=4), help="Procedures (twins) or examples.")
+@command_options(HeadsOptions, only=["n"])
 @click.option("--seed", default=0, show_default=True, help="Of the items, the halves and the bootstraps.")
 @click.option("--split", help="Whose items: train, validation, test.")
 @click.option("--rendering", help="Of generated items: plain, or log for the embedded pair.")
 @where_option
 @more_task_options
-@click.option("--kind", "kinds", default="mean,zero,patch", show_default=True,
-              help="mean, mean:class, zero, patch, resample:derangement:4, uniform_attention, noise.")  # fmt: skip
-@click.option("--positions", default="answer", show_default=True, help="Tokens at which heads are changed.")
-@click.option("--slot", default="own", show_default=True,
-              help="What stands before the label: the model's own reply, or a text forced on all.")  # fmt: skip
-@click.option("--effect", type=click.Choice(["total", "direct"]), default="total", show_default=True)
-@click.option("--named", multiple=True, help="A head named beforehand, e.g. L19.H17; figures box it.")
-@click.option("--verify", default=0.0, show_default=True, help="Share of rows recomputed by hooked passes.")
+@command_options(HeadsOptions, omit=["n", "named"])
+@click.option("--named", multiple=True, help=help_of(HeadsOptions)["named"])
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the sweep.")
 @click.option("--no-figures", is_flag=True, help="Tables only.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -70,17 +66,24 @@ def sweep(out: Path, quiet: bool, no_figures: bool, **options: Any) -> None:
     """Sweep all heads into --out: table.csv, selected.csv, cumulative.csv, order_swap.csv, figures/. The word may be
     left out."""
     from study.analyses.heads.figures import figures
-    from study.analyses.heads.run import HeadStudy, run_heads
+    from study.analyses.heads.run import run_heads
     from study.analyses.heads.show import headline
     from study.analyses.heads.tables import tables_of_heads, write_tables
     from study.figures.save import save_all
 
     checkpoints, loading = resolve_checkpoints(options)
-    wanted = {key: options[key] for key in ("positions", "slot", "effect", "named", "verify", "seed")}
-    kinds = tuple(word.strip() for word in options["kinds"].split(","))
-    study = HeadStudy(kinds=kinds, **wanted)
-    items, how = _items(options), {"study": study, "loading": loading, "progress": not quiet}
-    tables = tables_of_heads(out, run_heads(checkpoints, options["task"], items, out=out, **how), study)
+    sweep, seed = options_from(HeadsOptions, options), options["seed"]
+    members = run_heads(
+        checkpoints,
+        options["task"],
+        _items(options),
+        out=out,
+        options=sweep,
+        seed=seed,
+        loading=loading,
+        progress=not quiet,
+    )
+    tables = tables_of_heads(out, members, sweep, seed=seed)
     write_tables(tables, out)
     if not no_figures:
         drawn = ((name[len("heads-") :], one) for name, one in figures(tables, every_pair=True))

@@ -12,15 +12,13 @@ from pydantic.dataclasses import dataclass
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.label_mass import MIN_MASS
-from interp.site import percent_of
 from probes.kinds import checked_names
+from study.analyses.heads.options import HeadsOptions
+from study.option_types import Count, Layer, Names, Share, Where
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 Aspect = str | Mapping[str, str | int | float | bool | None]
 Effect = Annotated[float, Field(gt=0)]
-Names = tuple[str, ...]
 
 
 def _iso(value: Any) -> Any:
@@ -42,24 +40,7 @@ def _permutations(value: int) -> int:
     return value
 
 
-def _layer(value: Any) -> Any:
-    """A block index, or a percent of depth; which layers there are is known once the model is."""
-    if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, int) and value < 0):
-        raise ValueError(f"expected a block index from 0 or a percent of depth such as '50%', got {value!r}")
-    percent_of(value)
-    return value
-
-
-def _conditions(value: Mapping[str, tuple[str, ...]] | tuple[str, ...]) -> Any:
-    from interp.where import conditions
-
-    conditions(value)
-    return value
-
-
-Where = Annotated[Mapping[str, tuple[str, ...]] | tuple[str, ...], AfterValidator(_conditions)]
 TestShare = Annotated[float | str, BeforeValidator(_test_share)]
-Layer = Annotated[int | str, BeforeValidator(_layer)]
 Permutations = Annotated[int, Field(ge=0), AfterValidator(_permutations)]
 
 
@@ -184,25 +165,6 @@ class ProbesSection:
     unite: str | None = None
     where: Where = field(default_factory=dict)
     transfer: Literal["none", "same-layer", "all-layers"] = "same-layer"
-
-
-@dataclass(frozen=True, config=_STRICT)
-class HeadsSection:
-    """Effect of every head of both members; see `diptych heads`.
-
-    Attributes:
-        n: procedures of twins where the task makes them, else items.
-        named: heads named before the sweep, e.g. L19.H17; figures box them.
-    """
-
-    n: Annotated[int, Field(ge=4)] = 48
-    kinds: Annotated[Names, Field(min_length=1)] = ("mean", "zero", "patch")
-    positions: str = "answer"
-    slot: str = "own"
-    effect: Literal["total", "direct"] = "total"
-    named: Names = ()
-    verify: Share = 0.0
-    members: Names = ("engaged", "heuristic")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -399,7 +361,7 @@ class Study:
     eval: EvalSection | None = None
     cache: CacheSection | None = None
     probes: ProbesSection | None = None
-    heads: HeadsSection | None = None
+    heads: HeadsOptions | None = None
     steering: SteeringSection | None = None
     oracle: OracleSection | None = None
     figures: FiguresSection | None = field(default_factory=FiguresSection)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from interp.checkpoint import Checkpoint, CheckpointPair
 from study.analyses.base import Context, Step, Work
+from study.analyses.heads.options import HeadsOptions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp.checkpoint import Checkpoint
     from study.analyses.shapes import Fault, Layouts
     from study.config import Study
 
@@ -21,56 +22,62 @@ def run(context: Context) -> list[str]:
     from study.analyses.heads.run import run_heads
 
     study, pairs = context.study, items(context.study)
-    wanted = _wanted(study)
+    options = _options(study)
     run_heads(
         _what(study),
         study.task.path,
         pairs,
         out=context.folder,
-        study=wanted,
+        options=options,
+        seed=study.seed,
         loading=asdict(study.load),
         progress=context.progress,
     )
-    if wanted.kinds != context.section.kinds:
+    if options.kinds != context.section.kinds:
         return ["patching was left out: the task makes no twins (or data were given)"]
     return []
 
 
-def _wanted(study: Study) -> Any:
+def _options(study: Study) -> HeadsOptions:
     """What is swept; without patching where the task makes no twins."""
-    from study.analyses.heads.run import HeadStudy
     from study.analyses.items import twins_of
 
-    section = study.heads
-    assert section is not None
-    kinds = section.kinds
-    if twins_of(study, section.n) is None:
-        kinds = tuple(kind for kind in kinds if not kind.startswith("patch") and kind != "resample:twin")
-    return HeadStudy(
-        kinds=kinds, positions=section.positions, slot=section.slot, named=section.named, effect=section.effect,
-        verify=section.verify, seed=study.seed,
-    )  # fmt: skip
+    options = _section(study)
+    if twins_of(study, options.n) is not None:
+        return options
+    kinds = tuple(kind for kind in options.kinds if not kind.startswith("patch") and kind != "resample:twin")
+    if not kinds:
+        raise ValueError("heads.kinds: patching needs twins, and the task makes none. Add another kind, such as mean.")
+    return replace(options, kinds=kinds)
 
 
-def _what(study: Study) -> Any:
-    """The two members of a pair, with their bare bases only where they are asked for."""
-    from interp.checkpoint import CheckpointPair
+def _section(study: Study) -> HeadsOptions:
+    assert study.heads is not None
+    return study.heads
 
+
+def _what(study: Study) -> CheckpointPair | Checkpoint:
+    """The pair, with the bare bases only where they are asked for, or the single checkpoint."""
     if study.pair is None:
         return study.single
-    assert study.heads is not None
-    bases = {key: getattr(study.pair, key) for key in ("base", "heuristic_base") if key in study.heads.members}
+    bases = {key: getattr(study.pair, key) for key in ("base", "heuristic_base") if key in _section(study).members}
     return CheckpointPair(study.pair.engaged, study.pair.heuristic, **bases)
+
+
+def _members(study: Study) -> Mapping[str, Checkpoint]:
+    what = _what(study)
+    return {what.name: what} if isinstance(what, Checkpoint) else what.members
 
 
 def tables(context: Context) -> Mapping[str, pd.DataFrame]:
     """`heads`, `heads_selected`, `heads_cumulative`, and, where they were made, `heads_difference`, `order_swap`."""
     from study.analyses.heads.tables import tables_of_heads
 
-    study, what = context.study, _what(context.study)
-    members = tuple(what.members) if study.pair else (what.name,)
+    study = context.study
     provenance = {name: context.made_by(name) for name in study.members}
-    return tables_of_heads(context.folder, members, _wanted(study), provenance=provenance)
+    return tables_of_heads(
+        context.folder, tuple(_members(study)), _options(study), seed=study.seed, provenance=provenance
+    )
 
 
 def plan(study: Study) -> Work:
@@ -79,23 +86,22 @@ def plan(study: Study) -> Work:
     from study.analyses.estimate import changed_tokens, largest_of, prompts_of
     from study.analyses.items import examples_of, twins_of
 
-    assert study.heads is not None
-    twins = twins_of(study, study.heads.n)
-    items = [e for pair in twins for e in pair] if twins else spread(examples_of(study), study.heads.n)
-    members = list(_what(study).members.values()) if study.pair else [study.single]
-    kinds = _wanted(study).kinds
+    options = _options(study)
+    twins = twins_of(study, options.n)
+    items = [e for pair in twins for e in pair] if twins else spread(examples_of(study), options.n)
+    members = list(_members(study).values())
     tokens, rows = 0, 0.0
     for member in members:
         prompts = prompts_of(study, member, items)
-        tokens += 2 * len(kinds) * sum(len(prompt.ids) for prompt in prompts)
-        rows += _passes(study, member, kinds) / len(prompts) * changed_tokens(prompts, study.heads.positions)
+        tokens += 2 * len(options.kinds) * sum(len(prompt.ids) for prompt in prompts)
+        rows += _passes(study, member, options) / len(prompts) * changed_tokens(prompts, options.positions)
     return Work(
         len(items) * len(members), tokens, 0, 4000 * len(items) * len(members), largest_of(study, members),
         round(rows), note="replies before the label not counted",
     )  # fmt: skip
 
 
-def _passes(study: Study, member: Checkpoint, kinds: Sequence[str]) -> float:
+def _passes(study: Study, member: Checkpoint, options: HeadsOptions) -> float:
     """Rows of all prompts, in passes through the whole model: one per head and kind, then the sets removed together.
 
     The direct effect of a head needs no row; sets are removed on half of the prompts.
@@ -107,14 +113,13 @@ def _passes(study: Study, member: Checkpoint, kinds: Sequence[str]) -> float:
     from study.analyses.heads.run import KS
     from study.analyses.shapes import layout_of
 
-    section, layout = study.heads, layout_of(study, member)
-    assert section is not None
+    layout = layout_of(study, member)
     heads = [unit[0] for unit in expand_heads("all", layout)]
     sets = cumulative_sets(heads, ks=[k for k in KS if k <= len(heads) // 2], seed=study.seed).values()
-    draws = sum(getattr(parse_kind(kind), "n", 1) for kind in kinds) if section.effect == "total" else 0
+    draws = sum(getattr(parse_kind(kind), "n", 1) for kind in options.kinds) if options.effect == "total" else 0
     single = draws * passes_above([head.layer for head in heads], layout.n_layers)
     together = passes_above([min(head.layer for head in unit) for unit in sets if unit], layout.n_layers)
-    return section.n * (single + together / 2)
+    return options.n * (single + together / 2)
 
 
 def items(study: Study) -> Any:
@@ -122,9 +127,9 @@ def items(study: Study) -> Any:
     from interp.tasks.records import spread
     from study.analyses.items import examples_of, twins_of
 
-    assert study.heads is not None
-    twins = twins_of(study, study.heads.n)
-    return spread(examples_of(study), study.heads.n) if twins is None else twins
+    n = _section(study).n
+    twins = twins_of(study, n)
+    return spread(examples_of(study), n) if twins is None else twins
 
 
 def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
@@ -134,9 +139,7 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
     from interp.positions import parse_positions
     from study.analyses.shapes import tried
 
-    section = study.heads
-    assert section is not None
-    members = {role: layouts[role] for role in (_what(study).members if study.pair else study.members)}
+    section, members = _section(study), {role: layouts[role] for role in _members(study)}
     for name in section.named:
         yield from tried("heads.named", members, lambda layout, name=name: expand_heads([parse_unit(name)], layout))
     for kind in section.kinds:

@@ -11,7 +11,8 @@ from interp.heads.cumulative import cumulative_table
 from interp.heads.order_swaps import FLIP, KEEP, swap_metrics
 from interp.io.csv_text import csv_bytes
 from interp.io.files import write_file
-from study.analyses.heads.run import HeadStudy, cumulative_arms, folder_of, has_enough
+from study.analyses.heads.options import HeadsOptions
+from study.analyses.heads.run import cumulative_arms, folder_of, has_enough
 from study.analyses.heads.store import CUMULATIVE, read_effects
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ Sweeps = Mapping[str, HeadEffects]
 Provenance = Mapping[str, Mapping[str, str]]
 
 
-def read_sweeps(out: Path, member: str, study: HeadStudy) -> dict[str, HeadEffects]:
+def read_sweeps(out: Path, member: str, options: HeadsOptions, *, seed: int = 0) -> dict[str, HeadEffects]:
     """Kind -> effects of a member, from disk."""
-    return {kind: read_effects(out / member / folder_of(kind), seed=study.seed) for kind in study.kinds}
+    return {kind: read_effects(out / member / folder_of(kind), seed=seed) for kind in options.kinds}
 
 
 def write_tables(tables: Mapping[str, pd.DataFrame], out: Path) -> None:
@@ -44,7 +45,7 @@ def write_tables(tables: Mapping[str, pd.DataFrame], out: Path) -> None:
 
 
 def tables_of_heads(
-    out: Path, members: Sequence[str], study: HeadStudy, *, provenance: Provenance | None = None
+    out: Path, members: Sequence[str], options: HeadsOptions, *, seed: int = 0, provenance: Provenance | None = None
 ) -> dict[str, pd.DataFrame]:
     """`heads`, `heads_selected`, `heads_cumulative`; of members of one architecture also `heads_difference`; of twins
     that flip the answer and twins that keep it also `order_swap`.
@@ -58,7 +59,7 @@ def tables_of_heads(
 
     from study.schema import tidy
 
-    sweeps = {member: read_sweeps(out, member, study) for member in members}
+    sweeps = {member: read_sweeps(out, member, options, seed=seed) for member in members}
     known = provenance or {member: _provenance(next(iter(own.values()))) for member, own in sweeps.items()}
     rows = {
         "heads": _effects(
@@ -67,7 +68,7 @@ def tables_of_heads(
         "heads_selected": _effects(
             part.forest(keep=keep).assign(member=member, pairs=which) for member, which, part, keep in _parts(sweeps)
         ),
-        "heads_cumulative": pd.concat(_cumulative(own, out / member, study).assign(member=member)
+        "heads_cumulative": pd.concat(_cumulative(own, out / member, options, seed).assign(member=member)
                                       for member, own in sweeps.items()),
     }  # fmt: skip
     if differences := [contrast(*both) for both in _aligned(sweeps)]:
@@ -80,7 +81,7 @@ def tables_of_heads(
     if swaps := [_order_swap(one).assign(member=member) for member, one in patched.items() if _has_both(one)]:
         rows["order_swap"] = pd.concat(swaps)
     data = str(rows["heads"]["data_sha256"].iloc[0])
-    shared = {"analysis": "heads", "seed": study.seed}
+    shared = {"analysis": "heads", "seed": seed}
     return {
         name: tidy(_of_members(table, known), **shared, **({} if "data_sha256" in table else {"data_sha256": data}))
         for name, table in rows.items()
@@ -161,9 +162,9 @@ def _aligned(sweeps: Mapping[str, Sweeps]) -> list[tuple[HeadEffects, HeadEffect
     return [(a, b) for a, b in both if a.plan.units == b.plan.units]
 
 
-def _cumulative(sweeps: Sweeps, folder: Path, study: HeadStudy) -> pd.DataFrame:
+def _cumulative(sweeps: Sweeps, folder: Path, options: HeadsOptions, seed: int) -> pd.DataFrame:
     """Heads removed together, on the half of the pairs on which they were not ranked."""
-    rows = cumulative_table(read_effects(folder / CUMULATIVE, seed=study.seed), cumulative_arms(sweeps, study))
+    rows = cumulative_table(read_effects(folder / CUMULATIVE, seed=seed), cumulative_arms(sweeps, options, seed=seed))
     return rows.assign(control="random heads of the same layers (arm random)", note="")
 
 

@@ -1,0 +1,33 @@
+"""Types of options that several analyses share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from interp.site import percent_of
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Names = tuple[str, ...]
+
+
+def _layer(value: Any) -> Any:
+    """A block index, or a percent of depth; which layers there are is known once the model is."""
+    if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, int) and value < 0):
+        raise ValueError(f"expected a block index from 0 or a percent of depth such as '50%', got {value!r}")
+    percent_of(value)
+    return value
+
+
+def _conditions(value: Mapping[str, tuple[str, ...]] | tuple[str, ...]) -> Any:
+    from interp.where import conditions
+
+    conditions(value)
+    return value
+
+
+Where = Annotated[Mapping[str, tuple[str, ...]] | tuple[str, ...], AfterValidator(_conditions)]
+Layer = Annotated[int | str, BeforeValidator(_layer)]
