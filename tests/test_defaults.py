@@ -214,7 +214,8 @@ def _value(module: str, node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError:
-        return eval(ast.unparse(node), vars(importlib.import_module(module)))
+        value = eval(ast.unparse(node), vars(importlib.import_module(module)))
+        return value.default if isinstance(value, dataclasses.Field) else value
 
 
 def test_a_name_that_means_the_same_has_the_same_default_in_the_whole_library() -> None:
@@ -237,7 +238,7 @@ READERS = {
     EvalSection: ("study/analyses/eval/step.py", "study/analyses/items.py"),
     CacheSection: ("study/analyses/cache/step.py", "study/analyses/items.py"),
     ProbesSection: ("study/analyses/probes/step.py",),
-    HeadsOptions: ("study/analyses/heads/step.py",),
+    HeadsOptions: ("study/analyses/heads/step.py", "study/analyses/heads/run.py"),
     SteeringSection: ("study/analyses/steering/step.py",),
     OracleSection: ("study/analyses/oracle/step.py",),
     OracleQuestion: ("study/analyses/oracle/step.py",),
