@@ -11,6 +11,7 @@ from interp.site import percent_of
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Verified = Annotated[float, Field(ge=0, le=1)]
 Names = tuple[str, ...]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from study.option_types import Names, Share
+from study.option_types import Names, Verified
 from study.options import STRICT, option
 
 
@@ -36,5 +36,5 @@ class HeadsOptions:
     slot: str = option("own", "Text before the label: own (the model's own reply), or a text forced on all.")
     effect: Literal["total", "direct"] = option("total", "total, or direct: only the head's own path to the logits.")
     named: Names = option((), "A head named beforehand, e.g. L19.H17; figures box it.")
-    verify: Share = option(0.0, "Share of rows recomputed by hooked passes.")
+    verify: Verified = option(0.0, "Share of rows recomputed by hooked passes.")
     members: Names = option(("engaged", "heuristic"), "Members that are swept.", is_command=False)
