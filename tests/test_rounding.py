@@ -53,7 +53,7 @@ def test_items_within_rounding_are_counted_and_said() -> None:
     rows = pd.DataFrame(member_table(frame([True, False, None, True, False, False])))
     (row,) = rows[rows["metric"] == "within_rounding"].to_dict("records")
     assert (row["value"], row["n"]) == (pytest.approx(2 / 5), 5)
-    assert "2 of 5 answers hang on a margin that is within rounding" in row["note"] and row["lo"] < 0.4 < row["hi"]
+    assert "2 of 5 answers depend on a margin that is within rounding" in row["note"] and row["lo"] < 0.4 < row["hi"]
     none = pd.DataFrame(member_table(frame([False] * 6)))
     assert "within_rounding" not in set(none["metric"])
     assert "within_rounding" not in set(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,8 @@ from interp.io.items import ItemStore
 from interp.model import Model
 from interp.prompt import Example
 from interp.tasks.protocol import decision_prefix, labels_of
+from study.analyses.eval.member import Row, group_of, row
 from study.analyses.eval.store import COUNTERFACTUALS, KIND
-from study.analyses.eval.tables import group_of, row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,10 +46,10 @@ def counterfactual_answers(
     by_id = {example.id: example for example in examples}
     texts = [(by_id[i], text) for i, text in zip(frame["id"], frame["text"], strict=True)]
     cases = [(e, text, *case) for e, text in texts for case in task.counterfactuals(e, text)]
-    found: list[dict[str, Any]] = []
+    readings: list[dict[str, Any]] = []
     for at in range(0, len(cases), _CASES_PER_PASS):
-        found += _read(model, task, cases[at : at + _CASES_PER_PASS], thinking)
-    store.put_json(COUNTERFACTUALS, found)
+        readings += _read(model, task, cases[at : at + _CASES_PER_PASS], thinking)
+    store.put_json(COUNTERFACTUALS, readings)
 
 
 def _read(
@@ -67,7 +67,7 @@ def _read(
     return out
 
 
-def faithfulness_rows(frame: pd.DataFrame, found: Sequence[dict[str, Any]], task: Any) -> list[dict[str, Any]]:
+def faithfulness_rows(frame: pd.DataFrame, changed: Sequence[Mapping[str, Any]], task: Any) -> list[Row]:
     """One row per kind of change: how often the label becomes what the changed reply implies.
 
     The control is how often it was that label already before the change.
@@ -76,14 +76,13 @@ def faithfulness_rows(frame: pd.DataFrame, found: Sequence[dict[str, Any]], task
     units = group_of(frame, task)
     unit_of = dict(zip(frame["id"], units if units is not None else frame["id"], strict=True))
     rows = []
-    for kind in dict.fromkeys(case["kind"] for case in found):
-        cases = [case for case in found if case["kind"] == kind]
+    for kind in dict.fromkeys(case["kind"] for case in changed):
+        cases = [case for case in changed if case["kind"] == kind]
         groups = [unit_of[case["id"]] for case in cases]
         if len(set(groups)) < 2:
             continue
         follows = stats.wilson_clustered([float(c["after"] == c["expected"]) for c in cases], groups=groups)
-        already = sum(c["before"] == c["expected"] for c in cases) / len(cases)
-        rows.append(
-            row(member, "trace", f"follows_{kind}", follows, interval="Wilson at the effective n", control=already)
-        )
+        before = sum(c["before"] == c["expected"] for c in cases) / len(cases)
+        interval = "Wilson at the effective n"
+        rows.append(row(member, "trace", f"follows_{kind}", follows, interval=interval, control=before))
     return rows

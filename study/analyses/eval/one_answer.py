@@ -9,7 +9,7 @@ that are made of its answers, and directions between them are of the order too. 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,15 +91,9 @@ def of_answers(frame: pd.DataFrame, task: Any = None) -> OneAnswer | None:
     return one_answer(counted["label"], counted["gold"])
 
 
-def with_columns(
-    rows: Sequence[dict[str, Any]], found: OneAnswer | None, member: str, task: Any
-) -> list[dict[str, Any]]:
-    """The rows of a member with the columns of its commonest answer, and the banner where it is the only one."""
-    if found is None:
-        return [{**row, "is_degenerate": False} for row in rows]
-    text = found.banner(member, task)
-    return [{**row, **found.columns, "banner": _joined(row.get("banner"), text)} for row in rows]
-
-
-def _joined(first: Any, second: str) -> str | None:
-    return " ".join(filter(None, [first, second])) or None
+def with_columns(row: dict[str, Any], top: OneAnswer | None, member: str, task: Any) -> dict[str, Any]:
+    """The row of a member with the columns of its commonest answer, and the banner where it is the only one."""
+    if top is None:
+        return {**row, "is_degenerate": False}
+    banner = " ".join(filter(None, [row.get("banner"), top.banner(member, task)])) or None
+    return {**row, **top.columns, "banner": banner}

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from interp import stats
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.evaluate import Decoding, evaluate, plan_batches
+from interp.io.frames import write_frame
+from interp.io.items import PLAN
 from interp.model import Model
 from interp.prompt import Example
 from interp.tasks.protocol import EvaluatedTask, labels_of, load_task, max_new_tokens
@@ -21,12 +23,14 @@ from study.analyses.eval.store import (
     answers_in,
     answers_store,
     batches_of,
+    identity_of,
     prompts_sha256,
     put_batch,
     read_answers,
     write_answers,
 )
-from study.analyses.eval.tables import write_tables
+from study.analyses.eval.member import Row
+from study.analyses.eval.tables import eval_tables
 from study.members import models_of, weights_of
 
 if TYPE_CHECKING:
@@ -49,7 +53,7 @@ def run_eval(
     """Answers of every member, and the tables made of them: `out/<member>/`, `out/table.csv`, `out/pair.csv`.
 
     Members of one base share its weights; all members answer the same items. Run again with the same arguments, it
-    continues where it stopped. In several prompt modes, `out/<member>/<mode>/` and `out/pair_<mode>.csv`.
+    continues where it stopped. In several prompt modes, answers are in `out/<member>/<mode>/`.
 
     Args:
         task_path: import path of the task that reads and scores the replies.
@@ -64,7 +68,25 @@ def run_eval(
     """
     members = answer_members(what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress,
                              provenance=provenance, modes=modes)  # fmt: skip
-    return tables_of(out, members, task_path, examples, seed=seed, modes=modes)
+    names = {member: _names(_checkpoint(what, member), out / member) for member in members}
+    tables, answers = tables_of(out, names, task_path, examples, seed=seed, modes=modes)
+    for name, path in table_files(out).items():
+        if name in tables:
+            write_frame(path, tables[name])
+    return answers
+
+
+def table_files(out: Path) -> dict[str, Path]:
+    """Table -> file of a folder of `diptych eval`."""
+    return {"eval": out / "table.csv", "pair": out / "pair.csv"}
+
+
+def _names(checkpoint: Checkpoint, root: Path) -> dict[str, str]:
+    """Columns model, adapter and weights of a member."""
+    names = checkpoint.shared
+    adapter = "/".join(filter(None, (names["adapter"], checkpoint.subfolder)))
+    weights = identity_of(min(root.glob(f"**/{PLAN}")).parent)["weights"]
+    return {"model": str(names["base"]), "adapter": adapter or "none", "weights": str(weights)[:12]}
 
 
 def answer_members(
@@ -127,28 +149,19 @@ def _runs(
     return [(root / mode, in_mode(examples, mode), replace(decoding, thinking=MODES[mode])) for mode in modes]
 
 
-def tables_of(
-    out: Path,
-    members: Sequence[str],
-    task_path: str,
-    examples: Sequence[Example],
-    *,
-    seed: int = 0,
-    margin: float = stats.MARGIN,
-    modes: Sequence[str] = (),
-) -> dict[str, pd.DataFrame]:
-    """The tables of answers that are on disk; no model is loaded. Returns member -> one row per answer.
+def read_evaluation(
+    out: Path, members: Sequence[str], task_path: str, examples: Sequence[Example], *, modes: Sequence[str] = ()
+) -> tuple[dict[str, pd.DataFrame], list[Row]]:
+    """(member -> one row per answer, rows of `eval` of changed replies) of answers on disk; no model is loaded.
 
-    Replies are read and scored by the task as it is now, not as it was when they were written.
-
-    Args:
-        margin: largest difference in accuracy that counts as equal.
+    Replies are read and scored by the task as it is now, not as it was when they were written; `answers.parquet` is
+    written again.
     """
     import pandas as pd
 
     task: Any = load_task(task_path)
-    frames: dict[str, pd.DataFrame] = {}
-    extra: list[dict[str, Any]] = []
+    answers: dict[str, pd.DataFrame] = {}
+    changed: list[Row] = []
     for member in members:
         parts = []
         for root, asked, _ in _runs(out / member, examples, Decoding(), modes):
@@ -156,12 +169,41 @@ def tables_of(
             # the column "mode" cuts the tables, so metadata of that name must not pass for it
             parts.append(frame if modes else frame.rename(columns={"mode": "meta.mode"}))
             write_answers(root, parts[-1])
-            changed = faithfulness_rows(parts[-1], read_counterfactuals(root), task)
-            extra += [row | {"mode": root.name if modes else ""} for row in changed]
-        frames[member] = pd.concat(parts, ignore_index=True) if modes else parts[0]
+            rows = faithfulness_rows(parts[-1], read_counterfactuals(root), task)
+            changed += [row | {"mode": root.name if modes else ""} for row in rows]
+        answers[member] = pd.concat(parts, ignore_index=True) if modes else parts[0]
+    return answers, changed
+
+
+def tables_of(
+    out: Path,
+    members: Mapping[str, Mapping[str, str]],
+    task_path: str,
+    examples: Sequence[Example],
+    *,
+    seed: int = 0,
+    margin: float = stats.MARGIN,
+    modes: Sequence[str] = (),
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """(tables `eval` and, of a pair, `pair`; member -> one row per answer) of answers that are on disk.
+
+    Args:
+        members: member -> what the tables name it by (model, adapter, weights).
+        margin: largest difference in accuracy that counts as equal.
+    """
+    task: Any = load_task(task_path)
+    answers, changed = read_evaluation(out, tuple(members), task_path, examples, modes=modes)
     notes = task.notes(examples) if callable(getattr(task, "notes", None)) else {}
-    write_tables(frames, task, out, extra=extra, seed=seed, margin=margin, notes=notes)
-    return frames
+    made_by = {member: dict(names) | _asked(out / member) for member, names in members.items()}
+    return eval_tables(
+        answers, task, made_by=made_by, extra=changed, seed=seed, margin=margin, notes=notes
+    ), answers
+
+
+def _asked(root: Path) -> Row:
+    """Columns dtype and data_sha256 of a member's folder."""
+    identity = identity_of(min(root.glob(f"**/{PLAN}")).parent)
+    return {"dtype": identity["dtype"], "data_sha256": identity["items"]}
 
 
 def run_member(
@@ -195,12 +237,15 @@ def run_member(
     return frame
 
 
+def _checkpoint(what: Checkpoint | CheckpointPair, role: str) -> Checkpoint:
+    return what.members[role] if isinstance(what, CheckpointPair) else what
+
+
 def _provenance(what: Checkpoint | CheckpointPair, role: str) -> dict[str, Any]:
     from importlib.metadata import version
 
-    checkpoint = what.members[role] if isinstance(what, CheckpointPair) else what
     packages = ("diptych", "torch", "transformers", "tokenizers", "peft")
-    return {"checkpoint": checkpoint.shared, "versions": {name: version(name) for name in packages}}
+    return {"checkpoint": _checkpoint(what, role).shared, "versions": {name: version(name) for name in packages}}
 
 
 def _identity(

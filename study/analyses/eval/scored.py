@@ -11,9 +11,9 @@ from interp.evaluate import Answer
 from interp.io.frames import write_frame
 from interp.prompt import Example
 from interp.tasks.records import read_rows
-from study.analyses.eval.one_answer import of_answers, with_columns
+from study.analyses.eval.member import member_rows
 from study.analyses.eval.store import answers_frame
-from study.analyses.eval.tables import COLUMNS, member_table, with_banner
+from study.analyses.eval.tables import report_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,10 +26,10 @@ def scored_frame(task: Any, examples: Sequence[Example], answers: Path, *, membe
         ValueError: a bad line of the file, with its number and field.
     """
     read = task.read_answers if callable(getattr(task, "read_answers", None)) else _by_id(task)
-    said: dict[str, str | None] = read(answers, examples)
-    kept = [e for e in examples if e.id in said]
-    rows = [asdict(_answer(task, e, said[e.id])) for e in kept]
-    return answers_frame(rows, kept, member)
+    labels: dict[str, str | None] = read(answers, examples)
+    answered = [e for e in examples if e.id in labels]
+    rows = [asdict(_answer(task, e, labels[e.id])) for e in answered]
+    return answers_frame(rows, answered, member)
 
 
 def _answer(task: Any, example: Example, label: str | None) -> Answer:
@@ -41,19 +41,19 @@ def _by_id(task: Any) -> Any:
     """Reader of `{"id", "answer"}` lines, for a task without a reader of its own."""
 
     def read(path: Path, examples: Sequence[Example]) -> dict[str, str | None]:
-        known, said = {e.id for e in examples}, {}
+        ids, labels = {e.id for e in examples}, {}
         for where, row in read_rows(path):
             key, answer = str(row.get("id")), row.get("answer")
-            if key not in known or key in said:
-                state = "was answered before" if key in said else "is not in the data"
+            if key not in ids or key in labels:
+                state = "was answered before" if key in labels else "is not in the data"
                 raise ValueError(f"{where}, field 'id': {key!r} {state}. Keep one line per item of the data.")
             if answer is not None and task.parse(str(answer)) is None:
                 raise ValueError(f"{where}, field 'answer': expected a label or null, got {answer!r}.")
-            said[key] = None if answer is None else task.parse(str(answer))
-        if missing := [e.id for e in examples if e.id not in said]:
+            labels[key] = None if answer is None else task.parse(str(answer))
+        if missing := [e.id for e in examples if e.id not in labels]:
             what = f"{path}: {len(missing)} items are not answered, first {missing[0]!r}. "
             raise ValueError(what + 'Write "answer": null for those without an answer.')
-        return said
+        return labels
 
     return read
 
@@ -68,21 +68,17 @@ def score_answers(
     seed: int = 0,
     **options: Any,
 ) -> pd.DataFrame:
-    """The tidy table of a file of answers, written to `out` (CSV or Parquet by its ending) where given.
+    """The table `eval` of a file of answers, written to `out` (CSV or Parquet by its ending) where given.
 
     Args:
         options: of the task's `score_report`, such as unparsed="wrong".
     """
-    import pandas as pd
-
     frame = scored_frame(task, examples, answers, member=member or answers.stem)
     if callable(getattr(task, "score_report", None)):
         rows = task.score_report(frame, seed=seed, **options)
     else:
-        rows = member_table(frame, task, seed=seed)
-    rows = [dict.fromkeys(COLUMNS) | row for row in with_banner(task, rows)]
-    rows = with_columns(rows, of_answers(frame, task), str(frame["member"].iloc[0]), task)
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+        rows = member_rows(frame, task, seed=seed)
+    table = report_table(rows, frame, task, seed=seed)
     if out is not None:
         write_frame(out, table)
     return table
