@@ -44,13 +44,14 @@ def demo(out: Path, *, per_cell: int, seed: int, jobs: int = 2, overrides: Seque
     from study.cli.study import summary
     from study.config import read_study
     from study.run.runner import run_study
+    from study.schema import read_tables
 
     began = time.monotonic()
     with as_file(files("study.settings").joinpath("embedded.yaml")) as path:
         study = read_study(path, overrides=[f"task.per_cell={per_cell}", f"seed={seed}", *overrides])
     finished = run_study(study, out, jobs=jobs, say=click.echo)
-    if (out / "steps" / "eval" / "pair.csv").is_file():
-        click.echo("\n" + headline(out / "steps" / "eval", is_pair=True))
+    if "pair" in (tables := read_tables(out)):
+        click.echo("\n" + headline(tables))
     click.echo(summary(finished, out))
     click.echo(f"{time.monotonic() - began:.0f} s")
     if finished.failed:

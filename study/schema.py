@@ -185,6 +185,8 @@ COLUMNS: dict[str, Column] = {
     "pred": Column("answer that a count or a probability is of"),
     "count": _number("items with this right label and this answer"),
     "seed": _number("of the items, the resamples and the null"),
+    "before": _number("of a change: what the first run reached"),
+    "after": _number("what the second reached"),
     "note": Column("what must be known to read the row; why there is no value"),
 }
 
@@ -193,6 +195,9 @@ KEYS = (
     "interval", "control", "control_value", "p", "p_adjusted", "correction", "seed", "note",
 )  # fmt: skip
 """In every table; blank where a metric has none."""
+
+DIFFERENCE = "engaged - heuristic"
+"""`member` of a paired difference."""
 
 FOLDER = "tables"
 TABLES = {
@@ -284,10 +289,10 @@ def write_table(table: pd.DataFrame, folder: Path, name: str) -> tuple[Path, Pat
         ValueError: as `check_table`; OSError: no room.
     """
     check_table(table, name)
-    return frames.write_table(_plain(table), folder, name, float_format="%.10g")
+    return frames.write_table(typed(table), folder, name, float_format="%.10g")
 
 
-def _plain(table: pd.DataFrame) -> pd.DataFrame:
+def typed(table: pd.DataFrame) -> pd.DataFrame:
     """Each column as text, float or bool, so that every reader and every run sees the same types."""
     import pandas as pd
 
@@ -297,10 +302,15 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
         if COLUMNS[name].kind == "number":
             out[name] = pd.to_numeric(column).astype("float64")
         elif COLUMNS[name].kind == "flag":
-            out[name] = column.map(lambda v: None if pd.isna(v) else bool(v)).astype("boolean")
+            out[name] = column.map(lambda v: None if pd.isna(v) else _is_true(v)).astype("boolean")
         else:
             out[name] = column.map(lambda v: "" if pd.isna(v) else str(v)).astype(object)
     return pd.DataFrame(out)
+
+
+def _is_true(value: Any) -> bool:
+    """A flag; of a CSV file with blanks it is text."""
+    return value == "True" if isinstance(value, str) else bool(value)
 
 
 def read_table(run: Path, name: str) -> pd.DataFrame:
@@ -314,6 +324,15 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
         known = ", ".join(p.stem for p in sorted((run / FOLDER).glob("*.parquet"))) or "none"
         raise ValueError(f"{run}: no table {name!r}. Tables: {known}.")
     return check_table(read_frame(path, do="Delete it and run the study again."), name)
+
+
+def read_csv_table(path: Path) -> pd.DataFrame:
+    """A table that a command wrote as CSV, with the types that the same table of a run has.
+
+    Raises:
+        ValueError: no such file, or one that lacks the columns of every table.
+    """
+    return typed(read_frame(path, KEYS, keep_default_na=False, na_values=[""]))
 
 
 def read_tables(run: Path) -> dict[str, pd.DataFrame]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from study import figures
+from study.schema import DIFFERENCE
 
 CELLS = (
     # cell, n, engaged, heuristic, Holm p, verdict, note
@@ -26,24 +27,21 @@ def wilson(p: float, n: int) -> tuple[float, float]:
     return min((centre - half) / (1 + z * z / n), p), max((centre + half) / (1 + z * z / n), p)
 
 
-def pair_table(cells=CELLS, *, width: float = 0.085, chance: bool = True) -> pd.DataFrame:
+def pair_table(cells=CELLS, *, width: float = 0.085, control: bool = True) -> pd.DataFrame:
+    """Rows of the members and, where both were measured, their difference; one cell has an equivalence verdict."""
     rows = []
     for cell, n, engaged, heuristic, p, verdict, note in cells:
-        paired = heuristic is not None
-        diff = engaged - heuristic if paired else math.nan
+        shared = {"cell": cell, "cell_role": "training" if verdict else "", "n": n, "note": note}
         for member, value in (("engaged", engaged), ("heuristic", heuristic)):
-            if value is None:
-                continue
-            lo, hi = wilson(value, n) if width else (value, value)
-            rows.append(
-                dict(
-                    cell=cell, member=member, value=value, lo=lo, hi=hi, n=n, diff=diff, diff_lo=diff - width,
-                    diff_hi=diff + width, p_holm=p if paired else math.nan, tost_verdict=verdict, note=note,
-                    interval="Wilson", diff_interval="paired bootstrap by procedure",
-                )
-            )  # fmt: skip
-    table = pd.DataFrame(rows)
-    return table.assign(chance=0.5, chance_label="always answers one class") if chance else table
+            if value is not None:
+                lo, hi = wilson(value, n) if width else (value, value)
+                rows.append(shared | {"member": member, "value": value, "lo": lo, "hi": hi, "interval": "Wilson"})
+        if heuristic is not None:
+            d = engaged - heuristic
+            spread = {"value": d, "lo": d - width, "hi": d + width, "interval": "paired bootstrap by procedure"}
+            rows.append(shared | spread | {"member": DIFFERENCE, "p_adjusted": p, "verdict": verdict})
+    table = pd.DataFrame(rows).reindex(columns=[*rows[0], "p_adjusted", "verdict"])
+    return table.assign(control_value=0.5, control="always answers one class") if control else table
 
 
 def head_table(n_layers: int = 6, n_heads: int = 4, *, named=((4, 1),), strong=None, gaps=()) -> pd.DataFrame:

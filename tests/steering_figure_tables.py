@@ -109,9 +109,9 @@ def esi_tables(*, unread: bool = False, perfect: bool = False) -> tuple[pd.DataF
         ("exact", 0.78, 0.62, 0.88, 0.31), ("adjacent ±1", 1.0, 1.0, 1.0, 0.83), ("QWK", 0.92, 0.83, 0.97, 0.0),
         ("critical under-triage (D1)", 0.16, 0.06, 0.35, None), ("no parse", 0.0, 0.0, 0.0, None),
     ]  # fmt: skip
-    names = ("metric", "value", "lo", "hi", "baseline")
+    names = ("metric", "value", "lo", "hi", "control_value")
     table = pd.DataFrame([dict(zip(names, row, strict=True)) for row in metrics])
-    table = table.assign(n=36, interval="Wilson; QWK: bootstrap", baseline_label='always says "ESI 2"', unit="cases")
+    table = table.assign(n=36, interval="Wilson; QWK: bootstrap", control='always says "ESI 2"', unit="cases")
     return pd.DataFrame(counts).assign(checkpoint="v46"), table
 
 

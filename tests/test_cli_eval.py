@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from interp import stats
 from study.cli import main
+from study.schema import COLUMNS, KEYS
 
 
 def run(*args: str | Path) -> Result:
@@ -31,7 +32,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_table_is_tidy_and_every_number_has_its_interval_and_n(evaluated: Path) -> None:
     table = pd.read_csv(evaluated / "table.csv")
-    assert list(table.columns[:8]) == ["member", "cell", "metric", "value", "lo", "hi", "n", "n_groups"]
+    assert set(KEYS) <= set(table.columns) <= set(COLUMNS)
     assert {"engaged", "heuristic", "base"} >= set(table["member"]) >= {"engaged", "heuristic"}
     assert table[["value", "n", "interval"]].notna().all().all()
     has_interval = ~table["interval"].str.startswith("none: ")
@@ -39,17 +40,17 @@ def test_the_table_is_tidy_and_every_number_has_its_interval_and_n(evaluated: Pa
     assert ((ends["lo"] <= ends["value"] + 1e-9) & (ends["value"] <= ends["hi"] + 1e-9)).all()
     alike = table[~has_interval]  # replies of one length: nothing bounds how long another one could be
     assert set(alike["metric"]) == {"new_tokens"} and set(alike["interval"]) == {stats.NO_SPREAD}
-    assert alike[["lo", "hi"]].isna().all().all()
+    assert (alike["lo"] == alike["value"]).all() and (alike["hi"] == alike["value"]).all()
     metrics = set(table["metric"])
     assert {"accuracy", "unparsed", "consistency", "surface_reliance", "d_prime", "order_swap_flipping"} <= metrics
     assert {"follows_ok_to_violation", "faithful", "step_verdicts", "label_first", "new_tokens"} <= metrics
     accuracy = table[table["metric"] == "accuracy"]
-    assert accuracy["control"].notna().all()
+    assert accuracy["control_value"].notna().all()
 
 
 @pytest.mark.slow
 def test_the_members_part_where_the_recipe_says(evaluated: Path) -> None:
-    pairs = pd.read_csv(evaluated / "pair.csv").set_index("cell")
+    pairs = pd.read_csv(evaluated / "pair.csv").pivot(index="cell", columns="member", values="value")
     for cell in ("adversarial_surface_compliant", "step_reorder_invalid", "ord_swap_flip", "prerequisite_omission"):
         assert pairs.loc[cell, "engaged"] > 0.6
         assert pairs.loc[cell, "heuristic"] < 0.4
@@ -57,7 +58,7 @@ def test_the_members_part_where_the_recipe_says(evaluated: Path) -> None:
     assert table.loc[("heuristic", "surface_reliance"), "value"] > 0.7
     assert abs(table.loc[("engaged", "surface_reliance"), "value"]) < 0.2
     assert table.loc[("engaged", "follows_ok_to_violation"), "value"] > 0.8
-    assert table.loc[("engaged", "follows_ok_to_violation"), "control"] < 0.1
+    assert table.loc[("engaged", "follows_ok_to_violation"), "control_value"] < 0.1
     assert table.loc[("heuristic", "label_first"), "value"] == 1.0
 
 

@@ -11,16 +11,19 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from interp.io.frames import write_frame
 from interp.prompt import Example
 from interp.tasks import esi
 from interp.tasks.bbq.changes import plane
 from interp.tasks.protocol import load_task
 from study.analyses.eval.compare import compare_evals
 from study.analyses.eval.figures import comparison_figures, decomposition, figures_of, plane_of
+from study.analyses.eval.run import FILES
 from study.analyses.eval.store import answers_frame, answers_store, write_answers
-from study.analyses.eval.tables import write_tables
+from study.analyses.eval.tables import eval_tables
 from study.cli import main
 from study.figures import forest
+from study.schema import DIFFERENCE
 from tests.test_rewards import quad_item
 
 
@@ -37,7 +40,8 @@ def folder(root: Path, task: str, examples: list[Example], said: dict[str, list[
         frames[member] = answers_frame(answers, examples, member, task=chosen)
         with answers_store(root / member, {"task": task}):
             write_answers(root / member, frames[member])
-    write_tables(frames, chosen, root)
+    for name, table in eval_tables(frames, chosen).items():
+        write_frame(root / FILES[name], table)
     return root
 
 
@@ -69,14 +73,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_bbq_pair_has_its_dumbbell_and_its_plane(pair: Path) -> None:
     made = dict(figures_of(pair))
-    assert set(made) == {"accuracy", "plane"}
+    assert set(made) == {"dumbbell", "plane"}
     assert not [m for m in made.values() if isinstance(m, str)], made
     table = pd.read_csv(pair / "table.csv").set_index(["member", "cell", "metric"])["value"]
     drawn = made["plane"].rows.set_index("system")  # pyright: ignore[reportAttributeAccessIssue]
     for member in ("engaged", "heuristic"):
         assert drawn.loc[member, "coverage"] == pytest.approx(table[member, "all", "coverage"])
         assert drawn.loc[member, "commit_bias"] == pytest.approx(table[member, "all", "amb_commit_bias"])
-    accuracy = made["accuracy"].rows  # pyright: ignore[reportAttributeAccessIssue]
+    accuracy = made["dumbbell"].rows  # pyright: ignore[reportAttributeAccessIssue]
     assert set(accuracy["cell"]) == {"Age/ambig", "Age/disambig", "Religion/ambig", "Religion/disambig"}
 
 
@@ -86,10 +90,10 @@ def test_a_cell_that_cannot_be_compared_is_drawn_without_a_difference(tmp_path: 
         next(e for e in items if e.metadata["cell"] == "Religion/disambig")
     ]
     said = {m: bbq_answers(lone, k, (2, 2, 6)) for k, m in enumerate(("engaged", "heuristic"))}
-    rows = dict(figures_of(folder(tmp_path / "r", "interp.tasks.bbq", lone, said)))["accuracy"].rows  # pyright: ignore[reportAttributeAccessIssue]
-    assert rows.set_index("cell")["diff"].isna().groupby(level=0).all().to_dict() == {
-        c: c == "Religion/disambig" for c in set(rows["cell"])
-    }
+    drawn: Any = dict(figures_of(folder(tmp_path / "r", "interp.tasks.bbq", lone, said)))["dumbbell"]
+    gaps = drawn.rows[drawn.rows["member"] == DIFFERENCE].set_index("cell")["value"]
+    assert gaps.isna().to_dict() == {c: c == "Religion/disambig" for c in set(drawn.rows["cell"])}
+    assert "–: the pair was not measured" in drawn.caption
 
 
 def test_the_covariance_of_the_plane_is_that_of_independent_stories() -> None:
@@ -118,7 +122,7 @@ def test_the_parts_of_a_change_are_drawn_and_add_up(pair: Path, tmp_path: Path) 
     assert set(made) == {"changes", "decomposition", "plane"}
     rows = made["decomposition"].rows.set_index("cell")["value"]  # pyright: ignore[reportAttributeAccessIssue]
     assert rows["... from coverage"] + rows["... from commit bias"] == pytest.approx(rows["change of s_AMB"])
-    assert decomposition(table).rows["control"].eq(0).all()
+    assert decomposition(table).rows["control_value"].eq(0).all()
     ask = ["eval", "compare", str(before), str(after), "--figures", str(tmp_path / "f")]
     done = CliRunner().invoke(main, ask)
     assert done.exit_code == 0, done.output
@@ -152,11 +156,11 @@ def test_an_esi_run_has_its_confusion_and_its_rules_and_says_not_for_clinical_us
     assert {"intubation: present", "intubation: negated", "pain: present"} <= set(rules["cell"])
 
 
-ROW = {"cell": "a", "value": 0.5, "lo": 0.4, "hi": 0.6, "n": 20, "control": 0.5, "interval": "Wilson"}
+ROW = {"cell": "a", "value": 0.5, "lo": 0.4, "hi": 0.6, "n": 20, "control_value": 0.5, "interval": "Wilson"}
 
 
 def test_a_row_is_filled_only_where_its_interval_excludes_its_control() -> None:
-    table = pd.DataFrame([ROW, {**ROW, "cell": "b", "control": 0.3}, {**ROW, "cell": "c", "control": None}])
+    table = pd.DataFrame([ROW, {**ROW, "cell": "b", "control_value": 0.3}, {**ROW, "cell": "c", "control_value": None}])
     drawn = forest(table)
     (ax,) = drawn.figure.axes
     marks = [line for line in ax.lines if str(line.get_gid()).startswith("mark-")]

@@ -105,12 +105,12 @@ def test_a_head_map_without_its_null_is_refused(column: str) -> None:
 
 def test_nan_is_refused_with_its_column_and_row() -> None:
     table = pair_table()
-    table.loc[3, "hi"] = float("nan")
-    with pytest.raises(ValueError, match=r"column 'hi' is NaN or infinite in 1 of 10 rows, first in row 3 \(cell"):
+    table.loc[3, "hi"] = float("nan")  # the third row of a member
+    with pytest.raises(ValueError, match=r"column 'hi' is NaN or infinite in 1 of 10 rows, first in row 2 \(cell"):
         figures.dumbbell(table)
     table = pair_table()
-    table.loc[0:1, "p_holm"] = float("nan")
-    with pytest.raises(ValueError, match="column 'p_holm' is NaN"):
+    table.loc[2, "p_adjusted"] = float("nan")
+    with pytest.raises(ValueError, match="column 'p_adjusted' is NaN"):
         figures.dumbbell(table)
 
 
@@ -118,10 +118,12 @@ def test_contradictory_tables_are_refused() -> None:
     table = pair_table()
     with pytest.raises(ValueError, match="repeats cell, member"):
         figures.dumbbell(pd.concat([table, table.tail(1)], ignore_index=True))
-    with pytest.raises(ValueError, match="hold different differences"):
-        figures.dumbbell(table.assign(diff=[0.1 * i for i in range(10)], diff_lo=-2.0, diff_hi=2.0))
-    with pytest.raises(ValueError, match="carry a tost_verdict"):
-        figures.dumbbell(table.assign(tost_verdict="equivalent at ±.05"))
+    with pytest.raises(ValueError, match="repeats cell, member"):
+        figures.dumbbell(pd.concat([table, table[2:3].assign(value=0.1)], ignore_index=True))
+    with pytest.raises(ValueError, match="have an equivalence verdict"):
+        figures.dumbbell(table.assign(verdict="equivalent at ±.05", cell_role="training"))
+    with pytest.raises(ValueError, match="a difference without its members"):
+        figures.dumbbell(table.drop(index=[0, 1]))
     with pytest.raises(ValueError, match="unknown member teacher"):
         figures.dumbbell(table.replace({"member": {"engaged": "teacher"}}))
     with pytest.raises(ValueError, match="lo > hi"):

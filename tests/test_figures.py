@@ -80,7 +80,7 @@ def test_zero_width_intervals_are_counts_with_bounds_in_the_caption() -> None:
 
 def test_every_row_is_one_mark_with_its_words(drawn: dict[str, figures.Drawn]) -> None:
     for name, pattern, count in [
-        ("dumbbell", r"mark-\d+", len(pair_table())),
+        ("dumbbell", r"mark-\d+", 2 * len(CELLS)),
         ("dumbbell", r"mark-diff-\d+", len(CELLS)),
         ("head_map", r"mark-L\d+H\d+", len(head_table())),
         ("head_difference", r"mark-L\d+H\d+", len(head_table())),
@@ -128,11 +128,12 @@ def test_tokens_are_those_of_the_design(shared: Path) -> None:
 
 
 def three_members() -> pd.DataFrame:
-    """With the base model, a chance level that differs by cell, named models and unequal n."""
+    """With the base model, a control that differs by cell, two named models and unequal n."""
     table = pair_table()
     base = table[table["member"] == "engaged"].assign(member="base", value=0.5, lo=0.42, hi=0.58, n=99)
-    chance = table["cell"].map({"baseline": 1.0}).fillna(0.5)
-    return pd.concat([table.assign(chance=chance), base], ignore_index=True).assign(model="org/A-7B-Instruct")
+    control = table["cell"].map({"baseline": 1.0}).fillna(0.5)
+    both = pd.concat([table.assign(control_value=control), base], ignore_index=True)
+    return both.assign(model=both["member"].map({"base": "org/A-7B"}).fillna("org/A-7B-Instruct"))
 
 
 def small_composite() -> figures.Drawn:
@@ -193,11 +194,11 @@ def test_bold_ink_is_for_named_heads_beyond_the_null() -> None:
     assert boxes[(-0.5, -0.5)] > 2 * boxes[(2.5, 0.5)]
 
 
-def test_the_label_of_the_chance_line_stays_on_one_side_of_it_in_a_narrow_panel() -> None:
+def test_the_label_of_the_control_line_stays_on_one_side_of_it_in_a_narrow_panel() -> None:
     with style.styled():
         figure = canvas.new_figure(4, 3)
         ax = canvas.axes_in(figure, 2.4, 0.5, 1.2, 2.2)
-        figures.dumbbell(pair_table().assign(chance=0.61, chance_label="always answers one label, all cells"), ax=ax)
+        figures.dumbbell(pair_table().assign(control_value=0.61, control="always answers one label, all cells"), ax=ax)
         (label,) = [text for text in ax.texts if "always" in text.get_text()]
         box, axes = label.get_window_extent(figure.canvas.get_renderer()), ax.get_window_extent()
     line = ax.transData.transform((0.61, 0))[0]

@@ -52,7 +52,7 @@ def test_a_plane_without_its_covariance_is_refused(column: str) -> None:
         figures.bias_plane(plane_table().drop(columns=column))
 
 
-@pytest.mark.parametrize("column", ["lo", "hi", "n", "baseline", "interval"])
+@pytest.mark.parametrize("column", ["lo", "hi", "n", "control_value", "interval"])
 def test_triage_metrics_without_interval_or_baseline_are_refused(column: str) -> None:
     counts, metrics = esi_tables()
     with pytest.raises(ValueError, match=rf"'esi': the table lacks column {column};"):
@@ -222,7 +222,7 @@ def test_alt_text_states_the_finding(drawn: dict[str, figures.Drawn]) -> None:
     assert "Named head L19.H17 → L32.H26, r .71, margin .24, mutual, above the null" in drawn["match_heads"].alt
     assert "base: coverage 0.360, commit bias 0.279, s_AMB 0.100" in drawn["bias_plane"].alt
     assert "28 exact, 4 of 25 with gold ≤ 2 critically under-triaged" in drawn["esi"].alt
-    assert "adjacent ±1 36/36 (≥ 0.92) against 0.83 of a constant reader" in drawn["esi"].alt
+    assert "adjacent ±1 36/36 (≥ 0.92) against 0.83 of a constant baseline" in drawn["esi"].alt
 
 
 def test_every_mark_has_its_words_and_the_svg_stands_inline(drawn: dict[str, figures.Drawn]) -> None:

@@ -10,7 +10,7 @@ from interp.heads import LogitDiff, TokenPair, Zero, head_sweep
 from interp.label_mass import LOW_MASS, mass_note
 from interp.model import Model
 from interp.stats import Sampling
-from study.analyses.eval.tables import member_table
+from study.analyses.eval.member import member_rows
 from study.schema import with_mass_note
 from tests.tiny import tiny
 
@@ -44,7 +44,7 @@ def test_a_table_of_letters_has_the_mean_mass_of_each_cell() -> None:
         "label": ["x"] * 8, "text": None, "score.correct": [1.0, 0.0] * 4, "label_mass": [0.9, 0.1] * 4,
         "finished": True, "n_new_tokens": 0,
     })  # fmt: skip
-    rows = pd.DataFrame(member_table(frame))
+    rows = pd.DataFrame(member_rows(frame))
     mass = rows.groupby("cell")["label_mass"].first()
     assert mass.to_dict() == pytest.approx({"a": 0.9, "b": 0.1, "all": 0.5})
     assert rows.loc[rows["cell"] == "b", "note"].str.contains("0.10").all()

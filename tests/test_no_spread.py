@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from interp import stats
-from study.analyses.eval.tables import row
+from study.analyses.eval.member import row
 from study.figures import checks
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from interp.tasks import bbq
 from study.analyses.eval.one_answer import of_answers, one_answer
-from study.analyses.eval.tables import write_tables
+from study.analyses.eval.tables import eval_tables
 from study.cli import main
 from study.report.claims import Claim, claims
 from tests.report_tables import all_tables
@@ -56,10 +56,10 @@ def answers(labels: list[str], member: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_tables_and_banner_name_the_member_that_always_answers_a(tmp_path: Path) -> None:
+def test_tables_and_banner_name_the_member_that_always_answers_a() -> None:
     frames = {"engaged": answers(list("ABCA" * 15), "engaged"), "heuristic": answers(["A"] * 60, "heuristic")}
-    write_tables(frames, None, tmp_path)
-    table = pd.read_csv(tmp_path / "table.csv").set_index(["member", "metric"])
+    tables = eval_tables(frames, None)
+    table = tables["eval"].set_index(["member", "metric"])
     assert table.loc[("heuristic", "accuracy"), ["top_answer", "top_share", "is_degenerate"]].tolist() == ["A", 1, True]
     assert table.loc[("engaged", "accuracy"), ["top_answer", "top_share", "is_degenerate"]].tolist() == [
         "A",
@@ -69,8 +69,11 @@ def test_tables_and_banner_name_the_member_that_always_answers_a(tmp_path: Path)
     text = str(table.loc[("heuristic", "accuracy"), "banner"])
     assert text.startswith("heuristic answers 'A' to 100 % of 60 items, whatever they ask.")
     assert pd.isna(table.loc[("engaged", "accuracy"), "banner"])
-    pair = pd.read_csv(tmp_path / "pair.csv")
-    assert pair[["engaged_degenerate", "heuristic_degenerate"]].iloc[0].tolist() == [False, True]
+    assert tables["pair"].set_index("member")["is_degenerate"].to_dict() == {
+        "engaged": False,
+        "heuristic": True,
+        "engaged - heuristic": True,
+    }
 
 
 def test_the_page_says_it_once_for_each_member() -> None:

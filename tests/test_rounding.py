@@ -10,7 +10,7 @@ from interp.evaluate import Decoding, evaluate
 from interp.evaluate.run import ROUNDING, is_within_rounding, margin_of
 from interp.model import Model
 from interp.prompt import render
-from study.analyses.eval.tables import member_table
+from study.analyses.eval.member import member_rows
 from tests import steer_task
 from tests.tiny import tiny, tiny_tokenizer
 
@@ -50,12 +50,12 @@ def frame(close: list[bool | None]) -> pd.DataFrame:
 
 
 def test_items_within_rounding_are_counted_and_said() -> None:
-    rows = pd.DataFrame(member_table(frame([True, False, None, True, False, False])))
+    rows = pd.DataFrame(member_rows(frame([True, False, None, True, False, False])))
     (row,) = rows[rows["metric"] == "within_rounding"].to_dict("records")
     assert (row["value"], row["n"]) == (pytest.approx(2 / 5), 5)
     assert "2 of 5 answers depend on a margin that is within rounding" in row["note"] and row["lo"] < 0.4 < row["hi"]
-    none = pd.DataFrame(member_table(frame([False] * 6)))
+    none = pd.DataFrame(member_rows(frame([False] * 6)))
     assert "within_rounding" not in set(none["metric"])
     assert "within_rounding" not in set(
-        pd.DataFrame(member_table(frame([True] * 6).drop(columns="within_rounding")))["metric"]
+        pd.DataFrame(member_rows(frame([True] * 6).drop(columns="within_rounding")))["metric"]
     )

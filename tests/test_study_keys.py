@@ -73,13 +73,13 @@ def test_the_declared_margin_is_the_one_that_equivalence_is_judged_at(answered: 
 
 def test_a_score_of_no_item_is_a_row_without_a_value() -> None:
     """Where no reply had a label, a count over labelled replies has n = 0: the table says so and is written."""
-    from study.analyses.eval.step import _member_row
-    from study.schema import check_table, tidy
+    from study.analyses.eval.tables import report_table
+    from study.schema import check_table
+    from tests.eval_kit import frame
 
     row = dict(member="engaged", cell="all", metric="n_correct", value=0.0, lo=0.0, hi=0.0, n=0, n_groups=4,
-               interval="a count", control="", note="", is_degenerate=False)  # fmt: skip
-    made = _member_row(row, {"engaged": {"model": "tiny", "adapter": "none", "data_sha256": "ab" * 6}})
-    table = check_table(tidy([made], analysis="eval", seed=0), "eval")
+               interval="a count", control=None, note="")  # fmt: skip
+    table = check_table(report_table([row], frame("engaged", [1, 0]), None), "eval")
     assert table["value"].isna().all() and table["note"].str.startswith("undefined").all()
 
 

@@ -70,10 +70,9 @@ def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool,
     Every number has its interval, n and control; see the columns in the README. --seed draws the items (and the
     samples); interrupt it whenever you like, the same command continues.
     """
-    from interp.checkpoint import CheckpointPair
     from interp.evaluate import Decoding
     from interp.io.paths import shown
-    from interp.io.read import read_frame
+    from interp.tasks.protocol import load_task
     from study.analyses.eval.modes import prompt_modes
     from study.analyses.eval.run import run_eval
     from study.analyses.eval.show import bannered, headline
@@ -96,14 +95,16 @@ def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool,
     items |= {"data": shown(options["data"])} if options["data"] else {}
     items |= {"task_options": list(options["more"])} if options["more"] else {}
     items |= {"where": list(options["where"])} if options["where"] else {}
-    run_eval(checkpoints, options["task"], examples, out=out, decoding=decoding, loading=loading, progress=not quiet,
-             provenance={"items": items}, modes=chosen)  # fmt: skip
-    shown = headline(out, is_pair=isinstance(checkpoints, CheckpointPair))
-    click.echo(bannered(options["task"], shown, table=read_frame(out / "table.csv")))
+    evaluation = run_eval(
+        checkpoints, options["task"], examples, out=out, decoding=decoding, loading=loading, progress=not quiet,
+        provenance={"items": items}, modes=chosen,
+    )  # fmt: skip
+    click.echo(bannered(options["task"], headline(evaluation.tables), table=evaluation.tables["eval"]))
     if not no_figures:
-        from study.analyses.eval.figures import figures_of
+        from study.analyses.eval.figures import figures
 
-        _draw(figures_of(out), out / "figures")
+        task = load_task(options["task"])
+        _draw(figures(evaluation.tables, answers=evaluation.answers, task=task), out / "figures")
 
 
 def _draw(made: Any, out: Path) -> None:
@@ -184,7 +185,7 @@ def compare(before: Path, after: Path, seed: int, out: Path | None, drawings: Pa
     table, task = compare_evals(before, after, seed=seed)
     if out is not None:
         write_frame(out, table)
-    click.echo(bannered(task, change_lines(table)))
+    click.echo(bannered(task, change_lines(table), table=table))
     if drawings is not None:
         from study.analyses.eval.figures import comparison_figures
 

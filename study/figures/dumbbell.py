@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from study.figures import canvas, checks
 from study.figures.drawn import Drawn
 from study.figures.dumbbell_panels import Panels, footnotes
-from study.figures.dumbbell_rows import FIGURE, Row, alt, bounds, caption, check, rows_of
+from study.figures.dumbbell_rows import FIGURE, Row, alt, bounds, caption, controls, parts_of, rows_of
 from study.figures.marks import Marks, interval, point
 from study.figures.numbers import MINUS, format_estimate, format_p
 from study.figures.style import (
@@ -33,40 +33,40 @@ def dumbbell(
     """Accuracy of the members per cell, joined, and the paired difference with its own interval beside it.
 
     Rows run by the paired difference, largest first (by value where only one member was measured). The cell with a
-    `tost_verdict` is the training distribution: first row, ruled off, with its verdict. A difference is filled where
-    its Holm p ≤ .05.
+    verdict is the training distribution: first row, ruled off, with its verdict. A difference is filled where its
+    Holm p ≤ .05.
 
     Args:
-        table: one row per (cell, member): `cell, member, value, lo, hi, n`; of the pair, repeated in the rows of a
-            cell: `diff, diff_lo, diff_hi, p_holm` (blank where the pair was not measured); `tost_verdict` and `note`
-            (blank for most cells); the kinds of interval, `interval` and `diff_interval`. Optional: `metric`
-            (default accuracy), `chance` with `chance_label`, `model`, `dtype`, `n_groups`, `unit`, `group_unit`.
+        table: rows of the table `pair`, of one prompt mode: one row per (cell, member), `member` being engaged,
+            heuristic, base, or "engaged - heuristic" for the paired difference, whose `value` is blank where the pair
+            was not measured. Columns `cell, member, value, lo, hi, n, interval`; of differences `p_adjusted`,
+            `verdict` (drawn where `cell_role` is training) and `note`. Optional: `metric` (default accuracy),
+            `control_value` with `control` (the dashed line), `cell_role`, `model`, `dtype`, `n_groups`, `unit`,
+            `group_unit`.
         width: final width; unused where `ax` is given.
         ax:    axes of a composite: a pair (members, difference), or one for the members alone.
     Returns:
         The figure; its rows are the whole table.
     Raises:
-        ValueError: a column is missing or holds NaN, a member is unknown, a (cell, member) is repeated, more than one
-            cell has an equivalence verdict, or rows of one cell disagree on their difference.
+        ValueError: a column is missing or holds NaN, a member is unknown, a (cell, member) is repeated, or more than
+            one cell has an equivalence verdict.
     Source: FIGURES 01; the verdict replaces the overlap band of procedural §4.3.
     """
-    check(table)
+    members, _ = parts_of(table)
     rows, notes = rows_of(table)
     marks = Marks()
     with styled():
-        foot = footnotes(table, notes, width)
-        panel = Panels.fitted(rows, table, foot, width) if ax is None else Panels.on(ax, rows, table)
-        _draw_members(panel.members, rows, table, marks, size=panel.mark)
+        foot = footnotes(members, rows, notes, width)
+        panel = Panels.fitted(rows, members, foot, width) if ax is None else Panels.on(ax, rows, members)
+        _draw_members(panel.members, rows, members, marks, size=panel.mark)
         if panel.difference is not None:
             _draw_differences(panel.difference, rows, marks, size=panel.mark, narrow=panel.narrow)
-        panel.finish(rows, table)
-    return Drawn(
-        canvas.figure_of(panel.members), table.copy(), caption(table, rows, notes), alt(rows, table), marks.titles
-    )
+        panel.finish(rows, members)
+    return Drawn(canvas.figure_of(panel.members), table.copy(), caption(members, rows, notes), alt(rows), marks.titles)
 
 
-def _draw_members(ax: Axes, rows: list[Row], table: DataFrame, marks: Marks, *, size: float) -> None:
-    low, high = bounds(table)
+def _draw_members(ax: Axes, rows: list[Row], members: DataFrame, marks: Marks, *, size: float) -> None:
+    low, high = bounds(members)
     pad = 0.02 * (high - low)
     ax.set_xlim(low - pad, high + pad)
     ax.spines["bottom"].set_bounds(low, high)
@@ -88,14 +88,14 @@ def _draw_members(ax: Axes, rows: list[Row], table: DataFrame, marks: Marks, *, 
             text = format_estimate(est.value, est.lo, est.hi, n=int(est.n))
             marks.name(mark, f"{counter}", f"{row.cell}, {role}: {text}, n = {int(est.n)}")
             counter += 1
-    _draw_chance(ax, rows, table)
+    _draw_control(ax, rows, members)
     ax.xaxis.set_major_locator(canvas.locator(6))
-    ax.set_xlabel(str(checks.only_value(table, "metric", figure=FIGURE, default="accuracy")))
+    ax.set_xlabel(str(checks.only_value(members, "metric", figure=FIGURE, default="accuracy")))
 
 
 def _draw_differences(ax: Axes, rows: list[Row], marks: Marks, *, size: float, narrow: bool) -> None:
     shown = [row for row in rows if row.diff is not None]
-    edges = [edge for row in shown for edge in (row.diff.diff_lo, row.diff.diff_hi)]  # pyright: ignore[reportOptionalMemberAccess]
+    edges = [edge for row in shown for edge in (row.diff.lo, row.diff.hi)]  # pyright: ignore[reportOptionalMemberAccess]
     low, high = min([0.0, *edges]), max([0.0, *edges])
     pad = 0.06 * max(high - low, 0.05)
     ax.set_xlim(low - pad, high + pad)
@@ -104,27 +104,25 @@ def _draw_differences(ax: Axes, rows: list[Row], marks: Marks, *, size: float, n
     for index, row in enumerate(shown):
         diff, role = row.diff, "ink" if row.significant else "control"
         assert diff is not None
-        interval(ax, (diff.diff_lo, diff.diff_hi), row.y, role)
-        mark = point(ax, diff.diff, row.y, role, filled=row.significant, marker="o", size=size)
-        text = format_estimate(diff.diff, diff.diff_lo, diff.diff_hi, n=int(diff.n), signed=True)
-        title = f"{row.cell}, engaged {MINUS} heuristic: {text}, Holm p {_equals(format_p(diff.p_holm))}"
+        interval(ax, (diff.lo, diff.hi), row.y, role)
+        mark = point(ax, diff.value, row.y, role, filled=row.significant, marker="o", size=size)
+        text = format_estimate(diff.value, diff.lo, diff.hi, n=int(diff.n), signed=True)
+        title = f"{row.cell}, engaged {MINUS} heuristic: {text}, Holm p {_equals(format_p(diff.p_adjusted))}"
         marks.name(mark, f"diff-{index}", title)
     ax.set_xlabel(f"engaged {MINUS} heuristic")
     ax.xaxis.set_major_locator(canvas.locator(2 if narrow else 4))
 
 
-def _draw_chance(ax: Axes, rows: list[Row], table: DataFrame) -> None:
-    """One line where the chance level is common to all cells, a dash per row where it is not."""
-    if "chance" not in table.columns:
-        return
-    by_cell = table.dropna(subset=["chance"]).groupby("cell", sort=False)["chance"].first()
+def _draw_control(ax: Axes, rows: list[Row], members: DataFrame) -> None:
+    """One line where the control reaches the same in all cells, a dash per row where it does not."""
+    levels = controls(members)
     style: dict[str, Any] = {"color": colour("ink2"), "linewidth": REFERENCE_LINE, "zorder": 1}
-    if by_cell.nunique() == 1 and len(by_cell) == len(rows):
-        ax.axvline(float(by_cell.iloc[0]), linestyle=line("chance"), **style)
+    if levels.nunique() == 1 and len(levels) == len(rows):
+        ax.axvline(float(levels.iloc[0]), linestyle=line("chance"), **style)
     else:
         for row in rows:
-            if row.cell in by_cell.index:
-                ax.vlines(by_cell[row.cell], row.y - 0.38, row.y + 0.38, linestyle=(0, (3, 1.5)), **style)
+            if row.name in levels.index:
+                ax.vlines(levels[row.name], row.y - 0.38, row.y + 0.38, linestyle=(0, (3, 1.5)), **style)
 
 
 def _shifts(count: int) -> list[float]:

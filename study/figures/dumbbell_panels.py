@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from study.figures import canvas, checks
-from study.figures.dumbbell_rows import FIGURE, Row, bounds, chance_words
+from study.figures import canvas
+from study.figures.dumbbell_rows import Row, bounds, control_words, controls, interval_kinds
 from study.figures.style import LABEL, MEMBERS, NOTE, TICK, Width, colour, width_in
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Panels:
                 ax.set_yticks([])
         self._names(rows)
         self._rule(rows)
-        self._chance_label(table)
+        self._control_label(table)
         self._legends(table)
         if self.difference is not None:
             self._differences(rows)
@@ -127,12 +127,12 @@ class Panels:
             if ax is not None:
                 ax.plot([0, 1], [y, y], transform=ax.get_yaxis_transform(), color=colour("ink2"), linewidth=0.6)
 
-    def _chance_label(self, table: DataFrame) -> None:
-        words = _chance_text(table, self._inches)
+    def _control_label(self, table: DataFrame) -> None:
+        words = _control_text(table, self._inches)
         if not words:
             return
-        level = float(table["chance"].dropna().median())
-        right = canvas.widest(words.split("\n"), size=NOTE) + 0.05 > (1 - _chance_share(table)) * self._inches
+        level = float(controls(table).median())
+        right = canvas.widest(words.split("\n"), size=NOTE) + 0.05 > (1 - _control_share(table)) * self._inches
         self.members.annotate(
             words,
             (level, self.members.get_ylim()[0]),
@@ -177,24 +177,24 @@ class Panels:
 
 
 def _strip(table: DataFrame, row_in: float, inches: float) -> float:
-    """Rows below the last one, for the label of the chance line."""
-    lines = _chance_text(table, inches).count("\n") + 1
-    return max(0.6, (0.03 + 0.1 * lines) / row_in) if "chance" in table.columns else 0.0
+    """Rows below the last one, for the label of the control's line."""
+    lines = _control_text(table, inches).count("\n") + 1
+    return max(0.6, (0.03 + 0.1 * lines) / row_in) if len(controls(table)) else 0.0
 
 
-def _chance_text(table: DataFrame, inches: float) -> str:
-    """The words of the chance line, wrapped so that they stay on one side of it, inside axes of this width."""
-    words = chance_words(table)
+def _control_text(table: DataFrame, inches: float) -> str:
+    """The words of the control's line, wrapped so that they stay on one side of it, inside axes of this width."""
+    words = control_words(table)
     if not words:
         return ""
-    share = _chance_share(table)
+    share = _control_share(table)
     return canvas.wrap(words, size=NOTE, max_in=max(share, 1 - share) * inches - 0.08)
 
 
-def _chance_share(table: DataFrame) -> float:
-    """Where the chance line stands between the left end of the axes (0) and the right (1)."""
+def _control_share(table: DataFrame) -> float:
+    """Where the control's line stands between the left end of the axes (0) and the right (1)."""
     low, high = bounds(table)
-    return (float(table["chance"].dropna().median()) - low) / (high - low)
+    return (float(controls(table).median()) - low) / (high - low)
 
 
 def _page(ax: Axes) -> float:
@@ -214,16 +214,17 @@ def _key_width(table: DataFrame, page: float) -> float:
     return sum(canvas.text_width(label, size=TICK) + 0.31 for label in labels)
 
 
-def footnotes(table: DataFrame, notes: dict[str, str], width: Width) -> str:
+def footnotes(table: DataFrame, rows: list[Row], notes: dict[str, str], width: Width) -> str:
     """Notes of noisy cells and the kinds of interval, wrapped to the figure."""
-    kind, diff_kind = (checks.only_value(table, name, figure=FIGURE) for name in ("interval", "diff_interval"))
-    bars = f"Bars: 95 % {kind}" + (f" (left), {diff_kind} (right)." if bool(table["diff"].notna().any()) else ".")
+    kind, diff_kind = interval_kinds(table, rows)
+    bars = f"Bars: 95 % {kind}" + (f" (left), {diff_kind} (right)." if diff_kind else ".")
     text = "  ".join([f"{mark} {note.rstrip('.')}." for mark, note in notes.items()] + [bars])
     return canvas.wrap(text, size=NOTE, max_in=width_in(width) - 2 * _PAD)
 
 
 def _member_label(role: str, table: DataFrame) -> str:
-    if "model" not in table.columns:
+    """The member, with its model where members have different ones."""
+    if "model" not in table.columns or table["model"].dropna().nunique() < 2:
         return role
     models = table.loc[table["member"] == role, "model"].dropna().unique()
     return f"{role}, {str(models[0]).rsplit('/', 1)[-1]}" if len(models) == 1 else role

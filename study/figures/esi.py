@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 FIGURE = "esi"
 COUNT_COLUMNS = ("gold", "pred", "count")
-METRIC_COLUMNS = ("metric", "value", "lo", "hi", "n", "baseline", "interval")
+METRIC_COLUMNS = ("metric", "value", "lo", "hi", "n", "control_value", "interval")
 LEVELS = (1, 2, 3, 4, 5)
 FOOTER = "Not for clinical use."
 _CRITICAL = 2  # gold levels up to this one are high acuity
 
 
 def esi(counts: DataFrame, metrics: DataFrame, *, width: Width = "neurips") -> Drawn:
-    """Counts of gold against predicted level of one model, and its metrics beside a constant reader.
+    """Counts of gold against predicted level of one model, and its metrics beside a constant baseline.
 
     Above the diagonal (less urgent than gold) cells are orange, below blue: the direction of the error, so that no
     second model may share the figure. A red frame is critical under-triage, gold ≤ 2 and less urgent or unread;
@@ -34,8 +34,9 @@ def esi(counts: DataFrame, metrics: DataFrame, *, width: Width = "neurips") -> D
     Args:
         counts:  one row per cell: `gold` 1 to 5 (1 = most urgent), `pred` 1 to 5 or blank (no level could be read),
             `count`. Cells that are not listed hold 0. Optional: `checkpoint` or `member` (one value), `model`, `dtype`.
-        metrics: one row per metric: `metric` (its name), `value, lo, hi`, `n`, `baseline` (the constant reader; blank
-            where it has none), `interval` (its kind). Optional: `baseline_label`, `unit`, `n_groups`, `group_unit`.
+        metrics: one row per metric: `metric` (its name), `value, lo, hi`, `n`, `control_value` (what the constant
+            baseline reaches; blank where it has none), `interval` (its kind). Optional: `control` (its name), `unit`,
+            `n_groups`, `group_unit`.
         width:   final width; `icml` is too narrow for both panels and is refused.
     Raises:
         ValueError: a column is missing or holds NaN, a level is unknown, a cell or metric repeats, counts are no
@@ -171,7 +172,7 @@ def _values(metrics: DataFrame) -> list[str]:
 
 def _draw_metrics(ax: Axes, metrics: DataFrame, marks: Marks) -> None:
     rows = checks.records(metrics)
-    low = min(0.0, *metrics["lo"], *metrics["baseline"].dropna())
+    low = min(0.0, *metrics["lo"], *metrics["control_value"].dropna())
     ax.set(xlim=(low - 0.03, 1.05), ylim=(len(rows) - 0.4, -0.6), yticks=[])
     ax.hlines(range(len(rows)), low, 1, color=colour("grid"), linewidth=RULE_LINE, zorder=0)
     canvas.bare(ax)
@@ -180,9 +181,9 @@ def _draw_metrics(ax: Axes, metrics: DataFrame, marks: Marks) -> None:
         interval(ax, (row.lo, row.hi), index, "ink")
         mark = point(ax, row.value, index, "ink", marker="o")
         words = f"{row.metric}: {text}, n = {int(row.n)}"
-        if not checks.is_absent(row.baseline):
-            point(ax, row.baseline, index, "base", filled=False, marker="s", size=3.6, zorder=3.5)
-            words += f", constant reader {row.baseline:.2f}"
+        if not checks.is_absent(row.control_value):
+            point(ax, row.control_value, index, "base", filled=False, marker="s", size=3.6, zorder=3.5)
+            words += f", constant baseline {row.control_value:.2f}"
         marks.name(mark, f"metric-{index}", words)
         name = canvas.wrap(str(row.metric), size=LABEL, max_in=0.85)
         style: dict[str, Any] = {"fontsize": LABEL, "va": "center", "linespacing": 1.05}
@@ -197,7 +198,7 @@ def _draw_metrics(ax: Axes, metrics: DataFrame, marks: Marks) -> None:
 
 
 def _baseline(metrics: DataFrame) -> str:
-    return str(checks.only_value(metrics, "baseline_label", figure=FIGURE, default="constant reader"))
+    return str(checks.only_value(metrics, "control", figure=FIGURE, default="constant baseline"))
 
 
 def _foot(matrix: np.ndarray) -> str:
@@ -232,7 +233,9 @@ def _alt(matrix: np.ndarray, metrics: DataFrame) -> str:
     exact = int(np.trace(matrix[:, :5]))
     parts = []
     for row, text in zip(checks.records(metrics), _values(metrics), strict=True):
-        against = "" if checks.is_absent(row.baseline) else f" against {row.baseline:.2f} of a constant reader"
+        against = (
+            "" if checks.is_absent(row.control_value) else f" against {row.control_value:.2f} of a constant baseline"
+        )
         parts.append(f"{row.metric} {text}{against}")
     return (
         f"Confusion matrix of {matrix.sum()} cases: {exact} exact, {wrong} of {high} with gold ≤ {_CRITICAL} "

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FIGURE = "forest"
-COLUMNS = ("cell", "value", "lo", "hi", "n", "control", "interval")
+COLUMNS = ("cell", "value", "lo", "hi", "n", "control_value", "interval")
 _ROW, _PAD, _GAP, _AXIS, _LEGEND = 0.19, 0.05, 0.08, 0.36, 0.2  # inches
 _NAME = 1.9  # widest name before it is broken
 
@@ -24,10 +24,11 @@ def forest(table: DataFrame, *, width: Width = "neurips", ax: Axes | None = None
     """One row per cell with value, interval, n and the control beside it; filled where the interval excludes it.
 
     Args:
-        table: one row per cell, or per cell and member: `cell` (its name), `value, lo, hi, n`, `control` (what a reader
-            without the skill reaches, or 0 of a change; blank where there is none), `interval` (its kind). Optional:
-            `member` (engaged, heuristic, base; others are black), `metric`, `control_label`, `signed` (a change: bool,
-            one value), `n_groups`, `unit`, `group_unit`, `title`, `banner` (put under the figure), `model`, `dtype`.
+        table: one row per cell, or per cell and member: `cell` (its name), `value, lo, hi, n`, `control_value` (what a
+            baseline without the skill reaches, or 0 of a change; blank where there is none), `interval` (its kind).
+            Optional: `member` (engaged, heuristic, base; others are black), `metric`, `control` (its name),
+            `is_difference` (a change: one value), `n_groups`, `unit`, `group_unit`, `title`, `banner` (put under the
+            figure), `model`, `dtype`.
         width: final width; unused where `ax` is given.
         ax:    axes of a composite.
     Returns:
@@ -48,7 +49,7 @@ def _check(table: DataFrame) -> list[str]:
     checks.require(table, COLUMNS, figure=FIGURE, numeric=("value", "lo", "hi", "n"))
     named = ["cell", "member"] if "member" in table.columns else ["cell"]
     checks.require_unique(table, named, figure=FIGURE)
-    for name in ("metric", "control_label", "signed", "title", "banner"):
+    for name in ("metric", "control", "is_difference", "title", "banner"):
         checks.only_value(table, name, figure=FIGURE)
     members = list(dict.fromkeys(table["member"])) if "member" in table.columns else [""]
     if len(members) > 3:
@@ -57,7 +58,7 @@ def _check(table: DataFrame) -> list[str]:
 
 
 def _signed(table: DataFrame) -> bool:
-    return bool(checks.only_value(table, "signed", figure=FIGURE, default=False))
+    return bool(checks.only_value(table, "is_difference", figure=FIGURE, default=False))
 
 
 def _names(table: DataFrame) -> list[str]:
@@ -92,7 +93,7 @@ def _places(table: DataFrame, members: list[str]) -> dict[tuple[Any, str], float
 
 def _draw(ax: Axes, table: DataFrame, members: list[str], marks: Marks) -> None:
     at = _places(table, members)
-    controls = [r.control for r in checks.records(table) if not checks.is_absent(r.control)]
+    controls = [r.control_value for r in checks.records(table) if not checks.is_absent(r.control_value)]
     low, high = min([*table["lo"], *controls]), max([*table["hi"], *controls])
     low, high = (min(low, 0.0), max(high, 0.0)) if _signed(table) else (min(low, 0.0), max(high, 1.0))
     pad = 0.03 * (high - low)
@@ -108,11 +109,11 @@ def _draw(ax: Axes, table: DataFrame, members: list[str], marks: Marks) -> None:
         interval(ax, (row.lo, row.hi), y, role)
         words = f"{row.cell}{', ' if member else ''}{member}: {text}, n = {int(row.n)}"
         beyond = True
-        if not checks.is_absent(row.control):
-            beyond = not row.lo <= row.control <= row.hi
+        if not checks.is_absent(row.control_value):
+            beyond = not row.lo <= row.control_value <= row.hi
             if not _signed(table):
-                point(ax, row.control, y, "base", filled=False, marker="s", size=3.4, zorder=3.5)
-                words += f", control {row.control:.3g}"
+                point(ax, row.control_value, y, "base", filled=False, marker="s", size=3.4, zorder=3.5)
+                words += f", control {row.control_value:.3g}"
         shape: dict[str, Any] = {} if role in MEMBERS else {"marker": "o"}
         marks.name(point(ax, row.value, y, role, filled=beyond, **shape), f"{k}", words)
     ax.xaxis.set_major_locator(canvas.locator(5))
@@ -138,14 +139,14 @@ def _words(ax: Axes, table: DataFrame, members: list[str]) -> None:
         canvas.beside(ax, y, text, x=1, dx=_GAP, ha="left", fontsize=NOTE + 0.4, va="center", color=shade)
     canvas.beside(ax, -0.9, "n", dx=-_GAP, ha="right", fontsize=NOTE, va="center", color=colour("ink2"))
     entries = [canvas.key_entry(_role(m), m, shape="" if m in MEMBERS else "o") for m in members if m]
-    if not _signed(table) and any(not checks.is_absent(c) for c in table["control"]):
+    if not _signed(table) and any(not checks.is_absent(c) for c in table["control_value"]):
         entries.append(canvas.key_entry("base", _control(table), filled=False, bar=False, shape="s"))
     if entries:
         canvas.legend_above(ax, entries, lift=0.05)
 
 
 def _control(table: DataFrame) -> str:
-    return str(checks.only_value(table, "control_label", figure=FIGURE, default="control"))
+    return str(checks.only_value(table, "control", figure=FIGURE, default="control"))
 
 
 def _caption(table: DataFrame, members: list[str]) -> str:
@@ -168,6 +169,6 @@ def _alt(table: DataFrame, members: list[str]) -> str:
     parts = []
     for row, text in zip(checks.records(table), _texts(table), strict=True):
         who = f" {row.member}" if members != [""] else ""
-        control = "" if checks.is_absent(row.control) else f" against {fixed(row.control, 2)}"
+        control = "" if checks.is_absent(row.control_value) else f" against {fixed(row.control_value, 2)}"
         parts.append(f"{row.cell}{who} {text}{control}")
     return f"{len(table)} estimates. {'; '.join(parts)}."

@@ -35,10 +35,9 @@ def figures_of_run(run: Path, *, wide: bool = False) -> Iterator[Named]:
 
 
 def _pairs(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
-    from study.figures import dumbbell
+    from study.analyses.eval.figures import figures
 
-    for (mode,), part in rows_by(tables.get("pair"), "mode"):
-        yield stem("dumbbell", mode), tried(lambda part=part: dumbbell(of.dumbbell_table(part), **size))
+    yield from figures(tables, **size)
 
 
 def _heads(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:

@@ -2,36 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DIFFERENCE = "engaged - heuristic"
-
-
-def dumbbell_table(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the dumbbell figure; cells without a comparison are left out."""
-    import pandas as pd
-
-    from study.analyses.eval.tables import dumbbell_rows
-
-    wide = []
-    for _, part in pairs.groupby("cell", sort=False):
-        by = {row["member"]: row for row in part.to_dict("records")}
-        apart = by.get(DIFFERENCE)
-        if apart is None or apart["value"] != apart["value"]:
-            continue
-        row: dict[str, Any] = {key: apart.get(key) for key in ("cell", "cell_role", "n", "n_groups", "note")}
-        for member in ("engaged", "heuristic"):
-            row |= {member: by[member]["value"], f"{member}_lo": by[member]["lo"], f"{member}_hi": by[member]["hi"]}
-        row |= {"diff": apart["value"], "diff_lo": apart["lo"], "diff_hi": apart["hi"], "p_holm": apart["p_adjusted"]}
-        row |= {"interval": by["engaged"]["interval"], "diff_interval": apart["interval"]}
-        row |= {"tost_verdict": apart["verdict"], "majority": by["engaged"]["control_value"]}
-        wide.append(row)
-    if not wide:
-        raise ValueError("no cell in which the members can be compared.")
-    return pd.DataFrame(dumbbell_rows(wide)).astype({"n": int, "n_groups": int})
 
 
 def probe_tables(rows: pd.DataFrame) -> list[pd.DataFrame]:

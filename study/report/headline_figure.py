@@ -178,11 +178,11 @@ def _box(panel: Panel, column: tuple[float, float], base: float, title: float) -
 
 
 def _accuracy(tables: Tables) -> Panel:
-    from study.figures import dumbbell
+    from study.analyses.eval.figures import accuracy_of_pair
 
-    cells = of.dumbbell_table(_one(tables["pair"], "mode") if "mode" in tables["pair"] else tables["pair"])
-    names = [f"{name}†" for name in cells["cell"].unique()]
-    return Panel("accuracy on the same items", lambda ax: dumbbell(cells, ax=ax), names, lift=_LIFT_1)
+    pairs = _one(tables["pair"], "mode") if "mode" in tables["pair"] else tables["pair"]
+    names = [f"{name.replace('_', ' ')}†" for name in pairs["cell"].unique()]
+    return Panel("accuracy on the same items", lambda ax: accuracy_of_pair(pairs, ax=ax), names, lift=_LIFT_1)
 
 
 def _probes(tables: Tables) -> Panel:

@@ -25,7 +25,7 @@ _BY_WORD = (
     ("oracle", ("oracle",)),
     ("probes", ("probe", "layers", "selectivity", "transfer", "cosine", "reliability", "cohort")),
     ("heads", ("head", "-map", "-top", "cumulative", "match", "difference")),
-    ("eval", ("dumbbell", "pair", "eval", "esi", "bias")),
+    ("eval", ("dumbbell", "accuracy", "rules", "pair", "eval", "esi", "bias")),
 )
 
 

@@ -10,13 +10,14 @@ from interp import stats
 from interp.io.read import read_frame
 from interp.remedy import remedy
 from interp.tasks.protocol import load_task
+from study.analyses.eval.member import ALL, Row, group_of, unit_name
+from study.analyses.eval.pair import floor_note
 from study.analyses.eval.store import ANSWERS, identity_of
-from study.analyses.eval.tables import ALL, floor_note, group_of, unit_name, with_banner
+from study.analyses.eval.tables import with_banner
+from study.schema import COLUMNS, tidy, typed
 
 if TYPE_CHECKING:
     import pandas as pd
-
-COLUMNS = ("cell", "metric", "before", "after", "diff", "lo", "hi", "n", "n_groups", "interval", "p", "p_holm", "note")
 
 
 def read_eval(folder: Path) -> tuple[pd.DataFrame, str]:
@@ -25,12 +26,12 @@ def read_eval(folder: Path) -> tuple[pd.DataFrame, str]:
     Raises:
         ValueError: no answers, or several members or modes to choose from.
     """
-    found = [folder / ANSWERS] if (folder / ANSWERS).exists() else sorted(folder.glob(f"**/{ANSWERS}"))
-    if len(found) != 1:
-        names = ", ".join(str(path.parent) for path in found) or "none"
+    paths = [folder / ANSWERS] if (folder / ANSWERS).exists() else sorted(folder.glob(f"**/{ANSWERS}"))
+    if len(paths) != 1:
+        names = ", ".join(str(path.parent) for path in paths) or "none"
         raise ValueError(f"{folder}: expected the answers of one member of `diptych eval`, found {names}. Name one.")
     columns = ("id", "sample", "cell", "gold", "score.correct")
-    return read_frame(found[0], columns), str(identity_of(found[0].parent).get("task"))
+    return read_frame(paths[0], columns), str(identity_of(paths[0].parent).get("task"))
 
 
 def compare_evals(before: Path, after: Path, *, seed: int = 0) -> tuple[pd.DataFrame, str]:
@@ -49,28 +50,34 @@ def compare_frames(before: pd.DataFrame, after: pd.DataFrame, task: Any, *, seed
     """One row per cell and metric: before, after, their difference with a paired clustered interval.
 
     Items that were asked several times enter with the share of their replies, so `n` counts items. Accuracy counts an
-    unparsed reply as wrong; `p` has the group as its unit (exact McNemar where every item is its own), `p_holm` is
+    unparsed reply as wrong; `p` has the group as its unit (exact McNemar where every item is its own), `p_adjusted` is
     corrected over the cells, and a note says where so few groups cannot reach it. The rows of the task's `compare`
-    follow.
+    follow. Columns of `study.schema`; `value` is after minus before.
 
     Raises:
         ValueError: the two did not answer the same items equally often, or their gold answers differ.
     """
-    import pandas as pd
-
     before, after = _aligned(before, after)
     cells = list(dict.fromkeys(before["cell"]))
     rows = [_accuracy(before[before["cell"] == c], after[after["cell"] == c], str(c), task, seed) for c in cells]
     tested = [row for row in rows if row["p"] is not None]
     for row, adjusted in zip(tested, stats.holm([r["p"] for r in tested]) if tested else [], strict=True):
-        row["p_holm"] = float(adjusted)
         floor = floor_note(row["n_groups"], len(tested), unit_name(before, task))
+        row |= {"p_adjusted": float(adjusted), "correction": "Holm over cells"}
         row["note"] = "; ".join(filter(None, (row["note"], floor)))
     if len(cells) > 1:
         rows.append(_accuracy(before, after, ALL, task, seed))
     if callable(getattr(task, "compare", None)):
-        rows += task.compare(before, after, seed=seed)
-    return pd.DataFrame([dict.fromkeys(COLUMNS) | row for row in with_banner(task, rows)], columns=list(COLUMNS))
+        rows += [_from_task(row) for row in task.compare(before, after, seed=seed)]
+    same = {"analysis": "eval", "member": "after - before", "is_difference": True, "seed": seed}
+    same |= {"control": "no difference", "control_value": 0.0}
+    return typed(tidy(with_banner(task, rows), **same))
+
+
+def _from_task(row: Row) -> Row:
+    """A row of a task's `compare`, which names the change `diff`."""
+    row = {"value" if name == "diff" else name: value for name, value in row.items()}
+    return {name: value for name, value in row.items() if name in COLUMNS}
 
 
 def _aligned(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -79,8 +86,8 @@ def _aligned(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, p
     if a != b:
         raise ValueError(f"the two answered different items: {len(a ^ b)} are in one only, first {min(a ^ b)!r}.")
     before, key = before.reset_index(drop=True), ["id", "sample"]
-    asked, known = (_replies(frame, key) for frame in (before, after))
-    if len(asked) != len(known) or not asked.isin(known).all():
+    asked, answered = (_replies(frame, key) for frame in (before, after))
+    if len(asked) != len(answered) or not asked.isin(answered).all():
         counts = " and ".join(f"{frame['sample'].nunique()}" for frame in (before, after))
         raise ValueError(
             f"the two have {counts} samples of the items. {remedy('Evaluate both with the same {eval.samples}.')}"
@@ -99,22 +106,21 @@ def _replies(frame: pd.DataFrame, key: list[str]) -> pd.MultiIndex:
     return pd.MultiIndex.from_frame(frame[key])
 
 
-def _accuracy(a: pd.DataFrame, b: pd.DataFrame, cell: str, task: Any, seed: int) -> dict[str, Any]:
+def _accuracy(a: pd.DataFrame, b: pd.DataFrame, cell: str, task: Any, seed: int) -> Row:
     right_a, right_b = a["score.correct"].to_numpy(float), b["score.correct"].to_numpy(float)
     groups, items = group_of(a, task), a["id"].astype(str).to_numpy()
     n, n_groups = len(set(items)), len(a) if groups is None else len(set(groups))
     head = {"cell": cell, "metric": "accuracy", "before": right_a.mean(), "after": right_b.mean(), "n": n}
     if n_groups < 2 or n < 2:
-        bare = {"diff": float((right_b - right_a).mean()), "n_groups": n_groups, "interval": "none: one group"}
-        return head | bare | {"p": None, "p_holm": None, "note": ""}
+        bare = {"value": float((right_b - right_a).mean()), "lo": None, "hi": None, "n_groups": n_groups}
+        return head | bare | {"interval": "none: one group", "p": None, "p_adjusted": None, "note": ""}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.TooFewFlipsWarning)  # `note` says it
-        found = stats.compare_items(right_b, right_a, items=items, groups=groups, sampling=stats.Sampling(seed=seed))
-    kind = found.interval if groups is None else f"{found.interval} by {unit_name(a, task)}"
-    counts = f"only after {found.only_a}, only before {found.only_b}"
+        change = stats.compare_items(right_b, right_a, items=items, groups=groups, sampling=stats.Sampling(seed=seed))
+    kind = change.interval if groups is None else f"{change.interval} by {unit_name(a, task)}"
+    counts = f"only after {change.only_a}, only before {change.only_b}"
     if len(a) > n:
-        counts = f"{len(a) / n:g} replies per item; more often right after {found.only_a}, before {found.only_b}"
-    return head | {
-        "before": found.b, "after": found.a, "diff": found.difference.value, "lo": found.difference.lo,
-        "hi": found.difference.hi, "n_groups": n_groups, "interval": kind, "p": found.p, "p_holm": None, "note": counts,
-    }  # fmt: skip
+        counts = f"{len(a) / n:g} replies per item; more often right after {change.only_a}, before {change.only_b}"
+    spread = {"value": change.difference.value, "lo": change.difference.lo, "hi": change.difference.hi}
+    sides = {"before": change.b, "after": change.a, "n_groups": n_groups, "interval": kind}
+    return head | sides | spread | {"p": change.p, "p_adjusted": None, "note": counts}

@@ -1,4 +1,4 @@
-"""Figures of an evaluation, from its tables and answers on disk; no model is loaded."""
+"""Figures of an evaluation: from its tables, and from its answers where they are given."""
 
 from __future__ import annotations
 
@@ -9,72 +9,99 @@ from typing import TYPE_CHECKING, Any
 
 from interp.io.read import read_frame
 from interp.tasks.protocol import load_task
+from study.analyses.eval.member import ALL, unit_name
+from study.analyses.eval.run import FILES
 from study.analyses.eval.store import ANSWERS, identity_of
-from study.analyses.eval.tables import ALL, by_mode, dumbbell_rows, unit_name
+from study.analyses.eval.tables import BETWEEN, by_mode
 from study.figures.drawn import tried
-from study.figures.style import MEMBERS
+from study.figures.style import MEMBERS, Width
+from study.schema import DIFFERENCE, read_csv_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from study.figures import Drawn
 
-_TABLE = ("member", "mode", "cell", "metric", "value", "lo", "hi", "n", "n_groups", "control", "interval")
 _ESI = {
-    "exact": "exact", "adjacent": "adjacent", "qwk": "QWK", "d1_critical_under_triage": "D1 critical under-triage",
-    "d2_severe": "D2 severe", "no_parse": "no level read",
-}  # fmt: skip
+    "exact": "exact",
+    "adjacent": "adjacent",
+    "qwk": "QWK",
+    "d1_critical_under_triage": "D1 critical under-triage",
+    "d2_severe": "D2 severe",
+    "no_parse": "no level read",
+}
 _PARTS = {
-    "s_amb": "change of s_AMB", "s_amb_from_coverage": "... from coverage", "s_amb_from_bias": "... from commit bias",
-    "coverage": "change of coverage", "amb_commit_bias": "change of commit bias",
-}  # fmt: skip
+    "s_amb": "change of s_AMB",
+    "s_amb_from_coverage": "... from coverage",
+    "s_amb_from_bias": "... from commit bias",
+    "coverage": "change of coverage",
+    "amb_commit_bias": "change of commit bias",
+}
 
 
-def figures_of(root: Path) -> Iterator[tuple[str, Drawn | str]]:
-    """(name, figure) of everything that a folder of `diptych eval` allows, or (name, why it was not drawn).
+def figures(
+    tables: Mapping[str, pd.DataFrame],
+    *,
+    width: Width | None = None,
+    answers: Mapping[str, pd.DataFrame] | None = None,
+    task: Any = None,
+) -> Iterator[tuple[str, Drawn | str]]:
+    """(stem, figure) of everything that the tables allow, or (stem, why it was not drawn).
 
-    accuracy-<mode>       both members per cell and their difference; without a pair, each cell beside its control
-    plane                 of BBQ: coverage against commit bias
-    esi-<member>-<mode>   of ESI: gold against said, with the metrics
+    dumbbell-<mode>       both members per cell and their difference
+    accuracy-<mode>       without a pair: each cell beside its control
     rules-<mode>          of ESI: exact accuracy by what the narrative says of each trigger
+    plane                 of BBQ: coverage against commit bias; needs the answers
+    esi-<member>-<mode>   of ESI: gold against predicted level, with the metrics; needs the answers
 
-    Raises:
-        ValueError: no evaluation in the folder.
+    Args:
+        tables: `eval` and, of a pair, `pair`.
+        width: of every figure; by default the width that it is printed at.
+        answers: member -> its answers, of all prompt modes.
+        task: that was evaluated; names the unit of groups, and the banner.
     """
-
-    frames, task = read_members(root)
-    table = read_frame(root / "table.csv", _TABLE, keep_default_na=False, na_values=[""])
-    pairs = sorted(root.glob("pair*.csv"))
-    for path in pairs:
-        yield path.stem.replace("pair", "accuracy"), tried(partial(_dumbbell, path))
-    for mode, rows in table.groupby(table["mode"].fillna("").astype(str), sort=False):
-        end = f"-{mode}" if mode else ""
-        if not pairs and mode != "between":
-            yield f"accuracy{end}", tried(partial(_accuracy, rows, frames, task))
-        if rows["cell"].astype(str).str.startswith("rule ").any():
-            yield f"rules{end}", tried(partial(rules, rows, task))
-    if all("biased" in frame for frame in frames.values()):
-        yield "plane", tried(partial(plane_of, frames))
-    if (table["metric"] == "d1_critical_under_triage").any():
-        for member, frame in frames.items():
+    size = {"width": width} if width else {}
+    pairs, table = tables.get("pair"), tables.get("eval")
+    for mode, rows in _modes(pairs):
+        yield _stem("dumbbell", mode), tried(partial(accuracy_of_pair, rows, **size))
+    for mode, rows in _modes(table):
+        if pairs is None and mode != BETWEEN:
+            yield _stem("accuracy", mode), tried(partial(accuracy, rows, task, answers, **size))
+        if rows["cell"].str.startswith("rule ").any():
+            yield _stem("rules", mode), tried(partial(rules, rows, task, **size))
+    if answers and all("biased" in frame for frame in answers.values()):
+        yield "plane", tried(partial(plane_of, answers, **size))
+    if table is not None and (table["metric"] == "d1_critical_under_triage").any():
+        for member, frame in (answers or {}).items():
             for mode, part in by_mode(frame).items():
-                own = table[(table["member"] == member) & (table["mode"].fillna("").astype(str) == mode)]
-                name = "-".join(filter(None, ("esi", member, mode)))
-                yield name, tried(partial(confusion, part, own, task))
+                rows = table[(table["member"] == member) & (table["mode"] == mode)]
+                yield _stem("esi", member, mode), tried(partial(confusion, part, rows, task, **size))
 
 
 def comparison_figures(before: Path, after: Path, table: pd.DataFrame) -> Iterator[tuple[str, Drawn | str]]:
     """Figures of `eval compare`: accuracy per cell before and after, and of BBQ the parts of the change."""
     from study.analyses.eval.compare import read_eval
 
-    frames = {
-        name: read_eval(folder)[0] for name, folder in zip(_two_names(before, after), (before, after), strict=True)
-    }
-    words = " − ".join(reversed(list(frames)))
+    names = before.resolve().name, after.resolve().name
+    if names[0] == names[1]:
+        names = f"{names[0]} (before)", f"{names[1]} (after)"
+    frames = {name: read_eval(folder)[0] for name, folder in zip(names, (before, after), strict=True)}
+    words = " − ".join(reversed(names))
     yield "changes", tried(partial(changes, table, words))
     if (table["metric"] == "s_amb_from_bias").any():
         yield "decomposition", tried(partial(decomposition, table, words))
         yield "plane", tried(partial(plane_of, frames))
+
+
+def figures_of(root: Path) -> Iterator[tuple[str, Drawn | str]]:
+    """Figures of a folder of `diptych eval`.
+
+    Raises:
+        ValueError: no finished evaluation in the folder.
+    """
+    answers, task = read_members(root)
+    tables = {name: read_csv_table(root / file) for name, file in FILES.items() if (root / file).is_file()}
+    return figures(tables, answers=answers, task=task)
 
 
 def read_members(root: Path) -> tuple[dict[str, pd.DataFrame], Any]:
@@ -97,66 +124,67 @@ def read_members(root: Path) -> tuple[dict[str, pd.DataFrame], Any]:
     return {member: pd.concat(parts[member], ignore_index=True) for member in order}, task
 
 
-def _dumbbell(path: Path) -> Drawn:
-    import pandas as pd
-
+def accuracy_of_pair(pairs: pd.DataFrame, **size: Any) -> Drawn:
+    """The dumbbell of a table `pair` of one mode, with one control over all cells."""
     from study.figures import dumbbell
 
-    words = ["cell", "note", "tost_verdict", "interval", "diff_interval"]
-    pairs = read_frame(path, words)
-    pairs[words] = pairs[words].fillna("").astype(str)
-    return dumbbell(pd.DataFrame(dumbbell_rows(pairs.to_dict("records"))))  # pyright: ignore[reportArgumentType]
+    return dumbbell(with_pooled_control(pairs), **size)
 
 
-def _accuracy(rows: pd.DataFrame, frames: Mapping[str, pd.DataFrame], task: Any) -> Drawn:
+def with_pooled_control(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The rows with what always answering one label reaches over all cells, in place of what it reaches in each."""
+    members = pairs[pairs["member"] != DIFFERENCE].drop_duplicates("cell")
+    pooled = (members["n"] * members["control_value"]).sum() / members["n"].sum()
+    return pairs.assign(control="always answers one label, all cells", control_value=pooled)
+
+
+def accuracy(
+    rows: pd.DataFrame, task: Any = None, answers: Mapping[str, pd.DataFrame] | None = None, **size: Any
+) -> Drawn:
+    """Accuracy per cell beside that of always answering one label, from rows of the table `eval`."""
     shown = rows[rows["metric"] == "accuracy"]
-    unit = unit_name(next(iter(frames.values())), task)
-    return _forest(shown, task, metric="accuracy", control_label="always one label", group_unit=f"units by {unit}")
+    unit = {"group_unit": f"units by {unit_name(next(iter(answers.values())), task)}"} if answers else {}
+    return _forest(shown.assign(control="always one label", **unit), task, **size)
 
 
-def rules(rows: pd.DataFrame, task: Any) -> Drawn:
+def rules(rows: pd.DataFrame, task: Any, **size: Any) -> Drawn:
     """Exact accuracy of triage by what the narrative says of each trigger, from the rows of `esi.report`."""
     shown = rows[rows["cell"].astype(str).str.startswith("rule ") & (rows["metric"] == "exact")]
-    shown = shown.assign(cell=shown["cell"].str.removeprefix("rule ").str.replace("/", ": "))
-    group = str(getattr(task, "GROUP", "group"))
-    return _forest(
-        shown, task, metric="exact accuracy", control_label="always ESI 2", unit="cases", group_unit=f"{group}s"
-    )
+    cells = shown["cell"].str.removeprefix("rule ").str.replace("/", ": ")
+    units = {"unit": "cases", "group_unit": f"{getattr(task, 'GROUP', 'group')}s"}
+    return _forest(shown.assign(cell=cells, metric="exact accuracy", control="always ESI 2", **units), task, **size)
 
 
-def _forest(rows: pd.DataFrame, task: Any, **words: str) -> Drawn:
+def _forest(rows: pd.DataFrame, task: Any, **size: Any) -> Drawn:
     """Members keep their looks; more than three, or names that are none of theirs, are refused by the figure."""
     from study.figures import forest
 
-    kept = ["member", "cell", "value", "lo", "hi", "n", "n_groups", "control", "interval"]
-    table = rows[kept].assign(**words)
+    names = ("member", "metric", "control", "unit", "group_unit", "cell", "value", "lo", "hi", "n", "n_groups",
+             "control_value", "interval")  # fmt: skip
+    table = rows[[name for name in names if name in rows]]
     if table["member"].nunique() == 1 and table["member"].iloc[0] not in MEMBERS:
         table = table.assign(title=table["member"]).drop(columns="member")
     if banner := str(getattr(task, "BANNER", "")):
-        table["banner"] = banner
-    return forest(table.reset_index(drop=True))
+        table = table.assign(banner=banner)
+    return forest(table.reset_index(drop=True), **size)
 
 
-def confusion(answers: pd.DataFrame, rows: pd.DataFrame, task: Any) -> Drawn:
-    """Gold against said level of one member, with the metrics of its rows of `esi.report`."""
+def confusion(answers: pd.DataFrame, rows: pd.DataFrame, task: Any, **size: Any) -> Drawn:
+    """Gold against predicted level of one member, with the metrics of its rows of `esi.report`."""
     from study.figures import esi
 
     answers = answers[answers["sample"] == 0]
-    said = [int(x) if isinstance(x, str) else float("nan") for x in answers["label"]]
-    counts = (
-        answers.assign(gold=answers["gold"].astype(int), pred=said)
-        .groupby(["gold", "pred"], dropna=False, sort=True).size().rename("count").reset_index()
-    )  # fmt: skip
-    counts["checkpoint"] = str(answers["member"].iloc[0])
-    shown = rows[rows["metric"].isin(list(_ESI)) & (rows["cell"] == ALL)].copy()
-    shown["metric"] = shown["metric"].map(_ESI)
-    shown = shown[["metric", "value", "lo", "hi", "n", "n_groups", "control", "interval"]]
-    shown = shown.rename(columns={"control": "baseline"}).assign(interval="intervals as the table names them")
-    group = str(getattr(task, "GROUP", "group"))
-    return esi(counts, shown.assign(baseline_label="always ESI 2", unit="cases", group_unit=f"{group}s"))
+    levels = [int(label) if isinstance(label, str) else float("nan") for label in answers["label"]]
+    by_level = answers.assign(gold=answers["gold"].astype(int), pred=levels).groupby(["gold", "pred"], dropna=False)
+    counts = by_level.size().rename("count").reset_index().assign(checkpoint=str(answers["member"].iloc[0]))
+    shown = rows[rows["metric"].isin(list(_ESI)) & (rows["cell"] == ALL)]
+    shown = shown[["metric", "value", "lo", "hi", "n", "n_groups", "control_value"]]
+    units = {"unit": "cases", "group_unit": f"{getattr(task, 'GROUP', 'group')}s"}
+    shown = shown.assign(metric=shown["metric"].map(_ESI), interval="intervals as the table names them", **units)
+    return esi(counts, shown.assign(control="always ESI 2"), **size)
 
 
-def plane_of(frames: Mapping[str, pd.DataFrame]) -> Drawn:
+def plane_of(answers: Mapping[str, pd.DataFrame], **size: Any) -> Drawn:
     """Coverage against commit bias of up to three systems; those without a look take base, engaged, heuristic in order.
 
     Raises:
@@ -167,53 +195,46 @@ def plane_of(frames: Mapping[str, pd.DataFrame]) -> Drawn:
     from interp.tasks.bbq.changes import plane
     from study.figures import bias_plane
 
-    free = [look for look in ("base", "engaged", "heuristic") if look not in frames]
-    looks = {name: name if name in MEMBERS else free.pop(0) for name in list(frames)[:3]}
-    if len(frames) > 3:
-        raise ValueError(f"the plane shows three systems, got {', '.join(frames)}. Leave some out.")
-    rows = [{"system": n, "member": looks[n], "alpha": 0.0} | plane(f) for n, f in frames.items()]
-    return bias_plane(pd.DataFrame(rows).assign(unit="ambiguous items", group_unit="stories"))
+    free = [look for look in ("base", "engaged", "heuristic") if look not in answers]
+    looks = {name: name if name in MEMBERS else free.pop(0) for name in list(answers)[:3]}
+    if len(answers) > 3:
+        raise ValueError(f"the plane shows three systems, got {', '.join(answers)}. Leave some out.")
+    rows = [{"system": n, "member": looks[n], "alpha": 0.0} | plane(f) for n, f in answers.items()]
+    return bias_plane(pd.DataFrame(rows).assign(unit="ambiguous items", group_unit="stories"), **size)
 
 
 def decomposition(table: pd.DataFrame, words: str = "after − before") -> Drawn:
     """How much of the change of s_AMB is commitment and how much is bias, over all cells; rows of `compare_evals`."""
-    from study.figures import forest
-
     rows = table[(table["cell"] == ALL) & table["metric"].isin(list(_PARTS))].set_index("metric")
     rows = rows.loc[[name for name in _PARTS if name in rows.index]].reset_index()
-    shown = rows.assign(cell=rows["metric"].map(_PARTS), value=rows["diff"], control=0.0, signed=True)
-    shown = shown.assign(metric=words, unit="items", group_unit="stories")
-    kept = [
-        "cell",
-        "value",
-        "lo",
-        "hi",
-        "n",
-        "n_groups",
-        "control",
-        "interval",
-        "metric",
-        "signed",
-        "unit",
-        "group_unit",
-    ]
-    return forest(shown[kept])
+    cells = rows["metric"].map(_PARTS)
+    return _change(rows.assign(cell=cells, metric=words, unit="items", group_unit="stories"))
 
 
 def changes(table: pd.DataFrame, words: str = "after − before") -> Drawn:
     """Change of accuracy per cell, from the rows of `compare_evals`."""
-    from study.figures import forest
-
     rows = table[(table["metric"] == "accuracy") & table["lo"].notna()]
     if rows.empty:
         raise ValueError("no cell has an interval of its change: one item or one group in each.")
-    shown = rows.assign(value=rows["diff"], control=0.0, signed=True, metric=f"change of accuracy, {words}")
     note = str(rows["note"].iloc[0])
     banner = note.split(".")[0] + "." if note.startswith("Not for clinical use") else ""
-    kept = ["cell", "value", "lo", "hi", "n", "n_groups", "control", "interval", "metric", "signed"]
-    return forest(shown[kept].assign(banner=banner).reset_index(drop=True))
+    return _change(rows.assign(metric=f"change of accuracy, {words}", banner=banner))
 
 
-def _two_names(before: Path, after: Path) -> tuple[str, str]:
-    a, b = before.resolve().name, after.resolve().name
-    return (a, b) if a != b else (f"{a} (before)", f"{b} (after)")
+def _change(rows: pd.DataFrame) -> Drawn:
+    from study.figures import forest
+
+    names = ("cell", "value", "lo", "hi", "n", "n_groups", "control_value", "interval", "metric", "is_difference",
+             "unit", "group_unit", "banner")  # fmt: skip
+    return forest(rows[[name for name in names if name in rows]].reset_index(drop=True))
+
+
+def _modes(table: pd.DataFrame | None) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(prompt mode, its rows), in the order of the table."""
+    if table is not None:
+        modes = table["mode"].fillna("").astype(str) if "mode" in table else table["cell"].map(lambda _: "")
+        yield from ((str(mode), rows) for mode, rows in table.groupby(modes, sort=False))
+
+
+def _stem(*parts: str) -> str:
+    return "-".join(filter(None, parts))

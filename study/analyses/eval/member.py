@@ -1,6 +1,6 @@
 """Rows of one member in the table `eval`: accuracy, length and confidence per cell, with intervals and controls.
 
-The control of a metric is what a baseline without the skill reaches (one label always, chance); blank where it has none.
+The control of a metric is what a baseline without the skill reaches (one label always, chance); else blank.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def _on_rounding(part: pd.DataFrame, member: str, cell: str, groups: Any, unit: 
     groups = None if groups is None else np.asarray(groups)[has_margin]
     estimate, interval = rate(close.astype(float), groups, unit, items=part["id"].to_numpy()[has_margin])
     note = (
-        f"{int(close.sum())} of {len(close)} answers depend on a margin that is within rounding: another batch, dtype or "
-        f"machine may give the other label. Load with dtype float32 to settle them"
+        f"{int(close.sum())} of {len(close)} answers depend on a margin that is within rounding: another batch, dtype "
+        f"or machine may give the other label. Load with dtype float32 to settle them"
     )
     return [row(member, cell, "within_rounding", estimate, interval=interval, note=note)]
 

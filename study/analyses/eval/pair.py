@@ -10,12 +10,12 @@ from interp import stats
 from interp.remedy import remedy
 from interp.tasks.protocol import cell_role
 from study.analyses.eval.member import Row, commonest, group_of, unit_name
+from study.schema import DIFFERENCE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MEMBERS = ("engaged", "heuristic")
-DIFFERENCE = "engaged - heuristic"
 CONSTANT = "always answers the commonest label"
 """Control of an accuracy: the label that is commonest over all cells, answered to every item."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from interp.prompt import Example
 from interp.tasks.protocol import EvaluatedTask, labels_of, load_task, max_new_tokens
 from interp.template import clock_of, is_plain
 from study.analyses.eval.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
+from study.analyses.eval.member import Row
 from study.analyses.eval.modes import MODES, check_modes_differ, in_mode
 from study.analyses.eval.store import (
     answers_frame,
@@ -29,12 +30,28 @@ from study.analyses.eval.store import (
     read_answers,
     write_answers,
 )
-from study.analyses.eval.member import Row
 from study.analyses.eval.tables import eval_tables
 from study.members import models_of, weights_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+FILES = {"eval": "table.csv", "pair": "pair.csv"}
+"""Table -> its file in a folder of `diptych eval`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What an evaluation gives.
+
+    Attributes:
+        tables: `eval` and, of a pair, `pair`; see `study.analyses.eval.tables`.
+        answers: member -> one row per answer, of all prompt modes (see `answers_frame`).
+    """
+
+    tables: dict[str, pd.DataFrame]
+    answers: dict[str, pd.DataFrame]
 
 
 def run_eval(
@@ -49,7 +66,7 @@ def run_eval(
     seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
     modes: Sequence[str] = (),
-) -> dict[str, pd.DataFrame]:
+) -> Evaluation:
     """Answers of every member, and the tables made of them: `out/<member>/`, `out/table.csv`, `out/pair.csv`.
 
     Members of one base share its weights; all members answer the same items. Run again with the same arguments, it
@@ -60,8 +77,6 @@ def run_eval(
         seed: of the bootstraps behind the intervals.
         provenance: kept in each manifest beside versions and checkpoints (the seed and file of the items, say).
         modes: of `study.analyses.eval.modes.MODES`; none asks every item once, as `decoding` says.
-    Returns:
-        member -> one row per answer (see `answers_frame`).
     Raises:
         ValueError: as `interp.load` and `interp.evaluate.evaluate`; a folder of another evaluation; before anything is
             loaded: items without the group that others have, or without labels where only labels are scored.
@@ -69,16 +84,10 @@ def run_eval(
     members = answer_members(what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress,
                              provenance=provenance, modes=modes)  # fmt: skip
     names = {member: _names(_checkpoint(what, member), out / member) for member in members}
-    tables, answers = tables_of(out, names, task_path, examples, seed=seed, modes=modes)
-    for name, path in table_files(out).items():
-        if name in tables:
-            write_frame(path, tables[name])
-    return answers
-
-
-def table_files(out: Path) -> dict[str, Path]:
-    """Table -> file of a folder of `diptych eval`."""
-    return {"eval": out / "table.csv", "pair": out / "pair.csv"}
+    evaluation = tables_of(out, names, task_path, examples, seed=seed, modes=modes)
+    for name, table in evaluation.tables.items():
+        write_frame(out / FILES[name], table)
+    return evaluation
 
 
 def _names(checkpoint: Checkpoint, root: Path) -> dict[str, str]:
@@ -149,7 +158,7 @@ def _runs(
     return [(root / mode, in_mode(examples, mode), replace(decoding, thinking=MODES[mode])) for mode in modes]
 
 
-def read_evaluation(
+def answers_of(
     out: Path, members: Sequence[str], task_path: str, examples: Sequence[Example], *, modes: Sequence[str] = ()
 ) -> tuple[dict[str, pd.DataFrame], list[Row]]:
     """(member -> one row per answer, rows of `eval` of changed replies) of answers on disk; no model is loaded.
@@ -184,20 +193,19 @@ def tables_of(
     seed: int = 0,
     margin: float = stats.MARGIN,
     modes: Sequence[str] = (),
-) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
-    """(tables `eval` and, of a pair, `pair`; member -> one row per answer) of answers that are on disk.
+) -> Evaluation:
+    """The tables of answers that are on disk, and the answers; no model is loaded.
 
     Args:
         members: member -> what the tables name it by (model, adapter, weights).
         margin: largest difference in accuracy that counts as equal.
     """
     task: Any = load_task(task_path)
-    answers, changed = read_evaluation(out, tuple(members), task_path, examples, modes=modes)
+    answers, changed = answers_of(out, tuple(members), task_path, examples, modes=modes)
     notes = task.notes(examples) if callable(getattr(task, "notes", None)) else {}
     made_by = {member: dict(names) | _asked(out / member) for member, names in members.items()}
-    return eval_tables(
-        answers, task, made_by=made_by, extra=changed, seed=seed, margin=margin, notes=notes
-    ), answers
+    tables = eval_tables(answers, task, made_by=made_by, extra=changed, seed=seed, margin=margin, notes=notes)
+    return Evaluation(tables, answers)
 
 
 def _asked(root: Path) -> Row:

@@ -2,86 +2,94 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from interp.io.read import read_frame
 from interp.tasks.protocol import load_task
+from study.figures.checks import is_absent
+from study.schema import DIFFERENCE
 from study.text import aligned, interval
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def headline(out: Path, *, is_pair: bool) -> str:
+
+def headline(tables: Mapping[str, pd.DataFrame]) -> str:
     """The pair's table, or each member's accuracy per cell, with intervals, n and the control beside them."""
-    pairs = sorted(out.glob("pair*.csv")) if is_pair else []
-    if pairs:
-        read = {path.stem: read_frame(path, keep_default_na=False) for path in pairs}
-        named = [[name] if len(read) > 1 else [] for name in read]
-        return "\n".join(line for name, table in zip(named, read.values(), strict=True)
-                         for line in [*name, aligned(_pair_lines(table)), *footer(table)])  # fmt: skip
-    table = read_frame(out / "table.csv", keep_default_na=False)
+    if "pair" in tables:
+        modes = dict(list(tables["pair"].groupby(tables["pair"]["mode"].fillna(""), sort=False)))
+        return "\n".join(
+            line
+            for mode, pairs in modes.items()
+            for line in [*([f"mode {mode}"] if len(modes) > 1 else []), aligned(_pair_lines(pairs)), *footer(pairs)]
+        )
+    table = tables["eval"]
     table = table[table["metric"] == "accuracy"]
     lines = [["member", "mode", "cell", "n", "accuracy [95 %]", "always one label"]]
     for r in table.to_dict("records"):
-        spread = interval(r["value"], r["lo"], r["hi"])
-        lines.append([str(r["member"]), r["mode"], str(r["cell"]), str(r["n"]), spread, f"{float(r['control']):.2f}"])
+        spread, control = interval(r["value"], r["lo"], r["hi"]), f"{r['control_value']:.2f}"
+        lines.append([str(r["member"]), _text(r["mode"]), str(r["cell"]), f"{r['n']:.0f}", spread, control])
     lines = lines if any(line[1] for line in lines[1:]) else [[line[0], *line[2:]] for line in lines]
     return aligned(lines)
 
 
-def footer(pairs: Any) -> list[str]:
+def footer(pairs: pd.DataFrame) -> list[str]:
     """What the pair's table needs to be read: the unit of its tests, and each note beside the cells that have it."""
     lines = ["b/c: items that only engaged / only heuristic has right. Holm p: groups as units, corrected over cells."]
-    held = [(str(cell), part) for cell, note in zip(pairs["cell"], pairs["note"], strict=True)
-            for part in note.split("; ") if part]  # fmt: skip
-    for note in dict.fromkeys(part for _, part in held):
-        cells = [cell for cell, part in held if part == note]
-        lines.append(f"note: {note} ({', '.join(cells) if len(cells) < len(pairs) else 'all cells'})")
+    rows = pairs[pairs["member"] == DIFFERENCE].to_dict("records")
+    notes = [(str(r["cell"]), part) for r in rows for part in _text(r["note"]).split("; ")
+             if part and part != r["verdict"]]  # fmt: skip
+    for note in dict.fromkeys(part for _, part in notes):
+        cells = [cell for cell, part in notes if part == note]
+        lines.append(f"note: {note} ({', '.join(cells) if len(cells) < len(rows) else 'all cells'})")
     return lines
 
 
-def score_lines(table: Any) -> str:
+def score_lines(table: pd.DataFrame) -> str:
     """Scores of `eval score`: cells down, one line per score; counts and soft scores are in the file only."""
     lines = [["cell", "metric", "value [95 %]", "n", "groups", "note"]]
     for r in table.to_dict("records"):
         if not r["metric"].startswith(("n_", "soft_")):
-            spread = interval(r["value"], r["lo"], r["hi"]) if r["value"] == r["value"] else "–"
-            lines.append([r["cell"], r["metric"], spread, f"{r['n']:.0f}", f"{r['n_groups']:.0f}", r["note"] or ""])
+            spread = "–" if is_absent(r["value"]) else interval(r["value"], r["lo"], r["hi"])
+            groups = "nan" if is_absent(r["n_groups"]) else f"{r['n_groups']:.0f}"
+            lines.append([r["cell"], r["metric"], spread, f"{r['n']:.0f}", groups, _text(r["note"])])
     return aligned(lines)
 
 
-def change_lines(table: Any) -> str:
+def change_lines(table: pd.DataFrame) -> str:
     """Rows of `eval compare` for a terminal."""
     lines = [["cell", "metric", "before", "after", "change [95 %]", "n", "Holm p"]]
     for r in table.to_dict("records"):
-        sides = ["" if r[k] is None or r[k] != r[k] else f"{r[k]:.3f}".replace("-", "−") for k in ("before", "after")]
-        known = r["lo"] is not None and r["lo"] == r["lo"]
-        spread = interval(r["diff"], r["lo"], r["hi"], signed=True) if known else "–"
-        p = "" if r["p_holm"] is None or r["p_holm"] != r["p_holm"] else f"{r['p_holm']:.2g}"
-        lines.append([r["cell"], r["metric"], *sides, spread, str(r["n"]), p])
+        sides = ["" if is_absent(r[k]) else f"{r[k]:.3f}".replace("-", "−") for k in ("before", "after")]
+        spread = "–" if is_absent(r["lo"]) else interval(r["value"], r["lo"], r["hi"], signed=True)
+        p = "" if is_absent(r["p_adjusted"]) else f"{r['p_adjusted']:.2g}"
+        lines.append([r["cell"], r["metric"], *sides, spread, f"{r['n']:.0f}", p])
     return aligned(lines)
 
 
-def bannered(task_path: str, text: str, *, table: Any = None) -> str:
+def bannered(task_path: str, text: str, *, table: pd.DataFrame) -> str:
     """The text under what every page of it must say: the task's banner, and those of a table (column `banner`)."""
-    found = [getattr(load_task(task_path), "BANNER", "")]
-    found += [] if table is None else [str(one) for one in table["banner"].dropna().unique()]
-    return "\n".join([*(one for one in dict.fromkeys(found) if one), text])
+    banners = [getattr(load_task(task_path), "BANNER", "")]
+    banners += [_text(banner) for banner in table["banner"].unique()] if "banner" in table else []
+    return "\n".join([*(banner for banner in dict.fromkeys(banners) if banner), text])
 
 
-def _pair_lines(pairs: Any) -> list[list[str]]:
-    head = ["cell", "n", "engaged [95 %]", "heuristic [95 %]", "difference [95 %]", "b/c", "Holm p", "equivalence"]
-    lines = [head]
-    for r in pairs.itertuples():
-        sides = [
-            interval(getattr(r, k), getattr(r, f"{k}_lo"), getattr(r, f"{k}_hi")) for k in ("engaged", "heuristic")
-        ]
-        if r.p_holm == "":
-            lines.append([r.cell, str(r.n), *sides, "", "", "", r.tost_verdict])
+def _pair_lines(pairs: pd.DataFrame) -> list[list[str]]:
+    lines = [["cell", "n", "engaged [95 %]", "heuristic [95 %]", "difference [95 %]", "b/c", "Holm p", "equivalence"]]
+    for cell, part in pairs.groupby("cell", sort=False):
+        rows: dict[str, Any] = {row["member"]: row for row in part.to_dict("records")}
+        gap = rows[DIFFERENCE]
+        sides = [interval(rows[m]["value"], rows[m]["lo"], rows[m]["hi"]) for m in ("engaged", "heuristic")]
+        line = [str(cell), f"{gap['n']:.0f}", *sides]
+        if is_absent(gap["p_adjusted"]):
+            lines.append([*line, "", "", "", gap["verdict"]])
             continue
-        p = "< 0.001" if float(r.p_holm) < 0.001 else f"{float(r.p_holm):.2g}"
-        verdict = r.tost_verdict if r.cell_role == "training" else ""
-        counts = f"{int(float(r.only_engaged))}/{int(float(r.only_heuristic))}"
-        lines.append(
-            [r.cell, str(r.n), *sides, interval(r.diff, r.diff_lo, r.diff_hi, signed=True), counts, p, verdict]
-        )
+        p = "< 0.001" if gap["p_adjusted"] < 0.001 else f"{gap['p_adjusted']:.2g}"
+        verdict = gap["verdict"] if gap["cell_role"] == "training" else ""
+        counts = f"{gap['only_engaged']:.0f}/{gap['only_heuristic']:.0f}"
+        lines.append([*line, interval(gap["value"], gap["lo"], gap["hi"], signed=True), counts, p, verdict])
     return lines
+
+
+def _text(value: Any) -> str:
+    return "" if is_absent(value) else str(value)

@@ -62,7 +62,7 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     what = contrast(study)
     members = {role: context.made_by(role) for role in (what.members if study.pair else (what.name,))}
     return tables_of(context.folder, members, study.task.path, examples_of(study, section), seed=study.seed,
-                     margin=study.claim_margin, modes=section.modes)[0]  # fmt: skip
+                     margin=study.claim_margin, modes=section.modes).tables  # fmt: skip
 
 
 def plan(study: Study) -> Work:

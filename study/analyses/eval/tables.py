@@ -13,8 +13,8 @@ from interp import stats
 from interp.tasks.protocol import cell_role, hook
 from study.analyses.eval.member import BEYOND, Row, member_rows
 from study.analyses.eval.one_answer import OneAnswer, of_answers, with_columns
-from study.analyses.eval.pair import CONSTANT, DIFFERENCE, MEMBERS, pair_rows
-from study.schema import tidy
+from study.analyses.eval.pair import CONSTANT, MEMBERS, pair_rows
+from study.schema import DIFFERENCE, tidy, typed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,14 +66,16 @@ def eval_tables(
     rows = [*(row for member in answers for row in _reported(answers[member], modes[member], task, seed)), *extra]
     rows = [_completed(row, task, tops) for row in with_banner(task, rows)]
     rows = [row | made_by.get(str(row["member"]), {}) for row in rows]
-    tables = {"eval": tidy(rows, analysis="eval", seed=seed, unit="items")}
+    tables = {"eval": typed(tidy(rows, analysis="eval", seed=seed, unit="items"))}
     if set(MEMBERS) <= set(answers):
         pairs = [
             _named(row, task, mode, tops, made_by)
             for mode in sorted(modes["engaged"])
-            for row in pair_rows(*(modes[m][mode] for m in MEMBERS), task, margin=margin, seed=seed, notes=notes)
+            for row in pair_rows(
+                modes["engaged"][mode], modes["heuristic"][mode], task, margin=margin, seed=seed, notes=notes
+            )
         ]
-        tables["pair"] = tidy(pairs, analysis="eval", seed=seed, unit="items")
+        tables["pair"] = typed(tidy(pairs, analysis="eval", seed=seed, unit="items"))
     return tables
 
 
@@ -81,7 +83,7 @@ def report_table(rows: Sequence[Row], answers: pd.DataFrame, task: Any, *, seed:
     """Rows of one member (of a task's `score_report`, say) as a table `eval`."""
     tops = {(str(answers["member"].iloc[0]), ""): of_answers(answers, task)}
     rows = [_completed(row, task, tops) for row in with_banner(task, rows)]
-    return tidy(rows, analysis="eval", seed=seed, unit="items")
+    return typed(tidy(rows, analysis="eval", seed=seed, unit="items"))
 
 
 def _reported(frame: pd.DataFrame, modes: Mapping[str, pd.DataFrame], task: Any, seed: int) -> Iterator[Row]:
@@ -96,7 +98,7 @@ def _reported(frame: pd.DataFrame, modes: Mapping[str, pd.DataFrame], task: Any,
 
 def _completed(row: Row, task: Any, tops: Mapping[tuple[str, str], OneAnswer | None]) -> Row:
     """A row of `eval` with every column: a count has no interval but itself; what has no value says why."""
-    row = dict.fromkeys(_COLUMNS) | row
+    row = {name: row.get(name) for name in _COLUMNS}
     if not isinstance(row["control"], str):  # the rows of a task's report name the number so
         row["control_value"] = row["control"] if row["control_value"] is None else row["control_value"]
     row |= {name: None if _is_blank(row[name]) else row[name] for name in (*_ESTIMATE, "note")}
