@@ -36,7 +36,8 @@ def test_notes_on_label_noise_reach_the_terminal_and_the_figure() -> None:
     frames = {m: grouped([1, 0] * 20, m, per_group=1) for m in ("engaged", "heuristic")}
     tables = eval_tables(frames, TASK, notes={"all": notes["prerequisite_omission"]})
     assert "65.2%" in headline(tables)
-    assert "† 65.2%" in dumbbell(tables["pair"]).caption
+    caption = dumbbell(tables["pair"]).caption
+    assert "† FDA" in caption and "65.2%" in caption
 
 
 def test_accuracy_per_cell_has_wilsons_interval_and_its_control() -> None:

@@ -68,7 +68,7 @@ def test_tables_and_banner_name_the_member_that_always_answers_a() -> None:
     ]
     text = str(table.loc[("heuristic", "accuracy"), "banner"])
     assert text.startswith("heuristic answers 'A' to 100 % of 60 items, whatever they ask.")
-    assert pd.isna(table.loc[("engaged", "accuracy"), "banner"])
+    assert table.loc[("engaged", "accuracy"), "banner"] == ""
     assert tables["pair"].set_index("member")["is_degenerate"].to_dict() == {
         "engaged": False,
         "heuristic": True,
