@@ -13,7 +13,7 @@ from study.analyses.eval.member import ALL, unit_name
 from study.analyses.eval.run import FILES
 from study.analyses.eval.store import ANSWERS, identity_of
 from study.analyses.eval.tables import BETWEEN, by_mode
-from study.figures.drawn import tried
+from study.figures.drawn import stem, tried
 from study.figures.style import MEMBERS, Width
 from study.schema import DIFFERENCE, read_csv_table
 
@@ -63,19 +63,19 @@ def figures(
     size = {"width": width} if width else {}
     pairs, table = tables.get("pair"), tables.get("eval")
     for mode, rows in _modes(pairs):
-        yield _stem("dumbbell", mode), tried(partial(accuracy_of_pair, rows, **size))
+        yield stem("dumbbell", mode), tried(partial(accuracy_of_pair, rows, **size))
     for mode, rows in _modes(table):
         if pairs is None and mode != BETWEEN:
-            yield _stem("accuracy", mode), tried(partial(accuracy, rows, task, answers, **size))
+            yield stem("accuracy", mode), tried(partial(accuracy, rows, task, answers, **size))
         if rows["cell"].str.startswith("rule ").any():
-            yield _stem("rules", mode), tried(partial(rules, rows, task, **size))
+            yield stem("rules", mode), tried(partial(rules, rows, task, **size))
     if answers and all("biased" in frame for frame in answers.values()):
         yield "plane", tried(partial(plane_of, answers, **size))
     if table is not None and (table["metric"] == "d1_critical_under_triage").any():
         for member, frame in (answers or {}).items():
             for mode, part in by_mode(frame).items():
                 rows = table[(table["member"] == member) & (table["mode"] == mode)]
-                yield _stem("esi", member, mode), tried(partial(confusion, part, rows, task, **size))
+                yield stem("esi", member, mode), tried(partial(confusion, part, rows, task, **size))
 
 
 def comparison_figures(before: Path, after: Path, table: pd.DataFrame) -> Iterator[tuple[str, Drawn | str]]:
@@ -234,7 +234,3 @@ def _modes(table: pd.DataFrame | None) -> Iterator[tuple[str, pd.DataFrame]]:
     if table is not None:
         modes = table["mode"].fillna("").astype(str) if "mode" in table else table["cell"].map(lambda _: "")
         yield from ((str(mode), rows) for mode, rows in table.groupby(modes, sort=False))
-
-
-def _stem(*parts: str) -> str:
-    return "-".join(filter(None, parts))
