@@ -79,7 +79,8 @@ def mean_test(
     What no test can do: where a rare large effect is missing from the sample by chance, nothing in the sample shows it
     (Bahadur & Savage 1956). Centred effects of the demo's heuristic member, of which some rest on 2 of 150 documents,
     are called significant in 0.19 of samples of 16 documents and in 0.14 of 40; the means so called are 0.24 to 0.3
-    logits, where the largest effect is 4.7. Measured error rates: docs/concepts/validity.md.
+    logits, where the largest effect is 4.7. Conditions that bring this below 0.06 lose half of the heads that do have
+    an effect there; they are listed in docs/concepts/controls.md, measured error rates in docs/concepts/validity.md.
 
     Args:
         effects: effect of each example on each hypothesis, [example, ...]; [example] for a single one.
