@@ -23,6 +23,9 @@ EXAMPLES = sorted(name for name, path in modules().items() if ">>>" in path.read
 SHOWN = (
     "interp.checkpoint:Checkpoint", "interp.example:Example", "interp.positions:parse_positions",
     "interp.prompt:render", "interp.site:Site.parse", "interp.site:match_sites", "interp.where:kept",
+    *(f"interp.stats:{name}" for name in ("Sampling", "auroc", "cluster_mean", "compare_paired", "holm", "mean_test",
+                                          "paired_difference", "random_effects", "ratio_of_means", "simultaneous_band",
+                                          "tost_rates", "verify", "weighted_kappa", "wilson", "wilson_clustered")),
     "probes.across:transfer", "probes.compare:cosines", "probes.kinds:kind_of", "probes.run:sweep",
     "probes.splits:group_split", "steering.difference:difference_of_means", "steering.direction:Direction",
     "steering.operators:resolve_positions", "steering.operators:steer", "steering.orthogonal:orthogonalize",

@@ -73,6 +73,13 @@ def compare_paired(
     Raises:
         ValueError: lengths differ, fewer than 2 items or groups, values other than 0/1.
     Source: each part names its own.
+
+    Example:
+        >>> from interp.stats import compare_paired
+        >>> a, b = [1, 1, 1, 1, 0, 1, 1, 1, 1, 1] * 4, [1, 0, 1, 0, 0, 1, 1, 0, 1, 1] * 4
+        >>> found = compare_paired(a, b, groups=[item // 4 for item in range(40)])
+        >>> print(found.difference_groups, found.equivalence)
+        0.300 [0.120, 0.467] (n=40, 10 groups) not equivalent at margin 0.05
     """
     a, b = binary("a", a, at_least=2), binary("b", b, at_least=2)
     same_length(a=a, b=b)

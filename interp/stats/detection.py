@@ -236,6 +236,12 @@ def weighted_kappa(
     Raises:
         ValueError: lengths differ, a rating outside the levels, fewer than 2 levels, one group.
     Source: Cohen, Psychol. Bull. 70 (1968) 213.
+
+    Example:
+        >>> from interp.stats import weighted_kappa
+        >>> gold, rated = [1, 2, 3, 4, 5, 3, 2, 4], [1, 2, 3, 5, 5, 3, 1, 4]
+        >>> print(weighted_kappa(gold, rated, levels=range(1, 6), groups=None).kappa)
+        0.933 [0.686, 0.987] (n=8)
     """
     choice("weights", weights, WEIGHTS)
     levels = list(levels)

@@ -137,6 +137,11 @@ def tost_rates(
     Raises:
         ValueError: as `wilson`; margin <= 0.
     Source: Newcombe, Stat. Med. 17 (1998) 873, method 10; Schuirmann (1987).
+
+    Example:
+        >>> from interp.stats import tost_rates
+        >>> print(tost_rates(294, 433, 359, 433))
+        not equivalent at margin 0.05
     """
     _check_margin(margin)
     difference = newcombe(k_a, n_a, k_b, n_b, confidence=1 - level("alpha", alpha))

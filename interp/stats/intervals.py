@@ -42,6 +42,11 @@ def wilson(k: SupportsIndex, n: SupportsIndex, *, confidence: float = CONFIDENCE
     Raises:
         ValueError: n = 0, k outside 0..n, counts that are not whole.
     Source: Wilson, JASA 22 (1927) 209; 28 of 36 gives 61.9–88.3 % (specification of the triage task).
+
+    Example:
+        >>> from interp.stats import wilson
+        >>> print(wilson(28, 36))
+        0.778 [0.619, 0.883] (n=36)
     """
     k, n = _trials(k, n)
     lo, hi = wilson_limits(k / n, n, z_value(confidence))
@@ -290,6 +295,12 @@ def chance_row(k: SupportsIndex, n: SupportsIndex, *, chance: float = 0.5, confi
     Raises:
         ValueError: as `wilson`; chance outside (0, 1).
     Source: exact binomial test, two-sided by summing outcomes no more likely than the observed one.
+
+    Example:
+        >>> from interp.stats import chance_row
+        >>> row = chance_row(55, 100)
+        >>> round(row.p, 3), row.n_needed
+        (0.368, 783)
     """
     from scipy.stats import binomtest
 

@@ -193,6 +193,11 @@ def wilson_clustered(
     Raises:
         ValueError: no items, values other than 0/1, one group, lengths differ; several replies to an item, no groups.
     Source: Korn & Graubard, Survey Methodology 24 (1998) 193 (effective sample size); Wilson (1927).
+
+    Example:
+        >>> from interp.stats import wilson_clustered
+        >>> print(wilson_clustered([1] * 20, groups=[item // 2 for item in range(20)]))
+        1.000 [0.661, 1.000] (n=20, 10 groups)
     """
     array = binary("right", right).astype(np.float64)
     p, n = float(array.mean()), len(array)
@@ -253,6 +258,12 @@ def cluster_mean(
     Raises:
         ValueError: NaN, one group, lengths differ, a value outside the bounds.
     Source: `cluster_t`; Davison & Hinkley (1997) §5.2-5.3 for the bootstrap.
+
+    Example:
+        >>> from interp.stats import cluster_mean
+        >>> effects, documents = [0.2, 0.4, 0.1, 0.5, 0.3, 0.6, 0.2, 0.4, 0.9, 0.7, 0.1, 0.3], list("aabbccddeeff")
+        >>> print(cluster_mean(effects, groups=documents))
+        0.392 [0.166, 0.919] (n=12, 6 groups)
     """
     bounds = rate_bounds(values, bounds)
     array = numbers("values", values)
@@ -305,6 +316,12 @@ def paired_difference(
     Raises:
         ValueError: lengths differ, and as `cluster_mean`.
     Source: `cluster_t`; `newcombe_paired`, with the effective sample size of `wilson_clustered`.
+
+    Example:
+        >>> from interp.stats import paired_difference
+        >>> a, b = [1, 1, 1, 1, 0, 1, 1, 1, 1, 1] * 4, [1, 0, 1, 0, 0, 1, 1, 0, 1, 1] * 4
+        >>> print(paired_difference(a, b, groups=[item // 4 for item in range(40)]))
+        0.300 [0.120, 0.467] (n=40, 10 groups)
     """
     a, b = numbers("a", a), numbers("b", b)
     same_length(a=a, b=b)

@@ -33,6 +33,11 @@ def holm(p_values: Values) -> np.ndarray:
     Raises:
         ValueError: no p, NaN, or p outside [0, 1].
     Source: Holm, Scand. J. Stat. 6 (1979) 65.
+
+    Example:
+        >>> from interp.stats import holm
+        >>> holm([0.01, 0.02, 0.2]).tolist()
+        [0.03, 0.04, 0.2]
     """
     p = p_numbers(p_values)
     order = np.argsort(p, kind="stable")

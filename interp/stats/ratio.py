@@ -52,6 +52,12 @@ def ratio_of_means(numerator: Values, denominator: Values, *, groups: Groups, co
     Warns:
         UnstableRatioWarning: refused.
     Source: Fieller, JRSS B 16 (1954) 175; Franz, arXiv 0710.2024.
+
+    Example:
+        >>> from interp.stats import ratio_of_means
+        >>> drop, margin = [1.0, 2.0, 1.5, 2.5, 1.0, 2.2], [2.0, 4.0, 3.5, 4.5, 2.1, 4.0]
+        >>> print(ratio_of_means(drop, margin, groups=None).ratio)
+        0.507 [0.414, 0.558] (n=6)
     """
     top, bottom = numbers("numerator", numerator, at_least=2), numbers("denominator", denominator, at_least=2)
     n = same_length(numerator=top, denominator=bottom)
