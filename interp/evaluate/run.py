@@ -179,14 +179,21 @@ def evaluate(
 ) -> Iterator[tuple[int, list[Answer]]]:
     """Answers of the model, one batch after the other, as (batch number, answers in order of the examples).
 
-    Batches are fixed by the examples alone, so a run that skips the batches in `done` gives the rest of the very
-    answers that an undisturbed one gives. Left padding with explicit positions, KV cache on.
+    Batches depend on the examples alone, so a run that skips the batches in `done` gives the same remaining answers as
+    an uninterrupted one. Left padding with explicit positions, KV cache on.
 
     Args:
-        done: batches to skip. plan: of `plan_batches` for the same arguments, where the caller has it already.
+        done: batches to skip. plan: of `plan_batches` for the same arguments, if the caller has it already.
     Raises:
         ValueError: no tokenizer; a prompt longer than the model's context, with its id; a label that the tokenizer
             joins with the text before it.
+
+    Example:
+        >>> from interp.tasks import esi
+        >>> items = [Example("a", text="the dog", label="2", groups={"subject": "s"})]
+        >>> for number, answers in evaluate(model, esi, items, decoding=Decoding(generate=False)):
+        ...     print(number, answers[0].example_id, answers[0].rule, sorted(answers[0].p))
+        0 a labels ['1', '2', '3', '4', '5']
     """
     decoding = decoding or Decoding()
     plan = plan or plan_batches(model, task, examples, decoding)

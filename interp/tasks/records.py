@@ -48,6 +48,15 @@ def read_examples(
         ValueError: a bad or repeated row, with file, line, field, what it got and what to do; a source without rows, or
             without that split; labels (or names of a group) that are one text and different types.
         FileNotFoundError: no such path, and not a dataset id. ImportError: a dataset id without `datasets`.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "items.jsonl"
+        ...     _ = path.write_text('{"id": "a", "prompt": "Is 7 prime?", "label": "yes", "source": "quiz"}')
+        ...     (example,) = read_examples(path)
+        >>> example.label, dict(example.metadata)
+        ('yes', {'source': 'quiz'})
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected at least 1, got {limit}. Use None for all rows.")
@@ -362,6 +371,11 @@ def spread(examples: Sequence[Example], n: int | None) -> list[Example]:
 
     Args:
         n: None for all.
+
+    Example:
+        >>> items = [Example(str(k), text="?", groups={"story": "ab"[k // 9]}) for k in range(10)]
+        >>> [e.groups["story"] for e in spread(items, 2)]
+        ['a', 'b']
     """
     if n is None or len(examples) <= n:
         return list(examples)

@@ -87,6 +87,11 @@ def examples(
     Raises:
         ValueError: a file without an essential column, a bad value (file, line, field), nothing left, an unknown
             prompt, or a system message for the prompt "toolkit", which has none.
+
+    Example:
+        >>> case = examples(per_cell=1, seed=0)[0]
+        >>> case.id, case.label, case.metadata["perturbation"]
+        ('synthetic-0-00000', '1', 'present')
     """
     turns = _turns(prompt, system)
     if data is None:

@@ -64,6 +64,11 @@ def examples(
         table: perturbations to use instead of `PERTURBATIONS`.
     Raises:
         ValueError: a bad row (file, line, field), a name that is no cell, a template without its fields, nothing left.
+
+    Example:
+        >>> (example,) = examples(per_cell=1, seed=0, cells=["step_reorder_invalid"])
+        >>> example.label, sorted(example.spans)[:3]
+        ('noncompliant', ['event_1', 'event_2', 'event_3'])
     """
     if template is not None:
         _check_template(template)
