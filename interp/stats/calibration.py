@@ -120,24 +120,19 @@ def calibration_error(
     n = same_length(p=p, outcome=y)
     _, bins = np.unique(equal_mass_bins(p, n_bins), return_inverse=True)
     used, seeds = int(bins.max()) + 1, generator(sampling.seed).spawn(2)
-    gaps = np.zeros((n, used))
-    gaps[np.arange(n), bins] = y - p
+    gaps = np.eye(used)[bins] * (y - p)[:, None]
     codes = group_codes(groups, n)
     sums, effective = codes.sums(gaps), float(effective_groups(codes.sizes))
     left_out = (sums.sum(axis=0) - sums) / (n - codes.sizes[:, None])
     value = float(np.abs(sums.sum(axis=0)).sum() / n)
     error = _sampling_error(left_out, effective, replace(sampling, seed=seeds[0]))
-    tails = (0.5 - sampling.confidence / 2, 0.5 + sampling.confidence / 2)
     floor = _floor(p, bins, codes, 0.0 if groups is None else _likeness(p, y, codes), seeds[1])
-    below = max(float(np.quantile(each, tails[1])) for each in (error, floor))
-    without = np.abs(left_out).sum(axis=1)
-    above = _upper(value, without, effective, sampling.confidence)
-    return CalibrationError(
-        ece=Estimate(value, max(0.0, value - below), above, n, codes.n_groups),
-        floor=Estimate(float(floor.mean()), *map(float, np.quantile(floor, tails)), n=n, n_groups=codes.n_groups),
-        p=float((1 + (floor >= value * (1 - 1e-9)).sum()) / (1 + len(floor))),
-        n_bins=used,
-    )
+    tails = (0.5 - sampling.confidence / 2, 0.5 + sampling.confidence / 2)
+    lo = max(0.0, value - max(float(np.quantile(each, tails[1])) for each in (error, floor)))
+    hi = _upper(value, np.abs(left_out).sum(axis=1), effective, sampling.confidence)
+    calibrated = Estimate(float(floor.mean()), *map(float, np.quantile(floor, tails)), n=n, n_groups=codes.n_groups)
+    p_floor = float((1 + (floor >= value * (1 - 1e-9)).sum()) / (1 + len(floor)))
+    return CalibrationError(Estimate(value, lo, hi, n, codes.n_groups), calibrated, p_floor, used)
 
 
 def _sampling_error(left_out: np.ndarray, effective: float, sampling: Sampling) -> np.ndarray:

@@ -110,17 +110,9 @@ def mean_test(
     nulls = _flips(groupwise, rngs[0], n_draws, exact=exact), _bootstrap(groupwise, rngs[1], n_draws, alpha=alpha)
     p, single, limit = np.max([_step_down(null, alpha) for null in nulls], axis=0)
     warn_if_hopeless(codes.n_groups, n_draws, alternative, alpha)
-    return MeanTest(
-        mean=np.asarray(array.mean(axis=0)),
-        statistic=(sign * groupwise.t).reshape(shape),
-        p=p.reshape(shape),
-        p_single=single.reshape(shape),
-        limit=(sign * limit).reshape(shape),
-        alpha=alpha,
-        n=len(array),
-        n_groups=codes.n_groups,
-        n_draws=n_draws,
-    )
+    t, p, single, limit = (part.reshape(shape) for part in (sign * groupwise.t, p, single, sign * limit))
+    mean, n = np.asarray(array.mean(axis=0)), len(array)
+    return MeanTest(mean, t, p, single, limit, alpha=alpha, n=n, n_groups=codes.n_groups, n_draws=n_draws)
 
 
 @dataclass(frozen=True, eq=False)

@@ -188,19 +188,12 @@ def sign_flip(
     warn_if_hopeless(codes.n_groups, len(maxima), alternative, alpha)
     extra, shape = 0 if exact else 1, array.shape[1:]
     limit, t = critical(maxima, alpha, extra), _r_to_t(_correlation(sums), codes.n_groups)
-    return SignFlip(
-        mean=np.asarray(array.mean(axis=0)),
-        t=t.reshape(shape),
-        statistic=(t if stat == "t" else units.sum(axis=0)).reshape(shape),
-        p=((n_above + extra) / (len(maxima) + extra)).reshape(shape),
-        p_single=((n_single + extra) / (len(maxima) + extra)).reshape(shape),
-        threshold=float(_r_to_t(np.array(limit), codes.n_groups)) if stat == "t" else limit,
-        alpha=alpha,
-        n=len(array),
-        n_groups=codes.n_groups,
-        n_flips=len(maxima),
-        exact=exact,
-    )
+    p, single = ((count + extra) / (len(maxima) + extra) for count in (n_above, n_single))
+    statistic = t if stat == "t" else units.sum(axis=0)
+    t, statistic, p, single = (part.reshape(shape) for part in (t, statistic, p, single))
+    threshold = float(_r_to_t(np.array(limit), codes.n_groups)) if stat == "t" else limit
+    mean, n, n_flips = np.asarray(array.mean(axis=0)), len(array), len(maxima)
+    return SignFlip(mean, t, statistic, p, single, threshold, alpha, n, codes.n_groups, n_flips, exact)
 
 
 def scale_of(sums: np.ndarray, stat: str, n: int) -> np.ndarray:
