@@ -111,8 +111,7 @@ def mean_test(
     p, single, limit = np.max([_step_down(null, alpha) for null in nulls], axis=0)
     warn_if_hopeless(codes.n_groups, n_draws, alternative, alpha)
     t, p, single, limit = (part.reshape(shape) for part in (sign * groupwise.t, p, single, sign * limit))
-    mean, n = np.asarray(array.mean(axis=0)), len(array)
-    return MeanTest(mean, t, p, single, limit, alpha=alpha, n=n, n_groups=codes.n_groups, n_draws=n_draws)
+    return MeanTest(np.asarray(array.mean(axis=0)), t, p, single, limit, alpha, len(array), codes.n_groups, n_draws)
 
 
 @dataclass(frozen=True, eq=False)
