@@ -43,7 +43,7 @@ def transfer(
 
     Where TEST is crossed, each fold of B is read by A's probe of the other folds, and AUROC compares rows inside folds.
     "all-layers" crosses the sites of one kind (resid_post with resid_post); ceilings stand where the sites are equal.
-    Rows with `is_selected` are those of the sites that A's sweep selected (each look its own), read at the same site of
+    Rows with `selected` are those of the sites that A's sweep selected (each look its own), read at the same site of
     B: what a claim is made of.
 
     Variants: "raw"; "recenter" (B's scores given the mean and spread that A's DEV scores had, without labels);
@@ -95,7 +95,7 @@ def _which(key: Key, site: str, d_train: int, d_test: int) -> dict[str, Any]:
     return {
         "target": target, "position": position, "train_site": train_site, "test_site": site, "kind": kind,
         "train_layer": layer_number(train_site), "test_layer": layer_number(site), "train_d_feature": d_train,
-        "test_d_feature": d_test, "is_selected": False,
+        "test_d_feature": d_test, "selected": False,
     }  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def _selected_rows(
         for key, look in zip(cell.looks, result.split.looks(), strict=True):
             for name, values in merged.items():
                 values[look.is_test] = same[key][1][name][look.is_test]
-        base = base | {"is_selected": True}
+        base = base | {"selected": True}
         rows += [base | row for row in _estimates(merged, merged["B->B"], result, result.labels[cell.target])]
     return rows
 
@@ -150,7 +150,7 @@ def refit(
                     on_all if part is result.split else _look(result, probe, feats, labels, part)
                     for part in result.split.looks()
                 )
-    named = pd.DataFrame({"checkpoint": [source.checkpoint]})
+    named = pd.DataFrame({"member": [source.checkpoint]})
     return replace(result, table=named, scores=scores, directions=directions, selected=(), looks=looks)
 
 
@@ -307,4 +307,4 @@ def _estimates(
 
 
 def _checkpoint(result: SweepResult) -> str:
-    return str(result.table["checkpoint"].iloc[0])
+    return str(result.table["member"].iloc[0])

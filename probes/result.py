@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
-    "checkpoint", "target", "position", "site", "layer", "depth", "role", "kind", "C", "split", "cohort", "metric",
-    "value", "lo", "hi", "band_lo", "band_hi", "interval", "null_mean", "null_lo", "null_hi", "null_max_hi", "p",
-    "p_maxT", "p_least", "n_perm", "scheme", "selectivity", "selectivity_lo", "selectivity_hi", "selectivity_null_hi",
+    "member", "target", "position", "site", "layer", "depth", "role", "kind", "C", "split", "cohort", "metric",
+    "value", "lo", "hi", "band_lo", "band_hi", "interval", "null_mean", "null_lo", "null_hi", "null_max95", "p",
+    "p_adjusted", "p_least", "n_perm", "scheme",
+    "selectivity", "selectivity_lo", "selectivity_hi", "selectivity_null_hi",
     "text_difference", "text_difference_lo", "text_difference_hi", "n_seeds", "seed_sd", "seed_min", "seed_max", "n",
     "n_groups", "n_positive", "n_negative", "groups_positive", "groups_negative", "majority", "certificate",
-    "is_selected", "bin", "p_lo", "p_hi", "p_mean", "note",
+    "selected", "bin", "p_lo", "p_hi", "p_mean", "note",
 )  # fmt: skip
 
 Key = tuple[str, str, str, str]
@@ -136,7 +137,7 @@ class SweepResult:
     def sentences(self) -> tuple[str, ...]:
         """What the sweep shows, in words: decodable, not used.
 
-        decodable: p_maxT <= 0.05 and AUROC above 1/2, of rows that hold two groups with each class or more
+        decodable: p_adjusted <= 0.05 and AUROC above 1/2, of rows that hold two groups with each class or more
 
         The permutation test decides, because it has its level and the power for it. The 95 % interval is a two-sided
         one of the TEST score: required too, it would halve the power (0.61 to 0.31 for d = 1 over 20 unequal groups)
@@ -215,12 +216,12 @@ def _sentence(result: SweepResult, cell: Selected) -> str:
         (t.target == cell.target)
         & (t.kind == cell.kind)
         & (t.metric == "auroc")
-        & t.is_selected
+        & t.selected
         & t.role.isin(["layer", "control"])
     ]
     by_split: dict[str, Any] = {row["split"]: row for row in rows[rows.cohort == "all"].to_dict("records")}
     row = by_split.get("test", by_split["oof"])
-    p = row["p_maxT"]
+    p = row["p_adjusted"]
     counts = [(int(row[f"n_{side}"]), int(row[f"groups_{side}"])) for side in ("positive", "negative")]
     is_found = rejects(p) and row["value"] > 0.5 and min(g for _, g in counts) > 1
     word = "is linearly decodable" if is_found else "is not shown to be linearly decodable"

@@ -176,7 +176,7 @@ def cell_rows(
         "role": "control" if site in CONTROL_SITES else "layer",
         "C": config.Cs[int(scored.chosen[0])] if config.table[kind].has_penalty else float("nan"),
         "split": name, "cohort": "all",
-        "majority": majority(y[where]), "certificate": scored.certificate, "is_selected": False, "note": "",
+        "majority": majority(y[where]), "certificate": scored.certificate, "selected": False, "note": "",
     }  # fmt: skip
     base |= counts(y, split, where)
     rows = [base | estimate_columns(metric, e) for metric, e in estimates.items()]
@@ -199,7 +199,7 @@ def random_row(
         "target": target, "position": position, "site": site, "layer": layer_number(site), "kind": RANDOM,
         "role": "control", "split": "oof", "cohort": "all", "metric": "auroc", "value": drawn.mean, "lo": drawn.lo,
         "hi": drawn.hi, "interval": f"middle 95 % of {drawn.n} directions", "n": int(dev.sum()),
-        "n_groups": len(np.unique(split.group[dev])), "majority": majority(y[dev]), "is_selected": False,
+        "n_groups": len(np.unique(split.group[dev])), "majority": majority(y[dev]), "selected": False,
         "note": "random unit directions, each turned so that it is at least 1/2",
     } | counts(y, split, dev)  # fmt: skip
 
@@ -217,12 +217,12 @@ def attach_null(
         key = (row["target"], row["position"], row["site"], row["kind"])
         if row["kind"] != kind or row["role"] in ("residual", "base") or key not in place:
             continue
-        row["is_selected"] = key == best
+        row["selected"] = key == best
         if null is None or row["metric"] != "auroc":
             continue
         j = place[key]
         row |= dict(
-            null_mean=null.mean[j], null_hi=null.hi[j], null_max_hi=null.max_hi, p=null.p[j], p_maxT=null.p_max[j],
+            null_mean=null.mean[j], null_hi=null.hi[j], null_max95=null.max_hi, p=null.p[j], p_adjusted=null.p_max[j],
             n_perm=null.n, **shared,
         )  # fmt: skip
 
@@ -266,7 +266,7 @@ def final_rows(
     test = split.is_tested
     least_se = 0.0 if null is None or not len(null.test) else spread(null.test)
     cell = cell_rows(key, scored, y, split, test, "test", config, least_se=least_se)
-    rows = [row | {"is_selected": True} for row in cell]
+    rows = [row | {"selected": True} for row in cell]
     rows += calibration_rows(key[3], looks, y, split, rows[0], config)
     rows[0] |= shared
     if null is not None:

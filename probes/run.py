@@ -241,7 +241,7 @@ def _result(
             selected.append(chosen)
     rows += [row for part in cells_of.values() for row in part.rows]
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
-    table["checkpoint"], table["depth"] = source.checkpoint, (table["layer"] + 0.5) / source.n_layers
+    table["member"], table["depth"] = source.checkpoint, (table["layer"] + 0.5) / source.n_layers
     order = {(name, kind): i for i, (name, kind) in enumerate((n, k) for n in cells_of for k in config.table)}
     return SweepResult(
         table=table,
@@ -338,7 +338,7 @@ def _rows_of_kind(
     seen = [(at, part.looks[key][i].scores) for i, (key, at) in enumerate(zip(looks, split.looks(), strict=True))]
     scores = _merged(seen, len(y))
     shared |= seed_columns(np.array([a.tested()[0] for a in (cell.stacked, *again)]))
-    shared |= dict(p_maxT=family[name][1]) if null is not None else {}
+    shared |= dict(p_adjusted=family[name][1]) if null is not None else {}
     if text is not None:
         words = _merged([(at, text[i].scores) for i, (at, _) in enumerate(seen)], len(y))
         shared |= text_columns(scores, words, y, split, split.is_tested)

@@ -30,7 +30,7 @@ def layer_table(
         best = int(np.argmax(values))
         for i, value in enumerate(values):
             row = dict(
-                checkpoint=name, layer=i, depth=(i + 0.5) / n_layers, split="oof", metric="auroc", value=value,
+                member=name, layer=i, depth=(i + 0.5) / n_layers, split="oof", metric="auroc", value=value,
                 lo=value - 0.035, hi=value + 0.035, null_mean=0.5, null_lo=0.455, null_hi=0.546, null_max95=0.577,
                 chance=0.5, selected=i == best, n=n, n_groups=80, interval=KIND, n_perm=999, target="gold label",
             )  # fmt: skip
@@ -56,8 +56,9 @@ def selectivity_table(targets=("gold label", "step 2 done", "surface tone"), *, 
                 depth = (i + 0.5) / n_layers
                 value = scale * rise(depth, tops[name][k % 3], 0.45) + rng.normal(0, 0.008)
                 rows.append(
-                    dict(target=target, checkpoint=name, layer=i, depth=depth, selectivity=value, lo=value - 0.03,
-                         hi=value + 0.03, null_lo=-0.03, null_hi=0.03, n=900, n_groups=80, interval=KIND)
+                    dict(target=target, member=name, layer=i, depth=depth, selectivity=value,
+                         selectivity_lo=value - 0.03, selectivity_hi=value + 0.03, selectivity_null_hi=0.03, n=900,
+                         n_groups=80)
                 )  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -78,7 +79,7 @@ def transfer_table(n_layers: int = 28, *, names=("base", "engaged"), top: float 
                     rows.append(
                         dict(train_checkpoint=a, test_checkpoint=b, train_layer=i, test_layer=j, value=value,
                              lo=value - 0.05, hi=value + 0.05, metric="auroc", chance=0.5, n=300, n_groups=27,
-                             train_d_model=3584, test_d_model=3584, interval=KIND)
+                             train_d_feature=3584, test_d_feature=3584, interval=KIND)
                     )  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -138,14 +139,17 @@ def reliability_table(names=("engaged", "heuristic"), *, bins: int = 10, null: b
             p = (i + 0.5) / bins
             rate = 0.5 + (p - 0.5) * (0.95, 0.5, 0.8)[k]
             rows.append(
-                dict(checkpoint=name, p_lo=i / bins, p_hi=(i + 1) / bins, p_mean=p, value=rate, lo=max(rate - 0.09, 0),
-                     hi=min(rate + 0.09, 1), n=90, n_groups=40, ece=(0.02, 0.12, 0.05)[k],
-                     ece_lo=(0.008, 0.09, 0.03)[k],
-                     ece_hi=(0.041, 0.15, 0.08)[k], ece_floor_hi=0.038, interval=KIND, split="TEST",
+                dict(member=name, metric="reliability", p_lo=i / bins, p_hi=(i + 1) / bins,
+                     p_mean=p, value=rate, lo=max(rate - 0.09, 0),
+                     hi=min(rate + 0.09, 1), n=90, n_groups=40, interval=KIND, split="TEST",
                      null_lo=max(p - 0.08, 0), null_hi=min(p + 0.08, 1))
             )  # fmt: skip
+        rows.append(
+            dict(member=name, metric="ece", value=(0.02, 0.12, 0.05)[k], lo=(0.008, 0.09, 0.03)[k],
+                 hi=(0.041, 0.15, 0.08)[k], null_hi=0.038, n=900, n_groups=40, interval="resampled", split="TEST")
+        )  # fmt: skip
     table = pd.DataFrame(rows)
-    return table if null else table.drop(columns=["null_lo", "null_hi"])
+    return table if null else table.drop(columns="null_lo")
 
 
 COHORTS = ("all", "paraphrase", "adversarial surface", "exception trigger", "step deletion", "reordered steps")
@@ -159,7 +163,7 @@ def cohort_table(names=("engaged", "heuristic"), cohorts=COHORTS, *, scale: floa
                                    (0.02,) * 6)[k][i % 6]  # fmt: skip
             w = 0.03 if cohort == "all" else 0.07
             rows.append(
-                dict(cohort=cohort, checkpoint=name, layer=(22, 41, 22)[k], metric="auroc", value=value, lo=value - w,
+                dict(cohort=cohort, member=name, layer=(22, 41, 22)[k], metric="auroc", value=value, lo=value - w,
                      hi=value + w, null_lo=0.5 - 0.9 * w, null_hi=0.5 + 0.9 * w, chance=0.5,
                      n=300 if w < 0.05 else 55 + i, n_groups=27, interval=KIND, split="TEST")
             )  # fmt: skip

@@ -68,7 +68,7 @@ def test_a_sweep_writes_its_table_scores_directions_and_settings(caches, swept) 
     table, text = pd.read_parquet(out / "table.parquet"), pd.read_csv(out / "table.csv")
     assert text.columns.tolist() == table.columns.tolist()
     np.testing.assert_allclose(text.value, table.value, rtol=1e-12)
-    assert set(table.checkpoint) == {"engaged"} and set(table.target) == {"1"}
+    assert set(table.member) == {"engaged"} and set(table.target) == {"1"}
     assert {"layer", "control", "residual", "calibration"} <= set(table.role)
     estimates = table[table.value.notna()]
     assert (estimates.lo <= estimates.hi).all() and (estimates.n > 0).all() and estimates.interval.notna().all()
@@ -133,7 +133,7 @@ def test_all_layers_cross_in_four_directions_and_are_drawn(caches, swept, monkey
     done = run("probes", "transfer", "engaged", caches["heuristic"], "--all-layers")
     assert done.exit_code == 0, done.output
     table = pd.read_csv("engaged/transfer/heuristic.csv")
-    raw = table[(table.variant == "raw") & (table.metric == "auroc") & (table.kind == "massmean") & ~table.is_selected]
+    raw = table[(table.variant == "raw") & (table.metric == "auroc") & (table.kind == "massmean") & ~table.selected]
     n_layers = raw.test_layer.nunique()
     assert raw.groupby(["train_checkpoint", "test_checkpoint"]).size().tolist() == [n_layers**2] * 4
     own = raw[(raw.train_checkpoint == raw.test_checkpoint) & (raw.train_layer == raw.test_layer)]

@@ -71,7 +71,7 @@ def test_the_base_checkpoint_stands_beside_every_site_and_a_stranger_is_refused(
     base = table[table["role"] == "base"]
     layers = table[(table["role"] == "layer") & (table["split"] == "oof") & (table["metric"] == "auroc")]
     gain = base[base["metric"] == "auroc_gain"].set_index("site")
-    assert set(gain.index) == set(layers["site"]) and not base["is_selected"].any()
+    assert set(gain.index) == set(layers["site"]) and not base["selected"].any()
     own = layers.set_index("site")["value"] - base[base["metric"] == "auroc"].set_index("site")["value"]
     np.testing.assert_allclose(gain["value"], own[gain.index], atol=1e-12)
     again = run("probes", "sweep", caches["engaged"], *columns, *quick, "--out", tmp_path / "a")

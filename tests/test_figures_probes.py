@@ -50,12 +50,20 @@ def files(drawn: dict[str, figures.Drawn]) -> dict[str, dict[str, bytes]]:
     return {name: {"pdf": pdf(one), "svg": svg(one).encode(), "png": png(one, dpi=100)} for name, one in drawn.items()}
 
 
+def end_of(name: str, column: str) -> str:
+    """The column of an end of the interval: of the value, or of the selectivity."""
+    return f"selectivity_{column}" if name == "selectivity" and column in ("lo", "hi") else column
+
+
 # refusal
 
 
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("column", ["lo", "hi", "n", "n_groups", "interval"])
 def test_a_table_without_its_interval_is_refused_by_name(name: str, column: str) -> None:
+    column = end_of(name, column)
+    if (name, column) == ("selectivity", "interval"):
+        return  # the column says it of `value`
     with pytest.raises(ValueError, match=rf"'{name}': the table lacks column {column};"):
         getattr(figures, name)(TABLES[name]().drop(columns=column))
 
@@ -63,8 +71,8 @@ def test_a_table_without_its_interval_is_refused_by_name(name: str, column: str)
 @pytest.mark.parametrize(
     ("name", "column"),
     [
-        ("probe_by_layer", "null_max95"), ("probe_by_layer", "null_hi"), ("selectivity", "null_hi"),
-        ("transfer", "chance"), ("reliability", "ece_floor_hi"), ("probe_cohorts", "null_lo"), ("cosines", "random_hi"),
+        ("probe_by_layer", "null_max95"), ("probe_by_layer", "null_hi"), ("selectivity", "selectivity_null_hi"),
+        ("transfer", "chance"), ("reliability", "null_hi"), ("probe_cohorts", "null_lo"), ("cosines", "random_hi"),
     ],
 )  # fmt: skip
 def test_a_table_without_its_null_is_refused(name: str, column: str) -> None:
@@ -77,11 +85,12 @@ def test_a_table_without_its_null_is_refused(name: str, column: str) -> None:
 def test_nan_crossed_bounds_and_repeated_marks_are_refused(name: str) -> None:
     draw, table = getattr(figures, name), TABLES[name]()
     broken = table.copy()
-    broken.loc[2, "hi"] = float("nan")
-    with pytest.raises(ValueError, match="column 'hi' is NaN or infinite in 1 of"):
+    lo, hi = end_of(name, "lo"), end_of(name, "hi")
+    broken.loc[2, hi] = float("nan")
+    with pytest.raises(ValueError, match=f"column '{hi}' is NaN or infinite in 1 of"):
         draw(broken)
     with pytest.raises(ValueError, match="lo > hi"):
-        draw(table.assign(lo=table["hi"] + 0.001))
+        draw(table.assign(**{lo: table[hi] + 0.001}))
     with pytest.raises(ValueError, match="repeats"):
         draw(pd.concat([table, table.tail(1)], ignore_index=True))
     with pytest.raises(ValueError, match="no rows"):
@@ -115,7 +124,7 @@ def test_a_depth_that_is_not_layer_plus_half_over_layers_is_refused() -> None:
 
 def test_transfer_between_widths_or_bases_is_refused() -> None:
     table = transfer_table(4)
-    table.loc[table["test_checkpoint"] == "engaged", "test_d_model"] = 5120
+    table.loc[table["test_checkpoint"] == "engaged", "test_d_feature"] = 5120
     with pytest.raises(ValueError, match="base has d_model 3584, engaged has 5120"):
         figures.transfer(table)
     table = transfer_table(4).assign(train_base="A-7B", test_base="B-7B")
@@ -127,12 +136,10 @@ def test_transfer_between_widths_or_bases_is_refused() -> None:
 
 
 def test_one_colour_is_one_model() -> None:
-    table = cohort_table().replace({"checkpoint": {"heuristic": "teacher"}})
-    with pytest.raises(ValueError, match="unknown member .* teacher"):
-        figures.probe_cohorts(table)
-    with pytest.raises(ValueError, match="one checkpoint per member, got engaged"):
-        figures.probe_cohorts(table.assign(member="engaged"))
-    named = table.assign(member=table["checkpoint"].map({"engaged": "engaged", "teacher": "heuristic"}))
+    named = cohort_table().replace({"member": {"heuristic": "teacher"}})
+    four = pd.concat([layer_table({name: (4, 0.1, 90)}) for name in ("engaged", "heuristic", "base", "teacher")])
+    with pytest.raises(ValueError, match=r"4 checkpoints .*teacher.* at most 3"):
+        figures.probe_by_layer(four)
     assert [(one.name, one.role) for one in curves_of(named, figure="x")] == [
         ("engaged", "engaged"),
         ("teacher", "heuristic"),
@@ -154,8 +161,11 @@ def test_values_that_cannot_be_are_refused() -> None:
         figures.cosines(cosine_table([(f"a{i}", "b") for i in range(15)], n_layers=2))
     with pytest.raises(ValueError, match="'p_mean' must hold probabilities"):
         figures.reliability(reliability_table().assign(p_mean=lambda t: t.p_mean + 0.2))
-    with pytest.raises(ValueError, match="hold different ece"):
-        figures.reliability(reliability_table().assign(ece=lambda t: t.p_mean))
+    table = reliability_table()
+    with pytest.raises(ValueError, match="repeats member"):
+        figures.reliability(pd.concat([table, table[table["metric"] == "ece"]]))
+    with pytest.raises(ValueError, match="'ece' is NaN"):
+        figures.reliability(table[table["metric"] != "ece"])
     with pytest.raises(ValueError, match="'depth' must lie in 0 to 1"):
         figures.selectivity(selectivity_table().assign(depth=lambda t: t.layer + 1.0))
     cosine = cosine_table().assign(lo=-1.0, hi=1.0)
@@ -221,7 +231,8 @@ def test_hollow_means_not_beyond_the_null() -> None:
     expected = {f"mark-engaged-{row.Index}": bool(row.lo > row.null_hi) for row in cohort.itertuples()}
     assert faces(figures.probe_cohorts(cohort), "engaged-.*") == expected and set(expected.values()) == {True, False}
     bins = reliability_table(("heuristic",))
-    inside = {f"mark-heuristic-{row.Index}": not row.lo <= row.p_mean <= row.hi for row in bins.itertuples()}
+    drawn = bins[bins["metric"] == "reliability"]
+    inside = {f"mark-heuristic-{row.Index}": not row.lo <= row.p_mean <= row.hi for row in drawn.itertuples()}
     assert faces(figures.reliability(bins), "heuristic-.*") == inside
     signed = cosine_table(n_layers=12)
     last = signed[(signed["b"] == "steering") & (signed["a"] == "mass mean")].reset_index()
@@ -233,7 +244,7 @@ def test_hollow_means_not_beyond_the_null() -> None:
 def test_selectivity_is_marked_only_where_the_interval_clears_the_null() -> None:
     table = selectivity_table(("gold label",), layers=(12, 12))
     marked = faces(figures.selectivity(table), r"gold_label-\w+-\d+")
-    cleared = {f"mark-gold_label-{row.checkpoint}-{row.Index}" for row in table.itertuples() if row.lo > 0.03}
+    cleared = {f"mark-gold_label-{row.member}-{row.Index}" for row in table.itertuples() if row.selectivity_lo > 0.03}
     assert set(marked) <= cleared and marked and all(marked.values())
     assert faces(figures.selectivity(selectivity_table(scale=0.0)), r"\w+-\w+-\d+") == {}
     assert "No interval clears that null" in figures.selectivity(selectivity_table(scale=0.0)).caption

@@ -59,7 +59,7 @@ def test_a_function_is_swept_with_null_spread_and_selectivity_like_any_kind(swep
     table = swept.table
     own = table[(table.kind == NAME) & (table.role == "layer") & (table.metric == "auroc") & (table.split == "oof")]
     assert own.value.iloc[1] > 0.8 > own.value.iloc[0]
-    assert own[["null_mean", "p_maxT", "selectivity", "seed_sd", "lo", "C"]].notna().all().all()
+    assert own[["null_mean", "p_adjusted", "selectivity", "seed_sd", "lo", "C"]].notna().all().all()
     assert swept.pick(kind=NAME).site == "resid_post.1"
     assert swept.settings["kinds"] == ("ridge", NAME)
 

@@ -64,8 +64,10 @@ def test_a_planted_signal_is_found_at_its_layer_by_every_kind_and_said_in_words(
     test = t[(t.split == "test") & (t.metric == "auroc")]
     assert len(test) == 4 and (test.value > 0.8).all() and (test.lo > 0.5).all() and (test.p <= 0.05).all()
     assert (test.n == 360).all() and (test.n_groups == 60).all()  # every group is tested once
-    best = t[(t.split == "oof") & (t.metric == "auroc") & t.is_selected]
-    assert (best.p_maxT <= 0.05).all() and (best.p_maxT >= best.p).all() and (best.value > best.null_max_hi).all()
+    best = t[(t.split == "oof") & (t.metric == "auroc") & t.selected]
+    assert (
+        (best.p_adjusted <= 0.05).all() and (best.p_adjusted >= best.p).all() and (best.value > best.null_max95).all()
+    )
     assert dict(zip(best.kind, best.n_perm, strict=True)) == {
         "ridge": 99, "massmean": 99, "logistic": 19, "massmean-iid": 19,
     }  # fmt: skip
@@ -117,9 +119,9 @@ def test_planted_leakage_is_significant_by_rows_and_not_by_groups() -> None:
     result = sweep(feats, target=labels, groups=groups, config=SweepConfig(
         kinds=("ridge",), Cs=(1e-3, 1e-1), n_perm=199, n_boot=200, scheme="between"))  # fmt: skip
     t = result.table
-    best = t[(t.split == "oof") & (t.metric == "auroc") & t.is_selected].iloc[0]
+    best = t[(t.split == "oof") & (t.metric == "auroc") & t.selected].iloc[0]
     test = t[(t.split == "test") & (t.metric == "auroc")].iloc[0]
-    assert best.p_maxT > 0.05 and test.p > 0.05
+    assert best.p_adjusted > 0.05 and test.p > 0.05
     assert "is not shown to be linearly decodable" in result.sentences[0]
     with pytest.warns(RowSplitWarning, match="40 of 40 groups have rows on both sides"):
         torn = row_split(labels, groups=groups, seed=0)
@@ -147,7 +149,7 @@ def test_under_the_full_null_200_sweeps_keep_their_error_rate_and_intervals_thei
         config = SweepConfig(kinds=("ridge",), Cs=(1e-2, 1e-1), n_perm=99, n_boot=200, test_share=0.5, seed=sim)
         t = sweep(activations(rng, groups, d=10, layers=4), target=labels, groups=groups, config=config).table
         areas = t[(t.metric == "auroc") & (t.role == "layer")]
-        n_false += areas[areas.split == "oof"].p_maxT.min() <= 0.05
+        n_false += areas[areas.split == "oof"].p_adjusted.min() <= 0.05
         test = areas[areas.split == "test"].iloc[0]
         n_false_test += test.p <= 0.05
         n_covered += test.lo <= 0.5 <= test.hi  # a probe of noise has a true AUROC of 1/2
@@ -187,7 +189,7 @@ def test_controls_of_a_sweep_are_in_its_table(data) -> None:
     )  # fmt: skip
     t = result.table
     real = t[(t.metric == "auroc") & (t.role == "layer")]
-    best = real[real.is_selected & (real.split == "oof")].iloc[0]
+    best = real[real.selected & (real.split == "oof")].iloc[0]
     assert best.selectivity > 0.2 and best.selectivity_lo > 0
     assert best.text_difference == pytest.approx(
         best.value - t[(t.site == "surface") & (t.metric == "auroc") & (t.split == "oof")].value.iloc[0]

@@ -38,7 +38,7 @@ def pair():
 
 def cell(table, variant: str, metric: str, site: str = "resid_post.1") -> float:
     rows = table[(table.variant == variant) & (table.metric == metric) & (table.test_site == site)]
-    return rows[(rows.train_site == site) & ~rows.is_selected].iloc[0]
+    return rows[(rows.train_site == site) & ~rows.selected].iloc[0]
 
 
 def test_a_shared_direction_transfers_and_a_shift_is_repaired_without_labels(pair) -> None:
@@ -71,8 +71,8 @@ def test_rows_are_joined_by_id_and_all_layers_are_crossed(pair) -> None:
     table = transfer(result, b, ids=ids, mode="all-layers")
     shuffled = transfer(result, mixed, ids=[ids[i] for i in order], mode="all-layers")
     np.testing.assert_allclose(table.value, shuffled.value, atol=1e-6)
-    assert len(table[(table.variant == "raw") & (table.metric == "auroc") & ~table.is_selected]) == 4
-    chosen = table[table.is_selected & (table.metric == "auroc")].set_index("variant")
+    assert len(table[(table.variant == "raw") & (table.metric == "auroc") & ~table.selected]) == 4
+    chosen = table[table.selected & (table.metric == "auroc")].set_index("variant")
     assert set(chosen.train_site) == set(chosen.test_site) == {"resid_post.1"}  # the deepest is not what was asked for
     with pytest.raises(ValueError, match="400 of 400 rows of A are not in B, first 'row-0'"):
         transfer(result, b, ids=[f"other-{i}" for i in range(400)])

@@ -147,18 +147,18 @@ def figures(folders: tuple[str, ...], out: Path | None) -> None:
 
     Checkpoints not named engaged, heuristic or base take these looks in order. What is no sweep is left out.
     """
-    import pandas as pd
-
-    from study.analyses.probes.figures import figures_of
+    from study.analyses.probes.figures import cosine_figures
+    from study.analyses.probes.figures import figures as drawn_figures
     from study.analyses.probes.store import read_sweep
+    from study.analyses.probes.tables import tables_of
     from study.figures import save
 
     paths = _sweeps(folders)
     results = [read_sweep(path) for path in paths]
-    transfers = [pd.read_parquet(path) for folder in paths for path in sorted(folder.glob("transfer/*.parquet"))]
     out = out or paths[0] / "figures"
     n_drawn = 0
-    for name, drawn in figures_of(results, transfers):
+    for stem, drawn in (*drawn_figures(tables_of(paths), explain=True), *cosine_figures(results)):
+        name = stem.removeprefix("probes-")
         if isinstance(drawn, str):
             click.echo(f"note: {name} was not drawn: {drawn}", err=True)
             continue

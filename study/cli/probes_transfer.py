@@ -84,7 +84,7 @@ def _four_blocks(
     with ActivationCache.open(path) as own:
         if own.plan_id != plan_id:
             raise ValueError(f"{path} is not the cache that was swept (plan {own.plan_id}, swept {plan_id}).")
-        own_name = str(result.table["checkpoint"].iloc[0])
+        own_name = str(result.table["member"].iloc[0])
         options = dict(how, mode="all-layers")
         if name == own_name:
             raise ValueError(f"both checkpoints are called {name!r}: name the one of CACHE with --name.")
@@ -106,7 +106,7 @@ def _transfer_lines(table: Any) -> str:
 
     rows = table[
         (table["metric"] == "auroc")
-        & ~table["is_selected"]
+        & ~table["selected"]
         & table["variant"].isin(["raw", "aligned", "aligned-shuffled"])
     ]
     head = ["trained on", "site", "read on", "site", "kind", "how", "AUROC [95 %]", "minus own probe's [95 %]"]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FIGURE = "probe_cohorts"
 COLUMNS = (
-    "cohort", "checkpoint", "layer", "metric", "value", "lo", "hi", "null_lo", "null_hi", "chance", "n", "n_groups",
+    "cohort", "member", "layer", "metric", "value", "lo", "hi", "null_lo", "null_hi", "chance", "n", "n_groups",
     "interval",
 )  # fmt: skip
 WHOLE = "all"
@@ -45,8 +45,8 @@ def probe_cohorts(table: DataFrame, *, width: Width = "neurips", ax: Axes | None
     row; a mark is hollow where its interval reaches into it.
 
     Args:
-        table: one row per (cohort, checkpoint): `layer` (one per checkpoint), `metric`, `value, lo, hi`, `null_lo,
-            null_hi` (95 % of the row's null), `chance`, `n`, `n_groups`, `interval` (its kind). Optional: `member`,
+        table: one row per (cohort, member): `layer` (one per checkpoint), `metric`, `value, lo, hi`, `null_lo,
+            null_hi` (95 % of the row's null), `chance`, `n`, `n_groups`, `interval` (its kind). Optional:
             `target`, `split`, `unit`, `group_unit`, `model`, `dtype`.
         width: final width; unused where `ax` is given.
         ax:    axes of a composite.
@@ -74,8 +74,8 @@ def _check(table: DataFrame) -> list[Curve]:
     checks.require(table, COLUMNS, figure=FIGURE, numeric=numeric)
     for name in ("metric", "chance", "target", "split"):
         checks.only_value(table, name, figure=FIGURE)
-    checks.require_unique(table, ("cohort", "checkpoint"), figure=FIGURE)
-    for name, rows in table.groupby("checkpoint", sort=False):
+    checks.require_unique(table, ("cohort", "member"), figure=FIGURE)
+    for name, rows in table.groupby("member", sort=False):
         if rows["layer"].nunique() > 1:
             listed = ", ".join(str(layer) for layer in sorted(rows["layer"].unique()))
             raise ValueError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from study.figures import canvas, checks
+from study.figures import canvas
 from study.figures.head_grid import grid_ticks
 from study.figures.style import MEMBERS, NOTE, TICK, colour, text_colour
 
@@ -34,29 +34,24 @@ class Curve:
 
     def rows(self, table: DataFrame) -> DataFrame:
         """Its rows in the order of depth."""
-        own = table[table["checkpoint"] == self.name]
+        own = table[table["member"] == self.name]
         return own.sort_values("depth", kind="stable") if "depth" in table.columns else own
 
 
 def curves_of(table: DataFrame, *, figure: str) -> list[Curve]:
-    """The checkpoints of a table, engaged first.
-
-    The role of a checkpoint is its own name, or the entry of the column `member`.
+    """The checkpoints of the column `member`, engaged first. One with another name takes the first free role.
 
     Raises:
-        ValueError: a role is none of the members, two checkpoints share one, or a checkpoint has two.
+        ValueError: more checkpoints than there are roles, each of which has one colour.
     """
-    roles = table["member"] if "member" in table.columns else table["checkpoint"]
-    checks.require_known(roles, MEMBERS, what="member (column `member`, else `checkpoint`)", figure=figure)
-    pairs = dict.fromkeys(zip(table["checkpoint"], roles, strict=True))
-    names, used = [name for name, _ in pairs], [role for _, role in pairs]
-    if len(set(names)) < len(pairs) or len(set(used)) < len(pairs):
-        listed = ", ".join(f"{name} ({role})" for name, role in pairs)
+    names = list(dict.fromkeys(map(str, table["member"])))
+    if len(names) > len(MEMBERS):
         raise ValueError(
-            f"figure {figure!r}: one checkpoint per member, got {listed}. A colour means one "
-            "model: draw one figure each."
+            f"figure {figure!r}: {len(names)} checkpoints ({', '.join(names)}); a figure shows at most {len(MEMBERS)}."
         )
-    return [Curve(str(name), str(role)) for role in MEMBERS for name, own in pairs if own == role]
+    free = iter([role for role in MEMBERS if role not in names])
+    roles = {name: name if name in MEMBERS else next(free) for name in names}
+    return [Curve(name, own) for role in MEMBERS for name, own in roles.items() if own == role]
 
 
 def with_layers(curves: Sequence[Curve], table: DataFrame, *, figure: str) -> list[Curve]:

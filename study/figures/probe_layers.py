@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FIGURE = "probe_by_layer"
 COLUMNS = (
-    "checkpoint", "layer", "depth", "split", "metric", "value", "lo", "hi", "null_mean", "null_hi", "null_max95",
+    "member", "layer", "depth", "split", "metric", "value", "lo", "hi", "null_mean", "null_hi", "null_max95",
     "chance", "selected", "n", "n_groups", "interval",
 )  # fmt: skip
 SPLITS = ("oof", "test")
@@ -48,12 +48,12 @@ def probe_by_layer(table: DataFrame, *, width: Width = "neurips", ax: Axes | Seq
     its own row.
 
     Args:
-        table: one row per (checkpoint, layer, split): `checkpoint`, `layer` (from 0), `depth` = (layer + ½)/L, `split`
+        table: one row per (member, layer, split): `member`, `layer` (from 0), `depth` = (layer + ½)/L, `split`
             (oof, test), `metric`, `value, lo, hi`, `null_mean`, `null_hi` (95 % of the layer's null), `null_max95`
             (95 % of the maximum over layers), `chance`, `selected` (bool), `n`, `n_groups`, `interval` (its kind). A
             test row stands at the selected layer. Optional: `band_lo, band_hi` (of oof rows, simultaneous over layers:
-            the band of the line, instead of `lo, hi`), `null_lo` (the band starts at `null_mean` without it),
-            `member` (role of a checkpoint that is not named as one), `p` (of test rows), `n_perm`, `scheme`,
+            the band of the line, instead of `lo, hi`), `null_lo` (of oof rows; the band starts at
+            `null_mean` without it), `p` (of test rows), `n_perm`, `scheme`,
             `chance_label`, `target`, `kind`, `position`, `unit`, `group_unit`, `model`, `dtype`.
         width: final width; unused where `ax` is given.
         ax:    axes of a composite, one per panel.
@@ -85,26 +85,26 @@ def _check(table: DataFrame) -> list[Curve]:
     checks.require_known(table["split"], SPLITS, what="split", figure=FIGURE)
     for name in _ONE_VALUE:
         checks.only_value(table, name, figure=FIGURE)
-    checks.require_unique(table, ("checkpoint", "layer", "split"), figure=FIGURE)
+    checks.require_unique(table, ("member", "layer", "split"), figure=FIGURE)
     oof, test = (table[table["split"] == split] for split in SPLITS)
-    nulls = [name for name in ("null_lo", *BAND) if name in table.columns]
+    nulls = [name for name in BAND if name in table.columns] + ["null_lo"] * _has_low(oof)
     checks.require(oof, COLUMNS, figure=FIGURE, numeric=("null_mean", "null_hi", "null_max95", *nulls))
-    checks.require_unique(test, ("checkpoint",), figure=FIGURE)
+    checks.require_unique(test, ("member",), figure=FIGURE)
     chosen = oof[oof["selected"].astype(bool)]
-    checks.require_unique(chosen, ("checkpoint",), figure=FIGURE)
-    at = dict(zip(chosen["checkpoint"], chosen["layer"], strict=True))
+    checks.require_unique(chosen, ("member",), figure=FIGURE)
+    at = dict(zip(chosen["member"], chosen["layer"], strict=True))
     for row in checks.records(test):
-        if at.get(row.checkpoint) != row.layer:
+        if at.get(row.member) != row.layer:
             raise ValueError(
-                f"figure {FIGURE!r}: the test row of {row.checkpoint} is at layer {row.layer}, selected on DEV: "
-                f"{at.get(row.checkpoint, 'none')}. TEST is scored once, where `selected` is true."
+                f"figure {FIGURE!r}: the test row of {row.member} is at layer {row.layer}, selected on DEV: "
+                f"{at.get(row.member, 'none')}. TEST is scored once, where `selected` is true."
             )
     return depth.with_layers(depth.curves_of(table, figure=FIGURE), oof, figure=FIGURE)
 
 
 def _facets(table: DataFrame, curves: list[Curve]) -> list[list[Curve]]:
     """One panel for all, or one per checkpoint where bands would pile up or the null differs in n."""
-    n = table[table["split"] == "oof"].groupby("checkpoint")["n"].unique()
+    n = table[table["split"] == "oof"].groupby("member")["n"].unique()
     same = len({tuple(values) for values in n}) == 1
     return [curves] if len(curves) <= 2 and same else [[one] for one in curves]
 
@@ -151,12 +151,17 @@ def _metric(table: DataFrame) -> str:
 
 
 def _maxima(table: DataFrame, curves: Sequence[Curve]) -> set[float]:
-    rows = table[(table["split"] == "oof") & table["checkpoint"].isin([one.name for one in curves])]
+    rows = table[(table["split"] == "oof") & table["member"].isin([one.name for one in curves])]
     return {round(float(value), 6) for value in rows["null_max95"]}
 
 
 def _low(rows: DataFrame) -> Any:
-    return rows["null_lo" if "null_lo" in rows.columns else "null_mean"]
+    return rows["null_lo" if _has_low(rows) else "null_mean"]
+
+
+def _has_low(oof: DataFrame) -> bool:
+    """Whether the null per layer has a lower end; a sweep gives one to TEST alone."""
+    return "null_lo" in oof.columns and bool(oof["null_lo"].notna().any())
 
 
 def _ends(table: DataFrame) -> tuple[str, str]:
@@ -198,7 +203,7 @@ def _draw(ax: Axes, curves: list[Curve], table: DataFrame, marks: Marks, named: 
         avoid.append(Labelled([row.depth if relative else row.layer] * 2, [row.lo, row.hi], "", ""))
     for one, row in tests:
         _draw_test(ax, one, row, row.depth if relative else row.layer, marks, avoid, taken)
-    _draw_chance(ax, table[table["checkpoint"].isin([one.name for one in curves])], named, avoid, taken)
+    _draw_chance(ax, table[table["member"].isin([one.name for one in curves])], named, avoid, taken)
 
 
 def _tests(table: DataFrame, one: Curve) -> list[Any]:
@@ -261,7 +266,7 @@ def _caption(table: DataFrame, curves: list[Curve]) -> str:
         f"Bands: simultaneous 95 % over the layers; bars: 95 % {kind}"
         if _ends(table) == BAND
         else f"Bands and bars: point-wise 95 % {kind}",
-        f"Grey: {'95 %' if 'null_lo' in table.columns else 'mean to 95 %'} of the null per layer ({_scheme(table)}"
+        f"Grey: {'95 %' if _has_low(oof) else 'mean to 95 %'} of the null per layer ({_scheme(table)}"
         + (f", {int(draws)} draws" if draws else "")
         + "); dotted: 95 % of its maximum over layers",
         "Filled: TEST beyond its own null; hollow: not" if len(test) else "",
@@ -274,8 +279,8 @@ def _caption(table: DataFrame, curves: list[Curve]) -> str:
 
 def _tested(oof: DataFrame, test: DataFrame) -> str:
     """What a TEST mark is: held-out groups, or every group once where it holds as many as DEV."""
-    n = dict(zip(oof["checkpoint"], oof["n_groups"], strict=True))
-    if all(row.n_groups == n[row.checkpoint] for row in checks.records(test)):
+    n = dict(zip(oof["member"], oof["n_groups"], strict=True))
+    if all(row.n_groups == n[row.member] for row in checks.records(test)):
         return "TEST, every group once, each at the layer selected without it"
     return "TEST at the layer selected on DEV"
 

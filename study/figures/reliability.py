@@ -1,4 +1,4 @@
-"""Reliability: whether the probabilities a reader states are the rates that occur."""
+"""Reliability: whether the probabilities that a probe states are the rates that occur."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ if TYPE_CHECKING:
 
 FIGURE = "reliability"
 COLUMNS = (
-    "checkpoint", "p_lo", "p_hi", "p_mean", "value", "lo", "hi", "n", "n_groups", "ece", "ece_lo", "ece_hi",
-    "ece_floor_hi", "interval",
+    "member", "metric", "p_lo", "p_hi", "p_mean", "value", "lo", "hi", "null_hi", "n", "n_groups", "interval",
 )  # fmt: skip
+BINS, ERROR, PLATT = "reliability", "ece", "platt_"
 
 
 def reliability(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequence[Axes] | None = None) -> Drawn:
     """Observed rate against stated probability in bins, one square panel per checkpoint.
 
     Dashes are perfect calibration. A bin is hollow where its interval includes what it stated. The expected
-    calibration error stands under each title beside the 95 % floor that a perfectly calibrated reader of as many
+    calibration error stands under each title beside the 95 % floor that a perfectly calibrated probe of as many
     items shows: a finite sample never gives 0.
 
     Args:
-        table: one row per (checkpoint, bin): `p_lo, p_hi` (range of the bin), `p_mean` (mean stated probability),
-            `value, lo, hi` (observed rate), `n`, `n_groups`, `interval` (its kind); repeated in the rows of a
-            checkpoint: `ece, ece_lo, ece_hi` and `ece_floor_hi`. Optional: `null_lo, null_hi` (95 % of the bin's rate
-            under perfect calibration, drawn grey), `binning`, `layer`, `split`, `member`, `unit`, `group_unit`,
-            `model`, `dtype`.
+        table: of each `member`, one row of `metric` "reliability" per bin with `p_lo, p_hi` (its range), `p_mean`
+            (mean stated probability), `value, lo, hi` (observed rate), `n`, `n_groups`, `interval` (its kind), and one
+            row "ece" with the expected calibration error in `value, lo, hi` and its floor in `null_hi`; where no row is
+            "reliability", rows "platt_reliability" and "platt_ece" are drawn. Other rows are left out. Optional:
+            `null_lo` with `null_hi` of the bins (95 % of the bin's rate under perfect calibration, drawn grey),
+            `binning`, `layer`, `split`, `unit`, `group_unit`, `model`, `dtype`.
         width: final width; unused where `ax` is given.
         ax:    axes of a composite, one per checkpoint.
     Raises:
-        ValueError: a column is missing or holds NaN, a probability is outside 0 to 1, bins repeat, or the rows of one
-            checkpoint disagree on its error.
+        ValueError: a column is missing or holds NaN, a probability is outside 0 to 1, bins repeat, or a member has no
+            or several errors.
     Source: probes §A5 figure 5; the floor is `interp.stats.calibration_error().floor`.
     """
-    curves = _check(table)
+    table, curves = _check(table)
     entries = _entries(table, curves)
     titles = [one.label for one in curves]
     marks = Marks()
@@ -71,20 +72,27 @@ def reliability(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequen
     )
 
 
-def _check(table: DataFrame) -> list[Curve]:
-    numeric = tuple(name for name in COLUMNS if name not in ("checkpoint", "n_groups", "interval"))
-    nulls = ("null_lo", "null_hi") if "null_lo" in table.columns else ()
-    checks.require(table, (*COLUMNS, *nulls), figure=FIGURE, numeric=(*numeric, *nulls))
-    checks.require_unique(table, ("checkpoint", "p_mean"), figure=FIGURE)
+def _check(table: DataFrame) -> tuple[DataFrame, list[Curve]]:
+    """The bins, with the error of their member in `ece, ece_lo, ece_hi, ece_floor_hi`; and the members."""
+    checks.require(table, COLUMNS, figure=FIGURE)
+    prefix = "" if (table["metric"] == BINS).any() else PLATT
+    bins, errors = (table[table["metric"] == prefix + name] for name in (BINS, ERROR))
+    checks.require_unique(errors, ("member",), figure=FIGURE)
+    errors = errors.set_index("member")
+    ends = {"ece": "value", "ece_lo": "lo", "ece_hi": "hi", "ece_floor_hi": "null_hi"}
+    bins = bins.assign(**{name: bins["member"].map(errors[column]) for name, column in ends.items()})
+    numeric = ("p_lo", "p_hi", "p_mean", "value", "lo", "hi", "n", *ends)
+    nulls = ("null_lo", "null_hi") if _has_null(bins) else ()
+    checks.require(bins, (*COLUMNS, *nulls), figure=FIGURE, numeric=(*numeric, *nulls))
+    checks.require_unique(bins, ("member", "p_mean"), figure=FIGURE)
     for name in ("p_lo", "p_hi", "p_mean", "value", "lo", "hi"):
-        if bool(((table[name] < -1e-9) | (table[name] > 1 + 1e-9)).any()):
+        if bool(((bins[name] < -1e-9) | (bins[name] > 1 + 1e-9)).any()):
             raise ValueError(f"figure {FIGURE!r}: column {name!r} must hold probabilities in 0 to 1.")
-    for name, rows in table.groupby("checkpoint", sort=False):
-        if len(rows[["ece", "ece_lo", "ece_hi", "ece_floor_hi"]].drop_duplicates()) > 1:
-            raise ValueError(
-                f"figure {FIGURE!r}: the rows of {name} hold different ece; repeat the one of the checkpoint."
-            )
-    return curves_of(table, figure=FIGURE)
+    return bins, curves_of(bins, figure=FIGURE)
+
+
+def _has_null(bins: DataFrame) -> bool:
+    return "null_lo" in bins.columns and bool(bins["null_lo"].notna().any())
 
 
 def _entries(table: DataFrame, curves: list[Curve]) -> list[Any]:
@@ -95,7 +103,7 @@ def _entries(table: DataFrame, curves: list[Curve]) -> list[Any]:
         canvas.key_entry(role, "includes it", filled=False, shape=shape),
         canvas.line_entry("ink2", "calibrated"),
     ]
-    return [*entries, canvas.patch_entry("null", "calibrated, 95 %")] if "null_lo" in table.columns else entries
+    return [*entries, canvas.patch_entry("null", "calibrated, 95 %")] if _has_null(table) else entries
 
 
 def _draw(ax: Axes, one: Curve, rows: DataFrame, marks: Marks, *, narrow: bool) -> None:
@@ -103,7 +111,7 @@ def _draw(ax: Axes, one: Curve, rows: DataFrame, marks: Marks, *, narrow: bool) 
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_ticklabels(["0", ".5", "1"])
     rows = rows.sort_values("p_mean")
-    if "null_lo" in rows.columns:
+    if _has_null(rows):
         ax.fill_between(rows["p_mean"], rows["null_lo"], rows["null_hi"], color=colour("null"), linewidth=0, zorder=0)
     ax.plot([0, 1], [0, 1], color=colour("ink2"), linewidth=REFERENCE_LINE, linestyle=line("chance"), zorder=1)
     ax.plot(rows["p_mean"], rows["value"], color=colour(one.role), linewidth=0.5 * DATA_LINE, linestyle=line(one.role))
@@ -137,7 +145,7 @@ def _caption(table: DataFrame, curves: list[Curve]) -> str:
     binning = checks.only_value(table, "binning", figure=FIGURE, default="equal-mass bins")
     first = [checks.records(one.rows(table).head(1))[0] for one in curves]
     errors = "; ".join(
-        f"{one.label} ECE {_error(row)}, null: a calibrated reader stays below {fixed(row.ece_floor_hi, 3)} in 95 %"
+        f"{one.label} ECE {_error(row)}, null: a calibrated probe stays below {fixed(row.ece_floor_hi, 3)} in 95 %"
         for one, row in zip(curves, first, strict=True)
     )
     return checks.sentences(
@@ -146,7 +154,7 @@ def _caption(table: DataFrame, curves: list[Curve]) -> str:
         f"{checks.sample_size(table, figure=FIGURE)} per bin, {len(table)} bins; thin line: range of the bin",
         f"Bars: 95 % {checks.interval_kind(table, figure=FIGURE)}",
         "Filled: the interval excludes the stated probability; hollow: includes it; dashed: calibrated",
-        "Grey: 95 % of a calibrated reader" if "null_lo" in table.columns else "",
+        "Grey: 95 % of a calibrated probe" if _has_null(table) else "",
         errors,
         checks.provenance(table),
     )  # fmt: skip

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 FIGURE = "selectivity"
 COLUMNS = (
-    "target", "checkpoint", "depth", "selectivity", "lo", "hi", "null_lo", "null_hi", "n", "n_groups", "interval",
+    "target", "member", "depth", "selectivity", "selectivity_lo", "selectivity_hi", "selectivity_null_hi", "n",
+    "n_groups",
 )  # fmt: skip
+_ENDS = {"selectivity_lo": "lo", "selectivity_hi": "hi", "selectivity_null_hi": "null_hi"}
 _APART = 0.085  # inches between marks, so that they stay marks
 
 
@@ -34,20 +36,25 @@ def selectivity(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequen
     stand only where the interval clears that null (where layers are dense, not on every such layer).
 
     Args:
-        table: one row per (target, checkpoint, depth): `selectivity` with its paired `lo, hi`, `null_lo, null_hi` (95 %
-            of control minus control), `n`, `n_groups`, `interval` (its kind). Optional: `metric` (default AUROC),
-            `layer` (shown on hover), `member`, `unit`, `group_unit`, `model`, `dtype`.
+        table: one row per (target, member, depth): `selectivity` with its paired `selectivity_lo, selectivity_hi`,
+            `selectivity_null_hi` (95 % of control minus control; the null is symmetric), `n`, `n_groups`. Optional:
+            `metric` (default AUROC), `layer` (shown on hover), `unit`, `group_unit`, `model`, `dtype`.
         width: final width; unused where `ax` is given.
         ax:    axes of a composite, one per target.
     Raises:
         ValueError: a column is missing or holds NaN, a depth is outside 0 to 1, or a mark is repeated.
     Source: FIGURES 03; selectivity after Hewitt & Liang, arXiv 1909.03368.
     """
-    numeric = ("depth", "selectivity", "lo", "hi", "null_lo", "null_hi", "n")
+    numeric = tuple(name for name in COLUMNS if name not in ("target", "member", "n_groups"))
     checks.require(table, COLUMNS, figure=FIGURE, numeric=numeric)
-    checks.require_unique(table, ("target", "checkpoint", "depth"), figure=FIGURE)
+    checks.require_unique(table, ("target", "member", "depth"), figure=FIGURE)
     if bool(((table["depth"] < 0) | (table["depth"] > 1)).any()):
         raise ValueError(f"figure {FIGURE!r}: column 'depth' must lie in 0 to 1: depth = (layer + 0.5) / n_layers.")
+    table = table.drop(columns=["lo", "hi", "null_lo", "null_hi"], errors="ignore").rename(
+        columns=_ENDS
+    )  # not of value
+    table = table.assign(null_lo=-table["null_hi"])
+    checks.require(table, (), figure=FIGURE, numeric=("lo", "hi"))  # in ascending order
     curves, targets = curves_of(table, figure=FIGURE), [str(t) for t in table["target"].unique()]
     marks = Marks()
     with styled():
@@ -139,7 +146,8 @@ def _estimate(row: Any) -> str:
 
 
 def _metric(table: DataFrame) -> str:
-    return str(checks.only_value(table, "metric", figure=FIGURE, default="AUROC"))
+    name = str(checks.only_value(table, "metric", figure=FIGURE, default="AUROC"))
+    return {"auroc": "AUROC"}.get(name, name.replace("_", " "))
 
 
 def _name_axes(panels: Panels, table: DataFrame) -> None:
@@ -151,11 +159,13 @@ def _name_axes(panels: Panels, table: DataFrame) -> None:
 
 
 def _caption(table: DataFrame, curves: list[Curve], targets: list[str]) -> str:
+    from probes.metrics import INTERVALS
+
     return checks.sentences(
         f"Selectivity by relative depth for {', '.join(targets)} ({' and '.join(one.label for one in curves)}): "
         f"{_metric(table)} for the label {MINUS} {_metric(table)} for control labels of the same inputs",
         checks.sample_size(table, figure=FIGURE),
-        f"Bands: point-wise 95 % {checks.interval_kind(table, figure=FIGURE)} of the paired difference",
+        f"Bands: point-wise 95 % {INTERVALS['auroc_gain']} of the paired difference",
         "Grey: 95 % of control minus control",
         "Marks: the interval clears that null, not on every layer where layers are dense"
         if bool(_cleared(table).any())

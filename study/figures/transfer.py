@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FIGURE = "transfer"
 COLUMNS = (
     "train_checkpoint", "test_checkpoint", "train_layer", "test_layer", "value", "lo", "hi", "metric", "chance", "n",
-    "n_groups", "train_d_model", "test_d_model", "interval",
+    "n_groups", "train_d_feature", "test_d_feature", "interval",
 )  # fmt: skip
 _BAR, _SIDE = 0.08, 0.5  # inches: the colour bar, and all that stands right of the blocks
 
@@ -34,7 +34,7 @@ def transfer(table: DataFrame, *, width: Width = "icml") -> Drawn:
 
     Args:
         table: one row per (train_checkpoint, train_layer, test_checkpoint, test_layer): `value, lo, hi, n, n_groups`,
-            `metric`, `chance`, `train_d_model, test_d_model` (widths of the residual streams), `interval` (its
+            `metric`, `chance`, `train_d_feature, test_d_feature` (widths of the residual streams), `interval` (its
             kind). Optional: `train_base, test_base` (what the checkpoints were trained from), `variant`, `target`,
             `kind`, `unit`, `group_unit`, `model`, `dtype`. A cell is hatched where its interval includes chance or
             lies below it.
@@ -64,7 +64,7 @@ def transfer(table: DataFrame, *, width: Width = "icml") -> Drawn:
 
 def _check(table: DataFrame) -> list[str]:
     """The checkpoints in drawn order."""
-    numeric = ("train_layer", "test_layer", "value", "lo", "hi", "chance", "n", "train_d_model", "test_d_model")
+    numeric = ("train_layer", "test_layer", "value", "lo", "hi", "chance", "n", "train_d_feature", "test_d_feature")
     checks.require(table, COLUMNS, figure=FIGURE, numeric=numeric)
     _check_space(table)
     key = ("train_checkpoint", "train_layer", "test_checkpoint", "test_layer")
@@ -85,7 +85,7 @@ def _check(table: DataFrame) -> list[str]:
 
 def _check_space(table: DataFrame) -> None:
     """Refuse what is no transfer: two widths, or two bases."""
-    for what, left, right in (("d_model", "train_d_model", "test_d_model"), ("base", "train_base", "test_base")):
+    for what, left, right in (("d_model", "train_d_feature", "test_d_feature"), ("base", "train_base", "test_base")):
         if left not in table.columns or right not in table.columns:
             continue
         apart = np.flatnonzero(table[left].to_numpy() != table[right].to_numpy())
@@ -197,7 +197,7 @@ def _caption(table: DataFrame, names: list[str]) -> str:
         f"{_metric(table)} of probes" + (f" for {target}" if target else "")
         + f" trained on one checkpoint and layer and read on another ({', '.join(names)})"
         + (f", {variant}" if variant else ""),
-        f"Width {int(table['train_d_model'].iloc[0])}" + (f", shared base {shared}" if shared else ""),
+        f"Width {int(table['train_d_feature'].iloc[0])}" + (f", shared base {shared}" if shared else ""),
         f"{checks.sample_size(table, figure=FIGURE)}, none of them used in training",
         f"Hatched: the 95 % {checks.interval_kind(table, figure=FIGURE)} interval includes chance "
         f"({short(float(table['chance'].iloc[0]))}) or lies below it; point-wise, {len(table)} cells",

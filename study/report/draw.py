@@ -51,14 +51,9 @@ def _draw(draw: Callable[..., Drawn], rows: Callable[..., Any], part: Any, size:
 
 
 def _probes(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
-    from study.analyses.probes.figures import figures_of_tables
+    from study.analyses.probes.figures import figures
 
-    if "probes" not in tables:
-        return
-    carried = of.transfer_tables(tables["probes_transfer"]) if "probes_transfer" in tables else []
-    for name, drawn in figures_of_tables(of.probe_tables(tables["probes"]), carried, **size):
-        if not (isinstance(drawn, str) and drawn.startswith("no ")):  # what the study did not ask for is no fault
-            yield f"probes-{name}", drawn
+    yield from figures(tables, **size)
 
 
 def _scores(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:

@@ -190,7 +190,7 @@ def _probes(tables: Tables) -> Panel:
     from study.analyses.probes.figures import first_layers
 
     target = str(tables["probes"]["target"].iloc[0]).replace("=", ": ")
-    shown = [part for part in of.probe_tables(tables["probes"]) if part["checkpoint"].iloc[0] != "base"]
+    shown = tables["probes"][tables["probes"]["member"] != "base"]
     return Panel(f"decodable, {target}", lambda ax: first_layers(shown, ax=ax), lift=_LIFT_4)
 
 
@@ -237,10 +237,8 @@ def _reliability(tables: Tables) -> Panel:
     """One member: a panel has one axes."""
     from study.analyses.probes.figures import first_reliability
 
-    part = next(iter(of.probe_tables(tables["probes"])))
-    return Panel(
-        f"reliability, {part['checkpoint'].iloc[0]}", lambda ax: first_reliability([part], ax=ax), lift=_LIFT_4
-    )
+    part = _one(tables["probes"], "member")
+    return Panel(f"reliability, {part['member'].iloc[0]}", lambda ax: first_reliability(part, ax=ax), lift=_LIFT_4)
 
 
 def _one(table: pd.DataFrame, *columns: str) -> Any:

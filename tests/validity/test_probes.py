@@ -59,7 +59,7 @@ def test_a_sweep_of_noise_keeps_its_level_with_unequal_groups_of_one_label(
     results = many(studies, one)
     where = f"noise, labels constant in {n_groups} unequal groups, ICC {icc:g}"
     oof, test = rows(results, "oof"), rows(results, "test")
-    record_rate([t.p_maxT.min() <= 0.05 for t in oof], kind="level", name="probes.sweep, p_maxT", design=where,
+    record_rate([t.p_adjusted.min() <= 0.05 for t in oof], kind="level", name="probes.sweep, p_maxT", design=where,
                 at_most=0.05, before=before)  # fmt: skip
     record_rate([t.p.iloc[0] <= 0.05 for t in test], kind="level", name="probes.sweep, p on TEST", design=where,
                 at_most=0.05)  # fmt: skip
@@ -88,7 +88,10 @@ def test_labels_of_units_inside_groups_keep_their_level(equal: bool, studies: in
     results = many(studies, one)
     assert {t.scheme.iloc[0] for t in rows(results, "oof")} == {"between" if equal else "unit"}
     record_rate(
-        [t.p_maxT.min() <= 0.05 for t in rows(results, "oof")], kind="level", name="probes.sweep, p_maxT", at_most=0.05,
+        [t.p_adjusted.min() <= 0.05 for t in rows(results, "oof")],
+        kind="level",
+        name="probes.sweep, p_maxT",
+        at_most=0.05,
         design=f"noise, labels of {in_unit} rows each inside {n_groups} {'equal' if equal else 'unequal'} groups",
         before="0.09" if equal else "0.11",
     )  # fmt: skip

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from study.analyses.shapes import Fault, Layouts
     from study.config import Study
 
-_ROW = {"is_selected": "selected", "null_max_hi": "null_max95", "p_maxT": "p_adjusted"}
 _OPTIONS = (
     "groups", "control", "confounds", "surface", "cohort", "positions", "sites", "kinds", "cs", "n_folds", "test_share",
     "perm", "logistic_perm", "boot", "balanced", "positive", "unite", "where", "unit", "scheme", "split_seeds",
@@ -206,23 +205,16 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     """`probes`, and `probes_transfer` where probes could be carried over."""
     import pandas as pd
 
+    from study.analyses.probes.tables import probe_table, transfer_files, transfer_table
     from study.schema import tidy
 
-    rows, carried = [], []
+    sweeps, transfers = [], []
     for (member, target), folder in _sweeps(context).items():
-        same = _same(context, member) | _answered(context, member, target)
-        rows.append(_probe_rows(pd.read_parquet(folder / "table.parquet"), target).assign(member=member, **same))
-        for path in sorted(folder.glob("transfer/*.parquet")):
-            table = pd.read_parquet(path)
-            table["target"] = f"{target}=" + table["target"].astype(str)
-            table["control"] = "the probe fitted there, paired (drop)"
-            table["n_groups"] = table["n_groups"].astype(float)
-            table = table.rename(columns={"is_selected": "selected"})
-            carried.append(table.assign(member=table["test_checkpoint"], chance=0.5, **same))
-    out = {"probes": tidy(pd.concat(rows, ignore_index=True))}
-    if carried:
-        out["probes_transfer"] = tidy(pd.concat(carried, ignore_index=True))
-    return out
+        same = _same(context, member) | _answered(context, member, target) | {"target": target}
+        sweeps.append(probe_table(pd.read_parquet(folder / "table.parquet"), **same))
+        transfers += [transfer_table(pd.read_parquet(path), **same) for path in transfer_files(folder)]
+    tables = {"probes": sweeps, "probes_transfer": transfers}
+    return {name: tidy(pd.concat(parts, ignore_index=True)) for name, parts in tables.items() if parts}
 
 
 def _answered(context: Context, member: str, target: str) -> dict[str, Any]:
@@ -242,33 +234,10 @@ def _same(context: Context, member: str) -> dict[str, Any]:
 
     identity = read_manifest(context.of("cache") / member)["identity"]
     return {
-        **context.made_by(member), "analysis": "probes", "seed": context.study.seed, "unit": "rows",
-        "group_unit": context.section.groups, "dtype": identity["numerics"]["compute_dtype"],
+        **context.made_by(member), "seed": context.study.seed, "group_unit": context.section.groups,
+        "dtype": identity["numerics"]["compute_dtype"],
         "data_sha256": identity["prompts"]["sha256"],
     }  # fmt: skip
-
-
-def _probe_rows(table: pd.DataFrame, target: str) -> pd.DataFrame:
-    """A sweep's table in the study's columns; the control of an area is its null, of an accuracy the majority."""
-    import numpy as np
-
-    rows = table.rename(columns=_ROW).drop(columns=["checkpoint"])
-    rows["target"] = f"{target}=" + rows["target"].astype(str)
-    is_area = rows["metric"] == "auroc"
-    is_rate = rows["metric"].isin(["accuracy", "balanced_accuracy"])
-    null = is_area & rows["null_mean"].notna()
-    rows["chance"] = np.where(is_area | (rows["metric"] == "balanced_accuracy"), 0.5, np.nan)
-    majority = np.where(rows["metric"] == "accuracy", rows["majority"], 0.5)
-    rows["control_value"] = np.where(null, rows["null_mean"], np.where(is_area | is_rate, majority, np.nan))
-    words = np.where(null, "same search on permuted labels", np.where(is_area | is_rate, "constant answer", ""))
-    rows["control"] = words
-    rows["correction"] = np.where(rows["p_adjusted"].notna(), "step-down max-T over sites, Holm over targets", "")
-    blank = rows["value"].isna() & (rows["note"].fillna("") == "")
-    rows["note"] = np.where(blank, "undefined: one class or one group in this part", rows["note"])
-    no_bounds = rows["value"].notna() & rows["lo"].isna()
-    rows.loc[no_bounds, "note"] = "no interval could be computed, so no value is given"
-    rows.loc[no_bounds, "value"] = np.nan
-    return rows
 
 
 def plan(study: Study) -> Work:

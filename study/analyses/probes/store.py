@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     pass
 
 KIND, SWEEP = "sweep of probes", "sweep"
+FORMAT = 2  # of the table: the columns of study.schema
 TABLE, SCORES, DIRECTIONS = "table.parquet", "scores.npz", "directions.safetensors"
 _FILES = (TABLE, "table.csv", SCORES, DIRECTIONS)
 _DIRECTION, _PROBES = "direction|", "probes"
@@ -49,7 +50,7 @@ def sweep_store(folder: Path, identity: Mapping[str, Any], **notes: Any) -> Abst
         notes: what is good to know but changes no number (where the cache was, versions).
     Raises: as `ItemStore.writing`.
     """
-    return ItemStore.writing(folder, KIND, identity, notes=notes)
+    return ItemStore.writing(folder, KIND, {**identity, "table": FORMAT}, notes=notes)
 
 
 def is_finished(store: ItemStore) -> bool:
@@ -76,6 +77,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if not is_sweep(folder):
         raise ValueError(f"{folder}: no finished sweep. Run `diptych probes sweep CACHE --out {folder}`.")
     store = _store(folder)
+    if store.identity.get("table") != FORMAT:
+        raise ValueError(
+            f"{folder}: a sweep of an earlier version, with other columns. Run it again into a new folder."
+        )
     return {"identity": store.identity, "sweep": store.get_json(SWEEP)["settings"], **store.notes}
 
 
