@@ -268,7 +268,7 @@ def _cells(result: SweepResult, cell: Selected) -> list[str]:
     control = _row(result, cell, "oof", "accuracy")
     last = test or oof
     return [
-        cell.target, cell.kind, cell.site, cell.position, _interval(oof, ""), p_value(oof.get("p_maxT", np.nan)),
+        cell.target, cell.kind, cell.site, cell.position, _interval(oof, ""), p_value(oof.get("p_adjusted", np.nan)),
         _interval(test, ""), p_value(test.get("p", np.nan)), _interval(control, "selectivity"),
         f"{control['majority']:.2f}",
         f"{int(last['n'])} ({int(last['n_groups'])})",
