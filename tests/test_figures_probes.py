@@ -22,6 +22,7 @@ from tests.figure_kit import (
 from tests.probe_figure_tables import (
     COHORTS,
     DRAW,
+    KIND,
     ODD,
     cohort_table,
     cosine_table,
@@ -281,13 +282,14 @@ def test_captions_say_n_interval_and_null(drawn: dict[str, figures.Drawn]) -> No
         ("probe_by_layer", "95 % of the null per layer (permuted groups, 999 draws); dotted: 95 % of its maximum"),
         ("selectivity", "95 % of control minus control"),
         ("transfer", "includes chance (.50)"),
-        ("reliability", "null: a calibrated reader stays below 0.038"),
+        ("reliability", "null: a calibrated probe stays below 0.038"),
         ("probe_cohorts", "95 % of the null of each row"),
     ]:
         caption = drawn[name].caption
         assert null in caption, name
         assert re.search(r"n = \d+", caption) and "groups" in caption, name
-        assert "95 % cluster bootstrap by template, B = 2000" in caption, name
+        kind = "score intervals over groups, squared and added" if name == "selectivity" else KIND
+        assert f"95 % {kind}" in caption, name
     assert "n = 900 items, 80 groups; large marks: TEST" in drawn["probe_by_layer"].caption
     assert "the null, 95 % of random directions" in drawn["cosines"].caption
     assert "without an interval" in drawn["cosines"].caption

@@ -45,7 +45,8 @@ def reliability(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequen
             or several errors.
     Source: probes §A5 figure 5; the floor is `interp.stats.calibration_error().floor`.
     """
-    table, curves = _check(table)
+    rows, curves = _check(table)
+    table, rows = rows, table[table["metric"].isin(_metrics(table))]
     entries = _entries(table, curves)
     titles = [one.label for one in curves]
     marks = Marks()
@@ -68,15 +69,14 @@ def reliability(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequen
         else:
             panels.axes[0].set_xlabel("stated probability")
     return Drawn(
-        canvas.figure_of(panels.axes[0]), table.copy(), _caption(table, curves), _alt(table, curves), marks.titles
+        canvas.figure_of(panels.axes[0]), rows.copy(), _caption(table, curves), _alt(table, curves), marks.titles
     )
 
 
 def _check(table: DataFrame) -> tuple[DataFrame, list[Curve]]:
     """The bins, with the error of their member in `ece, ece_lo, ece_hi, ece_floor_hi`; and the members."""
     checks.require(table, COLUMNS, figure=FIGURE)
-    prefix = "" if (table["metric"] == BINS).any() else PLATT
-    bins, errors = (table[table["metric"] == prefix + name] for name in (BINS, ERROR))
+    bins, errors = (table[table["metric"] == name] for name in _metrics(table))
     checks.require_unique(errors, ("member",), figure=FIGURE)
     errors = errors.set_index("member")
     ends = {"ece": "value", "ece_lo": "lo", "ece_hi": "hi", "ece_floor_hi": "null_hi"}
@@ -89,6 +89,12 @@ def _check(table: DataFrame) -> tuple[DataFrame, list[Curve]]:
         if bool(((bins[name] < -1e-9) | (bins[name] > 1 + 1e-9)).any()):
             raise ValueError(f"figure {FIGURE!r}: column {name!r} must hold probabilities in 0 to 1.")
     return bins, curves_of(bins, figure=FIGURE)
+
+
+def _metrics(table: DataFrame) -> tuple[str, str]:
+    """Metrics of the bins and of the error: of the scores themselves, or after Platt's sigmoid."""
+    prefix = "" if (table["metric"] == BINS).any() else PLATT
+    return prefix + BINS, prefix + ERROR
 
 
 def _has_null(bins: DataFrame) -> bool:

@@ -50,6 +50,7 @@ def selectivity(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequen
     checks.require_unique(table, ("target", "member", "depth"), figure=FIGURE)
     if bool(((table["depth"] < 0) | (table["depth"] > 1)).any()):
         raise ValueError(f"figure {FIGURE!r}: column 'depth' must lie in 0 to 1: depth = (layer + 0.5) / n_layers.")
+    rows = table.copy()
     table = table.drop(columns=["lo", "hi", "null_lo", "null_hi"], errors="ignore").rename(
         columns=_ENDS
     )  # not of value
@@ -69,7 +70,7 @@ def selectivity(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequen
         legend_over(panels, entries)
         _name_axes(panels, table)
     shown = canvas.figure_of(panels.axes[0])
-    return Drawn(shown, table.copy(), _caption(table, curves, targets), _alt(table, curves, targets), marks.titles)
+    return Drawn(shown, rows, _caption(table, curves, targets), _alt(table, curves, targets), marks.titles)
 
 
 def _panels(targets: list[str], entries: list[Any], width: Width) -> Panels:
