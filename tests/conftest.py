@@ -18,6 +18,7 @@ from tests.tiny import FAMILIES, tiny, tiny_tokenizer
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("DIPTYCH_SHARED", ROOT.parent / "shared"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,14 +40,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    folder = Path(os.environ.get("DIPTYCH_SHARED", ROOT.parent / "shared"))
-    if not folder.is_dir():
-        pytest.skip(f"reference data not found at {folder}; set DIPTYCH_SHARED to its folder")
-    return folder
+    if not SHARED.is_dir():
+        pytest.skip(f"reference data not found at {SHARED}; set DIPTYCH_SHARED to its folder")
+    return SHARED
 
 
 @pytest.fixture(scope="session")
-def bbq_folder(shared: Path) -> Path:
+def official_bbq(shared: Path) -> Path:
     """The official BBQ files with their templates."""
     path = shared / "data" / "bbq"
     if not path.is_dir():
@@ -55,8 +55,18 @@ def bbq_folder(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def bbq_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The official BBQ files, or made-up rows in their layout where these are absent."""
+    from tests.bbq_rows import made_folder
+
+    if (SHARED / "data" / "bbq").is_dir():
+        return request.getfixturevalue("official_bbq")
+    return made_folder(tmp_path_factory.mktemp("bbq") / "BBQ")
+
+
+@pytest.fixture(scope="session")
 def bbq_items(bbq_folder: Path) -> list[Example]:
-    """Every item of the official BBQ files, in their order."""
+    """Every item of `bbq_folder`, in its order."""
     from interp.tasks import bbq
 
     return bbq.examples(bbq_folder)

@@ -64,7 +64,7 @@ def by_category(items):
 # --- counts of the files --------------------------------------------------------------------------------------------
 
 
-def test_rows_and_templates_per_category_are_those_of_the_paper_table(items):
+def test_rows_and_templates_per_category_are_those_of_the_paper_table(items, official_bbq):
     assert {c: len(es) for c, es in by_category(items).items()} == ROWS
     assert len(items) == 11_956 == len({e.id for e in items})
     sizes = {c: Counter(e.groups["template"] for e in es) for c, es in by_category(items).items()}
@@ -72,7 +72,7 @@ def test_rows_and_templates_per_category_are_those_of_the_paper_table(items):
     assert {c: (min(s.values()), max(s.values())) for c, s in sizes.items()} == PER_TEMPLATE
 
 
-def test_every_quad_is_two_polarities_by_two_contexts_of_one_story_with_the_same_options(items):
+def test_every_quad_is_two_polarities_by_two_contexts_of_one_story_with_the_same_options(items, official_bbq):
     quads = defaultdict(list)
     for e in items:
         quads[e.groups["quad"]].append(e)
@@ -85,7 +85,7 @@ def test_every_quad_is_two_polarities_by_two_contexts_of_one_story_with_the_same
         assert all(d.metadata["context"].startswith(a.metadata["context"]) for a, d in (quad[:2], quad[2:]))
 
 
-def test_gold_and_unknown_follow_the_tags_and_are_balanced(items):
+def test_gold_and_unknown_follow_the_tags_and_are_balanced(items, official_bbq):
     assert Counter(e.metadata["unknown"] for e in items) == {0: 3852, 1: 4244, 2: 3860}
     surface = Counter(e.metadata[f"ans{e.metadata['unknown']}"] for e in items)
     assert len(surface) == 10
@@ -116,7 +116,7 @@ def test_the_stereo_index_flips_between_the_polarities_of_a_quad(items):
         assert {neg["stereo"], nonneg["stereo"], neg["unknown"]} == {0, 1, 2}
 
 
-def test_half_of_the_disambiguated_gold_answers_follow_the_stereotype(items):
+def test_half_of_the_disambiguated_gold_answers_follow_the_stereotype(items, official_bbq):
     told = [e.metadata for e in items if e.metadata["context_condition"] == "disambig"]
     assert len(told) == 5_978
     assert round(sum(m["gold"] == m["stereo"] for m in told) / len(told), 3) == 0.506
@@ -125,7 +125,7 @@ def test_half_of_the_disambiguated_gold_answers_follow_the_stereotype(items):
 # --- templates and stories ------------------------------------------------------------------------------------------
 
 
-def test_templates_and_story_groups_are_as_many_as_the_specification_counts(templates):
+def test_templates_and_story_groups_are_as_many_as_the_specification_counts(templates, official_bbq):
     assert Counter(c for c, _ in templates) == TEMPLATES
     texts = {key: t.texts for key, t in templates.items()}
     within, across = story_groups(texts, within_category=True), story_groups(texts)
@@ -143,7 +143,7 @@ def test_templates_and_story_groups_are_as_many_as_the_specification_counts(temp
     }
 
 
-def test_no_question_is_on_both_sides_of_a_split_by_story(items):
+def test_no_question_is_on_both_sides_of_a_split_by_story(items, official_bbq):
     stories = defaultdict(set)
     for e in items:
         stories[e.metadata["question"].lower()].add(e.groups["story"])
@@ -155,6 +155,7 @@ def test_no_question_is_on_both_sides_of_a_split_by_story(items):
 
 def test_without_template_files_these_categories_give_the_same_groups_and_targets(folder, items):
     some = ["Disability_status", "Physical_appearance", "Religion", "Sexual_orientation"]
+    some = [category for category in some if (folder / f"{category}.jsonl").exists()]
     alone = bbq.examples(folder, templates="rows", categories=some)
     want = [e for e in items if e.groups["category"] in some]
     assert [e.groups for e in alone] == [e.groups for e in want]
@@ -164,7 +165,7 @@ def test_without_template_files_these_categories_give_the_same_groups_and_target
 # --- prompts and selection ------------------------------------------------------------------------------------------
 
 
-def test_the_seed_prompt_is_word_for_word_the_published_one(items):
+def test_the_seed_prompt_is_word_for_word_the_published_one(items, official_bbq):
     first = items[0]
     assert first.id == "Age-0"
     assert first.messages[0].role == "user"
@@ -183,14 +184,14 @@ def test_spans_are_context_question_and_options_in_every_row_and_in_the_rendered
         assert text["context"] == e.metadata["context"]
         assert text["question"] == e.metadata["question"]
         assert text["options"].splitlines() == [f"{x}. {e.metadata[f'ans{i}']}" for i, x in enumerate("ABC")]
-    prompt = render(items[5000], tokenizer)
+    prompt = render(items[len(items) // 2], tokenizer)
     a, b = prompt.spans["question"]
-    assert prompt.text[a:b] == items[5000].metadata["question"]
+    assert prompt.text[a:b] == items[len(items) // 2].metadata["question"]
 
 
 def test_selection_by_category_condition_and_limit_keeps_file_order(folder, items):
-    some = bbq.examples(folder, categories=["Sexual_orientation", "Religion"], condition="ambig", limit=700)
-    both = by_category(items)["Religion"] + by_category(items)["Sexual_orientation"]
+    some = bbq.examples(folder, categories=["Religion", "Age"], condition="ambig", limit=700)
+    both = by_category(items)["Age"] + by_category(items)["Religion"]
     assert some == [e for e in both if e.metadata["context_condition"] == "ambig"][:700]
     one_file = bbq.examples(folder / "Religion.jsonl")
     assert one_file == [e for e in items if e.groups["category"] == "Religion"]

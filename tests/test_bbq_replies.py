@@ -109,7 +109,7 @@ def test_averaging_over_cyclic_orders_removes_a_preference_for_a_letter(bbq_fold
 def test_a_split_shares_no_story_no_question_and_no_quad_and_is_stratified(bbq_items: list) -> None:
     sides = bbq.split_by_story(bbq_items, seed=3)
     again = bbq.split_by_story(bbq_items, seed=3)
-    assert {k: [e.id for e in v] for k, v in sides.bbq_items()} == {k: [e.id for e in v] for k, v in again.bbq_items()}
+    assert {k: [e.id for e in v] for k, v in sides.items()} == {k: [e.id for e in v] for k, v in again.items()}
     assert {e.id for e in bbq.split_by_story(bbq_items, seed=4)["test"]} != {e.id for e in sides["test"]}
     for key in ("story", "quad", "template"):
         seen = [{e.groups[key] for e in part} for part in sides.values()]
@@ -118,7 +118,7 @@ def test_a_split_shares_no_story_no_question_and_no_quad_and_is_stratified(bbq_i
     assert not (questions[0] & questions[1] or questions[0] & questions[2] or questions[1] & questions[2])
     total = sum(map(len, sides.values()))
     for category in {e.groups["category"] for e in bbq_items}:
-        n = {k: sum(e.groups["category"] == category for e in part) for k, part in sides.bbq_items()}
+        n = {k: sum(e.groups["category"] == category for e in part) for k, part in sides.items()}
         assert abs(n["train"] / sum(n.values()) - 0.6) < 0.12
     assert abs(len(sides["train"]) / total - 0.6) < 0.05
     quads = pd.Series([e.groups["template"] for part in sides.values() for e in part]).value_counts() / 4

@@ -44,18 +44,20 @@ def items(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("n", [64, pytest.param(512, marks=pytest.mark.long)])
-def test_real_bbq_prompts_equal_single_unpadded_forwards(base: Path, shared: Path, tmp_path: Path, n: int) -> None:
+def test_real_bbq_prompts_equal_single_unpadded_forwards(
+    base: Path, official_bbq: Path, tmp_path: Path, n: int
+) -> None:
     from transformers import AutoModelForCausalLM
 
     from interp.prompt import render
     from interp.tasks import bbq
 
     out = tmp_path / "cache"
-    done = run("cache", "--base", base, "--task", "interp.tasks.bbq", "--data", shared / "data" / "bbq", "--limit", n,
+    done = run("cache", "--base", base, "--task", "interp.tasks.bbq", "--data", official_bbq, "--limit", n,
                "--sites", "resid_post.*,z.*", "--positions", "last", "--out", out, "--quiet")  # fmt: skip
     assert done.exit_code == 0, done.output
     cache = ActivationCache.open(out)
-    known = {e.id: e for e in bbq.examples(shared / "data" / "bbq")}
+    known = {e.id: e for e in bbq.examples(official_bbq)}
     examples = [known[name] for name in cache.examples["id"]]
     assert len({e.id for e in examples}) == n
     assert len({e.metadata["category"] for e in examples}) > 5, "a limit is spread over the whole file"

@@ -41,9 +41,9 @@ def base(bbq_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(base: Path, shared: Path, out: Path, rows: int) -> None:
+def run(base: Path, bbq_folder: Path, out: Path, rows: int) -> None:
     model = ["--base", str(base), "--name", "tiny"]
-    task = ["--task", "interp.tasks.bbq", "--data", str(shared / "data" / "bbq"), "--mode", "labels", "--no-figures"]
+    task = ["--task", "interp.tasks.bbq", "--data", str(bbq_folder), "--mode", "labels", "--no-figures"]
     batches = ["--limit", str(rows), "--tokens-per-batch", str(6 * rows), "--quiet", "--out", str(out)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -52,14 +52,14 @@ def run(base: Path, shared: Path, out: Path, rows: int) -> None:
 
 @pytest.mark.slow
 def test_a_run_over_real_rows_that_is_killed_twice_gives_the_same_table(
-    base: Path, shared: Path, tmp_path: Path, request: pytest.FixtureRequest
+    base: Path, bbq_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     rows = request.config.getoption("--bbq-rows")
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    run(base, shared, calm, rows)
+    run(base, bbq_folder, calm, rows)
     counts = []
     for more in (2, 5):
-        child = fork(lambda: run(base, shared, killed, rows))
+        child = fork(lambda: run(base, bbq_folder, killed, rows))
         while batches(killed) < more and os.waitpid(child, os.WNOHANG) == (0, 0):
             time.sleep(0.01)
         os.kill(child, signal.SIGKILL)
@@ -67,7 +67,7 @@ def test_a_run_over_real_rows_that_is_killed_twice_gives_the_same_table(
         counts.append(batches(killed))
     assert not (killed / "table.csv").exists(), "the run ended before it could be killed"
     assert 0 < counts[0] < counts[1] < batches(calm)
-    assert status(fork(lambda: run(base, shared, killed, rows))) == 0
+    assert status(fork(lambda: run(base, bbq_folder, killed, rows))) == 0
     assert (killed / "table.csv").read_bytes() == (calm / "table.csv").read_bytes()
     frames = [pd.read_parquet(folder / "tiny" / "answers.parquet") for folder in (calm, killed)]
     pd.testing.assert_frame_equal(*frames)

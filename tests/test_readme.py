@@ -26,7 +26,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> dict[str, str]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bbq_folder: Path) -> dict[str, str]:
     """A folder where every name of the README stands for something small; returns what to put in its place."""
     monkeypatch.chdir(tmp_path)
     names = {"../BBQ": str(tmp_path / "BBQ")}
@@ -40,7 +40,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> dict
         named = {**config, "base_model_name_or_path": f"Qwen/{base}"}
         (tmp_path / adapter / "adapter_config.json").write_text(json.dumps(named))
         names |= {f"Qwen/{base}": str(tmp_path / base), f"kennethp97/{adapter}": str(tmp_path / adapter)}
-    thinned(shared / "data" / "bbq", tmp_path / "BBQ", ["Age"], every=8)
+    thinned(bbq_folder, tmp_path / "BBQ", ["Age"], every=8)
     rows = [
         {"id": k, "prompt": f"the quick brown fox {k}", "label": k % 2, "groups": {"procedure_id": str(k // 2)},
          "entity": f"e{k % 7}"}

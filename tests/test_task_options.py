@@ -54,8 +54,8 @@ def test_what_comes_first_in_a_group_is_not_what_a_limit_takes() -> None:
     assert abs(Counter(e.label for e in spread(sorted_file, 100))["yes"] - 50) < 3.3 * 5
 
 
-def test_a_limit_of_real_rows_holds_both_polarities(bbq_folder: Path) -> None:
-    kept = spread(bbq.examples(bbq_folder), 240)
+def test_a_limit_of_real_rows_holds_both_polarities(official_bbq: Path) -> None:
+    kept = spread(bbq.examples(official_bbq), 240)
     assert set(Counter(e.metadata["cell"] for e in kept).values()) == {20}  # 6 categories, 2 conditions
     assert abs(Counter(e.metadata["question_polarity"] for e in kept)["neg"] - 120) < 3.3 * 60**0.5
 
