@@ -22,13 +22,15 @@ COMPARABLE = (
     "single_fp32", "multi_pos_fp32", "tuple_output_fp32", "coef2_fp32", "coef0_fp32", "scale_invariance_small_fp32",
     "scale_invariance_big_fp32", "zero_vector_fp32", "zero_residual_fp32", "tiny_vector_fp32", "bf16_resid_bf16_vec",
 )  # fmt: skip
-REFUSED = {
-    "nan_vector_fp32": "not finite.*slot",
-    "inf_vector_fp32": "not finite.*slot",
-    "duplicate_position_fp32": "row 0: column 4 is named twice",
-    "batch_mismatch": r"one list per row of the batch \(3\), got 2",
-    "len_mismatch_broadcast": "3 slots .* got 1 vectors",
+NAN, INF = float("nan"), float("inf")
+REFUSED = {  # rows of the batch, slots of each of them, vectors, a number in the first (None: as drawn), the error
+    "nan_vector_fp32": (1, [[3, 6]], 2, NAN, "not finite.*slot"),
+    "inf_vector_fp32": (1, [[1, 4]], 2, INF, "not finite.*slot"),
+    "duplicate_position_fp32": (1, [[4, 4]], 2, None, "row 0: column 4 is named twice"),
+    "batch_mismatch": (3, [[1], [8]], 2, None, r"one list per row of the batch \(3\), got 2"),
+    "len_mismatch_broadcast": (1, [[2, 0, 1]], 1, None, "3 slots .* got 1 vectors"),
 }
+"""What the original did silently; the names are those of its cases in the reference."""
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +60,24 @@ def test_every_case_of_the_reference_is_tested_here(reference):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_the_original_did_silently_is_refused(reference, name):
-    with pytest.raises(ValueError, match=REFUSED[name]):
-        run(reference, name)
+def test_what_the_original_did_silently_is_refused(rng, name):
+    n_rows, positions, n_vectors, number, message = REFUSED[name]
+    resid, vectors = torch.randn(n_rows, 9, 8, generator=rng), torch.randn(n_vectors, 8, generator=rng)
+    if number is not None:
+        vectors[0, 3] = number
+    with pytest.raises(ValueError, match=message):
+        norm_matched_injection(resid, vectors, positions)
+
+
+def test_the_cases_of_the_original_that_are_refused_are_refused_as_they_stand(reference):
+    for name, (*_, message) in REFUSED.items():
+        with pytest.raises(ValueError, match=message):
+            run(reference, name)
+
+
+def test_the_original_left_a_decoding_step_alone_too(reference):
+    name = "decode_step_len1_fp32"
+    assert torch.equal(reference[1][f"{name}.residual_after"], reference[1][f"{name}.residual_before"])
 
 
 def test_replacement_is_another_formula(reference):
@@ -210,7 +227,7 @@ def test_chunked_prefill_injects_each_slot_once_in_the_chunk_that_holds_it(cuts,
     assert torch.allclose(torch.cat(parts, dim=1), whole, atol=1e-5)
 
 
-def test_a_decoding_step_and_a_cached_continuation_are_left_alone(reference, rng):
+def test_a_cached_continuation_is_left_alone(rng):
     from transformers import DynamicCache
 
     model, spec = Model(tiny("qwen3")), OracleSpec()
@@ -222,8 +239,6 @@ def test_a_decoding_step_and_a_cached_continuation_are_left_alone(reference, rng
         with inject(model, vectors, [[1]], spec):  # the slot is in the cached part: nothing here is to be changed
             got = [model.module(input_ids=ids[:, a:b], past_key_values=cache).logits for a, b in ((4, 8), (8, 9))]
     assert torch.allclose(torch.cat(got, dim=1), plain, atol=1e-5)
-    name = "decode_step_len1_fp32"
-    assert torch.equal(reference[1][f"{name}.residual_after"], reference[1][f"{name}.residual_before"])
 
 
 def test_a_batch_of_another_size_is_refused_and_the_hooks_are_gone(rng):
