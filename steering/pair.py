@@ -241,7 +241,7 @@ def transfer_table(slopes: Mapping[tuple[str, str], pd.DataFrame], *, metric: st
     Args:
         slopes: (vector of, applied to) -> `DoseResult.slopes()` of that curve.
     Returns:
-        One row per cell: vector_from, applied_to, slope, lo, hi, control, control_difference with its interval,
+        One row per cell: vector_from, applied_to, value, lo, hi, control_value, control_difference with its interval,
         null_lo, null_hi, p, smallest_p, n, n_groups.
     Raises:
         ValueError: a cell whose table has no such score.
@@ -249,7 +249,7 @@ def transfer_table(slopes: Mapping[tuple[str, str], pd.DataFrame], *, metric: st
     import pandas as pd
 
     apart = ["control_difference", "control_difference_lo", "control_difference_hi"]
-    kept = ["slope", "lo", "hi", "control", *apart, "null_lo", "null_hi", "p", "smallest_p", "unit", "layer", "n",
+    kept = ["value", "lo", "hi", "control_value", *apart, "null_lo", "null_hi", "p", "smallest_p", "alpha_unit", "layer", "n",
             "n_groups", "interval"]  # fmt: skip
     rows = []
     for (source, target), table in slopes.items():

@@ -103,11 +103,12 @@ class DoseResult:
         return cls(plan, kind, sums, curves, prompted_sums(kind, items, outcomes), anti, n_tables)
 
     def table(self) -> pd.DataFrame:
-        """One row per arm, strength and score; `control` is the mean of the random directions at that strength.
+        """One row per arm, strength and score; `control_value` is the mean of the random directions at
+        that strength.
 
         value, lo, hi: the level. change, change_lo, change_hi: paired change from strength 0, of that strength alone;
         band_lo, band_hi: of the change, simultaneous over the strengths; selection_lo, selection_hi: over strengths and
-        layers. excess...: change minus the mean change of the random controls. null_lo, null_hi: 95 % of all controls.
+        layers. control_difference...: change minus the mean change of the random controls. null_lo, null_hi: 95 % of all controls.
         p...: see `steering.curves.p_values`.
         """
         import pandas as pd
@@ -131,10 +132,12 @@ class DoseResult:
     def _row(self, arm: int, k: int, score: int) -> Row:
         c = self.curves
         names = ("value", "lo", "hi", "change", "change_lo", "change_hi", "band_lo", "band_hi", "selection_lo",
-                 "selection_hi", "excess", "excess_lo", "excess_hi")  # fmt: skip
+                 "selection_hi")  # fmt: skip
+        beyond = {f"control_difference{end}": getattr(c, f"excess{end}") for end in ("", "_lo", "_hi")}
         return self._who(arm) | {
-            "alpha": c.alphas[k], "alpha_norm": self._share(arm, c.alphas[k]), "unit": self.plan.unit,
+            "alpha": c.alphas[k], "alpha_norm": self._share(arm, c.alphas[k]), "alpha_unit": self.plan.unit,
             "metric": c.scores[score], **{name: float(getattr(c, name)[arm, k, score]) for name in names},
+            **{name: float(values[arm, k, score]) for name, values in beyond.items()},
             "n": int(c.n[arm, k, score]), "n_groups": int(c.n_groups[arm, k, score]), "interval": INTERVAL,
             "band": BAND, "n_tables": self.n_tables,
         }  # fmt: skip
@@ -142,7 +145,7 @@ class DoseResult:
     def _who(self, arm: int) -> Row:
         one = self.curves.arms[arm]
         where = {"site": str(one.site), "layer": one.site.layer, "length": one.length}
-        return {"arm": one.role, "draw": one.draw, "name": one.name, **where}
+        return {"arm": one.role, "draw": one.draw, "arm_label": one.name, **where}
 
     def _share(self, arm: int, alpha: float) -> float:
         site = self.curves.arms[arm].site
@@ -156,17 +159,17 @@ class DoseResult:
             level = Level.of(self.prompted, self.kind.scores[name], [0, 1])
             (lo, hi), (change_lo, change_hi) = level.limits(), level.change(0).limits()
             yield {
-                "arm": "prompt", "draw": 0, "name": "prompt baseline", "unit": self.plan.unit, "metric": name,
+                "arm": "prompt", "draw": 0, "arm_label": "prompt baseline", "alpha_unit": self.plan.unit, "metric": name,
                 "value": float(level.value[1]), "lo": float(lo[1]), "hi": float(hi[1]),
                 "change": float(level.value[1] - level.value[0]), "change_lo": float(change_lo[1]),
                 "change_hi": float(change_hi[1]), "n": int(level.n[1]), "n_groups": int(level.n_groups[1]),
-                "interval": INTERVAL, "control": float(level.value[0]),
+                "interval": INTERVAL, "control_value": float(level.value[0]),
             }  # fmt: skip
 
     def slopes(self) -> pd.DataFrame:
         """One row per arm and score: slope per unit of alpha, its interval, p against the controls, monotonicity.
 
-        control: mean slope of the random directions; control_difference...: slope minus that, with an interval that
+        control_value: mean slope of the random directions; control_difference...: slope minus that, with an interval that
         counts the spread of the controls too; shuffled_difference...: the same of the shuffled directions.
         smallest_p: the smallest p that so many controls can give.
         """
@@ -175,10 +178,10 @@ class DoseResult:
         c, rows = self.curves, []
         for arm in range(len(c.arms)):
             for score, name in enumerate(c.scores):
-                slope = {"slope": c.slope, "lo": c.slope_lo, "hi": c.slope_hi}
+                slope = {"value": c.slope, "lo": c.slope_lo, "hi": c.slope_hi}
                 sizes = {"n": int(c.n[arm, c.zero, score]), "n_groups": int(c.n_groups[arm, c.zero, score])}
                 rows.append(
-                    self._who(arm) | {"metric": name, "unit": self.plan.unit}
+                    self._who(arm) | {"metric": name, "alpha_unit": self.plan.unit}
                     | {key: float(values[arm, score]) for key, values in slope.items()}
                     | {"monotone": c.monotone(arm, score), **sizes} | self._apart(arm, c.slope[:, score])
                     | _differences({sort: c.apart[sort][:, arm, score] for sort in SORTS})
@@ -197,12 +200,12 @@ class DoseResult:
         (lo, hi), apart = anti.limits(), {sort: beyond_controls(anti, self.curves.arms, sort) for sort in SORTS}
         rows = []
         for arm in range(len(self.curves.arms)):
-            level = {"metric": "anti_steerable", "slope": float(anti.value[arm]), "lo": float(lo[arm]),
+            level = {"metric": "anti_steerable", "value": float(anti.value[arm]), "lo": float(lo[arm]),
                      "hi": float(hi[arm])}  # fmt: skip
             sizes = {"n": int(anti.n[arm]), "n_groups": int(anti.n_groups[arm]), "interval": INTERVAL}
             beyond = _differences({sort: np.array([part[arm] for part in apart[sort]]) for sort in SORTS})
             null = self._apart(arm, anti.value) | beyond
-            rows.append(self._who(arm) | level | sizes | {"unit": self.plan.unit} | null)
+            rows.append(self._who(arm) | level | sizes | {"alpha_unit": self.plan.unit} | null)
         return rows
 
     @cached_property
@@ -270,4 +273,4 @@ def _null(null: np.ndarray, random: np.ndarray) -> Row:
     finite, mean = null[~np.isnan(null)], random[~np.isnan(random)]
     lo, hi = np.quantile(finite, (0.025, 0.975)).tolist() if len(finite) else (float("nan"),) * 2
     control = float(mean.mean()) if len(mean) else float("nan")
-    return {"control": control, "null_lo": lo, "null_hi": hi, "n_controls": len(finite)}
+    return {"control_value": control, "null_lo": lo, "null_hi": hi, "n_perm": len(finite)}

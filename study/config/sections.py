@@ -14,6 +14,7 @@ from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.label_mass import MIN_MASS
 from probes.kinds import checked_names
 from study.analyses.heads.options import HeadsOptions
+from study.analyses.steering.options import SteeringOptions
 from study.option_types import Count, Layer, Names, Share, Where
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -165,48 +166,6 @@ class ProbesSection:
     unite: str | None = None
     where: Where = field(default_factory=dict)
     transfer: Literal["none", "same-layer", "all-layers"] = "same-layer"
-
-
-@dataclass(frozen=True, config=_STRICT)
-class SteeringSection:
-    """Dose curves of a difference of means, per member; see `diptych steer fit` and `diptych steer dose`.
-
-    Attributes:
-        toward, away_from: classes of `target` that the direction leads between; +alpha moves toward the first.
-        target: column of the cached examples; `answer`, `answer.<score>` and `answer.side` as in `ProbesSection`.
-        where: only these rows have a class; as in `ProbesSection`.
-        groups: column of the independent unit; whole groups are held out of the fit, and steered.
-        orthogonal_to: further (toward, away_from) pairs that the direction is made orthogonal to, each an arm as well.
-        layers: steered, each by itself: block indices, or percents of a member's depth such as 50%; none: every layer
-            of the cache.
-        position: rule of the cache that the direction is fitted at; positions: tokens that are steered.
-        n_random, n_shuffled: control directions; the smallest p is 1/(1 + the fewer of them), none below 19.
-        limit: steer at most this many held-out items.
-    """
-
-    groups: str
-    toward: str
-    away_from: str
-    target: str = "label"
-    where: Where = field(default_factory=dict)
-    orthogonal_to: tuple[tuple[str, str], ...] = ()
-    layers: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = None
-    position: str | None = None
-    balance: Literal["none", "classes", "strata"] = "none"
-    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.4
-    alphas: str = "-0.3:0.3:13"
-    unit: Literal["raw", "delta", "resid", "sd"] = "resid"
-    positions: str = "last"
-    n_random: Annotated[int, Field(ge=19)] = 59
-    n_complement: Annotated[int, Field(ge=0)] = 5
-    n_shuffled: Annotated[int, Field(ge=0)] = 59
-    slot: str = "auto"
-    min_items: Count = 50
-    min_groups: Count = 10
-    verify: Share = 0.0
-    boot: Annotated[int, Field(ge=100)] = 2000
-    limit: Count | None = None
-    members: Names = ("engaged", "heuristic")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -362,7 +321,7 @@ class Study:
     cache: CacheSection | None = None
     probes: ProbesSection | None = None
     heads: HeadsOptions | None = None
-    steering: SteeringSection | None = None
+    steering: SteeringOptions | None = None
     oracle: OracleSection | None = None
     figures: FiguresSection | None = field(default_factory=FiguresSection)
     report: ReportSection | None = field(default_factory=ReportSection)

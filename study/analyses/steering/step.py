@@ -5,36 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.io.read import read_frame
 from study.analyses.annotated import FIT, commonest_answer, is_answer
 from study.analyses.base import Context, Step, Work
+from study.analyses.steering.options import CurveOptions, DoseOptions, SteeringOptions
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from interp.prompt import Prompt
     from steering.direction import Directions
-    from study.analyses.eval.one_answer import OneAnswer
     from study.analyses.shapes import Fault, Layouts
+    from study.analyses.steering.job import DoseJob
     from study.config import Study
 
 _CLASS = "steering.class"
 _LAYERS = "layers.json"
 _BYTES_PER_ROW = 45  # five float64 and what a file of them costs
-_DOSE = (
-    "alphas", "unit", "positions", "n_random", "n_complement", "n_shuffled", "slot", "min_items",
-    "min_groups", "verify",
-)  # fmt: skip
-_KEEP = (
-    "member", "arm", "arm_label", "draw", "site", "layer", "alpha", "alpha_norm", "metric", "metric_unit", "value",
-    "lo", "hi", "control_value", "control_difference", "control_difference_lo", "control_difference_hi", "null_lo",
-    "null_hi", "n_perm", "p", "p_adjusted", "n", "n_groups", "interval", "toward", "guard", "correction",
-    "label_mass",
-)  # fmt: skip
 
 
 def run(context: Context) -> list[str]:
@@ -54,9 +44,13 @@ def run(context: Context) -> list[str]:
     return notes
 
 
-def _members(study: Study) -> tuple[str, ...]:
+def _section(study: Study) -> SteeringOptions:
     assert study.steering is not None
-    return study.steering.members if study.pair else tuple(study.members)
+    return study.steering
+
+
+def _members(study: Study) -> tuple[str, ...]:
+    return _section(study).members if study.pair else tuple(study.members)
 
 
 def _member(context: Context, member: str) -> list[str]:
@@ -65,9 +59,8 @@ def _member(context: Context, member: str) -> list[str]:
     from interp.where import kept
     from steering.difference import difference_of_means
     from study.analyses.annotated import annotated, held_out, view
-    from study.analyses.steering.run import answer_doses
 
-    study, section, folder = context.study, context.section, context.folder / member
+    study, section, folder = context.study, _section(context.study), context.folder / member
     chosen = _chosen_layers(context, member)
     with ActivationCache.open(context.of("cache") / member) as cache:
         frame = annotated(context, cache, member)
@@ -90,10 +83,9 @@ def _member(context: Context, member: str) -> list[str]:
             )  # fmt: skip
             one.save(folder / f"fit-{number}.safetensors")
             made.append(one)
-    items, dose = _dosed(context, own, made[0], chosen)
-    answer_doses(study.members[member], study.task.path, items, made[0], out=folder / "dose", study=dose,
-                 against=made[1:], loading=asdict(study.load), progress=context.progress)  # fmt: skip
-    layers = dose.layers
+    job = _job(context, member, own, made, chosen)
+    job.answer(study.members[member], loading=asdict(study.load), progress=context.progress)
+    layers = job.options.layers
     asked = [site for site in made[0].refused if chosen is None or site.layer in chosen]
     noisy = [(one.label, site) for directions in made[1:] for site, one in directions.items()
              if (layers is None or site.layer in layers) and one.stats.held_out_gap <= 0]  # fmt: skip
@@ -110,7 +102,7 @@ def _chosen_layers(context: Context, member: str) -> tuple[int, ...] | None:
     from interp.site import layer_index
     from study.analyses.shapes import layout_of
 
-    words, path = context.section.layers, context.folder / member / _LAYERS
+    words, path = _section(context.study).layers, context.folder / member / _LAYERS
     if words is None:
         return None
     if not path.is_file():
@@ -120,40 +112,38 @@ def _chosen_layers(context: Context, member: str) -> tuple[int, ...] | None:
     return tuple(json.loads(path.read_text()))
 
 
-def _dosed(context: Context, own: Path, directions: Any, layers: tuple[int, ...] | None) -> tuple[list[Any], Any]:
-    """(items that are steered, how) of one member, from the cache whose examples say which rows were fitted on."""
+def _job(
+    context: Context, member: str, cache: Path, directions: Sequence[Directions], layers: tuple[int, ...] | None
+) -> DoseJob:
+    """What is steered in one member: the items that the cache says were not fitted on."""
     from interp.cache import ActivationCache
     from study.analyses.items import examples_of
-    from study.analyses.steering.run import DoseStudy
+    from study.analyses.steering.job import DoseJob
 
-    study, section = context.study, context.section
-    with ActivationCache.open(own) as cache:
-        frame = cache.examples
+    study, section = context.study, _section(context.study)
+    with ActivationCache.open(cache) as opened:
+        frame = opened.examples
     test = set(frame.loc[frame[FIT] == "test", "id"])
     items = _drawn([e for e in examples_of(study, study.cache) if e.id in test], section.limit, study.seed)
-    given = asdict(section)
-    dose = DoseStudy(
-        **{key: given[key] for key in _DOSE}, layers=_confirmed_layers(layers, directions), cache=own,
-        n_resamples=section.boot, seed=study.seed, baseline="",
-    )  # fmt: skip
-    return items, dose
+    curve = {one.name: getattr(section, one.name) for one in fields(CurveOptions)}  # pyright: ignore[reportArgumentType]
+    options = DoseOptions(
+        **curve, layers=_confirmed_layers(layers, directions[0]), cache=cache, seed=study.seed, baseline=""
+    )
+    return DoseJob(study.task.path, items, directions[0], context.folder / member / "dose", options, directions[1:])
 
 
-def _write_tables(context: Context) -> None:
-    """The tables of every member's outcomes, in its folder; no model is loaded."""
+def _jobs(context: Context) -> Iterator[tuple[str, DoseJob, tuple[str, ...]]]:
+    """(member, what was steered, checkpoints with finished curves) of every member that was steered."""
     from steering.direction import Directions
-    from study.analyses.steering.run import tables_of_doses
     from study.analyses.steering.store import is_finished
 
     for member in _members(context.study):
         folder = context.folder / member
         kept = sorted(folder.glob("fit-*.safetensors"), key=lambda path: int(path.stem.removeprefix("fit-")))
-        roles = sorted(path.name for path in (folder / "dose").glob("*") if is_finished(path))
+        roles = tuple(sorted(path.name for path in (folder / "dose").glob("*") if is_finished(path)))
         if kept and roles:
-            made = [Directions.load(path) for path in kept]
-            items, dose = _dosed(context, folder / "cache", made[0], _chosen_layers(context, member))
-            tables_of_doses(roles, context.study.task.path, items, made[0], out=folder / "dose", study=dose,
-                            against=made[1:])  # fmt: skip
+            directions = [Directions.load(path) for path in kept]
+            yield member, _job(context, member, folder / "cache", directions, _chosen_layers(context, member)), roles
 
 
 def _confirmed_layers(layers: tuple[int, ...] | None, directions: Directions) -> tuple[int, ...] | None:
@@ -178,87 +168,23 @@ def _drawn(items: list[Any], limit: int | None, seed: int) -> list[Any]:
     return [e for e in items if e.id in kept]
 
 
-def _folders(context: Context) -> Iterator[tuple[str, Path]]:
-    """(member, folder with its tables) of every member that was steered."""
-    for member in _members(context.study):
-        for path in sorted((context.folder / member / "dose").glob("*/table.csv")):
-            yield member, path.parent
-
-
 def tables(context: Context) -> dict[str, pd.DataFrame]:
     """`steering`: levels at every strength; `steering_slopes`: one slope per arm and score."""
-    import pandas as pd
+    from study.analyses.steering.tables import Member, study_tables, tables_of_doses
 
-    from study.analyses.steering.show import dose_rows
-    from study.schema import tidy
-
-    _write_tables(context)
-    levels, slopes = [], []
-    for member, folder in _folders(context):
-        same, classes = _same(context, member), commonest_answer(context, member, _class_columns(context.section))
-        table = read_frame(folder / "table.csv", float_precision="round_trip")
-        for _, rows in table.groupby("site", sort=False):
-            shown = dose_rows(rows)
-            if len(shown):
-                named = {"control": "control_value", "n_controls": "n_perm", "excess": "control_difference"}
-                named |= {f"excess_{end}": f"control_difference_{end}" for end in ("lo", "hi")}
-                shown = shown.rename(columns=named).assign(member=member, p_adjusted=shown["p"])
-                levels.append(_flagged(shown[[c for c in _KEEP if c in shown]], table, classes, same))
-        of_arms = _slopes(read_frame(folder / "slopes.csv", float_precision="round_trip"))
-        slopes.append(_flagged(of_arms, table, classes, same))
-    if not levels:
-        raise ValueError("no score of any direction has a value at every strength.")
-    words = "random, complement and label-shuffled directions of equal length; differences: random ones"
-    out = {"steering": tidy(_values(pd.concat(levels, ignore_index=True)), control=words)}
-    out["steering_slopes"] = tidy(_values(pd.concat(slopes, ignore_index=True)), control=words)
-    return out
+    members = []
+    for member, job, roles in _jobs(context):
+        tables_of_doses(job, roles)
+        classes = commonest_answer(context, member, _class_columns(_section(context.study)))
+        members += [Member(job.out / role, _same(context, member), classes) for role in roles]
+    return study_tables(members)
 
 
-def _class_columns(section: Any) -> tuple[str, ...]:
+def _class_columns(section: SteeringOptions) -> tuple[str, ...]:
     """Columns that say which rows have a class, and which."""
     from interp.where import columns_of
 
     return (section.target, *columns_of(section.where))
-
-
-def _flagged(rows: pd.DataFrame, table: pd.DataFrame, classes: OneAnswer | None, same: dict[str, Any]) -> pd.DataFrame:
-    """The rows with the member's commonest answer: of its classes where these are made of its answers, else at
-    strength 0. The margin is of the classes alone; every other score is of the answers too."""
-    from study.analyses.eval.one_answer import MEANING, said
-
-    at_zero = bool(table["is_degenerate"].any()) if "is_degenerate" in table else False
-    of_classes = classes is not None and classes.is_degenerate
-    first = table.iloc[0] if len(table) and "top_answer" in table else {}
-    answer, share = (classes.answer, classes.share) if classes and of_classes else (
-        str(first.get("top_answer", "")), float(first.get("top_share", float("nan"))))  # fmt: skip
-    flags = of_classes | (at_zero & (rows["metric"] != "margin"))
-    text = f"{said(same['member'], answer, share)} {MEANING}" if of_classes or at_zero else ""
-    return rows.assign(**same, top_answer=answer, top_share=share, is_degenerate=flags, banner=text)
-
-
-def _slopes(rows: pd.DataFrame) -> pd.DataFrame:
-    """One slope per arm and score; its p is the larger of both sorts of controls, and none where one had too few."""
-    rows = rows[~rows["metric"].str.startswith("switch ")]
-    sorts = ["p_random", "p_shuffled"]
-    rows = rows.assign(p=rows.reindex(columns=sorts).astype(float).max(axis=1, skipna=False))
-    rows = rows.rename(columns={"control": "control_value", "n_controls": "n_perm"})
-    apart = [f"{name}_difference{end}" for name in ("control", "shuffled") for end in ("", "_lo", "_hi")]
-    keep = [
-        c for c in ("arm", "draw", "site", "layer", "metric", "lo", "hi", "control_value", *apart, "null_lo", "null_hi",
-                    "n_perm", "p", *sorts, "smallest_p", "n", "n_groups", "interval", "toward", "label_mass")
-        if c in rows
-    ]  # fmt: skip
-    return rows[keep].assign(value=rows["slope"], arm_label=rows["name"], metric_unit="per unit of alpha")
-
-
-def _values(rows: pd.DataFrame) -> pd.DataFrame:
-    from study.schema import with_mass_note
-
-    bad = rows["value"].isna() | rows["lo"].isna() | rows["hi"].isna()
-    rows = rows.assign(note="", draw=rows["draw"].astype(float))
-    rows.loc[bad, "note"] = "undefined: nobody committed, or too few resamples gave a value"
-    rows.loc[bad, ["value", "lo", "hi"]] = float("nan")
-    return with_mass_note(rows)
 
 
 def _same(context: Context, member: str) -> dict[str, Any]:
@@ -267,7 +193,7 @@ def _same(context: Context, member: str) -> dict[str, Any]:
     identity = read_manifest(context.of("cache") / member)["identity"]
     return {
         **context.made_by(member), "analysis": "steering", "member": member, "seed": context.study.seed,
-        "unit": "items", "group_unit": context.section.groups, "dtype": identity["numerics"]["compute_dtype"],
+        "unit": "items", "group_unit": _section(context.study).groups, "dtype": identity["numerics"]["compute_dtype"],
         "data_sha256": identity["prompts"]["sha256"],
     }  # fmt: skip
 
@@ -281,10 +207,9 @@ def plan(study: Study) -> Work:
     from study.analyses.items import examples_of
     from study.analyses.named import cached_sites, steered_layers
     from study.analyses.shapes import layout_of, skeleton_of
-    from study.analyses.steering.run import neutral_ids
+    from study.analyses.steering.job import neutral_ids
 
-    section = study.steering
-    assert section is not None
+    section = _section(study)
     items = examples_of(study, study.cache)
     kept = _drawn(items, section.limit or max(1, round(section.test_share * len(items))), study.seed)
     members = [study.members[m] for m in _members(study) if m in study.members]
@@ -318,7 +243,7 @@ def _changed(prompts: Sequence[Prompt], positions: str) -> int:
     return changed_tokens(prompts, "last" if positions == "generated" else positions)
 
 
-def _floor(section: Any) -> str:
+def _floor(section: SteeringOptions) -> str:
     """The smallest p that the controls allow, for before the run."""
     from steering.arms import MIN_NULL
 
@@ -328,8 +253,7 @@ def _floor(section: Any) -> str:
 
 def reads(study: Study) -> tuple[str, ...]:
     """The evaluation, where what the member answered is asked for."""
-    assert study.steering is not None
-    return ("eval",) if any(map(is_answer, _class_columns(study.steering))) else ()
+    return ("eval",) if any(map(is_answer, _class_columns(_section(study)))) else ()
 
 
 def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
@@ -339,8 +263,7 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
     from study.analyses.named import cached_positions, cached_sites, has_good_cache, steered_layers
     from study.analyses.shapes import Fault, tried
 
-    section = study.steering
-    assert section is not None
+    section = _section(study)
     members = [name for name in _members(study) if name in study.members]
     strange = [name for name in _members(study) if name not in members]
     yield from (Fault("steering.members", "", f"{name!r}: expected {', '.join(study.members)}.") for name in strange)

@@ -1,0 +1,104 @@
+"""Options of dose curves: the section `steering` of a study file, `diptych steer dose | pair`, and what Python takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from study.option_types import Count, Layer, Names, Verified, Where
+from study.options import STRICT, option
+
+Unit = Literal["raw", "delta", "resid", "sd"]
+_HOLDOUT = Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class CurveOptions:
+    """How a dose curve is made and read: what a study file and `diptych steer dose` both have.
+
+    Attributes:
+        alphas: strengths in `unit`; 0 is among them.
+        unit: raw, delta, resid or sd (`steering.Direction.scale`).
+        positions: tokens that are steered: last, all, generated, prompt, or a rule of `interp.positions`.
+        n_random, n_shuffled: control directions; the smallest p is 1/(1 + the fewer of them), none below 19.
+        slot: see `study.analyses.steering.items.dose_items`.
+        verify: of the first item never less than 2 %.
+        min_items, min_groups: fewest per class of the direction and in the curve.
+    """
+
+    alphas: str = option("-0.3:0.3:13", "from:to:count, or numbers.")
+    unit: Unit = option("resid", "Length of alpha = 1.")
+    positions: str = option("last", "Steered tokens: last, all, at:5, ...")
+    slot: str = option("auto", "Before the label: own (the model's own reply), or a text forced on all.")
+    n_random: Annotated[int, Field(ge=0)] = option(
+        59, "Random directions of equal length; the smallest p is 1/(1 + n)."
+    )
+    n_complement: Annotated[int, Field(ge=0)] = option(5, "Random ones orthogonal to all named.")
+    n_shuffled: Annotated[int, Field(ge=0)] = option(59, "Label-shuffled ones; needs the cache.")
+    verify: Verified = option(0.0, "Share of rows recomputed by hooked passes.")
+    min_items: Count = option(50, "Fewest per class.", flag="--min-class")
+    min_groups: Count = option(10, "Fewest independent groups.")
+    boot: Annotated[int, Field(ge=1)] = option(2000, "Resamples of an interval.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class DoseOptions(CurveOptions):
+    """How directions of a file are steered, on the command line and in Python.
+
+    Attributes:
+        layers: layers of the directions that are steered, each by itself; None: all that the file holds.
+        baseline: see `study.analyses.steering.items.dose_items`.
+        shuffled_length: "equal", all at the direction's length; "own", each at its own (`steering.arms.shuffled_arms`).
+        cache: folder that the direction was fitted on; with it come label-shuffled controls.
+        labels, strata: example id -> class or stratum, where the direction was fitted on those of a file.
+        neutral: texts for perplexity; None takes plain English sentences where the tokenizer knows their words, empty
+            leaves it out.
+        seed: of the controls and the resamples.
+    """
+
+    layers: tuple[int, ...] | None = option(None, "Of the direction file, e.g. 12,14; default: all that it holds.")
+    baseline: str | None = option(None, "Instruction to compare with; '' for none.", flag="--prompt-baseline")
+    shuffled_length: Literal["equal", "own"] = option(
+        "equal", "Of shuffled ones: as long as the direction, or as long as shuffling made them."
+    )
+    cache: Path | None = option(None, "Cache that the direction was fitted on.", is_command=False)
+    labels: Mapping[str, str] | None = option(None, "Example id -> class.", is_command=False)
+    strata: Mapping[str, str] | None = option(None, "Example id -> stratum.", is_command=False)
+    neutral: Names | None = option(None, "Texts for perplexity.", is_command=False)
+    seed: int = option(0, "Of the controls and the resamples.", is_command=False)
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class SteeringOptions(CurveOptions):
+    """Dose curves of a difference of means, per member; see `diptych steer fit` and `diptych steer dose`.
+
+    Attributes:
+        toward, away_from: classes of `target` that the direction leads between; +alpha moves toward the first.
+        target: column of the cached examples; `answer`, `answer.<score>` and `answer.side` as of the probes.
+        where: only these rows have a class; as of the probes.
+        groups: column of the independent unit; whole groups are held out of the fit, and steered.
+        orthogonal_to: further (toward, away_from) pairs that the direction is made orthogonal to, each an arm as well.
+        layers: steered, each by itself: block indices, or percents of a member's depth such as 50%; none: every layer
+            of the cache.
+        position: rule of the cache that the direction is fitted at; `positions` are the tokens that are steered.
+        limit: steer at most this many held-out items.
+    """
+
+    groups: str = option(help="Column of the independent unit.")
+    toward: str = option(help="Class that +alpha moves toward.")
+    away_from: str = option(help="Class that it moves away from.")
+    target: str = option("label", "Column of the cached examples: the class.")
+    where: Where = option({}, "Only these rows have a class.")
+    orthogonal_to: tuple[tuple[str, str], ...] = option((), "Further (toward, away_from) pairs, taken out.")
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = option(None, "Block indices or percents of depth.")
+    position: str | None = option(None, "Position rule of the cache.")
+    balance: Literal["none", "classes", "strata"] = option("none", "Of the means.")
+    test_share: _HOLDOUT = option(0.4, "Share of the groups that is held out of the fit, and steered.")
+    n_random: Annotated[int, Field(ge=19)] = option(59, "Random directions of equal length.")
+    boot: Annotated[int, Field(ge=100)] = option(2000, "Resamples of an interval.")
+    limit: Count | None = option(None, "At most so many held-out items are steered.")
+    members: Names = option(("engaged", "heuristic"), "Members that are steered.")
