@@ -108,7 +108,8 @@ class DoseResult:
 
         value, lo, hi: the level. change, change_lo, change_hi: paired change from strength 0, of that strength alone;
         band_lo, band_hi: of the change, simultaneous over the strengths; selection_lo, selection_hi: over strengths and
-        layers. control_difference...: change minus the mean change of the random controls. null_lo, null_hi: 95 % of all controls.
+        layers. control_difference...: change minus the mean change of the random controls. null_lo, null_hi: 95 % of
+        all controls.
         p...: see `steering.curves.p_values`.
         """
         import pandas as pd
@@ -159,7 +160,8 @@ class DoseResult:
             level = Level.of(self.prompted, self.kind.scores[name], [0, 1])
             (lo, hi), (change_lo, change_hi) = level.limits(), level.change(0).limits()
             yield {
-                "arm": "prompt", "draw": 0, "arm_label": "prompt baseline", "alpha_unit": self.plan.unit, "metric": name,
+                "arm": "prompt", "draw": 0, "arm_label": "prompt baseline", "alpha_unit": self.plan.unit,
+                "metric": name,
                 "value": float(level.value[1]), "lo": float(lo[1]), "hi": float(hi[1]),
                 "change": float(level.value[1] - level.value[0]), "change_lo": float(change_lo[1]),
                 "change_hi": float(change_hi[1]), "n": int(level.n[1]), "n_groups": int(level.n_groups[1]),
@@ -169,8 +171,8 @@ class DoseResult:
     def slopes(self) -> pd.DataFrame:
         """One row per arm and score: slope per unit of alpha, its interval, p against the controls, monotonicity.
 
-        control_value: mean slope of the random directions; control_difference...: slope minus that, with an interval that
-        counts the spread of the controls too; shuffled_difference...: the same of the shuffled directions.
+        control_value: mean slope of the random directions; control_difference...: slope minus that, with an interval
+        that counts the spread of the controls too; shuffled_difference...: the same of the shuffled directions.
         smallest_p: the smallest p that so many controls can give.
         """
         import pandas as pd

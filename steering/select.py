@@ -121,7 +121,8 @@ def _best(part: pd.DataFrame, objective: Objective, n_layers: int) -> dict[str, 
         main = by_metric[objective.metric]
         lo, hi = sorted((sign * main["selection_lo"], sign * main["selection_hi"]))
         options.append({
-            "alpha": alpha, "gain": sign * main["change"], "lo": lo, "hi": hi, "excess_gain": sign * main["control_difference"],
+            "alpha": alpha, "gain": sign * main["change"], "lo": lo, "hi": hi,
+            "excess_gain": sign * main["control_difference"],
             **_null(main, sign), "metric": objective.metric, "n": main["n"],
             "n_groups": main["n_groups"], "interval": INTERVAL,
             "reason": _reason(by_metric, objective, n_layers),

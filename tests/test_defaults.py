@@ -21,7 +21,7 @@ from probes import SweepConfig, sweep
 from steering import difference_of_means
 from study.analyses.heads.options import HeadsOptions
 from study.analyses.heads.run import run_heads
-from study.analyses.steering.run import DoseStudy
+from study.analyses.steering.options import DoseOptions, SteeringOptions
 from study.cli import main
 from study.config.sections import (
     CacheSection,
@@ -32,7 +32,6 @@ from study.config.sections import (
     OracleSection,
     ProbesSection,
     ReportSection,
-    SteeringSection,
     Study,
     TaskSection,
 )
@@ -100,9 +99,9 @@ WALK: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {
     "probes sweep": (ProbesSection, of_function(sweep) | of_fields(SweepConfig),
                      {"cs": "Cs", "perm": "n_perm", "n_seeds": "split_seeds", "n_boot": "boot"}),
     "heads sweep": (HeadsOptions, of_function(run_heads), {}),
-    "steer dose": (SteeringSection, of_fields(DoseStudy), {"n_resamples": "boot"}),
-    "steer pair": (SteeringSection, of_fields(DoseStudy), {"n_resamples": "boot"}),
-    "steer fit": (SteeringSection, of_function(difference_of_means), {"positions": "position", "sites": "site",
+    "steer dose": (SteeringOptions, of_fields(DoseOptions), {}),
+    "steer pair": (SteeringOptions, of_fields(DoseOptions), {}),
+    "steer fit": (SteeringOptions, of_function(difference_of_means), {"positions": "position", "sites": "site",
                                                                       "sign_check": "check_sign"}),
     "oracle ask": (OracleSection, of_function(collect) | of_fields(OracleQuestion),
                    {"layers": "layers", "group": "groups", "partners": "n_partners"}),
@@ -239,7 +238,8 @@ READERS = {
     CacheSection: ("study/analyses/cache/step.py", "study/analyses/items.py"),
     ProbesSection: ("study/analyses/probes/step.py",),
     HeadsOptions: ("study/analyses/heads/step.py", "study/analyses/heads/run.py"),
-    SteeringSection: ("study/analyses/steering/step.py",),
+    SteeringOptions: ("study/analyses/steering/step.py", "study/analyses/steering/job.py",
+                      "study/analyses/steering/tables.py"),
     OracleSection: ("study/analyses/oracle/step.py",),
     OracleQuestion: ("study/analyses/oracle/step.py",),
     FiguresSection: ("study/report/figures_step.py",),

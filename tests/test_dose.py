@@ -113,10 +113,10 @@ def test_a_planted_direction_is_monotone_and_beyond_every_control() -> None:
     assert (moved.p <= 1 / 21 + 1e-9).all() and (moved.p_max <= 1 / 21 + 1e-9).all()
     margin = slopes[(slopes.metric == "margin") & (slopes.arm == "direction")].iloc[0]
     assert margin.lo > margin.null_hi and margin.monotone == 1.0
-    anti = slopes[slopes.metric == "anti_steerable"].set_index(["arm", "draw"]).slope
+    anti = slopes[slopes.metric == "anti_steerable"].set_index(["arm", "draw"])["value"]
     assert anti["direction", 0] == 0.0 and anti["opposite", 0] == 1.0
     controls = slopes[(slopes.metric == "margin") & (slopes.arm == "random")]
-    assert controls.slope.abs().max() < margin.slope / 2
+    assert controls["value"].abs().max() < margin["value"] / 2
 
 
 def test_curves_of_a_task_without_labels_of_two_sides_still_have_their_general_scores() -> None:

@@ -283,17 +283,17 @@ def test_bbq_choices_are_scored_as_the_official_scores_are() -> None:
 
 def test_a_drawn_level_stays_where_its_score_can_be() -> None:
     """At .9 with a change of .05 [-.2, .3] the curve says [.7, 1], not 1.2; a margin has no end, KL none above."""
-    from study.analyses.steering.show import dose_rows
+    from study.analyses.steering.tables import level_rows
 
     rows = [
         {"arm": arm, "draw": draw, "metric": metric, "alpha": alpha, "value": start + (0.05 if alpha else 0.0),
          "lo": start - 0.02, "hi": start + 0.02, "change_lo": -0.2, "change_hi": 0.3, "p_max": 0.5, "length": 1.0,
          "band_lo": -0.2 if arm == "direction" else np.nan, "band_hi": 0.3 if arm == "direction" else np.nan,
-         "name": "d", "interval": "t", "band": "simultaneous", "member": "engaged"}
+         "arm_label": "d", "interval": "t", "band": "simultaneous", "member": "engaged"}
         for arm, draw in (("direction", 0), ("random", 0), ("random", 1))
         for metric, start in (("accuracy", 0.9), ("kl", 0.1), ("margin", 0.9)) for alpha in (0.0, 1.0)
     ]  # fmt: skip
-    drawn = dose_rows(pd.DataFrame(rows)).query("arm == 'direction'").set_index(["metric", "alpha"])
+    drawn = level_rows(pd.DataFrame(rows)).query("arm == 'direction'").set_index(["metric", "alpha"])
     want = {("accuracy", 1.0): (0.7, 1.0), ("KL", 1.0): (0.0, 0.4), ("logit margin", 1.0): (0.7, 1.2),
             ("accuracy", 0.0): (0.88, 0.92)}  # fmt: skip
     for key, ends in want.items():

@@ -89,20 +89,20 @@ def test_the_page_says_it_once_for_each_member() -> None:
 
 def test_flags_of_a_steered_member_follow_what_each_score_rests_on() -> None:
     """Classes made of its answers spoil every score; one answer at strength 0 all but the margin of the classes."""
-    from study.analyses.steering.step import _flagged
+    from study.analyses.steering.tables import flagged
 
     rows = pd.DataFrame({"metric": ["margin", "amb_commit_bias", "coverage"]})
     same = {"member": "engaged"}
     quiet = pd.DataFrame({"top_answer": ["B"], "top_share": [0.4], "is_degenerate": [False]})
     loud = pd.DataFrame({"top_answer": ["B"], "top_share": [1.0], "is_degenerate": [True]})
     varied, constant = one_answer(list("AB") * 10, list("AB") * 10), one_answer(["A"] * 20, list("AB") * 10)
-    assert _flagged(rows, quiet, None, same)["is_degenerate"].tolist() == [False] * 3
-    assert _flagged(rows, quiet, varied, same)["is_degenerate"].tolist() == [False] * 3
-    assert _flagged(rows, loud, None, same)["is_degenerate"].tolist() == [False, True, True]
-    assert _flagged(rows, quiet, constant, same)["is_degenerate"].tolist() == [True] * 3
-    assert set(_flagged(rows, loud, constant, same)["top_answer"]) == {"A"}  # of the classes
-    assert set(_flagged(rows, loud, varied, same)["top_answer"]) == {"B"}
-    assert (_flagged(rows, quiet, varied, same)["banner"] == "").all()
+    assert flagged(rows, quiet, None, same)["is_degenerate"].tolist() == [False] * 3
+    assert flagged(rows, quiet, varied, same)["is_degenerate"].tolist() == [False] * 3
+    assert flagged(rows, loud, None, same)["is_degenerate"].tolist() == [False, True, True]
+    assert flagged(rows, quiet, constant, same)["is_degenerate"].tolist() == [True] * 3
+    assert set(flagged(rows, loud, constant, same)["top_answer"]) == {"A"}  # of the classes
+    assert set(flagged(rows, loud, varied, same)["top_answer"]) == {"B"}
+    assert (flagged(rows, quiet, varied, same)["banner"] == "").all()
 
 
 def test_cyclic_orders_are_offered_and_cure_what_was_order_alone(bbq_folder: Path) -> None:

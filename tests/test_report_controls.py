@@ -8,7 +8,7 @@ import pandas as pd
 
 import study
 from steering.arms import MIN_NULL
-from study.analyses.steering.step import _slopes
+from study.analyses.steering.tables import slope_rows
 from study.config.read import read_study
 from study.report.claims import Control, claims
 from study.schema import tidy
@@ -105,10 +105,10 @@ def test_the_p_of_a_slope_is_none_where_one_sort_of_controls_has_none():
         dict(arm="direction", name="v", metric=["margin", "coverage"], slope=1.0, p=0.05,
              p_random=[0.05, 0.05], p_shuffled=[float("nan"), 0.4])
     )  # fmt: skip
-    made = _slopes(rows)
+    made = slope_rows(rows)
     assert made["p"].isna().tolist() == [True, False]
     assert made["p"].iloc[1] == 0.4
-    assert _slopes(rows.drop(columns="p_shuffled"))["p"].isna().all()
+    assert slope_rows(rows.drop(columns="p_shuffled"))["p"].isna().all()
 
 
 def test_the_demo_steers_enough_directions_of_each_sort_for_a_p():

@@ -24,7 +24,10 @@ from steering.dose import DoseSweep
 from steering.pair import direction_agreement, pair_cosines, reliability
 from steering.select import BBQ, Objective, rank_candidates, shrinkage, split_by_group
 from study.analyses.steering.items import dose_items
-from study.analyses.steering.run import DoseStudy, run_dose, tables_of_doses
+from study.analyses.steering.job import DoseJob
+from study.analyses.steering.options import DoseOptions
+from study.analyses.steering.run import run_dose
+from study.analyses.steering.tables import tables_of_doses
 from study.analyses.steering.shuffled import shuffled_from_cache
 from study.cli import steer_dose
 from tests import steer_task
@@ -136,7 +139,7 @@ def test_a_study_writes_tables_and_figures_with_every_control(base: Path, cache:
         "arm",
         "layer",
         "alpha",
-        "unit",
+        "alpha_unit",
         "metric",
         "value",
         "lo",
@@ -144,12 +147,12 @@ def test_a_study_writes_tables_and_figures_with_every_control(base: Path, cache:
         "n",
         "n_groups",
         "interval",
-        "control",
+        "control_value",
         "p",
     }
     assert wanted <= set(table.columns)
     steered = table[table["arm"] != "prompt"]
-    assert steered[["value", "lo", "hi", "n", "n_groups", "control", "null_lo", "null_hi"]].notna().all(axis=None)
+    assert steered[["value", "lo", "hi", "n", "n_groups", "control_value", "null_lo", "null_hi"]].notna().all(axis=None)
     assert set(steered["alpha"]) == {-0.4, -0.2, 0.0, 0.2, 0.4} and (table["n_groups"] == 12).all()
     zero = steered[steered["alpha"] == 0]
     assert (zero["change"] == 0).all() and zero.groupby("metric")["value"].nunique().eq(1).all()
@@ -209,10 +212,10 @@ def test_refusals_come_before_a_model_is_loaded(tmp_path: Path) -> None:
 
 
 def test_items_that_the_direction_was_fitted_on_are_refused(base: Path, cache: Path, tmp_path: Path) -> None:
-    study = DoseStudy(alphas="0,0.2", cache=cache, slot=".", min_items=20)
+    study = DoseOptions(alphas="0,0.2", cache=cache, slot=".", min_items=20)
     with pytest.raises(ValueError, match="among the rows that the direction was fitted on"):
         run_dose(Checkpoint("b", str(base)), TASK, steer_task.examples(seed=1), Directions({SITE: fitted(cache)[SITE]}),
-                 out=tmp_path, study=study, loading={"dtype": "float32"}, progress=False)  # fmt: skip
+                 out=tmp_path, options=study, loading={"dtype": "float32"}, progress=False)  # fmt: skip
 
 
 def test_shuffled_arms_of_a_cache_are_the_pipeline_on_permuted_labels(cache: Path, tmp_path: Path) -> None:
@@ -256,9 +259,9 @@ def test_items_end_where_the_label_is_decided(base: Path) -> None:
 
 
 def test_layers_are_ranked_by_a_declared_objective_and_reasons_are_given(base: Path, tmp_path: Path) -> None:
-    study = DoseStudy(alphas="-0.4,0,0.4", slot=".", n_resamples=100, neutral=())
+    study = DoseOptions(alphas="-0.4,0,0.4", slot=".", boot=100, neutral=())
     found = run_dose(Checkpoint("b", str(base)), TASK, steer_task.examples(), made_up(layers=(0, 1, 2)), out=tmp_path,
-                     study=study, loading={"dtype": "float32"}, progress=False)["b"]  # fmt: skip
+                     options=study, loading={"dtype": "float32"}, progress=False)["b"]  # fmt: skip
     table = found.table()
     ranked = rank_candidates(table, Objective("margin", "higher"), n_layers=3)
     best = table[(table["arm"] == "direction") & (table["metric"] == "margin")].groupby("layer")["change"].max()
@@ -281,8 +284,8 @@ def test_layers_are_ranked_by_a_declared_objective_and_reasons_are_given(base: P
 
 
 def test_tables_are_made_again_of_the_outcomes_on_disk(base: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    study = DoseStudy(alphas="-0.4,0,0.4", slot=".", n_resamples=100, neutral=(NEUTRAL.read_text(), "the a b c."))
-    given: dict[str, Any] = {"out": tmp_path, "study": study}
+    study = DoseOptions(alphas="-0.4,0,0.4", slot=".", boot=100, neutral=(NEUTRAL.read_text(), "the a b c."))
+    given: dict[str, Any] = {"out": tmp_path, "options": study}
     run_dose(Checkpoint("b", str(base)), TASK, steer_task.examples(), made_up(), loading={"dtype": "float32"},
              progress=False, **given)  # fmt: skip
     before = {path.name: path.read_bytes() for path in (tmp_path / "b").glob("*.csv")}
@@ -290,13 +293,14 @@ def test_tables_are_made_again_of_the_outcomes_on_disk(base: Path, tmp_path: Pat
     for name in before:
         (tmp_path / "b" / name).unlink()
     monkeypatch.setattr(torch.nn.Module, "__call__", None)  # no forward pass
-    found = tables_of_doses(("b",), TASK, steer_task.examples(), made_up(), **given)
+    job = DoseJob(TASK, steer_task.examples(), made_up(), **given)
+    found = tables_of_doses(job, ("b",))
     assert {path.name: path.read_bytes() for path in (tmp_path / "b").glob("*.csv")} == before
     assert set(found) == {"b"}
     with pytest.raises(ValueError, match="is not among the examples"):
-        tables_of_doses(("b",), TASK, steer_task.examples()[:4], made_up(), **given)
+        tables_of_doses(replace(job, examples=steer_task.examples()[:4]), ("b",))
     with pytest.raises(ValueError, match="no finished dose sweep"):
-        tables_of_doses(("c",), TASK, steer_task.examples(), made_up(), **given)
+        tables_of_doses(job, ("c",))
 
 
 def test_no_group_is_on_two_sides_of_a_split() -> None:
@@ -366,8 +370,8 @@ def test_each_vector_is_added_in_each_member(base: Path, tmp_path: Path) -> None
     assert done.exit_code == 0, done.output
     transfer = pd.read_csv(tmp_path / "out" / "transfer.csv")
     cells = transfer[transfer["metric"] == "margin"].set_index(["vector_from", "applied_to"])
-    assert len(cells) == 4 and cells[["slope", "lo", "hi", "null_lo", "null_hi", "p"]].notna().all(axis=None)
+    assert len(cells) == 4 and cells[["value", "lo", "hi", "null_lo", "null_hi", "p"]].notna().all(axis=None)
     own = pd.read_csv(tmp_path / "out" / "engaged" / "slopes.csv")
     own = own[(own["arm"] == "transferred") & (own["metric"] == "margin")].iloc[0]
-    assert cells.loc[("heuristic", "engaged"), "slope"] == pytest.approx(own["slope"])
+    assert cells.loc[("heuristic", "engaged"), "value"] == pytest.approx(own["value"])
     assert (tmp_path / "out" / "figures" / "cosines.png").exists() and "ceiling" in done.output

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from study.analyses.heads.options import HeadsOptions
 from study.analyses.registry import steps_of
+from study.analyses.steering.options import SteeringOptions
 from study.config import Study, parse_study, read_study
 from study.config.sections import (
     CacheSection,
@@ -23,7 +24,6 @@ from study.config.sections import (
     Published,
     ReportSection,
     SmallestEffects,
-    SteeringSection,
     TaskSection,
 )
 from study.run.digest import Digests
@@ -86,7 +86,7 @@ def test_a_score_of_no_item_is_a_row_without_a_value() -> None:
 # --- every key -----------------------------------------------------------------------------------------------------
 
 SECTIONS = {"eval": EvalSection, "cache": CacheSection, "probes": ProbesSection, "heads": HeadsOptions,
-            "steering": SteeringSection, "oracle": OracleSection, "figures": FiguresSection,
+            "steering": SteeringOptions, "oracle": OracleSection, "figures": FiguresSection,
             "report": ReportSection}  # fmt: skip
 SHARED = {"task": TaskSection, "load": LoadSection}
 OTHERS: tuple[Any, ...] = (

@@ -161,7 +161,7 @@ def test_neutral_texts_are_in_the_cost_of_steering(tmp_path: Path, monkeypatch: 
     """By hand: the direction and 5 random controls at 2 strengths are 12 rows, of 20 tokens in two texts, each through
     a quarter of the model, for 2 members."""
     before = work_of(small(tmp_path), tmp_path / "run", "steering").row_tokens
-    monkeypatch.setattr("study.analyses.steering.run.neutral_ids", lambda tokenizer, texts: [[1] * 10] * 2)
+    monkeypatch.setattr("study.analyses.steering.job.neutral_ids", lambda tokenizer, texts: [[1] * 10] * 2)
     assert work_of(small(tmp_path), tmp_path / "run", "steering").row_tokens - before == 12 * 20 * 0.25 * 2
 
 

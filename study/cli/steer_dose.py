@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from study.analyses.steering.options import DoseOptions
 from study.cli.common import (
     checkpoint_options,
     fail_in_users_words,
@@ -17,38 +18,20 @@ from study.cli.common import (
     resolve_checkpoints,
     task_options,
 )
+from study.options import command_options, options_from
 
 _PATH = click.Path(path_type=Path)
 
 
 def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of every dose study."""
-    for option in reversed(
-        [
-            click.option("--alphas", default="-0.3:0.3:13", show_default=True, help="from:to:count, or numbers."),
-            click.option("--unit", default="resid", show_default=True, help="Length of alpha = 1.",
-                         type=click.Choice(["raw", "delta", "resid", "sd"])),
-            click.option("--positions", default="last", show_default=True, help="Steered tokens: last, all, at:5, ..."),
-            click.option("--layers", help="Of the direction file, e.g. 12,14; default: all that it holds."),
-            click.option("--slot", default="auto", show_default=True,
-                         help="Before the label: own (the model's own reply), or a text forced on all."),
-            click.option("--prompt-baseline", "baseline", help="Instruction to compare with; '' for none."),
-            click.option("--neutral", type=_PATH, help="Texts for perplexity, one per line; default: plain English."),
-            click.option("--n-random", default=59, show_default=True,
-                         help="Random directions of equal length; the smallest p is 1/(1 + n)."),
-            click.option("--n-complement", default=5, show_default=True, help="Random ones orthogonal to all named."),
-            click.option("--n-shuffled", default=59, show_default=True, help="Label-shuffled ones; needs the cache."),
-            click.option("--shuffled-length", default="equal", show_default=True, type=click.Choice(["equal", "own"]),
-                         help="Of shuffled ones: as long as the direction, or as long as shuffling made them."),
-            click.option("--verify", default=0.0, show_default=True, help="Share of rows recomputed by hooked passes."),
-            click.option("--min-class", "min_items", default=50, show_default=True, help="Fewest per class."),
-            click.option("--min-groups", default=10, show_default=True, help="Fewest independent groups."),
-            click.option("--boot", "n_resamples", default=2000, show_default=True, help="Resamples of an interval."),
-            click.option("--out", required=True, type=_PATH, help="Folder of the study."),
-            click.option("--no-figures", is_flag=True, help="Tables only."),
-            click.option("--quiet", is_flag=True, help="No progress bar."),
-        ]
-    ):  # fmt: skip
+    for option in (
+        click.option("--quiet", is_flag=True, help="No progress bar."),
+        click.option("--no-figures", is_flag=True, help="Tables only."),
+        click.option("--out", required=True, type=_PATH, help="Folder of the study."),
+        click.option("--neutral", type=_PATH, help="Texts for perplexity, one per line; default: plain English."),
+        command_options(DoseOptions),
+    ):
         command = option(command)
     return command
 
@@ -79,7 +62,7 @@ def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, l
     one_thread()
     if strata and not (strata.startswith("labels:") and labels):
         raise ValueError(f"--strata {strata!r}: expected labels:COLUMN, beside --labels; other strata are known.")
-    study = _study(
+    dose_options = _options(
         options,
         cache=cache,
         labels=None if labels is None else _classes(labels, target),
@@ -87,7 +70,7 @@ def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, l
     )
     held, against = Directions.load(direction), [Directions.load(path) for path in orthogonal_to]
     checkpoints, loading = resolve_checkpoints(options)
-    run_dose(checkpoints, options["task"], read_data(options), held, out=out, study=study, against=against,
+    run_dose(checkpoints, options["task"], read_data(options), held, out=out, options=dose_options, against=against,
              loading=loading, progress=not options["quiet"])  # fmt: skip
     _draw(out, skip=options["no_figures"])
     click.echo(headline(out))
@@ -111,7 +94,7 @@ def pair(engaged: Path, heuristic: Path, engaged_cache: Path | None, heuristic_c
     """
     from interp.checkpoint import CheckpointPair
     from steering.direction import Directions
-    from study.analyses.steering.pairs import run_pair
+    from study.analyses.steering.run import run_pair
     from study.analyses.steering.show import pair_lines
 
     one_thread()
@@ -120,7 +103,7 @@ def pair(engaged: Path, heuristic: Path, engaged_cache: Path | None, heuristic_c
         raise click.UsageError("steer pair needs --pair: a YAML file of a pair, or 'embedded'.")
     held = {"engaged": Directions.load(engaged), "heuristic": Directions.load(heuristic)}
     caches = {role: path for role, path in (("engaged", engaged_cache), ("heuristic", heuristic_cache)) if path}
-    run_pair(checkpoints, options["task"], read_data(options), held, out=out, study=_study(options), caches=caches,
+    run_pair(checkpoints, options["task"], read_data(options), held, out=out, options=_options(options), caches=caches,
              loading=loading, progress=not options["quiet"])  # fmt: skip
     _draw(out, skip=options["no_figures"])
     click.echo(pair_lines(out))
@@ -148,27 +131,23 @@ def _classes(path: Path, target: str) -> dict[str, str]:
     return dict(zip(kept["id"].astype(str), kept[target].astype(str), strict=True))
 
 
-def _study(options: dict[str, Any], **fitted: Any) -> Any:
-    from study.analyses.steering.run import DoseStudy
-
-    kept = (
-        "alphas", "unit", "positions", "slot", "baseline", "n_random", "n_complement", "n_shuffled", "shuffled_length",
-        "verify", "min_items", "min_groups", "n_resamples",
-    )  # fmt: skip
-    layers, neutral = options["layers"], options["neutral"]
-    try:
-        chosen = None if layers is None else tuple(int(part) for part in layers.split(","))
-    except ValueError as error:
-        raise ValueError(f"--layers {layers!r}: expected layer numbers separated by commas.") from error
-    texts = None if neutral is None else tuple(filter(str.strip, neutral.read_text(encoding="utf-8").splitlines()))
-    return DoseStudy(layers=chosen, neutral=texts, **fitted, seed=options["seed"] or 0,
-                     **{key: options[key] for key in kept})  # fmt: skip
+def _options(values: dict[str, Any], **fitted: Any) -> DoseOptions:
+    """The options that were given; `--neutral` is a file of texts."""
+    neutral: Path | None = values["neutral"]
+    lines = None if neutral is None else neutral.read_text(encoding="utf-8").splitlines()
+    texts = None if lines is None else tuple(filter(str.strip, lines))
+    curve = {name: value for name, value in values.items() if name not in ("neutral", "seed", "cache", "labels")}
+    return options_from(DoseOptions, curve, neutral=texts, seed=values["seed"] or 0, **fitted)
 
 
 def _draw(out: Path, *, skip: bool) -> None:
     """Every figure of a study into its folder `figures`."""
-    from study.analyses.steering.show import figures
+    from study.analyses.steering.figures import figures
+    from study.analyses.steering.tables import folder_tables
     from study.figures.save import save_all
 
-    for reason in [] if skip else save_all(figures(out).items(), out / "figures")[1]:
+    if skip:
+        return
+    drawn = ((name[len("steering-") :], one) for name, one in figures(folder_tables(out)))
+    for reason in save_all(drawn, out / "figures")[1]:
         click.echo(f"note: {reason}", err=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.figures.drawn import rows_by, stem, tried
+from study.figures.drawn import tried
 from study.report import feeds as of
 
 if TYPE_CHECKING:
@@ -46,10 +45,6 @@ def _heads(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
     yield from figures(tables, **size)
 
 
-def _draw(draw: Callable[..., Drawn], rows: Callable[..., Any], part: Any, size: dict[str, Any]) -> Drawn:
-    return draw(rows(part), **size)
-
-
 def _probes(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
     from study.analyses.probes.figures import figures
 
@@ -58,11 +53,10 @@ def _probes(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
 
 def _scores(tables: Tables, size: dict[str, Any]) -> Iterator[Named]:
     """Dose curves of every member and site, and what an oracle reads."""
-    from study import figures
     from study.analyses.oracle.figures import figures as oracle_figures
+    from study.analyses.steering.figures import figures as dose_figures
 
-    for keys, part in rows_by(tables.get("steering"), "member", "site"):
-        yield stem("steering", *keys), tried(partial(_draw, figures.dose_response, of.dose_table, part, size))
+    yield from dose_figures(tables, **size)
     yield from oracle_figures(tables, **size)
 
 

@@ -216,12 +216,11 @@ def _head_map(tables: Tables) -> Panel:
 
 def _dose(tables: Tables) -> Panel:
     """The first member, site and score that a figure can show."""
+    from study.analyses.steering.figures import dose_rows
     from study.figures import dose_response
 
     part = _one(tables["steering"], "member", "site", "metric")
-    return Panel(
-        f"steering, {part['member'].iloc[0]}", lambda ax: dose_response(of.dose_table(part), ax=ax), lift=_LIFT_4
-    )
+    return Panel(f"steering, {part['member'].iloc[0]}", lambda ax: dose_response(dose_rows(part), ax=ax), lift=_LIFT_4)
 
 
 def _cumulative(tables: Tables) -> Panel:

@@ -1,4 +1,4 @@
-"""Dose curves of one direction file in every member: arms, plan and outcomes on disk, in a folder that can be resumed."""
+"""Dose curves of one direction file in every member: arms, plan and outcomes on disk; a killed job continues."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ class DoseJob:
         """Every member's outcomes on disk; returns the members.
 
         Raises:
-            ValueError: a class or curve that is too small, a layer that a file does not hold, a folder of another study,
-                items that the direction was fitted on.
+            ValueError: a class or curve that is too small, a layer that a file does not hold, a folder of another
+                study, items that the direction was fitted on.
         """
         self.check()
         self.say_controls(progress)
@@ -156,7 +156,9 @@ class DoseJob:
                         bar.update()
             put_text_sums(store, _text_sums(model, plan, options))
             dtype = str(model.dtype).removeprefix("torch.")
-            put_read(store, items, keys, {"member": member, "toward": first.toward, "model": model.name, "dtype": dtype})
+            put_read(
+                store, items, keys, {"member": member, "toward": first.toward, "model": model.name, "dtype": dtype}
+            )
 
 
 def check_sizes(directions: Directions, task: Any, examples: Sequence[Example], options: DoseOptions) -> None:
@@ -229,7 +231,9 @@ def _notes(first: Direction, plan: DosePlan, options: DoseOptions, notes: list[s
     from importlib.metadata import version
 
     lengths = {str(site): first.equivalents(1.0, options.unit) for site in plan.sites[:1]}
-    held = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items() if k not in ("labels", "strata")}
+    held = {
+        k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items() if k not in ("labels", "strata")
+    }
     packages = {name: version(name) for name in ("diptych", "torch", "transformers")}
     return {
         "study": held,

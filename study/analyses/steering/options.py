@@ -1,4 +1,4 @@
-"""Options of dose curves: the section `steering` of a study file, `diptych steer dose | pair`, and what Python takes."""
+"""Options of dose curves: the section `steering` of a study file, `diptych steer dose`, and what Python takes."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ class SteeringOptions(CurveOptions):
     target: str = option("label", "Column of the cached examples: the class.")
     where: Where = option({}, "Only these rows have a class.")
     orthogonal_to: tuple[tuple[str, str], ...] = option((), "Further (toward, away_from) pairs, taken out.")
-    layers: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = option(None, "Block indices or percents of depth.")
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = option(
+        None, "Block indices or percents of depth."
+    )
     position: str | None = option(None, "Position rule of the cache.")
     balance: Literal["none", "classes", "strata"] = option("none", "Of the means.")
     test_share: _HOLDOUT = option(0.4, "Share of the groups that is held out of the fit, and steered.")

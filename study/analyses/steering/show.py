@@ -42,7 +42,9 @@ def headline(out: Path) -> str:
             slope = _spread(row["value"], row["lo"], row["hi"])
             apart = [row[f"control_difference{end}"] for end in ("", "_lo", "_hi")]
             beyond = _spread(*apart) if apart[1] == apart[1] else "–"
-            lines.append([member, f"{row['layer']:.0f}", row["arm_label"], row["metric"], slope, null, beyond, tested, n])
+            lines.append(
+                [member, f"{row['layer']:.0f}", row["arm_label"], row["metric"], slope, null, beyond, tested, n]
+            )
     return "\n".join([aligned(lines), READING, *notes])
 
 

@@ -195,9 +195,7 @@ def study_tables(members: Iterable[Member]) -> dict[str, pd.DataFrame]:
     if not levels:
         raise ValueError("no score of any direction has a value at every strength.")
     tables = {"steering": levels, "steering_slopes": slopes}
-    return {
-        name: tidy(_values(pd.concat(parts, ignore_index=True)), control=CONTROL) for name, parts in tables.items()
-    }
+    return {name: tidy(_values(pd.concat(parts, ignore_index=True)), control=CONTROL) for name, parts in tables.items()}
 
 
 def level_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -269,7 +267,9 @@ def plane_rows(plane: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([main, rest], ignore_index=True).drop(columns=["model", "dtype"], errors="ignore")
 
 
-def flagged(rows: pd.DataFrame, table: pd.DataFrame, classes: OneAnswer | None, same: Mapping[str, Any]) -> pd.DataFrame:
+def flagged(
+    rows: pd.DataFrame, table: pd.DataFrame, classes: OneAnswer | None, same: Mapping[str, Any]
+) -> pd.DataFrame:
     """The rows with the member's commonest answer: of its classes where these are made of its answers, else at
     strength 0. The margin is of the classes alone; every other score is of the answers too."""
     at_zero = bool(table["is_degenerate"].any()) if "is_degenerate" in table else False
