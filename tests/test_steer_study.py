@@ -27,8 +27,8 @@ from study.analyses.steering.items import dose_items
 from study.analyses.steering.job import DoseJob
 from study.analyses.steering.options import DoseOptions
 from study.analyses.steering.run import run_dose
-from study.analyses.steering.tables import tables_of_doses
 from study.analyses.steering.shuffled import shuffled_from_cache
+from study.analyses.steering.tables import tables_of_doses
 from study.cli import steer_dose
 from tests import steer_task
 from tests.tiny import save_checkpoint

@@ -49,8 +49,8 @@ PANELS = {
     "kl": Panel("KL", "nats, last token", (0.0, math.inf)),
 }
 """The scores that have a panel, in the order of the panels."""
-_TABLE = ("site", "arm", "arm_label", "metric", "alpha", "draw", "length", "value", "lo", "hi", "band_lo", "band_hi", "band",
-          "change_lo", "change_hi", "interval")  # fmt: skip
+_TABLE = ("site", "arm", "arm_label", "metric", "alpha", "draw", "length", "value", "lo", "hi", "band_lo", "band_hi",
+          "band", "change_lo", "change_hi", "interval")  # fmt: skip
 _KEEP = (
     "member", "arm", "arm_label", "draw", "site", "layer", "alpha", "alpha_norm", "metric", "metric_unit", "value",
     "lo", "hi", "control_value", "control_difference", "control_difference_lo", "control_difference_hi", "null_lo",
