@@ -139,7 +139,6 @@ LONG_FUNCTIONS = {
     "probes.run.sweep": 96,
 }
 LONG_FILES = {
-    "study.analyses.steering.run": 401,
     "tests.test_stats_paired": 406,
     "tests.test_oracle_train": 412,
     "tests.test_stats_bootstrap": 419,
