@@ -190,6 +190,12 @@ def test_bold_ink_is_for_named_heads_beyond_the_null() -> None:
     (ax, *_) = drawn.figure.axes
     weights = {text.get_text(): text.get_fontweight() for text in ax.texts}
     assert weights == {"L0.H0": "bold", "L1.H3": "normal"}
+    forest = figures.top_heads(forest_table().assign(named=lambda rows: rows["head"].isin(["L19.H17", "L0.H4"])))
+    names = {text.get_text(): text for text in forest.figure.axes[0].texts if text.get_text().startswith("L")}
+    assert {name: text.get_fontweight() for name, text in names.items() if text.get_bbox_patch() is not None} == {
+        "L19.H17": "bold", "L0.H4": "normal",
+    }  # fmt: skip
+    assert not [name for name in ("L22.H5", "L17.H3") if names[name].get_fontweight() == "bold"]
     boxes = {tuple(patch.get_xy()): patch.get_linewidth() for patch in ax.patches if not patch.get_fill()}
     assert boxes[(-0.5, -0.5)] > 2 * boxes[(2.5, 0.5)]
 

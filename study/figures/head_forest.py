@@ -38,7 +38,8 @@ def top_heads(
     """The k largest head effects, each with interval, printed value, control head and max-over-heads null.
 
     Heads are chosen on the half `select` and drawn from the half `report`; a table that holds only `report` has been
-    chosen from elsewhere and is cut by its own size. A head that was named beforehand is always a row, in bold.
+    chosen from elsewhere and is cut by its own size. A head that was named beforehand is always a row,
+    its name boxed. Bold ink is for heads beyond the null.
 
     Args:
         table:  one row per head and half: `head` (`L19.H17`), `value, lo, hi, n`, `control_value` (a norm-matched
@@ -126,9 +127,17 @@ def _draw(ax: Axes, rows: DataFrame, named: set[str], marks: Marks) -> None:
 def _text(ax: Axes, rows: DataFrame, named: set[str]) -> None:
     """Names on the left, values on the right, the key above."""
     for index, (row, text) in enumerate(zip(checks.records(rows), _values(rows), strict=True)):
-        style: dict[str, Any] = {"va": "center", "fontweight": "bold" if row.head in named else "normal"}
-        canvas.beside(ax, index, row.head, dx=-_GAP, ha="right", fontsize=LABEL, color=colour("ink"), **style)
-        shade = colour("ink" if rejects(row.p_adjusted) else "ink2")
+        beyond = bool(rejects(row.p_adjusted))
+        shade = colour("ink" if beyond else "ink2")
+        style: dict[str, Any] = {"va": "center", "fontweight": "bold" if beyond and row.head in named else "normal"}
+        box = {
+            "boxstyle": "square,pad=0.15",
+            "facecolor": "none",
+            "edgecolor": shade,
+            "linewidth": 0.9 if beyond else 0.4,
+        }
+        name: dict[str, Any] = {**style, "bbox": box} if row.head in named else style
+        canvas.beside(ax, index, row.head, dx=-_GAP, ha="right", fontsize=LABEL, color=shade, **name)
         canvas.beside(ax, index, text, x=1, dx=_GAP, ha="left", fontsize=_VALUE, color=shade, **style)
     entries = [
         canvas.key_entry("ink", "FWER p ≤ .05", shape="s"),
@@ -150,7 +159,7 @@ def _caption(rows: DataFrame, named: set[str], table: DataFrame) -> str:
         f"Bars: 95 % {kind}",
         "Filled: p ≤ .05, max-|t| over all heads; hollow: not",
         "△ norm-matched control head; grey: 95 % of the max-over-heads null",
-        f"Bold: named before the sweep ({', '.join(sorted(named))})" if named else "",
+        f"Box: named before the sweep ({', '.join(sorted(named))}), bold where beyond the null" if named else "",
         checks.provenance(rows),
     )
 

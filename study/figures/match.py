@@ -147,15 +147,25 @@ def _draw_pairs(ax: Axes, matches: DataFrame, marks: Marks) -> None:
 
 
 def _box(ax: Axes, row: Any, matches: DataFrame, avoid: list[Labelled], taken: list[np.ndarray]) -> None:
-    """A box around a head that was named beforehand, with its numbers."""
+    """A box around a head that was named beforehand, with its numbers; thin and grey where its match is not beyond the
+    null or not mutual."""
+    is_match = _is_beyond(row) and row.mutual
+    shade, thick = colour("ink" if is_match else "ink2"), 1.1 if is_match else 0.5
     ax.plot(
-        [row.depth_a], [row.depth_b], "s", markersize=8, markerfacecolor="none", color=colour("ink"),
-        markeredgewidth=1.1, zorder=6, clip_on=False,
-    )  # fmt: skip
+        [row.depth_a],
+        [row.depth_b],
+        "s",
+        markersize=8,
+        markerfacecolor="none",
+        color=shade,
+        markeredgewidth=thick,
+        zorder=6,
+        clip_on=False,
+    )
     back = "" if row.mutual else ", not mutual"
     text = f"{_head(row, 'a')} → {_head(row, 'b')}\nr = {short(row.r)}, margin {short(row.margin)}{back}"
     # far enough from the box that it is not covered
-    note = Labelled([row.depth_a] * 2, [max(row.depth_b - 0.06, 0), min(row.depth_b + 0.06, 1)], text, colour("ink"))
+    note = Labelled([row.depth_a] * 2, [max(row.depth_b - 0.06, 0), min(row.depth_b + 0.06, 1)], text, shade)
     place_note(ax, note, avoid=avoid, taken=taken, size=NOTE)
     w, h = (getattr(ax.get_position(), side) for side in ("width", "height"))
     inches = canvas.figure_of(ax).get_size_inches()
@@ -165,7 +175,7 @@ def _box(ax: Axes, row: Any, matches: DataFrame, avoid: list[Labelled], taken: l
     gap = (end - start) * np.array([w, h]) * inches
     if np.hypot(*gap) > 0.12:
         start = start + (end - start) * 0.07 / np.hypot(*gap)
-        ax.plot([start[0], end[0]], [start[1], end[1]], color=colour("ink"), linewidth=0.7, zorder=5)
+        ax.plot([start[0], end[0]], [start[1], end[1]], color=shade, linewidth=0.7 * thick, zorder=5)
 
 
 def _draw_distribution(ax: Axes, table: DataFrame, matches: DataFrame, marks: Marks) -> None:
@@ -255,7 +265,9 @@ def _caption(table: DataFrame, matches: DataFrame) -> str:
         f"Filled: r above {short(float(matches['null_max95'].iloc[0]))}, the 95 % limit of the null, the maximum over "
         "pairs with items permuted" + (f" ({len(null)} draws)" if len(null) else "")
         + f"; {beyond} pairs, {inside} of them within ±{WINDOW} layers (band)",
-        "Box: head named beforehand, margin = r minus the second best" if matches["named"].astype(bool).any() else "",
+        "Box: head named beforehand, thin where it has no match beyond the null; margin = r minus the second best"
+        if matches["named"].astype(bool).any()
+        else "",
         f"Right: shares of r in steps of .05; control, {label}: {short(float(matches['self_match_r'].iloc[0]))}"
         + (f" ({len(own)} heads)" if len(own) else ""),
         "No interval on r: read it against the null and the control",
