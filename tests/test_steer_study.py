@@ -163,10 +163,10 @@ def test_a_study_writes_tables_and_figures_with_every_control(base: Path, cache:
     assert {"margin", "accuracy", "kl", "anti_steerable"} <= set(slopes["metric"])
     assert "random and label-shuffled directions" in done.output and "margin" in done.output
     figures = tmp_path / "dose" / "figures"
-    assert (figures / "b-resid_post.1-dose.svg").read_text().startswith("<?xml")
-    before = (figures / "b-resid_post.1-dose.png").read_bytes()
+    assert (figures / "b-resid_post.1.svg").read_text().startswith("<?xml")
+    before = (figures / "b-resid_post.1.png").read_bytes()
     again = run("figures", tmp_path / "dose")
-    assert again.exit_code == 0 and (figures / "b-resid_post.1-dose.png").read_bytes() == before
+    assert again.exit_code == 0 and (figures / "b-resid_post.1.png").read_bytes() == before
     assert json.loads((folder / "plan.json").read_text())["identity"]["n_items"] == 60
 
 
