@@ -183,7 +183,8 @@ task does not take; a head is read after the member's own reply, a dose curve wh
 OTHER_MEANING = {
     ("steering/select.py", "margin"), ("interp/evaluate/run.py", "margin"), 
     ("study/analyses/oracle/claims.py", "margin"),
-    ("steering/select.py", "seed"), ("probes/splits.py", "test_share"), ("study/analyses/steering/options.py", "test_share"),
+    ("steering/select.py", "seed"), ("probes/splits.py", "test_share"),
+    ("study/analyses/steering/options.py", "test_share"),
     ("interp/tasks/bbq/splits.py", "test_share"),
 }  # fmt: skip
 """Not that: a column without a value yet, a share of another kind of split (`steering.test_share` holds items out of a

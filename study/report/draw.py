@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.figures.drawn import tried
-from study.report import feeds as of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from study.report import feeds as of
-
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
