@@ -1,8 +1,8 @@
 """Statistics that every analysis uses: pure functions of arrays, seeds explicit, an interval with every number.
 
-`groups=` is mandatory everywhere: the independent unit of each example, or None to say that examples are
-independent. Intervals that may be resampled take one `sampling=Sampling(seed, n_resamples, confidence, method)`, those
-in closed form `confidence=`; tests by permutation take `seed=`.
+`groups=` is mandatory everywhere: the independent unit of each example, or None where examples are independent.
+Intervals that may be resampled take one `sampling=Sampling(seed, n_resamples, confidence, method)`, those in closed
+form `confidence=`; tests by permutation take `seed=`.
 """
 
 from interp.stats.calibration import (

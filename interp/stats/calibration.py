@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: ECE with its floor, Brier, reliability, confidence on errors, Platt."""
+"""Calibration of probabilities: ECE with its floor, Brier, reliability, confidence on errors, Platt."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ def calibration_error(
         ρ = λ·(r + se(r)) + (1 - λ),  r = sum_{pairs in a group} e_i e_j / sum s_i s_j,  e = y - p,  s = sqrt(p(1 - p))
         λ = w/(w + 1),  w the number of groups that have the rarer outcome
 
-    Groups in which all are right show no spread, so a sample with few failures does not say how they cluster: the fewer
-    groups have one, the more a group counts as one example. Without se(r), that of a ratio over groups, 0.1 of
-    calibrated models had p <= 0.05 in 20 groups of 30. ρ = 0 where examples are independent.
+    Groups without a failure show no spread, so a sample with few failures is not informative about how they cluster:
+    the fewer groups have one, the more a group counts as one example. Without se(r), that of a ratio over groups, 0.1
+    of calibrated models had p <= 0.05 in 20 groups of 30. ρ = 0 where examples are independent.
 
     Args:
         p: stated probability of the outcome, or the confidence in the given answer [example].
@@ -169,7 +169,7 @@ def reliability_table(
 ) -> tuple[ReliabilityBin, ...]:
     """Rows of a reliability plot over equal-mass bins; rates with clustered Wilson intervals.
 
-    A bin that lies in a single group has no interval over groups: its rate is given with the interval [0, 1].
+    A bin that lies in a single group has no interval over groups; its rate gets the interval [0, 1].
 
     Raises:
         ValueError: as `calibration_error`.
@@ -220,7 +220,7 @@ def _upper(value: float, left_out: np.ndarray, effective: float, confidence: flo
 
 
 def _likeness(p: np.ndarray, y: np.ndarray, codes: GroupCodes) -> float:
-    """ρ of `calibration_error`: how alike outcomes of one group are, given their probabilities; between 0 and 1."""
+    """ρ of `calibration_error`: intraclass correlation of outcomes, given their probabilities; between 0 and 1."""
     parts = np.stack([y - p, np.sqrt(p * (1 - p))], axis=1)
     shared, possible = (np.square(codes.sums(parts)) - codes.sums(parts**2)).T
     if possible.sum() <= 0:
@@ -249,7 +249,7 @@ def _floor(p: np.ndarray, bins: np.ndarray, codes: GroupCodes, rho: float, rng: 
 
 @dataclass(frozen=True)
 class Platt:
-    """p(positive) = sigmoid(slope·score + intercept); a negative slope says the score points the wrong way."""
+    """p(positive) = sigmoid(slope·score + intercept); a negative slope means that the score points the wrong way."""
 
     slope: float
     intercept: float

@@ -22,7 +22,7 @@ Seed: TypeAlias = int | np.random.Generator
 Real: TypeAlias = float | int
 
 FEW_GROUPS = 20
-"""Below this many groups a percentile interval is known to be too narrow (Cameron, Gelbach & Miller 2008)."""
+"""Below this many groups a percentile interval is too narrow (Cameron, Gelbach & Miller 2008)."""
 CHECKED_GROUPS = 6
 """Fewest groups with which tests/validity measures the coverage of the intervals."""
 
@@ -116,13 +116,13 @@ def same_length(**arrays: np.ndarray) -> int:
     """The common number of examples of the named arrays."""
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
-        found = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise ValueError(f"expected the same examples in the same order, got {found}. Join both sides on the id first.")
+        sizes = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ValueError(f"expected the same examples in the same order, got {sizes}. Join both sides on the id first.")
     return next(iter(lengths.values()))
 
 
 def group_codes(groups: Groups, n: int, *, at_least: int = 2) -> GroupCodes:
-    """Integer codes of the groups; `None` says that every example is independent of every other.
+    """Integer codes of the groups; `None` where every example is independent of every other.
 
     Raises:
         ValueError: lengths differ, a group is missing (None or NaN), or fewer than `at_least` groups.

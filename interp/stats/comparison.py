@@ -1,4 +1,4 @@
-"""Two members on the same items, with every statement that such a row may make; several pairs or studies pooled."""
+"""Two members on the same items: accuracies, difference, tests, equivalence; several pairs or studies pooled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Accuracies of two members on the same items and what may be said of their difference.
+    """Accuracies of two members on the same items and the statements that their difference supports.
 
     Attributes:
         a, b:         accuracies, clustered Wilson intervals (plain Wilson where items are independent).
@@ -148,9 +148,9 @@ def compare_items(
     n = same_length(a=a, b=b)
     codes = group_codes(items, n)
     if codes.n_groups == n:
-        found, counts = compare_paired(a, b, groups=groups, sampling=sampling), PairedTable.of(a, b)
-        return ItemComparison(float(a.mean()), float(b.mean()), found.difference_groups, found.interval,
-                              found.p_groups, counts.only_a, counts.only_b)  # fmt: skip
+        compared, counts = compare_paired(a, b, groups=groups, sampling=sampling), PairedTable.of(a, b)
+        return ItemComparison(float(a.mean()), float(b.mean()), compared.difference_groups, compared.interval,
+                              compared.p_groups, counts.only_a, counts.only_b)  # fmt: skip
     share_a, share_b = codes.sums(a) / codes.sizes, codes.sums(b) / codes.sizes
     unit = _group_of_items(codes, groups)
     gap = share_a - share_b
@@ -164,10 +164,10 @@ def _group_of_items(items: GroupCodes, groups: Groups) -> np.ndarray | None:
     """Code of the group of each item, None without groups."""
     if groups is None:
         return None
-    known = group_codes(groups, len(items.code)).code
+    codes = group_codes(groups, len(items.code)).code
     first = np.full(items.n_groups, -1)
-    first[items.code] = known
-    if (first[items.code] != known).any():
+    first[items.code] = codes
+    if (first[items.code] != codes).any():
         raise ValueError("groups: replies to one item are in two groups. Give an item one group.")
     return first
 
@@ -201,7 +201,7 @@ def random_effects(values: Values, se: Values, *, confidence: float = CONFIDENCE
         w_i = 1/(se_i² + tau²),  mu = Σ w_i y_i / Σ w_i,  tau² >= 0 solves Σ w_i (y_i - mu)² = k - 1 (Paule-Mandel)
         mu ± t_{k-1} · sqrt( Σ w_i (y_i - mu)² / ((k - 1) Σ w_i) )        (Hartung-Knapp)
 
-    Two pairs trained alike give t_1 = 12.7: one degree of freedom says little, and the interval shows it.
+    Two pairs give t_1 = 12.7: with one degree of freedom the interval is wide.
 
     Args:
         values: estimate of each study [study].
@@ -269,6 +269,6 @@ def _between(y: np.ndarray, s: np.ndarray) -> float:
     if _excess(y, s, 0.0) <= 0:
         return 0.0
     most = float((y.max() - y.min()) ** 2)  # Σ w (y - mu)² <= Σ (y - mean)²/tau² < k - 1 there
-    found = brentq(lambda tau2: _excess(y, s, tau2), 0.0, most, xtol=1e-14 * max(most, 1.0))
-    assert isinstance(found, float)
-    return found
+    root = brentq(lambda tau2: _excess(y, s, tau2), 0.0, most, xtol=1e-14 * max(most, 1.0))
+    assert isinstance(root, float)
+    return root

@@ -19,7 +19,7 @@ class SurfaceReliance:
     """Accuracy by agreement of cue and gold, and the weight of each in the answer.
 
     Attributes:
-        congruent, incongruent: accuracy where the cue says the gold label, and where it says the other.
+        congruent, incongruent: accuracy where the cue is the gold label, and where it is the other.
         reliance:   the first minus the second: 0 for a reader of the content, 1 for a reader of the cue.
         regression: log odds of the positive answer on gold and surface, over parsed answers.
         n_unparsed: answers left out of the regression; they count as wrong in the accuracies.
@@ -56,11 +56,11 @@ def surface_reliance(
     Source: definition in the procedural task's specification, §4; `logistic_regression` for the weights.
     """
     named = {"answer": answer, "gold": gold, "surface_label": surface_label}
-    said, truth, cue = (np.asarray(values, dtype=object) for values in named.values())
-    n = same_length(answer=said, gold=truth, surface_label=cue)
-    parsed = np.array([label is not None for label in said.tolist()], dtype=bool)
-    _check_vocabulary(set(truth.tolist()) | set(cue.tolist()) | set(said[parsed].tolist()), positive)
-    right, congruent = _equal(said, truth), _equal(cue, truth)
+    answers, truth, cue = (np.asarray(values, dtype=object) for values in named.values())
+    n = same_length(answer=answers, gold=truth, surface_label=cue)
+    parsed = np.array([label is not None for label in answers.tolist()], dtype=bool)
+    _check_vocabulary(set(truth.tolist()) | set(cue.tolist()) | set(answers[parsed].tolist()), positive)
+    right, congruent = _equal(answers, truth), _equal(cue, truth)
     if congruent.all() or not congruent.any():
         raise ValueError(
             f"surface_label: expected items on which the cue agrees with gold and items on which it does not, got "
@@ -80,7 +80,7 @@ def surface_reliance(
     predictors = np.column_stack([truth == positive, cue == positive])[parsed].astype(np.float64)
     members = None if groups is None else group_codes(groups, n).code[parsed]
     regression = logistic_regression(
-        (said[parsed] == positive).astype(bool),
+        (answers[parsed] == positive).astype(bool),
         predictors,
         names=("gold", "surface_label"),
         groups=members,
@@ -101,10 +101,10 @@ def _equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.array([x is not None and x == y for x, y in zip(a.tolist(), b.tolist(), strict=True)], dtype=bool)
 
 
-def _check_vocabulary(found: set[object], positive: object) -> None:
-    if len(found) != 2 or positive not in found:
+def _check_vocabulary(labels: set[object], positive: object) -> None:
+    if len(labels) != 2 or positive not in labels:
         raise ValueError(
-            f"labels: expected two values with positive={positive!r} one of them, got {sorted(map(repr, found))}. "
+            f"labels: expected two values with positive={positive!r} one of them, got {sorted(map(repr, labels))}. "
             "Normalise the spelling first; use None for unparsed answers."
         )
 

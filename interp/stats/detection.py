@@ -48,7 +48,7 @@ def signal_detection(
 
     Interval: with groups=None the delta method, var d' = H(1-H)/(n_signal φ(zH)²) + F(1-F)/(n_noise φ(zF)²),
     var c = var d'/4. With groups the rule of `interp.stats.jackknife`; where a rate is 0 or 1 the groups show too
-    little spread, and the union with the delta interval that counts each effective group once is given.
+    little spread, and the union with the delta interval that counts each effective group once.
 
     Args:
         said_yes:  the answer was the signal class (say, noncompliant) [example]; unparsed counts as not said.
@@ -226,7 +226,7 @@ def weighted_kappa(
         w_ij = (i - j)²/(K-1)² quadratic, |i - j|/(K-1) linear, [i != j] none
 
     0 for a constant prediction, 1 for perfect agreement; undefined (NaN) where both ratings are constant. The interval
-    is that of a number between -1 and 1 (`interp.stats.jackknife`): it has width at 1, and says nothing ([-1, 1]) where
+    is that of a number between -1 and 1 (`interp.stats.jackknife`): it has width at 1, and is [-1, 1] where
     kappa is undefined without one of the groups.
 
     Args:

@@ -1,4 +1,4 @@
-"""Equivalence is a claim to be shown: two one-sided tests, and the only place that may say "overlapping"."""
+"""Equivalence by two one-sided tests; the only place that uses the word "overlapping"."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from interp.stats.means import effective_n
 from interp.stats.multiplicity import rejects
 
 MARGIN = 0.05
-"""Accuracies that differ by less than this are the same for our purposes, unless the caller says otherwise."""
+"""Accuracies that differ by less than this count as the same, unless the caller gives another margin."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Equivalence:
 
     @property
     def sentence(self) -> str:
-        """The wording with its numbers; says "overlapping" only when equivalence was shown."""
+        """The wording with its numbers; "overlapping" only where equivalence was shown."""
         start = f"{self.wording} (difference {self.difference}, two one-sided tests p = {self.p:.2g})"
         if self.verdict == "equivalent":
             return f"overlapping: {start}"
@@ -80,7 +80,7 @@ def tost_paired(a: Values, b: Values, *, groups: Groups, margin: Real = MARGIN, 
         p = the larger of P(T > t_lower) and P(T < t_upper)
 
     For 0/1 outcomes Tango's score test of "difference = ∓margin" is passed too, on the 2 x 2 table shrunk to the
-    effective number of items: near 1 a few groups without an error say little of groups that have them.
+    effective number of items: near 1, groups without an error carry little information about groups with errors.
 
         z = (only_a - only_b - nδ) / sqrt( n(2q + δ(1 - δ)) ),  q the restricted maximum-likelihood only_b/n
         1/n_eff = λ·(design effect)/n + (1 - λ)/k,   λ = w/(w + 1),  w groups in which the members differ, k effective
@@ -129,7 +129,7 @@ def tost_rates(
     margin: Real = MARGIN,
     alpha: float = 0.05,
 ) -> Equivalence:
-    """Equivalence of two published accuracies of which only the counts are known.
+    """Equivalence of two published accuracies, from their counts.
 
     Inverts Newcombe's interval for independent proportions: p is the level at which it leaves the margin.
     294 of 433 (0.68) against 359 of 433 (0.83) is "not equivalent at margin 0.05".

@@ -59,12 +59,12 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, its interval, and how much data stands behind it.
+    """A value, its interval, and how much data it rests on.
 
     Attributes:
         value:    the estimate; NaN where it is not defined (no errors to average over, 0/0).
         lo, hi:   ends of the interval, lo <= hi; NaN where the data give none (no group differs from another, and
-            nothing is known of how far one could).
+            the range of the value is unbounded).
         n:        number of examples.
         n_groups: number of independent groups among them; equals n where every example is its own group.
     """

@@ -244,7 +244,7 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class ChanceRow:
-    """An accuracy beside its chance line.
+    """An accuracy and its chance line.
 
     Attributes:
         accuracy: k/n with Wilson's interval.
@@ -268,7 +268,7 @@ class ChanceRow:
 
 
 def items_needed(rate: Real, *, chance: float = 0.5, confidence: float = CONFIDENCE, power: float = POWER) -> int:
-    """Smallest number of independent items with which a true rate is told from chance in a share `power` of studies.
+    """Smallest number of independent items at which the test of a true rate against chance has this power.
 
         n = ceil( (z·sqrt(c(1 - c)) + z_power·sqrt(r(1 - r)))² / (r - c)² ),  z two-sided at `confidence`, c = chance
 
@@ -290,7 +290,7 @@ def items_needed(rate: Real, *, chance: float = 0.5, confidence: float = CONFIDE
 
 
 def chance_row(k: SupportsIndex, n: SupportsIndex, *, chance: float = 0.5, confidence: float = CONFIDENCE) -> ChanceRow:
-    """Accuracy k/n, its interval, and what it says against the chance line.
+    """Accuracy k/n with its interval and its test against the chance line.
 
     Raises:
         ValueError: as `wilson`; chance outside (0, 1).

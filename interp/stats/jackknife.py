@@ -24,7 +24,7 @@ TINY = 1e-12
 def effective_groups(weights: np.ndarray) -> np.ndarray:
     """Number of equal groups that carry as much information: (sum w)²/sum w², between 1 and the number of groups.
 
-    6 groups of sizes 1 to 10 are worth about 4.
+    6 groups of sizes 1 to 10 are equivalent to about 4.
 
     Args:
         weights: how much each group counts, usually its number of examples [group, ...].
@@ -36,7 +36,7 @@ def effective_groups(weights: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Jackknife:
-    """What leaving out each group in turn says about a statistic [...].
+    """Standard error and skewness of a statistic from leaving out each group in turn [...].
 
         d_g = mean_h θ_(-h) - θ_(-g)          how far group g pulls the statistic up
         se² = (G - 1)/G · sum_g d_g²          leave-one-group-out (CR3): not too small where groups are unequal
@@ -146,7 +146,7 @@ def t_values(confidence: float, df: np.ndarray) -> np.ndarray:
 
 
 def _score_limits(m: np.ndarray | float, se: np.ndarray | float, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's limits of a mean between 0 and 1 at the sample size that its standard error is worth: with r = q·se,
+    """Wilson's limits of a mean between 0 and 1 at the sample size that matches its standard error: with r = q·se,
 
     centre = (m + c)/(1 + 2c),  half = sqrt(r² + c²)/(1 + 2c),  c = r²/(2 m(1 - m))
     """
@@ -172,8 +172,8 @@ def simultaneous_band(
 
         value_j ± c · se_j,   c = quantile of max_j |t*_j| over resampled groups
 
-    A pointwise interval answers for one point that was chosen beforehand; whoever looks for the point where a curve
-    leaves 0 looks at all of them, and needs the band. See `band_of` for the details.
+    A pointwise interval holds for one point that was chosen beforehand. To find the point where a curve leaves 0, one
+    looks at all points, and needs the band. See `band_of` for the details.
 
     Args:
         curve: values of every example at every point [example, ...].
@@ -260,7 +260,7 @@ def max_t_quantile(deviation: np.ndarray, sampling: Sampling) -> float:
     return float(np.quantile(np.concatenate(largest), sampling.confidence))
 
 
-def picked_among(found: Estimate, count: int, *, confidence: float = CONFIDENCE) -> Estimate:
+def picked_among(estimate: Estimate, count: int, *, confidence: float = CONFIDENCE) -> Estimate:
     """The estimate with the interval that holds when it was picked as the largest of `count`: Bonferroni's.
 
         each side times t_{1 - α/(2·count)} / t_{1 - α/2},   α = 1 - confidence, n_groups - 1 degrees of freedom
@@ -269,16 +269,16 @@ def picked_among(found: Estimate, count: int, *, confidence: float = CONFIDENCE)
     narrower.
 
     Args:
-        found: an estimate with its interval for one that was chosen beforehand, at `confidence`.
+        estimate: an estimate with its interval for one that was chosen beforehand, at `confidence`.
     Raises:
         ValueError: count below 1.
     """
     if count < 1:
         raise ValueError(f"count: expected at least 1, got {count}.")
-    df = max(found.n_groups - 1, 1)
+    df = max(estimate.n_groups - 1, 1)
     wider = t_value(1 - (1 - confidence) / count, df) / t_value(confidence, df)
-    lo, hi = (found.value + wider * (end - found.value) for end in (found.lo, found.hi))
-    return Estimate(found.value, lo, hi, found.n, found.n_groups)
+    lo, hi = (estimate.value + wider * (end - estimate.value) for end in (estimate.lo, estimate.hi))
+    return Estimate(estimate.value, lo, hi, estimate.n, estimate.n_groups)
 
 
 def group_weights(n_groups: int, *, n_resamples: int, seed: Seed, budget: int = BUDGET) -> Iterator[np.ndarray]:

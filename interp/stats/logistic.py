@@ -31,7 +31,7 @@ class LogisticFit:
         coefficients: with intervals; n and n_groups are the regression's.
         covariance:   cluster-robust [coefficient, coefficient]; None for a Firth fit.
         method:       "maximum likelihood" or "firth".
-        note:         what was done and why, in words that go under the table; "" where nothing special was.
+        note:         a remark for below the table, such as that the data are separated; "" where there is none.
     """
 
     coefficients: dict[str, Estimate]
@@ -55,7 +55,7 @@ def logistic_regression(
         beta_(-g) = beta - (I - I_g)⁻¹ s_g,   I_g = sum_{i in g} x_i x_iᵀ p_i (1 - p_i)
 
     Separated data (some combination of the predictors gives the answer without error, so the estimate is
-    infinite) are found by a linear programme, fitted with Firth's penalty, and given profile penalised
+    infinite) are detected by a linear programme, fitted with Firth's penalty, and given profile penalised
     likelihood intervals in which each group counts once (weight G/n per example); `note` says so.
 
     Args:
@@ -90,8 +90,8 @@ def logistic_regression(
     effective = float(effective_groups(codes.sizes))
     lo, hi = jackknife_limits(beta, _left_out(design, y, beta, codes), effective=effective, confidence=confidence)
     ends = zip(labels, beta, lo, hi, strict=True)
-    found = {name: Estimate(float(b), float(low), float(high), n, codes.n_groups) for name, b, low, high in ends}
-    return LogisticFit(found, covariance, "maximum likelihood", "")
+    coefficients = {name: Estimate(float(b), float(low), float(high), n, codes.n_groups) for name, b, low, high in ends}
+    return LogisticFit(coefficients, covariance, "maximum likelihood", "")
 
 
 def _separated(
@@ -104,17 +104,17 @@ def _separated(
     confidence: float,
 ) -> LogisticFit:
     beta = fit_penalised(rows, outcome, weights, firth=True)
-    found = {}
+    coefficients = {}
     for j, name in enumerate(labels):
         lo, hi = profile_limits(rows, outcome, weights, beta, j, confidence=confidence)
-        found[name] = Estimate(float(beta[j]), lo, hi, n, codes.n_groups)
+        coefficients[name] = Estimate(float(beta[j]), lo, hi, n, codes.n_groups)
     note = (
         "the answers are separated (a combination of the predictors gives some of them without error), so maximum "
         "likelihood is infinite; Firth's penalised estimate with profile intervals"
         + (f", each of {codes.n_groups} groups counted once" if codes.n_groups < n else "")
         + ": read the direction and the nearer end of the interval, not the size"
     )
-    return LogisticFit(found, None, "firth", note)
+    return LogisticFit(coefficients, None, "firth", note)
 
 
 def _robust(design: np.ndarray, y: np.ndarray, beta: np.ndarray, codes: GroupCodes) -> np.ndarray:
@@ -151,7 +151,7 @@ def _check_rank(design: np.ndarray, names: Sequence[str]) -> None:
     if np.linalg.matrix_rank(design) < k:
         raise ValueError(
             f"predictors {', '.join(names)}: expected columns that are not constant and not combinations of each "
-            "other. Two cues that always agree cannot be told apart: add items on which they differ."
+            "other. Two cues that always agree are not separable: add items on which they differ."
         )
 
 
@@ -194,7 +194,7 @@ def fit_penalised(
     fixed: tuple[int, float] | None = None,
     start: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Coefficients that maximise the likelihood, with Firth's penalty or without, one of them optionally held.
+    """Coefficients that maximise the likelihood, with Firth's penalty or without, one of them optionally fixed.
 
         score_j = sum_i x_ij [ w_i (y_i - p_i) + h_i (½ - p_i) ],   h = diagonal of the weighted hat matrix (0 without)
 
@@ -234,7 +234,7 @@ def fit_penalised(
 def profile_limits(
     rows: np.ndarray, outcome: np.ndarray, weights: np.ndarray, beta: np.ndarray, j: int, *, confidence: float
 ) -> tuple[float, float]:
-    """Values of coefficient j at which 2·(l*(best) - l*(best with it held)) reaches the chi-squared quantile.
+    """Values of coefficient j at which 2·(l*(best) - l*(best with it fixed)) reaches the chi-squared quantile.
 
     Source: Heinze & Schemper, Stat. Med. 21 (2002) 2409, §2.3.
     """
@@ -244,8 +244,8 @@ def profile_limits(
     top, limit = penalised_likelihood(rows, outcome, weights, beta), float(chi2.ppf(confidence, 1))
 
     def drop(value: float) -> float:
-        held = fit_penalised(rows, outcome, weights, firth=True, fixed=(j, value), start=beta)
-        return 2 * (top - penalised_likelihood(rows, outcome, weights, held)) - limit
+        constrained = fit_penalised(rows, outcome, weights, firth=True, fixed=(j, value), start=beta)
+        return 2 * (top - penalised_likelihood(rows, outcome, weights, constrained)) - limit
 
     ends = []
     for side in (-1.0, 1.0):

@@ -11,14 +11,14 @@ import numpy as np
 from interp.stats.check import Groups, Seed, Values, choice, generator, group_codes, level, numbers
 from interp.stats.jackknife import group_weights
 from interp.stats.multiplicity import ALTERNATIVES, rejects
-from interp.stats.permutation import N_FLIPS, TIE, Shrinkage, critical, scale_of, signs, warn_if_hopeless
+from interp.stats.permutation import N_FLIPS, TIE, Shrinkage, critical, scale_of, signs, warn_if_never_significant
 
 BUDGET = 8 * 2**20
 """Bytes of one array of resampled statistics; about five of them are alive at once."""
 ROUNDING = 1e-12
 """Residuals below this share of the largest group sum are rounding: all groups have the same mean."""
 KEPT = 64
-"""Largest maxima of each draw that are kept: with fewer rejections than these the draws are not made again."""
+"""Largest maxima of each draw that are kept: with fewer rejections than these, nothing is drawn twice."""
 
 Draws = Callable[[np.ndarray], Iterator[np.ndarray]]
 """columns -> chunks [draw, column] of the statistic under the null; the same draws at every call."""
@@ -76,7 +76,7 @@ def mean_test(
     coarse; the flips bound its p by 2^(1-G). Step-down: hypotheses are tested in order of T, each against those that
     are left. A hypothesis with so few groups of non-zero sum that it can never be significant raises no bar.
 
-    What no test can do: where a rare large effect is missing from the sample by chance, nothing in the sample shows it
+    Limit of any test: where a rare large effect is missing from the sample by chance, the sample holds no trace of it
     (Bahadur & Savage 1956). Centred effects of the demo's heuristic member, of which some rest on 2 of 150 documents,
     are called significant in 0.19 of samples of 16 documents and in 0.14 of 40; the means so called are 0.24 to 0.3
     logits, where the largest effect is 4.7. Conditions that bring this below 0.06 lose half of the heads that do have
@@ -109,7 +109,7 @@ def mean_test(
     exact, rngs = 2**codes.n_groups <= n_draws, generator(seed).spawn(2)
     nulls = _flips(groupwise, rngs[0], n_draws, exact=exact), _bootstrap(groupwise, rngs[1], n_draws, alpha=alpha)
     p, single, limit = np.max([_step_down(null, alpha) for null in nulls], axis=0)
-    warn_if_hopeless(codes.n_groups, n_draws, alternative, alpha)
+    warn_if_never_significant(codes.n_groups, n_draws, alternative, alpha)
     t, p, single, limit = (part.reshape(shape) for part in (sign * groupwise.t, p, single, sign * limit))
     return MeanTest(np.asarray(array.mean(axis=0)), t, p, single, limit, alpha, len(array), codes.n_groups, n_draws)
 
@@ -241,7 +241,7 @@ def _step_down(null: _Null, alpha: float) -> np.ndarray:
         n_above += (chunk >= reach).sum(axis=0)
         last.append(chunk[:, -KEPT:].copy())
     p = np.maximum.accumulate(((n_above + null.extra) / (n_draws + null.extra))[::-1])[::-1]
-    n_left = max(1, int((p > alpha).sum()))  # those that were rejected raise the bar for nobody
+    n_left = max(1, int((p > alpha).sum()))  # rejected hypotheses no longer count in the maximum
     place = n_left - 1 - (len(size) - last[0].shape[1])  # of the maximum over those that are left, in `last`
     if place >= 0:
         maxima = np.concatenate([chunk[:, place] for chunk in last])

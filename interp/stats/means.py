@@ -70,12 +70,12 @@ def cluster_t(values: Values, *, groups: Groups, bounds: Bounds = ANY, confidenc
 
         mean - below·se, mean + above·se      see `interp.stats.jackknife`; se = cluster_se where groups are equal
 
-    Values that are 0 and 1, and none other, are a rate: `wilson_clustered`. Of values that are all 0, or all 1, nothing
-    says so unless they are booleans or have the bounds (0, 1).
+    Values that are 0 and 1, and none other, are a rate: `wilson_clustered`. Values that are all 0, or all 1,
+    count as a rate only if they are booleans or have the bounds (0, 1).
 
     Args:
         values: one number per example [example].
-        groups: independent unit of each example [example]; None says each example is independent.
+        groups: independent unit of each example [example]; None: each example is independent.
         bounds: smallest and largest possible value, where there are such: (0, 1) for shares and probabilities. They
             give an interval also where no group differs.
     Raises:
@@ -88,13 +88,13 @@ def cluster_t(values: Values, *, groups: Groups, bounds: Bounds = ANY, confidenc
     bounds = rate_bounds(values, bounds)
     array = numbers("values", values, at_least=2)
     codes = group_codes(groups, len(array))
-    found = mean_estimates(array[:, None], codes, bounds=bounds, confidence=confidence).at(0)
-    warn_of_means(found, stacklevel=3)
-    return found
+    estimate = mean_estimates(array[:, None], codes, bounds=bounds, confidence=confidence).at(0)
+    warn_of_means(estimate, stacklevel=3)
+    return estimate
 
 
 def rate_bounds(values: Values, bounds: Bounds) -> Bounds:
-    """Booleans lie between 0 and 1 whatever the caller says."""
+    """(0, 1) for booleans, otherwise the bounds of the caller."""
     return (0.0, 1.0) if np.asarray(values).dtype == bool else bounds
 
 
@@ -117,17 +117,17 @@ def mean_estimates(
     return Estimates(value, lo, hi, n, codes.n_groups)
 
 
-def warn_of_means(found: Estimate | Estimates, *, stacklevel: int) -> None:
-    """Say where means have few groups behind them, or one of them no interval."""
-    if found.n_groups < CHECKED_GROUPS:
+def warn_of_means(estimate: Estimate | Estimates, *, stacklevel: int) -> None:
+    """Warn where means rest on few groups, or one of them has no interval."""
+    if estimate.n_groups < CHECKED_GROUPS:
         warnings.warn(
-            f"interval from {found.n_groups} independent units: its coverage was checked from {CHECKED_GROUPS} on.",
+            f"interval from {estimate.n_groups} independent units: its coverage was checked from {CHECKED_GROUPS} on.",
             FewGroupsWarning,
             stacklevel=stacklevel,
         )
-    if isinstance(found, Estimate) and not found.has_interval:
+    if isinstance(estimate, Estimate) and not estimate.has_interval:
         warnings.warn(
-            f"no group differs from another in {found.value:g}, so the data show no spread, which is not certainty. "
+            f"no group differs from another in {estimate.value:g}, so the data show no spread, which is not certainty. "
             "For a rate report wilson_clustered(); for a number with a known range, give its bounds.",
             NoWidthWarning,
             stacklevel=stacklevel,
@@ -157,7 +157,7 @@ def rate_n(values: np.ndarray, codes: GroupCodes, *, at_most: int | None = None)
         1/n = (1 - m)/effective_n + m/k,   m = ½·(1/(w + 1) - 1/(G + 1)),   k effective groups of G
         w: groups with a value other than the commonest
 
-    Failures that lie in few groups say little of how alike those of one group are: without m the intervals of rates of
+    Failures in few groups carry little information about how they cluster: without m the intervals of rates of
     0.97 and 0.99 covered 0.88 to 0.91 of the time, in 40 and 100 unequal groups, and with it 0.94 to 0.98.
     """
     n = effective_n(values, codes, at_most=at_most)
@@ -223,7 +223,7 @@ def _wilson(array: np.ndarray, codes: GroupCodes, *, at_most: int, confidence: f
 def rate_on(event: Values, subset: Values, *, groups: Groups, confidence: float = CONFIDENCE) -> Estimate:
     """Rate of an event on a subset of the examples: undefined on an empty one, interval [0, 1] inside one group.
 
-    A rate inside a single group says nothing about other groups, so its interval must not exclude anything.
+    A rate inside a single group carries no information about other groups, so its interval excludes nothing.
 
     Args:
         event, subset: 0/1 [example];  groups: of all examples, not only of the subset.
@@ -252,7 +252,7 @@ def cluster_mean(
 
     Args:
         values: one number per example [example].
-        groups: independent unit of each example [example]; None says each example is independent.
+        groups: independent unit of each example [example]; None: each example is independent.
         bounds: smallest and largest possible value, as in `cluster_t`.
         sampling: method `auto`, the rule, is the same as `cluster_t`.
     Raises:
@@ -267,9 +267,9 @@ def cluster_mean(
     """
     bounds = rate_bounds(values, bounds)
     array = numbers("values", values)
-    found = _means(array[:, None], groups, bounds, sampling).at(0)
-    warn_of_means(found, stacklevel=3)
-    return found
+    estimate = _means(array[:, None], groups, bounds, sampling).at(0)
+    warn_of_means(estimate, stacklevel=3)
+    return estimate
 
 
 def cluster_means(
@@ -281,7 +281,7 @@ def cluster_means(
 ) -> Estimates:
     """Means of many columns (layers x heads) over the same groups: values[example, ...] -> Estimates[...].
 
-    Each interval is pointwise: whoever looks for the largest of the columns reads `simultaneous_band`.
+    Each interval is pointwise; to look for the largest of the columns use `simultaneous_band`.
 
     Args:
         bounds: smallest and largest possible value, as in `cluster_t`. Without them a column in which no group differs
@@ -327,30 +327,30 @@ def paired_difference(
     same_length(a=a, b=b)
     if sampling.method == "auto" and np.isin(np.concatenate([a, b]), (0.0, 1.0)).all():
         return difference_of_rates(a, b, groups=groups, confidence=sampling.confidence)
-    found = _means((a - b)[:, None], groups, bounds, sampling).at(0)
-    warn_of_means(found, stacklevel=3)
-    return found
+    estimate = _means((a - b)[:, None], groups, bounds, sampling).at(0)
+    warn_of_means(estimate, stacklevel=3)
+    return estimate
 
 
 def difference_of_rates(
     a: np.ndarray, b: np.ndarray, *, groups: Groups, items: Groups = None, confidence: float = CONFIDENCE
 ) -> Estimate:
-    """`paired_difference` of two 0/1 columns, worth at most as many examples as there are items.
+    """`paired_difference` of two 0/1 columns; the effective sample size is at most the number of items.
 
-    Where most items differ the same way (rates of 0.97 and 0.03), so that few groups show an exception, the sample is
-    worth `rate_n`; otherwise Newcombe's interval covers as it is.
+    Where most items differ the same way (rates of 0.97 and 0.03), so that few groups show an exception, the
+    effective sample size is `rate_n`; otherwise Newcombe's interval covers at `effective_n`.
     """
     n = len(a)
     codes = group_codes(groups, n)
     n_items = n if items is None else group_codes(items, n, at_least=1).n_groups
     table = PairedTable.of(a, b)
-    worth = rate_n if max(table.only_a, table.only_b) > n / 2 else effective_n
-    share = worth(a - b, codes, at_most=n_items) / n
+    effective = rate_n if max(table.only_a, table.only_b) > n / 2 else effective_n
+    share = effective(a - b, codes, at_most=n_items) / n
     cells = [share * count for count in (table.both, table.only_a, table.only_b, table.neither)]
     z = z_value(confidence) if groups is None else effective_t(codes, confidence)
-    found = Estimate(*paired_limits(*cells, z=z), n=n, n_groups=codes.n_groups)
-    warn_of_means(found, stacklevel=4)
-    return found
+    estimate = Estimate(*paired_limits(*cells, z=z), n=n, n_groups=codes.n_groups)
+    warn_of_means(estimate, stacklevel=4)
+    return estimate
 
 
 def _means(columns: np.ndarray, groups: Groups, bounds: Bounds, sampling: Sampling) -> Estimates:

@@ -122,7 +122,7 @@ def _step_down(observed: np.ndarray, reach: np.ndarray, null: np.ndarray) -> np.
 def smallest_p(
     n_permutations: SupportsIndex, *, n_arrangements: SupportsIndex | None = None, alternative: str = "greater"
 ) -> float:
-    """Smallest p that a permutation test can give, known before it is run.
+    """Smallest p that a permutation test can give; it follows from the design, before the test is run.
 
         max( 1/(n_permutations + 1),  s/n_arrangements ),   s = 2 if two-sided (an arrangement and its mirror), else 1
 

@@ -16,7 +16,7 @@ SCHEMES = ("group", "within", "between")
 
 
 def permute_labels(labels: Values, *, groups: Groups, n_permutations: int, seed: Seed, scheme: str) -> np.ndarray:
-    """Relabellings [permutation, example] under which the labels carry no information, given the groups.
+    """Relabellings [permutation, example] under which the labels carry no information beyond the groups.
 
         group    labels are constant inside a group: the group labels are permuted among groups;
         within   labels vary inside a group: permuted inside each group (tests signal beyond the group; with
@@ -153,8 +153,8 @@ def sign_flip(
         r = sum_g sign_g u_g / sqrt(sum_g u_g²),   t = r·sqrt(G-1) / sqrt(G - r²)
         p_j = (1 + #{flips: max over hypotheses of |t*| >= |t_j|}) / (1 + n_flips)
 
-    sum u² does not change under flips, so |t| is a growing function of |r| and the maximum of |t| is found
-    from one matrix product. Where the effects of all hypotheses are symmetric about 0, jointly, the share of studies
+    sum u² does not change under flips, so |t| is a growing function of |r| and one matrix product
+    gives the maximum of |t|. Where the effects of all hypotheses are symmetric about 0, jointly, the share of studies
     with any false positive is at most alpha, whatever the dependence between hypotheses. It is not a test of the mean:
     effects that are skewed around a mean of 0 are not symmetric, and are called significant far more often than alpha.
     For means use `mean_test`. Where 2^G <= n_flips all patterns are enumerated and p is exact.
@@ -185,7 +185,7 @@ def sign_flip(
     signed = -units if alternative == "less" else units
     exact, is_two_sided = 2**codes.n_groups <= n_flips, alternative == "two-sided"
     maxima, n_above, n_single = _null(signed, generator(seed), n_flips, two_sided=is_two_sided)
-    warn_if_hopeless(codes.n_groups, len(maxima), alternative, alpha)
+    warn_if_never_significant(codes.n_groups, len(maxima), alternative, alpha)
     extra, shape = 0 if exact else 1, array.shape[1:]
     limit, t = critical(maxima, alpha, extra), _r_to_t(_correlation(sums), codes.n_groups)
     p, single = ((count + extra) / (len(maxima) + extra) for count in (n_above, n_single))
@@ -258,7 +258,7 @@ def _r_to_t(r: np.ndarray, n_groups: int) -> np.ndarray:
         return np.where(r == 0, 0.0, r * np.sqrt(n_groups - 1) / np.sqrt(left))
 
 
-def warn_if_hopeless(n_groups: int, n_flips: int, alternative: str, alpha: float) -> None:
+def warn_if_never_significant(n_groups: int, n_flips: int, alternative: str, alpha: float) -> None:
     smallest = smallest_p(n_flips, n_arrangements=2**n_groups, alternative=alternative)
     if smallest > alpha:
         warnings.warn(
@@ -319,8 +319,8 @@ def effective_df(squares: np.ndarray, df: int) -> float:
 
         trigamma(d/2) = mean over hypotheses of the jackknife variance of log(sum_g squares_g)
 
-    At most `df`, which gaussian data have. With heavy tails the spread of a hypothesis says less about itself: one that
-    happened to meet no large value looks precise. A single hypothesis counts as no less than 1.
+    At most `df`, which gaussian data have. With heavy tails an observed spread is less reliable: a hypothesis
+    that happened to meet no large value looks precise. A single hypothesis counts as no less than 1.
 
     Args:
         squares: what each group adds [group, hypothesis]; every column has a positive sum.

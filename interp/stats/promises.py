@@ -1,4 +1,4 @@
-"""Whether the statistics keep their promises on data like yours: studies simulated through the public functions."""
+"""Coverage and error rates of the statistics on data like yours: studies simulated through the public functions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHAPES: tuple[Shape, ...] = ("gaussian", "skewed", "binary")
 
 @dataclass(frozen=True)
 class Design:
-    """How many examples each independent group has, how alike they are, and how the values are distributed.
+    """Sizes of the independent groups, intraclass correlation, and distribution of the values.
 
         gaussian: mean + sqrt(icc)·u_group + sqrt(1 - icc)·e_example, both standard normal (standard deviation 1)
         skewed:   the same with u and e standardised lognormal (sigma 1: skewness 6.2)
@@ -234,13 +234,13 @@ def _measure(kind: Kind, statistic: str, data: str, draw: Draw, n_studies: int, 
         warnings.simplefilter("ignore")
         for _ in range(n_studies):
             try:
-                found = draw(rng)
+                outcome = draw(rng)
             except ValueError:  # a refusal claims nothing; it is counted, not hidden
-                found = None
-            if found is None:
+                outcome = None
+            if outcome is None:
                 n_refused += 1
             else:
-                hits.append(found)
+                hits.append(outcome)
     rate = clopper_pearson(sum(hits), len(hits)) if hits else Estimate.undefined()
     return Promise(kind, statistic, data, COVERED if kind == "coverage" else ERRED, rate, n_refused)
 

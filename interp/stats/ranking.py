@@ -15,13 +15,13 @@ from interp.stats.intervals import mover, t_value, z_value
 
 @dataclass(frozen=True)
 class ClassEstimate:
-    """A number that compares two classes, with how much data stands behind each of them.
+    """A number that compares two classes, with how much data each of them has.
 
     Attributes:
         value, lo, hi: the estimate and its interval; the whole possible range where a class has fewer than 2 groups.
         n_positive, n_negative: examples of each class.
         groups_positive, groups_negative: independent groups with an example of the class: the smaller of the two
-            limits what can be said, however many examples there are.
+            limits the precision, however many examples there are.
         n_groups: groups in all.
     """
 
@@ -78,7 +78,7 @@ def auroc(
     Args:
         scores: larger means more positive [example].
         labels: 1 for positive [example].
-        groups: independent unit of each example; None says each example is independent.
+        groups: independent unit of each example; None: each example is independent.
         strata: only pairs of one stratum are compared (scores of several models, such as those of folds, whose offsets
             differ); a placement value then weighs as many pairs as it is taken over. None: all pairs.
         least_se: standard error at an AUROC of 1/2 that the interval has at least: that of a permutation null, which
@@ -160,7 +160,7 @@ def cliffs_delta(
         groups_x, groups_y: independent unit of each; a name in both is one group, drawn together. Both None:
             every value is independent.
     Raises:
-        ValueError: an empty side, NaN, groups given for one side only.
+        ValueError: an empty side, NaN, groups for one side only.
     Source: Cliff, Psychol. Bull. 114 (1993) 494.
     """
     x, y = numbers("x", x), numbers("y", y)
@@ -253,8 +253,8 @@ class _Placements:
             scale = (z_value(confidence) * least_se) ** 2 / _variance(0.5)
         else:
             own = (self.area, self.area)
-            known = (z_value(confidence) * least_se) ** 2 / _variance(0.5)
-            scale = max(t_value(confidence, self.df) ** 2 * self._scale(), known)
+            least = (z_value(confidence) * least_se) ** 2 / _variance(0.5)
+            scale = max(t_value(confidence, self.df) ** 2 * self._scale(), least)
 
         def excess(theta: float) -> float:
             return (self.area - theta) ** 2 - scale * _variance(theta)

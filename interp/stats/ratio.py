@@ -19,7 +19,7 @@ from interp.stats.resample import resample_sums
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of means with the two means it was made from; undefined where the denominator may be 0.
+    """A ratio of means with its numerator and denominator; undefined where the denominator may be 0.
 
     Attributes:
         ratio:    with Fieller's interval; undefined where `refused`.
@@ -190,15 +190,17 @@ def rate_contrast(
         counts=np.abs(weights) @ np.array(masks, dtype=np.float64),
         bounds=(float(np.minimum(weights, 0).sum()), float(np.maximum(weights, 0).sum())),
     )
-    found = draws.estimate()
+    estimate = draws.estimate()
     rates = [rate_on(happened, mask, groups=groups, confidence=sampling.confidence) for mask in masks]
     if all(rate.value not in (0.0, 1.0) for rate in rates):
-        return found
+        return estimate
     sides = [(w * (r.lo - r.value), w * (r.hi - r.value)) for w, r in zip(weights, rates, strict=True)]
     below = sqrt(sum(min(side) ** 2 for side in sides))
     above = sqrt(sum(max(side) ** 2 for side in sides))
-    value = found.value
-    return Estimate(value, min(found.lo, value - below), max(found.hi, value + above), found.n, found.n_groups)
+    value = estimate.value
+    return Estimate(
+        value, min(estimate.lo, value - below), max(estimate.hi, value + above), estimate.n, estimate.n_groups
+    )
 
 
 @dataclass(frozen=True)

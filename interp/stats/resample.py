@@ -96,15 +96,15 @@ class Draws:
         """The interval of a statistic that is one number; undefined where the value is."""
         if np.isnan(self.value):
             return Estimate.undefined(self.n, self.n_groups)
-        found = self.estimates().at()
-        if found.lo == found.hi or not found.has_interval:
+        estimate = self.estimates().at()
+        if estimate.lo == estimate.hi or not estimate.has_interval:
             warnings.warn(
                 f"no group differs from another in {float(self.value):g}, so the data show no spread, which is not "
                 "certainty. For a rate report wilson_clustered(); for a number with a known range, give its bounds.",
                 NoWidthWarning,
                 stacklevel=3,
             )
-        return found
+        return estimate
 
     def _warn(self) -> None:
         method = self.sampling.method
@@ -183,10 +183,10 @@ def resample_sums(
         columns: [example, column]; put a column of ones to count examples.
         statistic: sums[..., column] -> value[...], e.g. `lambda s: s[..., 0] / s[..., 1]`; it may return more
             trailing axes, and all of them share the draws.
-        groups: independent unit of each example [example]; None says each example is independent.
+        groups: independent unit of each example [example]; None: each example is independent.
         counts: how much each example counts in the statistic [example], or in each component [example, ...]: 0 for
             those that a conditional rate leaves out. All count alike where None.
-        bounds: smallest and largest possible value of the statistic; `jackknife_limits` says what they change.
+        bounds: smallest and largest possible value of the statistic; their effect: `jackknife_limits`.
     Raises:
         ValueError: NaN, one group, lengths differ.
     Source: Davison & Hinkley, *Bootstrap Methods* (1997) §3.8; Field & Welsh, JRSS B 69 (2007) 369.
@@ -248,13 +248,13 @@ def resample_weights(
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.concatenate([statistic(w[:, codes.code]) for w in weights])
 
-    kept = [
+    weights_left = [
         (blocks.code[None, :] != np.arange(start, min(start + rows, blocks.n_groups))[:, None]).astype(np.float64)
         for start in range(0, blocks.n_groups, rows)
     ]
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.asarray(statistic(np.ones((1, n))))[0]
-        left_out = _finite(np.concatenate([statistic(part) for part in kept]))
+        left_out = _finite(np.concatenate([statistic(part) for part in weights_left]))
     return Draws(np.asarray(value), left_out, draw, n, codes.n_groups, _effective(blocks, counts), sampling, bounds)
 
 
