@@ -125,7 +125,8 @@ class ActivationCache:
             ValueError: the cache has no such site or position, or the rule did not give one row per example.
 
         Example:
-            >>> cache.read("resid_post.1", "last").shape  # doctest: +SKIP
+            >>> cache.read("resid_post.1", "last").shape
+            torch.Size([24, 32])
         """
         self._check_position(position)
         if not self._index.single[position]:
