@@ -26,7 +26,7 @@ from interp.heads import (
     head_sweep,
     parse_kind,
 )
-from interp.heads.donors import record_z
+from interp.heads.kinds import record_z
 from interp.hooks import edit, record
 from interp.model import Model
 from interp.positions import All, Answer, Last, Span

@@ -1,20 +1,18 @@
 """Head effects: exact sweeps over heads, named definitions of the effect, contrasts between checkpoints."""
 
+from interp.heads.attention import retrieval_score
 from interp.heads.contrast import contrast, four_cells
 from interp.heads.cumulative import cumulative_ablation
 from interp.heads.effects import HeadEffects
 from interp.heads.evidence import evidence
-from interp.heads.identity_rules import identity_pairs
 from interp.heads.ids import HeadId, expand_heads, kv_group, unit_name
 from interp.heads.kinds import Kind, KnockOut, Mean, Noise, Patch, Resample, UniformAttention, Zero, parse_kind
 from interp.heads.match import Matching, match_heads
-from interp.heads.order_swaps import order_swap_table, swap_metrics, swap_pairs
+from interp.heads.order_swaps import identity_pairs, order_swap_table, swap_metrics, swap_pairs
 from interp.heads.outcomes import HeadSweep, Outcome, Plan
-from interp.heads.pairs import TokenPair
+from interp.heads.pairs import TokenPair, text_pair
 from interp.heads.readout import LabelAccuracy, LogitDiff, Prob
-from interp.heads.retrieval import retrieval_score
 from interp.heads.sweep import head_sweep
-from interp.heads.text_pairs import text_pair
 
 __all__ = [
     "HeadEffects",

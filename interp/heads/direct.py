@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.family import head_output_weights
-from interp.heads.donors import Values, record_z
 from interp.heads.ids import Unit
+from interp.heads.kinds import Values, record_z
 from interp.model import Model
 from interp.remedy import remedy
 from interp.sweep.read import final_norm, wide_dtype

@@ -10,10 +10,9 @@ import numpy as np
 from torch import nn
 
 from interp import stats
-from interp.heads.donors import record_z
 from interp.heads.effects import HeadEffects
 from interp.heads.ids import HeadId, check_head
-from interp.heads.kinds import Mean, Patch
+from interp.heads.kinds import Mean, Patch, record_z
 from interp.heads.outcomes import HeadSweep
 from interp.heads.pairs import TokenPair
 from interp.heads.readout import LogitDiff

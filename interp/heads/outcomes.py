@@ -16,9 +16,8 @@ from torch import Tensor
 
 from interp.edits import Edit, Replace
 from interp.heads.direct import direct_changes
-from interp.heads.donors import Donors, Values, record_z
 from interp.heads.ids import Heads, Unit, expand_heads, unit_name
-from interp.heads.kinds import Kind, Patch, Resample
+from interp.heads.kinds import Donors, Kind, Patch, Resample, Values, record_z
 from interp.heads.pairs import TokenPair, Where, pairs_sha256, where_of
 from interp.heads.readout import METRICS, Metric, Prob, Readout, read_values, reader
 from interp.model import Model
