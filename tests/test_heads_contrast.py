@@ -22,7 +22,7 @@ from interp.heads import (
 )
 from interp.heads.estimates import halves
 from interp.heads.ids import HeadId
-from interp.heads.outcomes import FIELDS
+from interp.heads.metrics import FIELDS
 from tests.heads_kit import retrieval_model, retrieval_pairs
 
 

@@ -9,12 +9,14 @@ import torch
 from interp.edits import Replace
 from interp.family import head_output_weights
 from interp.heads import (
+    METRICS,
     HeadId,
     HeadSweep,
     KnockOut,
     LabelAccuracy,
     LogitDiff,
     Mean,
+    Metric,
     Noise,
     Patch,
     Prob,
@@ -193,6 +195,44 @@ def test_definitions_are_what_the_formulas_say() -> None:
     assert np.abs(effects.whole - whole).max() < 1e-4
     if not np.isnan(at["cma_frac"]):
         assert at["cma_frac"] == pytest.approx(cma.mean() / whole.mean(), rel=1e-3)
+
+
+def test_a_new_metric_is_one_entry_and_is_in_every_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs, model = make_pairs(8), Model.wrap(tiny("qwen2"))
+    drop = Metric("nats", "log p_clean - log p_changed", Prob, lambda v: np.log(v["clean_p"]) - np.log(v["p"]))
+    monkeypatch.setitem(METRICS, "abl_logp", drop)
+    effects = head_sweep(model, pairs, kind=Zero(), heads=["L0.H1", "L1.H0"])
+    assert "abl_logp" in effects.metrics
+    mine = effects.table()[lambda t: t["metric"] == "abl_logp"]
+    by_hand = np.log(effects.values["clean_p"] / effects.values["p"]).mean(axis=0)
+    assert np.allclose(mine["value"], by_hand)
+    assert (mine["metric_unit"] == "nats").all()
+    assert mine[["lo", "hi", "p_adjusted", "null_max95", "control_value", "control_difference"]].notna().all(axis=None)
+    assert set(effects.at("L1.H0")["metric"]) == {*effects.metrics}
+    assert "abl_logp" not in head_sweep(model, pairs, kind=Zero(), heads=["L0.H1"], metrics=LOGITS).metrics
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_says_what_it_is_and_every_sort_of_sweep_has_one_main_metric(name: str) -> None:
+    assert METRICS[name].unit and METRICS[name].help
+    for sort in METRICS[name].sorts:
+        assert sum(m.is_main for m in METRICS.values() if sort in m.sorts) == 1
+
+
+def test_a_kind_of_ones_own_is_an_object_with_its_four_members() -> None:
+    class Half:
+        name, needs_base = "half", False
+
+        def prepare(self, donors): ...
+
+        def values(self, donors, index):
+            return [{layer: 0.5 * z for layer, z in donors.clean(donors.pairs[index]).items()}]
+
+    pairs, model, head = make_pairs(3), Model.wrap(tiny("qwen2")), HeadId(0, 1)
+    own = effects_of(model, pairs, Half(), head, positions=Answer())
+    for pair, margin in zip(pairs, own, strict=True):
+        half = 0.5 * z_of(model, pair.exp_ids, head)[-1]
+        assert np.isclose(margin, margin_under(model, pair, head, half, [8]), atol=1e-4)
 
 
 def test_the_best_other_option_is_the_foil_where_none_is_named() -> None:

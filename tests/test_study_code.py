@@ -115,7 +115,7 @@ def test_answers_do_not_depend_on_statistics_and_their_tables_do() -> None:
 
     for run in (eval.run, cache.run, heads.run):
         reached = {module for module, _ in code._Walk([(run.__module__, "run")]).found}
-        assert {"interp.evaluate.run", "interp.cache.extract", "interp.heads.outcomes"} & reached
+        assert {"interp.evaluate.run", "interp.cache.extract", "interp.heads.sweep"} & reached
         assert "interp.passes" in reached, "what pads a batch is engine code"
         assert not [m for m in reached if m.startswith("interp.stats")]
     reached = {module for module, _ in code._Walk([(steering.run.__module__, "run")]).found}

@@ -8,13 +8,14 @@ from interp.heads.evidence import evidence
 from interp.heads.ids import HeadId, expand_heads, kv_group, unit_name
 from interp.heads.kinds import Kind, KnockOut, Mean, Noise, Patch, Resample, UniformAttention, Zero, parse_kind
 from interp.heads.match import Matching, match_heads
+from interp.heads.metrics import METRICS, LabelAccuracy, LogitDiff, Metric, Prob
 from interp.heads.order_swaps import identity_pairs, order_swap_table, swap_metrics, swap_pairs
-from interp.heads.outcomes import HeadSweep, Outcome, Plan
+from interp.heads.outcomes import Outcome, Plan
 from interp.heads.pairs import TokenPair, text_pair
-from interp.heads.readout import LabelAccuracy, LogitDiff, Prob
-from interp.heads.sweep import head_sweep
+from interp.heads.sweep import HeadSweep, head_sweep
 
 __all__ = [
+    "METRICS",
     "HeadEffects",
     "HeadId",
     "HeadSweep",
@@ -24,6 +25,7 @@ __all__ = [
     "LogitDiff",
     "Matching",
     "Mean",
+    "Metric",
     "Noise",
     "Outcome",
     "Patch",

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp import stats
-from interp.heads.effects import UNITS, HeadEffects
+from interp.heads.effects import HeadEffects
 from interp.heads.estimates import means_and_p
 from interp.heads.ids import HeadId, Unit, layers_of
+from interp.heads.metrics import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,10 +82,19 @@ def contrast(engaged: HeadEffects, heuristic: HeadEffects, *, metric: str | None
             "named": [unit in named for unit in engaged.units],
         }
     )
-    return table.assign(n=len(groups), n_groups=len(set(groups)), metric=name, metric_unit=UNITS[name], unit="pairs",
-                        kind=engaged.plan.kind, positions=engaged.plan.positions, same_input=float(np.mean(same)),
-                        n_perm=found.n_flips, model=f"{engaged.plan.adapter or engaged.plan.model} and "
-                        f"{heuristic.plan.adapter or heuristic.plan.model}")  # fmt: skip
+    members = [part.plan.adapter or part.plan.model for part in (engaged, heuristic)]
+    return table.assign(
+        n=len(groups),
+        n_groups=len(set(groups)),
+        metric=name,
+        metric_unit=METRICS[name].unit,
+        unit="pairs",
+        kind=engaged.plan.kind,
+        positions=engaged.plan.positions,
+        same_input=float(np.mean(same)),
+        n_perm=found.n_flips,
+        model=" and ".join(members),
+    )
 
 
 def four_cells(

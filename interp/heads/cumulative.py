@@ -14,9 +14,9 @@ from interp import stats
 from interp.heads.effects import HeadEffects
 from interp.heads.ids import HeadId, Unit, unit_name
 from interp.heads.kinds import Kind, Mean
-from interp.heads.outcomes import HeadSweep
+from interp.heads.metrics import LabelAccuracy, LogitDiff, Prob
 from interp.heads.pairs import TokenPair, Where
-from interp.heads.readout import LabelAccuracy, LogitDiff, Prob
+from interp.heads.sweep import HeadSweep
 from interp.model import Model
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Head effects of one sweep: per-example arrays under named definitions, never a bare δ."""
+"""Head effects of one sweep: per-example arrays under the named definitions of `METRICS`, and their tables."""
 
 from __future__ import annotations
 
@@ -15,27 +15,24 @@ from interp.heads.estimates import (
     Tested,
     beyond_placebo,
     fractions,
+    halves,
     less_controls,
     matched_controls,
     means_and_p,
     standardised,
 )
-from interp.heads.ids import HeadId, Unit, parse_unit, unit_name
+from interp.heads.ids import HeadId, Unit, layers_of, parse_unit, unit_name
+from interp.heads.metrics import METRICS, Metric, metrics_of, sort_of
 from interp.heads.outcomes import Outcome, Outcomes, Plan, main_of
 from interp.heads.pairs import TokenPair
 
 if TYPE_CHECKING:
     import pandas as pd
 
-UNITS = {"cma": "logits", "abl_logit": "logits", "direct_effect": "logits", "abl_prob": "probability",
-         "abl_acc": "accuracy", "flip_rate": "share of pairs", "cma_frac": "share of the gap",
-         "abl_frac": "share of the clean margin", "cohen_dz": "standard deviations", "cliff": "-1 to 1"}  # fmt: skip
-_SOURCES = {"abl_prob": "p", "abl_acc": "right"}
-
 
 @dataclass(frozen=True, eq=False)
 class HeadEffects:
-    """Effects of every unit on every pair, and what made them.
+    """Effects of every unit on every pair, with their provenance.
 
         cma, abl_logit, direct_effect   m_clean - m_changed                       per pair, logits
         cma_frac                        mean(m_clean - m_patched) / mean(m_clean + m_base), m_base for base's own answer
@@ -43,17 +40,17 @@ class HeadEffects:
         abl_prob, abl_acc               p_clean - p_changed, right_clean - right_changed
         flip_rate                       share of pairs on which another option wins
         cohen_dz                        mean / sd of the logit effect
-        cliff                           P(effect > control) - P(effect < control), controls: 3 heads of the layer
-                                        whose write has the same length
+        cliff                           P(effect > control) - P(effect < control), controls: 3 norm-matched
+                                        heads of the layer
 
     m = logit(answer) - logit(foil), so that Yang's score δ(patched) - δ(exp) with δ = f[foil] - f[answer] is `cma`.
-    An effect is positive where the head helps the answer, or carries what patching it in was to carry.
+    An effect is positive where the head helps the answer or, when patched, carries the difference between the prompts.
 
     Attributes:
-        pairs: those that were kept, in order; n_dropped were left out by `solved`.
-        values: by name of `outcomes.FIELDS`, [example, unit].
-        base_margin: by how much the base run prefers its own right answer [example]; NaN where it was not run.
-        write_norms: mean length of each unit's write into the residual stream [unit]; None where not measured.
+        pairs: the kept pairs, in order; `n_dropped` others were left out by `solved`.
+        values: by name of `metrics.FIELDS`, [example, unit].
+        base_margin: margin of the base run's own right answer [example]; NaN if it was not run.
+        write_norms: mean norm of each unit's write into the residual stream [unit]; None if not measured.
         named: units that were named before the sweep.
     """
 
@@ -72,9 +69,9 @@ class HeadEffects:
     @classmethod
     def of(cls, plan: Plan, pairs: Sequence[TokenPair], outcomes: Sequence[Outcome], **kwargs) -> HeadEffects:
         """From the outcomes of all pairs, in the order of the pairs."""
-        known = Outcomes.of(outcomes)
+        arrays = Outcomes.of(outcomes)
         units = tuple(parse_unit(name) for name in plan.units)
-        return cls(plan, tuple(pairs), units, known.values, known.base_margin, known.base_right, **kwargs)
+        return cls(plan, tuple(pairs), units, arrays.values, arrays.base_margin, arrays.base_right, **kwargs)
 
     @property
     def groups(self) -> list[str]:
@@ -83,7 +80,7 @@ class HeadEffects:
 
     @property
     def label_mass(self) -> float:
-        """Mean over pairs of the probability of all options in the unchanged run; NaN where it was not measured."""
+        """Mean over pairs of the probability of all options in the unchanged run; NaN if it was not measured."""
         mass = self.values.get("clean_mass")
         return float("nan") if mass is None else float(mass[:, 0].mean())
 
@@ -93,37 +90,33 @@ class HeadEffects:
 
     @property
     def main(self) -> str:
-        """The named definition of the logit effect under this kind: `cma`, `abl_logit` or `direct_effect`."""
+        """The metric of this kind of sweep that is in logits: `cma`, `abl_logit` or `direct_effect`."""
         return main_of(self.plan)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The definitions that this sweep can be read under."""
-        asked = self.plan.metrics
-        ratio = {"cma": ("cma_frac",), "abl_logit": ("abl_frac",), "direct_effect": ()}[self.main]
-        found: tuple[str, ...] = (self.main, *ratio, "cohen_dz", "cliff") if "LogitDiff" in asked else ()
-        found += ("abl_prob",) if "Prob" in asked else ()
-        return found + (("abl_acc", "flip_rate") if "LabelAccuracy" in asked else ())
+        """Names of the metrics that this sweep has."""
+        return metrics_of(sort_of(self.plan.kind, self.plan.effect), self.plan.metrics)
 
     def per_example(self, metric: str | None = None) -> Float[np.ndarray, "example unit"]:
-        """The effect of each unit on each pair, for a definition that is a mean over pairs; default: `main`.
+        """The effect of each unit on each pair, for a metric that is a mean over pairs; default: `main`.
 
         Raises:
-            ValueError: a metric that this sweep does not have, or that no single pair has.
+            ValueError: this sweep does not have the metric, or single pairs do not.
         """
-        metric = metric or self.main
+        definition = self._definition(metric or self.main)
+        if definition.combine != "mean":
+            raise ValueError(f"metric {metric!r} is of all pairs together; single pairs have {self.main!r}.")
+        return definition.effect(self.values)
+
+    def _definition(self, metric: str) -> Metric:
         if metric not in self.metrics and metric != self.main:
             raise ValueError(f"metric {metric!r}: this sweep ({self.plan.kind}) has {', '.join(self.metrics)}.")
-        if metric == "flip_rate":
-            return self.values["flipped"]
-        if metric in ("cma_frac", "abl_frac", "cohen_dz", "cliff"):
-            raise ValueError(f"metric {metric!r} is of all pairs together; single pairs have {self.main!r}.")
-        source = _SOURCES.get(metric, "margin")
-        return self.values[f"clean_{source}"] - self.values[source]
+        return METRICS[metric]
 
     @property
     def whole(self) -> Float[np.ndarray, "example"]:
-        """What a share is a share of: m_clean, or for patching m_clean + m_base, the way to a full flip."""
+        """Denominator of shares: m_clean, or for patching m_clean + m_base, the distance to a full flip."""
         clean = self.values["clean_margin"][:, 0]
         return clean + self.base_margin if self.main == "cma" else clean
 
@@ -138,17 +131,18 @@ class HeadEffects:
         return self._tests[key]
 
     def estimates(self, metric: str) -> stats.Estimates:
-        """Estimates of one definition for every unit; `cliff` is given head by head, by `at`."""
+        """Estimates of one metric for every unit; metrics by rank (`cliff`) are given head by head, by `at`."""
         options: dict[str, Any] = dict(groups=self.groups, sampling=self.sampling)
-        if metric in ("cma_frac", "abl_frac"):
-            return fractions(self.per_example(), self.whole, **options)
-        if metric == "cohen_dz":
-            return standardised(self.per_example(), **options)
+        definition = self._definition(metric)
+        if definition.combine == "share":
+            return fractions(definition.effect(self.values), self.whole, **options)
+        if definition.combine == "dz":
+            return standardised(definition.effect(self.values), **options)
         return self.tested(metric).estimates
 
     @cached_property
     def controls(self) -> list[list[int]]:
-        """For each unit the units of equal write that stand beside it; all of its layer where norms are unknown."""
+        """For each unit its norm-matched control units; any of its layer if norms are unknown."""
         norms = np.ones(len(self.units)) if self.write_norms is None else self.write_norms
         return matched_controls([unit[0].layer for unit in self.units], norms)
 
@@ -156,30 +150,30 @@ class HeadEffects:
         """The effect of every unit minus the mean effect of its control units, paired over the same examples.
 
         In the unit of the metric: a share has the difference as a share of the same whole. NaN for a unit without
-        controls, and for `cohen_dz` and `cliff`, which are no means.
+        controls, and for `cohen_dz` and `cliff`, which are not means.
 
         Raises:
             ValueError: as `per_example`.
         """
-        metric = metric or self.main
+        definition = self._definition(metric or self.main)
         blank = np.full(len(self.units), np.nan)
-        if metric in ("cohen_dz", "cliff"):
+        if definition.combine in ("dz", "rank"):
             return stats.Estimates(blank, blank, blank, len(self.pairs), len(set(self.groups)))
-        is_share = metric in ("cma_frac", "abl_frac")
-        effects = less_controls(self.per_example(None if is_share else metric), self.controls)
+        is_share = definition.combine == "share"
+        effects = less_controls(definition.effect(self.values), self.controls)
         options: dict[str, Any] = dict(groups=self.groups, sampling=self.sampling)
-        found = fractions(effects, self.whole, **options) if is_share else stats.cluster_means(effects, **options)
-        known = np.array([bool(others) for others in self.controls])
-        value, lo, hi = (np.where(known, part, np.nan) for part in (found.value, found.lo, found.hi))
-        return stats.Estimates(value, lo, hi, found.n, found.n_groups)
+        means = fractions(effects, self.whole, **options) if is_share else stats.cluster_means(effects, **options)
+        has_controls = np.array([bool(others) for others in self.controls])
+        value, lo, hi = (np.where(has_controls, part, np.nan) for part in (means.value, means.lo, means.hi))
+        return stats.Estimates(value, lo, hi, means.n, means.n_groups)
 
     def keep_difference(self, keep: HeadEffects) -> stats.Estimates:
         """The effect of every unit on these pairs minus the size of its effect on pairs that keep the answer.
 
             mean over these pairs - |mean over the pairs of `keep`|        by the groups of both together
 
-        The same-answer control of patching: where twins with the same answer move the margin as much, what moves it is
-        not the answer.
+        The same-answer control of patching: if twins with the same answer move the margin as much, it is not the answer
+        that moves it.
 
         Args:
             keep: the same sweep on pairs whose twins have the same answer.
@@ -212,42 +206,70 @@ class HeadEffects:
         if unit not in self.units:
             layers = sorted({one.layer for swept in self.units for one in swept})
             raise ValueError(
-                f"head {unit_name(unit)} was not swept: {len(self.units)} units of layers {layers[0]}-{layers[-1]} "
-                "were. Names count from 0 (L19.H17)."
+                f"head {unit_name(unit)} is not in this sweep of {len(self.units)} units of layers "
+                f"{layers[0]}-{layers[-1]}. Names count from 0 (L19.H17)."
             )
         return self.units.index(unit)
 
     def at(self, head: str | HeadId | Unit) -> pd.DataFrame:
-        """Every definition of the effect of one head or set, each with interval, n, p and control."""
-        from interp.heads.tables import rows_at
+        """Every metric of one head or set, `cliff` included, each with interval, n, p and control."""
+        import pandas as pd
 
-        return rows_at(self, self.index(head))
+        unit = self.index(head)
+        table = self.table()
+        table = table[table["head"] == self.names[unit]]
+        if "cliff" in self.metrics:
+            delta = self.cliff(unit)
+            row = {
+                **{c: table.iloc[0][c] for c in ("layer", "head", "p_adjusted", "named")},
+                "value": delta.value, "lo": delta.lo, "hi": delta.hi, "n": len(self.pairs),
+                "n_groups": delta.n_groups, "control_value": 0.0, **self._provenance("cliff"),
+            }  # fmt: skip
+            table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+        return table.reset_index(drop=True)
 
     def table(self, metrics: Sequence[str] | None = None, *, keep: HeadEffects | None = None) -> pd.DataFrame:
-        """One row per unit and definition, with what made it.
+        """One row per unit and metric, with provenance; `layer` is blank for sets of heads.
+
+        `p_adjusted` is max-|t| over all units; it and `null_max95` of a share or of d_z are those of its logit effect;
+        `flip_rate`, which cannot be negative, has none. `control_value` is the mean of the norm-matched control heads,
+        `control_difference` (with its interval) the paired difference from them. `cliff` is left to `at`.
 
         Args:
-            keep: the pairs of the same-answer control, for the columns of `keep_difference`.
+            keep: the pairs of the same-answer control; rows of the logit effect then have `keep_difference`.
         """
-        from interp.heads.tables import tidy
+        import pandas as pd
 
-        return tidy(self, metrics, keep=keep)
+        names = [name for name in self.metrics if METRICS[name].combine != "rank"] if metrics is None else metrics
+        table = pd.concat([self._rows(name) for name in names], ignore_index=True)
+        if keep is not None:
+            for name, column in _spread("keep_difference", self.keep_difference(keep)).items():
+                table[name] = np.nan
+                table.loc[table["metric"] == self.main, name] = column
+        return table
 
     def heatmap(self, metric: str | None = None) -> pd.DataFrame:
         """One row per head, in the columns that `study.figures.head_map` draws; sets of heads are left out."""
-        from interp.heads.tables import heatmap
-
-        return heatmap(self, metric or self.main)
+        table = self.table([metric or self.main])
+        return table[table["layer"].notna()].reset_index(drop=True)
 
     def forest(self, metric: str | None = None, *, keep: HeadEffects | None = None) -> pd.DataFrame:
-        """One row per unit and half, in the columns of `study.figures.top_heads`.
+        """One row per unit and half of the pairs, in the columns of `study.figures.top_heads`.
 
         Args:
-            keep: the pairs of the same-answer control, for the columns of `keep_difference`, in the same halves.
+            keep: the pairs of the same-answer control, for `keep_difference`. They are in the half of their group;
+                those of groups that this sweep does not have, in the reporting one.
         """
-        from interp.heads.tables import forest
+        import pandas as pd
 
-        return forest(self, metric or self.main, keep=keep)
+        chosen = halves(self.groups, seed=self.sampling.seed)
+        selecting = {group for group, first in zip(self.groups, chosen, strict=True) if first}
+        parts = []
+        for half, own in (("select", chosen), ("report", ~chosen)):
+            other = None if keep is None else np.array([(g in selecting) == (half == "select") for g in keep.groups])
+            control = keep.subset(other) if keep is not None and other is not None and other.any() else None
+            parts.append(self.subset(own).table([metric or self.main], keep=control).assign(half=half))
+        return pd.concat(parts, ignore_index=True)
 
     def top(self, k: int = 10, metric: str | None = None) -> pd.DataFrame:
         """The k units with the largest |effect|, chosen on one half of the pairs and reported on the other.
@@ -255,14 +277,80 @@ class HeadEffects:
         Raises:
             ValueError: fewer than 4 independent groups of pairs.
         """
-        from interp.heads.tables import top
-
-        return top(self, k, metric or self.main)
+        if k < 1:
+            raise ValueError(f"top: expected k of at least 1, got {k}.")
+        table = self.forest(metric)
+        select = table[table["half"] == "select"]
+        order = select.assign(size=select["value"].abs()).sort_values("size", ascending=False, kind="stable")["head"]
+        report = table[table["half"] == "report"].set_index("head")
+        return report.loc[list(order[:k])].reset_index()
 
     def _repr_html_(self) -> str:
-        from interp.heads.tables import top_html
+        from interp.show import MOST_ROWS, html_table, interval, p_value
 
-        return top_html(self)
+        try:
+            rows, how = self.top(MOST_ROWS), "chosen on one half of the pairs, reported on the other"
+        except ValueError:  # too few groups for halves
+            band = stats.simultaneous_band(self.per_example(), groups=self.groups, sampling=self.sampling)
+            table = self.table([self.main]).assign(lo=band.lo, hi=band.hi)
+            rows = table.iloc[table["value"].abs().argsort().to_numpy()[::-1][:MOST_ROWS]]
+            how = "chosen and reported on all pairs (too few groups for halves): intervals simultaneous over all heads"
+        lines = []
+        for row in rows.to_dict("records"):
+            control, name = row["control_value"], f"{row['head']}{' (named)' if row['named'] else ''}"
+            effect = interval(row["value"], row["lo"], row["hi"], signed=True)
+            control = "–" if control != control else f"{control:.2f}"
+            lines.append([name, effect, p_value(row["p_adjusted"]), control, f"{row['n']:.0f} ({row['n_groups']:.0f})"])
+        what = f"{self.plan.model}, {self.plan.kind} at {self.plan.positions}: the largest of {len(self.units)}"
+        columns = [f"{self.main}, {METRICS[self.main].unit} [95 %]", "p (max over heads)", "control heads"]
+        return html_table(
+            ["head", *columns, "pairs (groups)"], lines, title=f"{what}: the largest of {len(self.units)}, {how}."
+        )
+
+    def _rows(self, metric: str) -> pd.DataFrame:
+        """Rows of `table` of one metric."""
+        import pandas as pd
+
+        estimates, (p, null, n_flips) = self.estimates(metric), self._null(metric)
+        others = [estimates.value[units] for units in self.controls]
+        others = [values[~np.isnan(values)] for values in others]
+        columns = {
+            "layer": layers_of(self.units), "head": self.names,
+            "value": estimates.value, "lo": estimates.lo, "hi": estimates.hi,
+            "n": estimates.n, "n_groups": estimates.n_groups, "p_adjusted": p, "null_max95": null,
+            "control_value": [float(values.mean()) if len(values) else np.nan for values in others],
+            **_spread("control_difference", self.control_difference(metric)),
+            "named": [unit in self.named for unit in self.units], "n_perm": n_flips,
+        }  # fmt: skip
+        table = pd.DataFrame(columns).assign(**self._provenance(metric))
+        no_spread = table["value"].notna() & table["lo"].isna()
+        return table.assign(interval=table["interval"].mask(no_spread, stats.NO_SPREAD))
+
+    def _null(self, metric: str) -> tuple[np.ndarray, np.ndarray, int]:
+        """(p, limit in the unit of the metric, number of flips); shares and d_z have those of their logit effect."""
+        nothing = np.full(len(self.units), np.nan)
+        combine = METRICS[metric].combine
+        if not METRICS[metric].is_tested:
+            return nothing, nothing, 0
+        tested = self.tested(metric if combine == "mean" else None)
+        scale: np.ndarray | float = 1.0
+        if combine == "dz":
+            spread = self.per_example().std(axis=0, ddof=1)
+            scale = np.divide(1.0, spread, out=np.full_like(spread, np.nan), where=spread > 0)
+        elif combine == "share":
+            scale = 1.0 / abs(self.whole.mean())
+        return tested.p, tested.null_max95 * scale, tested.n_flips
+
+    def _provenance(self, metric: str) -> dict[str, Any]:
+        """Columns that are equal in every row: metric, kind, positions, model, data."""
+        plan = self.plan
+        return {
+            "metric": metric, "metric_unit": METRICS[metric].unit, "kind": plan.kind, "effect": plan.effect,
+            "positions": plan.positions, "interval": stats.RULE, "unit": "pairs",
+            "n_dropped": self.n_dropped, "model": plan.model, "adapter": plan.adapter or "none", "dtype": plan.dtype,
+            "weights": plan.weights[:12], "data_sha256": plan.pairs_sha256[:12], "seed": self.sampling.seed,
+            "label_mass": self.label_mass,
+        }  # fmt: skip
 
     def subset(self, keep: Bool[np.ndarray, "example"]) -> HeadEffects:
         """The same sweep on some of its pairs."""
@@ -288,3 +376,7 @@ class HeadEffects:
     def is_solved(self, *, min_p: float = 0.0) -> Bool[np.ndarray, "example"]:
         """True for the pairs that `solved` keeps."""
         return Outcomes(self.values, self.base_margin, self.base_right).solved(min_p=min_p)
+
+
+def _spread(name: str, estimates: stats.Estimates) -> dict[str, np.ndarray]:
+    return {name: estimates.value, f"{name}_lo": estimates.lo, f"{name}_hi": estimates.hi}

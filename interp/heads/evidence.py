@@ -13,10 +13,9 @@ from interp import stats
 from interp.heads.effects import HeadEffects
 from interp.heads.ids import HeadId, check_head
 from interp.heads.kinds import Mean, Patch, record_z
-from interp.heads.outcomes import HeadSweep
+from interp.heads.metrics import LogitDiff
 from interp.heads.pairs import TokenPair
-from interp.heads.readout import LogitDiff
-from interp.heads.sweep import head_sweep
+from interp.heads.sweep import HeadSweep, head_sweep
 from interp.model import Model
 from interp.positions import Answer
 

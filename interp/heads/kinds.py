@@ -1,11 +1,15 @@
-"""What is put in a head's place: frozen values that say where the replacement of z comes from."""
+"""Kinds of change to a head's output z: what replaces it, recorded from the same prompt, another one, or averaged.
+
+A new kind is one frozen dataclass with the four members of `Kind`, and one entry of `KINDS` if it is to have a name on
+the command line and in study files; `head_sweep` takes any object with those members.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -20,31 +24,94 @@ from interp.site import Site
 
 Per = Literal["position", "role", "class", "all"]
 Pairing = Literal["twin", "same_label", "derangement"]
+Values = dict[int, Float[Tensor, "new head d_head"]]
+"""Replacement by layer at the changed tokens of one pair, in their order."""
+Means = dict[tuple[str, int], dict[int, Float[Tensor, "head d_head"]]]
+"""Mean z by key and layer, float64."""
+
+
+class Kind(Protocol):
+    """What replaces z of a head.
+
+    `prepare` computes what depends on all pairs, once; `values` gives the replacements for one pair, one per draw, None
+    for zeros. `needs_base`: z comes from the pair's base prompt, so that prompt is run, and its own answer read.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def needs_base(self) -> bool: ...
+
+    def prepare(self, donors: Donors) -> None: ...
+
+    def values(self, donors: Donors, index: int) -> list[Values | None]: ...
 
 
 @dataclass(frozen=True)
 class Zero:
-    """z' = 0. Off the distribution, since the mean of a head is seldom 0: show it beside `Mean`."""
+    """z' = 0. Off-distribution, since the mean of a head is seldom 0: compare it with `Mean`."""
 
-    @property
-    def name(self) -> str:
-        return "zero"
+    name = "zero"
+    needs_base = False
+
+    def prepare(self, donors: Donors) -> None: ...
+
+    def values(self, donors: Donors, index: int) -> list[Values | None]:
+        return [None]
 
 
 @dataclass(frozen=True)
 class Mean:
-    """z' = mean of z over the exp prompts of all pairs: what the head adds on average stays, what varies goes.
+    """z' = mean of z over the exp prompts of all pairs: removes what varies, keeps the head's average contribution.
 
     Attributes:
         per: positions that share a mean. "position": the k-th changed token of each pair; "role": tokens of one span;
-            "class": the k-th token within one label, so that only what varies inside a class goes; "all": every one.
+            "class": the k-th token within one label, which removes only what varies inside a class; "all": all tokens.
     """
 
     per: Per = "position"
+    needs_base = False
 
     @property
     def name(self) -> str:
         return "mean" if self.per == "position" else f"mean:{self.per}"
+
+    @torch.no_grad()
+    def prepare(self, donors: Donors) -> None:
+        if donors.means:
+            return
+        sums: Means = {}
+        counts: dict[tuple[str, int], int] = {}
+        for pair in donors.pairs:
+            tokens = pair.exp_tokens(donors.where)
+            z = donors.clean(pair)
+            for place, key in enumerate(self._keys(pair, tokens)):
+                counts[key] = counts.get(key, 0) + 1
+                totals = sums.setdefault(key, {})
+                for layer in donors.layers:
+                    one = z[layer][place].double()
+                    totals[layer] = totals[layer] + one if layer in totals else one
+        donors.means = {
+            key: {layer: total / counts[key] for layer, total in totals.items()} for key, totals in sums.items()
+        }
+
+    def values(self, donors: Donors, index: int) -> list[Values | None]:
+        pair, dtype = donors.pairs[index], donors.model.dtype
+        keys = self._keys(pair, pair.exp_tokens(donors.where))
+        return [{layer: torch.stack([donors.means[key][layer] for key in keys]).to(dtype) for layer in donors.layers}]
+
+    def _keys(self, pair: TokenPair, tokens: Sequence[int]) -> list[tuple[str, int]]:
+        """Key of the mean at each changed token; tokens with equal keys share a mean."""
+        if self.per == "all":
+            return [("all", 0)] * len(tokens)
+        if self.per == "class":
+            if pair.label is None:
+                raise ValueError(f"pair {pair.id!r}: a mean per class needs a label. Set it, or use the kind mean.")
+            return [(f"class:{pair.label}", place) for place in range(len(tokens))]
+        if self.per == "role":
+            return [(_role(pair, token), 0) for token in tokens]
+        return [("position", place) for place in range(len(tokens))]
 
 
 @dataclass(frozen=True)
@@ -62,32 +129,55 @@ class Resample:
 
     def __post_init__(self) -> None:
         if self.draws < 1:
-            raise ValueError(f"resample: draws={self.draws}; expected at least 1.")
+            raise ValueError(f"resample: expected at least 1 draw, got {self.draws}.")
 
     @property
     def name(self) -> str:
         return f"resample:{self.pairing}" + (f":{self.draws}" if self.draws > 1 else "")
+
+    @property
+    def needs_base(self) -> bool:
+        return self.pairing == "twin"
+
+    def prepare(self, donors: Donors) -> None:
+        if not self.needs_base and not donors.order:
+            dice, same = random.Random(self.seed), self.pairing == "same_label"
+            donors.order = [_derangement(donors.pairs, dice, same_label=same) for _ in range(self.draws)]
+
+    def values(self, donors: Donors, index: int) -> list[Values | None]:
+        pair = donors.pairs[index]
+        if self.needs_base:
+            return [donors.base(pair)]
+        return [donors.other(donors.pairs[donor_of[index]], pair) for donor_of in donors.order]
 
 
 @dataclass(frozen=True)
 class Patch:
     """z' = z of the pair's base prompt: causal mediation as in Yang et al. (2025), `hook_z` of one query head."""
 
-    @property
-    def name(self) -> str:
-        return "patch"
+    name = "patch"
+    needs_base = True
+
+    def prepare(self, donors: Donors) -> None: ...
+
+    def values(self, donors: Donors, index: int) -> list[Values | None]:
+        return [donors.base(donors.pairs[index])]
 
 
 @dataclass(frozen=True)
 class UniformAttention:
-    """z' = mean of the values the head may look at: attention spread evenly over the past, itself included.
+    """z' = mean of the values the head may attend to: attention spread evenly over the past, itself included.
 
-    What `Retrieval_Head` (Wu et al., 2024) calls masking; no ablation, since the head still writes.
+    What `Retrieval_Head` (Wu et al., 2024) calls masking. It is no ablation, since the head still writes.
     """
 
-    @property
-    def name(self) -> str:
-        return "uniform_attention"
+    name = "uniform_attention"
+    needs_base = False
+
+    def prepare(self, donors: Donors) -> None: ...
+
+    def values(self, donors: Donors, index: int) -> list[Values | None]:
+        return [donors.reweighted(donors.pairs[index], without=None)]
 
 
 @dataclass(frozen=True)
@@ -95,28 +185,89 @@ class KnockOut:
     """Attention to the chosen keys set to 0 and the rest renormalised: z' = sum_k p'_k v_k.
 
     Attributes:
-        keys: rule for the tokens that are no longer seen, such as `Span("scenario")`, or "pairs" for the pair's own.
+        keys: rule for the tokens to hide, such as `Span("scenario")`, or "pairs" for the pair's own.
     """
 
     keys: Where
+    needs_base = False
 
     @property
     def name(self) -> str:
         return f"knock_out:{self.keys if not isinstance(self.keys, Positions) else self.keys.name}"
 
+    def prepare(self, donors: Donors) -> None: ...
+
+    def values(self, donors: Donors, index: int) -> list[Values | None]:
+        pair = donors.pairs[index]
+        return [donors.reweighted(pair, without=pair.exp_tokens(self.keys))]
+
 
 @dataclass(frozen=True)
 class Noise:
-    """z' = a random vector of the length of z: what any change of this size does. A control, not an ablation."""
+    """z' = a random vector with the norm of z: the effect of any change of this size. A control, not an ablation."""
 
     seed: int = 0
+    needs_base = False
 
     @property
     def name(self) -> str:
         return "noise" if self.seed == 0 else f"noise:{self.seed}"
 
+    def prepare(self, donors: Donors) -> None: ...
 
-Kind = Zero | Mean | Resample | Patch | UniformAttention | KnockOut | Noise
+    def values(self, donors: Donors, index: int) -> list[Values | None]:
+        pair = donors.pairs[index]
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(pair.sha256[:8], 16))
+        out: Values = {}
+        for layer, z in donors.clean(pair).items():
+            noise = torch.randn(z.shape, generator=generator).to(z)
+            out[layer] = noise * (z.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True))
+        return [out]
+
+
+@dataclass(frozen=True)
+class KindForm:
+    """How a kind is written on the command line and in study files.
+
+    Attributes:
+        forms: spellings, with their meaning where it is not obvious.
+        parse: words after the first ":" -> the kind; None if they do not fit.
+    """
+
+    forms: tuple[str, ...]
+    parse: Callable[[list[str]], Kind | None]
+
+
+def _mean(words: list[str]) -> Kind | None:
+    if len(words) > 1 or (words and words[0] not in get_args(Per)):
+        return None
+    return Mean(*cast("list[Per]", words))
+
+
+def _resample(words: list[str]) -> Kind | None:
+    if len(words) > 2 or (words and words[0] not in get_args(Pairing)) or not all(w.isdecimal() for w in words[1:]):
+        return None
+    if not words:
+        return Resample()
+    return Resample(cast("Pairing", words[0]), *map(int, words[1:]))
+
+
+KINDS: dict[str, KindForm] = {
+    "zero": KindForm(("zero",), lambda words: None if words else Zero()),
+    "mean": KindForm(("mean", "mean:role", "mean:class", "mean:all"), _mean),
+    "resample": KindForm(("resample:twin", "resample:same_label", "resample:derangement:4 (draws)"), _resample),
+    "patch": KindForm(("patch",), lambda words: None if words else Patch()),
+    "uniform_attention": KindForm(("uniform_attention",), lambda words: None if words else UniformAttention()),
+    "noise": KindForm(
+        ("noise", "noise:1 (seed)"),
+        lambda words: Noise(*map(int, words)) if len(words) < 2 and all(w.isdecimal() for w in words) else None,
+    ),
+}
+
+
+def kinds_help() -> str:
+    """The spellings of all kinds, for help and errors."""
+    return ", ".join(form for kind in KINDS.values() for form in kind.forms)
 
 
 def parse_kind(text: str) -> Kind:
@@ -126,37 +277,10 @@ def parse_kind(text: str) -> Kind:
         ValueError: no such kind; lists the names.
     """
     word, *rest = text.strip().split(":")
-    match word, rest:
-        case "zero", []:
-            return Zero()
-        case "mean", []:
-            return Mean()
-        case "mean", [("position" | "role" | "class" | "all") as per]:
-            return Mean(per)
-        case "resample", []:
-            return Resample()
-        case "resample", [("twin" | "same_label" | "derangement") as pairing]:
-            return Resample(pairing)
-        case "resample", [("twin" | "same_label" | "derangement") as pairing, n] if n.isdecimal():
-            return Resample(pairing, int(n))
-        case "patch", []:
-            return Patch()
-        case "uniform_attention", []:
-            return UniformAttention()
-        case "noise", []:
-            return Noise()
-        case "noise", [seed] if seed.isdecimal():
-            return Noise(int(seed))
-    raise ValueError(
-        f"kind {text!r} is unknown. Kinds: zero, mean, mean:role, mean:class, mean:all, resample:twin, "
-        "resample:same_label, resample:derangement:4 (draws), patch, uniform_attention, noise, noise:1 (seed)."
-    )
-
-
-Values = dict[int, Float[Tensor, "new head d_head"]]
-"""Replacement by layer at the changed tokens of one pair, in their order."""
-Means = dict[tuple[str, int], dict[int, Float[Tensor, "head d_head"]]]
-"""Mean z by key and layer, float64."""
+    kind = KINDS[word].parse(rest) if word in KINDS else None
+    if kind is None:
+        raise ValueError(f"kind {text!r} is unknown. Kinds: {kinds_help()}.")
+    return kind
 
 
 def record_z(
@@ -176,11 +300,11 @@ def record_z(
 
 @dataclass
 class Donors:
-    """Where a kind's replacements come from, for all pairs of a sweep.
+    """The pairs of a sweep, as kinds need them, and what a kind has computed of all pairs.
 
     Attributes:
         means: of a `Mean`, per key and layer.
-        order: per draw of a `Resample`, which pair each pair is given.
+        order: per draw of a `Resample`, the index of each pair's donor.
     """
 
     model: Model
@@ -192,35 +316,13 @@ class Donors:
     order: list[list[int]] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """What has to be known of all pairs before the first: means, or who is given whose."""
-        if isinstance(self.kind, Mean) and not self.means:
-            self.means = self._means(self.kind)
-        if isinstance(self.kind, Resample) and self.kind.pairing != "twin" and not self.order:
-            dice = random.Random(self.kind.seed)
-            same = self.kind.pairing == "same_label"
-            self.order = [_derangement(self.pairs, dice, same_label=same) for _ in range(self.kind.draws)]
+        """Compute what the kind needs of all pairs."""
+        self.kind.prepare(self)
 
     @torch.no_grad()
     def values(self, index: int) -> list[Values | None]:
-        """Replacements for the pair with this index, one per draw; None stands for zeros."""
-        pair, kind = self.pairs[index], self.kind
-        tokens = pair.exp_tokens(self.where)
-        match kind:
-            case Zero():
-                return [None]
-            case Mean():
-                return [self._mean_values(pair, tokens, kind)]
-            case Patch() | Resample(pairing="twin"):
-                return [self.base(pair)]
-            case Resample():
-                return [self._from(self.pairs[row[index]], pair) for row in self.order]
-            case UniformAttention():
-                return [changed_pattern_z(self.model, pair.exp_ids, tokens, self.layers, without=None)]
-            case KnockOut():
-                gone = pair.exp_tokens(kind.keys)
-                return [changed_pattern_z(self.model, pair.exp_ids, tokens, self.layers, without=gone)]
-            case Noise():
-                return [self._noise(pair, tokens, kind.seed)]
+        """Replacements for the pair with this index, one per draw; None means zeros."""
+        return self.kind.values(self, index)
 
     def base(self, pair: TokenPair) -> Values:
         """z of the base prompt at the corresponding tokens."""
@@ -232,7 +334,12 @@ class Donors:
         """z of the unchanged exp prompt at the changed tokens."""
         return record_z(self.model, pair.exp_ids, pair.exp_tokens(self.where), self.layers)[0]
 
-    def _from(self, donor: TokenPair, pair: TokenPair) -> Values:
+    def reweighted(self, pair: TokenPair, *, without: Sequence[int] | None) -> Values:
+        """z of the exp prompt under changed attention: without these keys, or (None) uniform over the past."""
+        return changed_pattern_z(self.model, pair.exp_ids, pair.exp_tokens(self.where), self.layers, without=without)
+
+    def other(self, donor: TokenPair, pair: TokenPair) -> Values:
+        """z of another pair's exp prompt at its changed tokens. Raises ValueError if their number differs."""
         theirs, mine = donor.exp_tokens(self.where), pair.exp_tokens(self.where)
         if len(theirs) != len(mine):
             raise ValueError(
@@ -241,49 +348,9 @@ class Donors:
             )
         return record_z(self.model, donor.exp_ids, theirs, self.layers)[0]
 
-    def _noise(self, pair: TokenPair, tokens: Sequence[int], seed: int) -> Values:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + int(pair.sha256[:8], 16))
-        clean, out = self.clean(pair), {}
-        for layer, z in clean.items():
-            noise = torch.randn(z.shape, generator=generator).to(z)
-            out[layer] = noise * (z.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True))
-        return out
-
-    def _keys(self, pair: TokenPair, tokens: Sequence[int], kind: Mean) -> list[tuple[str, int]]:
-        """What the mean at each changed token is shared by."""
-        if kind.per == "all":
-            return [("all", 0)] * len(tokens)
-        if kind.per == "class":
-            if pair.label is None:
-                raise ValueError(f"pair {pair.id!r}: a mean per class needs a label. Set it, or use the kind mean.")
-            return [(f"class:{pair.label}", place) for place in range(len(tokens))]
-        if kind.per == "role":
-            return [(_role(pair, token), 0) for token in tokens]
-        return [("position", place) for place in range(len(tokens))]
-
-    @torch.no_grad()
-    def _means(self, kind: Mean) -> Means:
-        sums: Means = {}
-        counts: dict[tuple[str, int], int] = {}
-        for pair in self.pairs:
-            tokens = pair.exp_tokens(self.where)
-            z = self.clean(pair)
-            for place, key in enumerate(self._keys(pair, tokens, kind)):
-                counts[key] = counts.get(key, 0) + 1
-                held = sums.setdefault(key, {})
-                for layer in self.layers:
-                    one = z[layer][place].double()
-                    held[layer] = held[layer] + one if layer in held else one
-        return {key: {layer: total / counts[key] for layer, total in held.items()} for key, held in sums.items()}
-
-    def _mean_values(self, pair: TokenPair, tokens: Sequence[int], kind: Mean) -> Values:
-        keys = self._keys(pair, tokens, kind)
-        dtype = self.model.dtype
-        return {layer: torch.stack([self.means[key][layer] for key in keys]).to(dtype) for layer in self.layers}
-
 
 def _role(pair: TokenPair, token: int) -> str:
-    """The shortest span that holds the token; its place from the end where no span does."""
+    """Name of the shortest span with the token; its distance from the end if it is in no span."""
     holding = [(len(tokens), name) for name, tokens in pair.roles.items() if token in tokens]
     return f"role:{min(holding)[1]}" if holding else f"end:{len(pair.exp_ids) - token}"
 

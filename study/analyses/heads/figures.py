@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from study.figures import Drawn
     from study.figures.style import Width
 
-MAIN = ("cma", "abl_logit", "direct_effect")
-"""The definition that a figure shows is the first of these that the rows have: the logit effect of their kind."""
-
 
 def figures(
     tables: Mapping[str, pd.DataFrame], *, width: Width = "icml", every_pair: bool = False
@@ -45,14 +42,17 @@ def figures(
 
 
 def main_metric(rows: pd.DataFrame) -> str:
-    """The definition of `MAIN` that a figure of these rows shows.
+    """The metric that a figure of these rows shows: the first main metric of `interp.heads.METRICS` that they have.
 
     Raises:
-        ValueError: the rows hold none of them.
+        ValueError: the rows have no main metric.
     """
-    present = [name for name in MAIN if (rows["metric"] == name).any()]
+    from interp.heads import METRICS
+
+    names = [name for name, metric in METRICS.items() if metric.is_main]
+    present = [name for name in names if (rows["metric"] == name).any()]
     if not present:
-        raise ValueError(f"no metric out of {', '.join(MAIN)}.")
+        raise ValueError(f"no metric out of {', '.join(names)}.")
     return present[0]
 
 
