@@ -371,7 +371,7 @@ def test_a_sweep_says_what_it_lacks() -> None:
         HeadSweep(model, pairs, Zero(), positions=Span("tone"))
     with pytest.raises(ValueError, match="the only one of label"):
         next(HeadSweep(model, pairs, Resample("same_label")).run())
-    with pytest.raises(ValueError, match="an id of its own"):
+    with pytest.raises(ValueError, match="with different ids"):
         HeadSweep(model, [pairs[0], pairs[0]])
     effects = head_sweep(
         model, pairs, kind=Zero(), heads=["L1.H1", "L1.H2"], metrics=LOGITS, sampling=Sampling(n_resamples=20)

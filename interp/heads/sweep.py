@@ -73,7 +73,7 @@ def head_sweep(
         >>> prompts = [[5, 6, n] for n in range(10, 18)]
         >>> pairs = [TokenPair(None, tuple(ids), 20, 30, id=f"p{i}") for i, ids in enumerate(prompts)]
         >>> effects = head_sweep(model, pairs, kind=Zero(), heads=["L0.H0", "L1.H3"])
-        >>> effects.table()[["head", "metric"]].head(2).values.tolist()
+        >>> effects.table(["abl_logit"])[["head", "metric"]].head(2).values.tolist()
         [['L0.H0', 'abl_logit'], ['L1.H3', 'abl_logit']]
     """
     model = Model.wrap(model)
