@@ -376,7 +376,7 @@ def test_a_sweep_says_what_it_lacks() -> None:
     effects = head_sweep(
         model, pairs, kind=Zero(), heads=["L1.H1", "L1.H2"], metrics=LOGITS, sampling=Sampling(n_resamples=20)
     )
-    with pytest.raises(ValueError, match=r"L0\.H0 was not swept"):
+    with pytest.raises(ValueError, match=r"L0\.H0 is not in this sweep"):
         effects.at("L0.H0")
     with pytest.raises(ValueError, match=r"metric 'cma': this sweep \(zero\) has abl_logit"):
         effects.per_example("cma")
