@@ -28,7 +28,7 @@ demo: install
 	$(BIN)/python -m study.demo --out runs/demo
 
 test: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not notebooks and not long'
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not notebooks and not long and not gpu'
 
 test-fast: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not long'

@@ -186,11 +186,13 @@ def test_a_second_writer_and_another_job_are_refused_and_change_nothing(name, wa
         assert tree(root) == before
 
 
+def _elsewhere(name: str) -> object:
+    return pytest.param(name, marks=() if name in ("eval", "cot importance", "probes sweep") else pytest.mark.long)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_in_a_folder_of_another_name_time_zone_locale_and_threads_it_leaves_the_same_bytes(name, warm, tmp_path, kills):
-    if kills < 20 and name not in ("eval", "cot importance", "probes sweep"):
-        pytest.skip("all commands with --kills 20, as in make test-slow")
+@pytest.mark.parametrize("name", map(_elsewhere, NAMES))
+def test_in_a_folder_of_another_name_time_zone_locale_and_threads_it_leaves_the_same_bytes(name, warm, tmp_path):
     command = warm(name)
     assert fork(lambda: command.run(tmp_path / "plain")) == 0
     assert fork(lambda: elsewhere(command, tmp_path / "Ünïcode und Leerzeichen")) == 0

@@ -19,7 +19,6 @@ from tests.faults.doors import MODELS, RUNS, SMALL, model_doors, run_doors, smal
 from tests.faults.malformed import Door, Input, damaged, inputs_of, spread
 
 SECONDS, KILOBYTES, LONGEST = 10, 1_000_000, 2_500
-WHOLE = 100  # inputs of each reader from which on a study is run for its folders
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +32,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Door]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Door]:
-    if request.config.getoption("--inputs") < WHOLE:
-        pytest.skip(f"a study is run for this; with --inputs {WHOLE} or more, as in make test-slow")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Door]:
     return {door.name: door for door in run_doors(tmp_path_factory.mktemp("runs"))}
 
 
@@ -49,7 +46,7 @@ def test_a_damaged_model(name: str, models: dict[str, Door], tmp_path: Path, req
     attack(models[name], tmp_path, request.config.getoption("--inputs"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", RUNS)
 def test_a_damaged_folder_of_results(
     name: str, runs: dict[str, Door], tmp_path: Path, request: pytest.FixtureRequest
