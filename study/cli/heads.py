@@ -116,7 +116,7 @@ def show(folder: Path, head: str | None, base: int) -> None:
 def match(a: str, b: str, control: str, out: Path, **options: Any) -> None:
     """Which heads of B do to the same items what heads of A do; sizes may differ (7B and 14B).
 
-    The null permutes B's items; the control says what a head that is known to be there would get.
+    The null permutes B's items; the control says what r a head that must have a counterpart gets.
     """
     from interp.io.files import write_file
     from study.analyses.heads.match import match_table, read_sweeps
@@ -144,8 +144,8 @@ def _items(options: dict[str, Any]) -> Any:
     task: Any = load_task(options["task"])
     if options["data"] or not callable(getattr(task, "twin_examples", None)):
         return read_data({**options, "limit": options["n"]}, shared=("seed",))
-    wanted = {key: options[key] for key in ("seed", "split", "rendering") if options[key] is not None}
-    wanted |= given_to_task(task.twin_examples, options["more"])
+    arguments = {key: options[key] for key in ("seed", "split", "rendering") if options[key] is not None}
+    arguments |= given_to_task(task.twin_examples, options["more"])
     if options["pair"] == EMBEDDED:
-        wanted.setdefault("rendering", "log")
-    return twins_where(task.twin_examples(options["n"], **wanted), options["where"], option="--where")
+        arguments.setdefault("rendering", "log")
+    return twins_where(task.twin_examples(options["n"], **arguments), options["where"], option="--where")

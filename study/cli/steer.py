@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 NONE = "none"
 DOSE = {
-    "dose": ("study.cli.steer_dose:dose", "Dose curves of a direction beside its controls."),
+    "dose": ("study.cli.steer_dose:dose", "Dose curves of a direction with its controls."),
     "pair": ("study.cli.steer_dose:pair", "The directions of two checkpoints: agreement, and transfer."),
-    "figures": ("study.cli.steer_dose:figures", "Draw what a dose study found."),
+    "figures": ("study.cli.steer_dose:figures", "Draw the figures of a dose study again."),
 }
 
 
@@ -57,7 +57,9 @@ def steer() -> None:
 @click.option("--sign-check/--no-sign-check", default=True, help="Leave out every site that held-out rows contradict.")
 @click.option("--seed", default=0, help="Of the random halves of the groups.")
 @click.option("--name", default="", help="What tables call the direction.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="NAME.safetensors; NAME.json beside it.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="NAME.safetensors; NAME.json is written next to it."
+)
 @fail_in_users_words
 def fit(cache: Path, out: Path, against: tuple[Path, ...], **options: Any) -> None:
     """Fit a direction at every chosen site of CACHE and write them to --out.
@@ -76,14 +78,14 @@ def fit(cache: Path, out: Path, against: tuple[Path, ...], **options: Any) -> No
     with writer_lock(out.parent, name=safe_name(out.stem)), ActivationCache.open(cache) as opened:
         identity = _made_from(opened, against, options)
         refuse_other(out, identity)
-        held = _fitted(opened, options)
+        directions = _fitted(opened, options)
         if against:
             files = [Directions.load(path) for path in against]
-            made = {site: orthogonalize(one, [file[site] for file in files]) for site, one in held.items()}
-            held = Directions(made, held.refused)
-        held.save(out, identity=identity)
-    _show(held)
-    click.echo(f"\nwritten to {out} and {out.with_suffix('.json').name}: {len(held)} directions")
+            rest = {site: orthogonalize(one, [file[site] for file in files]) for site, one in directions.items()}
+            directions = Directions(rest, directions.refused)
+        directions.save(out, identity=identity)
+    _show(directions)
+    click.echo(f"\nwritten to {out} and {out.with_suffix('.json').name}: {len(directions)} directions")
 
 
 def _made_from(cache: Any, against: tuple[Path, ...], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,24 +102,24 @@ def _made_from(cache: Any, against: tuple[Path, ...], options: Mapping[str, Any]
 
 @steer.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--site", help="Everything known of one site instead of the table.")
+@click.option("--site", help="All statistics of one site instead of the table.")
 @fail_in_users_words
 def show(path: Path, site: str | None) -> None:
     """Statistics of the directions in a file, a row per site."""
     from steering import Direction, Directions
 
-    held = Directions.load(path)
-    if site is not None or len(held) == 1:
+    directions = Directions.load(path)
+    if site is not None or len(directions) == 1:
         click.echo(Direction.load(path, site).report())
         return
-    _show(held)
+    _show(directions)
 
 
 @steer.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--format", "kind", required=True, type=click.Choice(["gguf", "hf-weights"]),
               help="gguf: control vector to add. hf-weights: model folder with the direction ablated.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="File or folder; default: beside PATH, under its name.")
+@click.option("--out", type=click.Path(path_type=Path), help="File or folder; default: next to PATH, under its name.")
 @click.option("--sites", default="", help="Which directions of PATH; gguf takes all of them, hf-weights one.")
 @click.option("--alpha", default=1.0, show_default=True, help="Dose that is written (gguf).")
 @click.option("--unit", type=click.Choice(["raw", "delta", "resid", "sd"]), default="raw", show_default=True)
@@ -129,40 +131,46 @@ def export(path: Path, kind: str, out: Path | None, sites: str, **options: Any) 
     """Write directions for other programs; the checkpoint is the one they were fitted on unless one is named."""
     from steering import Directions
 
-    held = Directions.load(path)
+    directions = Directions.load(path)
     if sites:
         from interp.site import match_sites
 
-        held = Directions({held[one].site: held[one] for one in match_sites(sites, list(map(str, held)))})
-    (_gguf if kind == "gguf" else _hf_weights)(held, path, out, options)
+        directions = Directions(
+            {directions[one].site: directions[one] for one in match_sites(sites, list(map(str, directions)))}
+        )
+    (_gguf if kind == "gguf" else _hf_weights)(directions, path, out, options)
 
 
-def _gguf(held: Directions, path: Path, out: Path | None, options: Mapping[str, Any]) -> None:
+def _gguf(directions: Directions, path: Path, out: Path | None, options: Mapping[str, Any]) -> None:
     from steering import export_gguf
 
     out = out or path.with_suffix(".gguf")
-    hint = options["model_hint"] or next(iter(held.values())).provenance.get("model_type")
+    hint = options["model_hint"] or next(iter(directions.values())).provenance.get("model_type")
     if not hint:
         raise ValueError("--model-hint: the directions do not say which architecture they are for; name it, as qwen2.")
-    export_gguf(held, out, model_hint=str(hint), alpha=options["alpha"], unit=options["unit"])
-    click.echo(f"{out}: control vector of {len(held)} layers for {hint}, {options['alpha']:g} {options['unit']} each")
+    export_gguf(directions, out, model_hint=str(hint), alpha=options["alpha"], unit=options["unit"])
+    click.echo(
+        f"{out}: control vector of {len(directions)} layers for {hint}, {options['alpha']:g} {options['unit']} each"
+    )
     click.echo(f"llama-cli -m MODEL.gguf --control-vector-scaled {out.name} SCALE adds SCALE times that, everywhere")
 
 
-def _hf_weights(held: Directions, path: Path, out: Path | None, options: Mapping[str, Any]) -> None:
+def _hf_weights(directions: Directions, path: Path, out: Path | None, options: Mapping[str, Any]) -> None:
     from interp.checkpoint import Checkpoint, CheckpointPair
     from interp.loading import load
     from steering import export_hf
     from steering.export import source_checkpoint
 
-    if len(held) != 1:
-        raise ValueError(f"{path} holds {len(held)} directions; choose one with --sites, e.g. {next(iter(held))}.")
-    direction = next(iter(held.values()))
+    if len(directions) != 1:
+        raise ValueError(
+            f"{path} holds {len(directions)} directions; choose one with --sites, e.g. {next(iter(directions))}."
+        )
+    direction = next(iter(directions.values()))
     if any(options[key] for key in ("base", "checkpoint_file", "pair")):
-        found, loading = resolve_checkpoints(options)
-        if isinstance(found, CheckpointPair):
+        named, loading = resolve_checkpoints(options)
+        if isinstance(named, CheckpointPair):
             raise click.UsageError("--pair names two checkpoints; name the one to export with --checkpoint or --base.")
-        checkpoint = found
+        checkpoint = named
     else:
         checkpoint = Checkpoint.from_mapping(source_checkpoint(direction), str(path))
         _, loading = resolve_checkpoints({**options, "base": checkpoint.base})
@@ -189,9 +197,9 @@ def _fitted(cache: Any, options: Mapping[str, Any]) -> Directions:
     if options["from_probes"]:
         where = dict(kind=options["probe_kind"], position=options["positions"])
         vectors = {site: read_probe_vector(options["from_probes"], site=site, **where) for site in sites}
-        made = [direction_along(cache, vec, site=site, **shared) for site, vec in vectors.items()]
-        found = Directions({one.site: one for one in made})
-        return confirmed(found) if options["sign_check"] else found
+        along = [direction_along(cache, vec, site=site, **shared) for site, vec in vectors.items()]
+        directions = Directions({one.site: one for one in along})
+        return confirmed(directions) if options["sign_check"] else directions
     how = {key: options[key] for key in ("balance", "strata", "weighting")}
     if how["strata"].startswith("labels:"):
         if table is None:
@@ -216,11 +224,11 @@ def read_labels(path: Path) -> Any:
 
     table = read_frame(path, ("id",), "Write it again.")
     if table["id"].duplicated().any():
-        raise ValueError(f"--labels {path}: expected a column 'id' in which each example stands once.")
+        raise ValueError(f"--labels {path}: expected a column 'id' that names each example once.")
     if "stance" not in table.columns and {"score.committed", "score.biased"} <= set(table.columns):
         committed, biased = (table[f"score.{name}"].to_numpy(float) for name in ("committed", "biased"))
-        known = [committed == 0, (committed == 1) & (biased == 1), (committed == 1) & (biased == 0)]
-        table["stance"] = np.select(known, ["unknown", "stereo", "anti"], default="")
+        conditions = [committed == 0, (committed == 1) & (biased == 1), (committed == 1) & (biased == 0)]
+        table["stance"] = np.select(conditions, ["unknown", "stereo", "anti"], default="")
         table["stance"] = table["stance"].replace("", None)
     return table.assign(id=table["id"].astype(str))
 
@@ -229,26 +237,26 @@ def _joined(cache: Any, table: Any, column: str) -> list[Any]:
     """The column's value of every example of the cache, by id; None for those that are not in the table."""
     if column not in table.columns:
         raise ValueError(f"--labels: no column {column!r}; the file has {', '.join(map(str, table.columns))}.")
-    known = dict(zip(table["id"], table[column], strict=True))
-    return [known.get(str(one)) for one in cache.examples["id"]]
+    values = dict(zip(table["id"], table[column], strict=True))
+    return [values.get(str(one)) for one in cache.examples["id"]]
 
 
-def _show(held: Directions) -> None:
+def _show(directions: Directions) -> None:
     from study.text import aligned
 
-    first = next(iter(held.values()))
+    first = next(iter(directions.values()))
     click.echo(f"{first.label}: +alpha moves toward {first.toward!r}, away from {first.away_from!r}; "
                f"{first.stats.n_toward} and {first.stats.n_away} rows, {first.stats.n_groups} groups")  # fmt: skip
     lines = [["site", "delta", "resid", "delta/resid", "d'", "halves", "agreement", "held-out gap"]]
-    for site, one in held.items():
+    for site, one in directions.items():
         s = one.stats
         numbers = (s.delta_norm, s.resid_norm, s.delta_norm / s.resid_norm, s.d_prime, s.split_half_cosine,
                    s.pair_agreement, s.held_out_gap)  # fmt: skip
         lines.append([str(site), *(f"{x:.3g}" if x == x else "-" for x in numbers)])
-    lines += [[str(site), "refused", *["-"] * 6] for site in held.refused]
+    lines += [[str(site), "refused", *["-"] * 6] for site in directions.refused]
     click.echo(aligned(lines))
-    for site, why in held.refused.items():
+    for site, why in directions.refused.items():
         click.echo(f"{site} refused: {why}.")
-    for one in held.values():
+    for one in directions.values():
         if one.removed is not None:
             click.echo(f"{one.site}: {one.removed.report()}")

@@ -1,4 +1,4 @@
-"""`diptych steer dose | pair | figures`: what directions do at every strength, beside directions of equal length."""
+"""`diptych steer dose | pair | figures`: what directions do at every strength, and controls of equal length."""
 
 from __future__ import annotations
 
@@ -61,17 +61,19 @@ def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, l
 
     one_thread()
     if strata and not (strata.startswith("labels:") and labels):
-        raise ValueError(f"--strata {strata!r}: expected labels:COLUMN, beside --labels; other strata are known.")
+        raise ValueError(
+            f"--strata {strata!r}: expected labels:COLUMN, with --labels; other strata are read from the cache."
+        )
     dose_options = _options(
         options,
         cache=cache,
         labels=None if labels is None else _classes(labels, target),
         strata=_classes(labels, strata.removeprefix("labels:")) if strata and labels else None,
     )
-    held, against = Directions.load(direction), [Directions.load(path) for path in orthogonal_to]
+    directions, against = Directions.load(direction), [Directions.load(path) for path in orthogonal_to]
     checkpoints, loading = resolve_checkpoints(options)
-    run_dose(checkpoints, options["task"], read_data(options), held, out=out, options=dose_options, against=against,
-             loading=loading, progress=not options["quiet"])  # fmt: skip
+    how: dict[str, Any] = {"out": out, "loading": loading, "progress": not options["quiet"]}
+    run_dose(checkpoints, options["task"], read_data(options), directions, options=dose_options, against=against, **how)
     _draw(out, skip=options["no_figures"])
     click.echo(headline(out))
 
@@ -101,10 +103,11 @@ def pair(engaged: Path, heuristic: Path, engaged_cache: Path | None, heuristic_c
     checkpoints, loading = resolve_checkpoints(options)
     if not isinstance(checkpoints, CheckpointPair):
         raise click.UsageError("steer pair needs --pair: a YAML file of a pair, or 'embedded'.")
-    held = {"engaged": Directions.load(engaged), "heuristic": Directions.load(heuristic)}
+    directions = {"engaged": Directions.load(engaged), "heuristic": Directions.load(heuristic)}
     caches = {role: path for role, path in (("engaged", engaged_cache), ("heuristic", heuristic_cache)) if path}
-    run_pair(checkpoints, options["task"], read_data(options), held, out=out, options=_options(options), caches=caches,
-             loading=loading, progress=not options["quiet"])  # fmt: skip
+    how: dict[str, Any] = {"out": out, "loading": loading, "progress": not options["quiet"]}
+    items, own = read_data(options), _options(options)
+    run_pair(checkpoints, options["task"], items, directions, options=own, caches=caches, **how)
     _draw(out, skip=options["no_figures"])
     click.echo(pair_lines(out))
 

@@ -1,4 +1,4 @@
-"""Cosines between directions over layers, beside what random directions of that width have."""
+"""Cosines between directions over layers, compared with those of random directions of that width."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _MOST_THIN_LINES = 30
 
 
 def cumulative_ablation(table: DataFrame, *, width: Width = "icml", ax: Axes | None = None) -> Drawn:
-    """Accuracy against the number of heads ablated together, beside what random and the least heads do.
+    """Accuracy against the number of heads ablated together, compared with random and lowest heads.
 
     The random arm is the null: thin lines are single draws (at most 30), grey is the 2.5–97.5 percentile range over
     draws at each k, the line their mean.

@@ -80,8 +80,8 @@ def _choose(table: DataFrame, k: int, always: Sequence[str]) -> tuple[DataFrame,
     named = set(report.loc[report["named"].astype(bool), "head"]) if "named" in report.columns else set()
     chosen_on = table[table["half"] == "select"] if bool((table["half"] == "select").any()) else report
     ranked = chosen_on.assign(size=chosen_on["value"].abs()).sort_values("size", ascending=False, kind="stable")
-    wanted = {*ranked["head"].head(k), *always, *named}
-    rows = report[report["head"].isin(wanted)]
+    chosen = {*ranked["head"].head(k), *always, *named}
+    rows = report[report["head"].isin(chosen)]
     return rows.loc[rows["value"].abs().sort_values(ascending=False, kind="stable").index], named
 
 

@@ -182,9 +182,9 @@ def _footer(table: DataFrame, grid: Grid, kind: _Kind) -> str:
 
 def _caption(table: DataFrame, grid: Grid, kind: _Kind) -> str:
     words = {"ablation": "kind", "positions": "positions"}
-    known = {word: checks.only_value(table, name, figure=kind.figure) for word, name in words.items()}
+    settings = {word: checks.only_value(table, name, figure=kind.figure) for word, name in words.items()}
     metric = checks.only_value(table, "metric", figure=kind.figure) or "effect"
-    how = ", ".join(f"{word} {value}" for word, value in known.items() if value is not None)
+    how = ", ".join(f"{word} {value}" for word, value in settings.items() if value is not None)
     what = f"engaged {MINUS} heuristic, {metric}" if kind.signed else str(metric)
     clipped = int((np.abs(np.nan_to_num(grid.value)) > grid.limit).sum())
     varies = " (median over heads)" if np.nanmax(grid.null) > 1.01 * np.nanmin(grid.null) else ""

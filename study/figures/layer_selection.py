@@ -106,14 +106,14 @@ def _words(row: Any) -> str:
 
 def _caption(table: DataFrame) -> str:
     chosen = checks.records(table[table["chosen"].astype(bool)])
-    said = f"Chosen: layer {int(chosen[0].layer)} at α = {chosen[0].alpha:.3g}" if chosen else "No layer is allowed"
+    choice = f"Chosen: layer {int(chosen[0].layer)} at α = {chosen[0].alpha:.3g}" if chosen else "No layer is allowed"
     return checks.sentences(
         f"Gain in {checks.only_value(table, 'metric', figure=FIGURE)} of the best strength of every layer on the "
         "select split",
         checks.sample_size(table, figure=FIGURE),
         f"Bars: 95 % {checks.interval_kind(table, figure=FIGURE)} of the paired change",
         "Grey: 95 % of the random and label-shuffled controls at that layer and strength",
-        said,
+        choice,
         checks.provenance(table),
     )
 

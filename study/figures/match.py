@@ -32,12 +32,12 @@ _TITLES = ("mutual nearest heads", "is a match better than chance?")
 
 
 def match_heads(table: DataFrame, *, width: Width = "neurips", ax: Sequence[Axes] | None = None) -> Drawn:
-    """Mutual nearest heads of two models by relative depth, and their correlations beside null and self-match.
+    """Mutual nearest heads of two models by relative depth, and their correlations next to null and self-match.
 
     Left: one mark per mutual pair, its area by r, filled above the item-permuted maximum; the band is the window of ±3
     layers of the second model. Heads named beforehand are boxed, with r and the margin to the second best, also
     where their nearest head does not choose them back. Right: the distribution of r, the null, and the self-match
-    control, which says how well the matcher finds a head that is known to be there.
+    control, which says how well the matcher finds a head that must have a counterpart.
 
     Args:
         table: one row per head of the first model: `layer_a, head_a`, its nearest head `layer_b, head_b`, `depth_a,
@@ -90,13 +90,13 @@ def _check(table: DataFrame) -> DataFrame:
 def _layers(matches: DataFrame, side: str) -> int:
     """Layers of one model, from  depth = (layer + ½)/L."""
     layer, depth = (matches[f"{name}_{side}"].to_numpy(dtype=float) for name in ("layer", "depth"))
-    found = np.median((layer + 0.5) / np.maximum(depth, 1e-9))
-    if not np.allclose(depth * round(found), layer + 0.5, atol=0.05):
+    n_layers = np.median((layer + 0.5) / np.maximum(depth, 1e-9))
+    if not np.allclose(depth * round(n_layers), layer + 0.5, atol=0.05):
         raise ValueError(
             f"figure {FIGURE!r}: depth_{side} is not (layer_{side} + ½)/L for one number of layers L. Layers "
             "count from 0."
         )
-    return round(found)
+    return round(n_layers)
 
 
 def _name(matches: DataFrame, side: str) -> str:

@@ -17,13 +17,13 @@ def heads(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
 
     Of each: every head that was named beforehand, and the largest of the selecting half as it is on the other.
     """
-    made = [
+    claims = [
         *(claim for member in MEMBERS for claim in _necessary(tables, member, smallest.logits)),
         *(claim for member in MEMBERS for claim in _carries(tables, member, smallest.logits)),
         *_changed(tables, smallest.logits),
     ]
-    if made:
-        return made
+    if claims:
+        return claims
     why = "no head sweep in this study"
     return [
         Claim("A named head is necessary for the answer", "necessary", "heads", why=why),
@@ -38,8 +38,8 @@ def _necessary(tables: Tables, member: str, smallest: float) -> list[Claim]:
     own = [r for r in every if r["kind"] == kind]
     halves = rows(tables, "heads_selected", member=member, metric="abl_logit", kind=kind)
     claims = []
-    for row, held in _chosen(own, [r for r in halves if r.get("pairs", "all") == "all"]):
-        controls = [_over_all_heads(row, len(own)), _matched_head(row), *_held_out(held)]
+    for row, report in _chosen(own, [r for r in halves if r.get("pairs", "all") == "all"]):
+        controls = [_over_all_heads(row, len(own)), _matched_head(row), *_held_out(report)]
         other = [r for r in every if r["kind"] != kind and r["head"] == row["head"]]
         controls += [
             Control.at_least(f"another ablation ({r['kind']}) agrees", bounds(r), 0.0, short(float(r["value"])))
@@ -70,9 +70,9 @@ def _chosen(own: list[dict[str, Any]], halves: list[dict[str, Any]]) -> list[tup
     return [*named, (row, bounds(row))]
 
 
-def _held_out(held: Held) -> list[Control]:
-    return [] if held is None else [
-        Control.at_least("chosen on one half of the pairs, reported on the other", held, sort="null")
+def _held_out(report: Held) -> list[Control]:
+    return [] if report is None else [
+        Control.at_least("chosen on one half of the pairs, reported on the other", report, sort="null")
     ]  # fmt: skip
 
 
@@ -108,9 +108,9 @@ def _carries(tables: Tables, member: str, smallest: float) -> list[Claim]:
     patched = dict(member=member, kind="patch", metric="cma")
     flips = rows(tables, "heads", pairs=("flip", "all"), **patched)
     claims = []
-    for row, held in _chosen(flips, rows(tables, "heads_selected", pairs=("flip", "all"), **patched)):
+    for row, report in _chosen(flips, rows(tables, "heads_selected", pairs=("flip", "all"), **patched)):
         placebo = rows(tables, "heads", pairs="keep", head=row["head"], **patched)
-        controls = (_over_all_heads(row, len(flips)), _same_answer(row, placebo), *_held_out(held))
+        controls = (_over_all_heads(row, len(flips)), _same_answer(row, placebo), *_held_out(report))
         text = f"What {row['head']} carries transfers to the other answer in the {member} member"
         claims.append(Claim(text, "transfers", "heads", Above(), measured(row, name=f"δ patch{_which(row)}"), controls,
                             smallest=smallest, tests=_tests(row), key=key_of("carries", row, member)))  # fmt: skip
@@ -126,20 +126,20 @@ def _same_answer(row: dict[str, Any], placebo: list[dict[str, Any]]) -> Control:
 
 def _changed(tables: Tables, smallest: float) -> list[Claim]:
     """The largest difference of the members, head by head, with the interval that holds for whichever is largest."""
-    found = [r for r in rows(tables, "heads_difference") if r["member"] == DIFFERENCE or "member" not in r]
-    if not found:
+    differences = [r for r in rows(tables, "heads_difference") if r["member"] == DIFFERENCE or "member" not in r]
+    if not differences:
         return []
-    kind = min((str(r["kind"]) for r in found), key=lambda k: (k != "mean", k))
-    found = [r for r in found if r["kind"] == kind]
-    known = [r for r in found if number(r, "band_lo") is not None]
-    if not known:
+    kind = min((str(r["kind"]) for r in differences), key=lambda k: (k != "mean", k))
+    differences = [r for r in differences if r["kind"] == kind]
+    bounded = [r for r in differences if number(r, "band_lo") is not None]
+    if not bounded:
         why = "no simultaneous interval over the heads that were searched"
         return [Claim("A head does more in one member", "necessary", "heads", why=why, key="heads/changed")]
-    row = max(known, key=lambda r: abs(float(r["value"])))
+    row = max(bounded, key=lambda r: abs(float(r["value"])))
     higher = float(row["value"]) >= 0
     text = f"{row['head']} does more in the {'engaged' if higher else 'heuristic'} member"
     asserts = Above() if higher else Below()
-    name = f"difference, {kind}, the largest of {len(found)}, simultaneous interval"
+    name = f"difference, {kind}, the largest of {len(differences)}, simultaneous interval"
     estimate = measured(row | {"lo": row["band_lo"], "hi": row["band_hi"]}, name=name, signed=True)
-    return [Claim(text, "necessary", "heads", asserts, estimate, (_over_all_heads(row, len(found)),),
+    return [Claim(text, "necessary", "heads", asserts, estimate, (_over_all_heads(row, len(differences)),),
                   smallest=smallest, tests=_tests(row), key="heads/changed")]  # fmt: skip

@@ -22,14 +22,14 @@ def read_sweeps(where: str) -> dict[str, HeadEffects]:
         ValueError: no such member, several and none named, or nothing there.
     """
     folder, _, member = where.partition(":") if not Path(where).exists() else (where, "", "")
-    found: dict[str, dict[str, HeadEffects]] = {}
+    members: dict[str, dict[str, HeadEffects]] = {}
     for name, kind, effects in sweeps(Path(folder)):
-        found.setdefault(name, {})[kind] = effects
-    if not member and len(found) == 1:
-        return next(iter(found.values()))
-    if member not in found:
-        raise ValueError(f"{where}: expected FOLDER:MEMBER with a member of {', '.join(sorted(found))}.")
-    return found[member]
+        members.setdefault(name, {})[kind] = effects
+    if not member and len(members) == 1:
+        return next(iter(members.values()))
+    if member not in members:
+        raise ValueError(f"{where}: expected FOLDER:MEMBER with a member of {', '.join(sorted(members))}.")
+    return members[member]
 
 
 def match_table(
@@ -46,7 +46,7 @@ def match_table(
 
     Rows of arm "match" are heads of a; of arm "permuted" one permutation's largest r each; of arm "self" the
     correlation of a head of a with the head of its own name in `control` (another checkpoint of a's base): what r a
-    head that is known to be there gets.
+    head that must have a counterpart gets.
 
     Args:
         a, b, control: sweeps by kind on the same items; kinds that all three have are averaged.
@@ -64,35 +64,35 @@ def match_table(
             f"{remedy('Sweep the same {heads.kinds} everywhere.')}"
         )
     options: dict[str, Any] = dict(window=window, n_permutations=n_permutations, seed=seed)
-    found = match_heads([a[k] for k in kinds], [b[k] for k in kinds], **options)
+    matching = match_heads([a[k] for k in kinds], [b[k] for k in kinds], **options)
     own = match_heads([a[k] for k in kinds], [control[k] for k in kinds], **options)
     if own.names_a != own.names_b:
         raise ValueError("match: the control has other heads than a. Give another checkpoint of a's base.")
     selves = pd.DataFrame({"arm": "self", "r": np.diag(own.similarity)}).dropna()
-    rows = _nearest(found, {str(unit[0]) for effects in a.values() for unit in effects.named})
-    null = pd.DataFrame({"arm": "permuted", "r": found.maxima})
+    rows = _nearest(matching, {str(unit[0]) for effects in a.values() for unit in effects.named})
+    null = pd.DataFrame({"arm": "permuted", "r": matching.maxima})
     table = pd.concat([rows, null, selves], ignore_index=True)
-    shared = {"self_match_r": float(selves["r"].median()), "null_max95": found.threshold, "n": found.n,
-              "n_groups": found.n_groups, "checkpoint_a": names[0], "checkpoint_b": names[1],
+    shared = {"self_match_r": float(selves["r"].median()), "null_max95": matching.threshold, "n": matching.n,
+              "n_groups": matching.n_groups, "checkpoint_a": names[0], "checkpoint_b": names[1],
               "self_label": f"{names[0]} vs {names[2]}"}  # fmt: skip
     return table.assign(**shared)
 
 
-def _nearest(found: Matching, named: set[str]) -> pd.DataFrame:
+def _nearest(matching: Matching, named: set[str]) -> pd.DataFrame:
     """One row per head of a that has heads of b within the window."""
     import pandas as pd
 
-    layers = [1 + max(HeadId.parse(name).layer for name in names) for names in (found.names_a, found.names_b)]
-    mutual, rows = found.mutual, []
-    for i, name in enumerate(found.names_a):
-        similar = found.similarity[i]
+    layers = [1 + max(HeadId.parse(name).layer for name in names) for names in (matching.names_a, matching.names_b)]
+    mutual, rows = matching.mutual, []
+    for i, name in enumerate(matching.names_a):
+        similar = matching.similarity[i]
         if np.isnan(similar).all():
             continue
         j = int(np.nanargmax(similar))
         others = np.delete(similar, j)
         second = np.nanmax(others) if not np.isnan(others).all() else similar[j]
-        ids = HeadId.parse(name), HeadId.parse(found.names_b[j])
-        row: dict[str, Any] = {"arm": "match", "r": similar[j], "margin": similar[j] - second, "p": found.p[i, j],
+        ids = HeadId.parse(name), HeadId.parse(matching.names_b[j])
+        row: dict[str, Any] = {"arm": "match", "r": similar[j], "margin": similar[j] - second, "p": matching.p[i, j],
                                "mutual": bool(mutual[i, j]), "named": name in named}  # fmt: skip
         for side, one, n_layers in zip("ab", ids, layers, strict=True):
             row |= {f"layer_{side}": one.layer, f"head_{side}": one.head, f"depth_{side}": (one.layer + 0.5) / n_layers}

@@ -22,12 +22,12 @@ def has_twins(task: Any) -> bool:
 def replies(model: Model, task: Any, examples: Sequence[Example]) -> dict[str, str]:
     """What the model writes before its label, greedily, by example id; "" where it gives the label at once."""
     decoding = Decoding(score_labels=False)
-    found = [answer for _, answers in evaluate(model, task, examples, decoding=decoding) for answer in answers]
-    return {answer.example_id: decision_prefix(task, answer.text or "") for answer in found}
+    answers_of_all = [answer for _, answers in evaluate(model, task, examples, decoding=decoding) for answer in answers]
+    return {answer.example_id: decision_prefix(task, answer.text or "") for answer in answers_of_all}
 
 
 def before_label(model: Model, task: Any, examples: Sequence[Example], slot: str) -> Callable[[Example], str]:
-    """What stands between prompt and label in every example.
+    """The text between prompt and label of every example.
 
     Args:
         slot: "own", the model's own greedy reply up to its decision; else a text forced on every example ("" too).

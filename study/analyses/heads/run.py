@@ -134,13 +134,13 @@ class _Ranked:
         cls, done: Mapping[str, tuple[Plan, Outcomes]], pairs: Sequence[TokenPair], options: HeadsOptions, *, seed: int
     ) -> _Ranked:
         kind = next((name for name in options.kinds if main_of(done[name][0]) == "abl_logit"), options.kinds[0])
-        plan, known = done[kind]
+        plan, outcomes = done[kind]
         groups = np.array([pair.unit for pair in pairs])
-        solved = known.solved()
+        solved = outcomes.solved()
         kept = solved if has_enough(solved, groups) else np.ones(len(pairs), dtype=bool)
         chosen = np.zeros(len(pairs), dtype=bool)
         chosen[kept] = halves(groups[kept].tolist(), seed=seed)
-        means = known.logit_effects[chosen].mean(axis=0)
+        means = outcomes.logit_effects[chosen].mean(axis=0)
         ranking = [parse_unit(plan.units[index])[0] for index in (-means).argsort(kind="stable")]
         report = [pair for pair, is_kept, first in zip(pairs, kept, chosen, strict=True) if is_kept and not first]
         ks = [k for k in KS if k <= len(ranking) // 2]

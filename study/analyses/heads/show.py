@@ -26,8 +26,8 @@ def sweeps(out: Path) -> Iterator[tuple[str, str, HeadEffects]]:
     Raises:
         ValueError: there is none.
     """
-    found = sorted(path for path in out.rglob(PLAN) if path.parent.name != CUMULATIVE)
-    folders = [path.parent for path in found if read_plan(path)["kind"] == KIND]
+    plans = sorted(path for path in out.rglob(PLAN) if path.parent.name != CUMULATIVE)
+    folders = [path.parent for path in plans if read_plan(path)["kind"] == KIND]
     if not folders:
         raise ValueError(f"{out} holds no head sweep. Run diptych heads ... --out {out} first.")
     for folder in folders:
@@ -52,8 +52,12 @@ def show_head(out: Path, head: str, *, base: int = 0) -> str:
 def _cells(row: Mapping[Any, Any]) -> list[str]:
     value = "refused: the denominator may be 0"
     if row["value"] == row["value"]:
-        known = row["lo"] == row["lo"]
-        value = interval(row["value"], row["lo"], row["hi"]) if known else "no interval: no group differs from another"
+        has_interval = row["lo"] == row["lo"]
+        value = (
+            interval(row["value"], row["lo"], row["hi"])
+            if has_interval
+            else "no interval: no group differs from another"
+        )
     p = row.get("p_adjusted")
     control = row["control_value"]
     return [row["metric"], value, f"{row['n']} ({row['n_groups']})", "" if p is None or p != p else f"{p:.4f}",

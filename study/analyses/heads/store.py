@@ -64,8 +64,8 @@ def read_effects(root: Path, *, seed: int = 0) -> HeadEffects:
     if not is_store(root):
         raise ValueError(f"{root} holds no head sweep. Run `diptych heads ... --out` first.")
     store = ItemStore.reading(root, KIND)
-    held: dict[str, Any] = dict(store.identity)
-    plan = Plan(**{**held, "metrics": tuple(held["metrics"]), "units": tuple(held["units"])})
+    identity: dict[str, Any] = dict(store.identity)
+    plan = Plan(**{**identity, "metrics": tuple(identity["metrics"]), "units": tuple(identity["units"])})
     pairs = [_pair(row) for row in store.get_json(PAIRS)]
     keys = [plan.key(pair) for pair in pairs]
     missing = len(set(keys) - store.keys)

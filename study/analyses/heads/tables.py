@@ -60,7 +60,7 @@ def tables_of_heads(
     from study.schema import tidy
 
     sweeps = {member: read_sweeps(out, member, options, seed=seed) for member in members}
-    known = provenance or {member: _provenance(next(iter(own.values()))) for member, own in sweeps.items()}
+    origins = provenance or {member: _provenance(next(iter(own.values()))) for member, own in sweeps.items()}
     rows = {
         "heads": _effects(
             part.table(keep=keep).assign(member=member, pairs=which) for member, which, part, keep in _parts(sweeps)
@@ -83,7 +83,7 @@ def tables_of_heads(
     data = str(rows["heads"]["data_sha256"].iloc[0])
     shared = {"analysis": "heads", "seed": seed}
     return {
-        name: tidy(_of_members(table, known), **shared, **({} if "data_sha256" in table else {"data_sha256": data}))
+        name: tidy(_of_members(table, origins), **shared, **({} if "data_sha256" in table else {"data_sha256": data}))
         for name, table in rows.items()
     }
 
@@ -93,14 +93,14 @@ def _provenance(effects: HeadEffects) -> dict[str, str]:
     return {"model": plan.model, "adapter": plan.adapter or "none", "weights": plan.weights[:12]}
 
 
-def _of_members(rows: pd.DataFrame, known: Provenance) -> pd.DataFrame:
+def _of_members(rows: pd.DataFrame, origins: Provenance) -> pd.DataFrame:
     """The rows with model, adapter and weights of their member; of a difference, of both members."""
     both = {
-        key: " and ".join(dict.fromkeys(known[m][key] for m in ("engaged", "heuristic") if m in known))
+        key: " and ".join(dict.fromkeys(origins[m][key] for m in ("engaged", "heuristic") if m in origins))
         for key in ("model", "adapter")
     } | {"weights": ""}
     names = rows["member"].astype(str)
-    return rows.assign(**{key: [known.get(m, both)[key] for m in names] for key in ("model", "adapter", "weights")})
+    return rows.assign(**{key: [origins.get(m, both)[key] for m in names] for key in ("model", "adapter", "weights")})
 
 
 def _parts(sweeps: Mapping[str, Sweeps]) -> Iterator[tuple[str, str, HeadEffects, HeadEffects | None]]:

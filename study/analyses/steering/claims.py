@@ -20,12 +20,12 @@ SIDE = {"coverage": "coverage", "accuracy": "accuracy", "acc_disambig": "disambi
 def steering(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     """Each direction by the slope of each target score over all strengths; no strength is chosen."""
     table, apart = rows(tables, "steering_slopes"), _sites_apart(tables)
-    made = [
+    claims = [
         _moves(table, row, (row["member"], row["site"]) in apart, smallest)
         for metric in TARGETS for row in table if row["arm"] == MAIN and row["metric"] == metric
     ]  # fmt: skip
     why = "no steering in this study"
-    return made or [Claim("Adding a direction changes the answer", "sufficient", "steering", why=why)]
+    return claims or [Claim("Adding a direction changes the answer", "sufficient", "steering", why=why)]
 
 
 def _sites_apart(tables: Tables) -> set[tuple[Any, Any]]:
@@ -39,15 +39,15 @@ def _sites_apart(tables: Tables) -> set[tuple[Any, Any]]:
 
 def _moves(table: list[dict[str, Any]], row: dict[str, Any], apart: bool, smallest: SmallestEffects) -> Claim:
     """One direction, one score, next to what the same direction does to the scores that it should leave alone."""
-    beside = [r for r in table if r["member"] == row["member"] and r["site"] == row["site"]]
+    same_place = [r for r in table if r["member"] == row["member"] and r["site"] == row["site"]]
     rises = float(row["value"]) >= 0 or row["metric"] == "margin"  # positive strength is toward, by definition
     asserts = Above() if rises else Below()
     controls = [_beyond_controls(row, rises)]
     if apart:
-        found = [r for r in beside if r["arm"] == APART and r["metric"] == row["metric"]]
-        controls.append(_without_others(found[0] if found else {}, rises))
+        without = [r for r in same_place if r["arm"] == APART and r["metric"] == row["metric"]]
+        controls.append(_without_others(without[0] if without else {}, rises))
     if row["metric"] != "margin":
-        side = [r for r in beside if r["arm"] == MAIN and r["metric"] in SIDE]
+        side = [r for r in same_place if r["arm"] == MAIN and r["metric"] in SIDE]
         controls += [_left_alone(r, smallest.rate_slope) for r in side]
     what = TARGETS[str(row["metric"])].format(toward=row.get("toward") or "its first class")
     verb = "raises" if rises else "lowers"
@@ -92,10 +92,10 @@ def _without_others(row: dict[str, Any], rises: bool) -> Control:
     if ends is None:
         return Control(name, "not run", "slope undefined")
     lo, hi = ends if rises else (-ends[1], -ends[0])
-    found = Control.at_least(name, (lo, hi), 0.0, fixed(float(row["value"]), 2, signed=True))
-    if found.outcome != "passed":
-        return found
-    return replace(found, outcome="not run" if outside is None else "passed" if outside else "failed")
+    control = Control.at_least(name, (lo, hi), 0.0, fixed(float(row["value"]), 2, signed=True))
+    if control.outcome != "passed":
+        return control
+    return replace(control, outcome="not run" if outside is None else "passed" if outside else "failed")
 
 
 def _left_alone(row: dict[str, Any], smallest: float) -> Control:

@@ -183,15 +183,15 @@ def of_layers(directions: Directions, layers: Sequence[int] | None) -> Direction
     Raises:
         ValueError: a layer that the file does not hold.
     """
-    held = {site.layer or 0: site for site in directions}
+    sites = {site.layer or 0: site for site in directions}
     lost = {site.layer or 0: f"{site}: {why}" for site, why in directions.refused.items()}
     if refused := [layer for layer in layers or () if layer in lost]:
         raise ValueError(f"{remedy('{layers}')} {refused[0]}: no direction at {lost[refused[0]]}.")
-    if missing := [layer for layer in layers or () if layer not in held]:
+    if missing := [layer for layer in layers or () if layer not in sites]:
         raise ValueError(
-            f"{remedy('{layers}')} {missing[0]}: the directions are of layers {', '.join(map(str, sorted(held)))}."
+            f"{remedy('{layers}')} {missing[0]}: the directions are of layers {', '.join(map(str, sorted(sites)))}."
         )
-    return directions if layers is None else Directions({held[layer]: directions[held[layer]] for layer in layers})
+    return directions if layers is None else Directions({sites[layer]: directions[sites[layer]] for layer in layers})
 
 
 def refuse_seen(examples: Sequence[Example], fitted: frozenset[str], directions: Iterable[Directions] = ()) -> None:
@@ -201,7 +201,7 @@ def refuse_seen(examples: Sequence[Example], fitted: frozenset[str], directions:
         fitted: ids that are known from a cache.
         directions: whose files name the ids that they were fitted on, by digest.
     """
-    kept = {key for held in directions for one in held.values() for key in _fitted_ids(one)}
+    kept = {key for file in directions for one in file.values() for key in _fitted_ids(one)}
     seen = [e.id for e in examples if e.id in fitted or id_digest(e.id) in kept]
     if seen:
         raise ValueError(
@@ -212,8 +212,8 @@ def refuse_seen(examples: Sequence[Example], fitted: frozenset[str], directions:
 
 
 def _fitted_ids(direction: Direction) -> list[str]:
-    known: Any = direction.provenance.get("fitted_ids") or []
-    return list(map(str, known))
+    ids: Any = direction.provenance.get("fitted_ids") or []
+    return list(map(str, ids))
 
 
 def _identity(job: DoseSweep, task_path: str, items: Sequence[DoseItem]) -> dict[str, Any]:
@@ -231,12 +231,12 @@ def _notes(first: Direction, plan: DosePlan, options: DoseOptions, notes: list[s
     from importlib.metadata import version
 
     lengths = {str(site): first.equivalents(1.0, options.unit) for site in plan.sites[:1]}
-    held = {
+    settings = {
         k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items() if k not in ("labels", "strata")
     }
     packages = {name: version(name) for name in ("diptych", "torch", "transformers")}
     return {
-        "study": held,
+        "study": settings,
         "direction": dict(first.provenance),
         "alpha_1_is": lengths,
         "controls": controls_line(plan.arms),

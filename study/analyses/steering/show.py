@@ -25,7 +25,7 @@ READING = (
 
 
 def headline(out: Path) -> str:
-    """Slopes of the main arms of every member, each beside its controls."""
+    """Slopes of the main arms of every member, each next to its controls."""
     lines = [["member", "layer", "arm", "score", "slope [95 %]", "controls 95 %", "minus random [95 %]", "p", "n"]]
     notes = []
     for member, folder in members(out).items():
@@ -49,7 +49,7 @@ def headline(out: Path) -> str:
 
 
 def one_answer_note(rows: pd.DataFrame, member: str) -> str:
-    """What must be said of a member that gives one answer at strength 0, from the columns of its tables."""
+    """The note on a member that gives one answer at strength 0, from the columns of its tables."""
     if not len(rows) or not rows.get("is_degenerate", rows["metric"].isna()).any():
         return ""
     row = rows[rows["is_degenerate"].astype(bool)].iloc[0]
@@ -61,7 +61,7 @@ def _cosines(out: Path) -> pd.DataFrame:
 
 
 def pair_lines(out: Path) -> str:
-    """Cosines per layer beside their ceiling, then the 2×2 of vectors and checkpoints."""
+    """Cosines per layer next to their ceiling, then the 2×2 of vectors and checkpoints."""
     lines, read = [["layer", "cosine", "ceiling", "corrected", "random 95 %", "n"]], _cosines(out)
     notes = [str(note) for note in read["note"].dropna().unique()] if "note" in read else []
     for row in read.to_dict("records"):

@@ -53,11 +53,13 @@ def shuffled_from_cache(
             )
         classes, used = _used(cache, direction, origin, labels)
         origin["strata"] = _strata(cache, direction, origin, strata)
-        made = [_shuffled(cache, direction, origin, drawn) for drawn in _draws(cache, classes, used, origin, n, seed)]
+        directions = [
+            _shuffled(cache, direction, origin, drawn) for drawn in _draws(cache, classes, used, origin, n, seed)
+        ]
         ids = cache.examples["id"].astype(str).to_numpy()[used].tolist()
     own = float(direction.vec.norm())
-    share = [1.0 if equal_length else float(one.vec.norm()) / own for one in made]
-    arms = [Arm("shuffled", direction.site, one.unit, k, length=share[k]) for k, one in enumerate(made)]
+    share = [1.0 if equal_length else float(one.vec.norm()) / own for one in directions]
+    arms = [Arm("shuffled", direction.site, one.unit, k, length=share[k]) for k, one in enumerate(directions)]
     return arms, frozenset(ids)
 
 

@@ -1,4 +1,4 @@
-"""Step steering: a direction fitted on some groups, added at every strength on the others, beside its controls."""
+"""Step steering: a direction fitted on some groups, added at every strength on the others, with its controls."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _BYTES_PER_ROW = 45  # five float64 and what a file of them costs
 
 def run(context: Context) -> list[str]:
     """Directions in `<member>/fit/`, curves in `<member>/dose/`; a killed run goes on with the next item."""
-    notes, found = [], 0
+    notes, n_steered = [], 0
     for member in _members(context.study):
         if not (context.of("cache") / member).is_dir():
             notes.append(f"{member} has no cache")
             continue
         try:
             notes += _member(context, member)
-            found += 1
+            n_steered += 1
         except ValueError as error:
             notes.append(f"{member}: {error}")
-    if not found:
+    if not n_steered:
         raise ValueError("; ".join(notes))
     return notes
 
@@ -54,7 +54,7 @@ def _members(study: Study) -> tuple[str, ...]:
 
 
 def _member(context: Context, member: str) -> list[str]:
-    """Fit and steer one member; returns what must be known of its directions."""
+    """Fit and steer one member; returns notes on its directions."""
     from interp.cache import ActivationCache
     from interp.where import kept
     from steering.difference import difference_of_means
@@ -73,7 +73,7 @@ def _member(context: Context, member: str) -> list[str]:
     frame[FIT] = held_out(frame[section.groups], share=section.test_share, seed=study.seed)
     own = view(context.of("cache") / member, folder / "cache", frame)
     sides = [(section.toward, section.away_from), *section.orthogonal_to]
-    made: list[Directions] = []
+    fitted: list[Directions] = []
     with ActivationCache.open(own) as cache:
         for number, (toward, away) in enumerate(sides):
             one = difference_of_means(
@@ -82,15 +82,15 @@ def _member(context: Context, member: str) -> list[str]:
                 check_sign=number == 0,  # of what is taken out only the axis counts
             )  # fmt: skip
             one.save(folder / f"fit-{number}.safetensors")
-            made.append(one)
-    job = _job(context, member, own, made, chosen)
+            fitted.append(one)
+    job = _job(context, member, own, fitted, chosen)
     job.answer(study.members[member], loading=asdict(study.load), progress=context.progress)
     layers = job.options.layers
-    asked = [site for site in made[0].refused if chosen is None or site.layer in chosen]
-    noisy = [(one.label, site) for directions in made[1:] for site, one in directions.items()
+    asked = [site for site in fitted[0].refused if chosen is None or site.layer in chosen]
+    noisy = [(one.label, site) for directions in fitted[1:] for site, one in directions.items()
              if (layers is None or site.layer in layers) and one.stats.held_out_gap <= 0]  # fmt: skip
     return [
-        *(f"{member}: no direction at {site}: {made[0].refused[site]}" for site in asked),
+        *(f"{member}: no direction at {site}: {fitted[0].refused[site]}" for site in asked),
         *(f"{member}, {label} at {site}, taken out: its classes are not separable on held-out rows"
           for label, site in noisy),
     ]  # fmt: skip
@@ -107,8 +107,8 @@ def _chosen_layers(context: Context, member: str) -> tuple[int, ...] | None:
         return None
     if not path.is_file():
         n_layers = layout_of(context.study, context.study.members[member]).n_layers
-        found = list(dict.fromkeys(layer_index(word, n_layers) for word in words))
-        write_file(path, json.dumps(found).encode())
+        layers = list(dict.fromkeys(layer_index(word, n_layers) for word in words))
+        write_file(path, json.dumps(layers).encode())
     return tuple(json.loads(path.read_text()))
 
 
@@ -272,11 +272,11 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
         section.layers, cached_sites(study, layout), layout.n_layers))  # fmt: skip
     yield from tried("steering.positions", {"": section.positions}, tokens_of)
     yield from tried("steering.alphas", {"": section.alphas}, parse_alphas)
-    held = cached_positions(study) if good else ()
-    if held and section.position is None and len(held) > 1:
-        yield Fault("steering.position", "", f"the cache will hold {', '.join(held)}; name one.")
-    if held and section.position is not None and section.position not in held:
-        text = f"{section.position!r} is not in the cache, which will hold {', '.join(held)}."
+    positions = cached_positions(study) if good else ()
+    if positions and section.position is None and len(positions) > 1:
+        yield Fault("steering.position", "", f"the cache will hold {', '.join(positions)}; name one.")
+    if positions and section.position is not None and section.position not in positions:
+        text = f"{section.position!r} is not in the cache, which will hold {', '.join(positions)}."
         yield Fault("steering.position", "", text)
 
 

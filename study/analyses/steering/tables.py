@@ -125,14 +125,14 @@ def members(out: Path) -> dict[str, Path]:
     Raises:
         ValueError: there is none.
     """
-    found = {
+    folders = {
         path.parent.name: path.parent
         for path in sorted(out.rglob("table.csv"))
         if (path.parent / "slopes.csv").exists()
     }
-    if not found:
+    if not folders:
         raise ValueError(f"{out} holds no finished dose study. Run diptych steer dose ... --out {out} first.")
-    return found
+    return folders
 
 
 def folder_tables(out: Path) -> dict[str, pd.DataFrame]:
