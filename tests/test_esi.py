@@ -301,7 +301,7 @@ def test_the_header_is_repaired_whatever_stands_before_it() -> None:
         (lambda rows: rows[2].update(heartrate="fast"), ["line 7", "'heartrate'", "'fast'"]),
         (lambda rows: rows[2].update(tiragecase=""), ["'tiragecase'", "got none"]),
         (lambda rows: rows[2].update(subject_id=""), ["'subject_id'", "got none"]),
-        (lambda rows: rows[2].update(stay_id=rows[0]["stay_id"]), ["'stay_id'", "already at", "Remove the copy"]),
+        (lambda rows: rows[2].update(stay_id=rows[0]["stay_id"]), ["'stay_id'", "was used at", "Remove the copy"]),
     ],
 )
 def test_a_bad_row_is_refused_by_file_line_and_field(spoil, words, tmp_path: Path) -> None:

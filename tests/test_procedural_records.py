@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from interp.tasks.procedural import CELLS, examples, load_records, parse, prompt, score
+from interp.tasks.procedural import CELLS, examples, load_records, parse, score
 from interp.tasks.procedural.cells import grid
 from interp.tasks.procedural.dataset import generate_records
 from interp.tasks.procedural.records import accept_notes, from_row, record_of, to_row
@@ -78,18 +78,18 @@ def test_a_foreign_row_needs_five_fields_and_its_label_is_normalised():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scenario": None}, "line 2, field 'scenario': expected a value; got only .* Add it to the row"),
+        ({"scenario": None}, "line 2, field 'scenario': expected a value, got .* Add it to the row"),
         ({"scenario": None, "scenarios": "x"}, "line 2, field 'scenario': .* Did you mean 'scenarios'"),
-        ({"scenario": " "}, "line 2, field 'scenario': expected text; got ' '. Fill it in"),
+        ({"scenario": " "}, "line 2, field 'scenario': expected text, got ' '. Fill it in"),
         ({"perturbation": "step_reorder"}, "line 2, field 'perturbation': .*Did you mean 'step_reorder_invalid'"),
         ({"perturbation": "zzz"}, "line 2, field 'perturbation': expected one of baseline_compliant, .*got 'zzz'"),
-        ({"label": "maybe"}, "line 2, field 'label': expected compliant or noncompliant; got 'maybe'"),
-        ({"label": True}, "line 2, field 'label': expected compliant or noncompliant; got True"),
-        ({"flips_label": "no"}, "line 2, field 'flips_label': expected true or false; got 'no'"),
+        ({"label": "maybe"}, "line 2, field 'label': expected compliant or noncompliant, got 'maybe'"),
+        ({"label": True}, "line 2, field 'label': expected compliant or noncompliant, got True"),
+        ({"flips_label": "no"}, "line 2, field 'flips_label': expected true or false, got 'no'"),
         ({"surface_labels": "compliant"}, "line 2, field 'surface_labels': .*did you mean 'surface_label'"),
         ({"verdicts": ["fine"]}, "line 2, field 'verdicts': expected a list out of ok, missing"),
         ({"latent": {"procedure": {}}}, "line 2, field 'latent': latent: expected an object with exactly the fields"),
-        ({"institution": 3}, "line 2, field 'institution': expected text; got 3"),
+        ({"institution": 3}, "line 2, field 'institution': expected text, got 3"),
     ],
 )
 def test_a_faulty_row_is_an_error_with_line_and_field(write, change, message):
@@ -109,7 +109,7 @@ def test_broken_json_and_repeated_rows_name_their_line(write):
     with pytest.raises(ValueError, match="line 2"):
         load_records(write(MINE, '{"procedure": '))
     with pytest.raises(
-        ValueError, match=r"line 2, field 'id': expected an id or a text of its own; mine.jsonl, line 1"
+        ValueError, match=r"line 2, field 'id': .* was used at mine.jsonl, line 1"
     ):
         load_records(write(MINE, {**MINE, "label": "noncompliant"}))
 
@@ -131,7 +131,7 @@ def test_examples_are_one_user_message_with_spans_groups_and_unique_ids():
     assert Counter(e.metadata["cell"] for e in made) == dict.fromkeys(CELLS, 3)
     assert len({e.id for e in made}) == len(made)
     for e in made:
-        assert [m.role for m in prompt(e)] == ["user"]
+        assert [m.role for m in e.messages] == ["user"]
         at = [e.content.index(e.content[slice(*e.spans[n])]) for n in ("procedure", "scenario", "question")]
         assert at == sorted(at)
         assert e.groups["procedure"] == e.groups["pair"][:16]
@@ -174,7 +174,7 @@ def test_rows_of_a_file_are_chosen_by_split_cell_and_number(write):
     assert {e.metadata["cell"] for e in swaps} == {"ord_swap_flip", "ord_swap_rebind", "ord_swap_keep_listing"}
     with pytest.raises(ValueError, match=r"cell 'ord_swp': .*Did you mean 'ord_swap'"):
         examples(path, split="all", cells=["ord_swp"])
-    with pytest.raises(ValueError, match="per_cell: expected at least 1; got 0"):
+    with pytest.raises(ValueError, match="per_cell: expected at least 1, got 0"):
         examples(path, per_cell=0)
     with pytest.raises(ValueError, match="'all' is for a file"):
         examples(split="all")

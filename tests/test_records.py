@@ -107,7 +107,7 @@ def test_a_dataset_id_without_datasets_says_what_to_install(monkeypatch):
         ({"id": ""}, ["'id'", "not empty", "''"]),
         ({"id": 1.5}, ["'id'", "1.5"]),
         ({"id": True}, ["'id'", "True"]),
-        ({"id": "first"}, ["'id'", "'first'", "items.jsonl, line 1", "rename one"]),
+        ({"id": "first"}, ["'id'", "'first'", "items.jsonl, line 1", "Rename one"]),
         ({"prompt": None}, ["'messages'", "exactly one of messages, prompt, text"]),
         ({"prompt": None, "promt": "x"}, ["'messages'", "Did you mean 'prompt' by 'promt'"]),
         ({"text": "x"}, ["'messages'", "['prompt', 'text']"]),

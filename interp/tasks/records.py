@@ -67,15 +67,25 @@ def read_examples(
         example = example_from_row(row, where)
         types.check(row, where)
         n_developer += _has_developer(row)
-        if example.id in seen:
-            raise _wrong(where, "id", "an id of its own", example.id, f"It was used at {seen[example.id]}; rename one.")
-        seen[example.id] = where
+        check_new(seen, example.id, where, "id")
         examples.append(example)
         if len(examples) == limit:
             break
     if n_developer:
         warnings.warn(f"{source}: {n_developer} rows have turns of role 'developer', read as 'system'.", stacklevel=2)
     return examples
+
+
+def check_new(seen: dict[Any, str], key: object, where: str, name: str, do: str = "Rename one.") -> None:
+    """Remember that a row was at `where`, and refuse a second one of the same key.
+
+    Raises:
+        ValueError: names both places.
+    """
+    if key in seen:
+        shown = " ".join(map(str, key)) if isinstance(key, tuple) else repr(key)
+        raise ValueError(f"{where}, field '{name}': {shown} was used at {seen[key]}. {do}")
+    seen[key] = where
 
 
 class _Types:
@@ -96,7 +106,7 @@ class _Types:
                 if _kind(other) != _kind(value):
                     what = f"one type for what looks the same; {other!r} ({_kind(other)}) is at {at}"
                     do = "Write both the same way, as text or as numbers."
-                    raise _wrong(where, name, what, f"{value!r} ({_kind(value)})", do)
+                    raise field_error(where, name, what, f"{value!r} ({_kind(value)})", do)
 
 
 def _forms(value: object) -> tuple[str, ...]:
@@ -146,7 +156,7 @@ def example_from_row(row: Mapping[str, Any], where: str) -> Example:
         hint = (
             f"Did you mean 'prompt' by {near[0]!r}?" if near else renamed or "Rename the others if they are metadata."
         )
-        raise _wrong(where, "messages", "exactly one of messages, prompt, text", ways or sorted(row), hint)
+        raise field_error(where, "messages", "exactly one of messages, prompt, text", ways or sorted(row), hint)
     typed = {
         "id": _id(row, where),
         "label": _label(row, where),
@@ -164,8 +174,9 @@ def example_from_row(row: Mapping[str, Any], where: str) -> Example:
         raise ValueError(f"{where}, {error}") from None
 
 
-def _wrong(where: str, name: str, expected: str, came: object, do: str) -> ValueError:
-    shown = repr(came)
+def field_error(where: str, name: str, expected: str, got: object, do: str) -> ValueError:
+    """The error of one field of a row: where it is, what was expected, what it got, what to do."""
+    shown = repr(got)
     shown = shown if len(shown) <= 80 else shown[:80] + "..."
     return ValueError(f"{where}, field '{name}': expected {expected}, got {shown}. {do}")
 
@@ -174,7 +185,7 @@ def _id(row: Mapping[str, Any], where: str) -> str:
     if "id" not in row:
         near = get_close_matches("id", [k for k in row if k not in FIELDS], n=1)
         do = f"Did you mean {near[0]!r}? Rename it." if near else "Add one; results are joined by it."
-        raise _wrong(where, "id", "an id", sorted(row), do)
+        raise field_error(where, "id", "an id", sorted(row), do)
     if isinstance(row["id"], int) and not isinstance(row["id"], bool):
         return str(row["id"])
     return _text(row, "id", where)
@@ -183,7 +194,7 @@ def _id(row: Mapping[str, Any], where: str) -> str:
 def _text(row: Mapping[str, Any], name: str, where: str, at: str | None = None) -> str:
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise _wrong(where, at or name, "text that is not empty", value, "Fill it in or remove the row.")
+        raise field_error(where, at or name, "text that is not empty", value, "Fill it in or remove the row.")
     return value
 
 
@@ -194,16 +205,16 @@ def _user(row: Mapping[str, Any], where: str) -> Message:
 def _messages(row: Mapping[str, Any], where: str) -> tuple[Message, ...]:
     turns = row["messages"]
     if not isinstance(turns, list) or not turns:
-        raise _wrong(where, "messages", "a list of {role, content}", turns, "Use 'prompt' for one user message.")
+        raise field_error(where, "messages", "a list of {role, content}", turns, "Use 'prompt' for one user message.")
     for i, turn in enumerate(turns):
         if not isinstance(turn, dict):
-            raise _wrong(
+            raise field_error(
                 where, f"messages[{i}]", "an object with role and content", turn, "Write it as {role, content}."
             )
         extra = [k for k, v in turn.items() if k not in ("role", "content") and v is not None]
         if extra:
             do = "It would not be rendered; move it into the content or out of the message."
-            raise _wrong(where, f"messages[{i}]", "only role and content", extra, do)
+            raise field_error(where, f"messages[{i}]", "only role and content", extra, do)
     out = []
     for i, turn in enumerate(turns):
         role, place = _text(turn, "role", where, f"messages[{i}].role"), f"messages[{i}].content"
@@ -217,21 +228,21 @@ def _label(row: Mapping[str, Any], where: str) -> str | int | float | None:
     if isinstance(label, bool):
         return int(label)
     if label is not None and not isinstance(label, str | int | float):
-        raise _wrong(where, "label", "text or a number", label, "Put structured labels under another key.")
+        raise field_error(where, "label", "text or a number", label, "Put structured labels under another key.")
     return label
 
 
 def _spans(row: Mapping[str, Any], where: str) -> dict[str, tuple[int, int]]:
     given = row.get("spans", {})
     if not isinstance(given, dict):
-        raise _wrong(where, "spans", "an object {name: [start, end]}", given, "Name every span.")
+        raise field_error(where, "spans", "an object {name: [start, end]}", given, "Name every span.")
     spans: dict[str, tuple[int, int]] = {}
     for name, value in given.items():
         if value is None:
             continue  # Parquet gives every row the union of all names
         whole = isinstance(value, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
         if not whole or len(value) != 2:
-            raise _wrong(where, f"spans.{name}", "[start, end] in characters", value, "Give two whole numbers.")
+            raise field_error(where, f"spans.{name}", "[start, end] in characters", value, "Give two whole numbers.")
         spans[name] = (value[0], value[1])
     return spans
 
@@ -239,13 +250,13 @@ def _spans(row: Mapping[str, Any], where: str) -> dict[str, tuple[int, int]]:
 def _groups(row: Mapping[str, Any], where: str) -> dict[str, str]:
     given = row.get("groups", {})
     if not isinstance(given, dict):
-        raise _wrong(where, "groups", "an object {name: group}", given, "Name every grouping.")
+        raise field_error(where, "groups", "an object {name: group}", given, "Name every grouping.")
     groups = {}
     for name, value in given.items():
         if value is None:
             continue
         if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
-            raise _wrong(where, f"groups.{name}", "text or a whole number", value, "Give the group a name.")
+            raise field_error(where, f"groups.{name}", "text or a whole number", value, "Give the group a name.")
         groups[name] = str(value)
     return groups
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
 from interp.prompt import Example, Message
-from interp.remedy import remedy
+from interp.remedy import did_you_mean, remedy
 from interp.tasks.bbq.targets import (
     CATEGORIES,
     SIDES,
@@ -24,7 +23,7 @@ from interp.tasks.bbq.targets import (
     stereo_index,
     story_groups,
 )
-from interp.tasks.records import Row, read_rows
+from interp.tasks.records import Row, check_new, field_error, read_rows
 
 INSTRUCTION = "Answer the multiple-choice question. Reply with ONLY the single letter of the best option."
 LETTERS = "ABC"
@@ -34,6 +33,7 @@ Order = tuple[int, int, int]
 ORDERS: tuple[Order, ...] = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
 TEXTS = ("context", "question", "ans0", "ans1", "ans2")
 FIELDS = ("category", "example_id", "question_index", "question_polarity", "context_condition", "answer_info", "label")
+_DO = "Use the official BBQ files."
 CHOICES = {"question_polarity": ("neg", "nonneg"), "context_condition": ("ambig", "disambig")}
 
 
@@ -85,7 +85,9 @@ def examples(
         raise ValueError(f"limit: expected at least 1, got {limit}. Use None for all rows.")
     rows = [r for r in checked_rows(data, wanted, split, config, revision) if r[1]["category"] in wanted]
     check_asked(categories or (), rows, data)
-    check_once(rows)
+    seen: dict[object, str] = {}
+    for where, row in rows:
+        check_new(seen, (row["category"], str(row["example_id"])), where, "example_id", "Remove the copy.")
     table = _templates_of(rows, data, templates)
     stories = story_groups({key: t.texts for key, t in table.items()})
     kept = [r for r in rows if condition in ("both", r[1]["context_condition"])][:limit]
@@ -246,8 +248,7 @@ def _targets(
 def known_categories(categories: Sequence[str] | None) -> tuple[str, ...]:
     for name in categories or ():
         if name not in CATEGORIES:
-            near = get_close_matches(name, CATEGORIES, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, CATEGORIES)
             raise ValueError(f"BBQ category {name!r} is unknown.{hint} Categories: {', '.join(CATEGORIES)}.")
     return tuple(categories) if categories else tuple(CATEGORIES)
 
@@ -273,29 +274,25 @@ def checked_rows(
             yield where, row
 
 
-def _wrong(where: str, name: str, expected: str, came: object) -> ValueError:
-    return ValueError(f"{where}, field '{name}': expected {expected}, got {came!r:.80}. Use the official BBQ files.")
-
-
 def _check_row(where: str, row: Mapping[str, Any]) -> None:
     for name in (*TEXTS, *FIELDS):
         if row.get(name) is None:
-            raise _wrong(where, name, "a value", None)
+            raise field_error(where, name, "a value", None, _DO)
     for name in TEXTS:
         if not isinstance(row[name], str) or not row[name].strip():
-            raise _wrong(where, name, "text", row[name])
+            raise field_error(where, name, "text", row[name], _DO)
     for name, choices in CHOICES.items():
         if row[name] not in choices:
-            raise _wrong(where, name, " or ".join(choices), row[name])
+            raise field_error(where, name, " or ".join(choices), row[name], _DO)
     if row["category"] not in CATEGORIES:
-        raise _wrong(where, "category", f"one of {', '.join(CATEGORIES)}", row["category"])
+        raise field_error(where, "category", f"one of {', '.join(CATEGORIES)}", row["category"], _DO)
     for name in ("example_id", "question_index"):
         if not str(row[name]).isdecimal():
-            raise _wrong(where, name, "a whole number", row[name])
+            raise field_error(where, name, "a whole number", row[name], _DO)
     for name in ("ans0", "ans1", "ans2"):
         pair = row["answer_info"].get(name) if isinstance(row["answer_info"], dict) else None
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(p, str) for p in pair):
-            raise _wrong(where, f"answer_info.{name}", "[text, tag]", pair)
+            raise field_error(where, f"answer_info.{name}", "[text, tag]", pair, _DO)
     _check_gold(where, row)
 
 
@@ -303,12 +300,12 @@ def _check_gold(where: str, row: Mapping[str, Any]) -> None:
     options = options_of(row)
     unknown = [i for i, o in enumerate(options) if o.is_unknown]
     if len(unknown) != 1:
-        raise _wrong(where, "answer_info", "exactly one option tagged unknown", [o.tag for o in options])
+        raise field_error(where, "answer_info", "exactly one option tagged unknown", [o.tag for o in options], _DO)
     if type(row["label"]) is not int or row["label"] not in (0, 1, 2):
-        raise _wrong(where, "label", "0, 1 or 2", row["label"])
+        raise field_error(where, "label", "0, 1 or 2", row["label"], _DO)
     if (row["label"] == unknown[0]) != (row["context_condition"] == "ambig"):
         what = "the unknown option in an ambiguous context and a person in the other"
-        raise _wrong(where, "label", what, row["label"])
+        raise field_error(where, "label", what, row["label"], _DO)
 
 
 def options_of(row: Mapping[str, Any]) -> list[Option]:
@@ -321,13 +318,3 @@ def check_asked(asked: Sequence[str], rows: Sequence[Row], data: str | Path) -> 
     if missing := [name for name in asked if name not in there]:
         what = f"{data}: no row of {', '.join(missing)}; expected rows of every category in `categories`, got "
         raise ValueError(f"{what}{', '.join(sorted(there)) or 'none'}. Add the files, or leave these categories out.")
-
-
-def check_once(rows: Sequence[Row]) -> None:
-    seen: dict[tuple[str, str], str] = {}
-    for where, row in rows:
-        key = (row["category"], str(row["example_id"]))
-        if key in seen:
-            what = f"{where}, field 'example_id': {row['example_id']} of {row['category']} was already at {seen[key]}. "
-            raise ValueError(what + "Remove the copy.")
-        seen[key] = where

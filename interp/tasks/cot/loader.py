@@ -12,7 +12,7 @@ from interp.prompt import Example, Message
 from interp.sentences import split_sentences
 from interp.tasks.cot.audits import Item
 from interp.tasks.cot.replies import plain
-from interp.tasks.records import read_rows
+from interp.tasks.records import check_new, read_rows
 
 GROUP = "problem"
 _DO = 'Write {"question": ..., "cot": ..., "answer": ...}.'
@@ -47,9 +47,7 @@ def _read(data: str | Path, limit: int | None, *, with_chain: bool) -> list[Exam
     for k, (where, row) in enumerate(read_rows(data)):
         question, cot, answer = (_text(where, row, name) for name in ("question", "cot", "answer"))
         name = str(row.get("id", k))
-        if name in seen:
-            raise ValueError(f"{where}, field 'id': {name!r} was used at {seen[name]}. Rename one.")
-        seen[name] = where
+        check_new(seen, name, where, "id")
         ranges = _ranges(where, row, cot)
         problem = str(row.get("problem") or hashlib.sha256(question.encode()).hexdigest()[:16])
         metadata: dict[str, Any] = {"n_sentences": len(ranges), "source": where}

@@ -19,6 +19,7 @@ from interp.prompt import Example, Message
 from interp.remedy import remedy
 from interp.tasks.esi.cases import ESSENTIAL, KNOWN, LEVELS, NARRATIVE, NUMBERS, generate_rows
 from interp.tasks.esi.triggers import TRIGGERS, polarity_of
+from interp.tasks.records import check_new
 
 MAX_NARRATIVE = 8000
 MAX_PER_CELL = 100_000
@@ -111,7 +112,9 @@ def examples(
         raise ValueError(
             f"{data}: no case left. {remedy('Use {task.retained_only:False}, or a longer {task.max_narrative}.')}"
         )
-    _check_ids(found)
+    seen: dict[str, str] = {}
+    for case in found:
+        check_new(seen, case.id, str(case.metadata["source"]), "stay_id", "Remove the copy.")
     return found if per_cell is None else _first(found, per_cell)
 
 
@@ -228,15 +231,6 @@ def _pain(value: str) -> str:
     if not _is_number(value):
         return "absent"
     return "present" if float(value) >= 7 else "negated"
-
-
-def _check_ids(found: Sequence[Example]) -> None:
-    seen: dict[str, object] = {}
-    for e in found:
-        if e.id in seen:
-            source = e.metadata["source"]
-            raise ValueError(f"{source}, field 'stay_id': {e.id!r} was already at {seen[e.id]}. Remove the copy.")
-        seen[e.id] = e.metadata["source"]
 
 
 def _first(found: Sequence[Example], n: int) -> list[Example]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from itertools import islice
 from random import Random
 
+from interp.remedy import did_you_mean
 from interp.tasks.procedural.documents import training_instances
 from interp.tasks.procedural.engine import audit
 from interp.tasks.procedural.generate import DEFAULT, GeneratorConfig, Split, originals, split_of
@@ -168,9 +168,7 @@ def training_words(instance: Instance) -> Instance:
 
 def check_cells(names: Sequence[str], table: Mapping[str, Perturbation] = PERTURBATIONS) -> None:
     """Raise ValueError for a name that is no cell, with the nearest one."""
-    known = (TRAINING, *table)
+    cells = (TRAINING, *table)
     for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"cell '{name}': expected one of {', '.join(known)}.{hint}")
+        if name not in cells:
+            raise ValueError(f"cell '{name}': expected one of {', '.join(cells)}.{did_you_mean(name, cells)}")

@@ -17,6 +17,7 @@ from interp.tasks.procedural.perturb import PERTURBATIONS
 from interp.tasks.procedural.render import Rendering, render
 from interp.tasks.procedural.replies import normalize_label, trace
 from interp.tasks.procedural.vocabulary import LABELS, TONES
+from interp.tasks.records import field_error
 
 ORDER_SWAPS = ("flip", "rebind", "keep_listing")  # the variants that exchange what two numbers are bound to
 REQUIRED = ("procedure", "scenario", "question", "label", "perturbation")
@@ -146,20 +147,18 @@ def from_row(row: Mapping[str, Any], where: str = "record", *, known: Collection
     given = {key: value for key, value in row.items() if value is not None}
     for name in REQUIRED:
         if name not in given:
-            raise _wrong(where, name, "a value", f"only {sorted(given)}", _missing(name, given))
+            raise field_error(where, name, "a value", sorted(given), _missing(name, given))
     extra = {key: value for key, value in given.items() if key not in FIELDS}
     for key in extra:
         if near := get_close_matches(key, [f for f in FIELDS if f not in given], n=1, cutoff=0.85):
-            raise _wrong(where, key, f"a known field; did you mean '{near[0]}'?", repr(key), "Rename it.")
+            raise field_error(where, key, f"a known field; did you mean '{near[0]}'?", key, "Rename it.")
     clean = {key: _checked(where, key, given[key]) for key in FIELDS if key in given}
     _check_perturbation(where, clean["perturbation"], known)
     clean.setdefault("id", instance_id(clean["procedure"], clean["scenario"], clean["question"]))
     clean.setdefault("procedure_id", text_procedure_id(clean["procedure"]))
     record = Record(**clean, extra=extra)
     if record.latent and (found := audit(record.latent).label) != record.label:
-        raise _wrong(
-            where, "label", f"'{found}', which the rules give for 'latent'", repr(record.label), "Correct one."
-        )
+        raise field_error(where, "label", f"'{found}', which the rules give for 'latent'", record.label, "Correct one.")
     return record
 
 
@@ -196,11 +195,11 @@ def _checked(where: str, name: str, value: Any) -> Any:
     """One field in the type that `Record` declares."""
     if name in _LABELLED:
         if (label := normalize_label(value)) is None:
-            raise _wrong(where, name, "compliant or noncompliant", repr(value), "Correct the spelling.")
+            raise field_error(where, name, "compliant or noncompliant", value, "Correct the spelling.")
         return label
     if name in _BOOLS:
         if not isinstance(value, bool):
-            raise _wrong(where, name, "true or false", repr(value), "Write it without quotes.")
+            raise field_error(where, name, "true or false", value, "Write it without quotes.")
         return value
     if name == "latent":
         try:
@@ -209,12 +208,12 @@ def _checked(where: str, name: str, value: Any) -> Any:
             raise ValueError(f"{where}, field 'latent': {error} Write it as `diptych data procedural` does.") from None
     if name == "verdicts":
         if not isinstance(value, list) or any(v not in VERDICTS for v in value):
-            raise _wrong(where, name, f"a list out of {', '.join(VERDICTS)}", repr(value), "Correct it.")
+            raise field_error(where, name, f"a list out of {', '.join(VERDICTS)}", value, "Correct it.")
         return tuple(value)
     if name == "id" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or (name in (*REQUIRED, "id") and not value.strip()):
-        raise _wrong(where, name, "text", repr(value), "Fill it in or remove the row.")
+        raise field_error(where, name, "text", value, "Fill it in or remove the row.")
     return value
 
 
@@ -223,9 +222,4 @@ def _check_perturbation(where: str, name: str, known: Collection[str] | None) ->
     if name not in names:
         near = get_close_matches(name, names, n=1)
         do = f"Did you mean '{near[0]}'?" if near else "Rename it, or pass a table with a row of that name."
-        raise _wrong(where, "perturbation", f"one of {', '.join(names)}", repr(name), do)
-
-
-def _wrong(where: str, name: str, expected: str, came: str, do: str) -> ValueError:
-    shown = came if len(came) <= 100 else came[:100] + "..."
-    return ValueError(f"{where}, field '{name}': expected {expected}; got {shown}. {do}")
+        raise field_error(where, "perturbation", f"one of {', '.join(names)}", name, do)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from random import Random
 from typing import Literal, cast
 
 from interp.prompt import Example, Message
-from interp.remedy import remedy
+from interp.remedy import did_you_mean, remedy
 from interp.tasks.procedural.cells import CELLS, TRAINING, grid
 from interp.tasks.procedural.generate import Split
 from interp.tasks.procedural.perturb import PERTURBATIONS, Perturbation, cell_name
@@ -27,6 +26,7 @@ from interp.tasks.procedural.render import (
     step_spans,
 )
 from interp.tasks.procedural.render import render as render_text
+from interp.tasks.records import check_new, read_rows
 
 MAX_PER_CELL = 100_000
 DEFAULT_PER_CELL = 100
@@ -92,19 +92,12 @@ def load_records(data: str | Path, *, table: Mapping[str, Perturbation] = PERTUR
     Raises:
         ValueError: a bad row or a repeated id, with file, line, field, what it got and what to do.
     """
-    from interp.tasks.records import read_rows
-
     known = (*perturbation_names(), *(row.name for row in table.values()))
     seen: dict[str, str] = {}
     out = []
     for where, row in read_rows(data):
         record = from_row(row, where, known=tuple(dict.fromkeys(known)))
-        if record.id in seen:
-            do = "Drop one, or give both an 'id'."
-            raise ValueError(
-                f"{where}, field 'id': expected an id or a text of its own; {seen[record.id]} has it. {do}"
-            )
-        seen[record.id] = where
+        check_new(seen, record.id, where, "id", "Drop one of the equal texts, or give both an 'id'.")
         out.append(record)
     return out
 
@@ -194,8 +187,7 @@ def _choose(
     known = {*by_cell, *(r.perturbation for r in kept)}
     for name in cells or ():
         if name not in known:
-            near = get_close_matches(name, sorted(known | set(CELLS)), n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(name, sorted(known | set(CELLS)))
             raise ValueError(f"cell '{name}': {data} has {', '.join(sorted(known))}.{hint}")
     rng, wanted = Random(seed), []
     for name, rows in by_cell.items():
