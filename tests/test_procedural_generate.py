@@ -181,7 +181,7 @@ def test_cells_and_sizes_are_checked():
         ValueError, match=r"cell 'exception_handle': expected one of .*Did you mean 'exception_handled'"
     ):
         grid(per_cell=1, seed=0, cells=["exception_handle"])
-    with pytest.raises(ValueError, match="per_cell: expected at least 1; got 0"):
+    with pytest.raises(ValueError, match="per_cell: expected at least 1, got 0"):
         grid(per_cell=0, seed=0)
     with pytest.raises(ValueError, match="n: expected at least 1"):
         generate_records(0)

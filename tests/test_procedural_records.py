@@ -108,9 +108,7 @@ def test_a_label_that_contradicts_the_latent_is_an_error():
 def test_broken_json_and_repeated_rows_name_their_line(write):
     with pytest.raises(ValueError, match="line 2"):
         load_records(write(MINE, '{"procedure": '))
-    with pytest.raises(
-        ValueError, match=r"line 2, field 'id': .* was used at mine.jsonl, line 1"
-    ):
+    with pytest.raises(ValueError, match=r"line 2, field 'id': .* was used at mine.jsonl, line 1"):
         load_records(write(MINE, {**MINE, "label": "noncompliant"}))
 
 

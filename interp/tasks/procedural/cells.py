@@ -79,7 +79,7 @@ def grid(
     names = (TRAINING, *table) if cells is None else tuple(cells)
     check_cells(names, table)
     if per_cell < 1:
-        raise ValueError(f"per_cell: expected at least 1; got {per_cell}.")
+        raise ValueError(f"per_cell: expected at least 1, got {per_cell}.")
     stream = originals(Random(f"{seed}/{split}/originals"), split=split, config=config)
     bases = list(islice(stream, per_cell)) if any(name != TRAINING for name in names) else []
     out: list[Item] = []

@@ -78,7 +78,7 @@ def generate_records(
         ValueError: n below 1.
     """
     if n < 1:
-        raise ValueError(f"n: expected at least 1; got {n}.")
+        raise ValueError(f"n: expected at least 1, got {n}.")
     items = islice(generate_items(seed, split=split, config=config), n)
     return [to_row(record_of(drawn, rendering=rendering)) for drawn in items]
 
@@ -248,7 +248,7 @@ def audit_records(records: Sequence[Mapping[str, Any]], *, seed: int = 0) -> lis
         ValueError: fewer than 4 records.
     """
     if len(records) < 4:
-        raise ValueError(f"audit: expected at least 4 records; got {len(records)}.")
+        raise ValueError(f"audit: expected at least 4 records, got {len(records)}.")
     columns = _columns(records)
     labels = [record["label"] for record in records]
     halves = _halves(records, Random(seed))

@@ -118,7 +118,7 @@ def training_documents(
         ValueError: rho is not a probability.
     """
     if not 0 <= rho <= 1:
-        raise ValueError(f"rho: expected a probability in [0, 1]; got {rho}.")
+        raise ValueError(f"rho: expected a probability in [0, 1], got {rho}.")
     items = training_instances(
         rng, n, rho=rho, split=split, config=config, p_shuffled=p_shuffled, p_paraphrase=p_paraphrase,
         p_distractor=p_distractor,

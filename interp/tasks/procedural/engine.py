@@ -71,7 +71,7 @@ def plan(procedure: Procedure, triggers: tuple[bool, ...]) -> list[tuple[int, Mo
             if proviso.kind == "waive":
                 mode = "waived"
             elif proviso.step is None:
-                raise ValueError(f"exception '{proviso.condition}' of kind '{proviso.kind}' needs a step; got None.")
+                raise ValueError(f"exception '{proviso.condition}' of kind '{proviso.kind}' needs a step, got None.")
             elif proviso.kind == "replace":
                 mode, step = "instead", proviso.step
             else:

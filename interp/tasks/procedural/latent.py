@@ -148,9 +148,9 @@ def check_words(instance: Instance) -> None:
                 if isinstance(known, range) and known.start == 0
                 else ", ".join(map(str, known))
             )
-            raise ValueError(f"latent.{where}: expected one of {some:.200}; got {strange[0]!r:.60}.")
+            raise ValueError(f"latent.{where}: expected one of {some:.200}, got {strange[0]!r:.60}.")
     if sorted(p.listing) != list(range(1, n + 1)):
-        raise ValueError(f"latent.procedure.listing: expected each of 1 to {n} once; got {list(p.listing)!r:.100}.")
+        raise ValueError(f"latent.procedure.listing: expected each of 1 to {n} once, got {list(p.listing)!r:.100}.")
 
 
 def _exact(kind: type, data: object, where: str) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _exact(kind: type, data: object, where: str) -> dict[str, Any]:
     names = [f.name for f in fields(kind)]
     if not isinstance(data, dict) or set(data) != set(names):
         came = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
-        raise ValueError(f"{where}: expected an object with exactly the fields {names}; got {came}.")
+        raise ValueError(f"{where}: expected an object with exactly the fields {names}, got {came}.")
     for name, inner in _INNER.get(kind, {}).items():
         value = data[name]
         for one in value if isinstance(value, list) else [] if value is None else [value]:

@@ -167,7 +167,7 @@ def _choose(
 ) -> list[Record]:
     """The rows of a file that are asked for, in file order."""
     if per_cell is not None and per_cell < 1:
-        raise ValueError(f"per_cell: expected at least 1; got {per_cell}.")
+        raise ValueError(f"per_cell: expected at least 1, got {per_cell}.")
     kept = [r for r in records if split == "all" or r.split in (None, split)]
     if kept and len(kept) < len(records):
         others = Counter(str(r.split) for r in records if r.split not in (None, split))
@@ -200,4 +200,4 @@ def _check_template(template: str) -> None:
     fields = ("{procedure}", "{scenario}", "{question}")
     at = [template.find(f) for f in fields]
     if sorted(at) != at or -1 in at or any(template.count(f) != 1 for f in fields):
-        raise ValueError(f"template: expected {', '.join(fields)} once each, in that order; got {template!r}.")
+        raise ValueError(f"template: expected {', '.join(fields)} once each, in that order, got {template!r}.")
