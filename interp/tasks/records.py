@@ -58,8 +58,7 @@ def read_examples(
         >>> example.label, dict(example.metadata)
         ('yes', {'source': 'quiz'})
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit: expected at least 1, got {limit}. Use None for all rows.")
+    check_limit(limit)
     examples: list[Example] = []
     seen: dict[str, str] = {}
     types, n_developer = _Types(), 0
@@ -74,6 +73,12 @@ def read_examples(
     if n_developer:
         warnings.warn(f"{source}: {n_developer} rows have turns of role 'developer', read as 'system'.", stacklevel=2)
     return examples
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise ValueError for a limit below 1."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: expected at least 1, got {limit}. Use None for all rows.")
 
 
 def check_new(seen: dict[Any, str], key: object, where: str, name: str, do: str = "Rename one.") -> None:

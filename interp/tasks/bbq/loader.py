@@ -23,7 +23,7 @@ from interp.tasks.bbq.targets import (
     stereo_index,
     story_groups,
 )
-from interp.tasks.records import Row, check_new, field_error, read_rows
+from interp.tasks.records import Row, check_limit, check_new, field_error, read_rows
 
 INSTRUCTION = "Answer the multiple-choice question. Reply with ONLY the single letter of the best option."
 LETTERS = "ABC"
@@ -81,13 +81,8 @@ def examples(
     _choice("condition", condition, (*CHOICES["context_condition"], "both"))
     _choice("permute", permute, ("none", "cyclic", "seeded"))
     _choice("tags", tags, ("corrected", "as_published"))
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit: expected at least 1, got {limit}. Use None for all rows.")
-    rows = [r for r in checked_rows(data, wanted, split, config, revision) if r[1]["category"] in wanted]
-    check_asked(categories or (), rows, data)
-    seen: dict[object, str] = {}
-    for where, row in rows:
-        check_new(seen, (row["category"], str(row["example_id"])), where, "example_id", "Remove the copy.")
+    check_limit(limit)
+    rows = _unique_rows(data, categories, split, config, revision)
     table = _templates_of(rows, data, templates)
     stories = story_groups({key: t.texts for key, t in table.items()})
     kept = [r for r in rows if condition in ("both", r[1]["context_condition"])][:limit]
@@ -251,6 +246,18 @@ def known_categories(categories: Sequence[str] | None) -> tuple[str, ...]:
             hint = did_you_mean(name, CATEGORIES)
             raise ValueError(f"BBQ category {name!r} is unknown.{hint} Categories: {', '.join(CATEGORIES)}.")
     return tuple(categories) if categories else tuple(CATEGORIES)
+
+
+def _unique_rows(
+    data: str | Path, categories: Sequence[str] | None, split: str, config: str | None, revision: str | None
+) -> list[Row]:
+    """The checked rows of the categories, each item once, and at least one of every category that was named."""
+    wanted, seen = known_categories(categories), dict[object, str]()
+    rows = [r for r in checked_rows(data, wanted, split, config, revision) if r[1]["category"] in wanted]
+    check_asked(categories or (), rows, data)
+    for where, row in rows:
+        check_new(seen, (row["category"], str(row["example_id"])), where, "example_id", "Remove the copy.")
+    return rows
 
 
 def checked_rows(
