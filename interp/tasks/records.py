@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.prompt import Example, Message
-from interp.tasks.row_files import GZ, SUFFIXES, rows_of_path
+from interp.tasks.row_files import GZ, SUFFIXES, check_limit, check_new, field_error, rows_of_path
 from interp.tasks.row_files import Row as Row
 
 FIELDS = ("id", "messages", "prompt", "text", "label", "answer", "spans", "groups")
@@ -73,24 +73,6 @@ def read_examples(
     if n_developer:
         warnings.warn(f"{source}: {n_developer} rows have turns of role 'developer', read as 'system'.", stacklevel=2)
     return examples
-
-
-def check_limit(limit: int | None) -> None:
-    """Raise ValueError for a limit below 1."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit: expected at least 1, got {limit}. Use None for all rows.")
-
-
-def check_new(seen: dict[Any, str], key: object, where: str, name: str, do: str = "Rename one.") -> None:
-    """Remember that a row was at `where`, and refuse a second one of the same key.
-
-    Raises:
-        ValueError: names both places.
-    """
-    if key in seen:
-        shown = " ".join(map(str, key)) if isinstance(key, tuple) else repr(key)
-        raise ValueError(f"{where}, field '{name}': {shown} was used at {seen[key]}. {do}")
-    seen[key] = where
 
 
 class _Types:
@@ -177,13 +159,6 @@ def example_from_row(row: Mapping[str, Any], where: str) -> Example:
         return Example(**typed, metadata={k: v for k, v in row.items() if k not in FIELDS})
     except ValueError as error:
         raise ValueError(f"{where}, {error}") from None
-
-
-def field_error(where: str, name: str, expected: str, got: object, do: str) -> ValueError:
-    """The error of one field of a row: where it is, what was expected, what it got, what to do."""
-    shown = repr(got)
-    shown = shown if len(shown) <= 80 else shown[:80] + "..."
-    return ValueError(f"{where}, field '{name}': expected {expected}, got {shown}. {do}")
 
 
 def _id(row: Mapping[str, Any], where: str) -> str:

@@ -139,6 +139,34 @@ def _of_one_set(path: Path, files: Sequence[Path], config: str | None) -> list[P
     return [file for file in files if home(file) == config]
 
 
+# --- faults of rows ---------------------------------------------------------------------------------------------------
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise ValueError for a limit below 1."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: expected at least 1, got {limit}. Use None for all rows.")
+
+
+def check_new(seen: dict[Any, str], key: object, where: str, name: str, do: str = "Rename one.") -> None:
+    """Remember that a row was at `where`, and refuse a second one of the same key.
+
+    Raises:
+        ValueError: names both places.
+    """
+    if key in seen:
+        shown = " ".join(map(str, key)) if isinstance(key, tuple) else repr(key)
+        raise ValueError(f"{where}, field '{name}': {shown} was used at {seen[key]}. {do}")
+    seen[key] = where
+
+
+def field_error(where: str, name: str, expected: str, got: object, do: str) -> ValueError:
+    """The error of one field of a row: where it is, what was expected, what it got, what to do."""
+    shown = repr(got)
+    shown = shown if len(shown) <= 80 else shown[:80] + "..."
+    return ValueError(f"{where}, field '{name}': expected {expected}, got {shown}. {do}")
+
+
 # --- readers of one file --------------------------------------------------------------------------------------------
 
 

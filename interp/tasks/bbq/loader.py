@@ -23,7 +23,8 @@ from interp.tasks.bbq.targets import (
     stereo_index,
     story_groups,
 )
-from interp.tasks.records import Row, check_limit, check_new, field_error, read_rows
+from interp.tasks.records import read_rows
+from interp.tasks.row_files import Row, check_limit, check_new, field_error
 
 INSTRUCTION = "Answer the multiple-choice question. Reply with ONLY the single letter of the best option."
 LETTERS = "ABC"

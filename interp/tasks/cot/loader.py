@@ -12,7 +12,8 @@ from interp.prompt import Example, Message
 from interp.sentences import split_sentences
 from interp.tasks.cot.audits import Item
 from interp.tasks.cot.replies import plain
-from interp.tasks.records import check_new, read_rows
+from interp.tasks.records import read_rows
+from interp.tasks.row_files import check_new
 
 GROUP = "problem"
 _DO = 'Write {"question": ..., "cot": ..., "answer": ...}.'

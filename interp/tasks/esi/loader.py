@@ -19,7 +19,7 @@ from interp.prompt import Example, Message
 from interp.remedy import remedy
 from interp.tasks.esi.cases import ESSENTIAL, KNOWN, LEVELS, NARRATIVE, NUMBERS, generate_rows
 from interp.tasks.esi.triggers import TRIGGERS, polarity_of
-from interp.tasks.records import check_new
+from interp.tasks.row_files import check_new
 
 MAX_NARRATIVE = 8000
 MAX_PER_CELL = 100_000

@@ -17,7 +17,7 @@ from interp.tasks.procedural.perturb import PERTURBATIONS
 from interp.tasks.procedural.render import Rendering, render
 from interp.tasks.procedural.replies import normalize_label, trace
 from interp.tasks.procedural.vocabulary import LABELS, TONES
-from interp.tasks.records import field_error
+from interp.tasks.row_files import field_error
 
 ORDER_SWAPS = ("flip", "rebind", "keep_listing")  # the variants that exchange what two numbers are bound to
 REQUIRED = ("procedure", "scenario", "question", "label", "perturbation")

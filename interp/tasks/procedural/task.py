@@ -26,7 +26,8 @@ from interp.tasks.procedural.render import (
     step_spans,
 )
 from interp.tasks.procedural.render import render as render_text
-from interp.tasks.records import check_new, read_rows
+from interp.tasks.records import read_rows
+from interp.tasks.row_files import check_new
 
 MAX_PER_CELL = 100_000
 DEFAULT_PER_CELL = 100
