@@ -104,8 +104,8 @@ def erase_check(
         moved = (rows - erased).square().sum() / (rows - eraser.mean).square().sum()
         parts.append((*areas, w_after / w_before, float(moved)))
     tested = split.is_tested
-    where = dict(groups=split.group[tested], strata=split.fold_of[tested])
-    first, second = (area(s[tested], labels[tested], **where) for s in scores)
+    groups, fold = split.group[tested], split.fold_of[tested]
+    first, second = (area(s[tested], labels[tested], groups=groups, strata=fold) for s in scores)
     before, after, ratio, moved = (float(x) for x in np.mean(parts, axis=0))
     return Erasure(before, after, ratio, first, second, moved)
 

@@ -161,7 +161,7 @@ def test_names_lead_back_to_functions() -> None:
     assert kind_of(nearest_centroid).name == NAME and kind_of(NAME).fit is nearest_centroid
     assert kind_of(lambda feats, labels, weights, c: None).name == "<lambda>"
     assert list(kinds_of(["massmean", nearest_centroid])) == ["massmean", NAME]
-    assert in_order([NAME, *reversed(KINDS)]) == [*KINDS, NAME]
+    assert in_order([NAME, *reversed(list(KINDS))]) == [*KINDS, NAME]
     with pytest.raises(ValueError, match="ridge"):
         kinds_of(["ridge", "ridge"])
     with pytest.raises(ValueError, match="labels"):
