@@ -93,10 +93,17 @@ def _which(key: Key, site: str, d_train: int, d_test: int) -> dict[str, Any]:
     """Columns that say which probe is read where."""
     target, position, train_site, kind = key
     return {
-        "target": target, "position": position, "train_site": train_site, "test_site": site, "kind": kind,
-        "train_layer": layer_number(train_site), "test_layer": layer_number(site), "train_d_feature": d_train,
-        "test_d_feature": d_test, "selected": False,
-    }  # fmt: skip
+        "target": target,
+        "position": position,
+        "train_site": train_site,
+        "test_site": site,
+        "kind": kind,
+        "train_layer": layer_number(train_site),
+        "test_layer": layer_number(site),
+        "train_d_feature": d_train,
+        "test_d_feature": d_test,
+        "selected": False,
+    }
 
 
 def _selected_rows(
@@ -299,11 +306,21 @@ def _estimates(
         for metric, e in (("auroc", estimate), ("accuracy", wilson_clustered(right, groups=options["groups"]))):
             gap, more = (drop, beyond) if metric == "auroc" else (Estimate.undefined(), Estimate.undefined())
             yield {
-                "variant": variant, "metric": metric, "value": e.value, "lo": e.lo, "hi": e.hi,
-                "interval": interval_of(metric), "drop": gap.value, "drop_lo": gap.lo, "drop_hi": gap.hi,
-                "control_difference": more.value, "control_difference_lo": more.lo, "control_difference_hi": more.hi,
-                "n": e.n, "n_groups": e.n_groups,
-            } | counts(y, split, test)  # fmt: skip
+                "variant": variant,
+                "metric": metric,
+                "value": e.value,
+                "lo": e.lo,
+                "hi": e.hi,
+                "interval": interval_of(metric),
+                "drop": gap.value,
+                "drop_lo": gap.lo,
+                "drop_hi": gap.hi,
+                "control_difference": more.value,
+                "control_difference_lo": more.lo,
+                "control_difference_hi": more.hi,
+                "n": e.n,
+                "n_groups": e.n_groups,
+            } | counts(y, split, test)
 
 
 def _checkpoint(result: SweepResult) -> str:

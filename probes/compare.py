@@ -58,11 +58,16 @@ def cosines(
                 sigma = None if covariance is None else covariance.get(site)
                 rows.append(
                     {
-                        "site": site, "a": name_a, "b": name_b, "cosine": _cosine(a, b, None, site),
+                        "site": site,
+                        "a": name_a,
+                        "b": name_b,
+                        "cosine": _cosine(a, b, None, site),
                         "cosine_data": float("nan") if sigma is None else _cosine(a, b, sigma.double(), site),
-                        "random_mean": sqrt(2 / (pi * len(a))), "random_hi": 1.96 / sqrt(len(a)), "d": len(a),
+                        "random_mean": sqrt(2 / (pi * len(a))),
+                        "random_hi": 1.96 / sqrt(len(a)),
+                        "d": len(a),
                     }
-                )  # fmt: skip
+                )
     return pd.DataFrame(rows)
 
 
@@ -108,14 +113,24 @@ def compare_scores(
             )
         rows.append(
             {
-                "split": name, "kind": kind, "site_a": first.site, "site_b": second.site,
-                "depth_a": _depth(a, first.key), "depth_b": _depth(b, second.key),
+                "split": name,
+                "kind": kind,
+                "site_a": first.site,
+                "site_b": second.site,
+                "depth_a": _depth(a, first.key),
+                "depth_b": _depth(b, second.key),
                 "spearman": float(np.corrcoef(rankdata(s), rankdata(t))[0, 1]),
-                "auroc_difference": gap.value, "lo": gap.lo, "hi": gap.hi,
-                "accuracy_a": decisions.a.value, "accuracy_b": decisions.b.value, "mcnemar_p": decisions.test.p,
-                "group_p": decisions.p_groups, "n": gap.n, "n_groups": gap.n_groups,
+                "auroc_difference": gap.value,
+                "lo": gap.lo,
+                "hi": gap.hi,
+                "accuracy_a": decisions.a.value,
+                "accuracy_b": decisions.b.value,
+                "mcnemar_p": decisions.test.p,
+                "group_p": decisions.p_groups,
+                "n": gap.n,
+                "n_groups": gap.n_groups,
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 

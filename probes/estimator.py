@@ -107,9 +107,14 @@ class Probe(ClassifierMixin, BaseEstimator):
         scale_rows = row_weights[None] if self._scales() else None
         if kind_of(self.kind).fit is None:
             fit = solve(
-                feats, targets[None], self.C * weights[None], scale_weights=scale_rows, tol=self.tol,
-                max_iter=self.max_iter, dtype=feats.dtype,
-            )  # fmt: skip
+                feats,
+                targets[None],
+                self.C * weights[None],
+                scale_weights=scale_rows,
+                tol=self.tol,
+                max_iter=self.max_iter,
+                dtype=feats.dtype,
+            )
             self.certificate_, self.n_iter_ = float(fit.certificate[0]), max(1, int(fit.n_iter[0]))
             return Linear(fit.coef[0], fit.intercept[0])
         centre = (row_weights / row_weights.sum()).to(feats.dtype) @ feats

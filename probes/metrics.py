@@ -99,9 +99,14 @@ def area(
 
 
 def area_difference(
-    a: Scores, b: Scores, labels: Binary, *, groups: np.ndarray, strata: Strata | None = None,
+    a: Scores,
+    b: Scores,
+    labels: Binary,
+    *,
+    groups: np.ndarray,
+    strata: Strata | None = None,
     labels_b: Binary | None = None,
-) -> Estimate:  # fmt: skip
+) -> Estimate:
     """`interp.stats.auroc_difference` inside strata; undefined where no stratum has both classes.
 
     Raises:

@@ -268,20 +268,31 @@ def _cells(result: SweepResult, cell: Selected) -> list[str]:
     control = _row(result, cell, "oof", "accuracy")
     last = test or oof
     return [
-        cell.target, cell.kind, cell.site, cell.position, _interval(oof, ""), p_value(oof.get("p_adjusted", np.nan)),
-        _interval(test, ""), p_value(test.get("p", np.nan)), _interval(control, "selectivity"),
+        cell.target,
+        cell.kind,
+        cell.site,
+        cell.position,
+        _interval(oof, ""),
+        p_value(oof.get("p_adjusted", np.nan)),
+        _interval(test, ""),
+        p_value(test.get("p", np.nan)),
+        _interval(control, "selectivity"),
         f"{control['majority']:.2f}",
         f"{int(last['n'])} ({int(last['n_groups'])})",
-    ]  # fmt: skip
+    ]
 
 
 def _row(result: SweepResult, cell: Selected, split: str, metric: str) -> dict[str, Any]:
     t = result.table
     at = (t["target"] == cell.target) & (t["position"] == cell.position) & (t["site"] == cell.site)
     rows = t[
-        at & (t["kind"] == cell.kind) & (t["split"] == split) & (t["metric"] == metric) & (t["cohort"] == "all")
+        at
+        & (t["kind"] == cell.kind)
+        & (t["split"] == split)
+        & (t["metric"] == metric)
+        & (t["cohort"] == "all")
         & t["role"].isin(["layer", "control"])
-    ]  # fmt: skip
+    ]
     return {str(name): value for name, value in rows.iloc[0].items()} if len(rows) else {}
 
 

@@ -168,16 +168,29 @@ def cell_rows(
     """Every metric of one cell on some rows, as rows of the table, AUROC first; `extra` are columns of that one."""
     target, position, site, kind = key
     estimates = score_table(
-        scored.scores[0, where], y[where], groups=split.group[where], strata=split.fold_of[where],
-        is_logit=config.table[kind].is_logit, least_se=least_se, sampling=config.sampling,
-    )  # fmt: skip
+        scored.scores[0, where],
+        y[where],
+        groups=split.group[where],
+        strata=split.fold_of[where],
+        is_logit=config.table[kind].is_logit,
+        least_se=least_se,
+        sampling=config.sampling,
+    )
     base = {
-        "target": target, "position": position, "site": site, "layer": layer_number(site), "kind": kind,
+        "target": target,
+        "position": position,
+        "site": site,
+        "layer": layer_number(site),
+        "kind": kind,
         "role": "control" if site in CONTROL_SITES else "layer",
         "C": config.Cs[int(scored.chosen[0])] if config.table[kind].has_penalty else float("nan"),
-        "split": name, "cohort": "all",
-        "majority": majority(y[where]), "certificate": scored.certificate, "selected": False, "note": "",
-    }  # fmt: skip
+        "split": name,
+        "cohort": "all",
+        "majority": majority(y[where]),
+        "certificate": scored.certificate,
+        "selected": False,
+        "note": "",
+    }
     base |= counts(y, split, where)
     rows = [base | estimate_columns(metric, e) for metric, e in estimates.items()]
     return [rows[0] | dict(extra or {}), *rows[1:]]
@@ -196,12 +209,25 @@ def random_row(
     dev = split.is_dev
     drawn = random_directions(feats[torch.from_numpy(dev).to(feats.device)].float(), y[dev], seed=config.seed + 3)
     return {
-        "target": target, "position": position, "site": site, "layer": layer_number(site), "kind": RANDOM,
-        "role": "control", "split": "oof", "cohort": "all", "metric": "auroc", "value": drawn.mean, "lo": drawn.lo,
-        "hi": drawn.hi, "interval": f"middle 95 % of {drawn.n} directions", "n": int(dev.sum()),
-        "n_groups": len(np.unique(split.group[dev])), "majority": majority(y[dev]), "selected": False,
+        "target": target,
+        "position": position,
+        "site": site,
+        "layer": layer_number(site),
+        "kind": RANDOM,
+        "role": "control",
+        "split": "oof",
+        "cohort": "all",
+        "metric": "auroc",
+        "value": drawn.mean,
+        "lo": drawn.lo,
+        "hi": drawn.hi,
+        "interval": f"middle 95 % of {drawn.n} directions",
+        "n": int(dev.sum()),
+        "n_groups": len(np.unique(split.group[dev])),
+        "majority": majority(y[dev]),
+        "selected": False,
         "note": "random unit directions, each turned so that it is at least 1/2",
-    } | counts(y, split, dev)  # fmt: skip
+    } | counts(y, split, dev)
 
 
 def attach_null(
@@ -222,9 +248,14 @@ def attach_null(
             continue
         j = place[key]
         row |= dict(
-            null_mean=null.mean[j], null_hi=null.hi[j], null_max95=null.max_hi, p=null.p[j], p_adjusted=null.p_max[j],
-            n_perm=null.n, **shared,
-        )  # fmt: skip
+            null_mean=null.mean[j],
+            null_hi=null.hi[j],
+            null_max95=null.max_hi,
+            p=null.p[j],
+            p_adjusted=null.p_max[j],
+            n_perm=null.n,
+            **shared,
+        )
 
 
 def seed_columns(values: np.ndarray) -> dict[str, float]:
@@ -232,8 +263,12 @@ def seed_columns(values: np.ndarray) -> dict[str, float]:
     finite = values[np.isfinite(values)]
     if len(finite) < 2:
         return {"n_seeds": float(len(finite))}
-    return dict(n_seeds=float(len(finite)), seed_sd=float(finite.std(ddof=1)), seed_min=float(finite.min()),
-                seed_max=float(finite.max()))  # fmt: skip
+    return dict(
+        n_seeds=float(len(finite)),
+        seed_sd=float(finite.std(ddof=1)),
+        seed_min=float(finite.min()),
+        seed_max=float(finite.max()),
+    )
 
 
 def text_columns(

@@ -10,9 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from interp.cache import ActivationCache
-from interp.positions import parse_positions
-from interp.site import kind_of_site, match_sites
+from interp.site import kind_of_site
 from interp.stats import holm
 from probes.at_site import Cells, SiteTask, sweep_sites, tasks_of
 from probes.config import SweepConfig
@@ -23,7 +21,7 @@ from probes.metrics import layer_bands
 from probes.null import Areas, NullSummary, nested_unit, summarise
 from probes.result import COLUMNS, Key, Selected, SweepResult
 from probes.rows import CONTROL_SITES, Extras, attach_null, final_rows, seed_columns, spread, text_columns
-from probes.source import Column, Data, Source, open_source
+from probes.source import Column, Data, Source, check_base, open_base, open_source, positions_of, sites_named
 from probes.splits import Split, check_leaks, group_split
 
 
@@ -99,7 +97,7 @@ def sweep(
     """
     config = replace(config or SweepConfig(), **({} if kinds is None else {"kinds": tuple(kinds)}))
     source = open_source(data, ids=ids, checkpoint=checkpoint)
-    below = None if base is None else _open_base(base, source)
+    below = None if base is None else open_base(base, source)
     if keep is not None:
         source, below = source.where(keep), None if below is None else below.where(keep)
     values = source.column("target", target)
@@ -108,18 +106,18 @@ def sweep(
     options: dict[str, Any] = dict(groups=group_values, i_know=i_know)
     units = None if named is None else source.column("unit", named)
     design = sweep_design(values, **options, positive=positive, unit=units, config=config)
-    chosen_sites, at = _chosen(sites, source.sites), _positions(positions, data)
+    chosen_sites, at = sites_named(sites, source.sites), positions_of(positions, data)
     check_leaks(design.split, ids=source.ids, contents=source.contents)
     extras = Extras.read(source, control, confounds, cohort, surface)
     extras = _learnable(extras, design.split)
-    _check_base(below, chosen_sites)
+    check_base(below, chosen_sites)
     design.warn()
     if source.contents is None:
         refuse_duplicates(source, chosen_sites, at, design.split)
-    tasks = tasks_of(
-        source, chosen_sites, at, below, labels=design.labels, split=design.split, exchanges=design.exchanges,
-        reseeded=_reseeded(values, design.split, config, options), extras=extras, config=config, device=device,
-    )  # fmt: skip
+    again = _reseeded(values, design.split, config, options)
+    fixed: dict[str, Any] = dict(labels=design.labels, split=design.split, exchanges=design.exchanges, reseeded=again)
+    how: dict[str, Any] = dict(extras=extras, config=config, device=device)
+    tasks = tasks_of(source, chosen_sites, at, below, **fixed, **how)
     cells = _collected(tasks, design.labels, jobs)
     reasons = {"independent_because": design.split.reason, "unit": _unit_name(named), "design": list(design.sentences)}
     return _result(cells, design, source, extras, config, config.settings | reasons)
@@ -167,56 +165,6 @@ def _reseeded(values: np.ndarray, split: Split, config: SweepConfig, options: Ma
     seeds = max((config.seeds(kind) for kind in config.table), key=len)
     share = "crossed" if split.is_crossed else config.test_share if split.is_test.any() else 0.0
     return tuple(group_split(values, **options, n_folds=config.n_folds, test_share=share, seed=seed) for seed in seeds)
-
-
-def _positions(positions: str | Sequence[str], data: Data) -> list[str]:
-    if isinstance(positions, str) and positions.strip() == "*":
-        return all_positions(data) if isinstance(data, ActivationCache) else ["last"]
-    return [rule.name for rule in parse_positions(positions)]
-
-
-def all_positions(cache: ActivationCache) -> list[str]:
-    """The positions of a cache that have one row of every example.
-
-    Raises:
-        ValueError: there is none.
-    Warns: of those that are left out.
-    """
-    taken = list(cache.single_positions)
-    others = [name for name in cache.positions if name not in taken]
-    if not taken:
-        raise ValueError(
-            f"{cache.root}: no position with one row of every example; it holds {', '.join(others)}. Extract one that "
-            "has, e.g. last."
-        )
-    if others:
-        several = "several rows, or none, of some examples"
-        warnings.warn(f"positions left out, which have {several}: {', '.join(others)}.", stacklevel=3)
-    return taken
-
-
-def _chosen(sites: Sequence[str] | str, available: tuple[str, ...]) -> tuple[str, ...]:
-    """The sites that patterns name; each pattern of a list must name one."""
-    for pattern in [] if isinstance(sites, str) else sites:
-        match_sites(pattern, available)
-    return tuple(match_sites(sites, available))
-
-
-def _open_base(base: Data, source: Source) -> Source:
-    """The base checkpoint's rows, refused where they are not the rows of the sweep."""
-    below = open_source(base, ids=None if isinstance(base, ActivationCache) else source.ids)
-    if below.ids != source.ids:
-        first = next((i for i, (a, b) in enumerate(zip(below.ids, source.ids, strict=False)) if a != b), len(below))
-        raise ValueError(
-            f"base: expected the {len(source)} rows of the sweep in their order, got {len(below)} rows that part at "
-            f"row {first}. Record the base on the same data."
-        )
-    return below
-
-
-def _check_base(below: Source | None, sites: Sequence[str]) -> None:
-    if below is not None and not set(below.sites) & set(sites):
-        raise ValueError(f"base: none of the swept sites is in it. It holds: {', '.join(below.sites)}.")
 
 
 def _result(
@@ -363,10 +311,13 @@ def _bands(
     for family in dict.fromkeys((key[1], kind_of_site(key[2])) for key in cell.keys):
         keys = [key for key in cell.keys if (key[1], kind_of_site(key[2])) == family]
         lo, hi = layer_bands(
-            np.stack([part.scored[key].scores[0, dev] for key in keys]), y[dev], groups=split.group[dev],
-            strata=split.fold_of[dev], least_se=[spread(part.areas[key].dev) for key in keys],
+            np.stack([part.scored[key].scores[0, dev] for key in keys]),
+            y[dev],
+            groups=split.group[dev],
+            strata=split.fold_of[dev],
+            least_se=[spread(part.areas[key].dev) for key in keys],
             sampling=config.sampling,
-        )  # fmt: skip
+        )
         out |= {key: dict(band_lo=a, band_hi=b) for key, a, b in zip(keys, lo.tolist(), hi.tolist(), strict=True)}
     return out
 

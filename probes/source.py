@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -12,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.cache import ActivationCache
+from interp.positions import parse_positions
 from interp.remedy import remedy
-from interp.site import by_depth, layer_of
+from interp.site import by_depth, layer_of, match_sites
 
 Column: TypeAlias = str | Sequence[Any] | np.ndarray
 Data: TypeAlias = ActivationCache | Mapping[str, Any]
@@ -62,8 +64,9 @@ class Source:
         at = np.flatnonzero(mask)
         contents = None if self.contents is None else tuple(self.contents[i] for i in at)
         columns = {name: values[at] for name, values in self.columns.items()}
-        return replace(self, ids=tuple(self.ids[i] for i in at), contents=contents, columns=columns,
-                       reader=_Kept(self.reader, at))  # fmt: skip
+        return replace(
+            self, ids=tuple(self.ids[i] for i in at), contents=contents, columns=columns, reader=_Kept(self.reader, at)
+        )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -161,6 +164,56 @@ def _from_cache(cache: ActivationCache, checkpoint: str) -> Source:
     contents = tuple(columns["text_sha256"].tolist()) if "text_sha256" in columns else None
     ids = tuple(columns["id"].tolist())
     return Source(ids, sites, name, contents, cache.read, columns, cache.group_columns)
+
+
+def positions_of(positions: str | Sequence[str], data: Data) -> list[str]:
+    if isinstance(positions, str) and positions.strip() == "*":
+        return all_positions(data) if isinstance(data, ActivationCache) else ["last"]
+    return [rule.name for rule in parse_positions(positions)]
+
+
+def all_positions(cache: ActivationCache) -> list[str]:
+    """The positions of a cache that have one row of every example.
+
+    Raises:
+        ValueError: there is none.
+    Warns: of those that are left out.
+    """
+    taken = list(cache.single_positions)
+    others = [name for name in cache.positions if name not in taken]
+    if not taken:
+        raise ValueError(
+            f"{cache.root}: no position with one row of every example; it holds {', '.join(others)}. Extract one that "
+            "has, e.g. last."
+        )
+    if others:
+        several = "several rows, or none, of some examples"
+        warnings.warn(f"positions left out, which have {several}: {', '.join(others)}.", stacklevel=3)
+    return taken
+
+
+def sites_named(sites: Sequence[str] | str, available: tuple[str, ...]) -> tuple[str, ...]:
+    """The sites that patterns name; each pattern of a list must name one."""
+    for pattern in [] if isinstance(sites, str) else sites:
+        match_sites(pattern, available)
+    return tuple(match_sites(sites, available))
+
+
+def open_base(base: Data, source: Source) -> Source:
+    """The base checkpoint's rows, refused where they are not the rows of the sweep."""
+    below = open_source(base, ids=None if isinstance(base, ActivationCache) else source.ids)
+    if below.ids != source.ids:
+        first = next((i for i, (a, b) in enumerate(zip(below.ids, source.ids, strict=False)) if a != b), len(below))
+        raise ValueError(
+            f"base: expected the {len(source)} rows of the sweep in their order, got {len(below)} rows that part at "
+            f"row {first}. Record the base on the same data."
+        )
+    return below
+
+
+def check_base(below: Source | None, sites: Sequence[str]) -> None:
+    if below is not None and not set(below.sites) & set(sites):
+        raise ValueError(f"base: none of the swept sites is in it. It holds: {', '.join(below.sites)}.")
 
 
 def layer_number(site: str) -> float:

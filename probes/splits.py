@@ -160,9 +160,13 @@ def _quotas(n_groups: int, n_folds: int, share: float) -> np.ndarray:
 
 
 def _place(
-    counts: np.ndarray, quotas: np.ndarray, n_folds: int, is_crossed: bool, classes: np.ndarray,
+    counts: np.ndarray,
+    quotas: np.ndarray,
+    n_folds: int,
+    is_crossed: bool,
+    classes: np.ndarray,
     rng: np.random.Generator,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Part of each group: of the draws that leave every class in every training set, the most even in rows."""
     kinds = np.unique(counts > 0, axis=0, return_inverse=True)[1].reshape(-1)
     sizes, best, part, lacking = counts.sum(axis=1), np.inf, None, ""

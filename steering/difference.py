@@ -42,20 +42,11 @@ class SignNotConfirmedWarning(UserWarning):
 
 
 @overload
-def difference_of_means(
-    cache: ActivationCache, *, toward: str | Sequence[str], away_from: str | Sequence[str], site: str | Site,
-    target: Column = ..., position: str | None = ..., balance: Balance = ..., strata: Column = ...,
-    groups: Column = ..., fit_on: str | Sequence[bool] | np.ndarray | None = ..., weighting: Weighting = ...,
-    seed: int = ..., where: str | Sequence[str] = ..., check_sign: bool = ..., name: str = ...,
-) -> Direction: ...  # fmt: skip
+def difference_of_means(cache: ActivationCache, *, site: str | Site, **options: Any) -> Direction: ...
 @overload
 def difference_of_means(
-    cache: ActivationCache, *, toward: str | Sequence[str], away_from: str | Sequence[str],
-    site: Sequence[str | Site] | None = ...,
-    target: Column = ..., position: str | None = ..., balance: Balance = ..., strata: Column = ...,
-    groups: Column = ..., fit_on: str | Sequence[bool] | np.ndarray | None = ..., weighting: Weighting = ...,
-    seed: int = ..., where: str | Sequence[str] = ..., check_sign: bool = ..., name: str = ...,
-) -> Directions: ...  # fmt: skip
+    cache: ActivationCache, *, site: Sequence[str | Site] | None = ..., **options: Any
+) -> Directions: ...
 def difference_of_means(
     cache: ActivationCache,
     *,
@@ -109,10 +100,9 @@ def difference_of_means(
     """
     is_one = isinstance(site, str | Site)
     sites = residual_sites(cache) if site is None else [check_residual(s) for s in ([site] if is_one else site)]
-    fit = _prepare(
-        cache, toward, away_from, target=target, position=position, balance=balance, strata=strata, groups=groups,
-        fit_on=fit_on, weighting=weighting, seed=seed, conditions=where,
-    )  # fmt: skip
+    columns: dict[str, Any] = dict(target=target, strata=strata, groups=groups, fit_on=fit_on, conditions=where)
+    how: dict[str, Any] = dict(position=position, balance=balance, weighting=weighting, seed=seed)
+    fit = _prepare(cache, toward, away_from, **columns, **how)
     fitted = Directions({one: fit.at(one, name) for one in sites})
     fitted = confirmed(fitted) if check_sign else fitted
     return fitted[sites[0]] if is_one else fitted
@@ -141,10 +131,10 @@ def direction_along(
     Raises:
         ValueError: as `difference_of_means`; another width; the classes lie in the other order along the vector.
     """
+    columns: dict[str, Any] = dict(target=target, strata=None, groups=groups, fit_on=fit_on, conditions=where)
     fit = _prepare(
-        cache, toward, away_from, target=target, position=position, balance="none", strata=None, groups=groups,
-        fit_on=fit_on, weighting="harmonic", seed=seed, conditions=where,
-    )  # fmt: skip
+        cache, toward, away_from, **columns, position=position, balance="none", weighting="harmonic", seed=seed
+    )
     return fit.at(check_residual(site), name, vec)
 
 
@@ -162,9 +152,15 @@ class _Fit:
         mean, diff, stats = at_site(self.where, site, self.rows, self.plan, vec)
         how = {"method": "difference of means" if vec is None else "given vector"}
         return Direction(
-            diff, site, *self.sides, stats=stats, position=self.where.position, provenance={**self.origin, **how},
-            name=name, means=mean,
-        )  # fmt: skip
+            diff,
+            site,
+            *self.sides,
+            stats=stats,
+            position=self.where.position,
+            provenance={**self.origin, **how},
+            name=name,
+            means=mean,
+        )
 
 
 def _prepare(
@@ -194,15 +190,23 @@ def _prepare(
     labels[~kept(cache.examples, chosen, n=len(cache))] = None
     labels[where.per_example == 0] = None  # an example in which the rule found no token has no mean
     rows = contrast_rows(
-        labels, toward=sides[0], away_from=sides[1], groups=column(cache, "groups", groups),
-        strata=column(cache, "strata", strata) if balance == "strata" else None, is_fit=fit_mask(cache, fit_on),
-        balance=balance, weighting=weighting, seed=seed,
-    )  # fmt: skip
+        labels,
+        toward=sides[0],
+        away_from=sides[1],
+        groups=column(cache, "groups", groups),
+        strata=column(cache, "strata", strata) if balance == "strata" else None,
+        is_fit=fit_mask(cache, fit_on),
+        balance=balance,
+        weighting=weighting,
+        seed=seed,
+    )
     used = {"target": target, "groups": groups, "strata": strata if balance == "strata" else None, "fit_on": fit_on}
     origin = _provenance(cache, rows, where) | {
-        "balance": balance, "weighting": weighting, "seed": seed,
+        "balance": balance,
+        "weighting": weighting,
+        "seed": seed,
         **{key: value if isinstance(value, str) or value is None else "(given values)" for key, value in used.items()},
-    }  # fmt: skip
+    }
     origin |= {"where": list(chosen)} if chosen else {}
     plan = Plan.of(rows, np.random.default_rng(seed))
     return _Fit(where, rows, plan, ("+".join(sides[0]), "+".join(sides[1])), origin)
@@ -265,8 +269,11 @@ def confirmed(directions: Directions) -> Directions:
             f"{lost[0]}: {refused[lost[0]]}{' there, nor at any other site' if len(directions) > 1 else ''}. Use more "
             f"rows or another site{remedy('; {check_sign:False} keeps it')}."
         )
-    warnings.warn(f"{len(lost)} of {len(directions)} sites have no direction; {lost[0]}: {refused[lost[0]]}.",
-                  SignNotConfirmedWarning, stacklevel=3)  # fmt: skip
+    warnings.warn(
+        f"{len(lost)} of {len(directions)} sites have no direction; {lost[0]}: {refused[lost[0]]}.",
+        SignNotConfirmedWarning,
+        stacklevel=3,
+    )
     return Directions({site: one for site, one in directions.items() if site not in refused}, refused)
 
 

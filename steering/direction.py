@@ -164,9 +164,14 @@ class Direction:
         """The same axis with the two classes exchanged."""
         s = self.stats
         swapped = replace(
-            s, proj_toward=-s.proj_away, proj_away=-s.proj_toward, n_toward=s.n_away, n_away=s.n_toward,
-            resid_norm_toward=s.resid_norm_away, resid_norm_away=s.resid_norm_toward,
-        )  # fmt: skip
+            s,
+            proj_toward=-s.proj_away,
+            proj_away=-s.proj_toward,
+            n_toward=s.n_away,
+            n_away=s.n_toward,
+            resid_norm_toward=s.resid_norm_away,
+            resid_norm_away=s.resid_norm_toward,
+        )
         name = f"{self.name} reversed" if self.name else ""
         means = None if self.means is None else self.means.flip(0)
         turned = replace(self, vec=-self.vec, toward=self.away_from, away_from=self.toward, stats=swapped, name=name)
@@ -251,10 +256,18 @@ class Directions(Mapping[Site, Direction]):
         import pandas as pd
 
         rows = [
-            {"site": str(d.site), "layer": d.site.layer, "name": d.label, "toward": d.toward, "away_from": d.away_from,
-             "position": d.position, **vars(d.stats), "refused": ""}
+            {
+                "site": str(d.site),
+                "layer": d.site.layer,
+                "name": d.label,
+                "toward": d.toward,
+                "away_from": d.away_from,
+                "position": d.position,
+                **vars(d.stats),
+                "refused": "",
+            }
             for d in self.values()
-        ]  # fmt: skip
+        ]
         lost = [{"site": str(site), "layer": site.layer, "refused": why} for site, why in self.refused.items()]
         return pd.DataFrame([*rows, *lost])
 

@@ -81,8 +81,12 @@ def entanglement(
     first, second = (_estimate(level.slope(contrast), level, plan.zero) for level in own)
     return Entanglement(
         (first, second),
-        pair_of, _exchange(slopes, y.at(0), pair_of, plan.zero), plane, int(keep.sum()), matched,
-    )  # fmt: skip
+        pair_of,
+        _exchange(slopes, y.at(0), pair_of, plan.zero),
+        plane,
+        int(keep.sum()),
+        matched,
+    )
 
 
 def _estimate(slope: Level, level: Level, zero: int) -> Estimate:

@@ -76,9 +76,12 @@ class Level:
         if n_groups < 2:
             return np.full(shape, np.nan), np.full(shape, np.nan)
         lo, hi = jackknife_limits(
-            self.value.reshape(-1), self.left_out.reshape(n_groups, -1), effective=self.effective.reshape(-1),
-            confidence=confidence, bounds=self.bounds,
-        )  # fmt: skip
+            self.value.reshape(-1),
+            self.left_out.reshape(n_groups, -1),
+            effective=self.effective.reshape(-1),
+            confidence=confidence,
+            bounds=self.bounds,
+        )
         return lo.reshape(shape), hi.reshape(shape)
 
     def change(self, zero: int) -> Level:
@@ -96,8 +99,9 @@ class Level:
     def minus(self, other: Level) -> Level:
         """The difference from a score of the same groups, whose values may be broadcast."""
         span = self.bounds[1] - self.bounds[0] + other.bounds[1] - other.bounds[0]
-        return Level(self.value - other.value, self.left_out - other.left_out, self.counts + other.counts,
-                     (-span / 2, span / 2))  # fmt: skip
+        return Level(
+            self.value - other.value, self.left_out - other.left_out, self.counts + other.counts, (-span / 2, span / 2)
+        )
 
     def mean_of(self, arms: Sequence[int]) -> Level:
         """Mean over some entries of the first axis (kept, of length 1)."""

@@ -323,9 +323,11 @@ def _sites(one: Direction, layers: Sequence[int] | Literal["own", "all"], model:
 
 
 def _listed(direction: Direction | Directions | Sequence[Direction]) -> list[Direction]:
-    listed = [direction] if isinstance(direction, Direction) else list(
-        direction.values() if isinstance(direction, Directions) else direction
-    )  # fmt: skip
+    listed = (
+        [direction]
+        if isinstance(direction, Direction)
+        else list(direction.values() if isinstance(direction, Directions) else direction)
+    )
     if not listed:
         raise ValueError("direction: expected at least one, got none.")
     return listed

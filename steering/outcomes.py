@@ -171,10 +171,14 @@ def prompted_sums(kind: Outcomes, items: Sequence[DoseItem], outcomes: Sequence[
     if np.isnan([outcome.prompted[0] for outcome in outcomes]).any():
         return None
     both = [
-        replace(one, logp=np.stack([one.logp[0], one.prompted[:-1]]), top=np.array([one.top[0], one.prompted[-1]]),
-                kl=np.zeros(2))
+        replace(
+            one,
+            logp=np.stack([one.logp[0], one.prompted[:-1]]),
+            top=np.array([one.top[0], one.prompted[-1]]),
+            kl=np.zeros(2),
+        )
         for one in outcomes
-    ]  # fmt: skip
+    ]
     return group_sums(kind, items, both)
 
 

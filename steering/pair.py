@@ -65,14 +65,24 @@ def pair_cosines(
         cosine = float(one.unit.double() @ other.unit.double())
         r = [reliability(d.stats.split_half_cosine) for d in (one, other)]
         ceiling, shared = float(np.sqrt(r[0] * r[1])), _same_examples(one, other)
-        rows.append({
-            "a": names[0], "b": names[1], "site": str(site), "layer": site.layer, "cosine": cosine,
-            "ceiling": ceiling, "corrected": float("nan") if shared else cosine / ceiling,
-            "reliability_a": r[0], "reliability_b": r[1],
-            "random_hi": 1.96 / one.d_model**0.5, "d": one.d_model,
-            "n": min(d.stats.n_toward + d.stats.n_away for d in (one, other)),
-            "n_groups": min(d.stats.n_groups for d in (one, other)), "note": SHARED if shared else "",
-        })  # fmt: skip
+        rows.append(
+            {
+                "a": names[0],
+                "b": names[1],
+                "site": str(site),
+                "layer": site.layer,
+                "cosine": cosine,
+                "ceiling": ceiling,
+                "corrected": float("nan") if shared else cosine / ceiling,
+                "reliability_a": r[0],
+                "reliability_b": r[1],
+                "random_hi": 1.96 / one.d_model**0.5,
+                "d": one.d_model,
+                "n": min(d.stats.n_toward + d.stats.n_away for d in (one, other)),
+                "n_groups": min(d.stats.n_groups for d in (one, other)),
+                "note": SHARED if shared else "",
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -143,9 +153,13 @@ def direction_agreement(
     """
     if feats_a.shape != feats_b.shape:
         raise ValueError(f"activations of shape {tuple(feats_a.shape)} and {tuple(feats_b.shape)}: expected the same.")
-    both = _Members((feats_a.double().cpu().numpy(), feats_b.double().cpu().numpy()),
-                    (np.asarray(is_toward, bool), np.asarray(is_toward if is_toward_b is None else is_toward_b, bool)),
-                    group_codes(groups, len(feats_a), at_least=4), strata, seed)  # fmt: skip
+    both = _Members(
+        (feats_a.double().cpu().numpy(), feats_b.double().cpu().numpy()),
+        (np.asarray(is_toward, bool), np.asarray(is_toward if is_toward_b is None else is_toward_b, bool)),
+        group_codes(groups, len(feats_a), at_least=4),
+        strata,
+        seed,
+    )
     cosine, (crossed, own_a, own_b) = both.cosines(), both.halves()
     null, null_a, null_b = both.permuted(groups, n_permutations)
     null = np.nan_to_num(np.abs(null), nan=1.0)  # a relabelling without both classes in its halves counts as extreme
@@ -179,8 +193,10 @@ class _Members:
         return np.concatenate([np.ones((1, len(self.codes.code))), without.astype(float)])
 
     def cosines(self) -> Float[np.ndarray, "set"]:
-        a, b = (_directions(x, np.repeat(y[None], len(self.kept), 0), self.kept, self.strata)
-                for x, y in zip(self.feats, self.labels, strict=True))  # fmt: skip
+        a, b = (
+            _directions(x, np.repeat(y[None], len(self.kept), 0), self.kept, self.strata)
+            for x, y in zip(self.feats, self.labels, strict=True)
+        )
         return (a * b).sum(axis=1)
 
     def halves(self) -> Float[np.ndarray, "3 set"]:
@@ -217,9 +233,13 @@ def _directions(
 
 
 def _cross_half(
-    feats: tuple[np.ndarray, np.ndarray], is_toward: tuple[np.ndarray, np.ndarray], counts: np.ndarray,
-    code: np.ndarray, strata: Groups, seed: int,
-) -> Float[np.ndarray, "3 draw"]:  # fmt: skip
+    feats: tuple[np.ndarray, np.ndarray],
+    is_toward: tuple[np.ndarray, np.ndarray],
+    counts: np.ndarray,
+    code: np.ndarray,
+    strata: Groups,
+    seed: int,
+) -> Float[np.ndarray, "3 draw"]:
     """((a₁·b₂ + a₂·b₁) / 2, a₁·a₂, b₁·b₂) of unit directions, the mean over random halvings of the groups."""
     rng, products = np.random.default_rng([seed, 5]), []
     for _ in range(N_SPLITS):

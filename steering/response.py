@@ -91,9 +91,15 @@ class DoseResult:
 
     @classmethod
     def of(
-        cls, items: Sequence[DoseItem], outcomes: Sequence[DoseOutcome], plan: DosePlan, kind: Outcomes, *,
-        sampling: Sampling = Sampling(), n_tables: int = 1,
-    ) -> DoseResult:  # fmt: skip
+        cls,
+        items: Sequence[DoseItem],
+        outcomes: Sequence[DoseOutcome],
+        plan: DosePlan,
+        kind: Outcomes,
+        *,
+        sampling: Sampling = Sampling(),
+        n_tables: int = 1,
+    ) -> DoseResult:
         """From the outcomes of all items, in the order of the items."""
         sums = group_sums(kind, items, outcomes)
         counted = {name: score for name, score in kind.scores.items() if any(sums.sums[c].any() for c in score.n)}
@@ -185,10 +191,12 @@ class DoseResult:
                 rows.append(
                     self._who(arm) | {"metric": name, "alpha_unit": self.plan.unit}
                     | {key: float(values[arm, score]) for key, values in slope.items()}
-                    | {"monotone": c.monotone(arm, score), **sizes} | self._apart(arm, c.slope[:, score])
+                    | {"monotone": c.monotone(arm, score), **sizes}
+                    | self._apart(arm, c.slope[:, score])
                     | _differences({sort: c.apart[sort][:, arm, score] for sort in SORTS})
-                    | ({} if c.arms[arm].is_control else slope_p(c, arm, score)) | {"interval": INTERVAL}
-                )  # fmt: skip
+                    | ({} if c.arms[arm].is_control else slope_p(c, arm, score))
+                    | {"interval": INTERVAL}
+                )
         return pd.DataFrame(rows + ([] if self.anti is None else self._anti_rows(self.anti)))
 
     def _apart(self, arm: int, values: np.ndarray) -> Row:
@@ -234,10 +242,22 @@ class DoseResult:
             n = self.curves.n[arm, self.curves.zero, self.curves.scores.index("coverage")]
             for k, alpha in enumerate(self.curves.alphas):
                 x, y, xx, xy, yy, behind = joint.plane[k].tolist()
-                rows.append(self._who(arm) | {"alpha": alpha, "alpha_norm": self._share(arm, alpha), "coverage": x,
-                            "commit_bias": y, "cov_xx": xx, "cov_xy": xy, "cov_yy": yy, "n": int(n),
-                            "n_groups": joint.n_groups, "effective_groups": behind,
-                            "interval": f"{RULE} over groups"})  # fmt: skip
+                rows.append(
+                    self._who(arm)
+                    | {
+                        "alpha": alpha,
+                        "alpha_norm": self._share(arm, alpha),
+                        "coverage": x,
+                        "commit_bias": y,
+                        "cov_xx": xx,
+                        "cov_xy": xy,
+                        "cov_yy": yy,
+                        "n": int(n),
+                        "n_groups": joint.n_groups,
+                        "effective_groups": behind,
+                        "interval": f"{RULE} over groups",
+                    }
+                )
         return pd.DataFrame(rows)
 
     def entangle_table(self) -> pd.DataFrame:
@@ -255,8 +275,15 @@ class DoseResult:
             rows.append(self._who(arm) | ratio | _numbers(joint.exchange))
             for reference, ones in joint.matched.items():
                 for alpha, one in zip(self.curves.alphas, ones, strict=True):
-                    rows.append(self._who(arm) | {"reference": reference, "metric": "commit bias at matched coverage",
-                                                  "alpha": alpha, **_numbers(one)})  # fmt: skip
+                    rows.append(
+                        self._who(arm)
+                        | {
+                            "reference": reference,
+                            "metric": "commit bias at matched coverage",
+                            "alpha": alpha,
+                            **_numbers(one),
+                        }
+                    )
         return pd.DataFrame(rows).fillna({"interval": INTERVAL}) if rows else pd.DataFrame()
 
 
@@ -266,8 +293,11 @@ def _numbers(one: Estimate) -> Row:
 
 def _differences(apart: Mapping[str, np.ndarray]) -> Row:
     """(value, lo, hi) minus the mean of each sort of controls, in columns; that of the random ones is the control."""
-    return {f"{ROLES[sort].difference}{end}": float(number) for sort, numbers in apart.items()
-            for end, number in zip(("", "_lo", "_hi"), numbers, strict=True)}  # fmt: skip
+    return {
+        f"{ROLES[sort].difference}{end}": float(number)
+        for sort, numbers in apart.items()
+        for end, number in zip(("", "_lo", "_hi"), numbers, strict=True)
+    }
 
 
 def _null(null: np.ndarray, random: np.ndarray) -> Row:

@@ -142,10 +142,16 @@ def contrast_rows(
     fit = np.ones(n, bool) if is_fit is None else np.asarray(is_fit, bool)
     klass = _klass(labels, classes, fit)
     rows = ContrastRows(
-        klass=klass, classes=classes, n_toward_classes=len(toward), stratum=_codes(strata, n),
-        group=_codes(groups, n, needed=klass >= 0), is_fit=fit, part=np.full(n, UNUSED), balance=balance,
+        klass=klass,
+        classes=classes,
+        n_toward_classes=len(toward),
+        stratum=_codes(strata, n),
+        group=_codes(groups, n, needed=klass >= 0),
+        is_fit=fit,
+        part=np.full(n, UNUSED),
+        balance=balance,
         weighting=weighting,
-    )  # fmt: skip
+    )
     rows = replace(rows, part=_parts(rows, seed))
     for side, names in ((1, toward), (-1, away_from)):
         if (n_rows := int((fit & (rows.sign == side)).sum())) < 2:

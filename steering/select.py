@@ -94,8 +94,10 @@ def rank_candidates(table: pd.DataFrame, objective: Objective, *, n_layers: int)
     rows = table[(table["arm"] == "direction") & (table["alpha"] != 0)]
     needed = {objective.metric, *objective.limits} | ({"kl"} if objective.max_kl < float("inf") else set())
     if missing := needed - set(rows["metric"]):
-        raise ValueError(f"objective: no score {', '.join(sorted(missing))} in the table; it has "
-                         f"{', '.join(sorted(set(rows['metric'])))}.")  # fmt: skip
+        raise ValueError(
+            f"objective: no score {', '.join(sorted(missing))} in the table; it has "
+            f"{', '.join(sorted(set(rows['metric'])))}."
+        )
     rows = rows.assign(position=rows.get("position", "last"))
     n_positions = rows["position"].nunique()
     if (rows["n_tables"] < n_positions).any():
@@ -176,6 +178,13 @@ def shrinkage(ranked: pd.DataFrame, test: pd.DataFrame, objective: Objective) ->
     sign, row = (-1.0 if objective.aim == "lower" else 1.0), rows.iloc[0]
     lo, hi = sorted((sign * row["change_lo"], sign * row["change_hi"]))
     kept = ["layer", "alpha", "gain", "lo", "hi", "n", "n_groups"]
-    after = {"layer": one["layer"], "alpha": one["alpha"], "gain": sign * row["change"], "lo": lo, "hi": hi,
-             "n": row["n"], "n_groups": row["n_groups"]}  # fmt: skip
+    after = {
+        "layer": one["layer"],
+        "alpha": one["alpha"],
+        "gain": sign * row["change"],
+        "lo": lo,
+        "hi": hi,
+        "n": row["n"],
+        "n_groups": row["n_groups"],
+    }
     return pd.DataFrame([dict(one[kept]) | {"split": "select"}, after | {"split": "test"}])

@@ -120,10 +120,11 @@ class DosePlan:
     def interventions(self, device: torch.device | str = "cpu") -> list[Intervention]:
         """Every row but row 0, in order."""
         return [
-            Intervention.at(arm.site, Add(self.added(arm, alpha).to(device)), self.positions,
-                            name=f"{arm.name} {alpha:+g}")
+            Intervention.at(
+                arm.site, Add(self.added(arm, alpha).to(device)), self.positions, name=f"{arm.name} {alpha:+g}"
+            )
             for arm, alpha in ((self.arms[a], alpha) for a, alpha in self._table[1])
-        ]  # fmt: skip
+        ]
 
     @cached_property
     def sha256(self) -> str:

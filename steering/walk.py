@@ -272,17 +272,29 @@ def at_site(
         norms, norm = sums.norm / sums.n_norm, float(sums.norm.sum() / sums.n_norm.sum())
     fit = rows.is_fit & (rows.klass >= 0)
     n_complete, skipped = rows.n_strata()
-    return mean, length * unit, DirectionStats(
-        delta_norm=length, resid_norm=norm, sd_within=sd, d_prime=length / sd if sd > 0 else NAN,
-        split_half_cosine=cosine,
-        pair_agreement=float(torch.cosine_similarity(sums.units, unit[None]).mean()) if plan.n_units > 1 else NAN,
-        proj_toward=float(mean[0] @ unit), proj_away=float(mean[1] @ unit),
-        resid_norm_toward=float(norms[0]), resid_norm_away=float(norms[1]),
-        held_out_gap=crossed if held_out is None else float(held_out @ unit),
-        n_toward=int((fit & (rows.sign > 0)).sum()), n_away=int((fit & (rows.sign < 0)).sum()),
-        n_groups=len(np.unique(rows.group[fit])), n_held_out=int((~rows.is_fit & (rows.klass >= 0)).sum()),
-        n_strata=n_complete, n_strata_skipped=skipped,
-    )  # fmt: skip
+    return (
+        mean,
+        length * unit,
+        DirectionStats(
+            delta_norm=length,
+            resid_norm=norm,
+            sd_within=sd,
+            d_prime=length / sd if sd > 0 else NAN,
+            split_half_cosine=cosine,
+            pair_agreement=float(torch.cosine_similarity(sums.units, unit[None]).mean()) if plan.n_units > 1 else NAN,
+            proj_toward=float(mean[0] @ unit),
+            proj_away=float(mean[1] @ unit),
+            resid_norm_toward=float(norms[0]),
+            resid_norm_away=float(norms[1]),
+            held_out_gap=crossed if held_out is None else float(held_out @ unit),
+            n_toward=int((fit & (rows.sign > 0)).sum()),
+            n_away=int((fit & (rows.sign < 0)).sum()),
+            n_groups=len(np.unique(rows.group[fit])),
+            n_held_out=int((~rows.is_fit & (rows.klass >= 0)).sum()),
+            n_strata=n_complete,
+            n_strata_skipped=skipped,
+        ),
+    )
 
 
 def _of_halves(halves: Float[Tensor, "half d_model"]) -> tuple[float, float]:

@@ -189,9 +189,11 @@ def edit_weights(
     Source: weight orthogonalization, Arditi et al., arXiv 2406.11717, section 4; equality with hooks in the tests.
     """
     model = Model.wrap(model)
-    listed = [direction] if isinstance(direction, Direction) else list(
-        direction.values() if isinstance(direction, Directions) else direction
-    )  # fmt: skip
+    listed = (
+        [direction]
+        if isinstance(direction, Direction)
+        else list(direction.values() if isinstance(direction, Directions) else direction)
+    )
     if not listed:
         raise ValueError("direction: expected at least one, got none.")
     for one in listed:

@@ -289,7 +289,12 @@ class _Prefix:
         is_token = steps < added[:, None]
         self.mask = torch.cat([self.mask, is_token.long()], dim=1)
         decoder: Any = self.model.decoder
-        out = decoder(input_ids=ids.to(device), attention_mask=self.mask, past_key_values=self.cache, use_cache=True,
-                      position_ids=(self.lengths[:, None] + steps) * is_token)  # fmt: skip
+        out = decoder(
+            input_ids=ids.to(device),
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            position_ids=(self.lengths[:, None] + steps) * is_token,
+        )
         self.lengths = self.lengths + added
         return out.last_hidden_state[torch.arange(len(rows), device=device), (added - 1).clamp(min=0)]

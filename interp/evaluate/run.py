@@ -230,8 +230,18 @@ def _answer_batch(
 
 def _read(task: EvaluatedTask, example: Example, prompt: Prompt, sample: int, reply: Reply | None) -> Answer:
     if reply is None:
-        return Answer(example.id, sample, None, None, {}, len(prompt.ids), 0, True, prompt.sha256,
-                      template_system=prompt.template_system)  # fmt: skip
+        return Answer(
+            example.id,
+            sample,
+            None,
+            None,
+            {},
+            len(prompt.ids),
+            0,
+            True,
+            prompt.sha256,
+            template_system=prompt.template_system,
+        )
     opened = "<think>\n" if prompt.text.rstrip().endswith("<think>") else ""
     seen = opened + reply.text
     label, rule = read_reply(task, example, seen)
@@ -324,8 +334,9 @@ def _scored(
     weights = {label: math.exp(value - top) for label, value in weighed.items()}
     p = {label: weight / sum(weights.values()) for label, weight in weights.items()}
     margin = margin_of(weighed)
-    answer = replace(answer, p=p, logp=dict(logp), margin=margin,
-                     within_rounding=is_within_rounding(margin, model.dtype))  # fmt: skip
+    answer = replace(
+        answer, p=p, logp=dict(logp), margin=margin, within_rounding=is_within_rounding(margin, model.dtype)
+    )
     if answer.text is not None:
         return answer
     best = max(p, key=lambda label: p[label])

@@ -121,8 +121,18 @@ def load(
             base; an adapter that does not fit, was not loaded completely, or changes nothing. All but the last two are
             raised before any weight is read.
     """
-    options = LoadOptions(dtype, device, device_map, quantization, attn_implementation, merge,
-                          control_tokens, template_date, allow_closed_turn, template)  # fmt: skip
+    options = LoadOptions(
+        dtype,
+        device,
+        device_map,
+        quantization,
+        attn_implementation,
+        merge,
+        control_tokens,
+        template_date,
+        allow_closed_turn,
+        template,
+    )
     members = {c.name: c for c in (checkpoint, *siblings)}
     if len(members) != 1 + len(siblings):
         raise ValueError(f"siblings need names of their own, got {[c.name for c in (checkpoint, *siblings)]}.")

@@ -166,9 +166,16 @@ def _kappa(targets: Tensor, weights: Tensor) -> Tensor:
 
 
 def _solve_primal(
-    rows: Tensor, targets: Tensor, weights: Tensor, scales: Tensor, of: Tensor, tol: float, max_iter: int,
-    start: Tensor | None, budget: int,
-) -> Fit:  # fmt: skip
+    rows: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    scales: Tensor,
+    of: Tensor,
+    tol: float,
+    max_iter: int,
+    start: Tensor | None,
+    budget: int,
+) -> Fit:
     (n, d), (p, k, _) = rows.shape, targets.shape
     rank, basis = _rank(n, d, p * k), None
     if rank:  # one basis of the mean scale for all problems: it changes the path, never the optimum
@@ -186,9 +193,16 @@ def _solve_primal(
 
 
 def _solve_gram(
-    rows: Tensor, targets: Tensor, weights: Tensor, scales: Tensor, of: Tensor, tol: float, max_iter: int,
-    start: Tensor | None, budget: int,
-) -> Fit:  # fmt: skip
+    rows: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    scales: Tensor,
+    of: Tensor,
+    tol: float,
+    max_iter: int,
+    start: Tensor | None,
+    budget: int,
+) -> Fit:
     (n, d), (p, k, _) = rows.shape, targets.shape
     parts, order, flops = [], [], 0.0
     coef = rows.new_empty(p, k, d)
@@ -225,9 +239,17 @@ def _joined(parts: list[Minimum]) -> Minimum:
 def _fit(minimum: Minimum, coef: Tensor, scale: Tensor, backend: str, flops: float) -> Fit:
     logits = minimum.images + minimum.intercept[..., None]
     return Fit(
-        coef, minimum.intercept, logits, scale, minimum.certificate, minimum.n_iter, minimum.is_converged,
-        minimum.coords, backend, flops,
-    )  # fmt: skip
+        coef,
+        minimum.intercept,
+        logits,
+        scale,
+        minimum.certificate,
+        minimum.n_iter,
+        minimum.is_converged,
+        minimum.coords,
+        backend,
+        flops,
+    )
 
 
 def _uncentred(fit: Fit, mean: Tensor) -> Fit:
