@@ -1,7 +1,7 @@
-"""The same model in TransformerLens and nnsight, under our names of sites: independent witnesses, and their tools.
+"""The same model in TransformerLens and nnsight, with our names of sites: independent checks, and their tools.
 
-Neither is an engine here. TransformerLens brings its hooks and circuitsvis; nnsight brings remote execution. Both come
-with the extra `bridges` and are imported inside the functions that need them.
+Neither is an engine here. TransformerLens has its hooks and circuitsvis; nnsight has remote execution. Both are in the
+extra `bridges` and are imported inside the functions that need them.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ NNSIGHT_KINDS = ("resid_pre", "attn_out", "mlp_out", "resid_post", "z")
 
 
 def to_transformer_lens(model: Model, *, tokenizer: Any = None) -> TransformerBridge:
-    """A TransformerBridge over the same weights; `model` itself stays as it is (the bridge replaces submodules).
+    """A TransformerBridge over the same weights; `model` itself is not changed (the bridge replaces submodules).
 
-    Adapters that are switched on come along, but not on a fused q-k-v projection (GPT-2, NeoX): the bridge splits the
+    Active adapters are included, but not on a fused q-k-v projection (GPT-2, NeoX): the bridge splits the
     base weight and drops the adapter's part. Merge there first (`load(..., merge=True)`).
 
     Args:
-        tokenizer: the model's own where it has one.
+        tokenizer: by default the model's own.
     Raises:
         ImportError: the extra `bridges` is not installed.
         ValueError: no tokenizer.
-    Source: tests/test_family.py holds both beside our recording, ten families, with and without LoRA.
+    Source: tests/test_family.py compares both with our recording, ten families, with and without LoRA.
     """
     bridge = _import("transformer_lens.model_bridge").TransformerBridge
     tokenizer = tokenizer if tokenizer is not None else model.tokenizer
@@ -77,12 +77,12 @@ def read_transformer_lens(
 
 
 def to_nnsight(model: Model) -> NNsight:
-    """The decoder in nnsight: the very modules, adapters inside and all; nothing is copied. Its traces run here.
+    """The decoder in nnsight: the same modules, including adapters; nothing is copied. Its traces run locally.
 
     Raises:
         ImportError: the extra `bridges` is not installed.
         ValueError: (from a `trace`, `session` or `edit`) remote=True or backend=: a server of nnsight has its own copy
-            of a hub model, not these weights, and nnsight itself would run such a trace here without a word.
+            of a hub model, not these weights, and nnsight itself would silently run such a trace locally.
     """
     tracer = _import("nnsight").NNsight(model.decoder)
     for name in ("trace", "session", "edit", "scan"):
@@ -93,7 +93,7 @@ def to_nnsight(model: Model) -> NNsight:
 
 
 def _local_only(name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
-    """`inner`, which refuses what asks for another machine."""
+    """`inner`, but remote execution is an error."""
 
     @functools.wraps(inner)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -147,12 +147,12 @@ def _trace_layer(tracer: Any, paths: dict[int, str], model: Model, index: int, i
 
 
 def logit_lens(model: Model, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
-    """What the model would answer if it stopped at this point of the residual stream.
+    """Logits of the residual stream at this point, as if the model ended here.
 
         logits = unembed(final_norm(resid))
 
-    Middle layers write in a basis that the last norm was not fitted to: a token that the lens does not show may be
-    there all the same. Of the last layer it is the model's own output.
+    Middle layers write in a basis that the last norm was not fitted to: a token that the lens does not show may
+    still be encoded. For the last layer it is the model's own output.
 
     Args:
         resid: a residual stream, from a cache or a recording, of any layer.

@@ -1,4 +1,4 @@
-"""Where each model family keeps its parts, answered layer by layer. To add a family, add one entry to `FAMILIES`."""
+"""Module names of each model family, layer by layer. To add a family, add one entry to `FAMILIES`."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ class Family:
     and MLP read the same stream. `attn_branch` and `mlp_branch` name the module whose output is added to the stream
     where that is a norm rather than the attention or MLP itself. `qkv` holds three projection names, or one fused
     projection and how it is laid out: `"part-major"` is [q | k | v], `"head-major"` is [q | k | v] within each head.
-    `gated_q` marks query projections of twice the width, [query | gate] within each head. `windows` says which layers
-    the configuration's `sliding_window` is for: those of the kind `sliding_attention`, or every layer, whatever the
-    configuration calls it.
+    `gated_q` marks query projections of twice the width, [query | gate] within each head. `windows` names the
+    layers that use the configuration's `sliding_window`: those of the kind `sliding_attention`, or all of them.
     """
 
     layers: str = "layers"
@@ -98,7 +97,7 @@ FAMILIES: dict[str, Family] = {
 class View:
     """The part of a module's last axis that a site names: unflatten to `shape`, then pick `index` along `axis`.
 
-    `axis` counts from the end of the unflattened tensor. With `head` set, one head of what is left is meant.
+    `axis` counts from the end of the unflattened tensor. With `head` set, it is one head of the result.
     """
 
     shape: tuple[int, ...] = ()
@@ -113,7 +112,7 @@ class View:
         return part if self.head is None else part.select(-2, self.head)
 
     def write(self, output: Tensor, new: Tensor) -> Tensor:
-        """A new module tensor in which the site's part is `new`; `whole` is left as it was."""
+        """A new module tensor in which the site's part is `new`; `output` is not changed."""
         if not self.shape:
             return new
         out = output.clone()
@@ -126,7 +125,7 @@ class Tap:
     """Where a site is read or changed: one side of one module, and the part of its tensor that is meant.
 
     `element` is the position in a tuple output (None where the output is a tensor). `head_axis` is set for `pattern`,
-    whose heads stand on an axis of their own.
+    whose heads have their own axis.
     """
 
     module: nn.Module
@@ -139,7 +138,7 @@ class Tap:
 class Layer:
     """One block: kind, head geometry, modules. `n_heads` counts query heads (value heads of a DeltaNet layer).
 
-    `window` is how many tokens a token attends to, itself included; None: all that came before it.
+    `window` is how many tokens a token attends to, including itself; None: all before it.
     """
 
     index: int
@@ -166,8 +165,8 @@ class Layout:
     """The parts of one loaded decoder: `layers[i]`, and `tap(site)` for every site of the table.
 
     Args:
-        decoder: the transformer without its unembedding (`model.get_decoder()`), PEFT wrappers inside and all.
-        family: module names; looked up by `config.model_type` when absent.
+        decoder: the transformer without its unembedding (`model.get_decoder()`), including PEFT wrappers inside.
+        family: module names; by default looked up by `config.model_type`.
     Raises:
         ValueError: unknown family, a module that is not where the family says, or an o_proj whose width is not
             n_heads * d_head.
@@ -197,7 +196,7 @@ class Layout:
 
     @cached_property
     def head_layers(self) -> tuple[int, ...]:
-        """Layers with softmax attention, that is with `q`, `k`, `v` and `pattern`."""
+        """Layers with softmax attention, i.e. with `q`, `k`, `v` and `pattern`."""
         return tuple(layer.index for layer in self.layers if layer.kind != "linear_attention")
 
     @property
@@ -280,10 +279,10 @@ class Layout:
 
 
 def _layer_kinds(config: Any, family: Family) -> list[str] | None:
-    """Kind of every layer; None where all attend in full.
+    """Kind of every layer; None if all have full attention.
 
-    A `sliding_window` that the family's attention does not read is taken out of the configuration: caches of
-    transformers would still drop keys by it, so that generated text came from another model than the activations.
+    A `sliding_window` that the family's attention ignores is removed from the configuration: the caches of transformers
+    would still drop keys by it, and generated text would come from another model than the activations.
     """
     window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
     if family.windows == "every layer":
@@ -356,7 +355,7 @@ _TAPS: dict[str, Callable[[Layout, Layer, Site], Tap]] = {
 
 @torch.no_grad()
 def head_output_weights(layer: Layer) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "d_model"]]:
-    """Each head's map into the residual stream, adapters of any PEFT type included, and the projection's bias.
+    """Each head's map into the residual stream, including adapters of any PEFT type, and the projection's bias.
 
         attn_out = sum_h z[h] @ weights[h] + bias
 

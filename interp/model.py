@@ -1,4 +1,4 @@
-"""A loaded checkpoint: its module, tokenizer, parts and adapters, and how a batch goes through it."""
+"""A loaded checkpoint: its module, tokenizer, layout and adapters, and the forward pass of a batch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class StopForward(Exception):  # noqa: N818  (control flow, not an error)
-    """Raised by a recording hook when the last activation that is wanted has been taken."""
+    """Raised by a recording hook after the last requested activation."""
 
 
 class StoppedForward:
-    """What a pass returns that ended after the last recorded site: it has no outputs, and says so when asked."""
+    """Result of a pass that ended after the last recorded site: it has no outputs, and accessing them is an error."""
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
@@ -33,7 +33,7 @@ class StoppedForward:
 
 
 class Model:
-    """A causal LM that was loaded, with its decoder, its layout and its adapters.
+    """A loaded causal LM with its decoder, its layout and its adapters.
 
     Calling it with token lists (or a tensor) runs a forward pass, right-padded without a mask. While a `record` block
     is open the pass runs the decoder alone and ends after the last layer that is needed; the vocabulary projection is
@@ -44,7 +44,7 @@ class Model:
         layout: where each site is; see `interp.family.Layout`.
         adapters: `adapters.use("engaged" | None)`; see `interp.adapters.Adapters`.
         checkpoint, fingerprint: what was loaded; None for a module wrapped by hand.
-        members: role -> checkpoint of everything that was loaded into it, full fine-tunes too; see `member`.
+        members: role -> checkpoint of every loaded member, including full fine-tunes; see `member`.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Model:
 
     @property
     def pad_id(self) -> int:
-        """The tokenizer's padding id, else the configuration's, else 0; what stands there never matters."""
+        """The tokenizer's padding id, else the configuration's, else 0; its value never changes a result."""
         candidates = (getattr(self.tokenizer, "pad_token_id", None), getattr(self.layout.config, "pad_token_id", None))
         return next((int(i) for i in candidates if i is not None and i >= 0), 0)
 
@@ -159,7 +159,7 @@ class Model:
         return StoppedForward()
 
     def _check_ids(self, ids: TokenLists) -> None:
-        """A token without a row in the embedding is an IndexError on a CPU and the end of the process on a GPU."""
+        """Refuse a token without a row in the embedding: an IndexError on a CPU, but on a GPU it kills the process."""
         rows = int(self.layout.embed.weight.shape[0])  # pyright: ignore[reportArgumentType, reportIndexIssue]
         for row in ids:
             beyond = next((i for i in (min(row), max(row)) if not 0 <= i < rows), None) if len(row) else None
@@ -173,20 +173,20 @@ class Model:
 
     @torch.no_grad()
     def unembed(self, final: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
-        """Logits of rows that have passed the final norm, with the model's soft-capping where it has one."""
+        """Logits of rows that have passed the final norm, with the model's soft-capping, if any."""
         logits = self.causal_lm.get_output_embeddings()(final)
         cap = getattr(self.layout.config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
     @contextmanager
     def member(self, role: str | None) -> Iterator[None]:
-        """Within the block this Model computes what the member `role` of its pair computes.
+        """Inside the block this Model computes as the member `role` of its pair.
 
         A member with an adapter has it applied; one without (a full fine-tune, a base) has none applied. None is the
         bare base. Everything is restored afterwards, as by `adapters.use`.
 
         Raises:
-            ValueError: a role that this Model does not hold.
+            ValueError: a role that this Model does not have.
         """
         if role in self.adapters.names:
             with self.adapters.use(role):
@@ -211,7 +211,7 @@ class Model:
 
     @contextmanager
     def recording(self, is_done: Callable[[], bool]) -> Iterator[None]:
-        """Register a recording: passes end early once every open recording says it is done with the pass."""
+        """Register a recording: a pass ends early once every open recording has all it needs."""
         self._open.append(is_done)
         try:
             yield
@@ -256,7 +256,7 @@ def refuse_training_mode(module: nn.Module) -> None:
 
 
 def refuse_unmarked_padding(ids: Tensor, pad_id: int) -> None:
-    """Raise a ValueError if rows begin or end with the padding id while nothing says which tokens are real."""
+    """Raise a ValueError if rows begin or end with the padding id and neither mask nor lengths mark the real tokens."""
     if ids.shape[0] > 1 and bool(((ids[:, 0] == pad_id) | (ids[:, -1] == pad_id)).any()):
         raise ValueError(
             f"the batch tensor {tuple(ids.shape)} holds the padding id {pad_id} at its edge, but neither "

@@ -1,8 +1,8 @@
-"""Rotary frequencies that depend on the length of the text: every row has those of its own length, whatever its batch.
+"""Rotary frequencies that depend on the length of the text: every row gets those of its own length, in any batch.
 
 Two rope types of transformers choose frequencies by the longest text of a pass: `dynamic` (NTK scaling, which even
 remembers the longest text of earlier passes) and `longrope` (short or long factors). Without correction, an activation
-would depend on what the prompt was batched with and on what ran before. The other types are fixed.
+would depend on the other prompts of its batch and on earlier passes. The other types are fixed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def rope_types(module: nn.Module) -> tuple[str, ...]:
 
 
 def depends_on_length(rope_type: str) -> bool:
-    """Whether transformers computes frequencies of this type anew from the longest text of a pass."""
+    """Whether transformers recomputes frequencies of this type from the longest text of a pass."""
     return "dynamic" in rope_type or rope_type == "longrope"
 
 
 def context_length(config: Any) -> int | None:
-    """The longest input that a model was made for, in tokens; None where its configuration does not say.
+    """The longest input that a model was made for, in tokens; None if its configuration does not say.
 
     That is `max_position_embeddings`, but factor times as much under `dynamic`, whose configuration keeps the length
     before scaling there.
@@ -46,8 +46,8 @@ def context_length(config: Any) -> int | None:
 class RowRope:
     """Hooks on the rotary modules of a decoder that give each row the frequencies of its own text.
 
-    The length of a row's text is, in this order: what `of_texts` says; the largest position of its real tokens; the
-    number of its real tokens so far, cached ones included. A model whose types are all fixed gets no hook.
+    The length of a row's text is, in this order: that given to `of_texts`; the largest position of its real tokens; the
+    number of its real tokens so far, including cached ones. A model whose types are all fixed gets no hook.
 
     Attributes:
         types: rope types of the model that depend on the length of the text.
@@ -76,7 +76,7 @@ class RowRope:
 
     @contextmanager
     def of_texts(self, lengths: Sequence[int] | None) -> Iterator[None]:
-        """Passes inside hold texts of these lengths, one per row, or beginnings of them. An outer block counts."""
+        """Passes inside the block have texts of these lengths, one per row, or parts of them; the outer block wins."""
         before = self._texts
         if before is None and lengths is not None:
             self._texts = tuple(lengths)
@@ -108,7 +108,7 @@ class RowRope:
         return torch.full((n_rows,), n_past + n_new) if mask is None else mask.sum(dim=1).cpu()
 
     def _rotate(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> tuple[Tensor, ...]:
-        """cos and sin anew, rows of one length together: as the module gives them for such a text alone."""
+        """cos and sin, recomputed for rows of one length together, as the module gives them for such a text alone."""
         if self._lengths is None:
             return output
         x, at, more = _arguments(args, kwargs)
@@ -133,9 +133,10 @@ def _arguments(args: tuple, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor, 
 
 
 def _of_length(module: Any, x: Tensor, at: Tensor, length: int, more: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    """cos and sin of positions in a text of `length` tokens, from a module that has seen no other text.
+    """cos and sin of positions in a text of `length` tokens, as from a module that has seen no other text.
 
-    The module reads the length from its largest position, so the last position of the text stands in one more column.
+    The module reads the length from its largest position, so the last position of the text is appended as a
+    column.
     """
     _forget(module)
     last = at.new_full((*at.shape[:-1], 1), length - 1)
@@ -145,7 +146,7 @@ def _of_length(module: Any, x: Tensor, at: Tensor, length: int, more: Mapping[st
 
 
 def _forget(module: Any) -> None:
-    """Put the frequencies back that the module had before its first text."""
+    """Restore the frequencies that the module had before its first text."""
     for name, original in list(module.named_buffers(recurse=False)):
         if name.endswith("original_inv_freq"):
             prefix = name.removesuffix("original_inv_freq")

@@ -1,4 +1,4 @@
-"""How replies are made, and the making of them: plain greedy decoding or sampling of a left-padded batch."""
+"""Options of decoding, and plain greedy decoding or sampling of a left-padded batch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ TOKENS_PER_BATCH = 16_384
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are made.
+    """Options of generation and label scoring.
 
     Args:
         generate: let the model write its answer; False only scores the task's labels after the prompt.
-        score_labels: log-probabilities of the task's label strings, after the model's own reasoning where it generated.
-        max_new_tokens: None takes the task's own limit.
+        score_labels: log-probabilities of the task's label strings, after the model's own reasoning if it generated.
+        max_new_tokens: None uses the task's own limit.
         temperature: 0 is greedy; above 0 samples `n_samples` answers per example.
         seed: of sampling; a batch draws from (seed, place of its first example), so an interrupted run draws the same.
-        thinking: passed to the chat template where given.
+        thinking: passed to the chat template unless None.
         target_delimiter: between a label and a text before it that does not end in a blank; see `interp.prompt.joined`.
-        tokens_per_batch: prompt and new tokens of one batch, padding and all samples included.
+        tokens_per_batch: prompt and new tokens of one batch, including padding and all samples.
     Raises:
         ValueError: nothing to do, or a count below one.
     """
@@ -57,7 +57,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model wrote, without the end-of-turn token, and whether it ended by itself."""
+    """A reply without the end-of-turn token, and whether it ended by itself."""
 
     text: str
     n_tokens: int
@@ -113,7 +113,7 @@ def _generation_config(model: Model, decoding: Decoding, new_tokens: int, ends: 
 
 @contextmanager
 def _without_generation_defaults(model: Model) -> Iterator[None]:
-    """The checkpoint's generation config set aside: `generate` fills every field that is None from it."""
+    """Without the checkpoint's generation config, from which `generate` would fill every field that is None."""
     from transformers import GenerationConfig
 
     own_config = model.causal_lm.generation_config

@@ -18,7 +18,7 @@ from interp.prompt import Example, joined, render
 
 
 def context_length(model: Model) -> int | None:
-    """Positions that the model was made for; None where its configuration does not say."""
+    """The model's context length in tokens; None if its configuration does not say."""
     return rope.context_length(model.layout.config)
 
 
@@ -35,8 +35,8 @@ def letter_scores(
 
     Args:
         asked: (token ids up to the label, labels).
-        spellings: label -> strings that count as it; those that the tokenizer splits are left out.
-        units: items with equal keys begin alike; what they share is computed once where the model allows it.
+        spellings: label -> strings that count as it; those of several tokens are left out.
+        units: items with equal keys have a common beginning, which is computed once if the model allows it.
     Raises:
         ValueError: a label none of whose spellings is one token, or two labels that share one.
     """
@@ -94,8 +94,8 @@ def label_log_probabilities(
         log p = sum_j log softmax(logits at the token before label token j)[label token j]      nats, in float32
 
     Args:
-        cases: (example, assistant text before the label, label); the text follows `example.answer` where there is one,
-            and the label follows after `delimiter` where any text precedes it, a raw prompt too; see
+        cases: (example, assistant text before the label, label); the text follows `example.answer`, if any, and
+            the label follows after `delimiter` if any text precedes it, also a raw prompt; see
             `interp.prompt.joined`.
     Returns:
         (log-probability, number of label tokens) per case. Cases that share their context share one row.
@@ -141,12 +141,12 @@ Ids = tuple[int, ...]
 
 def can_share(model: Model) -> bool:
     """Whether every layer keeps plain keys and values: no window that drops them, no recurrent state to fork, no rope
-    under which the keys of a prefix depend on the length of what follows it."""
+    in which the keys of a prefix depend on the length of the rest."""
     return all(layer.kind == "full_attention" for layer in model.layout.layers) and not model.layout.rope.varies
 
 
 def why_not_shared(model: Model) -> str:
-    """What keeps a model from sharing a prefix, in the words of its configuration; "" where nothing does."""
+    """Why a model cannot share a prefix, in terms of its configuration; "" if it can."""
     if model.layout.rope.varies:
         return f"rope_type {', '.join(sorted(model.layout.rope.types))} depends on the length of the text"
     kinds = sorted({layer.kind for layer in model.layout.layers} - {"full_attention"})
@@ -155,11 +155,11 @@ def why_not_shared(model: Model) -> str:
 
 @torch.no_grad()
 def shared_prefix_logp(model: Model, rows: Sequence[Ids], units: Sequence[Hashable]) -> Float[Tensor, "row vocab"]:
-    """Log softmax in float32 of the logits after each row, equal to a pass over the whole rows.
+    """Log softmax in float32 of the logits after each row, equal to a pass over the full rows.
 
-    Four passes: the beginning of all rows, once; the further beginning of each unit, once per unit; within a unit, that
-    of rows which go on alike; the rest of each row. Each pass attends to the keys and values of the ones before, at the
-    positions that the tokens have in the row.
+    Four passes: the common beginning of all rows; that of each unit; within a unit, that of rows with the same next
+    token; the rest of each row. Each pass attends to the keys and values of the previous ones, at the tokens' positions
+    in the row.
 
     Args:
         rows:  token ids, two or more each.
@@ -228,7 +228,7 @@ class _Level(NamedTuple):
 
 
 def _levels(rows: Sequence[Ids], units: Sequence[Hashable]) -> list[_Level]:
-    """All rows; units; in a unit, rows that go on with the same token; each row by itself, to its end."""
+    """All rows; units; in a unit, rows with the same next token; each row by itself, to its end."""
     levels = [_level(rows, [0] * len(rows), [0] * len(rows))]
     levels.append(_level(rows, list(units), levels[-1].cuts))
     goes_on = [(unit, ids[cut]) for unit, ids, cut in zip(units, rows, levels[-1].cuts, strict=True)]
@@ -267,7 +267,7 @@ class _Prefix:
         return cls(model, DynamicCache(config=model.layout.config), ones, ones.sum(dim=1))
 
     def fork(self, lines: Sequence[int]) -> _Prefix:
-        """The given lines, in that order and as often as they are given; this one stays as it is."""
+        """The given lines, in that order and with repeats; this prefix is not changed."""
         at, cache = torch.tensor(lines, device=self.model.device), copy.deepcopy(self.cache)
         if self.mask.shape[1]:
             cache.batch_select_indices(at)
@@ -276,7 +276,7 @@ class _Prefix:
     def extend(self, rows: Sequence[Ids]) -> Float[Tensor, "row d_model"]:
         """Append tokens to every line, and return the final hidden state of the last of each.
 
-        A line that gets no tokens stays as it is; its returned state means nothing.
+        A line without new tokens is not changed; its returned state is undefined.
         """
         device, width = self.model.device, max(map(len, rows))
         if width == 0:

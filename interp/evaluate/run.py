@@ -1,4 +1,4 @@
-"""What a model answers: batched generation and full-string label scoring of a task's examples, batch by batch."""
+"""Answers of a model: batched generation and full-string label scoring of a task's examples."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ Measured on 48 BBQ items of SmolLM2-135M-Instruct against float32: 95 % of pairs
 
 
 def margin_of(logp: Mapping[str, float]) -> float | None:
-    """Log-probability of the likeliest label minus that of the runner-up, nats; None of fewer than two labels."""
+    """Log-probability of the likeliest label minus that of the runner-up, nats; None for fewer than two labels."""
     best = sorted(logp.values(), reverse=True)[:2]
     return best[0] - best[1] if len(best) == 2 else None
 
 
 def is_within_rounding(margin: float | None, dtype: torch.dtype) -> bool | None:
-    """Whether another batch, dtype or machine may give the other answer; None where no margin is known."""
+    """Whether another batch, dtype or machine may give the other answer; None without a margin."""
     return None if margin is None else margin < ROUNDING.get(dtype, ROUNDING[torch.bfloat16])
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One reply to one example, and what the task says of it.
+    """One reply to one example, and the task's reading of it.
 
     Attributes:
-        text: the reply as written, without the end-of-turn token; None where labels were only scored.
-        label: what the task reads in the reply (None: unparsed); where labels were only scored, the likeliest one.
-        scores: by name, as `task.score` gives them; always has "correct".
-        p: probability of each label string relative to the others, softmax of log-probability per token; empty where
-            the reply has no place at which the task expects its label.
+        text: the reply as written, without the end-of-turn token; None if labels were only scored.
+        label: as the task reads it in the reply (None: unparsed); if labels were only scored, the likeliest one.
+        scores: by name, from `task.score`; always has "correct".
+        p: probability of each label string relative to the others, softmax of log-probability per token; empty if
+            the reply has no place where the task expects its label.
         logp: natural log-probability of each whole label string.
         finished: the reply ended by itself, not at max_new_tokens.
-        template_system: text of a system turn that the chat template put in by itself.
-        rule: how the task found the label in the reply; "labels" where labels were only scored.
-        label_mass: total probability of all spellings of all labels, where the task names spellings.
-        opened: what the prompt had already written of the reply, "<think>\n"; the task reads it before the text.
-        margin: of the likeliest label over the runner-up, nats (per token where labels have several tokens).
+        template_system: text of a system turn that the chat template added by itself.
+        rule: how the task found the label in the reply; "labels" if labels were only scored.
+        label_mass: total probability of all spellings of all labels, if the task names spellings.
+        opened: beginning of the reply that the prompt contains, such as "<think>"; the task reads it before the text.
+        margin: of the likeliest label over the runner-up, nats (per token if labels have several tokens).
         within_rounding: the margin is smaller than what the model's dtype rounds; see `ROUNDING`.
     """
 
@@ -76,7 +76,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Batches:
-    """Every example as the model reads it, which examples run together, and how long a reply may be in each batch."""
+    """The prompt of every example, the examples of each batch, and the longest reply allowed in it."""
 
     prompts: tuple[Prompt, ...]
     batches: tuple[tuple[int, ...], ...]
@@ -86,8 +86,8 @@ class Batches:
 def plan_batches(model: Model, task: EvaluatedTask, examples: Sequence[Example], decoding: Decoding) -> Batches:
     """Longest prompts first, cut by the token budget: a function of the examples, the tokenizer and the decoding alone.
 
-    A reply may be as long as `decoding` says, or else as the task says; where the context has no room for that, as
-    long as the longest prompt of its batch leaves room for. Prompts with and without full room never share a batch.
+    The longest reply is that of `decoding`, or else that of the task; if the context has no room for it, the room that
+    the longest prompt of the batch leaves. Prompts with and without full room never share a batch.
 
     Raises:
         ValueError: no tokenizer; two examples of one id; a prompt that does not fit the context (with the reply that
@@ -151,7 +151,7 @@ def _warn_of_cut_replies(examples: Sequence[Example], rooms: Sequence[int], full
 
 
 def _units(task: EvaluatedTask, examples: Sequence[Example]) -> list[str] | None:
-    """The group that says which examples begin alike (the task's `TOGETHER`), one key per example."""
+    """One key per example: equal for examples with a common beginning (the group that the task's `TOGETHER` names)."""
     name = hook(task, "TOGETHER")
     return [e.groups.get(name, e.id) for e in examples] if isinstance(name, str) else None
 
@@ -210,7 +210,7 @@ Pairs = Sequence[tuple[Example, Prompt]]
 def _answer_batch(
     model: Model, task: EvaluatedTask, batch: Pairs, decoding: Decoding, new_tokens: int, places: Sequence[int]
 ) -> list[Answer]:
-    """Answers of the examples at `places` of the whole list; in halves where the batch does not fit into memory."""
+    """Answers of the examples at `places` of the whole list; in halves if the batch does not fit into memory."""
     try:
         prompts = [prompt for _, prompt in batch]
         written = generate(model, prompts, decoding, new_tokens, places[0]) if decoding.generate else None
@@ -264,7 +264,7 @@ def _read(task: EvaluatedTask, example: Example, prompt: Prompt, sample: int, re
 def _with_labels(
     model: Model, task: EvaluatedTask, batch: Pairs, answers: Sequence[Answer], decoding: Decoding
 ) -> list[Answer]:
-    """The answers with the probability of every label, read where the model would write it."""
+    """The answers with the probability of every label, scored where the model would write it."""
     asked = []
     for (example, _), answer in zip(batch, answers, strict=True):
         places = _places_of_labels(task, example, answer.text)
@@ -295,7 +295,7 @@ def _with_labels(
 
 
 def _until_label(model: Model, example: Example, prompt: Prompt, before: str, thinking: bool | None) -> Prompt:
-    """The prompt with the reply up to its label, after what the example itself has already answered."""
+    """The prompt with the reply up to its label, after the example's own `answer`."""
     if not before:
         return prompt
     begun = replace(example, answer=(example.answer or "") + before)
@@ -309,7 +309,7 @@ def _with_mass(answer: Answer, logp: Mapping[str, float]) -> Answer:
 def _places_of_labels(task: EvaluatedTask, example: Example, text: str | None) -> list[tuple[str, str]]:
     """(text of the reply before the label, label) of each label.
 
-    None where the task names the decision point of a reply and this one has none: an empty prefix is a decision point
+    Empty if the task defines the decision point of a reply and this one has none: an empty prefix is a decision point
     only for a reply that begins with a label.
     """
     labels = labels_of(task, example)
