@@ -76,7 +76,7 @@ class RowRope:
 
     @contextmanager
     def of_texts(self, lengths: Sequence[int] | None) -> Iterator[None]:
-        """Passes inside the block have texts of these lengths, one per row, or prefixes of them; the outer block wins."""
+        """Passes inside have texts of these lengths, one per row, or prefixes of them; the outer block wins."""
         before = self._texts
         if before is None and lengths is not None:
             self._texts = tuple(lengths)
