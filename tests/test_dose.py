@@ -168,7 +168,7 @@ def test_random_arms_differ_between_layers_and_repeat_with_the_seed() -> None:
         (lambda m: dose_response(m, items(), plan(16)), "own width"),
         (lambda m: dose_response(m, [*items(), items(1)[0]], plan(32)), "id of its own"),
         (lambda m: parse_alphas("-0.3:0.3:12"), "with 0 among them"),
-        (lambda m: parse_alphas("0"), "strengths that differ"),
+        (lambda m: parse_alphas("0"), "different strengths"),
         (lambda m: protocol_arms(planted(m), n_random=5), "at least 19"),
         (lambda m: Arm("direction", Site("resid_post", 0), torch.ones(4)), "unit vector"),
         (lambda m: Arm("placebo", Site("resid_post", 0), torch.ones(1)), "placebo"),

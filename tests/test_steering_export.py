@@ -58,7 +58,7 @@ def test_gguf_bytes_are_those_of_the_specification() -> None:
 
 
 def test_what_the_format_cannot_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="acts on what a block after the first puts out"):
+    with pytest.raises(ValueError, match="acts on the output of a block"):
         export_gguf(directions(0, 1), tmp_path / "d.gguf", model_hint="qwen2")
     with pytest.raises(ValueError, match=r"expected a name ending in .gguf"):
         export_gguf(directions(1), tmp_path / "d.bin", model_hint="qwen2")
@@ -99,7 +99,7 @@ def test_a_probes_weights_are_found_by_what_they_are_of(tmp_path: Path) -> None:
     about = {name: {"sha256": tensors_sha256({"": vector})} for name, vector in vectors.items()}
     save_file(vectors, tmp_path / "directions.safetensors", {"probes": json.dumps(about)})
     assert torch.equal(read_probe_vector(tmp_path, site="resid_post.2", kind="ridge"), vectors[names[3]])
-    with pytest.raises(ValueError, match=r"expected one probe \*\|\*\|resid_post.3\|logistic .* 0 of 4 fit"):
+    with pytest.raises(ValueError, match=r"expected one probe \*\|\*\|resid_post.3\|logistic .* 0 of 4 match"):
         read_probe_vector(tmp_path, site="resid_post.3")
     with pytest.raises(ValueError, match="no such file"):
         read_probe_vector(tmp_path / "nowhere", site="resid_post.3")
