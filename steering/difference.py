@@ -42,11 +42,20 @@ class SignNotConfirmedWarning(UserWarning):
 
 
 @overload
-def difference_of_means(cache: ActivationCache, *, site: str | Site, **options: Any) -> Direction: ...
+def difference_of_means(
+    cache: ActivationCache, *, toward: str | Sequence[str], away_from: str | Sequence[str], site: str | Site,
+    target: Column = ..., position: str | None = ..., balance: Balance = ..., strata: Column = ...,
+    groups: Column = ..., fit_on: str | Sequence[bool] | np.ndarray | None = ..., weighting: Weighting = ...,
+    seed: int = ..., where: str | Sequence[str] = ..., check_sign: bool = ..., name: str = ...,
+) -> Direction: ...  # fmt: skip
 @overload
 def difference_of_means(
-    cache: ActivationCache, *, site: Sequence[str | Site] | None = ..., **options: Any
-) -> Directions: ...
+    cache: ActivationCache, *, toward: str | Sequence[str], away_from: str | Sequence[str],
+    site: Sequence[str | Site] | None = ...,
+    target: Column = ..., position: str | None = ..., balance: Balance = ..., strata: Column = ...,
+    groups: Column = ..., fit_on: str | Sequence[bool] | np.ndarray | None = ..., weighting: Weighting = ...,
+    seed: int = ..., where: str | Sequence[str] = ..., check_sign: bool = ..., name: str = ...,
+) -> Directions: ...  # fmt: skip
 def difference_of_means(
     cache: ActivationCache,
     *,
