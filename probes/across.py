@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.remedy import remedy
 from interp.site import kind_of_site
 from interp.stats import Estimate, wilson_clustered
-from probes.kinds import Kind, KindLike, carried, kinds_of, score_labels
+from probes.kinds import MADE, Kind, KindLike, carried, kinds_of, score_labels
 from probes.metrics import area, area_difference, interval_of
 from probes.result import Key, Look, SweepResult
 from probes.rows import counts, raw_direction
@@ -189,7 +189,7 @@ def _pairs(
     if not result.split.is_tested.any():
         what = "transfer: A's sweep has no TEST rows. "
         raise ValueError(what + remedy("Sweep A again, with {probes.test_share} above 0."))
-    probes = [key for key in result.directions if key[3] in table and key[2] not in ("shuffled", "surface")]
+    probes = [key for key in result.directions if key[3] in table and key[2] not in MADE]
     pairs = []
     for position in dict.fromkeys(key[1] for key in probes):
         for site in source.sites:

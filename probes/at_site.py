@@ -15,6 +15,7 @@ from torch import Tensor
 from interp.processes import ended_on_error, new_pool
 from probes.config import SweepConfig
 from probes.controls import shuffled_rows
+from probes.kinds import MADE, SHUFFLED, SURFACE
 from probes.layer import Scored
 from probes.metrics import auroc_many, pairs_won
 from probes.null import Areas, Exchange, null_labels
@@ -92,7 +93,7 @@ class SiteTask:
             assert self.extras.surface is not None
             return self.extras.surface.to(self.device)
         feats = self.source.read(self.source.sites[0], self.position)
-        return (shuffled_rows(feats, seed=self.config.seed) if self.site == "shuffled" else feats).to(self.device)
+        return (shuffled_rows(feats, seed=self.config.seed) if self.site == SHUFFLED else feats).to(self.device)
 
 
 def tasks_of(
@@ -106,9 +107,9 @@ def tasks_of(
     middle, out = sites[len(sites) // 2], []
     for position in positions:
         readers: dict[str, Source | None] = {site: source.only(site) for site in sites}
-        readers["shuffled"] = source.only(middle)
+        readers[SHUFFLED] = source.only(middle)
         if shared["extras"].surface is not None:
-            readers["surface"] = None
+            readers[SURFACE] = None
         for site, one in readers.items():
             below = base.only(site) if base is not None and site in base.sites else None
             out.append(SiteTask(site, position, one, base=below, **shared))
@@ -159,7 +160,7 @@ def _with_warnings(task: SiteTask) -> tuple[dict[str, Cells], list[tuple[type[Wa
 
 def _one_target(where: tuple[str, str, str], feats: Tensor, y: np.ndarray, task: SiteTask) -> Cells:
     config, split, extras, cells = task.config, task.split, task.extras, Cells()
-    dev, is_real = split.is_dev, where[2] not in ("shuffled", "surface")
+    dev, is_real = split.is_dev, where[2] not in MADE
     for kind in config.table:
         key, n = (*where, kind), config.permutations(kind)
         null = null_labels(y, task.exchanges[where[0]], n=n, seed=config.seed + 1) if n else np.empty((0, len(y)), int)
@@ -172,7 +173,7 @@ def _one_target(where: tuple[str, str, str], feats: Tensor, y: np.ndarray, task:
         cells.scored[key] = scored
         cells.directions[key] = raw_direction(scored, feats, dev)
         extra: dict[str, dict[str, Any]] = {}
-        if extras.control is not None and where[2] != "shuffled":
+        if extras.control is not None and where[2] != SHUFFLED:
             extra = selectivity_columns(kind, feats, y, split, extras.control, scored.scores[0], config)
         cells.rows += cell_rows(key, scored, y, split, dev, "oof", config, extra, least_se=spread(cells.areas[key].dev))
         if extras.confounds is not None and is_real:

@@ -89,6 +89,15 @@ KINDS: Mapping[str, Kind] = {
 """The kinds of the library, in the order in which figures and claims prefer them."""
 
 _CARRIED = ("logistic", "massmean")
+SHUFFLED, SURFACE, RANDOM = "shuffled", "surface", "random"
+CONTROLS: Mapping[str, str] = {
+    SHUFFLED: "activations of the middle site, given to other rows",
+    SURFACE: "features that need no model",
+    "embed": "token embedding, before any layer",
+}
+"""Sites that are swept for comparison and never selected -> their content; rows of kind `RANDOM` are random directions."""
+MADE = (SHUFFLED, SURFACE)
+"""Controls that no cache holds."""
 
 
 def kind_of(kind: KindLike) -> Kind:

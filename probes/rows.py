@@ -13,25 +13,14 @@ from torch import Tensor
 from interp.stats import Estimate, max_null_p
 from probes.calibrate import calibration_rows, estimate_columns, majority
 from probes.config import SweepConfig
-from probes.controls import (
-    confound_matrix,
-    control_labels,
-    random_directions,
-    residualise,
-    selectivity,
-)
+from probes.controls import confound_matrix, control_labels, random_directions, residualise, selectivity
+from probes.kinds import CONTROLS, RANDOM
 from probes.layer import Scored
 from probes.metrics import area, area_difference, auroc_many, score_table
 from probes.null import NullSummary
 from probes.result import Key, RawDirection
 from probes.source import Column, Source, layer_number
 from probes.splits import Split
-
-CONTROL_SITES = ("shuffled", "surface", "embed")
-"""Sites that are swept for comparison and never selected."""
-
-RANDOM = "random"
-"""Kind of the rows of random directions."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +171,7 @@ def cell_rows(
         "site": site,
         "layer": layer_number(site),
         "kind": kind,
-        "role": "control" if site in CONTROL_SITES else "layer",
+        "role": "control" if site in CONTROLS else "layer",
         "C": config.Cs[int(scored.chosen[0])] if config.table[kind].has_penalty else float("nan"),
         "split": name,
         "cohort": "all",

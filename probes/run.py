@@ -16,11 +16,11 @@ from probes.at_site import Cells, SiteTask, sweep_sites, tasks_of
 from probes.config import SweepConfig
 from probes.controls import LEAST_CROSSING, UnlearnableControlWarning, crossing_share
 from probes.design import SweepDesign, refuse_duplicates, sweep_design
-from probes.kinds import KindLike
+from probes.kinds import CONTROLS, SURFACE, KindLike
 from probes.metrics import layer_bands
 from probes.null import Areas, NullSummary, nested_unit, summarise
 from probes.result import COLUMNS, Key, Selected, SweepResult
-from probes.rows import CONTROL_SITES, Extras, attach_null, final_rows, seed_columns, spread, text_columns
+from probes.rows import Extras, attach_null, final_rows, seed_columns, spread, text_columns
 from probes.source import Column, Data, Source, check_base, open_base, open_source, positions_of, sites_named
 from probes.splits import Split, check_leaks, group_split
 
@@ -227,7 +227,7 @@ class _Stacked:
 
 
 def _stacked(part: Cells, kind: str) -> _Stacked:
-    keys = [key for key in part.areas if key[3] == kind and key[2] not in CONTROL_SITES]
+    keys = [key for key in part.areas if key[3] == kind and key[2] not in CONTROLS]
     keys = keys or [key for key in part.areas if key[3] == kind]
     return _Stacked(keys, Areas.stack([part.areas[key] for key in keys]))
 
@@ -271,8 +271,8 @@ def _rows_of_kind(
         shared = dict(scheme=design.exchanges[name].scheme, p_least=design.smallest[name])
         null = replace(null, p_max=family[name][0])
     attach_null(part.rows, cell.keys, best[3], null, best, shared)
-    text = part.looks.get((best[0], best[1], "surface", best[3]))
-    dev_text = part.scored.get((best[0], best[1], "surface", best[3]))
+    text = part.looks.get((best[0], best[1], SURFACE, best[3]))
+    dev_text = part.scored.get((best[0], best[1], SURFACE, best[3]))
     again, bands = _reseeded_areas(part, cell.keys), _bands(part, cell, y, split, config)
     for row in part.rows:
         key = (row["target"], row["position"], row["site"], row["kind"])

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from interp.stats import rejects
-from probes.kinds import rank
+from probes.kinds import SHUFFLED, SURFACE, rank
 from study.config.sections import SmallestEffects
 from study.figures.numbers import fixed
 from study.ledger import Above, Claim, Control, p_words, short
@@ -75,7 +75,7 @@ def _selective(oof: list[dict[str, Any]]) -> Control:
 def _beats_text(tables: Tables, row: dict[str, Any]) -> Control:
     """AUROC minus that of the words of the prompt on the same rows, paired."""
     same = dict(target=row["target"], member=row["member"], role="control", metric="auroc", cohort="all")
-    found = rows(tables, "probes", site="surface", split=row["split"], **same)
+    found = rows(tables, "probes", site=SURFACE, split=row["split"], **same)
     detail = f"{short(float(row['value']))} vs {short(max(float(r['value']) for r in found))}" if found else ""
     return Control.at_least("beats a bag of words", bounds(row, "text_difference"), 0.0, detail)
 
