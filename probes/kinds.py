@@ -95,7 +95,7 @@ CONTROLS: Mapping[str, str] = {
     SURFACE: "features that need no model",
     "embed": "token embedding, before any layer",
 }
-"""Sites that are swept for comparison and never selected -> their content; rows of kind `RANDOM` are random directions."""
+"""Sites that are swept only for comparison -> their content; rows of kind `RANDOM` are random directions."""
 MADE = (SHUFFLED, SURFACE)
 """Controls that no cache holds."""
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from interp.stats import rejects
-from probes.kinds import SHUFFLED, SURFACE, rank
+from probes.kinds import SURFACE, rank
 from study.config.sections import SmallestEffects
 from study.figures.numbers import fixed
 from study.ledger import Above, Claim, Control, p_words, short
