@@ -18,12 +18,11 @@ from probes import Kind, Probe, SweepConfig, sweep, transfer
 from probes.kinds import KINDS, carried, in_order, kind_of, kinds_of, score_labels
 from probes.splits import group_split
 from study.analyses.probes.claims import probes as claims_of
-from study.analyses.probes.figures import by_layer, figures_of_tables
-from study.analyses.probes.step import _probe_rows
+from study.analyses.probes.figures import by_layer, figures
 from study.analyses.probes.store import read_sweep
+from study.analyses.probes.tables import probe_table
 from study.cli import main
 from study.config.sections import ProbesSection, SmallestEffects
-from study.schema import tidy
 from tests.tiny import tiny, tiny_tokenizer
 
 NAME = "tests.test_probe_kinds:nearest_centroid"
@@ -115,9 +114,10 @@ def test_it_is_read_on_another_checkpoint_and_spread_over_processes(swept) -> No
 def test_it_is_drawn_and_claimed(swept) -> None:
     drawn = by_layer([swept], kind=NAME)
     assert drawn.rows.kind.unique().tolist() == ["nearest_centroid"]
-    assert any(not isinstance(figure, str) for _, figure in figures_of_tables([swept.table], []))
-    rows = _probe_rows(swept.table[swept.table.kind == NAME], "label").assign(member="engaged")
-    (claim,) = claims_of({"probes": tidy(rows, analysis="probes", model="tiny", unit="rows")}, SmallestEffects())[:1]
+    tables = {"probes": probe_table(swept.table.assign(member="engaged"), target="label", model="tiny")}
+    assert any(not isinstance(figure, str) for _, figure in figures(tables))
+    tables["probes"] = tables["probes"][tables["probes"].kind == NAME]
+    (claim,) = claims_of(tables, SmallestEffects())[:1]
     assert claim.measured is not None and claim.measured.value > 0.7
 
 
