@@ -189,7 +189,8 @@ class DoseResult:
                 slope = {"value": c.slope, "lo": c.slope_lo, "hi": c.slope_hi}
                 sizes = {"n": int(c.n[arm, c.zero, score]), "n_groups": int(c.n_groups[arm, c.zero, score])}
                 rows.append(
-                    self._who(arm) | {"metric": name, "alpha_unit": self.plan.unit}
+                    self._who(arm)
+                    | {"metric": name, "alpha_unit": self.plan.unit}
                     | {key: float(values[arm, score]) for key, values in slope.items()}
                     | {"monotone": c.monotone(arm, score), **sizes}
                     | self._apart(arm, c.slope[:, score])
