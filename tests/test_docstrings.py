@@ -26,6 +26,8 @@ SHOWN = (
     *(f"interp.stats:{name}" for name in ("Sampling", "auroc", "cluster_mean", "compare_paired", "holm", "mean_test",
                                           "paired_difference", "random_effects", "ratio_of_means", "simultaneous_band",
                                           "tost_rates", "verify", "weighted_kappa", "wilson", "wilson_clustered")),
+    "interp.hooks:record", "interp.hooks:edit", "interp.heads:head_sweep", "interp.oracle:Oracle.ask",
+    "interp.cache:extract", "interp.cache:ActivationCache.read", "interp.io.items:ItemStore",
     "interp.evaluate.run:evaluate", "interp.tasks.conformance:check_task", "interp.tasks.protocol:load_task",
     "interp.tasks.records:read_examples", "interp.tasks.records:spread",
     "probes.across:transfer", "probes.compare:cosines", "probes.kinds:kind_of", "probes.run:sweep",

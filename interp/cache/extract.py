@@ -56,6 +56,12 @@ def extract(
     Raises:
         ValueError: bad sites, positions or examples, or a prompt longer than the context; before any forward pass.
         CacheFullError, CacheBusyError, IdentityMismatchError, NonFiniteActivationError: see `interp.cache.errors`.
+
+    Example:
+        >>> import tempfile
+        >>> items = [Example("a", text="the quick fox"), Example("b", text="the dog")]
+        >>> extract(model, items, sites="resid_post.*, z.1", out=tempfile.mkdtemp(), progress=False)
+        ActivationCache(..., 2 examples, 2 rows, 4 sites)
     """
     model = Model.wrap(model)
     job = _Job(model, examples, Request(**request), progress=progress)

@@ -41,6 +41,14 @@ class ItemStore:
         identity: everything that changes an item; JSON values.
         notes: what else is worth knowing (names, versions, seeds) of the run that began the folder; never compared.
         plan_id: digest of kind and identity, in every item.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with ItemStore.writing(folder, "numbers", {"seed": 0}) as store:
+        ...     store.put_json("a", [1, 2])
+        >>> ItemStore.reading(folder, "numbers").get_json("a")
+        [1, 2]
     """
 
     root: Path

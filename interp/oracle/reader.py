@@ -141,6 +141,16 @@ class Oracle:
             ValueError: unknown control or features of another width, before any forward pass.
         Warns:
             FewPartnersWarning: too few partners for any single answer to be called read, before any forward pass.
+
+        Example:
+            >>> from interp import Example
+            >>> from interp.oracle import Decoding, collect
+            >>> items = [Example(f"i{k}", text=f"the quick fox {k}") for k in range(4)]
+            >>> feats = collect(model, items, layers=[1])["base"]
+            >>> oracle = Oracle(model, adapter=None, spec=OracleSpec(layers=(1,)))  # a trained adapter has a role
+            >>> answers = oracle.ask(feats, "What is this about?", decoding=Decoding(max_new_tokens=2))
+            >>> [(answer.item, answer.n_partners) for answer in answers]
+            [('i0', 3), ('i1', 3), ('i2', 3), ('i3', 3)]
         """
         questions = [questions] if isinstance(questions, str) else list(questions)
         self._check(feats, controls)
