@@ -19,13 +19,13 @@ from interp.loading import LoadOptions, load
 from interp.oracle import Oracle, collect
 from probes import SweepConfig, sweep
 from steering import difference_of_means
+from study.analyses.cache.options import CacheOptions
+from study.analyses.eval.options import EvalOptions
 from study.analyses.heads.options import HeadsOptions
 from study.analyses.heads.run import run_heads
 from study.analyses.steering.options import DoseOptions, SteeringOptions
 from study.cli import main
 from study.config.sections import (
-    CacheSection,
-    EvalSection,
     FiguresSection,
     LoadSection,
     OracleQuestion,
@@ -93,9 +93,9 @@ def plain(value: Any) -> Any:
 
 # command -> (its section, what Python takes, other names of an option: command line -> section, Python)
 WALK: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {
-    "eval run": (EvalSection, of_fields(Decoding), {"samples": "n_samples"}),
-    "cache extract": (CacheSection, of_fields(Request), {}),
-    "cache plan": (CacheSection, of_fields(Request), {}),
+    "eval run": (EvalOptions, of_fields(Decoding), {"samples": "n_samples"}),
+    "cache extract": (CacheOptions, of_fields(Request), {}),
+    "cache plan": (CacheOptions, of_fields(Request), {}),
     "probes sweep": (ProbesSection, of_function(sweep) | of_fields(SweepConfig),
                      {"cs": "Cs", "perm": "n_perm", "n_seeds": "split_seeds", "n_boot": "boot"}),
     "heads sweep": (HeadsOptions, of_function(run_heads), {}),
@@ -235,8 +235,8 @@ def test_a_name_that_means_the_same_has_the_same_default_in_the_whole_library() 
 # --- every key is read ----------------------------------------------------------------------------------------------
 
 READERS = {
-    EvalSection: ("study/analyses/eval/step.py", "study/analyses/items.py"),
-    CacheSection: ("study/analyses/cache/step.py", "study/analyses/items.py"),
+    EvalOptions: ("study/analyses/eval/options.py", "study/analyses/eval/step.py", "study/analyses/items.py"),
+    CacheOptions: ("study/analyses/cache/options.py", "study/analyses/cache/step.py", "study/analyses/items.py"),
     ProbesSection: ("study/analyses/probes/step.py",),
     HeadsOptions: ("study/analyses/heads/step.py", "study/analyses/heads/run.py"),
     SteeringOptions: ("study/analyses/steering/step.py", "study/analyses/steering/job.py",

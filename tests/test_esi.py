@@ -19,7 +19,7 @@ from interp.tasks.esi.engine import Patient, danger_zone, triage
 from interp.tasks.esi.loader import MAX_NARRATIVE, repaired_header
 from interp.tasks.esi.tables import RATES, constant, quadratic_kappa, rate
 from interp.tasks.esi.triggers import TRIGGERS, polarity_of
-from study.analyses.eval import modes
+from study.analyses.eval import options, run
 from study.cli import main
 from tests.tiny import save_checkpoint, tiny, tiny_tokenizer
 
@@ -370,12 +370,12 @@ def test_a_template_without_modes_is_refused(tmp_path: Path) -> None:
 
 
 def test_modes_whose_prompts_are_equal_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(modes.MODES, "fast", True)
+    monkeypatch.setitem(options.MODES, "fast", True)
     model = Model.wrap(tiny("qwen2", vocab_size=len(tiny_tokenizer()), max_position_embeddings=4096), tiny_tokenizer())
     cases = esi.examples(per_cell=1)
-    modes.check_modes_differ(model, cases, ("thinking", "direct"))
+    run.check_modes_differ(model, cases, ("thinking", "direct"))
     with pytest.raises(ValueError, match="same prompt for thinking and fast"):
-        modes.check_modes_differ(model, cases, ("thinking", "fast"))
+        run.check_modes_differ(model, cases, ("thinking", "fast"))
 
 
 def test_the_card_prompt_has_a_system_message_and_the_case_alone(tmp_path):

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from study.analyses.cache.options import CacheOptions
+from study.analyses.eval.options import EvalOptions
 from study.analyses.heads.options import HeadsOptions
 from study.analyses.registry import steps_of
 from study.analyses.steering.options import SteeringOptions
 from study.config import Study, parse_study, read_study
 from study.config.sections import (
-    CacheSection,
-    EvalSection,
     FiguresSection,
     LoadSection,
     OracleSection,
@@ -85,7 +85,7 @@ def test_a_score_of_no_item_is_a_row_without_a_value() -> None:
 
 # --- every key -----------------------------------------------------------------------------------------------------
 
-SECTIONS = {"eval": EvalSection, "cache": CacheSection, "probes": ProbesSection, "heads": HeadsOptions,
+SECTIONS = {"eval": EvalOptions, "cache": CacheOptions, "probes": ProbesSection, "heads": HeadsOptions,
             "steering": SteeringOptions, "oracle": OracleSection, "figures": FiguresSection,
             "report": ReportSection}  # fmt: skip
 SHARED = {"task": TaskSection, "load": LoadSection}

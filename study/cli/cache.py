@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import click
 
+from study.analyses.cache.options import CacheOptions
 from study.cli.common import (
     checkpoint_options,
     fail_in_users_words,
@@ -17,32 +18,19 @@ from study.cli.common import (
     read_data,
     resolve_checkpoints,
 )
+from study.options import command_options, options_from
 
 
 def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say what is recorded of which examples."""
-    command = item_options(command)
-    for option in reversed(
-        [
-            click.option(
-                "--task", help="Import path of a task, e.g. interp.tasks.bbq; reads --data in its own format."
-            ),
-            click.option("--data", help="JSON lines, JSON, CSV or Parquet file, folder, or dataset id."),
-            click.option("--sites", default="resid_post.*", show_default=True, help="'resid_post.*, z.19.17', ..."),
-            click.option("--positions", default="last", show_default=True, help="'last, span:scenario, stride:8', ..."),
-            click.option(
-                "--dtype", help="Stored dtype (bfloat16, float16, float32); default: what the model computes."
-            ),
-            click.option("--thinking/--no-thinking", default=None, help="Passed to the chat template."),
-            click.option(
-                "--max-length", type=click.IntRange(min=1), help="Longest prompt in tokens; longer is an error."
-            ),
-            click.option("--tokens-per-batch", type=click.IntRange(min=1), help="Budget of one forward pass."),
-            click.option("--shard-bytes", help="Size of one file of the cache, e.g. 256MB."),
-            click.option("--max-bytes", help="Refuse a larger cache, e.g. 40GB; required for --positions all."),
-        ]
-    ):
-        command = option(command)
+    options = (
+        click.option("--task", help="Import path of a task, e.g. interp.tasks.bbq; reads --data in its own format."),
+        click.option("--data", help="JSON lines, JSON, CSV or Parquet file, folder, or dataset id."),
+        command_options(CacheOptions),
+        item_options,
+    )
+    for add in reversed(options):
+        command = add(command)
     return command
 
 
@@ -90,7 +78,8 @@ def extract(out: Path, quiet: bool, **options: Any) -> None:
 
     checkpoints, loading = resolve_checkpoints(options)
     examples = read_data(options)
-    kwargs: dict[str, Any] = {"out": out, "max_bytes": options["max_bytes"], "progress": not quiet, **_request(options)}
+    request = options_from(CacheOptions, options)
+    kwargs: dict[str, Any] = {"out": out, "max_bytes": request.max_bytes, "progress": not quiet, **request.request()}
     if isinstance(checkpoints, CheckpointPair):
         caches = list(extract_pair(checkpoints, examples, load=loading, **kwargs).values())
     else:
@@ -115,10 +104,10 @@ def plan(out: Path, **options: Any) -> None:
 
     checkpoints, loading = resolve_checkpoints(options)
     members = checkpoints.members if isinstance(checkpoints, CheckpointPair) else {checkpoints.name: checkpoints}
-    examples, request = read_data(options), _request(options)
+    examples, request = read_data(options), options_from(CacheOptions, options)
     for role, checkpoint in members.items():
-        planned = preview(checkpoint, examples, load=loading, **request)
-        click.echo(f"{role}: {planned.check_disk(out, max_bytes=options['max_bytes'])}")
+        planned = preview(checkpoint, examples, load=loading, **request.request())
+        click.echo(f"{role}: {planned.check_disk(out, max_bytes=request.max_bytes)}")
 
 
 @cache.command()
@@ -147,10 +136,3 @@ def verify(folder: Path, level: str) -> None:
         raise click.exceptions.Exit(1)
     checked = "every byte matches its checksum" if level == "hash" else "every file has its recorded size"
     click.echo(f"{folder}: {checked}.")
-
-
-_REQUEST = ("sites", "positions", "dtype", "thinking", "max_length", "tokens_per_batch", "shard_bytes")
-
-
-def _request(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: options[key] for key in _REQUEST if options[key] is not None}

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from study.analyses.eval.options import EvalOptions
 from study.cli.common import (
     checkpoint_options,
     fail_in_users_words,
@@ -17,6 +18,7 @@ from study.cli.common import (
     resolve_checkpoints,
     task_options,
 )
+from study.options import command_options, options_from
 
 
 class EvalGroup(click.Group):
@@ -49,56 +51,39 @@ def evaluate() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of answers and tables; resumable.")
 @click.option("--mode", type=click.Choice(["generate", "labels"]), default="generate", show_default=True,
               help="Let the model write its answer, or only score the task's labels after the prompt.")  # fmt: skip
-@click.option("--modes", help="Prompt modes of every item, e.g. 'thinking,direct'; their prompts must differ.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), help="Longest reply; default: the task's own.")
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Replies per item.")
-@click.option("--thinking/--no-thinking", default=None, help="Passed to the chat template.")
-@click.option(
-    "--target-delimiter",
-    default=" ",
-    show_default=True,
-    help="Between a label and a text before it that does not end in a blank.",
-)
-@click.option("--tokens-per-batch", type=click.IntRange(min=1), help="Budget of one batch.")
+@command_options(EvalOptions)
 @click.option("--no-figures", is_flag=True, help="Tables only.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @fail_in_users_words
-def run(out: Path, mode: str, modes: str | None, samples: int, no_figures: bool, quiet: bool, **options: Any) -> None:
+def run(out: Path, mode: str, no_figures: bool, quiet: bool, **options: Any) -> None:
     """Answers and tables: OUT/<member>/answers.parquet, OUT/table.csv, OUT/pair.csv for a pair, and OUT/figures.
 
     Every number has its interval, n and control; see the columns in the README. --seed draws the items (and the
     samples); interrupt it whenever you like, the same command continues.
     """
-    from interp.evaluate import Decoding
     from interp.io.paths import shown
     from interp.tasks.protocol import load_task
-    from study.analyses.eval.modes import prompt_modes
     from study.analyses.eval.run import run_eval
     from study.analyses.eval.show import bannered, headline
 
     checkpoints, loading = resolve_checkpoints(options)
-    chosen = prompt_modes(modes, thinking=options["thinking"])
+    chosen = options_from(EvalOptions, options, generate=mode == "generate")
     examples = read_data(options, shared=("seed",))
-    given = {"tokens_per_batch": options["tokens_per_batch"]} if options["tokens_per_batch"] else {}
-    decoding = Decoding(
-        generate=mode == "generate",
-        max_new_tokens=options["max_new_tokens"],
-        temperature=options["temperature"],
-        n_samples=samples,
-        seed=options["seed"] or 0,
-        thinking=options["thinking"],
-        target_delimiter=options["target_delimiter"],
-        **given,
-    )
     items = {key: options[key] for key in ("data", "seed", "split", "per_cell", "rendering", "limit")}
     items |= {"data": shown(options["data"])} if options["data"] else {}
     items |= {"task_options": list(options["more"])} if options["more"] else {}
     items |= {"where": list(options["where"])} if options["where"] else {}
     evaluation = run_eval(
-        checkpoints, options["task"], examples, out=out, decoding=decoding, loading=loading, progress=not quiet,
-        provenance={"items": items}, modes=chosen,
-    )  # fmt: skip
+        checkpoints,
+        options["task"],
+        examples,
+        out=out,
+        options=chosen,
+        loading=loading,
+        progress=not quiet,
+        reply_seed=options["seed"] or 0,
+        provenance={"items": items},
+    )
     click.echo(bannered(options["task"], headline(evaluation.tables), table=evaluation.tables["eval"]))
     if not no_figures:
         from study.analyses.eval.figures import figures

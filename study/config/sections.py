@@ -13,6 +13,8 @@ from pydantic.dataclasses import dataclass
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.label_mass import MIN_MASS
 from probes.kinds import checked_names
+from study.analyses.cache.options import CacheOptions
+from study.analyses.eval.options import EvalOptions
 from study.analyses.heads.options import HeadsOptions
 from study.analyses.steering.options import SteeringOptions
 from study.option_types import Count, Layer, Names, Share, Where
@@ -82,46 +84,6 @@ class LoadSection:
     template_date: Annotated[str | None, BeforeValidator(_iso)] = None
     allow_closed_turn: bool = False
     template: Literal["own", "plain"] = "own"
-
-
-@dataclass(frozen=True, config=_STRICT)
-class EvalSection:
-    """Answers of every member on the same items; see `diptych eval`.
-
-    Attributes:
-        generate: let the model write its answer; else only score the task's labels after the prompt.
-        modes: prompt modes of every item (thinking, direct); their prompts must differ.
-        target_delimiter: between a label and a text before it that does not end in a blank.
-        members: who answers; the bare bases only where they are named.
-    """
-
-    members: Names = ("engaged", "heuristic")
-    per_cell: Count | None = None
-    limit: Count | None = None
-    generate: bool = True
-    max_new_tokens: Count | None = None
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    samples: Count = 1
-    thinking: bool | None = None
-    target_delimiter: str = " "
-    modes: tuple[Literal["thinking", "direct"], ...] = ()
-    tokens_per_batch: Count | None = None
-
-
-@dataclass(frozen=True, config=_STRICT)
-class CacheSection:
-    """Activations of every member on disk; see `diptych cache`."""
-
-    per_cell: Count | None = None
-    limit: Count | None = None
-    sites: str = "resid_post.*"
-    positions: str = "last"
-    dtype: str | None = None
-    thinking: bool | None = None
-    max_length: Count | None = None
-    tokens_per_batch: Count | None = None
-    shard_bytes: str | None = None
-    max_bytes: str | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -317,8 +279,8 @@ class Study:
     min_label_mass: Share = MIN_MASS
     smallest_effects: SmallestEffects = field(default_factory=SmallestEffects)
     load: LoadSection = field(default_factory=LoadSection)
-    eval: EvalSection | None = None
-    cache: CacheSection | None = None
+    eval: EvalOptions | None = None
+    cache: CacheOptions | None = None
     probes: ProbesSection | None = None
     heads: HeadsOptions | None = None
     steering: SteeringOptions | None = None

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from study.analyses.shapes import Fault, Layouts
     from study.config import Study
 
-_REQUEST = ("sites", "positions", "dtype", "thinking", "max_length", "tokens_per_batch", "shard_bytes")
-
 
 def run(context: Context) -> None:
     """Caches of all members in `<member>/`; a killed run goes on."""
@@ -25,17 +23,12 @@ def run(context: Context) -> None:
 
     study, section = context.study, context.section
     items = examples_of(study, section)
-    options: dict[str, Any] = {"max_bytes": section.max_bytes, "progress": context.progress, **request(section)}
+    options: dict[str, Any] = {"max_bytes": section.max_bytes, "progress": context.progress, **section.request()}
     if study.pair:
         extract_pair(study.pair, items, out=context.folder, load=asdict(study.load), **options)
     else:
         model = load(study.single, **asdict(study.load))
         extract(model, items, out=context.folder / study.single.name, **options)
-
-
-def request(section: Any) -> dict[str, Any]:
-    """What is recorded, for `interp.cache`."""
-    return {key: getattr(section, key) for key in _REQUEST if getattr(section, key) is not None}
 
 
 def plan(study: Study) -> Work:
@@ -53,9 +46,9 @@ def plan(study: Study) -> Work:
 def _bytes(study: Study, member: Any, items: Sequence[Example]) -> int:
     from interp.cache.request import preview
 
-    options = {key: value for key, value in request(study.cache).items() if key != "dtype"}
-    planned = preview(member, items, load=asdict(study.load), **options)
     assert study.cache is not None
+    options = {key: value for key, value in study.cache.request().items() if key != "dtype"}
+    planned = preview(member, items, load=asdict(study.load), **options)
     return planned.check_disk(Path(), max_bytes=study.cache.max_bytes).bytes
 
 

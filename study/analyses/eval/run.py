@@ -13,12 +13,13 @@ from interp.evaluate import Decoding, evaluate, plan_batches
 from interp.io.frames import write_frame
 from interp.io.items import PLAN
 from interp.model import Model
-from interp.prompt import Example
+from interp.prompt import Example, render
+from interp.remedy import remedy
 from interp.tasks.protocol import EvaluatedTask, labels_of, load_task, max_new_tokens
 from interp.template import clock_of, is_plain
 from study.analyses.eval.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
 from study.analyses.eval.member import Row
-from study.analyses.eval.modes import MODES, check_modes_differ, in_mode
+from study.analyses.eval.options import MODES, EvalOptions
 from study.analyses.eval.store import (
     answers_frame,
     answers_in,
@@ -60,12 +61,12 @@ def run_eval(
     examples: Sequence[Example],
     *,
     out: Path,
-    decoding: Decoding | None = None,
+    options: EvalOptions | None = None,
     loading: Mapping[str, Any] | None = None,
     progress: bool = True,
     seed: int = 0,
+    reply_seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
-    modes: Sequence[str] = (),
 ) -> Evaluation:
     """Answers of every member, and the tables made of them: `out/<member>/`, `out/table.csv`, `out/pair.csv`.
 
@@ -75,16 +76,26 @@ def run_eval(
     Args:
         task_path: import path of the task that reads and scores the replies.
         seed: of the bootstraps behind the intervals.
+        reply_seed: of sampled replies.
         provenance: kept in each manifest beside versions and checkpoints (the seed and file of the items, say).
-        modes: of `study.analyses.eval.modes.MODES`; none asks every item once, as `decoding` says.
     Raises:
         ValueError: as `interp.load` and `interp.evaluate.evaluate`; a folder of another evaluation; before anything is
             loaded: items without the group that others have, or without labels where only labels are scored.
     """
-    members = answer_members(what, task_path, examples, out=out, decoding=decoding, loading=loading, progress=progress,
-                             provenance=provenance, modes=modes)  # fmt: skip
+    options = options or EvalOptions()
+    members = answer_members(
+        what,
+        task_path,
+        examples,
+        out=out,
+        options=options,
+        loading=loading,
+        progress=progress,
+        reply_seed=reply_seed,
+        provenance=provenance,
+    )
     names = {member: _names(_checkpoint(what, member), out / member) for member in members}
-    evaluation = tables_of(out, names, task_path, examples, seed=seed, modes=modes)
+    evaluation = tables_of(out, names, task_path, examples, seed=seed, modes=options.modes)
     for name, table in evaluation.tables.items():
         write_frame(out / FILES[name], table)
     return evaluation
@@ -104,25 +115,26 @@ def answer_members(
     examples: Sequence[Example],
     *,
     out: Path,
-    decoding: Decoding | None = None,
+    options: EvalOptions | None = None,
     loading: Mapping[str, Any] | None = None,
     progress: bool = True,
+    reply_seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
-    modes: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Every member's answers on disk, in `out/<member>/`; returns the members. Arguments as in `run_eval`."""
     task: Any = load_task(task_path)
     missing = [name for name in ("parse", "score") if not callable(getattr(task, name, None))]
     if missing:
         raise ValueError(f"task {task_path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
-    chosen, members = decoding or Decoding(), []
-    _check_items(task, task_path, examples, chosen)
+    options, members = options or EvalOptions(), []
+    decoding, modes = options.decoding(reply_seed), options.modes
+    _check_items(task, task_path, examples, decoding)
     for roles, model in models_of(what, dict(loading or {})):
         check_modes_differ(model, examples, modes)
         for role in roles:
             with model.member(role):
                 known = _provenance(what, role) | dict(provenance or {})
-                for root, asked, how in _runs(out / role, examples, chosen, modes):
+                for root, asked, how in _runs(out / role, examples, decoding, modes):
                     run_member(model, role, task, task_path, asked, root, how, progress, known)
             members.append(role)
     return tuple(members)
@@ -156,6 +168,26 @@ def _runs(
     if not modes:
         return [(root, examples, decoding)]
     return [(root / mode, in_mode(examples, mode), replace(decoding, thinking=MODES[mode])) for mode in modes]
+
+
+def in_mode(examples: Sequence[Example], mode: str) -> list[Example]:
+    """The examples with their mode in the metadata, where the task and the tables see it."""
+    return [replace(e, metadata={**e.metadata, "mode": mode}) for e in examples]
+
+
+def check_modes_differ(model: Model, examples: Sequence[Example], modes: Sequence[str]) -> None:
+    """Every item must be another prompt in every mode, or the comparison of the modes would be of nothing.
+
+    Raises:
+        ValueError: two modes give an item the same token ids.
+    """
+    for example in examples:
+        hashes = {mode: render(example, model.tokenizer, thinking=MODES[mode]).sha256 for mode in modes}
+        if len(set(hashes.values())) < len(hashes):
+            what = f"example {example.id!r}: the chat template gives the same prompt for {' and '.join(modes)}"
+            raise ValueError(
+                f"{what} ({next(iter(hashes.values()))[:12]}). This model has one mode; {remedy('leave out {modes}')}."
+            )
 
 
 def answers_of(

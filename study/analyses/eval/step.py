@@ -22,9 +22,15 @@ def run(context: Context) -> None:
 
     study, section = context.study, context.section
     answer_members(
-        contrast(study), study.task.path, examples_of(study, section), out=context.folder, decoding=decoding_of(study),
-        loading=asdict(study.load), progress=context.progress, modes=section.modes,
-    )  # fmt: skip
+        contrast(study),
+        study.task.path,
+        examples_of(study, section),
+        out=context.folder,
+        options=section,
+        loading=asdict(study.load),
+        progress=context.progress,
+        reply_seed=study.seed,
+    )
 
 
 def contrast(study: Study) -> Any:
@@ -39,20 +45,6 @@ def contrast(study: Study) -> Any:
     return CheckpointPair(study.pair.engaged, study.pair.heuristic, **bases)
 
 
-def decoding_of(study: Study) -> Any:
-    """How answers are drawn."""
-    from interp.evaluate import Decoding
-
-    section = study.eval
-    assert section is not None
-    given: dict[str, Any] = {"tokens_per_batch": section.tokens_per_batch} if section.tokens_per_batch else {}
-    return Decoding(
-        generate=section.generate, max_new_tokens=section.max_new_tokens, temperature=section.temperature,
-        n_samples=section.samples, seed=study.seed, thinking=section.thinking,
-        target_delimiter=section.target_delimiter, **given,
-    )  # fmt: skip
-
-
 def tables(context: Context) -> dict[str, pd.DataFrame]:
     """`eval`: estimates of each member; `pair`: both on the same items and their difference."""
     from study.analyses.eval.run import tables_of
@@ -61,8 +53,16 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     study, section = context.study, context.section
     what = contrast(study)
     members = {role: context.made_by(role) for role in (what.members if study.pair else (what.name,))}
-    return tables_of(context.folder, members, study.task.path, examples_of(study, section), seed=study.seed,
-                     margin=study.claim_margin, modes=section.modes).tables  # fmt: skip
+    evaluation = tables_of(
+        context.folder,
+        members,
+        study.task.path,
+        examples_of(study, section),
+        seed=study.seed,
+        margin=study.claim_margin,
+        modes=section.modes,
+    )
+    return evaluation.tables
 
 
 def plan(study: Study) -> Work:

@@ -1,0 +1,39 @@
+"""Options of a cache: the section `cache` of a study file, and `diptych cache`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.dataclasses import dataclass
+
+from study.option_types import Count
+from study.options import STRICT, option
+
+_REQUEST = ("sites", "positions", "dtype", "thinking", "max_length", "tokens_per_batch", "shard_bytes")
+
+
+@dataclass(frozen=True, config=STRICT)
+class CacheOptions:
+    """Activations of every member on disk; see `diptych cache`.
+
+    Attributes:
+        sites: as `interp.parse_sites` reads them.
+        positions: as `interp.positions` reads them.
+        dtype: stored; none: what the model computes in.
+        max_bytes: refuse a larger cache; must be given for all positions.
+    """
+
+    per_cell: Count | None = option(None, "Items per cell of a generated grid.", is_command=False)
+    limit: Count | None = option(None, "At most N items, spread over cells and groups.", is_command=False)
+    sites: str = option("resid_post.*", "'resid_post.*, z.19.17', ...")
+    positions: str = option("last", "'last, span:scenario, stride:8', ...")
+    dtype: str | None = option(None, "Stored dtype (bfloat16, float16, float32); default: what the model computes.")
+    thinking: bool | None = option(None, "Passed to the chat template.")
+    max_length: Count | None = option(None, "Longest prompt in tokens; longer is an error.")
+    tokens_per_batch: Count | None = option(None, "Budget of one forward pass.")
+    shard_bytes: str | None = option(None, "Size of one file of the cache, e.g. 256MB.")
+    max_bytes: str | None = option(None, "Refuse a larger cache, e.g. 40GB; required for --positions all.")
+
+    def request(self) -> dict[str, Any]:
+        """What is recorded, as arguments of `interp.cache.extract`; what is not given is left to its defaults."""
+        return {name: getattr(self, name) for name in _REQUEST if getattr(self, name) is not None}
