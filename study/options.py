@@ -85,7 +85,9 @@ def options_from(options: type[T], values: Mapping[str, Any], **more: Any) -> T:
     """
     named = {one.name: one for one in fields(options)}  # pyright: ignore[reportArgumentType]
     chosen = {name: value for name, value in values.items() if name in named}
-    chosen = {name: value for name, value in chosen.items() if value != () or default_of(named[name]) != {}} | more
+    # click gives () or None where an option of several values is not given
+    empty = {name for name, value in chosen.items() if value in ((), None) and default_of(named[name]) in ((), {})}
+    chosen = {name: value for name, value in chosen.items() if name not in empty} | more
     try:
         return TypeAdapter(options).validate_python(chosen)
     except ValidationError as error:
@@ -107,6 +109,8 @@ def _fault(fault: Any) -> str:
 
     name = ".".join(str(part) for part in fault["loc"] if not isinstance(part, int))
     text = fault["msg"].removeprefix("Value error, ")
+    if not name:  # of several fields together: the text names them
+        return text
     return f"{remedy(f'{{{name}}}') or name}: {text[:1].lower()}{text[1:]}, got {fault['input']!r:.80}."
 
 
