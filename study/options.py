@@ -142,7 +142,7 @@ def _click_option(options: type, one: Field[Any]) -> Callable[[Command], Command
         settings["type"] = Listed(get_args(kind)[0])
         if "default" in settings:
             settings["default"] = ",".join(
-                f"{value:g}" if isinstance(value, float) else str(value) for value in default
+                f"{value:g}" if isinstance(value, float) else str(value) for value in settings["default"]
             )
     elif _is_conditions(kind):
         settings |= {"multiple": True, "metavar": metadata.get("metavar") or "CONDITION"}
