@@ -131,8 +131,11 @@ def match(a: str, b: str, control: str, out: Path, **options: Any) -> None:
     shown = beyond.sort_values("r", ascending=False)[
         ["layer_a", "head_a", "layer_b", "head_b", "r", "margin", "p", "n"]
     ]
-    click.echo(shown.head(12).to_string(index=False, float_format=lambda v: f"{v:.3g}") if len(shown) else
-               "No mutual pair is more alike than the largest of a permutation.")  # fmt: skip
+    click.echo(
+        shown.head(12).to_string(index=False, float_format=lambda v: f"{v:.3g}")
+        if len(shown)
+        else "No mutual pair is more alike than the largest of a permutation."
+    )
     click.echo(f"\ntable  {out / 'match.csv'}\nfigure {out / 'match_heads.png'}")
 
 

@@ -48,8 +48,16 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--strata", default="", help="labels:COLUMN where `steer fit` balanced by a column of that file.")
 @study_options
 @fail_in_users_words
-def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, labels: Path | None, target: str,
-         strata: str, out: Path, **options: Any) -> None:  # fmt: skip
+def dose(
+    direction: Path,
+    orthogonal_to: tuple[Path, ...],
+    cache: Path | None,
+    labels: Path | None,
+    target: str,
+    strata: str,
+    out: Path,
+    **options: Any,
+) -> None:
     """Steer a checkpoint at every strength, with every control, into --out.
 
     An interrupted run loses nothing: run the same command again. Tables: table.csv (levels and changes), slopes.csv,
@@ -88,8 +96,9 @@ def dose(direction: Path, orthogonal_to: tuple[Path, ...], cache: Path | None, l
 @click.option("--heuristic-cache", type=_PATH, help="The same of the heuristic member.")
 @study_options
 @fail_in_users_words
-def pair(engaged: Path, heuristic: Path, engaged_cache: Path | None, heuristic_cache: Path | None, out: Path,
-         **options: Any) -> None:  # fmt: skip
+def pair(
+    engaged: Path, heuristic: Path, engaged_cache: Path | None, heuristic_cache: Path | None, out: Path, **options: Any
+) -> None:
     """Directions of both members: their cosine per layer, and each vector added in each member.
 
     Writes cosines.csv (with the ceiling that their own noise sets), transfer.csv (the 2×2), a dose study per member.

@@ -195,10 +195,17 @@ def _draw_guard(ax: Axes, rows: DataFrame) -> None:
     low, high = ax.get_ylim()
     up = (guard - low) < 0.5 * (high - low)
     ax.annotate(
-        f"guard {_neat(float(guard))}", (1, guard), xycoords=("axes fraction", "data"), xytext=(-1, 2 if up else -2),
-        textcoords="offset points", ha="right", va="bottom" if up else "top", fontsize=NOTE,
-        color=colour("ink2"), zorder=6,
-    )  # fmt: skip
+        f"guard {_neat(float(guard))}",
+        (1, guard),
+        xycoords=("axes fraction", "data"),
+        xytext=(-1, 2 if up else -2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom" if up else "top",
+        fontsize=NOTE,
+        color=colour("ink2"),
+        zorder=6,
+    )
 
 
 def _label(table: DataFrame, arm: str, default: str) -> str:

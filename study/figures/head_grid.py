@@ -178,10 +178,16 @@ def box_named(ax: Axes, grid: Grid, labels: Sequence[str]) -> None:
     for (layer, head), label in zip(grid.named, labels, strict=True):
         ax.add_patch(
             Rectangle(
-                (head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=colour("on_heatmap_dark"),
-                linewidth=1.1 if grid.significant[layer, head] else 0.5, zorder=6, clip_on=False,
+                (head - 0.5, layer - 0.5),
+                1,
+                1,
+                fill=False,
+                edgecolor=colour("on_heatmap_dark"),
+                linewidth=1.1 if grid.significant[layer, head] else 0.5,
+                zorder=6,
+                clip_on=False,
             )
-        )  # fmt: skip
+        )
         cell_w, cell_h = cell_inches(ax)
         weight = "bold" if grid.significant[layer, head] else "normal"
         w = (canvas.text_width(label, size=NOTE + 0.4, weight=weight) + 0.04) / cell_w

@@ -52,8 +52,14 @@ def layer_selection(table: DataFrame, *, width: Width = "neurips", ax: Axes | Se
     with styled():
         if ax is None:
             frame = Frame(left=0.55, right=0.1, gap=0.2, bottom=0.4, between=0.34)
-            panels = small_multiples(positions if len(positions) > 1 else [""], width_in(width), tall=1.4, frame=frame,
-                                     entries=entries, most=3)  # fmt: skip
+            panels = small_multiples(
+                positions if len(positions) > 1 else [""],
+                width_in(width),
+                tall=1.4,
+                frame=frame,
+                entries=entries,
+                most=3,
+            )
         else:
             panels = given(ax, positions, figure=FIGURE)
             legend_over(panels, entries)

@@ -126,16 +126,24 @@ def _draw_pairs(ax: Axes, matches: DataFrame, marks: Marks) -> None:
     for row in sorted(checks.records(_shown(matches)), key=lambda r: r.r):
         filled = _is_beyond(row) and row.mutual
         (mark,) = ax.plot(
-            [row.depth_a], [row.depth_b], "o", markersize=1.6 + 2.8 * max(row.r, 0) ** 0.5, zorder=3 + filled,
-            color=colour("ink" if filled else "control"), markerfacecolor=colour("ink" if filled else "paper"),
-            markeredgewidth=0.7, alpha=0.8 if filled else 1.0, clip_on=False,
-        )  # fmt: skip
+            [row.depth_a],
+            [row.depth_b],
+            "o",
+            markersize=1.6 + 2.8 * max(row.r, 0) ** 0.5,
+            zorder=3 + filled,
+            color=colour("ink" if filled else "control"),
+            markerfacecolor=colour("ink" if filled else "paper"),
+            markeredgewidth=0.7,
+            alpha=0.8 if filled else 1.0,
+            clip_on=False,
+        )
         verdict = "mutual" if row.mutual else "not mutual"
         marks.name(
-            mark, f"match-{_head(row, 'a')}".replace(".", "-"),
+            mark,
+            f"match-{_head(row, 'a')}".replace(".", "-"),
             f"{_head(row, 'a')} → {_head(row, 'b')}: r = {short(row.r)}, margin {short(row.margin)}, {verdict}, "
             f"{'above' if _is_beyond(row) else 'below'} the null {short(row.null_max95)}",
-        )  # fmt: skip
+        )
         avoid += [Labelled([row.depth_a] * 3, [row.depth_b] * 3, "", "")]
     taken: list[np.ndarray] = []
     for row in checks.records(matches[matches["named"].astype(bool)]):
@@ -187,9 +195,10 @@ def _draw_distribution(ax: Axes, table: DataFrame, matches: DataFrame, marks: Ma
     if len(null):
         heights = np.histogram(null, edges)[0] / len(null)
         marks.name(
-            ax.stairs(heights, edges, fill=True, color=colour("null"), zorder=0), "null",
+            ax.stairs(heights, edges, fill=True, color=colour("null"), zorder=0),
+            "null",
             f"maximum r with items permuted, {len(null)} draws, 95 % below {short(limit)}",
-        )  # fmt: skip
+        )
     else:
         ax.axvspan(edges[0], limit, color=colour("null"), linewidth=0, zorder=0)
     if len(own):
@@ -215,10 +224,16 @@ def _draw_distribution(ax: Axes, table: DataFrame, matches: DataFrame, marks: Ma
         y = np.repeat(heights, 2)
         peak = int(np.argmax(heights))
         place_note(
-            ax, Labelled([edges[peak], edges[peak + 1]], [heights[peak]] * 2, "matches", colour("ink"), "bold"),
-            avoid=[Labelled(list(x), list(y), "", ""), Labelled([limit] * 2, [0, top], "", ""),
-                   Labelled([control] * 2, [0, top], "", ""), *avoid], taken=[],
-        )  # fmt: skip
+            ax,
+            Labelled([edges[peak], edges[peak + 1]], [heights[peak]] * 2, "matches", colour("ink"), "bold"),
+            avoid=[
+                Labelled(list(x), list(y), "", ""),
+                Labelled([limit] * 2, [0, top], "", ""),
+                Labelled([control] * 2, [0, top], "", ""),
+                *avoid,
+            ],
+            taken=[],
+        )
 
 
 def _name_lines(ax: Axes, at: tuple[float, float], label: str, *, left: float) -> None:
@@ -236,9 +251,17 @@ def _name_lines(ax: Axes, at: tuple[float, float], label: str, *, left: float) -
 def _above_line(ax: Axes, x: float, text: str, *, right: bool) -> None:
     """The name of a vertical line, at its upper end beside it."""
     ax.annotate(
-        text, (x, 1), xycoords=("data", "axes fraction"), xytext=(3 if right else -3, -1), textcoords="offset points",
-        ha="left" if right else "right", va="top", fontsize=NOTE, color=colour("ink2"), linespacing=1.15,
-    )  # fmt: skip
+        text,
+        (x, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(3 if right else -3, -1),
+        textcoords="offset points",
+        ha="left" if right else "right",
+        va="top",
+        fontsize=NOTE,
+        color=colour("ink2"),
+        linespacing=1.15,
+    )
 
 
 def _arm(table: DataFrame, name: str) -> np.ndarray:
@@ -263,7 +286,8 @@ def _caption(table: DataFrame, matches: DataFrame) -> str:
         f"effects: {mutual} mutual pairs of {len(matches)} heads",
         f"{checks.sample_size(matches, figure=FIGURE)}; area of a mark by r",
         f"Filled: r above {short(float(matches['null_max95'].iloc[0]))}, the 95 % limit of the null, the maximum over "
-        "pairs with items permuted" + (f" ({len(null)} draws)" if len(null) else "")
+        "pairs with items permuted"
+        + (f" ({len(null)} draws)" if len(null) else "")
         + f"; {beyond} pairs, {inside} of them within ±{WINDOW} layers (band)",
         "Box: head named beforehand, thin where it has no match beyond the null; margin = r minus the second best"
         if matches["named"].astype(bool).any()
@@ -272,7 +296,7 @@ def _caption(table: DataFrame, matches: DataFrame) -> str:
         + (f" ({len(own)} heads)" if len(own) else ""),
         "No interval on r: read it against the null and the control",
         checks.provenance(matches),
-    )  # fmt: skip
+    )
 
 
 def _alt(matches: DataFrame) -> str:

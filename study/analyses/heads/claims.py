@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from interp.stats import rejects
 from study.config.sections import SmallestEffects
@@ -47,8 +47,19 @@ def _necessary(tables: Tables, member: str, smallest: float) -> list[Claim]:
         ]
         text = f"{row['head']} is necessary for the answer of the {member} member"
         name = f"δ {kind} ablation{_which(row)}"
-        claims.append(Claim(text, "necessary", "heads", Above(), measured(row, name=name), tuple(controls),
-                            smallest=smallest, tests=_tests(row), key=key_of("necessary", row, member)))  # fmt: skip
+        claims.append(
+            Claim(
+                text,
+                "necessary",
+                "heads",
+                Above(),
+                measured(row, name=name),
+                tuple(controls),
+                smallest=smallest,
+                tests=_tests(row),
+                key=key_of("necessary", row, member),
+            )
+        )
     return claims
 
 
@@ -57,13 +68,13 @@ def key_of(kind: str, row: Row, member: str) -> str:
     return f"heads/{kind}/{row['head'] if flag(row, 'named') else 'largest'}/{member}"
 
 
-def _which(row: dict[str, Any]) -> str:
+def _which(row: Row) -> str:
     return ", named beforehand" if flag(row, "named") else ", the largest"
 
 
-def _chosen(own: list[dict[str, Any]], halves: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Held]]:
+def _chosen(own: Sequence[Row], halves: Sequence[Row]) -> list[tuple[Row, Held]]:
     """(row, interval on the half that did not choose it): named heads on all pairs, then the selected one."""
-    named: list[tuple[dict[str, Any], Held]] = [(row, None) for row in own if flag(row, "named")]
+    named: list[tuple[Row, Held]] = [(row, None) for row in own if flag(row, "named")]
     row = _selected(halves)
     if row is None or any(row["head"] == other["head"] for other, _ in named):
         return named
@@ -71,12 +82,14 @@ def _chosen(own: list[dict[str, Any]], halves: list[dict[str, Any]]) -> list[tup
 
 
 def _held_out(report: Held) -> list[Control]:
-    return [] if report is None else [
-        Control.at_least("chosen on one half of the pairs, reported on the other", report, sort="null")
-    ]  # fmt: skip
+    return (
+        []
+        if report is None
+        else [Control.at_least("chosen on one half of the pairs, reported on the other", report, sort="null")]
+    )
 
 
-def _selected(halves: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _selected(halves: Sequence[Row]) -> Row | None:
     """The head that is largest on the half `select`, as it is on the half `report`."""
     first = [r for r in halves if r["half"] == "select"]
     best = max(first, key=lambda r: float(r["value"]), default=None)
@@ -84,19 +97,23 @@ def _selected(halves: list[dict[str, Any]]) -> dict[str, Any] | None:
     return there[0] if there else None
 
 
-def _tests(row: dict[str, Any]) -> tuple[float, ...]:
+def _tests(row: Row) -> tuple[float, ...]:
     p = number(row, "p_adjusted")
     return () if p is None else (p,)
 
 
-def _over_all_heads(row: dict[str, Any], count: int) -> Control:
+def _over_all_heads(row: Row, count: int) -> Control:
     p = number(row, "p_adjusted")
     over = f" over {count} heads" if count else ""
-    return Control.of(f"family-wise error, max-|t|{over}", None if p is None else bool(rejects(p)),
-                      "" if p is None else p_words(p), sort="null")  # fmt: skip
+    return Control.of(
+        f"family-wise error, max-|t|{over}",
+        None if p is None else bool(rejects(p)),
+        "" if p is None else p_words(p),
+        sort="null",
+    )
 
 
-def _matched_head(row: dict[str, Any]) -> Control:
+def _matched_head(row: Row) -> Control:
     """The effect minus that of norm-matched heads of its layer, paired."""
     control = number(row, "control_value")
     detail = "" if control is None else f"they reach {short(control)}"
@@ -112,12 +129,23 @@ def _carries(tables: Tables, member: str, smallest: float) -> list[Claim]:
         placebo = rows(tables, "heads", pairs="keep", head=row["head"], **patched)
         controls = (_over_all_heads(row, len(flips)), _same_answer(row, placebo), *_held_out(report))
         text = f"What {row['head']} carries transfers to the other answer in the {member} member"
-        claims.append(Claim(text, "transfers", "heads", Above(), measured(row, name=f"δ patch{_which(row)}"), controls,
-                            smallest=smallest, tests=_tests(row), key=key_of("carries", row, member)))  # fmt: skip
+        claims.append(
+            Claim(
+                text,
+                "transfers",
+                "heads",
+                Above(),
+                measured(row, name=f"δ patch{_which(row)}"),
+                controls,
+                smallest=smallest,
+                tests=_tests(row),
+                key=key_of("carries", row, member),
+            )
+        )
     return claims
 
 
-def _same_answer(row: dict[str, Any], placebo: list[dict[str, Any]]) -> Control:
+def _same_answer(row: Row, placebo: Sequence[Row]) -> Control:
     """The effect minus that of twins that keep the answer, of the same procedures."""
     detail = f"they move it by {short(float(placebo[0]['value']))}" if placebo else ""
     name = "same-answer control: twins that keep the answer move it less"
@@ -141,5 +169,16 @@ def _changed(tables: Tables, smallest: float) -> list[Claim]:
     asserts = Above() if higher else Below()
     name = f"difference, {kind}, the largest of {len(differences)}, simultaneous interval"
     estimate = measured(row | {"lo": row["band_lo"], "hi": row["band_hi"]}, name=name, signed=True)
-    return [Claim(text, "necessary", "heads", asserts, estimate, (_over_all_heads(row, len(differences)),),
-                  smallest=smallest, tests=_tests(row), key="heads/changed")]  # fmt: skip
+    return [
+        Claim(
+            text,
+            "necessary",
+            "heads",
+            asserts,
+            estimate,
+            (_over_all_heads(row, len(differences)),),
+            smallest=smallest,
+            tests=_tests(row),
+            key="heads/changed",
+        )
+    ]

@@ -72,9 +72,15 @@ def match_table(
     rows = _nearest(matching, {str(unit[0]) for effects in a.values() for unit in effects.named})
     null = pd.DataFrame({"arm": "permuted", "r": matching.maxima})
     table = pd.concat([rows, null, selves], ignore_index=True)
-    shared = {"self_match_r": float(selves["r"].median()), "null_max95": matching.threshold, "n": matching.n,
-              "n_groups": matching.n_groups, "checkpoint_a": names[0], "checkpoint_b": names[1],
-              "self_label": f"{names[0]} vs {names[2]}"}  # fmt: skip
+    shared = {
+        "self_match_r": float(selves["r"].median()),
+        "null_max95": matching.threshold,
+        "n": matching.n,
+        "n_groups": matching.n_groups,
+        "checkpoint_a": names[0],
+        "checkpoint_b": names[1],
+        "self_label": f"{names[0]} vs {names[2]}",
+    }
     return table.assign(**shared)
 
 
@@ -92,8 +98,14 @@ def _nearest(matching: Matching, named: set[str]) -> pd.DataFrame:
         others = np.delete(similar, j)
         second = np.nanmax(others) if not np.isnan(others).all() else similar[j]
         ids = HeadId.parse(name), HeadId.parse(matching.names_b[j])
-        row: dict[str, Any] = {"arm": "match", "r": similar[j], "margin": similar[j] - second, "p": matching.p[i, j],
-                               "mutual": bool(mutual[i, j]), "named": name in named}  # fmt: skip
+        row: dict[str, Any] = {
+            "arm": "match",
+            "r": similar[j],
+            "margin": similar[j] - second,
+            "p": matching.p[i, j],
+            "mutual": bool(mutual[i, j]),
+            "named": name in named,
+        }
         for side, one, n_layers in zip("ab", ids, layers, strict=True):
             row |= {f"layer_{side}": one.layer, f"head_{side}": one.head, f"depth_{side}": (one.layer + 0.5) / n_layers}
         rows.append(row)

@@ -60,8 +60,13 @@ def _cells(row: Mapping[Any, Any]) -> list[str]:
         )
     p = row.get("p_adjusted")
     control = row["control_value"]
-    return [row["metric"], value, f"{row['n']} ({row['n_groups']})", "" if p is None or p != p else f"{p:.4f}",
-            f"{control:.3f}" if control == control else "–"]  # fmt: skip
+    return [
+        row["metric"],
+        value,
+        f"{row['n']} ({row['n_groups']})",
+        "" if p is None or p != p else f"{p:.4f}",
+        f"{control:.3f}" if control == control else "–",
+    ]
 
 
 def headline(out: Path, *, k: int = 5) -> str:
@@ -73,6 +78,16 @@ def headline(out: Path, *, k: int = 5) -> str:
         for which, part in split_kinds(effects):
             for row in part.top(k).to_dict("records"):
                 value = interval(row["value"], row["lo"], row["hi"])
-                lines.append([member, f"{part.plan.kind} {row['metric']}", which, row["head"], value, str(row["n"]),
-                              f"{row['p_adjusted']:.4f}", f"{row['control_value']:.3f}"])  # fmt: skip
+                lines.append(
+                    [
+                        member,
+                        f"{part.plan.kind} {row['metric']}",
+                        which,
+                        row["head"],
+                        value,
+                        str(row["n"]),
+                        f"{row['p_adjusted']:.4f}",
+                        f"{row['control_value']:.3f}",
+                    ]
+                )
     return "\n".join([aligned(lines), READING, *notes])

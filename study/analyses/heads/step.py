@@ -96,9 +96,14 @@ def plan(study: Study) -> Work:
         tokens += 2 * len(options.kinds) * sum(len(prompt.ids) for prompt in prompts)
         rows += _passes(study, member, options) / len(prompts) * changed_tokens(prompts, options.positions)
     return Work(
-        len(items) * len(members), tokens, 0, 4000 * len(items) * len(members), largest_of(study, members),
-        round(rows), note="replies before the label not counted",
-    )  # fmt: skip
+        len(items) * len(members),
+        tokens,
+        0,
+        4000 * len(items) * len(members),
+        largest_of(study, members),
+        round(rows),
+        note="replies before the label not counted",
+    )
 
 
 def _passes(study: Study, member: Checkpoint, options: HeadsOptions) -> float:

@@ -68,15 +68,22 @@ def tables_of_heads(
         "heads_selected": _effects(
             part.forest(keep=keep).assign(member=member, pairs=which) for member, which, part, keep in _parts(sweeps)
         ),
-        "heads_cumulative": pd.concat(_cumulative(own, out / member, options, seed).assign(member=member)
-                                      for member, own in sweeps.items()),
-    }  # fmt: skip
+        "heads_cumulative": pd.concat(
+            _cumulative(own, out / member, options, seed).assign(member=member) for member, own in sweeps.items()
+        ),
+    }
     if differences := [contrast(*both) for both in _aligned(sweeps)]:
-        rows["heads_difference"] = _noted(pd.concat(differences).assign(
-            member=DIFFERENCE, is_difference=True, control="no difference", control_value=0.0,
-            interval="paired jackknife t", effect="total",
-            correction="paired max-|t| over heads, sign flips and bootstrap",
-        ))  # fmt: skip
+        rows["heads_difference"] = _noted(
+            pd.concat(differences).assign(
+                member=DIFFERENCE,
+                is_difference=True,
+                control="no difference",
+                control_value=0.0,
+                interval="paired jackknife t",
+                effect="total",
+                correction="paired max-|t| over heads, sign flips and bootstrap",
+            )
+        )
     patched = {member: own["patch"] for member, own in sweeps.items() if "patch" in own}
     if swaps := [_order_swap(one).assign(member=member) for member, one in patched.items() if _has_both(one)]:
         rows["order_swap"] = pd.concat(swaps)
@@ -178,8 +185,10 @@ def _order_swap(effects: HeadEffects) -> pd.DataFrame:
     out = rows.drop(columns=["constant", "order_blind"]).assign(
         control="the better of a constant and an order-blind model",
         control_value=constant.where(constant >= rows["order_blind"], rows["order_blind"]),
-        interval="Wilson at the effective n", note="", unit="twins",
-    )  # fmt: skip
+        interval="Wilson at the effective n",
+        note="",
+        unit="twins",
+    )
     bare = out["lo"].isna()
     out.loc[bare, "interval"] = ""
     out.loc[bare, "note"] = "exact McNemar of originals against twins; its p is the result"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from interp.stats import rejects
 from study.config.sections import SmallestEffects
 from study.figures.numbers import fixed
 from study.ledger import Above, Below, Claim, Control, p_words
-from study.ledger_rows import Tables, bounds, measured, number, one_answer, rows
+from study.ledger_rows import Row, Tables, bounds, measured, number, one_answer, rows
 
 MAIN, APART = "direction", "orthogonalized"
 TARGETS = {"margin": "the margin toward {toward}", "amb_commit_bias": "commit bias"}
@@ -22,8 +23,10 @@ def steering(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     table, apart = rows(tables, "steering_slopes"), _sites_apart(tables)
     claims = [
         _moves(table, row, (row["member"], row["site"]) in apart, smallest)
-        for metric in TARGETS for row in table if row["arm"] == MAIN and row["metric"] == metric
-    ]  # fmt: skip
+        for metric in TARGETS
+        for row in table
+        if row["arm"] == MAIN and row["metric"] == metric
+    ]
     why = "no steering in this study"
     return claims or [Claim("Adding a direction changes the answer", "sufficient", "steering", why=why)]
 
@@ -37,7 +40,7 @@ def _sites_apart(tables: Tables) -> set[tuple[Any, Any]]:
     return set(zip(kept["member"], kept["site"], strict=True))
 
 
-def _moves(table: list[dict[str, Any]], row: dict[str, Any], apart: bool, smallest: SmallestEffects) -> Claim:
+def _moves(table: Sequence[Row], row: Row, apart: bool, smallest: SmallestEffects) -> Claim:
     """One direction, one score, next to what the same direction does to the scores that it should leave alone."""
     same_place = [r for r in table if r["member"] == row["member"] and r["site"] == row["site"]]
     rises = float(row["value"]) >= 0 or row["metric"] == "margin"  # positive strength is toward, by definition
@@ -58,12 +61,20 @@ def _moves(table: list[dict[str, Any]], row: dict[str, Any], apart: bool, smalle
         return Claim(text, "sufficient", "steering", why=f"not claimed: {why}", key=key)
     estimate = measured(row, name="slope over all strengths", signed=True)
     p = number(row, "p")
-    return Claim(text, "sufficient", "steering", asserts, estimate, tuple(controls), tests=() if p is None else (p,),
-                 smallest=smallest.margin_slope if row["metric"] == "margin" else smallest.rate_slope,
-                 key=key)  # fmt: skip
+    return Claim(
+        text,
+        "sufficient",
+        "steering",
+        asserts,
+        estimate,
+        tuple(controls),
+        tests=() if p is None else (p,),
+        smallest=smallest.margin_slope if row["metric"] == "margin" else smallest.rate_slope,
+        key=key,
+    )
 
 
-def _outside(row: dict[str, Any], rises: bool) -> bool | None:
+def _outside(row: Row, rises: bool) -> bool | None:
     """Whether a slope is beyond the middle 95 % of its controls on the side of the claim; None without controls."""
     value, lo, hi = (number(row, key) for key in ("value", "null_lo", "null_hi"))
     if value is None or lo is None or hi is None:
@@ -71,7 +82,7 @@ def _outside(row: dict[str, Any], rises: bool) -> bool | None:
     return value > hi if rises else value < lo
 
 
-def _beyond_controls(row: dict[str, Any], rises: bool) -> Control:
+def _beyond_controls(row: Row, rises: bool) -> Control:
     """Outside the band of the controls, and significant against each sort of them; no p is no test."""
     name = "beyond random and shuffled directions of equal norm"
     outside, p = _outside(row, rises), number(row, "p")
@@ -82,7 +93,7 @@ def _beyond_controls(row: dict[str, Any], rises: bool) -> Control:
     return Control.of(name, None if outside is None else outside and bool(rejects(p)), p_words(p), sort="null")
 
 
-def _without_others(row: dict[str, Any], rises: bool) -> Control:
+def _without_others(row: Row, rises: bool) -> Control:
     """What is left after the other directions are taken out: its interval excludes zero, its slope is beyond its null.
 
     Undecided where the interval includes zero; failed where its slope is one that its controls reach too.
@@ -98,7 +109,7 @@ def _without_others(row: dict[str, Any], rises: bool) -> Control:
     return replace(control, outcome="not run" if outside is None else "passed" if outside else "failed")
 
 
-def _left_alone(row: dict[str, Any], smallest: float) -> Control:
+def _left_alone(row: Row, smallest: float) -> Control:
     """Whether the interval of a score that should stay is inside what directions of equal norm do to it, give or take
     the smallest effect of interest."""
     name = f"leaves {SIDE[str(row['metric'])]} where equal-norm controls leave it, within {smallest:g}"

@@ -96,8 +96,14 @@ def _cut(prompt: Prompt, n: int) -> Prompt:
     """The first n tokens of a prompt; spans that begin after them are gone."""
     end = prompt.offsets[n - 1][1]
     spans = {name: (a, min(b, end)) for name, (a, b) in prompt.spans.items() if a < end}
-    return replace(prompt, text=prompt.text[:end], ids=prompt.ids[:n], offsets=prompt.offsets[:n],
-                   tokens=prompt.tokens[:n], spans=spans)  # fmt: skip
+    return replace(
+        prompt,
+        text=prompt.text[:end],
+        ids=prompt.ids[:n],
+        offsets=prompt.offsets[:n],
+        tokens=prompt.tokens[:n],
+        spans=spans,
+    )
 
 
 def _instructed(example: Example, words: str) -> Example:

@@ -221,10 +221,17 @@ def _identity(job: DoseSweep, task_path: str, items: Sequence[DoseItem]) -> dict
 
     digest = hashlib.sha256("".join(item.sha256 for item in items).encode()).hexdigest()
     return {
-        "task": task_path, "items": digest, "n_items": len(items), "weights": job.weights, "plan": job.plan.sha256,
-        "alphas": list(job.plan.alphas), "unit": job.plan.unit, "sites": [str(site) for site in job.plan.sites],
-        "arms": [f"{arm.site} {arm.name}" for arm in job.plan.arms], "dtype": str(job.model.dtype),
-    }  # fmt: skip
+        "task": task_path,
+        "items": digest,
+        "n_items": len(items),
+        "weights": job.weights,
+        "plan": job.plan.sha256,
+        "alphas": list(job.plan.alphas),
+        "unit": job.plan.unit,
+        "sites": [str(site) for site in job.plan.sites],
+        "arms": [f"{arm.site} {arm.name}" for arm in job.plan.arms],
+        "dtype": str(job.model.dtype),
+    }
 
 
 def _notes(first: Direction, plan: DosePlan, options: DoseOptions, notes: list[str]) -> dict[str, Any]:

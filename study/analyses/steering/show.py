@@ -71,8 +71,18 @@ def pair_lines(out: Path) -> str:
     cells = [["vector of", "added in", "layer", "score", "slope [95 %]", "controls 95 %", "p", "n"]]
     for row in read_frame(out / "transfer.csv", _TRANSFER).to_dict("records"):
         null, slope = _range(row["null_lo"], row["null_hi"]), _spread(row["value"], row["lo"], row["hi"])
-        cells.append([row["vector_from"], row["applied_to"], f"{row['layer']:.0f}", row["metric"], slope, null,
-                      "" if row["p"] != row["p"] else f"{row['p']:.3f}", f"{row['n']:.0f}"])  # fmt: skip
+        cells.append(
+            [
+                row["vector_from"],
+                row["applied_to"],
+                f"{row['layer']:.0f}",
+                row["metric"],
+                slope,
+                null,
+                "" if row["p"] != row["p"] else f"{row['p']:.3f}",
+                f"{row['n']:.0f}",
+            ]
+        )
     return "\n".join([aligned(lines), *notes, "", aligned(cells), READING])
 
 

@@ -125,8 +125,18 @@ def _shuffled(cache: ActivationCache, direction: Direction, origin: dict[str, An
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is said of the real direction is not said again of its null
         return difference_of_means(
-            cache, toward=direction.toward.split("+"), away_from=direction.away_from.split("+"), site=direction.site,
-            target=labels, position=direction.position, balance=origin["balance"], strata=origin["strata"],
-            groups=origin["groups"], fit_on=origin.get("fit_on"), weighting=origin["weighting"], seed=origin["seed"],
-            where=origin.get("where") or (), check_sign=False,
-        )  # fmt: skip
+            cache,
+            toward=direction.toward.split("+"),
+            away_from=direction.away_from.split("+"),
+            site=direction.site,
+            target=labels,
+            position=direction.position,
+            balance=origin["balance"],
+            strata=origin["strata"],
+            groups=origin["groups"],
+            fit_on=origin.get("fit_on"),
+            weighting=origin["weighting"],
+            seed=origin["seed"],
+            where=origin.get("where") or (),
+            check_sign=False,
+        )

@@ -77,23 +77,36 @@ def _member(context: Context, member: str) -> list[str]:
     with ActivationCache.open(own) as cache:
         for number, (toward, away) in enumerate(sides):
             one = difference_of_means(
-                cache, toward=toward, away_from=away, target=_CLASS, position=section.position, groups=section.groups,
-                fit_on=f"{FIT}=train", balance=section.balance, seed=study.seed,
+                cache,
+                toward=toward,
+                away_from=away,
+                target=_CLASS,
+                position=section.position,
+                groups=section.groups,
+                fit_on=f"{FIT}=train",
+                balance=section.balance,
+                seed=study.seed,
                 check_sign=number == 0,  # of what is taken out only the axis counts
-            )  # fmt: skip
+            )
             one.save(folder / f"fit-{number}.safetensors")
             fitted.append(one)
     job = _job(context, member, own, fitted, chosen)
     job.answer(study.members[member], loading=asdict(study.load), progress=context.progress)
     layers = job.options.layers
     asked = [site for site in fitted[0].refused if chosen is None or site.layer in chosen]
-    noisy = [(one.label, site) for directions in fitted[1:] for site, one in directions.items()
-             if (layers is None or site.layer in layers) and one.stats.held_out_gap <= 0]  # fmt: skip
+    noisy = [
+        (one.label, site)
+        for directions in fitted[1:]
+        for site, one in directions.items()
+        if (layers is None or site.layer in layers) and one.stats.held_out_gap <= 0
+    ]
     return [
         *(f"{member}: no direction at {site}: {fitted[0].refused[site]}" for site in asked),
-        *(f"{member}, {label} at {site}, taken out: its classes are not separable on held-out rows"
-          for label, site in noisy),
-    ]  # fmt: skip
+        *(
+            f"{member}, {label} at {site}, taken out: its classes are not separable on held-out rows"
+            for label, site in noisy
+        ),
+    ]
 
 
 def _chosen_layers(context: Context, member: str) -> tuple[int, ...] | None:
@@ -192,10 +205,15 @@ def _same(context: Context, member: str) -> dict[str, Any]:
 
     identity = read_manifest(context.of("cache") / member)["identity"]
     return {
-        **context.made_by(member), "analysis": "steering", "member": member, "seed": context.study.seed,
-        "unit": "items", "group_unit": _section(context.study).groups, "dtype": identity["numerics"]["compute_dtype"],
+        **context.made_by(member),
+        "analysis": "steering",
+        "member": member,
+        "seed": context.study.seed,
+        "unit": "items",
+        "group_unit": _section(context.study).groups,
+        "dtype": identity["numerics"]["compute_dtype"],
         "data_sha256": identity["prompts"]["sha256"],
-    }  # fmt: skip
+    }
 
 
 def plan(study: Study) -> Work:
@@ -229,9 +247,14 @@ def plan(study: Study) -> Work:
         counts.append(f"{len(layers)}")
     n_layers = " and ".join(dict.fromkeys(counts))
     return Work(
-        len(kept) * len(members), tokens, 0, size, largest_of(study, members), round(rows),
+        len(kept) * len(members),
+        tokens,
+        0,
+        size,
+        largest_of(study, members),
+        round(rows),
         note=f"{arms} arms at {n_strengths} strengths and {n_layers} layers, as rows; {_floor(section)}",
-    )  # fmt: skip
+    )
 
 
 def _changed(prompts: Sequence[Prompt], positions: str) -> int:
@@ -268,8 +291,11 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
     strange = [name for name in _members(study) if name not in members]
     yield from (Fault("steering.members", "", f"{name!r}: expected {', '.join(study.members)}.") for name in strange)
     good = {role: layouts[role] for role in members if has_good_cache(study, layouts[role])}
-    yield from tried("steering.layers", good, lambda layout: steered_layers(
-        section.layers, cached_sites(study, layout), layout.n_layers))  # fmt: skip
+    yield from tried(
+        "steering.layers",
+        good,
+        lambda layout: steered_layers(section.layers, cached_sites(study, layout), layout.n_layers),
+    )
     yield from tried("steering.positions", {"": section.positions}, tokens_of)
     yield from tried("steering.alphas", {"": section.alphas}, parse_alphas)
     positions = cached_positions(study) if good else ()

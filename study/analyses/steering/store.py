@@ -70,10 +70,16 @@ def is_finished(root: Path) -> bool:
 def put_read(store: ItemStore, items: Sequence[DoseItem], keys: Sequence[str], who: Mapping[str, Any]) -> None:
     """Keep what the tables need of the items besides the task's examples, and whose curves they are."""
     rows = [
-        {"id": item.example.id, "ids": item.ids, "labels": item.labels, "label_ids": item.label_ids,
-         "group": item.group, "baseline": item.baseline}
+        {
+            "id": item.example.id,
+            "ids": item.ids,
+            "labels": item.labels,
+            "label_ids": item.label_ids,
+            "group": item.group,
+            "baseline": item.baseline,
+        }
         for item in items
-    ]  # fmt: skip
+    ]
     store.put_json(READ, {"items": rows, "keys": list(keys), "who": dict(who)})
 
 
@@ -87,8 +93,9 @@ def get_read(store: ItemStore, examples: Sequence[Example]) -> tuple[list[DoseIt
     items = []
     for row in content["items"]:
         if row["id"] not in by_id:
-            raise ValueError(f"{store.root}: item {row['id']!r} is not among the examples, so they are of another "
-                             "selection.")  # fmt: skip
+            raise ValueError(
+                f"{store.root}: item {row['id']!r} is not among the examples, so they are of another selection."
+            )
         label_ids = tuple(tuple(ids) for ids in row["label_ids"])
         base = None if row["baseline"] is None else tuple(row["baseline"])
         items.append(DoseItem(by_id[row["id"]], tuple(row["ids"]), tuple(row["labels"]), label_ids, row["group"], base))

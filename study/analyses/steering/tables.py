@@ -102,9 +102,12 @@ def _write(result: DoseResult, texts: pd.DataFrame | None, root: Path, who: Mapp
     switches = whole["metric"].str.startswith(SWITCH)
     shown = whole["arm"].isin(["direction", "orthogonalized", "nuisance", "prompt"])
     make: dict[str, Callable[[], pd.DataFrame]] = {
-        "table": lambda: whole[~switches], "slopes": result.slopes, "switch": lambda: whole[switches & shown],
-        "plane": result.plane, "entangle": result.entangle_table,
-    }  # fmt: skip
+        "table": lambda: whole[~switches],
+        "slopes": result.slopes,
+        "switch": lambda: whole[switches & shown],
+        "plane": result.plane,
+        "entangle": result.entangle_table,
+    }
     if texts is not None:
         make["texts"] = lambda: texts
     failed: dict[str, Exception] = {}
@@ -223,9 +226,11 @@ def level_rows(table: pd.DataFrame) -> pd.DataFrame:
     sorts = [name for name in CONTROLS if (table["arm"] == name).any()]
     own = bool((table.loc[table["arm"] == "shuffled", "length"] != 1).any())
     first = table[table["arm"] == "direction"].iloc[0]
-    rows["arm_label"] = rows["arm"].map(
-        {"direction": first["arm_label"], "orthogonalized": "orthogonalised, equal norm"}
-    ).fillna(" + ".join(sorts) + " directions of equal norm" + (", shuffled at their own" if own else ""))  # fmt: skip
+    rows["arm_label"] = (
+        rows["arm"]
+        .map({"direction": first["arm_label"], "orthogonalized": "orthogonalised, equal norm"})
+        .fillna(" + ".join(sorts) + " directions of equal norm" + (", shuffled at their own" if own else ""))
+    )
     rows["arm"] = rows["arm"].map(arms)
     rows["metric_unit"] = [PANELS[name].unit for name in rows["metric"]]
     rows["place"] = [list(PANELS).index(name) for name in rows["metric"]]
@@ -256,14 +261,21 @@ def plane_rows(plane: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     top = table["alpha"].max()
     wide = table[(table["arm"] == "random") & (table["alpha"] == top)].pivot_table(
         index="draw", columns="metric", values="value"
-    )  # fmt: skip
+    )
     if not len(main) or not {"coverage", "amb_commit_bias"} <= set(wide.columns):
         return main.iloc[:0]
-    rest = pd.DataFrame({
-        "system": "random", "member": "control", "alpha": top, "coverage": wide["coverage"],
-        "commit_bias": wide["amb_commit_bias"], "n": main["n"].iloc[0], "n_groups": main["n_groups"].iloc[0],
-        "interval": main["interval"].iloc[0],
-    }).dropna(subset=["coverage", "commit_bias"])  # fmt: skip
+    rest = pd.DataFrame(
+        {
+            "system": "random",
+            "member": "control",
+            "alpha": top,
+            "coverage": wide["coverage"],
+            "commit_bias": wide["amb_commit_bias"],
+            "n": main["n"].iloc[0],
+            "n_groups": main["n_groups"].iloc[0],
+            "interval": main["interval"].iloc[0],
+        }
+    ).dropna(subset=["coverage", "commit_bias"])
     return pd.concat([main, rest], ignore_index=True).drop(columns=["model", "dtype"], errors="ignore")
 
 
@@ -275,8 +287,11 @@ def flagged(
     at_zero = bool(table["is_degenerate"].any()) if "is_degenerate" in table else False
     of_classes = classes is not None and classes.is_degenerate
     first = table.iloc[0] if len(table) and "top_answer" in table else {}
-    answer, share = (classes.answer, classes.share) if classes and of_classes else (
-        str(first.get("top_answer", "")), float(first.get("top_share", float("nan"))))  # fmt: skip
+    answer, share = (
+        (classes.answer, classes.share)
+        if classes and of_classes
+        else (str(first.get("top_answer", "")), float(first.get("top_share", float("nan"))))
+    )
     flags = of_classes | (at_zero & (rows["metric"] != "margin"))
     text = f"{said(same['member'], answer, share)} {MEANING}" if of_classes or at_zero else ""
     return rows.assign(**same, top_answer=answer, top_share=share, is_degenerate=flags, banner=text)
@@ -289,11 +304,33 @@ def slope_rows(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(p=rows.reindex(columns=sorts).astype(float).max(axis=1, skipna=False))
     apart = [f"{name}_difference{end}" for name in ("control", "shuffled") for end in ("", "_lo", "_hi")]
     keep = [
-        c for c in ("arm", "arm_label", "draw", "site", "layer", "metric", "value", "lo", "hi", "control_value", *apart,
-                    "null_lo", "null_hi", "n_perm", "p", *sorts, "smallest_p", "n", "n_groups", "interval", "toward",
-                    "label_mass")
+        c
+        for c in (
+            "arm",
+            "arm_label",
+            "draw",
+            "site",
+            "layer",
+            "metric",
+            "value",
+            "lo",
+            "hi",
+            "control_value",
+            *apart,
+            "null_lo",
+            "null_hi",
+            "n_perm",
+            "p",
+            *sorts,
+            "smallest_p",
+            "n",
+            "n_groups",
+            "interval",
+            "toward",
+            "label_mass",
+        )
         if c in rows
-    ]  # fmt: skip
+    ]
     return rows[keep].assign(metric_unit="per unit of alpha")
 
 
