@@ -41,7 +41,7 @@ def cumulative_ablation(
     match_layers: bool = True,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What is left of the answer when the first k heads of a ranking are changed in one run, for each k.
+    """The answer that remains when the first k heads of a ranking are changed in one run, for each k.
 
         top       the first k of `ranking`
         lowest    of every layer as many heads as the top k have there, from the end of the ranking
@@ -49,7 +49,7 @@ def cumulative_ablation(
 
     Args:
         pairs: prompts on which the ranking was not made.
-        ranking: every head of the layers concerned, best first.
+        ranking: every head of the layers in question, best first.
         positions: as in `head_sweep`.
         reading: share of right answers, probability of the answer, or margin in logits.
     Returns:
@@ -70,7 +70,7 @@ def cumulative_ablation(
 def cumulative_sets(
     ranking: Sequence[HeadId | str], *, ks: Sequence[int], n_random: int = 10, match_layers: bool = True, seed: int = 0
 ) -> dict[Arm, Unit]:
-    """The heads that every arm of `cumulative_ablation` changes together. Arguments and errors as there."""
+    """The heads that each arm of `cumulative_ablation` changes together. Arguments and errors as there."""
     order = [head if isinstance(head, HeadId) else HeadId.parse(head) for head in ranking]
     wrong = [k for k in ks if not 0 <= k <= len(order)]
     if wrong:
@@ -87,20 +87,20 @@ def cumulative_job(
     positions: Where | None = None,
     reading: Reading = "accuracy",
 ) -> HeadSweep:
-    """The sweep over the sets of heads; its outcomes can be kept."""
+    """The sweep over the sets of heads; its outcomes can be stored."""
     units = {unit_name(unit): unit for unit in sets.values() if unit}
     return HeadSweep(Model.wrap(model), tuple(pairs), kind, positions, list(units.values()), _METRIC[reading])
 
 
 def cumulative_table(effects: HeadEffects, sets: Mapping[Arm, Unit], *, reading: Reading = "accuracy") -> pd.DataFrame:
-    """The table of `cumulative_ablation` of the outcomes of `cumulative_job`; no model is needed."""
+    """The table of `cumulative_ablation` from the outcomes of `cumulative_job`; needs no model."""
     import pandas as pd
 
     rows = [_row(effects, reading, arm, unit) for arm, unit in sets.items()]
     chance = float(np.mean([1 / len(pair.options) for pair in effects.pairs])) if reading == "accuracy" else 0.0
     plan = effects.plan
-    made = {"chance": chance, "metric": reading, "kind": plan.kind, "unit": "pairs", "model": plan.model}
-    return pd.DataFrame(rows).assign(**made, dtype=plan.dtype, positions=plan.positions)
+    facts = {"chance": chance, "metric": reading, "kind": plan.kind, "unit": "pairs", "model": plan.model}
+    return pd.DataFrame(rows).assign(**facts, dtype=plan.dtype, positions=plan.positions)
 
 
 def _row(effects: HeadEffects, reading: Reading, arm: Arm, unit: Unit) -> dict[str, object]:
@@ -130,9 +130,9 @@ def _arms(order: list[HeadId], ks: Sequence[int], *, n_random: int, match_layers
 
 def _first(order: Sequence[HeadId], quota: Counter[int]) -> Unit:
     """The first heads of an order that fill the number per layer."""
-    left, found = Counter(quota), []
+    left, chosen = Counter(quota), []
     for head in order:
         if left[head.layer] > 0:
             left[head.layer] -= 1
-            found.append(head)
-    return tuple(sorted(found))
+            chosen.append(head)
+    return tuple(sorted(chosen))

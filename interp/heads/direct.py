@@ -28,7 +28,7 @@ def direct_changes(
     *,
     freeze_norm: bool,
 ) -> tuple[Float[Tensor, "unit value"], Float[Tensor, "unit value"]]:
-    """(clean read-out, read-out with the unit's direct path changed), at the last token.
+    """(clean readout, readout with the unit's direct path changed), at the last token.
 
         delta_u = sum_{h in u} (z'_h - z_h) W_h          every later block frozen
         read( norm(resid + delta_u) )
@@ -39,7 +39,7 @@ def direct_changes(
     Args:
         values: replacement of z by layer [1, head, d_head] at the last token; None: zeros.
     Raises:
-        ValueError: a family that norms the attention's output before adding it, where no W_h exists.
+        ValueError: the family norms the attention's output before adding it, so no W_h exists.
     """
     if model.layout.family.attn_branch is not None:
         raise ValueError(
@@ -79,9 +79,9 @@ def _scale(norm: nn.Module, x: Tensor, centred: bool) -> Tensor:
 
 @torch.no_grad()
 def write_norms(model: Model, prompts: Sequence[tuple[Sequence[int], int]]) -> dict[tuple[int, int], float]:
-    """Mean length of what each head adds to the residual stream, ‖z_h W_h‖, over (prompt, token).
+    """Mean norm of each head's write into the residual stream, ‖z_h W_h‖, over (prompt, token).
 
-    Heads of equal length are each other's controls. Families that norm attention's output are measured before it.
+    Norm-matched heads are each other's controls. In families that norm attention's output, the norm before it.
     """
     layers = model.layout.head_layers
     total: dict[int, Tensor] = {}

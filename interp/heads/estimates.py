@@ -38,20 +38,20 @@ def means_and_p(
     """Mean over examples of each unit's effect, its interval, and its p over all units.
 
     Args:
-        stat: "t": `interp.stats.mean_test`, a test of the means; "mean": sign flips of the raw means, which the
-            noisiest unit decides (Yang et al., with alternative="greater").
+        stat: "t": `interp.stats.mean_test`, a test of the means; "mean": sign flips of the raw means, dominated by the
+            noisiest unit (Yang et al., with alternative="greater").
     Raises:
-        ValueError: as `interp.stats.mean_test`; another stat.
+        ValueError: as `interp.stats.mean_test`; unknown stat.
     """
-    found = stats.cluster_means(effects, groups=groups, sampling=sampling)
+    means = stats.cluster_means(effects, groups=groups, sampling=sampling)
     options = dict(groups=groups, seed=sampling.seed, alternative=alternative)
     if stat == "mean":
         flips = stats.sign_flip(effects, stat="mean", **options)  # type: ignore[arg-type]
-        return Tested(found, flips.p, np.full(effects.shape[1], flips.threshold), flips.n_flips)
+        return Tested(means, flips.p, np.full(effects.shape[1], flips.threshold), flips.n_flips)
     if stat != "t":
         raise ValueError(f"stat: expected 't' or 'mean', got {stat!r}.")
     test = stats.mean_test(effects, **options)  # type: ignore[arg-type]
-    return Tested(found, test.p, np.abs(test.limit), test.n_draws)
+    return Tested(means, test.p, np.abs(test.limit), test.n_draws)
 
 
 def fractions(
@@ -63,10 +63,10 @@ def fractions(
 ) -> stats.Estimates:
     """mean(effect) / mean(whole) per unit, numerator and denominator drawn together; never a mean of ratios.
 
-    Refused, NaN with a warning, where |mean(whole)| is below max(2, t) of its clustered standard errors.
+    NaN with a warning if |mean(whole)| is below max(2, t) of its clustered standard errors.
 
     Warns:
-        UnstableRatioWarning: refused.
+        UnstableRatioWarning: the ratio is NaN for that reason.
     """
     mean = stats.cluster_t(whole, groups=groups, confidence=sampling.confidence)
     limit = max(2 * stats.cluster_se(whole, groups=groups), (mean.hi - mean.lo) / 2)
@@ -88,7 +88,7 @@ def fractions(
 def standardised(
     effects: Float[np.ndarray, "example unit"], *, groups: list[str], sampling: stats.Sampling = stats.Sampling()
 ) -> stats.Estimates:
-    """d_z = mean / sd over examples (n - 1) of each unit; NaN where all effects are equal."""
+    """d_z = mean / sd over examples (n - 1) of each unit; NaN if all effects are equal."""
     n_units = effects.shape[1]
     columns = np.column_stack([np.ones(len(effects)), effects, effects**2])
     spread = np.ptp(effects, axis=0) > 1e-12 * np.abs(effects).max(axis=0, initial=0.0)
@@ -123,15 +123,15 @@ def beyond_placebo(
     groups: list[str],
     sampling: stats.Sampling = stats.Sampling(),
 ) -> stats.Estimates:
-    """By how much each unit's mean over the examples is above the size of its mean over the placebo examples.
+    """Mean of each unit over the examples minus the size of its mean over the placebo examples.
 
         difference = mean(others) - |mean(placebo)|        both over the same groups; the sign of the placebo's as found
 
-    A placebo that moves the other way is as bad as one that moves the same way, so its size is what counts.
+    A placebo effect of the opposite sign is as bad as one of the same sign, so its size is subtracted.
 
     Args:
-        effects: of all examples, both sorts.
-        groups: independent unit of each; a group may have both sorts.
+        effects: of all examples, placebo or not.
+        groups: independent unit of each; a group may have both.
     Raises:
         ValueError: no example of one sort.
     """
@@ -151,7 +151,7 @@ def beyond_placebo(
 
 
 def halves(groups: list[str], *, seed: stats.Seed) -> Bool[np.ndarray, "example"]:
-    """True for the half on which heads are chosen; whole groups, drawn at random, go to either half.
+    """True for the half on which heads are chosen; whole groups are assigned to the halves at random.
 
     Raises:
         ValueError: fewer than 4 groups, so that no half would have two.
@@ -165,7 +165,7 @@ def halves(groups: list[str], *, seed: stats.Seed) -> Bool[np.ndarray, "example"
 
 
 def matched_controls(layers: list[int], norms: Float[np.ndarray, "unit"], *, n: int = 3) -> list[list[int]]:
-    """For every unit the `n` others of its layer (of any, where alone) whose write is closest in length."""
+    """For every unit the `n` others of its layer (of any layer, if it is alone) with the closest write norm."""
     logs = np.log(np.maximum(norms, 1e-30))
     out = []
     for index, layer in enumerate(layers):

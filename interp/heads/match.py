@@ -1,4 +1,4 @@
-"""Which heads of one model do what which heads of another do: by what they do to the same items, never by number."""
+"""Corresponding heads of two models, matched by their effects on the same items, never by number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Sweeps = HeadEffects | Sequence[HeadEffects]
 
 @dataclass(frozen=True, eq=False)
 class Matching:
-    """Similarities of all heads of a to all heads of b, and which pairs are mutual nearest neighbours beyond chance.
+    """Similarities of all heads of a and b, and the mutual nearest neighbours among them, tested against chance.
 
     Attributes:
         similarity: mean over sweeps of the Spearman correlation of per-item effects [head_a, head_b]; NaN outside the

@@ -21,21 +21,21 @@ class TokenPair:
     """Two prompts and the answers between which they decide. Heads are changed in `exp`, which is read at its end.
 
     Attributes:
-        base_ids: prompt that patched activations come from (Yang's c2); None where nothing is patched.
+        base_ids: prompt that patched activations come from (Yang's c2); None if nothing is patched.
         exp_ids: prompt whose run is changed (Yang's c1); its last token is the answer slot.
-        answer: token that is right in the unchanged exp run.
-        foil: the other token: what exp answers if it takes over what the base run carries. None: the best of the
-            other `options`, in each run anew.
-        positions: tokens of exp to change, unless a sweep is given a rule of its own; None is the last.
-        base_positions: tokens of base that correspond to them, one for one; None: the same numbers if the prompts are
-            of equal length, else the last for the last.
-        base_answer: token that is right in the base run; None: the foil. In Yang's abstract contexts it is `answer`.
-        options: all answers a right one is chosen from; `answer` and `foil` are put first.
-        id: name of the item; a digest of the content where it is empty.
+        answer: right token of the unchanged exp run.
+        foil: the other token: the answer of exp if the patch carries over the base run's answer. None: the best of the
+            other `options`, chosen in each run.
+        positions: tokens of exp to change, unless the sweep has its own rule; None: the last.
+        base_positions: corresponding tokens of base, one for one; None: the same numbers if the prompts have equal
+            lengths, else the last one for the last one.
+        base_answer: right token of the base run; None: the foil. In Yang's abstract contexts it is `answer`.
+        options: all possible answers; `answer` and `foil` come first.
+        id: name of the item; if empty, a digest of the content.
         group: independent unit (procedure, word set); None: the item itself.
         label: class of exp, for class means and same-label donors.
-        kind: what sort of pair it is, such as "flip" or "keep", "ABA/token".
-        roles, base_roles: token numbers by the name of a span.
+        kind: sort of pair, such as "flip" or "keep", "ABA/token".
+        roles, base_roles: span name -> token numbers.
     Raises:
         ValueError: an empty prompt, answers that do not differ, positions outside the prompt or not one for one.
     """
@@ -95,7 +95,7 @@ class TokenPair:
 
     @property
     def flips(self) -> bool:
-        """Whether the right answer of base is another than that of exp."""
+        """Whether base and exp have different right answers."""
         return self.base_answer != self.answer
 
     @property
@@ -107,7 +107,7 @@ class TokenPair:
         """Tokens of exp that `where` chooses.
 
         Raises:
-            ValueError: a span that the pair has no role for, or a rule that the prompt is too short for.
+            ValueError: the pair has no role for a span, or the prompt is too short for the rule.
         """
         if isinstance(where, str):
             return self.positions or (len(self.exp_ids) - 1,)
@@ -117,27 +117,27 @@ class TokenPair:
         """Tokens of base that correspond one for one to `exp_tokens(where)`.
 
         Raises:
-            ValueError: there is no base prompt, or the prompts are of unequal length and nothing says what corresponds.
+            ValueError: there is no base prompt, or the prompts have unequal lengths and no corresponding positions.
         """
         if self.base_ids is None:
             raise self._wrong("it has no base prompt to take activations from. Give base_ids, or use Mean or Zero.")
-        wanted, n = self.exp_tokens(where), len(self.base_ids)
+        exp, n = self.exp_tokens(where), len(self.base_ids)
         if isinstance(where, str) and self.base_positions is not None:
-            found = self.base_positions
+            base = self.base_positions
         elif n == len(self.exp_ids):
-            found = wanted
-        elif wanted == (len(self.exp_ids) - 1,):
-            found = (n - 1,)
+            base = exp
+        elif exp == (len(self.exp_ids) - 1,):
+            base = (n - 1,)
         elif not isinstance(where, str):
-            found = _resolve(where, n, self.base_roles, self.id)
+            base = _resolve(where, n, self.base_roles, self.id)
         else:
-            found = ()
-        if len(found) != len(wanted):
+            base = ()
+        if len(base) != len(exp):
             raise self._wrong(
-                f"exp has {len(self.exp_ids)} tokens, base {n}, and {len(wanted)} positions of exp have no counterpart "
+                f"exp has {len(self.exp_ids)} tokens, base {n}, and {len(exp)} positions of exp have no counterpart "
                 "one for one. Give base_positions, use twins of equal length, or change the answer slot only."
             )
-        return found
+        return base
 
 
 def _resolve(rule: Positions, n: int, roles: Mapping[str, tuple[int, ...]], item: str) -> tuple[int, ...]:
@@ -147,13 +147,13 @@ def _resolve(rule: Positions, n: int, roles: Mapping[str, tuple[int, ...]], item
                 f"pair {item!r}: {rule.name!r} needs the tokens of {rule.span!r}; it has: "
                 f"{', '.join(sorted(roles)) or 'none'}. Make pairs from texts with spans, or set roles."
             )
-        found = roles[rule.span]
-        return {"all": found, "first": found[:1], "last": found[-1:]}[rule.which]
+        tokens = roles[rule.span]
+        return {"all": tokens, "first": tokens[:1], "last": tokens[-1:]}[rule.which]
     return Pass(1, n).tokens(rule)[0]
 
 
 def where_of(positions: Where | None, pairs: Sequence[TokenPair]) -> Where:
-    """The given rule; without one, each pair's own positions where any pair carries some, else the answer slot."""
+    """The given rule; without one, each pair's own positions if any pair has some, else the answer slot."""
     if positions is not None:
         return positions
     return "pairs" if any(pair.positions is not None for pair in pairs) else Answer()
@@ -180,19 +180,19 @@ def text_pair(
 ) -> TokenPair:
     """The pair of two prompts, cut just before the token at which `answer` and `foil` first differ.
 
-    Answers may be of several tokens: what they share is teacher-forced in both runs. The same holds for `before`, what
-    the assistant has written before the label: the model's own reasoning, or a forced "Answer:". It follows the
-    example's own `answer`, where there is one.
+    Answers may have several tokens: their common beginning is teacher-forced in both runs. So is `before`, the
+    assistant's text before the label: the model's own reasoning, or a forced "Answer:". It follows the example's own
+    `answer`, if there is one.
 
     Args:
-        base: example that activations come from, or a raw text; None where nothing is patched.
+        base: example that activations come from, or a raw text; None if nothing is patched.
         answer: right answer of exp; foil: the other one, that of base if the two differ.
         base_answer: right answer of base; None: the foil.
         before: text put after the generation prompt of exp.
         base_before: the same for base; None: `before`.
         delimiter: between the label and a text before it that does not end in a blank; see `interp.prompt.joined`.
     Raises:
-        ValueError: answers that the tokenizer does not tell apart, and as `interp.prompt.render`.
+        ValueError: the answers have equal tokens; and as `interp.prompt.render`.
     """
     item = _example(exp, "exp")
     prompt, ids, tokens = _cut(item, tokenizer, before, (answer, foil), thinking, delimiter)
@@ -232,7 +232,7 @@ def _example(given: Example | str, name: str) -> Example:
 def _cut(
     example: Example, tokenizer: Any, before: str, answers: tuple[str, str], thinking: bool | None, delimiter: str
 ) -> tuple[Prompt, tuple[int, ...], tuple[int, int]]:
-    """(the prompt with the first answer, ids up to where the answers part, the two tokens there)."""
+    """(prompt with the first answer, ids before the first differing token of the answers, those two tokens)."""
     prompts = [
         render(replace(example, answer=joined(example, before, answer, delimiter)), tokenizer, thinking=thinking)
         for answer in answers
@@ -248,6 +248,6 @@ def _cut(
 
 
 def _roles(prompt: Prompt, n: int) -> dict[str, tuple[int, ...]]:
-    """Token numbers of each span that lies before the answer slot's end."""
-    found = {name: tuple(i for i in prompt.tokens_in(*span) if i < n) for name, span in prompt.spans.items()}
-    return {name: tokens for name, tokens in found.items() if tokens and name != "answer"}
+    """Token numbers of each span before the end of the answer slot."""
+    roles = {name: tuple(i for i in prompt.tokens_in(*span) if i < n) for name, span in prompt.spans.items()}
+    return {name: tokens for name, tokens in roles.items() if tokens and name != "answer"}
