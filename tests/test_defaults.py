@@ -23,6 +23,7 @@ from study.analyses.cache.options import CacheOptions
 from study.analyses.eval.options import EvalOptions
 from study.analyses.heads.options import HeadsOptions
 from study.analyses.heads.run import run_heads
+from study.analyses.probes.options import ProbesOptions
 from study.analyses.steering.options import DoseOptions, SteeringOptions
 from study.cli import main
 from study.config.sections import (
@@ -30,7 +31,6 @@ from study.config.sections import (
     LoadSection,
     OracleQuestion,
     OracleSection,
-    ProbesSection,
     ReportSection,
     Study,
     TaskSection,
@@ -96,8 +96,8 @@ WALK: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {
     "eval run": (EvalOptions, of_fields(Decoding), {"samples": "n_samples"}),
     "cache extract": (CacheOptions, of_fields(Request), {}),
     "cache plan": (CacheOptions, of_fields(Request), {}),
-    "probes sweep": (ProbesSection, of_function(sweep) | of_fields(SweepConfig),
-                     {"cs": "Cs", "perm": "n_perm", "n_seeds": "split_seeds", "n_boot": "boot"}),
+    "probes sweep": (ProbesOptions, of_function(sweep) | of_fields(SweepConfig),
+                     {"cs": "Cs", "perm": "n_perm", "split_seeds": "n_seeds", "boot": "n_boot"}),
     "heads sweep": (HeadsOptions, of_function(run_heads), {}),
     "steer dose": (SteeringOptions, of_fields(DoseOptions), {}),
     "steer pair": (SteeringOptions, of_fields(DoseOptions), {}),
@@ -237,7 +237,8 @@ def test_a_name_that_means_the_same_has_the_same_default_in_the_whole_library() 
 READERS = {
     EvalOptions: ("study/analyses/eval/options.py", "study/analyses/eval/step.py", "study/analyses/items.py"),
     CacheOptions: ("study/analyses/cache/options.py", "study/analyses/cache/step.py", "study/analyses/items.py"),
-    ProbesSection: ("study/analyses/probes/step.py",),
+    ProbesOptions: ("study/analyses/probes/step.py", "study/analyses/probes/run.py",
+                    "study/analyses/probes/options.py"),
     HeadsOptions: ("study/analyses/heads/step.py", "study/analyses/heads/run.py"),
     SteeringOptions: ("study/analyses/steering/step.py", "study/analyses/steering/job.py",
                       "study/analyses/steering/tables.py"),

@@ -19,10 +19,11 @@ from probes.kinds import KINDS, carried, in_order, kind_of, kinds_of, score_labe
 from probes.splits import group_split
 from study.analyses.probes.claims import probes as claims_of
 from study.analyses.probes.figures import by_layer, figures
+from study.analyses.probes.options import ProbesOptions
 from study.analyses.probes.store import read_sweep
 from study.analyses.probes.tables import probe_table
 from study.cli import main
-from study.config.sections import ProbesSection, SmallestEffects
+from study.config.sections import SmallestEffects
 from tests.tiny import tiny, tiny_tokenizer
 
 NAME = "tests.test_probe_kinds:nearest_centroid"
@@ -152,9 +153,9 @@ def test_the_command_line_takes_its_import_path(tmp_path: Path) -> None:
 
 
 def test_a_study_section_takes_names_and_import_paths_and_nothing_else() -> None:
-    assert ProbesSection(groups="g", kinds=("ridge", NAME)).kinds == ("ridge", NAME)
+    assert ProbesOptions(groups="g", kinds=("ridge", NAME)).kinds == ("ridge", NAME)
     with pytest.raises(ValueError, match="ridgy"):
-        ProbesSection(groups="g", kinds=("ridgy",))
+        ProbesOptions(groups="g", kinds=("ridgy",))
 
 
 def test_names_lead_back_to_functions() -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from study.analyses.cache.options import CacheOptions
 from study.analyses.eval.options import EvalOptions
 from study.analyses.heads.options import HeadsOptions
+from study.analyses.probes.options import ProbesOptions
 from study.analyses.registry import steps_of
 from study.analyses.steering.options import SteeringOptions
 from study.config import Study, parse_study, read_study
@@ -20,7 +21,6 @@ from study.config.sections import (
     FiguresSection,
     LoadSection,
     OracleSection,
-    ProbesSection,
     Published,
     ReportSection,
     SmallestEffects,
@@ -85,7 +85,7 @@ def test_a_score_of_no_item_is_a_row_without_a_value() -> None:
 
 # --- every key -----------------------------------------------------------------------------------------------------
 
-SECTIONS = {"eval": EvalOptions, "cache": CacheOptions, "probes": ProbesSection, "heads": HeadsOptions,
+SECTIONS = {"eval": EvalOptions, "cache": CacheOptions, "probes": ProbesOptions, "heads": HeadsOptions,
             "steering": SteeringOptions, "oracle": OracleSection, "figures": FiguresSection,
             "report": ReportSection}  # fmt: skip
 SHARED = {"task": TaskSection, "load": LoadSection}

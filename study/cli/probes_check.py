@@ -10,8 +10,10 @@ import click
 
 from interp.io.csv_text import csv_bytes
 from probes.kinds import kinds_help
+from study.analyses.probes.choices import sites_of, unit_of
+from study.analyses.probes.options import ProbesOptions
 from study.cli.common import fail_in_users_words, listed, one_thread, where_option
-from study.cli.probes import TEST_SHARE, sites_of, unit_of
+from study.options import command_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +67,7 @@ def mdl(cache: Path, cs: str, orders: int, shuffled: int, **options: Any) -> Non
 
 @click.command()
 @click.option("--c", "c", default=1.0, show_default=True, help="Inverse penalty.")
-@click.option("--test-share", type=TEST_SHARE, default="auto", show_default=True, help="auto, crossed or a share.")
+@command_options(ProbesOptions, only=["test_share"])
 @_site_options
 def erase(cache: Path, c: float, test_share: float | str, **options: Any) -> None:
     """Erase the label from a site (LEACE), refit: AUROC before and after, on held-out groups."""

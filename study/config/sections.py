@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.label_mass import MIN_MASS
-from probes.kinds import checked_names
 from study.analyses.cache.options import CacheOptions
 from study.analyses.eval.options import EvalOptions
 from study.analyses.heads.options import HeadsOptions
+from study.analyses.probes.options import ProbesOptions
 from study.analyses.steering.options import SteeringOptions
 from study.option_types import Count, Layer, Names, Share, Where
 
@@ -29,24 +29,6 @@ def _iso(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime.date) else value
 
 
-def _test_share(value: Any) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
-        return float(value)
-    if value not in ("auto", "crossed"):
-        raise ValueError(f"expected auto, crossed or a share from 0 to below 1, got {value!r}")
-    return value
-
-
-def _permutations(value: int) -> int:
-    if 0 < value < 19:
-        raise ValueError(f"expected 0 for no null, else 19 or more: {value} give no p of 0.05")
-    return value
-
-
-TestShare = Annotated[float | str, BeforeValidator(_test_share)]
-Permutations = Annotated[int, Field(ge=0), AfterValidator(_permutations)]
-
-
 @dataclass(frozen=True, config=_STRICT)
 class TaskSection:
     """Which items: those of every step, unless the step's own section says otherwise.
@@ -55,7 +37,7 @@ class TaskSection:
         path: import path of the task, e.g. interp.tasks.bbq.
         data: file or folder of its data, relative to the study file; none where the task generates its items.
         per_cell, seed, split, rendering: as `diptych eval`; passed on where given, an error where the task has none.
-        where: items that are kept, by id, label, group or further key; as in `ProbesSection`.
+        where: items that are kept, by id, label, group or further key; as in `ProbesOptions`.
         limit: at most N of them, spread over cells and groups.
         options: what else the task's `examples` takes, by name.
     """
@@ -84,50 +66,6 @@ class LoadSection:
     template_date: Annotated[str | None, BeforeValidator(_iso)] = None
     allow_closed_turn: bool = False
     template: Literal["own", "plain"] = "own"
-
-
-@dataclass(frozen=True, config=_STRICT)
-class ProbesSection:
-    """Linear probes per layer of every member's cache; see `diptych probes sweep`.
-
-    Attributes:
-        targets: columns of the cached examples, one sweep each. Beside them, where the study has eval: `answer`, what
-            the member answered, `answer.<score>`, what that was worth (answer.correct, answer.biased), and, of a task
-            with sides, `answer.side` (stereotype, anti_stereotype, abstain).
-        groups: column of the independent unit, never in training and test at once.
-        control: column of the unit that control labels are drawn for.
-        where: rows that are kept: column -> values, e.g. {context_condition: [ambig]}, or conditions as `--where` takes
-            them, e.g. [context_condition=ambig, n_tokens<200].
-        unit: column of what moves together inside a group under the null (twins, scenarios, samples); auto: the finest
-            group of the examples inside `groups`; none.
-        test_share: share of groups held out as TEST; crossed: every fold is TEST once; auto: crossed below 80 groups.
-        split_seeds: seeds of the split over which the spread of AUROC is given (closed forms).
-        transfer: read one member's probes on the other, where widths allow: at equal layers, or every layer at every.
-    """
-
-    groups: str
-    targets: Annotated[Names, Field(min_length=1)] = ("label",)
-    control: str | None = None
-    confounds: Names = ()
-    surface: Names = ()
-    cohort: str | None = None
-    positions: str = "*"
-    sites: str = "*"
-    kinds: Annotated[Names, AfterValidator(checked_names)] = ("logistic", "ridge", "massmean")
-    cs: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0)
-    unit: str = "auto"
-    scheme: Literal["auto", "group", "unit", "between", "within"] = "auto"
-    n_folds: Annotated[int, Field(ge=2)] = 5
-    test_share: TestShare = "auto"
-    split_seeds: Count = 5
-    perm: Permutations = 999
-    logistic_perm: Permutations = 0
-    boot: Annotated[int, Field(ge=100)] = 2000
-    balanced: bool = False
-    positive: str | None = None
-    unite: str | None = None
-    where: Where = field(default_factory=dict)
-    transfer: Literal["none", "same-layer", "all-layers"] = "same-layer"
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -281,7 +219,7 @@ class Study:
     load: LoadSection = field(default_factory=LoadSection)
     eval: EvalOptions | None = None
     cache: CacheOptions | None = None
-    probes: ProbesSection | None = None
+    probes: ProbesOptions | None = None
     heads: HeadsOptions | None = None
     steering: SteeringOptions | None = None
     oracle: OracleSection | None = None

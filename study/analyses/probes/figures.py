@@ -92,6 +92,12 @@ def first_reliability(probes: pd.DataFrame, **where: Any) -> Drawn:
     return _reliability(_counted(probes), str(probes["target"].iloc[0]), **where)
 
 
+def figures_of(results: Sequence[SweepResult]) -> Iterator[tuple[str, Drawn | str]]:
+    """`figures` and `cosine_figures` of sweeps in memory, one per checkpoint."""
+    yield from figures({"probes": _table(results)})
+    yield from cosine_figures(results)
+
+
 def cosine_figures(results: Sequence[SweepResult]) -> Iterator[tuple[str, Drawn | str]]:
     """(stem, figure, or why it was not drawn) of the directions of sweeps, which no table holds."""
     for cell in cells_of(_table(results)):

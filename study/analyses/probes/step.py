@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,21 +13,18 @@ from study.analyses.base import Context, Step, Work
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp.cache import ActivationCache
-    from probes.result import SweepResult
     from study.analyses.shapes import Fault, Layouts
     from study.config import Study
 
-_OPTIONS = (
-    "groups", "control", "confounds", "surface", "cohort", "positions", "sites", "kinds", "cs", "n_folds", "test_share",
-    "perm", "logistic_perm", "boot", "balanced", "positive", "unite", "where", "unit", "scheme", "split_seeds",
-)  # fmt: skip
+_NO_WORK = ("targets", "transfer")
+"""Options that are no part of the identity of one sweep."""
 
 
 def run(context: Context) -> list[str]:
     """One sweep per member and target in `<member>/<target>/`, then transfers; what is there is not run again."""
     from interp.cache import ActivationCache
     from study.analyses.annotated import annotated
+    from study.analyses.probes.run import sweep_member
     from study.analyses.probes.store import is_finished, read_settings, sweep_store, write_sweep
 
     notes: list[str] = []
@@ -40,7 +36,9 @@ def run(context: Context) -> list[str]:
                 identity = {"cache": cache.plan_id, "target": target, **_options(context)}
                 with sweep_store(folder, identity) as store:
                     if not is_finished(store):
-                        result = sweep_one(cache, frame, target, context.section, seed=context.study.seed, name=member)
+                        result = sweep_member(
+                            cache, frame, target, context.section, seed=context.study.seed, name=member
+                        )
                         if isinstance(result, str):
                             notes.append(f"{member}, {target}: {result}")
                             continue
@@ -58,90 +56,12 @@ def run(context: Context) -> list[str]:
 
 
 def _options(context: Context) -> dict[str, Any]:
-    given = asdict(context.section)
-    return {name: given[name] for name in _OPTIONS} | {"seed": context.study.seed}
+    options = {key: value for key, value in asdict(context.section).items() if key not in _NO_WORK}
+    return options | {"seed": context.study.seed}
 
 
 def _members(context: Context) -> list[str]:
     return [name for name in context.study.members if (context.of("cache") / name).is_dir()]
-
-
-def sweep_one(
-    cache: ActivationCache, frame: pd.DataFrame, target: str, section: Any, *, seed: int, name: str
-) -> SweepResult | str:
-    """One sweep over the rows that have the target, or why there is none.
-
-    Raises:
-        ValueError: a column that does not exist; as `probes.sweep` where it is the study that is wrong.
-    """
-    import numpy as np
-
-    from interp.stats import FewGroupsWarning
-    from interp.where import kept
-    from probes import SweepConfig, surface_features, sweep, unite_groups
-    from probes.design import positive_of
-    from probes.kinds import permutations_of
-    from study.cli.probes import unit_of
-
-    _check_columns(frame, target, section)
-    try:
-        keep = kept(frame, section.where, n=len(frame), option="probes.where")
-    except ValueError as error:  # of this member's answers no row may be left; the other members' may
-        return str(error)
-    keep &= frame[target].notna().to_numpy()
-    rows = frame[keep]
-    if rows[target].nunique() < 2:
-        return f"{len(rows)} rows with one value of {target!r}: nothing to tell apart"
-    labels, groups = rows[target].to_numpy(), rows[section.groups].to_numpy()
-    if section.unite:
-        groups = np.array(unite_groups(groups.tolist(), rows[section.unite].tolist()))
-    columns = {key: rows[key].to_numpy() for key in section.surface}
-    unit = unit_of(rows, cache.group_columns, groups, section.unit)
-    n_perm = permutations_of(section.kinds, n=section.perm, costly=section.logistic_perm)
-    config = SweepConfig(
-        kinds=section.kinds, Cs=tuple(sorted(section.cs)), n_perm=n_perm, n_folds=section.n_folds,
-        test_share=section.test_share, n_boot=section.boot, balanced=section.balanced, seed=seed,
-        scheme=section.scheme, n_seeds=section.split_seeds,
-    )  # fmt: skip
-    labels, positive = positive_of(labels, section.positive, option="probes.positive")
-    options: dict[str, Any] = dict(
-        keep=keep, target=labels, groups=groups, positive=positive, positions=section.positions,
-        sites=_sites(cache, section.sites), checkpoint=name, config=config,
-        control=rows[section.control].to_numpy() if section.control else None,
-        confounds={key: rows[key].to_numpy() for key in section.confounds},
-        cohort=rows[section.cohort].to_numpy() if section.cohort else None,
-        surface=surface_features(columns=columns) if columns else None,
-        unit=None if unit is None else rows[unit].to_numpy(),
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FewGroupsWarning)  # the counts of groups say it
-        try:
-            return sweep(cache, **options)
-        except ValueError as error:  # too few groups or rows of a class: the other targets may do
-            return str(error)
-
-
-def _sites(cache: ActivationCache, patterns: str) -> list[str]:
-    from study.cli.probes import sites_of
-
-    return sites_of(cache, patterns)
-
-
-def _check_columns(frame: pd.DataFrame, target: str, section: Any) -> None:
-    from interp.where import columns_of
-
-    named = {"targets": [target], "groups": [section.groups], "where": list(columns_of(section.where))}
-    named |= {key: [getattr(section, key)] for key in ("control", "cohort", "unite") if getattr(section, key)}
-    named |= {key: list(getattr(section, key)) for key in ("confounds", "surface")}
-    for key, columns in named.items():
-        for column in columns:
-            if column not in frame.columns:
-                raise ValueError(f"probes.{key}: no column {column!r}. Columns: {', '.join(frame.columns)}.")
-    if section.control and section.control == section.groups:
-        raise ValueError(
-            f"probes.control: {section.control!r} is the split group: control labels of groups that are never in "
-            "training cannot be learnt, so selectivity would always look good. Name a finer or crossing column."
-        )
 
 
 def _transfers(context: Context) -> list[str]:

@@ -1,0 +1,114 @@
+"""Options of a sweep of probes: the section `probes` of a study file, `diptych probes sweep`, and what Python takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic.dataclasses import dataclass
+
+from probes.kinds import checked_names, kinds_help, permutations_of
+from study.option_types import Count, Names, Where
+from study.options import STRICT, option
+
+if TYPE_CHECKING:
+    from probes import SweepConfig
+
+
+def _test_share(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
+        return float(value)
+    if value not in ("auto", "crossed"):
+        raise ValueError(f"expected auto, crossed or a share from 0 to below 1, got {value!r}")
+    return value
+
+
+def _permutations(value: int) -> int:
+    if 0 < value < 19:
+        raise ValueError(f"expected 0 for no null, else 19 or more: {value} give no p of 0.05")
+    return value
+
+
+TestShare = Annotated[float | str, BeforeValidator(_test_share)]
+Permutations = Annotated[int, Field(ge=0), AfterValidator(_permutations)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class ProbesOptions:
+    """Linear probes per layer of every member's cache; see `diptych probes sweep`.
+
+    Attributes:
+        targets: columns of the cached examples, one sweep each. Beside them, where the study has eval: `answer`, what
+            the member answered, `answer.<score>`, what that was worth (answer.correct, answer.biased), and, of a task
+            with sides, `answer.side` (stereotype, anti_stereotype, abstain).
+        groups: column of the independent unit, never in training and test at once.
+        control: column of the unit that control labels are drawn for.
+        where: rows that are kept: column -> values, e.g. {context_condition: [ambig]}, or conditions as `--where` takes
+            them, e.g. [context_condition=ambig, n_tokens<200].
+        unit: column of what moves together inside a group under the null (twins, scenarios, samples); auto: the finest
+            group of the examples inside `groups`; none.
+        test_share: share of groups held out as TEST; crossed: every fold is TEST once; auto: crossed below 80 groups.
+        split_seeds: seeds of the split over which the spread of AUROC is given (closed forms).
+        transfer: read one member's probes on the other, where widths allow: at equal layers, or every layer at every.
+    """
+
+    groups: str = option(help="Column of the independent unit, or 'none' with --independent-because.")
+    targets: Annotated[Names, Field(min_length=1)] = option(("label",), "Columns of the labels.", is_command=False)
+    positive: str | None = option(
+        None, "Which label counts as 1; default: the larger, or each in turn where there are several."
+    )
+    unite: str | None = option(None, "Column (such as text_sha256) whose equal values join two groups into one.")
+    unit: str = option(
+        "auto",
+        "Column of what moves together inside a group (twins, scenarios); auto: the finest group of the examples "
+        "inside --groups; none.",
+    )
+    control: str | None = option(None, "Column of the unit that control labels are drawn for (entity); not the groups.")
+    confounds: Names = option((), "Columns whose linear prediction is taken out, reported beside the probe.")
+    surface: Names = option((), "Columns that can be read without the model, probed by themselves.")
+    where: Where = option(
+        {},
+        "Keep only what fulfils it: COLUMN (has a value), COLUMN=A,B, COLUMN!=A, COLUMN<3 (<=, >, >=); may be given "
+        "again, then all must hold.",
+    )
+    cohort: str | None = option(None, "Column; TEST is repeated for each of its values.")
+    positions: str = option("*", "Positions of the cache, by commas; *: all with a row per example.")
+    sites: str = option("*", "As for `cache`: 'resid_post.*, resid_post.8:24:4, z.1?'.")
+    kinds: Annotated[Names, AfterValidator(checked_names)] = option(
+        ("logistic", "ridge", "massmean"), f"Of probes: {kinds_help()}."
+    )
+    cs: tuple[float, ...] = option((0.0001, 0.001, 0.01, 0.1, 1.0), "Inverse penalties to choose from on DEV.")
+    n_folds: Annotated[int, Field(ge=2)] = option(5, "Folds of DEV, at most.", flag="--folds")
+    test_share: TestShare = option(
+        "auto",
+        "Share of groups held out as TEST, 0 for none; crossed: every fold is TEST once; auto: crossed below 80 "
+        "groups, else 0.25.",
+    )
+    perm: Permutations = option(999, "Permutations of the null (closed forms).")
+    logistic_perm: Permutations = option(0, "Of logistic: folds x Cs fits for each.")
+    scheme: Literal["auto", "group", "unit", "between", "within"] = option(
+        "auto", "What changes places under the null."
+    )
+    split_seeds: Count = option(5, "Seeds of the split over which the spread of AUROC is given (closed forms).")
+    boot: Annotated[int, Field(ge=100)] = option(2000, "Resamples of an interval.")
+    balanced: bool = option(False, "Weigh classes equally in logistic probes.")
+    transfer: Literal["none", "same-layer", "all-layers"] = option(
+        "same-layer", "Read one member's probes on the other.", is_command=False
+    )
+
+    def config(self, *, seed: int) -> SweepConfig:
+        """What `probes.sweep` takes."""
+        from probes import SweepConfig
+
+        return SweepConfig(
+            kinds=self.kinds,
+            Cs=tuple(sorted(self.cs)),
+            n_perm=permutations_of(self.kinds, n=self.perm, costly=self.logistic_perm),
+            n_folds=self.n_folds,
+            test_share=self.test_share,  # pyright: ignore[reportArgumentType]
+            n_boot=self.boot,
+            balanced=self.balanced,
+            seed=seed,
+            scheme=self.scheme,
+            n_seeds=self.split_seeds,
+        )

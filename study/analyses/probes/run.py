@@ -1,0 +1,113 @@
+"""A sweep of probes over the rows of a cache, from its options: `diptych probes sweep` and a study call the same."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from interp.remedy import remedy
+from study.analyses.probes.choices import NONE, sites_of, unit_of
+from study.analyses.probes.options import ProbesOptions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.cache import ActivationCache
+    from probes.result import SweepResult
+
+
+def sweep_arguments(
+    cache: ActivationCache, rows: pd.DataFrame, target: str, options: ProbesOptions, *, seed: int
+) -> dict[str, Any]:
+    """Keyword arguments of `probes.sweep`, columns of the rows as values.
+
+    Args:
+        rows: the examples that are kept.
+    Raises:
+        ValueError: `positive` is no label of the target.
+    """
+    from probes import surface_features, unite_groups
+    from probes.design import positive_of
+
+    groups: Any = None if options.groups == NONE else rows[options.groups].to_numpy()
+    if groups is not None and options.unite:
+        groups = unite_groups(groups.tolist(), rows[options.unite].tolist())
+    name = _named("positive")
+    labels, positive = positive_of(rows[target].to_numpy(), options.positive, option=name)
+    unit = unit_of(rows, cache.group_columns, groups, options.unit)
+    surface = {key: rows[key].to_numpy() for key in options.surface}
+    return {
+        "target": labels,
+        "positive": positive,
+        "groups": groups,
+        "unit": None if unit is None else rows[unit].to_numpy(),
+        "positions": options.positions,
+        "sites": sites_of(cache, options.sites),
+        "control": rows[options.control].to_numpy() if options.control else None,
+        "confounds": {key: rows[key].to_numpy() for key in options.confounds},
+        "cohort": rows[options.cohort].to_numpy() if options.cohort else None,
+        "surface": surface_features(columns=surface) if surface else None,
+        "config": options.config(seed=seed),
+    }
+
+
+def sweep_member(
+    cache: ActivationCache, frame: pd.DataFrame, target: str, options: ProbesOptions, *, seed: int, name: str
+) -> SweepResult | str:
+    """One sweep of a study, over the rows that have the target, or why there is none.
+
+    Args:
+        frame: the examples of the cache, with what the member answered.
+    Raises:
+        ValueError: a column that does not exist; as `probes.sweep` where it is the study that is wrong.
+    """
+    from interp.stats import FewGroupsWarning
+    from interp.where import columns_of, kept
+    from probes import sweep
+
+    check_columns(frame, {"targets": [target], "where": columns_of(options.where)}, options)
+    try:
+        keep = kept(frame, options.where, n=len(frame), option="probes.where")
+    except ValueError as error:  # of this member's answers no row may be left; the other members' may
+        return str(error)
+    keep &= frame[target].notna().to_numpy()
+    rows = frame[keep]
+    if rows[target].nunique() < 2:
+        return f"{len(rows)} rows with one value of {target!r}: no two classes to separate"
+    arguments = sweep_arguments(cache, rows, target, options, seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewGroupsWarning)  # the counts of groups say it
+        try:
+            return sweep(cache, keep=keep, checkpoint=name, **arguments)
+        except ValueError as error:  # too few groups or rows of a class: the other targets may do
+            return str(error)
+
+
+def check_columns(frame: pd.DataFrame, more: Mapping[str, Sequence[str]], options: ProbesOptions) -> None:
+    """Every column that the options name exists, before anything is read.
+
+    Args:
+        more: further option -> its columns.
+    Raises:
+        ValueError: a column that does not exist; control labels that are drawn for the groups.
+    """
+    single = {key: getattr(options, key) for key in ("control", "cohort", "unite") if getattr(options, key)}
+    named = {**more, **({} if options.groups == NONE else {"groups": [options.groups]})}
+    named |= {key: [column] for key, column in single.items()}
+    named |= {"confounds": options.confounds, "surface": options.surface}
+    for key, columns in named.items():
+        for column in columns:
+            if column not in frame.columns:
+                have = ", ".join(map(str, frame.columns))
+                raise ValueError(f"{_named(key)} {column}: no such column of the cache's examples. Columns: {have}.")
+    if options.control and options.control == options.groups:
+        raise ValueError(
+            f"{_named('control')} {options.control} is the split group: control labels of groups that are never in "
+            "training cannot be learnt, so selectivity would always look good. Name a finer or crossing column."
+        )
+
+
+def _named(key: str) -> str:
+    """An option as the user wrote it: `--control`, `probes.control`."""
+    return remedy(f"{{probes.{key}}}")
