@@ -248,6 +248,7 @@ def test_tables_of_an_earlier_configuration_are_gone_where_a_step_cannot_run(ste
     assert sorted(path.name for path in (tmp_path / "run" / "tables").glob("*.csv")) == ["eval.csv"]
 
 
+@pytest.mark.long
 def test_steps_side_by_side_end_as_they_do_one_after_the_other(tmp_path: Path) -> None:
     """Real steps that fail at once, each in a process of its own; nothing is lost and both causes are said."""
     text = TEXT.replace("eval: {per_cell: 3}", "eval: {limit: 1, thinking: true, generate: false}")
