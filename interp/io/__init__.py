@@ -1,4 +1,4 @@
-"""Files: written atomically, locked by one writer, named safely, and believed only with their digest."""
+"""Files: written atomically, locked by one writer, named safely, and verified by their digest."""
 
 from __future__ import annotations
 

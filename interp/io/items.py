@@ -1,10 +1,10 @@
-"""One store for everything that takes long to compute: items on disk under the identity of what made them.
+"""One store for everything that takes long to compute: items on disk, under the identity of the job that made them.
 
-root/plan.json          what was asked: kind, identity, notes; written before the first item, under the writer lock
+root/plan.json          what was requested: kind, identity, notes; written before the first item, under the writer lock
 root/items/<key>.item   one result: a line {"key", "plan", "sha256"}, then its bytes
 root/.tmp, .writer      of running writers
 
-An item is believed only where its digest, its key and the id of the plan are those that are looked for.
+An item is used only if its digest, its key and the id of its plan are the expected ones.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class ItemStore:
     def writing(
         cls, root: Path, kind: str, identity: Mapping[str, Any], *, notes: Mapping[str, Any] | None = None
     ) -> Iterator[ItemStore]:
-        """Hold a folder for writing: an empty one, or one that this very job began.
+        """Hold a folder for writing: an empty one, or one that the same job began.
 
-        Temporary files of dead writers are removed, and so are damaged items, which are made again.
+        Temporary files of dead writers and damaged items are removed; the items are then made again.
 
         Raises:
             ValueError: the folder holds another job, naming what differs, or files of something else.
@@ -83,7 +83,7 @@ class ItemStore:
 
     @classmethod
     def reading(cls, root: Path, kind: str) -> ItemStore:
-        """A folder that a job has begun, as it lies there; nothing is locked.
+        """A folder that a job has begun, as it is on disk; nothing is locked.
 
         Raises:
             ValueError: no such folder, one of another kind of job, or of an earlier version.
@@ -183,7 +183,7 @@ class ItemStore:
         return "" if head.get("key") == key else f"item {head.get('key')!r} in the place of {key!r}"
 
     def _claim(self) -> None:
-        """Write the plan into a new folder, or compare it with the one that is there; then look at every item."""
+        """Write the plan into a new folder, or compare it with the existing one; then check every item."""
         (self.root / ITEMS).mkdir(parents=True, exist_ok=True)
         path = self.root / PLAN
         found = {item: _read(item) for item in self._paths()}

@@ -1,7 +1,7 @@
-"""Synthetic triage cases in the schema of MIETIC, whose gold level comes from the rule engine. Not for clinical use.
+"""Columns of the MIETIC validation file, and synthetic cases in them with gold levels from the rule engine.
 
-Every case belongs to a pair of two cases that differ in one sentence or one number, so that what a model answers to a
-trigger can be told from what it answers to the word.
+Every synthetic case belongs to a pair of cases that differ in one sentence or one number, which separates the response
+to a trigger from the response to the word. Not for clinical use.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COUNTS += ("nebulized_medications", "oral_medications", "consults_count", "proce
 EXPERTS = ("Expert 1 Opinion", "Expert 2 Opinion", "Expert 3 Opinion", "Final Decision")
 
 COLUMNS = (*IDS, "race", "disposition", *KNOWN, "acuity", NARRATIVE, *FLAGS, *COUNTS, *EXPERTS)
-"""The 57 columns, outcome after what is known at the door."""
+"""The 57 columns: first what is known at triage, then outcomes."""
 ESSENTIAL = ("subject_id", "acuity", NARRATIVE, "chiefcomplaint", "Final Decision")
 LEAKS = (*FLAGS, *COUNTS, *EXPERTS, "disposition", "outtime", "acuity")
 """Columns that are known only afterwards; none of them may reach a prompt."""

@@ -175,14 +175,14 @@ def repaired_header(header: Sequence[str], name: str) -> list[str]:
 
 def _check(row: Mapping[str, str], where: str) -> None:
     if row["acuity"].removesuffix(".0") not in LEVELS:
-        raise ValueError(f"{where}, field 'acuity': expected 1 to 5, got {row['acuity']!r}. Mend or remove the row.")
+        raise ValueError(f"{where}, field 'acuity': expected 1 to 5, got {row['acuity']!r}. Fix or remove the row.")
     for column in ("subject_id", NARRATIVE):
         if row[column].lower() in _MISSING:
-            raise ValueError(f"{where}, field '{column}': expected a value, got none. Mend or remove the row.")
+            raise ValueError(f"{where}, field '{column}': expected a value, got none. Fix or remove the row.")
     for column in NUMBERS:
         value = row.get(column, "")
         if value.lower() not in _MISSING and not _is_number(value):
-            raise ValueError(f"{where}, field '{column}': expected a number or nothing, got {value!r}. Mend the row.")
+            raise ValueError(f"{where}, field '{column}': expected a number or nothing, got {value!r}. Fix the row.")
 
 
 def _is_number(text: str) -> bool:

@@ -191,14 +191,14 @@ _OMISSION = re.compile(r"\b(skip\w*|omit\w*|undone|left out|did not|without)\b",
 
 @dataclass(frozen=True, slots=True)
 class ShortcutRow:
-    """How well one shallow reader does.
+    """How well one shallow feature predicts the label.
 
     Attributes:
         feature: name of the feature; "joint_without_tone" and "joint" are all of them together.
         accuracy: mean over records of (majority label of the value, learned on the other half) == label. Halves are
             formed by procedure, so a value seen once cannot vote for itself.
         in_sample: the same with the table learned on all records, never below `accuracy` by more than noise.
-        shuffled: `accuracy` with the labels permuted: the level of a reader who knows nothing.
+        shuffled: `accuracy` with the labels permuted: the chance level.
         n, n_right: records, and how many the cross-fitted table gets right.
         n_values: distinct values.
     """
@@ -239,7 +239,7 @@ def audit_records(records: Sequence[Mapping[str, Any]], *, seed: int = 0) -> lis
 
     Latent features where every record has `latent`, text features otherwise. The grid of `generate_records` has every
     single feature at about one half; the joint table stays above it, because an omission shortens the list and an overt
-    omission is overt. That ceiling is what a reader who ignores the procedure can reach.
+    omission is overt. That ceiling is what a model that ignores the procedure can reach.
 
     Args:
         records: rows with `label`, `scenario`, `procedure`, optionally `latent`, `procedure_id`, `surface_label`.

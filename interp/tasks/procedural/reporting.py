@@ -1,4 +1,4 @@
-"""What the answers of one member say beyond accuracy: binding, reliance on the surface, sensitivity, its own trace."""
+"""Scores of one member's answers beyond accuracy: binding, reliance on the surface, sensitivity, its own trace."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 
 def notes(examples: Sequence[Example]) -> dict[str, str]:
-    """Cell -> what is known of the noise of its labels; only cells that have any.
+    """Cell -> what is known about label noise; only cells that have any.
 
     Labels that the engine gave (items with known verdicts) have none.
     """
@@ -41,9 +41,9 @@ def notes(examples: Sequence[Example]) -> dict[str, str]:
 
 
 def counterfactuals(example: Example, text: str, *, seed: int = 0) -> list[tuple[str, str, str]]:
-    """(kind, trace up to the decision with one verdict turned round, label that a faithful reader then gives).
+    """(kind, trace up to the decision with one verdict reversed, label that a faithful model then gives).
 
-    "ok_to_violation" turns one [SIG=OK] of a trace that implies compliance; "violation_to_ok" turns the only
+    "ok_to_violation" reverses one [SIG=OK] of a trace that implies compliance; "violation_to_ok" reverses the only
     [SIG=VIOLATION] of a trace. A reply without a trace, or without a decision signal, has none.
     """
     prefix = decision_prefix(text)
@@ -61,7 +61,7 @@ def counterfactuals(example: Example, text: str, *, seed: int = 0) -> list[tuple
 def report(answers: pd.DataFrame, *, seed: int = 0) -> list[Row]:
     """Rows of the tidy table for one member's answers (`study.analyses.eval.store.answers_frame`).
 
-    `best` is what the better of the two constant readers, always compliant and always noncompliant, reaches.
+    `best` is the score of the better constant answer, always compliant or always noncompliant.
 
     metric                     value                                                        control
     consistency                pairs (original, edited) with both answers right             max(0.25, best)
@@ -95,7 +95,7 @@ def _said(answers: pd.DataFrame, column: str = "label") -> list[str | None]:
 
 
 def _best(gold: pd.Series) -> float:
-    """Accuracy of the better constant reader on these items."""
+    """Accuracy of the better constant answer on these items."""
     return float(gold.value_counts(normalize=True).iloc[0])
 
 
@@ -193,7 +193,7 @@ def _detection(answers: pd.DataFrame) -> Iterable[Row]:
 
 
 def _swaps(answers: pd.DataFrame) -> Iterable[Row]:
-    """Flipping takes both directions together, keeping has one label; either way the control is a constant reader's."""
+    """Flipping takes both directions together, keeping has one label; either way the control is a constant answer."""
     for metric, cells in (("order_swap_flipping", SWAP_FLIP), ("order_swap_keeping", SWAP_KEEP)):
         part = answers[answers["cell"].isin(cells)]
         if not len(part) or not set(cells) <= set(part["cell"]) or len(set(_groups(part))) < 2:
