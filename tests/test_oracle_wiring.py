@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from interp.oracle import Oracle, OracleSpec, context_items, selftest
-from interp.oracle.checks import swap_test
 from interp.oracle.evidence import READ, UNDECIDED, verdict
+from interp.oracle.paired import swap_test
 from interp.oracle.wiring import NEXT, PREVIOUS, ContextItems, alternatives
 from tests.oracle_kit import CLASSES, LAYER, chats, class_features, drawn, pair_with_oracle, trained_reader
 

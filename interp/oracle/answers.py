@@ -1,4 +1,4 @@
-"""What reading gives back: answers, label probabilities and likelihoods, each with the controls that were run."""
+"""Results of an oracle: answers, probabilities of choices and likelihoods, each with its controls."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Likelihoods:
 
     Attributes:
         items, groups: readings and their problems.
-        targets: the answers whose likelihood this is.
+        targets: the scored answers.
         nll: [item], real activations.
         n_tokens: [item], tokens of each answer.
-        controls: control -> [repeat, item]; NaN where an item has no partner.
+        controls: control -> [repeat, item]; NaN if an item has no partner.
     """
 
     items: tuple[str, ...]
@@ -44,8 +44,8 @@ class Likelihoods:
     def gap(self, control: str = HEADLINE) -> Estimate:
         """Control gap: mean over items of NLL(control) - NLL(real), nats per answer token, interval over problems.
 
-        Above 0 the answers depend on these activations rather than on any like them. Undefined with fewer than two
-        problems, since one says nothing about others.
+        Above 0 the answers depend on these activations rather than on any similar ones. Undefined with fewer than two
+        problems, since there is no variation to estimate.
         """
         gaps = self.gaps(control)
         known = ~np.isnan(gaps)
@@ -91,16 +91,15 @@ class Answer:
     """One answer about one reading.
 
     Attributes:
-        text: the answer; the most frequent one of several samples.
-        samples: all of them; `frequency` is the share of `text` among them, a confidence.
+        text: the answer; of several samples, the most frequent.
+        samples: all samples; `frequency` is the share of `text` among them, a confidence.
         logp: log-probability of `text` in nats, `n_tokens` its tokens.
-        gap: how much less likely `text` is under matched partners' activations, nats per token, mean over partners;
-            NaN where the reading has no partner.
-        n_partners, p: partners, and the rank test over them (`evidence.rank_answers`).
+        gap: mean over matched partners of NLL(partner) - NLL(own) of `text`, nats per token; NaN without partner.
+        n_partners, p: number of partners, and the rank test over them (`evidence.rank_answers`).
         p_adjusted: corrected over all answers of one `Oracle.ask`.
-        verdict: what may be said of it (`evidence.Ranks.verdict`).
+        verdict: see `evidence.Ranks.verdict`.
         controls: control -> gap of this answer, nats per token.
-        null_slots: slots whose vector is too short to carry a direction.
+        null_slots: slots whose vector is too short for a meaningful direction.
         provenance: oracle, adapter, spec, source, layers, tokens.
     """
 
@@ -159,12 +158,12 @@ class Answers(Sequence[Answer]):
         return self.likelihoods[self._only(question)].gap(control)
 
     def same_response_share(self, question: str | None = None) -> float:
-        """Share of readings that got the most frequent answer; near 1 the oracle says the same to everything."""
+        """Share of readings with the most frequent answer; near 1 the oracle gives one answer to everything."""
         texts = [words(answer.text) for answer in self.to(self._only(question))]
         return max(texts.count(text) for text in texts) / len(texts)
 
     def table(self) -> pd.DataFrame:
-        """One row per answer: what it says, its gap, the rank test over partners, its verdict, every control."""
+        """One row per answer: text, gap, rank test over partners, verdict, every control."""
         import pandas as pd
 
         return pd.DataFrame([_flat(answer) for answer in self.answers])
@@ -191,7 +190,6 @@ class Choices:
         choices: the answers offered.
         logp: [item, choice] nats, real activations.
         controls: control -> [repeat, item, choice].
-        agreement: [item] share of phrasings and orders whose best choice is this one's; NaN where only one was asked.
         phrasings: [item, phrasing] index of the best choice under each phrasing and order.
     """
 
@@ -213,7 +211,7 @@ class Choices:
 
     @cached_property
     def best(self) -> tuple[str, ...]:
-        """The most probable choice of each reading; the mode over phrasings where several were asked."""
+        """The most probable choice of each reading; with several phrasings, the mode over them."""
         return tuple(self.choices[i] for i in self._best)
 
     @cached_property

@@ -1,7 +1,7 @@
-"""When an answer counts as read: a rank test over matched partners for one reading, an interval over problems for all.
+"""When an answer counts as read: for one reading a rank test over matched partners, for all an interval over problems.
 
-One reading is one observation, however many partners it has: the mean of its gaps over partners says how unusual the
-partners are, not how sure the reading is. Its own likelihood is therefore ranked among those of its partners.
+One reading is one observation, however many partners it has: an interval of its gaps over partners measures how the
+partners vary, not how certain the reading is. So its own likelihood is ranked among those of its partners.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Paired reading: the same question at the same positions of two members, item by item."""
+"""Paired comparisons: two members at the same positions, and readings whose activations are exchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from interp.oracle.answers import Choices, mean_over_problems
-from interp.oracle.controls import HEADLINE
+from interp.oracle.controls import HEADLINE, variants
 from interp.oracle.features import Features
 from interp.oracle.reader import Oracle
 from interp.stats import Comparison, Estimate, Sampling, compare_paired, holm, mean_test, wilson_clustered
@@ -17,18 +17,18 @@ from interp.stats import Comparison, Estimate, Sampling, compare_paired, holm, m
 
 @dataclass(frozen=True, eq=False)
 class PairedReading:
-    """What an oracle says of two members at the same places.
+    """An oracle's answers about two members at the same positions.
 
     Attributes:
         a, b: label probabilities of each, with their controls.
-        names: what the members are called.
+        names: names of the members.
         difference: choice -> p_a - p_b, mean over readings, interval over problems.
         p: choice -> p value of the paired difference over problems (`mean_test`), Holm-corrected over the choices.
         same: share of readings with the same best choice.
-        same_shuffled: that share where the second member was read at a matched partner of each reading: what two
-            members agree on because some answers are common, not because they are alike at these places. (The mean
-            difference itself is the same under any shuffle; its control is the paired test.)
-        comparison: accuracies and their paired test, where targets were given.
+        same_shuffled: the same share with the second member read at a matched partner of each reading: agreement that
+            comes from common answers, not from these positions. (A shuffle does not change the mean difference; its
+            control is the paired test.)
+        comparison: accuracies and their paired test, if targets were given.
     """
 
     a: Choices
@@ -73,11 +73,11 @@ def compare(
 
     Args:
         a, b: features of the two members, the same readings in the same order.
-        choices: answers to weigh.
+        choices: answers to compare.
         targets: reading -> right choice, for a paired test of accuracy as well.
         options: of `Oracle.choose`.
     Raises:
-        ValueError: readings, tokens or layers of the two differ; fewer than 2 problems.
+        ValueError: the two have different readings, tokens or layers; fewer than 2 problems.
     """
     _check_same(a, b)
     controls = tuple(dict.fromkeys((HEADLINE, *options.pop("controls", ()))))
@@ -124,3 +124,61 @@ def _check_same(a: Features, b: Features) -> None:
     for left, right in zip(a.slots, b.slots, strict=True):
         if (left.layer, left.token, left.text) != (right.layer, right.token, right.text):
             raise ValueError(f"compare: the members differ in where they were read: {left} against {right}.")
+
+
+@dataclass(frozen=True)
+class SwapTest:
+    """Result of exchanging the activations of readings with different labels, under the same question.
+
+    Attributes:
+        flipped: share whose answer became the partner's label.
+        stayed:  share whose answer remained the reading's own label.
+        moved:   share whose answer changed at all.
+        n_pairs: number of readings whose partner has another label; the others are left out.
+    """
+
+    flipped: Estimate
+    stayed: Estimate
+    moved: Estimate
+    n_pairs: int
+
+
+def swap_test(
+    oracle: Oracle,
+    feats: Features,
+    question: str,
+    choices: Sequence[str],
+    targets: Mapping[str, str],
+    *,
+    tasks: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> SwapTest:
+    """Answers with a matched partner's activations, among partners with different labels.
+
+    An oracle that only reads its prompt keeps its answer; one that reads activations gives the partner's.
+
+    Raises:
+        ValueError: no two partners of different labels.
+    """
+    own = dict(zip(feats.items, oracle.choose(feats, question, choices, controls=()).best, strict=True))
+    swapped = variants(feats, "shuffled", seed=seed, tasks=tasks)
+    if not swapped:
+        raise ValueError("swap test: no reading has a matched partner.")
+    donors = swapped[0].donors
+    pairs = [item for item in swapped[0].feats.items if targets[item] != targets[donors[item]]]
+    if not pairs:
+        raise ValueError("swap test: all partners have the same label; ask about readings of different labels.")
+    answers = oracle.choose(swapped[0].feats.select(pairs), question, choices, controls=())
+    best = dict(zip(answers.items, answers.best, strict=True))
+    groups = [feats.group(item) for item in pairs]
+    units = None if len(set(groups)) == len(groups) else groups
+
+    def share(hits: list[bool]) -> Estimate:
+        return wilson_clustered([float(hit) for hit in hits], groups=units)
+
+    return SwapTest(
+        flipped=share([best[item] == targets[donors[item]] for item in pairs]),
+        stayed=share([best[item] == targets[item] for item in pairs]),
+        moved=share([best[item] != own[item] for item in pairs]),
+        n_pairs=len(pairs),
+    )
