@@ -141,7 +141,7 @@ class Alone:
 
 def _param(case: tuple[str, str, bool]) -> Any:
     name = "-".join((case[0], case[1], *(["window"] if case[2] else [])))
-    return pytest.param(case, id=name, marks=[] if case in FAST else [pytest.mark.slow])
+    return pytest.param(case, id=name, marks=[] if case in FAST else [pytest.mark.long])
 
 
 @pytest.fixture(scope="module", params=map(_param, CASES))

@@ -201,10 +201,8 @@ steering: {{groups: story, target: label, toward: 'yes', away_from: 'no', slot: 
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "made", [pytest.param("two full fine-tunes", marks=pytest.mark.long), "bases ride along"], indirect=True
-)
+@pytest.mark.long
+@pytest.mark.parametrize("made", ["two full fine-tunes", "bases ride along"], indirect=True)
 def test_a_study_runs_on_the_makeups_that_need_more_than_one_model(made: Made) -> None:
     lines = made.file.read_text().splitlines()
     file = made.out / "study.yaml"

@@ -98,7 +98,7 @@ def null_study(rng: np.random.Generator) -> np.ndarray:
     return (0.6 * rng.normal(size=(40, 1)) + 0.8 * rng.normal(size=(40, 784))).astype(np.float32)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_family_wise_error_over_200_null_studies_of_784_heads():
     rng, n_false = np.random.default_rng(6), 0
     for study in range(200):

@@ -115,7 +115,7 @@ def test_bbq_runs_on_the_real_rows(tmp_path: Path, bbq_folder: Path) -> None:
     assert {"direction", "orthogonalized", "control"} <= set(tables["steering"]["arm"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_procedural_runs_on_members_of_different_depth_and_width(tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     (tmp_path / "large").mkdir()
