@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from interp.io.paths import shown, without_folder, without_paths
 from interp.io.yaml_text import dump_yaml, parse_yaml
+from study.analyses.base import Context
+from study.analyses.oracle.training import TrainingFile
 from study.cli import main
 from study.cli.common import CONTINUES, fail_in_users_words
 from study.run.attempt import told
