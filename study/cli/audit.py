@@ -25,13 +25,13 @@ def audit(labels: Path, out: Path | None) -> None:
     from interp.tasks.cot import audit as run
     from interp.tasks.cot import read_items
 
-    found = run(read_items(labels))
-    report(found, out)
-    if any(finding.status == "fail" for finding in found):
+    findings = run(read_items(labels))
+    report(findings, out)
+    if any(finding.status == "fail" for finding in findings):
         raise click.exceptions.Exit(1)
 
 
-def report(found: list[Finding], out: Path | None) -> None:
+def report(findings: list[Finding], out: Path | None) -> None:
     """One line per finding, and the table where it was asked for."""
     from dataclasses import asdict
 
@@ -39,7 +39,7 @@ def report(found: list[Finding], out: Path | None) -> None:
 
     from interp.io.frames import write_frame
 
-    for finding in found:
+    for finding in findings:
         click.echo(str(finding))
     if out is not None:
-        write_frame(out, pd.DataFrame([asdict(finding) for finding in found]))
+        write_frame(out, pd.DataFrame([asdict(finding) for finding in findings]))

@@ -58,9 +58,9 @@ def cot(kind: str, data: str, out: Path, limit: int | None, **options: Any) -> N
             with model.member(role):
                 rows = labels_of(model, kind, examples, options, path)
             click.echo(f"{path}: {len(rows)} labels")
-            found = audit(read_items(path))
-            report(found, None)
-            failed |= any(finding.status == "fail" for finding in found)
+            findings = audit(read_items(path))
+            report(findings, None)
+            failed |= any(finding.status == "fail" for finding in findings)
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -127,8 +127,8 @@ def importance(model: Model, examples: list[Example], options: dict[str, Any]) -
     """Anchor or other within each problem, by suppressed attention."""
     from interp.chains import suppression_importance
 
-    found = suppression_importance(model, examples, temperature=options["temperature"], seed=options["seed"])
-    rows = _tiered([asdict(row) for row in found], "importance", options["top"])
+    effects = suppression_importance(model, examples, temperature=options["temperature"], seed=options["seed"])
+    rows = _tiered([asdict(row) for row in effects], "importance", options["top"])
     return _lines(model, examples, rows, "importance", "importance")
 
 
@@ -137,10 +137,10 @@ def resampling(model: Model, examples: list[Example], options: dict[str, Any]) -
     from interp.chains import resampling_importance
     from interp.tasks.protocol import load_task
 
-    reader: Any = load_task(options["parse"] or "interp.tasks.cot")
-    given = {key: options[key] for key in ("n", "temperature", "seed", "max_new_tokens")}
-    found = resampling_importance(model, examples, parse=reader.parse, **given)
-    return _lines(model, examples, _tiered([row.row() for row in found], "kl", options["top"]), "importance", "kl")
+    task: Any = load_task(options["parse"] or "interp.tasks.cot")
+    settings = {key: options[key] for key in ("n", "temperature", "seed", "max_new_tokens")}
+    effects = resampling_importance(model, examples, parse=task.parse, **settings)
+    return _lines(model, examples, _tiered([row.row() for row in effects], "kl", options["top"]), "importance", "kl")
 
 
 def context(model: Model, examples: list[Example], options: dict[str, Any]) -> list[Row]:
@@ -151,8 +151,8 @@ def context(model: Model, examples: list[Example], options: dict[str, Any]) -> l
     rows: list[Row] = []
     for example in examples:
         prompt = render(example, model.tokenizer)
-        for made in context_items(example, prompt, model.tokenizer, n=options["n"], seed=options["seed"]):
-            rows.append({"label": made.target, "task": made.item.task} | asdict(made))
+        for item in context_items(example, prompt, model.tokenizer, n=options["n"], seed=options["seed"]):
+            rows.append({"label": item.target, "task": item.item.task} | asdict(item))
     return rows
 
 
@@ -168,8 +168,8 @@ def _tiered(rows: list[Row], number: str, top: float) -> list[Row]:
     out: list[Row] = []
     for name in dict.fromkeys(row["example_id"] for row in rows):
         own = [row for row in rows if row["example_id"] == name]
-        known = [row[number] for row in own if row.get(number) is not None]
-        tiers = iter(percentile_tiers(known, top=top)) if len(known) > 1 else None
+        numbers = [row[number] for row in own if row.get(number) is not None]
+        tiers = iter(percentile_tiers(numbers, top=top)) if len(numbers) > 1 else None
         for row in own:
             built = tiers is not None and row.get(number) is not None
             status = row.get("status", "ok") if built or row.get("status", "ok") != "ok" else "one sentence only"
@@ -183,18 +183,18 @@ def _lines(model: Model, examples: list[Example], rows: list[Row], task: str, nu
     from interp.prompt import render
     from interp.tasks.cot import chain_sentences
 
-    by_id, known = {e.id: e for e in examples}, {}
+    by_id, chains = {e.id: e for e in examples}, {}
     for example in examples:
         prompt = render(example, model.tokenizer)
-        known[example.id] = prompt, chain_sentences(example, prompt)
+        chains[example.id] = prompt, chain_sentences(example, prompt)
     out = []
     for row in rows:
-        prompt, sentences = known[row["example_id"]]
+        prompt, sentences = chains[row["example_id"]]
         sentence = sentences[row["sentence"]]
         ids = ",".join(map(str, prompt.ids[: sentence.token_end]))
-        made = {"id": row["example_id"], "task": task, "value": row.get(number)}
-        told = {"context": hashlib.sha256(ids.encode()).hexdigest()[:24], "text": sentence.text}
+        named = {"id": row["example_id"], "task": task, "value": row.get(number)}
+        place = {"context": hashlib.sha256(ids.encode()).hexdigest()[:24], "text": sentence.text}
         end = prompt.offsets[sentence.boundary][1]
         is_split = by_id[row["example_id"]].metadata["split_by"] == "punctuation"  # else no stop is to be expected
-        out.append({**row, **made, **told, "boundary": prompt.text[max(0, end - 60) : end] if is_split else None})
+        out.append({**row, **named, **place, "boundary": prompt.text[max(0, end - 60) : end] if is_split else None})
     return out

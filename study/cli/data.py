@@ -17,8 +17,13 @@ def data() -> None:
 @data.command()
 @click.option("--n", required=True, type=click.IntRange(min=1), help="How many items.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--rendering", type=click.Choice(["plain", "log"]), default="plain", show_default=True,
-              help="Plain English for real models, or the low-entropy log of the embedded pair.")  # fmt: skip
+@click.option(
+    "--rendering",
+    type=click.Choice(["plain", "log"]),
+    default="plain",
+    show_default=True,
+    help="Plain English for real models, or the low-entropy log of the embedded pair.",
+)
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Only procedures of this split.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="JSONL file to write.")
 @fail_in_users_words
@@ -34,8 +39,13 @@ def procedural(n: int, seed: int, rendering: str, split: str | None, out: Path) 
 
 @data.command()
 @click.option("--data", "source", required=True, type=click.Path(path_type=Path, exists=True), help="The BBQ folder.")
-@click.option("--split", "sides", default="train=0.6,select=0.2,test=0.2", show_default=True,
-              help="Sides and their shares of the items; no story is on two of them.")  # fmt: skip
+@click.option(
+    "--split",
+    "sides",
+    default="train=0.6,select=0.2,test=0.2",
+    show_default=True,
+    help="Sides and their shares of the items; no story is on two of them.",
+)
 @click.option("--categories", help="Only these, separated by commas.")
 @click.option("--templates", type=click.Path(path_type=Path), help="The folder 'templates'; default: beside the data.")
 @click.option("--seed", default=0, show_default=True, help="Of the stories of each side.")
@@ -50,9 +60,9 @@ def bbq(source: Path, sides: str, categories: str | None, templates: Path | None
     from interp.tasks.bbq.loader import rows_of_sides
 
     shares = dict(_share(word) for word in sides.split(","))
-    chosen = None if categories is None else [word.strip() for word in categories.split(",")]
-    made = rows_of_sides(source, sides=shares, categories=chosen, templates=templates, seed=seed)
-    for side, (rows, n_stories) in made.items():
+    names = None if categories is None else [word.strip() for word in categories.split(",")]
+    split = rows_of_sides(source, sides=shares, categories=names, templates=templates, seed=seed)
+    for side, (rows, n_stories) in split.items():
         path = out / f"{side}.jsonl"
         write_json_lines(path, rows)
         click.echo(f"{path}: {len(rows)} items, {n_stories} stories")
@@ -70,12 +80,15 @@ def _share(word: str) -> tuple[str, float]:
 
 @data.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--against", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="A second file: how much of it leaks into the first.")  # fmt: skip
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A second file: how much of it leaks into the first.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the half split that scores a shortcut.")
 @fail_in_users_words
 def audit(file: Path, against: Path | None, seed: int) -> None:
-    """What a reader who ignores the procedure could score on FILE: each shallow feature, and all of them together."""
+    """What a baseline that ignores the procedure scores on FILE: each shallow feature, and all of them together."""
     from interp import stats
     from interp.tasks.procedural import audit_records, check_leakage
     from interp.tasks.procedural.dataset import dedup, label_balance
@@ -86,10 +99,10 @@ def audit(file: Path, against: Path | None, seed: int) -> None:
     records = load_records(file)
     rows = [to_row(record) for record in records]
     lines = [["feature", "n", "accuracy [95 %]", "on shuffled labels", "values"]]
-    for found in audit_records(rows, seed=seed):
-        rate = stats.wilson(found.n_right, found.n)
+    for feature in audit_records(rows, seed=seed):
+        rate = stats.wilson(feature.n_right, feature.n)
         spread = interval(rate.value, rate.lo, rate.hi)
-        lines.append([found.feature, str(found.n), spread, f"{found.shuffled:.2f}", str(found.n_values)])
+        lines.append([feature.feature, str(feature.n), spread, f"{feature.shuffled:.2f}", str(feature.n_values)])
     click.echo(aligned(lines))
     balance = label_balance(rows)["all"]
     click.echo("labels: " + ", ".join(f"{label} {count}" for label, count in sorted(balance.items())))

@@ -92,11 +92,11 @@ def run(out: Path, mode: str, no_figures: bool, quiet: bool, **options: Any) -> 
         _draw(figures(evaluation.tables, answers=evaluation.answers, task=task), out / "figures")
 
 
-def _draw(made: Any, out: Path) -> None:
+def _draw(drawn: Any, out: Path) -> None:
     """Save figures and say where they are, and which could not be drawn."""
     from study.figures.save import save_all
 
-    paths, reasons = save_all(made, out)
+    paths, reasons = save_all(drawn, out)
     for reason in reasons:
         click.echo(f"note: {reason}", err=True)
     if paths:
@@ -126,29 +126,29 @@ def figures(folder: Path, out: Path | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Table, as .csv or .parquet.")
 @fail_in_users_words
 def score(task: str, answers: Path, seed: int, name: str | None, out: Path | None, **options: Any) -> None:
-    """Score somebody else's answers; no model is loaded."""
+    """Score answers of another system, from a file; no model is loaded."""
     from interp.tasks.protocol import load_task
     from study.analyses.eval.scored import score_answers
     from study.analyses.eval.show import bannered, score_lines
 
-    chosen: Any = load_task(task)
-    taken = {"tags": options["tags"]} if options["tags"] else {}
-    more = given_to_task(chosen.examples, options["more"])
-    _check_taken(task, chosen.examples, more, {key: f"--task-option {key}" for key in more})
-    wanted = {"unparsed": options["unparsed"]} if options["unparsed"] else {}
-    _check_taken(task, chosen.examples, taken, {"tags": "--set"})
-    _check_taken(task, getattr(chosen, "score_report", None), wanted, {"unparsed": "--unparsed"})
-    examples = chosen.examples(options["data"], **more, **taken)
-    table = score_answers(chosen, examples, answers, out=out, member=name, seed=seed, **wanted)
+    module: Any = load_task(task)
+    tags = {"tags": options["tags"]} if options["tags"] else {}
+    more = given_to_task(module.examples, options["more"])
+    unparsed = {"unparsed": options["unparsed"]} if options["unparsed"] else {}
+    _check_taken(task, module.examples, more, {key: f"--task-option {key}" for key in more})
+    _check_taken(task, module.examples, tags, {"tags": "--set"})
+    _check_taken(task, getattr(module, "score_report", None), unparsed, {"unparsed": "--unparsed"})
+    examples = module.examples(options["data"], **more, **tags)
+    table = score_answers(module, examples, answers, out=out, member=name, seed=seed, **unparsed)
     click.echo(bannered(task, score_lines(table), table=table))
 
 
-def _check_taken(task: str, function: Any, given: dict[str, Any], flags: dict[str, str]) -> None:
+def _check_taken(task: str, function: Any, options: dict[str, Any], flags: dict[str, str]) -> None:
     import inspect
 
-    known = inspect.signature(function).parameters if function else {}
-    if strange := [flags[key] for key in given if key not in known]:
-        raise ValueError(f"{task} does not take {', '.join(strange)}. Leave it out.")
+    parameters = inspect.signature(function).parameters if function else {}
+    if unknown := [flags[key] for key in options if key not in parameters]:
+        raise ValueError(f"{task} does not take {', '.join(unknown)}. Leave it out.")
 
 
 @evaluate.command()
