@@ -58,8 +58,11 @@ def _keys(section: str) -> frozenset[str]:
     """Keys of a section of the study file; none of a name that is no section."""
     from typing import get_args, get_type_hints
 
+    from study.analyses import registry
     from study.config.sections import Study
 
+    if section in registry.added():
+        return frozenset(field.name for field in fields(registry.analysis(section).options))  # pyright: ignore[reportArgumentType]
     hint = get_type_hints(Study).get(section)
     kinds: list[Any] = [kind for kind in (hint, *get_args(hint)) if hasattr(kind, "__dataclass_fields__")]
     return frozenset(field.name for kind in kinds for field in fields(kind))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from interp.io import frames
 from interp.io.read import read_frame
@@ -18,7 +18,11 @@ from interp.label_mass import mass_note
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "KEYS", "TABLES", "check_table", "read_table", "read_tables", "tidy", "write_table"]
+T = TypeVar("T")
+
+__all__ = [
+    "COLUMNS", "KEYS", "TABLES", "Column", "check_table", "declare", "read_table", "read_tables", "tidy", "write_table",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -214,7 +218,24 @@ TABLES = {
     "steering_slopes": "one slope per direction, control and score",
     "oracle": "what an oracle reads from activations, beside its floors and matched shuffles",
 }
-"""Tables of the shipped steps; a step of your own may add others."""
+"""Tables of the analyses of this package; `declare` adds those of others."""
+
+
+def declare(columns: Mapping[str, Column], tables: Mapping[str, str]) -> None:
+    """Add the columns and tables of an analysis of another package to `COLUMNS` and `TABLES`.
+
+    Raises:
+        ValueError: a name that means something else here.
+    """
+    _declare("column", columns, COLUMNS)
+    _declare("table", tables, TABLES)
+
+
+def _declare(what: str, entries: Mapping[str, T], registry: dict[str, T]) -> None:
+    for name, meaning in entries.items():
+        if registry.setdefault(name, meaning) != meaning:
+            raise ValueError(f"{what} {name!r} is declared already, with another meaning: {registry[name]}. Rename it.")
+
 
 _NUMBERS = ("value", "lo", "hi", "n")
 _TEXT = ("analysis", "member", "metric", "interval")

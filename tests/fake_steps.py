@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from study.analyses.base import Context, Step
+from study.analyses import registry
+from study.analyses.base import Analysis, Context, Step
 
 Work = Callable[[Context], Any]
 
@@ -48,7 +49,12 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Steps:
             name, steps.run, None if is_last else steps.tables, needs=needs.get(name, ()), after=is_last,
             sections=() if is_last else ("task", "load", "seed"),
         )  # fmt: skip
+        module.ANALYSIS = None if is_last else Analysis(name, SimpleNamespace, module.STEP)
         monkeypatch.setitem(sys.modules, module.__name__, module)
         modules[name] = module.__name__
-    monkeypatch.setattr("study.analyses.registry.MODULES", modules)
+    last = {name: modules.pop(name) for name in ("figures",)}
+    monkeypatch.setattr(registry, "BUILT_IN", modules)
+    monkeypatch.setattr(registry, "AFTER", last)
+    registry.analysis.cache_clear()
+    monkeypatch.setattr(registry, "analysis", registry.analysis.__wrapped__)  # no made-up one may be remembered
     return steps

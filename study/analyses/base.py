@@ -1,19 +1,23 @@
-"""What a step is: a name, what it reads, and plain functions. Adding one is one folder in study/analyses."""
+"""What an analysis is: options, a step that does the work, tables, figures and claims. One folder for each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.run.state import STEPS
+from study.folders import STEPS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from study.analyses.shapes import Fault, Layouts
     from study.config import Study
+    from study.config.sections import SmallestEffects
+    from study.figures import Drawn
+    from study.ledger import Claim
+    from study.schema import Column
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Context:
     @property
     def section(self) -> Any:
         """The step's own section."""
-        return getattr(self.study, self.name)
+        return self.study.section(self.name)
 
     def made_by(self, member: str) -> dict[str, str]:
         """Columns model, adapter and weights of a member; blank for what belongs to no single one."""
@@ -128,3 +132,44 @@ class Step:
     def inputs(self, study: Study) -> tuple[str, ...]:
         """Steps that must have ended before: those that it needs, and those that it reads of this study."""
         return (*self.needs, *(self.reads(study) if callable(self.reads) else self.reads))
+
+
+Named = tuple[str, "Drawn | str"]
+"""Stem of a figure's files, and the figure or why it was not drawn."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that study files, the command line, tables, figures and the report need to know of one analysis.
+
+    A package outside this one adds an analysis by the entry point `diptych.analyses`, whose object is an `Analysis`:
+
+        [project.entry-points."diptych.analyses"]
+        lens = "my_package.lens:ANALYSIS"
+
+    Its options are then a section of study files and `diptych lens` on the command line; its tables, figures and claims
+    stand in every run folder and report.
+
+    Attributes:
+        name: its section of a study file, its folder in a run, `analysis` of its tables, the first word of its figures.
+        options: a frozen options class (`study.options`).
+        step: does the work and makes the tables.
+        title, question: heading of its block in the report, and the question that the block answers; no block without.
+        help: one line, for the list of commands.
+        tables, columns: those that `study.schema` does not have: name -> what it holds; name -> `study.schema.Column`.
+        figures: draws from the tables of a run; `width` as of `study.figures`, None for the width of each figure.
+        claims: rows of the ledger, from the tables of a run and the smallest effects of interest.
+        planned: key -> text of the claims that are named before the run; the arguments are the study and its members.
+    """
+
+    name: str
+    options: type
+    step: Step
+    title: str = ""
+    question: str = ""
+    help: str = ""
+    tables: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    figures: Callable[..., Iterator[Named]] | None = None
+    claims: Callable[[Tables, SmallestEffects], Sequence[Claim]] | None = None
+    planned: Callable[[Study, Sequence[str]], Mapping[str, str]] | None = None

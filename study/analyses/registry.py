@@ -1,24 +1,92 @@
-"""The steps of a study, one file each; a file defines `STEP`. Named here in the order in which they run."""
+"""The analyses that there are: those of this package, and those that other packages add by an entry point."""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from study.analyses.base import Step
+    from study.analyses.base import Analysis, Step
     from study.config import Study
 
-MODULES = {
-    "eval": "study.analyses.eval.step",
-    "cache": "study.analyses.cache.step",
-    "probes": "study.analyses.probes.step",
-    "heads": "study.analyses.heads.step",
-    "steering": "study.analyses.steering.step",
-    "oracle": "study.analyses.oracle.step",
-    "figures": "study.report.figures_step",
-    "report": "study.report.step",
+GROUP = "diptych.analyses"
+BUILT_IN = {
+    "eval": "study.analyses.eval.analysis",
+    "cache": "study.analyses.cache.analysis",
+    "probes": "study.analyses.probes.analysis",
+    "heads": "study.analyses.heads.analysis",
+    "steering": "study.analyses.steering.analysis",
+    "oracle": "study.analyses.oracle.analysis",
 }
+"""Analyses of this package, in the order in which they run where they are free to."""
+AFTER = {"figures": "study.report.figures_step", "report": "study.report.step"}
+"""Steps that run when every analysis has ended."""
+RESERVED = frozenset(
+    [
+        "name",
+        "task",
+        "pair",
+        "checkpoint",
+        "seed",
+        "claim_margin",
+        "min_label_mass",
+        "smallest_effects",
+        "load",
+        "published",
+        "data",
+        "audit",
+        "cot",
+        "tables",
+        "verify",
+        "study",
+    ]
+)
+"""Keys of a study file and commands that no analysis can have as its name."""
+
+
+@cache
+def added() -> dict[str, EntryPoint]:
+    """Analyses that other packages add, by name, not loaded.
+
+    Raises:
+        ValueError: a name that is taken, or two packages with the same one.
+    """
+    points: dict[str, EntryPoint] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        taken = point.name in RESERVED or point.name in BUILT_IN or point.name in AFTER
+        if taken or point.name in points:
+            raise ValueError(
+                f"entry point {GROUP}: the analysis {point.name!r} of {_package(point)} has a name that is taken. "
+                "Rename it in that package, or uninstall it."
+            )
+        points[point.name] = point
+    return points
+
+
+@cache
+def analysis(name: str) -> Analysis:
+    """One analysis by its name.
+
+    Raises:
+        ValueError: no such analysis; one of another package that cannot be imported, or is not an `Analysis`.
+    """
+    if name in BUILT_IN:
+        return importlib.import_module(BUILT_IN[name]).ANALYSIS
+    if name not in added():
+        raise ValueError(f"no analysis {name!r}. Analyses: {', '.join(names())}.")
+    return _checked(added()[name])
+
+
+def names() -> tuple[str, ...]:
+    """Names of all analyses, in the order in which they run where they are free to."""
+    return (*BUILT_IN, *added())
+
+
+def analyses() -> dict[str, Analysis]:
+    """All analyses by name; their columns are declared (`study.schema`)."""
+    return {name: analysis(name) for name in names()}
 
 
 def steps_of(study: Study) -> dict[str, Step]:
@@ -27,7 +95,7 @@ def steps_of(study: Study) -> dict[str, Step]:
     Raises:
         ValueError: a step without one that it needs.
     """
-    chosen = {name: _step(name) for name in MODULES if getattr(study, name, None) is not None}
+    chosen = {name: step_of(name) for name in (*names(), *AFTER) if study.section(name) is not None}
     for step in chosen.values():
         missing = [name for name in (step.needs if step.after else step.inputs(study)) if name not in chosen]
         if missing:
@@ -35,5 +103,30 @@ def steps_of(study: Study) -> dict[str, Step]:
     return chosen
 
 
-def _step(name: str) -> Step:
-    return importlib.import_module(MODULES[name]).STEP
+def step_of(name: str) -> Step:
+    """The step of an analysis, or one that runs after them."""
+    return importlib.import_module(AFTER[name]).STEP if name in AFTER else analysis(name).step
+
+
+def _checked(point: EntryPoint) -> Analysis:
+    from study.analyses.base import Analysis
+    from study.schema import declare
+
+    try:
+        found: Any = point.load()
+    except Exception as error:
+        raise ValueError(
+            f"the analysis {point.name!r} of {_package(point)} cannot be imported from {point.value}: "
+            f"{type(error).__name__}: {error}. Fix or uninstall that package."
+        ) from error
+    if not isinstance(found, Analysis) or found.name != point.name or found.step.name != point.name:
+        raise ValueError(
+            f"entry point {GROUP}: expected {point.value} of {_package(point)} to be a study.analyses.base.Analysis "
+            f"named {point.name!r}, with a step of that name, got {type(found).__name__} {getattr(found, 'name', '')!r}."
+        )
+    declare(found.columns, found.tables)
+    return found
+
+
+def _package(point: EntryPoint) -> str:
+    return f"package {point.dist.name!r}" if point.dist is not None else "another package"

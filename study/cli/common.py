@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from interp.limits import refusal
+from study.embedded import EMBEDDED
 from study.run.process import (
     Terminated,
     plain_warnings,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from interp.checkpoint import Checkpoint, CheckpointPair
     from interp.prompt import Example
 
-EMBEDDED = "embedded"
+
 _CHECKPOINT = ("base", "adapter", "revision", "adapter_revision", "subfolder", "tokenizer")
 _LOADING = ("dtype", "device", "device_map", "quantization", "attn_implementation", "merge",
             "control_tokens", "template_date", "allow_closed_turn", "template")  # fmt: skip

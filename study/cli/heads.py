@@ -10,7 +10,6 @@ import click
 from interp.io.csv_text import csv_bytes
 from study.analyses.heads.options import HeadsOptions
 from study.cli.common import (
-    EMBEDDED,
     checkpoint_options,
     fail_in_users_words,
     given_to_task,
@@ -20,6 +19,7 @@ from study.cli.common import (
     resolve_checkpoints,
     where_option,
 )
+from study.embedded import EMBEDDED
 from study.options import command_options, help_of, options_from
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from study.analyses.registry import added, analysis
+
 
 class LazyGroup(click.Group):
     """A group with members named by import path, `{name: ("module:attribute", line of help)}`, beside plain ones."""
@@ -32,7 +34,26 @@ class LazyGroup(click.Group):
 
 
 class RootGroup(LazyGroup):
-    """The whole command line: whatever goes wrong below, import of a command included, ends as a message."""
+    """The whole command line: whatever goes wrong below, import of a command included, ends as a message.
+
+    Analyses of other packages (`study.analyses.registry`) have a command each.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *added()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in added():
+            from study.cli.added import added_command
+
+            return added_command(cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_commands(ctx, formatter)
+        if added():
+            with formatter.section("Commands of other packages"):
+                formatter.write_dl([(name, analysis(name).help) for name in added()])
 
     def invoke(self, ctx: click.Context) -> Any:
         from study.cli.common import errors_as_messages

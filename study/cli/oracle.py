@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from study.cli.common import (
-    EMBEDDED,
     fail_in_users_words,
     more_task_options,
     one_thread,
@@ -20,6 +19,7 @@ from study.cli.common import (
     oracle_loading,
     read_data,
 )
+from study.embedded import EMBEDDED
 
 if TYPE_CHECKING:
     from interp.oracle import Features, Oracle

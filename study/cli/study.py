@@ -121,7 +121,7 @@ def init(setting: str) -> None:
 
 def _read(file: Path, overrides: tuple[str, ...], out: Path | None) -> tuple[Study, Path]:
     from study.config import read_study
-    from study.run.state import STUDY
+    from study.folders import STUDY
 
     if file.is_dir():
         if not (file / STUDY).is_file():
@@ -144,7 +144,7 @@ def _say(line: str) -> None:
 
 def summary(finished: Finished, out: Path) -> str:
     """What was run, what is where, and what failed."""
-    from study.run.state import FIGURES, REPORT, TABLES
+    from study.folders import FIGURES, REPORT, TABLES
 
     lines = [""]
     if not finished.ran:

@@ -28,8 +28,11 @@ def tables(runs: tuple[Path, ...], name: str | None, where: tuple[str, ...], lim
     The files are plain Parquet and CSV in RUN/tables: DuckDB, pandas and polars read them as they are. Of several runs
     one table: repeats over seeds with their spread, trained pairs as units of a random-effects interval.
     """
+    from study.analyses.registry import analyses
     from study.combine import combine, combined_text
     from study.schema import COLUMNS, TABLES, read_table, read_tables
+
+    analyses()  # declares the columns of other packages
 
     if columns:
         click.echo("\n".join(f"{key:20} {column.means}" for key, column in COLUMNS.items()))

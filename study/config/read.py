@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any, get_args, get_type_hints
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.io.yaml_text import Lines, parse_yaml, read_yaml
 from interp.limits import refusal
+from study.analyses import registry
 from study.config.sections import SECTIONS, Study
+from study.embedded import EMBEDDED
 
-EMBEDDED = "embedded"
-_OURS = ("is_embedded",)
+_OURS = ("is_embedded", "added")
 _FIRST = 5  # errors that are shown at once
 
 
@@ -55,10 +56,11 @@ def parse_study(
     merged = _with_overrides(content, overrides, place)
     merged |= {name: {} for name in SECTIONS if name in merged and merged[name] is None}
     merged |= {name: None for name in SECTIONS if merged.get(name) is False}
-    place.check_keys(merged, Study, ())
-    _check_counts(merged, place, ())
+    added = {name: merged.pop(name) for name in [*merged] if name in registry.added()}
+    place.check_keys(merged, Study, (), more=registry.added())
+    _check_counts({**merged, **added}, place, ())
     merged = _with_checkpoints(merged, place, folder or Path())
-    study = _validated(merged, place)
+    study = _validated({**merged, "added": _added_sections(added, place)}, place)
     return _with_data(study, place, folder or Path())
 
 
@@ -77,9 +79,9 @@ class _Place:
         inside = [text for given, text in self.overridden.items() if path and given[: len(path)] == path]
         return f"--set {inside[0]}" if inside else self.where
 
-    def check_keys(self, mapping: Any, kind: Any, path: tuple[str, ...]) -> None:
-        """Unknown keys of a section and of the sections in it."""
-        known = [f.name for f in fields(kind) if f.name not in _OURS]
+    def check_keys(self, mapping: Any, kind: Any, path: tuple[str, ...], more: Iterable[str] = ()) -> None:
+        """Unknown keys of a section and of the sections in it; `more` are known besides its own."""
+        known = [*(f.name for f in fields(kind) if f.name not in _OURS), *more]
         hints = _hints(kind)
         for key, value in mapping.items():
             if key not in known:
@@ -150,19 +152,37 @@ def _with_checkpoints(merged: dict[str, Any], place: _Place, folder: Path) -> di
     return merged | {key: kind.from_mapping(value, f"{place.of((key,))}: {key}", lines=inner)}
 
 
+def _added_sections(added: Mapping[str, Any], place: _Place) -> dict[str, Any]:
+    """Sections of analyses of other packages, as their own options; one that is false is left out."""
+    sections = {}
+    for name, content in added.items():
+        if content is False:
+            continue
+        options = registry.analysis(name).options
+        if not isinstance(content, Mapping | None):
+            raise ValueError(f"{place.of((name,))}: section {name}: expected a mapping, got {content!r:.80}.")
+        place.check_keys(content or {}, options, (name,))
+        sections[name] = _valid(options, content or {}, place, (name,))
+    return sections
+
+
 def _validated(merged: Mapping[str, Any], place: _Place) -> Study:
+    return _valid(Study, merged, place)
+
+
+def _valid(kind: Any, content: Any, place: _Place, path: tuple[str, ...] = ()) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Study).validate_python(merged)
+        return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        found = [_words(fault, place) for fault in error.errors()]
+        found = [_words(fault, place, path) for fault in error.errors()]
         more = f"\n... and {len(found) - _FIRST} more." if len(found) > _FIRST else ""
         raise ValueError("\n".join(found[:_FIRST]) + more) from None
 
 
-def _words(fault: Any, place: _Place) -> str:
-    path = tuple(str(part) for part in fault["loc"])
+def _words(fault: Any, place: _Place, above: tuple[str, ...]) -> str:
+    path = (*above, *(str(part) for part in fault["loc"]))
     named = tuple(part for part in path if not part.isdigit())
     name = ".".join(path)
     if fault["type"] == "missing":

@@ -205,6 +205,7 @@ class Study:
         min_label_mass: share of the probability that the labels must hold where answers are read off them; below it the
             report claims nothing of these answers (0: claims everything; below 0.5 a claim is qualified at best).
         smallest_effects: what an effect has to reach to be of interest, per kind of claim.
+        added: sections of analyses of other packages, by their names.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
@@ -226,6 +227,11 @@ class Study:
     figures: FiguresSection | None = field(default_factory=FiguresSection)
     report: ReportSection | None = field(default_factory=ReportSection)
     published: tuple[Published, ...] = ()
+    added: Mapping[str, Any] = field(default_factory=dict)
+
+    def section(self, name: str) -> Any:
+        """The section of that name, of another package's analysis too; None where the study has none."""
+        return self.added.get(name, getattr(self, name, None))
 
     @property
     def what(self) -> CheckpointPair | Checkpoint:

@@ -35,6 +35,7 @@ def resolved_yaml(study: Study, folder: Path) -> str:
     for question in content["oracle"]["questions"] if content["oracle"] else ():
         if question["labels"] is not None:
             question["labels"] = portable(question["labels"], folder)
+    content |= {name: asdict(section) for name, section in study.added.items()}
     content["published"] = [asdict(entry) for entry in study.published]
     return dump_yaml(_plain(content))
 

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from interp.checkpoint import CheckpointPair
 
+EMBEDDED = "embedded"
+"""What names the shipped pair, and its oracle, on the command line and in study files."""
+
 
 def weights_folder() -> Path:
     """The folder with base/, engaged/, heuristic/ and pair.json of the shipped pair."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from study.analyses.registry import analyses
 from study.ledger import VERDICTS, Claim
 from study.ledger_rows import Tables, is_blank
 from study.report.run_folder import RunFolder, SavedFigure
@@ -13,14 +14,7 @@ from study.report.run_folder import RunFolder, SavedFigure
 if TYPE_CHECKING:
     import pandas as pd
 
-TITLES = {
-    "eval": ("Behaviour", "Where do the members part?"),
-    "probes": ("Probes", "Which facts are linearly decodable, and more so than a control label?"),
-    "heads": ("Heads", "Which heads carry the answer, and does what they carry transfer?"),
-    "steering": ("Steering", "Does one direction move its target and nothing else?"),
-    "oracle": ("Oracle", "Does the reader use the activations?"),
-    "other": ("Other figures", "What else was drawn?"),
-}
+OTHER = ("Other figures", "What else was drawn?")
 SHOWN_FIRST = 4
 MAX_ANSWERS = 5
 _METHOD = (
@@ -79,7 +73,8 @@ class Block:
 def blocks(run: RunFolder, ledger: Sequence[Claim]) -> tuple[Block, ...]:
     """A block for every analysis that has a table, a figure or a failed step; a failure is shown, not left out."""
     found = []
-    for analysis, (title, question) in TITLES.items():
+    titles = {name: (one.title, one.question) for name, one in analyses().items() if one.title}
+    for analysis, (title, question) in {**titles, "other": OTHER}.items():
         figures = tuple(f for f in run.figures if f.analysis == analysis)
         tables = {name: table for name, table in run.tables.items() if _is_of(table, analysis)}
         step = run.state.steps.get(analysis)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from interp import stats
 from interp.label_mass import MIN_MASS
-from study.analyses.eval.claims import behaviour
-from study.analyses.heads.claims import heads
-from study.analyses.oracle.claims import oracle
-from study.analyses.probes.claims import probes
-from study.analyses.steering.claims import steering
+from study.analyses.registry import analyses
 from study.config.sections import SmallestEffects
 from study.ledger import (
     VERDICTS,
@@ -34,10 +30,6 @@ __all__ = [
     "Verdict", "Within", "claims", "correct", "judge",
 ]  # fmt: skip
 
-RULES: dict[str, Callable[[Tables, SmallestEffects], list[Claim]]] = {
-    "eval": behaviour, "probes": probes, "heads": heads, "steering": steering, "oracle": oracle,
-}  # fmt: skip
-
 
 def claims(
     tables: Tables,
@@ -57,9 +49,11 @@ def claims(
     smallest = smallest or SmallestEffects()
     found: list[Claim] = []
     tables = with_masses(tables)
-    for analysis, rule in RULES.items():
-        made = [judged(claim, min_label_mass) for claim in rule(tables, smallest)]
-        cause = (failed or {}).get(analysis, "")
+    for name, analysis in analyses().items():
+        if analysis.claims is None:
+            continue
+        made = [judged(claim, min_label_mass) for claim in analysis.claims(tables, smallest)]
+        cause = (failed or {}).get(name, "")
         found += made if any(c.measured for c in made) else [_untested(c, cause) for c in made]
     return correct(found)
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from interp.io.read import read_json
 from interp.remedy import remedy
 from study.analyses.eval.claims import ADVERSARIAL, BINDING, EQUIVALENT, SEPARATES, TRAINING
+from study.analyses.registry import analysis
+from study.folders import REGISTRATION
 from study.ledger_rows import MEMBERS
-from study.run.state import REGISTRATION
 
 if TYPE_CHECKING:
     from study.config import Study
@@ -92,8 +93,9 @@ def registration_of(study: Study, out: Path) -> Registration:
     """The registration of a study as it is now, for a run in `out`."""
     from interp.io.yaml_text import parse_yaml
     from study.config import resolved_yaml
+    from study.folders import RUN
     from study.run.digest import package_version
-    from study.run.state import RUN, read_run
+    from study.run.state import read_run
 
     steps = read_run(out).steps if (out / RUN).is_file() else {}
     ended = tuple(name for name, state in steps.items() if state.status == "done")
@@ -166,7 +168,11 @@ def planned_claims(study: Study) -> dict[str, str]:
         planned |= dict(texts[role] for role in texts if role in roles)
         if callable(getattr(task, "twin_examples", None)):
             planned[BINDING] = "the engaged member binds step numbers in order-swapped twins"
-    return planned | _probes(study, members) | _heads(study, members) | _steering(study, task) | _oracle(study)
+    planned |= _probes(study, members) | _heads(study, members) | _steering(study, task) | _oracle(study)
+    for name in study.added:
+        if (own := analysis(name).planned) is not None:
+            planned |= own(study, members)
+    return planned
 
 
 def _probes(study: Study, members: Sequence[str]) -> dict[str, str]:

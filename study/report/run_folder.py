@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from interp.io.paths import without_folder
 from interp.io.yaml_text import parse_yaml
+from study.analyses.registry import names
+from study.folders import FIGURES, RUN, STEPS, STUDY
 from study.report.registration import Registration, read_registration
-from study.run.state import FIGURES, RUN, STEPS, STUDY, RunState, read_run
+from study.run.state import RunState, read_run
 from study.schema import read_tables
 
 if TYPE_CHECKING:
@@ -136,6 +138,9 @@ def _owner(stem: str, state: RunState) -> str:
     for name, step in state.steps.items():
         if name not in ("figures", "report") and any(f"{FIGURES}/{stem}." in output for output in step.outputs):
             return name
+    first = stem.partition("-")[0]
+    if first in names():
+        return first
     lowered = stem.lower()
     return next((analysis for analysis, words in _BY_WORD if any(word in lowered for word in words)), "other")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.analyses.base import Context, Step, Work
-from study.run.state import REPORT
+from study.folders import REPORT
 
 if TYPE_CHECKING:
     from study.config import Study

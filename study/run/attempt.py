@@ -14,9 +14,10 @@ from typing import Any
 from interp.io.files import FolderError, write_file
 from interp.io.paths import without_folder, without_paths
 from study.analyses.base import Context, Step
+from study.folders import TABLES
 from study.run.digest import Digests
 from study.run.folder import TRACEBACK, WARNINGS, digests, mark_done, notes_if_done
-from study.run.state import TABLES, Status
+from study.run.state import Status
 
 _LONGEST = 2000
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -35,9 +36,9 @@ class Outcome:
 
 def attempt(name: str, context: Context) -> Outcome:
     """Run a step and write its tables; an error becomes the cause, and what the step has made stays."""
-    from study.analyses.registry import MODULES, steps_of
+    from study.analyses.registry import AFTER, names, steps_of
 
-    assert name in MODULES, f"no step {name}"
+    assert name in (*names(), *AFTER), f"no step {name}"
     began = time.monotonic()
     context = replace(context, root=context.root.absolute())  # no other text looks like this folder's name
     trace = context.folder / TRACEBACK

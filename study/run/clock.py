@@ -9,7 +9,7 @@ from pathlib import Path
 from interp.io.yaml_text import read_yaml
 from interp.loading.tokenizer import reads_clock
 from study.config.sections import Study
-from study.run.state import STUDY
+from study.folders import STUDY
 
 
 def with_date(study: Study, out: Path) -> Study:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from interp.io.digest import sha256_of
+from study.folders import FIGURES, REPORT, STEPS, TABLES
 from study.run.digest import Digests
-from study.run.state import FIGURES, REPORT, STEPS, TABLES, StepState
+from study.run.state import StepState
 
 KEPT, STAMP = ".kept", "step.json"
 TRACEBACK, WARNINGS = "traceback.txt", "warnings.txt"

@@ -9,10 +9,11 @@ from typing import Any
 
 from study.analyses.base import Step
 from study.config import Study
+from study.folders import REGISTRATION, TABLES
 from study.run.attempt import publish
 from study.run.code import code_of
 from study.run.digest import Digests, sha256_of, shown
-from study.run.state import REGISTRATION, TABLES, StepState
+from study.run.state import StepState
 
 _LENGTH = 16
 _WORK_HOOKS = ("decision_prefix", "counterfactuals")
@@ -72,9 +73,9 @@ def key_of(study: Study, step: Step, inputs: Inputs, keys: Mapping[str, str], di
     before = step.inputs(study)
     content: dict[str, Any] = {
         "step": step.name,
-        "section": _by_content(_plain(getattr(study, step.name)), files),
+        "section": _by_content(_plain(study.section(step.name)), files),
         "files": sorted(files.values()),
-        "others": {name: _plain(getattr(study, name)) for name in step.sections if name != "task"},
+        "others": {name: _plain(study.section(name)) for name in step.sections if name != "task"},
         "inputs": {name: keys[name] for name in before if name in keys},
     }
     if "eval" in before and "eval" in keys:
@@ -110,7 +111,7 @@ def _items(study: Study, step: Step, inputs: Inputs, digests: Digests) -> str:
         spelled = [task.spellings(name) for name in names] if callable(getattr(task, "spellings", None)) else []  # pyright: ignore[reportAttributeAccessIssue]
         return sha256_of([[_plain(example) for example in examples], labels, spelled])
 
-    chosen = [_plain(study.task), _plain(getattr(study, step.name)), study.seed]
+    chosen = [_plain(study.task), _plain(study.section(step.name)), study.seed]
     asked = digests.remembered(["items", step.name, inputs.data, code_of(study.task.path), chosen], digest)
     hooks = [getattr(task, name, None) for name in _WORK_HOOKS]
     together = getattr(task, "TOGETHER", None)
@@ -119,7 +120,7 @@ def _items(study: Study, step: Step, inputs: Inputs, digests: Digests) -> str:
 
 def table_key_of(study: Study, step: Step) -> str:
     """Digest of what changes a step's tables and not its work: the code that makes them, the task's, some sections."""
-    sections = {name: _plain(getattr(study, name)) for name in step.table_sections}
+    sections = {name: _plain(study.section(name)) for name in step.table_sections}
     task = study.task.path if "task" in step.sections else None
     return sha256_of([sections, code_of(step.tables, publish, task)])[:_LENGTH]
 
@@ -131,8 +132,8 @@ def key_after(study: Study, step: Step, root: Path, digests: Digests, ended: Map
     content = {
         "step": step.name,
         "code": code_of(step.run),
-        "section": _plain(getattr(study, step.name)),
-        "others": {name: _plain(getattr(study, name)) for name in step.sections},
+        "section": _plain(study.section(step.name)),
+        "others": {name: _plain(study.section(name)) for name in step.sections},
         "tables": tables,
         "registration": digests.file(root / REGISTRATION) if step.reads and (root / REGISTRATION).is_file() else "",
         "ended": {name: asdict(state) for name, state in ended.items() if step.reads and name != step.name},

@@ -10,9 +10,8 @@ from typing import Literal
 
 from interp.io.digest import is_own_digest, sha256_of
 from interp.io.read import read_json
+from study.folders import RUN
 
-RUN, STUDY, STEPS, TABLES, FIGURES, REPORT = "run.json", "study.yaml", "steps", "tables", "figures", "report.html"
-REGISTRATION = "registration.json"
 Status = Literal["done", "failed", "skipped"]
 
 

@@ -19,8 +19,7 @@ from interp.loading import load
 from interp.oracle import Oracle, OracleSpec, SelfTest, context_items, selftest
 from interp.prompt import Example, Message
 from interp.remedy import remedy
-from study.cli.common import EMBEDDED
-from study.embedded import weights_folder
+from study.embedded import EMBEDDED, weights_folder
 
 ORACLE, PRIOR = "oracle", "prior"
 PRIOR_FOLDER = "oracle_prior"  # of the shipped weights

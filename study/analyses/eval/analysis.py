@@ -1,0 +1,18 @@
+"""The analysis `eval`, as the registry names it."""
+
+from __future__ import annotations
+
+from study.analyses.base import Analysis
+from study.analyses.eval.claims import behaviour as claims
+from study.analyses.eval.step import STEP
+from study.config.sections import EvalSection
+
+ANALYSIS = Analysis(
+    name="eval",
+    options=EvalSection,
+    step=STEP,
+    help="Evaluate a checkpoint, or both members of a pair, on a task.",
+    title="Behaviour",
+    question="Where do the members differ?",
+    claims=claims,
+)

@@ -1,0 +1,18 @@
+"""The analysis `oracle`, as the registry names it."""
+
+from __future__ import annotations
+
+from study.analyses.base import Analysis
+from study.analyses.oracle.claims import oracle as claims
+from study.analyses.oracle.step import STEP
+from study.config.sections import OracleSection
+
+ANALYSIS = Analysis(
+    name="oracle",
+    options=OracleSection,
+    step=STEP,
+    help="Ask an oracle about activations; every answer with its control.",
+    title="Oracle",
+    question="Does the oracle use the activations?",
+    claims=claims,
+)

@@ -1,0 +1,18 @@
+"""The analysis `steering`, as the registry names it."""
+
+from __future__ import annotations
+
+from study.analyses.base import Analysis
+from study.analyses.steering.claims import steering as claims
+from study.analyses.steering.step import STEP
+from study.config.sections import SteeringSection
+
+ANALYSIS = Analysis(
+    name="steering",
+    options=SteeringSection,
+    step=STEP,
+    help="Steering directions: fit, dose, export.",
+    title="Steering",
+    question="Does one direction move its target and nothing else?",
+    claims=claims,
+)
