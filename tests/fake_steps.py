@@ -12,6 +12,7 @@ import pytest
 
 from study.analyses import registry
 from study.analyses.base import Analysis, Context, Step
+from study.run import steps as steps_module
 
 Work = Callable[[Context], Any]
 
@@ -54,7 +55,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Steps:
         modules[name] = module.__name__
     last = {name: modules.pop(name) for name in ("figures",)}
     monkeypatch.setattr(registry, "BUILT_IN", modules)
-    monkeypatch.setattr(registry, "AFTER", last)
+    monkeypatch.setattr(steps_module, "AFTER", last)
     registry.analysis.cache_clear()
-    monkeypatch.setattr(registry, "analysis", registry.analysis.__wrapped__)  # no made-up one may be remembered
+    uncached = registry.analysis.__wrapped__  # no made-up one may be remembered
+    for module in (registry, steps_module):
+        monkeypatch.setattr(module, "analysis", uncached)
     return steps

@@ -251,7 +251,7 @@ READERS = {
     Study: ("study/analyses/eval/step.py", "study/analyses/cache/step.py", "study/report/step.py",
             "study/report/page.py", "study/analyses/items.py", "study/analyses/heads/step.py", "study/run/runner.py",
             "study/run/planner.py",
-            "study/analyses/registry.py", "study/analyses/base.py", "study/run/state.py", "study/config/sections.py"),
+            "study/run/steps.py", "study/analyses/base.py", "study/run/state.py", "study/config/sections.py"),
 }  # fmt: skip
 """The files that do what a section asks for. Identities and digests read every key by `asdict`: that does not count."""
 

@@ -109,7 +109,6 @@ CIRCULAR = {
     ("study.embedded.oracle", "study.embedded.oracle_card"),  # constants
     ("study.embedded.oracle", "study.embedded.oracle_gates"),
     ("study.figures.drawn", "study.figures.save"),  # .png() and .svg() of a drawing
-    ("study.analyses.base", "study.analyses.shapes"),
 }
 
 

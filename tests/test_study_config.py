@@ -72,7 +72,7 @@ def test_a_section_is_on_where_it_is_named_and_off_where_it_is_false(tmp_path: P
 
 
 def test_what_a_member_answered_needs_an_evaluation(tmp_path: Path) -> None:
-    from study.analyses.registry import steps_of
+    from study.run.steps import steps_of
 
     study = read_study(write_study(tmp_path), overrides=["eval=false"])
     assert "eval" not in steps_of(study)

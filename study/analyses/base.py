@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from study.analyses.shapes import Fault, Layouts
-    from study.config import Study
-    from study.config.sections import SmallestEffects
+    from study.config.sections import SmallestEffects, Study
     from study.figures import Drawn
     from study.ledger import Claim
     from study.schema import Column

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from interp.checkpoint import Checkpoint
     from interp.prompt import Example, Prompt
     from study.analyses.base import Work
-    from study.config import Study
+    from study.config.sections import Study
 
 _SHARE_OF_PEAK = 0.4  # of what a large matrix product reaches; a row's token takes about as long as a prompt's
 _SHARE_WHEN_WRITING = 0.02  # one token per row and pass: memory, not arithmetic, is the limit

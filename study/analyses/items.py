@@ -13,7 +13,7 @@ from interp.where import examples_where, twins_where
 
 if TYPE_CHECKING:
     from interp.prompt import Example
-    from study.config import Study
+    from study.config.sections import Study
 
 _CHOICES = ("per_cell", "seed", "split", "rendering")
 

@@ -9,7 +9,7 @@ from interp.site import Site, expand_sites, format_ranges, layer_index
 
 if TYPE_CHECKING:
     from interp.family import Layout
-    from study.config import Study
+    from study.config.sections import Study
 
 
 def cached_sites(study: Study, layout: Layout) -> tuple[str, ...]:

@@ -8,8 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from study.analyses.base import Analysis, Step
-    from study.config import Study
+    from study.analyses.base import Analysis
 
 GROUP = "diptych.analyses"
 BUILT_IN = {
@@ -21,8 +20,6 @@ BUILT_IN = {
     "oracle": "study.analyses.oracle.analysis",
 }
 """Analyses of this package, in the order in which they run where they are free to."""
-AFTER = {"figures": "study.report.figures_step", "report": "study.report.step"}
-"""Steps that run when every analysis has ended."""
 RESERVED = frozenset(
     [
         "name",
@@ -55,8 +52,7 @@ def added() -> dict[str, EntryPoint]:
     """
     points: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        taken = point.name in RESERVED or point.name in BUILT_IN or point.name in AFTER
-        if taken or point.name in points:
+        if point.name in RESERVED or point.name in BUILT_IN or point.name in points:
             raise ValueError(
                 f"entry point {GROUP}: the analysis {point.name!r} of {_package(point)} has a name that is taken. "
                 "Rename it in that package, or uninstall it."
@@ -89,25 +85,6 @@ def analyses() -> dict[str, Analysis]:
     return {name: analysis(name) for name in names()}
 
 
-def steps_of(study: Study) -> dict[str, Step]:
-    """The steps that a study asks for, in order.
-
-    Raises:
-        ValueError: a step without one that it needs.
-    """
-    chosen = {name: step_of(name) for name in (*names(), *AFTER) if study.section(name) is not None}
-    for step in chosen.values():
-        missing = [name for name in (step.needs if step.after else step.inputs(study)) if name not in chosen]
-        if missing:
-            raise ValueError(f"step {step.name!r} needs {', '.join(missing)}: add the section(s) to the study.")
-    return chosen
-
-
-def step_of(name: str) -> Step:
-    """The step of an analysis, or one that runs after them."""
-    return importlib.import_module(AFTER[name]).STEP if name in AFTER else analysis(name).step
-
-
 def _checked(point: EntryPoint) -> Analysis:
     from study.analyses.base import Analysis
     from study.schema import declare
@@ -122,7 +99,8 @@ def _checked(point: EntryPoint) -> Analysis:
     if not isinstance(found, Analysis) or found.name != point.name or found.step.name != point.name:
         raise ValueError(
             f"entry point {GROUP}: expected {point.value} of {_package(point)} to be a study.analyses.base.Analysis "
-            f"named {point.name!r}, with a step of that name, got {type(found).__name__} {getattr(found, 'name', '')!r}."
+            f"named {point.name!r}, with a step of that name, got {type(found).__name__} "
+            f"{getattr(found, 'name', '')!r}."
         )
     declare(found.columns, found.tables)
     return found

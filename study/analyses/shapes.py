@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from interp.checkpoint import Checkpoint
     from interp.family import Layout
     from interp.loading import Skeleton
-    from study.analyses.base import Step
-    from study.config import Study
+    from study.config.sections import Study
 
 Layouts = Mapping[str, "Layout"]
 
@@ -58,37 +57,6 @@ def _layout(checkpoint: Checkpoint, options: tuple[tuple[str, Any], ...]) -> Lay
 def layout_of(study: Study, checkpoint: Checkpoint) -> Layout:
     """Layers and heads of a checkpoint. Raises as `skeleton_of`, and for a family that is not known."""
     return _layout(checkpoint, tuple(sorted(asdict(study.load).items())))
-
-
-def check_models(study: Study, steps: Iterable[Step]) -> None:
-    """Refuse a study that names layers, heads, sites or positions which its models do not have.
-
-    Raises:
-        ValueError: one line per fault, with the key of the study file; a checkpoint that cannot be read.
-    """
-    from interp.remedy import entered
-    from study.doors import study_door
-
-    layouts = {role: layout_of(study, checkpoint) for role, checkpoint in study.members.items()}
-    faults: list[Fault] = []
-    for step in steps:
-        with entered(study_door(step.name)):
-            faults += step.fits(study, layouts) if step.fits is not None else ()
-    if faults:
-        raise ValueError("\n".join(_lines(faults)))
-
-
-def _lines(faults: Iterable[Fault]) -> list[str]:
-    """One line per fault; members that share it are named together."""
-    merged: dict[tuple[str, str], list[str]] = {}
-    for fault in faults:
-        merged.setdefault((fault.key, fault.text), []).append(fault.member)
-    return [f"{key}: {_of(members)}{text}" for (key, text), members in merged.items()]
-
-
-def _of(members: Iterable[str]) -> str:
-    named = " and ".join(dict.fromkeys(filter(None, members)))
-    return f"{named}: " if named else ""
 
 
 def tried(key: str, members: Mapping[str, Any], check: Callable[[Any], object], remedy: str = "") -> Iterator[Fault]:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from interp.remedy import remedy
 from study.analyses.base import Step, Work
-from study.analyses.registry import steps_of
-from study.analyses.shapes import check_models, layout_of
+from study.analyses.shapes import layout_of
 from study.folders import REGISTRATION, RUN, STEPS
+from study.run.check import check_models
 from study.run.clock import with_date
 from study.run.digest import Digests
 from study.run.folder import altered, is_whole
 from study.run.keys import Inputs, inputs_of, key_of, made_with, table_key_of
 from study.run.state import StepState, read_run
+from study.run.steps import steps_of
 
 if TYPE_CHECKING:
     from study.config import Study

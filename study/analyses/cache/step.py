@@ -12,7 +12,7 @@ from study.analyses.base import Context, Step, Work
 if TYPE_CHECKING:
     from interp.prompt import Example
     from study.analyses.shapes import Fault, Layouts
-    from study.config import Study
+    from study.config.sections import Study
 
 
 def run(context: Context) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from study.analyses.base import Analysis
 from study.analyses.eval.claims import behaviour as claims
+from study.analyses.eval.figures import figures
 from study.analyses.eval.step import STEP
 from study.config.sections import EvalSection
 
@@ -14,5 +15,6 @@ ANALYSIS = Analysis(
     help="Evaluate a checkpoint, or both members of a pair, on a task.",
     title="Behaviour",
     question="Where do the members differ?",
+    figures=figures,
     claims=claims,
 )

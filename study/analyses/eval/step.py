@@ -10,7 +10,7 @@ from study.analyses.base import Context, Step, Work
 if TYPE_CHECKING:
     import pandas as pd
 
-    from study.config import Study
+    from study.config.sections import Study
 
 MEMBERS = ("engaged", "heuristic")
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from study.analyses.shapes import Fault, Layouts
-    from study.config import Study
+    from study.config.sections import Study
 
 
 def run(context: Context) -> list[str]:

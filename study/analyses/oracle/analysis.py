@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from study.analyses.base import Analysis
 from study.analyses.oracle.claims import oracle as claims
+from study.analyses.oracle.figures import figures
 from study.analyses.oracle.step import STEP
 from study.config.sections import OracleSection
 
@@ -14,5 +15,6 @@ ANALYSIS = Analysis(
     help="Ask an oracle about activations; every answer with its control.",
     title="Oracle",
     question="Does the oracle use the activations?",
+    figures=figures,
     claims=claims,
 )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from interp.model import Model
     from interp.oracle import Choices, Features, Oracle
     from study.analyses.shapes import Fault, Layouts
-    from study.config import Study
+    from study.config.sections import Study
 
 KIND, READINGS = "readings of an oracle", "readings"
 ROLE, PRIOR, EMBEDDED = "oracle", "prior", "embedded"

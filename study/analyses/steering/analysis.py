@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from study.analyses.base import Analysis
 from study.analyses.steering.claims import steering as claims
+from study.analyses.steering.figures import figures
 from study.analyses.steering.step import STEP
 from study.config.sections import SteeringSection
 
@@ -14,5 +15,6 @@ ANALYSIS = Analysis(
     help="Steering directions: fit, dose, export.",
     title="Steering",
     question="Does one direction move its target and nothing else?",
+    figures=figures,
     claims=claims,
 )

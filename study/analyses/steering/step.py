@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from steering.direction import Directions
     from study.analyses.shapes import Fault, Layouts
     from study.analyses.steering.job import DoseJob
-    from study.config import Study
+    from study.config.sections import Study
 
 _CLASS = "steering.class"
 _LAYERS = "layers.json"
