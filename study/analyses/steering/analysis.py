@@ -5,12 +5,12 @@ from __future__ import annotations
 from study.analyses.base import Analysis
 from study.analyses.steering.claims import steering as claims
 from study.analyses.steering.figures import figures
+from study.analyses.steering.options import SteeringOptions
 from study.analyses.steering.step import STEP
-from study.config.sections import SteeringSection
 
 ANALYSIS = Analysis(
     name="steering",
-    options=SteeringSection,
+    options=SteeringOptions,
     step=STEP,
     help="Steering directions: fit, dose, export.",
     title="Steering",
