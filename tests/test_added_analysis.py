@@ -57,8 +57,8 @@ def figures(tables, **size):
     if "prompt_length" in tables:
         from study.figures import forest
 
-        table = tables["prompt_length"].assign(cell="all prompts", control=0.0)
-        yield "prompt_length", forest(table[["cell", "value", "lo", "hi", "n", "control", "interval"]], **size)
+        table = tables["prompt_length"].assign(cell="all prompts", control_value=0.0, member="engaged")
+        yield "prompt_length", forest(table, **size)
 
 
 def claims(tables, smallest):

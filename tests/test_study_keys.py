@@ -14,7 +14,6 @@ from study.analyses.cache.options import CacheOptions
 from study.analyses.eval.options import EvalOptions
 from study.analyses.heads.options import HeadsOptions
 from study.analyses.probes.options import ProbesOptions
-from study.analyses.registry import steps_of
 from study.analyses.steering.options import SteeringOptions
 from study.config import Study, parse_study, read_study
 from study.config.sections import (
@@ -29,6 +28,7 @@ from study.config.sections import (
 from study.run.digest import Digests
 from study.run.keys import Inputs, key_after, key_of, table_key_of
 from study.run.runner import run_study
+from study.run.steps import steps_of
 from study.schema import read_table, tidy
 from tests.study_kit import SMALL, tree, write_study
 

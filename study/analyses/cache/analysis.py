@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from study.analyses.base import Analysis
+from study.analyses.cache.options import CacheOptions
 from study.analyses.cache.step import STEP
-from study.config.sections import CacheSection
 
 ANALYSIS = Analysis(
     name="cache",
-    options=CacheSection,
+    options=CacheOptions,
     step=STEP,
     help="Record activations once and keep them on disk.",
 )

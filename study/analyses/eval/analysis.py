@@ -5,12 +5,12 @@ from __future__ import annotations
 from study.analyses.base import Analysis
 from study.analyses.eval.claims import behaviour as claims
 from study.analyses.eval.figures import figures
+from study.analyses.eval.options import EvalOptions
 from study.analyses.eval.step import STEP
-from study.config.sections import EvalSection
 
 ANALYSIS = Analysis(
     name="eval",
-    options=EvalSection,
+    options=EvalOptions,
     step=STEP,
     help="Evaluate a checkpoint, or both members of a pair, on a task.",
     title="Behaviour",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from study.analyses.base import Analysis
 from study.analyses.probes.claims import probes as claims
 from study.analyses.probes.figures import figures
+from study.analyses.probes.options import ProbesOptions
 from study.analyses.probes.step import STEP
-from study.config.sections import ProbesSection
 
 ANALYSIS = Analysis(
     name="probes",
-    options=ProbesSection,
+    options=ProbesOptions,
     step=STEP,
     help="Linear probes per layer of a cache, with their controls.",
     title="Probes",
