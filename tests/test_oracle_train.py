@@ -387,7 +387,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step() -> None:
     taken = Model(add_lora(tiny_model().module, name="oracle"), tiny_model().tokenizer)
     with pytest.raises(ValueError, match="adapter 'oracle' is on the model already"):
         train_oracle(taken, mixture(), SPEC, recipe())
-    with pytest.raises(ValueError, match="must be the last token of the context"):
+    with pytest.raises(ValueError, match="expected the last one to be the last token of the context"):
         TrainItem("t", "p", (1, 2, 3), (1,), (0,), "q", "a")
 
 

@@ -222,7 +222,7 @@ def test_a_member_that_is_not_held_is_refused_by_name(weights: dict[str, Path], 
     file = tmp_path / "pair.yaml"
     file.write_text(MAKEUPS["adapter and its base"].format(**weights))
     model = load_pair(CheckpointPair.from_yaml(file))
-    with pytest.raises(ValueError, match="'enagged' is not in this model; it holds engaged, heuristic"):
+    with pytest.raises(ValueError, match="'enagged' is not in this model; members: engaged, heuristic"):
         with model.member("enagged"):
             pass
     ids = torch.tensor([[3, 5, 8]])

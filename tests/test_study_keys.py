@@ -154,7 +154,8 @@ def task_digest(study: Study) -> str:
 
 
 # pair, checkpoint, is_embedded: which weights; their digest is in the key, tests/test_study_run.py
-ELSEWHERE = {*SECTIONS, *SHARED, "pair", "checkpoint", "is_embedded"}
+# added: sections of other packages, each in the key of its own step, tests/test_added_analysis.py
+ELSEWHERE = {*SECTIONS, *SHARED, "pair", "checkpoint", "is_embedded", "added"}
 
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Study) if f.name not in ELSEWHERE])
