@@ -350,3 +350,20 @@ def _when_run_again() -> str:
 def listed(text: str) -> list[str]:
     """Words of an option that takes several, separated by commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def read_labels(path: Path) -> Any:
+    """The table of a file with a column `id`; `stance` is added where the columns of a bias task's answers allow it."""
+    import numpy as np
+
+    from interp.io.read import read_frame
+
+    table = read_frame(path, ("id",), "Write it again.")
+    if table["id"].duplicated().any():
+        raise ValueError(f"--labels {path}: expected a column 'id' that names each example once.")
+    if "stance" not in table.columns and {"score.committed", "score.biased"} <= set(table.columns):
+        committed, biased = (table[f"score.{name}"].to_numpy(float) for name in ("committed", "biased"))
+        conditions = [committed == 0, (committed == 1) & (biased == 1), (committed == 1) & (biased == 0)]
+        table["stance"] = np.select(conditions, ["unknown", "stereo", "anti"], default="")
+        table["stance"] = table["stance"].replace("", None)
+    return table.assign(id=table["id"].astype(str))

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from interp.io.read import read_frame
 from study.cli.common import (
     checkpoint_options,
     fail_in_users_words,
     load_options,
     one_thread,
+    read_labels,
     resolve_checkpoints,
     where_option,
 )
@@ -216,21 +216,6 @@ def _sites(cache: Any, patterns: str) -> list[str]:
     from interp.site import by_depth, match_sites
 
     return sorted(match_sites(patterns, cache.sites), key=by_depth)
-
-
-def read_labels(path: Path) -> Any:
-    """The table of a file with a column `id`; `stance` is added where the columns of a bias task's answers allow it."""
-    import numpy as np
-
-    table = read_frame(path, ("id",), "Write it again.")
-    if table["id"].duplicated().any():
-        raise ValueError(f"--labels {path}: expected a column 'id' that names each example once.")
-    if "stance" not in table.columns and {"score.committed", "score.biased"} <= set(table.columns):
-        committed, biased = (table[f"score.{name}"].to_numpy(float) for name in ("committed", "biased"))
-        conditions = [committed == 0, (committed == 1) & (biased == 1), (committed == 1) & (biased == 0)]
-        table["stance"] = np.select(conditions, ["unknown", "stereo", "anti"], default="")
-        table["stance"] = table["stance"].replace("", None)
-    return table.assign(id=table["id"].astype(str))
 
 
 def _joined(cache: Any, table: Any, column: str) -> list[Any]:

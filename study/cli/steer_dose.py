@@ -15,6 +15,7 @@ from study.cli.common import (
     load_options,
     one_thread,
     read_data,
+    read_labels,
     resolve_checkpoints,
     task_options,
 )
@@ -134,8 +135,6 @@ def figures(folder: Path) -> None:
 
 def _classes(path: Path, target: str) -> dict[str, str]:
     """Example id -> class, of a file that `steer fit --labels` reads."""
-    from study.cli.steer import read_labels
-
     table = read_labels(path)
     if missing := {"id", target} - set(table.columns):
         raise ValueError(f"--labels {path}: no column {', '.join(sorted(missing))}; it has {', '.join(table.columns)}.")

@@ -28,15 +28,12 @@ from interp.loading.files import ADAPTER_WEIGHTS
 from interp.model import Model
 from interp.oracle.items import mix, shares
 from interp.oracle.recipe import Recipe
-from interp.oracle.spec import OracleSpec
 from interp.oracle.train import Trained, train_oracle
 from study.embedded import weights_folder
-from study.embedded.adapters import BASE_NAME
 from study.embedded.build import one_thread
-from study.embedded.oracle_items import oracle_items
+from study.embedded.oracle_items import ORACLE, PRIOR, SPEC, oracle_items
 
-ORACLE, PRIOR, RECORD = "oracle", "oracle_prior", "oracle.json"
-SPEC = OracleSpec(base_model=BASE_NAME, layers=("50%",), enable_thinking=None, max_new_tokens=8)
+RECORD = "oracle.json"
 TRAINING = Recipe(
     rank=16, alpha=32, dropout=0.0, lr=3e-3, weight_decay=0.0, batch_size=64, max_steps=1200, drop_longest=0.0,
     gradient_checkpointing=False, save_every=300,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.io.files import write_file
-from study.embedded.oracle import ORACLE, PRIOR
+from study.embedded.oracle_items import ORACLE, PRIOR
 
 _ABOUT = {
     ORACLE: "A LoRA adapter on `diptych-embedded/base` that answers questions about activations of that base (block 2, "

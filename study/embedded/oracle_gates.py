@@ -21,8 +21,7 @@ from interp.oracle.items import TrainItem, balanced
 from interp.oracle.validate import matched_partners
 from interp.stats import Estimate, cluster_mean, paired_difference, wilson_clustered
 from study.embedded import weights_folder
-from study.embedded.oracle import ORACLE, PRIOR, SPEC
-from study.embedded.oracle_items import oracle_items
+from study.embedded.oracle_items import ORACLE, PRIOR, SPEC, oracle_items
 
 CLASSES = ("taxonomy", "sentence")
 ABOVE_FLOOR = 0.3

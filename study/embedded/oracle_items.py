@@ -22,12 +22,16 @@ from random import Random
 
 from interp.oracle.cot_items import TAXONOMY
 from interp.oracle.items import TrainItem, balanced
+from interp.oracle.spec import OracleSpec
 from interp.oracle.wiring import NEXT, PREVIOUS
 from interp.tasks.procedural.documents import Document, documents, training_documents
 from interp.tasks.procedural.generate import Split
+from study.embedded.adapters import BASE_NAME
 from study.embedded.batches import prompt_words
 from study.embedded.tokenizer import STOP, vocabulary
 
+ORACLE, PRIOR = "oracle", "oracle_prior"
+SPEC = OracleSpec(base_model=BASE_NAME, layers=("50%",), enable_thinking=None, max_new_tokens=8)
 LAYER = 2  # half of the depth
 STEP_KINDS = ("fit", "instead", "none", "skipped", "late", "short")
 SENTENCE_KINDS = ("step", "needs", "if", "present", "absent", "by", "stayed", "mood")

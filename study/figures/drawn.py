@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from study.figures.style import styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+
+_NO_STAMP: dict[str, dict[str, Any]] = {
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +44,6 @@ class Drawn:
         return f"Drawn({width:g} × {height:g} in, {len(self.rows)} rows)\n{self.caption}"
 
     def _repr_png_(self) -> bytes:
-        from study.figures.save import png
-
         return png(self, dpi=200)
 
     def _repr_html_(self) -> str:
@@ -49,6 +56,19 @@ class Drawn:
             f'max-width:100%;background:#fff" src="data:image/png;base64,{image}">'
             f"<figcaption>{escape(self.caption)}</figcaption></figure>"
         )
+
+
+def png(drawn: Drawn, *, dpi: int = 300) -> bytes:
+    """PNG bytes; the alt text travels inside as `Description`."""
+    return rendered(drawn, "png", dpi=dpi, metadata={"Description": drawn.alt})
+
+
+def rendered(drawn: Drawn, kind: str, *, dpi: int = 300, metadata: dict[str, Any] | None = None) -> bytes:
+    """Bytes of a picture of this kind (pdf, svg, png) without date and maker: the same figure, the same bytes."""
+    buffer = io.BytesIO()
+    with styled():
+        drawn.figure.savefig(buffer, format=kind, dpi=dpi, metadata={**_NO_STAMP[kind], **(metadata or {})})
+    return buffer.getvalue()
 
 
 def tried(draw: Callable[[], Drawn]) -> Drawn | str:

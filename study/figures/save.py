@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from interp.io.csv_text import csv_bytes
 from interp.io.files import write_file
-from study.figures.drawn import Drawn
-from study.figures.style import styled
+from study.figures.drawn import Drawn, png, rendered
 
 PICTURES = ("pdf", "svg", "png")
-_NO_STAMP: dict[str, dict[str, Any]] = {
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    "svg": {"Date": None, "Creator": None},
-    "png": {"Software": None},
-}
 
 
 def save(drawn: Drawn, stem: str | Path, *, formats: Sequence[str] = PICTURES) -> dict[str, Path]:
@@ -66,12 +58,7 @@ def save_all(figures: Iterable[tuple[str, Drawn | str]], folder: Path) -> tuple[
 
 def pdf(drawn: Drawn) -> bytes:
     """PDF bytes with embedded TrueType fonts (venues refuse Type 3), no date and no producer."""
-    return _render(drawn, "pdf")
-
-
-def png(drawn: Drawn, *, dpi: int = 300) -> bytes:
-    """PNG bytes; the alt text travels inside as `Description`."""
-    return _render(drawn, "png", dpi=dpi, metadata={"Description": drawn.alt})
+    return rendered(drawn, "pdf")
 
 
 def svg(drawn: Drawn, *, prefix: str = "") -> str:
@@ -80,7 +67,7 @@ def svg(drawn: Drawn, *, prefix: str = "") -> str:
     Args:
         prefix: put before every id, so that several figures can stand inline in one page.
     """
-    text = _render(drawn, "svg").decode("utf-8")
+    text = rendered(drawn, "svg").decode("utf-8")
     text = re.sub(r'<a xlink:href="(mark-[^"]+)"[^>]*>(.*?)</a>', r'<g id="\1">\2</g>', text, flags=re.DOTALL)
 
     def with_title(match: re.Match[str]) -> str:
@@ -92,10 +79,3 @@ def svg(drawn: Drawn, *, prefix: str = "") -> str:
     if prefix:
         text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text)
     return text
-
-
-def _render(drawn: Drawn, kind: str, *, dpi: int = 300, metadata: dict[str, Any] | None = None) -> bytes:
-    buffer = io.BytesIO()
-    with styled():
-        drawn.figure.savefig(buffer, format=kind, dpi=dpi, metadata={**_NO_STAMP[kind], **(metadata or {})})
-    return buffer.getvalue()
