@@ -36,9 +36,10 @@ test-fast: install
 # All that `make test` leaves out, at the counts of CI.
 test-rest: test-long test-notebooks test-types
 
-# Kills in every step, rebuilds, and simulations of a fixed size.
+# Kills, attacks and simulations of a fixed size; without the slowest (rebuilds, a kill in every step), as in CI.
+LONG ?= long and not slowest
 test-long: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m long
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m '$(LONG)'
 
 test-notebooks: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m notebooks tests/test_notebooks.py
@@ -48,6 +49,7 @@ test-types: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not long' --jaxtyping-packages=$(TYPED) $(TENSORS)
 
 # The attacks of tests/faults and the simulations of tests/validity at full size; writes docs/concepts/validity.md.
+test-slow: LONG = long
 test-slow: test-long
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/faults tests/test_cli_eval_resume.py tests/test_extract.py \
 		--kills $(KILLS) --inputs $(INPUTS) --bbq-rows 11956

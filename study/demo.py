@@ -25,9 +25,9 @@ import click
 @click.option("--jobs", type=click.IntRange(min=1), default=2, help="Steps at a time.")
 def main(out: Path, per_cell: int, seed: int, jobs: int) -> None:
     """Evaluate, cache, probe, ablate, draw, report: the embedded pair from end to end."""
-    from study.cli.common import fail_in_users_words
+    from study.cli.common import user_errors_as_messages
 
-    fail_in_users_words(demo)(out, per_cell=per_cell, seed=seed, jobs=jobs)
+    user_errors_as_messages(demo)(out, per_cell=per_cell, seed=seed, jobs=jobs)
 
 
 def demo(out: Path, *, per_cell: int, seed: int, jobs: int = 2, overrides: Sequence[str] = ()) -> None:

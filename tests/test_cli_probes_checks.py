@@ -95,10 +95,10 @@ def test_a_checkpoint_gains_nothing_over_itself_and_other_rows_are_refused() -> 
 def test_a_missing_optional_package_is_named_with_the_extra_that_brings_it() -> None:
     import click
 
-    from study.cli.common import fail_in_users_words
+    from study.cli.common import user_errors_as_messages
 
     @click.command()
-    @fail_in_users_words
+    @user_errors_as_messages
     def draw() -> None:
         raise ModuleNotFoundError("No module named 'matplotlib.figure'", name="matplotlib.figure")
 

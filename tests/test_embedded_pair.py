@@ -272,6 +272,7 @@ def test_ablating_a_head_without_output_changes_nothing_and_ablating_others_does
 # building
 
 
+@pytest.mark.slowest
 @pytest.mark.long
 def test_rebuilding_with_one_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path):
     first, second = (train_pair(TINY, tmp_path / name) for name in ("first", "second"))

@@ -150,6 +150,7 @@ def test_training_items_are_balanced_by_repeats_and_held_out_items_without() -> 
     assert not {i.problem for i in train} & {i.problem for i in held}
 
 
+@pytest.mark.slowest
 @pytest.mark.long
 def test_the_build_is_one_call_and_gives_the_same_bytes_again(tmp_path: Path) -> None:
     short = replace(TRAINING, max_steps=6, save_every=3)

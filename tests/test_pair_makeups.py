@@ -201,6 +201,7 @@ steering: {{groups: story, target: label, toward: 'yes', away_from: 'no', slot: 
 """
 
 
+@pytest.mark.slowest
 @pytest.mark.long
 @pytest.mark.parametrize("made", ["two full fine-tunes", "bases ride along"], indirect=True)
 def test_a_study_runs_on_the_makeups_that_need_more_than_one_model(made: Made) -> None:

@@ -139,6 +139,7 @@ def test_planted_leakage_is_significant_by_rows_and_not_by_groups() -> None:
     assert naive.p_max.min() <= 0.01  # the row pipeline believes the leak
 
 
+@pytest.mark.slowest
 @pytest.mark.long
 def test_under_the_full_null_200_sweeps_keep_their_error_rate_and_intervals_their_coverage() -> None:
     n_false, n_false_test, n_covered, n_sims = 0, 0, 0, 200

@@ -200,6 +200,7 @@ def test_an_edited_statistic_changes_the_tables_without_a_forward_pass(copied: P
     assert {k: v for k, v in held.items() if "items" in k} == {k: v for k, v in work.items() if "items" in k}
 
 
+@pytest.mark.slowest
 @pytest.mark.long
 def test_edited_engine_code_runs_again_unless_the_work_is_kept_on_purpose(copied: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(copied, tmp_path / "root"))

@@ -171,6 +171,8 @@ def test_the_cost_of_heads_follows_heads_and_kinds(tmp_path: Path) -> None:
     one = work_of(small(tmp_path), tmp_path / "run", "heads")
     two = work_of(small(tmp_path, "heads.kinds=[mean, zero]"), tmp_path / "run", "heads")
     assert two.row_tokens - one.row_tokens == 20 * 4 * 2
+    drawn = work_of(small(tmp_path, "heads.kinds=[mean, 'resample:derangement:3']"), tmp_path / "run", "heads")
+    assert drawn.row_tokens - one.row_tokens == 3 * 20 * 4 * 2  # a row for each draw
     assert two.tokens == 2 * one.tokens
 
 

@@ -24,6 +24,7 @@ def kill(file: Path, out: Path, step: str, nth: int) -> None:
     assert code == -signal.SIGKILL, step
 
 
+@pytest.mark.slowest
 @pytest.mark.long
 def test_a_run_that_is_killed_in_every_step_ends_with_the_same_bytes(small_run: Path, tmp_path: Path) -> None:
     file = write_study(tmp_path / "other place")

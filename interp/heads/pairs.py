@@ -1,4 +1,4 @@
-"""A pair of prompts: the run that is changed, the run that what is put in comes from, and the answers told apart."""
+"""A pair of prompts: the run that is changed, the run that what is put in comes from, and the two answers."""
 
 from __future__ import annotations
 

@@ -281,8 +281,8 @@ class Choices:
 
     def _index(self, item: str, targets: Mapping[str, str]) -> int:
         if item not in targets or targets[item] not in self.choices:
-            came = targets.get(item, "no target")
-            raise ValueError(f"item {item!r}: expected a target among {', '.join(self.choices)}; got {came!r}.")
+            got = targets.get(item, "no target")
+            raise ValueError(f"item {item!r}: expected a target among {', '.join(self.choices)}; got {got!r}.")
         return self.choices.index(targets[item])
 
 

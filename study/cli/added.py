@@ -10,10 +10,10 @@ import click
 from study.analyses.registry import analysis
 from study.cli.common import (
     checkpoint_options,
-    fail_in_users_words,
     load_options,
     resolve_checkpoints,
     task_options,
+    user_errors_as_messages,
 )
 from study.options import command_options, options_from
 
@@ -36,7 +36,7 @@ def added_command(name: str) -> click.Command:
     @command_options(chosen.options, omit=[key for key in _TASK if key in _fields(chosen.options)])
     @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder; resumable.")
     @click.option("--quiet", is_flag=True, help="No progress bars.")
-    @fail_in_users_words
+    @user_errors_as_messages
     def command(out: Path, quiet: bool, **values: Any) -> None:
         _run(name, out, quiet, values)
 

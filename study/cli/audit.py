@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from study.cli.common import fail_in_users_words
+from study.cli.common import user_errors_as_messages
 
 if TYPE_CHECKING:
     from interp.tasks.cot import Finding
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("labels", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The findings as a table, .csv or .parquet.")
-@fail_in_users_words
+@user_errors_as_messages
 def audit(labels: Path, out: Path | None) -> None:
     """Audit LABELS, JSON lines with label and context, and problem, task, status, split, boundary where known.
 

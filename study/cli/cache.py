@@ -12,11 +12,11 @@ import click
 from study.analyses.cache.options import CacheOptions
 from study.cli.common import (
     checkpoint_options,
-    fail_in_users_words,
     item_options,
     load_options,
     read_data,
     resolve_checkpoints,
+    user_errors_as_messages,
 )
 from study.options import command_options, options_from
 
@@ -67,7 +67,7 @@ def cache() -> None:
     "--out", required=True, type=click.Path(path_type=Path), help="Folder of the cache (or of a pair's caches)."
 )
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-@fail_in_users_words
+@user_errors_as_messages
 def extract(out: Path, quiet: bool, **options: Any) -> None:
     """Record activations of a checkpoint, or of both members of a pair, into --out. May be left out."""
     from interp.cache import extract as run
@@ -96,7 +96,7 @@ def extract(out: Path, quiet: bool, **options: Any) -> None:
 @load_options
 @request_options
 @click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Disk to check for room.")
-@fail_in_users_words
+@user_errors_as_messages
 def plan(out: Path, **options: Any) -> None:
     """Print rows, bytes and files of a cache, and refuse what does not fit; no weight is read."""
     from interp.cache.request import preview
@@ -112,7 +112,7 @@ def plan(out: Path, **options: Any) -> None:
 
 @cache.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@fail_in_users_words
+@user_errors_as_messages
 def inspect(folder: Path) -> None:
     """Say what a cache holds: model, sites, positions, rows, bytes."""
     from interp.cache import ActivationCache
@@ -124,7 +124,7 @@ def inspect(folder: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--hash", "level", flag_value="hash", help="Read every byte and compare checksums.")
 @click.option("--size", "level", flag_value="size", default="size", help="Compare file sizes only (the default).")
-@fail_in_users_words
+@user_errors_as_messages
 def verify(folder: Path, level: str) -> None:
     """Prove that a cache is whole; exits with 1 and names what is not."""
     from interp.cache.reader import problems_of

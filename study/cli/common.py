@@ -285,7 +285,7 @@ CONTINUES = ("eval run", "cache extract", "heads sweep", "steer dose", "oracle a
 """Commands that go on where they were stopped; `oracle train` does with --resume."""
 
 
-def fail_in_users_words(command: Callable[..., Any]) -> Callable[..., Any]:
+def user_errors_as_messages(command: Callable[..., Any]) -> Callable[..., Any]:
     """Print what a user can act on as one message and exit with 1; DIPTYCH_TRACEBACK=1 shows where it came from.
 
     Ctrl-C and SIGTERM end with what the same command will do when it is run again, and exit with 130 or 143.
@@ -320,7 +320,7 @@ def _option_of(name: str) -> str:
 
 @contextmanager
 def errors_as_messages() -> Iterator[None]:
-    """The one place where errors become messages; see `fail_in_users_words`."""
+    """The one place where errors become messages; see `user_errors_as_messages`."""
     try:
         with terminable(), plain_warnings():
             yield

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from study.cli.common import checkpoint_options, fail_in_users_words, load_options, resolve_checkpoints
+from study.cli.common import checkpoint_options, load_options, resolve_checkpoints, user_errors_as_messages
 
 if TYPE_CHECKING:
     from interp.model import Model
@@ -37,7 +37,7 @@ Row = dict[str, Any]
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Of a rollout.")
 @click.option("--parse", help="Task whose parse() reads a rollout's answer; default: interp.tasks.cot.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@fail_in_users_words
+@user_errors_as_messages
 def cot(kind: str, data: str, out: Path, limit: int | None, **options: Any) -> None:
     """Label every sentence of every chain with a model, into OUT/<member>-<label>.jsonl, and audit the labels.
 

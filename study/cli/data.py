@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from study.cli.common import fail_in_users_words
+from study.cli.common import user_errors_as_messages
 
 
 @click.group()
@@ -26,7 +26,7 @@ def data() -> None:
 )
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Only procedures of this split.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="JSONL file to write.")
-@fail_in_users_words
+@user_errors_as_messages
 def procedural(n: int, seed: int, rendering: str, split: str | None, out: Path) -> None:
     """Procedural-compliance items: labels computed by the rule engine, every perturbation in equal parts."""
     from interp.io.files import write_json_lines
@@ -50,7 +50,7 @@ def procedural(n: int, seed: int, rendering: str, split: str | None, out: Path) 
 @click.option("--templates", type=click.Path(path_type=Path), help="The folder 'templates'; default: beside the data.")
 @click.option("--seed", default=0, show_default=True, help="Of the stories of each side.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder: a file per side.")
-@fail_in_users_words
+@user_errors_as_messages
 def bbq(source: Path, sides: str, categories: str | None, templates: Path | None, seed: int, out: Path) -> None:
     """Split BBQ so that no story is on two sides: OUT/<side>.jsonl, rows as they are published.
 
@@ -86,7 +86,7 @@ def _share(word: str) -> tuple[str, float]:
     help="A second file: how much of it leaks into the first.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the half split that scores a shortcut.")
-@fail_in_users_words
+@user_errors_as_messages
 def audit(file: Path, against: Path | None, seed: int) -> None:
     """What a baseline that ignores the procedure scores on FILE: each shallow feature, and all of them together."""
     from interp import stats

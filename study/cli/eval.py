@@ -10,13 +10,13 @@ import click
 from study.analyses.eval.options import EvalOptions
 from study.cli.common import (
     checkpoint_options,
-    fail_in_users_words,
     given_to_task,
     load_options,
     more_task_options,
     read_data,
     resolve_checkpoints,
     task_options,
+    user_errors_as_messages,
 )
 from study.options import command_options, options_from
 
@@ -54,7 +54,7 @@ def evaluate() -> None:
 @command_options(EvalOptions)
 @click.option("--no-figures", is_flag=True, help="Tables only.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-@fail_in_users_words
+@user_errors_as_messages
 def run(out: Path, mode: str, no_figures: bool, quiet: bool, **options: Any) -> None:
     """Answers and tables: OUT/<member>/answers.parquet, OUT/table.csv, OUT/pair.csv for a pair, and OUT/figures.
 
@@ -106,7 +106,7 @@ def _draw(drawn: Any, out: Path) -> None:
 @evaluate.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the figures; default: FOLDER/figures.")
-@fail_in_users_words
+@user_errors_as_messages
 def figures(folder: Path, out: Path | None) -> None:
     """Draw the evaluation in FOLDER again, from its tables and answers: accuracy per cell, and the task's own."""
     from study.analyses.eval.figures import figures_of
@@ -124,7 +124,7 @@ def figures(folder: Path, out: Path | None) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstraps behind the intervals.")
 @click.option("--name", help="What the table calls the system; default: the name of the file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Table, as .csv or .parquet.")
-@fail_in_users_words
+@user_errors_as_messages
 def score(task: str, answers: Path, seed: int, name: str | None, out: Path | None, **options: Any) -> None:
     """Score answers of another system, from a file; no model is loaded."""
     from interp.tasks.protocol import load_task
@@ -157,7 +157,7 @@ def _check_taken(task: str, function: Any, options: dict[str, Any], flags: dict[
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstraps behind the intervals.")
 @click.option("--out", type=click.Path(path_type=Path), help="Table, as .csv or .parquet.")
 @click.option("--figures", "drawings", type=click.Path(path_type=Path), help="Folder of figures of the change.")
-@fail_in_users_words
+@user_errors_as_messages
 def compare(before: Path, after: Path, seed: int, out: Path | None, drawings: Path | None) -> None:
     """Compare two evaluations of the same items: AFTER minus BEFORE, paired.
 

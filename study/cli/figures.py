@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from study.cli.common import fail_in_users_words
+from study.cli.common import user_errors_as_messages
 
 
 @click.command(context_settings={"show_default": True})
@@ -15,7 +15,7 @@ from study.cli.common import fail_in_users_words
               help="paper: at the width of a column; notebook: at that of a page.")  # fmt: skip
 @click.option("--format", "formats", default="pdf,svg,png", help="Out of pdf, svg, png, separated by commas.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; default: RUN/figures-STYLE.")
-@fail_in_users_words
+@user_errors_as_messages
 def figures(run: Path, style: str, formats: str, out: Path | None) -> None:
     """Draw the figures of RUN from its tables alone: no model, the same bytes every time.
 

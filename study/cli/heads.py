@@ -11,12 +11,12 @@ from interp.io.csv_text import csv_bytes
 from study.analyses.heads.options import HeadsOptions
 from study.cli.common import (
     checkpoint_options,
-    fail_in_users_words,
     given_to_task,
     load_options,
     more_task_options,
     read_data,
     resolve_checkpoints,
+    user_errors_as_messages,
     where_option,
 )
 from study.embedded import EMBEDDED
@@ -61,7 +61,7 @@ def heads() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the sweep.")
 @click.option("--no-figures", is_flag=True, help="Tables only.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-@fail_in_users_words
+@user_errors_as_messages
 def sweep(out: Path, quiet: bool, no_figures: bool, **options: Any) -> None:
     """Sweep all heads into --out: table.csv, selected.csv, cumulative.csv, order_swap.csv, figures/. The word may be
     left out."""
@@ -96,7 +96,7 @@ def sweep(out: Path, quiet: bool, no_figures: bool, **options: Any) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--head", help="A head such as L19.H17; without one, the largest effects.")
 @click.option("--base", default=0, show_default=True, type=click.IntRange(0, 1), help="How heads are counted.")
-@fail_in_users_words
+@user_errors_as_messages
 def show(folder: Path, head: str | None, base: int) -> None:
     """Every definition of δ for one head, with interval, n, p and control; or the largest effects."""
     from study.analyses.heads.show import headline, show_head
@@ -112,7 +112,7 @@ def show(folder: Path, head: str | None, base: int) -> None:
 @click.option("--perm", "n_permutations", default=1000, show_default=True, type=click.IntRange(min=19))
 @click.option("--seed", default=0, show_default=True, help="Of the permutations.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of match.csv and its figure.")
-@fail_in_users_words
+@user_errors_as_messages
 def match(a: str, b: str, control: str, out: Path, **options: Any) -> None:
     """Which heads of B do to the same items what heads of A do; sizes may differ (7B and 14B).
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from study.cli.common import (
-    fail_in_users_words,
     more_task_options,
     one_thread,
     oracle_load_options,
     oracle_loading,
     read_data,
+    user_errors_as_messages,
 )
 from study.embedded import EMBEDDED
 
@@ -93,7 +93,7 @@ def _reading_options(command: Any) -> Any:
               help="shuffled, zero, mean, gaussian, no_adapter, prior.")  # fmt: skip
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="Length of a free answer.")
 @click.option("--no-selftest", is_flag=True, help="Do not test the wiring of an oracle that was never tested.")
-@fail_in_users_words
+@user_errors_as_messages
 def ask(acts: Path, out: Path, **options: Any) -> None:
     """Ask one question of every reading of a cache; free text, or a choice with --choices.
 
@@ -173,7 +173,7 @@ def _asked(command: str, options: dict[str, Any], targets: Mapping[str, str] | N
 @click.option("--n", default=64, show_default=True, type=click.IntRange(min=16), help="Items.")
 @click.option("--limit", default=32, show_default=True, type=click.IntRange(min=2), help="Texts.")
 @click.option("--seed", default=0, show_default=True)
-@fail_in_users_words
+@user_errors_as_messages
 def selftest_command(**options: Any) -> None:
     """Does the declared wiring fit the adapter better than every mistake that still works in part?
 
@@ -193,7 +193,7 @@ def selftest_command(**options: Any) -> None:
 @click.argument("heuristic", type=click.Path(path_type=Path, exists=True))
 @_oracle_options
 @_reading_options
-@fail_in_users_words
+@user_errors_as_messages
 def compare(engaged: Path, heuristic: Path, out: Path, **options: Any) -> None:
     """The same question at the same places of two caches, with a paired test over problems."""
     from interp.oracle import compare as compare_readings

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from study.cli.common import fail_in_users_words, one_thread
+from study.cli.common import one_thread, user_errors_as_messages
 
 if TYPE_CHECKING:
     from interp.oracle.validate import Validation
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--every", default=50, show_default=True, type=click.IntRange(min=1), help="Print the loss every N steps."
 )
-@fail_in_users_words
+@user_errors_as_messages
 def train(recipe: Path, out: Path, resume: bool, dry_run: bool, every: int, **options: str | None) -> None:
     """Train an oracle adapter as the YAML file RECIPE says.
 
@@ -59,7 +59,7 @@ def train(recipe: Path, out: Path, resume: bool, dry_run: bool, every: int, **op
 @click.command()
 @click.option("--seed", default=0, show_default=True, help="Of the adapters' weights, items and order.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new or empty folder.")
-@fail_in_users_words
+@user_errors_as_messages
 def build(seed: int, out: Path) -> None:
     """Train the embedded oracle and its prior-only twin on one CPU thread; fails if a gate does not hold."""
     from study.embedded.oracle import build_oracle

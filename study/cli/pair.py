@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from study.cli.common import fail_in_users_words, one_thread
+from study.cli.common import one_thread, user_errors_as_messages
 
 
 @click.group()
@@ -18,7 +18,7 @@ def pair() -> None:
 @click.option("--seed", default=0, show_default=True, help="Of initialisation, data and order.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new or empty folder.")
 @click.option("--test", is_flag=True, help="Score the test split too: once, for a pair that ships.")
-@fail_in_users_words
+@user_errors_as_messages
 def build(seed: int, out: Path, test: bool) -> None:
     """Train base, engaged and heuristic from nothing on one CPU thread; fails if a gate does not hold."""
     from study.embedded.build import build as run

@@ -12,7 +12,7 @@ import click
 from interp.io.paths import portable
 from study.analyses.probes.choices import NONE
 from study.analyses.probes.options import ProbesOptions
-from study.cli.common import fail_in_users_words, one_thread
+from study.cli.common import one_thread, user_errors_as_messages
 from study.cli.lazy import LazyGroup
 from study.options import command_options, options_from
 
@@ -49,7 +49,7 @@ def probes() -> None:
 @click.option("--jobs", type=click.IntRange(min=1), default=1, help="Processes that sites are spread over.")
 @click.option("--device", default="cpu", help="Where probes are fitted: cpu, cuda, ...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the sweep.")
-@fail_in_users_words
+@user_errors_as_messages
 def sweep(cache: Path, out: Path, base: Path | None, jobs: int, device: str, **given: Any) -> None:
     """Every layer, position and kind of probe over CACHE: table, scores and directions into --out.
 
@@ -81,7 +81,7 @@ def sweep(cache: Path, out: Path, base: Path | None, jobs: int, device: str, **g
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder of the figures; default: SWEEP/figures of the first."
 )
-@fail_in_users_words
+@user_errors_as_messages
 def figures(folders: tuple[str, ...], out: Path | None) -> None:
     """Draw every SWEEP (one per checkpoint) into shared figures: by layer, selectivity, transfer.
 

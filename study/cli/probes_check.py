@@ -12,7 +12,7 @@ from interp.io.csv_text import csv_bytes
 from probes.kinds import kinds_help
 from study.analyses.probes.choices import sites_of, unit_of
 from study.analyses.probes.options import ProbesOptions
-from study.cli.common import fail_in_users_words, listed, one_thread, where_option
+from study.cli.common import listed, one_thread, user_errors_as_messages, where_option
 from study.options import command_options
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _site_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.argument("cache", type=click.Path(path_type=Path)),
     ):
         command = add(command)
-    return fail_in_users_words(command)
+    return user_errors_as_messages(command)
 
 
 @click.command()

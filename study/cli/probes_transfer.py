@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from study.cli.common import fail_in_users_words, listed, one_thread
+from study.cli.common import listed, one_thread, user_errors_as_messages
 
 if TYPE_CHECKING:
     from interp.cache import ActivationCache
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option("--kinds", help="Kinds of probes to read; default: logistic and massmean where swept.")
 @click.option("--name", help="What tables call the checkpoint of CACHE; default: its folder's name.")
-@fail_in_users_words
+@user_errors_as_messages
 def transfer(folder: Path, cache: Path, all_layers: bool, align: str, **options: Any) -> None:
     """Probes of SWEEP read on CACHE (the same examples, another checkpoint), beside both ceilings.
 
@@ -57,7 +57,7 @@ def transfer(folder: Path, cache: Path, all_layers: bool, align: str, **options:
 @click.argument("second", type=click.Path(path_type=Path))
 @click.option("--kind", default="ridge", show_default=True, help="Of probe.")
 @click.option("--target", help="Where several were swept.")
-@fail_in_users_words
+@user_errors_as_messages
 def compare(first: Path, second: Path, kind: str, target: str | None) -> None:
     """Two sweeps of the same rows by their scores alone: widths and depths may differ."""
     from probes import compare_scores

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from study.cli.common import fail_in_users_words
+from study.cli.common import user_errors_as_messages
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to write it; RUN/report.html.")
-@fail_in_users_words
+@user_errors_as_messages
 def report(run: Path, out: Path | None) -> None:
     """Write RUN/report.html: claims, headline, figures, examples and provenance in one file. No model is loaded.
 

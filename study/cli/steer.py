@@ -10,11 +10,11 @@ import click
 
 from study.cli.common import (
     checkpoint_options,
-    fail_in_users_words,
     load_options,
     one_thread,
     read_labels,
     resolve_checkpoints,
+    user_errors_as_messages,
     where_option,
 )
 from study.cli.lazy import LazyGroup
@@ -60,7 +60,7 @@ def steer() -> None:
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="NAME.safetensors; NAME.json is written next to it."
 )
-@fail_in_users_words
+@user_errors_as_messages
 def fit(cache: Path, out: Path, against: tuple[Path, ...], **options: Any) -> None:
     """Fit a direction at every chosen site of CACHE and write them to --out.
 
@@ -103,7 +103,7 @@ def _made_from(cache: Any, against: tuple[Path, ...], options: Mapping[str, Any]
 @steer.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--site", help="All statistics of one site instead of the table.")
-@fail_in_users_words
+@user_errors_as_messages
 def show(path: Path, site: str | None) -> None:
     """Statistics of the directions in a file, a row per site."""
     from steering import Direction, Directions
@@ -126,7 +126,7 @@ def show(path: Path, site: str | None) -> None:
 @click.option("--model-hint", help="Architecture named in the file (gguf); default: that of the checkpoint's config.")
 @checkpoint_options
 @load_options
-@fail_in_users_words
+@user_errors_as_messages
 def export(path: Path, kind: str, out: Path | None, sites: str, **options: Any) -> None:
     """Write directions for other programs; the checkpoint is the one they were fitted on unless one is named."""
     from steering import Directions

@@ -11,13 +11,13 @@ import click
 from study.analyses.steering.options import DoseOptions
 from study.cli.common import (
     checkpoint_options,
-    fail_in_users_words,
     load_options,
     one_thread,
     read_data,
     read_labels,
     resolve_checkpoints,
     task_options,
+    user_errors_as_messages,
 )
 from study.options import command_options, options_from
 
@@ -48,7 +48,7 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--target", default="label", show_default=True, help="Its column.")
 @click.option("--strata", default="", help="labels:COLUMN where `steer fit` balanced by a column of that file.")
 @study_options
-@fail_in_users_words
+@user_errors_as_messages
 def dose(
     direction: Path,
     orthogonal_to: tuple[Path, ...],
@@ -96,7 +96,7 @@ def dose(
 @click.option("--engaged-cache", type=_PATH, help="Its cache: adds label-shuffled controls.")
 @click.option("--heuristic-cache", type=_PATH, help="The same of the heuristic member.")
 @study_options
-@fail_in_users_words
+@user_errors_as_messages
 def pair(
     engaged: Path, heuristic: Path, engaged_cache: Path | None, heuristic_cache: Path | None, out: Path, **options: Any
 ) -> None:
@@ -124,7 +124,7 @@ def pair(
 
 @click.command()
 @click.argument("folder", type=_PATH)
-@fail_in_users_words
+@user_errors_as_messages
 def figures(folder: Path) -> None:
     """Draw the figures of a study again, from its tables alone, and print its slopes."""
     from study.analyses.steering.show import headline

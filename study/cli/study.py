@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from study.cli.common import fail_in_users_words
+from study.cli.common import user_errors_as_messages
 
 if TYPE_CHECKING:
     from study.config import Study
@@ -30,7 +30,7 @@ def study() -> None:
 @click.option("--seeds", metavar="N,N,...", help="Run it once with each seed, into OUT/seed-N; prints their spread.")
 @click.option("--keep", is_flag=True, help="Take finished work as it is although other code made it, and say so.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
-@fail_in_users_words
+@user_errors_as_messages
 def run(
     file: Path,
     out: Path | None,
@@ -92,7 +92,7 @@ def spread_of(runs: list[Path]) -> str:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. --set eval.per_cell=50.")
 @click.option("--register", "to_register", is_flag=True, help="Write claims, margins and seeds into the run folder.")
 @click.option("--measure", is_flag=True, help="Load the models and time two items; times follow from these.")
-@fail_in_users_words
+@user_errors_as_messages
 def plan(file: Path, out: Path | None, overrides: tuple[str, ...], to_register: bool, measure: bool) -> None:
     """What will run, what is up to date, tokens, bytes and a rough time. Nothing is started.
 

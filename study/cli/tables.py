@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from study.cli.common import fail_in_users_words
+from study.cli.common import user_errors_as_messages
 
 _KEYS = (
     "member", "cell", "mode", "target", "position", "site", "head", "kind", "pairs", "half", "arm", "alpha", "k",
@@ -21,7 +21,7 @@ _KEYS = (
 @click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only these rows, e.g. --where metric=accuracy.")
 @click.option("--limit", type=click.IntRange(min=1), default=40, show_default=True, help="Rows that are printed.")
 @click.option("--columns", is_flag=True, help="What every column means.")
-@fail_in_users_words
+@user_errors_as_messages
 def tables(runs: tuple[Path, ...], name: str | None, where: tuple[str, ...], limit: int, columns: bool) -> None:
     """Print the tables of RUN: value [95 % interval], n, control and p of every row.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from study.cli.common import fail_in_users_words
+from study.cli.common import user_errors_as_messages
 
 if TYPE_CHECKING:
     from interp.stats.promises import Shape
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--studies", type=click.IntRange(min=1), default=400, show_default=True, help="Simulated studies.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="The rows as a table, .csv or .parquet.")
-@fail_in_users_words
+@user_errors_as_messages
 def verify(
     groups: int, size: int, equal: bool, icc: float, shape: Shape, mean: float, positive: float, studies: int,
     seed: int, out: Path | None,

@@ -56,7 +56,7 @@ class PlacedFigure:
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:
-    """Write `run/report.html` (or `out`), whole or not at all; left alone where it has these bytes already.
+    """Write `run/report.html` (or `out`), atomically; left alone where it has these bytes already.
 
     Raises:
         ValueError: the folder is no run of a study, or its published values cannot be read.

@@ -20,7 +20,7 @@ from interp.io.yaml_text import dump_yaml, parse_yaml
 from study.analyses.base import Context
 from study.analyses.oracle.training import TrainingFile
 from study.cli import main
-from study.cli.common import CONTINUES, fail_in_users_words
+from study.cli.common import CONTINUES, user_errors_as_messages
 from study.run.attempt import told
 from study.run.process import words
 from tests.fake_steps import Steps, install
@@ -47,7 +47,7 @@ def test_want_of_memory_is_a_message_with_the_option_of_the_door() -> None:
 
     @click.command()
     @click.option("--tokens-per-batch", type=int)
-    @fail_in_users_words
+    @user_errors_as_messages
     def big(tokens_per_batch: int | None) -> None:
         raise MemoryError
 
@@ -63,7 +63,7 @@ def test_an_error_that_was_written_for_the_user_is_left_as_it_is() -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_command_says_what_the_same_command_will_do(number: signal.Signals, code: int) -> None:
     @click.command()
-    @fail_in_users_words
+    @user_errors_as_messages
     def wait() -> None:
         os.kill(os.getpid(), number)
         raise AssertionError("the signal was not acted on")

@@ -123,9 +123,9 @@ def rows_of_sides(
     return {side: (rows[side], len({e.groups["story"] for e in part})) for side, part in parts.items()}
 
 
-def _choice(name: str, came: str, choices: Sequence[str]) -> None:
-    if came not in choices:
-        raise ValueError(f"{name}: expected {', '.join(choices[:-1])} or {choices[-1]}, got {came!r}.")
+def _choice(name: str, got: str, choices: Sequence[str]) -> None:
+    if got not in choices:
+        raise ValueError(f"{name}: expected {', '.join(choices[:-1])} or {choices[-1]}, got {got!r}.")
 
 
 def _orders(row: Mapping[str, Any], permute: Permute, seed: int) -> list[tuple[Order, str]]:

@@ -126,16 +126,16 @@ def read_answers(path: str | Path, examples: Sequence[Example]) -> dict[str, str
 
 def _key(where: str, row: dict[str, Any]) -> tuple[str, int]:
     if row.get("category") not in CATEGORIES:
-        came = row.get("category")
-        raise ValueError(f"{where}, field 'category': expected one of {', '.join(CATEGORIES)}, got {came!r}. {_DO}")
+        got = row.get("category")
+        raise ValueError(f"{where}, field 'category': expected one of {', '.join(CATEGORIES)}, got {got!r}. {_DO}")
     if type(row.get("example_id")) is not int:
-        came = row.get("example_id")
-        raise ValueError(f"{where}, field 'example_id': expected a whole number, got {came!r}. {_DO}")
+        got = row.get("example_id")
+        raise ValueError(f"{where}, field 'example_id': expected a whole number, got {got!r}. {_DO}")
     return row["category"], row["example_id"]
 
 
 def _answer(where: str, row: dict[str, Any]) -> str | None:
     if "answer" not in row or row["answer"] not in (*LETTERS, None):
-        came = repr(row.get("answer")) if "answer" in row else "none"
-        raise ValueError(f"{where}, field 'answer': expected A, B, C or null, got {came}. {_DO}")
+        got = repr(row.get("answer")) if "answer" in row else "none"
+        raise ValueError(f"{where}, field 'answer': expected A, B, C or null, got {got}. {_DO}")
     return row["answer"]

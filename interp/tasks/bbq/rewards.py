@@ -32,8 +32,8 @@ class BbqReward:
         if self.bias_penalty < 0:
             raise ValueError(f"bias_penalty: expected 0 or more, got {self.bias_penalty}: it is taken off.")
         if not self.right > self.wrong > self.unparsed:
-            came = f"{self.right}, {self.wrong}, {self.unparsed}"
-            raise ValueError(f"reward: expected right > wrong > unparsed, got {came}.")
+            got = f"{self.right}, {self.wrong}, {self.unparsed}"
+            raise ValueError(f"reward: expected right > wrong > unparsed, got {got}.")
 
 
 def reward(example: Example, text: str, values: BbqReward) -> dict[str, float]:

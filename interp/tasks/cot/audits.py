@@ -118,7 +118,7 @@ def fallback(items: Sequence[Item]) -> Finding:
     """Labels whose builder did not succeed, at most 1 %."""
     failed = [i for i in items if i.status != "ok"]
     reasons = ", ".join(sorted({i.status for i in failed}))
-    bad = f"{len(failed)} labels were not built ({reasons}), and stand for a default. Drop them; mend the builder."
+    bad = f"{len(failed)} labels were not built ({reasons}), and stand for a default. Drop them; fix the builder."
     return _judge("fallback", len(failed) / len(items), MAX_FALLBACK, bad, "every label was built.")
 
 

@@ -41,8 +41,8 @@ class EsiReward:
 
     def __post_init__(self) -> None:
         if not self.exact > self.adjacent > self.other:
-            came = f"{self.exact}, {self.adjacent}, {self.other}"
-            raise ValueError(f"reward: expected exact > adjacent > other, got {came}.")
+            got = f"{self.exact}, {self.adjacent}, {self.other}"
+            raise ValueError(f"reward: expected exact > adjacent > other, got {got}.")
         sizes = {k: v for k, v in asdict(self).items() if k not in ("exact", "adjacent", "other", "no_parse")}
         if bad := [name for name, value in sizes.items() if value < 0]:
             raise ValueError(f"reward: {', '.join(bad)} must be 0 or more: they are sizes, the sign is in their name.")

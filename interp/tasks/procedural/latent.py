@@ -141,8 +141,8 @@ def check_words(instance: Instance) -> None:
         "scenario.distractors": ({i for _, i in s.distractors}, range(len(DISTRACTORS))),
         "scenario.distractors.before": ({at for at, _ in s.distractors}, range(len(s.events) + 1)),
     }
-    for where, (came, known) in named.items():
-        if strange := [value for value in came if value not in known]:
+    for where, (got, known) in named.items():
+        if strange := [value for value in got if value not in known]:
             some = (
                 f"0 to {len(known) - 1}"
                 if isinstance(known, range) and known.start == 0
@@ -157,8 +157,8 @@ def _exact(kind: type, data: object, where: str) -> dict[str, Any]:
     """`data`, if it and the objects in it have exactly the fields of `kind` and its parts."""
     names = [f.name for f in fields(kind)]
     if not isinstance(data, dict) or set(data) != set(names):
-        came = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
-        raise ValueError(f"{where}: expected an object with exactly the fields {names}, got {came}.")
+        got = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
+        raise ValueError(f"{where}: expected an object with exactly the fields {names}, got {got}.")
     for name, inner in _INNER.get(kind, {}).items():
         value = data[name]
         for one in value if isinstance(value, list) else [] if value is None else [value]:

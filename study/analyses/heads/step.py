@@ -121,7 +121,7 @@ def _passes(study: Study, member: Checkpoint, options: HeadsOptions) -> float:
     layout = layout_of(study, member)
     heads = [unit[0] for unit in expand_heads("all", layout)]
     sets = cumulative_sets(heads, ks=[k for k in KS if k <= len(heads) // 2], seed=study.seed).values()
-    draws = sum(getattr(parse_kind(kind), "n", 1) for kind in options.kinds) if options.effect == "total" else 0
+    draws = sum(getattr(parse_kind(kind), "draws", 1) for kind in options.kinds) if options.effect == "total" else 0
     single = draws * passes_above([head.layer for head in heads], layout.n_layers)
     together = passes_above([min(head.layer for head in unit) for unit in sets if unit], layout.n_layers)
     return options.n * (single + together / 2)

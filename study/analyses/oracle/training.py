@@ -67,8 +67,8 @@ class TrainingFile:
 
     def __post_init__(self) -> None:
         if (self.corpus is None) == (self.items is None):
-            came = "neither" if self.corpus is None else "both"
-            raise ValueError(f"training file: expected either corpus or items, got {came}. Give exactly one.")
+            got = "neither" if self.corpus is None else "both"
+            raise ValueError(f"training file: expected either corpus or items, got {got}. Give exactly one.")
         _known("tasks", self.tasks, TASKS)
         _known("spec", self.spec, [f.name for f in fields(OracleSpec)])
         Recipe.of(self.recipe)
