@@ -23,14 +23,13 @@ from study.analyses.cache.options import CacheOptions
 from study.analyses.eval.options import EvalOptions
 from study.analyses.heads.options import HeadsOptions
 from study.analyses.heads.run import run_heads
+from study.analyses.oracle.options import OracleOptions, OracleQuestion
 from study.analyses.probes.options import ProbesOptions
 from study.analyses.steering.options import DoseOptions, SteeringOptions
 from study.cli import main
 from study.config.sections import (
     FiguresSection,
     LoadSection,
-    OracleQuestion,
-    OracleSection,
     ReportSection,
     Study,
     TaskSection,
@@ -103,9 +102,9 @@ WALK: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {
     "steer pair": (SteeringOptions, of_fields(DoseOptions), {}),
     "steer fit": (SteeringOptions, of_function(difference_of_means), {"positions": "position", "sites": "site",
                                                                       "sign_check": "check_sign"}),
-    "oracle ask": (OracleSection, of_function(collect) | of_fields(OracleQuestion),
+    "oracle ask": (OracleOptions, of_function(collect) | of_fields(OracleQuestion),
                    {"layers": "layers", "group": "groups", "partners": "n_partners"}),
-    "oracle compare": (OracleSection, of_fields(OracleQuestion), {"group": "groups", "partners": "n_partners"}),
+    "oracle compare": (OracleOptions, of_fields(OracleQuestion), {"group": "groups", "partners": "n_partners"}),
 }  # fmt: skip
 EXPLAINED = {
     # None on the command line is "as the model, the task or the oracle says", which Python spells out
@@ -166,7 +165,7 @@ def test_how_weights_are_held_has_one_default_at_every_door() -> None:
 def test_partners_of_an_oracle_are_as_many_at_every_door() -> None:
     from interp.oracle.evidence import GAP_PARTNERS, PARTNERS
 
-    assert of_fields(OracleSection)["n_partners"] == GAP_PARTNERS
+    assert of_fields(OracleOptions)["n_partners"] == GAP_PARTNERS
     assert of_function(Oracle.choose)["n_partners"] == of_function(Oracle.score)["n_partners"] == GAP_PARTNERS
     assert of_function(Oracle.ask)["n_partners"] == PARTNERS
     assert of_command("oracle ask")["partners"] is None and of_command("oracle compare")["partners"] is None
@@ -242,7 +241,7 @@ READERS = {
     HeadsOptions: ("study/analyses/heads/step.py", "study/analyses/heads/run.py"),
     SteeringOptions: ("study/analyses/steering/step.py", "study/analyses/steering/job.py",
                       "study/analyses/steering/tables.py"),
-    OracleSection: ("study/analyses/oracle/step.py",),
+    OracleOptions: ("study/analyses/oracle/step.py",),
     OracleQuestion: ("study/analyses/oracle/step.py",),
     FiguresSection: ("study/report/figures_step.py",),
     ReportSection: ("study/report/page.py", "study/report/run_folder.py"),

@@ -13,13 +13,13 @@ from pydantic import ValidationError
 from study.analyses.cache.options import CacheOptions
 from study.analyses.eval.options import EvalOptions
 from study.analyses.heads.options import HeadsOptions
+from study.analyses.oracle.options import OracleOptions
 from study.analyses.probes.options import ProbesOptions
 from study.analyses.steering.options import SteeringOptions
 from study.config import Study, parse_study, read_study
 from study.config.sections import (
     FiguresSection,
     LoadSection,
-    OracleSection,
     Published,
     ReportSection,
     SmallestEffects,
@@ -86,7 +86,7 @@ def test_a_score_of_no_item_is_a_row_without_a_value() -> None:
 # --- every key -----------------------------------------------------------------------------------------------------
 
 SECTIONS = {"eval": EvalOptions, "cache": CacheOptions, "probes": ProbesOptions, "heads": HeadsOptions,
-            "steering": SteeringOptions, "oracle": OracleSection, "figures": FiguresSection,
+            "steering": SteeringOptions, "oracle": OracleOptions, "figures": FiguresSection,
             "report": ReportSection}  # fmt: skip
 SHARED = {"task": TaskSection, "load": LoadSection}
 OTHERS: tuple[Any, ...] = (

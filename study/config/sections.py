@@ -15,9 +15,10 @@ from interp.label_mass import MIN_MASS
 from study.analyses.cache.options import CacheOptions
 from study.analyses.eval.options import EvalOptions
 from study.analyses.heads.options import HeadsOptions
+from study.analyses.oracle.options import OracleOptions
 from study.analyses.probes.options import ProbesOptions
 from study.analyses.steering.options import SteeringOptions
-from study.option_types import Count, Layer, Names, Share, Where
+from study.option_types import Count, Share, Where
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 Aspect = str | Mapping[str, str | int | float | bool | None]
@@ -66,55 +67,6 @@ class LoadSection:
     template_date: Annotated[str | None, BeforeValidator(_iso)] = None
     allow_closed_turn: bool = False
     template: Literal["own", "plain"] = "own"
-
-
-@dataclass(frozen=True, config=_STRICT)
-class OracleQuestion:
-    """One question with given answers.
-
-    Attributes:
-        name: what tables call it.
-        labels: JSON lines {id, sentence, label, [task, status]}: right answers of sentences, `positions` being sentence
-            ends; none: the label of each example.
-        readings: import path `module:function` of a function(model, sources, seed) that returns activations by source
-            and right answers by reading, in place of the items of the task.
-    """
-
-    name: str
-    question: str
-    choices: Annotated[Names, Field(min_length=2)]
-    labels: str | None = None
-    readings: str | None = None
-    positions: str = "last"
-
-
-@dataclass(frozen=True, config=_STRICT)
-class OracleSection:
-    """What an oracle adapter reads from activations of its base, or of adapters on it.
-
-    Attributes:
-        adapter, adapter_revision, subfolder: of the oracle, on the base of the study; `embedded` is the one that comes
-            with the package, with its prior-only twin.
-        prior: an oracle that was trained on zeroed activations: the floor of any accuracy.
-        sources: base, a member, or a difference such as `engaged - base`.
-        layers: block indices or percents of depth such as 50%; none: those that the oracle was trained on.
-        n_partners: partners of the matched shuffle, over which the gap is averaged.
-        groups: group of the examples that is the independent unit.
-        spec: fields of `interp.oracle.OracleSpec`, where nothing declares how the adapter is wired.
-    """
-
-    adapter: str
-    questions: Annotated[tuple[OracleQuestion, ...], Field(min_length=1)]
-    adapter_revision: str | None = None
-    subfolder: str | None = None
-    prior: str | None = None
-    sources: Names = ("base",)
-    layers: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = None
-    groups: str | None = None
-    thinking: bool | None = None
-    n_partners: Count = 8
-    limit: Count | None = None
-    spec: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -223,7 +175,7 @@ class Study:
     probes: ProbesOptions | None = None
     heads: HeadsOptions | None = None
     steering: SteeringOptions | None = None
-    oracle: OracleSection | None = None
+    oracle: OracleOptions | None = None
     figures: FiguresSection | None = field(default_factory=FiguresSection)
     report: ReportSection | None = field(default_factory=ReportSection)
     published: tuple[Published, ...] = ()

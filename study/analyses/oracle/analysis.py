@@ -5,12 +5,12 @@ from __future__ import annotations
 from study.analyses.base import Analysis
 from study.analyses.oracle.claims import oracle as claims
 from study.analyses.oracle.figures import figures
+from study.analyses.oracle.options import OracleOptions
 from study.analyses.oracle.step import STEP
-from study.config.sections import OracleSection
 
 ANALYSIS = Analysis(
     name="oracle",
-    options=OracleSection,
+    options=OracleOptions,
     step=STEP,
     help="Ask an oracle about activations; every answer with its control.",
     title="Oracle",
