@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, cast, get_args
+from typing import Literal, Protocol, cast, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ Means = dict[tuple[str, int], dict[int, Float[Tensor, "head d_head"]]]
 """Mean z by key and layer, float64."""
 
 
+@runtime_checkable
 class Kind(Protocol):
     """What replaces z of a head.
 
