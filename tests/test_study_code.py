@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -105,6 +106,41 @@ def test_a_lazy_export_and_a_module_under_its_name_are_followed(package: Path) -
     assert digest() == before, "only what is taken from the module counts"
     (package / "more.py").write_text(MORE.replace("def late(x):\n    return x", "def late(x):\n    return 1"))
     assert digest() != before
+
+
+def test_a_function_named_by_its_import_path_is_followed(package: Path) -> None:
+    (package / "main.py").write_text('TABLE = {"late": "made_up.more:late"}\n\n\ndef work(x):\n    return TABLE, x\n')
+    before = digest()
+    (package / "more.py").write_text(MORE.replace("def other(x):\n    return x", "def other(x):\n    return 1"))
+    assert digest() == before
+    (package / "more.py").write_text(MORE.replace("def late(x):\n    return x", "def late(x):\n    return 1"))
+    assert digest() != before
+
+
+def test_figures_and_report_follow_the_code_of_every_analysis_and_probes_that_of_every_kind() -> None:
+    """Nothing that is looked up in a table may be out of the digest: a correction would leave old results as new."""
+    from study.analyses.probes import step as probes
+    from study.analyses.registry import analyses
+    from study.config import parse_study
+    from study.report import figures_step
+    from study.report import step as report
+
+    named = {"name": "x", "pair": "embedded", "task": {"path": "interp.tasks.procedural"}, "cache": {}}
+    study = parse_study(
+        {**named, "probes": {"groups": "procedure", "kinds": ["ridge", "tests.test_probe_kinds:nearest_centroid"]}}
+    )
+
+    def reached(step: Any) -> set[tuple[str, str]]:
+        more = step.STEP.code(study)
+        return set(code._Walk([code._place(one) for one in (step.run, *more)]).found)
+
+    drawn, told, fitted = reached(figures_step), reached(report), reached(probes)
+    for one in analyses().values():
+        for function, places in ((one.figures, drawn), (one.claims, told), (one.planned, told)):
+            assert function is None or code._place(function) in places, one.name
+    assert {module for module, _ in drawn} >= {"study.figures.dumbbell", "study.figures.head_grid"}
+    assert ("probes.solver.minimise", "minimise") in fitted, "the solver of logistic probes"
+    assert ("tests.test_probe_kinds", "nearest_centroid") in fitted
 
 
 def test_answers_do_not_depend_on_statistics_and_their_tables_do() -> None:

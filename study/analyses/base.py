@@ -108,7 +108,8 @@ class Step:
         outputs: files outside its folder and `tables/` that it made, relative to the run folder.
         uses_models: whether checkpoints are loaded (they are checked first).
         items: what is asked of models, of a step that asks; its digest is part of the step's key.
-        code: functions of the study's own that its work calls, as "module:name".
+        code: what its work calls and no reader of the code can see: functions that the study or another package names,
+            as "module:name" or themselves.
     """
 
     name: str
@@ -126,7 +127,7 @@ class Step:
     outputs: Callable[[Context], Sequence[Path]] | None = None
     uses_models: bool = False
     items: Callable[[Study], Any] | None = None
-    code: Callable[[Study], Sequence[str]] | None = None
+    code: Callable[[Study], Sequence[Callable[..., object] | str]] | None = None
 
     def inputs(self, study: Study) -> tuple[str, ...]:
         """Steps that must have ended before: those that it needs, and those that it reads of this study."""

@@ -75,6 +75,12 @@ def analysis(name: str) -> Analysis:
     return _checked(added()[name])
 
 
+def paths() -> tuple[str, ...]:
+    """Import path `module:name` of every analysis, for the digest of what is made with all of them."""
+    own = [f"{module}:ANALYSIS" for module in BUILT_IN.values()]
+    return (*own, *(f"{point.module}:{point.attr}" for point in added().values()))
+
+
 def names() -> tuple[str, ...]:
     """Names of all analyses, in the order in which they run where they are free to."""
     return (*BUILT_IN, *added())

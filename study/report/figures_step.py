@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.analyses.base import Context, Step, Work
+from study.analyses.registry import analyses
 from study.folders import FIGURES
 
 if TYPE_CHECKING:
@@ -46,4 +48,9 @@ def plan(_: Study) -> Work:
     return Work(note="drawn from the tables")
 
 
-STEP = Step("figures", run, after=True, plan=plan, outputs=outputs, sections=())
+def code(_: Study) -> list[Callable[..., object]]:
+    """What draws: the figures of every analysis."""
+    return [one.figures for one in analyses().values() if one.figures is not None]
+
+
+STEP = Step("figures", run, after=True, plan=plan, outputs=outputs, sections=(), code=code)

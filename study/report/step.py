@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.analyses.base import Context, Step, Work
+from study.analyses.registry import paths
 from study.folders import REPORT
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ def plan(_: Study) -> Work:
     return Work(note="made of tables and figures")
 
 
+def code(_: Study) -> tuple[str, ...]:
+    """Every analysis: claims, and the words of its block."""
+    return paths()
+
+
 STEP = Step(
     "report",
     run,
@@ -36,5 +42,6 @@ STEP = Step(
     reads=("figures",),
     plan=plan,
     outputs=outputs,
+    code=code,
     sections=("published", "smallest_effects", "min_label_mass", "name"),
 )

@@ -1,10 +1,10 @@
 """Digest of the code that a function runs: its own source and that of whatever it reaches by name, without comments.
 
 What is reached is read off the syntax tree, definition by definition: a function brings in the functions, classes and
-constants that it names, whether they are imported at the top of its file or inside it; a class brings in its special
-methods, and those of its other methods whose name is used anywhere in what was reached. Annotations, docstrings and
-what stands under TYPE_CHECKING are not code. So a statistic belongs to the tables that are made with it, and not to
-the model outputs that these tables read.
+constants that it names, whether they are imported at the top of its file, inside it, or named by an import path in a
+text ("probes.layer:fit_ridge"); a class brings in its special methods, and those of its other methods whose name is
+used anywhere in what was reached. Annotations, docstrings and what stands under TYPE_CHECKING are not code. So a
+statistic belongs to the tables that are made with it, and not to the model outputs that these tables read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 _PACKAGES = ("interp", "probes", "steering", "study")
 _ROOT = Path(__file__).resolve().parents[2]
 _LENGTH = 12
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+:[A-Za-z_]\w*")
 _NOT_CODE = {"annotation", "returns", "type_comment", "type_params", "ctx", "kind"}
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign | ast.AugAssign
 Place = tuple[str, str]  # (module, name of a definition; "" is the whole module)
@@ -120,6 +122,9 @@ class _Walk:
                 if place is not None:
                     of_modules.add(id(part.value))
                     self.open.append((place, part.attr))
+            elif isinstance(part, ast.Constant) and isinstance(part.value, str) and _IMPORT_PATH.fullmatch(part.value):
+                module_named, _, name = part.value.partition(":")
+                self.open.append((module_named, name))
             elif isinstance(part, ast.Name) and id(part) not in of_modules:
                 place = inner.get(part.id)
                 self.open.append(place if place is not None else (module, part.id))

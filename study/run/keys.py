@@ -131,7 +131,7 @@ def key_after(study: Study, step: Step, root: Path, digests: Digests, ended: Map
     tables = [[path.name, digests.file(path)] for path in sorted((root / TABLES).glob("*.parquet"))]
     content = {
         "step": step.name,
-        "code": code_of(step.run),
+        "code": code_of(step.run, *(step.code(study) if step.code else ())),
         "section": _plain(study.section(step.name)),
         "others": {name: _plain(study.section(name)) for name in step.sections},
         "tables": tables,

@@ -200,4 +200,10 @@ def reads(study: Study) -> tuple[str, ...]:
     return ("eval",) if any(map(is_answer, named)) else ()
 
 
-STEP = Step("probes", run, tables, needs=("cache",), reads=reads, plan=plan, sections=("seed",), fits=fits)
+def code(study: Study) -> list[str]:
+    """Kinds of probes that are functions of the user's own."""
+    assert study.probes is not None
+    return [kind for kind in study.probes.kinds if ":" in kind]
+
+
+STEP = Step("probes", run, tables, needs=("cache",), reads=reads, plan=plan, sections=("seed",), fits=fits, code=code)
