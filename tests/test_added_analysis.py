@@ -174,12 +174,25 @@ def test_a_package_that_cannot_be_imported_is_named(installed: Path) -> None:
         registry.analysis("prompt_length")
 
 
+def test_a_package_that_cannot_be_imported_leaves_the_other_commands_usable(installed: Path) -> None:
+    (installed / "prompt_length_package.py").write_text("import nothing_of_this_name\n")
+    listed = CliRunner().invoke(main, ["--help"])
+    assert (
+        listed.exit_code == 0 and "cannot be imported" in " ".join(listed.output.split()) and "verify" in listed.output
+    )
+    assert CliRunner().invoke(main, ["eval", "--help"]).exit_code == 0
+    called = CliRunner().invoke(main, ["prompt_length", "--help"])
+    assert called.exit_code == 1 and "Error: the analysis 'prompt_length'" in called.output
+
+
 def test_a_name_that_is_taken_is_refused(installed: Path) -> None:
     points = installed / "prompt_length-1.0.dist-info" / "entry_points.txt"
     points.write_text("[diptych.analyses]\nheads = prompt_length_package:ANALYSIS\n")
     _forget()
     with pytest.raises(ValueError, match="'heads' of package 'prompt-length' has a name that is taken"):
         registry.added()
+    told = CliRunner().invoke(main, ["--help"])
+    assert told.exit_code == 1 and "Error: entry point diptych.analyses" in told.output
 
 
 def test_the_command_line_starts_without_loading_any_analysis() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from interp.limits import refusal
+from study.analyses.registry import added
 from study.embedded import EMBEDDED
 from study.run.process import (
     Terminated,
@@ -342,7 +343,7 @@ def _when_run_again() -> str:
     name = "" if context is None else " ".join(context.command_path.split()[1:])
     if name == "oracle train":
         return "Run the same command again with --resume: it continues from the last checkpoint."
-    if name in CONTINUES:
+    if name in CONTINUES or name in added():
         return "Run the same command again: it continues where it stopped."
     return "Run the same command again."
 

@@ -53,10 +53,24 @@ class RootGroup(LazyGroup):
         super().format_commands(ctx, formatter)
         if added():
             with formatter.section("Commands of other packages"):
-                formatter.write_dl([(name, analysis(name).help) for name in added()])
+                formatter.write_dl([(name, _help_of(name)) for name in added()])
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except ValueError as error:  # --help lists what other packages add
+            raise click.ClickException(str(error)) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         from study.cli.common import errors_as_messages
 
         with errors_as_messages():
             return super().invoke(ctx)
+
+
+def _help_of(name: str) -> str:
+    """One line of another package's analysis; of one that cannot be imported, the reason: the others stay usable."""
+    try:
+        return analysis(name).help
+    except ValueError as error:
+        return str(error)
