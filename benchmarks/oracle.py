@@ -21,7 +21,7 @@ from benchmarks.kit import Report, arguments, interleave
 from interp.injection import Slots, inject_at
 from interp.model import Model
 from interp.oracle import Decoding, Oracle, OracleSpec, norm_matched_injection
-from interp.oracle.collection import Wanted, take
+from interp.oracle.collection import Reading, read_activations
 from interp.oracle.engine import Job, answer_logp, generate
 from interp.oracle.prompt import OraclePrompt
 from interp.prompt import Example, Prompt
@@ -95,18 +95,18 @@ def collection(report: Report, model: Model, *, rounds: int, length: int = 192, 
     """Base, engaged and heuristic at half the depth in one pass, against one full forward of the base."""
     texts = [tokens(length, 100 + i) for i in range(n)]
     at = (length - 1,)
-    wanted = [
-        Wanted(str(i), Example(id=str(i), text="x"), Prompt(str(i), "", ids, ((0, 0),) * length, {}), at, "last")
+    readings = [
+        Reading(str(i), Example(id=str(i), text="x"), Prompt(str(i), "", ids, ((0, 0),) * length, {}), at, "last")
         for i, ids in enumerate(texts)
     ]
     layer = [model.n_layers // 2]
     roles: list[str | None] = [None, "engaged", "heuristic"]
 
     def mixed() -> dict[str | None, list[Tensor]]:
-        return take(model, wanted, roles, layer, 100_000)
+        return read_activations(model, readings, roles, layer, 100_000)
 
     def one_by_one() -> dict[str | None, list[Tensor]]:
-        return {role: take(model, wanted, [role], layer, 100_000)[role] for role in roles}
+        return {role: read_activations(model, readings, [role], layer, 100_000)[role] for role in roles}
 
     def forward() -> object:
         with model.adapters.use(None):
