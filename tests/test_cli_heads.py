@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from interp.checkpoint import Checkpoint
 from interp.heads import HeadSweep, LogitDiff, Mean
 from interp.model import Model
+from interp.prompt import Example
 from interp.tasks.procedural import generate_records
-from study.analyses.heads.store import put_norms, put_outcome, read_effects, sweep_store
+from study.analyses.heads.options import HeadsOptions
+from study.analyses.heads.pairs import pairs_of_examples
+from study.analyses.heads.run import run_heads
+from study.analyses.heads.store import done_of, put_norms, put_outcome, read_effects, sweep_store
 from study.cli import main
 from tests.test_heads_kinds import make_pairs
-from tests.tiny import save_checkpoint, tiny
+from tests.tiny import save_checkpoint, tiny, tiny_tokenizer
 
 ARGS = ["--task", "interp.tasks.procedural", "--n", "4", "--slot", "Answer:", "--quiet", "--load-dtype", "float32"]
 
@@ -119,3 +126,39 @@ def test_what_is_stored_is_read_back_bit_by_bit(tmp_path: Path) -> None:
     assert effects.plan == job.plan
     assert np.array_equal(effects.values["margin"], np.stack([outcomes[i].values["margin"] for i in range(4)]))
     assert [str(unit[0]) for unit in effects.named] == ["L1.H2"]
+
+
+def test_groups_that_change_are_renewed_and_outcomes_kept(tmp_path: Path) -> None:
+    model, pairs = Model.wrap(tiny("qwen2")), make_pairs(4)
+    job = HeadSweep(model, pairs, Mean(), metrics=(LogitDiff(),))
+    for groups in ("aabb", "abcd"):
+        renamed = [dataclasses.replace(pair, group=group) for pair, group in zip(pairs, groups, strict=True)]
+        with sweep_store(tmp_path, job.plan, renamed) as store:
+            for _, outcome in job.run(done=done_of(store)):
+                assert groups == "aabb", "nothing is computed again"
+                put_outcome(store, outcome)
+            put_norms(store, np.ones(12), [])
+        assert "".join(pair.unit for pair in read_effects(tmp_path).pairs) == groups
+
+
+def grouped(n: int) -> list[Example]:
+    """n items of n stories in two categories; the category comes first, as in BBQ."""
+    groups = [{"category": f"c{k % 2}", "story": f"s{k}"} for k in range(n)]
+    return [Example(f"e{k}", text="the dog ?", label="yes", groups=groups[k]) for k in range(n)]
+
+
+def test_the_independent_unit_of_items_is_the_group_that_their_task_names() -> None:
+    model = Model.wrap(tiny("qwen2", vocab_size=len(tiny_tokenizer())), tokenizer=tiny_tokenizer())
+    for group, units in (("story", [f"s{k}" for k in range(6)]), (None, ["c0", "c1"] * 3)):
+        task = SimpleNamespace(labels=lambda example: ("yes", "no"), GROUP=group)
+        assert [pair.unit for pair in pairs_of_examples(model, task, grouped(6), "")] == units
+
+
+def test_items_of_too_few_units_are_refused_before_any_model_is_loaded(tmp_path: Path) -> None:
+    nowhere, options = Checkpoint("m", str(tmp_path / "no-such-model")), HeadsOptions(kinds=("mean",), slot="")
+    with pytest.raises(ValueError, match=r"4 or more independent units \(story\).*got 3 in 3 items"):
+        run_heads(nowhere, "tests.steer_task", grouped(3), out=tmp_path / "x", options=options)
+    with pytest.raises(ValueError, match="kind patch needs pairs"):
+        run_heads(nowhere, "tests.steer_task", grouped(8), out=tmp_path / "x", options=HeadsOptions())
+    with pytest.raises(ValueError, match="no-such-model"):  # what stops enough items is the model
+        run_heads(nowhere, "tests.steer_task", grouped(4), out=tmp_path / "x", options=options)

@@ -10,6 +10,9 @@ from jaxtyping import Bool, Float
 
 from interp import stats
 
+MIN_GROUPS = 4
+"""Fewest independent groups of a sweep: heads are chosen on half of them and reported on the others."""
+
 
 @dataclass(frozen=True, eq=False)
 class Tested:
@@ -157,8 +160,10 @@ def halves(groups: list[str], *, seed: stats.Seed) -> Bool[np.ndarray, "example"
         ValueError: fewer than 4 groups, so that no half would have two.
     """
     names = sorted(set(groups))
-    if len(names) < 4:
-        raise ValueError(f"halves: expected at least 4 groups (2 in each half), got {len(names)}. Add pairs.")
+    if len(names) < MIN_GROUPS:
+        raise ValueError(
+            f"halves: expected at least {MIN_GROUPS} groups (2 in each half), got {len(names)}. Add pairs."
+        )
     order = np.random.default_rng(seed).permutation(len(names))
     chosen = {names[index] for index in order[: len(names) // 2]}
     return np.array([group in chosen for group in groups])

@@ -29,6 +29,7 @@ def swap_pairs(
     *,
     before: Callable[[Example], str] = lambda example: "",
     thinking: bool | None = None,
+    group: str | None = None,
 ) -> list[TokenPair]:
     """Twins as token pairs: exp is the twin, `answer` its label, `foil` the other one.
 
@@ -40,6 +41,7 @@ def swap_pairs(
         labels: the two label strings.
         before: what the assistant has written before the label: "" for a label at once, a forced prefix, or the
             model's own reply up to its decision.
+        group: as in `text_pair`.
     Raises:
         ValueError: a label that is not one of two, and as `text_pair`.
     """
@@ -51,7 +53,7 @@ def swap_pairs(
         kind = FLIP if base.label != exp.label else KEEP
         out.append(
             text_pair(base, exp, tokenizer, answer=said, foil=other[0], before=before(exp), base_before=before(base),
-                      base_answer=str(base.label), kind=kind, thinking=thinking)
+                      base_answer=str(base.label), kind=kind, thinking=thinking, group=group)
         )  # fmt: skip
     return out
 

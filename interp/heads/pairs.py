@@ -177,6 +177,7 @@ def text_pair(
     kind: str = "",
     thinking: bool | None = None,
     delimiter: str = " ",
+    group: str | None = None,
 ) -> TokenPair:
     """The pair of two prompts, cut just before the token at which `answer` and `foil` first differ.
 
@@ -191,6 +192,7 @@ def text_pair(
         before: text put after the generation prompt of exp.
         base_before: the same for base; None: `before`.
         delimiter: between the label and a text before it that does not end in a blank; see `interp.prompt.joined`.
+        group: name of the group of exp that is the independent unit, such as `GROUP` of its task; None: the first one.
     Raises:
         ValueError: the answers have equal tokens; and as `interp.prompt.render`.
     """
@@ -209,7 +211,6 @@ def text_pair(
             )
     if base_answer not in (None, answer, foil):
         raise ValueError(f"pair {item.id!r}: base_answer {base_answer!r} is neither {answer!r} nor {foil!r}.")
-    groups = dict(item.groups)
     return TokenPair(
         base_ids,
         ids,
@@ -217,12 +218,23 @@ def text_pair(
         tokens[1],
         base_answer=None if base_answer is None else tokens[base_answer == foil],
         id=item.id,
-        group=groups.get("procedure") or next(iter(groups.values()), None),
+        group=group_of(item, group),
         label=None if item.label is None else str(item.label),
         kind=kind,
         roles=_roles(prompt, len(ids)),
         base_roles=base_roles,
     )
+
+
+def group_of(example: Example, name: str | None) -> str | None:
+    """Key of an example's independent unit: the group of that name, without a name the first; None where it has none.
+
+    Example:
+        >>> both = Example("a", text="x", groups={"category": "Age", "story": "Age-13"})
+        >>> group_of(both, "story"), group_of(both, None), group_of(both, "subject")
+        ('Age-13', 'Age', None)
+    """
+    return next(iter(example.groups.values()), None) if name is None else example.groups.get(name)
 
 
 def _example(given: Example | str, name: str) -> Example:

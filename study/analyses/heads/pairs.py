@@ -7,9 +7,12 @@ from typing import Any
 
 from interp.evaluate import Decoding, evaluate
 from interp.heads import TokenPair, swap_pairs, text_pair
+from interp.heads.estimates import MIN_GROUPS
+from interp.heads.pairs import group_of
 from interp.model import Model
 from interp.prompt import Example
-from interp.tasks.protocol import decision_prefix, labels_of
+from interp.remedy import remedy
+from interp.tasks.protocol import decision_prefix, hook, labels_of
 
 OWN = "own"
 
@@ -46,7 +49,7 @@ def pairs_of_twins(model: Model, task: Any, twins: Sequence[tuple[Example, Examp
     """
     examples = [example for twin in twins for example in twin]
     before = before_label(model, task, examples, slot)
-    return swap_pairs(twins, labels_of(task, examples[0]), model.tokenizer, before=before)
+    return swap_pairs(twins, labels_of(task, examples[0]), model.tokenizer, before=before, group=hook(task, "GROUP"))
 
 
 def pairs_of_examples(model: Model, task: Any, examples: Sequence[Example], slot: str) -> list[TokenPair]:
@@ -64,5 +67,30 @@ def pairs_of_examples(model: Model, task: Any, examples: Sequence[Example], slot
                 f"example {example.id!r}: label {example.label!r} is not among {', '.join(labels) or 'none'}."
             )
         text = before(example)
-        out.append(text_pair(None, example, model.tokenizer, answer=str(example.label), foil=others[0], before=text))
+        pair = text_pair(
+            None,
+            example,
+            model.tokenizer,
+            answer=str(example.label),
+            foil=others[0],
+            before=text,
+            group=hook(task, "GROUP"),
+        )
+        out.append(pair)
     return out
+
+
+def check_groups(task: Any, examples: Sequence[Example | tuple[Example, Example]]) -> None:
+    """Refuse items of too few independent units, before any model is loaded.
+
+    Raises:
+        ValueError: fewer than `MIN_GROUPS`: heads are chosen on half of the units and reported on the others.
+    """
+    name = hook(task, "GROUP")
+    changed = [one if isinstance(one, Example) else one[1] for one in examples]
+    groups = {group_of(example, name) or example.id for example in changed}
+    if len(groups) < MIN_GROUPS:
+        raise ValueError(
+            f"heads: expected items of {MIN_GROUPS} or more independent units ({name or 'the first group'}), 2 for "
+            f"each half of the items, got {len(groups)} in {len(changed)} items. {remedy('Raise {n}, or name other items.')}"
+        )

@@ -24,7 +24,7 @@ from interp.prompt import Example
 from interp.remedy import remedy
 from interp.tasks.protocol import load_task
 from study.analyses.heads.options import HeadsOptions
-from study.analyses.heads.pairs import has_twins, pairs_of_examples, pairs_of_twins
+from study.analyses.heads.pairs import check_groups, has_twins, pairs_of_examples, pairs_of_twins
 from study.analyses.heads.store import (
     CUMULATIVE,
     done_of,
@@ -63,6 +63,7 @@ def run_heads(
         ValueError: patching without twins, a head that does not exist, a folder of another sweep.
     """
     task: Any = load_task(task_path)
+    _check(task, examples, options)
     members: list[str] = []
     for roles, model in models_of(what, dict(loading or {})):
         for role in roles:
@@ -78,12 +79,18 @@ def run_heads(
     return tuple(members)
 
 
+def _check(task: Any, examples: Any, options: HeadsOptions) -> None:
+    """Refuse what the items cannot give, before any model is loaded."""
+    is_twins = bool(examples) and not isinstance(examples[0], Example)
+    if not is_twins and any(kind.startswith("patch") or kind == "resample:twin" for kind in options.kinds):
+        what = "makes twins, but got single examples" if has_twins(task) else "has no twin_examples(n, ...)"
+        raise ValueError(f"kind patch needs pairs of prompts; this task {what}. {remedy('Use {kinds:mean,zero}.')}")
+    check_groups(task, examples)
+
+
 def _pairs(model: Model, task: Any, examples: Any, options: HeadsOptions) -> list[TokenPair]:
     if examples and not isinstance(examples[0], Example):
         return pairs_of_twins(model, task, examples, options.slot)
-    if any(kind.startswith("patch") or kind == "resample:twin" for kind in options.kinds):
-        what = "makes twins, but single examples came" if has_twins(task) else "has no twin_examples(n, ...)"
-        raise ValueError(f"kind patch needs pairs of prompts; this task {what}. {remedy('Use {kinds:mean,zero}.')}")
     return pairs_of_examples(model, task, examples, options.slot)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,8 +27,11 @@ def sweep_store(root: Path, plan: Plan, pairs: Sequence[TokenPair]) -> Iterator[
     Raises: as `ItemStore.writing`.
     """
     with ItemStore.writing(root, KIND, asdict(plan)) as store:
-        if PAIRS not in store:
-            store.put_json(PAIRS, [asdict(pair) for pair in pairs])
+        rows = json.loads(json.dumps([asdict(pair) for pair in pairs]))
+        if (
+            PAIRS not in store or store.get_json(PAIRS) != rows
+        ):  # groups and ids may change; outcomes do not depend on them
+            store.put_json(PAIRS, rows)
         yield store
 
 
