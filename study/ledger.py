@@ -277,8 +277,13 @@ def _report_wide(corrected: Corrected | None) -> list[Control]:
     """Whether the claim survives the correction over every claim of the report."""
     if corrected is None:
         return []
-    name = f"false discovery rate over {corrected.n_claims} claims of {corrected.n_questions} questions"
+    claims, questions = _counted(corrected.n_claims, "claim"), _counted(corrected.n_questions, "question")
+    name = f"false discovery rate over {claims} of {questions}"
     return [Control.of(name, bool(rejects(corrected.fdr)), p_words(corrected.fdr), sort="null")]
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what if n == 1 else plural(what)}"
 
 
 def short(value: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from study.ledger import Measured
@@ -31,6 +31,13 @@ def rows(tables: Tables, name: str, **wanted: Any) -> list[dict[str, Any]]:
     part = table[keep.fillna(False).astype(bool)]
     names, columns = [str(name) for name in part.columns], [part[name].tolist() for name in part.columns]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def members_of(found: Iterable[Row]) -> list[str]:
+    """Members that claims are made of: engaged and heuristic where rows have them, else whoever they are of (a single
+    checkpoint), in the order of the rows."""
+    named = dict.fromkeys(str(row["member"]) for row in found)
+    return [name for name in MEMBERS if name in named] or list(named)
 
 
 def is_blank(value: Any) -> bool:

@@ -259,3 +259,20 @@ def test_rows_of_a_blank_table_claim_nothing():
     empty = {name: table.iloc[:0] for name, table in all_tables().items()}
     assert {claim.verdict for claim in claims(empty)} == {"not tested"}
     assert all(isinstance(table, pd.DataFrame) for table in empty.values())
+
+
+def test_a_single_checkpoint_has_the_claims_that_a_member_has() -> None:
+    """Its tables carry its own name, not a role of a pair; the base of a pair has no claims of its own."""
+
+    def of(claim_tables: dict[str, pd.DataFrame]) -> dict[str, str]:
+        found = claims(claim_tables)
+        return {c.key: c.verdict for c in found if c.analysis in ("heads", "probes") and c.measured is not None}
+
+    pair = {**heads_tables(), "probes": probes_table()}
+    engaged = {name: table[table["member"] == "engaged"] for name, table in pair.items()}
+    engaged = {name: table for name, table in engaged.items() if len(table)}
+    alone = {name: table.assign(member="smollm2") for name, table in engaged.items()}
+    assert of(alone) == {key.replace("engaged", "smollm2"): verdict for key, verdict in of(engaged).items()}
+    assert any(key.startswith("heads/necessary") for key in of(alone))
+    with_base = {name: pd.concat([t, t.assign(member="base")]) for name, t in engaged.items()}
+    assert of(with_base) == of(engaged)

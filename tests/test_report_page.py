@@ -9,11 +9,13 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from study.cli import main
 from study.report import render, write_report
+from study.report.run_folder import draw_examples
 from tests.faults.kit import signed
 from tests.report_kit import DRAWN, HOSTILE, write_run
 from tests.report_tables import all_tables
@@ -201,3 +203,16 @@ def test_the_command_writes_it_and_says_where(run, tmp_path):
     refused = CliRunner().invoke(main, ["report", str(tmp_path)])
     assert refused.exit_code == 1
     assert "no run of a study" in refused.output
+
+
+def test_replies_of_a_single_checkpoint_are_drawn_by_whether_they_are_right(tmp_path):
+    folder = tmp_path / "steps" / "eval" / "smollm2"
+    folder.mkdir(parents=True)
+    same = {"cell": "all", "gold": "A", "text": ""}
+    rows = {"id": list("abcd"), "label": list("ABBA"), "score.correct": [1, 0, 0, 1], **same}
+    pd.DataFrame(rows).to_parquet(folder / "answers.parquet")
+    shown = draw_examples(tmp_path, ["smollm2"], seed=0)
+    assert [one.outcome for one in shown] == ["right", "wrong"]
+    assert [[reply.member for reply in one.replies] for one in shown] == [["smollm2"]] * 2
+    assert shown[0].id in "ad" and shown[1].id in "bc"
+    assert draw_examples(tmp_path, ["engaged"], seed=0) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +110,7 @@ def read_run_folder(run: Path) -> RunFolder:
         registration = None
         unread.append(without_folder(str(error), run, "the run folder"))
     return RunFolder(state, study, digest, read_tables(run), tuple(figures), tuple(unread),
-                     tuple(draw_examples(run, seed=state.seed)), registration)  # fmt: skip
+                     tuple(draw_examples(run, state.checkpoints, seed=state.seed)), registration)  # fmt: skip
 
 
 def _study(path: Path) -> tuple[Mapping[str, Any], list[str]]:
@@ -145,12 +145,17 @@ def _owner(stem: str, state: RunState) -> str:
     return next((analysis for analysis, words in _BY_WORD if any(word in lowered for word in words)), "other")
 
 
-def draw_examples(run: Path, *, seed: int) -> list[Shown]:
-    """One item of each outcome (who was right), the one whose digest with the seed is smallest: drawn, not picked."""
+def draw_examples(run: Path, members: Iterable[str], *, seed: int) -> list[Shown]:
+    """One item of each outcome (who was right), the one whose digest with the seed is smallest: drawn, not picked.
+
+    Args:
+        members: of the run; of a pair the engaged and the heuristic one are shown.
+    """
     import pandas as pd
 
     frames = {}
-    for member in MEMBERS:
+    named = list(members)
+    for member in [name for name in MEMBERS if name in named] or named:
         found = sorted((run / STEPS).glob(f"*/{member}/answers.parquet")) or sorted(
             (run / STEPS).glob(f"*/{member}/*/answers.parquet")
         )

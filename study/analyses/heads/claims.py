@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from interp.stats import rejects
 from study.config.sections import SmallestEffects
 from study.ledger import Above, Below, Claim, Control, p_words, short
-from study.ledger_rows import DIFFERENCE, MEMBERS, Row, Tables, bounds, flag, measured, number, rows
+from study.ledger_rows import DIFFERENCE, Row, Tables, bounds, flag, measured, members_of, number, rows
 
 Held = tuple[float, float] | None
 
@@ -17,9 +17,10 @@ def heads(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
 
     Of each: every head that was named beforehand, and the largest of the selecting half as it is on the other.
     """
+    members = members_of(rows(tables, "heads"))
     claims = [
-        *(claim for member in MEMBERS for claim in _necessary(tables, member, smallest.logits)),
-        *(claim for member in MEMBERS for claim in _carries(tables, member, smallest.logits)),
+        *(claim for member in members for claim in _necessary(tables, member, smallest.logits)),
+        *(claim for member in members for claim in _carries(tables, member, smallest.logits)),
         *_changed(tables, smallest.logits),
     ]
     if claims:

@@ -90,7 +90,8 @@ def check_groups(task: Any, examples: Sequence[Example | tuple[Example, Example]
     changed = [one if isinstance(one, Example) else one[1] for one in examples]
     groups = {group_of(example, name) or example.id for example in changed}
     if len(groups) < MIN_GROUPS:
+        unit = name or "the first group"
         raise ValueError(
-            f"heads: expected items of {MIN_GROUPS} or more independent units ({name or 'the first group'}), 2 for "
-            f"each half of the items, got {len(groups)} in {len(changed)} items. {remedy('Raise {n}, or name other items.')}"
+            f"heads: expected items of {MIN_GROUPS} or more independent units ({unit}), 2 for each half of the items, "
+            f"got {len(groups)} in {len(changed)} items. {remedy('Raise {n}, or name other items.')}"
         )

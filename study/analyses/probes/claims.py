@@ -10,7 +10,7 @@ from probes.kinds import SURFACE, rank
 from study.config.sections import SmallestEffects
 from study.figures.numbers import fixed
 from study.ledger import Above, Claim, Control, p_words, short
-from study.ledger_rows import MEMBERS, Tables, bounds, flag, measured, number, one_answer, rows, words
+from study.ledger_rows import Tables, bounds, flag, measured, members_of, number, one_answer, rows, words
 
 SHUFFLED = "aligned-shuffled"
 
@@ -24,7 +24,8 @@ def probes(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     if not cells:
         text = "The gold label is linearly decodable before the answer"
         return [Claim(text, "decodable", "probes", Above(0.5), why="no probes in this study")]
-    own = [cell for cell in cells if cell[1] in MEMBERS] or list(cells)
+    members = members_of(chosen)
+    own = [cell for cell in cells if cell[1] in members]
     made = [_decodable(tables, chosen, target, member, smallest.auroc) for target, member in own]
     return [*made, *_probe_transfers(tables, chosen, smallest)]
 
