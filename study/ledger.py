@@ -8,6 +8,13 @@
     qualified       an effect is shown, but a control of its interpretation failed, is undecided or was not run, or the
                     interval reaches below the smallest effect of interest
     supported       an effect of interest is shown and every control passed
+    not testable    the claim would be "not supported", and at this n an effect of the smallest size of interest is
+                    shown in fewer than 80 % of studies (of equivalence: it is shown at its margin in fewer than 80 % of
+                    studies whose members are equal). Not where the whole interval is below the smallest effect of
+                    interest: that n has shown something.
+
+What an n can show (`Reach`) is a property of the design: n, groups, how many claims are corrected for, and a spread.
+The estimate itself never enters; a spread that was estimated from the same data is named as such.
 
 Controls are of two sorts. A control of the *null* asks whether there is any effect at all (a permutation null, random
 directions, a matched shuffle). A control of the *interpretation* asks whether the effect is what the claim says it is
@@ -21,13 +28,19 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from interp.stats import rejects
+from interp.stats.intervals import POWER
 from study.figures.numbers import fixed, format_estimate, format_p, plural
 
-Verdict = Literal["supported", "qualified", "not supported", "contradicted", "not tested"]
+Verdict = Literal["supported", "qualified", "not supported", "contradicted", "not testable", "not tested"]
 Evidence = Literal["behaviour", "decodable", "reads", "necessary", "sufficient", "transfers"]
 Outcome = Literal["passed", "failed", "undecided", "not run"]
 Sort = Literal["null", "interpretation"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+"""In the order in which a page shows them."""
+SEVERITY: tuple[Verdict, ...] = (
+    "supported", "qualified", "not testable", "not supported", "contradicted", "not tested",
+)  # fmt: skip
+"""Best to worst: a claim about several cells has the worst verdict of theirs."""
 CONFIDENCE = 0.95
 
 
@@ -139,6 +152,54 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Reach:
+    """What the n of a claim can show, from its design alone.
+
+    Attributes:
+        smallest_detectable: smallest effect, counted from the null in the unit of the estimate, that is shown with
+            probability `power`; of equivalence, the smallest margin at which equal members are shown to be equal.
+            Infinite where no effect is shown that often.
+        n_needed: n at which the smallest effect of interest is shown that often; None where no n was found.
+        n:        items, pairs or readings that the claim rests on, and `n_needed` counts.
+        interest: smallest effect of interest, or the margin of equivalence.
+        power:    share of studies that are to show it.
+        given:    what the numbers rest on besides n: "at the spread observed".
+        is_equivalence: the claim is that two things are equal; `smallest_detectable` is a margin.
+    """
+
+    smallest_detectable: float
+    n_needed: int | None
+    n: int
+    interest: float
+    power: float = POWER
+    given: str = ""
+    is_equivalence: bool = False
+
+    @property
+    def suffices(self) -> bool:
+        """Whether the smallest effect of interest is shown with probability `power`."""
+        return self.smallest_detectable <= self.interest
+
+    @property
+    def sentence(self) -> str:
+        """`not testable at n = 30: effects of 0.25 or more are shown in 80 % of studies; of interest are 0.05 or more,
+        which takes n = 633 (at the spread observed)`."""
+        size, share = f"{self.smallest_detectable:.2g}", f"{100 * self.power:.3g} % of studies"
+        none = self.smallest_detectable == float("inf")
+        if self.is_equivalence:
+            shown = f"equal members are shown to be equal within {size} in {share}"
+            shown = f"equal members are shown to be equal in fewer than {share}, whatever the margin" if none else shown
+            of_interest = f"the margin is {self.interest:g}"
+        else:
+            shown = f"effects of {size} or more are shown in {share}"
+            shown = f"no effect, however large, is shown in {share}" if none else shown
+            of_interest = f"of interest are {self.interest:g} or more"
+        head = "testable" if self.suffices else "not testable"
+        need = "" if self.suffices or self.n_needed is None else f", which takes n = {self.n_needed:,}"
+        return f"{head} at n = {self.n:,}: {shown}; {of_interest}{need}{f' ({self.given})' if self.given else ''}"
+
+
+@dataclass(frozen=True)
 class Corrected:
     """p of a claim after correction over every claim of the report, by family-wise error and by false discoveries.
 
@@ -170,6 +231,7 @@ class Claim:
         tests:    p of every test of the null that the claim needs, beside its interval.
         key:      what is claimed, whatever the numbers turn out to be: by it a claim is registered before the run.
         corrected: over the whole report; None before `correct`.
+        reach:    what its n can show; None where that is not known.
     """
 
     text: str
@@ -183,6 +245,7 @@ class Claim:
     tests: tuple[float, ...] = ()
     key: str = ""
     corrected: Corrected | None = None
+    reach: Reach | None = None
 
     @property
     def p(self) -> float | None:
@@ -204,11 +267,21 @@ class Claim:
     @property
     def verdict(self) -> Verdict:
         """The verdict of the rule of this module."""
-        return judge(self.measured, self.asserts, self.checks)
+        found = judge(self.measured, self.asserts, self.checks)
+        if found != "not supported" or self.reach is None or self.reach.suffices:
+            return found
+        assert self.measured is not None
+        is_small = any(c.outcome == "failed" for c in _of_interest(self.measured, self.asserts, self.smallest))
+        return found if is_small else "not testable"
+
+    @property
+    def why_not_testable(self) -> str:
+        """What this n can show and the n that is needed; "" where the verdict is another."""
+        return self.reach.sentence if self.reach is not None and self.verdict == "not testable" else ""
 
 
 def judge(measured: Measured | None, asserts: Above | Below | Within, controls: Sequence[Control]) -> Verdict:
-    """The rule of this module, applied to one estimate and its controls."""
+    """The verdict from one estimate and its controls, whatever its n could have shown."""
     if measured is None:
         return "not tested"
     lo, hi = measured.lo, measured.hi

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from study.ledger import interval_p
+from study.ledger import SEVERITY, VERDICTS, Reach, interval_p
 from study.report.claims import Above, Below, Claim, Control, Measured, SmallestEffects, Within, claims, correct, judge
 from tests.report_tables import all_tables, eval_table, heads_tables, pair_table
 
@@ -176,3 +176,57 @@ def test_a_difference_has_the_smaller_label_mass_of_its_members_in_its_cell() ->
     assert filled["pair"]["label_mass"].tolist() == [0.4, 0.7, 0.9]
     assert "label_mass" not in filled["probes"]
     assert "label_mass" not in with_masses({"eval": own.drop(columns="label_mass"), "pair": pair})["pair"]
+
+
+UNSHOWN, SHOWN, OPPOSITE, TRIFLING = ((-0.1, 0.3), (0.12, 0.3), (-0.3, -0.05), (-0.02, 0.08))
+
+
+@pytest.mark.parametrize(
+    ("ends", "smallest_detectable", "verdict"),
+    [
+        (UNSHOWN, 0.25, "not testable"),  # an effect of 0.1 is of interest, one of 0.25 is the least that is shown
+        (UNSHOWN, float("inf"), "not testable"),
+        (UNSHOWN, 0.1, "not supported"),  # it would have been shown
+        (UNSHOWN, None, "not supported"),
+        (SHOWN, 0.25, "supported"),
+        (OPPOSITE, 0.25, "contradicted"),
+        (TRIFLING, 0.25, "not supported"),  # whatever was planned, this study excludes 0.1
+    ],
+)
+def test_a_claim_that_is_not_shown_is_not_testable_where_its_n_could_not_show_what_is_of_interest(
+    ends, smallest_detectable, verdict
+) -> None:
+    lo, hi = ends
+    m = Measured((lo + hi) / 2, lo, hi, 30)
+    reach = None if smallest_detectable is None else Reach(smallest_detectable, 188, 30, 0.1)
+    claim = Claim("x", "necessary", "heads", Above(), m, (PASSED,), smallest=0.1, reach=reach)
+    assert claim.verdict == verdict
+    assert bool(claim.why_not_testable) == (verdict == "not testable")
+
+
+def test_equivalence_is_not_testable_where_the_n_cannot_show_it_at_the_margin() -> None:
+    m = Measured(0.01, -0.1, 0.12, 30)
+    of_n = {d: Claim("x", "behaviour", "eval", Within(0.05), m, (PASSED,), reach=Reach(d, 474, 30, 0.05))
+            for d in (0.2, 0.05)}  # fmt: skip
+    assert [of_n[d].verdict for d in (0.2, 0.05)] == ["not testable", "not supported"]
+
+
+def test_the_sentence_gives_the_smallest_effect_and_the_n_that_is_needed() -> None:
+    reach = Reach(0.248, 1474, 30, 0.05, given="at the spread observed")
+    assert reach.sentence == (
+        "not testable at n = 30: effects of 0.25 or more are shown in 80 % of studies; of interest are 0.05 or more, "
+        "which takes n = 1,474 (at the spread observed)"
+    )
+    equal = Reach(0.11, 474, 30, 0.05, is_equivalence=True)
+    assert equal.sentence == (
+        "not testable at n = 30: equal members are shown to be equal within 0.11 in 80 % of studies; "
+        "the margin is 0.05, which takes n = 474"
+    )
+    assert Reach(0.04, 20, 30, 0.05).sentence.startswith("testable at n = 30")
+    assert "no effect, however large" in Reach(float("inf"), None, 4, 0.05).sentence
+
+
+def test_severity_orders_the_same_verdicts() -> None:
+    """A claim about several cells: one that is not supported outweighs one that is not testable."""
+    assert sorted(SEVERITY) == sorted(VERDICTS)
+    assert SEVERITY.index("not supported") > SEVERITY.index("not testable") > SEVERITY.index("qualified")

@@ -7,7 +7,7 @@ from typing import Any
 
 from interp.stats import Estimate, picked_among, rejects
 from study.config.sections import SmallestEffects
-from study.ledger import VERDICTS, Above, Below, Claim, Control, Measured, Within, p_words, short
+from study.ledger import SEVERITY, Above, Below, Claim, Control, Measured, Within, p_words, short
 from study.ledger_rows import DIFFERENCE, Tables, bounds, flag, is_blank, measured, number, rows, words
 
 CHANGE = "accuracy_difference"
@@ -32,7 +32,7 @@ def _separates(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> 
     if not hard:
         return _largest(tables, cells, smallest)
     made = [_separated(tables, row, len(hard), text, smallest) for row in hard]
-    worst = max(made, key=lambda c: (VERDICTS.index(c.verdict), -_value(c)))  # a claim about all: its worst verdict
+    worst = max(made, key=lambda c: (SEVERITY.index(c.verdict), -_value(c)))  # a claim about all: its worst verdict
     known = [p for c in made for p in c.tests]
     return replace(worst, tests=(max(known),) if known else ())
 
@@ -110,7 +110,7 @@ def _equivalent(cells: list[dict[str, Any]]) -> Claim:
         why = "no cell of the training distribution with a margin"
         return Claim(text, "behaviour", "eval", Within(0.05), why=why, key=EQUIVALENT)
     made = [_equal(row, len(declared), text) for row in declared]
-    return max(made, key=lambda c: (VERDICTS.index(c.verdict), abs(_value(c))))
+    return max(made, key=lambda c: (SEVERITY.index(c.verdict), abs(_value(c))))
 
 
 def _equal(row: dict[str, Any], count: int, text: str) -> Claim:
