@@ -24,7 +24,7 @@ directions, a matched shuffle). A control of the *interpretation* asks whether t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from interp.stats import rejects
@@ -232,6 +232,8 @@ class Claim:
         key:      what is claimed, whatever the numbers turn out to be: by it a claim is registered before the run.
         corrected: over the whole report; None before `correct`.
         reach:    what its n can show; None where that is not known.
+        member:   of whom it is claimed, where it is of one member.
+        about:    the claim with `{member}` where the member stands; claims that share it are of several members.
     """
 
     text: str
@@ -246,6 +248,18 @@ class Claim:
     key: str = ""
     corrected: Corrected | None = None
     reach: Reach | None = None
+    member: str = ""
+    about: str = ""
+
+    def of(self, member: str) -> Claim:
+        """The claim of one member, from a text that says `{member}` where the member stands.
+
+        Example:
+            >>> Claim("Tone is decodable in {member}", "decodable", "probes").of("engaged").text
+            'Tone is decodable in the engaged member'
+        """
+        text = self.text.replace("{member}", member_words((member,)))
+        return replace(self, text=text, member=member, about=self.text)
 
     @property
     def p(self) -> float | None:
@@ -357,6 +371,15 @@ def _report_wide(corrected: Corrected | None) -> list[Control]:
 
 def _counted(n: int, what: str) -> str:
     return f"{n} {what if n == 1 else plural(what)}"
+
+
+def member_words(members: Sequence[str]) -> str:
+    """`the engaged member`, `both members`, `both members and the base model`."""
+    pair = [name for name in members if name in ("engaged", "heuristic")]
+    words = ["both members"] if len(pair) == 2 else [f"the {name} member" for name in pair]
+    bases = {"base": "the base model", "heuristic_base": "the base model of the heuristic member"}
+    words += [bases.get(name, f"the {name} member") for name in members if name not in pair]
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def short(value: float | None) -> str:

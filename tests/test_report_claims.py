@@ -93,8 +93,10 @@ def test_the_ledger_of_the_synthetic_study():
     steered = "Adding “v_bias” at resid_post.2"
     assert verdicts[f"{steered} raises the margin toward anti_stereotype in the engaged member"] == "supported"
     assert verdicts[f"{steered} lowers commit bias in the engaged member"] == "qualified"  # coverage falls with it
-    assert verdicts["The oracle reads step type from activations of engaged"] == "qualified"  # a linear probe is better
-    assert verdicts["The oracle reads answer correct from activations of engaged"] == "not supported"
+    assert (
+        verdicts["The oracle reads step type from activations of the engaged member"] == "qualified"
+    )  # a linear probe is better
+    assert verdicts["The oracle reads answer correct from activations of the engaged member"] == "not supported"
 
 
 def test_a_claim_about_every_adversarial_cell_rests_on_the_weakest():

@@ -46,7 +46,7 @@ def _necessary(tables: Tables, member: str, smallest: float) -> list[Claim]:
             Control.at_least(f"another ablation ({r['kind']}) agrees", bounds(r), 0.0, short(float(r["value"])))
             for r in other[:1]
         ]
-        text = f"{row['head']} is necessary for the answer of the {member} member"
+        text = f"{row['head']} is necessary for the answer of {{member}}"
         name = f"δ {kind} ablation{_which(row)}"
         claims.append(
             Claim(
@@ -59,7 +59,7 @@ def _necessary(tables: Tables, member: str, smallest: float) -> list[Claim]:
                 smallest=smallest,
                 tests=_tests(row),
                 key=key_of("necessary", row, member),
-            )
+            ).of(member)
         )
     return claims
 
@@ -129,7 +129,7 @@ def _carries(tables: Tables, member: str, smallest: float) -> list[Claim]:
     for row, report in _chosen(flips, rows(tables, "heads_selected", pairs=("flip", "all"), **patched)):
         placebo = rows(tables, "heads", pairs="keep", head=row["head"], **patched)
         controls = (_over_all_heads(row, len(flips)), _same_answer(row, placebo), *_held_out(report))
-        text = f"What {row['head']} carries transfers to the other answer in the {member} member"
+        text = f"What {row['head']} carries transfers to the other answer in {{member}}"
         claims.append(
             Claim(
                 text,
@@ -141,7 +141,7 @@ def _carries(tables: Tables, member: str, smallest: float) -> list[Claim]:
                 smallest=smallest,
                 tests=_tests(row),
                 key=key_of("carries", row, member),
-            )
+            ).of(member)
         )
     return claims
 

@@ -25,11 +25,11 @@ def _asked(row: dict[str, Any]) -> tuple[str, ...]:
 def _reads(row: dict[str, Any], shuffled: dict[str, Any] | None, smallest: SmallestEffects) -> Claim:
     """One question, from its row of accuracy and its row of the gap to a matched shuffle, which is the estimate."""
     target = words(row.get("target") or row.get("cell"))
-    where = f"activations of {row['member']}" if row.get("member") else "activations"
-    claim = f"The oracle reads {target} from {where}"
+    source = str(row.get("member") or "")
+    claim = f"The oracle reads {target} from activations" + (" of {member}" if source else "")
     key = f"oracle/reads/{row.get('target')}/{row.get('member')}"
     if shuffled is None:
-        return Claim(claim, "reads", "oracle", why="no row of the gap to a matched shuffle", key=key)
+        return _of(Claim(claim, "reads", "oracle", why="no row of the gap to a matched shuffle", key=key), source)
     estimate = replace(measured(shuffled, name="gap", signed=True), unit="nats")
     p = number(shuffled, "p")
     controls = (
@@ -38,8 +38,13 @@ def _reads(row: dict[str, Any], shuffled: dict[str, Any] | None, smallest: Small
         _paired(row, "beats the text alone", "text_only"),
         _paired(row, "not below a linear probe on the same vectors", "probe", margin=smallest.accuracy),
     )
-    return Claim(claim, "reads", "oracle", Above(), estimate, controls, smallest=smallest.nats,
+    made = Claim(claim, "reads", "oracle", Above(), estimate, controls, smallest=smallest.nats,
                  tests=() if p is None else (p,), key=key)  # fmt: skip
+    return _of(made, source)
+
+
+def _of(claim: Claim, source: str) -> Claim:
+    return claim.of(source) if source else claim
 
 
 def _paired(row: dict[str, Any], name: str, control: str, *, margin: float = 0.0) -> Control:

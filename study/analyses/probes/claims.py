@@ -42,14 +42,14 @@ def _decodable(tables: Tables, chosen: list[dict[str, Any]], target: str, member
                       all(rejects(value) for _, value in seen) if seen else None,
                       "; ".join(f"{where} {p_words(value)}" for where, value in seen), sort="null")  # fmt: skip
     controls = (null, _selective(oof), _beats_text(tables, row), *_without_confounds(tables, row))
-    text = f"{quoted(target)} is linearly decodable in the {member} member"
+    text = f"{quoted(target)} is linearly decodable in {{member}}"
     key = f"probes/decodable/{column_of(target)}/{member}"
     if why := one_answer(row):
-        return Claim(text, "decodable", "probes", Above(0.5), why=f"not claimed: {why}", key=key)
+        return Claim(text, "decodable", "probes", Above(0.5), why=f"not claimed: {why}", key=key).of(member)
     where = f"AUROC at {row['site']}, {row['position']}" + (", TEST" if row["split"] == "test" else ", out of fold")
     return Claim(text, "decodable", "probes", Above(0.5), measured(row, name=where), controls, smallest=smallest,
                  tests=tuple(value for _, value in seen),
-                 key=key)  # fmt: skip
+                 key=key).of(member)  # fmt: skip
 
 
 def column_of(target: object) -> str:

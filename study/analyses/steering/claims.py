@@ -55,10 +55,10 @@ def _moves(table: Sequence[Row], row: Row, apart: bool, smallest: SmallestEffect
     what = TARGETS[str(row["metric"])].format(toward=row.get("toward") or "its first class")
     verb = "raises" if rises else "lowers"
     direction = f"“{row['arm_label']}”" if row.get("arm_label") else "the direction"
-    text = f"Adding {direction} at {row['site']} {verb} {what} in the {row['member']} member"
+    text = f"Adding {direction} at {row['site']} {verb} {what} in {{member}}"
     key = f"steering/{row['metric']}/{row['member']}/{row['site']}"
     if why := one_answer(row):
-        return Claim(text, "sufficient", "steering", why=f"not claimed: {why}", key=key)
+        return Claim(text, "sufficient", "steering", why=f"not claimed: {why}", key=key).of(str(row["member"]))
     estimate = measured(row, name="slope over all strengths", signed=True)
     p = number(row, "p")
     return Claim(
@@ -71,7 +71,7 @@ def _moves(table: Sequence[Row], row: Row, apart: bool, smallest: SmallestEffect
         tests=() if p is None else (p,),
         smallest=smallest.margin_slope if row["metric"] == "margin" else smallest.rate_slope,
         key=key,
-    )
+    ).of(str(row["member"]))
 
 
 def _outside(row: Row, rises: bool) -> bool | None:
