@@ -13,7 +13,7 @@ KILLS ?= 20
 INPUTS ?= 400
 STUDIES ?= 400
 
-.PHONY: install demo test test-fast test-rest test-notebooks test-types test-long test-slow check docs format notebooks bench gpu clean
+.PHONY: install demo test test-fast test-rest test-notebooks test-types test-long test-slow real check docs format notebooks bench gpu clean
 
 install: .venv/.installed
 
@@ -28,10 +28,10 @@ demo: install
 	$(BIN)/python -m study.demo --out runs/demo
 
 test: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not notebooks and not long and not gpu'
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not notebooks and not long and not gpu and not real'
 
 test-fast: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not long'
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not long and not real'
 
 # All that `make test` leaves out, at the counts of CI.
 test-rest: test-long test-notebooks test-types
@@ -43,6 +43,12 @@ test-long: install
 
 test-notebooks: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m notebooks tests/test_notebooks.py
+
+# On pretrained weights: SmolLM2 is fetched unless DIPTYCH_REAL names a folder of checkpoints.
+REAL := $(or $(DIPTYCH_REAL),build/real)
+real: install
+	test -n "$(DIPTYCH_REAL)" || $(BIN)/python -m tests.real.fetch $(REAL)
+	DIPTYCH_REAL=$(REAL) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m real tests/real
 
 # Shapes and types of every call are checked while these run: two to four times slower, so only where tensors are.
 test-types: install
