@@ -160,7 +160,7 @@ def test_values_that_cannot_be_are_refused() -> None:
         figures.cosines(cosine_table().assign(cosine=1.2))
     with pytest.raises(ValueError, match="15 pairs"):
         figures.cosines(cosine_table([(f"a{i}", "b") for i in range(15)], n_layers=2))
-    with pytest.raises(ValueError, match="'p_mean' must hold probabilities"):
+    with pytest.raises(ValueError, match="'p_mean' must lie in 0 to 1"):
         figures.reliability(reliability_table().assign(p_mean=lambda t: t.p_mean + 0.2))
     table = reliability_table()
     with pytest.raises(ValueError, match="repeats member"):

@@ -76,7 +76,7 @@ def test_a_direction_is_not_drawn_without_controls_or_start() -> None:
 
 
 def test_impossible_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="r is a correlation"):
+    with pytest.raises(ValueError, match="'r' must lie in -1 to 1"):
         figures.match_heads(match_table().assign(r=1.2))
     with pytest.raises(ValueError, match="depth_b is not"):
         figures.match_heads(match_table().assign(depth_b=lambda t: t.layer_b / 48))

@@ -8,10 +8,10 @@ import numpy as np
 
 from study.figures import canvas, checks
 from study.figures.drawn import Drawn
-from study.figures.head_grid import short_tick
 from study.figures.labels import Labelled, place_note
 from study.figures.marks import Marks, point
 from study.figures.numbers import MINUS, fixed
+from study.figures.numbers import tick_text as short_tick
 from study.figures.style import DATA_LINE, MEMBERS, NOTE, Width, colour, line, styled, text_colour, width_in
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FIGURE = "bias_plane"
 COLUMNS = (
     "system", "member", "alpha", "coverage", "commit_bias", "cov_xx", "cov_xy", "cov_yy", "effective_groups", "n",
-    "n_groups", "interval",
+    "n_groups", "interval"
 )  # fmt: skip
 ROLES = (*MEMBERS, "direction", "control")
 _LEFT = 0.58  # inches, for ticks with sign and two decimals
@@ -173,7 +173,7 @@ def _iso_lines(ax: Axes) -> list[Labelled]:
         ax.annotate(
             short_tick(level), tuple(end), xytext=(0, 2) if at_top else (3, 0), textcoords="offset points",
             ha="center" if at_top else "left", va="bottom" if at_top else "center", fontsize=NOTE, color=colour("ink2"),
-            annotation_clip=False,
+            annotation_clip=False
         )  # fmt: skip
     return lines
 
@@ -221,7 +221,7 @@ def _arrow(ax: Axes, start: Any, end: Any) -> None:
     ax.annotate(
         "", (end.coverage, end.commit_bias), (start.coverage, start.commit_bias), zorder=3,
         arrowprops={"arrowstyle": "-|>,head_width=0.16,head_length=0.32", "color": colour(end.member), "linewidth": 1.1,
-                    "shrinkA": 4, "shrinkB": 5},
+                    "shrinkA": 4, "shrinkB": 5}
     )  # fmt: skip
 
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from study.figures.style import INTERVAL_LINE, NOTE, TICK, colour, line, marker
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.legend import Legend
+from study.figures.mpl import Axes, Figure
+from study.figures.style import INTERVAL_LINE, LABEL, NOTE, TICK, colour, line, marker
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -78,18 +74,9 @@ def key_entry(role: str, label: str, *, filled: bool = True, shape: str = "", ba
     """A legend entry drawn as the role is drawn in the figure: marker on its interval bar, hollow where n.s."""
     from matplotlib.lines import Line2D
 
-    return Line2D(
-        [],
-        [],
-        color=colour(role),
-        marker=shape or marker(role),
-        markersize=4,
-        markerfacecolor=colour(role if filled else "paper"),
-        markeredgewidth=0.9,
-        linewidth=INTERVAL_LINE if bar else 0,
-        linestyle="solid",
-        label=label,
-    )
+    face = {"markersize": 4, "markerfacecolor": colour(role if filled else "paper"), "markeredgewidth": 0.9}
+    style: dict[str, Any] = {"marker": shape or marker(role), "linewidth": INTERVAL_LINE if bar else 0, **face}
+    return Line2D([], [], color=colour(role), linestyle="solid", label=label, **style)
 
 
 def line_entry(role: str, label: str, *, style: str = "chance", width: float = 0.7) -> Any:
@@ -114,7 +101,7 @@ def legend_above(
     right: bool = False,
     columns: int = 0,
     outdent: bool = False,
-) -> Legend:
+) -> None:
     """One legend row above the axes, never inside the data.
 
     Args:
@@ -125,21 +112,12 @@ def legend_above(
     """
     box = ax.get_position()
     w, h = figure_of(ax).get_size_inches()
-    legend = ax.legend(
-        handles=list(entries),
-        loc="lower right" if right else "lower left",
-        bbox_to_anchor=((0.05 / w - box.x0) / box.width if outdent else float(right), 1 + lift / (box.height * h)),
-        ncols=columns or len(entries),
-        borderpad=0,
-        borderaxespad=0,
-        handlelength=1.5,
-        handletextpad=0.5,
-        columnspacing=1.3,
-        labelspacing=0.35,
-        fontsize=TICK,
-    )
-    legend.set_clip_on(False)
-    return legend
+    place = ((0.05 / w - box.x0) / box.width if outdent else float(right), 1 + lift / (box.height * h))
+    pads = {"borderpad": 0, "borderaxespad": 0, "handlelength": 1.5, "handletextpad": 0.5}
+    apart: dict[str, Any] = {"columnspacing": 1.3, "labelspacing": 0.35, "fontsize": TICK, **pads}
+    where = "lower right" if right else "lower left"
+    columns = columns or len(entries)
+    ax.legend(handles=list(entries), loc=where, bbox_to_anchor=place, ncols=columns, **apart).set_clip_on(False)
 
 
 def legend_columns(entries: Sequence[Any], room: float) -> int:
@@ -168,15 +146,30 @@ def bare(ax: Axes, *, keep: Sequence[str] = ("bottom",)) -> None:
 
 def beside(ax: Axes, y: float, text: str, *, dx: float = 0.0, x: float = 0.0, **kw: Any) -> None:
     """Text at height y of the data, `dx` inches from the axes' left (x = 0) or right (x = 1) end."""
-    ax.annotate(
-        text,
-        (x, y),
-        xycoords=("axes fraction", "data"),
-        xytext=(72 * dx, 0),
-        textcoords="offset points",
-        annotation_clip=False,
-        **kw,
-    )
+    note(ax, x, y, text, ("axes fraction", "data"), (72 * dx, 0), annotation_clip=False, **kw)
+
+
+def note(
+    ax: Axes, x: float, y: float, text: str, where: Any = "data", by: tuple[float, float] = (0, 0), **kw: Any
+) -> None:
+    """Text `by` so many points from a place, whose x and y are of the data or fractions of the axes (`where`)."""
+    ax.annotate(text, (x, y), xycoords=where, xytext=by, textcoords="offset points", **kw)
+
+
+def row_axes(
+    total: float, names: Sequence[str], values: Sequence[str], *, tall: float, below: float, above: float,
+    size: float = NOTE, weight: str = "normal", gap: float = 0.08, name_gap: float | None = None,
+) -> Axes:  # fmt: skip
+    """Axes of a new figure for a table of rows, between names at the left and values at the right.
+
+    Args:
+        tall: height of the axes; below, above: inches around them.
+        size: points of the values; weight: of names and values.
+        gap: inches between the axes and the values; name_gap: and the names, with what else stands there.
+    """
+    left = 0.05 + widest(names, size=LABEL, weight=weight) + (gap if name_gap is None else name_gap)
+    right = 0.05 + widest(values, size=size, weight=weight) + gap
+    return axes_in(new_figure(total, below + tall + above), left, below, total - left - right, tall)
 
 
 def figure_of(ax: Axes) -> Figure:
@@ -184,6 +177,21 @@ def figure_of(ax: Axes) -> Figure:
     figure = ax.get_figure(root=True)
     assert figure is not None, "axes without a figure"
     return figure  # pyright: ignore[reportReturnType]
+
+
+def box(
+    ax: Axes, x: float, y: float, width: float, height: float, face: Any = "none", edge: Any = "none", **kw: Any
+) -> Any:
+    """A rectangle from its corner, in the unit of the axes."""
+    from matplotlib.patches import Rectangle
+
+    return ax.add_patch(Rectangle((x, y), width, height, facecolor=face, edgecolor=edge, **kw))
+
+
+def size_of(ax: Axes) -> tuple[float, float]:
+    """Width and height of the axes in inches."""
+    (w, h), box = figure_of(ax).get_size_inches(), ax.get_position()
+    return box.width * w, box.height * h
 
 
 def locator(ticks: int, *, integer: bool = False) -> Any:

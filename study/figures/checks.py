@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _NAMING = (
     "cell", "target", "checkpoint", "system", "metric", "cohort", "head", "layer", "arm", "alpha", "k", "draw",
-    "member", "gold", "pred",
+    "member", "gold", "pred"
 )  # fmt: skip
 
 

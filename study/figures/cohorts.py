@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FIGURE = "probe_cohorts"
 COLUMNS = (
     "cohort", "member", "layer", "metric", "value", "lo", "hi", "null_lo", "null_hi", "chance", "n", "n_groups",
-    "interval",
+    "interval"
 )  # fmt: skip
 WHOLE = "all"
 _SLOT = 0.135  # inches per mark of a row
@@ -155,7 +155,7 @@ def _draw(ax: Axes, table: DataFrame, curves: list[Curve], order: list[str], mar
             marks.name(
                 mark, f"{one.role}-{row.Index}",
                 f"{row.cohort}, {one.label}, layer {int(row.layer)}: {_estimate(row)}, {verdict} the null, "
-                f"n = {int(row.n)}",
+                f"n = {int(row.n)}"
             )  # fmt: skip
     if order[0] == WHOLE and len(order) > 1:
         ax.axhline(0.675, color=colour("ink2"), linewidth=RULE_LINE, zorder=1)
@@ -218,7 +218,7 @@ def _caption(table: DataFrame, curves: list[Curve], order: list[str]) -> str:
         f"Bars: 95 % {checks.interval_kind(table, figure=FIGURE)}, point-wise",
         "Grey: 95 % of the null of each row; hollow: the interval reaches into it",
         f"Dashed: chance, {short(float(table['chance'].iloc[0]))}",
-        checks.provenance(table),
+        checks.provenance(table)
     )  # fmt: skip
 
 

@@ -123,5 +123,5 @@ def _ruler(ax: Axes, curve: Curve, lift: float) -> None:
         ax.plot([x, x], [y, y + 0.03 / h], linewidth=0.6, zorder=5, **style)
         ax.text(
             x, y + 0.04 / h, str(layer), transform=ax.get_xaxis_transform(), ha="center", va="bottom",
-            fontsize=TICK - 0.5 if TICK - 0.5 > NOTE else NOTE, color=text_colour(curve.role),
+            fontsize=TICK - 0.5 if TICK - 0.5 > NOTE else NOTE, color=text_colour(curve.role)
         )  # fmt: skip

@@ -9,7 +9,7 @@ from interp.stats import rejects
 from study.figures import canvas, checks
 from study.figures.drawn import Drawn
 from study.figures.marks import Marks, interval, null_band, point
-from study.figures.multiples import Frame, Panels, common_x, given, legend_over, padded, room_below, small_multiples
+from study.figures.multiples import Panels, Room, common_x, given, legend_over, padded, room_below, small_multiples
 from study.figures.numbers import MINUS, format_estimate, format_p, short
 from study.figures.style import BAND_ALPHA, DATA_LINE, NOTE, REFERENCE_LINE, Width, colour, line, styled, width_in
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FIGURE = "dose_response"
 COLUMNS = (
     "arm", "draw", "alpha", "alpha_norm", "metric", "value", "lo", "hi", "null_lo", "null_hi", "p", "n", "n_groups",
-    "guard", "toward", "interval",
+    "guard", "toward", "interval"
 )  # fmt: skip
 ARMS = ("direction", "orthogonalized", "control")
 _THIN = 30
@@ -108,11 +108,11 @@ def _axis_words(table: DataFrame) -> str:
 
 
 def _panels(metrics: list[str], entries: list[Any], width: Width, words: str) -> Panels:
-    frame = Frame(left=0.58, right=0.1, gap=0.62, bottom=0.42, between=0.32)
+    room = Room(left=0.58, right=0.1, gap=0.62, bottom=0.42, between=0.32)
     total = width_in(width)
     most = {"icml": 2, "neurips": 3, "full": 4}[width]
     return small_multiples(
-        metrics, total, tall=1.15, frame=frame, entries=entries, most=most, foot=room_below(words, total)
+        metrics, total, tall=1.15, room=room, entries=entries, most=most, foot=room_below(words, total)
     )
 
 

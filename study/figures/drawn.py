@@ -6,13 +6,10 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from study.figures.mpl import DataFrame, Figure
 from study.figures.style import styled
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
 
 _NO_STAMP: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -79,11 +76,10 @@ def tried(draw: Callable[[], Drawn]) -> Drawn | str:
         return str(error)
 
 
-def rows_by(table: DataFrame | None, *columns: str) -> Iterator[tuple[tuple[str, ...], DataFrame]]:
-    """(values, rows) of every combination of the columns' values, in the order of the table; none of no table."""
-    if table is not None and len(table):
-        for values, rows in table.groupby(list(columns), sort=False):
-            yield tuple(map(str, values)), rows
+def rows_by(table: DataFrame, *columns: str) -> Iterator[tuple[tuple[str, ...], DataFrame]]:
+    """(values, rows) of every combination of the columns' values, in the order of the table; all rows of no columns."""
+    for values, rows in table.groupby(list(columns), sort=False) if columns else [((), table)]:
+        yield tuple(map(str, values)), rows
 
 
 def stem(*parts: str) -> str:

@@ -10,26 +10,14 @@ from study.figures.dumbbell_panels import Panels, footnotes
 from study.figures.dumbbell_rows import FIGURE, Row, alt, bounds, caption, controls, parts_of, rows_of
 from study.figures.marks import Marks, interval, point
 from study.figures.numbers import MINUS, format_estimate, format_p
-from study.figures.style import (
-    REFERENCE_LINE,
-    RULE_LINE,
-    Width,
-    colour,
-    line,
-    styled,
-)
+from study.figures.style import REFERENCE_LINE, RULE_LINE, Width, colour, line, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
 
-def dumbbell(
-    table: DataFrame,
-    *,
-    width: Width = "full",
-    ax: Axes | tuple[Axes, Axes] | None = None,
-) -> Drawn:
+def dumbbell(table: DataFrame, *, width: Width = "full", ax: Axes | tuple[Axes, Axes] | None = None) -> Drawn:
     """Accuracy of the members per cell, joined, and the paired difference with its own interval beside it.
 
     Rows run by the paired difference, largest first (by value where only one member was measured). The cell with a

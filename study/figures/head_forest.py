@@ -3,142 +3,94 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from interp.stats import rejects
 from study.figures import canvas, checks
 from study.figures.drawn import Drawn
-from study.figures.marks import Marks, interval, point
-from study.figures.numbers import format_estimate, format_p
-from study.figures.style import LABEL, NOTE, Width, colour, styled, width_in
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
+from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.marks import point, reference, triple
+from study.figures.mpl import Axes, DataFrame
+from study.figures.numbers import MINUS, estimate_of, p_equals
+from study.figures.style import LABEL, NOTE, Width, colour
 
 FIGURE = "top_heads"
-COLUMNS = ("head", "value", "lo", "hi", "control_value", "null_max95", "p_adjusted", "half", "n", "interval")
-HALVES = ("select", "report")
-
-_ROW, _PAD, _GAP = 0.18, 0.05, 0.08  # inches
-_AXIS, _LEGEND = 0.36, 0.16
+_ROW, _GAP = 0.18, 0.08  # inches
 _VALUE = NOTE + 0.4
 
 
-def top_heads(
-    table: DataFrame,
-    *,
-    k: int = 12,
-    always: Sequence[str] = (),
-    width: Width = "icml",
-    ax: Axes | None = None,
-) -> Drawn:
-    """The k largest head effects, each with interval, printed value, control head and max-over-heads null.
+@dataclass(frozen=True)
+class _Chosen:
+    """The heads that are drawn, largest first, the named ones among them, and where they were chosen."""
 
-    Heads are chosen on the half `select` and drawn from the half `report`; a table that holds only `report` has been
-    chosen from elsewhere and is cut by its own size. A head that was named beforehand is always a row,
-    its name boxed. Bold ink is for heads beyond the null.
-
-    Args:
-        table:  one row per head and half: `head` (`L19.H17`), `value, lo, hi, n`, `control_value` (a norm-matched
-            head), `null_max95` (95 % limit of the max-over-heads null), `p_adjusted`, `half`, `interval` (its kind).
-            Optional: `named` (bool), `metric`, `metric_unit`, `n_groups`, `unit`, `group_unit`, `model`, `dtype`,
-            `n_perm`.
-        k:      rows, at least 1; heads of `always` and named heads come on top of these.
-        always: heads that are a row whatever their size.
-        width:  final width; unused where `ax` is given.
-        ax:     axes of a composite.
-    Returns:
-        The figure; its rows are the drawn ones, of the half `report`.
-    Raises:
-        ValueError: a column is missing or holds NaN, a half is unknown, k < 1, or a head of `always` is not there.
-    Source: FIGURES 06.
-    """
-    rows, named = _choose(table, k, always)
-    marks = Marks()
-    with styled():
-        ax = _axes(rows, width) if ax is None else ax
-        _draw(ax, rows, named, marks)
-        _text(ax, rows, named)
-    drawn = table.loc[sorted(rows.index)]
-    return Drawn(canvas.figure_of(ax), drawn, _caption(rows, named, table), _alt(rows, named), marks.titles)
+    table: DataFrame
+    named: set[str]
+    on_other_half: bool
+    metric: str
 
 
-def _choose(table: DataFrame, k: int, always: Sequence[str]) -> tuple[DataFrame, set[str]]:
-    numeric = ("value", "lo", "hi", "control_value", "null_max95", "p_adjusted", "n")
-    checks.require(table, COLUMNS, figure=FIGURE, numeric=numeric)
-    checks.require_known(table["half"], HALVES, what="half", figure=FIGURE)
-    checks.require_unique(table, ("head", "half"), figure=FIGURE)
+def _read(table: DataFrame, *, k: int = 12, always: Sequence[str] = ()) -> _Chosen:
     if k < 1:
         raise ValueError(f"figure {FIGURE!r}: k = {k}; at least one head is drawn.")
-    report = table[table["half"] == "report"]
+    report, select = (table[table["half"] == half] for half in ("report", "select"))
     if len(report) == 0:
         raise ValueError(f"figure {FIGURE!r}: no row of half 'report'. Heads are reported where they were not chosen.")
     checks.require_known(always, list(report["head"]), what="head in always=", figure=FIGURE)
     named = set(report.loc[report["named"].astype(bool), "head"]) if "named" in report.columns else set()
-    chosen_on = table[table["half"] == "select"] if bool((table["half"] == "select").any()) else report
-    ranked = chosen_on.assign(size=chosen_on["value"].abs()).sort_values("size", ascending=False, kind="stable")
-    chosen = {*ranked["head"].head(k), *always, *named}
-    rows = report[report["head"].isin(chosen)]
-    return rows.loc[rows["value"].abs().sort_values(ascending=False, kind="stable").index], named
+    by_size = (select if len(select) else report).sort_values("value", key=abs, ascending=False, kind="stable")
+    rows = report[report["head"].isin({*by_size["head"].head(k), *always, *named})]
+    metric = str(checks.only_value(rows, "metric", figure=FIGURE, default="effect"))
+    rows = rows.sort_values("value", key=abs, ascending=False, kind="stable")
+    return _Chosen(rows, named, bool(len(select)), metric)
 
 
-def _axes(rows: DataFrame, width: Width) -> Axes:
-    total = width_in(width)
-    left = _PAD + canvas.widest(list(rows["head"]), size=LABEL, weight="bold") + _GAP
-    right = _PAD + canvas.widest(_values(rows), size=_VALUE, weight="bold") + _GAP
-    tall = (len(rows) + 0.2) * _ROW
-    legend = _LEGEND * (2 if width == "icml" else 1)
-    figure = canvas.new_figure(total, _PAD + _AXIS + tall + legend + 0.07)
-    return canvas.axes_in(figure, left, _PAD + _AXIS, total - left - right, tall)
-
-
-def _values(rows: DataFrame) -> list[str]:
-    return [format_estimate(row.value, row.lo, row.hi, n=int(row.n)) for row in checks.records(rows)]
-
-
-def _draw(ax: Axes, rows: DataFrame, named: set[str], marks: Marks) -> None:
-    y = np.arange(len(rows))
-    null = rows["null_max95"].to_numpy(dtype=float)
-    edges = np.concatenate([[-0.6], y[:-1] + 0.5, [len(rows) - 0.4]])
+def _draw(page: Page, of: _Chosen) -> Axes:
+    rows, values = checks.records(of.table), [estimate_of(row) for row in checks.records(of.table)]
+    legend = 0.16 * (2 if page.width == "icml" else 1)
+    size: dict[str, Any] = {"tall": (len(rows) + 0.2) * _ROW, "below": 0.41, "above": legend + 0.07}
+    names = [row.head for row in rows]
+    ax = page.axes(lambda: canvas.row_axes(page.total, names, values, size=_VALUE, weight="bold", gap=_GAP, **size))
+    null = of.table["null_max95"].to_numpy(dtype=float)
+    edges = np.concatenate([[-0.6], np.arange(len(rows) - 1) + 0.5, [len(rows) - 0.4]])
     ax.stairs(null, edges, baseline=-null, orientation="horizontal", fill=True, color=colour("null"), zorder=0)
-    ax.axvline(0, color=colour("ink2"), linewidth=0.7, zorder=1)
-    for index, row in enumerate(checks.records(rows)):
-        role = "ink" if rejects(row.p_adjusted) else "ink2"
-        interval(ax, (row.lo, row.hi), index, role)
+    reference(ax, x=0, style="solid")
+    for index, (row, text) in enumerate(zip(rows, values, strict=True)):
+        beyond = bool(rejects(row.p_adjusted))
+        control = f"control {row.control_value:.3g}".replace("-", MINUS)
+        title = f"{row.head}: {text}, {p_equals(row.p_adjusted)}, {control}, n = {int(row.n)}"
         point(ax, row.control_value, index, "control", filled=False, size=3.4, zorder=3.5)
-        mark = point(ax, row.value, index, role, filled=bool(rejects(row.p_adjusted)), marker="s")
-        text, p = format_estimate(row.value, row.lo, row.hi, n=int(row.n)), format_p(row.p_adjusted)
-        control = f"control {row.control_value:.3g}".replace("-", "−")
-        p = p if p.startswith("<") else f"= {p}"
-        marks.name(mark, f"{index}", f"{row.head}: {text}, p {p}, {control}, n = {int(row.n)}")
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.set_yticks([])
+        role = "ink" if beyond else "ink2"
+        page.marks.estimate(ax, triple(row), index, role, f"{index}", title, filled=beyond, marker="s")
+        _write(ax, index, row.head, text, is_named=row.head in of.named, beyond=beyond)
+    ax.set(ylim=(len(rows) - 0.4, -0.6), yticks=[])
     ax.xaxis.set_major_locator(canvas.locator(5))
     ax.margins(x=0.04)
     canvas.bare(ax)
-    metric = checks.only_value(rows, "metric", figure=FIGURE, default="effect")
-    unit = checks.only_value(rows, "metric_unit", figure=FIGURE)
-    ax.set_xlabel(", ".join([str(metric), *([str(unit)] if unit else [])]) + " (reported half)")
+    unit = checks.only_value(of.table, "metric_unit", figure=FIGURE)
+    ax.set_xlabel(f"{of.metric}{f', {unit}' if unit else ''} (reported half)")
+    _legend(ax)
+    return ax
 
 
-def _text(ax: Axes, rows: DataFrame, named: set[str]) -> None:
-    """Names on the left, values on the right, the key above."""
-    for index, (row, text) in enumerate(zip(checks.records(rows), _values(rows), strict=True)):
-        beyond = bool(rejects(row.p_adjusted))
-        shade = colour("ink" if beyond else "ink2")
-        style: dict[str, Any] = {"va": "center", "fontweight": "bold" if beyond and row.head in named else "normal"}
-        box = {
-            "boxstyle": "square,pad=0.15",
-            "facecolor": "none",
-            "edgecolor": shade,
-            "linewidth": 0.9 if beyond else 0.4,
-        }
-        name: dict[str, Any] = {**style, "bbox": box} if row.head in named else style
-        canvas.beside(ax, index, row.head, dx=-_GAP, ha="right", fontsize=LABEL, color=shade, **name)
-        canvas.beside(ax, index, text, x=1, dx=_GAP, ha="left", fontsize=_VALUE, color=shade, **style)
+def _write(ax: Axes, y: float, head: str, text: str, *, is_named: bool, beyond: bool) -> None:
+    """The name on the left, boxed where it was named beforehand, and the value on the right."""
+    shade = colour("ink" if beyond else "ink2")
+    style: dict[str, Any] = {"va": "center", "fontweight": "bold" if beyond and is_named else "normal", "color": shade}
+    frame = {
+        "boxstyle": "square,pad=0.15",
+        "facecolor": "none",
+        "edgecolor": shade,
+        "linewidth": 0.9 if beyond else 0.4,
+    }
+    boxed: dict[str, Any] = {"bbox": frame} if is_named else {}
+    canvas.beside(ax, y, head, dx=-_GAP, ha="right", fontsize=LABEL, **style, **boxed)
+    canvas.beside(ax, y, text, x=1, dx=_GAP, ha="left", fontsize=_VALUE, **style)
+
+
+def _legend(ax: Axes) -> None:
     entries = [
         canvas.key_entry("ink", "FWER p ≤ .05", shape="s"),
         canvas.key_entry("ink2", "n.s.", shape="s", filled=False),
@@ -149,30 +101,63 @@ def _text(ax: Axes, rows: DataFrame, named: set[str]) -> None:
     canvas.legend_above(ax, entries, lift=0.05, columns=2 if narrow else 4, outdent=narrow)
 
 
-def _caption(rows: DataFrame, named: set[str], table: DataFrame) -> str:
-    kind = checks.interval_kind(rows, figure=FIGURE)
-    chosen = "chosen on the other half" if bool((table["half"] == "select").any()) else "of the reported half"
-    metric = checks.only_value(rows, "metric", figure=FIGURE, default="effect")
-    return checks.sentences(
-        f"The {len(rows)} heads with the largest {metric}, {chosen}, reported on held-out items",
-        checks.sample_size(rows, figure=FIGURE),
-        f"Bars: 95 % {kind}",
-        "Filled: p ≤ .05, max-|t| over all heads; hollow: not",
-        "△ norm-matched control head; grey: 95 % of the max-over-heads null",
-        f"Box: named before the sweep ({', '.join(sorted(named))}), bold where beyond the null" if named else "",
-        checks.provenance(rows),
-    )
+def _caption(of: _Chosen) -> Caption:
+    chosen = "chosen on the other half" if of.on_other_half else "of the reported half"
+    names = ", ".join(sorted(of.named))
+    return Caption(
+        what=f"The {len(of.table)} heads with the largest {of.metric}, {chosen}, reported on held-out items",
+        reading=f"Box: named before the sweep ({names}), bold where beyond the null" if names else "",
+        n=checks.sample_size(of.table, figure=FIGURE),
+        interval=f"Bars: 95 % {checks.interval_kind(of.table, figure=FIGURE)}",
+        control=["Filled: p ≤ .05, max-|t| over all heads; hollow: not",
+                 "△ norm-matched control head; grey: 95 % of the max-over-heads null"],
+    )  # fmt: skip
 
 
-def _alt(rows: DataFrame, named: set[str]) -> str:
-    records = checks.records(rows)
-    first = records[0]
-    beyond = sum(bool(rejects(row.p_adjusted)) for row in records)
-    largest = format_estimate(first.value, first.lo, first.hi, n=int(first.n))
-    text = f"Forest plot of {len(records)} heads: {beyond} beyond the null. Largest: {first.head} {largest}."
-    for place, row in enumerate(records, start=1):
-        if row.head in named:
-            verdict = "beyond" if rejects(row.p_adjusted) else "within"
-            estimate = format_estimate(row.value, row.lo, row.hi, n=int(row.n))
-            text += f" Named head {row.head} {estimate}, place {place}, {verdict} the null."
-    return text
+def _alt(of: _Chosen) -> list[str]:
+    rows = checks.records(of.table)
+    beyond = sum(bool(rejects(row.p_adjusted)) for row in rows)
+    text = f"Forest plot of {len(rows)} heads: {beyond} beyond the null"
+    return [text, f"Largest: {rows[0].head} {estimate_of(rows[0])}"] + [
+        f"Named head {row.head} {estimate_of(row)}, place {place}, "
+        f"{'beyond' if rejects(row.p_adjusted) else 'within'} the null"
+        for place, row in enumerate(rows, start=1)
+        if row.head in of.named
+    ]
+
+
+SPEC = FigureSpec(
+    FIGURE,
+    Roles(
+        "head value lo hi control_value null_max95 p_adjusted half n interval",
+        finite="value lo hi control_value null_max95 p_adjusted n",
+        mark="head half",
+        known={"half": ("select", "report")},
+    ),
+    _draw, _caption, _alt, rank=4, word="-top", read=_read,
+    rows=lambda of: of.table.sort_index(),
+)  # fmt: skip
+
+
+def top_heads(
+    table: DataFrame, *, k: int = 12, always: Sequence[str] = (), width: Width = "icml", ax: Axes | None = None
+) -> Drawn:
+    """The k largest head effects, each with interval, printed value, control head and max-over-heads null.
+
+    Heads are chosen on the half `select` and drawn from the half `report`; a table that holds only `report` has been
+    chosen from elsewhere and is cut by its own size. A head that was named beforehand is always a row, its name boxed.
+    Bold ink is for heads beyond the null.
+
+    Args:
+        table:  the schema table `heads_selected`, of one member, kind and metric. Optional: `named`.
+        k:      rows, at least 1; heads of `always` and named heads come on top of these.
+        always: heads that are a row whatever their size.
+        width:  final width; unused where `ax` is given.
+        ax:     axes of a composite.
+    Returns:
+        The figure; its rows are the drawn ones, of the half `report`.
+    Raises:
+        ValueError: a column is missing or holds NaN, a half is unknown, k < 1, or a head of `always` is not there.
+    Source: FIGURES 06.
+    """
+    return SPEC.drawn(table, width=width, ax=ax, k=k, always=always)

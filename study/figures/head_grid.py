@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from interp.stats import rejects
 from study.figures import canvas
-from study.figures.marks import Marks
-from study.figures.numbers import MINUS
+from study.figures.marks import Marks, reference
+from study.figures.mpl import Axes, DataFrame
+from study.figures.numbers import tick_text
 from study.figures.style import NOTE, TICK, MapName, colour, colour_map
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
 
 _NEAT = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 LABEL_INCHES = 0.27  # from the axes to the name of a vertical axis
@@ -127,22 +123,11 @@ def grid_ticks(count: int) -> list[int]:
 
 def _hatch_gaps(ax: Axes, grid: Grid) -> None:
     """Layers without heads are hatched, never shown as zeros; so are heads that a layer lacks."""
-    from matplotlib.patches import Rectangle
-
+    style: dict[str, Any] = {"face": colour("paper"), "edge": colour("control"), "hatch": "//////", "linewidth": 0}
     for layer, row in enumerate(np.isnan(grid.value)):
         edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))
         for start, stop in edges.reshape(-1, 2):
-            ax.add_patch(
-                Rectangle(
-                    (start - 0.5, layer - 0.5),
-                    stop - start,
-                    1,
-                    facecolor=colour("paper"),
-                    edgecolor=colour("control"),
-                    hatch="//////",
-                    linewidth=0,
-                )
-            )
+            canvas.box(ax, start - 0.5, layer - 0.5, stop - start, 1, **style)
 
 
 def _dots(ax: Axes, grid: Grid) -> None:
@@ -161,10 +146,8 @@ def _is_dark(grid: Grid) -> np.ndarray:
 
 def cell_inches(ax: Axes) -> tuple[float, float]:
     """Width and height of one cell in inches."""
-    w, h = canvas.figure_of(ax).get_size_inches()
-    box = ax.get_position()
-    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
-    return box.width * w / (x1 - x0), box.height * h / (y1 - y0)
+    (w, h), (x0, x1), (y0, y1) = canvas.size_of(ax), ax.get_xlim(), ax.get_ylim()
+    return w / (x1 - x0), h / (y1 - y0)
 
 
 def box_named(ax: Axes, grid: Grid, labels: Sequence[str]) -> None:
@@ -172,28 +155,18 @@ def box_named(ax: Axes, grid: Grid, labels: Sequence[str]) -> None:
 
     Bold ink is for heads beyond the null; a named head that does nothing gets a thin box and a plain name.
     """
-    from matplotlib.patches import Rectangle
-
     taken: list[tuple[float, float, float, float]] = []
+    cell_w, cell_h = cell_inches(ax)
+    light, dark = colour("on_heatmap_light"), colour("on_heatmap_dark")
     for (layer, head), label in zip(grid.named, labels, strict=True):
-        ax.add_patch(
-            Rectangle(
-                (head - 0.5, layer - 0.5),
-                1,
-                1,
-                fill=False,
-                edgecolor=colour("on_heatmap_dark"),
-                linewidth=1.1 if grid.significant[layer, head] else 0.5,
-                zorder=6,
-                clip_on=False,
-            )
-        )
-        cell_w, cell_h = cell_inches(ax)
-        weight = "bold" if grid.significant[layer, head] else "normal"
+        is_found = grid.significant[layer, head]
+        frame: dict[str, Any] = {"edge": dark, "linewidth": 1.1 if is_found else 0.5, "zorder": 6, "clip_on": False}
+        canvas.box(ax, head - 0.5, layer - 0.5, 1, 1, fill=False, **frame)
+        weight = "bold" if is_found else "normal"
         w = (canvas.text_width(label, size=NOTE + 0.4, weight=weight) + 0.04) / cell_w
         if w < 0.95 and cell_h > 0.26:
-            shade = colour("on_heatmap_light" if _is_dark(grid)[layer, head] else "on_heatmap_dark")
-            ax.text(head, layer - 0.28, label, ha="center", va="center", fontsize=NOTE, fontweight=weight, color=shade)
+            style: dict[str, Any] = {"fontsize": NOTE, "fontweight": weight, "ha": "center", "va": "center"}
+            ax.text(head, layer - 0.28, label, color=light if _is_dark(grid)[layer, head] else dark, **style)
             continue
         h = 0.12 / cell_h
         x, y, side = _clearest(grid, layer, head, w, h, taken)
@@ -239,7 +212,6 @@ def _clearest(
 def draw_margins(top: Axes, right: Axes, grid: Grid) -> None:
     """Largest |effect| per head over the null band, and the sum over heads per layer; dark where significant."""
     n_layers, n_heads = grid.value.shape
-    total = canvas.figure_of(top).get_size_inches()[0]
     size = np.nan_to_num(np.abs(grid.value))
     row = size.argmax(axis=0)
     null = np.nan_to_num(grid.null[row, np.arange(n_heads)])
@@ -248,16 +220,16 @@ def draw_margins(top: Axes, right: Axes, grid: Grid) -> None:
     top.bar(np.arange(n_heads), size.max(axis=0), width=0.72, color=_shades(grid.significant.any(axis=0)))
     sums = np.nansum(grid.value, axis=1)
     right.barh(np.arange(n_layers), sums, 0.72, color=_shades(grid.significant.any(axis=1)))
-    right.axvline(0, color=colour("ink2"), linewidth=0.6)
+    reference(right, x=0, style="solid", linewidth=0.6, zorder=2)
     top.set(xlim=(-0.5, n_heads - 0.5), xticks=[], ylim=(0, max(float(size.max()), float(null.max())) * 1.08 or 1.0))
     right.set(ylim=(-0.5, n_layers - 0.5), yticks=[])
     top.set_ylabel("max |·|", fontsize=TICK)
-    top.yaxis.set_label_coords(-LABEL_INCHES / (top.get_position().width * total), 0.5)
+    top.yaxis.set_label_coords(-LABEL_INCHES / canvas.size_of(top)[0], 0.5)
     right.set_xlabel("Σ heads", fontsize=TICK)
     canvas.bare(top, keep=("left",))
     canvas.bare(right)
     upper = _neat_floor(top.get_ylim()[1])
-    top.set_yticks([0, upper], labels=["0", short_tick(upper)])
+    top.set_yticks([0, upper], labels=["0", tick_text(upper)])
     _one_tick(right, float(sums.min()), float(sums.max()))
 
 
@@ -269,10 +241,9 @@ def _one_tick(ax: Axes, low: float, high: float) -> None:
         ax.set_xticks([0], labels=["0"])
         return
     size = _neat_floor(abs(extreme))
-    text = short_tick(math.copysign(size, extreme))
+    text = tick_text(math.copysign(size, extreme))
     left, right = ax.get_xlim()
-    inches = ax.get_position().width * canvas.figure_of(ax).get_size_inches()[0]
-    apart = size / (right - left) * inches
+    apart = size / (right - left) * canvas.size_of(ax)[0]
     zero = [0.0] if apart - canvas.text_width(text, size=TICK) * (1 if extreme < 0 else 0.5) > 0.06 else []
     ax.set_xticks([*zero, math.copysign(size, extreme)], labels=["0"] * len(zero) + [text])
     if extreme < 0:
@@ -289,16 +260,9 @@ def draw_bar(ax: Axes, shade: Any, grid: Grid) -> None:
     extend = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
     bar = canvas.figure_of(ax).colorbar(shade, cax=ax, extend=extend[bool(low), bool(high)], extendfrac=0.05)
     bar.outline.set_linewidth(0.6)  # pyright: ignore[reportCallIssue]
-    inches = ax.get_position().height * canvas.figure_of(ax).get_size_inches()[1]
-    ticks = [step * grid.limit / 2 for step in ((-2, -1, 0, 1, 2) if inches > 0.75 else (-2, 0, 2))]
-    bar.set_ticks(ticks, labels=[short_tick(x) for x in ticks])
+    steps = (-2, -1, 0, 1, 2) if canvas.size_of(ax)[1] > 0.75 else (-2, 0, 2)
+    ticks = [step * grid.limit / 2 for step in steps]
+    bar.set_ticks(ticks, labels=[tick_text(x) for x in ticks])
     bar.ax.tick_params(labelsize=TICK, length=2, pad=2)
     if grid.common_null <= grid.limit:
         bar.ax.hlines([-grid.common_null, grid.common_null], 0, 1, color=colour("on_heatmap_dark"), linewidth=0.7)
-
-
-def short_tick(x: float) -> str:
-    """A tick label without leading zero, with a true minus."""
-    text = f"{abs(x):.3g}"
-    text = text[1:] if text.startswith("0.") else text
-    return (MINUS if x < 0 else "") + text

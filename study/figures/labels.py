@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from study.figures import canvas
+from study.figures.mpl import Axes
 from study.figures.style import NOTE
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A line with the text that names it: data x and y, colour of the text, weight."""
+    """A line with the text that names it: data x and y, colour and weight of the text; no text where it is avoided."""
 
     x: Sequence[float]
     y: Sequence[float]
-    text: str
-    colour: str
+    text: str = ""
+    colour: str = ""
     weight: str = "normal"
 
 
@@ -37,9 +35,7 @@ def label_lines(
     Returns:
         False where some label found no free place; nothing was written and a legend is due.
     """
-    w, h = canvas.figure_of(ax).get_size_inches()
-    box = ax.get_position()
-    scale = np.array([box.width * w, box.height * h])
+    scale = np.array(canvas.size_of(ax))
     paths = [_inches(ax, line, scale) for line in lines]
     others = [_inches(ax, line, scale) for line in avoid]
     taken: list[np.ndarray] = []
@@ -65,9 +61,7 @@ def place_note(
         avoid: lines (or single points) that the label should not cover.
         taken: rectangles of earlier labels, in inches from the corner of the axes; the new one is added.
     """
-    w, h = canvas.figure_of(ax).get_size_inches()
-    box = ax.get_position()
-    scale = np.array([box.width * w, box.height * h])
+    scale = np.array(canvas.size_of(ax))
     own = _inches(ax, note, scale)
     paths = [_inches(ax, line, scale) for line in [note, *avoid]]
     lines = note.text.count("\n") + 1

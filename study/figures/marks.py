@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from study.figures.style import BAND_ALPHA, DATA_LINE, INTERVAL_LINE, colour, line, marker
+from study.figures.mpl import Axes
+from study.figures.style import BAND_ALPHA, DATA_LINE, INTERVAL_LINE, REFERENCE_LINE, colour, line, marker
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+Triple = tuple[float, float, float]
+"""An estimate with its interval: value, lo, hi."""
 
 
 class Marks:
@@ -29,12 +31,30 @@ class Marks:
         self.titles[gid] = title
         artist.set_gid(gid)
 
-    def name_cells(self, collection: Any, titles: dict[str, str]) -> None:
+    def name_cells(self, collection: Any, titles: Mapping[str, str]) -> None:
         """Give the members of a collection their ids, in order. The SVG writer knows only links for them."""
         named = {f"mark-{key}": title for key, title in titles.items()}
         assert not named.keys() & self.titles.keys(), "two marks share an id"
         self.titles.update(named)
         collection.set_urls(list(named))
+
+    def estimate(
+        self, ax: Axes, x: float | Triple, y: float | Triple, role: str, key: str, title: str, *,
+        bar: Mapping[str, Any] | None = None, **style: Any
+    ) -> None:  # fmt: skip
+        """A point on the bar of its interval, named; the one of x and y that is an estimate is (value, lo, hi).
+
+        Args:
+            bar: style of the bar; `style`: of the point.
+        """
+        (x, along_x), (y, along_y) = ((one[0], one[1:]) if isinstance(one, tuple) else (one, one) for one in (x, y))
+        interval(ax, along_x, along_y, role, **(bar or {}))
+        self.name(point(ax, x, y, role, **style), key, title)
+
+
+def triple(row: Any) -> Triple:
+    """`value, lo, hi` of a row of a table."""
+    return row.value, row.lo, row.hi
 
 
 def interval(ax: Axes, x: float | tuple[float, float], y: float | tuple[float, float], role: str, **kw: Any) -> None:
@@ -47,20 +67,12 @@ def interval(ax: Axes, x: float | tuple[float, float], y: float | tuple[float, f
 
 def point(ax: Axes, x: float, y: float, role: str, *, filled: bool = True, size: float = 4.0, **kw: Any) -> Any:
     """A marker of a role; hollow = not beyond its null after the stated correction."""
-    style: dict[str, Any] = {"marker": marker(role), "zorder": 4, **kw}
+    style: dict[str, Any] = {"marker": marker(role), "zorder": 4, "linestyle": "none", "clip_on": False, **kw}
     if style["marker"] == "D":
         size *= 0.9  # a diamond of the same width looks larger than a circle
-    (mark,) = ax.plot(
-        [x],
-        [y],
-        color=colour(role),
-        markersize=size,
-        markerfacecolor=colour(role if filled else "paper"),
-        markeredgewidth=0.9,
-        linestyle="none",
-        clip_on=False,
-        **style,
-    )
+    face = colour(role if filled else "paper")
+    edge: dict[str, Any] = {"markersize": size, "markerfacecolor": face, "markeredgewidth": 0.9}
+    (mark,) = ax.plot([x], [y], color=colour(role), **edge, **style)
     return mark
 
 
@@ -85,3 +97,17 @@ def null_band(ax: Axes, x: Any, lo: Any, hi: Any, *, half: float = 0.5) -> None:
     if len(x) == 1:
         x, lo, hi = np.array([x[0] - half, x[0] + half]), lo.repeat(2), hi.repeat(2)
     ax.fill_between(x, lo, hi, color=colour("null"), linewidth=0, zorder=0)
+
+
+def reference(ax: Axes, *, x: float | None = None, y: float | None = None, style: str = "chance", **kw: Any) -> None:
+    """A vertical line at x or a horizontal one at y, to read values against; dashed where it is chance."""
+    kw = {"color": colour("ink2"), "linewidth": REFERENCE_LINE, "linestyle": line(style), "zorder": 1, **kw}
+    if x is not None:
+        ax.axvline(x, **kw)
+    if y is not None:
+        ax.axhline(y, **kw)
+
+
+def reference_diagonal(ax: Axes) -> None:
+    """The dashed line of equal x and y from 0 to 1."""
+    ax.plot([0, 1], [0, 1], color=colour("ink2"), linewidth=REFERENCE_LINE, linestyle=line("chance"), zorder=1)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from study.figures import canvas
+from study.figures.mpl import Axes
 from study.figures.style import LABEL
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 PAD, TITLE, LEGEND = 0.05, 0.13, 0.15
 """Inches: outer margin, one line of a title, one row of a legend."""
@@ -19,7 +17,7 @@ _TITLE_SIZES = (7.5, 7.0, 6.5)
 
 
 @dataclass(frozen=True)
-class Frame:
+class Room:
     """Inches around and between panels."""
 
     left: float = 0.5
@@ -46,13 +44,22 @@ class Panels:
         """True of the panels with nothing below them."""
         return index + self.across >= len(self.axes)
 
+    def label(self, *, x: str = "", y: str = "") -> None:
+        """Names of the axes, and numbers of the vertical one, where a panel stands at the left or has none below."""
+        for index, ax in enumerate(self.axes):
+            ax.tick_params(labelleft=self.is_first(index))
+            if y and self.is_first(index):
+                ax.set_ylabel(y)
+            if x and self.is_last(index):
+                ax.set_xlabel(x)
+
 
 def small_multiples(
     titles: Sequence[str],
     total: float,
     *,
     tall: float,
-    frame: Frame,
+    room: Room,
     entries: Sequence[Any] = (),
     foot: float = 0.0,
     most: int = 4,
@@ -63,30 +70,30 @@ def small_multiples(
         titles:  set bold at the left above their panels, wrapped to their width.
         total:   width of the figure in inches.
         tall:    height of a panel in inches.
-        frame:   room around and between the panels.
+        room:    around and between the panels.
         entries: legend entries; their rows are set above everything.
         foot:    further room below, for a common label or a footnote.
         most:    panels side by side.
     """
     across = math.ceil(len(titles) / math.ceil(len(titles) / most))
     rows = math.ceil(len(titles) / across)
-    wide = (total - frame.left - frame.right - frame.gap * (across - 1)) / across
+    wide = (total - room.left - room.right - room.gap * (across - 1)) / across
     size, words = fitted_titles(titles, wide)
     title_in = TITLE * max(text.count("\n") + 1 for text in words) + 0.05 if any(words) else 0.0
     legend = LEGEND * canvas.legend_rows(entries, total - 2 * PAD) + 0.06 if entries else 0.0
-    pitch = tall + title_in + frame.between
-    height = foot + frame.bottom + rows * tall + rows * title_in + (rows - 1) * frame.between + frame.top + legend + PAD
+    pitch = tall + title_in + room.between
+    height = foot + room.bottom + rows * tall + rows * title_in + (rows - 1) * room.between + room.top + legend + PAD
     figure = canvas.new_figure(total, height)
     axes = []
     for index, text in enumerate(words):
         row, column = divmod(index, across)
-        bottom = foot + frame.bottom + (rows - 1 - row) * pitch
-        ax = canvas.axes_in(figure, frame.left + column * (wide + frame.gap), bottom, wide, tall)
-        ax.set_title(text, fontsize=size, pad=3 + 72 * frame.top, linespacing=1.1)
+        bottom = foot + room.bottom + (rows - 1 - row) * pitch
+        ax = canvas.axes_in(figure, room.left + column * (wide + room.gap), bottom, wide, tall)
+        ax.set_title(text, fontsize=size, pad=3 + 72 * room.top, linespacing=1.1)
         axes.append(ax)
     panels = Panels(axes, across)
     if entries:
-        legend_over(panels, entries, lift=title_in + frame.top + 0.03)
+        legend_over(panels, entries, lift=title_in + room.top + 0.03)
     return panels
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -106,6 +107,23 @@ def format_p(p: float, *, permutations: int | None = None) -> str:
         return "< 0.001"
     rounded = Decimal(f"{p:.1e}")
     return f"{rounded:.{1 - rounded.adjusted()}f}"
+
+
+def estimate_of(row: Any, *, signed: bool = False) -> str:
+    """`format_estimate` of a row of a table, from its `value`, `lo`, `hi` and `n`."""
+    return format_estimate(row.value, row.lo, row.hi, n=int(row.n), signed=signed)
+
+
+def p_equals(p: float, *, permutations: int | None = None) -> str:
+    """`p = 0.012` or `p < 0.001`."""
+    text = format_p(p, permutations=permutations)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def tick_text(x: float) -> str:
+    """A number beside an axis, three digits, without leading zero and with a true minus."""
+    text = f"{abs(x):.3g}"
+    return (MINUS if x < 0 else "") + (text[1:] if text.startswith("0.") else text)
 
 
 def _within(x: float, lo: float, hi: float, *, signed: bool) -> str:

@@ -21,7 +21,7 @@ NO_GAP = 0.01  # nats per token; that of interp.oracle.evidence, which a figure 
 MAIN, _GAP_OF = "shuffled", "gap_"
 COLUMNS = (
     "member", "target", "metric", "value", "lo", "hi", "floor", "floor_difference_lo", "majority", "text_only", "probe",
-    "n", "n_groups", "interval",
+    "n", "n_groups", "interval"
 )  # fmt: skip
 NAMES = {
     "shuffled": "matched shuffle − real (main)",

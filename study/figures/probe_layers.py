@@ -11,19 +11,9 @@ from study.figures.depth import Curve
 from study.figures.drawn import Drawn
 from study.figures.labels import Labelled, place_note
 from study.figures.marks import Marks, curve, interval, null_band, point
-from study.figures.multiples import Frame, Panels, given, legend_over, padded, share_y, small_multiples
+from study.figures.multiples import Panels, Room, given, legend_over, padded, share_y, small_multiples
 from study.figures.numbers import format_estimate, format_value, short
-from study.figures.style import (
-    NOTE,
-    REFERENCE_LINE,
-    Width,
-    colour,
-    line,
-    marker,
-    styled,
-    text_colour,
-    width_in,
-)
+from study.figures.style import NOTE, REFERENCE_LINE, Width, colour, line, marker, styled, text_colour, width_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +22,7 @@ if TYPE_CHECKING:
 FIGURE = "probe_by_layer"
 COLUMNS = (
     "member", "layer", "depth", "split", "metric", "value", "lo", "hi", "null_mean", "null_hi", "null_max95",
-    "chance", "selected", "n", "n_groups", "interval",
+    "chance", "selected", "n", "n_groups", "interval"
 )  # fmt: skip
 SPLITS = ("oof", "test")
 BAND = ("band_lo", "band_hi")
@@ -118,8 +108,8 @@ def _panels(titles: list[str], groups: list[list[Curve]], entries: list[Any], wi
     tall = 0.29 * total if len(groups) == 1 else 0.24 * total
     if width == "icml":
         tall = 0.45 * total
-    frame = Frame(left=0.47, right=0.08, gap=0.16, bottom=0.37, between=0.4, top=_above(groups[0]))
-    return small_multiples(titles, total, tall=tall, frame=frame, entries=entries, most=2 if width == "icml" else 4)
+    room = Room(left=0.47, right=0.08, gap=0.16, bottom=0.37, between=0.4, top=_above(groups[0]))
+    return small_multiples(titles, total, tall=tall, room=room, entries=entries, most=2 if width == "icml" else 4)
 
 
 def _entries(table: DataFrame, curves: list[Curve], *, faceted: bool) -> list[Any]:

@@ -12,7 +12,7 @@ from study.figures.depth import Curve, curves_of
 from study.figures.drawn import Drawn
 from study.figures.labels import Labelled, label_lines
 from study.figures.marks import Marks, curve, null_band, point
-from study.figures.multiples import Frame, Panels, common_x, given, legend_over, padded, share_y, small_multiples
+from study.figures.multiples import Panels, Room, common_x, given, legend_over, padded, share_y, small_multiples
 from study.figures.numbers import MINUS, format_estimate
 from study.figures.style import REFERENCE_LINE, Width, colour, styled, text_colour, width_in
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FIGURE = "selectivity"
 COLUMNS = (
     "target", "member", "depth", "selectivity", "selectivity_lo", "selectivity_hi", "selectivity_null_hi", "n",
-    "n_groups",
+    "n_groups"
 )  # fmt: skip
 _ENDS = {"selectivity_lo": "lo", "selectivity_hi": "hi", "selectivity_null_hi": "null_hi"}
 _APART = 0.085  # inches between marks, so that they stay marks
@@ -75,12 +75,12 @@ def selectivity(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequen
 
 def _panels(targets: list[str], entries: list[Any], width: Width) -> Panels:
     total = width_in(width)
-    frame = Frame(left=0.68, right=0.1, gap=0.14, bottom=0.4, between=0.24)
+    room = Room(left=0.68, right=0.1, gap=0.14, bottom=0.4, between=0.24)
     return small_multiples(
         targets,
         total,
         tall=1.05 if width == "icml" else 1.2,
-        frame=frame,
+        room=room,
         entries=entries,
         most=2 if width == "icml" else 4,
     )

@@ -9,10 +9,11 @@ import numpy as np
 
 from study.figures import canvas, checks
 from study.figures.drawn import Drawn
-from study.figures.head_grid import draw_cells, grid_ticks, neat_ceiling, short_tick
+from study.figures.head_grid import draw_cells, grid_ticks, neat_ceiling
 from study.figures.marks import Marks
-from study.figures.multiples import Frame, small_multiples
+from study.figures.multiples import Room, small_multiples
 from study.figures.numbers import format_estimate, short
+from study.figures.numbers import tick_text as short_tick
 from study.figures.style import MEMBERS, NOTE, TICK, Width, colour, colour_map, styled, width_in
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 FIGURE = "transfer"
 COLUMNS = (
     "train_checkpoint", "test_checkpoint", "train_layer", "test_layer", "value", "lo", "hi", "metric", "chance", "n",
-    "n_groups", "train_d_feature", "test_d_feature", "interval",
+    "n_groups", "train_d_feature", "test_d_feature", "interval"
 )  # fmt: skip
 _BAR, _SIDE = 0.08, 0.5  # inches: the colour bar, and all that stands right of the blocks
 
@@ -48,10 +49,10 @@ def transfer(table: DataFrame, *, width: Width = "icml") -> Drawn:
     marks = Marks()
     with styled():
         total, across = width_in(width), len(names)
-        frame = Frame(left=0.45, right=_SIDE + 0.1, gap=0.13, bottom=0.4, between=0.16)
-        room = (total - frame.left - frame.right - frame.gap * (across - 1)) / across
-        tall = min(room * _shape(table), 1.4 * room)
-        panels = small_multiples([f"{a} → {b}" for a, b in blocks], total, tall=tall, frame=frame, most=across)
+        room = Room(left=0.45, right=_SIDE + 0.1, gap=0.13, bottom=0.4, between=0.16)
+        inches = (total - room.left - room.right - room.gap * (across - 1)) / across
+        tall = min(inches * _shape(table), 1.4 * inches)
+        panels = small_multiples([f"{a} → {b}" for a, b in blocks], total, tall=tall, room=room, most=across)
         shade = _shade(table)
         for index, (panel, (a, b)) in enumerate(zip(panels.axes, blocks, strict=True)):
             _draw(panel, table[(table["train_checkpoint"] == a) & (table["test_checkpoint"] == b)], shade, marks, index)
@@ -202,7 +203,7 @@ def _caption(table: DataFrame, names: list[str]) -> str:
         f"Hatched: the 95 % {checks.interval_kind(table, figure=FIGURE)} interval includes chance "
         f"({short(float(table['chance'].iloc[0]))}) or lies below it; point-wise, {len(table)} cells",
         "Colour starts at chance; dashed: same layer",
-        checks.provenance(table),
+        checks.provenance(table)
     )  # fmt: skip
 
 
