@@ -31,7 +31,7 @@ from interp.stats import rejects
 from interp.stats.intervals import POWER
 from study.figures.numbers import fixed, format_estimate, format_p, plural
 
-Verdict = Literal["supported", "qualified", "not supported", "contradicted", "not testable", "not tested"]
+Verdict = Literal["supported", "qualified", "contradicted", "not supported", "not testable", "not tested"]
 Evidence = Literal["behaviour", "decodable", "reads", "necessary", "sufficient", "transfers"]
 Outcome = Literal["passed", "failed", "undecided", "not run"]
 Sort = Literal["null", "interpretation"]
@@ -284,9 +284,14 @@ class Claim:
         found = judge(self.measured, self.asserts, self.checks)
         if found != "not supported" or self.reach is None or self.reach.suffices:
             return found
-        assert self.measured is not None
-        is_small = any(c.outcome == "failed" for c in _of_interest(self.measured, self.asserts, self.smallest))
-        return found if is_small else "not testable"
+        return found if self.is_small else "not testable"
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the whole interval is below the smallest effect of interest: an effect of interest is excluded."""
+        if self.measured is None:
+            return False
+        return any(c.outcome == "failed" for c in _of_interest(self.measured, self.asserts, self.smallest))
 
     @property
     def why_not_testable(self) -> str:

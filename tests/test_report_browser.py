@@ -90,10 +90,40 @@ def test_the_table_sorts_and_the_ledger_filters(page, report):
         "(() => { const s = document.getElementById('verdicts'); s.value = 'supported'; "
         "s.dispatchEvent(new Event('change')); })()"
     )
-    rows = "[...document.querySelectorAll('#ledger tbody tr')]"
+    rows = "[...document.querySelectorAll('#ledger .claim')]"
     shown = f"{rows}.filter(r => r.getClientRects().length).map(r => r.dataset.kind)"
     assert set(page.run(shown)) == {"supported"}
     assert page.run("document.querySelector('#verdicts ~ .count').textContent") == "5 of 14 rows"
+
+
+def test_a_line_opens_to_its_controls_and_a_link_to_it_opens_it(page, report):
+    page.show()
+    page.open(report)
+    seen = "document.querySelector('#{} .ctl').checkVisibility()"
+    assert not page.run(seen.format("C1"))
+    page.run("document.querySelector('#C1 summary').click()")
+    assert page.run(seen.format("C1"))
+    page.run("document.querySelector('.found a[href$=C2]').click()")
+    page.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.run(seen.format("C2"))
+
+
+def test_without_its_script_the_page_prints_the_controls_of_every_claim(page, report):
+    hidden = "[...document.querySelectorAll('#ledger .ctl li')].filter(e => !e.checkVisibility()).length"
+    tools = "[...document.querySelectorAll('.tools')].filter(e => e.getClientRects().length).length"
+    page.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        counts = {}
+        for medium in (False, True):
+            page.show(print_=medium, width=690)
+            page.open(report)
+            counts[medium] = page.run(hidden)
+            assert page.run(tools) == 0, "what needs the script is not there without it"
+        heights = page.run("[...document.querySelectorAll('#ledger .ctl')].map(e => e.getBoundingClientRect().height)")
+    finally:
+        page.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert counts[False] > 30 and counts[True] == 0
+    assert min(heights) > 8
 
 
 def test_the_theme_button_turns_the_page_and_links_arrive(page, report):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from study.analyses.base import ShownTable
+from study.analyses.registry import analyses
 from study.cli import main
-from study.report import render, write_report
+from study.report import claims, render, write_report
 from study.report.run_folder import draw_examples
 from tests.faults.kit import signed
 from tests.report_kit import DRAWN, HOSTILE, write_run
@@ -108,7 +112,7 @@ def test_what_the_claims_say_stands_in_the_page(page, found):
         "141 items, 47 procedures",
     ):
         assert words in found.text
-    assert re.search(r'data-kind="contradicted"[^>]*><th scope="row"><span class="cid">C2</span>', page)
+    assert re.search(r'data-kind="contradicted" id="C\d+"><details><summary><span class="cid">C\d+</span>', page)
     assert "7B against 14B" in found.text
     assert "differences elsewhere may be differences of skill" in found.text
     for reading in ("consistent", "differs", "not comparable", "change not established", "not run"):
@@ -116,6 +120,80 @@ def test_what_the_claims_say_stands_in_the_page(page, found):
     row = read(page.split("Training accuracy, engaged 7B, sampled")[1].split("</tr>")[0]).text
     assert "decoding: eval.temperature is not given here, 0.1 there" in row and "data: another split" in row
     assert "0.70" not in row, "a number that is not comparable is not shown next to the published one"
+
+
+def test_the_page_opens_with_what_was_found_then_the_figure_then_the_claims(page):
+    places = [page.index(f'<section id="{name}"') for name in ("found", "headline", "claims", "table")]
+    assert places == sorted(places)
+    first = read(page[places[0] : places[1]]).text
+    assert "Where the surface misleads, the engaged member is right more often than the heuristic" in first
+    assert first.index("supported") < first.index("qualified")
+    links = re.findall(r'href="#(C\d+)"', page[places[0] : places[1]])
+    assert links and all(f'id="{link}"' in page[places[2] :] for link in links)
+
+
+def test_headings_go_down_one_level_at_a_time_and_every_fold_has_a_label(page):
+    levels = [int(level) for level in re.findall(r"<h([1-6])[ >]", page)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    folds = re.findall(r"<details[^>]*>(.*?)</summary>", page, re.DOTALL)
+    assert len(folds) == page.count("<details")
+    assert all(fold.lstrip().startswith("<summary>") and read(fold).text.strip() for fold in folds)
+
+
+def test_every_claim_is_one_fold_with_all_its_controls_by_evidence(page):
+    ledger = claims(all_tables())
+    part = page.split('<div id="ledger">')[1].split("Nothing was registered")[0]
+    items = part.split('<li class="claim"')[1:]
+    assert len(items) == len(ledger)
+    by_text = {claim.text: claim for claim in ledger}
+    for item in items:
+        line, more = item.split("</summary>")
+        what = re.search(r'<span class="what">(.*?)(<small|</span>)', line)
+        assert what is not None
+        claim = by_text[read(what[1]).text.strip()]
+        assert claim.verdict in line
+        assert claim.measured is None or claim.measured.shown in read(line).text
+        text = read(more).text
+        for control in claim.checks:
+            assert f"{control.outcome}: {control.name}" in text
+        if claim.measured is not None:
+            assert f"n = {claim.measured.size}" in text
+        if claim.corrected is not None:
+            assert "FDR" in text and "Holm" in text
+    names = re.findall(r'<h3 id="ev-([a-z]+)">', part)
+    assert names == ["behaviour", "decodable", "reads", "necessary", "sufficient", "transfers"]
+
+
+def test_what_was_not_tested_is_folded_below_all_others(tmp_path):
+    page = render(write_run(tmp_path, failed={"heads": "out of memory"}, drawn={"dumbbell": "eval"}))
+    part = page.split('<div id="ledger">')[1]
+    last = part.split('<details class="group last"><summary>')[1].split("Nothing was registered")[0]
+    assert set(re.findall(r'data-kind="([^"]+)"', last)) == {"not tested"}
+    assert 'data-kind="not tested"' not in part.split('<details class="group last">')[0]
+    assert re.match(r"<span>\d+ not tested</span>", last)
+
+
+def test_a_run_with_nothing_supported_says_so_first(tmp_path):
+    write_run(tmp_path, tables={}, drawn={}, study="name: bare\n")
+    text = read(render(tmp_path).split('<section id="found">')[1]).text
+    assert text.split("\n")[0].startswith("What was found") and "No claim of this run is supported." in text
+    assert "nothing was measured" in text
+
+
+def test_an_analysis_may_show_a_table_right_after_what_was_found(run, monkeypatch):
+    known = analyses()
+    table = ShownTable("2 found, 1 missed.", ("claim", "planted", "verdict"),
+                       (("L1.H0 <b>", "yes", "found"), ("tone", "yes", "missed")), verdict="verdict")  # fmt: skip
+    first = replace(known["oracle"], shown=lambda tables: table if "oracle" in tables else None, is_first=True)
+    monkeypatch.setattr("study.report.blocks.analyses", lambda: known | {"oracle": first})
+    page = render(run)
+    block = page.index('<section id="oracle"')
+    assert page.index('<section id="found"') < block < page.index('<section id="headline"')
+    shown = page[block : page.index("</table>", block)]
+    assert '<span class="v v-missed">missed</span>' in shown
+    assert "2 found, 1 missed." in shown and "L1.H0 &lt;b&gt;" in shown
+    assert page.count('<section id="oracle"') == 1
 
 
 def test_the_headline_table_prints_the_table_s_own_numbers(page):

@@ -139,6 +139,23 @@ Named = tuple[str, "Drawn | str"]
 
 
 @dataclass(frozen=True)
+class ShownTable:
+    """A small table in the block of an analysis.
+
+    Attributes:
+        caption: one sentence, with the counts that matter.
+        columns: heads; the first column names its rows.
+        rows:    text, as many as there are columns.
+        verdict: the column that is drawn as marks ("found", "missed", ...); "" for none.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
 class Analysis:
     """All that study files, the command line, tables, figures and the report need to know of one analysis.
 
@@ -160,6 +177,8 @@ class Analysis:
         figures: draws from the tables of a run; `width` as of `study.figures`, None for the width of each figure.
         claims: rows of the ledger, from the tables of a run and the smallest effects of interest.
         planned: key -> text of the claims that are named before the run; the arguments are the study and its members.
+        shown: a table of its block, from the tables of a run; None where there is none to show.
+        is_first: its block stands at the top of the report, right after what was found.
     """
 
     name: str
@@ -173,3 +192,5 @@ class Analysis:
     figures: Callable[..., Iterator[Named]] | None = None
     claims: Callable[[Tables, SmallestEffects], Sequence[Claim]] | None = None
     planned: Callable[[Study, Sequence[str]], Mapping[str, str]] | None = None
+    shown: Callable[[Tables], ShownTable | None] | None = None
+    is_first: bool = False

@@ -143,8 +143,10 @@ def _say(line: str) -> None:
 
 
 def summary(finished: Finished, out: Path) -> str:
-    """What was run, what is where, and what failed."""
+    """What was run, what was found, what is where, and what failed."""
     from study.folders import FIGURES, REPORT, TABLES
+    from study.report.run_folder import read_run_folder
+    from study.report.run_ledger import found_lines
 
     lines = [""]
     if not finished.ran:
@@ -152,6 +154,7 @@ def summary(finished: Finished, out: Path) -> str:
     lines += [f"{name} {state.status}: {state.cause}" for name, state in finished.state.steps.items() if state.cause]
     tables = sorted({Path(p).stem for p in _outputs(finished) if p.startswith(f"{TABLES}/")})
     n_figures = len({Path(p).stem for p in _outputs(finished) if p.startswith(f"{FIGURES}/")})
+    lines += [*found_lines(read_run_folder(out)), ""] if tables else []
     lines += [f"tables   {out / TABLES}: {', '.join(tables)}"] if tables else []
     lines += [f"figures  {out / FIGURES}: {n_figures}"] if n_figures else []
     if REPORT in _outputs(finished):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from study.analyses.base import ShownTable
 from study.analyses.registry import analyses
 from study.ledger import VERDICTS, Claim
 from study.ledger_rows import Tables, is_blank
@@ -56,6 +57,8 @@ class Block:
         figures, folded: those that are shown and those that are folded away.
         cause: why the step failed, "" where it did not.
         notes: what the step left out.
+        table: what its analysis shows as a table.
+        is_first: it stands at the top of the page, right after what was found.
     """
 
     analysis: str
@@ -68,12 +71,15 @@ class Block:
     method: tuple[tuple[str, str], ...]
     cause: str = ""
     notes: tuple[str, ...] = ()
+    table: ShownTable | None = None
+    is_first: bool = False
 
 
 def blocks(run: RunFolder, ledger: Sequence[Claim]) -> tuple[Block, ...]:
     """A block for every analysis that has a table, a figure or a failed step; a failure is shown, not left out."""
     found = []
-    titles = {name: (one.title, one.question) for name, one in analyses().items() if one.title}
+    known = analyses()
+    titles = {name: (one.title, one.question) for name, one in known.items() if one.title}
     for analysis, (title, question) in {**titles, "other": OTHER}.items():
         figures = tuple(f for f in run.figures if f.analysis == analysis)
         tables = {name: table for name, table in run.tables.items() if _is_of(table, analysis)}
@@ -83,9 +89,12 @@ def blocks(run: RunFolder, ledger: Sequence[Claim]) -> tuple[Block, ...]:
             continue
         first, rest = _ranked(figures)
         own = sorted((c for c in ledger if c.analysis == analysis), key=lambda c: VERDICTS.index(c.verdict))
+        one = known.get(analysis)
+        shown = one.shown(run.tables) if one is not None and one.shown is not None else None
         found.append(
             Block(analysis, title, question, tuple(own[:MAX_ANSWERS]), max(0, len(own) - MAX_ANSWERS),
-                  first, rest, _method(tables, run.study.get(analysis)), cause, tuple(step.notes) if step else ())
+                  first, rest, _method(tables, run.study.get(analysis)), cause, tuple(step.notes) if step else (),
+                  shown, one is not None and one.is_first)
         )  # fmt: skip
     return tuple(found)
 

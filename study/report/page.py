@@ -15,21 +15,18 @@ from markupsafe import Markup
 
 from study.figures.numbers import MINUS, fixed
 from study.ledger import p_words
-from study.report.blocks import blocks
-from study.report.claims import VERDICTS, Claim, SmallestEffects, Within, claims
+from study.report.blocks import Block, blocks
+from study.report.claims import Claim, Within
+from study.report.findings import findings
+from study.report.groups import VERDICT_MEANS, grouped, tally_of
 from study.report.headline import headline
-from study.report.mass import floor_of
 from study.report.published import Beside, beside, parse_published, printed
 from study.report.registration import compare
 from study.report.run_folder import MEMBERS, RunFolder, SavedFigure, read_run_folder
+from study.report.run_ledger import failed_steps, ledger_of
 from study.report.text import inert, plain
 from study.report.vector import css_variables, inline
 
-EVIDENCE = (
-    ("behaviour", "outputs differ"), ("decodable", "a probe reads it"), ("reads", "an oracle answers from it"),
-    ("necessary", "removing it hurts"), ("sufficient", "adding it does it"),
-    ("transfers", "it works in another prompt or checkpoint"),
-)  # fmt: skip
 MAX_CSV = 200_000
 _NARROW = 262.0
 _SENTENCE = re.compile(r"\. (?=[^\Wa-z_]|n = |[^\w\s])")
@@ -79,12 +76,13 @@ def render(run: Path | RunFolder) -> str:
 
 
 def _template() -> Any:
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    env = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                      lstrip_blocks=True,
                       finalize=lambda value: value if isinstance(value, Markup) else inert(value))  # fmt: skip
     env.filters |= {"attr": plain, "slug": _slug, "percent": _percent, "p": p_words, "printed": printed}
-    return env.from_string(_asset("page.html.jinja"))
+    return env.get_template("page.html.jinja")
 
 
 def _asset(name: str) -> str:
@@ -111,20 +109,22 @@ def _policy(script: str) -> str:
 
 
 def _content(run: RunFolder) -> dict[str, Any]:
-    failed = {name: step.cause for name, step in run.state.steps.items() if step.status != "done" and step.cause}
+    failed = failed_steps(run)
     place, problems = _Placed(), list(run.unread)
-    ledger = claims(run.tables, failed=failed, smallest=_smallest(run, problems),
-                    min_label_mass=floor_of(run.study.get("min_label_mass")))  # fmt: skip
-    found = blocks(run, ledger)
+    ledger = ledger_of(run, problems)
+    found, lines = blocks(run, ledger), grouped(ledger)
+    number = {id(row.claim): row.number for row in lines.rows}
+    opening = place.blocks([b for b in found if b.is_first], problems)
     first = [f for f in run.figures if f.analysis == "headline"] or [f for b in found for f in b.figures][:1]
     top = list(place.each(first, problems))
-    placed = [(b, list(place.each(b.figures, problems)), list(place.each(b.folded, problems))) for b in found]
     return {
         "title": _title(run),
         "name": run.state.name, "members": _members(run), "warnings": _warnings(run, ledger), "failures": failed,
-        "ledger": list(enumerate(ledger, start=1)), "headline_figure": top[0] if top else None,
-        "tally": [(v, n) for v in VERDICTS if (n := sum(c.verdict == v for c in ledger))], "evidence": EVIDENCE,
-        "headline": headline(run.tables), "published": _published(run, problems), "blocks": placed,
+        "found": findings(ledger, run.tables, failed=failed), "first_blocks": opening,
+        "numbers": lambda one: [number[id(ledger[i])] for i in one.claims],
+        "ledger": lines, "tally_of_all": tally_of(ledger), "verdict_means": VERDICT_MEANS,
+        "headline_figure": top[0] if top else None, "headline": headline(run.tables),
+        "published": _published(run, problems), "blocks": place.blocks([b for b in found if not b.is_first], problems),
         "shown": run.shown, "provenance": _provenance(run), "steps": run.state.steps, "problems": problems,
         "titles": {b.analysis: b.title for b in found}, "tables": [(n, len(t)) for n, t in run.tables.items()],
         "minus": MINUS, "registered": compare(run.registration, run.study, ledger) if run.registration else None,
@@ -149,6 +149,13 @@ class _Placed:
                 continue
             self.known.add(figure.stem)
             yield placed
+
+    def blocks(self, found: Sequence[Block], problems: list[str]) -> list[PlacedBlock]:
+        """Blocks with their figures, those shown and those folded."""
+        return [(b, list(self.each(b.figures, problems)), list(self.each(b.folded, problems))) for b in found]
+
+
+PlacedBlock = tuple[Block, list[PlacedFigure], list[PlacedFigure]]
 
 
 def place_figure(figure: SavedFigure, number: int) -> PlacedFigure:
@@ -203,10 +210,9 @@ def _warnings(run: RunFolder, ledger: Sequence[Claim]) -> list[tuple[str, str]]:
             "Scale differs from training method." if len(set(sizes)) == 2 else "The members stand on different bases."
         )
         found.append((what, f"{which}: no difference on this page separates the two."))
-    uneven = [c for c in ledger if isinstance(c.asserts, Within) and c.measured and c.verdict != "supported"]
+    uneven = [c for c in ledger if isinstance(c.asserts, Within) and c.measured and c.verdict == "contradicted"]
     if uneven:
-        how = "differ" if uneven[0].verdict == "contradicted" else "are not shown to be equivalent"
-        found.append((f"The members {how} on the training distribution.",
+        found.append(("The members differ on the training distribution.",
                       f"{uneven[0].measured}: differences elsewhere may be differences of skill."))  # fmt: skip
     return found + [(text, "") for text in _banners(run)]
 
@@ -223,15 +229,6 @@ def _banners(run: RunFolder) -> list[str]:
 def head_of(text: str) -> str:
     """What a banner is about: `heuristic answers 'A'` of a member that gives one answer, else the whole text."""
     return text.partition(" to ")[0] if " answers " in text.partition(" to ")[0] else text
-
-
-def _smallest(run: RunFolder, problems: list[str]) -> SmallestEffects:
-    """Smallest effects of interest of the study; the defaults where its file cannot be read."""
-    try:
-        return SmallestEffects(**(run.study.get("smallest_effects") or {}))
-    except (TypeError, ValueError) as error:
-        problems.append(f"smallest_effects: {str(error).splitlines()[0]}; the defaults are used")
-        return SmallestEffects()
 
 
 def _published(run: RunFolder, problems: list[str]) -> list[Beside]:

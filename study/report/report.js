@@ -1,7 +1,7 @@
 (() => {
   "use strict";
   const root = document.documentElement;
-  const rowsOf = table => [...table.tBodies[0].rows];
+  const rowsOf = part => part.tBodies ? [...part.tBodies[0].rows] : [...part.querySelectorAll("[data-kind]")];
   document.querySelectorAll("table[data-sort]").forEach(table => {
     table.querySelectorAll("thead button").forEach(button => button.addEventListener("click", () => {
       const head = button.parentElement, up = head.getAttribute("aria-sort") !== "ascending", i = head.cellIndex;
@@ -12,12 +12,24 @@
       rowsOf(table).sort((a, b) => order(key(a), key(b))).forEach(row => table.tBodies[0].append(row));
     }));
   });
+  const openTarget = () => {
+    const part = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+    if (!part || !part.matches(".claim")) return;
+    for (let at = part.firstElementChild; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+    part.scrollIntoView();
+  };
+  addEventListener("hashchange", openTarget);
+  openTarget();
   const showAll = [];
   document.querySelectorAll("select[data-filter]").forEach(select => {
     const table = document.getElementById(select.dataset.filter), count = select.parentElement.querySelector(".count");
     const show = () => {
       const rows = rowsOf(table);
       rows.forEach(row => { row.hidden = select.value !== "" && row.dataset.kind !== select.value; });
+      table.querySelectorAll(".group").forEach(group => {
+        group.hidden = !group.querySelector("[data-kind]:not([hidden])");
+        if (select.value !== "" && group.tagName === "DETAILS") group.open = true;
+      });
       count.textContent = rows.filter(row => !row.hidden).length + " of " + rows.length + " rows";
     };
     select.parentElement.hidden = false;

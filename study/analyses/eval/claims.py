@@ -131,7 +131,7 @@ def _binding(tables: Tables, smallest: float) -> Claim | None:
     keeping = rows(tables, "eval", member="engaged", metric="order_swap_keeping")
     kept = Control.at_least("same answer where the swap does not change it", bounds(keeping[0]) if keeping else None,
                             0.5, short(float(keeping[0]["value"])) if keeping else "")  # fmt: skip
-    text = "The engaged member binds step numbers: order-swapped twins, flipping"
+    text = "The engaged member binds step numbers in order-swapped twins that flip the answer"
     asserts = Above(0.5 if chance is None else chance)
     return Claim(text, "behaviour", "eval", asserts, measured(found[0], name="accuracy"), (kept,), smallest=smallest,
                  key=BINDING)  # fmt: skip
