@@ -39,7 +39,7 @@ def head(name: str, member: str, value: float, *, half: float = 0.3) -> Claim:
 def test_equal_members_are_said_to_be_equal_with_their_values_the_interval_and_the_margin():
     tables = {"pair": pair_table([TRAINING, HARD], margin=0.1), "eval": eval_table()}
     found = of(tables)
-    first = found.sentences[1]  # claims of one kind of evidence stay in the order of the ledger
+    first = found.sentences[0]
     assert first.text == (
         "Both members answer the training distribution equally well: engaged 0.995, heuristic 0.977, difference "
         "+0.02 [−0.04, +0.07], equivalent within 0.1."

@@ -84,7 +84,7 @@ def _shared(ledger: Sequence[Claim], kind: Kind, evidence: Evidence) -> list[lis
     for i, claim in enumerate(ledger):
         if claim.evidence == evidence and _kind_of(claim) == kind:
             same.setdefault(claim.about or claim.text, []).append(i)
-    return list(same.values())
+    return sorted(same.values(), key=lambda places: ledger[places[0]].key != EQUIVALENT)  # what the others rest on
 
 
 def _kind_of(claim: Claim) -> str:

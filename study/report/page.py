@@ -31,6 +31,8 @@ MAX_CSV = 200_000
 _NARROW = 262.0
 _SENTENCE = re.compile(r"\. (?=[^\Wa-z_]|n = |[^\w\s])")
 """Where the first sentence of a caption ends: not after an abbreviation, which a small letter follows."""
+_ESTIMATE = re.compile(r"(\S+ \[[^\]]*\])")
+"""A value with its interval, as `study.figures.numbers` writes it."""
 _PANEL = re.compile(r"(?:^| )\(([A-Z])\) ")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?[bB]\b")
 
@@ -81,7 +83,8 @@ def _template() -> Any:
     env = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                       lstrip_blocks=True,
                       finalize=lambda value: value if isinstance(value, Markup) else inert(value))  # fmt: skip
-    env.filters |= {"attr": plain, "slug": _slug, "percent": _percent, "p": p_words, "printed": printed}
+    env.filters |= {"attr": plain, "slug": _slug, "percent": _percent, "p": p_words, "printed": printed,
+                    "unbroken": _unbroken}  # fmt: skip
     return env.get_template("page.html.jinja")
 
 
@@ -254,6 +257,15 @@ def _dtypes(run: RunFolder) -> list[str]:
     """What the models computed in, as the tables say; `auto` of a study is no dtype."""
     found = {str(v) for t in run.tables.values() if "dtype" in t.columns for v in t["dtype"].dropna().unique() if v}
     return sorted(found)
+
+
+def _unbroken(text: str) -> Markup:
+    """Text in which no line ends between a value and its interval."""
+    parts = _ESTIMATE.split(text)
+    return Markup("").join(
+        Markup('<span class="num">{}</span>').format(inert(part)) if i % 2 else inert(part)
+        for i, part in enumerate(parts)
+    )
 
 
 def _slug(text: object) -> str:
