@@ -28,8 +28,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from interp.stats import rejects
-from interp.stats.intervals import POWER
 from study.figures.numbers import fixed, format_estimate, format_p, plural
+from study.reach import Design, Reach
 
 Verdict = Literal["supported", "qualified", "contradicted", "not supported", "not testable", "not tested"]
 Evidence = Literal["behaviour", "decodable", "reads", "necessary", "sufficient", "transfers"]
@@ -152,54 +152,6 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Reach:
-    """What the n of a claim can show, from its design alone.
-
-    Attributes:
-        smallest_detectable: smallest effect, counted from the null in the unit of the estimate, that is shown with
-            probability `power`; of equivalence, the smallest margin at which equal members are shown to be equal.
-            Infinite where no effect is shown that often.
-        n_needed: n at which the smallest effect of interest is shown that often; None where no n was found.
-        n:        items, pairs or readings that the claim rests on, and `n_needed` counts.
-        interest: smallest effect of interest, or the margin of equivalence.
-        power:    share of studies that are to show it.
-        given:    what the numbers rest on besides n: "at the spread observed".
-        is_equivalence: the claim is that two things are equal; `smallest_detectable` is a margin.
-    """
-
-    smallest_detectable: float
-    n_needed: int | None
-    n: int
-    interest: float
-    power: float = POWER
-    given: str = ""
-    is_equivalence: bool = False
-
-    @property
-    def suffices(self) -> bool:
-        """Whether the smallest effect of interest is shown with probability `power`."""
-        return self.smallest_detectable <= self.interest
-
-    @property
-    def sentence(self) -> str:
-        """`not testable at n = 30: effects of 0.25 or more are shown in 80 % of studies; of interest are 0.05 or more,
-        which takes n = 633 (at the spread observed)`."""
-        size, share = f"{self.smallest_detectable:.2g}", f"{100 * self.power:.3g} % of studies"
-        none = self.smallest_detectable == float("inf")
-        if self.is_equivalence:
-            shown = f"equal members are shown to be equal within {size} in {share}"
-            shown = f"equal members are shown to be equal in fewer than {share}, whatever the margin" if none else shown
-            of_interest = f"the margin is {self.interest:g}"
-        else:
-            shown = f"effects of {size} or more are shown in {share}"
-            shown = f"no effect, however large, is shown in {share}" if none else shown
-            of_interest = f"of interest are {self.interest:g} or more"
-        head = "testable" if self.suffices else "not testable"
-        need = "" if self.suffices or self.n_needed is None else f", which takes n = {self.n_needed:,}"
-        return f"{head} at n = {self.n:,}: {shown}; {of_interest}{need}{f' ({self.given})' if self.given else ''}"
-
-
-@dataclass(frozen=True)
 class Corrected:
     """p of a claim after correction over every claim of the report, by family-wise error and by false discoveries.
 
@@ -231,7 +183,7 @@ class Claim:
         tests:    p of every test of the null that the claim needs, beside its interval.
         key:      what is claimed, whatever the numbers turn out to be: by it a claim is registered before the run.
         corrected: over the whole report; None before `correct`.
-        reach:    what its n can show; None where that is not known.
+        design:   how it is tested, from which `reach` follows; None where that is not known.
         member:   of whom it is claimed, where it is of one member.
         about:    the claim with `{member}` where the member stands; claims that share it are of several members.
     """
@@ -247,7 +199,7 @@ class Claim:
     tests: tuple[float, ...] = ()
     key: str = ""
     corrected: Corrected | None = None
-    reach: Reach | None = None
+    design: Design | None = None
     member: str = ""
     about: str = ""
 
@@ -260,6 +212,11 @@ class Claim:
         """
         text = self.text.replace("{member}", member_words((member,)))
         return replace(self, text=text, member=member, about=self.text)
+
+    @property
+    def reach(self) -> Reach | None:
+        """What its n can show; None without an estimate or a design."""
+        return None if self.measured is None or self.design is None else self.design.reach()
 
     @property
     def p(self) -> float | None:
@@ -282,7 +239,7 @@ class Claim:
     def verdict(self) -> Verdict:
         """The verdict of the rule of this module."""
         found = judge(self.measured, self.asserts, self.checks)
-        if found != "not supported" or self.reach is None or self.reach.suffices:
+        if found != "not supported" or self.measured is None or self.reach is None or self.reach.suffices:
             return found
         return found if self.is_small else "not testable"
 
@@ -296,7 +253,7 @@ class Claim:
     @property
     def why_not_testable(self) -> str:
         """What this n can show and the n that is needed; "" where the verdict is another."""
-        return self.reach.sentence if self.reach is not None and self.verdict == "not testable" else ""
+        return self.reach.sentence if self.verdict == "not testable" and self.reach is not None else ""
 
 
 def judge(measured: Measured | None, asserts: Above | Below | Within, controls: Sequence[Control]) -> Verdict:

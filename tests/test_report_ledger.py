@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from study.ledger import SEVERITY, VERDICTS, Reach, interval_p
+from interp.stats.power import StudySize
+from study.ledger import SEVERITY, VERDICTS, interval_p
+from study.reach import Design, Reach
 from study.report.claims import Above, Below, Claim, Control, Measured, SmallestEffects, Within, claims, correct, judge
 from tests.report_tables import all_tables, eval_table, heads_tables, pair_table
 
@@ -178,6 +181,24 @@ def test_a_difference_has_the_smaller_label_mass_of_its_members_in_its_cell() ->
     assert "label_mass" not in with_masses({"eval": own.drop(columns="label_mass"), "pair": pair})["pair"]
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A claim of which every effect from `smallest` on is shown, and at which n the effect is shown."""
+
+    smallest: float
+
+    @property
+    def largest(self) -> float:
+        return 1.0
+
+    def power(self, effect: float, size: StudySize) -> float:
+        return float(effect >= self.smallest * np.sqrt(30 / size.n))
+
+
+def design(smallest: float | None, interest: float) -> Design | None:
+    return None if smallest is None else Design(Bar(smallest), StudySize(30), interest)
+
+
 UNSHOWN, SHOWN, OPPOSITE, TRIFLING = ((-0.1, 0.3), (0.12, 0.3), (-0.3, -0.05), (-0.02, 0.08))
 
 
@@ -186,7 +207,7 @@ UNSHOWN, SHOWN, OPPOSITE, TRIFLING = ((-0.1, 0.3), (0.12, 0.3), (-0.3, -0.05), (
     [
         (UNSHOWN, 0.25, "not testable"),  # an effect of 0.1 is of interest, one of 0.25 is the least that is shown
         (UNSHOWN, float("inf"), "not testable"),
-        (UNSHOWN, 0.1, "not supported"),  # it would have been shown
+        (UNSHOWN, 0.09, "not supported"),  # it would have been shown
         (UNSHOWN, None, "not supported"),
         (SHOWN, 0.25, "supported"),
         (OPPOSITE, 0.25, "contradicted"),
@@ -198,17 +219,17 @@ def test_a_claim_that_is_not_shown_is_not_testable_where_its_n_could_not_show_wh
 ) -> None:
     lo, hi = ends
     m = Measured((lo + hi) / 2, lo, hi, 30)
-    reach = None if smallest_detectable is None else Reach(smallest_detectable, 188, 30, 0.1)
-    claim = Claim("x", "necessary", "heads", Above(), m, (PASSED,), smallest=0.1, reach=reach)
+    claim = Claim("x", "necessary", "heads", Above(), m, (PASSED,), smallest=0.1,
+                  design=design(smallest_detectable, 0.1))  # fmt: skip
     assert claim.verdict == verdict
     assert bool(claim.why_not_testable) == (verdict == "not testable")
 
 
 def test_equivalence_is_not_testable_where_the_n_cannot_show_it_at_the_margin() -> None:
     m = Measured(0.01, -0.1, 0.12, 30)
-    of_n = {d: Claim("x", "behaviour", "eval", Within(0.05), m, (PASSED,), reach=Reach(d, 474, 30, 0.05))
-            for d in (0.2, 0.05)}  # fmt: skip
-    assert [of_n[d].verdict for d in (0.2, 0.05)] == ["not testable", "not supported"]
+    of_n = [Claim("x", "behaviour", "eval", Within(0.05), m, (PASSED,), design=design(d, 0.05)) for d in (0.2, 0.04)]
+    assert [claim.verdict for claim in of_n] == ["not testable", "not supported"]
+    assert of_n[0].reach is not None and of_n[0].reach.n_needed == 480, "0.2·sqrt(30/n) = 0.05"
 
 
 def test_the_sentence_gives_the_smallest_effect_and_the_n_that_is_needed() -> None:

@@ -5,11 +5,12 @@ that rule: `MeanClaim` (slopes, gaps), `FamilyClaim` (heads, `mean_test`), `Rate
 `EquivalenceClaim` (cells), `AurocClaim` (probes). `smallest_detectable` and `n_needed` invert it in both directions.
 """
 
+from interp.stats.power.areas import AurocClaim
 from interp.stats.power.means import FamilyClaim, MeanClaim
 from interp.stats.power.rates import DifferenceClaim, EquivalenceClaim, RateClaim
 from interp.stats.power.size import Detectable, StudySize, n_needed, smallest_detectable
 
 __all__ = [
-    "Detectable", "DifferenceClaim", "EquivalenceClaim", "FamilyClaim", "MeanClaim", "RateClaim", "StudySize",
-    "n_needed", "smallest_detectable",
+    "AurocClaim", "Detectable", "DifferenceClaim", "EquivalenceClaim", "FamilyClaim", "MeanClaim", "RateClaim",
+    "StudySize", "n_needed", "smallest_detectable",
 ]  # fmt: skip

@@ -138,11 +138,13 @@ def n_needed(claim: Detectable, effect: float, size: StudySize, *, power: float 
     def reached(root: float) -> float:
         return claim.power(effect, size.of(max(least, round(root**2))))
 
-    last, high = float(least), max(float(least), 16.0)
+    last = high = float(max(least, size.n))
     while reached(sqrt(high)) < power:
         last, high = high, 2 * high
         if high > MOST:
             return None
+    while last > least and reached(sqrt(last)) >= power:
+        last, high = max(float(least), last / 2), last
     return max(least, round(_first(reached, sqrt(last), sqrt(high), power, whole=True) ** 2))
 
 

@@ -1,7 +1,7 @@
 """Simulated tables of two members on the same grouped items, many studies at once, under the rules of their claims.
 
-Every rule here is an array form of a public one: `compare_paired` (interval and p) and `tost_paired`. A test compares them
-study by study.
+Every rule here is an array form of a public one: `compare_paired` (interval and p) and `tost_paired`. A test compares
+them study by study.
 """
 
 from __future__ import annotations
@@ -57,7 +57,14 @@ class PairedStudies:
         is_grouped = size.n_groups is not None
         counts = draw_groups(rng, p, size, n_studies) if is_grouped else rng.multinomial(size.n, p, (n_studies, 1))
         both, only_a, only_b = (counts[:, :, j].T.astype(float) for j in range(3))
-        return cls(both, only_a, only_b, size.sizes.astype(float) if is_grouped else np.array([float(size.n)]), is_grouped)
+        return cls(
+            both, only_a, only_b, size.sizes.astype(float) if is_grouped else np.array([float(size.n)]), is_grouped
+        )
+
+    def only(self, chosen: np.ndarray) -> PairedStudies:
+        """The chosen studies [study]."""
+        both, only_a, only_b = (part[:, chosen] for part in (self.both, self.only_a, self.only_b))
+        return PairedStudies(both, only_a, only_b, self.sizes, self.is_grouped)
 
     @property
     def n(self) -> float:
@@ -208,7 +215,7 @@ def _p_of_bootstrap(sums: np.ndarray, sizes: np.ndarray, rng: np.random.Generato
     residual = sums - sizes[:, None] * mean
     observed = _t(mean, (residual**2).sum(axis=0), float(sizes.sum()))
     crossed, squares, count, n_draws = residual * sizes[:, None], residual**2, np.zeros(sums.shape[1]), 0
-    reach = np.where(np.isfinite(observed), observed - TIE * np.maximum(observed, TIE), observed)
+    reach = observed * (1 - TIE)
     for weights in group_weights(len(sums), n_resamples=N_DRAWS, seed=rng):
         n = (weights @ sizes)[:, None]
         shift = weights @ residual / n
@@ -223,5 +230,3 @@ def _t(mean: np.ndarray, squares: np.ndarray, n: np.ndarray | float) -> np.ndarr
     """|mean| over the root of its squared residuals; 0 where the mean is 0. The factor G/(G - 1) cancels."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(mean == 0, 0.0, np.abs(mean) * n / np.sqrt(squares))
-
-
