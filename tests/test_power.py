@@ -184,6 +184,52 @@ def test_the_n_that_is_recommended_shows_the_effect_in_80_percent_of_2000_studie
     check_n(name, *MANY)
 
 
+PROBES = {
+    "80 items, 4 layers": (StudySize(80), 4, 4, 0.77),
+    "200 items in 40 groups, 4 layers": (StudySize(200, 40, 0.3), 4, 4, 0.75),
+    "200 items, 12 layers": (StudySize(200), 12, 8, 0.7),
+}
+"""(size, layers, features, AUROC of the best direction); labels are constant in groups, one layer has the signal."""
+
+
+def probed(rng: np.random.Generator, size: StudySize, layers: int, d: int, best: float) -> tuple[float, bool]:
+    """(AUROC out of fold, whether the sweep shows it) of the layer with the signal."""
+    from probes import SweepConfig, sweep
+
+    config = SweepConfig(kinds=("massmean",), n_perm=99, n_boot=50, n_control=2, test_share=0.0, n_seeds=1)
+    groups = np.repeat(np.arange(size.units), size.sizes)
+    labels = (rng.permutation(size.units) % 2)[groups]
+    feats = {f"resid_post.{j}": np.stack([numbers(rng, size, 0.0)[0] for _ in range(d)], axis=1) for j in range(layers)}
+    feats["resid_post.0"][:, 0] += np.sqrt(2) * scipy_stats.norm.ppf(best) * labels
+    table = sweep(feats, target=labels, groups=groups, config=config).table
+    row = table[(table.site == "resid_post.0") & (table.role == "layer") & (table.metric == "auroc")].iloc[0]
+    return float(row["value"]), bool(row["lo"] > 0.5 and row["p_adjusted"] <= 0.05)
+
+
+def check_probe(name: str, n_studies: int, tolerance: float) -> None:
+    """At the AUROC that the probe reaches on average, which is below that of the best direction."""
+    size, layers, d, best = PROBES[name]
+    rng = np.random.default_rng(20_261_130)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        areas, shown = np.array([probed(rng, size, layers, d, best) for _ in range(n_studies)]).T
+    planned = AurocClaim(family=layers).power(float(areas.mean()) - 0.5, size)
+    assert abs(float(shown.mean()) - planned) <= tolerance
+    assert 0.65 < planned < 0.9, "near the power that is planned for"
+
+
+@pytest.mark.slow
+def test_the_planned_power_of_a_probe_is_that_of_sweeps() -> None:
+    check_probe("80 items, 4 layers", 100, 0.14)  # 3.5 standard errors
+
+
+@pytest.mark.long
+@pytest.mark.slowest
+@pytest.mark.parametrize("name", PROBES)
+def test_the_planned_power_of_a_probe_is_that_of_2000_sweeps(name: str) -> None:
+    check_probe(name, *MANY)
+
+
 SIZES = [StudySize(60), StudySize(60, 60), StudySize(60, 20, 0.2), StudySize(50, 12, 0.3)]
 CELLS = [(0.7, 0.15, 0.05, 0.1), (0.05, 0.9, 0.02, 0.03), (0.93, 0.03, 0.02, 0.02)]
 

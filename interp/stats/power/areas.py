@@ -35,7 +35,7 @@ class AurocClaim:
 
     Example:
         >>> round(AurocClaim(family=4).power(0.25, StudySize(80)), 2)
-        0.81
+        0.82
     """
 
     share_positive: float = 0.5

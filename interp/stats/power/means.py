@@ -79,7 +79,7 @@ class FamilyClaim:
 
     Example:
         >>> round(FamilyClaim(family=144).power(0.8, StudySize(40)), 2)
-        0.85
+        0.84
     """
 
     sd: float = 1.0
