@@ -183,7 +183,7 @@ class Claim:
         tests:    p of every test of the null that the claim needs, beside its interval.
         key:      what is claimed, whatever the numbers turn out to be: by it a claim is registered before the run.
         corrected: over the whole report; None before `correct`.
-        design:   how it is tested, from which `reach` follows; None where that is not known.
+        design:   how it is tested, from which `reach` follows, or what it can show; None where that is not known.
         member:   of whom it is claimed, where it is of one member.
         about:    the claim with `{member}` where the member stands; claims that share it are of several members.
     """
@@ -199,7 +199,7 @@ class Claim:
     tests: tuple[float, ...] = ()
     key: str = ""
     corrected: Corrected | None = None
-    design: Design | None = None
+    design: Design | Reach | None = None
     member: str = ""
     about: str = ""
 
@@ -216,7 +216,9 @@ class Claim:
     @property
     def reach(self) -> Reach | None:
         """What its n can show; None without an estimate or a design."""
-        return None if self.measured is None or self.design is None else self.design.reach()
+        if self.measured is None:
+            return None
+        return self.design.reach() if isinstance(self.design, Design) else self.design
 
     @property
     def p(self) -> float | None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from study.ledger import Above, Claim, Control, Measured, Reach
+from study.ledger import Above, Claim, Control, Measured
+from study.reach import Reach
 from study.report import claims
 from study.report.findings import Findings, findings
 from study.report.groups import LAST, grouped, rank, reason, tally_of
@@ -93,13 +94,13 @@ def test_members_that_differ_where_they_were_trained_are_said_to_differ():
 
 def test_equality_that_a_small_n_leaves_open_names_the_n_that_would_do():
     tables = {"pair": pair_table([("training_distribution", 30, 0.97, 0.93, 0.5, "undecided", "")])}
-    ledger = [replace(c, reach=Reach(0.2, 474, 30, 0.05, is_equivalence=True)) if c.key == "eval/equivalent" else c
+    ledger = [replace(c, design=Reach(0.2, 474, 30, 0.05, is_equivalence=True)) if c.key == "eval/equivalent" else c
               for c in claims(tables)]  # fmt: skip
     found = findings(ledger, tables)
     (text,) = texts(found, "open")
     assert "is open" in text and "reaches beyond ±0.05; equal members would be shown to be equal with n = 474." in text
     assert "not equivalent" not in text
-    bare = findings([replace(c, reach=None) for c in ledger], tables)
+    bare = findings([replace(c, design=None) for c in ledger], tables)
     assert "n = 474" not in texts(bare, "open")[0]
 
 
@@ -149,7 +150,7 @@ def test_the_rest_is_one_sentence_with_counts():
 
 
 def test_a_run_with_nothing_supported_says_what_its_n_could_have_shown():
-    near = replace(head("L1.H0", "engaged", 0.1), reach=Reach(0.3, 400, 40, 0.1))
+    near = replace(head("L1.H0", "engaged", 0.1), design=Reach(0.3, 400, 40, 0.1))
     far = head("b", "engaged", 0.0)
     found = findings([far, near], {})
     assert not found.has_supported and not found.sentences
@@ -218,7 +219,7 @@ def test_the_ledger_is_grouped_by_evidence_best_verdict_first_and_nothing_is_los
 
 
 def test_what_was_not_tested_or_not_testable_comes_last():
-    cannot = replace(head("b", "engaged", 0.0), reach=Reach(0.3, 400, 40, 0.1))
+    cannot = replace(head("b", "engaged", 0.0), design=Reach(0.3, 400, 40, 0.1))
     made = grouped([Claim("x", "behaviour", "eval", why="no pair"), cannot, head("a", "engaged", 8.0)])
     assert [g.name for g in made.groups] == ["necessary"]
     assert [row.claim.verdict for row in made.last.rows] == ["not testable", "not tested"]
