@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.kit import HERE, is_met, machine
 
-CPU = ("cache", "cache_read", "eval", "heads", "oracle", "probes", "steering")
+CPU = ("cache", "cache_read", "eval", "generate", "heads", "oracle", "probes", "steering")
 GPU = ("cache", "eval", "heads", "oracle", "probes", "steering")
 RESULTS = HERE / "RESULTS.md"
 

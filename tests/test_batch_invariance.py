@@ -19,8 +19,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from interp.cache import extract
 from interp.edits import Add
-from interp.evaluate.decoding import Decoding, generate
+from interp.evaluate.decoding import Decoding
 from interp.evaluate.labels import letter_scores, next_token_logp
+from interp.evaluate.writing import write
 from interp.heads.attention import changed_pattern_z
 from interp.hooks import record
 from interp.model import Model
@@ -192,10 +193,10 @@ def test_generated_text(made: tuple[Model, Alone], prompts: list[list[int]]) -> 
     model, alone = made
     some = [Prompt(f"p{i}", "", tuple(ids), (), {}) for i, ids in enumerate(prompts)]
     ends = model.tokenizer.eos_token_id
-    for (_, _, reply), ids in zip(generate(model, some, Decoding(), 6, 0), prompts, strict=True):
+    for written, ids in zip(write(model, some, Decoding(), new_tokens=6), prompts, strict=True):
         want = alone.written(ids, 6)
         stop = want.index(ends) if ends in want else len(want)
-        assert reply.text == model.tokenizer.decode(want[:stop])
+        assert written.reply.text == model.tokenizer.decode(want[:stop])
 
 
 def test_cache(made: tuple[Model, Alone], tmp_path: Path) -> None:

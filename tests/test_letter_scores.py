@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from interp.evaluate import Decoding, evaluate, plan_batches
-from interp.evaluate.labels import can_share, common, letter_scores, next_token_logp, shared_prefix_logp
+from interp.evaluate.labels import letter_scores, next_token_logp
+from interp.evaluate.prefix import can_share, common, shared_prefix_logp
 from interp.model import Model
 from interp.prompt import render
 from interp.tasks import bbq

@@ -317,18 +317,18 @@ def test_a_chat_as_plain_text_begins_with_the_bos_that_a_raw_text_begins_with():
 
 
 def test_a_reply_in_plain_text_ends_where_the_next_turn_begins():
-    from interp.evaluate.decoding import _reply
+    from interp.evaluate.decoding import reply_of
 
     tok = tiny_tokenizer()
     set_rules(tok, PromptRules(template="plain"))
     model = Model.wrap(tiny("qwen2", vocab_size=len(tok)), tok)
     said, rest = tok("the fox jumps")["input_ids"], tok("\n\nUser:\nand now")["input_ids"]
-    cut = _reply(model, [*said, *rest], frozenset({tok.eos_token_id}))
+    cut = reply_of(model, [*said, *rest], frozenset({tok.eos_token_id}))
     assert cut.text == "the fox jumps" and cut.finished and len(said) <= cut.n_tokens <= len(said) + 1
-    whole = _reply(model, said, frozenset({tok.eos_token_id}))
+    whole = reply_of(model, said, frozenset({tok.eos_token_id}))
     assert (whole.text, whole.n_tokens, whole.finished) == ("the fox jumps", len(said), False)
     set_rules(tok, PromptRules())
-    assert "User:" in _reply(model, [*said, *rest], frozenset({tok.eos_token_id})).text
+    assert "User:" in reply_of(model, [*said, *rest], frozenset({tok.eos_token_id})).text
 
 
 # --- prompts that hold nothing, or are far too long -----------------------------------------------------------------

@@ -1,17 +1,11 @@
-"""Options of decoding, and plain greedy decoding or sampling of a left-padded batch."""
+"""Options of decoding, and a reply read off the tokens that a model wrote."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
 
 from interp.model import Model
-from interp.passes import pad
-from interp.prompt import Prompt
 from interp.template import PLAIN_STOP, is_plain
 
 TOKENS_PER_BATCH = 16_384
@@ -64,66 +58,6 @@ class Reply:
     finished: bool
 
 
-@torch.no_grad()
-def generate(
-    model: Model, prompts: Sequence[Prompt], decoding: Decoding, new_tokens: int, place: int
-) -> list[tuple[int, int, Reply]]:
-    """(position in the batch, sample, reply) of every answer.
-
-    Of the checkpoint's own generation config only the end-of-turn tokens are used. Positions are those that
-    `generate` derives from the mask: cumsum(mask) - 1, so the first real token has 0 whatever the padding.
-    """
-    ends = end_tokens(model)
-    padded = pad([prompt.ids for prompt in prompts], pad_id=model.pad_id, side="left").to(model.device)
-    config = _generation_config(model, decoding, new_tokens, ends)
-    with (
-        torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []),
-        _without_generation_defaults(model),
-    ):
-        torch.manual_seed(decoding.seed * 1_000_003 + place)
-        write: Any = model.module.generate
-        out = write(input_ids=padded.input_ids, attention_mask=padded.attention_mask, generation_config=config)
-    tails = out[:, padded.input_ids.shape[1] :].tolist()
-    return [
-        (k // decoding.n_samples, k % decoding.n_samples, _reply(model, tail, ends)) for k, tail in enumerate(tails)
-    ]
-
-
-def _generation_config(model: Model, decoding: Decoding, new_tokens: int, ends: frozenset[int]) -> Any:
-    """Plain greedy decoding, or plain sampling from the whole distribution at the temperature."""
-    from transformers import GenerationConfig
-
-    if decoding.temperature > 0:
-        way: dict[str, Any] = {"do_sample": True, "temperature": decoding.temperature, "top_k": 0, "top_p": 1.0}
-        way |= {"num_return_sequences": decoding.n_samples}
-    else:
-        way = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None, "num_return_sequences": 1}
-    return GenerationConfig(
-        max_new_tokens=new_tokens,
-        eos_token_id=sorted(ends),
-        pad_token_id=model.pad_id,
-        num_beams=1,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        min_length=0,
-        use_cache=True,
-        **way,
-    )
-
-
-@contextmanager
-def _without_generation_defaults(model: Model) -> Iterator[None]:
-    """Without the checkpoint's generation config, from which `generate` would fill every field that is None."""
-    from transformers import GenerationConfig
-
-    own_config = model.causal_lm.generation_config
-    model.causal_lm.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        model.causal_lm.generation_config = own_config
-
-
 def end_tokens(model: Model) -> frozenset[int]:
     """Token ids that end a turn: those of the tokenizer and of the checkpoint's generation config."""
     config = getattr(model.causal_lm, "generation_config", None)
@@ -135,7 +69,8 @@ def end_tokens(model: Model) -> frozenset[int]:
     return ends
 
 
-def _reply(model: Model, tail: list[int], ends: frozenset[int]) -> Reply:
+def reply_of(model: Model, tail: Sequence[int], ends: frozenset[int]) -> Reply:
+    """The reply in new tokens of a row, which may go on after its end."""
     stop = next((i for i, token in enumerate(tail) if token in ends), None)
     kept = tail if stop is None else tail[:stop]
     text = model.tokenizer.decode(kept, skip_special_tokens=False)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from interp.evaluate.decoding import Decoding, Reply, generate
+from interp.evaluate.decoding import Decoding
 from interp.evaluate.labels import context_length, label_log_probabilities, letter_scores
+from interp.evaluate.writing import Written, write
 from interp.model import Model
 from interp.prompt import Example, Prompt, render, render_all
 from interp.tasks.protocol import EvaluatedTask, decision_prefix, hook, labels_of, max_new_tokens, read_reply
@@ -213,11 +214,15 @@ def _answer_batch(
     """Answers of the examples at `places` of the whole list; in halves if the batch does not fit into memory."""
     try:
         prompts = [prompt for _, prompt in batch]
-        written = generate(model, prompts, decoding, new_tokens, places[0]) if decoding.generate else None
-        texts = [(i, s, r) for i, s, r in written] if written else [(i, 0, None) for i in range(len(batch))]
-        answers = [_read(task, *batch[i], s, r) for i, s, r in texts]
+        written: list[Written | None] = [None] * len(batch)
+        asked: Pairs = batch
+        if decoding.generate:
+            keep = decoding.score_labels
+            replies = write(model, prompts, decoding, new_tokens=new_tokens, place=places[0], keep_finals=keep)
+            written, asked = list(replies), [batch[one.example] for one in replies]
+        answers = [_read(task, *one, reply) for one, reply in zip(asked, written, strict=True)]
         if decoding.score_labels:
-            answers = _with_labels(model, task, [batch[i] for i, _, _ in texts], answers, decoding)
+            answers = _with_labels(model, task, asked, answers, decoding, written)
         return sorted(answers, key=lambda a: [e.id for e, _ in batch].index(a.example_id))
     except torch.OutOfMemoryError:
         if len(batch) == 1:
@@ -228,11 +233,11 @@ def _answer_batch(
         return first + _answer_batch(model, task, batch[half:], decoding, new_tokens, places[half:])
 
 
-def _read(task: EvaluatedTask, example: Example, prompt: Prompt, sample: int, reply: Reply | None) -> Answer:
-    if reply is None:
+def _read(task: EvaluatedTask, example: Example, prompt: Prompt, written: Written | None) -> Answer:
+    if written is None:
         return Answer(
             example.id,
-            sample,
+            0,
             None,
             None,
             {},
@@ -242,12 +247,13 @@ def _read(task: EvaluatedTask, example: Example, prompt: Prompt, sample: int, re
             prompt.sha256,
             template_system=prompt.template_system,
         )
+    reply = written.reply
     opened = "<think>\n" if prompt.text.rstrip().endswith("<think>") else ""
     seen = opened + reply.text
     label, rule = read_reply(task, example, seen)
     return Answer(
         example.id,
-        sample,
+        written.sample,
         reply.text,
         label,
         task.score(example, seen),
@@ -262,7 +268,12 @@ def _read(task: EvaluatedTask, example: Example, prompt: Prompt, sample: int, re
 
 
 def _with_labels(
-    model: Model, task: EvaluatedTask, batch: Pairs, answers: Sequence[Answer], decoding: Decoding
+    model: Model,
+    task: EvaluatedTask,
+    batch: Pairs,
+    answers: Sequence[Answer],
+    decoding: Decoding,
+    written: Sequence[Written | None],
 ) -> list[Answer]:
     """The answers with the probability of every label, scored where the model would write it."""
     asked = []
@@ -278,13 +289,17 @@ def _with_labels(
             for (example, prompt), (_, before, _) in zip(batch, asked, strict=True)
         ]
         with_labels = [(ids, labels) for ids, (_, _, labels) in zip(ends, asked, strict=True)]
-        scored = letter_scores(model, with_labels, spellings, units=_units(task, [e for e, _ in batch]))
+        finals = [one and one.final_after(ids) for one, (ids, _) in zip(written, with_labels, strict=True)]
+        units = _units(task, [e for e, _ in batch])
+        scored = letter_scores(model, with_labels, spellings, units=units, finals=finals)
         return [
             _scored(model, task, example, _with_mass(answer, logp), logp)
             for (example, _), answer, logp in zip(batch, answers, scored, strict=True)
         ]
     cases = [(example, before, label) for example, before, labels in asked for label in labels]
-    totals_of = iter(label_log_probabilities(model, cases, thinking=thinking, delimiter=decoding.target_delimiter))
+    writers = [one for one, (_, _, labels) in zip(written, asked, strict=True) for _ in labels]
+    delimiter = decoding.target_delimiter
+    totals_of = iter(label_log_probabilities(model, cases, thinking=thinking, delimiter=delimiter, written=writers))
     out = []
     for (example, _), answer, (_, _, labels) in zip(batch, answers, asked, strict=True):
         sums = {label: next(totals_of) for label in labels}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from study.analyses.estimate import Rates
@@ -44,7 +44,8 @@ def two_of(examples: Sequence[Example]) -> list[Example]:
 
 def rates_of(model: Model, examples: Sequence[Example]) -> Rates:
     """Seconds per prompt token, row token and written token of one model on these examples."""
-    from interp.evaluate.decoding import Decoding, generate
+    from interp.evaluate import Decoding
+    from interp.evaluate.writing import write
     from interp.prompt import render
 
     prompts = [render(example, model.tokenizer) for example in examples]
@@ -53,8 +54,10 @@ def rates_of(model: Model, examples: Sequence[Example]) -> Rates:
     reading = _timed(model, lambda: model(ids))
     tokens = sum(map(len, ids))
     replies: list[Any] = []
-    writing = _timed(model, lambda: replies.append(generate(model, batch, Decoding(), _N_WRITTEN, 0)))
-    n_written = len(batch) * max(reply.n_tokens for _, _, reply in replies[-1])
+    # equal prompts would be read and answered once
+    different = [replace(prompt, ids=(*prompt.ids[k:], *prompt.ids[:k])) for k, prompt in enumerate(batch)]
+    writing = _timed(model, lambda: replies.append(write(model, different, Decoding(), new_tokens=_N_WRITTEN)))
+    n_written = len(batch) * max(one.reply.n_tokens for one in replies[-1])
     row = sum(_per_row_token(model, prompt, reading / tokens) for prompt in prompts) / len(prompts)
     return Rates(reading / tokens, row, max(writing - reading, 0.0) / max(n_written, 1))
 
