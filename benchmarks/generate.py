@@ -3,8 +3,8 @@
     python -m benchmarks.generate [--json PATH]
 
 The embedded pair on items of its own task: engaged writes traces of 40 to 100 tokens, heuristic one label. The loop
-gets the same batches, sorted by length and left-padded, and reads the labels of the replies off one more pass, 200 texts
-at a time. Ratios are replies per second over the loop's. Compared first: the new tokens, all of which must be equal
+gets the same batches, sorted by length and left-padded, and reads the labels of its replies off one more pass, 200 at
+a time. Ratios are replies per second over the loop's. Compared first: the new tokens, all of which must be equal
 (else the difference is infinite), and log p of both labels.
 """
 
