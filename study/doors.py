@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interp.remedy import Door
 
-_FLAGS = {"dtype": "load_dtype", "min_items": "min_class", "kinds": "kind"}
-"""Argument -> parameter of a command, where a command calls it otherwise."""
-_TASK_OPTIONS = "more"
+_FLAGS = {"dtype": "load_dtype", "path": "task"}
+"""Field -> parameter of a command, where another class of the command has a field of this name."""
+_TASK_OPTIONS = "options"
 _TOP = ("seed", "claim_margin")
 
 

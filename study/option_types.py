@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
+import click
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from interp.site import percent_of
@@ -13,6 +15,11 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Verified = Annotated[float, Field(ge=0, le=1)]
 Names = tuple[str, ...]
+InPath = Annotated[Path, click.Path(path_type=Path, exists=True)]
+InFile = Annotated[Path, click.Path(path_type=Path, exists=True, dir_okay=False)]
+InFolder = Annotated[Path, click.Path(path_type=Path, exists=True, file_okay=False)]
+OutFile = Annotated[Path, click.Path(path_type=Path, dir_okay=False)]
+OutFolder = Annotated[Path, click.Path(path_type=Path, file_okay=False)]
 
 
 def _layer(value: Any) -> Any:

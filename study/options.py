@@ -12,9 +12,10 @@ it is; `command_options` makes the options of a command from it, `options_from` 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import annotated_types
@@ -32,43 +33,53 @@ def option(
     help: str = "",
     *,
     flag: str | None = None,
+    param: str | None = None,
     metavar: str | None = None,
     is_command: bool = True,
+    is_argument: bool = False,
+    is_repeated: bool = False,
 ) -> Any:
     """One field of an options class.
 
     Args:
         default: its value where nobody gives one; without it the option must be given. A dict is copied.
         help: one sentence, for `--help` and the reference.
-        flag: on the command line, where it is not the name of the field, e.g. `--folds` of `n_folds`.
+        flag: on the command line, where it is not the name of the field, e.g. `--folds` of `n_folds`; a switch may name
+            both of its sides, `--equal/--unequal`.
+        param: click's name of it, where another class of the same command has a field of this name.
         metavar: what `--help` calls the value.
         is_command: False for an option that only study files have.
+        is_argument: a word of the command line without a flag; a tuple takes all that are left.
+        is_repeated: a tuple whose flag is given once for each value, in place of commas between them.
     """
-    metadata = {"help": help, "flag": flag, "metavar": metavar, "is_command": is_command}
+    metadata = {
+        "help": help,
+        "flag": flag,
+        "param": param,
+        "metavar": metavar,
+        "is_command": is_command,
+        "is_argument": is_argument,
+        "is_repeated": is_repeated,
+    }
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
-def command_options(
-    options: type, *, only: Collection[str] = (), omit: Collection[str] = ()
-) -> Callable[[Command], Command]:
-    """A decorator that gives a click command one option for each field of an options class, in their order.
+def command_options(*classes: type) -> Callable[[Command], Command]:
+    """A decorator that gives a click command one option for each field of options classes, in their order.
 
-    Args:
-        only: fields that become options; all by default.
-        omit: fields that do not.
+    A field that two of the classes have is one option, as the first of them declares it.
+
     Raises:
-        ValueError: a name that is no field, or a field whose type no option can hold.
+        ValueError: a field whose type no option can hold.
     """
-    names = [one.name for one in fields(options)]
-    if strange := [name for name in (*only, *omit) if name not in names]:
-        raise ValueError(f"{options.__name__} has no field {', '.join(strange)}; it has {', '.join(names)}.")
+    chosen = {param_of(one): (options, one) for options in reversed(classes) for one in reversed(shown_fields(options))}
+    first = {param_of(one): (options, one) for options in reversed(classes) for one in shown_fields(options)}
 
     def decorate(command: Command) -> Command:
-        for one in reversed(list(_shown(options))):
-            if (not only or one.name in only) and one.name not in omit:
-                command = _click_option(options, one)(command)
+        for name in chosen:
+            command = _click_option(*first[name])(command)
         return command
 
     return decorate
@@ -78,25 +89,28 @@ def options_from(options: type[T], values: Mapping[str, Any], **more: Any) -> T:
     """The options that a command was given, checked as those of a study file are.
 
     Args:
-        values: what click hands to the command; keys that are no fields are left alone.
+        values: what click hands to the command, by its names; those of no field of the command line are left alone, and
+            None or () is what click gives where the user gives nothing.
         more: further fields, by name.
     Raises:
         ValueError: what the class refuses, each under the name that the user gave it.
     """
-    named = {one.name: one for one in fields(options)}  # pyright: ignore[reportArgumentType]
-    chosen = {name: value for name, value in values.items() if name in named}
-    # click gives () or None where an option of several values is not given
-    empty = {name for name, value in chosen.items() if value in ((), None) and default_of(named[name]) in ((), {})}
-    chosen = {name: value for name, value in chosen.items() if name not in empty} | more
+    given = {one.name: values.get(param_of(one)) for one in shown_fields(options)}
+    chosen = {name: value for name, value in given.items() if value not in ((), None)} | more
     try:
         return TypeAdapter(options).validate_python(chosen)
     except ValidationError as error:
         raise ValueError("\n".join(_fault(fault) for fault in error.errors())) from None
 
 
-def help_of(options: type) -> dict[str, str]:
-    """Field -> its sentence of help."""
-    return {one.name: one.metadata.get("help", "") for one in fields(options)}
+def param_of(one: Field[Any]) -> str:
+    """Name under which click hands over the value of a field."""
+    return one.metadata.get("param") or one.name
+
+
+def shown_fields(options: type) -> list[Field[Any]]:
+    """Fields that are options or arguments of a command."""
+    return [one for one in fields(options) if one.metadata.get("is_command", True)]
 
 
 def default_of(one: Field[Any]) -> Any:
@@ -114,32 +128,36 @@ def _fault(fault: Any) -> str:
     return f"{remedy(f'{{{name}}}') or name}: {text[:1].lower()}{text[1:]}, got {fault['input']!r:.80}."
 
 
-def _shown(options: type) -> Iterator[Field[Any]]:
-    yield from (one for one in fields(options) if one.metadata.get("is_command", True))
-
-
 @cache
 def _types(options: type) -> dict[str, Any]:
     return get_type_hints(options, include_extras=True)
 
 
 def _click_option(options: type, one: Field[Any]) -> Callable[[Command], Command]:
-    """The click option of a field: its type and bounds from the annotation."""
-    metadata = one.metadata
-    default: Any = default_of(one)
-    flag = metadata.get("flag") or f"--{one.name.replace('_', '-')}"
+    """The click option or argument of a field: its type and bounds from the annotation."""
+    metadata, default, name = one.metadata, default_of(one), param_of(one)
     kind, bounds, is_optional = _unwrapped(_types(options)[one.name])
+    where = f"{options.__name__}.{one.name}"
+    if metadata.get("is_argument"):
+        several = get_origin(kind) is tuple
+        inner = _inner(kind) if several else _click_type(kind, bounds, where)
+        return click.argument(
+            name, nargs=-1 if several else 1, required=default is MISSING, type=inner, metavar=metadata.get("metavar")
+        )
+    flag = metadata.get("flag") or f"--{one.name.replace('_', '-')}"
     settings: dict[str, Any] = {"help": metadata.get("help"), "metavar": metadata.get("metavar")}
     if default is MISSING:
         settings["required"] = True
-    elif default is not None and default != () and default != {}:
+    elif default not in (None, (), {}, ""):
         settings |= {"default": default, "show_default": True}
     if kind is bool:
-        names = f"{flag}/--no-{flag[2:]}" if is_optional or default is True else flag
-        switch = {"is_flag": True} if names == flag else {"default": default, "show_default": False}
-        return click.option(names, one.name, **{**settings, **switch, "metavar": None})
-    if get_origin(kind) is tuple:
-        settings["type"] = Listed(get_args(kind)[0])
+        names = f"{flag}/--no-{flag[2:]}" if "/" not in flag and (is_optional or default is True) else flag
+        switch = {"default": default, "show_default": default is not None} if "/" in names else {"is_flag": True}
+        return click.option(names, name, **{**settings, **switch, "metavar": None})
+    if get_origin(kind) is tuple and metadata.get("is_repeated"):
+        settings |= {"type": _inner(kind), "multiple": True}
+    elif get_origin(kind) is tuple:
+        settings["type"] = Listed(_inner(kind))
         if "default" in settings:
             settings["default"] = ",".join(
                 f"{value:g}" if isinstance(value, float) else str(value) for value in settings["default"]
@@ -147,8 +165,14 @@ def _click_option(options: type, one: Field[Any]) -> Callable[[Command], Command
     elif _is_conditions(kind):
         settings |= {"multiple": True, "metavar": metadata.get("metavar") or "CONDITION"}
     else:
-        settings["type"] = _click_type(kind, bounds, f"{options.__name__}.{one.name}")
-    return click.option(flag, one.name, **settings)
+        settings["type"] = _click_type(kind, bounds, where)
+    return click.option(flag, name, **settings)
+
+
+def _inner(kind: Any) -> click.ParamType:
+    """Type of each value of a tuple."""
+    inner, bounds, _ = _unwrapped(get_args(kind)[0])
+    return _click_type(inner, bounds, "list")
 
 
 def _is_conditions(kind: Any) -> bool:
@@ -177,6 +201,8 @@ def _unwrapped(annotation: Any) -> tuple[Any, list[Any], bool]:
 
 def _click_type(kind: Any, bounds: Sequence[Any], where: str) -> Any:
     """The click type of one value; values of another type are left to the options class, which checks them."""
+    if own := [bound for bound in bounds if isinstance(bound, click.ParamType)]:
+        return own[0]
     if get_origin(kind) is Literal:
         return click.Choice([str(choice) for choice in get_args(kind)])
     ends: dict[str, Any] = {}
@@ -195,6 +221,8 @@ def _click_type(kind: Any, bounds: Sequence[Any], where: str) -> Any:
         return click.FloatRange(**ends) if ends else click.FLOAT
     if kind is str:
         return click.STRING
+    if kind is Path:
+        return click.Path(path_type=Path)
     if get_origin(kind) in (Union, types.UnionType):
         return Value()
     raise ValueError(f"{where}: no command-line option can hold {kind}; declare it with is_command=False.")
@@ -205,16 +233,14 @@ class Listed(click.ParamType):
 
     name = "list"
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: click.ParamType) -> None:
         self.inner = inner
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
         if not isinstance(value, str):
             return tuple(value)
         words = [word.strip() for word in value.split(",") if word.strip()]
-        kind, bounds, _ = _unwrapped(self.inner)
-        one = _click_type(kind, bounds, "list")
-        return tuple(one.convert(word, param, ctx) for word in words)
+        return tuple(self.inner.convert(word, param, ctx) for word in words)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return "A,B,..."

@@ -93,7 +93,7 @@ def test_directions_on_disk_give_the_scores_of_test_rows(caches, swept) -> None:
 def test_a_finished_sweep_is_not_run_again_and_another_one_is_refused(caches, swept, monkeypatch) -> None:
     same = ["probes", "sweep", caches["engaged"], *COLUMNS, "--out", swept["engaged"], *QUICK]
     before = (swept["engaged"] / "table.parquet").stat().st_mtime_ns
-    monkeypatch.setattr("study.cli.probes._sweep", lambda *a, **k: pytest.fail("was run again"))
+    monkeypatch.setattr("study.analyses.probes.run.sweep_cache", lambda *a, **k: pytest.fail("was run again"))
     done = run(*same)
     assert done.exit_code == 0 and "nothing was run again" in done.output
     assert (swept["engaged"] / "table.parquet").stat().st_mtime_ns == before

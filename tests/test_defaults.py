@@ -8,14 +8,15 @@ import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import click
 import pytest
 
 from interp.cache.request import Request
 from interp.evaluate import Decoding
-from interp.loading import LoadOptions, load
+from interp.loading import LoadOptions as Held
+from interp.loading import load
 from interp.oracle import Oracle, collect
 from probes import SweepConfig, sweep
 from steering import difference_of_means
@@ -25,16 +26,19 @@ from study.analyses.heads.options import HeadsOptions
 from study.analyses.heads.run import run_heads
 from study.analyses.oracle.options import OracleOptions, OracleQuestion
 from study.analyses.probes.options import ProbesOptions
-from study.analyses.steering.options import DoseOptions, SteeringOptions
+from study.analyses.steering.options import CurveOptions, DoseOptions, FitOptions, SteeringOptions
 from study.cli import main
+from study.cli.common import OPTIONS
 from study.config.sections import (
     FiguresSection,
-    LoadSection,
     ReportSection,
     Study,
-    TaskSection,
 )
+from study.load_options import LoadOptions
+from study.options import default_of, param_of, shown_fields
+from study.task_options import TaskOptions
 
+SECTION_NAMES = ("eval", "cache", "probes", "heads", "steering", "oracle", "figures", "report")
 ROOT = Path(__file__).resolve().parent.parent
 ABSENT = object()
 
@@ -146,13 +150,45 @@ def test_an_option_has_the_same_default_on_the_command_line_in_a_study_and_in_py
             assert plain(written[name]) == plain(python[name]), name
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_every_command_is_a_field_of_its_options_classes(command: str) -> None:
+    """So its default in Python, and in a study file whose section the class is, is that of the command line."""
+    one = COMMANDS[command]
+    classes = getattr(one.callback, OPTIONS)
+    declared = {param_of(field): field for kind in reversed(classes) for field in shown_fields(kind)}
+    params = {str(p.name): p for p in one.params}
+    assert params.keys() == declared.keys()
+    context = click.Context(one)
+    for name, field in declared.items():
+        default, param = default_of(field), params[name]
+        assert param.required == (default is dataclasses.MISSING), name
+        if not param.required:
+            given = param.get_default(context)
+            given = None if repr(given) == "Sentinel.UNSET" else param.type_cast_value(context, given)
+            nothing = given in (None, ()) or (given is False and default is None)
+            assert default in (None, (), {}, "") if nothing else given == default, (name, given, default)
+            assert type(given) is type(default) or nothing, name
+
+
+@pytest.mark.parametrize("name", [*SECTION_NAMES, "task", "load"])
+def test_a_section_of_a_study_file_is_what_the_command_of_its_analysis_takes(name: str) -> None:
+    command = {"eval": "eval run", "cache": "cache extract", "probes": "probes sweep", "heads": "heads sweep",
+               "task": "eval run", "load": "heads sweep"}.get(name)  # fmt: skip
+    hint = get_type_hints(Study)[name]
+    section = next(kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind))
+    if command is not None:
+        assert section in getattr(COMMANDS[command].callback, OPTIONS)
+    elif name == "steering":
+        assert issubclass(section, CurveOptions) and issubclass(DoseOptions, CurveOptions)
+
+
 def test_an_explained_difference_is_one() -> None:
     for command, option in EXPLAINED:
         assert option in of_command(command), (command, option)
 
 
 def test_how_weights_are_held_has_one_default_at_every_door() -> None:
-    python, study, settings = of_function(load), of_fields(LoadSection), of_fields(LoadOptions)
+    python, study, settings = of_function(load), of_fields(LoadOptions), of_fields(Held)
     assert {name: python[name] for name in study} == study == {name: settings[name] for name in study}
     for command in COMMANDS:
         given = of_command(command)
@@ -245,8 +281,9 @@ READERS = {
     OracleQuestion: ("study/analyses/oracle/step.py",),
     FiguresSection: ("study/report/figures_step.py",),
     ReportSection: ("study/report/page.py", "study/report/run_folder.py"),
-    TaskSection: ("study/analyses/items.py",),
-    LoadSection: ("interp/loading/load.py",),
+    TaskOptions: ("study/task_options.py",),
+    LoadOptions: ("interp/loading/load.py",),
+    FitOptions: ("study/analyses/steering/fit.py",),
     Study: ("study/analyses/eval/step.py", "study/analyses/cache/step.py", "study/report/step.py",
             "study/report/page.py", "study/analyses/items.py", "study/analyses/heads/step.py", "study/run/runner.py",
             "study/run/planner.py",
@@ -266,6 +303,3 @@ def test_every_key_of_a_study_is_named_by_the_code_that_does_what_it_asks(sectio
             words |= {node.value} if isinstance(node, ast.Constant) and isinstance(node.value, str) else set()
             words |= {node.arg} if isinstance(node, ast.arg) else set()
     assert key in words, f"{section.__name__}.{key}: nothing reads it"
-
-
-SECTION_NAMES = {"eval", "cache", "probes", "heads", "steering", "oracle", "figures", "report"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
@@ -11,9 +12,9 @@ from click.testing import CliRunner
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from study.cli.common import takes
+from study.option_types import Where
 from study.options import STRICT, command_options, default_of, option, options_from
-
-Where = Mapping[str, tuple[str, ...]] | tuple[str, ...]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -87,9 +88,42 @@ def test_help_gives_every_sentence_default_and_bound() -> None:
     assert "hidden" not in text
 
 
-def test_a_name_that_is_no_field_is_refused() -> None:
-    with pytest.raises(ValueError, match="Scan has no field nn"):
-        command_options(Scan, only=("nn",))
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Files:
+    folder: Path = option(is_argument=True)
+    more: tuple[str, ...] = option((), "Further ones.", is_repeated=True)
+    n: int = option(3, "Not this one: the first class that has it makes the option.")
+    equal: bool = option(True, "As long.", flag="--equal/--unequal")
+    dtype: str = option("auto", "Of the files.", param="file_dtype", flag="--file-dtype")
+    out: Annotated[Path, click.Path(dir_okay=False, path_type=Path)] | None = option(None, "Where to.")
+
+
+def test_options_of_two_classes_and_arguments_reach_their_objects() -> None:
+    chosen: list[Any] = []
+
+    @click.command()
+    @takes(Scan, Files)
+    def scan(scan: Scan, files: Files) -> None:
+        chosen.extend([scan, files])
+
+    words = ["here", "--target", "x", "--n", "7", "--more", "a", "--more", "b,c", "--unequal", "--file-dtype", "half"]
+    done = CliRunner().invoke(scan, words)
+    assert done.exit_code == 0, done.output
+    expected = Files(folder=Path("here"), more=("a", "b,c"), n=7, equal=False, dtype="half")
+    assert chosen == [Scan(target="x", n=7), expected]
+    refused = CliRunner().invoke(scan, [*words, "--out", "."])
+    assert refused.exit_code == 2 and "--out" in refused.output
+    assert "FOLDER" in CliRunner().invoke(scan, ["--help"]).output
+
+
+def test_what_the_class_alone_refuses_is_a_message_of_the_command() -> None:
+    @click.command()
+    @takes(Scan)
+    def scan(scan: Scan) -> None:
+        raise AssertionError("never called")
+
+    done = CliRunner().invoke(scan, ["--target", "x", "--where", "<3"])
+    assert done.exit_code == 1 and "--where" in done.output and "Traceback" not in done.output
 
 
 def test_python_is_refused_the_same_values_and_errors_name_the_field() -> None:

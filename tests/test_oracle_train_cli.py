@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from study.analyses.oracle.training import TrainingFile, items_of, read_labels
-from study.cli.oracle_train import train as command
+from study.cli.oracle import train as command
 from tests.oracle_train_kit import tiny_model
 from tests.tiny import save_checkpoint
 

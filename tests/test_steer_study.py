@@ -29,7 +29,7 @@ from study.analyses.steering.options import DoseOptions
 from study.analyses.steering.run import run_dose
 from study.analyses.steering.shuffled import shuffled_from_cache
 from study.analyses.steering.tables import tables_of_doses
-from study.cli import steer_dose
+from study.cli import steer
 from tests import steer_task
 from tests.tiny import save_checkpoint
 
@@ -88,7 +88,7 @@ def made_up(d: int = 32, *, seed: int = 0, n: int = 60, layers: tuple[int, ...] 
 
 
 def run(command: str, *args: str | Path) -> Result:
-    return CliRunner().invoke(getattr(steer_dose, command), [str(arg) for arg in args])
+    return CliRunner().invoke(getattr(steer, command), [str(arg) for arg in args])
 
 
 def test_a_model_that_abstains_in_most_groups_gets_all_of_its_tables(base: Path, tmp_path: Path) -> None:

@@ -19,17 +19,17 @@ from study.analyses.steering.options import SteeringOptions
 from study.config import Study, parse_study, read_study
 from study.config.sections import (
     FiguresSection,
-    LoadSection,
     Published,
     ReportSection,
     SmallestEffects,
-    TaskSection,
 )
+from study.load_options import LoadOptions
 from study.run.digest import Digests
 from study.run.keys import Inputs, key_after, key_of, table_key_of
 from study.run.runner import run_study
 from study.run.steps import steps_of
 from study.schema import read_table, tidy
+from study.task_options import TaskOptions
 from tests.study_kit import SMALL, tree, write_study
 
 EVAL = """\
@@ -88,7 +88,7 @@ def test_a_score_of_no_item_is_a_row_without_a_value() -> None:
 SECTIONS = {"eval": EvalOptions, "cache": CacheOptions, "probes": ProbesOptions, "heads": HeadsOptions,
             "steering": SteeringOptions, "oracle": OracleOptions, "figures": FiguresSection,
             "report": ReportSection}  # fmt: skip
-SHARED = {"task": TaskSection, "load": LoadSection}
+SHARED = {"task": TaskOptions, "load": LoadOptions}
 OTHERS: tuple[Any, ...] = (
     7, 321, 0.375, "another", True, False, ("another",), ("mean",), ("massmean",), ("direct",), ("png",), "none",
     "between", "classes", "sd", "direct", "notebook", "same-layer",

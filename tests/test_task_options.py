@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from interp.site import expand_sites, match_sites
 from interp.tasks import bbq
 from interp.tasks.records import spread
 from study.cli import main
-from study.cli.common import given_to_task, read_data
+from study.task_options import TaskOptions, given_to_task
 from tests import steer_task
 from tests.tiny import save_checkpoint, tiny
 
@@ -89,9 +90,11 @@ def test_every_oracle_command_says_how_weights_are_held(command: str) -> None:
 
 
 def test_bbq_options_reach_the_items_and_a_strange_one_is_named(bbq_folder: Path) -> None:
-    options = {"task": "interp.tasks.bbq", "data": str(bbq_folder), "limit": 60, "more": ("categories=Age,Religion",
-               "condition=ambig", "permute=cyclic")}  # fmt: skip
-    items = read_data(options)
+    words = ("categories=Age,Religion", "condition=ambig", "permute=cyclic")
+    options = TaskOptions(path="interp.tasks.bbq", data=str(bbq_folder), limit=60, options=words)
+    items = options.examples()
+    named = {"categories": ["Age", "Religion"], "condition": "ambig", "permute": "cyclic"}
+    assert replace(options, options=named).examples() == items, "words of a command and a mapping of a study file"
     assert len(items) == 60
     assert {e.groups["category"] for e in items} == {"Age", "Religion"}
     assert {e.metadata["cell"] for e in items} == {"Age/ambig", "Religion/ambig"}
@@ -99,7 +102,7 @@ def test_bbq_options_reach_the_items_and_a_strange_one_is_named(bbq_folder: Path
     assert Counter(e.groups["category"] for e in items) == {"Age": 30, "Religion": 30}
     assert len({e.groups["story"] for e in items}) > 20, "not five stories of one category"
     with pytest.raises(ValueError, match="does not take colour; it takes data, categories"):
-        read_data({**options, "more": ("colour=red",)})
+        replace(options, options=("colour=red",)).examples()
 
 
 def test_sides_of_bbq_share_no_story(bbq_folder: Path, tmp_path: Path) -> None:

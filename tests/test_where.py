@@ -18,7 +18,7 @@ from interp.where import Condition, columns_of, examples_where, kept, some
 from probes import SweepConfig, sweep
 from probes.design import positive_of, targets
 from study.cli import main
-from study.cli.common import read_data
+from study.task_options import ItemOptions
 from tests.tiny import tiny, tiny_tokenizer
 
 ROWS = {
@@ -109,8 +109,7 @@ def test_where_comes_before_limit(tmp_path: Path) -> None:
     file = tmp_path / "items.jsonl"
     lines = [{"id": e.id, "prompt": "x", "label": e.label, "n": e.metadata["n"]} for e in EXAMPLES]
     file.write_text("\n".join(map(json.dumps, lines)))
-    options: dict[str, Any] = dict(task=None, data=str(file), limit=3, where=("label", "n>=6"))
-    found = [e.id for e in read_data(options)]
+    found = [e.id for e in ItemOptions(data=str(file), limit=3, where=("label", "n>=6")).examples()]
     assert len(found) == 3 and set(found) <= {"e7", "e8", "e10", "e11"}
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
+from pydantic.dataclasses import dataclass
 
 from study.analyses.registry import analysis
-from study.cli.common import (
-    checkpoint_options,
-    load_options,
-    resolve_checkpoints,
-    task_options,
-    user_errors_as_messages,
-)
-from study.options import command_options, options_from
+from study.cli.common import CheckpointOptions, takes
+from study.load_options import LoadOptions
+from study.options import STRICT, option
+from study.task_options import TaskOptions
 
-_TASK = ("data", "per_cell", "seed", "split", "rendering", "where", "limit")
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class RunOptions:
+    """Of the command alone."""
+
+    out: Path = option(help="Run folder; resumable.")
+    quiet: bool = option(False, "No progress bars.")
 
 
 def added_command(name: str) -> click.Command:
@@ -27,54 +30,50 @@ def added_command(name: str) -> click.Command:
         ValueError: as `study.analyses.registry.analysis`.
     """
     chosen = analysis(name)
+    more = "Tables, figures and a report are written into --out; the same command continues where it was stopped."
 
-    @click.command(name, help=f"{chosen.help}\n\nTables, figures and a report are written into --out; the same command "
-                   "continues where it was stopped.", short_help=chosen.help)  # fmt: skip
-    @checkpoint_options
-    @load_options
-    @task_options
-    @command_options(chosen.options, omit=[key for key in _TASK if key in _fields(chosen.options)])
-    @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder; resumable.")
-    @click.option("--quiet", is_flag=True, help="No progress bars.")
-    @user_errors_as_messages
-    def command(out: Path, quiet: bool, **values: Any) -> None:
-        _run(name, out, quiet, values)
+    @click.command(name, help=f"{chosen.help}\n\n{more}", short_help=chosen.help)
+    @takes(CheckpointOptions, LoadOptions, TaskOptions, chosen.options, RunOptions)
+    def command(
+        checkpoint: CheckpointOptions, load: LoadOptions, items: TaskOptions, options: object, command: RunOptions
+    ) -> None:
+        _run(name, checkpoint, load, items, options, command)
 
     return command
 
 
-def _fields(options: type) -> set[str]:
-    from dataclasses import fields
-
-    return {one.name for one in fields(options)}  # pyright: ignore[reportArgumentType]
-
-
-def _run(name: str, out: Path, quiet: bool, values: dict[str, Any]) -> None:
+def _run(
+    name: str,
+    checkpoint: CheckpointOptions,
+    load: LoadOptions,
+    items: TaskOptions,
+    options: object,
+    command: RunOptions,
+) -> None:
+    from interp.checkpoint import CheckpointPair
     from interp.tasks.protocol import load_task
-    from study.cli.common import given_to_task
     from study.cli.study import summary
-    from study.config.sections import LoadSection, Study, TaskSection
-    from study.embedded import EMBEDDED
+    from study.config.sections import Study
     from study.run.runner import run_study
 
-    what, loading = resolve_checkpoints(values)
-    if loading.pop("merge", False):
+    what = checkpoint.resolve()
+    if checkpoint.merge:
         raise click.UsageError("--merge: a study adds no adapter into the weights. Leave it out.")
-    items = {key: values[key] for key in _TASK if values[key] not in (None, ())}
-    if values["pair"] == EMBEDDED:
-        items.setdefault("rendering", "log")
-    more = given_to_task(load_task(values["task"]).examples, values["more"])
-    members: dict[str, Any] = {"pair" if values["pair"] else "checkpoint": what}
+    further = items.further(load_task(items.path).examples)
+    if checkpoint.is_embedded and items.rendering is None:
+        items = replace(items, rendering="log")
+    is_pair = isinstance(what, CheckpointPair)
     study = Study(
         name=name,
-        task=TaskSection(path=values["task"], options=more, **items),
-        load=LoadSection(**loading),
-        is_embedded=values["pair"] == EMBEDDED,
-        seed=values["seed"] or 0,
-        added={name: options_from(analysis(name).options, values)},
-        **members,
+        task=replace(items, options=further),
+        load=load,
+        pair=what if is_pair else None,
+        checkpoint=None if is_pair else what,
+        is_embedded=checkpoint.is_embedded,
+        seed=items.seed or 0,
+        added={name: options},
     )
-    finished = run_study(study, out, say=click.echo, progress=not quiet)
-    click.echo(summary(finished, out))
+    finished = run_study(study, command.out, say=click.echo, progress=not command.quiet)
+    click.echo(summary(finished, command.out))
     if finished.failed:
         raise click.exceptions.Exit(1)

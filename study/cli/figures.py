@@ -1,22 +1,33 @@
-"""`diptych figures`: draw every figure that the tables of a run allow."""
+"""`diptych figures` and `diptych report`: what the tables of a run folder show; no model is loaded."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
+from pydantic.dataclasses import dataclass
 
-from study.cli.common import user_errors_as_messages
+from study.cli.common import takes
+from study.option_types import InFolder, Names, OutFile
+from study.options import STRICT, option
 
 
-@click.command(context_settings={"show_default": True})
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--style", type=click.Choice(["paper", "notebook"]), default="paper",
-              help="paper: at the width of a column; notebook: at that of a page.")  # fmt: skip
-@click.option("--format", "formats", default="pdf,svg,png", help="Out of pdf, svg, png, separated by commas.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder; default: RUN/figures-STYLE.")
-@user_errors_as_messages
-def figures(run: Path, style: str, formats: str, out: Path | None) -> None:
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class FiguresOptions:
+    """Which pictures of a run."""
+
+    run: Path = option(is_argument=True)
+    style: Literal["paper", "notebook"] = option(
+        "paper", "paper: at the width of a column; notebook: at that of a page."
+    )
+    format: Names = option(("pdf", "svg", "png"), "Out of pdf, svg, png, separated by commas.")
+    out: Path | None = option(None, "Folder; default: RUN/figures-STYLE.")
+
+
+@click.command()
+@takes(FiguresOptions)
+def figures(options: FiguresOptions) -> None:
     """Draw the figures of RUN from its tables alone: no model, the same bytes every time.
 
     Beside each picture lie its rows (csv) and its caption (txt). RUN/figures holds those of the study itself.
@@ -25,14 +36,14 @@ def figures(run: Path, style: str, formats: str, out: Path | None) -> None:
     from study.figures.save import PICTURES
     from study.report.draw import figures_of_run
 
-    chosen = tuple(word.strip() for word in formats.split(",") if word.strip())
+    run, chosen = options.run, options.format
     unknown = [word for word in chosen if word not in PICTURES]
     if unknown or not chosen:
-        raise ValueError(f"--format {formats}: expected some of {', '.join(PICTURES)}.")
+        raise ValueError(f"--format {','.join(chosen)}: expected some of {', '.join(PICTURES)}.")
     if not (run / "tables").is_dir():
         raise ValueError(f"{run}: no tables. Run `diptych study run study.yaml --out {run}` first.")
-    folder, n = out or run / f"figures-{style}", 0
-    for stem, drawn in figures_of_run(run, wide=style == "notebook"):
+    folder, n = options.out or run / f"figures-{options.style}", 0
+    for stem, drawn in figures_of_run(run, wide=options.style == "notebook"):
         if isinstance(drawn, str):
             click.echo(f"note: {stem} was not drawn: {drawn}", err=True)
             continue
@@ -40,3 +51,24 @@ def figures(run: Path, style: str, formats: str, out: Path | None) -> None:
         click.echo(save(drawn, folder / stem, formats=chosen)[chosen[0]])
     if not n:
         raise ValueError(f"{run}: none of its tables could be drawn; the notes say why.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ReportOptions:
+    """The page of a run."""
+
+    run: InFolder = option(is_argument=True)
+    out: OutFile | None = option(None, "Where to write it; RUN/report.html.")
+
+
+@click.command()
+@takes(ReportOptions)
+def report(options: ReportOptions) -> None:
+    """Write RUN/report.html: claims, headline, figures, examples and provenance in one file. No model is loaded.
+
+    A run that is not finished gets a report too: what failed is named with its cause.
+    """
+    from study.report import write_report
+
+    path = write_report(options.run, options.out)
+    click.echo(f"report   {path} ({path.stat().st_size / 1024:,.0f} KiB; open it in any browser)")

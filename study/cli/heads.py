@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
 import click
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from interp.io.csv_text import csv_bytes
 from study.analyses.heads.options import HeadsOptions
-from study.cli.common import (
-    checkpoint_options,
-    given_to_task,
-    load_options,
-    more_task_options,
-    read_data,
-    resolve_checkpoints,
-    user_errors_as_messages,
-    where_option,
+from study.cli.common import CheckpointOptions, Quiet, takes
+from study.cli.lazy import DefaultGroup
+from study.load_options import LoadOptions
+from study.option_types import Count
+from study.options import STRICT, option
+from study.task_options import TaskOptions
+
+if TYPE_CHECKING:
+    from interp.prompt import Example
+
+USAGE = (
+    "(--base ID [--adapter ID] | --pair FILE) --task TASK --out FOLDER",
+    "show FOLDER [--head L19.H17]",
+    "match A[:MEMBER] B[:MEMBER] --control C[:MEMBER] --out FOLDER",
 )
-from study.embedded import EMBEDDED
-from study.options import command_options, help_of, options_from
 
 
-class HeadsGroup(click.Group):
-    """`diptych heads --checkpoint ...` sweeps; `diptych heads show` reads a folder."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args:
-            raise click.UsageError("nothing to do. Give --checkpoint and --out to sweep, or show and a folder.", ctx)
-        return super().parse_args(ctx, args if args[0] in {*self.commands, "--help", "-h"} else ["sweep", *args])
-
-    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write_usage(ctx.command_path, "(--base ID [--adapter ID] | --pair FILE) --task TASK --out FOLDER")
-        formatter.write_usage(ctx.command_path, "show FOLDER [--head L19.H17]")
-        formatter.write_usage(ctx.command_path, "match A[:MEMBER] B[:MEMBER] --control C[:MEMBER] --out FOLDER")
-
-
-@click.group(cls=HeadsGroup)
+@click.group(cls=DefaultGroup, default="sweep", usage=USAGE)
 def heads() -> None:
     """Effects of attention heads: exact, all of them, every number with its control.
 
@@ -45,24 +36,29 @@ def heads() -> None:
     """
 
 
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class SweptItems(TaskOptions):
+    """Twins of a task that makes them, else its examples; `HeadsOptions.n` says how many."""
+
+    path: str = option(help="Import path of a task; one with twins can be patched.", flag="--task", param="task")
+    data: str | None = option(None, "Examples in the task's own format; then heads are ablated, not patched.")
+    limit: Count | None = option(None, is_command=False)
+    per_cell: Count | None = option(None, is_command=False)
+    seed: int | None = option(0, "Of the items, the halves and the bootstraps.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class SweepOptions(Quiet):
+    """Of the command alone."""
+
+    out: Path = option(help="Folder of the sweep.")
+
+
 @heads.command()
-@checkpoint_options
-@load_options
-@click.option("--task", required=True, help="Import path of a task; one with twins can be patched.")
-@click.option("--data", help="Examples in the task's own format; then heads are ablated, not patched.")
-@command_options(HeadsOptions, only=["n"])
-@click.option("--seed", default=0, show_default=True, help="Of the items, the halves and the bootstraps.")
-@click.option("--split", help="Whose items: train, validation, test.")
-@click.option("--rendering", help="Of generated items: plain, or log for the embedded pair.")
-@where_option
-@more_task_options
-@command_options(HeadsOptions, omit=["n", "named"])
-@click.option("--named", multiple=True, help=help_of(HeadsOptions)["named"])
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the sweep.")
-@click.option("--no-figures", is_flag=True, help="Tables only.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
-@user_errors_as_messages
-def sweep(out: Path, quiet: bool, no_figures: bool, **options: Any) -> None:
+@takes(CheckpointOptions, LoadOptions, SweptItems, HeadsOptions, SweepOptions)
+def sweep(
+    checkpoint: CheckpointOptions, load: LoadOptions, items: SweptItems, options: HeadsOptions, command: SweepOptions
+) -> None:
     """Sweep all heads into --out: table.csv, selected.csv, cumulative.csv, order_swap.csv, figures/. The word may be
     left out."""
     from study.analyses.heads.figures import figures
@@ -71,84 +67,88 @@ def sweep(out: Path, quiet: bool, no_figures: bool, **options: Any) -> None:
     from study.analyses.heads.tables import tables_of_heads, write_tables
     from study.figures.save import save_all
 
-    checkpoints, loading = resolve_checkpoints(options)
-    sweep, seed = options_from(HeadsOptions, options), options["seed"]
+    what, out = checkpoint.resolve(), command.out
     members = run_heads(
-        checkpoints,
-        options["task"],
-        _items(options),
+        what,
+        items.path,
+        _swept(checkpoint, items, options.n),
         out=out,
-        options=sweep,
-        seed=seed,
-        loading=loading,
-        progress=not quiet,
+        options=options,
+        seed=items.seed or 0,
+        loading=checkpoint.loading(load),
+        progress=not command.quiet,
     )
-    tables = tables_of_heads(out, members, sweep, seed=seed)
+    tables = tables_of_heads(out, members, options, seed=items.seed or 0)
     write_tables(tables, out)
-    if not no_figures:
+    if not command.no_figures:
         drawn = ((name[len("heads-") :], one) for name, one in figures(tables, every_pair=True))
         for reason in save_all(drawn, out / "figures")[1]:
             click.echo(f"note: {reason}", err=True)
     click.echo(headline(out))
 
 
+def _swept(checkpoint: CheckpointOptions, items: SweptItems, n: int) -> list[Example] | list[tuple[Example, Example]]:
+    """Twins of a task that makes them, else its examples."""
+    from interp.tasks.protocol import hook, load_task
+    from interp.where import twins_where
+
+    make = hook(load_task(items.path), "twin_examples")
+    if items.data or make is None:
+        # a task that takes no seed is no error: it is that of the halves and the bootstraps too
+        return checkpoint.examples(replace(items, limit=n, seed=None), default_seed=items.seed)
+    arguments = items.arguments(make, is_embedded=checkpoint.is_embedded)
+    return twins_where(make(n, **arguments), items.where, option="--where")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ShowOptions:
+    """What is shown of a sweep."""
+
+    folder: Path = option(is_argument=True)
+    head: str | None = option(None, "A head such as L19.H17; without one, the largest effects.")
+    base: Annotated[int, Field(ge=0, le=1)] = option(0, "How heads are counted.")
+
+
 @heads.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--head", help="A head such as L19.H17; without one, the largest effects.")
-@click.option("--base", default=0, show_default=True, type=click.IntRange(0, 1), help="How heads are counted.")
-@user_errors_as_messages
-def show(folder: Path, head: str | None, base: int) -> None:
+@takes(ShowOptions)
+def show(options: ShowOptions) -> None:
     """Every definition of δ for one head, with interval, n, p and control; or the largest effects."""
     from study.analyses.heads.show import headline, show_head
 
-    click.echo(show_head(folder, head, base=base) if head else headline(folder))
+    one, folder = options.head, options.folder
+    click.echo(show_head(folder, one, base=options.base) if one else headline(folder))
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class MatchOptions:
+    """Which sweeps are matched."""
+
+    a: str = option(is_argument=True, metavar="A[:MEMBER]")
+    b: str = option(is_argument=True, metavar="B[:MEMBER]")
+    control: str = option(help="FOLDER[:MEMBER] of another checkpoint of A's base: the self-match.")
+    window: float = option(0.15, "Largest difference in relative depth.")
+    n_permutations: Annotated[int, Field(ge=19)] = option(1000, "Permutations of B's items.", flag="--perm")
+    seed: int = option(0, "Of the permutations.")
+    out: Path = option(help="Folder of match.csv and its figure.")
 
 
 @heads.command()
-@click.argument("a", metavar="A[:MEMBER]")
-@click.argument("b", metavar="B[:MEMBER]")
-@click.option("--control", required=True, help="FOLDER[:MEMBER] of another checkpoint of A's base: the self-match.")
-@click.option("--window", default=0.15, show_default=True, help="Largest difference in relative depth.")
-@click.option("--perm", "n_permutations", default=1000, show_default=True, type=click.IntRange(min=19))
-@click.option("--seed", default=0, show_default=True, help="Of the permutations.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of match.csv and its figure.")
-@user_errors_as_messages
-def match(a: str, b: str, control: str, out: Path, **options: Any) -> None:
+@takes(MatchOptions)
+def match(options: MatchOptions) -> None:
     """Which heads of B do to the same items what heads of A do; sizes may differ (7B and 14B).
 
     The null permutes B's items; the control says what r a head that must have a counterpart gets.
     """
+    from interp.io.csv_text import csv_bytes
     from interp.io.files import write_file
-    from study.analyses.heads.match import match_table, read_sweeps
+    from study.analyses.heads.match import match_lines, match_table, read_sweeps
     from study.figures import match_heads, save
 
-    names = tuple(Path(word).name.rpartition(":")[2] for word in (a, b, control))
-    sides = [read_sweeps(word) for word in (a, b, control)]
-    table = match_table(*sides, names=(names[0], names[1], names[2]), **options)
+    words, out = (options.a, options.b, options.control), options.out
+    a, b, control = (Path(word).name.rpartition(":")[2] for word in words)
+    how = {"window": options.window, "n_permutations": options.n_permutations, "seed": options.seed}
+    table = match_table(*map(read_sweeps, words), names=(a, b, control), **how)
     write_file(out / "match.csv", csv_bytes(table))
     save(match_heads(table), out / "match_heads")
-    beyond = table[(table["arm"] == "match") & table["mutual"].eq(True) & (table["r"] > table["null_max95"])]
-    shown = beyond.sort_values("r", ascending=False)[
-        ["layer_a", "head_a", "layer_b", "head_b", "r", "margin", "p", "n"]
-    ]
-    click.echo(
-        shown.head(12).to_string(index=False, float_format=lambda v: f"{v:.3g}")
-        if len(shown)
-        else "No mutual pair is more alike than the largest of a permutation."
-    )
+    click.echo(match_lines(table))
     click.echo(f"\ntable  {out / 'match.csv'}\nfigure {out / 'match_heads.png'}")
-
-
-def _items(options: dict[str, Any]) -> Any:
-    """Twins of a task that makes them, else its examples."""
-    from interp.tasks.protocol import load_task
-    from interp.where import twins_where
-
-    task: Any = load_task(options["task"])
-    if options["data"] or not callable(getattr(task, "twin_examples", None)):
-        return read_data({**options, "limit": options["n"]}, shared=("seed",))
-    arguments = {key: options[key] for key in ("seed", "split", "rendering") if options[key] is not None}
-    arguments |= given_to_task(task.twin_examples, options["more"])
-    if options["pair"] == EMBEDDED:
-        arguments.setdefault("rendering", "log")
-    return twins_where(task.twin_examples(options["n"], **arguments), options["where"], option="--where")

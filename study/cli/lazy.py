@@ -1,13 +1,14 @@
-"""Command groups whose members are imported when they are called."""
+"""Command groups: members imported when they are called, and one member that may be left out."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
+from interp.remedy import did_you_mean
 from study.analyses.registry import added, analysis
 
 
@@ -31,6 +32,28 @@ class LazyGroup(click.Group):
         plain = [(name, command.get_short_help_str(90)) for name, command in sorted(self.commands.items())]
         with formatter.section("Commands"):
             formatter.write_dl(plain + [(name, text) for name, (_, text) in self.members.items()])
+
+
+class DefaultGroup(click.Group):
+    """A group with a command whose name may be left out where options follow: `diptych cache --base ...` extracts."""
+
+    def __init__(self, *args: Any, default: str = "", usage: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.default, self.usage = default, usage
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:
+            others = ", ".join(name for name in self.commands if name != self.default)
+            raise click.UsageError(f"nothing to do. Give {self.usage[0]}, or one of {others}.", ctx)
+        if not args[0].startswith("-") and args[0] not in self.commands:
+            known = ", ".join(self.commands)
+            hint = did_you_mean(args[0], self.commands)
+            raise click.UsageError(f"no command {args[0]!r}; there are {known}.{hint}", ctx)
+        return super().parse_args(ctx, args if args[0] in {*self.commands, "--help", "-h"} else [self.default, *args])
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for line in self.usage:
+            formatter.write_usage(ctx.command_path, line)
 
 
 class RootGroup(LazyGroup):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
+from pydantic.dataclasses import dataclass
 
-from study.cli.common import one_thread, user_errors_as_messages
+from study.cli.common import one_thread, takes
+from study.options import STRICT, option
 
 
 @click.group()
@@ -14,32 +18,45 @@ def pair() -> None:
     """The embedded pair: its weights and the recipe behind them."""
 
 
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class BuildOptions:
+    """What is trained from nothing."""
+
+    seed: int = option(0, "Of initialisation, data and order.")
+    out: Path = option(help="A new or empty folder.")
+    test: bool = option(False, "Score the test split too: once, for a pair that ships.")
+
+
 @pair.command()
-@click.option("--seed", default=0, show_default=True, help="Of initialisation, data and order.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new or empty folder.")
-@click.option("--test", is_flag=True, help="Score the test split too: once, for a pair that ships.")
-@user_errors_as_messages
-def build(seed: int, out: Path, test: bool) -> None:
+@takes(BuildOptions)
+def build(options: BuildOptions) -> None:
     """Train base, engaged and heuristic from nothing on one CPU thread; fails if a gate does not hold."""
     from study.embedded.build import build as run
     from study.embedded.build import passed
 
+    def log(stage: str, step: int, value: float) -> None:
+        if step % 20 == 19:
+            click.echo(f"{stage} {step + 1}: {value:.4f}")
+
     one_thread()
-    record = run(seed, out, test=test, log=_log)
+    record = run(options.seed, options.out, test=options.test, log=log)
     for split in ("validation", "test"):
-        for name, gate in record.get(split, {}).get("gates", {}).items():
-            verdict = "pass" if gate["passed"] else "FAIL"
-            click.echo(f"{split} {name}: {gate['value']:.4g} (bound {gate['bound']}) {verdict}")
+        for line in gate_lines(record.get(split, {}).get("gates", {})):
+            click.echo(f"{split} {line}")
     if not passed(record):
-        raise click.ClickException(f"{out}: a gate does not hold; see pair.json.")
+        raise click.ClickException(f"{options.out}: a gate does not hold; see pair.json.")
 
 
-def _log(stage: str, step: int, value: float) -> None:
-    if step % 20 == 19:
-        click.echo(f"{stage} {step + 1}: {value:.4f}")
+def gate_lines(gates: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line per gate: its value, its bound and whether it holds."""
+    return [
+        f"{name}: {gate['value']:.4g} (bound {gate['bound']}) {'pass' if gate['passed'] else 'FAIL'}"
+        for name, gate in gates.items()
+    ]
 
 
 @pair.command()
+@takes()
 def card() -> None:
     """Print the model cards of the shipped pair."""
     from study.embedded import weights_folder

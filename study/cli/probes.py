@@ -1,88 +1,64 @@
-"""`diptych probes`: sweep a cache, read its probes on another one, draw what was found."""
+"""`diptych probes`: sweep a cache, read its probes on another one, draw what was found, look closer at one site."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+from pydantic.dataclasses import dataclass
 
-from interp.io.paths import portable
-from study.analyses.probes.choices import NONE
-from study.analyses.probes.options import ProbesOptions
-from study.cli.common import one_thread, user_errors_as_messages
-from study.cli.lazy import LazyGroup
-from study.options import command_options, options_from
+from study.analyses.probes.options import (
+    EraseOptions,
+    MdlOptions,
+    ProbesOptions,
+    RecallOptions,
+    SiteOptions,
+    SweepOptions,
+    TransferOptions,
+)
+from study.cli.common import one_thread, takes
+from study.options import STRICT, option
 
 if TYPE_CHECKING:
-    from interp.cache import ActivationCache
-    from probes.result import SweepResult
-
-MEMBERS = {
-    "transfer": ("study.cli.probes_transfer:transfer", "Probes of one sweep read on another checkpoint."),
-    "compare": ("study.cli.probes_transfer:compare", "Two sweeps of the same rows by their scores alone."),
-    "mdl": ("study.cli.probes_check:mdl", "Bits that it takes to send the labels, given the activations."),
-    "erase": ("study.cli.probes_check:erase", "Erase the label from one site, and probe again."),
-    "recall": ("study.cli.probes_check:recall", "Share of positives found at a bounded false-positive rate."),
-}
-"""Commands of this group that live in files of their own."""
+    import pandas as pd
 
 
-@click.group(cls=LazyGroup, members=MEMBERS)
+@click.group()
 def probes() -> None:
     """Linear probes per layer, each number beside its null and its controls."""
 
 
-@probes.command(context_settings={"show_default": True})
-@click.argument("cache", type=click.Path(path_type=Path))
-@click.option("--target", required=True, help="Column of the cache's examples: the label.")
-@command_options(ProbesOptions, only=["groups"])
-@click.option("--independent-because", default="", help="Why rows are independent, for --groups none.")
-@click.option(
-    "--base", type=click.Path(path_type=Path), help="Cache of the base checkpoint on the same data: a control."
-)
-@command_options(ProbesOptions, omit=["groups"])
-@click.option("--seed", default=0, help="Of splits, permutations and resamples.")
-@click.option("--name", help="What tables call the checkpoint; default: the name of the cache's folder.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, help="Processes that sites are spread over.")
-@click.option("--device", default="cpu", help="Where probes are fitted: cpu, cuda, ...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the sweep.")
-@user_errors_as_messages
-def sweep(cache: Path, out: Path, base: Path | None, jobs: int, device: str, **given: Any) -> None:
+@probes.command()
+@takes(SweepOptions, ProbesOptions)
+def sweep(command: SweepOptions, options: ProbesOptions) -> None:
     """Every layer, position and kind of probe over CACHE: table, scores and directions into --out.
 
     Layer and C are chosen on DEV, TEST is scored once. A cached sweep is shown, not run again.
     """
-    from interp.cache import ActivationCache
-    from study.analyses.probes.store import is_finished, read_sweep, sweep_store, write_sweep
+    from study.analyses.probes.run import run_sweep
 
     one_thread()
-    options = options_from(ProbesOptions, given, targets=(given["target"],))
-    more = {"seed": given["seed"], "name": given["name"] or cache.resolve().name}
-    more["independent_because"] = given["independent_because"]
-    with ExitStack() as stack:
-        opened = stack.enter_context(ActivationCache.open(cache))
-        below = None if base is None else stack.enter_context(ActivationCache.open(base))
-        identity = {"cache": opened.plan_id, "examples": opened.examples_digest, **asdict(options), **more}
-        identity |= {} if below is None else {"base": below.plan_id}
-        notes = {"cache": portable(cache, out), "packages": _packages()}
-        store = stack.enter_context(sweep_store(out, identity, **notes))
-        if is_finished(store):
-            click.echo(f"{out} is finished; nothing was run again.\n")
-        else:
-            write_sweep(store, _sweep(opened, options, base=below, jobs=jobs, device=device, **more))
-    _show(read_sweep(out), out)
+    out = command.out
+    result = run_sweep(options, command, say=partial(click.echo, err=True))
+    click.echo("\n".join(result.sentences))
+    click.echo(f"\ntable       {out / 'table.csv'} (and parquet): {len(result.table)} estimates")
+    click.echo(f"directions  {out / 'directions.safetensors'}: unit vectors in raw units, with bias and spread")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class FiguresOptions:
+    """Which sweeps are drawn; a pattern that no shell has expanded is expanded."""
+
+    folders: tuple[str, ...] = option(is_argument=True, metavar="SWEEP...")
+    out: Path | None = option(None, "Folder of the figures; default: SWEEP/figures of the first.")
 
 
 @probes.command()
-@click.argument("folders", metavar="SWEEP...", nargs=-1, required=True)
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the figures; default: SWEEP/figures of the first."
-)
-@user_errors_as_messages
-def figures(folders: tuple[str, ...], out: Path | None) -> None:
+@takes(FiguresOptions)
+def figures(options: FiguresOptions) -> None:
     """Draw every SWEEP (one per checkpoint) into shared figures: by layer, selectivity, transfer.
 
     Checkpoints not named engaged, heuristic or base take these looks in order. What is no sweep is left out.
@@ -93,9 +69,9 @@ def figures(folders: tuple[str, ...], out: Path | None) -> None:
     from study.analyses.probes.tables import tables_of
     from study.figures import save
 
-    paths = _sweeps(folders)
+    paths = _sweeps(options.folders)
     results = [read_sweep(path) for path in paths]
-    out = out or paths[0] / "figures"
+    out = options.out or paths[0] / "figures"
     n_drawn = 0
     for stem, drawn in (*drawn_figures(tables_of(paths), explain=True), *cosine_figures(results)):
         name = stem.removeprefix("probes-")
@@ -108,40 +84,8 @@ def figures(folders: tuple[str, ...], out: Path | None) -> None:
         raise ValueError(f"none of the figures of {', '.join(map(str, paths))} could be drawn; the notes say why.")
 
 
-def _sweep(
-    cache: ActivationCache, options: ProbesOptions, *, seed: int, name: str, independent_because: str, **how: Any
-) -> SweepResult:
-    """Run the sweep that the options name."""
-    from interp.where import kept
-    from probes import sweep as run
-    from probes import sweep_design
-    from study.analyses.probes.run import check_columns, sweep_arguments
-
-    if options.groups == NONE and not independent_because.strip():
-        raise ValueError(
-            "--groups none says that rows are independent: say why with --independent-because, e.g. 'each row is "
-            "another patient'. Rows of one template in train and test give accuracy without signal."
-        )
-    (target,) = options.targets
-    keep = kept(cache.examples, options.where, n=len(cache.examples), option="--where")
-    rows = cache.examples[keep]
-    check_columns(rows, {"target": [target]}, options)
-    arguments = sweep_arguments(cache, rows, target, options, seed=seed)
-    same: dict[str, Any] = {key: arguments[key] for key in ("groups", "unit", "positive", "config")} | {
-        "i_know": independent_because
-    }
-    click.echo("\n".join((*sweep_design(arguments["target"], **same).sentences, "")), err=True)
-    return run(cache, keep=keep, checkpoint=name, **(arguments | same), **how)
-
-
-def _show(result: SweepResult, out: Path) -> None:
-    click.echo("\n".join(result.sentences))
-    click.echo(f"\ntable       {out / 'table.csv'} (and parquet): {len(result.table)} estimates")
-    click.echo(f"directions  {out / 'directions.safetensors'}: unit vectors in raw units, with bias and spread")
-
-
-def _sweeps(folders: tuple[str, ...]) -> list[Path]:
-    """The sweeps among the arguments; a pattern that no shell has expanded is expanded here."""
+def _sweeps(folders: Sequence[str]) -> list[Path]:
+    """The sweeps among the arguments."""
     from study.analyses.probes.store import is_sweep
 
     found: list[Path] = []
@@ -155,7 +99,79 @@ def _sweeps(folders: tuple[str, ...]) -> list[Path]:
     return swept
 
 
-def _packages() -> dict[str, str]:
-    from importlib.metadata import version
+@probes.command()
+@takes(TransferOptions)
+def transfer(options: TransferOptions) -> None:
+    """Probes of SWEEP read on CACHE (the same examples, another checkpoint), beside both ceilings.
 
-    return {name: version(name) for name in ("numpy", "scipy", "torch", "diptych")}
+    Writes SWEEP/transfer/NAME.csv. Undefined between widths: then --align ridge, or `probes compare`.
+    """
+    from study.analyses.probes.transfer import transfer_lines, transfer_sweep
+
+    one_thread()
+    table, path = transfer_sweep(options)
+    click.echo(transfer_lines(table))
+    click.echo(f"\ntable  {path}")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class CompareOptions:
+    """Two sweeps of the same rows."""
+
+    first: Path = option(is_argument=True)
+    second: Path = option(is_argument=True)
+    kind: str = option("ridge", "Of probe.")
+    target: str | None = option(None, "Where several were swept.")
+
+
+@probes.command()
+@takes(CompareOptions)
+def compare(options: CompareOptions) -> None:
+    """Two sweeps of the same rows by their scores alone: widths and depths may differ."""
+    from probes import compare_scores
+    from study.analyses.probes.store import read_sweep
+
+    sweeps = read_sweep(options.first), read_sweep(options.second)
+    table = compare_scores(*sweeps, kind=options.kind, target=options.target)
+    click.echo(table.T.to_string(header=False))
+
+
+def _show(table: pd.DataFrame) -> None:
+    click.echo(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+
+
+@probes.command()
+@takes(SiteOptions, MdlOptions)
+def mdl(sites: SiteOptions, options: MdlOptions) -> None:
+    """Online code length per site: bits to send the labels to someone who has the activations.
+
+    Compression compares it with a code that knows the label frequencies alone: 1.00 says that nothing was gained. The
+    control is the same on permuted labels.
+    """
+    from study.analyses.probes.checks import mdl as run
+
+    one_thread()
+    _show(run(sites, options))
+
+
+@probes.command()
+@takes(SiteOptions, EraseOptions)
+def erase(sites: SiteOptions, options: EraseOptions) -> None:
+    """Erase the label from a site (LEACE), refit: AUROC before and after, on held-out groups."""
+    from study.analyses.probes.checks import erase as run
+
+    one_thread()
+    _show(run(sites, options))
+
+
+@probes.command()
+@takes(SiteOptions, RecallOptions)
+def recall(sites: SiteOptions, options: RecallOptions) -> None:
+    """Share of positives above the threshold that at most --max-fpr of the negatives pass, out of fold.
+
+    Each fold has its own threshold. The control is the same probe of permuted labels, 99 times (logistic 19).
+    """
+    from study.analyses.probes.checks import recall as run
+
+    one_thread()
+    _show(run(sites, options))

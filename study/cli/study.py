@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
+from pydantic.dataclasses import dataclass
 
-from study.cli.common import user_errors_as_messages
+from study.cli.common import one_thread, takes
+from study.option_types import Count
+from study.options import STRICT, option
 
 if TYPE_CHECKING:
     from study.config import Study
@@ -21,56 +24,74 @@ def study() -> None:
     """From two checkpoints to tables, figures and a report, in one command."""
 
 
-@study.command(context_settings={"show_default": True})
-@click.argument("file", metavar="STUDY.YAML", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default: runs/NAME of the study.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. --set eval.per_cell=50.")
-@click.option("--only", multiple=True, help="Run this step alone (may be given again).")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, help="Steps at a time that do not read each other.")
-@click.option("--seeds", metavar="N,N,...", help="Run it once with each seed, into OUT/seed-N; prints their spread.")
-@click.option("--keep", is_flag=True, help="Take finished work as it is although other code made it, and say so.")
-@click.option("--quiet", is_flag=True, help="No progress bars.")
-@user_errors_as_messages
-def run(
-    file: Path,
-    out: Path | None,
-    overrides: tuple[str, ...],
-    only: tuple[str, ...],
-    jobs: int,
-    seeds: str | None,
-    keep: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class StudyFile:
+    """A study and its run folder."""
+
+    file: Path = option(is_argument=True, metavar="STUDY.YAML")
+    out: Path | None = option(None, "Run folder; default: runs/NAME of the study.")
+    overrides: tuple[str, ...] = option(
+        (), "Override, e.g. --set eval.per_cell=50.", flag="--set", metavar="KEY=VALUE", is_repeated=True
+    )
+
+    def read(self, *more: str) -> tuple[Study, Path]:
+        """The study with its overrides, and `more` of them, and the folder of its run."""
+        from study.config import read_study
+        from study.folders import STUDY
+
+        file, overrides = self.file, (*self.overrides, *more)
+        if file.is_dir():
+            if not (file / STUDY).is_file():
+                raise ValueError(f"{file}: no study file and no run folder (no {STUDY} in it).")
+            return read_study(file / STUDY, overrides=overrides), self.out or file
+        chosen = read_study(file, overrides=overrides)
+        return chosen, self.out or Path("runs") / chosen.name
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class RunOptions(StudyFile):
+    """How a study is run."""
+
+    only: tuple[str, ...] = option((), "Run this step alone (may be given again).", is_repeated=True)
+    jobs: Count = option(1, "Steps at a time that do not read each other.")
+    seeds: str | None = option(
+        None, "Run it once with each seed, into OUT/seed-N; prints their spread.", metavar="N,N,..."
+    )
+    keep: bool = option(False, "Take finished work as it is although other code made it, and say so.")
+    quiet: bool = option(False, "No progress bars.")
+
+    def repeats(self, chosen: Study, out: Path) -> dict[Path, Study]:
+        """Folder -> study with its seed; the study itself where no seeds are given."""
+        if self.seeds is None:
+            return {out: chosen}
+        numbers = [text.strip() for text in self.seeds.split(",")]
+        if not all(text.isdigit() for text in numbers) or len(set(numbers)) < len(numbers):
+            raise ValueError(f"--seeds {self.seeds}: expected different whole numbers, e.g. --seeds 0,1,2,3,4.")
+        return {out / f"seed-{n}": self.read(f"seed={n}")[0] for n in numbers}
+
+
+@study.command()
+@takes(RunOptions)
+def run(options: RunOptions) -> None:
     """Run every step of STUDY.YAML that is not done: eval, cache, probes, heads, ..., figures, report.
 
     A run folder may be named in place of the file: it is gone on with. Interrupt it whenever you like.
     """
-    from study.run.process import one_thread
     from study.run.runner import run_study
 
-    chosen, out = _read(file, overrides, out)
-    if chosen.load.device in ("auto", "cpu"):
-        _one_thread_on_cpu(one_thread)
-    repeats = _repeats(file, overrides, chosen, out, seeds)
-    failed = False
+    chosen, out = options.read()
+    _one_thread_on_cpu(chosen)
+    repeats, failed = options.repeats(chosen, out), False
+    how: dict[str, Any] = {"jobs": options.jobs, "only": options.only, "keep": options.keep}
+    how["progress"] = not options.quiet and options.jobs == 1
     for folder, study in repeats.items():
-        finished = run_study(study, folder, jobs=jobs, only=only, keep=keep, say=_say, progress=not quiet and jobs == 1)
+        finished = run_study(study, folder, say=_say, **how)
         click.echo(summary(finished, folder))
         failed |= bool(finished.failed)
     if len(repeats) > 1 and not failed:
         click.echo("\n" + spread_of(list(repeats)))
     if failed:
         raise click.exceptions.Exit(1)
-
-
-def _repeats(file: Path, overrides: tuple[str, ...], chosen: Study, out: Path, seeds: str | None) -> dict[Path, Study]:
-    """Folder -> study with its seed; the study itself where no seeds are given."""
-    if seeds is None:
-        return {out: chosen}
-    numbers = [text.strip() for text in seeds.split(",")]
-    if not all(text.isdigit() for text in numbers) or len(set(numbers)) < len(numbers):
-        raise ValueError(f"--seeds {seeds}: expected different whole numbers, e.g. --seeds 0,1,2,3,4.")
-    return {out / f"seed-{n}": _read(file, (*overrides, f"seed={n}"), out)[0] for n in numbers}
 
 
 def spread_of(runs: list[Path]) -> str:
@@ -86,55 +107,52 @@ def spread_of(runs: list[Path]) -> str:
     return f"{combined_text(combine(runs, name))}\n\ndiptych tables {more} --table NAME shows the others."
 
 
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class PlanOptions(StudyFile):
+    """What is planned."""
+
+    register: bool = option(False, "Write claims, margins and seeds into the run folder.")
+    measure: bool = option(False, "Load the models and time two items; times follow from these.")
+
+
 @study.command()
-@click.argument("file", metavar="STUDY.YAML", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default: runs/NAME of the study.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. --set eval.per_cell=50.")
-@click.option("--register", "to_register", is_flag=True, help="Write claims, margins and seeds into the run folder.")
-@click.option("--measure", is_flag=True, help="Load the models and time two items; times follow from these.")
-@user_errors_as_messages
-def plan(file: Path, out: Path | None, overrides: tuple[str, ...], to_register: bool, measure: bool) -> None:
+@takes(PlanOptions)
+def plan(options: PlanOptions) -> None:
     """What will run, what is up to date, tokens, bytes and a rough time. Nothing is started.
 
     Configurations and tokenizers are read, no weights: a layer, head, site or position that a model lacks is an error.
     """
-    from study.cli.common import one_thread
     from study.run.planner import plan_lines, registration_lines
 
-    chosen, out = _read(file, overrides, out)
-    if measure and chosen.load.device in ("auto", "cpu"):
-        _one_thread_on_cpu(one_thread)
-    click.echo("\n".join(plan_lines(chosen, out, measure=measure)))
-    if to_register:
+    chosen, out = options.read()
+    if options.measure:
+        _one_thread_on_cpu(chosen)
+    click.echo("\n".join(plan_lines(chosen, out, measure=options.measure)))
+    if options.register:
         click.echo("\n" + "\n".join(registration_lines(chosen, out)))
 
 
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class InitOptions:
+    """Which published setting."""
+
+    setting: Annotated[str, click.Choice(SETTINGS)] = option(is_argument=True)
+
+
 @study.command()
-@click.argument("setting", type=click.Choice(SETTINGS))
-def init(setting: str) -> None:
+@takes(InitOptions)
+def init(options: InitOptions) -> None:
     """Print the complete study file of a published SETTING, ready to fill in: diptych study init bbq > study.yaml."""
     from importlib.resources import files
 
-    text = files("study.settings").joinpath(f"{setting}.yaml").read_text(encoding="utf-8")
+    text = files("study.settings").joinpath(f"{options.setting}.yaml").read_text(encoding="utf-8")
     click.echo(text, nl=False)
 
 
-def _read(file: Path, overrides: tuple[str, ...], out: Path | None) -> tuple[Study, Path]:
-    from study.config import read_study
-    from study.folders import STUDY
-
-    if file.is_dir():
-        if not (file / STUDY).is_file():
-            raise ValueError(f"{file}: no study file and no run folder (no {STUDY} in it).")
-        return read_study(file / STUDY, overrides=overrides), out or file
-    chosen = read_study(file, overrides=overrides)
-    return chosen, out or Path("runs") / chosen.name
-
-
-def _one_thread_on_cpu(one_thread: Any) -> None:
+def _one_thread_on_cpu(study: Study) -> None:
     import os
 
-    if os.environ.get("OMP_NUM_THREADS") == "1":
+    if study.load.device in ("auto", "cpu") and os.environ.get("OMP_NUM_THREADS") == "1":
         one_thread()
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
+from pydantic.dataclasses import dataclass
 
-from study.cli.common import user_errors_as_messages
+from study.cli.common import takes
+from study.option_types import Count
+from study.options import STRICT, option
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _KEYS = (
     "member", "cell", "mode", "target", "position", "site", "head", "kind", "pairs", "half", "arm", "alpha", "k",
@@ -15,14 +21,22 @@ _KEYS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class TablesOptions:
+    """Which rows of which tables."""
+
+    runs: tuple[Path, ...] = option(is_argument=True, metavar="RUN...")
+    table: str | None = option(None, "One table in full; without it, what there is.")
+    where: tuple[str, ...] = option(
+        (), "Only these rows, e.g. --where metric=accuracy.", metavar="COLUMN=VALUE", is_repeated=True
+    )
+    limit: Count = option(40, "Rows that are printed.")
+    columns: bool = option(False, "What every column means.")
+
+
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option("--table", "name", help="One table in full; without it, what there is.")
-@click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only these rows, e.g. --where metric=accuracy.")
-@click.option("--limit", type=click.IntRange(min=1), default=40, show_default=True, help="Rows that are printed.")
-@click.option("--columns", is_flag=True, help="What every column means.")
-@user_errors_as_messages
-def tables(runs: tuple[Path, ...], name: str | None, where: tuple[str, ...], limit: int, columns: bool) -> None:
+@takes(TablesOptions)
+def tables(options: TablesOptions) -> None:
     """Print the tables of RUN: value [95 % interval], n, control and p of every row.
 
     The files are plain Parquet and CSV in RUN/tables: DuckDB, pandas and polars read them as they are. Of several runs
@@ -34,14 +48,15 @@ def tables(runs: tuple[Path, ...], name: str | None, where: tuple[str, ...], lim
 
     analyses()  # declares the columns of other packages
 
-    if columns:
+    name, where, limit = options.table, options.where, options.limit
+    if options.columns:
         click.echo("\n".join(f"{key:20} {column.means}" for key, column in COLUMNS.items()))
         return
-    run, *others = runs
+    run, *others = options.runs
     if others:
         if name is None:
             raise ValueError("several runs: name the table that is combined, e.g. --table pair.")
-        found = _chosen(combine(runs, name), where)
+        found = _chosen(combine(options.runs, name), where)
         click.echo(combined_text(found.head(limit)))
         _say_rest(len(found) - limit, "narrow it with --where.")
         return
@@ -58,7 +73,7 @@ def tables(runs: tuple[Path, ...], name: str | None, where: tuple[str, ...], lim
     _say_rest(len(table) - limit, f"{run}/tables/{name}.csv holds them all.")
 
 
-def _chosen(table: Any, where: tuple[str, ...]) -> Any:
+def _chosen(table: pd.DataFrame, where: tuple[str, ...]) -> pd.DataFrame:
     """Rows where every named column has the value."""
     for text in where:
         column, equals, value = text.partition("=")
@@ -73,11 +88,11 @@ def _say_rest(count: int, where: str) -> None:
         click.echo(f"... {count} more rows; --limit shows them, {where}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _text(table: Any) -> str:
+def _text(table: pd.DataFrame) -> str:
     """Rows with the keys that vary, then value, interval, n, control and p."""
     from study.run.attempt import clean
     from study.text import aligned, interval

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated, Literal
 
 import click
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from study.cli.common import user_errors_as_messages
+from study.cli.common import takes
+from study.option_types import Count, Share
+from study.options import STRICT, option
 
-if TYPE_CHECKING:
-    from interp.stats.promises import Shape
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class VerifyOptions:
+    """Studies that are simulated: the structure of their data, and how many."""
+
+    groups: Annotated[int, Field(ge=2)] = option(help="Independent groups (procedures, stories).")
+    size: Count = option(help="Examples of a group on average.")
+    equal: bool = option(True, "All of that size, or spread over a factor of ten.", flag="--equal/--unequal")
+    icc: Share = option(0.3, "Intraclass correlation: how alike the examples of a group are.")
+    shape: Literal["gaussian", "skewed", "binary"] = option("binary", "Of the values.")
+    mean: float = option(0.8, "True mean; a rate for binary values.")
+    positive: Annotated[float, Field(gt=0, lt=1)] = option(
+        0.5, "Share of positive examples, and of positive groups, for AUROC."
+    )
+    studies: Count = option(400, "Simulated studies.")
+    seed: int = option(0, "Of the simulation.")
+    out: Path | None = option(None, "The rows as a table, .csv or .parquet.")
 
 
 @click.command()
-@click.option("--groups", type=click.IntRange(min=2), required=True, help="Independent groups (procedures, stories).")
-@click.option("--size", type=click.IntRange(min=1), required=True, help="Examples of a group on average.")
-@click.option(
-    "--equal/--unequal", default=True, show_default=True, help="All of that size, or spread over a factor of ten."
-)
-@click.option("--icc", type=click.FloatRange(0, 1, max_open=True), default=0.3, show_default=True,
-              help="Intraclass correlation: how alike the examples of a group are.")  # fmt: skip
-@click.option("--shape", type=click.Choice(["gaussian", "skewed", "binary"]), default="binary", show_default=True)
-@click.option("--mean", type=float, default=0.8, show_default=True, help="True mean; a rate for binary values.")
-@click.option("--positive", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5, show_default=True,
-              help="Share of positive examples, and of positive groups, for AUROC.")  # fmt: skip
-@click.option("--studies", type=click.IntRange(min=1), default=400, show_default=True, help="Simulated studies.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="The rows as a table, .csv or .parquet.")
-@user_errors_as_messages
-def verify(
-    groups: int, size: int, equal: bool, icc: float, shape: Shape, mean: float, positive: float, studies: int,
-    seed: int, out: Path | None,
-) -> None:  # fmt: skip
+@takes(VerifyOptions)
+def verify(options: VerifyOptions) -> None:
     """Simulate studies like yours: do the intervals cover, do the tests err as often as they say?
 
     Needs no model and no data. Exits with 1 where a promise is broken.
@@ -40,12 +42,13 @@ def verify(
     from interp.stats import Design, group_sizes
     from interp.stats import verify as run
 
-    design = Design(group_sizes(groups, size, equal=equal), icc=icc, shape=shape, mean=mean)
-    found = run(design, n_studies=studies, positive=positive, seed=seed)
+    sizes = group_sizes(options.groups, options.size, equal=options.equal)
+    design = Design(sizes, icc=options.icc, shape=options.shape, mean=options.mean)
+    found = run(design, n_studies=options.studies, positive=options.positive, seed=options.seed)
     click.echo(str(found))
-    if out is not None:
+    if options.out is not None:
         from interp.io.frames import write_frame
 
-        write_frame(out, found.table())
+        write_frame(options.out, found.table())
     if found.broken:
         raise click.exceptions.Exit(1)

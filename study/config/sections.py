@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from interp.checkpoint import Checkpoint, CheckpointPair
@@ -18,58 +17,16 @@ from study.analyses.heads.options import HeadsOptions
 from study.analyses.oracle.options import OracleOptions
 from study.analyses.probes.options import ProbesOptions
 from study.analyses.steering.options import SteeringOptions
-from study.option_types import Count, Share, Where
+from study.load_options import LoadOptions
+from study.option_types import Count, Share
+from study.options import STRICT
+from study.task_options import TaskOptions
 
-_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 Aspect = str | Mapping[str, str | int | float | bool | None]
 Effect = Annotated[float, Field(gt=0)]
 
 
-def _iso(value: Any) -> Any:
-    """A date as text: YAML reads an unquoted one as a date."""
-    return value.isoformat() if isinstance(value, datetime.date) else value
-
-
-@dataclass(frozen=True, config=_STRICT)
-class TaskSection:
-    """Which items: those of every step, unless the step's own section says otherwise.
-
-    Attributes:
-        path: import path of the task, e.g. interp.tasks.bbq.
-        data: file or folder of its data, relative to the study file; none where the task generates its items.
-        per_cell, seed, split, rendering: as `diptych eval`; passed on where given, an error where the task has none.
-        where: items that are kept, by id, label, group or further key; as in `ProbesOptions`.
-        limit: at most N of them, spread over cells and groups.
-        options: what else the task's `examples` takes, by name.
-    """
-
-    path: str
-    data: str | None = None
-    per_cell: Count | None = None
-    seed: int | None = None
-    split: str | None = None
-    rendering: str | None = None
-    where: Where = field(default_factory=dict)
-    limit: Count | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, config=_STRICT)
-class LoadSection:
-    """How weights are held; `interp.load` documents them."""
-
-    dtype: str = "auto"
-    device: str = "auto"
-    device_map: str | None = None
-    quantization: str | None = None
-    attn_implementation: str | None = None
-    control_tokens: Literal["text", "refuse"] = "text"
-    template_date: Annotated[str | None, BeforeValidator(_iso)] = None
-    allow_closed_turn: bool = False
-    template: Literal["own", "plain"] = "own"
-
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class FiguresSection:
     """Figures from the tables: `formats` out of pdf, svg, png; width by `style`."""
 
@@ -77,14 +34,14 @@ class FiguresSection:
     style: Literal["paper", "notebook"] = "paper"
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class ReportSection:
     """The page of the run."""
 
     title: str | None = None
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class SmallestEffects:
     """Smallest effect of interest of each kind of claim, counted from its null; an effect that is shown to be smaller
     is none, and one that may be smaller is at most qualified.
@@ -108,7 +65,7 @@ class SmallestEffects:
     nats: Effect = 0.05
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Published:
     """A number that a source gives. Ours is printed next to it only where both are of the same thing.
 
@@ -144,7 +101,7 @@ class Published:
     not_comparable: str = ""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Study:
     """Everything that a run is made from. A step runs where its section is given (it may be empty).
 
@@ -161,7 +118,7 @@ class Study:
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
-    task: TaskSection
+    task: TaskOptions
     pair: CheckpointPair | None = None
     checkpoint: Checkpoint | None = None
     is_embedded: bool = False
@@ -169,7 +126,7 @@ class Study:
     claim_margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
     min_label_mass: Share = MIN_MASS
     smallest_effects: SmallestEffects = field(default_factory=SmallestEffects)
-    load: LoadSection = field(default_factory=LoadSection)
+    load: LoadOptions = field(default_factory=LoadOptions)
     eval: EvalOptions | None = None
     cache: CacheOptions | None = None
     probes: ProbesOptions | None = None

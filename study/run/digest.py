@@ -12,7 +12,7 @@ from typing import Any
 
 from interp.checkpoint import Checkpoint
 from interp.loading.files import base_folder, file_sha256, read_adapter, tokenizer_folder, weight_files
-from study.config.sections import TaskSection
+from study.task_options import TaskOptions
 
 MEMO = ".digests.json"
 _LARGE = 8 << 20
@@ -65,7 +65,7 @@ class Digests:
             if not self._path.is_file() or self._path.read_bytes() != content:
                 replace(self._path.parent, self._path, content)
 
-    def data(self, task: TaskSection) -> str:
+    def data(self, task: TaskOptions) -> str:
         """Digest of the items that a task section names: the bytes of its data, and every choice among them."""
         chosen = {key: value for key, value in asdict(task).items() if key != "data"}
         if task.data is None:

@@ -16,12 +16,10 @@ from click.testing import CliRunner
 from interp.limits import ANY, LARGEST, refusal
 from interp.tasks import procedural
 from study.cli import main
-from study.cli.common import read_data
 from study.config import read_study
 from study.config.sections import SECTIONS, Study
+from study.task_options import ItemOptions, TaskOptions
 from tests.faults.doors import procedural_lines
-
-OPTIONS = {"data": None, "task": None, "split": None, "limit": None, "more": (), "where": ()}
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -107,11 +105,11 @@ def test_rows_of_other_splits_are_counted(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"items\.jsonl: 1 of 3 rows .* test; left out: 2 of split train"):
         assert len(procedural.examples(file)) == 1
     with pytest.warns(UserWarning, match="1 of 3 rows"):
-        assert len(read_data(OPTIONS | {"data": str(file), "task": "interp.tasks.procedural"})) == 1
+        assert len(TaskOptions(path="interp.tasks.procedural", data=str(file)).examples()) == 1
     assert len(procedural.examples(file, split="all")) == 3
 
 
 def test_items_beyond_the_limit_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"id": str(i), "prompt": "x"}) + "\n" for i in range(9)))
     with pytest.warns(UserWarning, match="4 of 9 items are taken"):
-        assert len(read_data(OPTIONS | {"data": str(tmp_path / "a.jsonl"), "limit": 4})) == 4
+        assert len(ItemOptions(data=str(tmp_path / "a.jsonl"), limit=4).examples(says_rest=True)) == 4

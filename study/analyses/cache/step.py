@@ -17,18 +17,13 @@ if TYPE_CHECKING:
 
 def run(context: Context) -> None:
     """Caches of all members in `<member>/`; a killed run goes on."""
-    from interp.cache import extract, extract_pair
-    from interp.loading import load
+    from study.analyses.cache.run import record_caches
     from study.analyses.items import examples_of
 
     study, section = context.study, context.section
-    items = examples_of(study, section)
-    options: dict[str, Any] = {"max_bytes": section.max_bytes, "progress": context.progress, **section.request()}
-    if study.pair:
-        extract_pair(study.pair, items, out=context.folder, load=asdict(study.load), **options)
-    else:
-        model = load(study.single, **asdict(study.load))
-        extract(model, items, out=context.folder / study.single.name, **options)
+    out = context.folder if study.pair else context.folder / study.single.name
+    how = {"loading": asdict(study.load), "progress": context.progress}
+    record_caches(study.what, examples_of(study, section), out=out, options=section, **how)
 
 
 def plan(study: Study) -> Work:

@@ -110,3 +110,13 @@ def _nearest(matching: Matching, named: set[str]) -> pd.DataFrame:
             row |= {f"layer_{side}": one.layer, f"head_{side}": one.head, f"depth_{side}": (one.layer + 0.5) / n_layers}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def match_lines(table: pd.DataFrame) -> str:
+    """The mutual pairs of heads that are more alike than the largest of a permutation, the most alike first."""
+    beyond = table[(table["arm"] == "match") & table["mutual"].eq(True) & (table["r"] > table["null_max95"])]
+    columns = ["layer_a", "head_a", "layer_b", "head_b", "r", "margin", "p", "n"]
+    shown = beyond.sort_values("r", ascending=False)[columns]
+    if not len(shown):
+        return "No mutual pair is more alike than the largest of a permutation."
+    return shown.head(12).to_string(index=False, float_format=lambda v: f"{v:.3g}")

@@ -35,6 +35,6 @@ class HeadsOptions:
     positions: str = option("answer", "Tokens at which heads are changed.")
     slot: str = option("own", "Text before the label: own (the model's own reply), or a text forced on all.")
     effect: Literal["total", "direct"] = option("total", "total, or direct: only the head's own path to the logits.")
-    named: Names = option((), "A head named beforehand, e.g. L19.H17; figures box it.")
+    named: Names = option((), "A head named beforehand, e.g. L19.H17; figures box it.", is_repeated=True)
     verify: Verified = option(0.0, "Share of rows recomputed by hooked passes.")
     members: Names = option(("engaged", "heuristic"), "Members that are swept.", is_command=False)

@@ -1,15 +1,18 @@
-"""Options of what an oracle is asked: the section `oracle` of a study file."""
+"""Options of what an oracle is asked: the section `oracle` of a study file, and the commands of `diptych oracle`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from study.option_types import Count, Layer, Names
+from study.option_types import Count, InPath, Layer, Names
 from study.options import STRICT, option
+
+TAXONOMY = "taxonomy8"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -61,3 +64,71 @@ class OracleOptions:
     n_partners: Count = option(8, "Partners of the matched shuffle.")
     limit: Count | None = option(None, "At most N items.")
     spec: Mapping[str, Any] = option({}, "Fields of OracleSpec, where nothing declares the wiring.", is_command=False)
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class OracleNames:
+    """Which oracle: its base, its adapter, and the prior-only one beside it."""
+
+    model: str = option(help="Id or folder of the oracle's base, or 'embedded'.")
+    adapter: str | None = option(None, "Id or folder of the oracle's adapter.")
+    subfolder: str | None = option(None, "Folder of the adapter inside its repository.")
+    revision: str | None = option(None, "Commit, tag or branch of the base.")
+    adapter_revision: str | None = option(None, "Commit, tag or branch of the adapter.")
+    prior: str | None = option(None, "Id or folder of an oracle trained on zeroed activations, the floor.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ReadingOptions:
+    """Which readings of a cache, and the question that is asked of each.
+
+    Attributes:
+        per: a reading per token, example or run; a number N for runs of N tokens.
+        choices: `taxonomy8`, or answers separated by commas; None for a free answer.
+        out: folder of tables and figures; it holds one question.
+    """
+
+    positions: str | None = option(None, "Position rule of the cache; may be left out where it has one.")
+    layers: tuple[Layer, ...] = option(
+        (), "Block or percent; default: the oracle's own.", flag="--layer", is_repeated=True
+    )
+    per: Annotated[int, Field(ge=1)] | str = option("token", "A reading per token, example or run.")
+    group: str | None = option(None, "Column that names the problem; default: the example.")
+    limit: Count | None = option(None, "At most this many readings.")
+    question: str = option(help="May hold {choices}.")
+    choices: str | None = option(None, "'taxonomy8', or answers separated by commas.")
+    targets: str | None = option(None, "Column of the examples that holds the right choice.")
+    partners: Count | None = option(
+        None,
+        "Partners of the matched shuffle; default: 99 for free answers, each tested by itself, 8 for choices, where "
+        "the gap over all readings is tested.",
+    )
+    seed: int = option(0, "Of partners and sampled answers.")
+    out: Path = option(help="Folder of tables and figures.")
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The given answers; none for a free one."""
+        from interp.oracle import TAXONOMY8
+
+        if self.choices == TAXONOMY:
+            return TAXONOMY8
+        return tuple(word.strip() for word in (self.choices or "").split(",") if word.strip())
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class AskOptions(ReadingOptions):
+    """One question of every reading of one cache."""
+
+    acts: InPath = option(help="Activation cache.")
+    controls: Names = option(("shuffled", "zero"), "shuffled, zero, mean, gaussian, no_adapter, prior.")
+    max_new_tokens: Count | None = option(None, "Length of a free answer.")
+    no_selftest: bool = option(False, "Do not test the wiring of an oracle that was never tested.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class CompareOptions(ReadingOptions):
+    """The same question of the readings of two caches."""
+
+    engaged: InPath = option(is_argument=True)
+    heuristic: InPath = option(is_argument=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -10,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from probes.kinds import checked_names, kinds_help, permutations_of
 from study.option_types import Count, Names, Where
 from study.options import STRICT, option
+from study.task_options import WHERE
 
 if TYPE_CHECKING:
     from probes import SweepConfig
@@ -33,8 +35,19 @@ TestShare = Annotated[float | str, BeforeValidator(_test_share)]
 Permutations = Annotated[int, Field(ge=0), AfterValidator(_permutations)]
 
 
-@dataclass(frozen=True, config=STRICT)
-class ProbesOptions:
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class HeldOut:
+    """How many groups a probe is tested on."""
+
+    test_share: TestShare = option(
+        "auto",
+        "Share of groups held out as TEST, 0 for none; crossed: every fold is TEST once; auto: crossed below 80 "
+        "groups, else 0.25.",
+    )
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ProbesOptions(HeldOut):
     """Linear probes per layer of every member's cache; see `diptych probes sweep`.
 
     Attributes:
@@ -66,11 +79,7 @@ class ProbesOptions:
     control: str | None = option(None, "Column of the unit that control labels are drawn for (entity); not the groups.")
     confounds: Names = option((), "Columns whose linear prediction is taken out, reported beside the probe.")
     surface: Names = option((), "Columns that can be read without the model, probed by themselves.")
-    where: Where = option(
-        {},
-        "Keep only what fulfils it: COLUMN (has a value), COLUMN=A,B, COLUMN!=A, COLUMN<3 (<=, >, >=); may be given "
-        "again, then all must hold.",
-    )
+    where: Where = option({}, WHERE)
     cohort: str | None = option(None, "Column; TEST is repeated for each of its values.")
     positions: str = option("*", "Positions of the cache, by commas; *: all with a row per example.")
     sites: str = option("*", "As for `cache`: 'resid_post.*, resid_post.8:24:4, z.1?'.")
@@ -79,11 +88,6 @@ class ProbesOptions:
     )
     cs: tuple[float, ...] = option((0.0001, 0.001, 0.01, 0.1, 1.0), "Inverse penalties to choose from on DEV.")
     n_folds: Annotated[int, Field(ge=2)] = option(5, "Folds of DEV, at most.", flag="--folds")
-    test_share: TestShare = option(
-        "auto",
-        "Share of groups held out as TEST, 0 for none; crossed: every fold is TEST once; auto: crossed below 80 "
-        "groups, else 0.25.",
-    )
     perm: Permutations = option(999, "Permutations of the null (closed forms).")
     logistic_perm: Permutations = option(0, "Of logistic: folds x Cs fits for each.")
     scheme: Literal["auto", "group", "unit", "between", "within"] = option(
@@ -112,3 +116,76 @@ class ProbesOptions:
             scheme=self.scheme,
             n_seeds=self.split_seeds,
         )
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class SweepOptions:
+    """What a sweep of one cache needs besides, where no study says it.
+
+    Attributes:
+        target: column of the cache's examples, in place of `ProbesOptions.targets`.
+        independent_because: why rows are independent, where `groups` is none.
+        base: cache of the base checkpoint on the same data, whose probes are a control.
+    """
+
+    cache: Path = option(is_argument=True)
+    target: str = option(help="Column of the cache's examples: the label.")
+    independent_because: str = option("", "Why rows are independent, for --groups none.")
+    base: Path | None = option(None, "Cache of the base checkpoint on the same data: a control.")
+    seed: int = option(0, "Of splits, permutations and resamples.")
+    name: str | None = option(None, "What tables call the checkpoint; default: the name of the cache's folder.")
+    jobs: Count = option(1, "Processes that sites are spread over.")
+    device: str = option("cpu", "Where probes are fitted: cpu, cuda, ...")
+    out: Path = option(help="Folder of the sweep.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class SiteOptions:
+    """Which sites of a cache, and whose labels."""
+
+    cache: Path = option(is_argument=True)
+    sites: str = option("resid_post.*", "Patterns, separated by commas.")
+    position: str = option("last", "Position of the cache.")
+    target: str = option(help="Column of the cache's examples: the label.")
+    positive: str | None = option(None, "Which label counts as 1; default: the larger of two.")
+    groups: str = option(help="Column of the independent unit.")
+    unit: str = option("auto", "Column of what moves together in a group.")
+    where: Where = option({}, WHERE)
+    seed: int = option(0, "Of the order of groups, splits and resamples.")
+    out: Path | None = option(None, "CSV to write; default: the screen alone.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class MdlOptions:
+    """How a code is made and tested."""
+
+    cs: tuple[float, ...] = option((0.0001, 0.001, 0.01, 0.1, 1.0), "Inverse penalties of the mixture.")
+    orders: Count = option(3, "Random orders of the groups.")
+    shuffled: Annotated[int, Field(ge=19)] = option(19, "Permuted labels.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class EraseOptions(HeldOut):
+    """What is erased, and what is held out."""
+
+    c: float = option(1.0, "Inverse penalty.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class RecallOptions:
+    """Which probe, and the bound on its false positives."""
+
+    max_fpr: Annotated[float, Field(ge=0, lt=1)] = option(0.01, "Bound.")
+    kind: str = option("ridge", f"Of probe: {kinds_help()}.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class TransferOptions:
+    """Which sweep is read on which cache, and how."""
+
+    folder: Path = option(is_argument=True, metavar="SWEEP")
+    cache: Path = option(is_argument=True)
+    all_layers: bool = option(False, "Every train layer at every test layer, in all four directions.")
+    align: Literal["none", "ridge"] = option("none", "Map between widths, with its control.")
+    kinds: Names = option((), "Kinds of probes to read; default: logistic and massmean where swept.")
+    name: str | None = option(None, "What tables call the checkpoint of CACHE; default: its folder's name.")

@@ -3,18 +3,87 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from interp.remedy import remedy
 from study.analyses.probes.choices import NONE, sites_of, unit_of
-from study.analyses.probes.options import ProbesOptions
+from study.analyses.probes.options import ProbesOptions, SweepOptions
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from interp.cache import ActivationCache
     from probes.result import SweepResult
+
+
+def run_sweep(options: ProbesOptions, command: SweepOptions, *, say: Callable[[str], object] = print) -> SweepResult:
+    """A sweep of one cache into `command.out`; one that is finished is read, not run again.
+
+    Args:
+        say: is told how the rows are split, before anything is fitted, or that nothing was run.
+    Raises:
+        ValueError: a folder that holds another sweep; a column that does not exist; `groups: none` without a reason;
+            as `probes.sweep`.
+    """
+    from interp.cache import ActivationCache
+    from interp.io.paths import portable
+    from study.analyses.probes.store import is_finished, read_sweep, sweep_store, write_sweep
+
+    out, options = command.out, replace(options, targets=(command.target,))
+    more = {
+        "seed": command.seed,
+        "name": command.name or command.cache.resolve().name,
+        "independent_because": command.independent_because,
+    }
+    with ExitStack() as stack:
+        opened = stack.enter_context(ActivationCache.open(command.cache))
+        below = None if command.base is None else stack.enter_context(ActivationCache.open(command.base))
+        identity = {"cache": opened.plan_id, "examples": opened.examples_digest, **asdict(options), **more}
+        identity |= {} if below is None else {"base": below.plan_id}
+        packages = {name: version(name) for name in ("numpy", "scipy", "torch", "diptych")}
+        notes = {"cache": portable(command.cache, out), "packages": packages}
+        store = stack.enter_context(sweep_store(out, identity, **notes))
+        if is_finished(store):
+            say(f"{out} is finished; nothing was run again.\n")
+        else:
+            how = {"base": below, "jobs": command.jobs, "device": command.device}
+            write_sweep(store, sweep_cache(opened, options, say=say, **more, **how))
+    return read_sweep(out)
+
+
+def sweep_cache(
+    cache: ActivationCache,
+    options: ProbesOptions,
+    *,
+    seed: int,
+    name: str,
+    independent_because: str,
+    say: Callable[[str], object],
+    **how: Any,
+) -> SweepResult:
+    """The sweep of one cache that the options name; `how`: as of `probes.sweep`."""
+    from interp.where import kept
+    from probes import sweep, sweep_design
+
+    if options.groups == NONE and not independent_because.strip():
+        raise ValueError(
+            remedy("{groups:none} says that rows are independent: say why with {independent_because}")
+            + ", e.g. 'each row is another patient'. Rows of one template in train and test give accuracy without "
+            "signal."
+        )
+    (target,) = options.targets
+    keep = kept(cache.examples, options.where, n=len(cache.examples), option=remedy("{where}"))
+    rows = cache.examples[keep]
+    check_columns(rows, {"target": [target]}, options)
+    arguments = sweep_arguments(cache, rows, target, options, seed=seed)
+    same: dict[str, Any] = {key: arguments[key] for key in ("groups", "unit", "positive", "config")}
+    same["i_know"] = independent_because
+    say("\n".join((*sweep_design(arguments["target"], **same).sentences, "")))
+    return sweep(cache, keep=keep, checkpoint=name, **(arguments | same), **how)
 
 
 def sweep_arguments(

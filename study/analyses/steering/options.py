@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from study.option_types import Count, Layer, Names, Verified, Where
 from study.options import STRICT, option
+from study.task_options import WHERE
 
 Unit = Literal["raw", "delta", "resid", "sd"]
 _HOLDOUT = Annotated[float, Field(gt=0, lt=1)]
@@ -104,3 +105,38 @@ class SteeringOptions(CurveOptions):
     boot: Annotated[int, Field(ge=100)] = option(2000, "Resamples of an interval.")
     limit: Count | None = option(None, "At most so many held-out items are steered.")
     members: Names = option(("engaged", "heuristic"), "Members that are steered.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class FitOptions:
+    """Which classes a direction leads between, and on which rows and sites of a cache it is fitted.
+
+    Attributes:
+        toward, away: classes of `target`; several, joined by "+", make one side.
+        labels_file: table with `id` and `target`, in place of the cache's own column.
+        orthogonal_to: files of directions that are taken out at each site.
+        from_probes: folder of a sweep, whose weights are taken in place of the means.
+    """
+
+    toward: str = option(help="Class that +alpha moves toward; several, joined by '+', make one side.")
+    away: str = option(help="Class that it moves away from.")
+    target: str = option("label", "Column of the cache's examples: the class.")
+    labels_file: Path | None = option(
+        None, "CSV, JSONL or Parquet with `id` and the --target column: the model's own answers.", flag="--labels"
+    )
+    sites: str = option("resid_post.*", "As for `cache`: 'resid_post.20', 'resid_post.8:24:4'.")
+    positions: str | None = option(None, "Position rule of the cache; may be left out where it has one.")
+    balance: Literal["none", "classes", "strata"] = option("none", "Of the means.")
+    strata: str = option("auto", "Column to balance over; 'labels:NAME' is a column of --labels.")
+    groups: str = option("auto", "Column of the independent unit, or 'none'.")
+    fit_on: str | None = option(None, "Examples to fit on, e.g. 'split=train'; the others check the sign.")
+    where: Where = option({}, WHERE)
+    weighting: Literal["harmonic", "uniform"] = option("harmonic", "Of strata.")
+    orthogonal_to: tuple[Path, ...] = option(
+        (), "Directions file to take out at each site; may be given again.", is_repeated=True
+    )
+    from_probes: Path | None = option(None, "A sweep's folder: its weights, not the means.")
+    probe_kind: str = option("logistic", "Of the probes, with --from-probes.")
+    sign_check: bool = option(True, "Leave out every site that held-out rows contradict.")
+    seed: int = option(0, "Of the random halves of the groups.")
+    name: str = option("", "What tables call the direction.")
