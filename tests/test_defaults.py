@@ -175,7 +175,7 @@ def test_a_section_of_a_study_file_is_what_the_command_of_its_analysis_takes(nam
     command = {"eval": "eval run", "cache": "cache extract", "probes": "probes sweep", "heads": "heads sweep",
                "task": "eval run", "load": "heads sweep"}.get(name)  # fmt: skip
     hint = get_type_hints(Study)[name]
-    section = next(kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind))
+    section: Any = next(kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind))
     if command is not None:
         assert section in getattr(COMMANDS[command].callback, OPTIONS)
     elif name == "steering":

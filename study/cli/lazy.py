@@ -43,8 +43,10 @@ class DefaultGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args:
-            others = ", ".join(name for name in self.commands if name != self.default)
-            raise click.UsageError(f"nothing to do. Give {self.usage[0]}, or one of {others}.", ctx)
+            *others, last = (name for name in self.commands if name != self.default)
+            raise click.UsageError(
+                f"nothing to do. Give options to {self.default}, or {', '.join(others)} or {last}.", ctx
+            )
         if not args[0].startswith("-") and args[0] not in self.commands:
             known = ", ".join(self.commands)
             hint = did_you_mean(args[0], self.commands)

@@ -37,7 +37,7 @@ def ask(names: OracleNames, device: DeviceOptions, options: AskOptions) -> None:
     from study.analyses.oracle.ask import ask as run
 
     one_thread()
-    click.echo(run(names, device, options, say=click.echo))
+    click.echo(run(names, device, options, say=click.echo, note=lambda text: click.echo(f"note: {text}", err=True)))
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

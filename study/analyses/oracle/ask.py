@@ -79,9 +79,14 @@ def targets_of(cache: ActivationCache, feats: Features, options: ReadingOptions)
     return {item: of[item if item in of else item.rpartition("@")[0]] for item in feats.items}
 
 
-def ask(names: OracleNames, device: DeviceOptions, options: AskOptions, *, say: Say = print) -> str:
+def ask(
+    names: OracleNames, device: DeviceOptions, options: AskOptions, *, say: Say = print, note: Say = warnings.warn
+) -> str:
     """Ask one question of every reading of a cache; tables and figures in `options.out`, returns what is printed.
 
+    Args:
+        say: is told what the controls can reach, before anything is asked.
+        note: is told where the wiring of the oracle was never tested, or failed its test.
     Raises:
         ValueError: a folder that holds another question; as `check_cache`, `load_oracle`, `Oracle.ask`.
     """
@@ -96,7 +101,7 @@ def ask(names: OracleNames, device: DeviceOptions, options: AskOptions, *, say: 
     more = {"controls": ",".join(options.controls), "max_new_tokens": options.max_new_tokens}
 
     def make() -> str:
-        tested = _tested(oracle, names, options)
+        tested = _tested(oracle, names, options, note)
         if options.choices:
             return _choose(oracle, feats, options, targets, tested)
         return _answer(oracle, feats, options, tested, say)
@@ -210,18 +215,18 @@ def _asked(command: str, options: ReadingOptions, targets: Mapping[str, str] | N
     return {"command": command, "choices": choices, "targets": targets, **same}
 
 
-def _tested(oracle: Oracle, names: OracleNames, options: AskOptions) -> dict[str, Any] | None:
+def _tested(oracle: Oracle, names: OracleNames, options: AskOptions, note: Say) -> dict[str, Any] | None:
     """What is known of the wiring; tested now where nothing is, unless that is declined."""
     from study.analyses.oracle.load import remembered, run_selftest
 
     known = remembered(oracle)
     if known is None and not options.no_selftest:
-        warnings.warn("this oracle's wiring was never tested here; testing it once.", stacklevel=2)
+        note("this oracle's wiring was never tested here; testing it once.")
         run_selftest(oracle, _texts(names, 32), seed=options.seed)
         known = remembered(oracle)
     if known is None or not known["passed"]:
         why = "was never tested" if known is None else f"FAILED its self-test: {known['explanation']}"
-        warnings.warn(f"the wiring of this oracle {why}", stacklevel=2)
+        note(f"the wiring of this oracle {why}")
     return known
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -92,7 +92,9 @@ class ReadingOptions:
     layers: tuple[Layer, ...] = option(
         (), "Block or percent; default: the oracle's own.", flag="--layer", is_repeated=True
     )
-    per: Annotated[int, Field(ge=1)] | str = option("token", "A reading per token, example or run.")
+    per: Annotated[int, Field(ge=1)] | Literal["token", "example"] = option(
+        "token", "A reading per token, example or run."
+    )
     group: str | None = option(None, "Column that names the problem; default: the example.")
     limit: Count | None = option(None, "At most this many readings.")
     question: str = option(help="May hold {choices}.")
