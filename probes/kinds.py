@@ -76,16 +76,36 @@ KindLike: TypeAlias = "str | Kind | Callable[..., Any]"
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("logistic", "L2-penalised logistic regression, to a certified optimum", loss="log", is_costly=True,
-             pipeline="probes.layer:logistic_pipeline"),
-        Kind("ridge", "least squares on labels -1 and 1, exact leave-fold-out", "probes.layer:fit_ridge",
-             loss="squared", pipeline="probes.layer:ridge_pipeline"),
-        Kind("massmean", "difference of class means of the raw features", "probes.layer:fit_mass_mean",
-             scaled=False, has_penalty=False, fit_classes="probes.layer:fit_nearest_mean"),
-        Kind("massmean-iid", "class means corrected for the covariance inside classes (regularised LDA)",
-             "probes.layer:fit_lda", loss="log"),
+        Kind(
+            "logistic",
+            "L2-penalised logistic regression, to a certified optimum",
+            loss="log",
+            is_costly=True,
+            pipeline="probes.layer:logistic_pipeline",
+        ),
+        Kind(
+            "ridge",
+            "least squares on labels -1 and 1, exact leave-fold-out",
+            "probes.layer:fit_ridge",
+            loss="squared",
+            pipeline="probes.layer:ridge_pipeline",
+        ),
+        Kind(
+            "massmean",
+            "difference of class means of the raw features",
+            "probes.layer:fit_mass_mean",
+            scaled=False,
+            has_penalty=False,
+            fit_classes="probes.layer:fit_nearest_mean",
+        ),
+        Kind(
+            "massmean-iid",
+            "class means corrected for the covariance inside classes (regularised LDA)",
+            "probes.layer:fit_lda",
+            loss="log",
+        ),
     )
-}  # fmt: skip
+}
 """The kinds of the library, in the order in which figures and claims prefer them."""
 
 _CARRIED = ("logistic", "massmean")

@@ -43,19 +43,42 @@ class SignNotConfirmedWarning(UserWarning):
 
 @overload
 def difference_of_means(
-    cache: ActivationCache, *, toward: str | Sequence[str], away_from: str | Sequence[str], site: str | Site,
-    target: Column = ..., position: str | None = ..., balance: Balance = ..., strata: Column = ...,
-    groups: Column = ..., fit_on: str | Sequence[bool] | np.ndarray | None = ..., weighting: Weighting = ...,
-    seed: int = ..., where: str | Sequence[str] = ..., check_sign: bool = ..., name: str = ...,
-) -> Direction: ...  # fmt: skip
+    cache: ActivationCache,
+    *,
+    toward: str | Sequence[str],
+    away_from: str | Sequence[str],
+    site: str | Site,
+    target: Column = ...,
+    position: str | None = ...,
+    balance: Balance = ...,
+    strata: Column = ...,
+    groups: Column = ...,
+    fit_on: str | Sequence[bool] | np.ndarray | None = ...,
+    weighting: Weighting = ...,
+    seed: int = ...,
+    where: str | Sequence[str] = ...,
+    check_sign: bool = ...,
+    name: str = ...,
+) -> Direction: ...
 @overload
 def difference_of_means(
-    cache: ActivationCache, *, toward: str | Sequence[str], away_from: str | Sequence[str],
+    cache: ActivationCache,
+    *,
+    toward: str | Sequence[str],
+    away_from: str | Sequence[str],
     site: Sequence[str | Site] | None = ...,
-    target: Column = ..., position: str | None = ..., balance: Balance = ..., strata: Column = ...,
-    groups: Column = ..., fit_on: str | Sequence[bool] | np.ndarray | None = ..., weighting: Weighting = ...,
-    seed: int = ..., where: str | Sequence[str] = ..., check_sign: bool = ..., name: str = ...,
-) -> Directions: ...  # fmt: skip
+    target: Column = ...,
+    position: str | None = ...,
+    balance: Balance = ...,
+    strata: Column = ...,
+    groups: Column = ...,
+    fit_on: str | Sequence[bool] | np.ndarray | None = ...,
+    weighting: Weighting = ...,
+    seed: int = ...,
+    where: str | Sequence[str] = ...,
+    check_sign: bool = ...,
+    name: str = ...,
+) -> Directions: ...
 def difference_of_means(
     cache: ActivationCache,
     *,

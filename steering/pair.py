@@ -269,8 +269,22 @@ def transfer_table(slopes: Mapping[tuple[str, str], pd.DataFrame], *, metric: st
     import pandas as pd
 
     apart = ["control_difference", "control_difference_lo", "control_difference_hi"]
-    kept = ["value", "lo", "hi", "control_value", *apart, "null_lo", "null_hi", "p", "smallest_p", "alpha_unit",
-            "layer", "n", "n_groups", "interval"]  # fmt: skip
+    kept = [
+        "value",
+        "lo",
+        "hi",
+        "control_value",
+        *apart,
+        "null_lo",
+        "null_hi",
+        "p",
+        "smallest_p",
+        "alpha_unit",
+        "layer",
+        "n",
+        "n_groups",
+        "interval",
+    ]
     rows = []
     for (source, target), table in slopes.items():
         role = "direction" if source == target else "transferred"

@@ -138,16 +138,32 @@ class DoseResult:
 
     def _row(self, arm: int, k: int, score: int) -> Row:
         c = self.curves
-        names = ("value", "lo", "hi", "change", "change_lo", "change_hi", "band_lo", "band_hi", "selection_lo",
-                 "selection_hi")  # fmt: skip
+        names = (
+            "value",
+            "lo",
+            "hi",
+            "change",
+            "change_lo",
+            "change_hi",
+            "band_lo",
+            "band_hi",
+            "selection_lo",
+            "selection_hi",
+        )
         beyond = {f"control_difference{end}": getattr(c, f"excess{end}") for end in ("", "_lo", "_hi")}
         return self._who(arm) | {
-            "alpha": c.alphas[k], "alpha_norm": self._share(arm, c.alphas[k]), "alpha_unit": self.plan.unit,
-            "metric": c.scores[score], **{name: float(getattr(c, name)[arm, k, score]) for name in names},
+            "alpha": c.alphas[k],
+            "alpha_norm": self._share(arm, c.alphas[k]),
+            "alpha_unit": self.plan.unit,
+            "metric": c.scores[score],
+            **{name: float(getattr(c, name)[arm, k, score]) for name in names},
             **{name: float(values[arm, k, score]) for name, values in beyond.items()},
-            "n": int(c.n[arm, k, score]), "n_groups": int(c.n_groups[arm, k, score]), "interval": INTERVAL,
-            "band": BAND, "n_tables": self.n_tables,
-        }  # fmt: skip
+            "n": int(c.n[arm, k, score]),
+            "n_groups": int(c.n_groups[arm, k, score]),
+            "interval": INTERVAL,
+            "band": BAND,
+            "n_tables": self.n_tables,
+        }
 
     def _who(self, arm: int) -> Row:
         one = self.curves.arms[arm]
@@ -166,13 +182,22 @@ class DoseResult:
             level = Level.of(self.prompted, self.kind.scores[name], [0, 1])
             (lo, hi), (change_lo, change_hi) = level.limits(), level.change(0).limits()
             yield {
-                "arm": "prompt", "draw": 0, "arm_label": "prompt baseline", "alpha_unit": self.plan.unit,
+                "arm": "prompt",
+                "draw": 0,
+                "arm_label": "prompt baseline",
+                "alpha_unit": self.plan.unit,
                 "metric": name,
-                "value": float(level.value[1]), "lo": float(lo[1]), "hi": float(hi[1]),
-                "change": float(level.value[1] - level.value[0]), "change_lo": float(change_lo[1]),
-                "change_hi": float(change_hi[1]), "n": int(level.n[1]), "n_groups": int(level.n_groups[1]),
-                "interval": INTERVAL, "control_value": float(level.value[0]),
-            }  # fmt: skip
+                "value": float(level.value[1]),
+                "lo": float(lo[1]),
+                "hi": float(hi[1]),
+                "change": float(level.value[1] - level.value[0]),
+                "change_lo": float(change_lo[1]),
+                "change_hi": float(change_hi[1]),
+                "n": int(level.n[1]),
+                "n_groups": int(level.n_groups[1]),
+                "interval": INTERVAL,
+                "control_value": float(level.value[0]),
+            }
 
     def slopes(self) -> pd.DataFrame:
         """One row per arm and score: slope per unit of alpha, its interval, p against the controls, monotonicity.
@@ -211,8 +236,12 @@ class DoseResult:
         (lo, hi), apart = anti.limits(), {sort: beyond_controls(anti, self.curves.arms, sort) for sort in SORTS}
         rows = []
         for arm in range(len(self.curves.arms)):
-            level = {"metric": "anti_steerable", "value": float(anti.value[arm]), "lo": float(lo[arm]),
-                     "hi": float(hi[arm])}  # fmt: skip
+            level = {
+                "metric": "anti_steerable",
+                "value": float(anti.value[arm]),
+                "lo": float(lo[arm]),
+                "hi": float(hi[arm]),
+            }
             sizes = {"n": int(anti.n[arm]), "n_groups": int(anti.n_groups[arm]), "interval": INTERVAL}
             beyond = _differences({sort: np.array([part[arm] for part in apart[sort]]) for sort in SORTS})
             null = self._apart(arm, anti.value) | beyond

@@ -122,13 +122,21 @@ def _best(part: pd.DataFrame, objective: Objective, n_layers: int) -> dict[str, 
         by_metric: dict[str, Any] = {str(row["metric"]): row for row in rows.to_dict("records")}
         main = by_metric[objective.metric]
         lo, hi = sorted((sign * main["selection_lo"], sign * main["selection_hi"]))
-        options.append({
-            "alpha": alpha, "gain": sign * main["change"], "lo": lo, "hi": hi,
-            "excess_gain": sign * main["control_difference"],
-            **_null(main, sign), "metric": objective.metric, "n": main["n"],
-            "n_groups": main["n_groups"], "interval": INTERVAL,
-            "reason": _reason(by_metric, objective, n_layers),
-        })  # fmt: skip
+        options.append(
+            {
+                "alpha": alpha,
+                "gain": sign * main["change"],
+                "lo": lo,
+                "hi": hi,
+                "excess_gain": sign * main["control_difference"],
+                **_null(main, sign),
+                "metric": objective.metric,
+                "n": main["n"],
+                "n_groups": main["n_groups"],
+                "interval": INTERVAL,
+                "reason": _reason(by_metric, objective, n_layers),
+            }
+        )
     defined = [one for one in options if one["gain"] == one["gain"]]
     if not defined:
         return {**options[0], "reason": f"{objective.metric} is not defined", "allowed": False}

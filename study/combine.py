@@ -68,19 +68,31 @@ def _row(part: pd.DataFrame) -> dict[str, Any]:
     pairs = [own for _, own in part.groupby("_pair", sort=False)]
     means = np.array([float(own["value"].mean()) for own in pairs])
     out: dict[str, Any] = {
-        "value": float(means.mean()), "lo": np.nan, "hi": np.nan, "n_runs": len(part), "n_pairs": len(pairs),
-        "tau": np.nan, "spread": _spread(pairs), "least": float(part["value"].min()),
-        "most": float(part["value"].max()), "half_width": float(halves.mean()),
+        "value": float(means.mean()),
+        "lo": np.nan,
+        "hi": np.nan,
+        "n_runs": len(part),
+        "n_pairs": len(pairs),
+        "tau": np.nan,
+        "spread": _spread(pairs),
+        "least": float(part["value"].min()),
+        "most": float(part["value"].max()),
+        "half_width": float(halves.mean()),
         "interval": "none: one pair; spread over its runs",
-    }  # fmt: skip
+    }
     if len(pairs) < 2:
         return out
     errors = np.array([_error(own) for own in pairs])
     if not np.all(errors > 0):
         return out | {"interval": "none: a run without an interval"}
     found = stats.random_effects(means, errors)
-    return out | {"value": found.mean.value, "lo": found.mean.lo, "hi": found.mean.hi, "tau": found.tau,
-                  "interval": f"Hartung-Knapp over {len(pairs)} pairs"}  # fmt: skip
+    return out | {
+        "value": found.mean.value,
+        "lo": found.mean.lo,
+        "hi": found.mean.hi,
+        "tau": found.tau,
+        "interval": f"Hartung-Knapp over {len(pairs)} pairs",
+    }
 
 
 def _spread(pairs: Sequence[pd.DataFrame]) -> float:

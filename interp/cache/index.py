@@ -118,8 +118,13 @@ class CacheIndex:
 
     def header(self, shard: ShardEntry) -> bytes:
         """The header that the data file of a shard must have."""
-        return header_of(list(self.sites.values()), self.plan_id, shard.index, rows=(shard.start, shard.stop),
-                         examples=shard.examples)  # fmt: skip
+        return header_of(
+            list(self.sites.values()),
+            self.plan_id,
+            shard.index,
+            rows=(shard.start, shard.stop),
+            examples=shard.examples,
+        )
 
     @cached_property
     def site_number(self) -> Mapping[str, int]:

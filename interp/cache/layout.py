@@ -108,8 +108,12 @@ def header_of(
     Args:
         rows, examples: [first, last + 1) of the shard, counted over the whole cache.
     """
-    owner = {"plan_id": plan_id, "shard": str(shard), "rows": "{}:{}".format(*rows),
-            "examples": "{}:{}".format(*examples)}  # fmt: skip
+    owner = {
+        "plan_id": plan_id,
+        "shard": str(shard),
+        "rows": "{}:{}".format(*rows),
+        "examples": "{}:{}".format(*examples),
+    }
     return shard_header(sites, rows[1] - rows[0], owner)
 
 

@@ -259,8 +259,11 @@ def with_examples(cache: Path, folder: Path, examples: Any) -> Path:
     if not link.is_symlink():
         os.symlink(os.path.relpath(cache / "shards", folder), link)
     table = to_parquet(examples)
-    for name, data in ((MANIFEST, (cache / MANIFEST).read_bytes()), (ROWS, (cache / ROWS).read_bytes()),
-                       (EXAMPLES, table)):  # fmt: skip
+    for name, data in (
+        (MANIFEST, (cache / MANIFEST).read_bytes()),
+        (ROWS, (cache / ROWS).read_bytes()),
+        (EXAMPLES, table),
+    ):
         replace(folder, folder / name, data)
     sealed = read_json(cache / SEALED)
     sealed["files"][EXAMPLES] = xxhash.xxh3_128_hexdigest(table)

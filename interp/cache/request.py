@@ -140,5 +140,11 @@ def preview(
     layout = Layout(skeleton.module.get_decoder())
     prompts = options.prompts(examples, skeleton.tokenizer, context=context_length(layout.config))
     unread = Fingerprint(config_sha256="not read", weights_sha256="not read")
-    return options.plan(examples, prompts, layout=layout, dtype=skeleton.dtype, fingerprint=unread,
-                       template_date=clock_of(skeleton.tokenizer))  # fmt: skip
+    return options.plan(
+        examples,
+        prompts,
+        layout=layout,
+        dtype=skeleton.dtype,
+        fingerprint=unread,
+        template_date=clock_of(skeleton.tokenizer),
+    )

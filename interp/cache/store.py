@@ -178,8 +178,9 @@ def _fault(root: Path, plan: CachePlan, shard: int) -> str:
         if record.get("plan_id") != plan.plan_id:
             raise IdentityMismatchError(
                 f"{path} is a record of another cache (plan {record.get('plan_id')}; this run is plan "
-                f"{plan.plan_id}). Move it away, or choose another folder.", fields=["plan_id"],
-            )  # fmt: skip
+                f"{plan.plan_id}). Move it away, or choose another folder.",
+                fields=["plan_id"],
+            )
         return f"{path}: the record of another shard."
     try:
         check_size(root, file, plan.shard_bytes(shard), shard)

@@ -148,8 +148,9 @@ def resampling_importance(
     Source: thought-anchors, resampling and counterfactual importance.
     """
     cuts = {e.id: range(len(kept_ranges(e)) + 1) for e in examples}
-    rolled = continuations(model, examples, cuts, n=n, temperature=temperature, seed=seed,
-                           max_new_tokens=max_new_tokens, parse=parse)  # fmt: skip
+    rolled = continuations(
+        model, examples, cuts, n=n, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens, parse=parse
+    )
     out = []
     for example in examples:
         for k, (a, b) in enumerate(kept_ranges(example)):
@@ -237,8 +238,14 @@ def continuations(
             text = kept_text(example, kept)
             cut_of[name] = (example.id, kept, text)
             prefixed.append(replace(example, id=name, answer=text or None))
-    decoding = Decoding(score_labels=False, temperature=temperature, n_samples=n, seed=seed,
-                        max_new_tokens=max_new_tokens, tokens_per_batch=tokens_per_batch)  # fmt: skip
+    decoding = Decoding(
+        score_labels=False,
+        temperature=temperature,
+        n_samples=n,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        tokens_per_batch=tokens_per_batch,
+    )
     out: dict[tuple[str, int], list[Rollout]] = {(name, kept): [] for name, kept, _ in cut_of.values()}
     for _, answers in evaluate(model, cot, prefixed, decoding=decoding):  # pyright: ignore[reportArgumentType]
         for answer in answers:

@@ -108,8 +108,10 @@ def first_tokens(tokenizer: Any, example: Example) -> list[int]:
 def _controls(examples: Sequence[Example], firsts: Sequence[list[int]]) -> list[list[int] | None]:
     """For each example the first tokens of the next answer in the corpus (cyclically) that shares none with its own."""
     n = len(examples)
-    return [next((firsts[(i + k) % n] for k in range(1, n) if not set(firsts[i]) & set(firsts[(i + k) % n])), None)
-            for i in range(n)]  # fmt: skip
+    return [
+        next((firsts[(i + k) % n] for k in range(1, n) if not set(firsts[i]) & set(firsts[(i + k) % n])), None)
+        for i in range(n)
+    ]
 
 
 def _batches(prompts: Sequence[Prompt]) -> Iterator[list[int]]:

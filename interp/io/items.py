@@ -218,8 +218,10 @@ class ItemStore:
             return True
         if not has_items:
             return False
-        old, new = ({"kind": kind, **identity} for kind, identity in
-                    ((held["kind"], held["identity"]), (self.kind, self.identity)))  # fmt: skip
+        old, new = (
+            {"kind": kind, **identity}
+            for kind, identity in ((held["kind"], held["identity"]), (self.kind, self.identity))
+        )
         differing = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
         shown = "; ".join(f"{key}: {old.get(key)!r:.60} != {new.get(key)!r:.60}" for key in differing)
         raise ValueError(
@@ -284,8 +286,14 @@ def _file_digest(path: Path) -> str | None:
 
 
 def _plan_bytes(kind: str, identity: Mapping[str, Any], notes: Mapping[str, Any], plan_id: str) -> bytes:
-    content = {"format": FORMAT, "version": VERSION, "kind": kind, "identity": identity, "notes": notes,
-               "plan_id": plan_id}  # fmt: skip
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "identity": identity,
+        "notes": notes,
+        "plan_id": plan_id,
+    }
     return (json.dumps(content | {"sha256": sha256_of(content)}, indent=1, sort_keys=True) + "\n").encode()
 
 

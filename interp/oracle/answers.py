@@ -176,8 +176,10 @@ class Answers(Sequence[Answer]):
     def __str__(self) -> str:
         lines = []
         for question in self.likelihoods:
-            lines.append(f"{question}\n  control gap ({HEADLINE}) {_or_dash(self, question)}, "
-                         f"same answer to {self.same_response_share(question):.0%}")  # fmt: skip
+            lines.append(
+                f"{question}\n  control gap ({HEADLINE}) {_or_dash(self, question)}, "
+                f"same answer to {self.same_response_share(question):.0%}"
+            )
             lines += [f"  {answer}" for answer in self.to(question)]
         return "\n".join(lines)
 
@@ -300,20 +302,35 @@ def mean_over_problems(values: np.ndarray, groups: Sequence[str]) -> Estimate:
 
 def _row(control: str, nll: Estimate, gap: Estimate | None) -> dict[str, Any]:
     gap = gap or Estimate(0.0, 0.0, 0.0, nll.n, nll.n_groups)
-    return {"control": control, "nll": nll.value, "gap": gap.value, "lo": gap.lo, "hi": gap.hi, "n": gap.n,
-            "n_groups": gap.n_groups}  # fmt: skip
+    return {
+        "control": control,
+        "nll": nll.value,
+        "gap": gap.value,
+        "lo": gap.lo,
+        "hi": gap.hi,
+        "n": gap.n,
+        "n_groups": gap.n_groups,
+    }
 
 
 def _flat(answer: Answer) -> dict[str, Any]:
     return {
-        "item": answer.item, "question": answer.question, "answer": answer.text, "verdict": answer.verdict,
-        "logp": answer.logp, "n_tokens": answer.n_tokens, "frequency": answer.frequency,
-        "gap": answer.gap, "p": answer.p, "p_adjusted": answer.p_adjusted, "smallest_p": smallest_p(answer.n_partners),
+        "item": answer.item,
+        "question": answer.question,
+        "answer": answer.text,
+        "verdict": answer.verdict,
+        "logp": answer.logp,
+        "n_tokens": answer.n_tokens,
+        "frequency": answer.frequency,
+        "gap": answer.gap,
+        "p": answer.p,
+        "p_adjusted": answer.p_adjusted,
+        "smallest_p": smallest_p(answer.n_partners),
         "n_partners": answer.n_partners,
         **{f"gap.{name}": value for name, value in answer.controls.items()},
         "null_slots": "; ".join(answer.null_slots),
         **{name: str(value) for name, value in answer.provenance.items()},
-    }  # fmt: skip
+    }
 
 
 def _or_dash(answers: Answers, question: str) -> str:

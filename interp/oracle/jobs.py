@@ -75,9 +75,14 @@ class Prompts:
         key = (feats.layers(item), feats.counts(item), question, text, end_of_turn or is_empty)
         if key not in self._rendered:
             self._rendered[key] = render_question(
-                self.spec, self.tokenizer, layers=key[0], counts=key[1], question=question, answer=text,
+                self.spec,
+                self.tokenizer,
+                layers=key[0],
+                counts=key[1],
+                question=question,
+                answer=text,
                 end_of_turn=key[-1],
-            )  # fmt: skip
+            )
         rows = feats.rows(item, self.spec.layer_order)
         prompt = with_answer(self._rendered[key], answer)
         return Job(prompt, feats.vectors[list(rows)], item, tuple(str(feats.slots[r]) for r in rows))

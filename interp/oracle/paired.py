@@ -43,10 +43,19 @@ class PairedReading:
     def rows(self) -> list[dict[str, Any]]:
         """One row per choice: difference with interval, Holm p, n."""
         return [
-            {"choice": choice, "a": self.names[0], "b": self.names[1], "difference": d.value, "lo": d.lo, "hi": d.hi,
-             "p_holm": self.p[choice], "n": d.n, "n_groups": d.n_groups}
+            {
+                "choice": choice,
+                "a": self.names[0],
+                "b": self.names[1],
+                "difference": d.value,
+                "lo": d.lo,
+                "hi": d.hi,
+                "p_holm": self.p[choice],
+                "n": d.n,
+                "n_groups": d.n_groups,
+            }
             for choice, d in self.difference.items()
-        ]  # fmt: skip
+        ]
 
     def __str__(self) -> str:
         head = (

@@ -156,8 +156,13 @@ def _begin(run: Run, store: ItemStore | None, resume: bool) -> tuple[int, list[V
 def _identity(model: Model, mixture: Mixture, spec: OracleSpec, recipe: Recipe) -> dict[str, Any]:
     """Fields that must be equal for a run to be resumed."""
     whole = model.fingerprint or fingerprint_module(model.module, tokenizer=model.tokenizer)
-    return {"recipe": recipe.digest, "spec": repr(replace(spec, origin="")), "items": mixture.digest,
-            "base": whole.weights_sha256, "dtype": str(model.dtype).removeprefix("torch.")}  # fmt: skip
+    return {
+        "recipe": recipe.digest,
+        "spec": repr(replace(spec, origin="")),
+        "items": mixture.digest,
+        "base": whole.weights_sha256,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
 
 
 def _save(run: Run, store: ItemStore, history: Sequence[Validation], step: int, findings: Sequence[Finding]) -> None:
@@ -173,9 +178,14 @@ def _save(run: Run, store: ItemStore, history: Sequence[Validation], step: int, 
     for name in names:
         put_adapter(store.root, name, tensors, config, run.spec)
     validations = [v.to_dict() for v in history]
-    record = {**store.identity, "settings": run.recipe.to_dict(), "n_steps": run.n_steps,
-              "best": best_of(history).step, "audits": [vars(f) for f in findings],
-              "validations": validations}  # fmt: skip
+    record = {
+        **store.identity,
+        "settings": run.recipe.to_dict(),
+        "n_steps": run.n_steps,
+        "best": best_of(history).step,
+        "audits": [vars(f) for f in findings],
+        "validations": validations,
+    }
     put_run(store.root, record)
     put_state(store, run.state(step) | {"validations": json.dumps(validations)})
 
@@ -292,9 +302,14 @@ def add_adapter(model: Model, recipe: Recipe, name: str = "oracle") -> Model:
         raise ValueError(f"adapter {name!r} {taken}; choose another name for the new oracle.")
     targets = recipe.targets if isinstance(recipe.targets, str) else list(recipe.targets)
     config = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, use_rslora=recipe.rslora, bias="none",
-        target_modules=_text_only(model, targets), task_type="CAUSAL_LM",
-    )  # fmt: skip
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        use_rslora=recipe.rslora,
+        bias="none",
+        target_modules=_text_only(model, targets),
+        task_type="CAUSAL_LM",
+    )
     module: Any = model.module
     with torch.random.fork_rng(devices=cuda_devices(model)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")

@@ -216,5 +216,14 @@ def _text(spec: OracleSpec, layer: int) -> str:
 
 
 def _row(name: str, nll: Estimate, worse: Estimate) -> dict[str, object]:
-    return {"wiring": name, "nll": nll.value, "nll_lo": nll.lo, "nll_hi": nll.hi, "worse": worse.value,
-            "lo": worse.lo, "hi": worse.hi, "n": worse.n, "n_groups": worse.n_groups}  # fmt: skip
+    return {
+        "wiring": name,
+        "nll": nll.value,
+        "nll_lo": nll.lo,
+        "nll_hi": nll.hi,
+        "worse": worse.value,
+        "lo": worse.lo,
+        "hi": worse.hi,
+        "n": worse.n,
+        "n_groups": worse.n_groups,
+    }

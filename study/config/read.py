@@ -203,8 +203,10 @@ def _with_data(study: Study, place: _Place, folder: Path) -> Study:
         study = replace(study, task=replace(study.task, data=_found(study.task.data, ("task", "data"), place, folder)))
     if study.oracle is not None:
         at = ("oracle", "questions")
-        asked = tuple(q if q.labels is None else replace(q, labels=_found(q.labels, at, place, folder))
-                      for q in study.oracle.questions)  # fmt: skip
+        asked = tuple(
+            q if q.labels is None else replace(q, labels=_found(q.labels, at, place, folder))
+            for q in study.oracle.questions
+        )
         prior = study.oracle.prior
         if prior is not None and prior.startswith(("./", "../")):
             prior = str(folder / prior)

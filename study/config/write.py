@@ -14,8 +14,12 @@ from study.config.sections import SECTIONS, Study
 
 def resolved_yaml(study: Study, folder: Path) -> str:
     """YAML that `read_study` reads back as the same study, when it lies in `folder`."""
-    content: dict[str, Any] = {"name": study.name, "seed": study.seed, "claim_margin": study.claim_margin,
-                               "min_label_mass": study.min_label_mass}  # fmt: skip
+    content: dict[str, Any] = {
+        "name": study.name,
+        "seed": study.seed,
+        "claim_margin": study.claim_margin,
+        "min_label_mass": study.min_label_mass,
+    }
     if study.is_embedded:
         content["pair"] = "embedded"
     elif study.pair is not None:

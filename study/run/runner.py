@@ -126,9 +126,15 @@ class _Run:
 
     def _fresh_state(self) -> RunState:
         return RunState(
-            name=self.study.name, seed=self.study.seed, dtype=self.study.load.dtype, diptych=package_version(),
-            commit=commit(), packages=versions(), checkpoints=self.inputs.provenance, data_sha256=self.inputs.data,
-        )  # fmt: skip
+            name=self.study.name,
+            seed=self.study.seed,
+            dtype=self.study.load.dtype,
+            diptych=package_version(),
+            commit=commit(),
+            packages=versions(),
+            checkpoints=self.inputs.provenance,
+            data_sha256=self.inputs.data,
+        )
 
     def go(self, *, jobs: int, only: Sequence[str]) -> Finished:
         wanted = [name for name in self.steps if not only or name in only]
@@ -265,8 +271,16 @@ class _Run:
         made = self.made.get(name, Key("", ""))
         kept = [self.kept[name]] if name in self.kept else []
         notes = tuple(str(note) for note in outcome.notes if note not in kept) + tuple(kept)
-        state = StepState(self.keys[name], outcome.status, outcome.cause, outcome.outputs, notes,
-                          self.table_keys[name], made.asked, made.code)  # fmt: skip
+        state = StepState(
+            self.keys[name],
+            outcome.status,
+            outcome.cause,
+            outcome.outputs,
+            notes,
+            self.table_keys[name],
+            made.asked,
+            made.code,
+        )
         self.ran.append(name)
         self._record(name, state)
         self._write()

@@ -119,13 +119,18 @@ def _parts(a: Items, b: Items, cell: str) -> Iterator[Row]:
     if len(set(a.story)) < 2 or min(side[:, 1].sum() for side in sides) == 0:
         return
     found = stats.decompose_change(sides[0], sides[1], groups=a.story)
-    for metric, part in (("s_amb_from_coverage", found.first), ("s_amb_from_bias", found.second),
-                         ("s_amb_signed", found.total)):  # fmt: skip
+    for metric, part in (
+        ("s_amb_from_coverage", found.first),
+        ("s_amb_from_bias", found.second),
+        ("s_amb_signed", found.total),
+    ):
         shares = [side[:, 2].sum() / side[:, 0].sum() if metric == "s_amb_signed" else None for side in sides]
         spread = {"diff": part.value, "lo": part.lo, "hi": part.hi, "n": part.n, "n_groups": part.n_groups}
         yield {"cell": cell, "metric": metric, "before": shares[0], "after": shares[1], **spread} | {
-            "interval": INTERVAL, "p": None, "note": "midpoint decomposition",
-        }  # fmt: skip
+            "interval": INTERVAL,
+            "p": None,
+            "note": "midpoint decomposition",
+        }
 
 
 def _columns(items: Items) -> np.ndarray:
@@ -158,10 +163,16 @@ def plane(answers: pd.DataFrame) -> dict[str, float | int | str]:
     spread = (len(apart) - 1) / len(apart) * apart.T @ apart
     effective = float(effective_groups(np.unique(named, return_counts=True)[1].astype(float)))
     return {
-        "coverage": float(draws.value[0]), "commit_bias": float(draws.value[1]), "cov_xx": float(spread[0, 0]),
-        "cov_xy": float(spread[0, 1]), "cov_yy": float(spread[1, 1]), "n": draws.n, "n_groups": draws.n_groups,
-        "effective_groups": effective, "interval": "jackknife over stories",
-    }  # fmt: skip
+        "coverage": float(draws.value[0]),
+        "commit_bias": float(draws.value[1]),
+        "cov_xx": float(spread[0, 0]),
+        "cov_xy": float(spread[0, 1]),
+        "cov_yy": float(spread[1, 1]),
+        "n": draws.n,
+        "n_groups": draws.n_groups,
+        "effective_groups": effective,
+        "interval": "jackknife over stories",
+    }
 
 
 def _point(sums: np.ndarray) -> np.ndarray:

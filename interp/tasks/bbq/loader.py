@@ -164,9 +164,12 @@ def _templates_of(rows: Sequence[Row], data: str | Path, templates: str | Path |
     if folder is None:
         what = f"{data}: no folder 'templates' beside the data, which says who is stereotyped. "
         raise ValueError(
-            what + remedy("Give {task.templates:FOLDER} of the BBQ repository, or {task.templates:rows} to take it "
-                          "from the rows where they have it.")
-        )  # fmt: skip
+            what
+            + remedy(
+                "Give {task.templates:FOLDER} of the BBQ repository, or {task.templates:rows} to take it "
+                "from the rows where they have it."
+            )
+        )
     table = read_templates(folder)
     for where, row in rows:
         if _key(row) not in table:

@@ -41,8 +41,11 @@ def score_report(answers: pd.DataFrame, *, seed: int = 0, unparsed: Unparsed = "
     answers = averaged(answers[answers["sample"] == 0])
     items, name = items_of(answers), str(answers["member"].iloc[0])
     category = category_of(answers)
-    cells = {(f"{c}/{kind}", kind): (category == c) & (items.is_ambig == (kind == "ambig"))
-             for c in dict.fromkeys(category) for kind in ("ambig", "disambig")}  # fmt: skip
+    cells = {
+        (f"{c}/{kind}", kind): (category == c) & (items.is_ambig == (kind == "ambig"))
+        for c in dict.fromkeys(category)
+        for kind in ("ambig", "disambig")
+    }
     rows: list[Row] = []
     for (cell, kind), keep in cells.items():
         if keep.any():
@@ -201,8 +204,14 @@ def _letters(answers: pd.DataFrame) -> Iterator[Row]:
     for letter in LETTERS:
         found = stats.wilson(int((answers["label"] == letter).sum()), n)
         gold = float((answers["gold"] == letter).mean())
-        yield head | {"metric": f"share_{letter}", "value": found.value, "lo": found.lo, "hi": found.hi,
-                      "interval": "Wilson", "control": gold}  # fmt: skip
+        yield head | {
+            "metric": f"share_{letter}",
+            "value": found.value,
+            "lo": found.lo,
+            "hi": found.hi,
+            "interval": "Wilson",
+            "control": gold,
+        }
     if "label_mass" in answers and answers["label_mass"].notna().any():
         yield from _mass(answers, head)
     if "order" in answers and answers["id"].str.contains("~").any():
@@ -216,8 +225,14 @@ def _mass(answers: pd.DataFrame, head: Row) -> Iterator[Row]:
     mean = stats.cluster_mean(mass, groups=answers[f"group.{GROUP}"].astype(str).to_numpy(), bounds=(0.0, 1.0))
     low = int((mass < 0.5).sum())
     note = f"{low} of {len(mass)} items below 0.5: their letters are not what the model would say" if low else ""
-    yield head | {"metric": "letter_mass", "value": mean.value, "lo": mean.lo, "hi": mean.hi, "note": note,
-                  "interval": INTERVAL}  # fmt: skip
+    yield head | {
+        "metric": "letter_mass",
+        "value": mean.value,
+        "lo": mean.lo,
+        "hi": mean.hi,
+        "note": note,
+        "interval": INTERVAL,
+    }
 
 
 def _order(answers: pd.DataFrame, head: Row) -> Iterator[Row]:
@@ -230,5 +245,12 @@ def _order(answers: pd.DataFrame, head: Row) -> Iterator[Row]:
         answers.assign(_said=said).groupby(answers["id"].str.replace(r"~\d$", "", regex=True))["_said"].nunique() == 1
     )
     found = stats.wilson(int(same.sum()), len(same))
-    yield head | {"metric": "same_answer_in_every_order", "value": found.value, "lo": found.lo, "hi": found.hi,
-                  "n": found.n, "interval": "Wilson", "control": 1 / 9}  # fmt: skip
+    yield head | {
+        "metric": "same_answer_in_every_order",
+        "value": found.value,
+        "lo": found.lo,
+        "hi": found.hi,
+        "n": found.n,
+        "interval": "Wilson",
+        "control": 1 / 9,
+    }

@@ -110,8 +110,14 @@ def distinct(items: Sequence[Item]) -> Finding:
         return Finding("distinct", "skipped", math.nan, MIN_DISTINCT, "labels are classes.")
     share = len(labels) / len(contexts)
     bad = f"{len(labels)} different texts for {len(contexts)} contexts: the same text is given again and again. "
-    return _judge("distinct", share, MIN_DISTINCT, bad + "Look for a default in the label builder.",
-                  "texts differ with their contexts.", below=True)  # fmt: skip
+    return _judge(
+        "distinct",
+        share,
+        MIN_DISTINCT,
+        bad + "Look for a default in the label builder.",
+        "texts differ with their contexts.",
+        below=True,
+    )
 
 
 def fallback(items: Sequence[Item]) -> Finding:
@@ -134,8 +140,13 @@ def skewed(items: Sequence[Item]) -> Finding:
     one = Counter(labels[0] for labels in several if len(set(labels)) == 1)
     shown = ", ".join(f"{label[:30]!r} in {k}" for label, k in one.most_common(3))
     bad = f"{one.total()} of {len(several)} problems have one label ({shown}), which the problem alone tells. "
-    return _judge("skewed per problem", share, MAX_ONE_CLASS, bad + "Set thresholds per problem (percentile tiers).",
-                  "labels vary inside problems.")  # fmt: skip
+    return _judge(
+        "skewed per problem",
+        share,
+        MAX_ONE_CLASS,
+        bad + "Set thresholds per problem (percentile tiers).",
+        "labels vary inside problems.",
+    )
 
 
 def unreachable(items: Sequence[Item]) -> Finding:

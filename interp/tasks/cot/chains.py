@@ -138,5 +138,14 @@ def _one(
     positions = tuple(range(first, first + size))
     read = ",".join(map(str, prompt.ids[: positions[-1] + 1]))
     context = hashlib.sha256(f"{read}/{positions}/{percent}".encode()).hexdigest()[:24]
-    return ContextItem(name, problem, positions, percent, direction, k, f"Can you say the {what}?",
-                       tokenizer.decode(list(wanted)), context)  # fmt: skip
+    return ContextItem(
+        name,
+        problem,
+        positions,
+        percent,
+        direction,
+        k,
+        f"Can you say the {what}?",
+        tokenizer.decode(list(wanted)),
+        context,
+    )

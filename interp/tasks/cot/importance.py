@@ -90,8 +90,12 @@ def rollout_importance(
     p = (1 + sum(null >= value - 1e-12 for null in nulls)) / (1 + n_draws)
     left_out = [answer_kl(without[:i] + without[i + 1 :], kept) for i in range(len(without))]
     left_out += [answer_kl(without, kept[:i] + kept[i + 1 :]) for i in range(len(kept))]
-    lo, hi = map(float, jackknife_limits(np.asarray(value), np.array(left_out), effective=len(left_out),
-                                         confidence=CONFIDENCE, bounds=(0.0, np.inf)))  # fmt: skip
+    lo, hi = map(
+        float,
+        jackknife_limits(
+            np.asarray(value), np.array(left_out), effective=len(left_out), confidence=CONFIDENCE, bounds=(0.0, np.inf)
+        ),
+    )
     right, still = (sum(answer == gold for answer in side) / len(side) for side in (without, kept))
     sizes = {"n_without": len(without), "n_kept": len(kept)}
     return RolloutImportance(value, lo, hi, float(np.mean(nulls)), p, right_without=right, right_kept=still, **sizes)

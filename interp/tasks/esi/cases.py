@@ -136,10 +136,14 @@ def _pair(kind: str, index: int, rng: Random, pair: str) -> list[Row]:
 def _calm(template: Template, rng: Random) -> Patient:
     """Vital signs outside every danger zone, pain below severe."""
     return Patient(
-        age=float(rng.randint(19, 78)), heart_rate=float(rng.randint(64, 96)), resp_rate=float(rng.randint(12, 18)),
-        spo2=float(rng.randint(95, 100)), temperature=round(rng.uniform(36.4, 37.4), 1), pain=float(rng.randint(0, 5)),
+        age=float(rng.randint(19, 78)),
+        heart_rate=float(rng.randint(64, 96)),
+        resp_rate=float(rng.randint(12, 18)),
+        spo2=float(rng.randint(95, 100)),
+        temperature=round(rng.uniform(36.4, 37.4), 1),
+        pain=float(rng.randint(0, 5)),
         resources=template.resources,
-    )  # fmt: skip
+    )
 
 
 def _row(template: Template, patient: Patient, sentence: str, who: str) -> Row:
@@ -148,14 +152,22 @@ def _row(template: Template, patient: Patient, sentence: str, who: str) -> Row:
     row = dict.fromkeys(COLUMNS, "")
     row |= dict.fromkeys(FLAGS, "0") | dict.fromkeys(COUNTS, "0") | _used(patient)
     row |= {
-        "gender": "F" if who == "woman" else "M", "age": f"{patient.age:.0f}", "arrival_transport": "WALK IN",
-        "temperature": f"{(patient.temperature or 37.0) * 9 / 5 + 32:.1f}", "heartrate": f"{patient.heart_rate:.0f}",
-        "resprate": f"{patient.resp_rate:.0f}", "o2sat": f"{patient.spo2:.0f}", "sbp": "124", "dbp": "78",
+        "gender": "F" if who == "woman" else "M",
+        "age": f"{patient.age:.0f}",
+        "arrival_transport": "WALK IN",
+        "temperature": f"{(patient.temperature or 37.0) * 9 / 5 + 32:.1f}",
+        "heartrate": f"{patient.heart_rate:.0f}",
+        "resprate": f"{patient.resp_rate:.0f}",
+        "o2sat": f"{patient.spo2:.0f}",
+        "sbp": "124",
+        "dbp": "78",
         "pain": f"{patient.pain:.0f}",
-        "chiefcomplaint": template.complaint, "acuity": str(decision.level),
+        "chiefcomplaint": template.complaint,
+        "acuity": str(decision.level),
         NARRATIVE: f"A {patient.age:.0f}-year-old {who} {story} Pain {patient.pain:.0f}/10.",
-        "disposition": "ADMITTED" if decision.level < 3 else "HOME", "Final Decision": "RETAIN",
-    }  # fmt: skip
+        "disposition": "ADMITTED" if decision.level < 3 else "HOME",
+        "Final Decision": "RETAIN",
+    }
     return row
 
 

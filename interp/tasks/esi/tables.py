@@ -178,14 +178,24 @@ def _flips(answers: pd.DataFrame, gold: np.ndarray, predicted: np.ndarray, group
     if not len(pairs):
         return
     both = pairs.groupby("group.pair").agg(right=("_right", "all"), group=("_groups", "first"))
-    yield score_row("trigger flips", "both_right", *_share(both["right"].to_numpy(), both["group"].to_numpy()),
-               0.0, "a constant answer is never right on both")  # fmt: skip
+    yield score_row(
+        "trigger flips",
+        "both_right",
+        *_share(both["right"].to_numpy(), both["group"].to_numpy()),
+        0.0,
+        "a constant answer is never right on both",
+    )
     quiet = table[table["perturbation"].isin(("negated", "historical")) & table["trigger"].isin(list(TRIGGERS))]
     if len(quiet):
         limit = np.array([TRIGGERS[rule][1] for rule in quiet["trigger"]])
         as_if = (quiet["_predicted"].to_numpy() > 0) & (quiet["_predicted"].to_numpy() <= limit)
-        yield score_row("trigger flips", "answers_to_the_word", *_share(as_if, quiet["_groups"].to_numpy()), 0.0,
-                   "a model that reacts to the word: 1; to the meaning: 0")  # fmt: skip
+        yield score_row(
+            "trigger flips",
+            "answers_to_the_word",
+            *_share(as_if, quiet["_groups"].to_numpy()),
+            0.0,
+            "a model that reacts to the word: 1; to the meaning: 0",
+        )
 
 
 def _share(hit: np.ndarray, groups: np.ndarray) -> tuple[stats.Estimate, str]:
@@ -254,9 +264,19 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0) -> list
             )
         change = paired.difference
         rows.append(
-            {"cell": "all", "metric": metric, "before": paired.b, "after": paired.a, "diff": change.value,
-             "lo": change.lo, "hi": change.hi, "n": len(set(items[counted])), "n_groups": len(set(units)),
-             "p": paired.p, "interval": f"{paired.interval} by {GROUP}",
-             "note": f"{BANNER} only after {paired.only_a}, only before {paired.only_b}"}
-        )  # fmt: skip
+            {
+                "cell": "all",
+                "metric": metric,
+                "before": paired.b,
+                "after": paired.a,
+                "diff": change.value,
+                "lo": change.lo,
+                "hi": change.hi,
+                "n": len(set(items[counted])),
+                "n_groups": len(set(units)),
+                "p": paired.p,
+                "interval": f"{paired.interval} by {GROUP}",
+                "note": f"{BANNER} only after {paired.only_a}, only before {paired.only_b}",
+            }
+        )
     return rows

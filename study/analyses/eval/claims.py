@@ -55,21 +55,39 @@ def _separated(tables: Tables, row: dict[str, Any], count: int, text: str, small
     p = number(row, "p")
     test = _test("same items, groups as units", number(row, "p_adjusted") if p is None else p)
     controls = (test, _beats_one_label(tables, row), *_by_content(row))
-    return Claim(text, "behaviour", "eval", Above(), measured(row, name=name, signed=True), controls,
-                 smallest=smallest, tests=_known(p), key=SEPARATES)  # fmt: skip
+    return Claim(
+        text,
+        "behaviour",
+        "eval",
+        Above(),
+        measured(row, name=name, signed=True),
+        controls,
+        smallest=smallest,
+        tests=_known(p),
+        key=SEPARATES,
+    )
 
 
 def _largest(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Claim:
     """The largest difference of all cells, with an interval and a p that hold for whichever cell is largest."""
     row = max(cells, key=lambda r: (abs(float(r["value"])), str(r["cell"])))
     p = number(row, "p_adjusted")
-    found = simultaneous(measured(row, name=f"largest of {len(cells)} cells, simultaneous interval", signed=True),
-                         len(cells))  # fmt: skip
+    found = simultaneous(
+        measured(row, name=f"largest of {len(cells)} cells, simultaneous interval", signed=True), len(cells)
+    )
     asserts = Above() if found.value >= 0 else Below()
     test = _test(f"same items, {row.get('correction') or 'corrected over the cells'}", p)
-    return Claim(f"The members differ on {words(row['cell'])}", "behaviour", "eval", asserts, found,
-                 (test, _beats_one_label(tables, row), *_by_content(row)), smallest=smallest, tests=_known(p),
-                 key="eval/largest")  # fmt: skip
+    return Claim(
+        f"The members differ on {words(row['cell'])}",
+        "behaviour",
+        "eval",
+        asserts,
+        found,
+        (test, _beats_one_label(tables, row), *_by_content(row)),
+        smallest=smallest,
+        tests=_known(p),
+        key="eval/largest",
+    )
 
 
 def simultaneous(found: Measured, count: int) -> Measured:
@@ -118,8 +136,9 @@ def _equal(row: dict[str, Any], count: int, text: str) -> Claim:
     name = f"{words(row['cell'])}, the least equal of {count}" if count > 1 else ""
     control = Control.within(f"95 % interval inside ±{margin:g}", bounds(row), (-margin, margin))
     controls = (control, *_by_content(row))
-    return Claim(text, "behaviour", "eval", Within(margin), measured(row, name=name, signed=True), controls,
-                 key=EQUIVALENT)  # fmt: skip
+    return Claim(
+        text, "behaviour", "eval", Within(margin), measured(row, name=name, signed=True), controls, key=EQUIVALENT
+    )
 
 
 def _binding(tables: Tables, smallest: float) -> Claim | None:
@@ -129,9 +148,14 @@ def _binding(tables: Tables, smallest: float) -> Claim | None:
         return None
     chance = number(found[0], "control_value")
     keeping = rows(tables, "eval", member="engaged", metric="order_swap_keeping")
-    kept = Control.at_least("same answer where the swap does not change it", bounds(keeping[0]) if keeping else None,
-                            0.5, short(float(keeping[0]["value"])) if keeping else "")  # fmt: skip
+    kept = Control.at_least(
+        "same answer where the swap does not change it",
+        bounds(keeping[0]) if keeping else None,
+        0.5,
+        short(float(keeping[0]["value"])) if keeping else "",
+    )
     text = "The engaged member binds step numbers in order-swapped twins that flip the answer"
     asserts = Above(0.5 if chance is None else chance)
-    return Claim(text, "behaviour", "eval", asserts, measured(found[0], name="accuracy"), (kept,), smallest=smallest,
-                 key=BINDING)  # fmt: skip
+    return Claim(
+        text, "behaviour", "eval", asserts, measured(found[0], name="accuracy"), (kept,), smallest=smallest, key=BINDING
+    )

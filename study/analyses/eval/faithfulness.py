@@ -55,8 +55,12 @@ def counterfactual_answers(
 def _read(
     model: Model, task: Any, cases: Sequence[tuple[Example, str, str, str, str]], thinking: bool | None
 ) -> list[dict[str, Any]]:
-    asked = [(e, prefix, label) for e, text, _, changed, _ in cases
-             for prefix in (decision_prefix(task, text), changed) for label in labels_of(task, e)]  # fmt: skip
+    asked = [
+        (e, prefix, label)
+        for e, text, _, changed, _ in cases
+        for prefix in (decision_prefix(task, text), changed)
+        for label in labels_of(task, e)
+    ]
     scores = iter(label_log_probabilities(model, asked, thinking=thinking))
     out = []
     for example, _, kind, _, expected in cases:

@@ -159,8 +159,21 @@ def _forest(rows: pd.DataFrame, task: Any, **size: Any) -> Drawn:
     """Members keep their looks; more than three, or names that are none of theirs, are refused by the figure."""
     from study.figures import forest
 
-    names = ("member", "metric", "control", "unit", "group_unit", "cell", "value", "lo", "hi", "n", "n_groups",
-             "control_value", "interval")  # fmt: skip
+    names = (
+        "member",
+        "metric",
+        "control",
+        "unit",
+        "group_unit",
+        "cell",
+        "value",
+        "lo",
+        "hi",
+        "n",
+        "n_groups",
+        "control_value",
+        "interval",
+    )
     table = rows[[name for name in names if name in rows]]
     if table["member"].nunique() == 1 and table["member"].iloc[0] not in MEMBERS:
         table = table.assign(title=table["member"]).drop(columns="member")
@@ -224,8 +237,21 @@ def changes(table: pd.DataFrame, words: str = "after − before") -> Drawn:
 def _change(rows: pd.DataFrame) -> Drawn:
     from study.figures import forest
 
-    names = ("cell", "value", "lo", "hi", "n", "n_groups", "control_value", "interval", "metric", "is_difference",
-             "unit", "group_unit", "banner")  # fmt: skip
+    names = (
+        "cell",
+        "value",
+        "lo",
+        "hi",
+        "n",
+        "n_groups",
+        "control_value",
+        "interval",
+        "metric",
+        "is_difference",
+        "unit",
+        "group_unit",
+        "banner",
+    )
     return forest(rows[[name for name in names if name in rows]].reset_index(drop=True))
 
 

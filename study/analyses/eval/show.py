@@ -37,8 +37,9 @@ def footer(pairs: pd.DataFrame) -> list[str]:
     """What the pair's table needs to be read: the unit of its tests, and each note beside the cells that have it."""
     lines = ["b/c: items that only engaged / only heuristic has right. Holm p: groups as units, corrected over cells."]
     rows = pairs[pairs["member"] == DIFFERENCE].to_dict("records")
-    notes = [(str(r["cell"]), part) for r in rows for part in _text(r["note"]).split("; ")
-             if part and part != r["verdict"]]  # fmt: skip
+    notes = [
+        (str(r["cell"]), part) for r in rows for part in _text(r["note"]).split("; ") if part and part != r["verdict"]
+    ]
     for note in dict.fromkeys(part for _, part in notes):
         cells = [cell for cell, part in notes if part == note]
         lines.append(f"note: {note} ({', '.join(cells) if len(cells) < len(rows) else 'all cells'})")

@@ -116,11 +116,12 @@ def answers_frame(
         kept = {k: v for k, v in example.metadata.items() if isinstance(v, str | int | float | bool | None)}
         row = (
             {"member": member, "id": example.id, "cell": str(kept.pop("cell", "all")), "gold": example.label}
-            | {"_place": place} | plain
+            | {"_place": place}
+            | plain
             | {f"score.{k}": v for k, v in answer["scores"].items()}
             | {f"p.{k}": v for k, v in answer["p"].items()}
             | {f"group.{k}": v for k, v in example.groups.items()}
-        )  # fmt: skip
+        )
         rows.append(row | {f"meta.{k}" if _is_taken(k) else k: v for k, v in kept.items()})
     frame = pd.DataFrame(rows).sort_values(["_place", "sample"], kind="stable")
     if banner := getattr(task, "BANNER", ""):

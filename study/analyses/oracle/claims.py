@@ -38,8 +38,17 @@ def _reads(row: dict[str, Any], shuffled: dict[str, Any] | None, smallest: Small
         _paired(row, "beats the text alone", "text_only"),
         _paired(row, "not below a linear probe on the same vectors", "probe", margin=smallest.accuracy),
     )
-    made = Claim(claim, "reads", "oracle", Above(), estimate, controls, smallest=smallest.nats,
-                 tests=() if p is None else (p,), key=key)  # fmt: skip
+    made = Claim(
+        claim,
+        "reads",
+        "oracle",
+        Above(),
+        estimate,
+        controls,
+        smallest=smallest.nats,
+        tests=() if p is None else (p,),
+        key=key,
+    )
     return _of(made, source)
 
 

@@ -50,8 +50,12 @@ def load_oracle(
         model, adapter = str(folder / "base"), adapter or str(folder / "oracle")
         prior = prior or (str(folder / PRIOR_FOLDER) if (folder / PRIOR_FOLDER).is_dir() else None)
     if adapter is None:
-        raise ValueError(remedy("an oracle is an adapter on its base: give {adapter} (or {model:embedded}).",
-                                "an oracle is an adapter on its base: give {adapter}."))  # fmt: skip
+        raise ValueError(
+            remedy(
+                "an oracle is an adapter on its base: give {adapter} (or {model:embedded}).",
+                "an oracle is an adapter on its base: give {adapter}.",
+            )
+        )
     where = Path(adapter).expanduser()
     inner = where / subfolder if subfolder and where.is_dir() else adapter
     spec = spec or OracleSpec.infer(inner, revision=adapter_revision)

@@ -50,9 +50,12 @@ def reading_store(
     fingerprint = oracle.model.fingerprint
     prior = None if oracle.prior is None or fingerprint is None else fingerprint.select(oracle.prior).sha256
     identity = {
-        **asked, "oracle": key_of(oracle), "prior": prior,
-        "dtype": str(oracle.model.dtype).removeprefix("torch."), "activations": [_digest(one) for one in feats],
-    }  # fmt: skip
+        **asked,
+        "oracle": key_of(oracle),
+        "prior": prior,
+        "dtype": str(oracle.model.dtype).removeprefix("torch."),
+        "activations": [_digest(one) for one in feats],
+    }
     return ItemStore.writing(out, KIND, identity)
 
 

@@ -31,8 +31,12 @@ def run(context: Context) -> list[str]:
 
     section = context.section
     wanted = [(q, source) for q in section.questions for source in section.sources]
-    identity = {"section": _by_name(asdict(section)), "seed": context.study.seed, "data": context.data_sha256,
-                "members": {role: made["weights"] for role, made in context.provenance.items()}}  # fmt: skip
+    identity = {
+        "section": _by_name(asdict(section)),
+        "seed": context.study.seed,
+        "data": context.data_sha256,
+        "members": {role: made["weights"] for role, made in context.provenance.items()},
+    }
     with ItemStore.writing(context.folder / READINGS, KIND, identity) as store:
         open_cells = [(q, source) for q, source in wanted if _key(q, source) not in store]
         if open_cells:
@@ -143,8 +147,16 @@ def _features(
     per = "token" if question.labels is not None else "example"
     group = _problem_column(section.groups, chosen)
     layers = section.layers or oracle.spec.layers
-    feats = collect(oracle.model, chosen, layers=layers, positions=question.positions, per=per, sources=[source],
-                    group=group, thinking=section.thinking)[source]  # fmt: skip
+    feats = collect(
+        oracle.model,
+        chosen,
+        layers=layers,
+        positions=question.positions,
+        per=per,
+        sources=[source],
+        group=group,
+        thinking=section.thinking,
+    )[source]
     gold, taken = {}, {}
     for slot in feats.slots:
         if question.labels is None:
@@ -196,8 +208,9 @@ def _read(
     from study.analyses.oracle.tables import oracle_rows
 
     controls = (*CONTROLS, *((PRIOR,) if oracle.prior else ()))
-    found: Choices = oracle.choose(feats, question.question, question.choices, controls=controls,
-                                   n_partners=section.n_partners)  # fmt: skip
+    found: Choices = oracle.choose(
+        feats, question.question, question.choices, controls=controls, n_partners=section.n_partners
+    )
     probe = probe_right(feats, gold, seed=seed)
     notes = [] if probe is not None else ["no probe on the same vectors: too few problems per answer"]
     return oracle_rows(found, gold, probe), notes

@@ -103,8 +103,9 @@ def confusion_table(choices: Choices, targets: Mapping[str, str], **same: Any) -
         at = [i for i, label in enumerate(labels) if label == gold]
         hits, groups = [float(choices.best[i] == gold) for i in at], [choices.groups[i] for i in at]
         recall = _row("recall", _rate(hits, groups), interval=RECALL)
-        rows += [{"gold": gold, "pred": c, "count": sum(choices.best[i] == c for i in at), **recall}
-                 for c in choices.choices]  # fmt: skip
+        rows += [
+            {"gold": gold, "pred": c, "count": sum(choices.best[i] == c for i in at), **recall} for c in choices.choices
+        ]
     return oracle_table(rows, **same)
 
 
@@ -126,11 +127,18 @@ def choice_table(choices: Choices, feats: Features) -> pd.DataFrame:
     for i, item in enumerate(choices.items):
         slot = feats.slots[feats.rows(item)[0]]
         rows.append(
-            {"item": item, "problem": choices.groups[i], "best": choices.best[i], "p": choices.p[i].max(),
-             "frequency": choices.frequency[i],
-             **{f"p.{c}": p for c, p in zip(choices.choices, choices.p[i], strict=True)},
-             "layers": "+".join(map(str, feats.layers(item))), "token": slot.token, "source": slot.source}
-        )  # fmt: skip
+            {
+                "item": item,
+                "problem": choices.groups[i],
+                "best": choices.best[i],
+                "p": choices.p[i].max(),
+                "frequency": choices.frequency[i],
+                **{f"p.{c}": p for c, p in zip(choices.choices, choices.p[i], strict=True)},
+                "layers": "+".join(map(str, feats.layers(item))),
+                "token": slot.token,
+                "source": slot.source,
+            }
+        )
     return pd.DataFrame(rows)
 
 

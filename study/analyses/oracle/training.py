@@ -157,8 +157,10 @@ def items_of(source: TrainingFile, model: Model) -> list[TrainItem]:
             raise ValueError(f"{source.labels}: no label of task {task!r}; it has {', '.join(labels) or 'none'}.")
         else:
             makers: dict[str, Callable[..., list[TrainItem]]] = {
-                "taxonomy": build.taxonomy, "importance": build.importance, "answer": build.answer_tracking,
-            }  # fmt: skip
+                "taxonomy": build.taxonomy,
+                "importance": build.importance,
+                "answer": build.answer_tracking,
+            }
             out += makers[task](chains, labels[task], layers=layers, n=n, seed=seed)
     return out
 

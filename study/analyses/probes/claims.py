@@ -36,20 +36,34 @@ def _decodable(tables: Tables, chosen: list[dict[str, Any]], target: str, member
     oof = [r for r in here if r["split"] == "oof" and r["kind"] == row["kind"]]
     searched, adjusted = number(oof[0], "p_adjusted") if oof else None, number(row, "p_adjusted")
     p = number(row, "p") if adjusted is None else adjusted  # of a crossed TEST the p over all groups decides
-    seen = [(where, value) for where, value in (("TEST", p if row["split"] == "test" else None), ("layers", searched))
-            if value is not None]  # fmt: skip
-    null = Control.of("permutation null that repeats every choice, on TEST and as the maximum over layers",
-                      all(rejects(value) for _, value in seen) if seen else None,
-                      "; ".join(f"{where} {p_words(value)}" for where, value in seen), sort="null")  # fmt: skip
+    seen = [
+        (where, value)
+        for where, value in (("TEST", p if row["split"] == "test" else None), ("layers", searched))
+        if value is not None
+    ]
+    null = Control.of(
+        "permutation null that repeats every choice, on TEST and as the maximum over layers",
+        all(rejects(value) for _, value in seen) if seen else None,
+        "; ".join(f"{where} {p_words(value)}" for where, value in seen),
+        sort="null",
+    )
     controls = (null, _selective(oof), _beats_text(tables, row), *_without_confounds(tables, row))
     text = f"{quoted(target)} is linearly decodable in {{member}}"
     key = f"probes/decodable/{column_of(target)}/{member}"
     if why := one_answer(row):
         return Claim(text, "decodable", "probes", Above(0.5), why=f"not claimed: {why}", key=key).of(member)
     where = f"AUROC at {row['site']}, {row['position']}" + (", TEST" if row["split"] == "test" else ", out of fold")
-    return Claim(text, "decodable", "probes", Above(0.5), measured(row, name=where), controls, smallest=smallest,
-                 tests=tuple(value for _, value in seen),
-                 key=key).of(member)  # fmt: skip
+    return Claim(
+        text,
+        "decodable",
+        "probes",
+        Above(0.5),
+        measured(row, name=where),
+        controls,
+        smallest=smallest,
+        tests=tuple(value for _, value in seen),
+        key=key,
+    ).of(member)
 
 
 def column_of(target: object) -> str:
@@ -66,8 +80,12 @@ def _selective(oof: list[dict[str, Any]]) -> Control:
     """Real minus control label: its interval above zero, the difference beyond that of two control labels."""
     row = oof[0] if oof else {}
     value, null = number(row, "selectivity"), number(row, "selectivity_null_hi")
-    found = Control.at_least("more decodable than a control label", bounds(row, "selectivity"), 0.0,
-                             "" if value is None else f"by {short(value)}")  # fmt: skip
+    found = Control.at_least(
+        "more decodable than a control label",
+        bounds(row, "selectivity"),
+        0.0,
+        "" if value is None else f"by {short(value)}",
+    )
     if found.outcome == "passed" and null is not None and (value or 0.0) <= null:
         return replace(found, outcome="undecided")
     return found
@@ -82,10 +100,20 @@ def _beats_text(tables: Tables, row: dict[str, Any]) -> Control:
 
 
 def _without_confounds(tables: Tables, row: dict[str, Any]) -> list[Control]:
-    found = rows(tables, "probes", role="residual", metric="auroc", target=row["target"], member=row["member"],
-                 site=row["site"], kind=row["kind"])  # fmt: skip
-    return [Control.at_least("still there without the named confounds", bounds(r), 0.5, short(float(r["value"])))
-            for r in found[:1]]  # fmt: skip
+    found = rows(
+        tables,
+        "probes",
+        role="residual",
+        metric="auroc",
+        target=row["target"],
+        member=row["member"],
+        site=row["site"],
+        kind=row["kind"],
+    )
+    return [
+        Control.at_least("still there without the named confounds", bounds(r), 0.5, short(float(r["value"])))
+        for r in found[:1]
+    ]
 
 
 def _probe_transfers(tables: Tables, chosen: list[dict[str, Any]], smallest: SmallestEffects) -> list[Claim]:
@@ -113,17 +141,30 @@ def _carried(
         return Claim(text, "transfers", "probes", Above(0.5), why=f"not claimed: {why}", key=key)
     places = [(r["site"], r["position"]) for r in sorted(chosen, key=lambda r: rank(r["kind"]))]
     here = [r for r in here if flag(r, "selected")] or here  # each look at TEST at the site that it selected
-    same = [r for r in here if r["train_site"] == r["test_site"] and r["variant"] != SHUFFLED
-            and (r["train_site"], r["position"]) in places]  # fmt: skip
+    same = [
+        r
+        for r in here
+        if r["train_site"] == r["test_site"] and r["variant"] != SHUFFLED and (r["train_site"], r["position"]) in places
+    ]
     if not same:
         where = ", ".join(f"{site}, {position}" for site, position in dict.fromkeys(places)) or "none"
-        return Claim(text, "transfers", "probes", Above(0.5), why=f"not read at the selected site ({where})",
-                     key=key)  # fmt: skip
+        return Claim(text, "transfers", "probes", Above(0.5), why=f"not read at the selected site ({where})", key=key)
     row = min(
         same, key=lambda r: (r["variant"] != "raw", places.index((r["train_site"], r["position"])), rank(r["kind"]))
     )
-    own = rows(tables, "probes", target=target, member=a, role="layer", metric="auroc", cohort="all", split="oof",
-               kind=row["kind"], site=row["train_site"], position=row["position"])  # fmt: skip
+    own = rows(
+        tables,
+        "probes",
+        target=target,
+        member=a,
+        role="layer",
+        metric="auroc",
+        cohort="all",
+        split="oof",
+        kind=row["kind"],
+        site=row["train_site"],
+        position=row["position"],
+    )
     real = replace(_selective(own), name="where it was fitted, more decodable than a control label")
     estimate = measured(row, name=f"AUROC at {row['test_site']}, {row['position']}")
     controls = (_as_good(row, smallest.auroc_loss), real, *_beyond_any_map(here, row))

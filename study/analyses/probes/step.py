@@ -108,8 +108,9 @@ def _read_across(context: Context, folder: Path, first: str, second: str) -> pd.
             blocks = [
                 (probe, cache, name) for probe in (result, there) for cache, name in ((own, first), (other, second))
             ]
-            parts = [transfer(probe, cache, checkpoint=name, mode="all-layers", **options)
-                     for probe, cache, name in blocks]  # fmt: skip
+            parts = [
+                transfer(probe, cache, checkpoint=name, mode="all-layers", **options) for probe, cache, name in blocks
+            ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -154,10 +155,12 @@ def _same(context: Context, member: str) -> dict[str, Any]:
 
     identity = read_manifest(context.of("cache") / member)["identity"]
     return {
-        **context.made_by(member), "seed": context.study.seed, "group_unit": context.section.groups,
+        **context.made_by(member),
+        "seed": context.study.seed,
+        "group_unit": context.section.groups,
         "dtype": identity["numerics"]["compute_dtype"],
         "data_sha256": identity["prompts"]["sha256"],
-    }  # fmt: skip
+    }
 
 
 def plan(study: Study) -> Work:
@@ -176,14 +179,19 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
     section = study.probes
     assert section is not None
     good = {role: layout for role, layout in layouts.items() if has_good_cache(study, layout)}
-    yield from tried("probes.sites", good, lambda layout: match_sites(section.sites, cached_sites(study, layout)),
-                     "Name some of these, or add to cache.sites.")  # fmt: skip
+    yield from tried(
+        "probes.sites",
+        good,
+        lambda layout: match_sites(section.sites, cached_sites(study, layout)),
+        "Name some of these, or add to cache.sites.",
+    )
     wanted = [] if section.positions == "*" else [word.strip() for word in section.positions.split(",")]
     held = cached_positions(study) if good else tuple(wanted)
     yield from (
         Fault("probes.positions", "", f"{word!r} is not in the cache, which will hold {', '.join(held)}.")
-        for word in wanted if word not in held
-    )  # fmt: skip
+        for word in wanted
+        if word not in held
+    )
 
 
 def _file_name(name: str) -> str:
