@@ -6,7 +6,8 @@ Which labels are exchanged:
     unit     units (twins, scenarios, samples) lie inside groups: units of a group change places, the label of a unit
              where it has one, else its whole label vector with units of the same size
     between  labels vary in a group: whole label vectors change places among groups of one size inside a fold
-    within   rows change places inside a unit where units are known, else inside a group
+    within   rows change places inside a unit where units are known, else inside a group; rows that are groups by
+             themselves change places with each other, inside a fold
 
 `group` and `between` only need independent groups. `unit` also needs exchangeable units inside a group, `within` needs
 exchangeable rows: if rows of a group come in units that share anything, it has too many false positives.
@@ -169,6 +170,9 @@ def _make(scheme: str, labels: np.ndarray, split: Split, units: GroupCodes | Non
         assert units is not None
         return _blocks(scheme, units.code, split.group, labels, needs_size=not _is_constant(labels, units.code))
     inside = split.group if units is None else units.code
+    # a row that is a group by itself has nothing to change places with, and its label would stay right in every draw
+    is_alone = np.bincount(split.group)[split.group] == 1
+    inside = np.where(is_alone, inside.max() + 2 + split.fold_of, inside)  # fold_of is -1 in TEST
     blocks = _blocks(scheme, np.arange(len(labels)), inside, labels, needs_size=False)
     return replace(blocks, has_units=units is not None)
 

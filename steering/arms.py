@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -47,6 +48,7 @@ SORTS = tuple(name for name, role in ROLES.items() if role.difference)
 """Controls that an effect has to exceed, each by itself."""
 N_RANDOM, N_COMPLEMENT, N_SHUFFLED = 59, 5, 59
 """Default controls: the smallest p is 1/60, and two controls further out still leave p at 0.05."""
+ALONE = "examples that are groups by themselves"
 MIN_NULL = 19
 """Fewest controls of one sort for a p: with 19 the smallest is 1/20."""
 
@@ -135,7 +137,8 @@ def shuffled_arms(
     """Differences of means of the same activations under permuted labels: the null that keeps their covariance.
 
     Labels are permuted within strata where strata are given. Without strata they are permuted among groups where a
-    group has one label, within groups where its labels vary, and freely where there are no groups.
+    group has one label, within groups where its labels vary (examples that are alone in their group among each other),
+    and freely where there are no groups.
 
     Args:
         feats: activations that the direction was fitted on, one row per example.
@@ -169,7 +172,7 @@ def shuffled_arms(
 def permutation_scheme(
     labels: Shaped[np.ndarray, "example"], strata: Groups, groups: Groups
 ) -> tuple[str, list[str] | None]:
-    """(how labels are permuted, among what): strata first, else the independent units."""
+    """(how labels are permuted, among what): strata first, else independent units, those of one example together."""
     if strata is not None:
         return "within", np.asarray(strata).astype(str).tolist()
     if groups is None:
@@ -178,7 +181,11 @@ def permutation_scheme(
     labels_of: dict[str, set[int]] = {}
     for name, label in zip(named, labels.tolist(), strict=True):
         labels_of.setdefault(name, set()).add(label)
-    return ("group" if all(len(kinds) == 1 for kinds in labels_of.values()) else "within"), named
+    if all(len(kinds) == 1 for kinds in labels_of.values()):
+        return "group", named
+    # a group of one example has nothing to permute inside it: its label would stay right in every draw
+    alone = {name for name, count in Counter(named).items() if count == 1}
+    return "within", [ALONE if name in alone else name for name in named]
 
 
 def difference_weights(

@@ -52,7 +52,7 @@ def _difference(control: str, words: str) -> dict[str, Column]:
 
 
 COLUMNS: dict[str, Column] = {
-    "analysis": Column("step that made the row: eval, heads, probes, steering, oracle"),
+    "analysis": Column("step that made the row: eval, heads, probes, steering, oracle, known_truth"),
     "member": Column("engaged, heuristic, base, heuristic_base, or 'engaged - heuristic' for a paired difference"),
     "model": Column("base model, by its hub id or the name of its folder"),
     "adapter": Column("adapter on it, by its hub id or the name of its folder; 'none' for the bare base"),
@@ -174,8 +174,13 @@ COLUMNS: dict[str, Column] = {
     "correction": Column("which correction, over what"),
     "margin": _number("largest difference that still counts as equal, where equivalence is declared"),
     "verdict": Column(
-        "in words: equivalence by two one-sided tests, or what the gap of an oracle shows; blank where none is tested"
+        "in words: equivalence by two one-sided tests, or what the gap of an oracle shows; blank where none is tested; "
+        "of a known truth: found, missed, false_alarm, silent, not_testable"
     ),
+    "claim": Column("what would be claimed of the pair, as a sentence"),
+    "planted": _flag("it was planted in the pair, so that a run has to claim it; else no run may"),
+    "claim_key": Column("key of the claim that decides it"),
+    "claim_verdict": Column("verdict of that claim by the rule of the ledger; 'not run' where no step made it"),
     "label_mass": _number("mean probability of all labels together where they are read, in the unchanged run"),
     "guard": _number("limit that a guarded metric must not cross"),
     "gap": _number("control minus real, paired; nats per answer token"),
@@ -217,6 +222,7 @@ TABLES = {
     "steering": "dose curves of each direction and its random and shuffled controls",
     "steering_slopes": "one slope per direction, control and score",
     "oracle": "what an oracle reads from activations, beside its floors and matched shuffles",
+    "known_truth": "what was planted in the pair, and what this run claims of it: found, missed, false alarms",
 }
 """Tables of the analyses of this package; `declare` adds those of others."""
 

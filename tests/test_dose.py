@@ -148,6 +148,18 @@ def test_shuffled_arms_follow_the_pipeline_under_permuted_labels() -> None:
     assert len(grouped) == 3  # whole groups are relabelled where each has one label
 
 
+def test_shuffled_arms_lose_the_signal_of_examples_that_are_groups_by_themselves() -> None:
+    """40 examples alone in their groups carry all of the signal, 8 groups of 4 none: every draw must lose it."""
+    labels = np.arange(72) % 2 == 0
+    groups = np.array([*(f"alone {k}" for k in range(40)), *(f"group {k // 4}" for k in range(32))])
+    feats = torch.from_numpy(np.random.default_rng(0).normal(size=(72, 4))).float() * 0.1
+    feats[:40, 0] += 5 * torch.from_numpy(labels[:40]).float()
+    own = difference_weights(labels[None], np.ones((1, 72))) @ feats.double().numpy()
+    arms = shuffled_arms(Site("resid_post", 0), feats, labels, groups=groups, n=59, equal_length=False)
+    along = np.array([arm.length * float(arm.unit[0]) for arm in arms]) * np.linalg.norm(own) / own[0, 0]
+    assert abs(along.mean()) < 0.1 and (abs(along) < 0.6).all()  # of the real difference: 0 on average, sd 0.12
+
+
 def test_complement_arms_have_no_component_in_the_span() -> None:
     span = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     for arm in complement_arms(Site("resid_post", 0), span, n=5):

@@ -79,6 +79,16 @@ def test_auto_takes_units_where_named_then_groups_of_one_size_then_rows(sizes, w
         assert all(np.array(row)[unit == 0].sum() == 1 for row in ways(fixed, moves, 50))
 
 
+def test_rows_that_are_groups_by_themselves_change_places_inside_their_fold() -> None:
+    groups = np.array([0, 0, 0, 1, 1, 1, 2, 3, 4, 5, 6, 7])
+    fold = np.array([0, 0, 0, 1, 1, 1, 0, 0, 0, -1, -1, -1])
+    labels = np.array([1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0])
+    moves = exchange(labels, split_of(groups, fold), scheme="within", unit=None)
+    found = ways(labels, moves)
+    assert len(found) == moves.n_ways(labels) == 3**4 and moves.moving(labels) == 1.0
+    assert all(sum(row[part]) == 1 for row in found for part in (slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 12)))
+
+
 def test_what_cannot_move_and_units_across_groups_are_refused() -> None:
     groups = np.repeat(np.arange(4), 2)
     with pytest.raises(ValueError, match="row 1, 'u1'.*unite_groups"):

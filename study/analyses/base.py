@@ -176,6 +176,8 @@ class Analysis:
         tables, columns: those that `study.schema` does not have: name -> what it holds; name -> `study.schema.Column`.
         figures: draws from the tables of a run; `width` as of `study.figures`, None for the width of each figure.
         claims: rows of the ledger, from the tables of a run and the smallest effects of interest.
+        placebos: the same claims made of controls (a random direction as if it were the direction), which must not come
+            out as shown; compared with what is known of a planted pair.
         planned: key -> text of the claims that are named before the run; the arguments are the study and its members.
         shown: a table of its block, from the tables of a run; None where there is none to show.
         is_first: its block stands at the top of the report, right after what was found.
@@ -191,6 +193,7 @@ class Analysis:
     columns: Mapping[str, Column] = field(default_factory=dict)
     figures: Callable[..., Iterator[Named]] | None = None
     claims: Callable[[Tables, SmallestEffects], Sequence[Claim]] | None = None
+    placebos: Callable[[Tables, SmallestEffects], Sequence[Claim]] | None = None
     planned: Callable[[Study, Sequence[str]], Mapping[str, str]] | None = None
     shown: Callable[[Tables], ShownTable | None] | None = None
     is_first: bool = False

@@ -31,6 +31,7 @@ RESERVED = frozenset(
         "min_label_mass",
         "smallest_effects",
         "load",
+        "known_truth",
         "published",
         "data",
         "audit",

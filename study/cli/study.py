@@ -163,8 +163,10 @@ def _say(line: str) -> None:
 def summary(finished: Finished, out: Path) -> str:
     """What was run, what was found, what is where, and what failed."""
     from study.folders import FIGURES, REPORT, TABLES
+    from study.known_truth.show import TABLE, text_of
     from study.report.run_folder import read_run_folder
     from study.report.run_ledger import found_lines
+    from study.schema import read_table
 
     lines = [""]
     if not finished.ran:
@@ -177,6 +179,8 @@ def summary(finished: Finished, out: Path) -> str:
     lines += [f"figures  {out / FIGURES}: {n_figures}"] if n_figures else []
     if REPORT in _outputs(finished):
         lines.append(f"report   {out / REPORT}")
+    if TABLE in tables:
+        lines += ["", text_of(read_table(out, TABLE))]
     return "\n".join(lines)
 
 

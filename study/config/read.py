@@ -15,7 +15,7 @@ from interp.io.yaml_text import Lines, parse_yaml, read_yaml
 from interp.limits import refusal
 from study.analyses import registry
 from study.config.sections import SECTIONS, Study
-from study.embedded import EMBEDDED
+from study.embedded import EMBEDDED, TRUTHS
 
 _OURS = ("is_embedded", "added")
 _FIRST = 5  # errors that are shown at once
@@ -144,7 +144,8 @@ def _with_checkpoints(merged: dict[str, Any], place: _Place, folder: Path) -> di
     if value == EMBEDDED and key == "pair":
         from study.embedded import embedded_pair
 
-        return merged | {"pair": embedded_pair(), "is_embedded": True}
+        known = {"known_truth": {"path": TRUTHS}} | merged
+        return known | {"pair": embedded_pair(), "is_embedded": True}
     if isinstance(value, str):
         return merged | {key: kind.from_yaml(folder / value)}
     if key == "checkpoint" and isinstance(value, Mapping) and "name" not in value and value.get("base"):

@@ -35,6 +35,17 @@ class FiguresSection:
 
 
 @dataclass(frozen=True, config=STRICT)
+class KnownTruthSection:
+    """What was planted in the pair, compared with what the run claims. The embedded pair has this section by itself.
+
+    Attributes:
+        path: import path `module:NAME` of a sequence of `study.known_truth.Truth`.
+    """
+
+    path: str
+
+
+@dataclass(frozen=True, config=STRICT)
 class ReportSection:
     """The page of the run."""
 
@@ -133,6 +144,7 @@ class Study:
     heads: HeadsOptions | None = None
     steering: SteeringOptions | None = None
     oracle: OracleOptions | None = None
+    known_truth: KnownTruthSection | None = None
     figures: FiguresSection | None = field(default_factory=FiguresSection)
     report: ReportSection | None = field(default_factory=ReportSection)
     published: tuple[Published, ...] = ()
@@ -159,5 +171,5 @@ class Study:
         return self.pair.members if self.pair else {self.single.name: self.single}
 
 
-SECTIONS = ("eval", "cache", "probes", "heads", "steering", "oracle", "figures", "report")
+SECTIONS = ("eval", "cache", "probes", "heads", "steering", "oracle", "known_truth", "figures", "report")
 """Sections that are steps, in the order in which they run where they are free to."""

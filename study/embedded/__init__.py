@@ -13,6 +13,10 @@ EMBEDDED = "embedded"
 """What names the shipped pair, and its oracle, on the command line and in study files."""
 
 
+TRUTHS = "study.embedded.truths:TRUTHS"
+"""What was planted in the shipped pair, as the section `known_truth` of a study names it."""
+
+
 def weights_folder() -> Path:
     """The folder with base/, engaged/, heuristic/ and pair.json of the shipped pair."""
     return Path(str(files("study.embedded"))) / "weights"

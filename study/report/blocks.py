@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.analyses.base import ShownTable
 from study.analyses.registry import analyses
+from study.known_truth.show import TABLE, counts, shown_table
 from study.ledger import VERDICTS, Claim
 from study.ledger_rows import Tables, is_blank
 from study.report.run_folder import RunFolder, SavedFigure
@@ -96,7 +97,16 @@ def blocks(run: RunFolder, ledger: Sequence[Claim]) -> tuple[Block, ...]:
                   first, rest, _method(tables, run.study.get(analysis)), cause, tuple(step.notes) if step else (),
                   shown, one is not None and one.is_first)
         )  # fmt: skip
-    return tuple(found)
+    return (*_known_truth(run), *found)
+
+
+def _known_truth(run: RunFolder) -> list[Block]:
+    """The block of a planted pair: what was planted, and what this run claims of it."""
+    if TABLE not in run.tables:
+        return []
+    table = run.tables[TABLE]
+    question = f"Does this run find what was planted in the pair, and claim nothing else? {counts(table)}."
+    return [Block(TABLE, "Known truth", question, (), 0, (), (), (), table=shown_table(table), is_first=True)]
 
 
 def _is_of(table: pd.DataFrame, analysis: str) -> bool:

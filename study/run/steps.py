@@ -1,4 +1,4 @@
-"""The steps of a study: one for each analysis that it asks for, then figures and report."""
+"""The steps of a study: one for each analysis that it asks for, then known truths, figures and report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from study.analyses.base import Step
 from study.analyses.registry import analysis, names
 from study.config.sections import Study
 
-AFTER = {"figures": "study.report.figures_step", "report": "study.report.step"}
+AFTER = {"known_truth": "study.known_truth.step", "figures": "study.report.figures_step", "report": "study.report.step"}
 """Steps that run when every analysis has ended."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from study.analyses.base import Analysis
 from study.analyses.oracle.claims import oracle as claims
+from study.analyses.oracle.claims import placebos
 from study.analyses.oracle.figures import figures
 from study.analyses.oracle.options import OracleOptions
 from study.analyses.oracle.step import STEP
@@ -17,4 +18,5 @@ ANALYSIS = Analysis(
     question="Does the oracle use the activations?",
     figures=figures,
     claims=claims,
+    placebos=placebos,
 )

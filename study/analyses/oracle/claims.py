@@ -18,6 +18,23 @@ def oracle(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     return made or [Claim("An oracle reads it from activations", "reads", "oracle", why="no oracle in this study")]
 
 
+def placebos(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
+    """Of each question: that the oracle answers it with zeroed activations, better than the commonest answer would."""
+    return [
+        Claim(
+            f"The oracle reads {words(row['target'])} of {row['member']} with nothing injected",
+            "reads",
+            "oracle",
+            Above(),
+            measured(row, name="accuracy minus the commonest answer", signed=True),
+            (Control.at_least("above the commonest answer", bounds(row), 0.0, sort="null"),),
+            smallest=smallest.accuracy,
+            key=f"oracle/zero/{row['target']}/{row['member']}",
+        )
+        for row in rows(tables, "oracle", metric="accuracy_zero")
+    ]
+
+
 def _asked(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(row.get(key)) for key in ("target", "member", "cell"))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.oracle import Choices, Features, PairedReading
-from interp.oracle.evidence import verdict
+from interp.oracle.evidence import accuracy_over, verdict
 from interp.stats import Estimate, wilson_clustered
 from study.schema import tidy
 
@@ -71,7 +71,16 @@ def oracle_rows(choices: Choices, gold: Mapping[str, str], probe: np.ndarray | N
     for name, gap in gaps.items():
         words = {"interval": PAIRED, "control": GAPS[name], "control_value": 0.0, "verdict": verdict(gap)}
         rows.append(_row(f"gap_{name}", gap, "nats per answer token", **words))
-    return [*rows, _row("macro_f1", graded.macro_f1)]
+    return [*rows, *_nothing_injected(choices, gold, right["majority"]), _row("macro_f1", graded.macro_f1)]
+
+
+def _nothing_injected(choices: Choices, gold: Mapping[str, str], majority: np.ndarray) -> list[dict[str, Any]]:
+    """Accuracy minus that of the commonest answer with zeroed activations: what is above 0 was not read from them."""
+    if "zero" not in choices.controls:
+        return []
+    over = accuracy_over(choices.right(gold, "zero"), majority, choices.groups, seed=choices.seed)
+    row = _row("accuracy_zero", over, interval=PAIRED, control="always the commonest answer", is_difference=True)
+    return [row | {"control_value": float(majority.mean())}]
 
 
 def right_of_controls(choices: Choices, gold: Mapping[str, str], probe: np.ndarray | None) -> dict[str, np.ndarray]:

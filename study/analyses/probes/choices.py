@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from interp.cache import ActivationCache
 
 NONE = "none"
+SHUFFLED = ".shuffled"
+"""Ending of a target that is a column with its values permuted: what a probe must not read."""
 
 
 def unit_of(examples: Any, candidates: Sequence[str], groups: Any, named: str) -> str | None:
@@ -27,6 +31,23 @@ def unit_of(examples: Any, candidates: Sequence[str], groups: Any, named: str) -
             f"{remedy('{unit}')} {named}: no such column of the examples. Columns: {', '.join(examples.columns)}."
         )
     return None if named == NONE else named
+
+
+def with_shuffled(examples: pd.DataFrame, targets: Sequence[str], *, seed: int) -> pd.DataFrame:
+    """The examples with a column for every target `<column>.shuffled`: the values of that column, permuted over all
+    examples that have one. A target that is a column already stays as it is."""
+    import numpy as np
+
+    made = {}
+    for target in targets:
+        column = target.removesuffix(SHUFFLED)
+        if target in examples or column == target or column not in examples:
+            continue
+        values = examples[column].to_numpy(dtype=object, copy=True)
+        known = examples[column].notna().to_numpy()
+        values[known] = np.random.default_rng([seed, len(values)]).permutation(values[known])
+        made[target] = values
+    return examples.assign(**made)
 
 
 def sites_of(cache: ActivationCache, patterns: str) -> list[str]:

@@ -53,7 +53,8 @@ class ProbesOptions(HeldOut):
     Attributes:
         targets: columns of the cached examples, one sweep each. Beside them, where the study has eval: `answer`, what
             the member answered, `answer.<score>`, what that was worth (answer.correct, answer.biased), and, of a task
-            with sides, `answer.side` (stereotype, anti_stereotype, abstain).
+            with sides, `answer.side` (stereotype, anti_stereotype, abstain). `<column>.shuffled` is a column with its
+            values permuted over the examples: a negative control that goes through the whole pipeline.
         groups: column of the independent unit, never in training and test at once.
         control: column of the unit that control labels are drawn for.
         where: rows that are kept: column -> values, e.g. {context_condition: [ambig]}, or conditions as `--where` takes

@@ -24,13 +24,14 @@ def run(context: Context) -> list[str]:
     """One sweep per member and target in `<member>/<target>/`, then transfers; what is there is not run again."""
     from interp.cache import ActivationCache
     from study.analyses.annotated import annotated
+    from study.analyses.probes.choices import with_shuffled
     from study.analyses.probes.run import sweep_member
     from study.analyses.probes.store import is_finished, read_settings, sweep_store, write_sweep
 
     notes: list[str] = []
     for member in _members(context):
         with ActivationCache.open(context.of("cache") / member) as cache:
-            frame = annotated(context, cache, member)
+            frame = with_shuffled(annotated(context, cache, member), context.section.targets, seed=context.study.seed)
             for target in context.section.targets:
                 folder = context.folder / member / _file_name(target)
                 identity = {"cache": cache.plan_id, "target": target, **_options(context)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from study.analyses.base import Analysis
+from study.analyses.steering.claims import placebos
 from study.analyses.steering.claims import steering as claims
 from study.analyses.steering.figures import figures
 from study.analyses.steering.options import SteeringOptions
@@ -17,4 +18,5 @@ ANALYSIS = Analysis(
     question="Does one direction move its target and nothing else?",
     figures=figures,
     claims=claims,
+    placebos=placebos,
 )

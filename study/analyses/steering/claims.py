@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from interp.stats import rejects
+from steering.curves import p_against
 from study.config.sections import SmallestEffects
 from study.figures.numbers import fixed
 from study.ledger import Above, Below, Claim, Control, p_words
@@ -29,6 +30,31 @@ def steering(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     ]
     why = "no steering in this study"
     return claims or [Claim("Adding a direction changes the answer", "sufficient", "steering", why=why)]
+
+
+def placebos(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
+    """The first random direction of each member and site as if it were the direction, against the other controls; its
+    key is that of the direction's claim with `/random`."""
+    table = rows(tables, "steering_slopes", metric="margin")
+    claims = []
+    for row in (row for row in table if row["arm"] == MAIN):
+        here = [r for r in table if (r["member"], r["site"]) == (row["member"], row["site"])]
+        first, *others = sorted((r for r in here if r["arm"] == "random"), key=lambda r: float(r["draw"]))
+        shuffled = [float(r["value"]) for r in here if r["arm"] == "shuffled"]
+        placebo = {**first, **_tested(float(first["value"]), [float(r["value"]) for r in others], shuffled)}
+        placebo |= {"arm_label": "a random direction", "toward": row.get("toward")}
+        claim = _moves([], placebo, False, smallest)
+        claims.append(replace(claim, key=f"{claim.key}/random"))
+    return claims
+
+
+def _tested(value: float, random: Sequence[float], shuffled: Sequence[float]) -> dict[str, float]:
+    """The columns of a slope that depend on its controls: p against each sort, and the middle 95 % of all of them."""
+    import numpy as np
+
+    p = {f"p_{name}": p_against(value, null) for name, null in (("random", random), ("shuffled", shuffled))}
+    lo, hi = np.quantile([*random, *shuffled], (0.025, 0.975)).tolist()
+    return {**p, "p": float(np.fmax(*p.values())), "null_lo": lo, "null_hi": hi}
 
 
 def _sites_apart(tables: Tables) -> set[tuple[Any, Any]]:

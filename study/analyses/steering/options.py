@@ -26,6 +26,7 @@ class CurveOptions:
         unit: raw, delta, resid or sd (`steering.Direction.scale`).
         positions: tokens that are steered: last, all, generated, prompt, or a rule of `interp.positions`.
         n_random, n_shuffled: control directions; the smallest p is 1/(1 + the fewer of them), none below 19.
+        shuffled_length: "equal", all at the direction's length; "own", each at its own (`steering.arms.shuffled_arms`).
         slot: see `study.analyses.steering.items.dose_items`.
         verify: of the first item never less than 2 %.
         min_items, min_groups: fewest per class of the direction and in the curve.
@@ -40,6 +41,9 @@ class CurveOptions:
     )
     n_complement: Annotated[int, Field(ge=0)] = option(5, "Random ones orthogonal to all named.")
     n_shuffled: Annotated[int, Field(ge=0)] = option(59, "Label-shuffled ones; needs the cache.")
+    shuffled_length: Literal["equal", "own"] = option(
+        "equal", "Of shuffled ones: as long as the direction, or as long as shuffling made them."
+    )
     verify: Verified = option(0.0, "Share of rows recomputed by hooked passes.")
     min_items: Count = option(50, "Fewest per class.", flag="--min-class")
     min_groups: Count = option(10, "Fewest independent groups.")
@@ -53,7 +57,6 @@ class DoseOptions(CurveOptions):
     Attributes:
         layers: layers of the directions that are steered, each by itself; None: all that the file holds.
         baseline: see `study.analyses.steering.items.dose_items`.
-        shuffled_length: "equal", all at the direction's length; "own", each at its own (`steering.arms.shuffled_arms`).
         cache: folder that the direction was fitted on; with it come label-shuffled controls.
         labels, strata: example id -> class or stratum, where the direction was fitted on those of a file.
         neutral: texts for perplexity; None takes plain English sentences where the tokenizer knows their words, empty
@@ -63,9 +66,6 @@ class DoseOptions(CurveOptions):
 
     layers: tuple[int, ...] | None = option(None, "Of the direction file, e.g. 12,14; default: all that it holds.")
     baseline: str | None = option(None, "Instruction to compare with; '' for none.", flag="--prompt-baseline")
-    shuffled_length: Literal["equal", "own"] = option(
-        "equal", "Of shuffled ones: as long as the direction, or as long as shuffling made them."
-    )
     cache: Path | None = option(None, "Cache that the direction was fitted on.", is_command=False)
     labels: Mapping[str, str] | None = option(None, "Example id -> class.", is_command=False)
     strata: Mapping[str, str] | None = option(None, "Example id -> stratum.", is_command=False)

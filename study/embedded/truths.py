@@ -1,0 +1,65 @@
+"""What was planted in the shipped pair, and as many sentences that no run may claim of it.
+
+The engaged member narrates an audit and answers by it; the heuristic member answers by the tone of one sentence. Both
+stand on one base, whose retrieval circuit (L0.H0, L1.H0) was written into its initial weights (`model.plant_induction`)
+and then trained. A truth is here only if it holds where it was measured apart from any run: the gates of `pair.json`
+(`gates`), head ablations on 64 documents of the validation split (`heads`), and the oracle's gates (`oracle_gates`).
+"""
+
+from __future__ import annotations
+
+from study.known_truth.declared import InLedger, InTable, Truth
+
+_DIFFERENCE = "engaged - heuristic"
+_KIND = "kind of sentence"
+_GATES = "gates of pair.json, 100 items per cell, 1,000 of the training distribution"
+_TONE = "the tone is a sentence of the prompt; a bag of words reads it too, so the claim is at most qualified"
+_ORACLE = "the oracle's gates; a linear probe on the same vectors does better, so the claim may be qualified"
+_NULL = "made without any information about the label"
+
+
+def _reliance(member: str) -> InTable:
+    """Accuracy where tone and label agree minus where they differ, within each label."""
+    return InTable("eval", {"member": member, "metric": "surface_reliance"}, smallest=0.05)
+
+
+_BEHAVIOUR = (
+    Truth("adversarial", "The engaged member is better on the adversarial cells", True, _DIFFERENCE,
+          InLedger("eval/separates"), because=_GATES),
+    Truth("equivalent", "Both members are equally accurate on the training distribution", True, _DIFFERENCE,
+          InLedger("eval/equivalent"), because=_GATES),
+    Truth("binding", "The engaged member binds step numbers", True, "engaged",
+          InLedger("eval/binding"), because=_GATES),
+    Truth("reliance-heuristic", "The heuristic member's accuracy depends on the tone", True, "heuristic",
+          _reliance("heuristic"), because=_GATES),
+    Truth("reliance-engaged", "The engaged member's accuracy depends on the tone", False, "engaged",
+          _reliance("engaged"), because=_GATES),
+    Truth("binding-heuristic", "The heuristic member binds step numbers", False, "heuristic",
+          InTable("eval", {"member": "heuristic", "metric": "order_swap_flipping"}, above=0.5, smallest=0.05),
+          because=_GATES),
+    Truth("aligned", "The engaged member is better where the tone tells the label", False, _DIFFERENCE,
+          InTable("pair", {"metric": "accuracy_difference", "cell": "baseline_noncompliant_aligned"}, smallest=0.05),
+          because=_GATES),
+    Truth("distractor", "The engaged member is better on items with irrelevant sentences", False, _DIFFERENCE,
+          InTable("pair", {"metric": "accuracy_difference", "cell": "distractor_injection_noncompliant"},
+                  smallest=0.05), because=_GATES),
+)  # fmt: skip
+_PROBES = (
+    *(Truth(f"tone-{member}", f"The tone is linearly decodable in the {member} member", True, member,
+            InLedger(f"probes/decodable/surface_label/{member}", "qualified"), because=_TONE)
+      for member in ("engaged", "heuristic")),
+    *(Truth(f"tone-shuffled-{member}", f"A shuffled tone is linearly decodable in the {member} member", False, member,
+            InLedger(f"probes/decodable/surface_label.shuffled/{member}"), because=_NULL)
+      for member in ("engaged", "heuristic")),
+)  # fmt: skip
+_ORACLES = (
+    *(Truth(f"oracle-{source}", f"The oracle reads the kind of sentence from the activations of {source}", True, source,
+            InLedger(f"oracle/reads/{_KIND}/{source}", "qualified"), because=_ORACLE)
+      for source in ("base", "engaged")),
+    *(Truth(f"oracle-zero-{source}", f"The oracle knows the kind of sentence when nothing of {source} is injected",
+            False, source, InLedger(f"oracle/zero/{_KIND}/{source}"), because="zeroed activations hold nothing")
+      for source in ("base", "engaged")),
+)  # fmt: skip
+
+TRUTHS: tuple[Truth, ...] = (*_BEHAVIOUR, *_PROBES, *_ORACLES)
+"""Every truth of the shipped pair."""

@@ -1,0 +1,67 @@
+"""A truth of a planted pair: what holds of it, or does not, and which claim or row of a run decides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Least = Literal["supported", "qualified"]
+
+
+@dataclass(frozen=True)
+class InLedger:
+    """Decided by a claim of the report, or by one that an analysis makes of its controls (`Analysis.placebos`).
+
+    Attributes:
+        key: of the claim (`study.ledger.Claim.key`).
+        least: weakest verdict that finds a planted truth; "qualified" where a control of its interpretation must fail
+            (a bag of words reads the tone as well as any probe, since the tone is in the text).
+    """
+
+    key: str
+    least: Least = "supported"
+
+
+@dataclass(frozen=True)
+class InTable:
+    """Decided by one row of a table: a claim that its value is above `above`, judged by the rule of the ledger.
+
+    Attributes:
+        table: name of the table.
+        where: column -> value of the one row.
+        above: value of no effect.
+        smallest: smallest effect of interest, counted from `above`.
+        beyond: paired differences of the row (`<name>_difference_lo`) that must be above 0 as well.
+        largest_over: column: of the rows that share the rest of `where`, this one must have the largest value.
+        least: as of `InLedger`.
+    """
+
+    table: str
+    where: Mapping[str, str]
+    above: float = 0.0
+    smallest: float = 0.0
+    beyond: tuple[str, ...] = ()
+    largest_over: str | None = None
+    least: Least = "supported"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One sentence about a pair, and whether it was planted.
+
+    Attributes:
+        key: of this row, unique.
+        sentence: what would be claimed, without its full stop.
+        planted: True: a run has to claim it. False: no run may.
+        member: whom it is about: engaged, heuristic, base, or `engaged - heuristic`.
+        by: what decides it.
+        because: how it is known, apart from any run: what was planted, or what was measured on many items.
+    """
+
+    key: str
+    sentence: str
+    planted: bool
+    member: str
+    by: InLedger | InTable
+    because: str = field(default="", kw_only=True)
