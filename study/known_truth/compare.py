@@ -20,8 +20,7 @@ from study.ledger import Above, Claim, Control, p_words
 from study.ledger_rows import Tables, bounds, measured, number, rows
 
 Outcome = Literal["found", "missed", "false_alarm", "silent", "not_testable"]
-NOT_TESTABLE = "not testable"
-_SHOWN = {"supported": 2, "qualified": 1}
+_SHOWN: Mapping[str, int] = {"supported": 2, "qualified": 1}
 
 
 class Compared(NamedTuple):
@@ -63,8 +62,8 @@ def outcome_of(truth: Truth, claim: Claim | None) -> Outcome:
     """The outcome of one truth; see the table of this module."""
     if claim is None:
         return "silent"
-    verdict = str(claim.verdict)
-    if verdict == NOT_TESTABLE:
+    verdict = claim.verdict
+    if verdict == "not testable":
         return "not_testable"
     if claim.measured is None or verdict == "not tested":
         return "silent"

@@ -69,6 +69,7 @@ def _row(one: Compared) -> dict[str, Any]:
     return row | {
         "metric": value.name or TABLE, "metric_unit": value.unit, "value": value.value, "lo": value.lo, "hi": value.hi,
         "n": value.n, "n_groups": value.n_groups, "unit": value.items, "group_unit": value.groups, "p": claim.p,
+        "note": claim.why_not_testable or truth.because,
         "control": f"not passed: {'; '.join(open_controls)}" if open_controls else "all passed", **_corrected(claim),
     }  # fmt: skip
 
