@@ -18,7 +18,7 @@ from study.config.sections import SmallestEffects
 from study.embedded.truths import TRUTHS
 from study.known_truth import InLedger, InTable, Truth
 from study.known_truth.compare import Compared, claim_of_row, claims_of_rows, compare, outcome_of
-from study.known_truth.show import counts, shown_truths, text_of, truth_table
+from study.known_truth.show import counts, shown_table, text_of, truth_table
 from study.known_truth.step import claims_on, truths_of
 from study.ledger import Claim, Control, Measured, Reach
 from study.report.claims import claims, correct
@@ -134,7 +134,9 @@ def test_the_table_holds_estimate_and_verdict_and_the_counts_follow_from_it() ->
     found = counts(table)
     assert (found.n_planted, found.n_not_planted, found.found, found.missed, found.false_alarm) == (3, 1, 1, 1, 1)
     assert "1 of 3 planted found (1 missed)" in text_of(table) and "false alarm: L1.H0" in text_of(table)
-    assert [row.outcome for row in shown_truths(table)] == ["false alarm", "missed", "found", "silent"]
+    shown = shown_table(table)
+    at = shown.columns.index(shown.verdict)
+    assert [row[at] for row in shown.rows] == ["false alarm", "missed", "found", "silent"]
 
 
 def test_truths_of_the_shipped_pair_are_as_many_negatives_as_positives_and_say_how_they_are_known() -> None:
@@ -151,7 +153,8 @@ def test_truths_of_the_shipped_pair_are_as_many_negatives_as_positives_and_say_h
 
 def slopes(direction: float, random: list[float], shuffled: list[float]) -> Mapping[str, pd.DataFrame]:
     """The margin of one member at one site: slopes of the direction and its controls, each ± 0.1."""
-    same = slopes_table().query("metric == 'margin' and arm == 'direction'").iloc[0].to_dict()
+    row = slopes_table().query("metric == 'margin' and arm == 'direction'").iloc[0]
+    same = {str(name): value for name, value in row.items()}
     values = [("direction", 0, direction)]
     values += [(arm, k, v) for arm, all_ in (("random", random), ("shuffled", shuffled)) for k, v in enumerate(all_)]
     made = [same | {"arm": arm, "draw": k, "value": v, "lo": v - 0.1, "hi": v + 0.1} for arm, k, v in values]

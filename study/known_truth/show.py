@@ -93,7 +93,8 @@ def shown_table(table: pd.DataFrame) -> ShownTable:
     from study.ledger_rows import measured, number
 
     rows = []
-    for row in sorted(table.to_dict("records"), key=lambda row: ORDER.index(row["verdict"])):
+    records = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+    for row in sorted(records, key=lambda row: ORDER.index(row["verdict"])):
         value = None if number(row, "value") is None else measured(row, signed=True)
         p = number(row, "p")
         shown = f"{value.shown}; {value.size}" if value else "none"

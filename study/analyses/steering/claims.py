@@ -54,7 +54,7 @@ def _tested(value: float, random: Sequence[float], shuffled: Sequence[float]) ->
 
     p = {f"p_{name}": p_against(value, null) for name, null in (("random", random), ("shuffled", shuffled))}
     lo, hi = np.quantile([*random, *shuffled], (0.025, 0.975)).tolist()
-    return {**p, "p": float(np.fmax(*p.values())), "null_lo": lo, "null_hi": hi}
+    return {**p, "p": float(np.max(list(p.values()))), "null_lo": lo, "null_hi": hi}
 
 
 def _sites_apart(tables: Tables) -> set[tuple[Any, Any]]:
