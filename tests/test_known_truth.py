@@ -20,7 +20,8 @@ from study.known_truth import InLedger, InTable, Truth
 from study.known_truth.compare import Compared, claim_of_row, claims_of_rows, compare, outcome_of
 from study.known_truth.show import counts, shown_table, text_of, truth_table
 from study.known_truth.step import claims_on, truths_of
-from study.ledger import Claim, Control, Measured, Reach
+from study.ledger import Claim, Control, Measured
+from study.reach import Reach
 from study.report.claims import claims, correct
 from study.schema import check_table, tidy
 from tests.report_tables import slopes_table
@@ -47,8 +48,8 @@ def truth(planted: bool, by: Any = None, key: str = "one") -> Truth:
         (claim(1.0, 2.0, "failed"), "qualified", "missed", "false_alarm"),
         (claim(-1.0, 2.0), "not supported", "missed", "silent"),
         (claim(-2.0, -1.0), "contradicted", "missed", "silent"),
-        (replace(claim(-1.0, 2.0), reach=FEW), "not testable", "not_testable", "not_testable"),
-        (replace(claim(1.0, 2.0), reach=FEW), "supported", "found", "false_alarm"),
+        (replace(claim(-1.0, 2.0), design=FEW), "not testable", "not_testable", "not_testable"),
+        (replace(claim(1.0, 2.0), design=FEW), "supported", "found", "false_alarm"),
         (Claim("it is above 0", "necessary", "heads", why="no sweep", key=KEY), "not tested", "silent", "silent"),
         (None, None, "silent", "silent"),
     ],
