@@ -218,6 +218,17 @@ def test_the_ledger_is_grouped_by_evidence_best_verdict_first_and_nothing_is_los
     assert sum(n for _, n in tally_of(ledger)) == len(ledger)
 
 
+def test_many_claims_that_are_not_supported_are_folded_and_counted():
+    small = [head(f"L{i}.H1", "engaged", 0.0, half=0.01) for i in range(4)]
+    open_ = [head(f"L{i}.H2", "engaged", 0.0) for i in range(2)]
+    (group,) = grouped([*open_, head("L1.H0", "engaged", 8.0), *small]).groups
+    assert [row.claim.verdict for row in group.shown] == ["supported"]
+    assert (len(group.folded), group.n_small) == (6, 4)
+    assert group.shown + group.folded == group.rows
+    (few,) = grouped([*small, head("L1.H0", "engaged", 8.0)]).groups
+    assert few.folded == () and few.shown == few.rows and few.n_small == 0
+
+
 def test_what_was_not_tested_or_not_testable_comes_last():
     cannot = replace(head("b", "engaged", 0.0), design=Reach(0.3, 400, 40, 0.1))
     made = grouped([Claim("x", "behaviour", "eval", why="no pair"), cannot, head("a", "engaged", 8.0)])

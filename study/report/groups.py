@@ -29,6 +29,8 @@ VERDICT_MEANS: dict[Verdict, str] = {
 }
 LAST: tuple[Verdict, ...] = ("not testable", "not tested")
 """Verdicts that say nothing of the effect: folded, below all others."""
+MAX_NOT_SUPPORTED = 5
+"""Claims of one kind of evidence that are not supported and stand in lines of their own; more are folded."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,22 @@ class Group:
     name: str
     means: str
     rows: tuple[Row, ...]
+
+    @property
+    def folded(self) -> tuple[Row, ...]:
+        """Rows that are not supported, where they are too many to be read; they are the last ones."""
+        found = tuple(row for row in self.rows if row.claim.verdict == "not supported")
+        return found if len(found) > MAX_NOT_SUPPORTED else ()
+
+    @property
+    def shown(self) -> tuple[Row, ...]:
+        """The other rows."""
+        return self.rows[: len(self.rows) - len(self.folded)]
+
+    @property
+    def n_small(self) -> int:
+        """Folded rows whose effect is shown to be smaller than is of interest."""
+        return sum(row.claim.is_small for row in self.folded)
 
     @property
     def tally(self) -> tuple[tuple[Verdict, int], ...]:
