@@ -194,6 +194,9 @@ def test_an_analysis_may_show_a_table_right_after_what_was_found(run, monkeypatc
     assert '<span class="v v-missed">missed</span>' in shown
     assert "2 found, 1 missed." in shown and "L1.H0 &lt;b&gt;" in shown
     assert page.count('<section id="oracle"') == 1
+    folded = replace(first, shown=lambda _: replace(table, fold="All 2"))
+    monkeypatch.setattr("study.report.blocks.analyses", lambda: known | {"oracle": folded})
+    assert '<details class="data"><summary>All 2</summary><div class="tw"' in render(run)
 
 
 def test_the_headline_table_prints_the_table_s_own_numbers(page):

@@ -147,12 +147,14 @@ class ShownTable:
         columns: heads; the first column names its rows.
         rows:    text, as many as there are columns.
         verdict: the column that is drawn as marks ("found", "missed", ...); "" for none.
+        fold:    the table is folded under these words; "" for a table that is seen at once.
     """
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     verdict: str = ""
+    fold: str = ""
 
 
 @dataclass(frozen=True)

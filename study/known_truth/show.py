@@ -102,12 +102,18 @@ def shown_table(table: pd.DataFrame) -> ShownTable:
         rows.append((row["claim"], known, row["verdict"].replace("_", " "), row["claim_verdict"], shown,
                      "" if p is None else p_words(p)))  # fmt: skip
     columns = ("Claim", "Planted, and how that is known", OUTCOME, "Verdict of its claim", "Estimate, 95 % CI", "p")
-    return ShownTable(CAPTION, columns, tuple(rows), verdict=OUTCOME)
+    return ShownTable(CAPTION, columns, tuple(rows), verdict=OUTCOME, fold=f"All {len(rows)}, planted and not")
+
+
+def astray(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Claims that were missed, and false alarms: word -> claims; empty where there are none."""
+    outcomes = (("missed", "missed"), ("false_alarm", "false alarm"))
+    found = {said: table.loc[table["verdict"] == word, "claim"].tolist() for word, said in outcomes}
+    return {said: claims for said, claims in found.items() if claims}
 
 
 def text_of(table: pd.DataFrame) -> str:
     """The counts, and a line for each truth that was missed and each false alarm."""
     lines = [f"known truth: {counts(table)}"]
-    for word, said in (("missed", "missed"), ("false_alarm", "false alarm")):
-        lines += [f"  {said}: {claim}" for claim in table.loc[table["verdict"] == word, "claim"]]
+    lines += [f"  {said}: {claim}" for said, claims in astray(table).items() for claim in claims]
     return "\n".join(lines)

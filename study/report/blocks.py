@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.analyses.base import ShownTable
 from study.analyses.registry import analyses
-from study.known_truth.show import TABLE, counts, shown_table
+from study.known_truth.show import TABLE, astray, counts, shown_table
 from study.ledger import VERDICTS, Claim
 from study.ledger_rows import Tables, is_blank
 from study.report.run_folder import RunFolder, SavedFigure
@@ -60,6 +60,7 @@ class Block:
         notes: what the step left out.
         table: what its analysis shows as a table.
         is_first: it stands at the top of the page, right after what was found.
+        answer: of a block whose answer is no claim.
     """
 
     analysis: str
@@ -74,6 +75,7 @@ class Block:
     notes: tuple[str, ...] = ()
     table: ShownTable | None = None
     is_first: bool = False
+    answer: str = ""
 
 
 def blocks(run: RunFolder, ledger: Sequence[Claim]) -> tuple[Block, ...]:
@@ -105,8 +107,10 @@ def _known_truth(run: RunFolder) -> list[Block]:
     if TABLE not in run.tables:
         return []
     table = run.tables[TABLE]
-    question = f"Does this run find what was planted in the pair, and claim nothing else? {counts(table)}."
-    return [Block(TABLE, "Known truth", question, (), 0, (), (), (), table=shown_table(table), is_first=True)]
+    wrong = "".join(f" {said.capitalize()}: {'; '.join(claims)}." for said, claims in astray(table).items())
+    question = "Does this run find what was planted in the pair, and claim nothing else?"
+    return [Block(TABLE, "Known truth", question, (), 0, (), (), (), table=shown_table(table), is_first=True,
+                  answer=f"{counts(table)}.{wrong}")]  # fmt: skip
 
 
 def _is_of(table: pd.DataFrame, analysis: str) -> bool:
