@@ -10,8 +10,9 @@
     supported       an effect of interest is shown and every control passed
     not testable    the claim would be "not supported", and at this n an effect of the smallest size of interest is
                     shown in fewer than 80 % of studies (of equivalence: it is shown at its margin in fewer than 80 % of
-                    studies whose members are equal). Not where the whole interval is below the smallest effect of
-                    interest: that n has shown something.
+                    studies whose members are equal). Not where the whole interval is below or above the smallest effect
+                    of interest, nor where it shows a slope that controls of equal norm have too: that n has shown
+                    something.
 
 What an n can show (`Reach`) is a property of the design: n, groups, how many claims are corrected for, and a spread.
 The estimate itself never enters; a spread that was estimated from the same data is named as such.
@@ -241,9 +242,18 @@ class Claim:
     def verdict(self) -> Verdict:
         """The verdict of the rule of this module."""
         found = judge(self.measured, self.asserts, self.checks)
-        if found != "not supported" or self.measured is None or self.reach is None or self.reach.suffices:
+        if found != "not supported" or self.measured is None or self.is_small or self.reach is None:
             return found
-        return found if self.is_small else "not testable"
+        by_interval = isinstance(self.design, Design) and self.design.is_interval
+        if self._is_of_interest or (by_interval and judge(self.measured, self.asserts, ()) != found):
+            return found  # the n was large enough; what failed is a test that does not depend on it
+        return found if self.reach.suffices else "not testable"
+
+    @property
+    def _is_of_interest(self) -> bool:
+        """Whether the whole interval is at or above the smallest effect of interest."""
+        assert self.measured is not None
+        return any(c.outcome == "passed" for c in _of_interest(self.measured, self.asserts, self.smallest))
 
     @property
     def is_small(self) -> bool:

@@ -69,6 +69,8 @@ class Design:
         n:        what is reported as n where `size` counts something else (groups, effective items); 0: as `size`.
         given:    what the spread is: "at the spread observed", "at a discordance of 0.1".
         unit:     of the effect, for a plan.
+        is_interval: the interval alone is counted, not the further tests of the null that the claim needs (controls of
+            equal norm): where the interval excludes the null and such a test failed, the n was large enough.
     """
 
     claim: Detectable
@@ -78,6 +80,7 @@ class Design:
     given: str = ""
     unit: str = ""
     is_equivalence: bool = False
+    is_interval: bool = False
 
     def reach(self, power: float = POWER) -> Reach:
         """The smallest effect that is shown with this probability, and the n for the effect of interest; computed once

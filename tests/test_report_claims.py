@@ -96,7 +96,8 @@ def test_the_ledger_of_the_synthetic_study():
     assert (
         verdicts["The oracle reads step type from activations of the engaged member"] == "qualified"
     )  # a linear probe is better
-    assert verdicts["The oracle reads answer correct from activations of the engaged member"] == "not supported"
+    # 0.01 [-0.03, 0.05] of 120 problems: se = 0.04/1.980 = 0.0202; 80 % takes (1.980 + 0.845)·0.0202 = 0.057 nats
+    assert verdicts["The oracle reads answer correct from activations of the engaged member"] == "not testable"
 
 
 def test_a_claim_about_every_adversarial_cell_rests_on_the_weakest():
@@ -106,7 +107,8 @@ def test_a_claim_about_every_adversarial_cell_rests_on_the_weakest():
     worse = [
         (c, n, 0.3 if c.endswith("noncompliant") and "adv" in c else e, h, p, v, t) for c, n, e, h, p, v, t in CELLS
     ]
-    assert claims({"pair": pair_table(worse)})[0].verdict == "not supported"
+    # 141 items, 3 of them right in the heuristic member alone: d = (1.96 + 0.84)·sqrt((7/142 + d)/141) = 0.09 > 0.05
+    assert claims({"pair": pair_table(worse)})[0].verdict == "not testable"
 
 
 def test_the_weakest_adversarial_cell_is_the_one_of_the_worst_verdict():
@@ -117,7 +119,7 @@ def test_the_weakest_adversarial_cell_is_the_one_of_the_worst_verdict():
         0.65,
     )
     claim = claims({"pair": table, "eval": eval_table()})[0]
-    assert claim.verdict == "not supported"
+    assert claim.verdict == "not testable", "half-width 0.35: no difference of 0.05 is shown"
     assert claim.measured is not None
     assert claim.measured.value == pytest.approx(0.3)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from interp.stats.power import StudySize
+from study.designs import of_mean
 from study.ledger import SEVERITY, VERDICTS, interval_p
 from study.reach import Design, Reach
 from study.report.claims import Above, Below, Claim, Control, Measured, SmallestEffects, Within, claims, correct, judge
@@ -125,7 +126,23 @@ def test_a_failed_test_of_the_null_is_not_supported_whatever_the_interval():
     for name in ("heads", "heads_selected", "heads_difference"):
         tables[name] = tables[name].assign(p_adjusted=0.54)
     found = [c for c in claims(tables) if c.analysis == "heads" and c.measured]
-    assert found and {c.verdict for c in found} == {"not supported"}
+    assert found and {c.verdict for c in found if "L1.H1" in c.text} == {"not supported"}, "0.62 [0.56, 0.68]"
+    # 0.07 [0.01, 0.13] of 41 units: se = 0.06/t_40 = 0.06/2.021 = 0.0297; over 8 heads t_40 at 1 - 0.025/8 = 2.88;
+    # 80 % takes (2.88 + 0.87)·0.0297 = 0.111 logits, and 0.1 is of interest
+    small = [c for c in found if "L1.H3" in c.text]
+    assert small and {c.verdict for c in small} == {"not testable"}
+    assert small[0].reach is not None and small[0].reach.smallest_detectable == pytest.approx(0.1115, abs=0.002)
+
+
+def test_a_slope_that_its_controls_have_too_is_not_supported_and_not_untestable():
+    """More items would not help: 0.85 [0.57, 1.00], and a quarter of the random directions do as much."""
+    row = {"value": 0.85, "lo": 0.57, "hi": 1.0, "n": 60, "n_groups": 17}
+    null = Control("beyond random directions", "failed", sort="null")
+    plan = of_mean(row, 0.1)
+    assert plan is not None and not plan.reach().suffices, "0.15/t_16 = 0.0708; 0.0708·(2.12 + 0.88 + skew) > 0.2"
+    for ends, verdict in (((0.57, 1.0), "not supported"), ((-0.1, 1.8), "not testable")):
+        m = Measured(0.85, *ends, 60, 17)
+        assert Claim("x", "sufficient", "steering", Above(), m, (null,), smallest=0.1, design=plan).verdict == verdict
 
 
 def test_a_test_of_the_null_that_was_not_run_leaves_the_claim_untested():

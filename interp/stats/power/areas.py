@@ -12,6 +12,8 @@ from interp.stats.power.size import StudySize
 REFIT = 1.36
 """Spread of the permutation null of a cross-validated probe, and of the bar that its interval sets, in units of the
 binormal standard error at 1/2: a probe that is fitted to other rows changes too."""
+NULL = 1.29
+"""Spread of that null alone, measured in the same simulations."""
 FITTED = 1.25
 """Spread of the AUROC of a probe that is fitted to half a signal or more, in the same unit at its AUROC."""
 

@@ -140,11 +140,11 @@ class PairedStudies:
 
     def p(self, seed: int) -> np.ndarray:
         """p of `compare_paired` [study]: exact McNemar without groups, otherwise `mean_test` of the differences."""
-        from scipy.stats import binom
+        from scipy.special import bdtr
 
         _, a, b, _ = self.totals
         if not self.is_grouped:
-            return np.minimum(1.0, 2 * binom.cdf(np.minimum(a, b), a + b, 0.5))
+            return np.minimum(1.0, 2 * bdtr(np.minimum(a, b), (a + b).astype(int), 0.5))
         rng = np.random.default_rng(seed)
         return np.maximum(_p_of_flips(self.sums, rng), _p_of_bootstrap(self.sums, self.sizes, rng))
 

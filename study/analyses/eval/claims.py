@@ -7,6 +7,7 @@ from typing import Any
 
 from interp.stats import Estimate, picked_among, rejects
 from study.config.sections import SmallestEffects
+from study.designs import of_difference, of_equivalence, of_rate
 from study.ledger import SEVERITY, Above, Below, Claim, Control, Measured, Within, p_words, short
 from study.ledger_rows import DIFFERENCE, Tables, bounds, flag, is_blank, measured, number, rows, words
 
@@ -19,7 +20,7 @@ TRAINING, ADVERSARIAL = "training", "adversarial"
 def behaviour(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     """Separation where the surface misleads, equivalence where it does not."""
     cells = [row for row in rows(tables, "pair", member=DIFFERENCE, metric=CHANGE) if row.get("cell") != "all"]
-    claims = [_separates(tables, cells, smallest.accuracy), _equivalent(cells)]
+    claims = [_separates(tables, cells, smallest.accuracy), _equivalent(tables, cells)]
     binding = _binding(tables, smallest.accuracy)
     return [*claims, binding] if binding else claims
 
@@ -55,6 +56,7 @@ def _separated(tables: Tables, row: dict[str, Any], count: int, text: str, small
     p = number(row, "p")
     test = _test("same items, groups as units", number(row, "p_adjusted") if p is None else p)
     controls = (test, _beats_one_label(tables, row), *_by_content(row))
+    design = of_difference(row, smallest, accuracy=_better(tables, row))
     return Claim(
         text,
         "behaviour",
@@ -65,7 +67,14 @@ def _separated(tables: Tables, row: dict[str, Any], count: int, text: str, small
         smallest=smallest,
         tests=_known(p),
         key=SEPARATES,
+        design=design,
     )
+
+
+def _better(tables: Tables, row: dict[str, Any]) -> float | None:
+    """Accuracy of the better member in the cell of a difference; None where the table has none."""
+    own = rows(tables, "pair", metric="accuracy", cell=row["cell"])
+    return max((float(r["value"]) for r in own), default=None)
 
 
 def _largest(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Claim:
@@ -87,6 +96,7 @@ def _largest(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Cl
         smallest=smallest,
         tests=_known(p),
         key="eval/largest",
+        design=of_difference(row, smallest, accuracy=_better(tables, row), family=len(cells)),
     )
 
 
@@ -120,24 +130,31 @@ def _beats_one_label(tables: Tables, row: dict[str, Any]) -> Control:
     return Control.at_least(f"{better} member {name}, {where}", bounds(found[0], "control_difference"), 0.0, detail)
 
 
-def _equivalent(cells: list[dict[str, Any]]) -> Claim:
+def _equivalent(tables: Tables, cells: list[dict[str, Any]]) -> Claim:
     """Equivalence in every training cell, at the margin that its row declares."""
     text = "Training-distribution accuracy is equivalent"
     declared = [r for r in cells if r.get("cell_role") == TRAINING and not is_blank(r.get("margin"))]
     if not declared:
         why = "no cell of the training distribution with a margin"
         return Claim(text, "behaviour", "eval", Within(0.05), why=why, key=EQUIVALENT)
-    made = [_equal(row, len(declared), text) for row in declared]
+    made = [_equal(tables, row, len(declared), text) for row in declared]
     return max(made, key=lambda c: (SEVERITY.index(c.verdict), abs(_value(c))))
 
 
-def _equal(row: dict[str, Any], count: int, text: str) -> Claim:
+def _equal(tables: Tables, row: dict[str, Any], count: int, text: str) -> Claim:
     margin = float(row["margin"])
     name = f"{words(row['cell'])}, the least equal of {count}" if count > 1 else ""
     control = Control.within(f"95 % interval inside ±{margin:g}", bounds(row), (-margin, margin))
     controls = (control, *_by_content(row))
     return Claim(
-        text, "behaviour", "eval", Within(margin), measured(row, name=name, signed=True), controls, key=EQUIVALENT
+        text,
+        "behaviour",
+        "eval",
+        Within(margin),
+        measured(row, name=name, signed=True),
+        controls,
+        key=EQUIVALENT,
+        design=of_equivalence(row, margin, accuracy=_better(tables, row)),
     )
 
 
@@ -157,5 +174,13 @@ def _binding(tables: Tables, smallest: float) -> Claim | None:
     text = "The engaged member binds step numbers in order-swapped twins that flip the answer"
     asserts = Above(0.5 if chance is None else chance)
     return Claim(
-        text, "behaviour", "eval", asserts, measured(found[0], name="accuracy"), (kept,), smallest=smallest, key=BINDING
+        text,
+        "behaviour",
+        "eval",
+        asserts,
+        measured(found[0], name="accuracy"),
+        (kept,),
+        smallest=smallest,
+        key=BINDING,
+        design=of_rate(found[0], asserts.null, smallest),
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from interp.stats import rejects
 from study.config.sections import SmallestEffects
+from study.designs import of_mean
 from study.ledger import Above, Below, Claim, Control, p_words, short
 from study.ledger_rows import DIFFERENCE, Row, Tables, bounds, flag, measured, members_of, number, rows
 
@@ -59,6 +60,7 @@ def _necessary(tables: Tables, member: str, smallest: float) -> list[Claim]:
                 smallest=smallest,
                 tests=_tests(row),
                 key=key_of("necessary", row, member),
+                design=of_mean(row, smallest, family=len(own)),
             ).of(member)
         )
     return claims
@@ -141,6 +143,7 @@ def _carries(tables: Tables, member: str, smallest: float) -> list[Claim]:
                 smallest=smallest,
                 tests=_tests(row),
                 key=key_of("carries", row, member),
+                design=of_mean(row, smallest, family=len(flips)),
             ).of(member)
         )
     return claims
@@ -181,5 +184,6 @@ def _changed(tables: Tables, smallest: float) -> list[Claim]:
             smallest=smallest,
             tests=_tests(row),
             key="heads/changed",
+            design=of_mean(row, smallest, family=len(differences)),
         )
     ]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from study.config.sections import SmallestEffects
+from study.designs import of_mean
 from study.ledger import Above, Claim, Control, short
 from study.ledger_rows import Tables, bounds, measured, number, rows, words
 
@@ -65,6 +66,7 @@ def _reads(row: dict[str, Any], shuffled: dict[str, Any] | None, smallest: Small
         smallest=smallest.nats,
         tests=() if p is None else (p,),
         key=key,
+        design=of_mean(shuffled, smallest.nats),
     )
     return _of(made, source)
 

@@ -8,6 +8,7 @@ from typing import Any
 from interp.stats import rejects
 from probes.kinds import SURFACE, rank
 from study.config.sections import SmallestEffects
+from study.designs import of_auroc, of_mean
 from study.figures.numbers import fixed
 from study.ledger import Above, Claim, Control, p_words, short
 from study.ledger_rows import Tables, bounds, flag, measured, members_of, number, one_answer, rows, words
@@ -52,6 +53,17 @@ def _decodable(tables: Tables, chosen: list[dict[str, Any]], target: str, member
     key = f"probes/decodable/{column_of(target)}/{member}"
     if why := one_answer(row):
         return Claim(text, "decodable", "probes", Above(0.5), why=f"not claimed: {why}", key=key).of(member)
+    layers = rows(
+        tables,
+        "probes",
+        role="layer",
+        metric="auroc",
+        cohort="all",
+        split="oof",
+        target=target,
+        member=member,
+        kind=row["kind"],
+    )
     where = f"AUROC at {row['site']}, {row['position']}" + (", TEST" if row["split"] == "test" else ", out of fold")
     return Claim(
         text,
@@ -63,6 +75,7 @@ def _decodable(tables: Tables, chosen: list[dict[str, Any]], target: str, member
         smallest=smallest,
         tests=tuple(value for _, value in seen),
         key=key,
+        design=of_auroc(row, smallest, family=len(layers)),
     ).of(member)
 
 
@@ -168,7 +181,17 @@ def _carried(
     real = replace(_selective(own), name="where it was fitted, more decodable than a control label")
     estimate = measured(row, name=f"AUROC at {row['test_site']}, {row['position']}")
     controls = (_as_good(row, smallest.auroc_loss), real, *_beyond_any_map(here, row))
-    return Claim(text, "transfers", "probes", Above(0.5), estimate, controls, smallest=smallest.auroc, key=key)
+    return Claim(
+        text,
+        "transfers",
+        "probes",
+        Above(0.5),
+        estimate,
+        controls,
+        smallest=smallest.auroc,
+        key=key,
+        design=of_mean(row, smallest.auroc),
+    )
 
 
 def _as_good(row: dict[str, Any], margin: float) -> Control:

@@ -9,6 +9,7 @@ from typing import Any
 from interp.stats import rejects
 from steering.curves import p_against
 from study.config.sections import SmallestEffects
+from study.designs import of_mean
 from study.figures.numbers import fixed
 from study.ledger import Above, Below, Claim, Control, p_words
 from study.ledger_rows import Row, Tables, bounds, measured, number, one_answer, rows
@@ -87,6 +88,7 @@ def _moves(table: Sequence[Row], row: Row, apart: bool, smallest: SmallestEffect
         return Claim(text, "sufficient", "steering", why=f"not claimed: {why}", key=key).of(str(row["member"]))
     estimate = measured(row, name="slope over all strengths", signed=True)
     p = number(row, "p")
+    of_interest = smallest.margin_slope if row["metric"] == "margin" else smallest.rate_slope
     return Claim(
         text,
         "sufficient",
@@ -95,8 +97,9 @@ def _moves(table: Sequence[Row], row: Row, apart: bool, smallest: SmallestEffect
         estimate,
         tuple(controls),
         tests=() if p is None else (p,),
-        smallest=smallest.margin_slope if row["metric"] == "margin" else smallest.rate_slope,
+        smallest=of_interest,
         key=key,
+        design=of_mean(row, of_interest),
     ).of(str(row["member"]))
 
 
