@@ -265,7 +265,9 @@ class Claim:
     @property
     def why_not_testable(self) -> str:
         """What this n can show and the n that is needed; "" where the verdict is another."""
-        return self.reach.sentence if self.verdict == "not testable" and self.reach is not None else ""
+        return (
+            f"not testable {self.reach.sentence}" if self.verdict == "not testable" and self.reach is not None else ""
+        )
 
 
 def judge(measured: Measured | None, asserts: Above | Below | Within, controls: Sequence[Control]) -> Verdict:

@@ -41,8 +41,8 @@ class Reach:
 
     @property
     def sentence(self) -> str:
-        """`not testable at n = 30: effects of 0.25 or more are shown in 80 % of studies; of interest are 0.05 or more,
-        which takes n = 633 (at the spread observed)`."""
+        """`at n = 30 effects of 0.25 or more are shown in 80 % of studies; of interest are 0.05 or more, which takes
+        n = 633 (at the spread observed)`."""
         size, share = f"{self.smallest_detectable:.2g}", f"{100 * self.power:.3g} % of studies"
         none = self.smallest_detectable == inf
         if self.is_equivalence:
@@ -53,9 +53,8 @@ class Reach:
             shown = f"effects of {size} or more are shown in {share}"
             shown = f"no effect, however large, is shown in {share}" if none else shown
             of_interest = f"of interest are {self.interest:g} or more"
-        head = "testable" if self.suffices else "not testable"
         need = "" if self.suffices or self.n_needed is None else f", which takes n = {self.n_needed:,}"
-        return f"{head} at n = {self.n:,}: {shown}; {of_interest}{need}{f' ({self.given})' if self.given else ''}"
+        return f"at n = {self.n:,} {shown}; {of_interest}{need}{f' ({self.given})' if self.given else ''}"
 
 
 @dataclass(frozen=True)
