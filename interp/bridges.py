@@ -49,7 +49,7 @@ def to_transformer_lens(model: Model, *, tokenizer: Any = None) -> TransformerBr
     bridge = _import("transformer_lens.model_bridge").TransformerBridge
     tokenizer = tokenizer if tokenizer is not None else model.tokenizer
     if tokenizer is None:
-        raise ValueError(f"to_transformer_lens: {model.name} has no tokenizer, which the bridge asks for. Pass one.")
+        raise ValueError(f"to_transformer_lens: {model.name} has no tokenizer, which the bridge requires. Pass one.")
     shared = {id(tensor): tensor for tensor in (*model.causal_lm.parameters(), *model.causal_lm.buffers())}
     twin = copy.deepcopy(model.causal_lm, memo=shared)
     return bridge.boot_transformers(model.name, hf_model=twin, tokenizer=tokenizer, device=str(model.device))

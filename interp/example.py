@@ -72,9 +72,9 @@ class Example:
         if self.text is not None and not holds_text(self.text):
             raise self._wrong("text", f"expected text, got {self.text!r}. Remove the example or fill it in.")
         if self.answer == "":
-            raise self._wrong("answer", "expected text, got ''. Leave the field out where there is no answer.")
+            raise self._wrong("answer", "expected text, got ''. Leave the field out if there is no answer.")
         if isinstance(self.label, float) and not math.isfinite(self.label):
-            raise self._wrong("label", f"expected a finite number, got {self.label}. Leave it out where unknown.")
+            raise self._wrong("label", f"expected a finite number, got {self.label}. Leave it out if it is unknown.")
         for name, (start, end) in self.spans.items():
             self._check_span(name, start, end)
 
@@ -96,7 +96,7 @@ class Example:
         for where, text in (*texts.items(), *_texts_in(self.metadata, "metadata")):
             if isinstance(text, str) and (what := unreadable(text)) is not None:
                 raise self._wrong(
-                    where, f"expected text, got {what}. Remove that character, or save the file anew as UTF-8."
+                    where, f"expected text, got {what}. Remove that character, or save the file again as UTF-8."
                 )
 
     def _check_messages(self) -> None:
@@ -110,7 +110,7 @@ class Example:
         if self.messages and self.messages[-1].role != "user":
             last = len(self.messages) - 1
             what = f"expected the chat to end with 'user', got {self.messages[-1].role!r}. "
-            raise self._wrong(f"messages[{last}].role", what + "Put assistant text that is to be read into 'answer'.")
+            raise self._wrong(f"messages[{last}].role", what + "Put assistant text that should be read into 'answer'.")
 
     def _check_span(self, name: str, start: int, end: int) -> None:
         if not SPAN_NAME.fullmatch(name) or name in RESERVED_SPANS:

@@ -19,6 +19,6 @@ def mass_note(mass: float | None) -> str:
     if mass is None or not mass < LOW_MASS:
         return ""
     return (
-        f"the labels hold {mass:.2f} of the probability where they are read (less than {LOW_MASS:g}): the model "
-        f"answers elsewhere. Read it where it answers: slot 'own', or a forced text before the label such as 'Answer:'"
+        f"the labels hold {mass:.2f} of the probability at the slot (less than {LOW_MASS:g}): the model answers "
+        "elsewhere. Measure where it answers: slot 'own', or a forced text before the label such as 'Answer:'"
     )

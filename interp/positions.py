@@ -102,7 +102,9 @@ class SentenceEnds:
         if self.span is not None:
             _check_span_name(self.span)
         if self.span in STYLES:
-            raise ValueError(f"sentence_ends: a span cannot be called {self.span!r}, which names a style. Rename it.")
+            raise ValueError(
+                f"sentence_ends: a span cannot be named {self.span!r}, which is the name of a style. Rename it."
+            )
         if self.style not in STYLES:
             raise ValueError(f"sentence_ends: expected a style of {', '.join(STYLES)}, got {self.style!r}.")
 
@@ -252,7 +254,7 @@ def parse_positions(spec: str | Positions | Sequence[str | Positions]) -> list[P
         rules += [_parse_one(w.strip()) for w in part.split(",")] if isinstance(part, str) else [part]
     names = [r.name for r in rules]
     if twice := [n for n in dict.fromkeys(names) if names.count(n) > 1]:
-        raise ValueError(f"positions: {twice[0]!r} is given twice. Give each rule once.")
+        raise ValueError(f"positions: {twice[0]!r} is given twice. Give each rule only once.")
     return rules
 
 

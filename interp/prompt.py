@@ -132,7 +132,7 @@ def _refuse_far_too_long(example: Example, tokenizer: Any, text: str, max_length
 
     Tokenizing 4 MB takes seconds and gigabytes. Only a text of more than 8 characters per allowed token is estimated.
     """
-    what = f"the limit is {max_length}" if max_length else f"no model reads more than {_LONGEST:,}"
+    what = f"the limit is {max_length}" if max_length else f"no model accepts more than {_LONGEST:,}"
     max_length = max_length or _LONGEST
     if len(text) <= max(8 * max_length, 6 * _PIECE):
         return
@@ -168,7 +168,7 @@ def render_all(
     bos = [prompt.example_id for prompt in prompts if prompt.dropped_bos]
     if bos:
         warnings.warn(
-            f"{len(bos)} of {len(prompts)} raw texts begin with {tokenizer.bos_token!r} themselves (first item "
+            f"{len(bos)} of {len(prompts)} raw texts already begin with {tokenizer.bos_token!r} (first item "
             f"{bos[0]!r}): it is kept once, not doubled.",
             stacklevel=2,
         )
@@ -249,7 +249,7 @@ def _locate_user(example: Example, tokenizer: Any, thinking: bool | None, text: 
         if sentinel and text == before + kept + after:
             return len(before), kept, content.index(kept)
     what = f"example {example.id!r}: the chat template changes the last user message ({content[:60]!r}...), "
-    raise ValueError(what + "so that its characters cannot be placed. Give the rendered prompt as raw 'text' instead.")
+    raise ValueError(what + "so its characters cannot be located. Give the rendered prompt as raw 'text' instead.")
 
 
 def _inserted_system(example: Example, tokenizer: Any, thinking: bool | None, text: str) -> str | None:
@@ -323,7 +323,7 @@ def _check_prefix(example: Example, tokenizer: Any, prompt: Prompt, rendered: _R
     if example.answer is not None:
         what = f"example {example.id!r}, field 'answer': {example.answer[:20]!r} merges with the prompt's last token "
         what += f"({rendered.text[-20:]!r}), so no position predicts it. "
-        raise ValueError(what + "Move leading blanks or line breaks between prompt and answer.")
+        raise ValueError(what + "Move leading spaces or line breaks of the answer into the prompt.")
     what = f"example {example.id!r}: this tokenizer gives {n} ids through apply_chat_template(tokenize=True) but "
     what += f"{len(prompt.ids)} for the same text tokenized with offsets (add_special_tokens=False). "
     raise ValueError(what + "Generation would not see the recorded prompt; repair the tokenizer's special tokens.")

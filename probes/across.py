@@ -197,9 +197,9 @@ def _pairs(
             pairs += [(site, position, here)] if here else []
     if not pairs:
         raise ValueError(
-            f"transfer: no probe of A (sites {sorted({k[2] for k in result.directions})}, kinds {list(table)}) meets a "
-            f"site of B: {', '.join(source.sites)}. Read every layer at every layer (all-layers), or sweep the same "
-            "sites."
+            f"transfer: no probe of A (sites {sorted({k[2] for k in result.directions})}, kinds {list(table)}) "
+            f"matches a site of B: {', '.join(source.sites)}. Apply every layer's probe at every layer "
+            "(all-layers), or sweep the same sites."
         )
     return pairs
 

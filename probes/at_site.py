@@ -138,7 +138,7 @@ def sweep_sites(tasks: Sequence[SiteTask], *, jobs: int) -> Iterator[dict[str, C
         ValueError: jobs < 1; whatever a site raises.
     """
     if jobs < 1:
-        raise ValueError(f"jobs: expected the number of processes, 1 or more; got {jobs}.")
+        raise ValueError(f"jobs: expected a number of processes of at least 1; got {jobs}.")
     if jobs == 1 or len(tasks) == 1:
         yield from map(sweep_site, tasks)
         return

@@ -89,7 +89,7 @@ def mdl(
     codes = group_codes(groups, len(labels))
     classes, y = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
-        raise ValueError("labels: expected at least 2 classes, got one. Its description takes no bits.")
+        raise ValueError("labels: expected at least 2 classes, got one. Describing it takes no bits.")
     moves = exchange(y, Split(np.zeros(len(y), dtype=int), codes.code, 1), scheme="auto", unit=unit)
     everything = np.concatenate([y[None], null_labels(y, moves, n=n_shuffled, seed=seed + 1)])
     rng, first = np.random.default_rng(seed), None

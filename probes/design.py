@@ -21,10 +21,10 @@ from probes.source import Source
 from probes.splits import Split, group_split
 
 MOVES = {
-    "group": "labels of whole groups change places inside a fold",
-    "unit": "labels of units change places inside a group",
-    "between": "label vectors of groups of one size change places inside a fold",
-    "within": "labels of single rows change places inside a group or unit",
+    "group": "labels of whole groups are permuted inside a fold",
+    "unit": "labels of units are permuted inside a group",
+    "between": "label vectors of groups of equal size are permuted inside a fold",
+    "within": "labels of single rows are permuted inside a group or unit",
 }
 
 
@@ -73,16 +73,17 @@ class SweepDesign:
             return f"{text}; no null."
         one = self.exchanges[name]
         ways, p = one.n_ways(y), self.smallest[name]
-        out = "" if rejects(p) else f": none of {ALPHA:g} is in reach, so nothing can be claimed"
+        out = "" if rejects(p) else f": none of {ALPHA:g} can be reached, so nothing can be claimed"
         many = f"{ways:,.0f}" if ways < 1e6 else f"{ways:.0e}"
-        return f"{text}; null: {MOVES[one.scheme]}, in {many} ways; the smallest p in reach is {p:.2g}{out}."
+        return f"{text}; null: {MOVES[one.scheme]}, in {many} ways; the smallest possible p is {p:.2g}{out}."
 
     def warn(self) -> None:
         """Warn of what the design cannot show, and of what it assumes."""
         n_dev = len(np.unique(self.split.group[self.split.is_dev]))
         if n_dev < FEW_GROUPS:
             text = (
-                f"{n_dev} groups (fewer than {FEW_GROUPS}) to fit and select on: intervals are wide. Read p with them."
+                f"{n_dev} groups (fewer than {FEW_GROUPS}) to fit and select on: intervals are wide. Judge p "
+                "together with them."
             )
             warnings.warn(text, FewGroupsWarning, stacklevel=4)
         for name, one in self.exchanges.items():
@@ -158,8 +159,8 @@ def _check_classes(values: np.ndarray, names: list[Any]) -> None:
         return
     if all(isinstance(name, int | float) for name in names):
         raise ValueError(
-            f"target: {len(names)} different numbers, from {names[0]} to {names[-1]}, in {len(values)} rows: a probe "
-            f"separates classes, of which numbers may have {MOST_CLASSES}. "
+            f"target: {len(names)} different numbers, from {names[0]} to {names[-1]}, in {len(values)} rows: a "
+            f"probe separates classes, and a column of numbers may have at most {MOST_CLASSES}. "
             + remedy("Cut it in two with {probes.positive:>=X}, or into classes in a column of its own.")
         )
     if len(names) > len(values) / 2:
@@ -216,9 +217,9 @@ def refuse_duplicates(source: Source, sites: Sequence[str], positions: Sequence[
     j, i = pair
     n = sum(len(np.unique(split.group[code == c])) > 1 for c in np.unique(code))
     raise ValueError(
-        f"leak: rows {j} and {i} ({source.ids[j]!r}, {source.ids[i]!r}) have the same activations at every site, in "
-        f"groups {split.group[j]} and {split.group[i]}; {n} different rows are so repeated. Join their groups with "
-        "unite_groups(groups, ...), or drop the copies."
+        f"leak: rows {j} and {i} ({source.ids[j]!r}, {source.ids[i]!r}) have the same activations at every site, "
+        f"in groups {split.group[j]} and {split.group[i]}; {n} different rows are repeated in this way. Join "
+        "their groups with unite_groups(groups, ...), or drop the copies."
     )
 
 

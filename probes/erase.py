@@ -91,7 +91,9 @@ def erase_check(
     """
     looks = split.looks()
     if not looks:
-        raise ValueError("split: expected TEST rows (test_share > 0) to say how far the erasure generalises; got none.")
+        raise ValueError(
+            "split: expected TEST rows (test_share > 0) to measure whether the erasure generalises; got none."
+        )
     parts, scores = [], np.zeros((2, len(labels)))
     for look in looks:
         dev, test = look.is_dev, look.is_test

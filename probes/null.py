@@ -117,8 +117,9 @@ def exchange(
         chosen = _make(scheme, labels, split, units)
     if chosen.moving(labels) == 0:
         raise ValueError(
-            f"null with scheme {chosen.scheme!r}: no labels can change places ({split.n_groups} groups, per fold "
-            f"{[len(np.unique(split.group[rows])) for rows in split.strata()]}). Use fewer folds, or another scheme."
+            f"null with scheme {chosen.scheme!r}: no labels can be permuted ({split.n_groups} groups, per fold "
+            f"{[len(np.unique(split.group[rows])) for rows in split.strata()]}). Use fewer folds, or another "
+            "scheme."
         )
     return chosen
 

@@ -233,7 +233,7 @@ def _sentence(result: SweepResult, cell: Selected) -> str:
     )
     tested = _tested(row, p)
     if is_found and not row["lo"] > 0.5:
-        tested += "; the interval includes 0.5: that the score is above chance is shown, by how much is not"
+        tested += "; the interval includes 0.5: the score is above chance, but by how much is not known"
     return (
         f"{cell.target!r} {word} at {cell.site} ({cell.position}, {cell.kind}): AUROC {row['value']:.3f} "
         f"[{row['lo']:.3f}, {row['hi']:.3f}] {where}, {sizes} of {int(row['n_groups'])} groups; {tested}."
@@ -246,7 +246,7 @@ def _tested(row: Mapping[str, Any], p: float) -> str:
     if not np.isnan(p):
         text = f"p = {p:.3g} of {int(row['n_perm'])} permutations"
         if not rejects(row["p_least"]):
-            text += f", and none below {row['p_least']:.2g} is in reach, so nothing is claimed"
+            text += f", and none below {row['p_least']:.2g} can be reached, so nothing is claimed"
     if row["n_seeds"] > 1:
         text += f"; {row['seed_min']:.3f} to {row['seed_max']:.3f} over {int(row['n_seeds'])} seeds of the split"
     return text

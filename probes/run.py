@@ -140,9 +140,10 @@ def _learnable(extras: Extras, split: Split) -> Extras:
     if extras.control is None or crossing_share(extras.control, split.group) >= LEAST_CROSSING:
         return extras
     warnings.warn(
-        f"control: only {crossing_share(extras.control, split.group):.0%} of the rows lie in units that several groups "
-        "hold. A control label that no probe can have seen in training is at chance whatever it memorises, so no "
-        "selectivity is given. Name a column whose values cross the groups (entity, option text).",
+        f"control: only {crossing_share(extras.control, split.group):.0%} of the rows lie in units that occur in "
+        "several groups. A probe cannot have seen the control label of any other unit in training, so its AUROC "
+        "is at chance however much it memorises, and no selectivity is given. Name a column whose values cross "
+        "the groups (entity, option text).",
         UnlearnableControlWarning,
         stacklevel=3,
     )

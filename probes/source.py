@@ -58,7 +58,7 @@ class Source:
         """
         mask = np.asarray(keep, dtype=bool)
         if mask.shape != (len(self.ids),):
-            raise ValueError(f"keep: expected a truth value per row, shape ({len(self.ids)},), got {mask.shape}.")
+            raise ValueError(f"keep: expected one boolean per row, shape ({len(self.ids)},), got {mask.shape}.")
         if mask.all():
             return self
         at = np.flatnonzero(mask)
@@ -205,15 +205,15 @@ def open_base(base: Data, source: Source) -> Source:
     if below.ids != source.ids:
         first = next((i for i, (a, b) in enumerate(zip(below.ids, source.ids, strict=False)) if a != b), len(below))
         raise ValueError(
-            f"base: expected the {len(source)} rows of the sweep in their order, got {len(below)} rows that part at "
-            f"row {first}. Record the base on the same data."
+            f"base: expected the {len(source)} rows of the sweep in their order, got {len(below)} rows that "
+            f"differ at row {first}. Record the base on the same data."
         )
     return below
 
 
 def check_base(below: Source | None, sites: Sequence[str]) -> None:
     if below is not None and not set(below.sites) & set(sites):
-        raise ValueError(f"base: none of the swept sites is in it. It holds: {', '.join(below.sites)}.")
+        raise ValueError(f"base: it has none of the swept sites. It has: {', '.join(below.sites)}.")
 
 
 def layer_number(site: str) -> float:

@@ -115,7 +115,7 @@ def group_split(
         raise ValueError(
             "groups=None: expected the independent unit of each row (groups=[...] or a column's name), because rows of "
             "one template in both train and test give accuracy without signal. If rows are independent, say why: "
-            'i_know="each row is another patient".'
+            'i_know="each row is a different patient".'
         )
     if isinstance(test_share, str) and test_share not in ("auto", "crossed"):
         raise ValueError(f"test_share: expected 'auto', 'crossed' or a share, got {test_share!r}.")
@@ -143,10 +143,10 @@ def _folds(counts: np.ndarray, classes: np.ndarray, n_folds: int, is_crossed: bo
     in_dev = holding[fewest] - round(share * holding[fewest])
     if min(len(counts), holding[fewest]) < least + (share > 0):
         raise ValueError(
-            f"groups: expected each class in at least {least + (share > 0)} groups"
-            f"{' for a TEST set beside ' + str(least) + ' folds' if share else ''}, got {len(counts)} groups, of which "
-            f"{holding[fewest]} hold {classes[fewest].item()!r}. Add groups that hold it, leave the class out, or "
-            + remedy("use no TEST set ({probes.test_share:0}).")
+            f"groups: expected each class in at least {least + (share > 0)} "
+            f"groups{' for a TEST set next to ' + str(least) + ' folds' if share else ''}, got {len(counts)} "
+            f"groups, of which {holding[fewest]} contain {classes[fewest].item()!r}. Add groups that hold it, "
+            "leave the class out, or " + remedy("use no TEST set ({probes.test_share:0}).")
         )
     return max(least, min(n_folds, int(in_dev // 2)))
 

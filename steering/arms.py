@@ -34,8 +34,8 @@ class Role(NamedTuple):
 
 ROLES: Mapping[str, Role] = {
     "direction": Role("the direction that was fitted"),
-    "orthogonalized": Role("the direction without what it shares with the nuisances, at equal norm"),
-    "nuisance": Role("a direction that it must not be confused with"),
+    "orthogonalized": Role("the direction orthogonalized against the nuisances, at equal norm"),
+    "nuisance": Role("a nuisance direction"),
     "opposite": Role("minus the direction"),
     "transferred": Role("the direction of another checkpoint"),
     "random": Role("uniform on the sphere", is_control=True, difference="control_difference"),
@@ -260,5 +260,5 @@ def protocol_arms(
 def _unit(draw: Float[np.ndarray, "d_model"]) -> Float[Tensor, "d_model"]:
     length = float(np.linalg.norm(draw))
     if not length > 0:
-        raise ValueError("a control direction of length 0: the activations do not differ between any classes.")
+        raise ValueError("a control direction has norm 0: the activations do not differ between any classes.")
     return torch.from_numpy(draw / length).float()

@@ -225,7 +225,7 @@ def controls_line(arms: Sequence[Arm]) -> str:
     floor = smallest_p(arms)
     words = ", ".join(f"{count} {role}" for role, count in per.items())
     if floor != floor:
-        return f"controls per layer: {words}; no p is made from fewer than {MIN_NULL} of a sort"
+        return f"controls per layer: {words}; no p is computed from fewer than {MIN_NULL} of a kind"
     lacking = [role for role, count in per.items() if count < MIN_NULL]
     more = f"; no p against {' and '.join(lacking)} directions" if lacking else ""
     return f"controls per layer: {words}; smallest p {floor:.3g}, of a slope and over all strengths of a curve{more}"

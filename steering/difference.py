@@ -289,17 +289,16 @@ def confirmed(directions: Directions) -> Directions:
     for site, one in directions.items():
         if one.stats.held_out_gap <= 0:
             refused[site] = (
-                f"on rows that it was not fitted on, {one.toward} minus {one.away_from} is "
-                f"{one.stats.held_out_gap:.3g}, of {one.stats.delta_norm:.3g} on its own rows: the classes are not "
-                "separable"
+                f"on held-out rows, {one.toward} minus {one.away_from} is {one.stats.held_out_gap:.3g}, of "
+                f"{one.stats.delta_norm:.3g} on its own rows: the classes are not separable"
             )
     lost = [site for site in directions if site in refused]
     if not lost:
         return directions
     if len(lost) == len(directions):
         raise ValueError(
-            f"{lost[0]}: {refused[lost[0]]}{' there, nor at any other site' if len(directions) > 1 else ''}. Use more "
-            f"rows or another site{remedy('; {check_sign:False} keeps it')}."
+            f"{lost[0]}: {refused[lost[0]]}{' at this site, nor at any other' if len(directions) > 1 else ''}. "
+            f"Use more rows or another site{remedy('; {check_sign:False} keeps it')}."
         )
     warnings.warn(
         f"{len(lost)} of {len(directions)} sites have no direction; {lost[0]}: {refused[lost[0]]}.",

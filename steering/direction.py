@@ -142,9 +142,7 @@ class Direction:
         }
         if not lengths[unit] > 0:
             available = [name for name, length in lengths.items() if length > 0]
-            raise ValueError(
-                f"unit {unit!r}: its length is not known for direction {self.label!r}; known: {available}."
-            )
+            raise ValueError(f"unit {unit!r}: its scale is not known for direction {self.label!r}; known: {available}.")
         return lengths[unit]
 
     def equivalents(self, alpha: float, unit: Unit) -> dict[str, float]:
@@ -319,7 +317,7 @@ def _kinship(direction: Direction, model: Model) -> str | None:
     origin: Any = direction.provenance.get("model") or {}
     name = str(direction.provenance.get("checkpoint") or "another checkpoint")
     if model.fingerprint is None or not origin:
-        missing = "the direction names no weights" if not origin else f"{model.name} carries no fingerprint"
+        missing = "the direction does not name any weights" if not origin else f"{model.name} carries no fingerprint"
         return f"Whether direction {direction.label!r} was fitted on this checkpoint cannot be checked: {missing}."
     role = model.adapters.active
     active = model.fingerprint if model.fingerprint.merged else model.fingerprint.select(role)
@@ -327,7 +325,7 @@ def _kinship(direction: Direction, model: Model) -> str | None:
     there = [origin["adapter_sha256"]] if origin.get("adapter_sha256") else []
     what = f"direction {direction.label!r} was fitted on {name} and acts on {model.name}"
     if active.weights_sha256 != origin.get("weights_sha256"):
-        return f"The {what}, whose base weights are others; residual streams may not be comparable."
+        return f"The {what}, which has different base weights; residual streams may not be comparable."
     if here != there:
         return f"The {what}{f' with adapter {role!r}' if role else ''}, a sibling on the same base weights."
     return None

@@ -46,9 +46,10 @@ def export_gguf(
     path = Path(path)
     if any(model_hint.startswith(name) for name in HYBRIDS):
         warnings.warn(
-            f"{model_hint}: llama.cpp applies control vectors in architectures whose every block attends; of a hybrid "
-            f"it loads none yet. The file is written as its format says. To use the direction now, steer in Python, or "
-            f"ablate it in a model folder: export_hf, `diptych steer export --format hf-weights`.",
+            f"{model_hint}: llama.cpp applies control vectors in architectures whose every block attends; it "
+            "does not load any for a hybrid yet. The file is written as its format says. To use the direction "
+            "now, steer in Python, or ablate it in a model folder: export_hf, `diptych steer export --format "
+            "hf-weights`.",
             stacklevel=2,
         )
     vectors = Directions({directions.site: directions}) if isinstance(directions, Direction) else directions
@@ -93,7 +94,7 @@ def export_hf(
     """
     folder, model = Path(folder), Model.wrap(model)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: expected a folder that is not there yet, or an empty one.")
+        raise ValueError(f"{folder}: expected a new or an empty folder.")
     if hasattr(model.module, "get_base_model"):
         raise ValueError(
             f"{model.name} has an unmerged adapter, and a model folder contains only weights. Load it with merge=True."
@@ -117,8 +118,8 @@ def source_checkpoint(direction: Direction) -> Mapping[str, Any]:
     if local := source.get("local"):
         named = ", ".join(f"{key} {source[key]!r}" for key in local)
         raise ValueError(
-            f"direction {direction.label!r} was fitted on folders of a disk ({named}), whose place it does not keep; "
-            f"{remedy('name the checkpoint with {base} and {adapter}.', 'name the checkpoint.')}"
+            f"direction {direction.label!r} was fitted on local folders ({named}), whose paths it does not "
+            f"store; {remedy('name the checkpoint with {base} and {adapter}.', 'name the checkpoint.')}"
         )
     return {key: value for key, value in source.items() if value is not None and key != "local"}
 

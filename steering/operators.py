@@ -260,7 +260,7 @@ def steering_edits(
     if op not in OPS:
         raise ValueError(f"op: expected one of {', '.join(OPS)}, got {op!r}.")
     if alpha is None and op == "add":
-        raise ValueError("alpha: op='add' needs a dose, such as alpha=0.1 with unit='resid' (a tenth of the norm).")
+        raise ValueError("alpha: op='add' needs a strength, such as alpha=0.1 with unit='resid' (a tenth of the norm).")
     dose = 1.0 if alpha is None else float(alpha)
     if not math.isfinite(dose):
         raise ValueError(f"alpha: expected a finite number, got {alpha}.")

@@ -63,8 +63,8 @@ def orthogonalize(
     for one in against:
         if isinstance(one, Direction) and one.site != v.site:
             raise ValueError(
-                f"against {one.label!r}: it was read at {one.site}, the direction at {v.site}. Residual streams of "
-                f"different layers are not comparable; fit both at one site."
+                f"against {one.label!r}: it was fitted at {one.site}, the direction at {v.site}. Residual "
+                "streams of different layers are not comparable; fit both at one site."
             )
     residue = remove_span(
         v.vec, [one.vec if isinstance(one, Direction) else one for one in against], names=_names(against), **options

@@ -95,8 +95,8 @@ def _same_examples(a: Direction, b: Direction) -> bool:
 def _check_comparable(a: Direction, b: Direction) -> None:
     if a.d_model != b.d_model:
         raise ValueError(
-            f"{a.site}: {a.d_model} and {b.d_model} dimensions. Directions of two widths have no cosine; compare what "
-            "they do (steer dose on each) instead."
+            f"{a.site}: {a.d_model} and {b.d_model} dimensions. Directions of different widths have no cosine; "
+            "compare their effects (steer dose on each) instead."
         )
     if (a.toward, a.away_from) != (b.toward, b.away_from):
         raise ValueError(
@@ -152,7 +152,9 @@ def direction_agreement(
         ValueError: other widths or lengths, fewer than four groups.
     """
     if feats_a.shape != feats_b.shape:
-        raise ValueError(f"activations of shape {tuple(feats_a.shape)} and {tuple(feats_b.shape)}: expected the same.")
+        raise ValueError(
+            f"activations of shape {tuple(feats_a.shape)} and {tuple(feats_b.shape)}: expected equal shapes."
+        )
     both = _Members(
         (feats_a.double().cpu().numpy(), feats_b.double().cpu().numpy()),
         (np.asarray(is_toward, bool), np.asarray(is_toward if is_toward_b is None else is_toward_b, bool)),

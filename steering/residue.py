@@ -41,7 +41,7 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         if self.scatter.shape != other.scatter.shape:
             raise ValueError(
-                f"moments of other shapes cannot be merged: scatter {list(self.scatter.shape)} and "
+                f"moments of different shapes cannot be merged: scatter {list(self.scatter.shape)} and "
                 f"{list(other.scatter.shape)}. Use one width, and full=True on both sides or on neither."
             )
         n = self.n + other.n

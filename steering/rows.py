@@ -168,7 +168,7 @@ def _check_choice(
 ) -> None:
     if len({*toward, *away_from}) != len(toward) + len(away_from) or not toward or not away_from:
         raise ValueError(
-            f"toward={list(toward)}, away_from={list(away_from)}: expected other class names on each side."
+            f"toward={list(toward)}, away_from={list(away_from)}: expected different class names on the two sides."
         )
     if balance not in BALANCES or weighting not in ("harmonic", "uniform"):
         raise ValueError(
@@ -177,7 +177,7 @@ def _check_choice(
         )
     if strata is None and balance == "strata":
         named = remedy("{strata}", "strata")
-        raise ValueError(f"balance strata needs {named}: a column within whose values the classes are compared.")
+        raise ValueError(f"balance strata needs {named}: a column; the classes are compared within each of its values.")
     if strata is not None and balance != "strata":
         raise ValueError(f"balance={balance!r} takes no strata; leave them out, or balance over them.")
 

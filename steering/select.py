@@ -176,7 +176,7 @@ def shrinkage(ranked: pd.DataFrame, test: pd.DataFrame, objective: Objective) ->
 
     chosen = ranked[ranked["chosen"]]
     if len(chosen) != 1:
-        raise ValueError(f"selection: nothing is allowed; the best candidate fails because {ranked['reason'].iloc[0]}.")
+        raise ValueError(f"selection: no candidate is allowed; the best one fails because {ranked['reason'].iloc[0]}.")
     one = chosen.iloc[0]
     near = (test["alpha"] - one["alpha"]).abs() < 1e-9
     rows = test[(test["arm"] == "direction") & near & (test["layer"] == one["layer"])]

@@ -84,7 +84,7 @@ def refuse_other(path: Path, identity: Mapping[str, Any]) -> None:
         stored = None
     if not isinstance(stored, dict) or not stored:
         raise ValueError(
-            f"{path}: exists, and nothing says what it was made from. {remedy('Choose another {out}.', 'Delete it.')}"
+            f"{path}: exists, and no file says how it was made. {remedy('Choose another {out}.', 'Delete it.')}"
         )
     asked = plain(dict(identity))
     differing = sorted(key for key in {*stored, *asked} if stored.get(key) != asked.get(key))
@@ -120,16 +120,17 @@ def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[st
     if content.get("format") != FORMAT or content.get("version") != VERSION:
         raise ValueError(
             f"{beside}: expected format {FORMAT!r} version {VERSION}, got {content.get('format')!r} version "
-            f"{content.get('version')!r}. It is of another release, or another kind of file: fit the direction again."
+            f"{content.get('version')!r}. It was written by another release, or is another kind of file: fit the "
+            "direction again."
         )
     is_own = is_own_digest(content.get("digest"), {key: value for key, value in content.items() if key != "digest"})
     content = dict(checked(_Sidecar, content, str(beside)))
     if not is_own:
         raise ValueError(
-            f"{beside}: not what was written (its digest differs). Restore it, or fit the direction again."
+            f"{beside}: changed after it was written (its digest differs). Restore it, or fit the direction again."
         )
     if content["sha256"] != hashlib.sha256(data).hexdigest():
-        raise ValueError(f"{beside} describes other vectors than those in {path.name}; the two files were mixed up.")
+        raise ValueError(f"{beside} does not describe the vectors in {path.name}; the two files were mixed up.")
     absent = [name for name in content["directions"] if name not in vectors]
     if absent:
         raise ValueError(
@@ -227,7 +228,9 @@ def read_probe_vector(
             vector = file.get_tensor(fits[0])
             digest = json.loads((file.metadata() or {}).get("probes", "{}")).get(fits[0], {}).get("sha256")
             if digest != tensors_sha256({"": vector}):
-                raise ValueError(f"{path}: the vector {fits[0]} is not what was written. Run the same sweep again.")
+                raise ValueError(
+                    f"{path}: the vector {fits[0]} was changed after it was written. Run the same sweep again."
+                )
             return vector.float()
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}).") from None

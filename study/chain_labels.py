@@ -86,7 +86,7 @@ def labels_of(model: Model, examples: list[Example], options: LabelOptions, path
     root, kind = path.with_suffix(""), options.label
     if path.exists() and not is_store(root):
         choose = remedy("Choose another {out}.")
-        raise ValueError(f"{path}: exists, and nothing says what it was made from. {choose}")
+        raise ValueError(f"{path}: exists, and no file says how it was made. {choose}")
     parts = {e.id: [e] for e in examples} if kind in BY_EXAMPLE else {"all": examples}
     with ItemStore.writing(root, KIND, _identity(model, examples, options)) as store:
         for key, part in parts.items():

@@ -131,7 +131,7 @@ def test_only_the_sentence_that_changes_the_answers_is_important(corpus: Path, t
     assert (rows[2].found.right_without, rows[2].found.right_kept) == (0.0, 1.0)
     changed = resampling_importance(model, examples, n=12, counterfactual=True)
     assert changed[1].found is None  # its rollouts say the sentence again
-    assert changed[1].status == "0 of 12 rollouts say something else"
+    assert changed[1].status == "0 of 12 rollouts give a different answer"
     assert changed[2].found == rows[2].found
 
 

@@ -95,7 +95,7 @@ def test_masks_that_are_not_causal_or_blind_are_refused() -> None:
     check_mask(suppression_mask(6, (1, 3)))
     with pytest.raises(ValueError, match="later one"):
         check_mask(torch.ones(4, 4, dtype=torch.bool))
-    with pytest.raises(ValueError, match="at itself"):
+    with pytest.raises(ValueError, match="attend to itself"):
         check_mask(torch.zeros(4, 4, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"\[3, 3\)"):
         suppression_mask(6, (3, 3))

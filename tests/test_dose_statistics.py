@@ -243,7 +243,7 @@ def test_the_smallest_p_is_known_before_the_run() -> None:
     assert smallest_p(arms) == 1 / 40
     assert "39 random, 0 shuffled; smallest p 0.025" in controls_line(arms)
     assert "no p against shuffled directions" in controls_line(arms)
-    assert np.isnan(smallest_p(arms[:19])) and "no p is made" in controls_line(arms[:19])
+    assert np.isnan(smallest_p(arms[:19])) and "no p is computed" in controls_line(arms[:19])
 
 
 def test_bbq_choices_are_scored_as_the_official_scores_are() -> None:

@@ -60,7 +60,7 @@ def test_a_pair_of_one_base_holds_it_once(hub):
 
 def test_members_of_two_bases_come_one_after_the_other_and_the_first_is_freed(hub, tmp_path):
     pair = CheckpointPair(ck(hub, "lora", "e"), ck(hub, name="h", base="other"), base=str(hub / "base"))
-    with pytest.raises(ValueError, match=r"one Model holds one base\. Walk over load_members"):
+    with pytest.raises(ValueError, match=r"one Model holds one base\. Iterate over load_members"):
         load_pair(pair)
     seen = []
     for roles, model in load_members(pair, dtype="float32"):
@@ -122,7 +122,7 @@ def test_merging_rounds_once_from_float32_and_is_another_identity(hub, adapter, 
     with pytest.raises(ValueError, match="the base is gone"):
         with merged.adapters.use(None):
             pass
-    with pytest.raises(ValueError, match="merge=True leaves room for one checkpoint"):
+    with pytest.raises(ValueError, match="merge=True allows only one checkpoint"):
         load(ck(hub, adapter), siblings=[ck(hub, "second", "two")], merge=True)
 
 

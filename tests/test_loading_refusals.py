@@ -152,7 +152,7 @@ def test_tensors_that_peft_drops_on_the_way_are_found(hub, monkeypatch):
         return {name: tensor for name, tensor in original(*args, **kw).items() if "layers.1" not in name}
 
     monkeypatch.setattr(peft_model, "load_peft_weights", lossy)
-    with pytest.raises(ValueError, match=r"14 of 28 tensors did not arrive, e\.g\. .*layers\.1"):
+    with pytest.raises(ValueError, match=r"14 of 28 tensors were not loaded, e\.g\. .*layers\.1"):
         load(ck(hub, "lora"))
 
 

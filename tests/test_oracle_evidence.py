@@ -109,7 +109,7 @@ def test_unknown_sources_and_layers_are_refused_before_anything_runs(model):
         collect(model, chats(1), sources=("engage",))
     with pytest.raises(ValueError, match="blocks 0-2"):
         collect(model, chats(1), layers=[3])
-    with pytest.raises(ValueError, match="one rule at a time"):
+    with pytest.raises(ValueError, match="one position rule at a time"):
         collect(model, chats(1), positions="last, all")
     with pytest.raises(ValueError, match="has no group 'theme'"):
         collect(model, chats(1), group="theme")

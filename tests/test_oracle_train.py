@@ -385,7 +385,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step() -> None:
     with pytest.raises(ValueError, match="hook_layer: expected 0-1, got 2"):
         train_oracle(tiny_model(), mixture(), replace(SPEC, hook_layer=2), recipe())
     taken = Model(add_lora(tiny_model().module, name="oracle"), tiny_model().tokenizer)
-    with pytest.raises(ValueError, match="adapter 'oracle' is on the model already"):
+    with pytest.raises(ValueError, match="adapter 'oracle' is already on the model"):
         train_oracle(taken, mixture(), SPEC, recipe())
     with pytest.raises(ValueError, match="expected the last one to be the last token of the context"):
         TrainItem("t", "p", (1, 2, 3), (1,), (0,), "q", "a")

@@ -112,7 +112,7 @@ def test_tasks_one_after_the_other_and_shared_contexts_are_found() -> None:
 
 def test_faults_are_accepted_by_name_with_a_reason_only() -> None:
     found = audit_mixture(mix([replace(i, answer="yes", task="word") for i in random_items(60)], validation=2))
-    with pytest.raises(ValueError, match="no audit is called 'constnat'"):
+    with pytest.raises(ValueError, match="there is no audit called 'constnat'"):
         refuse_faults(found, accept={"constnat": "typed in a hurry"})
     accepted = refuse_faults(found, accept={f.name: "a test of one answer" for f in found if f.status == "fail"})
     assert accepted == found

@@ -194,7 +194,7 @@ def test_bad_rules_are_refused_with_the_valid_forms_or_the_reason(spec, word):
 
 
 def test_rules_refuse_bad_arguments():
-    with pytest.raises(ValueError, match="names a style"):
+    with pytest.raises(ValueError, match="is the name of a style"):
         SentenceEnds("v2")
     with pytest.raises(ValueError, match="ascending"):
         At((-1,))

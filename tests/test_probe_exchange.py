@@ -93,7 +93,7 @@ def test_what_cannot_move_and_units_across_groups_are_refused() -> None:
     groups = np.repeat(np.arange(4), 2)
     with pytest.raises(ValueError, match="row 1, 'u1'.*unite_groups"):
         exchange(np.arange(8) % 2, split_of(groups), scheme="auto", unit=np.array(["u0", "u1", "u1", *"abcde"]))
-    with pytest.raises(ValueError, match="no labels can change places"):
+    with pytest.raises(ValueError, match="no labels can be permuted"):
         exchange(np.repeat([0, 1, 1, 1], 2), split_of(groups, np.repeat([0, 1, 2, 3], 2)), scheme="auto", unit=None)
     with pytest.raises(ValueError, match="scheme 'group': expected one label per group"):
         exchange(np.arange(8) % 2, split_of(groups), scheme="group", unit=None)
@@ -117,17 +117,17 @@ def test_the_smallest_p_in_reach_is_said_before_anything_is_fitted() -> None:
     config = SweepConfig(kinds=("massmean",), n_perm=99)
     design = sweep_design(labels, groups=groups, config=config)
     assert design.smallest["1"] == pytest.approx(1 / 18)  # folds of 3, 3 and 2 groups: 3 · 3 · 2 ways
-    assert "the smallest p in reach is 0.056: none of 0.05 is in reach" in design.sentences[0]
+    assert "the smallest possible p is 0.056: none of 0.05 can be reached" in design.sentences[0]
     feats = {"resid_post.0": np.random.default_rng(0).normal(size=(32, 3)) + 9 * labels[:, None]}
     with pytest.warns(OutOfReachWarning, match="0.056"):
         result = sweep(feats, target=labels, groups=groups, config=config)
-    assert "is not shown to be" in result.sentences[0] and "none below 0.056 is in reach" in result.sentences[0]
+    assert "is not shown to be" in result.sentences[0] and "none below 0.056 can be reached" in result.sentences[0]
     row = result.table[(result.table.split == "test") & (result.table.metric == "auroc")].iloc[0]
     assert row.p_least == design.smallest["1"] and row.value == 1.0
     more = sweep_design(
         (np.arange(12) % 2)[np.repeat(np.arange(12), 2)], groups=np.repeat(np.arange(12), 2), config=config
     )
-    assert more.smallest["1"] == 0.01 and more.sentences[0].endswith("the smallest p in reach is 0.01.")
+    assert more.smallest["1"] == 0.01 and more.sentences[0].endswith("the smallest possible p is 0.01.")
 
 
 def test_rows_that_are_taken_for_exchangeable_are_said() -> None:

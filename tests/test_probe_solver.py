@@ -188,7 +188,7 @@ def test_errors_name_the_row_and_the_problem() -> None:
     broken[4, 2] = torch.nan
     with pytest.raises(ValueError, match="NaN or infinity in 1 of 30 rows .first at row 4"):
         solve(broken, targets, weights, scale_weights=None)
-    with pytest.raises(ValueError, match="problem 0: its 30 training rows do not hold every class"):
+    with pytest.raises(ValueError, match="problem 0: its 30 training rows do not contain every class"):
         solve(feats, torch.ones_like(targets), weights, scale_weights=None)
 
 

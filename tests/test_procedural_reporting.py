@@ -103,7 +103,7 @@ def test_unparsed_replies_count_as_not_said_and_are_noted(examples: list[Example
     assert found["d_prime"]["n"] == len(examples)
     assert found["d_prime"]["value"] > 3
     n = sum(e.label == "compliant" for e in examples)
-    assert found["d_prime"]["note"] == f"{n} unparsed, counted as not said noncompliant"
+    assert found["d_prime"]["note"] == f"{n} unparsed, counted as not noncompliant"
 
 
 def test_a_contrast_of_rates_keeps_the_groups_of_its_parts_together() -> None:

@@ -151,7 +151,7 @@ def test_a_raw_text_that_begins_with_bos_has_it_once_and_is_counted():
     assert own.ids[0] == bos
     assert own.offsets[0] == (0, 5)
     assert tok.decode(own.ids) == "<bos>the fox"
-    with pytest.warns(UserWarning, match=r"1 of 2 raw texts begin with '<bos>' themselves \(first item 'b'"):
+    with pytest.warns(UserWarning, match=r"1 of 2 raw texts already begin with '<bos>' \(first item 'b'"):
         render_all([Example("a", text="fox"), Example("b", text="<bos>fox")], tok)
     assert render(Example("r", text="<bos>the fox", answer="\njumps"), tok).n_prompt == len(own.ids)
 

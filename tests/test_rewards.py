@@ -80,7 +80,7 @@ def test_no_reply_without_a_level_is_ever_worth_more_than_one_with() -> None:
 
 
 def test_values_that_would_pay_silence_or_turn_the_order_are_refused() -> None:
-    with pytest.raises(ValueError, match="saying nothing can pay"):
+    with pytest.raises(ValueError, match="an unparsed reply can pay"):
         replace(OURS, most_taken_off=1.5)
     with pytest.raises(ValueError, match="exact > adjacent > other"):
         replace(OURS, adjacent=1.0)

@@ -124,7 +124,7 @@ def test_where_no_group_differs_a_known_range_gives_width_and_an_unknown_one_no_
     right = cluster_t(np.ones(30, dtype=bool), groups=groups)
     assert (right.lo, right.hi) == (pytest.approx(1 - share), 1.0)
     assert right.lo == pytest.approx(wilson_clustered(np.ones(30), groups=groups).lo)
-    with pytest.warns(NoWidthWarning, match="no group differs"):
+    with pytest.warns(NoWidthWarning, match="all groups have the same value"):
         none = cluster_t(np.full(30, 0.1), groups=groups)
     assert none.value == pytest.approx(0.1) and not none.has_interval and not none.excludes(0.0)
     assert str(none) == "0.100 [no interval] (n=30, 6 groups)"

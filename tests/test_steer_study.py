@@ -229,7 +229,7 @@ def test_shuffled_arms_of_a_cache_are_the_pipeline_on_permuted_labels(cache: Pat
     own = {example.id: str(example.metadata["answer"]) for example in steer_task.examples(seed=1)}
     again, _ = shuffled_from_cache(direction, cache, n=6, labels=own)  # the same classes, from a file
     assert all(torch.equal(a.unit, b.unit) for a, b in zip(arms, again, strict=True))
-    with pytest.raises(ValueError, match="other rows or classes"):
+    with pytest.raises(ValueError, match="not fitted on these rows or classes"):
         shuffled_from_cache(direction, cache, labels={**own, "s1-0": "no" if own["s1-0"] == "yes" else "yes"})
     from interp.cache import ActivationCache
 
@@ -319,7 +319,7 @@ def test_pair_cosines_are_corrected_by_what_each_direction_says_of_itself() -> N
     row = pair_cosines(a, b).iloc[0]
     assert row["cosine"] == pytest.approx(1) and reliability(0.8) == pytest.approx(1.6 / 1.8)
     assert row["ceiling"] == pytest.approx(1.6 / 1.8) and row["corrected"] == pytest.approx(1.8 / 1.6)
-    with pytest.raises(ValueError, match="two widths"):
+    with pytest.raises(ValueError, match="different widths"):
         pair_cosines(made_up(16), made_up(32))
     same = [{SITE: replace(d[SITE], provenance={"examples_sha256": "abc"})} for d in (a, b)]
     row = pair_cosines(*same).iloc[0]  # the noise of the same items is in both

@@ -219,7 +219,7 @@ def test_the_first_token_is_left_out_of_the_residual_norm(tmp_path: Path) -> Non
     )
     assert np.isnan(first.stats.resid_norm)
     assert later.stats.resid_norm == pytest.approx(float(feats.norm(dim=1).mean()))
-    with pytest.raises(ValueError, match="unit 'resid': its length is not known"):
+    with pytest.raises(ValueError, match="unit 'resid': its scale is not known"):
         first.scale("resid")
 
 
@@ -254,7 +254,7 @@ def test_a_sign_that_held_out_rows_contradict_is_an_error(tmp_path: Path) -> Non
     for held in (found, Directions.load(tmp_path / "v.safetensors")):
         rows = held.table().set_index("site")
         assert "not separable" in rows.loc["resid_post.0", "refused"] and rows.loc["resid_post.1", "refused"] == ""
-        with pytest.raises(ValueError, match="no direction at resid_post.0: on rows that it was not fitted on"):
+        with pytest.raises(ValueError, match="no direction at resid_post.0: on held-out rows"):
             held["resid_post.0"]
     kept = difference_of_means(cache, site="resid_post.0", check_sign=False, **options)
     assert kept.stats.held_out_gap < 0
@@ -319,7 +319,7 @@ def test_the_leading_centred_component_of_pair_differences_is_not_their_mean(tmp
         (dict(balance="strata", strata=None), "needs strata="),
         (dict(balance="strata"), "name the column with strata="),
         (dict(strata="letter"), None),
-        (dict(away_from="anti"), "other class names on each side"),
+        (dict(away_from="anti"), "different class names on the two sides"),
         (dict(site="z.0"), "residual stream"),
         (dict(site="resid_post.9"), "resid_post.9' is not in"),
         (dict(position="first"), "position 'first' is not in the cache"),

@@ -150,7 +150,7 @@ def test_an_orthogonalized_direction_adds_the_norm_of_the_original(rng: torch.Ge
 
 def test_directions_of_other_layers_are_not_removed(rng: torch.Generator) -> None:
     v, n = torch.randn(2, D, generator=rng)
-    with pytest.raises(ValueError, match="it was read at resid_post.2, the direction at resid_post.1"):
+    with pytest.raises(ValueError, match="it was fitted at resid_post.2, the direction at resid_post.1"):
         orthogonalize(direction(v), [direction(n, site=Site("resid_post", 2))])
 
 
@@ -240,7 +240,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     path, _ = saved(tmp_path)
     other = direction(torch.ones(D)).save(tmp_path / "other.safetensors")
     (tmp_path / "d.json").write_bytes((tmp_path / "other.json").read_bytes())
-    with pytest.raises(ValueError, match=r"describes other vectors than those in d.safetensors"):
+    with pytest.raises(ValueError, match=r"does not describe the vectors in d.safetensors"):
         Direction.load(path)
     (tmp_path / "other.json").unlink()
     with pytest.raises(ValueError, match=r"other.json is missing"):
@@ -274,7 +274,7 @@ def test_it_says_when_it_acts_on_another_checkpoint_and_refuses_another_width() 
 
     assert said() is None
     assert "a sibling on the same base weights" in str(said(adapter="a2"))
-    assert "whose base weights are others" in str(said(weights_sha256="w2"))
+    assert "which has different base weights" in str(said(weights_sha256="w2"))
     assert "cannot be checked" in str(d.check_acts_on(module))
     with pytest.raises(ValueError, match="has 32 components, Qwen2ForCausalLM a residual stream of 48"):
         d.check_acts_on(tiny("qwen2", hidden_size=48))

@@ -84,7 +84,7 @@ def test_a_model_folder_loads_with_the_logits_of_the_hooks(tmp_path: Path, tied:
 
 def test_a_model_folder_is_never_written_over_or_beside_an_adapter(tmp_path: Path) -> None:
     (tmp_path / "there").write_text("x")
-    with pytest.raises(ValueError, match="not there yet, or an empty one"):
+    with pytest.raises(ValueError, match="a new or an empty folder"):
         export_hf(tiny("qwen2"), directions(1), tmp_path)
     with pytest.raises(ValueError, match="merge=True"):
         export_hf(add_lora(tiny("qwen2")), directions(1), tmp_path / "new")

@@ -403,7 +403,7 @@ def test_each_direction_of_several_layers_acts_at_its_own(ids: Tensor) -> None:
 def test_what_cannot_act_is_refused_before_any_hook_is_placed() -> None:
     module = tiny("qwen2")
     cases = [
-        (dict(direction=direction(), alpha=None), "needs a dose"),
+        (dict(direction=direction(), alpha=None), "needs a strength"),
         (dict(direction=direction(), alpha=float("nan")), "expected a finite number"),
         (dict(direction=direction(5), alpha=0.1), r"the model has 3 layers \(0-2\)"),
         (dict(direction=direction(d=48), alpha=0.1), "has 48 components"),

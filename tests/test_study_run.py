@@ -236,7 +236,7 @@ def test_a_broken_run_file_says_so(steps: Steps, tmp_path: Path) -> None:
 def test_a_step_alone_is_not_run_on_what_another_configuration_made(steps: Steps, tmp_path: Path) -> None:
     go(read(tmp_path), tmp_path / "run")
     finished = go(read(tmp_path, "cache.sites=resid_post.0"), tmp_path / "run", only=["probes"])
-    assert finished.failed["probes"] == "it needs cache, which was made from another configuration; run that first"
+    assert finished.failed["probes"] == "it needs cache, which was made from a different configuration; run that first"
 
 
 def test_tables_of_an_earlier_configuration_are_gone_where_a_step_cannot_run(steps: Steps, tmp_path: Path) -> None:

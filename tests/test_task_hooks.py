@@ -50,7 +50,7 @@ def test_built_in_tasks_are_the_packages_and_each_defines_what_every_task_needs(
         ({"sides": lambda example: {"urgent": (7,)}}, "got [7]"),
         ({"choice_columns": lambda examples, logp: {"n": logp[:, 0, 0]}}, "choice_columns: 'n' has shape"),
         ({"read": lambda example, text: ("3", "rule")}, "is read as '3'"),
-        ({"averages": lambda answers: answers}, "averages is not used: is averaged meant?"),
+        ({"averages": lambda answers: answers}, "averages is not used; did you mean averaged?"),
         ({"twin_examples": lambda n: [("a", "b")]}, "twin_examples: expected (original, twin)"),
     ],
 )

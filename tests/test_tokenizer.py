@@ -165,7 +165,7 @@ def test_a_template_that_comes_without_a_vocabulary_is_used_with_the_tokenizer_o
     template = "{{ messages[0]['content'] }}!"
     content = template if "jinja" in file else json.dumps({"chat_template": template})
     adapter = adapter_with(hub, tmp_path, **{file: content})
-    with pytest.warns(UserWarning, match="template and no vocabulary"):
+    with pytest.warns(UserWarning, match="template but no vocabulary"):
         model = load(Checkpoint("a", str(hub / "base"), str(adapter)))
     assert model.tokenizer.chat_template == template
     assert len(model.tokenizer) == len(load(ck(hub)).tokenizer)
@@ -186,7 +186,7 @@ def test_a_tokenizer_of_added_tokens_alone_is_refused(hub, tmp_path):
     core = Tokenizer(models.BPE())
     core.add_special_tokens(["<a>", "<b>", "<c>"])
     PreTrainedTokenizerFast(tokenizer_object=core).save_pretrained(adapter)
-    with pytest.raises(ValueError, match=r"tokenizer of adapter .*3 added tokens and no vocabulary.*`tokenizer` key"):
+    with pytest.raises(ValueError, match=r"tokenizer of adapter .*3 added tokens but no vocabulary.*`tokenizer` key"):
         load(Checkpoint("a", str(hub / "base"), str(adapter)))
 
 

@@ -78,7 +78,7 @@ def test_two_names_of_one_tensor_are_refused(hub, tmp_path):
     tensors = load_file(file)
     key = next(iter(tensors))
     save_file({**tensors, f"module.{key}": tensors[key] + 1}, file)
-    with pytest.raises(ValueError, match="the same one under two names"):
+    with pytest.raises(ValueError, match="the same tensor under two names"):
         load(ck(hub, folder))
 
 

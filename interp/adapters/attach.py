@@ -38,7 +38,7 @@ def attach_adapters(base: nn.Module, plans: Mapping[str, AdapterPlan], *, allow_
     """
     for plan in plans.values() if not allow_overwrite else ():
         _check_overwrites(base, plan)
-    with peft_faults(", ".join(plan.label for plan in plans.values()), "names tokens that are none"):
+    with peft_faults(", ".join(plan.label for plan in plans.values()), "names tokens that do not exist"):
         probe = probe_ids(base, [plan.config for plan in plans.values()])
     bare = probe_logits(base, probe)
     with_adapter = "has a configuration with which the model cannot run"
@@ -51,8 +51,8 @@ def attach_adapters(base: nn.Module, plans: Mapping[str, AdapterPlan], *, allow_
             is_inert = torch.equal(probe_logits(peft, probe), bare)
         if is_inert:
             raise ValueError(
-                f"{plan.label}: its tensors are loaded, but the logits of a probe prompt are those of the base, bit "
-                f"for bit. Is it untrained, or too small for {next(base.parameters()).dtype}?"
+                f"{plan.label}: its tensors are loaded, but the logits of a probe prompt are those of the base, "
+                f"bit for bit. Is it untrained, or are its changes too small for {next(base.parameters()).dtype}?"
             )
     with Adapters(peft).use(None):
         is_base_intact = torch.equal(probe_logits(peft, probe), bare)
@@ -175,7 +175,7 @@ def _check_values(peft: nn.Module, name: str, plan: AdapterPlan) -> None:
             f"training diverged, or the file was damaged. Use an earlier checkpoint of it, or copy it again."
         )
     if lost:
-        raise ValueError(f"{plan.label}: {len(lost)} of {len(plan.keys)} tensors did not arrive, e.g. {lost[0]}.")
+        raise ValueError(f"{plan.label}: {len(lost)} of {len(plan.keys)} tensors were not loaded, e.g. {lost[0]}.")
     outputs = [key for key in is_nonzero if "lora_B" in key]
     if len(outputs) * 2 == len(is_nonzero) and outputs and not any(is_nonzero[key] for key in outputs):
         raise ValueError(f"{plan.label}: all {len(outputs)} lora_B are zero: an untrained adapter, equal to the base.")

@@ -48,7 +48,9 @@ def named_as_peft_does(files: AdapterFiles, skeleton: nn.Module, label: str) -> 
     if len(set(names.values())) != len(names):
         first_key: dict[str, str] = {}
         first, second = next((first_key[n], k) for k, n in names.items() if first_key.setdefault(n, k) != k)
-        raise ValueError(f"{label}: tensors {first!r} and {second!r} are the same one under two names. Save it again.")
+        raise ValueError(
+            f"{label}: tensors {first!r} and {second!r} are the same tensor under two names. Save the adapter again."
+        )
     if changed:
         _say(label, changed, names)
     shapes, sources = _renamed(files.shapes, names), _renamed(files.sources, names)
@@ -133,9 +135,9 @@ def plan_adapter(skeleton: nn.Module, files: AdapterFiles, *, label: str = "adap
         config: Any = PeftConfig.from_pretrained(str(files.folder))
     if getattr(config, "layer_replication", None):
         raise ValueError(
-            f"{label} has layer_replication: it builds a deeper model out of copies of the base's layers, so its base "
-            f"is another model. Make that model once with PEFT (merge_and_unload, save_pretrained) and name its folder "
-            f"as `base`."
+            f"{label} has layer_replication: it builds a deeper model from copies of the base's layers, so its "
+            "base is a different model. Make that model once with PEFT (merge_and_unload, save_pretrained) and "
+            "name its folder as `base`."
         )
     _check_vocabulary(files, skeleton, label)
     if config.is_prompt_learning or config.peft_type == "ADAPTION_PROMPT":

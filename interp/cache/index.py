@@ -74,8 +74,9 @@ class CacheIndex:
             return cls._load(root, allow_partial=allow_partial)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
             raise ChecksumError(
-                f"{root}: {SEALED} or {MANIFEST} is not what was written ({type(error).__name__}: {error!s:.100}). "
-                "Restore it; or delete SEALED.json and run the extraction again, which rewrites it."
+                f"{root}: {SEALED} or {MANIFEST} does not have the content that was written "
+                f"({type(error).__name__}: {error!s:.100}). Restore it; or delete SEALED.json and run the "
+                "extraction again, which rewrites it."
             ) from error
 
     @classmethod
@@ -84,8 +85,9 @@ class CacheIndex:
             sealed = read_json(root / SEALED)
             if xxhash.xxh3_128_hexdigest((root / MANIFEST).read_bytes()) != sealed["files"][MANIFEST]:
                 raise ChecksumError(
-                    f"{root / SEALED} seals another {MANIFEST} than the one in the folder: files of two caches were "
-                    f"mixed up, or one was changed. Restore both; `diptych cache verify --hash` checks every file."
+                    f"{root / SEALED} seals a different {MANIFEST} from the one in the folder: files of two "
+                    "caches were mixed up, or one was changed. Restore both; `diptych cache verify --hash` "
+                    "checks every file."
                 )
             return cls._make(sealed, [ShardEntry(i, *_tuples(entry)) for i, entry in enumerate(sealed["shards"])], True)
         manifest = read_manifest(root)

@@ -19,7 +19,7 @@ from interp.io.files import disk_errors, replace, sweep_temps, write_once
 FORMAT, VERSION = "interp-cache", 2
 MANIFEST, SEALED, ROWS, EXAMPLES = "manifest.json", "SEALED.json", "rows.parquet", "examples.parquet"
 DIGEST, ABSENT = "digest", "(absent)"
-_AGAIN = "and run the extraction again: it makes only what is missing."
+_AGAIN = "and run the extraction again: it computes only what is missing."
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):  # NaN or lone surrogates, which are never written
         is_intact = False
     if not is_intact:
-        raise ChecksumError(f"{path}: not what was written (its digest differs). Delete it {_AGAIN}")
+        raise ChecksumError(f"{path}: changed after it was written (its digest differs). Delete it {_AGAIN}")
     return content
 
 

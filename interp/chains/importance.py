@@ -102,7 +102,7 @@ def _check_causal(model: Model, ids: torch.Tensor) -> None:
     limit = LEAK if model.dtype == torch.float32 else 0.5  # 8 bits of mantissa on logits of tens
     if float((ours - theirs).abs().max()) > limit:
         raise RuntimeError(
-            f"{model.name}: an explicit causal mask changes its logits, so it reads masks in another way."
+            f"{model.name}: an explicit causal mask changes its logits, so it handles masks differently."
         )
 
 
@@ -160,7 +160,7 @@ def resampling_importance(
                 without = [r for r in without if is_other(_first_sentence(r), original)]
             problem = example.groups.get("problem", example.id)
             if len(without) < 2:
-                status = f"{len(without)} of {n} rollouts say something else"
+                status = f"{len(without)} of {n} rollouts give a different answer"
                 out.append(Resampled(example.id, problem, k, None, status))
                 continue
             gold = str(example.label)

@@ -101,7 +101,7 @@ def first_tokens(tokenizer: Any, example: Example) -> list[int]:
         ids = tokenizer.encode(text, add_special_tokens=False)
         first |= {i for i in [next((i for i in ids if tokenizer.decode([i]).strip()), None)] if i is not None}
     if example.label is None or not first:
-        raise ValueError(f"example {example.id!r}: expected an answer that is not blank, got {example.label!r}.")
+        raise ValueError(f"example {example.id!r}: expected a non-empty answer, got {example.label!r}.")
     return sorted(first)
 
 

@@ -49,8 +49,8 @@ def _mapped(table: pd.DataFrame, change: Any) -> pd.DataFrame:
     def cell(value: Any) -> Any:
         return change(value) if isinstance(value, str) else value
 
-    made = table.rename(columns={name: cell(name) for name in table.columns if cell(name) != name})
-    for name, kind in zip(made.columns, made.dtypes, strict=True):
+    renamed = table.rename(columns={name: cell(name) for name in table.columns if cell(name) != name})
+    for name, kind in zip(renamed.columns, renamed.dtypes, strict=True):
         if not (kind.kind in "biufcmM" if hasattr(kind, "kind") else False):
-            made[name] = made[name].astype(object).map(cell)
-    return made
+            renamed[name] = renamed[name].astype(object).map(cell)
+    return renamed

@@ -156,7 +156,9 @@ class ItemStore:
 
     def altered(self, key: str) -> list[str]:
         """Of the files that `put_files` named: those that are gone or have other bytes."""
-        return [name for name, held in self.get_json(key)["files"].items() if _file_digest(self.root / name) != held]
+        return [
+            name for name, digest in self.get_json(key)["files"].items() if _file_digest(self.root / name) != digest
+        ]
 
     def is_finished(self, key: str) -> bool:
         """Whether the job's last item is there and every file that it names, to the last byte.
@@ -165,7 +167,7 @@ class ItemStore:
         """
         bad = self.altered(key) if key in self else []
         for name in bad:
-            warnings.warn(f"{self.root / name}: not what was written, or gone; it is made again.", stacklevel=2)
+            warnings.warn(f"{self.root / name}: changed or missing; it is recomputed.", stacklevel=2)
         return key in self and not bad
 
     def _path(self, key: str) -> Path:
@@ -186,20 +188,22 @@ class ItemStore:
         """Write the plan into a new folder, or compare it with the existing one; then check every item."""
         (self.root / ITEMS).mkdir(parents=True, exist_ok=True)
         path = self.root / PLAN
-        found = {item: _read(item) for item in self._paths()}
-        is_begun = path.exists() and self._is_same(path, has_items=bool(found))
+        items = {item: _read(item) for item in self._paths()}
+        is_begun = path.exists() and self._is_same(path, has_items=bool(items))
         if not is_begun:
-            self._refuse_others(found)
+            self._refuse_others(items)
             replace(self.root, path, _plan_bytes(self.kind, self.identity, self.notes, self.plan_id))
-        for item, (head, data) in found.items():
+        for item, (head, data) in items.items():
             key = str(head.get("key"))
             why = self._fault(head, key, data) or ("" if item == self._path(key) else f"item {key!r} under this name")
             if not why:
                 self._keys.add(key)
             elif self._is_of_another_job(head, data):
-                raise DamagedFileError(f"{item}: {why}. It is whole, so it is not deleted here: move it, or delete it.")
+                raise DamagedFileError(
+                    f"{item}: {why}. It is intact, so it is not deleted automatically: move it, or delete it."
+                )
             else:
-                warnings.warn(f"{item}: {why}; deleted, it is made again.", stacklevel=5)
+                warnings.warn(f"{item}: {why}; it was deleted and is recomputed.", stacklevel=5)
                 item.unlink()
 
     def _is_of_another_job(self, head: Mapping[str, Any], data: bytes) -> bool:
@@ -210,17 +214,17 @@ class ItemStore:
         """Whether the plan that is there is this one; False where it cannot be read (with a warning), and where another
         job ended before its first item, so that nothing is lost by beginning anew."""
         try:
-            held = read_plan(path)
+            plan = read_plan(path)
         except DamagedFileError as error:
-            warnings.warn(f"{error} It is written again where the items are of this job.", stacklevel=6)
+            warnings.warn(f"{error} It is written again if the items belong to this job.", stacklevel=6)
             return False
-        if held["plan_id"] == self.plan_id:
+        if plan["plan_id"] == self.plan_id:
             return True
         if not has_items:
             return False
         old, new = (
             {"kind": kind, **identity}
-            for kind, identity in ((held["kind"], held["identity"]), (self.kind, self.identity))
+            for kind, identity in ((plan["kind"], plan["identity"]), (self.kind, self.identity))
         )
         differing = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
         shown = "; ".join(f"{key}: {old.get(key)!r:.60} != {new.get(key)!r:.60}" for key in differing)
@@ -229,10 +233,10 @@ class ItemStore:
             f"{remedy('Choose another {out}, or delete it.', 'Delete it.')}"
         )
 
-    def _refuse_others(self, found: Mapping[Path, tuple[Mapping[str, Any], bytes]]) -> None:
+    def _refuse_others(self, items: Mapping[Path, tuple[Mapping[str, Any], bytes]]) -> None:
         """A folder without a (readable) plan is this job's where its items say so; else only an empty one is taken."""
-        own = [item for item, (head, data) in found.items() if not self._fault(head, str(head.get("key")), data)]
-        strange = [item for item, (head, _) in found.items() if item not in own and head.get("plan") != self.plan_id]
+        own = [item for item, (head, data) in items.items() if not self._fault(head, str(head.get("key")), data)]
+        strange = [item for item, (head, _) in items.items() if item not in own and head.get("plan") != self.plan_id]
         names = sorted(
             p.name for p in self.root.iterdir() if p.name not in (PLAN, ITEMS) and not p.name.startswith(".")
         )
@@ -245,7 +249,7 @@ class ItemStore:
             )
 
 
-_AGAIN = "Run the command that made it once more: it makes only what is missing."
+_AGAIN = "Run the command that made it again: it computes only what is missing."
 
 
 def is_store(root: Path) -> bool:
@@ -268,12 +272,13 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise DamagedFileError(f"{path}: not the JSON that was written. Delete this file.") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != VERSION:
         raise ValueError(
-            f"{path}: not a plan that this version of Diptych writes (format {FORMAT!r}, version {VERSION}). It is of "
-            "an earlier version, or of something else: choose another folder, or delete this one and run again."
+            f"{path}: not a plan that this version of Diptych writes (format {FORMAT!r}, version {VERSION}). It "
+            "was written by an earlier version or by something else: choose another folder, or delete this one "
+            "and run again."
         )
     rest = {key: value for key, value in content.items() if key != "sha256"}
     if not is_own_digest(content.get("sha256"), rest) or not {"kind", "identity", "notes", "plan_id"} <= set(rest):
-        raise DamagedFileError(f"{path}: not what was written (its digest differs). Delete this file.")
+        raise DamagedFileError(f"{path}: changed after it was written (its digest differs). Delete this file.")
     return content
 
 

@@ -93,7 +93,7 @@ def _lock(descriptor: int, kind: _Kind) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
         warnings.warn(
-            f"this file system has no flock ({error.strerror}): a second writer of this folder is not noticed.",
+            f"this file system has no flock ({error.strerror}): a second writer in this folder would not be detected.",
             stacklevel=4,
         )
     return True

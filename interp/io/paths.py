@@ -46,7 +46,7 @@ def without_folder(text: str, folder: Path, name: str) -> str:
     """
     pattern = re.escape(str(folder.absolute()).rstrip("/"))
     ends = r"(?:(?P<inside>/+(?=[^\s:,;)\]'\"]))|/?(?![\w/-]|\.\w))"
-    return re.sub(rf"(?<![\w./-]){pattern}{ends}", lambda found: "" if found["inside"] else name, text)
+    return re.sub(rf"(?<![\w./-]){pattern}{ends}", lambda match: "" if match["inside"] else name, text)
 
 
 def without_paths(text: str) -> str:

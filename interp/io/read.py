@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SHOWN = 3
 
 
-def checked(kind: Any, content: object, where: str, do: str = "Correct the file, or write it anew.") -> Any:
+def checked(kind: Any, content: object, where: str, do: str = "Correct the file, or write it again.") -> Any:
     """`content` as `kind` (a dataclass, TypedDict or annotation), with its types checked.
 
     Raises:
@@ -44,7 +44,7 @@ def checked(kind: Any, content: object, where: str, do: str = "Correct the file,
         more = f" ... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise ValueError(f"{where}: {'; '.join(faults[:_SHOWN])}{more}. {do}") from None
     except RecursionError:
-        raise ValueError(f"{where}: nested too deeply to be read; is it the file that was meant?") from None
+        raise ValueError(f"{where}: nested too deeply to be read; is it the right file?") from None
 
 
 COPY = "Copy it again from its source."
@@ -101,7 +101,7 @@ def read_json(path: Path, kind: Any = dict, do: str = "Write or copy it again.")
     """
     try:
         if path.stat().st_size > _MAX_JSON:
-            raise ValueError(f"{path}: more than {_MAX_JSON:,} bytes; is it the file that was meant?")
+            raise ValueError(f"{path}: more than {_MAX_JSON:,} bytes; is it the right file?")
         text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text)
         if "\\ud" in text.lower():
@@ -109,7 +109,7 @@ def read_json(path: Path, kind: Any = dict, do: str = "Write or copy it again.")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error}). {do}") from None
     except RecursionError:
-        raise ValueError(f"{path}: nested too deeply to be read; is it the file that was meant?") from None
+        raise ValueError(f"{path}: nested too deeply to be read; is it the right file?") from None
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise ValueError(f"{path}: not text ({error.reason}). {do}") from None
     except ValueError as error:

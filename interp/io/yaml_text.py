@@ -28,7 +28,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
-            raise ValueError(f"{path}: {size:,} bytes, expected at most {_MAX_BYTES:,}; is it the file that was meant?")
+            raise ValueError(f"{path}: {size:,} bytes, expected at most {_MAX_BYTES:,}; is it the right file?")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not readable as YAML: byte {error.start} is not UTF-8. Save it as UTF-8.") from None
@@ -63,7 +63,7 @@ def _parsed(text: str, where: str) -> tuple[Any, Any]:
         content = None if node is None else loader.construct_document(node)
         _count(content, [0], (), where)
     except RecursionError:
-        raise ValueError(f"{where}: nested too deeply to be read; is it the file that was meant?") from None
+        raise ValueError(f"{where}: nested too deeply to be read; is it the right file?") from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError) as error:
         words = str(error)
         raise ValueError(words if words.startswith(where) else f"{where}: not readable as YAML: {words}") from None

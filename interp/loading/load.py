@@ -149,8 +149,8 @@ def load_pair(pair: CheckpointPair, **options: Any) -> Model:
     """
     if not pair.shares_base:
         raise ValueError(
-            f"engaged is on {pair.engaged.base!r} and heuristic on {pair.heuristic.base!r}: one Model holds one base. "
-            f"Walk over load_members(pair), which loads them one after the other."
+            f"engaged is on {pair.engaged.base!r} and heuristic on {pair.heuristic.base!r}: one Model holds one "
+            "base. Iterate over load_members(pair), which loads them one after the other."
         )
     home = _home(pair.engaged)
     return _load({role: c for role, c in pair.members.items() if _home(c) == home}, LoadOptions(**options))
@@ -257,13 +257,13 @@ def _plan(
     files = {role: read_adapter(c) for role, c in members.items() if c.adapter is not None}
     if options.merge and len(members) > 1:
         raise ValueError(
-            f"{remedy('{merge:True}', 'merging')} leaves room for one checkpoint, got {', '.join(members)}. "
-            "Load them one by one."
+            f"{remedy('{merge:True}', 'merging')} allows only one checkpoint, got {', '.join(members)}. Load "
+            "them one by one."
         )
     kinds = {role: str(f.config.get("peft_type")) for role, f in files.items()}
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{role} is {kind}" for role, kind in kinds.items())
-        raise ValueError(f"one model holds adapters of one kind: {listed}. Walk over load_members(pair) instead.")
+        raise ValueError(f"one model holds adapters of one kind: {listed}. Iterate over load_members(pair) instead.")
     skeleton = build_skeleton(config, where)
     if headers and getattr(config, "quantization_config", None) is None and has_weights(folder):
         check_headers(skeleton, folder, where)

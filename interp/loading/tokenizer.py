@@ -59,8 +59,8 @@ def load_tokenizer(folder: Path, where: str) -> Any:
             warnings.warn(f"{where}: {other}; its tokenizer.json is loaded instead.", stacklevel=2)
     if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):
         raise ValueError(
-            f"{where}: {folder} holds {len(tokenizer.get_vocab())} added tokens and no vocabulary. Copy the tokenizer "
-            f"files of the base into it, or name another folder with the checkpoint's `tokenizer` key."
+            f"{where}: {folder} holds {len(tokenizer.get_vocab())} added tokens but no vocabulary. Copy the "
+            "tokenizer files of the base into it, or name another folder with the checkpoint's `tokenizer` key."
         )
     return tokenizer
 
@@ -99,9 +99,9 @@ def common_tokenizer(tokenizers: Mapping[str, Any]) -> Any:
     """
     if len({prompts_sha256(tokenizer) for tokenizer in tokenizers.values()}) > 1:
         raise ValueError(
-            f"{', '.join(tokenizers)} have tokenizers that differ (vocabulary, chat template or special tokens), so "
-            f"one Model would give one of them the other's prompts. Walk over load_members(pair), load them one by "
-            f"one, or name one tokenizer for all with the checkpoints' `tokenizer` key."
+            f"{', '.join(tokenizers)} have tokenizers that differ (vocabulary, chat template or special tokens), "
+            "so one Model would give some of them prompts made for the others. Iterate over load_members(pair), "
+            "load them one by one, or name one tokenizer for all with the checkpoints' `tokenizer` key."
         )
     return next(iter(tokenizers.values()))
 
@@ -136,7 +136,7 @@ def _of_member(member: Checkpoint, files: AdapterFiles | None, own: Any, read: A
     if own is None or template is None or template == own.chat_template:
         return own
     warnings.warn(
-        f"{where}: its folder holds a chat template and no vocabulary; the template is used with the base's tokenizer.",
+        f"{where}: its folder has a chat template but no vocabulary; the template is used with the base's tokenizer.",
         stacklevel=3,
     )
     return _replaced(own, template)

@@ -48,8 +48,8 @@ class Likelihoods:
         problems, since there is no variation to estimate.
         """
         gaps = self.gaps(control)
-        known = ~np.isnan(gaps)
-        return mean_over_problems(gaps[known], [g for g, k in zip(self.groups, known, strict=True) if k])
+        has_value = ~np.isnan(gaps)
+        return mean_over_problems(gaps[has_value], [g for g, k in zip(self.groups, has_value, strict=True) if k])
 
     def ranks(self) -> Ranks:
         """Rank test of every reading over its matched partners, corrected over these readings.
@@ -62,8 +62,8 @@ class Likelihoods:
     def mean(self, control: str | None = None) -> Estimate:
         """Mean NLL per answer token under the real activations, or under a control."""
         values = self.nll if control is None else _mean_over_repeats(self._under(control))
-        known = ~np.isnan(values)
-        return mean_over_problems(values[known], [g for g, k in zip(self.groups, known, strict=True) if k])
+        has_value = ~np.isnan(values)
+        return mean_over_problems(values[has_value], [g for g, k in zip(self.groups, has_value, strict=True) if k])
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per control: control, mean NLL, gap with interval, n."""
@@ -170,7 +170,7 @@ class Answers(Sequence[Answer]):
 
     def _only(self, question: str | None) -> str:
         if question is None and len(self.likelihoods) > 1:
-            raise ValueError(f"several questions were asked; name one of {list(self.likelihoods)}.")
+            raise ValueError(f"several questions were asked; choose one of {list(self.likelihoods)}.")
         return next(iter(self.likelihoods)) if question is None else question
 
     def __str__(self) -> str:
@@ -254,20 +254,20 @@ class Choices:
         Raises:
             ValueError: a reading without a target, or a target that is not among the choices.
         """
-        wanted = [self.choices[self._index(item, targets)] for item in self.items]
+        gold = [self.choices[self._index(item, targets)] for item in self.items]
         if control is None:
-            return classified(self.best, wanted, groups=self._clusters())
-        said = self.best_under(control)
-        known = [i for i, answer in enumerate(said) if answer is not None]
+            return classified(self.best, gold, groups=self._clusters())
+        answers = self.best_under(control)
+        answered = [i for i, answer in enumerate(answers) if answer is not None]
         groups = self._clusters()
-        chosen = None if groups is None else [groups[i] for i in known]
-        return classified([said[i] for i in known], [wanted[i] for i in known], groups=chosen)
+        chosen = None if groups is None else [groups[i] for i in answered]
+        return classified([answers[i] for i in answered], [gold[i] for i in answered], groups=chosen)
 
     def right(self, targets: Mapping[str, str], control: str | None = None) -> np.ndarray:
         """1 where the best choice is the target, 0 where not, real or under a control; NaN without partner [item]."""
-        wanted = [self.choices[self._index(item, targets)] for item in self.items]
-        said = self.best if control is None else self.best_under(control)
-        return np.array([np.nan if a is None else float(a == t) for a, t in zip(said, wanted, strict=True)])
+        gold = [self.choices[self._index(item, targets)] for item in self.items]
+        answers = self.best if control is None else self.best_under(control)
+        return np.array([np.nan if a is None else float(a == t) for a, t in zip(answers, gold, strict=True)])
 
     def over(self, targets: Mapping[str, str], other: str | np.ndarray) -> Estimate:
         """Accuracy minus that of a control on the same readings, paired, interval over problems.
@@ -289,9 +289,11 @@ class Choices:
 
 
 def _mean_over_repeats(values: np.ndarray) -> np.ndarray:
-    known = ~np.isnan(values)
+    has_value = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return np.where(known, values, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+        return np.where(has_value, values, 0).sum(axis=0) / np.where(
+            has_value.any(axis=0), has_value.sum(axis=0), np.nan
+        )
 
 
 def mean_over_problems(values: np.ndarray, groups: Sequence[str]) -> Estimate:

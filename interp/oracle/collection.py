@@ -149,7 +149,9 @@ def features_of(
 
 def _one(rules: list[Positions]) -> list[Positions]:
     if len(rules) != 1:
-        raise ValueError(f"positions: an oracle reads one rule at a time, got {', '.join(r.name for r in rules)}.")
+        raise ValueError(
+            f"positions: an oracle uses one position rule at a time, got {', '.join(r.name for r in rules)}."
+        )
     return rules
 
 

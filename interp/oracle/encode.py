@@ -75,9 +75,9 @@ def _joined(item: TrainItem, prompt: OraclePrompt, ids: Sequence[int], spec: Ora
     if tuple(ids[:n]) != prompt.ids or len(ids) <= n:
         at = next((k for k, (a, b) in enumerate(zip(prompt.ids, ids, strict=False)) if a != b), min(n, len(ids)))
         raise ValueError(
-            f"item of task {item.task!r}, problem {item.problem!r}: the {n} tokens of the prompt are not the first "
-            f"tokens of prompt and answer (they differ at token {at} of {n}), so the loss mask would be wrong. "
-            f"The answer {item.answer[:20]!r} merges with the prompt: strip leading blanks from it."
+            f"item of task {item.task!r}, problem {item.problem!r}: the {n} tokens of the prompt are not the "
+            f"first tokens of prompt and answer (they differ at token {at} of {n}), so the loss mask would be "
+            f"wrong. The answer {item.answer[:20]!r} merges with the prompt: strip leading whitespace from it."
         )
     seen: dict[int, int] = {}
     sources = []

@@ -80,12 +80,12 @@ def rank_answers(real: np.ndarray, partners: np.ndarray) -> Ranks:
         partners: the same under partners' [partner, reading]; NaN where a reading has no such partner.
     Source: Phipson & Smyth (2010) for the added one; Benjamini & Hochberg (1995) over readings.
     """
-    known = ~np.isnan(partners)
-    n = known.sum(axis=0)
+    has_value = ~np.isnan(partners)
+    n = has_value.sum(axis=0)
     with np.errstate(invalid="ignore"):
         gaps = partners - real
-        likely = (known & (gaps <= NO_GAP)).sum(axis=0)
-        unmoved = (known & (np.abs(gaps) > NO_GAP)).sum(axis=0) == 0
+        likely = (has_value & (gaps <= NO_GAP)).sum(axis=0)
+        unmoved = (has_value & (np.abs(gaps) > NO_GAP)).sum(axis=0) == 0
     p = np.where(n > 0, (1 + likely) / (1 + n), nan)
     adjusted = np.full(len(p), nan)
     if (n > 0).any():
@@ -99,11 +99,11 @@ def reach(n_partners: int, n_readings: int) -> str:
     words = f"{n_partners} partners per reading, smallest p {floor:.3g}"
     if not rejects(floor, alpha=ALPHA):
         return (
-            f"{words}: no single answer can be called read (p at most {ALPHA:g}); the gap over all readings is judged. "
-            f"Read more problems at once to have {ceil(1 / ALPHA) - 1} partners or more."
+            f"{words}: no single answer can be called read (p at most {ALPHA:g}); the gap over all readings is "
+            f"judged. Ask about more problems at once to have {ceil(1 / ALPHA) - 1} partners or more."
         )
     share = ceil(n_readings * floor / ALPHA - 1e-9)
-    alone = "one answer can be read" if share <= 1 else f"an answer can be read where at least {share} of them are"
+    alone = "one answer can be read" if share <= 1 else f"an answer can be read if at least {share} of them are"
     return f"{words}: after correction over {n_readings} answers {alone}"
 
 
@@ -127,11 +127,11 @@ def accuracy_over(right: np.ndarray, other: np.ndarray, groups: Sequence[str], *
         right, other: 0/1 per reading, NaN where a reading has no value under the control [reading].
         groups: problem of each reading; undefined with fewer than two.
     """
-    known = ~np.isnan(right) & ~np.isnan(other)
-    units = [g for g, k in zip(groups, known, strict=True) if k]
+    has_value = ~np.isnan(right) & ~np.isnan(other)
+    units = [g for g, k in zip(groups, has_value, strict=True) if k]
     if len(set(units)) < 2:
         return Estimate.undefined(len(units), len(set(units)))
     alone = len(set(units)) == len(units)
     return compare_paired(
-        right[known], other[known], groups=None if alone else units, sampling=Sampling(seed=seed)
+        right[has_value], other[has_value], groups=None if alone else units, sampling=Sampling(seed=seed)
     ).difference_groups

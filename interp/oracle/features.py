@@ -221,14 +221,16 @@ def _off_distribution(feats: Features, spec: OracleSpec, model: Model) -> Iterat
     if read is not None and own is not None and read != own:
         yield (
             f"the activations ({feats.slots[0].source}) come from other base weights than the oracle's "
-            f"({read[:12]}, {own[:12]}): it was not trained on these."
+            f"({read[:12]}, {own[:12]}): it was not trained on these activations."
         )
     sources = sorted({slot.source for slot in feats.slots if " - " in slot.source})
     if sources:
-        yield f"{', '.join(sources)}: oracles are trained on activations, not on differences; read the controls first."
+        yield (
+            f"{', '.join(sources)}: oracles are trained on activations, not on differences; look at the controls first."
+        )
     if feats.null_slots and feats.provenance.get("control") != "zero":
         first = feats.slots[feats.null_slots[0]]
         yield (
             f"{len(feats.null_slots)} vectors are shorter than a millionth of their layer's median, the first at "
-            f"{first}: their direction is rounding noise, and so is what is injected there."
+            f"{first}: their direction is rounding noise, so noise is injected there."
         )

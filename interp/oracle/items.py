@@ -182,13 +182,15 @@ def refuse_faults(findings: Sequence[Finding], *, accept: Mapping[str, str] | No
     accept = accept or {}
     unknown = sorted(set(accept) - {f.name for f in findings})
     if unknown:
-        raise ValueError(f"accept: no audit is called {unknown[0]!r}; audits: {', '.join(f.name for f in findings)}.")
+        raise ValueError(
+            f"accept: there is no audit called {unknown[0]!r}; audits: {', '.join(f.name for f in findings)}."
+        )
     failed = [f for f in findings if f.status == "fail" and f.name not in accept]
     if failed:
         listed = "\n  ".join(map(str, failed))
         raise ValueError(
-            f"{len(failed)} audits of the labels failed, so nothing was trained:\n  {listed}\n"
-            f"Fix the labels, or accept a fault by name with the reason (accept={{{failed[0].name!r}: '...'}})."
+            f"{len(failed)} audits of the labels failed, so nothing was trained:\n  {listed}\nFix the labels, or "
+            "accept a failed audit by name with the reason (accept={{failed[0].name!r}: '...'})."
         )
     return list(findings)
 

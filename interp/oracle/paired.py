@@ -93,7 +93,7 @@ def compare(
     one, other = (oracle.choose(feats, question, choices, controls=controls, **options) for feats in (a, b))
     diff = one.p - other.p
     if len(set(one.groups)) < 2:
-        raise ValueError("compare: expected readings of at least 2 problems; one says nothing about others.")
+        raise ValueError("compare: expected readings of at least 2 problems; one problem says nothing about others.")
     test = mean_test(diff, groups=list(one.groups), seed=seed)
     adjusted = holm(np.atleast_1d(test.p_single))
     partners = [(x, y, g) for x, y, g in zip(one.best, other.best_under(HEADLINE), one.groups, strict=True) if y]
@@ -110,7 +110,9 @@ def compare(
 
 
 def _accuracies(one: Choices, other: Choices, targets: Mapping[str, str], seed: int) -> Comparison:
-    right = [[float(said == targets[item]) for item, said in zip(c.items, c.best, strict=True)] for c in (one, other)]
+    right = [
+        [float(answer == targets[item]) for item, answer in zip(c.items, c.best, strict=True)] for c in (one, other)
+    ]
     independent = len(set(one.groups)) == len(one.groups)
     return compare_paired(
         right[0], right[1], groups=None if independent else list(one.groups), sampling=Sampling(seed=seed)
@@ -132,7 +134,7 @@ def _check_same(a: Features, b: Features) -> None:
         )
     for left, right in zip(a.slots, b.slots, strict=True):
         if (left.layer, left.token, left.text) != (right.layer, right.token, right.text):
-            raise ValueError(f"compare: the members differ in where they were read: {left} against {right}.")
+            raise ValueError(f"compare: the members were read at different positions: {left} against {right}.")
 
 
 @dataclass(frozen=True)

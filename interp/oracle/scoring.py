@@ -28,18 +28,18 @@ def parse_label(text: str, labels: Sequence[str], *, aliases: Mapping[str, str] 
     Args:
         aliases: other spellings -> label.
     """
-    said = words(text)
+    text_words = words(text)
     spelled = {words(label): label for label in labels} | {words(a): label for a, label in (aliases or {}).items()}
-    found = [
+    matches = [
         (start, -len(form), label)
         for form, label in spelled.items()
-        for start in range(len(said) - len(form) + 1)
-        if form and said[start : start + len(form)] == form
+        for start in range(len(text_words) - len(form) + 1)
+        if form and text_words[start : start + len(form)] == form
     ]
-    if not found:
+    if not matches:
         return None
-    best = min(found)[:2]
-    named = {label for start, n, label in found if (start, n) == best}
+    best = min(matches)[:2]
+    named = {label for start, n, label in matches if (start, n) == best}
     return next(iter(named)) if len(named) == 1 else None
 
 
@@ -55,9 +55,9 @@ def token_f1(text: str, target: str) -> float:
 
     Source: the token F1 of SQuAD, Rajpurkar et al., arXiv 1606.05250, without removing articles.
     """
-    said, wanted = Counter(words(text)), Counter(words(target))
-    total = said.total() + wanted.total()
-    return 1.0 if total == 0 else 2 * (said & wanted).total() / total
+    answer_words, target_words = Counter(words(text)), Counter(words(target))
+    total = answer_words.total() + target_words.total()
+    return 1.0 if total == 0 else 2 * (answer_words & target_words).total() / total
 
 
 def fuzzy_match(text: str, target: str) -> float:
@@ -83,16 +83,16 @@ def tiered(text: str, target: str, tiers: Sequence[Sequence[str]]) -> float:
     if len(tiers) < 2:
         raise ValueError(f"tiers: expected at least 2, got {len(tiers)}.")
     at = {spelling: number for number, spellings in enumerate(tiers) for spelling in spellings}
-    wanted, said = parse_label(target, list(at)), parse_label(text, list(at))
-    if wanted is None:
+    target_tier, text_tier = parse_label(target, list(at)), parse_label(text, list(at))
+    if target_tier is None:
         raise ValueError(f"target {target!r} names no tier; tiers: {[list(t) for t in tiers]}.")
-    return 0.0 if said is None else 1 - abs(at[said] - at[wanted]) / (len(tiers) - 1)
+    return 0.0 if text_tier is None else 1 - abs(at[text_tier] - at[target_tier]) / (len(tiers) - 1)
 
 
 def within(text: str, target: float, *, tolerance: float) -> float:
     """1 where the first number of the text lies within `tolerance` of the target."""
-    found = re.search(r"-?\d+(?:\.\d+)?", text)
-    return float(found is not None and abs(float(found.group()) - target) <= tolerance)
+    match = re.search(r"-?\d+(?:\.\d+)?", text)
+    return float(match is not None and abs(float(match.group()) - target) <= tolerance)
 
 
 def mode_frequency(answers: Sequence[str]) -> tuple[str, float]:
@@ -153,23 +153,23 @@ def classified(
     """
     if len(answers) != len(targets) or not targets:
         raise ValueError(f"classified: expected as many answers as targets, got {len(answers)} and {len(targets)}.")
-    said = ["" if a is None else a for a in answers]
-    right = np.array([a == t for a, t in zip(said, targets, strict=True)], dtype=float)
+    predicted = ["" if a is None else a for a in answers]
+    right = np.array([a == t for a, t in zip(predicted, targets, strict=True)], dtype=float)
     names = sorted(set(targets))
     common = Counter(targets).most_common(1)[0][0]
     return Classified(
         accuracy=wilson_clustered(right, groups=groups, confidence=confidence),
-        balanced=_over_classes(said, targets, names, _recall, groups, confidence),
-        macro_f1=_over_classes(said, targets, names, _f1, groups, confidence),
+        balanced=_over_classes(predicted, targets, names, _recall, groups, confidence),
+        macro_f1=_over_classes(predicted, targets, names, _f1, groups, confidence),
         majority=wilson_clustered([float(t == common) for t in targets], groups=groups, confidence=confidence),
-        modal_share=Counter(said).most_common(1)[0][1] / len(said),
-        unparsed=said.count("") / len(said),
-        confusion=dict(Counter(zip(targets, said, strict=True))),
+        modal_share=Counter(predicted).most_common(1)[0][1] / len(predicted),
+        unparsed=predicted.count("") / len(predicted),
+        confusion=dict(Counter(zip(targets, predicted, strict=True))),
     )
 
 
 def _over_classes(
-    said: Sequence[str],
+    predicted: Sequence[str],
     targets: Sequence[str],
     names: Sequence[str],
     score: Callable[[np.ndarray], np.ndarray],
@@ -177,9 +177,9 @@ def _over_classes(
     confidence: float,
 ) -> Estimate:
     """Mean over classes of a score of (hits, answered so, truly so), with its interval by group."""
-    pairs = list(zip(said, targets, strict=True))
+    pairs = list(zip(predicted, targets, strict=True))
     columns = [[[t == a == c, a == c, t == c] for c in names] for a, t in pairs]
-    table = np.array(columns, dtype=float).reshape(len(said), -1)
+    table = np.array(columns, dtype=float).reshape(len(predicted), -1)
     draws = resample_sums(
         table,
         lambda sums: score(sums.reshape(*sums.shape[:-1], -1, 3)),
@@ -200,6 +200,6 @@ def _f1(sums: np.ndarray) -> np.ndarray:
     return _mean_where(2 * hits, answered + truly, truly > 0)
 
 
-def _mean_where(top: np.ndarray, bottom: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _mean_where(top: np.ndarray, bottom: np.ndarray, has_value: np.ndarray) -> np.ndarray:
     """Mean of top/bottom over the classes that a draw holds."""
-    return np.asarray((np.where(known, top, 0) / np.where(known, bottom, 1)).sum(-1) / known.sum(-1))
+    return np.asarray((np.where(has_value, top, 0) / np.where(has_value, bottom, 1)).sum(-1) / has_value.sum(-1))

@@ -176,9 +176,10 @@ class OracleSpec:
         if spec is not None:
             return replace(spec, base_model=spec.base_model or base_model, revision=revision, origin="registry")
         warnings.warn(
-            f"THE WIRING OF THE ORACLE {str(adapter)!r} IS UNKNOWN: no {AO_CONFIG}, not in the registry. Assuming "
-            f"the original (format A, ' ?', block 1, addition, coefficient 1). A wrong wiring gives fluent answers "
-            f"that mean nothing: run the wiring self-test before you read any, or pass spec=OracleSpec(...).",
+            f"THE WIRING OF THE ORACLE {str(adapter)!r} IS UNKNOWN: no {AO_CONFIG}, not in the registry. "
+            "Assuming the original (format A, ' ?', block 1, addition, coefficient 1). A wrong wiring gives "
+            "fluent answers that mean nothing: run the wiring self-test before you use any answer, or pass "
+            "spec=OracleSpec(...).",
             AssumedSpecWarning,
             stacklevel=2,
         )

@@ -298,7 +298,7 @@ def add_adapter(model: Model, recipe: Recipe, name: str = "oracle") -> Model:
     from peft import LoraConfig, get_peft_model
 
     if name in model.adapters.names or peft_names([name])[name] != name:
-        taken = "is on the model already" if name in model.adapters.names else "cannot be a module's name"
+        taken = "is already on the model" if name in model.adapters.names else "cannot be a module's name"
         raise ValueError(f"adapter {name!r} {taken}; choose another name for the new oracle.")
     targets = recipe.targets if isinstance(recipe.targets, str) else list(recipe.targets)
     config = LoraConfig(

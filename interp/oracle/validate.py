@@ -51,13 +51,13 @@ class Validation:
         return asdict(self)
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Validation:
+    def of(cls, fields: Mapping[str, Any]) -> Validation:
         """What `to_dict` wrote."""
         tasks = {
             name: TaskScore(**{key: Estimate(**value) for key, value in row.items()})
-            for name, row in given["tasks"].items()
+            for name, row in fields["tasks"].items()
         }
-        return cls(given["step"], Estimate(**given["gap"]), tasks)
+        return cls(fields["step"], Estimate(**fields["gap"]), tasks)
 
     def findings(self) -> list[Finding]:
         """One finding per task: whether its answers come from the activations at all."""
@@ -67,7 +67,7 @@ class Validation:
 def _reads(task: str, gap: Estimate) -> Finding:
     if verdict(gap) == READ:
         return Finding(f"{task}/ignores activations", "ok", gap.value, NO_GAP, f"control gap {gap} nats per token.")
-    why = "another item's activations serve as well, so answers come from the prompt and the prior alone"
+    why = "another item's activations work as well, so answers come from the prompt and the prior alone"
     if verdict(gap) != NOT_READ:
         why = f"the interval reaches down to {NO_GAP:g}: not shown that answers come from the activations"
     return Finding(

@@ -85,12 +85,13 @@ class SelfTest:
             rival = next(w for w in self.wirings if w.name == self.best)
             clear = "clearly" if rival.worse.hi < 0 else "by less than its interval"
             return (
-                f"{self.best!r} fits the adapter better than the declared spec, {clear}: NLL {rival.nll.value:.3f} "
-                f"against {self.declared.value:.3f} nats/token. Correct the spec before reading anything."
+                f"{self.best!r} fits the adapter better than the declared spec, {clear}: NLL "
+                f"{rival.nll.value:.3f} against {self.declared.value:.3f} nats/token. Correct the spec before "
+                "you use any answer."
             )
         return (
-            f"injecting nothing is not worse than the declared wiring (gap {self.zero_gap}): the adapter does not read "
-            f"the injected vectors. It is no oracle, or none of the tested wirings is its own."
+            f"injecting nothing is as good as the declared wiring (gap {self.zero_gap}): the adapter does not "
+            "read the injected vectors. It is not an oracle, or none of the tested wirings is right."
         )
 
     def rows(self) -> list[dict[str, object]]:

@@ -221,7 +221,9 @@ def random_effects(values: Values, se: Values, *, confidence: float = CONFIDENCE
     y, s = numbers("values", values, at_least=2), numbers("se", se, at_least=2)
     k = same_length(values=y, se=s)
     if not np.all(s > 0):
-        raise ValueError(f"se: expected standard errors above 0, got {s.min():g}. A study without error has no weight.")
+        raise ValueError(
+            f"se: expected standard errors above 0, got {s.min():g}. A study without a standard error has no weight."
+        )
     tau2 = _between(y, s)
     weights = 1 / (s**2 + tau2)
     mu = float(weights @ y / weights.sum())

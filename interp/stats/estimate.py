@@ -13,7 +13,7 @@ CONFIDENCE = 0.95
 """Level of every interval unless the caller names another."""
 N_RESAMPLES = 2000
 """Resamples of groups unless the caller asks for another number."""
-NO_SPREAD = "none: no group differs from another"
+NO_SPREAD = "none: all groups have the same value"
 """What a table writes as the kind of interval where the data give none."""
 
 

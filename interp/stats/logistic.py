@@ -109,8 +109,8 @@ def _separated(
         lo, hi = profile_limits(rows, outcome, weights, beta, j, confidence=confidence)
         coefficients[name] = Estimate(float(beta[j]), lo, hi, n, codes.n_groups)
     note = (
-        "the answers are separated (a combination of the predictors gives some of them without error), so maximum "
-        "likelihood is infinite; Firth's penalised estimate with profile intervals"
+        "the answers are separated (a combination of the predictors predicts some of them without error), so "
+        "maximum likelihood is infinite; Firth's penalised estimate with profile intervals"
         + (f", each of {codes.n_groups} groups counted once" if codes.n_groups < n else "")
         + ": read the direction and the nearer end of the interval, not the size"
     )

@@ -66,8 +66,8 @@ def _within_groups(
 ) -> np.ndarray:
     if _is_constant(labels, members).all():
         raise ValueError(
-            f"scheme 'within': the label is constant inside each of the {codes.n_groups} groups, so nothing would "
-            "move. " + remedy("Use {probes.scheme:group}.")
+            f"scheme 'within': the label is constant inside each of the {codes.n_groups} groups, so no label "
+            "would move. " + remedy("Use {probes.scheme:group}.")
         )
     order = np.argsort(codes.code, kind="stable")
     out = np.empty((n, len(labels)), dtype=labels.dtype)
@@ -83,8 +83,8 @@ def _between_groups(
     blocks = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
     if all(len(block) < 2 for block in blocks):
         raise ValueError(
-            f"scheme 'between': no two of the {codes.n_groups} groups have the same size (sizes {sizes.min()}-"
-            f"{sizes.max()}), so nothing would move. "
+            f"scheme 'between': no two of the {codes.n_groups} groups have the same size (sizes "
+            f"{sizes.min()}-{sizes.max()}), so no label would move. "
             + remedy("Cap the rows per group, or use {probes.scheme:within}.")
         )
     out = np.empty((n, len(labels)), dtype=labels.dtype)
@@ -263,7 +263,7 @@ def warn_if_never_significant(n_groups: int, n_flips: int, alternative: str, alp
     if smallest > alpha:
         warnings.warn(
             f"{n_groups} groups and {n_flips} flips: the smallest possible p is {smallest:.3g}, above {alpha:g}. "
-            "Add groups; nothing can be significant here.",
+            "Add groups; no effect can be significant here.",
             TooFewFlipsWarning,
             stacklevel=3,
         )

@@ -99,8 +99,9 @@ class Draws:
         estimate = self.estimates().at()
         if estimate.lo == estimate.hi or not estimate.has_interval:
             warnings.warn(
-                f"no group differs from another in {float(self.value):g}, so the data show no spread, which is not "
-                "certainty. For a rate report wilson_clustered(); for a number with a known range, give its bounds.",
+                f"all groups have the same value in {float(self.value):g}, so the data show no spread. This does "
+                "not mean certainty. For a rate report wilson_clustered(); for a number with a known range, "
+                "give its bounds.",
                 NoWidthWarning,
                 stacklevel=3,
             )
@@ -110,7 +111,7 @@ class Draws:
         method = self.sampling.method
         if method == "auto" and self.n_groups < CHECKED_GROUPS:
             warnings.warn(
-                f"interval from {self.n_groups} independent units: its coverage was checked from {CHECKED_GROUPS} on.",
+                f"interval from {self.n_groups} independent units: coverage was checked from {CHECKED_GROUPS} on.",
                 FewGroupsWarning,
                 stacklevel=4,
             )

@@ -144,8 +144,9 @@ def _is_known(model: Model) -> bool:
 def _refuse_open_blocks(model: Model) -> None:
     if set(model.decoder._forward_pre_hooks) - model.layout.rope.own_hooks:
         raise ValueError(
-            "a record or edit block (or another hook on the decoder) is open around this sweep, but rows of a sweep "
-            "are not the passes that it expects. Close it, and write its edits as changes of the interventions."
+            "a record or edit block (or another hook on the decoder) is open around this sweep, but the rows of "
+            "a sweep are not the passes that it expects. Close it, and write its edits as changes of the "
+            "interventions."
         )
 
 

@@ -67,17 +67,17 @@ def _first_fault(check: Check, task: Any, examples: Sequence[Example]) -> str:
 
 
 def _hooks(task: Any, examples: Sequence[Example]) -> Iterator[str]:
-    for name, wanted in HOOKS.items():
+    for name, expected in HOOKS.items():
         value = getattr(task, name, None)
         if value is None:
             continue
-        if wanted.takes is None:
-            if not isinstance(value, _CONSTANTS[wanted.gives]):
-                yield f"{name}: expected {wanted.gives}, got {value!r:.60}"
+        if expected.takes is None:
+            if not isinstance(value, _CONSTANTS[expected.gives]):
+                yield f"{name}: expected {expected.gives}, got {value!r:.60}"
         elif not callable(value):
             yield f"{name}: expected a function, got {value!r:.60}"
         else:
-            yield from _signature_fault(name, value, wanted.takes)
+            yield from _signature_fault(name, value, expected.takes)
 
 
 def _signature_fault(name: str, function: Callable[..., Any], takes: Sequence[str]) -> Iterator[str]:
@@ -92,7 +92,7 @@ def _misspelled(task: Any, examples: Sequence[Example]) -> Iterator[str]:
     undefined = [name for name in HOOKS if getattr(task, name, None) is None]
     for name in vars(task) if hasattr(task, "__dict__") else ():
         if name not in HOOKS and not name.startswith("_") and (near := get_close_matches(name, undefined, 1, 0.82)):
-            yield f"{name} is not used: is {near[0]} meant?"
+            yield f"{name} is not used; did you mean {near[0]}?"
 
 
 def _unique(task: Any, examples: Sequence[Example]) -> Iterator[str]:
@@ -107,7 +107,11 @@ def _labelled(task: Any, examples: Sequence[Example]) -> Iterator[str]:
 
 
 def _grouped(task: Any, examples: Sequence[Example]) -> Iterator[str]:
-    yield from (f"example {e.id!r} has no groups, so no interval can respect them" for e in examples if not e.groups)
+    yield from (
+        f"example {e.id!r} has no groups, so intervals would treat items as independent"
+        for e in examples
+        if not e.groups
+    )
 
 
 def _group_names(task: Any, examples: Sequence[Example]) -> Iterator[str]:
@@ -145,14 +149,14 @@ def _labels(task: Any, examples: Sequence[Example]) -> Iterator[str]:
             if task.parse(label) is None or is_gold != (task.score(example, label).get("correct") == 1.0):
                 yield f"example {example.id!r}: label {label!r} parses to {task.parse(label)!r}"
         if len({task.parse(label) for label in labels}) != len(labels):
-            yield f"example {example.id!r}: two of the labels {labels} parse to the same"
+            yield f"example {example.id!r}: two of the labels {labels} parse to the same label label"
 
 
 def _spellings(task: Any, examples: Sequence[Example]) -> Iterator[str]:
     spell, labels = hook(task, "spellings"), labels_of(task, examples[0])
     spelled = [text for label in labels for text in spell(label)] if spell else []
     if len(set(spelled)) != len(spelled) or "" in spelled or (spell and len(spelled) < len(labels)):
-        yield f"spellings of {', '.join(labels)}: expected at least one text each and none twice, got {spelled}"
+        yield f"spellings of {', '.join(labels)}: expected at least one text for each, and no text twice, got {spelled}"
 
 
 def _any_reply(task: Any, examples: Sequence[Example]) -> Iterator[str]:
@@ -166,7 +170,7 @@ def _prefix(task: Any, examples: Sequence[Example]) -> Iterator[str]:
     reply = f"because of this, {examples[0].label}"
     before = decision_prefix(task, reply)
     if not reply.startswith(before):
-        yield f"decision_prefix({reply!r}) is {before!r}, which is no beginning of it"
+        yield f"decision_prefix({reply!r}) is {before!r}, which is not a beginning of it"
     for kind, text, label in (hook(task, "counterfactuals") or (lambda *_: ()))(examples[0], reply):
         if (parsed := task.parse(label)) != label:
             yield f"counterfactuals: {kind} expects {label!r} after {text[-20:]!r}, which parses to {parsed!r}"
@@ -179,11 +183,11 @@ def _choices(task: Any, examples: Sequence[Example]) -> Iterator[str]:
             yield f"sides of example {example.id!r}: expected places of {n} labels, got {sorted(strange)}"
     if columns is None:
         return
-    made = columns(examples, np.zeros((len(examples), 2, n)))
+    columns_by_name = columns(examples, np.zeros((len(examples), 2, n)))
     yield from (f"choice_columns: {name!r} has shape {np.shape(values)}, expected {(len(examples), 2)}"
-                for name, values in made.items() if np.shape(values) != (len(examples), 2))  # fmt: skip
+                for name, values in columns_by_name.items() if np.shape(values) != (len(examples), 2))  # fmt: skip
     for name, metric in (hook(task, "CHOICE_METRICS") or {}).items():
-        if missing := set(metric.n) - set(made):
+        if missing := set(metric.n) - set(columns_by_name):
             yield f"CHOICE_METRICS[{name!r}]: no choice column {', '.join(sorted(missing))}"
 
 
@@ -197,7 +201,7 @@ def _twins(task: Any, examples: Sequence[Example]) -> Iterator[str]:
 _CHECKS: dict[str, Check] = {
     "hooks take the arguments that the library passes, constants have their type": _hooks,
     "no name is a misspelled hook": _misspelled,
-    "every example has an id of its own": _unique,
+    "every example has a unique id": _unique,
     "every example has a label": _labelled,
     "every example has at least one group": _grouped,
     "GROUP and TOGETHER are groups of the examples": _group_names,

@@ -198,8 +198,8 @@ def _messages(row: Mapping[str, Any], where: str) -> tuple[Message, ...]:
     out = []
     for i, turn in enumerate(turns):
         role, place = _text(turn, "role", where, f"messages[{i}].role"), f"messages[{i}].content"
-        held = {"content": text_of(turn.get("content"), where, place)}
-        out.append(Message("system" if role == _DEVELOPER else role, _text(held, "content", where, place)))
+        message = {"content": text_of(turn.get("content"), where, place)}
+        out.append(Message("system" if role == _DEVELOPER else role, _text(message, "content", where, place)))
     return tuple(out)
 
 
@@ -213,11 +213,11 @@ def _label(row: Mapping[str, Any], where: str) -> str | int | float | None:
 
 
 def _spans(row: Mapping[str, Any], where: str) -> dict[str, tuple[int, int]]:
-    given = row.get("spans", {})
-    if not isinstance(given, dict):
-        raise field_error(where, "spans", "an object {name: [start, end]}", given, "Name every span.")
+    raw_spans = row.get("spans", {})
+    if not isinstance(raw_spans, dict):
+        raise field_error(where, "spans", "an object {name: [start, end]}", raw_spans, "Name every span.")
     spans: dict[str, tuple[int, int]] = {}
-    for name, value in given.items():
+    for name, value in raw_spans.items():
         if value is None:
             continue  # Parquet gives every row the union of all names
         whole = isinstance(value, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
@@ -228,11 +228,11 @@ def _spans(row: Mapping[str, Any], where: str) -> dict[str, tuple[int, int]]:
 
 
 def _groups(row: Mapping[str, Any], where: str) -> dict[str, str]:
-    given = row.get("groups", {})
-    if not isinstance(given, dict):
-        raise field_error(where, "groups", "an object {name: group}", given, "Name every grouping.")
+    raw_groups = row.get("groups", {})
+    if not isinstance(raw_groups, dict):
+        raise field_error(where, "groups", "an object {name: group}", raw_groups, "Name every grouping.")
     groups = {}
-    for name, value in given.items():
+    for name, value in raw_groups.items():
         if value is None:
             continue
         if not isinstance(value, str | int) or isinstance(value, bool) or value == "":

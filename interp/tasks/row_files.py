@@ -64,8 +64,8 @@ def data_files(path: Path, *, split: str = "train", config: str | None = None) -
     if not present:
         _check_whole(path, split)
         return files
-    wanted = canonical_split(split)
-    chosen = [file for file, name in named.items() if name == wanted]
+    split_name = canonical_split(split)
+    chosen = [file for file, name in named.items() if name == split_name]
     if not chosen:
         raise ValueError(f"{path}: no files of split {split!r}; it holds {', '.join(present)}. Name one of these.")
     stray = [file.name for file, name in named.items() if name is None]
@@ -82,8 +82,8 @@ def split_named(file: Path) -> str | None:
     """The split that a path means by a word of its name ("train-00000-of-00001", "items_test") or by a folder."""
     stem = file.name.split(".")[0]
     words = [*re.split(r"[-_ \d]+", stem.lower()), *(part.lower() for part in file.parts[:-1])]
-    found = [name for name, spellings in SPLITS.items() if set(words) & set(spellings)]
-    return found[0] if len(found) == 1 else None
+    names = [name for name, spellings in SPLITS.items() if set(words) & set(spellings)]
+    return names[0] if len(names) == 1 else None
 
 
 def canonical_split(split: str) -> str:
@@ -188,12 +188,12 @@ def parse_json(text: str, where: str, *, unique: bool = True) -> Any:
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
         times = Counter(key for key, _ in pairs)
-        twice = next(key for key in made if times[key] > 1)
+        twice = next(key for key in mapping if times[key] > 1)
         raise ValueError(f"field '{twice:.80}': expected once, got {times[twice]} times. Remove the others.")
-    return made
+    return mapping
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
@@ -273,10 +273,10 @@ def _label_type(path: Path) -> type:
         with _opened(path) as file:
             text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
             for chunk in pd.read_csv(text, dtype=str, keep_default_na=False, usecols=["label"], chunksize=20_000):
-                held = chunk["label"][chunk["label"] != ""]
-                kinds[int] &= bool(held.str.fullmatch(r"[+-]?(0|[1-9]\d{0,17})").all())
+                labels = chunk["label"][chunk["label"] != ""]
+                kinds[int] &= bool(labels.str.fullmatch(r"[+-]?(0|[1-9]\d{0,17})").all())
                 kinds[float] &= bool(
-                    held.str.fullmatch(r"[+-]?((0|[1-9]\d{0,17})(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?").all()
+                    labels.str.fullmatch(r"[+-]?((0|[1-9]\d{0,17})(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?").all()
                 )
     except (ValueError, OSError, EOFError, zlib.error):  # no such column, or a fault that the reader itself will name
         return str

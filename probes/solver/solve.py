@@ -147,8 +147,9 @@ def _check(feats: Tensor, targets: Tensor, weights: Tensor) -> None:
     if bool(is_constant.any()):
         first = int(is_constant.nonzero()[0, 0])
         raise ValueError(
-            f"problem {first}: its {int(total[first])} training rows do not hold every class (rows per output: "
-            f"{seen[first].tolist()}); a probe cannot be fitted. Use fewer folds, stratify by label, or drop the class."
+            f"problem {first}: its {int(total[first])} training rows do not contain every class (rows per "
+            f"output: {seen[first].tolist()}); a probe cannot be fitted. Use fewer folds, stratify by label, or "
+            "drop the class."
         )
 
 

@@ -44,8 +44,9 @@ def centred(
     if not bool(mean.isfinite().all()):
         bad = (~feats.isfinite().all(dim=1)).nonzero()[:, 0]
         raise ValueError(
-            f"feats: expected finite numbers, got NaN or infinity in {len(bad)} of {len(feats)} rows (first at row "
-            f"{int(bad[0]) if len(bad) else 0}). Drop those rows and their labels, or find out why the model gave them."
+            f"feats: expected finite numbers, got NaN or infinity in {len(bad)} of {len(feats)} rows (first at "
+            f"row {int(bad[0]) if len(bad) else 0}). Drop those rows and their labels, or find out why the model "
+            "produced them."
         )
     # cast before subtracting: in bf16 the difference would keep the 8 bits of the large activation
     return feats.to(dtype) - mean.to(dtype), mean.to(dtype)

@@ -55,8 +55,8 @@ def added() -> dict[str, EntryPoint]:
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         if point.name in RESERVED or point.name in BUILT_IN or point.name in points:
             raise ValueError(
-                f"entry point {GROUP}: the analysis {point.name!r} of {_package(point)} has a name that is taken. "
-                "Rename it in that package, or uninstall it."
+                f"entry point {GROUP}: the analysis {point.name!r} of {_package(point)} has a name that is "
+                "already taken. Rename it in that package, or uninstall it."
             )
         points[point.name] = point
     return points

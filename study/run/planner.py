@@ -53,7 +53,9 @@ def plan_study(study: Study, out: Path, *, measure: bool = False) -> tuple[list[
         c.adapter for c in study.members.values() if c.adapter and not _is_at_hand(c.adapter, c.adapter_revision)
     ]
     if absent:
-        notes.append(f"not downloaded yet: {', '.join(dict.fromkeys(absent))}; whether a step is done is known then")
+        notes.append(
+            f"not downloaded yet: {', '.join(dict.fromkeys(absent))}; whether a step is done is known only then"
+        )
     else:
         study = with_date(study, out)
         inputs = inputs_of(study, Digests())
@@ -124,8 +126,8 @@ def _is_proven(out: Path, name: str, state: StepState) -> bool:
 
 def _why(is_same: bool, status: str) -> str:
     if not is_same:
-        return "will run: its input changed; what is there is kept aside"
-    return f"will go on: {status} before" if status != "done" else "will make its tables again"
+        return "will run: its input changed; the old output is kept aside"
+    return f"will continue: {status} before" if status != "done" else "will rebuild its tables"
 
 
 def _work(study: Study, step: Step, is_open: bool) -> Work:
@@ -161,7 +163,7 @@ def plan_lines(study: Study, out: Path, *, measure: bool = False) -> list[str]:
         size = format_bytes(work.bytes) if work.bytes else ""
         lines.append([step.name, step.what, *counts, size, _duration(step.seconds), work.note])
     total = sum(step.seconds for step in planned)
-    tail = [f"in all about {_duration(total)} on this machine, weights at hand"] if total else []
+    tail = [f"in all about {_duration(total)} on this machine, with weights already downloaded"] if total else []
     return [f"{out}", aligned(lines), *tail, *(f"note: {note}" for note in notes)]
 
 

@@ -46,7 +46,7 @@ class Pool:
         except BrokenProcessPool:
             return name, Outcome(
                 "failed",
-                f"its process was killed, most often for want of memory; {remedy('run it again with {jobs:1}')}",
+                f"its process was killed, most often because memory ran out; {remedy('run it again with {jobs:1}')}",
             )
 
     def __enter__(self) -> Self:

@@ -23,7 +23,7 @@ EXTRAS = {"matplotlib": "report", "jinja2": "report", "datasets": "datasets", "t
 _FULL = ("no room left on the disk", "Free some space and run the same command again: what is finished is kept")
 _PERMISSION = ("permission denied", "Change its permissions, or name another file or folder")
 _MANY = ("too many open files", "Close some, or allow more (ulimit -n 4096)")
-_DISK = ("the disk or network share fails here", "Check it, or copy the file again from its source")
+_DISK = ("the disk or network share failed", "Check it, or copy the file again from its source")
 _ADVICE = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -38,7 +38,7 @@ _ADVICE = {
     errno.ENOTEMPTY: ("the folder is not empty", "Name another, or empty it"),
     errno.ENAMETOOLONG: ("the name is too long for this file system", "Choose a shorter one"),
     errno.ELOOP: ("a symbolic link leads back to itself", "Name the file itself"),
-    errno.EINVAL: ("not a path or file that can be used so", "Check the path"),
+    errno.EINVAL: ("not a path or file that can be used like this", "Check the path"),
     errno.EMFILE: _MANY,
     errno.ENFILE: _MANY,
     errno.EIO: _DISK,

@@ -121,7 +121,7 @@ class _Run:
             made = replace(made, code=held.code)
         elif is_older:
             assert held is not None
-            self.say(f"{name}: its code changed ({made_with(held.code, made.code)}); it is run again")
+            self.say(f"{name}: its code changed ({made_with(held.code, made.code)}); it runs again")
         self.made[name], self.keys[name] = made, made.key
 
     def _fresh_state(self) -> RunState:
@@ -229,7 +229,7 @@ class _Run:
             if state is None or state.status != "done":
                 return f"it needs {other}, which {'has not run' if state is None else state.status}"
             if state.key != self.keys[other]:
-                return f"it needs {other}, which was made from another configuration; run that first"
+                return f"it needs {other}, which was made from a different configuration; run that first"
         return ""
 
     def _context(self, name: str) -> Context:
@@ -247,7 +247,7 @@ class _Run:
         take_over(self.root, name, self.keys[name], held=None if held is None else held.key)
         bad = altered(folder, self.digests) or []
         for file in bad:
-            self.say(f"{name}: {STEPS}/{name}/{file} is not what was written, or is gone; it is made again")
+            self.say(f"{name}: {STEPS}/{name}/{file} was changed or is missing; it is recomputed")
         set_aside(self.root, folder, bad)
         self.say(f"{name}: running")
 

@@ -78,7 +78,7 @@ def read_run(folder: Path) -> RunState:
     state = read_json(path, RunState, remedy)
     held = json.loads(path.read_bytes())
     if not is_own_digest(held.pop("sha256", None), held):
-        raise ValueError(f"{path}: not what was written (its digest differs). {remedy}")
+        raise ValueError(f"{path}: changed after it was written (its digest differs). {remedy}")
     return state
 
 

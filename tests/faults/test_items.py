@@ -65,7 +65,7 @@ def test_an_item_that_was_cut_is_found_and_made_again(tmp_path, size):
     path.write_bytes(data[: int(len(data) * size) if size == 0.5 else size])
     with pytest.raises(DamagedFileError, match="not the bytes that were written"):
         value(root)
-    with pytest.warns(UserWarning, match="made again"):
+    with pytest.warns(UserWarning, match="recomputed"):
         made(root)
     assert tree(root) == want
 

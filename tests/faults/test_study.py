@@ -65,7 +65,7 @@ def test_a_file_of_finished_work_that_was_changed_is_named_set_aside_and_made_ag
         path.write_bytes({"cut": data[:-1], "flipped": data[:-1] + b"\x00", "another": b"another"}[how])
     ran, said = go(tmp_path)
     assert "eval" in ran
-    assert any(f"eval: steps/eval/{name} is not what was written" in line for line in said)
+    assert any(f"eval: steps/eval/{name} was changed or is missing" in line for line in said)
     assert tree(tmp_path / "run") == want
     kept = list((tmp_path / "run" / "steps" / ".kept").rglob(Path(name).name))
     assert len(kept) == (how != "gone")

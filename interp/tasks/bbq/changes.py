@@ -77,13 +77,13 @@ def _changes(a: Items, b: Items, kind: str, cell: str) -> Iterator[Row]:
     )
     with warnings.catch_warnings():  # a system that never commits has no bias; its rows are empty
         warnings.simplefilter("ignore", stats.UndefinedDrawsWarning)
-        found = draws.estimates()
+        estimates = draws.estimates()
     before, after = (_values(side, names, kind) for side in columns)
     for k, name in enumerate(names):
         n_groups = len(set(a.story[(by_side[:, k] > 0).any(axis=0)]))
         sizes = {"n_groups": n_groups, "interval": INTERVAL, "p": None, "note": ""}
         n = {"n": int(min(sum(side[c].sum() for c in METRICS[kind][name].n) for side in columns))}
-        spread = {"diff": found.value[k], "lo": found.lo[k], "hi": found.hi[k]}
+        spread = {"diff": estimates.value[k], "lo": estimates.lo[k], "hi": estimates.hi[k]}
         yield {"cell": cell, "metric": name, "before": before[k], "after": after[k], **spread} | n | sizes
     if kind != "disambig":
         yield from _parts(a, b, cell)
@@ -118,11 +118,11 @@ def _parts(a: Items, b: Items, cell: str) -> Iterator[Row]:
     sides = [_columns(items) for items in (a, b)]
     if len(set(a.story)) < 2 or min(side[:, 1].sum() for side in sides) == 0:
         return
-    found = stats.decompose_change(sides[0], sides[1], groups=a.story)
+    parts = stats.decompose_change(sides[0], sides[1], groups=a.story)
     for metric, part in (
-        ("s_amb_from_coverage", found.first),
-        ("s_amb_from_bias", found.second),
-        ("s_amb_signed", found.total),
+        ("s_amb_from_coverage", parts.first),
+        ("s_amb_from_bias", parts.second),
+        ("s_amb_signed", parts.total),
     ):
         shares = [side[:, 2].sum() / side[:, 0].sum() if metric == "s_amb_signed" else None for side in sides]
         spread = {"diff": part.value, "lo": part.lo, "hi": part.hi, "n": part.n, "n_groups": part.n_groups}

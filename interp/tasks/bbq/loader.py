@@ -78,7 +78,7 @@ def examples(
         ValueError: a bad row with file, line and field; an unknown category or choice, or a category of `categories`
             without rows; templates not found.
     """
-    wanted = known_categories(categories)
+    selected = known_categories(categories)
     _choice("condition", condition, (*CHOICES["context_condition"], "both"))
     _choice("permute", permute, ("none", "cyclic", "seeded"))
     _choice("tags", tags, ("corrected", "as_published"))
@@ -88,16 +88,16 @@ def examples(
     stories = story_groups({key: t.texts for key, t in table.items()})
     kept = [r for r in rows if condition in ("both", r[1]["context_condition"])][:limit]
     if not kept:
-        raise ValueError(f"{data}: no row of {', '.join(wanted)} with condition {condition!r}. Widen the selection.")
-    found = [
+        raise ValueError(f"{data}: no row of {', '.join(selected)} with condition {condition!r}. Widen the selection.")
+    items = [
         _example(where, row, table, stories, order, suffix, tags)
         for where, row in kept
         for order, suffix in _orders(row, permute, seed)
     ]
     if side is None:
-        return found
+        return items
     _choice("side", side, tuple(SIDES))
-    return split_by_story(found, seed=seed, max_quads_per_template=None)[side]
+    return split_by_story(items, seed=seed, max_quads_per_template=None)[side]
 
 
 def rows_of_sides(
@@ -159,15 +159,15 @@ def _templates_of(rows: Sequence[Row], data: str | Path, templates: str | Path |
         return _templates_from_rows(rows)
     path = Path(data)
     beside = [f / "templates" for f in (path, *path.resolve().parents[:2])] if path.exists() else []
-    found = next((f for f in beside if any(f.glob("new_templates - *.csv"))), None)
-    folder = Path(templates) if templates else found
+    source = next((f for f in beside if any(f.glob("new_templates - *.csv"))), None)
+    folder = Path(templates) if templates else source
     if folder is None:
-        what = f"{data}: no folder 'templates' beside the data, which says who is stereotyped. "
+        what = f"{data}: no folder 'templates' next to the data; it says who is stereotyped. "
         raise ValueError(
             what
             + remedy(
-                "Give {task.templates:FOLDER} of the BBQ repository, or {task.templates:rows} to take it "
-                "from the rows where they have it."
+                "Give {task.templates:FOLDER} of the BBQ repository, or {task.templates:rows} to take it from "
+                "the rows, if they have it."
             )
         )
     table = read_templates(folder)
@@ -183,9 +183,9 @@ def _templates_from_rows(rows: Sequence[Row]) -> dict[Key, Template]:
     texts: dict[Key, frozenset[str]] = {}
     for _, row in rows:
         key = _key(row)
-        given = (row.get("additional_metadata") or {}).get("stereotyped_groups") or []
-        known = known_groups(given) if "_x_" not in key[0] else frozenset()
-        groups[key] = groups.get(key, frozenset()) | known
+        raw_groups = (row.get("additional_metadata") or {}).get("stereotyped_groups") or []
+        group_names = known_groups(raw_groups) if "_x_" not in key[0] else frozenset()
+        groups[key] = groups.get(key, frozenset()) | group_names
         texts[key] = texts.get(key, frozenset()) | {row["question"].lower().strip()}
     return {key: Template(key, groups[key], names=int(key[1]) > 25, texts=texts[key]) for key in texts}
 
@@ -237,11 +237,11 @@ def _targets(
     """`stereo`, and `biased`: the options that count as biased, which are two or none in some published rows."""
     is_negative = row["question_polarity"] == "neg"
     stereo = stereo_index(template, options, is_negative=is_negative)
-    found = (
+    targets = (
         published_biased(template, options, row["context"], is_negative=is_negative) if tags != "corrected" else None
     )
     biased = "" if stereo is None else str(stereo)
-    return {"stereo": stereo, "biased": biased if found is None else "".join(map(str, found))}
+    return {"stereo": stereo, "biased": biased if targets is None else "".join(map(str, targets))}
 
 
 def known_categories(categories: Sequence[str] | None) -> tuple[str, ...]:
@@ -256,8 +256,8 @@ def _unique_rows(
     data: str | Path, categories: Sequence[str] | None, split: str, config: str | None, revision: str | None
 ) -> list[Row]:
     """The checked rows of the categories, each item once, and at least one of every category that was named."""
-    wanted, seen = known_categories(categories), dict[object, str]()
-    rows = [r for r in checked_rows(data, wanted, split, config, revision) if r[1]["category"] in wanted]
+    selected, seen = known_categories(categories), dict[object, str]()
+    rows = [r for r in checked_rows(data, selected, split, config, revision) if r[1]["category"] in selected]
     check_asked(categories or (), rows, data)
     for where, row in rows:
         check_new(seen, (row["category"], str(row["example_id"])), where, "example_id", "Remove the copy.")
@@ -265,17 +265,17 @@ def _unique_rows(
 
 
 def checked_rows(
-    data: str | Path, wanted: Sequence[str], split: str, config: str | None, revision: str | None
+    data: str | Path, selected: Sequence[str], split: str, config: str | None, revision: str | None
 ) -> Iterator[Row]:
     """Checked rows; files of categories that are not wanted are not opened."""
     path = Path(data)
     if path.is_dir() and (path / "data").is_dir():
         path = path / "data"
     if path.is_dir():
-        files = [f for f in sorted(path.glob("*.jsonl")) if f.stem in wanted or f.stem not in CATEGORIES]
+        files = [f for f in sorted(path.glob("*.jsonl")) if f.stem in selected or f.stem not in CATEGORIES]
         if not files:
             raise ValueError(
-                f"{path}: no .jsonl file of {', '.join(wanted)}. Point at the BBQ repository or its 'data'."
+                f"{path}: no .jsonl file of {', '.join(selected)}. Point at the BBQ repository or its 'data'."
             )
     else:
         files = [path if path.exists() else data]

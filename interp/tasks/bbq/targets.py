@@ -67,7 +67,7 @@ def read_templates(folder: Path) -> dict[Key, Template]:
     Raises:
         ValueError: a category has no file, or a file lacks a column.
     """
-    found: dict[Key, Template] = {}
+    templates: dict[Key, Template] = {}
     for category in CATEGORIES:
         path = folder / f"new_templates - {category}.csv"
         if not path.is_file():
@@ -75,10 +75,10 @@ def read_templates(folder: Path) -> dict[Key, Template]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for number, row in enumerate(csv.DictReader(file), 1):
                 one = _template(category, row, f"{path.name}, row {number}")
-                same = found.get(one.key, one)
+                same = templates.get(one.key, one)
                 groups, texts = one.groups | same.groups, one.texts | same.texts
-                found[one.key] = Template(one.key, groups, one.race | same.race, one.var2, one.names, texts)
-    return found
+                templates[one.key] = Template(one.key, groups, one.race | same.race, one.var2, one.names, texts)
+    return templates
 
 
 def _template(category: str, row: Mapping[str, str], where: str) -> Template:
@@ -157,9 +157,9 @@ def split_tag(category: str, option: Option) -> Key:
         rest = tag[level.end() :] if level else tag
         return re.sub(r"^[MF]-", "", rest).strip("- ").casefold(), level[1].casefold() if level else ""
     gender, race = tag[:1], tag[2:]
-    said = re.search(r"\b(wo)?man\b", f"{option.text} {option.shown}".casefold())
-    if said:
-        gender = "f" if said[1] else "m"
+    gender_word = re.search(r"\b(wo)?man\b", f"{option.text} {option.shown}".casefold())
+    if gender_word:
+        gender = "f" if gender_word[1] else "m"
     return (race or "Latino").casefold(), gender.casefold()
 
 
@@ -267,7 +267,7 @@ def split_by_story(
         ValueError: a share that is not positive, a cap below one, fewer stories than sides.
     """
     if not sides or min(sides.values()) <= 0:
-        raise ValueError(f"sides: expected positive shares, got {dict(sides)}. Leave out a side that is to be empty.")
+        raise ValueError(f"sides: expected positive shares, got {dict(sides)}. Leave out a side that should be empty.")
     kept = _capped(examples, max_quads_per_template, seed)
     stories: dict[str, list[Example]] = defaultdict(list)
     for example in kept:
@@ -293,12 +293,12 @@ def _deal(stories: Mapping[str, Sequence[Example]], sides: Mapping[str, float | 
         names = sorted(by_category[category])
         rng.shuffle(names)
         n_items = sum(len(stories[n]) for n in names)
-        given = dict.fromkeys(sides, 0)
+        counts = dict.fromkeys(sides, 0)
         for name in names:
-            due = {side: share / total * n_items - given[side] for side, share in sides.items()}
+            due = {side: share / total * n_items - counts[side] for side, share in sides.items()}
             side = max(due, key=lambda s: due[s])
             side_of[name] = side
-            given[side] += len(stories[name])
+            counts[side] += len(stories[name])
     return side_of
 
 

@@ -75,9 +75,9 @@ def audit(items: Sequence[Item]) -> list[Finding]:
         tasks[item.task].append(item)
     for task, part in tasks.items():
         for check in PER_TASK:
-            found = check(part)
-            name = f"{task}/{found.name}" if len(tasks) > 1 else found.name
-            out.append(Finding(name, found.status, found.number, found.threshold, found.explanation))
+            finding = check(part)
+            name = f"{task}/{finding.name}" if len(tasks) > 1 else finding.name
+            out.append(Finding(name, finding.status, finding.number, finding.threshold, finding.explanation))
     return out + [check(items) for check in OVERALL]
 
 
@@ -88,7 +88,7 @@ def constant(items: Sequence[Item]) -> Finding:
     share = top[1] / n
     is_text = len(counts) > MANY or any(len(label.split()) > 5 for label in counts)
     limit = MAX_TEXT_SHARE if is_text and n > 1 / MAX_TEXT_SHARE else MAX_MAJORITY
-    what = f"{top[1]} of {n} labels are {top[0][:60]!r}; a reader that sees nothing scores {share:.1%}."
+    what = f"{top[1]} of {n} labels are {top[0][:60]!r}; a constant answer scores {share:.1%}."
     return _judge("constant", share, limit, f"{what} Rebuild the labels.", "no label dominates.")
 
 
@@ -99,7 +99,7 @@ def entropy(items: Sequence[Item]) -> Finding:
         return Finding("entropy", "skipped", math.nan, MIN_ENTROPY, "labels are texts.")
     n, k = len(items), len(counts)
     value = -sum(c / n * math.log(c / n) for c in counts.values()) / math.log(k) if k > 1 else 0.0
-    bad = f"labels are almost certain beforehand (shares {_shares(counts, n)}). Balance the classes."
+    bad = f"labels are almost certain in advance (shares {_shares(counts, n)}). Balance the classes."
     return _judge("entropy", value, MIN_ENTROPY, bad, "labels vary.", below=True)
 
 
@@ -109,7 +109,7 @@ def distinct(items: Sequence[Item]) -> Finding:
     if not any(len(label.split()) > 5 for label in labels):
         return Finding("distinct", "skipped", math.nan, MIN_DISTINCT, "labels are classes.")
     share = len(labels) / len(contexts)
-    bad = f"{len(labels)} different texts for {len(contexts)} contexts: the same text is given again and again. "
+    bad = f"{len(labels)} different texts for {len(contexts)} contexts: the same text is repeated again and again. "
     return _judge(
         "distinct",
         share,
@@ -124,7 +124,7 @@ def fallback(items: Sequence[Item]) -> Finding:
     """Labels whose builder did not succeed, at most 1 %."""
     failed = [i for i in items if i.status != "ok"]
     reasons = ", ".join(sorted({i.status for i in failed}))
-    bad = f"{len(failed)} labels were not built ({reasons}), and stand for a default. Drop them; fix the builder."
+    bad = f"{len(failed)} labels were not built ({reasons}), and hold a default value. Drop them; fix the builder."
     return _judge("fallback", len(failed) / len(items), MAX_FALLBACK, bad, "every label was built.")
 
 
@@ -139,7 +139,7 @@ def skewed(items: Sequence[Item]) -> Finding:
     share = sum(len(set(labels)) == 1 for labels in several) / len(several)
     one = Counter(labels[0] for labels in several if len(set(labels)) == 1)
     shown = ", ".join(f"{label[:30]!r} in {k}" for label, k in one.most_common(3))
-    bad = f"{one.total()} of {len(several)} problems have one label ({shown}), which the problem alone tells. "
+    bad = f"{one.total()} of {len(several)} problems have one label ({shown}), so the problem alone determines it. "
     return _judge(
         "skewed per problem",
         share,
@@ -183,7 +183,7 @@ def leakage(items: Sequence[Item]) -> Finding:
 def repeats(items: Sequence[Item]) -> Finding:
     """Times that one label of one context is given, on average, at most 2."""
     different = {(i.task, i.context, i.label) for i in items}
-    bad = f"{len(different)} different labels in {len(items)} lines: repeats are learnt by heart. Drop the copies."
+    bad = f"{len(different)} different labels in {len(items)} lines: repeats are memorised. Drop the copies."
     return _judge("repeats", len(items) / len(different), MAX_REPEATS, bad, "labels are not repeated.")
 
 
@@ -196,7 +196,7 @@ def windows(items: Sequence[Item]) -> Finding:
     parts = [{i.task for i in items[k * n // 10 : (k + 1) * n // 10]} for k in range(10)]
     gaps = [(k, t) for k, part in enumerate(parts) for t in expected if t not in part]
     bad = (
-        f"e.g. no {gaps[0][1]!r} in tenth {gaps[0][0] + 1}: what is learnt there is forgotten. Shuffle." if gaps else ""
+        f"e.g. no {gaps[0][1]!r} in tenth {gaps[0][0] + 1}: the task would be forgotten there. Shuffle." if gaps else ""
     )
     return _judge("windows", float(len(gaps)), 0.0, bad, "every task is in every tenth of the file.")
 
@@ -210,17 +210,19 @@ def unshuffled(items: Sequence[Item]) -> Finding:
     blocks, n = len(cuts) - 1, len(tasks)
     counts = Counter(tasks)
     expected = 1 + sum(c * (n - c) for c in counts.values()) / n
-    bad = f"{blocks} runs of one task where shuffling gives {expected:.0f}: the last task is what is learnt. Shuffle."
+    bad = (
+        f"{blocks} runs of one task where shuffling gives {expected:.0f}: only the last task would be learnt. Shuffle."
+    )
     return _judge("unshuffled", blocks / expected, MIN_RUNS, bad, "tasks are mixed.", below=True)
 
 
 def drift(items: Sequence[Item]) -> Finding:
     """Labelled tokens that end a sentence, at least 99 % of those whose text is known."""
-    known = [i.boundary for i in items if i.boundary is not None]
-    if not known:
+    boundaries = [i.boundary for i in items if i.boundary is not None]
+    if not boundaries:
         return Finding("boundary drift", "skipped", math.nan, MIN_BOUNDARY, "no item has its boundary text.")
-    ends = [bool(re.search(r"[.!?…。！？:][\"'”’)\]}*_$`\\]*\s*$|\n\s*$", text)) for text in known]
-    wrong = next((text for text, ok in zip(known, ends, strict=True) if not ok), "")
+    ends = [bool(re.search(r"[.!?…。！？:][\"'”’)\]}*_$`\\]*\s*$|\n\s*$", text)) for text in boundaries]
+    wrong = next((text for text, ok in zip(boundaries, ends, strict=True) if not ok), "")
     bad = f"e.g. ...{wrong[-30:]!r} ends no sentence: labels are shifted against sentences. Use sentence records."
     return _judge(
         "boundary drift", sum(ends) / len(ends), MIN_BOUNDARY, bad, "labelled tokens end sentences.", below=True
@@ -262,6 +264,6 @@ def class_of(text: str) -> str | None:
     The longest class whose words begin the text wins: "Active computation. The model computes." is a label too.
     """
     words = re.findall(r"[a-z0-9]+", text.casefold())
-    known = {tuple(name.split("_")): c for c, other in OTHER_SPELLING.items() for name in (c, other)}
-    fits = [key for key in known if tuple(words[: len(key)]) == key]
-    return known[max(fits, key=len)] if fits else None
+    class_by_words = {tuple(name.split("_")): c for c, other in OTHER_SPELLING.items() for name in (c, other)}
+    fits = [key for key in class_by_words if tuple(words[: len(key)]) == key]
+    return class_by_words[max(fits, key=len)] if fits else None

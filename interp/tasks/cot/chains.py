@@ -106,7 +106,9 @@ def context_items(
     """
     start, end = _chain_tokens(example, prompt)
     if end - start < 3:
-        raise ValueError(f"example {example.id!r}: a chain of {end - start} tokens has nothing to ask about; 3 needed.")
+        raise ValueError(
+            f"example {example.id!r}: a chain of {end - start} tokens is too short to ask about; at least 3 are needed."
+        )
     rng = random.Random(f"{seed}/{example.id}")
     problem = example.groups.get("problem", example.id)
     return [_one(rng, example.id, problem, prompt, tokenizer, start, end, rng.choice(list(percents))) for _ in range(n)]
@@ -129,11 +131,11 @@ def _one(
     if direction == "previous":
         first = rng.randint(start + 1, end - size)
         k = rng.randint(1, min(MAX_WORDS, first - start))
-        wanted = prompt.ids[first - k : first]
+        target_ids = prompt.ids[first - k : first]
     else:
         first = rng.randint(start, end - size - 1)
         k = rng.randint(1, min(MAX_WORDS, end - first - size))
-        wanted = prompt.ids[first + size : first + size + k]
+        target_ids = prompt.ids[first + size : first + size + k]
     what = f"previous {k} tokens before this" if direction == "previous" else f"next {k} tokens after this"
     positions = tuple(range(first, first + size))
     read = ",".join(map(str, prompt.ids[: positions[-1] + 1]))
@@ -146,6 +148,6 @@ def _one(
         direction,
         k,
         f"Can you say the {what}?",
-        tokenizer.decode(list(wanted)),
+        tokenizer.decode(list(target_ids)),
         context,
     )

@@ -164,9 +164,9 @@ def check_mask(mask: Tensor) -> None:
     if mask.dtype != torch.bool:
         raise ValueError(f"mask: expected booleans, got {mask.dtype}: models add a float mask to the scores. Use bool.")
     if bool(mask.triu(1).any()):
-        raise ValueError("mask: a token may look at a later one. Combine it with the causal mask.")
+        raise ValueError("mask: a token may attend to a later one. Combine it with the causal mask.")
     if not bool(mask.diagonal(dim1=-2, dim2=-1).all()):
-        raise ValueError("mask: a token may not look at itself. Keep the diagonal.")
+        raise ValueError("mask: a token may not attend to itself. Keep the diagonal.")
 
 
 @torch.no_grad()
@@ -183,8 +183,8 @@ def masked_logp(
     """
     check_mask(mask)
     run: Any = module
-    given = _as_taken(module, mask)[None, None]
-    out = run(input_ids=ids[None], attention_mask=given, use_cache=False)
+    attention_mask = _as_taken(module, mask)[None, None]
+    out = run(input_ids=ids[None], attention_mask=attention_mask, use_cache=False)
     return (out.logits[0].float() / temperature).log_softmax(-1)
 
 

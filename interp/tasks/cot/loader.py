@@ -63,20 +63,20 @@ def _read(data: str | Path, limit: int | None, *, with_chain: bool) -> list[Exam
 
 
 def _ranges(where: str, row: Mapping[str, Any], cot: str) -> tuple[tuple[int, int], ...]:
-    given = row.get("sentences")
-    if given is None:
-        found = tuple(split_sentences(cot))
-        if not found:
+    pairs = row.get("sentences")
+    if pairs is None:
+        sentence_ranges = tuple(split_sentences(cot))
+        if not sentence_ranges:
             raise ValueError(f"{where}, field 'cot': expected a sentence with letters, got {cot[:40]!r}. {_DO}")
-        return found
-    is_pairs = isinstance(given, list) and all(
-        isinstance(r, list) and [type(n) for n in r] == [int, int] for r in given
+        return sentence_ranges
+    is_pairs = isinstance(pairs, list) and all(
+        isinstance(r, list) and [type(n) for n in r] == [int, int] for r in pairs
     )
-    ranges = tuple((a, b) for a, b in given) if is_pairs else ()
+    ranges = tuple((a, b) for a, b in pairs) if is_pairs else ()
     inside = all(0 <= a < b <= len(cot) and cot[a:b].strip() for a, b in ranges)
     if not ranges or not inside or any(left[1] > right[0] for left, right in pairwise(ranges)):
-        what = f"expected [start, end] characters of 'cot' ({len(cot)} long), in order, got {str(given)[:60]}"
-        raise ValueError(f"{where}, field 'sentences': {what}. Leave the field out to have the chain split.")
+        what = f"expected [start, end] characters of 'cot' ({len(cot)} long), in order, got {str(pairs)[:60]}"
+        raise ValueError(f"{where}, field 'sentences': {what}. Leave the field out to split the chain automatically.")
     return ranges
 
 

@@ -36,9 +36,9 @@ def read(example: Example, text: str) -> tuple[str | None, str]:
 
 def score(example: Example, text: str) -> dict[str, float]:
     """correct: the answer equals the gold one (`same_answer`; unparsed is wrong). parsed: there is one."""
-    said = parse(text)
-    right = said is not None and same_answer(said, str(example.label))
-    return {"correct": float(right), "parsed": float(said is not None)}
+    answer = parse(text)
+    right = answer is not None and same_answer(answer, str(example.label))
+    return {"correct": float(right), "parsed": float(answer is not None)}
 
 
 def same_answer(a: str, b: str) -> bool:
@@ -72,9 +72,9 @@ def _find(text: str) -> tuple[str | None, str]:
     if not closed and "<think>" in before + after:
         return None, "truncated"
     for rule, pattern in (("boxed", _BOXED), ("hashes", _HASHES), ("said", _SAID)):
-        found = [plain(m[1]) for m in pattern.finditer(after)]
-        if found and found[-1]:
-            return found[-1], rule
+        answers = [plain(m[1]) for m in pattern.finditer(after)]
+        if answers and answers[-1]:
+            return answers[-1], rule
     lines = after.strip().splitlines()
     if len(lines) == 1 and len(lines[0].split()) <= _LONGEST and any(c.isalnum() for c in plain(lines[0])):
         return plain(lines[0]), "whole"

@@ -122,15 +122,15 @@ def _pair(kind: str, index: int, rng: Random, pair: str) -> list[Row]:
     if kind in ("negated", "historical"):
         rule = list(SENTENCES)[index % len(SENTENCES)]
         flag = "needs_life_saving" if rule in _LEVEL_ONE else "is_high_risk"
-        said = SENTENCES[rule]
-        cases = [("present", replace(patient, **{flag: True}), said["present"]), (kind, patient, said[kind])]
+        sentences = SENTENCES[rule]
+        cases = [("present", replace(patient, **{flag: True}), sentences["present"]), (kind, patient, sentences[kind])]
     else:
         rule = kind
         inside, outside = {"pain": (7, 6), "spo2": (91, 92), "heart rate": (101, 100)}[kind]
         name = {"pain": "pain", "spo2": "spo2", "heart rate": "heart_rate"}[kind]
         cases = [(f"{kind} {value}", replace(patient, **{name: float(value)}), "") for value in (inside, outside)]
-    made = {"template": f"{template.name}/{rule}", "pair": pair, "trigger": rule, "synthetic": "1"}
-    return [_row(template, p, sentence, who) | made | {"perturbation": name} for name, p, sentence in cases]
+    columns = {"template": f"{template.name}/{rule}", "pair": pair, "trigger": rule, "synthetic": "1"}
+    return [_row(template, p, sentence, who) | columns | {"perturbation": name} for name, p, sentence in cases]
 
 
 def _calm(template: Template, rng: Random) -> Patient:

@@ -107,15 +107,15 @@ def examples(
     if cases.excluded:
         told = ", ".join(f"{n} {reason}" for reason, n in cases.excluded.items())
         warnings.warn(f"{Path(data).name}: {len(cases.rows)} cases kept, left out: {told}.", stacklevel=2)
-    found = [case_of(row, where, turns=turns) for where, row in cases.rows]
-    if not found:
+    items = [case_of(row, where, turns=turns) for where, row in cases.rows]
+    if not items:
         raise ValueError(
             f"{data}: no case left. {remedy('Use {task.retained_only:False}, or a longer {task.max_narrative}.')}"
         )
     seen: dict[str, str] = {}
-    for case in found:
+    for case in items:
         check_new(seen, case.id, str(case.metadata["source"]), "stay_id", "Remove the copy.")
-    return found if per_cell is None else _first(found, per_cell)
+    return items if per_cell is None else _first(items, per_cell)
 
 
 def _turns(prompt: str, system: str | None) -> tuple[Message, ...]:
@@ -198,10 +198,10 @@ def case_of(row: Mapping[str, str], where: str, *, id: str | None = None, turns:
     gold = row["acuity"].removesuffix(".0")
     groups = {"subject": row.get("template") or row["subject_id"]}
     groups |= {"pair": row["pair"]} if row.get("pair") else {}
-    said = {f"rule.{rule}": polarity_of(row[NARRATIVE], rule) for rule in TRIGGERS}
+    polarities = {f"rule.{rule}": polarity_of(row[NARRATIVE], rule) for rule in TRIGGERS}
     metadata: dict[str, object] = {
         "cell": f"ESI {gold}",
-        **said,
+        **polarities,
         "rule.pain": _pain(row.get("pain", "")),
         "source": where,
     }
@@ -233,12 +233,12 @@ def _pain(value: str) -> str:
     return "present" if float(value) >= 7 else "negated"
 
 
-def _first(found: Sequence[Example], n: int) -> list[Example]:
+def _first(items: Sequence[Example], n: int) -> list[Example]:
     if n < 1:
         raise ValueError(f"per_cell: expected at least 1, got {n}.")
     count: Counter[object] = Counter()
     out = []
-    for e in found:
+    for e in items:
         count[e.label] += 1
         if count[e.label] <= n:
             out.append(e)

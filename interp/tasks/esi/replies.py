@@ -42,11 +42,11 @@ def score(example: Example, text: str) -> dict[str, float]:
     critical          gold <= 2 and level > gold, or no level          (definition D1)
     severe            level - gold >= 2, or gold <= 2 and level >= 3 or no level     (definition D2)
     """
-    said, gold = parse(text), int(str(example.label))
-    if said is None:
+    level, gold = parse(text), int(str(example.label))
+    if level is None:
         urgent = float(gold <= 2)
         return {"correct": 0.0, "parsed": 0.0, "adjacent": 0.0, "critical": urgent, "severe": urgent}
-    p = int(said)
+    p = int(level)
     return {
         "correct": float(p == gold),
         "parsed": 1.0,
@@ -63,8 +63,8 @@ def labels(example: Example) -> tuple[str, ...]:
 
 def decision_prefix(text: str) -> str:
     """A reply up to the level that it states; empty where it states none in words."""
-    found = [m for pattern in (_ESI, _LEVEL) for m in pattern.finditer(text)]
-    return text[: found[-1].start(1)].rstrip() if found and parse(text) is not None else ""
+    matches = [m for pattern in (_ESI, _LEVEL) for m in pattern.finditer(text)]
+    return text[: matches[-1].start(1)].rstrip() if matches and parse(text) is not None else ""
 
 
 def _read(text: str) -> tuple[str | None, str]:
@@ -83,5 +83,5 @@ def _read(text: str) -> tuple[str | None, str]:
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    found = list(pattern.finditer(text))
-    return found[-1] if found else None
+    matches = list(pattern.finditer(text))
+    return matches[-1] if matches else None

@@ -45,11 +45,13 @@ class EsiReward:
             raise ValueError(f"reward: expected exact > adjacent > other, got {got}.")
         sizes = {k: v for k, v in asdict(self).items() if k not in ("exact", "adjacent", "other", "no_parse")}
         if bad := [name for name, value in sizes.items() if value < 0]:
-            raise ValueError(f"reward: {', '.join(bad)} must be 0 or more: they are sizes, the sign is in their name.")
+            raise ValueError(
+                f"reward: {', '.join(bad)} must be 0 or more: they are magnitudes; the sign is in their name."
+            )
         worst = self.other - min(self.most_taken_off, self.trigger_miss + self.injury_miss + self.pain_miss)
         if self.no_parse >= worst:
             what = f"no_parse {self.no_parse} is not below {worst}, the worst of a reply with a level"
-            raise ValueError(f"reward: {what}, so saying nothing can pay. Lower no_parse or most_taken_off.")
+            raise ValueError(f"reward: {what}, so an unparsed reply can pay. Lower no_parse or most_taken_off.")
 
 
 OURS = EsiReward(
@@ -70,10 +72,10 @@ def reward(example: Example, text: str, values: EsiReward = OURS, *, triggers: R
     """
     if triggers not in ("words", "meaning"):
         raise ValueError(f"triggers: expected 'words' or 'meaning', got {triggers!r}.")
-    said, gold = parse(text), int(str(example.label))
-    if said is None:
+    predicted, gold = parse(text), int(str(example.label))
+    if predicted is None:
         return {"answer": values.no_parse, "trigger": 0.0, "injury": 0.0, "pain": 0.0, "reward": values.no_parse}
-    level = int(said)
+    level = int(predicted)
     gap = abs(level - gold)
     parts = {"answer": (values.exact, values.adjacent)[gap] if gap < 2 else values.other}
     parts |= _modifiers(example, level, gold, values, triggers)
@@ -85,8 +87,8 @@ def reward(example: Example, text: str, values: EsiReward = OURS, *, triggers: R
 def _modifiers(example: Example, level: int, gold: int, values: EsiReward, triggers: Reading) -> dict[str, float]:
     start, end = example.spans["narrative"]
     note = example.content[start:end]
-    found = fires(note) if triggers == "words" else [t.rule for t in rules(note) if t.polarity == "present"]
-    levels = {TRIGGERS[rule][1] for rule in found}
+    fired = fires(note) if triggers == "words" else [t.rule for t in rules(note) if t.polarity == "present"]
+    levels = {TRIGGERS[rule][1] for rule in fired}
     trigger = 0.0
     if 1 in levels and gold == 1:
         trigger = values.trigger_hit if level == 1 else -values.trigger_miss

@@ -194,7 +194,7 @@ def _flips(answers: pd.DataFrame, gold: np.ndarray, predicted: np.ndarray, group
             "answers_to_the_word",
             *_share(as_if, quiet["_groups"].to_numpy()),
             0.0,
-            "a model that reacts to the word: 1; to the meaning: 0",
+            "1 for a model that reacts to the word, 0 for one that reacts to the meaning",
         )
 
 

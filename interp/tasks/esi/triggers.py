@@ -47,11 +47,11 @@ def rules(text: str) -> tuple[Trigger, ...]:
     Negation and past are looked for inside the clause only: "no chest tube", "declined intubation", "intubated last
     year". A pattern without this fires on all of them; `fires` is that pattern.
     """
-    found = []
+    mentions = []
     for rule, (pattern, _) in TRIGGERS.items():
         for match in re.finditer(pattern, text, re.IGNORECASE):
-            found.append(Trigger(rule, match.span(), _polarity(text, *match.span())))
-    return tuple(sorted(found, key=lambda t: (t.span, t.rule)))
+            mentions.append(Trigger(rule, match.span(), _polarity(text, *match.span())))
+    return tuple(sorted(mentions, key=lambda t: (t.span, t.rule)))
 
 
 def fires(text: str) -> tuple[str, ...]:
@@ -61,8 +61,8 @@ def fires(text: str) -> tuple[str, ...]:
 
 def polarity_of(text: str, rule: str) -> str:
     """What a text says of one rule: present where any mention is, else negated or historical, else absent."""
-    said = [t.polarity for t in rules(text) if t.rule == rule]
-    return next((p for p in ("present", "negated", "historical") if p in said), "absent")
+    polarities = [t.polarity for t in rules(text) if t.rule == rule]
+    return next((p for p in ("present", "negated", "historical") if p in polarities), "absent")
 
 
 def _polarity(text: str, start: int, end: int) -> Polarity:

@@ -42,20 +42,22 @@ def generate_items(seed: int, *, split: Split | None = None, config: GeneratorCo
     """Endless items of `GRID` in rounds of 34; no procedure comes from two originals, no item of an original twice."""
     stream = originals(Random(f"{seed}/{split}/grid"), split=split, config=config)
     for index, base in enumerate(stream):
-        made: list[Instance] = []
+        instances: list[Instance] = []
         for cell in GRID[index % len(GRID)]:
-            drawn = _new_item(base, cell, index, made, key=f"{seed}/grid", split=split)
-            made.append(drawn.instance)
+            drawn = _new_item(base, cell, index, instances, key=f"{seed}/grid", split=split)
+            instances.append(drawn.instance)
             yield drawn
 
 
-def _new_item(base: Instance, cell: str, index: int, made: list[Instance], *, key: str, split: Split | None) -> Item:
+def _new_item(
+    base: Instance, cell: str, index: int, instances: list[Instance], *, key: str, split: Split | None
+) -> Item:
     """An item that differs from those `made` from the same original: two random edits may coincide."""
     for attempt in range(_MAX_TRIES):
         drawn = item(base, cell, index, key=key, split=split, attempt=attempt)
-        if drawn.instance not in made:
+        if drawn.instance not in instances:
             return drawn
-    raise AssertionError(f"{cell}: {_MAX_TRIES} draws from one original gave nothing new")
+    raise AssertionError(f"{cell}: {_MAX_TRIES} draws from one original gave no new item")
 
 
 def generate_records(

@@ -83,8 +83,8 @@ def documents(
     out = []
     for _ in range(n):
         if rng.random() < p_label_only:
-            wanted = rng.choice(("compliant", "noncompliant"))
-            instance = _until(draw, wanted)
+            label = rng.choice(("compliant", "noncompliant"))
+            instance = _until(draw, label)
             out.append(document(instance, question=TASK_QUESTION, with_trace=False))
         else:
             out.append(document(draw(), question=AUDIT_QUESTION))

@@ -99,18 +99,18 @@ def audit(instance: Instance) -> Audit:
     holds = dict(scenario.facts)
     triggers = tuple(holds.get(p.condition, False) for p in procedure.provisos)
     first = _first_events(scenario)
-    found: dict[int, int] = {}
+    event_of: dict[int, int] = {}
     previous: int | None = None
     out = []
     for number, mode, step in plan(procedure, triggers):
         if mode == "waived":
             out.append(StepAudit(number, mode, step, None, None, False, False, "ok"))
             continue
-        anchor = previous if procedure.in_order else _latest_prerequisite(procedure, number, mode, found)
+        anchor = previous if procedure.in_order else _latest_prerequisite(procedure, number, mode, event_of)
         finding = _judge(scenario, number, mode, step, first.get(step.action), anchor)
         if finding.event is not None and finding.verdict != "skipped":
             previous = finding.event
-            found[number] = max(finding.event, found.get(number, -1))
+            event_of[number] = max(finding.event, event_of.get(number, -1))
         out.append(finding)
     label = "compliant" if all(f.verdict == "ok" for f in out) else "noncompliant"
     return Audit(label, tuple(out), triggers)
@@ -134,8 +134,8 @@ def _first_events(scenario: Scenario) -> dict[str, int]:
     return first
 
 
-def _latest_prerequisite(procedure: Procedure, number: int, mode: Mode, found: dict[int, int]) -> int | None:
+def _latest_prerequisite(procedure: Procedure, number: int, mode: Mode, event_of: dict[int, int]) -> int | None:
     """Without a total order: the last found event among the prerequisites; an added step also follows its own step."""
     needed = [early for late, early in procedure.needs if late == number] + [number] * (mode == "also")
-    before = [found[early] for early in needed if early in found]
+    before = [event_of[early] for early in needed if early in event_of]
     return max(before) if before else None

@@ -116,9 +116,9 @@ def from_json(data: dict[str, Any]) -> Instance:
     Raises:
         ValueError: a field is missing, unknown, or has the wrong form; the message names it.
     """
-    found: Instance = checked(Instance, _exact(Instance, data, "latent"), "latent", "")
-    check_words(found)
-    return found
+    instance: Instance = checked(Instance, _exact(Instance, data, "latent"), "latent", "")
+    check_words(instance)
+    return instance
 
 
 def check_words(instance: Instance) -> None:
@@ -141,12 +141,12 @@ def check_words(instance: Instance) -> None:
         "scenario.distractors": ({i for _, i in s.distractors}, range(len(DISTRACTORS))),
         "scenario.distractors.before": ({at for at, _ in s.distractors}, range(len(s.events) + 1)),
     }
-    for where, (got, known) in named.items():
-        if strange := [value for value in got if value not in known]:
+    for where, (got, allowed) in named.items():
+        if strange := [value for value in got if value not in allowed]:
             some = (
-                f"0 to {len(known) - 1}"
-                if isinstance(known, range) and known.start == 0
-                else ", ".join(map(str, known))
+                f"0 to {len(allowed) - 1}"
+                if isinstance(allowed, range) and allowed.start == 0
+                else ", ".join(map(str, allowed))
             )
             raise ValueError(f"latent.{where}: expected one of {some:.200}, got {strange[0]!r:.60}.")
     if sorted(p.listing) != list(range(1, n + 1)):

@@ -113,13 +113,13 @@ def twin_examples(
     Raises:
         ValueError: an unknown rendering.
     """
-    found = []
+    twins = []
     for matched in matched_twins(Random(seed), n, split=split):
         for kind, twin in (("flip", matched.flip), ("keep", matched.keep)):
             assert twin.flips == (kind == "flip")
-            pair = _examples(twin, kind, matched.direction, rendering, question, number=len(found) // 2)
-            found.append(pair)
-    return found
+            pair = _examples(twin, kind, matched.direction, rendering, question, number=len(twins) // 2)
+            twins.append(pair)
+    return twins
 
 
 def _examples(

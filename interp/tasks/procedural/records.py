@@ -144,21 +144,23 @@ def from_row(row: Mapping[str, Any], where: str = "record", *, known: Collection
     Raises:
         ValueError: `where`, the field, what was expected, what it got and what to do.
     """
-    given = {key: value for key, value in row.items() if value is not None}
+    fields = {key: value for key, value in row.items() if value is not None}
     for name in REQUIRED:
-        if name not in given:
-            raise field_error(where, name, "a value", sorted(given), _missing(name, given))
-    extra = {key: value for key, value in given.items() if key not in FIELDS}
+        if name not in fields:
+            raise field_error(where, name, "a value", sorted(fields), _missing(name, fields))
+    extra = {key: value for key, value in fields.items() if key not in FIELDS}
     for key in extra:
-        if near := get_close_matches(key, [f for f in FIELDS if f not in given], n=1, cutoff=0.85):
+        if near := get_close_matches(key, [f for f in FIELDS if f not in fields], n=1, cutoff=0.85):
             raise field_error(where, key, f"a known field; did you mean '{near[0]}'?", key, "Rename it.")
-    clean = {key: _checked(where, key, given[key]) for key in FIELDS if key in given}
+    clean = {key: _checked(where, key, fields[key]) for key in FIELDS if key in fields}
     _check_perturbation(where, clean["perturbation"], known)
     clean.setdefault("id", instance_id(clean["procedure"], clean["scenario"], clean["question"]))
     clean.setdefault("procedure_id", text_procedure_id(clean["procedure"]))
     record = Record(**clean, extra=extra)
-    if record.latent and (found := audit(record.latent).label) != record.label:
-        raise field_error(where, "label", f"'{found}', which the rules give for 'latent'", record.label, "Correct one.")
+    if record.latent and (rule_label := audit(record.latent).label) != record.label:
+        raise field_error(
+            where, "label", f"'{rule_label}', which the rules give for 'latent'", record.label, "Correct one."
+        )
     return record
 
 
@@ -186,8 +188,8 @@ def noise_notes(items: Collection[tuple[str | None, str, bool | None]]) -> list[
     return notes
 
 
-def _missing(name: str, given: Mapping[str, Any]) -> str:
-    near = get_close_matches(name, [k for k in given if k not in FIELDS], n=1)
+def _missing(name: str, fields: Mapping[str, Any]) -> str:
+    near = get_close_matches(name, [k for k in fields if k not in FIELDS], n=1)
     return f"Did you mean {near[0]!r}? Rename it." if near else "Add it to the row."
 
 
@@ -217,8 +219,8 @@ def _checked(where: str, name: str, value: Any) -> Any:
     return value
 
 
-def _check_perturbation(where: str, name: str, known: Collection[str] | None) -> None:
-    names = tuple(known) if known is not None else perturbation_names()
+def _check_perturbation(where: str, name: str, allowed: Collection[str] | None) -> None:
+    names = tuple(allowed) if allowed is not None else perturbation_names()
     if name not in names:
         near = get_close_matches(name, names, n=1)
         do = f"Did you mean '{near[0]}'?" if near else "Rename it, or pass a table with a row of that name."

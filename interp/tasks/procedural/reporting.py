@@ -37,7 +37,7 @@ def notes(examples: Sequence[Example]) -> dict[str, str]:
     for e in (e for e in examples if e.metadata.get("verdicts") is None):
         item = (e.groups.get("institution"), e.metadata.get("perturbation"), e.metadata.get("accept"))
         by_cell.setdefault(str(e.metadata["cell"]), []).append(item)
-    return {cell: "; ".join(found) for cell, items in by_cell.items() if (found := noise_notes(items))}
+    return {cell: "; ".join(texts) for cell, items in by_cell.items() if (texts := noise_notes(items))}
 
 
 def counterfactuals(example: Example, text: str, *, seed: int = 0) -> list[tuple[str, str, str]]:
@@ -122,17 +122,17 @@ def _minimal_pairs(answers: pd.DataFrame) -> Iterable[Row]:
     if not len(pairs) or len(set(pairs[f"group.{GROUP}"])) < 2:
         return
     first, second = _said(pairs, "label_original"), _said(pairs)
-    found = stats.minimal_pairs(pairs["gold_original"].tolist(), pairs["gold"].tolist(), first, second,
+    pair_stats = stats.minimal_pairs(pairs["gold_original"].tolist(), pairs["gold"].tolist(), first, second,
                                 groups=_groups(pairs))  # fmt: skip
-    note = f"{found.n_unparsed} unparsed" if found.n_unparsed else ""
+    note = f"{pair_stats.n_unparsed} unparsed" if pair_stats.n_unparsed else ""
     same = pairs["gold"] == pairs["gold_original"]
     both = pairs["gold"].where(same)  # a constant reader is right on both only where they share their label
     constant = float(both.value_counts().max() / len(pairs)) if same.any() else 0.0
-    yield score_row(_PAIRS, "consistency", found.consistency, _WILSON, max(0.25, constant), note)
-    keeps = found.flip_when_gold_keeps
-    yield score_row(_PAIRS, "flip_when_gold_flips", found.flip_when_gold_flips, _WILSON, keeps.value)
+    yield score_row(_PAIRS, "consistency", pair_stats.consistency, _WILSON, max(0.25, constant), note)
+    keeps = pair_stats.flip_when_gold_keeps
+    yield score_row(_PAIRS, "flip_when_gold_flips", pair_stats.flip_when_gold_flips, _WILSON, keeps.value)
     yield score_row(_PAIRS, "flip_when_gold_keeps", keeps, _WILSON, 0.0)
-    if keeps.is_defined and found.flip_when_gold_flips.is_defined:
+    if keeps.is_defined and pair_stats.flip_when_gold_flips.is_defined:
         parsed = np.array([a is not None and b is not None for a, b in zip(first, second, strict=True)])
         changed = np.array([a != b for a, b in zip(first, second, strict=True)])
         flips = ~same.to_numpy()
@@ -142,16 +142,16 @@ def _minimal_pairs(answers: pd.DataFrame) -> Iterable[Row]:
 
 
 def _surface(answers: pd.DataFrame) -> Iterable[Row]:
-    known = answers[answers["surface_label"].notna()] if "surface_label" in answers else answers.iloc[:0]
-    agree = known["gold"].astype(object) == known["surface_label"].astype(object)
-    if min(len(set(_groups(known[agree == side]))) for side in (True, False)) < 2:
+    labelled = answers[answers["surface_label"].notna()] if "surface_label" in answers else answers.iloc[:0]
+    agree = labelled["gold"].astype(object) == labelled["surface_label"].astype(object)
+    if min(len(set(_groups(labelled[agree == side]))) for side in (True, False)) < 2:
         return
-    right = (known["score.correct"] == 1).to_numpy()
+    right = (labelled["score.correct"] == 1).to_numpy()
     for metric, part in (("surface_congruent", agree), ("surface_incongruent", ~agree)):
-        rate = stats.rate_on(right, part.to_numpy(), groups=_groups(known))
-        yield score_row(_SURFACE, metric, rate, _WILSON, _best(known[part]["gold"]))
-    yield from _reliance(known, agree.to_numpy())
-    yield from _weights(known[known["label"].notna()])
+        rate = stats.rate_on(right, part.to_numpy(), groups=_groups(labelled))
+        yield score_row(_SURFACE, metric, rate, _WILSON, _best(labelled[part]["gold"]))
+    yield from _reliance(labelled, agree.to_numpy())
+    yield from _weights(labelled[labelled["label"].notna()])
 
 
 def _weights(parsed: pd.DataFrame) -> Iterable[Row]:
@@ -159,23 +159,23 @@ def _weights(parsed: pd.DataFrame) -> Iterable[Row]:
     x = np.column_stack([parsed[name] == "noncompliant" for name in ("gold", "surface_label")]).astype(float)
     if len(set(_groups(parsed))) < 2 or len(np.unique(x, axis=0)) < 3:
         return
-    said = (parsed["label"] == "noncompliant").to_numpy()
-    fit = stats.logistic_regression(said, x, names=("gold", "surface"), groups=_groups(parsed))
+    is_noncompliant = (parsed["label"] == "noncompliant").to_numpy()
+    fit = stats.logistic_regression(is_noncompliant, x, names=("gold", "surface"), groups=_groups(parsed))
     for name in ("gold", "surface"):
         yield score_row(_SURFACE, f"logit_{name}", fit.coefficients[name], _RULE, 0.0, fit.note)
 
 
-def _reliance(known: pd.DataFrame, agree: np.ndarray) -> Iterable[Row]:
+def _reliance(labelled: pd.DataFrame, agree: np.ndarray) -> Iterable[Row]:
     """Congruent minus incongruent inside each gold label, so that answering one label always gives exactly 0."""
-    gold = known["gold"].to_numpy()
+    gold = labelled["gold"].to_numpy()
     both = [label for label in LABELS if {True, False} <= set(agree[gold == label].tolist())]
     if not both:
         return
-    right = known["score.correct"].to_numpy() == 1
+    right = labelled["score.correct"].to_numpy() == 1
     parts = [((gold == label) & (agree == side), sign / len(both))
              for label in both for side, sign in ((True, 1.0), (False, -1.0))]  # fmt: skip
-    value = stats.rate_contrast(right, parts, groups=_groups(known))
-    note = "" if len(both) == len(LABELS) else f"on items with gold {both[0]} alone: the others have one tone"
+    value = stats.rate_contrast(right, parts, groups=_groups(labelled))
+    note = "" if len(both) == len(LABELS) else f"only on items with gold {both[0]}: the others have one tone"
     yield score_row(_SURFACE, "surface_reliance", value, _RULE, 0.0, note)
 
 
@@ -183,13 +183,13 @@ def _detection(answers: pd.DataFrame) -> Iterable[Row]:
     gold = (answers["gold"] == "noncompliant").to_numpy()
     if gold.all() or not gold.any() or len(set(_groups(answers))) < 3:
         return
-    said = (answers["label"] == "noncompliant").to_numpy()
-    found = stats.signal_detection(said, gold, groups=_groups(answers))
+    is_noncompliant = (answers["label"] == "noncompliant").to_numpy()
+    detection = stats.signal_detection(is_noncompliant, gold, groups=_groups(answers))
     constant = stats.signal_detection(np.ones_like(gold), gold, groups=None).d_prime.value
     n_unparsed = int(answers["label"].isna().sum())
-    note = f"{n_unparsed} unparsed, counted as not said noncompliant" if n_unparsed else ""
-    yield score_row("all", "d_prime", found.d_prime, _RULE, abs(constant), note)
-    yield score_row("all", "criterion", found.criterion, _RULE, None, note)
+    note = f"{n_unparsed} unparsed, counted as not noncompliant" if n_unparsed else ""
+    yield score_row("all", "d_prime", detection.d_prime, _RULE, abs(constant), note)
+    yield score_row("all", "criterion", detection.criterion, _RULE, None, note)
 
 
 def _swaps(answers: pd.DataFrame) -> Iterable[Row]:
@@ -198,8 +198,8 @@ def _swaps(answers: pd.DataFrame) -> Iterable[Row]:
         part = answers[answers["cell"].isin(cells)]
         if not len(part) or not set(cells) <= set(part["cell"]) or len(set(_groups(part))) < 2:
             continue
-        found = stats.wilson_clustered(part["score.correct"].to_numpy(float), groups=_groups(part))
-        yield score_row(_SWAPS, metric, found, _WILSON, _best(part["gold"]))
+        rate = stats.wilson_clustered(part["score.correct"].to_numpy(float), groups=_groups(part))
+        yield score_row(_SWAPS, metric, rate, _WILSON, _best(part["gold"]))
 
 
 def _traces(answers: pd.DataFrame) -> Iterable[Row]:
@@ -228,4 +228,4 @@ def _unknown_signals(answers: pd.DataFrame) -> Iterable[Row]:
     estimate = stats.cluster_t(part[column].to_numpy(float), groups=_groups(part))
     row = score_row(_TRACE, "unknown_signals", estimate, _RULE)
     shown = ", ".join(f"[SIG={name}] {count}" for name, count in named.most_common(5))
-    yield {**row, "note": f"nothing was read from them: {shown}{', ...' if len(named) > 5 else ''}"}
+    yield {**row, "note": f"no label was parsed from them: {shown}{', ...' if len(named) > 5 else ''}"}

@@ -83,8 +83,8 @@ def examples(
     if n > MAX_PER_CELL:
         raise ValueError(f"per_cell {n:,}: expected at most {MAX_PER_CELL:,} items of each cell. Ask for fewer.")
     items = grid(per_cell=n, seed=seed, cells=cells, split=split, table=table)
-    made = [(i, record_of(i, rendering=rendering, question=question)) for i in items]
-    return [example_of(r, id=f"{i.cell}-{i.index:05d}-{r.id[:8]}", cell=i.cell, template=template) for i, r in made]
+    rows = [(i, record_of(i, rendering=rendering, question=question)) for i in items]
+    return [example_of(r, id=f"{i.cell}-{i.index:05d}-{r.id[:8]}", cell=i.cell, template=template) for i, r in rows]
 
 
 def load_records(data: str | Path, *, table: Mapping[str, Perturbation] = PERTURBATIONS) -> list[Record]:
@@ -93,11 +93,11 @@ def load_records(data: str | Path, *, table: Mapping[str, Perturbation] = PERTUR
     Raises:
         ValueError: a bad row or a repeated id, with file, line, field, what it got and what to do.
     """
-    known = (*perturbation_names(), *(row.name for row in table.values()))
+    names = (*perturbation_names(), *(row.name for row in table.values()))
     seen: dict[str, str] = {}
     out = []
     for where, row in read_rows(data):
-        record = from_row(row, where, known=tuple(dict.fromkeys(known)))
+        record = from_row(row, where, known=tuple(dict.fromkeys(names)))
         check_new(seen, record.id, where, "id", "Drop one of the equal texts, or give both an 'id'.")
         out.append(record)
     return out
@@ -132,10 +132,10 @@ def example_of(
 def _worded(record: Record, question: str, template: str | None) -> Rendered:
     template = template or (LOG_TEMPLATE if record.rendering == "log" else PLAIN_TEMPLATE)
     if record.latent and record.rendering in RENDERINGS:
-        known = render_text(record.latent, rendering=cast(Rendering, record.rendering))
-        if (known.procedure, known.scenario) == (record.procedure, record.scenario):
+        text = render_text(record.latent, rendering=cast(Rendering, record.rendering))
+        if (text.procedure, text.scenario) == (record.procedure, record.scenario):
             return compose(
-                (known.procedure, _within(known, "procedure")), (known.scenario, _within(known, "scenario")), question,
+                (text.procedure, _within(text, "procedure")), (text.scenario, _within(text, "scenario")), question,
                 template=template,
             )  # fmt: skip
     return compose(
@@ -185,16 +185,16 @@ def _choose(
     by_cell: dict[str, list[int]] = defaultdict(list)
     for k, record in enumerate(kept):
         by_cell[_cell(record, table)].append(k)
-    known = {*by_cell, *(r.perturbation for r in kept)}
+    cell_names = {*by_cell, *(r.perturbation for r in kept)}
     for name in cells or ():
-        if name not in known:
-            hint = did_you_mean(name, sorted(known | set(CELLS)))
-            raise ValueError(f"cell '{name}': {data} has {', '.join(sorted(known))}.{hint}")
-    rng, wanted = Random(seed), []
+        if name not in cell_names:
+            hint = did_you_mean(name, sorted(cell_names | set(CELLS)))
+            raise ValueError(f"cell '{name}': {data} has {', '.join(sorted(cell_names))}.{hint}")
+    rng, chosen = Random(seed), []
     for name, rows in by_cell.items():
         if cells is None or name in cells or kept[rows[0]].perturbation in cells:
-            wanted += rows if per_cell is None or per_cell >= len(rows) else rng.sample(rows, per_cell)
-    return [kept[k] for k in sorted(wanted)]
+            chosen += rows if per_cell is None or per_cell >= len(rows) else rng.sample(rows, per_cell)
+    return [kept[k] for k in sorted(chosen)]
 
 
 def _check_template(template: str) -> None:

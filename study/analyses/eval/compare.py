@@ -84,13 +84,16 @@ def _aligned(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, p
     """The same replies of both in one order: item by item, sample by sample."""
     a, b = set(before["id"]), set(after["id"])
     if a != b:
-        raise ValueError(f"the two answered different items: {len(a ^ b)} are in one only, first {min(a ^ b)!r}.")
+        raise ValueError(
+            f"the two evaluations have different items: {len(a ^ b)} are in only one of them, first {min(a ^ b)!r}."
+        )
     before, key = before.reset_index(drop=True), ["id", "sample"]
     asked, answered = (_replies(frame, key) for frame in (before, after))
     if len(asked) != len(answered) or not asked.isin(answered).all():
         counts = " and ".join(f"{frame['sample'].nunique()}" for frame in (before, after))
         raise ValueError(
-            f"the two have {counts} samples of the items. {remedy('Evaluate both with the same {eval.samples}.')}"
+            f"the two evaluations have {counts} samples per item. "
+            f"{remedy('Evaluate both with the same {eval.samples}.')}"
         )
     after = after.set_index(key).loc[list(asked)].reset_index()
     differing = before["id"][before["gold"].astype(str) != after["gold"].astype(str)]

@@ -115,7 +115,7 @@ def read_members(root: Path) -> tuple[dict[str, pd.DataFrame], Any]:
     paths = sorted(root.glob(f"*/{ANSWERS}")) or sorted(root.glob(f"*/*/{ANSWERS}"))
     if not paths or not (root / "table.csv").exists():
         what = "answers" if not paths else "table.csv"
-        raise ValueError(f"{root}: expected a finished folder of `diptych eval`, found no {what}. Run it to its end.")
+        raise ValueError(f"{root}: expected a finished folder of `diptych eval`, found no {what}. Let it finish.")
     parts: dict[str, list[pd.DataFrame]] = {}
     for path in paths:
         parts.setdefault(path.relative_to(root).parts[0], []).append(read_frame(path, ("id", "sample", "cell", "gold")))

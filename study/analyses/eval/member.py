@@ -169,7 +169,7 @@ def _confidence(part: pd.DataFrame, member: str, cell: str, groups: np.ndarray |
         return rows
     ece = stats.calibration_error(p, right, groups=groups, sampling=stats.Sampling(seed=seed))
     floor, kind = ece.floor.value, "bootstrap of the sampling error"
-    note = f"floor of a calibrated reader {floor:.3f}"
+    note = f"expected value for a calibrated model {floor:.3f}"
     rows.append(row(member, cell, "ece", ece.ece, interval=kind, control=floor, note=note))
     base = float(right.mean() * (1 - right.mean()))
     rows.append(row(member, cell, "brier", stats.brier(p, right, groups=groups), interval=stats.RULE, control=base))

@@ -56,13 +56,13 @@ class OneAnswer:
         return " ".join(filter(None, [said(member, self.answer, self.share, self.n), MEANING, what]))
 
 
-MEANING = "Its bias, and classes made of its answers, show which answer it prefers and not what it makes of the items."
+MEANING = "Its bias, and classes made of its answers, show which answer it prefers, not how it judges the items."
 
 
 def said(member: str, answer: str, share: float, n: int | None = None) -> str:
     """`heuristic answers 'A' to 99 % of 240 items, whatever they ask.`"""
     items = "items" if n is None else f"{n:,} items"
-    return f"{member} answers {answer!r} to {100 * share:.3g} % of {items}, whatever they ask."
+    return f"{member} answers {answer!r} to {100 * share:.3g} % of {items}, whatever the question."
 
 
 def one_answer(labels: Iterable[Any], gold: Iterable[Any]) -> OneAnswer | None:
@@ -72,12 +72,12 @@ def one_answer(labels: Iterable[Any], gold: Iterable[Any]) -> OneAnswer | None:
         labels: of every item, None or NaN where no answer was read.
         gold: right answer of every item, None where it has none.
     """
-    given, right = [_text(label) for label in labels], [_text(label) for label in gold]
-    known = [label for label in given if label is not None]
-    if not known:
+    answers, right = [_text(label) for label in labels], [_text(label) for label in gold]
+    parsed = [label for label in answers if label is not None]
+    if not parsed:
         return None
-    top = min(set(known), key=lambda label: (-known.count(label), label))
-    return OneAnswer(top, known.count(top) / len(given), right.count(top) / len(right), len(given))
+    top = min(set(parsed), key=lambda label: (-parsed.count(label), label))
+    return OneAnswer(top, parsed.count(top) / len(answers), right.count(top) / len(right), len(answers))
 
 
 def _text(label: Any) -> str | None:

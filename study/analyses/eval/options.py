@@ -53,7 +53,7 @@ class EvalOptions:
         from interp.remedy import remedy
 
         if self.modes and self.thinking is not None:
-            raise ValueError(remedy("{modes} and {thinking} say the same thing twice. Give one of them."))
+            raise ValueError(remedy("{modes} and {thinking} set the same thing twice. Give only one of them."))
 
     def decoding(self, seed: int = 0) -> Decoding:
         """How replies are drawn; `seed` is that of sampled ones."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MEMBERS = ("engaged", "heuristic")
-CONSTANT = "always answers the commonest label"
+CONSTANT = "always gives the most common label"
 """Control of an accuracy: the label that is commonest over all cells, answered to every item."""
 
 
@@ -117,12 +117,12 @@ def _spread(estimate: stats.Estimate) -> Row:
 def _same_items(engaged: pd.DataFrame, heuristic: pd.DataFrame) -> pd.DataFrame:
     key = ["id", "sample"]
     if only := sorted(set(engaged["id"]) ^ set(heuristic["id"])):
-        raise ValueError(f"the members answered different items: {len(only)} of them in one only, first {only[0]!r}.")
+        raise ValueError(f"the members answered different items: {len(only)} are in only one, first {only[0]!r}.")
     replies = [set(zip(f["id"], f["sample"], strict=True)) for f in (engaged, heuristic)]
     if which := sorted(replies[0] ^ replies[1]):
         first = f"first item {which[0][0]!r}, sample {which[0][1]}"
         raise ValueError(
-            f"the members have different samples of the same items: {len(which)} in one only, {first}. "
+            f"the members have different samples of the same items: {len(which)} in only one, {first}. "
             + remedy("Evaluate both with the same {eval.samples}.")
         )
     return engaged.merge(heuristic[[*key, "score.correct"]], on=key, suffixes=("", "_heuristic"), validate="one_to_one")

@@ -133,9 +133,9 @@ def answer_members(
         check_modes_differ(model, examples, modes)
         for role in roles:
             with model.member(role):
-                known = _provenance(what, role) | dict(provenance or {})
+                origins = _provenance(what, role) | dict(provenance or {})
                 for root, asked, how in _runs(out / role, examples, decoding, modes):
-                    run_member(model, role, task, task_path, asked, root, how, progress, known)
+                    run_member(model, role, task, task_path, asked, root, how, progress, origins)
             members.append(role)
     return tuple(members)
 

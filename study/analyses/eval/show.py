@@ -35,7 +35,10 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> str:
 
 def footer(pairs: pd.DataFrame) -> list[str]:
     """What the pair's table needs to be read: the unit of its tests, and each note beside the cells that have it."""
-    lines = ["b/c: items that only engaged / only heuristic has right. Holm p: groups as units, corrected over cells."]
+    lines = [
+        "b/c: items that only engaged / only heuristic answers correctly. Holm p: groups as units, corrected over "
+        "cells."
+    ]
     rows = pairs[pairs["member"] == DIFFERENCE].to_dict("records")
     notes = [
         (str(r["cell"]), part) for r in rows for part in _text(r["note"]).split("; ") if part and part != r["verdict"]

@@ -96,12 +96,14 @@ def check(study: Study) -> None:
     missing = [name for name in ("examples", "parse", "score") if not callable(getattr(task, name, None))]
     assert study.eval is not None
     if study.pair:
-        known = [*MEMBERS, *(key for key in ("base", "heuristic_base") if getattr(study.pair, key))]
-        strange = [name for name in study.eval.members if name not in known] or [
+        members = [*MEMBERS, *(key for key in ("base", "heuristic_base") if getattr(study.pair, key))]
+        strange = [name for name in study.eval.members if name not in members] or [
             name for name in MEMBERS if name not in study.eval.members
         ]
         if strange:
-            raise ValueError(f"eval.members: {', '.join(strange)}: expected both members of the pair, and of {known}.")
+            raise ValueError(
+                f"eval.members: {', '.join(strange)}: expected both members of the pair, and of {members}."
+            )
     if missing:
         raise ValueError(f"task.path: {study.task.path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
 

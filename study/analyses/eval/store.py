@@ -85,15 +85,15 @@ def _is_taken(name: str) -> bool:
 
 def read_again(answer: Mapping[str, Any], example: Example, task: EvaluatedTask) -> dict[str, Any]:
     """A stored answer with label and scores as the task reads them now: from the text, or from the likeliest label."""
-    said = answer["text"]
-    if said is None and answer["p"]:
-        said = max(answer["p"], key=lambda label: answer["p"][label])
-    if said is None:
+    text = answer["text"]
+    if text is None and answer["p"]:
+        text = max(answer["p"], key=lambda label: answer["p"][label])
+    if text is None:
         return dict(answer)
-    said = answer.get("opened", "") + said
-    label, rule = read_reply(task, example, said)
+    text = answer.get("opened", "") + text
+    label, rule = read_reply(task, example, text)
     rule = rule if answer["text"] is not None else "labels"
-    return {**answer, "label": label, "rule": rule, "scores": task.score(example, said)}
+    return {**answer, "label": label, "rule": rule, "scores": task.score(example, text)}
 
 
 def answers_frame(

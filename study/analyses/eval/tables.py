@@ -23,11 +23,11 @@ BETWEEN = "between"
 """Mode of the rows that compare two prompt modes."""
 _CONTROLS = {
     "accuracy": CONSTANT,
-    "ece": "floor of a calibrated reader",
+    "ece": "expected value for a calibrated model",
     "brier": "constant at the base rate",
     "auroc": "chance",
 }
-_BASELINE = "reader without the skill"
+_BASELINE = "baseline without the skill"
 _COLUMNS = (
     "member", "cell", "metric", "value", "lo", "hi", "n", "n_groups", "interval", "control", "control_value", *BEYOND,
     "cell_role", "banner", "note", "mode", "label_mass", "top_answer", "top_share", "is_degenerate",
@@ -107,7 +107,7 @@ def _completed(row: Row, task: Any, tops: Mapping[tuple[str, str], OneAnswer | N
     if row["value"] is not None and row["lo"] is None:
         row |= {"lo": row["value"], "hi": row["value"], "interval": row["interval"] or "exact count"}
     if row["value"] is None:
-        row["note"] = row["note"] or "undefined: no item that it could be computed from"
+        row["note"] = row["note"] or "undefined: there is no item to compute it from"
     has_control = row["control_value"] is not None
     row["control"] = _CONTROLS.get(str(row["metric"]), _BASELINE) if has_control else None
     row["cell_role"] = cell_role(task, str(row["cell"]))

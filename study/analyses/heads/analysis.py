@@ -14,7 +14,7 @@ ANALYSIS = Analysis(
     step=STEP,
     help="Effects of every attention head: sweep, then show one.",
     title="Heads",
-    question="Which heads carry the answer, and does what they carry transfer?",
+    question="Which heads carry the answer, and does it transfer to other prompts?",
     figures=figures,
     claims=claims,
 )

@@ -120,7 +120,9 @@ def _matched_head(row: Row) -> Control:
     """The effect minus that of norm-matched heads of its layer, paired."""
     control = number(row, "control_value")
     detail = "" if control is None else f"they reach {short(control)}"
-    return Control.at_least("norm-matched heads of its layer do less", bounds(row, "control_difference"), 0.0, detail)
+    return Control.at_least(
+        "norm-matched heads of its layer have less effect", bounds(row, "control_difference"), 0.0, detail
+    )
 
 
 def _carries(tables: Tables, member: str, smallest: float) -> list[Claim]:

@@ -67,7 +67,7 @@ def match_table(
     matching = match_heads([a[k] for k in kinds], [b[k] for k in kinds], **options)
     own = match_heads([a[k] for k in kinds], [control[k] for k in kinds], **options)
     if own.names_a != own.names_b:
-        raise ValueError("match: the control has other heads than a. Give another checkpoint of a's base.")
+        raise ValueError("match: the control has different heads from A. Give another checkpoint of a's base.")
     selves = pd.DataFrame({"arm": "self", "r": np.diag(own.similarity)}).dropna()
     rows = _nearest(matching, {str(unit[0]) for effects in a.values() for unit in effects.named})
     null = pd.DataFrame({"arm": "permuted", "r": matching.maxima})

@@ -56,7 +56,7 @@ def _cells(row: Mapping[Any, Any]) -> list[str]:
         value = (
             interval(row["value"], row["lo"], row["hi"])
             if has_interval
-            else "no interval: no group differs from another"
+            else "no interval: all groups have the same value"
         )
     p = row.get("p_adjusted")
     control = row["control_value"]

@@ -156,7 +156,7 @@ def _noted(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(note="").reset_index(drop=True)
     undefined = undefined.to_numpy()
     rows.loc[undefined, "note"] = "refused: the denominator may be 0"
-    rows.loc[undefined & rows["value"].notna(), "note"] = "no interval: no group differs from another"
+    rows.loc[undefined & rows["value"].notna(), "note"] = "no interval: all groups have the same value"
     rows.loc[undefined, ["value", "lo", "hi"]] = float("nan")
     return with_mass_note(rows)
 
@@ -183,7 +183,7 @@ def _order_swap(effects: HeadEffects) -> pd.DataFrame:
     rows = swap_metrics(effects)
     constant = rows["constant"].where(rows["constant"].notna(), rows["order_blind"])
     out = rows.drop(columns=["constant", "order_blind"]).assign(
-        control="the better of a constant and an order-blind model",
+        control="the better of a constant answer and an order-blind model",
         control_value=constant.where(constant >= rows["order_blind"], rows["order_blind"]),
         interval="Wilson at the effective n",
         note="",

@@ -18,7 +18,7 @@ def sentence_kinds(model: Model, *, sources: Sequence[str], seed: int) -> tuple[
     from interp.tasks.procedural.documents import documents
     from study.embedded.oracle_reading import sentence_readings
 
-    found = sentence_readings(
+    readings = sentence_readings(
         model, list(documents(Random(f"study {seed}"), N_DOCUMENTS, split="test")), sources=sources
     )
-    return found.feats, found.kinds
+    return readings.feats, readings.kinds

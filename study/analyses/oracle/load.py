@@ -72,8 +72,8 @@ def remembered(oracle: Oracle) -> dict[str, Any] | None:
     path = _memory()
     if not path.is_file():
         return None
-    found = _known(path).get(key_of(oracle))
-    return None if found is None else dict(found)
+    entry = _known(path).get(key_of(oracle))
+    return None if entry is None else dict(entry)
 
 
 def run_selftest(
@@ -109,8 +109,8 @@ def plain_passages() -> list[Example]:
 
 def _remember(oracle: Oracle, result: SelfTest) -> None:
     path = _memory()
-    known: dict[str, Any] = _known(path) if path.is_file() else {}
-    known[key_of(oracle)] = {
+    entries: dict[str, Any] = _known(path) if path.is_file() else {}
+    entries[key_of(oracle)] = {
         "passed": result.passed,
         "explanation": result.explanation,
         "zero_gap": [result.zero_gap.value, result.zero_gap.lo, result.zero_gap.hi],
@@ -118,7 +118,7 @@ def _remember(oracle: Oracle, result: SelfTest) -> None:
         "model": oracle.model.name,
         "rows": result.rows(),
     }
-    write_file(path, json.dumps(known, indent=1, sort_keys=True).encode())
+    write_file(path, json.dumps(entries, indent=1, sort_keys=True).encode())
 
 
 class _Result(TypedDict):

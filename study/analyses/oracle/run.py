@@ -74,9 +74,9 @@ def printed(store: ItemStore) -> str | None:
 
 def finish(store: ItemStore, text: str) -> str:
     """Keep the digests of all files of a reading, and what is printed of it; returns that."""
-    found = [path.relative_to(store.root) for path in sorted(store.root.rglob("*")) if path.is_file()]
+    paths = [path.relative_to(store.root) for path in sorted(store.root.rglob("*")) if path.is_file()]
     own = [
-        p.as_posix() for p in found if p.parts[0] not in (PLAN, ITEMS) and not any(w.startswith(".") for w in p.parts)
+        p.as_posix() for p in paths if p.parts[0] not in (PLAN, ITEMS) and not any(w.startswith(".") for w in p.parts)
     ]
     store.put_files(RESULT, own, printed=text)
     return text
@@ -91,7 +91,7 @@ def write_answers(out: Path, answers: Answers, tested: Mapping[str, Any] | None)
     import pandas as pd
 
     _write(out / "answers.csv", answers.table())
-    rows = [{"question": q, **row} for q, found in answers.likelihoods.items() for row in found.rows()]
+    rows = [{"question": q, **row} for q, likelihoods in answers.likelihoods.items() for row in likelihoods.rows()]
     _write(out / "controls.csv", pd.DataFrame(rows))
     _record(out, tested, kind="answers", n=len(answers))
     return str(answers)

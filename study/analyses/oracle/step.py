@@ -30,18 +30,18 @@ def run(context: Context) -> list[str]:
     from interp.io.items import ItemStore
 
     section = context.section
-    wanted = [(q, source) for q in section.questions for source in section.sources]
+    readings = [(q, source) for q in section.questions for source in section.sources]
     identity = {
         "section": _by_name(asdict(section)),
         "seed": context.study.seed,
         "data": context.data_sha256,
-        "members": {role: made["weights"] for role, made in context.provenance.items()},
+        "members": {role: origin["weights"] for role, origin in context.provenance.items()},
     }
     with ItemStore.writing(context.folder / READINGS, KIND, identity) as store:
-        open_cells = [(q, source) for q, source in wanted if _key(q, source) not in store]
+        open_cells = [(q, source) for q, source in readings if _key(q, source) not in store]
         if open_cells:
             _fill(context, store, open_cells)
-        return [note for q, source in wanted for note in store.get_json(_key(q, source))["notes"]]
+        return [note for q, source in readings for note in store.get_json(_key(q, source))["notes"]]
 
 
 def _by_name(value: Any) -> Any:
@@ -68,8 +68,8 @@ def _fill(context: Context, store: ItemStore, open_cells: Sequence[tuple[Any, st
             feats, gold = _given(model, question, source, section, study.seed)
         else:
             feats, gold = _features(oracle, examples, question, source, targets[question.name], section)
-        rows, said = _read(oracle, feats, question, gold, section, study.seed)
-        notes = [f"{question.name}, {source}: {text}" for text in said]
+        rows, reasons = _read(oracle, feats, question, gold, section, study.seed)
+        notes = [f"{question.name}, {source}: {text}" for text in reasons]
         content = {"question": question.name, "source": source, "rows": rows, "notes": notes, **_about(model)}
         store.put_json(_key(question, source), content)
 
@@ -108,12 +108,12 @@ def _load(study: Study) -> Model:
 def _oracle(model: Model, section: Any, seed: int) -> Oracle:
     from interp.oracle import Oracle, OracleSpec
 
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in section.spec.items()
     }
     adapter, prior = _adapters(section)
     inner = Path(adapter) / section.subfolder if section.subfolder and Path(adapter).is_dir() else adapter
-    spec = OracleSpec(**given) if given else OracleSpec.infer(inner, model, revision=section.adapter_revision)
+    spec = OracleSpec(**fields) if fields else OracleSpec.infer(inner, model, revision=section.adapter_revision)
     return Oracle(model, adapter=ROLE, spec=spec, prior=PRIOR if prior else None, seed=seed)
 
 
@@ -123,18 +123,18 @@ def _targets(question: Any, examples: Sequence[Any]) -> dict[tuple[str, int | No
 
     if question.labels is None:
         return {(e.id, None): str(e.label) for e in examples if e.label is not None}
-    known, found = {e.id for e in examples}, {}
+    ids, labels = {e.id for e in examples}, {}
     for where, row in read_rows(question.labels):
         if row.get("task", question.name) != question.name or row.get("status", "ok") != "ok":
             continue
         for name in ("id", "sentence", "label"):
             if row.get(name) is None:
                 raise ValueError(f"{where}, field {name!r}: expected a value; lines are {{id, sentence, label}}.")
-        if str(row["id"]) in known:
-            found[str(row["id"]), int(row["sentence"])] = str(row["label"])
-    if not found:
+        if str(row["id"]) in ids:
+            labels[str(row["id"]), int(row["sentence"])] = str(row["label"])
+    if not labels:
         raise ValueError(f"oracle: {question.labels} has no label of {question.name!r} for any item of the task.")
-    return found
+    return labels
 
 
 def _features(
@@ -195,9 +195,9 @@ def _given(model: Model, question: Any, source: str, section: Any, seed: int) ->
     read = function_for(
         getattr(importlib.import_module(module), name), f"{module}:{name}", "model", "sources=", "seed="
     )
-    found, gold = read(model, sources=[source], seed=seed)
-    kept = [item for item in found[source].items if gold.get(item) in question.choices][: section.limit]
-    return found[source].select(kept), {item: gold[item] for item in kept}
+    feats, gold = read(model, sources=[source], seed=seed)
+    kept = [item for item in feats[source].items if gold.get(item) in question.choices][: section.limit]
+    return feats[source].select(kept), {item: gold[item] for item in kept}
 
 
 def _read(
@@ -208,12 +208,12 @@ def _read(
     from study.analyses.oracle.tables import oracle_rows
 
     controls = (*CONTROLS, *((PRIOR,) if oracle.prior else ()))
-    found: Choices = oracle.choose(
+    choices: Choices = oracle.choose(
         feats, question.question, question.choices, controls=controls, n_partners=section.n_partners
     )
     probe = probe_right(feats, gold, seed=seed)
     notes = [] if probe is not None else ["no probe on the same vectors: too few problems per answer"]
-    return oracle_rows(found, gold, probe), notes
+    return oracle_rows(choices, gold, probe), notes
 
 
 def _about(model: Model) -> dict[str, Any]:
@@ -231,9 +231,9 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     rows, store = [], ItemStore.reading(context.folder / READINGS, KIND)
     for question in context.section.questions:
         for source in context.section.sources:
-            held = store.get_json(_key(question, source))
-            same = {"member": source, "target": question.name, "dtype": held["dtype"]}
-            rows += [{**row, **same} for row in held["rows"]]
+            stored = store.get_json(_key(question, source))
+            same = {"member": source, "target": question.name, "dtype": stored["dtype"]}
+            rows += [{**row, **same} for row in stored["rows"]]
     data = sha256_of(
         [context.data_sha256, [Digests().file(path) for paths in files(context.study).values() for path in paths]]
     )
@@ -276,11 +276,11 @@ def files(study: Study) -> dict[str, list[Path]]:
     """Labels of its questions, and the adapters where they are folders, by the words of the section."""
     assert study.oracle is not None
     section = study.oracle
-    found = {q.labels: [Path(q.labels)] for q in section.questions if q.labels is not None}
+    paths = {q.labels: [Path(q.labels)] for q in section.questions if q.labels is not None}
     for word, folder in zip((section.adapter, section.prior or PRIOR), _adapters(section), strict=True):
         if folder is not None and Path(folder).is_dir():
-            found[word] = sorted(p for p in Path(folder).rglob("*") if p.suffix in (".json", ".safetensors"))
-    return found
+            paths[word] = sorted(p for p in Path(folder).rglob("*") if p.suffix in (".json", ".safetensors"))
+    return paths
 
 
 def items(study: Study) -> Any:

@@ -138,10 +138,10 @@ def items_of(source: TrainingFile, model: Model) -> list[TrainItem]:
 
     if source.items is not None:
         make = function_for(_imported(source.items), source.items, "tokenizer", "spec", "n_layers")
-        made = list(make(model.tokenizer, source.oracle_spec, model.n_layers))
-        if not all(isinstance(item, TrainItem) for item in made):
-            raise ValueError(f"{source.items!r}: expected a function that returns TrainItems, got {made[:1]!r:.80}.")
-        return made
+        items = list(make(model.tokenizer, source.oracle_spec, model.n_layers))
+        if not all(isinstance(item, TrainItem) for item in items):
+            raise ValueError(f"{source.items!r}: expected a function that returns TrainItems, got {items[:1]!r:.80}.")
+        return items
     assert source.corpus is not None, "the file was checked"
     chains = build.chains_of(chain_examples(source.corpus), model.tokenizer, thinking=source.thinking)
     layers = build.layer_choices(source.oracle_spec, model.n_layers)
@@ -183,13 +183,13 @@ def read_labels(path: str | Path) -> dict[str, dict[SentenceId, Any]]:
         if row.get("status", "ok") != "ok":
             unbuilt[str(row["status"])] += 1  # the labeller says that it has none
             continue
-        wanted = "value" if task in VALUED else "label"
-        if wanted not in row:
-            raise ValueError(f"{where}, task {task!r}: expected field {wanted!r}; got {sorted(row)}.")
+        field = "value" if task in VALUED else "label"
+        if field not in row:
+            raise ValueError(f"{where}, task {task!r}: expected field {field!r}; got {sorted(row)}.")
         key = (str(name), index)
         if key in out.setdefault(task, {}):
             raise ValueError(f"{where}: sentence {index} of {name!r} has a label of task {task!r} already.")
-        out[task][key] = float(row[wanted]) if task in VALUED else str(row[wanted])
+        out[task][key] = float(row[field]) if task in VALUED else str(row[field])
     if unbuilt:
         told = ", ".join(f"{n} {status}" for status, n in unbuilt.most_common(5))
         warnings.warn(f"{path}: {unbuilt.total()} rows have no label and are left out: {told}.", stacklevel=2)
@@ -204,9 +204,9 @@ def _imported(path: str) -> Callable[..., Any]:
         raise ValueError(f"{path!r}: expected the import path 'module:function' of a function ({error}).") from None
 
 
-def _known(where: str, given: Mapping[str, Any], known: Any) -> None:
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
+def _known(where: str, mapping: Mapping[str, Any], names: Any) -> None:
+    for key in mapping:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{where}: unknown key {key!r}; keys: {', '.join(known)}.{hint}")
+            raise ValueError(f"{where}: unknown key {key!r}; keys: {', '.join(names)}.{hint}")

@@ -119,8 +119,8 @@ def _sweeps(context: Context) -> dict[tuple[str, str], Path]:
     """(member, target) -> folder of the finished sweep, in the order of the study."""
     from study.analyses.probes.store import is_sweep
 
-    found = {(m, t): context.folder / m / _file_name(t) for m in _members(context) for t in context.section.targets}
-    return {key: folder for key, folder in found.items() if is_sweep(folder)}
+    folders = {(m, t): context.folder / m / _file_name(t) for m in _members(context) for t in context.section.targets}
+    return {key: folder for key, folder in folders.items() if is_sweep(folder)}
 
 
 def tables(context: Context) -> dict[str, pd.DataFrame]:
@@ -144,11 +144,11 @@ def _answered(context: Context, member: str, target: str) -> dict[str, Any]:
     from interp.where import columns_of
     from study.analyses.eval.one_answer import MEANING, said
 
-    found = commonest_answer(context, member, (target, *columns_of(context.section.where)))
-    if found is None:
+    answer = commonest_answer(context, member, (target, *columns_of(context.section.where)))
+    if answer is None:
         return {"is_degenerate": False}
-    text = f"{said(member, found.answer, found.share, found.n)} {MEANING}" if found.is_degenerate else ""
-    return {**found.columns, "banner": text}
+    text = f"{said(member, answer.answer, answer.share, answer.n)} {MEANING}" if answer.is_degenerate else ""
+    return {**answer.columns, "banner": text}
 
 
 def _same(context: Context, member: str) -> dict[str, Any]:
@@ -186,12 +186,12 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
         lambda layout: match_sites(section.sites, cached_sites(study, layout)),
         "Name some of these, or add to cache.sites.",
     )
-    wanted = [] if section.positions == "*" else [word.strip() for word in section.positions.split(",")]
-    held = cached_positions(study) if good else tuple(wanted)
+    words = [] if section.positions == "*" else [word.strip() for word in section.positions.split(",")]
+    available = cached_positions(study) if good else tuple(words)
     yield from (
-        Fault("probes.positions", "", f"{word!r} is not in the cache, which will hold {', '.join(held)}.")
-        for word in wanted
-        if word not in held
+        Fault("probes.positions", "", f"{word!r} is not in the cache, which will hold {', '.join(available)}.")
+        for word in words
+        if word not in available
     )
 
 

@@ -18,9 +18,9 @@ _SLOPES = ("member", "layer", "arm", "arm_label", "metric", "value", "lo", "hi",
            "control_difference", "control_difference_lo", "control_difference_hi")  # fmt: skip
 _TRANSFER = ("vector_from", "applied_to", "layer", "metric", "value", "lo", "hi", "null_lo", "null_hi", "p", "n")
 READING = (
-    "Positive alpha moves toward the first class. controls: random and label-shuffled directions, 95 %. minus random: "
-    "slope minus the mean slope of random directions. p: against either sort (the larger where both are there). A "
-    "slope inside the controls' is no effect."
+    "Positive alpha moves toward the first class. controls: random and label-shuffled directions, 95 %. minus "
+    "random: slope minus the mean slope of random directions. p: against either kind (the larger if both exist). "
+    "A slope inside the range of the controls is not an effect."
 )
 
 

@@ -49,7 +49,7 @@ def shuffled_from_cache(
         if origin.get("cache") != cache.plan_id:
             raise ValueError(
                 f"{folder} is not the cache that {direction.label!r} was fitted on (plan {cache.plan_id}, the "
-                f"direction names {origin.get('cache')}). Shuffled labels mean something on its own rows only."
+                f"direction names {origin.get('cache')}). Shuffled labels are meaningful only on its own rows."
             )
         classes, used = _used(cache, direction, origin, labels)
         origin["strata"] = _strata(cache, direction, origin, strata)
@@ -83,8 +83,8 @@ def _used(
     named = "\n".join(f"{ids[k]}|{classes[k]}" for k in np.flatnonzero(used))
     if hashlib.sha256(named.encode()).hexdigest() != origin.get("examples_sha256"):
         raise ValueError(
-            f"{direction.label!r} was fitted on other rows or classes than {int(used.sum())} rows of "
-            f"{', '.join(sides)} here. {remedy('Give the same {labels} as the fit had.', 'Fit it again.')}"
+            f"{direction.label!r} was not fitted on these rows or classes: {int(used.sum())} rows of "
+            f"{', '.join(sides)} here. {remedy('Give the same {labels} as for the fit.', 'Fit it again.')}"
         )
     return classes, used
 
@@ -98,7 +98,7 @@ def _strata(
     if strata is None:
         raise ValueError(
             f"{direction.label!r} was balanced by strata that are not a column of the cache. "
-            + remedy("Give them with {strata}, as the fit had them.", "Fit it again.")
+            + remedy("Give them with {strata}, as for the fit.", "Fit it again.")
         )
     return np.array([strata.get(i) for i in cache.examples["id"].astype(str)], dtype=object)
 

@@ -103,7 +103,7 @@ def _member(context: Context, member: str) -> list[str]:
     return [
         *(f"{member}: no direction at {site}: {fitted[0].refused[site]}" for site in asked),
         *(
-            f"{member}, {label} at {site}, taken out: its classes are not separable on held-out rows"
+            f"{member}, {label} at {site}, left out: its classes are not separable on held-out rows"
             for label, site in noisy
         ),
     ]
@@ -271,7 +271,11 @@ def _floor(section: SteeringOptions) -> str:
     from steering.arms import MIN_NULL
 
     fewest = min(section.n_random, section.n_shuffled)
-    return f"smallest p {1 / (1 + fewest):.3g}" if fewest >= MIN_NULL else f"no p from {fewest} controls of a sort"
+    return (
+        f"smallest p {1 / (1 + fewest):.3g}"
+        if fewest >= MIN_NULL
+        else f"no p: {fewest} controls of one kind are too few"
+    )
 
 
 def reads(study: Study) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ def get_read(store: ItemStore, examples: Sequence[Example]) -> tuple[list[DoseIt
     for row in content["items"]:
         if row["id"] not in by_id:
             raise ValueError(
-                f"{store.root}: item {row['id']!r} is not among the examples, so they are of another selection."
+                f"{store.root}: item {row['id']!r} is not among the examples, so they were selected differently."
             )
         label_ids = tuple(tuple(ids) for ids in row["label_ids"])
         base = None if row["baseline"] is None else tuple(row["baseline"])

@@ -339,6 +339,6 @@ def _values(rows: pd.DataFrame) -> pd.DataFrame:
 
     bad = rows["value"].isna() | rows["lo"].isna() | rows["hi"].isna()
     rows = rows.assign(note="", draw=rows["draw"].astype(float))
-    rows.loc[bad, "note"] = "undefined: nobody committed, or too few resamples gave a value"
+    rows.loc[bad, "note"] = "undefined: no reply committed, or too few resamples gave a value"
     rows.loc[bad, ["value", "lo", "hi"]] = float("nan")
     return with_mass_note(rows)
