@@ -117,6 +117,9 @@ def test_claims_that_differ_by_member_share_a_sentence_and_the_other_member_is_t
     (one,) = findings(apart, {}).sentences
     assert one.text.endswith("8.0 [7.7, 8.3] logits; in the heuristic member 0.0 [−0.3, 0.3] logits, not supported.")
     assert one.claims == (0,)
+    absent = replace(head("L1.H0", "heuristic", 0.0), measured=None, why="it never comes to the step lookup")
+    (one,) = findings([apart[0], absent], {}).sentences
+    assert one.text.endswith("logits; not tested in the heuristic member (it never comes to the step lookup).")
 
 
 def test_what_differs_by_member_is_named_for_each():

@@ -54,10 +54,15 @@ def _once(by_member: dict[str, str]) -> str:
 
 def contrast(claims: Sequence[Claim], ledger: Sequence[Claim]) -> str:
     """What the other member of the pair shows of the same claim, where its verdict is another: `; in the heuristic
-    member 0.01 [-0.02, 0.04], not supported`."""
+    member 0.01 [-0.02, 0.04], not supported`, or why it shows nothing."""
     about, named = claims[0].about, {c.member for c in claims}
     others = [c for c in ledger if about and c.about == about and c.member in MEMBERS and c.member not in named]
-    return "".join(f"; in {member_words((c.member,))} {c.measured.shown}, {c.verdict}" for c in others if c.measured)
+    return "".join(
+        f"; in {member_words((c.member,))} {c.measured.shown}, {c.verdict}"
+        if c.measured
+        else f"; {c.verdict} in {member_words((c.member,))} ({c.why})"
+        for c in others
+    )
 
 
 def reservations(claims: Sequence[Claim]) -> str:
