@@ -41,7 +41,7 @@ class Reach:
 
     @property
     def sentence(self) -> str:
-        """`at n = 30 effects of 0.25 or more are shown in 80 % of studies; of interest are 0.05 or more, which takes
+        """`at n = 30, effects of 0.25 or more are shown in 80 % of studies; of interest are 0.05 or more, which takes
         n = 633 (at the spread observed)`."""
         size, share = f"{self.smallest_detectable:.2g}", f"{100 * self.power:.3g} % of studies"
         none = self.smallest_detectable == inf
@@ -54,7 +54,7 @@ class Reach:
             shown = f"no effect, however large, is shown in {share}" if none else shown
             of_interest = f"of interest are {self.interest:g} or more"
         need = "" if self.suffices or self.n_needed is None else f", which takes n = {self.n_needed:,}"
-        return f"at n = {self.n:,} {shown}; {of_interest}{need}{f' ({self.given})' if self.given else ''}"
+        return f"at n = {self.n:,}, {shown}; {of_interest}{need}{f' ({self.given})' if self.given else ''}"
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,7 @@ def test_a_claim_that_is_not_shown_is_not_testable_where_its_n_could_not_show_wh
     claim = Claim("x", "necessary", "heads", Above(), m, (PASSED,), smallest=0.1,
                   design=design(smallest_detectable, 0.1))  # fmt: skip
     assert claim.verdict == verdict
-    assert claim.why_not_testable.startswith("not testable at n = 30 ") == (verdict == "not testable")
+    assert claim.why_not_testable.startswith("not testable at n = 30, ") == (verdict == "not testable")
 
 
 def test_equivalence_is_not_testable_where_the_n_cannot_show_it_at_the_margin() -> None:
@@ -252,12 +252,12 @@ def test_equivalence_is_not_testable_where_the_n_cannot_show_it_at_the_margin() 
 def test_the_sentence_gives_the_smallest_effect_and_the_n_that_is_needed() -> None:
     reach = Reach(0.248, 1474, 30, 0.05, given="at the spread observed")
     assert reach.sentence == (
-        "at n = 30 effects of 0.25 or more are shown in 80 % of studies; of interest are 0.05 or more, "
+        "at n = 30, effects of 0.25 or more are shown in 80 % of studies; of interest are 0.05 or more, "
         "which takes n = 1,474 (at the spread observed)"
     )
     equal = Reach(0.11, 474, 30, 0.05, is_equivalence=True)
     assert equal.sentence == (
-        "at n = 30 equal members are shown to be equal within 0.11 in 80 % of studies; "
+        "at n = 30, equal members are shown to be equal within 0.11 in 80 % of studies; "
         "the margin is 0.05, which takes n = 474"
     )
     assert Reach(0.04, 20, 30, 0.05).sentence.endswith("of interest are 0.05 or more")

@@ -134,8 +134,8 @@ def reason(claim: Claim) -> str:
         return claim.why or "no estimate in the tables"
     if verdict == "contradicted":
         return "the interval lies on the other side of the claim"
-    if verdict == "not testable":
-        return claim.why_not_testable
+    if verdict == "not testable" and claim.reach is not None:
+        return claim.reach.sentence
     if verdict == "not supported" and claim.is_small:
         return f"shown to be smaller than {claim.smallest:g}, the smallest effect of interest"
     if verdict == "not supported" and (open_ := _open(claim)):
