@@ -34,19 +34,20 @@ class LabelOptions:
         parse: import path of a task whose `parse` reads the answer of a rollout.
     """
 
-    data: str = option(help="JSON lines {question, cot, answer, [id, problem, sentences]}.")
+    data: str = option(help="Chains of thought as JSON lines {question, cot, answer, [id, problem, sentences]}.")
     label: Literal["tracking", "importance", "resampling", "context"] = option(
-        help="Answer so far; attention blind to a sentence; rollouts without it; nearby tokens."
+        help="Kind of label: the answer so far (tracking), effect of hiding a sentence from attention (importance) or "
+        "of resampling it (resampling), nearby tokens (context)."
     )
-    out: Path = option(help="Folder: one file of labels per member.")
-    limit: Count | None = option(None, "Only the first N problems.")
-    depth: float = option(0.75, "Of tracking: share of the layers.")
-    top: float = option(0.3, "Share of a problem's sentences called anchors.")
-    n: Annotated[int, Field(ge=2)] = option(20, "Rollouts per cut, or context questions per chain.")
-    temperature: Annotated[float, Field(gt=0)] = option(0.6, "Of a rollout.")
-    max_new_tokens: Count = option(256, "Of a rollout.")
-    parse: str | None = option(None, "Task whose parse() reads a rollout's answer; default: interp.tasks.cot.")
-    seed: int = option(0, "Of rollouts and context questions.")
+    out: Path = option(help="Output folder; it gets one file of labels per member.")
+    limit: Count | None = option(None, "Use only the first N problems.")
+    depth: float = option(0.75, "Depth of the logit lens, as a share of the layers (tracking).")
+    top: float = option(0.3, "Share of a problem's sentences that are labelled anchors.")
+    n: Annotated[int, Field(ge=2)] = option(20, "Number of rollouts per cut, or of context questions per chain.")
+    temperature: Annotated[float, Field(gt=0)] = option(0.6, "Sampling temperature of a rollout.")
+    max_new_tokens: Count = option(256, "Longest rollout, in tokens.")
+    parse: str | None = option(None, "Task whose parse() extracts the answer of a rollout; default: interp.tasks.cot.")
+    seed: int = option(0, "Seed of rollouts and context questions.")
 
 
 def label_members(

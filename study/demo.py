@@ -21,7 +21,7 @@ import click
 @click.command(context_settings={"show_default": True})
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/demo"), help="Folder of the run.")
 @click.option("--per-cell", type=click.IntRange(min=2), default=30, help="Items per cell.")
-@click.option("--seed", default=5, help="Of the items.")
+@click.option("--seed", default=5, help="Seed of the items.")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, help="Steps at a time.")
 def main(out: Path, per_cell: int, seed: int, jobs: int) -> None:
     """Evaluate, cache, probe, ablate, draw, report: the embedded pair from end to end."""

@@ -20,11 +20,13 @@ def _iso(value: Any) -> Any:
 class DeviceOptions:
     """Where weights are held and how; `interp.load` documents them. An oracle takes these alone."""
 
-    dtype: str = option("auto", "bf16 on CUDA, fp32 on CPU by default.", flag="--load-dtype", param="load_dtype")
-    device: str = option("auto", "cpu, cuda, cuda:1, ...")
-    device_map: str | None = option(None, "'auto' spreads a model over several GPUs.")
-    quantization: str | None = option(None, "4bit or 8bit (bitsandbytes).")
-    attn_implementation: str | None = option(None, "eager, sdpa, ...")
+    dtype: str = option(
+        "auto", "Dtype of the weights; auto: bf16 on CUDA, fp32 on a CPU.", flag="--load-dtype", param="load_dtype"
+    )
+    device: str = option("auto", "Device: cpu, cuda, cuda:1, ...")
+    device_map: str | None = option(None, "Device map; 'auto' spreads a model over several GPUs.")
+    quantization: str | None = option(None, "Quantization: 4bit or 8bit (bitsandbytes).")
+    attn_implementation: str | None = option(None, "Attention implementation: eager, sdpa, ...")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -32,14 +34,14 @@ class LoadOptions(DeviceOptions):
     """How weights are held and how prompts are made; `interp.load` documents them."""
 
     control_tokens: Literal["text", "refuse"] = option(
-        "text", "Special tokens written out in a message: kept as text, or an error."
+        "text", "Special tokens spelled out in a message: treat them as text, or refuse them as an error."
     )
     template_date: Annotated[str | None, BeforeValidator(_iso)] = option(
         None,
-        "Date (YYYY-MM-DD) given to a chat template that reads the clock; default: today's, the same for the whole "
-        "run.",
+        "Date (YYYY-MM-DD) for chat templates that print the current date; default: today, fixed for the whole run.",
     )
-    allow_closed_turn: bool = option(False, "Accept a chat template that opens no assistant turn.")
+    allow_closed_turn: bool = option(False, "Accept a chat template that does not open an assistant turn.")
     template: Literal["own", "plain"] = option(
-        "own", "plain: every chat as plain text, for base models without a chat template."
+        "own",
+        "Chat template: the model's own, or plain (every chat as plain text, for base models without a template).",
     )

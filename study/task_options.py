@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _CHOICES = ("per_cell", "seed", "split", "rendering")
 PATH = "Import path of a task, e.g. interp.tasks.procedural."
 WHERE = (
-    "Keep only what fulfils it: COLUMN (has a value), COLUMN=A,B, COLUMN!=A, COLUMN<3 (<=, >, >=); may be given again, "
-    "then all must hold."
+    "Keep only rows that meet a condition: COLUMN (has a value), COLUMN=A,B, COLUMN!=A, COLUMN<3 (<=, >, >=). If "
+    "repeated, all conditions must hold."
 )
 
 
@@ -38,17 +38,17 @@ class ItemOptions:
     """
 
     path: str | None = option(None, PATH, flag="--task", param="task")
-    data: str | None = option(None, "The task's data; a task that generates its items needs none.")
-    limit: Count | None = option(None, "At most N items, spread over cells and groups.")
-    per_cell: Count | None = option(None, "Items per cell of a generated grid.")
-    seed: int | None = option(None, "Of generated items and of sampled replies.")
-    split: str | None = option(None, "Whose items: train, validation, test.")
-    rendering: str | None = option(None, "Of generated items: plain, or log for the embedded pair.")
+    data: str | None = option(None, "Data of the task; not needed if the task generates its items.")
+    limit: Count | None = option(None, "Use at most N items, spread over cells and groups.")
+    per_cell: Count | None = option(None, "Number of items per cell of a generated grid.")
+    seed: int | None = option(None, "Seed of generated items and sampled replies.")
+    split: str | None = option(None, "Split whose items are used: train, validation or test.")
+    rendering: str | None = option(None, "Rendering of generated items: plain, or log (for the embedded pair).")
     where: Where = option({}, WHERE)
     options: Mapping[str, Any] | tuple[str, ...] = option(
         {},
-        "Further option of the task, e.g. categories=Age,Religion, condition=ambig, permute=cyclic, side=test, "
-        "templates=FOLDER; may be given again.",
+        "Option of the task itself, e.g. categories=Age,Religion, condition=ambig, permute=cyclic, side=test, "
+        "templates=FOLDER; can be repeated.",
         flag="--task-option",
         metavar="KEY=VALUE",
     )

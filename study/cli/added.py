@@ -19,8 +19,8 @@ from study.task_options import TaskOptions
 class RunOptions:
     """Of the command alone."""
 
-    out: Path = option(help="Run folder; resumable.")
-    quiet: bool = option(False, "No progress bars.")
+    out: Path = option(help="Run folder; an interrupted run continues.")
+    quiet: bool = option(False, "Show no progress bars.")
 
 
 def added_command(name: str) -> click.Command:

@@ -21,7 +21,7 @@ USAGE = ("(--base ID [--adapter ID] | --pair FILE) --data FILE --out FOLDER", "(
 def cache() -> None:
     """Record activations once and keep them on disk.
 
-    Extraction resumes where it stopped. See `diptych cache extract --help` for its options.
+    An interrupted extraction continues. See `diptych cache extract --help` for its options.
     """
 
 
@@ -31,19 +31,19 @@ class CachedItems(ItemOptions):
 
     path: str | None = option(
         None,
-        "Import path of a task, e.g. interp.tasks.bbq; reads --data in its own format.",
+        "Import path of a task, e.g. interp.tasks.bbq, which reads --data in its own format.",
         flag="--task",
         param="task",
     )
-    data: str | None = option(None, "JSON lines, JSON, CSV or Parquet file, folder, or dataset id.")
+    data: str | None = option(None, "JSON lines, JSON, CSV or Parquet file, a folder of them, or a dataset id.")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class ExtractOptions:
     """Of the command alone."""
 
-    out: Path = option(help="Folder of the cache (or of a pair's caches).")
-    quiet: bool = option(False, "No progress bar.")
+    out: Path = option(help="Folder for the cache, or for both caches of a pair.")
+    quiet: bool = option(False, "Show no progress bar.")
 
 
 @cache.command()
@@ -51,7 +51,10 @@ class ExtractOptions:
 def extract(
     checkpoint: CheckpointOptions, load: LoadOptions, items: CachedItems, options: CacheOptions, command: ExtractOptions
 ) -> None:
-    """Record activations of a checkpoint, or of both members of a pair, into --out. May be left out."""
+    """Record activations of a checkpoint, or of both members of a pair, into --out.
+
+    The word `extract` may be omitted.
+    """
     from interp.cache.extract import rank_and_world
     from study.analyses.cache.run import record_caches
 
@@ -70,7 +73,7 @@ def extract(
 class PlanOptions:
     """Of the command alone."""
 
-    out: Path = option(Path(), "Disk to check for room.")
+    out: Path = option(Path(), "Output folder, to check its disk for free space.")
 
 
 @cache.command()
@@ -78,7 +81,7 @@ class PlanOptions:
 def plan(
     checkpoint: CheckpointOptions, load: LoadOptions, items: CachedItems, options: CacheOptions, command: PlanOptions
 ) -> None:
-    """Print rows, bytes and files of a cache, and refuse what does not fit; no weight is read."""
+    """Print the rows, bytes and files of a planned cache, and refuse one that does not fit; no weights are read."""
     from interp.cache.request import preview
     from interp.checkpoint import CheckpointPair
 
@@ -99,7 +102,7 @@ class InspectOptions:
 @cache.command()
 @takes(InspectOptions)
 def inspect(options: InspectOptions) -> None:
-    """Say what a cache holds: model, sites, positions, rows, bytes."""
+    """Show what a cache contains: model, sites, positions, rows, bytes."""
     from interp.cache import ActivationCache
 
     click.echo(ActivationCache.open(options.folder, allow_partial=True).inspect())
@@ -110,13 +113,13 @@ class VerifyOptions(InspectOptions):
     """How a cache is checked."""
 
     hash: bool = option(False, "Read every byte and compare checksums.")
-    size: bool = option(False, "Compare file sizes only (the default).")
+    size: bool = option(False, "Compare only file sizes (the default).")
 
 
 @cache.command()
 @takes(VerifyOptions)
 def verify(options: VerifyOptions) -> None:
-    """Prove that a cache is whole; exits with 1 and names what is not."""
+    """Check that a cache is complete and undamaged; exits with 1 and lists what is not."""
     from interp.cache.reader import problems_of
 
     problems = problems_of(options.folder, "hash" if options.hash else "size")

@@ -63,15 +63,19 @@ class CheckpointOptions:
     """Which checkpoint or pair, on the command line; a study file names it by `pair` or `checkpoint`."""
 
     base: str | None = option(None, "Hugging Face id or folder of the base model.")
-    adapter: str | None = option(None, "Hugging Face id or folder of a PEFT adapter on it.")
+    adapter: str | None = option(None, "Hugging Face id or folder of a PEFT adapter on the base.")
     revision: str | None = option(None, "Commit, tag or branch of the base.")
     adapter_revision: str | None = option(None, "Commit, tag or branch of the adapter.")
-    subfolder: str | None = option(None, "Folder of the adapter inside its repository.")
-    tokenizer: str | None = option(None, "Id or folder of the tokenizer, where the adapter's or base's is not it.")
-    name: str | None = option(None, "What tables and figures call the checkpoint.")
-    checkpoint_file: str | None = option(None, "YAML file of one checkpoint, in place of --base.", flag="--checkpoint")
-    pair: str | None = option(None, "YAML file of a pair, or 'embedded' for the one that comes with the package.")
-    merge: bool = option(False, "Add the adapter into the weights (other rounding).")
+    subfolder: str | None = option(None, "Subfolder of the adapter inside its repository.")
+    tokenizer: str | None = option(None, "Id or folder of the tokenizer; default: that of the adapter or the base.")
+    name: str | None = option(None, "Name of the checkpoint in tables and figures.")
+    checkpoint_file: str | None = option(
+        None, "YAML file that describes one checkpoint; use it instead of --base.", flag="--checkpoint"
+    )
+    pair: str | None = option(
+        None, "YAML file that describes a pair, or 'embedded' for the pair that ships with the package."
+    )
+    merge: bool = option(False, "Merge the adapter into the weights (this changes the rounding).")
 
     @property
     def is_named(self) -> bool:
@@ -127,8 +131,8 @@ class CheckpointOptions:
 class Quiet:
     """How much is printed and drawn."""
 
-    no_figures: bool = option(False, "Tables only.")
-    quiet: bool = option(False, "No progress bar.")
+    no_figures: bool = option(False, "Write tables only, no figures.")
+    quiet: bool = option(False, "Show no progress bar.")
 
 
 CONTINUES = ("eval run", "cache extract", "heads sweep", "steer dose", "oracle ask", "oracle compare", "cot",

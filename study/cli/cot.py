@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def cot(checkpoint: CheckpointOptions, load: LoadOptions, options: LabelOptions) -> None:
     """Label every sentence of every chain with a model, into OUT/<member>-<label>.jsonl, and audit the labels.
 
-    Every line has the label and the number that it was made from, next to its control. Exits with 1 where an audit
-    fails; the labels are written all the same. Run again after a kill, it continues; labels of other options, data or
-    weights are not written over.
+    Every line has the label and the number that it was computed from, next to its control. Exits with 1 if an audit
+    fails; the labels are written anyway. After a kill, the same command continues; labels made with other options, data
+    or weights are not overwritten.
     """
     from study.chain_labels import label_members
 
@@ -41,15 +41,15 @@ class AuditOptions:
     """A file of labels."""
 
     labels: Path = option(is_argument=True)
-    out: Path | None = option(None, "The findings as a table, .csv or .parquet.")
+    out: Path | None = option(None, "Also write the findings as a table, .csv or .parquet.")
 
 
 @click.command()
 @takes(AuditOptions)
 def audit(options: AuditOptions) -> None:
-    """Audit LABELS, JSON lines with label and context, and problem, task, status, split, boundary where known.
+    """Audit LABELS: JSON lines with label and context and, if available, problem, task, status, split, boundary.
 
-    One line per audit: its number, its threshold, and what to do. Exits with 1 where one fails.
+    Prints one line per audit: its value, its threshold, and what to do. Exits with 1 if an audit fails.
     """
     findings = _audited(options.labels)
     if options.out is not None:

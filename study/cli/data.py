@@ -22,19 +22,19 @@ def data() -> None:
 class ProceduralOptions:
     """Which items are generated."""
 
-    n: Count = option(help="How many items.")
-    seed: int = option(0, "Of the items.")
+    n: Count = option(help="Number of items.")
+    seed: int = option(0, "Seed of the items.")
     rendering: Literal["plain", "log"] = option(
-        "plain", "Plain English for real models, or the low-entropy log of the embedded pair."
+        "plain", "Rendering: plain English for real models, or the low-entropy log of the embedded pair."
     )
-    split: Literal["train", "validation", "test"] | None = option(None, "Only procedures of this split.")
+    split: Literal["train", "validation", "test"] | None = option(None, "Use only procedures of this split.")
     out: OutFile = option(help="JSONL file to write.")
 
 
 @data.command()
 @takes(ProceduralOptions)
 def procedural(options: ProceduralOptions) -> None:
-    """Procedural-compliance items: labels computed by the rule engine, every perturbation in equal parts."""
+    """Generate procedural-compliance items: labels come from the rule engine, perturbations are equally frequent."""
     from interp.io.files import write_json_lines
     from interp.tasks.procedural import generate_records
 
@@ -49,12 +49,12 @@ class BBQOptions:
 
     data: InPath = option(help="The BBQ folder.")
     split: str = option(
-        "train=0.6,select=0.2,test=0.2", "Sides and their shares of the items; no story is on two of them."
+        "train=0.6,select=0.2,test=0.2", "Splits and their shares of the items; no story is in two of them."
     )
-    categories: Names | None = option(None, "Only these, separated by commas.")
-    templates: Path | None = option(None, "The folder 'templates'; default: beside the data.")
-    seed: int = option(0, "Of the stories of each side.")
-    out: OutFolder = option(help="Folder: a file per side.")
+    categories: Names | None = option(None, "Use only these categories, separated by commas.")
+    templates: Path | None = option(None, "The folder 'templates' of BBQ; default: next to the data.")
+    seed: int = option(0, "Seed of the assignment of stories to splits.")
+    out: OutFolder = option(help="Output folder; it gets one file per split.")
 
     def shares(self) -> dict[str, float]:
         """Side -> share of the items."""
@@ -64,9 +64,9 @@ class BBQOptions:
 @data.command()
 @takes(BBQOptions)
 def bbq(options: BBQOptions) -> None:
-    """Split BBQ so that no story is on two sides: OUT/<side>.jsonl, rows as they are published.
+    """Split BBQ so that no story is in two splits: writes OUT/<split>.jsonl, with the rows as published.
 
-    Fit on one side, test on another: `--task interp.tasks.bbq --data OUT/test.jsonl --task-option templates=FOLDER`.
+    Fit on one split, test on another: `--task interp.tasks.bbq --data OUT/test.jsonl --task-option templates=FOLDER`.
     """
     from interp.io.files import write_json_lines
     from interp.tasks.bbq.loader import rows_of_sides
@@ -93,14 +93,14 @@ class AuditOptions:
     """A file of items, and one that may leak into it."""
 
     file: InFile = option(is_argument=True)
-    against: InFile | None = option(None, "A second file: how much of it leaks into the first.")
-    seed: int = option(0, "Of the half split that scores a shortcut.")
+    against: InFile | None = option(None, "Second file, which is checked for leakage into FILE.")
+    seed: int = option(0, "Seed of the split into halves on which shortcuts are fitted and scored.")
 
 
 @data.command()
 @takes(AuditOptions)
 def audit(options: AuditOptions) -> None:
-    """What a baseline that ignores the procedure scores on FILE: each shallow feature, and all of them together."""
+    """Score baselines that ignore the procedure on FILE: each shallow feature, and all of them together."""
     from interp import stats
     from interp.tasks.procedural import audit_records, check_leakage
     from interp.tasks.procedural.dataset import dedup, label_balance

@@ -26,9 +26,9 @@ USAGE = ("(--base ID | --checkpoint FILE | --pair FILE) --task T --out FOLDER", 
 
 @click.group(cls=DefaultGroup, name="eval", default="run", usage=USAGE)
 def evaluate() -> None:
-    """Answers of a model, or of a pair on the same items, and their tables.
+    """Evaluate a model, or both members of a pair on the same items.
 
-    See `diptych eval run --help` for the options of an evaluation; `run` may be left out.
+    See `diptych eval run --help` for the options of an evaluation; the word `run` may be omitted.
     """
 
 
@@ -36,9 +36,9 @@ def evaluate() -> None:
 class RunOptions(Quiet):
     """Of the command alone."""
 
-    out: Path = option(help="Folder of answers and tables; resumable.")
+    out: Path = option(help="Folder of answers and tables; an interrupted run continues.")
     mode: Literal["generate", "labels"] = option(
-        "generate", "Let the model write its answer, or only score the task's labels after the prompt."
+        "generate", "generate: the model writes its answer; labels: only score the task's labels after the prompt."
     )
 
 
@@ -47,10 +47,10 @@ class RunOptions(Quiet):
 def run(
     checkpoint: CheckpointOptions, load: LoadOptions, items: TaskOptions, command: RunOptions, options: EvalOptions
 ) -> None:
-    """Answers and tables: OUT/<member>/answers.parquet, OUT/table.csv, OUT/pair.csv for a pair, and OUT/figures.
+    """Write answers and tables: OUT/<member>/answers.parquet, OUT/table.csv, OUT/figures, and OUT/pair.csv for a pair.
 
-    Every number has its interval, n and control; see the columns in the README. --seed draws the items (and the
-    samples); interrupt it whenever you like, the same command continues.
+    Every number has its interval, n and control; the README explains the columns. --seed determines the items (and the
+    samples). You can interrupt the command at any time; the same command continues.
     """
     from interp.tasks.protocol import load_task
     from study.analyses.eval.run import run_eval
@@ -103,13 +103,13 @@ class FiguresOptions:
     """Figures of an evaluation that is on disk."""
 
     folder: Path = option(is_argument=True)
-    out: Path | None = option(None, "Folder of the figures; default: FOLDER/figures.")
+    out: Path | None = option(None, "Folder for the figures; default: FOLDER/figures.")
 
 
 @evaluate.command()
 @takes(FiguresOptions)
 def figures(options: FiguresOptions) -> None:
-    """Draw the evaluation in FOLDER again, from its tables and answers: accuracy per cell, and the task's own."""
+    """Redraw the figures of the evaluation in FOLDER, from its tables and answers."""
     from study.analyses.eval.figures import figures_of
 
     _draw(figures_of(options.folder), options.out or options.folder / "figures")
@@ -120,22 +120,24 @@ class ScoreOptions:
     """Answers of another system, and the task that they answer."""
 
     task: str = option(help="Import path of a task, e.g. interp.tasks.bbq.")
-    data: str = option(help="The task's data.")
+    data: str = option(help="Data of the task.")
     options: tuple[str, ...] = option(
         (),
-        "Further option of the task; may be given again.",
+        "Option of the task itself; can be repeated.",
         flag="--task-option",
         metavar="KEY=VALUE",
         is_repeated=True,
     )
     answers: Path = option(help="JSON lines, one answer per item.")
     tags: str | None = option(
-        None, "Of BBQ: as_published scores Physical_appearance with the paper's tags.", flag="--set"
+        None, "BBQ only: as_published scores Physical_appearance with the paper's tags.", flag="--set"
     )
-    unparsed: Literal["exclude", "wrong"] | None = option(None, "Of BBQ: what a null answer is (exclude).")
-    seed: int = option(0, "Of the bootstraps behind the intervals.")
-    name: str | None = option(None, "What the table calls the system; default: the name of the file.")
-    out: Path | None = option(None, "Table, as .csv or .parquet.")
+    unparsed: Literal["exclude", "wrong"] | None = option(
+        None, "BBQ only: exclude null answers (the default), or count them as wrong."
+    )
+    seed: int = option(0, "Seed of the bootstrap for the intervals.")
+    name: str | None = option(None, "Name of the system in the table; default: the name of the file.")
+    out: Path | None = option(None, "Also write the table to this file, .csv or .parquet.")
 
 
 @evaluate.command()
@@ -174,9 +176,9 @@ class CompareOptions:
 
     before: Path = option(is_argument=True)
     after: Path = option(is_argument=True)
-    seed: int = option(0, "Of the bootstraps behind the intervals.")
-    out: Path | None = option(None, "Table, as .csv or .parquet.")
-    figures: Path | None = option(None, "Folder of figures of the change.")
+    seed: int = option(0, "Seed of the bootstrap for the intervals.")
+    out: Path | None = option(None, "Also write the table to this file, .csv or .parquet.")
+    figures: Path | None = option(None, "Folder for figures of the change.")
 
 
 @evaluate.command()

@@ -19,18 +19,18 @@ class FiguresOptions:
 
     run: Path = option(is_argument=True)
     style: Literal["paper", "notebook"] = option(
-        "paper", "paper: at the width of a column; notebook: at that of a page."
+        "paper", "Width of the figures: paper (one column) or notebook (one page)."
     )
-    format: Names = option(("pdf", "svg", "png"), "Out of pdf, svg, png, separated by commas.")
-    out: Path | None = option(None, "Folder; default: RUN/figures-STYLE.")
+    format: Names = option(("pdf", "svg", "png"), "File formats: pdf, svg, png, separated by commas.")
+    out: Path | None = option(None, "Output folder; default: RUN/figures-STYLE.")
 
 
 @click.command()
 @takes(FiguresOptions)
 def figures(options: FiguresOptions) -> None:
-    """Draw the figures of RUN from its tables alone: no model, the same bytes every time.
+    """Draw the figures of RUN from its tables alone: without a model, and with the same bytes every time.
 
-    Beside each picture lie its rows (csv) and its caption (txt). RUN/figures holds those of the study itself.
+    Each picture comes with its rows (csv) and its caption (txt). The study's own figures are in RUN/figures.
     """
     from study.figures import save
     from study.figures.save import PICTURES
@@ -58,7 +58,7 @@ class ReportOptions:
     """The page of a run."""
 
     run: InFolder = option(is_argument=True)
-    out: OutFile | None = option(None, "Where to write it; RUN/report.html.")
+    out: OutFile | None = option(None, "File to write; default: RUN/report.html.")
 
 
 @click.command()
@@ -66,7 +66,7 @@ class ReportOptions:
 def report(options: ReportOptions) -> None:
     """Write RUN/report.html: claims, headline, figures, examples and provenance in one file. No model is loaded.
 
-    A run that is not finished gets a report too: what failed is named with its cause.
+    An unfinished run gets a report too: it names each failed step with its cause.
     """
     from study.report import write_report
 

@@ -30,9 +30,9 @@ USAGE = (
 
 @click.group(cls=DefaultGroup, default="sweep", usage=USAGE)
 def heads() -> None:
-    """Effects of attention heads: exact, all of them, every number with its control.
+    """Compute the exact effect of every attention head, each with its control.
 
-    A sweep resumes where it stopped. See `diptych heads sweep --help` for its options.
+    An interrupted sweep continues. See `diptych heads sweep --help` for its options.
     """
 
 
@@ -40,18 +40,20 @@ def heads() -> None:
 class SweptItems(TaskOptions):
     """Twins of a task that makes them, else its examples; `HeadsOptions.n` says how many."""
 
-    path: str = option(help="Import path of a task; one with twins can be patched.", flag="--task", param="task")
-    data: str | None = option(None, "Examples in the task's own format; then heads are ablated, not patched.")
+    path: str = option(
+        help="Import path of a task; heads can be patched if the task has twins.", flag="--task", param="task"
+    )
+    data: str | None = option(None, "Examples in the task's own format; heads are then ablated, not patched.")
     limit: Count | None = option(None, is_command=False)
     per_cell: Count | None = option(None, is_command=False)
-    seed: int | None = option(0, "Of the items, the halves and the bootstraps.")
+    seed: int | None = option(0, "Seed of the items, the halves and the bootstraps.")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class SweepOptions(Quiet):
     """Of the command alone."""
 
-    out: Path = option(help="Folder of the sweep.")
+    out: Path = option(help="Folder for the sweep.")
 
 
 @heads.command()
@@ -59,8 +61,10 @@ class SweepOptions(Quiet):
 def sweep(
     checkpoint: CheckpointOptions, load: LoadOptions, items: SweptItems, options: HeadsOptions, command: SweepOptions
 ) -> None:
-    """Sweep all heads into --out: table.csv, selected.csv, cumulative.csv, order_swap.csv, figures/. The word may be
-    left out."""
+    """Sweep all heads into --out: table.csv, selected.csv, cumulative.csv, order_swap.csv, figures/.
+
+    The word `sweep` may be omitted.
+    """
     from study.analyses.heads.figures import figures
     from study.analyses.heads.run import run_heads
     from study.analyses.heads.show import headline
@@ -105,14 +109,14 @@ class ShowOptions:
     """What is shown of a sweep."""
 
     folder: Path = option(is_argument=True)
-    head: str | None = option(None, "A head such as L19.H17; without one, the largest effects.")
-    base: Annotated[int, Field(ge=0, le=1)] = option(0, "How heads are counted.")
+    head: str | None = option(None, "Head to show, such as L19.H17; default: the heads with the largest effects.")
+    base: Annotated[int, Field(ge=0, le=1)] = option(0, "Index from which layers and heads are counted: 0 or 1.")
 
 
 @heads.command()
 @takes(ShowOptions)
 def show(options: ShowOptions) -> None:
-    """Every definition of δ for one head, with interval, n, p and control; or the largest effects."""
+    """Show every definition of δ for one head, with interval, n, p and control; or the largest effects."""
     from study.analyses.heads.show import headline, show_head
 
     one, folder = options.head, options.folder
@@ -125,19 +129,19 @@ class MatchOptions:
 
     a: str = option(is_argument=True, metavar="A[:MEMBER]")
     b: str = option(is_argument=True, metavar="B[:MEMBER]")
-    control: str = option(help="FOLDER[:MEMBER] of another checkpoint of A's base: the self-match.")
+    control: str = option(help="FOLDER[:MEMBER] of another checkpoint on A's base; matching A with it is the control.")
     window: float = option(0.15, "Largest difference in relative depth.")
-    n_permutations: Annotated[int, Field(ge=19)] = option(1000, "Permutations of B's items.", flag="--perm")
-    seed: int = option(0, "Of the permutations.")
-    out: Path = option(help="Folder of match.csv and its figure.")
+    n_permutations: Annotated[int, Field(ge=19)] = option(1000, "Number of permutations of B's items.", flag="--perm")
+    seed: int = option(0, "Seed of the permutations.")
+    out: Path = option(help="Folder for match.csv and its figure.")
 
 
 @heads.command()
 @takes(MatchOptions)
 def match(options: MatchOptions) -> None:
-    """Which heads of B do to the same items what heads of A do; sizes may differ (7B and 14B).
+    """Match heads of A and B by their effects on the same items; the models may differ in size (7B and 14B).
 
-    The null permutes B's items; the control says what r a head that must have a counterpart gets.
+    The null permutes B's items; the control gives the r of heads that must have a counterpart.
     """
     from interp.io.csv_text import csv_bytes
     from interp.io.files import write_file

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 @click.group()
 def oracle() -> None:
-    """Read activations in words, every answer beside the activations that could have produced it by accident."""
+    """Ask an oracle about activations; every answer is compared with control activations."""
 
 
 @oracle.command()
 @takes(OracleNames, DeviceOptions, AskOptions)
 def ask(names: OracleNames, device: DeviceOptions, options: AskOptions) -> None:
-    """Ask one question of every reading of a cache; free text, or a choice with --choices.
+    """Ask one question about every reading of a cache; the answer is free text, or a choice with --choices.
 
-    A folder holds one question: another is refused, and the same one is shown, not asked again.
+    A folder holds one question. A different question is refused; the same question is shown, not asked again.
     """
     from study.analyses.oracle.ask import ask as run
 
@@ -45,25 +45,25 @@ class SelftestOptions:
     """Texts of a self-test, and its items."""
 
     task: str | None = option(None, "Import path of a task whose items are the texts; default: plain English passages.")
-    data: str | None = option(None, "The task's data.")
+    data: str | None = option(None, "Data of the task.")
     options: tuple[str, ...] = option(
         (),
-        "Further option of the task; may be given again.",
+        "Option of the task itself; can be repeated.",
         flag="--task-option",
         metavar="KEY=VALUE",
         is_repeated=True,
     )
-    n: Annotated[int, Field(ge=16)] = option(64, "Items.")
-    limit: Annotated[int, Field(ge=2)] = option(32, "Texts.")
-    seed: int = option(0, "Of the items.")
+    n: Annotated[int, Field(ge=16)] = option(64, "Number of items.")
+    limit: Annotated[int, Field(ge=2)] = option(32, "Number of texts.")
+    seed: int = option(0, "Seed of the items.")
 
 
 @oracle.command()
 @takes(OracleNames, DeviceOptions, SelftestOptions)
 def selftest(names: OracleNames, device: DeviceOptions, options: SelftestOptions) -> None:
-    """Does the declared wiring fit the adapter better than every mistake that still works in part?
+    """Test whether the declared wiring fits the adapter better than every known mistake.
 
-    The result is remembered for these weights and this spec. Exits with 1 where the test fails.
+    The result is stored for these weights and this spec. Exits with 1 if the test fails.
     """
     from study.analyses.oracle.ask import check_wiring
 
@@ -79,7 +79,7 @@ def selftest(names: OracleNames, device: DeviceOptions, options: SelftestOptions
 @oracle.command()
 @takes(CompareOptions, OracleNames, DeviceOptions)
 def compare(options: CompareOptions, names: OracleNames, device: DeviceOptions) -> None:
-    """The same question at the same places of two caches, with a paired test over problems."""
+    """Ask the same question at the same positions of two caches, with a paired test over problems."""
     from study.analyses.oracle.ask import compare as run
 
     one_thread()
@@ -90,11 +90,15 @@ def compare(options: CompareOptions, names: OracleNames, device: DeviceOptions) 
 class RecipeDevice:
     """What stands in place of the `load` of a recipe, where it is given."""
 
-    device: str | None = option(None, "Instead of `load.device` of the recipe: cpu, cuda, cuda:1, ...")
-    dtype: str | None = option(None, "Instead of `load.dtype`.", flag="--load-dtype", param="load_dtype")
-    device_map: str | None = option(None, "Instead of `load.device_map`: 'auto' spreads the base over several GPUs.")
-    quantization: str | None = option(None, "Instead of `load.quantization`: 4bit or 8bit (bitsandbytes).")
-    attn_implementation: str | None = option(None, "Instead of `load.attn_implementation`: eager, sdpa, ...")
+    device: str | None = option(None, "Overrides `load.device` of the recipe: cpu, cuda, cuda:1, ...")
+    dtype: str | None = option(None, "Overrides `load.dtype` of the recipe.", flag="--load-dtype", param="load_dtype")
+    device_map: str | None = option(
+        None, "Overrides `load.device_map` of the recipe; 'auto' spreads the base over several GPUs."
+    )
+    quantization: str | None = option(None, "Overrides `load.quantization` of the recipe: 4bit or 8bit (bitsandbytes).")
+    attn_implementation: str | None = option(
+        None, "Overrides `load.attn_implementation` of the recipe: eager, sdpa, ..."
+    )
 
     def given(self) -> dict[str, str]:
         """What is given."""
@@ -106,8 +110,8 @@ class TrainOptions:
     """A training run."""
 
     recipe: InFile = option(is_argument=True)
-    out: Path = option(help="Folder of checkpoints: best/, last/, ...")
-    resume: bool = option(False, "Go on from the last checkpoint in --out.")
+    out: Path = option(help="Folder for the checkpoints: best/, last/, ...")
+    resume: bool = option(False, "Continue from the last checkpoint in --out.")
     dry_run: bool = option(False, "Build and audit the items, then stop.")
     every: Count = option(50, "Print the loss every N steps.")
 
@@ -117,8 +121,8 @@ class TrainOptions:
 def train(options: TrainOptions, device: RecipeDevice) -> None:
     """Train an oracle adapter as the YAML file RECIPE says.
 
-    Labels are audited before the first step. The best checkpoint by validation gap is kept in --out/best. Several GPUs:
-    start it with `torchrun --nproc-per-node 8 --no-python diptych oracle train ...` (needs accelerate).
+    Labels are audited before the first step. The checkpoint with the largest validation gap is kept in --out/best. For
+    several GPUs, start it with `torchrun --nproc-per-node 8 --no-python diptych oracle train ...` (needs accelerate).
     """
     from study.analyses.oracle.training import TrainingFile, train_from_file
 
@@ -164,14 +168,14 @@ def _validation_lines(validation: Validation) -> list[str]:
 class BuildOptions:
     """What is trained from nothing."""
 
-    seed: int = option(0, "Of the adapters' weights, items and order.")
-    out: Path = option(help="A new or empty folder.")
+    seed: int = option(0, "Seed of the adapters' weights, the items and their order.")
+    out: Path = option(help="Output folder; it must be new or empty.")
 
 
 @oracle.command()
 @takes(BuildOptions)
 def build(options: BuildOptions) -> None:
-    """Train the embedded oracle and its prior-only twin on one CPU thread; fails if a gate does not hold."""
+    """Train the embedded oracle and its prior-only counterpart on one CPU thread; fails if a gate fails."""
     from study.cli.pair import gate_lines
     from study.embedded.oracle import build_oracle
 

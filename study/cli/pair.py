@@ -22,15 +22,15 @@ def pair() -> None:
 class BuildOptions:
     """What is trained from nothing."""
 
-    seed: int = option(0, "Of initialisation, data and order.")
-    out: Path = option(help="A new or empty folder.")
-    test: bool = option(False, "Score the test split too: once, for a pair that ships.")
+    seed: int = option(0, "Seed of the initialisation, the data and their order.")
+    out: Path = option(help="Output folder; it must be new or empty.")
+    test: bool = option(False, "Also score the test split; do this once, for the pair that ships.")
 
 
 @pair.command()
 @takes(BuildOptions)
 def build(options: BuildOptions) -> None:
-    """Train base, engaged and heuristic from nothing on one CPU thread; fails if a gate does not hold."""
+    """Train base, engaged and heuristic from scratch on one CPU thread; fails if a gate fails."""
     from study.embedded.build import build as run
     from study.embedded.build import passed
 

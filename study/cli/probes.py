@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 @click.group()
 def probes() -> None:
-    """Linear probes per layer, each number beside its null and its controls."""
+    """Fit linear probes per layer, each number next to its null and its controls."""
 
 
 @probes.command()
 @takes(SweepOptions, ProbesOptions)
 def sweep(command: SweepOptions, options: ProbesOptions) -> None:
-    """Every layer, position and kind of probe over CACHE: table, scores and directions into --out.
+    """Fit every kind of probe at every layer and position of CACHE; writes table, scores and directions into --out.
 
-    Layer and C are chosen on DEV, TEST is scored once. A cached sweep is shown, not run again.
+    Layer and C are chosen on DEV, and TEST is scored once. A finished sweep is shown, not run again.
     """
     from study.analyses.probes.run import run_sweep
 
@@ -53,7 +53,7 @@ class FiguresOptions:
     """Which sweeps are drawn; a pattern that no shell has expanded is expanded."""
 
     folders: tuple[str, ...] = option(is_argument=True, metavar="SWEEP...")
-    out: Path | None = option(None, "Folder of the figures; default: SWEEP/figures of the first.")
+    out: Path | None = option(None, "Folder for the figures; default: the folder figures of the first SWEEP.")
 
 
 @probes.command()
@@ -61,7 +61,8 @@ class FiguresOptions:
 def figures(options: FiguresOptions) -> None:
     """Draw every SWEEP (one per checkpoint) into shared figures: by layer, selectivity, transfer.
 
-    Checkpoints not named engaged, heuristic or base take these looks in order. What is no sweep is left out.
+    Checkpoints with names other than engaged, heuristic and base get these styles in order. Folders without a sweep are
+    left out.
     """
     from study.analyses.probes.figures import cosine_figures
     from study.analyses.probes.figures import figures as drawn_figures
@@ -102,9 +103,9 @@ def _sweeps(folders: Sequence[str]) -> list[Path]:
 @probes.command()
 @takes(TransferOptions)
 def transfer(options: TransferOptions) -> None:
-    """Probes of SWEEP read on CACHE (the same examples, another checkpoint), beside both ceilings.
+    """Apply the probes of SWEEP to CACHE (the same examples, another checkpoint), next to both ceilings.
 
-    Writes SWEEP/transfer/NAME.csv. Undefined between widths: then --align ridge, or `probes compare`.
+    Writes SWEEP/transfer/NAME.csv. Undefined between models of different width: use --align ridge, or `probes compare`.
     """
     from study.analyses.probes.transfer import transfer_lines, transfer_sweep
 
@@ -120,14 +121,14 @@ class CompareOptions:
 
     first: Path = option(is_argument=True)
     second: Path = option(is_argument=True)
-    kind: str = option("ridge", "Of probe.")
-    target: str | None = option(None, "Where several were swept.")
+    kind: str = option("ridge", "Kind of probe.")
+    target: str | None = option(None, "Target to compare, if several were swept.")
 
 
 @probes.command()
 @takes(CompareOptions)
 def compare(options: CompareOptions) -> None:
-    """Two sweeps of the same rows by their scores alone: widths and depths may differ."""
+    """Compare two sweeps of the same rows by their scores only: widths and depths may differ."""
     from probes import compare_scores
     from study.analyses.probes.store import read_sweep
 
@@ -143,10 +144,10 @@ def _show(table: pd.DataFrame) -> None:
 @probes.command()
 @takes(SiteOptions, MdlOptions)
 def mdl(sites: SiteOptions, options: MdlOptions) -> None:
-    """Online code length per site: bits to send the labels to someone who has the activations.
+    """Compute the online code length per site: bits to send the labels to a receiver who has the activations.
 
-    Compression compares it with a code that knows the label frequencies alone: 1.00 says that nothing was gained. The
-    control is the same on permuted labels.
+    Compression compares it with a code that knows only the label frequencies: 1.00 means that the activations do not
+    help. The control is the same on permuted labels.
     """
     from study.analyses.probes.checks import mdl as run
 
@@ -157,7 +158,7 @@ def mdl(sites: SiteOptions, options: MdlOptions) -> None:
 @probes.command()
 @takes(SiteOptions, EraseOptions)
 def erase(sites: SiteOptions, options: EraseOptions) -> None:
-    """Erase the label from a site (LEACE), refit: AUROC before and after, on held-out groups."""
+    """Erase the label from a site (LEACE) and refit the probe: AUROC before and after, on held-out groups."""
     from study.analyses.probes.checks import erase as run
 
     one_thread()
@@ -167,9 +168,10 @@ def erase(sites: SiteOptions, options: EraseOptions) -> None:
 @probes.command()
 @takes(SiteOptions, RecallOptions)
 def recall(sites: SiteOptions, options: RecallOptions) -> None:
-    """Share of positives above the threshold that at most --max-fpr of the negatives pass, out of fold.
+    """Measure recall at a bounded false-positive rate, out of fold.
 
-    Each fold has its own threshold. The control is the same probe of permuted labels, 99 times (logistic 19).
+    Recall is the share of positives above the threshold that at most --max-fpr of the negatives pass.
+    Each fold has its own threshold. The control is the same probe on permuted labels, 99 times (logistic: 19).
     """
     from study.analyses.probes.checks import recall as run
 

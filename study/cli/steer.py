@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def steer() -> None:
-    """Steering directions: difference of means, orthogonalized, with doses and their controls."""
+    """Steering directions: differences of means, orthogonalized, and their dose curves with controls."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -29,7 +29,7 @@ class FitFiles:
     """What is read and written."""
 
     cache: Path = option(is_argument=True)
-    out: Path = option(help="NAME.safetensors; NAME.json is written next to it.")
+    out: Path = option(help="File to write, NAME.safetensors; NAME.json is written next to it.")
 
 
 @steer.command()
@@ -37,7 +37,7 @@ class FitFiles:
 def fit(files: FitFiles, options: FitOptions) -> None:
     """Fit a direction at every chosen site of CACHE and write them to --out.
 
-    A file that holds a direction of other options, data or labels is not written over.
+    A file with a direction fitted with other options, data or labels is not overwritten.
     """
     from interp.cache import ActivationCache
     from interp.io import writer_lock
@@ -63,13 +63,13 @@ class ShowOptions:
     """Which directions."""
 
     path: Path = option(is_argument=True)
-    site: str | None = option(None, "All statistics of one site instead of the table.")
+    site: str | None = option(None, "Show all statistics of one site instead of the table.")
 
 
 @steer.command()
 @takes(ShowOptions)
 def show(options: ShowOptions) -> None:
-    """Statistics of the directions in a file, a row per site."""
+    """Show the statistics of the directions in a file, one row per site."""
     from steering import Direction, Directions
     from study.analyses.steering.fit import directions_text
 
@@ -86,21 +86,21 @@ class ExportOptions:
 
     path: Path = option(is_argument=True)
     format: Literal["gguf", "hf-weights"] = option(
-        help="gguf: control vector to add. hf-weights: model folder with the direction ablated."
+        help="gguf: a control vector to add; hf-weights: a model folder with the direction ablated."
     )
-    out: Path | None = option(None, "File or folder; default: next to PATH, under its name.")
-    sites: str = option("", "Which directions of PATH; gguf takes all of them, hf-weights one.")
-    alpha: float = option(1.0, "Dose that is written (gguf).")
-    unit: Unit = option("raw", "Length of alpha = 1 (gguf).")
+    out: Path | None = option(None, "File or folder to write; default: next to PATH, with the same name.")
+    sites: str = option("", "Sites of PATH whose directions are written; gguf takes any number, hf-weights one.")
+    alpha: float = option(1.0, "Strength that is written (gguf).")
+    unit: Unit = option("raw", "Unit of the strength: what alpha = 1 adds (gguf).")
     model_hint: str | None = option(
-        None, "Architecture named in the file (gguf); default: that of the checkpoint's config."
+        None, "Architecture named in the file (gguf); default: that in the checkpoint's config."
     )
 
 
 @steer.command()
 @takes(ExportOptions, CheckpointOptions, LoadOptions)
 def export(options: ExportOptions, checkpoint: CheckpointOptions, load: LoadOptions) -> None:
-    """Write directions for other programs; the checkpoint is the one they were fitted on unless one is named."""
+    """Export directions for other programs; the default checkpoint is the one on which they were fitted."""
     from interp.site import match_sites
     from steering import Directions
 
@@ -157,7 +157,7 @@ class StudyFiles(Quiet):
     """What every dose study writes, and the texts of its perplexity."""
 
     neutral: Path | None = option(None, "Texts for perplexity, one per line; default: plain English.")
-    out: Path = option(help="Folder of the study.")
+    out: Path = option(help="Folder for the results.")
 
     def texts(self) -> tuple[str, ...] | None:
         """Lines of `neutral`; None where no file is named."""
@@ -170,12 +170,14 @@ class StudyFiles(Quiet):
 class DoseFiles(StudyFiles):
     """What is steered, and what it was fitted on."""
 
-    direction: Path = option(help="File of `steer fit`.")
-    orthogonal_to: tuple[Path, ...] = option((), "What it must not be confused with; repeatable.", is_repeated=True)
-    cache: Path | None = option(None, "The cache that it was fitted on: adds label-shuffled controls.")
-    labels: Path | None = option(None, "The file of classes that `steer fit` had, if it had one.")
-    target: str = option("label", "Its column.")
-    strata: str = option("", "labels:COLUMN where `steer fit` balanced by a column of that file.")
+    direction: Path = option(help="File of directions written by `steer fit`.")
+    orthogonal_to: tuple[Path, ...] = option(
+        (), "File of a direction to orthogonalize against; can be repeated.", is_repeated=True
+    )
+    cache: Path | None = option(None, "Cache on which the direction was fitted; adds label-shuffled controls.")
+    labels: Path | None = option(None, "File of classes that was passed to `steer fit --labels`, if any.")
+    target: str = option("label", "Column of the class, as in `steer fit`.")
+    strata: str = option("", "labels:COLUMN, if `steer fit` balanced over a column of that file.")
 
 
 @steer.command()
@@ -183,7 +185,7 @@ class DoseFiles(StudyFiles):
 def dose(
     checkpoint: CheckpointOptions, load: LoadOptions, items: TaskOptions, files: DoseFiles, options: DoseOptions
 ) -> None:
-    """Steer a checkpoint at every strength, with every control, into --out.
+    """Steer a checkpoint at every strength, with every control; writes into --out.
 
     An interrupted run loses nothing: run the same command again. Tables: table.csv (levels and changes), slopes.csv,
     plane.csv, entangle.csv (bias against coverage), switch.csv, texts.csv (perplexity); figures/.
@@ -221,8 +223,8 @@ class PairFiles(StudyFiles):
 
     engaged: Path = option(help="Direction file fitted on the engaged member.")
     heuristic: Path = option(help="Direction file fitted on the heuristic member.")
-    engaged_cache: Path | None = option(None, "Its cache: adds label-shuffled controls.")
-    heuristic_cache: Path | None = option(None, "The same of the heuristic member.")
+    engaged_cache: Path | None = option(None, "Cache of the engaged member; adds label-shuffled controls.")
+    heuristic_cache: Path | None = option(None, "Cache of the heuristic member; adds label-shuffled controls.")
 
 
 @steer.command()
@@ -230,9 +232,9 @@ class PairFiles(StudyFiles):
 def pair(
     checkpoint: CheckpointOptions, load: LoadOptions, items: TaskOptions, files: PairFiles, options: DoseOptions
 ) -> None:
-    """Directions of both members: their cosine per layer, and each vector added in each member.
+    """Compare the directions of both members: their cosine per layer, and each vector added in each member.
 
-    Writes cosines.csv (with the ceiling that their own noise sets), transfer.csv (the 2×2), a dose study per member.
+    Writes cosines.csv (with the ceiling set by their own noise), transfer.csv (the 2×2) and a dose study per member.
     """
     from interp.checkpoint import CheckpointPair
     from steering.direction import Directions
@@ -270,7 +272,7 @@ class DrawnFolder:
 @steer.command()
 @takes(DrawnFolder)
 def figures(options: DrawnFolder) -> None:
-    """Draw the figures of a study again, from its tables alone, and print its slopes."""
+    """Redraw the figures of a dose study from its tables alone, and print its slopes."""
     from study.analyses.steering.show import headline
 
     _draw(StudyFiles(out=options.folder))

@@ -21,7 +21,7 @@ SETTINGS = ("procedural", "bbq", "cot", "esi", "embedded")
 
 @click.group()
 def study() -> None:
-    """From two checkpoints to tables, figures and a report, in one command."""
+    """From two checkpoints to tables, figures and a report."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -31,7 +31,7 @@ class StudyFile:
     file: Path = option(is_argument=True, metavar="STUDY.YAML")
     out: Path | None = option(None, "Run folder; default: runs/NAME of the study.")
     overrides: tuple[str, ...] = option(
-        (), "Override, e.g. --set eval.per_cell=50.", flag="--set", metavar="KEY=VALUE", is_repeated=True
+        (), "Override a value, e.g. --set eval.per_cell=50.", flag="--set", metavar="KEY=VALUE", is_repeated=True
     )
 
     def read(self, *more: str) -> tuple[Study, Path]:
@@ -52,13 +52,13 @@ class StudyFile:
 class RunOptions(StudyFile):
     """How a study is run."""
 
-    only: tuple[str, ...] = option((), "Run this step alone (may be given again).", is_repeated=True)
-    jobs: Count = option(1, "Steps at a time that do not read each other.")
+    only: tuple[str, ...] = option((), "Run only this step; can be repeated.", is_repeated=True)
+    jobs: Count = option(1, "Number of independent steps that run at the same time.")
     seeds: str | None = option(
-        None, "Run it once with each seed, into OUT/seed-N; prints their spread.", metavar="N,N,..."
+        None, "Run the study once with each seed, into OUT/seed-N, and print the spread.", metavar="N,N,..."
     )
-    keep: bool = option(False, "Take finished work as it is although other code made it, and say so.")
-    quiet: bool = option(False, "No progress bars.")
+    keep: bool = option(False, "Keep finished results even if other code computed them; the report says so.")
+    quiet: bool = option(False, "Show no progress bars.")
 
     def repeats(self, chosen: Study, out: Path) -> dict[Path, Study]:
         """Folder -> study with its seed; the study itself where no seeds are given."""
@@ -75,7 +75,7 @@ class RunOptions(StudyFile):
 def run(options: RunOptions) -> None:
     """Run every step of STUDY.YAML that is not done: eval, cache, probes, heads, ..., figures, report.
 
-    A run folder may be named in place of the file: it is gone on with. Interrupt it whenever you like.
+    Instead of the file you can name a run folder, which is then continued. You can interrupt the command at any time.
     """
     from study.run.runner import run_study
 
@@ -111,16 +111,16 @@ def spread_of(runs: list[Path]) -> str:
 class PlanOptions(StudyFile):
     """What is planned."""
 
-    register: bool = option(False, "Write claims, margins and seeds into the run folder.")
-    measure: bool = option(False, "Load the models and time two items; times follow from these.")
+    register: bool = option(False, "Register the claims, margins and seeds in the run folder.")
+    measure: bool = option(False, "Load the models and time two items for better time estimates.")
 
 
 @study.command()
 @takes(PlanOptions)
 def plan(options: PlanOptions) -> None:
-    """What will run, what is up to date, tokens, bytes and a rough time. Nothing is started.
+    """Show what will run, what is up to date, tokens, bytes and a rough time. Runs nothing.
 
-    Configurations and tokenizers are read, no weights: a layer, head, site or position that a model lacks is an error.
+    Reads configurations and tokenizers, no weights: a layer, head, site or position that a model lacks is an error.
     """
     from study.run.planner import plan_lines, registration_lines
 

@@ -26,12 +26,12 @@ class TablesOptions:
     """Which rows of which tables."""
 
     runs: tuple[Path, ...] = option(is_argument=True, metavar="RUN...")
-    table: str | None = option(None, "One table in full; without it, what there is.")
+    table: str | None = option(None, "Table to print in full; default: list the tables.")
     where: tuple[str, ...] = option(
-        (), "Only these rows, e.g. --where metric=accuracy.", metavar="COLUMN=VALUE", is_repeated=True
+        (), "Print only these rows, e.g. --where metric=accuracy.", metavar="COLUMN=VALUE", is_repeated=True
     )
-    limit: Count = option(40, "Rows that are printed.")
-    columns: bool = option(False, "What every column means.")
+    limit: Count = option(40, "Largest number of rows to print.")
+    columns: bool = option(False, "Explain every column.")
 
 
 @click.command()
@@ -39,8 +39,8 @@ class TablesOptions:
 def tables(options: TablesOptions) -> None:
     """Print the tables of RUN: value [95 % interval], n, control and p of every row.
 
-    The files are plain Parquet and CSV in RUN/tables: DuckDB, pandas and polars read them as they are. Of several runs
-    one table: repeats over seeds with their spread, trained pairs as units of a random-effects interval.
+    The files in RUN/tables are plain Parquet and CSV, which DuckDB, pandas and polars can read. Several runs are
+    combined into one table: repeats over seeds with their spread, trained pairs as units of a random-effects interval.
     """
     from study.analyses.registry import analyses
     from study.combine import combine, combined_text

@@ -18,26 +18,26 @@ from study.options import STRICT, option
 class VerifyOptions:
     """Studies that are simulated: the structure of their data, and how many."""
 
-    groups: Annotated[int, Field(ge=2)] = option(help="Independent groups (procedures, stories).")
-    size: Count = option(help="Examples of a group on average.")
-    equal: bool = option(True, "All of that size, or spread over a factor of ten.", flag="--equal/--unequal")
-    icc: Share = option(0.3, "Intraclass correlation: how alike the examples of a group are.")
-    shape: Literal["gaussian", "skewed", "binary"] = option("binary", "Of the values.")
+    groups: Annotated[int, Field(ge=2)] = option(help="Number of independent groups (procedures, stories).")
+    size: Count = option(help="Mean number of examples per group.")
+    equal: bool = option(True, "Group sizes: all equal, or spread over a factor of ten.", flag="--equal/--unequal")
+    icc: Share = option(0.3, "Intraclass correlation: how similar the examples of a group are.")
+    shape: Literal["gaussian", "skewed", "binary"] = option("binary", "Shape of the distribution of the values.")
     mean: float = option(0.8, "True mean; a rate for binary values.")
     positive: Annotated[float, Field(gt=0, lt=1)] = option(
-        0.5, "Share of positive examples, and of positive groups, for AUROC."
+        0.5, "Share of positive examples (and of positive groups) for AUROC."
     )
-    studies: Count = option(400, "Simulated studies.")
-    seed: int = option(0, "Of the simulation.")
-    out: Path | None = option(None, "The rows as a table, .csv or .parquet.")
+    studies: Count = option(400, "Number of simulated studies.")
+    seed: int = option(0, "Seed of the simulation.")
+    out: Path | None = option(None, "Also write the rows as a table, .csv or .parquet.")
 
 
 @click.command()
 @takes(VerifyOptions)
 def verify(options: VerifyOptions) -> None:
-    """Simulate studies like yours: do the intervals cover, do the tests err as often as they say?
+    """Simulate studies like yours: do the intervals cover, and do the tests keep their error rates?
 
-    Needs no model and no data. Exits with 1 where a promise is broken.
+    Needs no model and no data. Exits with 1 if a promise is broken.
     """
     from interp.stats import Design, group_sizes
     from interp.stats import verify as run

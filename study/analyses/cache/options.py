@@ -23,16 +23,20 @@ class CacheOptions:
         max_bytes: refuse a larger cache; must be given for all positions.
     """
 
-    per_cell: Count | None = option(None, "Items per cell of a generated grid.", is_command=False)
-    limit: Count | None = option(None, "At most N items, spread over cells and groups.", is_command=False)
-    sites: str = option("resid_post.*", "'resid_post.*, z.19.17', ...")
-    positions: str = option("last", "'last, span:scenario, stride:8', ...")
-    dtype: str | None = option(None, "Stored dtype (bfloat16, float16, float32); default: what the model computes.")
-    thinking: bool | None = option(None, "Passed to the chat template.")
-    max_length: Count | None = option(None, "Longest prompt in tokens; longer is an error.")
-    tokens_per_batch: Count | None = option(None, "Budget of one forward pass.")
-    shard_bytes: str | None = option(None, "Size of one file of the cache, e.g. 256MB.")
-    max_bytes: str | None = option(None, "Refuse a larger cache, e.g. 40GB; required for --positions all.")
+    per_cell: Count | None = option(None, "Number of items per cell of a generated grid.", is_command=False)
+    limit: Count | None = option(None, "Use at most N items, spread over cells and groups.", is_command=False)
+    sites: str = option("resid_post.*", "Sites to record: 'resid_post.*, z.19.17', ...")
+    positions: str = option("last", "Position rules: 'last, span:scenario, stride:8', ...")
+    dtype: str | None = option(
+        None, "Dtype in which activations are stored (bfloat16, float16, float32); default: the model's own."
+    )
+    thinking: bool | None = option(None, "Value of enable_thinking in the chat template.")
+    max_length: Count | None = option(None, "Longest prompt allowed, in tokens; a longer one is an error.")
+    tokens_per_batch: Count | None = option(None, "Token budget of one forward pass.")
+    shard_bytes: str | None = option(None, "Size of one shard (file) of the cache, e.g. 256MB.")
+    max_bytes: str | None = option(
+        None, "Refuse to write a cache larger than this, e.g. 40GB; required for --positions all."
+    )
 
     def request(self) -> dict[str, Any]:
         """What is recorded, as arguments of `interp.cache.extract`; what is not given is left to its defaults."""

@@ -35,19 +35,23 @@ class EvalOptions:
         thinking: passed to the chat template; with `modes`, each mode says it.
     """
 
-    members: Names = option(("engaged", "heuristic"), "Members that answer.", is_command=False)
-    per_cell: Count | None = option(None, "Items per cell of a generated grid.", is_command=False)
-    limit: Count | None = option(None, "At most N items, spread over cells and groups.", is_command=False)
-    generate: bool = option(True, "Let the model write its answer; else score the task's labels.", is_command=False)
-    modes: Annotated[Names, AfterValidator(_modes)] = option(
-        (), "Prompt modes of every item, e.g. 'thinking,direct'; their prompts must differ."
+    members: Names = option(("engaged", "heuristic"), "Members to evaluate.", is_command=False)
+    per_cell: Count | None = option(None, "Number of items per cell of a generated grid.", is_command=False)
+    limit: Count | None = option(None, "Use at most N items, spread over cells and groups.", is_command=False)
+    generate: bool = option(
+        True, "Let the model write its answer; otherwise score the task's labels.", is_command=False
     )
-    max_new_tokens: Count | None = option(None, "Longest reply; default: the task's own.")
-    temperature: Annotated[float, Field(ge=0)] = option(0.0, "0 is greedy.")
-    samples: Count = option(1, "Replies per item.")
-    thinking: bool | None = option(None, "Passed to the chat template.")
-    target_delimiter: str = option(" ", "Between a label and a text before it that does not end in a blank.")
-    tokens_per_batch: Count | None = option(None, "Budget of one batch.")
+    modes: Annotated[Names, AfterValidator(_modes)] = option(
+        (), "Prompt modes in which every item is asked, e.g. 'thinking,direct'; their prompts must differ."
+    )
+    max_new_tokens: Count | None = option(None, "Longest reply in tokens; default: the task's own.")
+    temperature: Annotated[float, Field(ge=0)] = option(0.0, "Sampling temperature; 0 is greedy.")
+    samples: Count = option(1, "Number of replies per item.")
+    thinking: bool | None = option(None, "Value of enable_thinking in the chat template.")
+    target_delimiter: str = option(
+        " ", "Separator between a label and the text before it, unless that text ends in whitespace."
+    )
+    tokens_per_batch: Count | None = option(None, "Token budget of one batch.")
 
     def __post_init__(self) -> None:
         from interp.remedy import remedy

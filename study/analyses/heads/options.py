@@ -26,15 +26,19 @@ class HeadsOptions:
         members: who is swept; the bare bases only where they are named.
     """
 
-    n: Annotated[int, Field(ge=4)] = option(48, "Procedures (twins) or examples.")
+    n: Annotated[int, Field(ge=4)] = option(48, "Number of procedures (each with its twins) or of examples.")
     kinds: Annotated[Names, Field(min_length=1)] = option(
         ("mean", "zero", "patch"),
-        "mean, mean:class, zero, patch, resample:derangement:4, uniform_attention, noise.",
+        "Kinds of ablation: mean, mean:class, zero, patch, resample:derangement:4, uniform_attention, noise.",
         flag="--kind",
     )
-    positions: str = option("answer", "Tokens at which heads are changed.")
-    slot: str = option("own", "Text before the label: own (the model's own reply), or a text forced on all.")
-    effect: Literal["total", "direct"] = option("total", "total, or direct: only the head's own path to the logits.")
-    named: Names = option((), "A head named beforehand, e.g. L19.H17; figures box it.", is_repeated=True)
-    verify: Verified = option(0.0, "Share of rows recomputed by hooked passes.")
-    members: Names = option(("engaged", "heuristic"), "Members that are swept.", is_command=False)
+    positions: str = option("answer", "Tokens at which the heads are changed.")
+    slot: str = option(
+        "own", "Text before the label: own (the model's own reply), or a text that is forced on every item."
+    )
+    effect: Literal["total", "direct"] = option(
+        "total", "Effect to measure: total, or direct (only the head's own path to the logits)."
+    )
+    named: Names = option((), "Heads named in advance, e.g. L19.H17; figures mark them with a box.", is_repeated=True)
+    verify: Verified = option(0.0, "Share of rows that are recomputed with ordinary hooked passes.")
+    members: Names = option(("engaged", "heuristic"), "Members to sweep.", is_command=False)

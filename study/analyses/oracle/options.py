@@ -30,8 +30,8 @@ class OracleQuestion:
     name: str
     question: str
     choices: Annotated[Names, Field(min_length=2)]
-    labels: str | None = option(None, "File of right answers of sentences.")
-    readings: str | None = option(None, "Import path of a function that makes the readings.")
+    labels: str | None = option(None, "File with the right answer for each sentence.")
+    readings: str | None = option(None, "Import path of a function that returns the readings.")
     positions: str = option("last", "Position rule of the readings.")
 
 
@@ -53,17 +53,19 @@ class OracleOptions:
     adapter: str
     questions: Annotated[tuple[OracleQuestion, ...], Field(min_length=1)]
     adapter_revision: str | None = option(None, "Commit, tag or branch of the adapter.")
-    subfolder: str | None = option(None, "Folder of the adapter inside its repository.")
-    prior: str | None = option(None, "Id or folder of an oracle trained on zeroed activations, the floor.")
-    sources: Names = option(("base",), "Base, a member, or a difference such as 'engaged - base'.")
+    subfolder: str | None = option(None, "Subfolder of the adapter inside its repository.")
+    prior: str | None = option(None, "Id or folder of an oracle trained on zeroed activations (the prior-only floor).")
+    sources: Names = option(
+        ("base",), "Sources of the activations: base, a member, or a difference such as 'engaged - base'."
+    )
     layers: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = option(
-        None, "Blocks or percents of depth; default: the oracle's own."
+        None, "Block indices or percentages of depth; default: the oracle's own layers."
     )
     groups: str | None = option(None, "Column of the independent unit; default: the example.")
-    thinking: bool | None = option(None, "Passed to the chat template.")
-    n_partners: Count = option(8, "Partners of the matched shuffle.")
-    limit: Count | None = option(None, "At most N items.")
-    spec: Mapping[str, Any] = option({}, "Fields of OracleSpec, where nothing declares the wiring.", is_command=False)
+    thinking: bool | None = option(None, "Value of enable_thinking in the chat template.")
+    n_partners: Count = option(8, "Number of partners in the matched shuffle.")
+    limit: Count | None = option(None, "Use at most N items.")
+    spec: Mapping[str, Any] = option({}, "Fields of OracleSpec, if nothing else declares the wiring.", is_command=False)
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -72,10 +74,10 @@ class OracleNames:
 
     model: str = option(help="Id or folder of the oracle's base, or 'embedded'.")
     adapter: str | None = option(None, "Id or folder of the oracle's adapter.")
-    subfolder: str | None = option(None, "Folder of the adapter inside its repository.")
+    subfolder: str | None = option(None, "Subfolder of the adapter inside its repository.")
     revision: str | None = option(None, "Commit, tag or branch of the base.")
     adapter_revision: str | None = option(None, "Commit, tag or branch of the adapter.")
-    prior: str | None = option(None, "Id or folder of an oracle trained on zeroed activations, the floor.")
+    prior: str | None = option(None, "Id or folder of an oracle trained on zeroed activations (the prior-only floor).")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -88,25 +90,25 @@ class ReadingOptions:
         out: folder of tables and figures; it holds one question.
     """
 
-    positions: str | None = option(None, "Position rule of the cache; may be left out where it has one.")
+    positions: str | None = option(None, "Position rule of the cache; may be omitted if the cache has only one.")
     layers: tuple[Layer, ...] = option(
-        (), "Block or percent; default: the oracle's own.", flag="--layer", is_repeated=True
+        (), "Block index or percentage of depth; default: the oracle's own layers.", flag="--layer", is_repeated=True
     )
     per: Annotated[int, Field(ge=1)] | Literal["token", "example"] = option(
-        "token", "A reading per token, example or run."
+        "token", "One reading per token, per example or per run of tokens."
     )
-    group: str | None = option(None, "Column that names the problem; default: the example.")
-    limit: Count | None = option(None, "At most this many readings.")
-    question: str = option(help="May hold {choices}.")
-    choices: str | None = option(None, "'taxonomy8', or answers separated by commas.")
+    group: str | None = option(None, "Column that names the problem, the independent unit; default: the example.")
+    limit: Count | None = option(None, "Use at most N readings.")
+    question: str = option(help="Question to ask; may contain {choices}.")
+    choices: str | None = option(None, "Choices: 'taxonomy8', or answers separated by commas.")
     targets: str | None = option(None, "Column of the examples that holds the right choice.")
     partners: Count | None = option(
         None,
-        "Partners of the matched shuffle; default: 99 for free answers, each tested by itself, 8 for choices, where "
-        "the gap over all readings is tested.",
+        "Number of partners in the matched shuffle; default: 99 for free answers (each is tested on its own), 8 "
+        "for choices (the gap over all readings is tested).",
     )
-    seed: int = option(0, "Of partners and sampled answers.")
-    out: Path = option(help="Folder of tables and figures.")
+    seed: int = option(0, "Seed of partners and sampled answers.")
+    out: Path = option(help="Folder for tables and figures.")
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -122,10 +124,10 @@ class ReadingOptions:
 class AskOptions(ReadingOptions):
     """One question of every reading of one cache."""
 
-    acts: InPath = option(help="Activation cache.")
-    controls: Names = option(("shuffled", "zero"), "shuffled, zero, mean, gaussian, no_adapter, prior.")
-    max_new_tokens: Count | None = option(None, "Length of a free answer.")
-    no_selftest: bool = option(False, "Do not test the wiring of an oracle that was never tested.")
+    acts: InPath = option(help="Activation cache with the readings.")
+    controls: Names = option(("shuffled", "zero"), "Controls: shuffled, zero, mean, gaussian, no_adapter, prior.")
+    max_new_tokens: Count | None = option(None, "Longest free answer, in tokens.")
+    no_selftest: bool = option(False, "Skip the test of the wiring, even if this oracle was never tested.")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

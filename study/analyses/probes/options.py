@@ -41,8 +41,8 @@ class HeldOut:
 
     test_share: TestShare = option(
         "auto",
-        "Share of groups held out as TEST, 0 for none; crossed: every fold is TEST once; auto: crossed below 80 "
-        "groups, else 0.25.",
+        "Share of groups held out as TEST (0: none); crossed: every fold is TEST once; auto: crossed below 80 "
+        "groups, otherwise 0.25.",
     )
 
 
@@ -67,38 +67,44 @@ class ProbesOptions(HeldOut):
     """
 
     groups: str = option(help="Column of the independent unit, or 'none' with --independent-because.")
-    targets: Annotated[Names, Field(min_length=1)] = option(("label",), "Columns of the labels.", is_command=False)
-    positive: str | None = option(
-        None, "Which label counts as 1; default: the larger, or each in turn where there are several."
+    targets: Annotated[Names, Field(min_length=1)] = option(
+        ("label",), "Columns that hold the labels.", is_command=False
     )
-    unite: str | None = option(None, "Column (such as text_sha256) whose equal values join two groups into one.")
+    positive: str | None = option(
+        None, "Label that counts as 1; default: the larger of two, or each in turn if there are more."
+    )
+    unite: str | None = option(None, "Column (such as text_sha256): groups that share a value of it are merged.")
     unit: str = option(
         "auto",
-        "Column of what moves together inside a group (twins, scenarios); auto: the finest group of the examples "
-        "inside --groups; none.",
+        "Column of the rows that move together inside a group (twins, scenarios); auto: the finest group of the "
+        "examples inside --groups; none.",
     )
-    control: str | None = option(None, "Column of the unit that control labels are drawn for (entity); not the groups.")
-    confounds: Names = option((), "Columns whose linear prediction is taken out, reported beside the probe.")
-    surface: Names = option((), "Columns that can be read without the model, probed by themselves.")
+    control: str | None = option(
+        None, "Column of the unit for which control labels are drawn (an entity); not the groups."
+    )
+    confounds: Names = option(
+        (), "Confounds: columns that are regressed out of the activations, as a second probe next to the first."
+    )
+    surface: Names = option((), "Columns that are known without the model; they are probed on their own as a baseline.")
     where: Where = option({}, WHERE)
-    cohort: str | None = option(None, "Column; TEST is repeated for each of its values.")
-    positions: str = option("*", "Positions of the cache, by commas; *: all with a row per example.")
-    sites: str = option("*", "As for `cache`: 'resid_post.*, resid_post.8:24:4, z.1?'.")
+    cohort: str | None = option(None, "Column; TEST is scored separately for each of its values.")
+    positions: str = option("*", "Positions of the cache, separated by commas; *: all that have one row per example.")
+    sites: str = option("*", "Sites, written as for `cache`: 'resid_post.*, resid_post.8:24:4, z.1?'.")
     kinds: Annotated[Names, AfterValidator(checked_names)] = option(
-        ("logistic", "ridge", "massmean"), f"Of probes: {kinds_help()}."
+        ("logistic", "ridge", "massmean"), f"Kinds of probes: {kinds_help()}."
     )
-    cs: tuple[float, ...] = option((0.0001, 0.001, 0.01, 0.1, 1.0), "Inverse penalties to choose from on DEV.")
-    n_folds: Annotated[int, Field(ge=2)] = option(5, "Folds of DEV, at most.", flag="--folds")
-    perm: Permutations = option(999, "Permutations of the null (closed forms).")
-    logistic_perm: Permutations = option(0, "Of logistic: folds x Cs fits for each.")
-    scheme: Literal["auto", "group", "unit", "between", "within"] = option(
-        "auto", "What changes places under the null."
+    cs: tuple[float, ...] = option((0.0001, 0.001, 0.01, 0.1, 1.0), "Inverse penalties C to choose from on DEV.")
+    n_folds: Annotated[int, Field(ge=2)] = option(5, "Largest number of folds of DEV.", flag="--folds")
+    perm: Permutations = option(999, "Number of permutations of the null, for kinds with a closed form.")
+    logistic_perm: Permutations = option(0, "Number of permutations for logistic probes; each costs folds x Cs fits.")
+    scheme: Literal["auto", "group", "unit", "between", "within"] = option("auto", "What is permuted under the null.")
+    split_seeds: Count = option(
+        5, "Number of split seeds over which the spread of AUROC is given, for kinds with a closed form."
     )
-    split_seeds: Count = option(5, "Seeds of the split over which the spread of AUROC is given (closed forms).")
-    boot: Annotated[int, Field(ge=100)] = option(2000, "Resamples of an interval.")
-    balanced: bool = option(False, "Weigh classes equally in logistic probes.")
+    boot: Annotated[int, Field(ge=100)] = option(2000, "Number of resamples for an interval.")
+    balanced: bool = option(False, "Weight classes equally in logistic probes.")
     transfer: Literal["none", "same-layer", "all-layers"] = option(
-        "same-layer", "Read one member's probes on the other.", is_command=False
+        "same-layer", "Apply one member's probes to the other.", is_command=False
     )
 
     def config(self, *, seed: int) -> SweepConfig:
@@ -130,14 +136,14 @@ class SweepOptions:
     """
 
     cache: Path = option(is_argument=True)
-    target: str = option(help="Column of the cache's examples: the label.")
-    independent_because: str = option("", "Why rows are independent, for --groups none.")
-    base: Path | None = option(None, "Cache of the base checkpoint on the same data: a control.")
-    seed: int = option(0, "Of splits, permutations and resamples.")
-    name: str | None = option(None, "What tables call the checkpoint; default: the name of the cache's folder.")
-    jobs: Count = option(1, "Processes that sites are spread over.")
-    device: str = option("cpu", "Where probes are fitted: cpu, cuda, ...")
-    out: Path = option(help="Folder of the sweep.")
+    target: str = option(help="Column of the cache's examples that holds the label.")
+    independent_because: str = option("", "Reason why rows are independent; required with --groups none.")
+    base: Path | None = option(None, "Cache of the base checkpoint on the same data, as a control.")
+    seed: int = option(0, "Seed of splits, permutations and resamples.")
+    name: str | None = option(None, "Name of the checkpoint in tables; default: the name of the cache's folder.")
+    jobs: Count = option(1, "Number of processes; each fits some of the sites.")
+    device: str = option("cpu", "Device on which probes are fitted: cpu, cuda, ...")
+    out: Path = option(help="Folder for the sweep.")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -145,39 +151,39 @@ class SiteOptions:
     """Which sites of a cache, and whose labels."""
 
     cache: Path = option(is_argument=True)
-    sites: str = option("resid_post.*", "Patterns, separated by commas.")
+    sites: str = option("resid_post.*", "Patterns of sites, separated by commas.")
     position: str = option("last", "Position of the cache.")
-    target: str = option(help="Column of the cache's examples: the label.")
-    positive: str | None = option(None, "Which label counts as 1; default: the larger of two.")
+    target: str = option(help="Column of the cache's examples that holds the label.")
+    positive: str | None = option(None, "Label that counts as 1; default: the larger of two.")
     groups: str = option(help="Column of the independent unit.")
-    unit: str = option("auto", "Column of what moves together in a group.")
+    unit: str = option("auto", "Column of the rows that move together inside a group (twins, scenarios).")
     where: Where = option({}, WHERE)
-    seed: int = option(0, "Of the order of groups, splits and resamples.")
-    out: Path | None = option(None, "CSV to write; default: the screen alone.")
+    seed: int = option(0, "Seed of the order of groups, of splits and of resamples.")
+    out: Path | None = option(None, "CSV file to write; default: print only.")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class MdlOptions:
     """How a code is made and tested."""
 
-    cs: tuple[float, ...] = option((0.0001, 0.001, 0.01, 0.1, 1.0), "Inverse penalties of the mixture.")
-    orders: Count = option(3, "Random orders of the groups.")
-    shuffled: Annotated[int, Field(ge=19)] = option(19, "Permuted labels.")
+    cs: tuple[float, ...] = option((0.0001, 0.001, 0.01, 0.1, 1.0), "Inverse penalties C in the mixture.")
+    orders: Count = option(3, "Number of random orders of the groups.")
+    shuffled: Annotated[int, Field(ge=19)] = option(19, "Number of permutations of the labels.")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class EraseOptions(HeldOut):
     """What is erased, and what is held out."""
 
-    c: float = option(1.0, "Inverse penalty.")
+    c: float = option(1.0, "Inverse penalty C.")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class RecallOptions:
     """Which probe, and the bound on its false positives."""
 
-    max_fpr: Annotated[float, Field(ge=0, lt=1)] = option(0.01, "Bound.")
-    kind: str = option("ridge", f"Of probe: {kinds_help()}.")
+    max_fpr: Annotated[float, Field(ge=0, lt=1)] = option(0.01, "Largest false-positive rate.")
+    kind: str = option("ridge", f"Kind of probe: {kinds_help()}.")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -186,7 +192,9 @@ class TransferOptions:
 
     folder: Path = option(is_argument=True, metavar="SWEEP")
     cache: Path = option(is_argument=True)
-    all_layers: bool = option(False, "Every train layer at every test layer, in all four directions.")
-    align: Literal["none", "ridge"] = option("none", "Map between widths, with its control.")
-    kinds: Names = option((), "Kinds of probes to read; default: logistic and massmean where swept.")
-    name: str | None = option(None, "What tables call the checkpoint of CACHE; default: its folder's name.")
+    all_layers: bool = option(
+        False, "Apply every layer's probe at every layer, from each member to itself and to the other."
+    )
+    align: Literal["none", "ridge"] = option("none", "Fit a map between models of different width, with its control.")
+    kinds: Names = option((), "Kinds of probes to apply; default: logistic and massmean, if swept.")
+    name: str | None = option(None, "Name of the checkpoint of CACHE in tables; default: the name of its folder.")

@@ -32,22 +32,26 @@ class CurveOptions:
         min_items, min_groups: fewest per class of the direction and in the curve.
     """
 
-    alphas: str = option("-0.3:0.3:13", "from:to:count, or numbers.")
-    unit: Unit = option("resid", "Length of alpha = 1.")
-    positions: str = option("last", "Steered tokens: last, all, at:5, ...")
-    slot: str = option("auto", "Before the label: own (the model's own reply), or a text forced on all.")
+    alphas: str = option("-0.3:0.3:13", "Strengths: from:to:count, or a list of numbers.")
+    unit: Unit = option("resid", "Unit of the strength: what alpha = 1 adds.")
+    positions: str = option("last", "Tokens that are steered: last, all, at:5, ...")
+    slot: str = option(
+        "auto", "Text before the label: own (the model's own reply), or a text that is forced on every item."
+    )
     n_random: Annotated[int, Field(ge=0)] = option(
-        59, "Random directions of equal length; the smallest p is 1/(1 + n)."
+        59, "Number of random directions of equal norm; the smallest p is 1/(1 + n)."
     )
-    n_complement: Annotated[int, Field(ge=0)] = option(5, "Random ones orthogonal to all named.")
-    n_shuffled: Annotated[int, Field(ge=0)] = option(59, "Label-shuffled ones; needs the cache.")
+    n_complement: Annotated[int, Field(ge=0)] = option(5, "Number of random directions orthogonal to all named ones.")
+    n_shuffled: Annotated[int, Field(ge=0)] = option(
+        59, "Number of directions fitted to shuffled labels; requires the cache."
+    )
     shuffled_length: Literal["equal", "own"] = option(
-        "equal", "Of shuffled ones: as long as the direction, or as long as shuffling made them."
+        "equal", "Norm of shuffled directions: equal to that of the direction, or their own."
     )
-    verify: Verified = option(0.0, "Share of rows recomputed by hooked passes.")
-    min_items: Count = option(50, "Fewest per class.", flag="--min-class")
-    min_groups: Count = option(10, "Fewest independent groups.")
-    boot: Annotated[int, Field(ge=1)] = option(2000, "Resamples of an interval.")
+    verify: Verified = option(0.0, "Share of rows that are recomputed with ordinary hooked passes.")
+    min_items: Count = option(50, "Smallest number of examples allowed per class.", flag="--min-class")
+    min_groups: Count = option(10, "Smallest number of independent groups allowed.")
+    boot: Annotated[int, Field(ge=1)] = option(2000, "Number of resamples for an interval.")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -64,13 +68,13 @@ class DoseOptions(CurveOptions):
         seed: of the controls and the resamples.
     """
 
-    layers: tuple[int, ...] | None = option(None, "Of the direction file, e.g. 12,14; default: all that it holds.")
-    baseline: str | None = option(None, "Instruction to compare with; '' for none.", flag="--prompt-baseline")
-    cache: Path | None = option(None, "Cache that the direction was fitted on.", is_command=False)
+    layers: tuple[int, ...] | None = option(None, "Layers of the direction file to steer, e.g. 12,14; default: all.")
+    baseline: str | None = option(None, "Instruction to compare steering with; '' for none.", flag="--prompt-baseline")
+    cache: Path | None = option(None, "Cache on which the direction was fitted.", is_command=False)
     labels: Mapping[str, str] | None = option(None, "Example id -> class.", is_command=False)
     strata: Mapping[str, str] | None = option(None, "Example id -> stratum.", is_command=False)
     neutral: Names | None = option(None, "Texts for perplexity.", is_command=False)
-    seed: int = option(0, "Of the controls and the resamples.", is_command=False)
+    seed: int = option(0, "Seed of the controls and the resamples.", is_command=False)
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -91,20 +95,22 @@ class SteeringOptions(CurveOptions):
 
     groups: str = option(help="Column of the independent unit.")
     toward: str = option(help="Class that +alpha moves toward.")
-    away_from: str = option(help="Class that it moves away from.")
-    target: str = option("label", "Column of the cached examples: the class.")
-    where: Where = option({}, "Only these rows have a class.")
-    orthogonal_to: tuple[tuple[str, str], ...] = option((), "Further (toward, away_from) pairs, taken out.")
+    away_from: str = option(help="Class that +alpha moves away from.")
+    target: str = option("label", "Column of the cached examples that holds the class.")
+    where: Where = option({}, "Only rows that meet these conditions have a class.")
+    orthogonal_to: tuple[tuple[str, str], ...] = option(
+        (), "Further (toward, away_from) pairs of classes; the direction is made orthogonal to theirs."
+    )
     layers: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = option(
-        None, "Block indices or percents of depth."
+        None, "Block indices or percentages of depth."
     )
     position: str | None = option(None, "Position rule of the cache.")
-    balance: Literal["none", "classes", "strata"] = option("none", "Of the means.")
-    test_share: _HOLDOUT = option(0.4, "Share of the groups that is held out of the fit, and steered.")
-    n_random: Annotated[int, Field(ge=19)] = option(59, "Random directions of equal length.")
-    boot: Annotated[int, Field(ge=100)] = option(2000, "Resamples of an interval.")
-    limit: Count | None = option(None, "At most so many held-out items are steered.")
-    members: Names = option(("engaged", "heuristic"), "Members that are steered.")
+    balance: Literal["none", "classes", "strata"] = option("none", "How the class means are balanced.")
+    test_share: _HOLDOUT = option(0.4, "Share of the groups that is held out of the fit and then steered.")
+    n_random: Annotated[int, Field(ge=19)] = option(59, "Number of random directions of equal norm.")
+    boot: Annotated[int, Field(ge=100)] = option(2000, "Number of resamples for an interval.")
+    limit: Count | None = option(None, "Steer at most N held-out items.")
+    members: Names = option(("engaged", "heuristic"), "Members to steer.")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -118,25 +124,29 @@ class FitOptions:
         from_probes: folder of a sweep, whose weights are taken in place of the means.
     """
 
-    toward: str = option(help="Class that +alpha moves toward; several, joined by '+', make one side.")
-    away: str = option(help="Class that it moves away from.")
-    target: str = option("label", "Column of the cache's examples: the class.")
+    toward: str = option(help="Class that +alpha moves toward; join several by '+' to make one side.")
+    away: str = option(help="Class that +alpha moves away from.")
+    target: str = option("label", "Column of the cache's examples that holds the class.")
     labels_file: Path | None = option(
-        None, "CSV, JSONL or Parquet with `id` and the --target column: the model's own answers.", flag="--labels"
+        None,
+        "CSV, JSONL or Parquet file with `id` and the --target column, e.g. the model's own answers.",
+        flag="--labels",
     )
-    sites: str = option("resid_post.*", "As for `cache`: 'resid_post.20', 'resid_post.8:24:4'.")
-    positions: str | None = option(None, "Position rule of the cache; may be left out where it has one.")
-    balance: Literal["none", "classes", "strata"] = option("none", "Of the means.")
+    sites: str = option("resid_post.*", "Sites, written as for `cache`: 'resid_post.20', 'resid_post.8:24:4'.")
+    positions: str | None = option(None, "Position rule of the cache; may be omitted if the cache has only one.")
+    balance: Literal["none", "classes", "strata"] = option("none", "How the class means are balanced.")
     strata: str = option("auto", "Column to balance over; 'labels:NAME' is a column of --labels.")
     groups: str = option("auto", "Column of the independent unit, or 'none'.")
     fit_on: str | None = option(None, "Examples to fit on, e.g. 'split=train'; the others check the sign.")
     where: Where = option({}, WHERE)
-    weighting: Literal["harmonic", "uniform"] = option("harmonic", "Of strata.")
+    weighting: Literal["harmonic", "uniform"] = option("harmonic", "Weights of the strata.")
     orthogonal_to: tuple[Path, ...] = option(
-        (), "Directions file to take out at each site; may be given again.", is_repeated=True
+        (), "File of directions to orthogonalize against at each site; can be repeated.", is_repeated=True
     )
-    from_probes: Path | None = option(None, "A sweep's folder: its weights, not the means.")
-    probe_kind: str = option("logistic", "Of the probes, with --from-probes.")
-    sign_check: bool = option(True, "Leave out every site that held-out rows contradict.")
-    seed: int = option(0, "Of the random halves of the groups.")
-    name: str = option("", "What tables call the direction.")
+    from_probes: Path | None = option(
+        None, "Folder of a probe sweep; use the weights of its probes instead of differences of means."
+    )
+    probe_kind: str = option("logistic", "Kind of probe, with --from-probes.")
+    sign_check: bool = option(True, "Leave out every site where held-out rows contradict the sign.")
+    seed: int = option(0, "Seed of the random halves of the groups.")
+    name: str = option("", "Name of the direction in tables.")
