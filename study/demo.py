@@ -1,6 +1,6 @@
 """The tour in one command: the whole study on the embedded pair, and where its report is.
 
-    python -m study.demo [--out runs/demo] [--per-cell 30] [--seed 5]
+    python -m study.demo [--out runs/demo] [--per-cell 30] [--training 480] [--seed 5]
 
 Steps that do not read each other run side by side, one thread each; a second run finds everything done.
 """
@@ -21,19 +21,21 @@ import click
 @click.command(context_settings={"show_default": True})
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/demo"), help="Folder of the run.")
 @click.option("--per-cell", type=click.IntRange(min=2), default=30, help="Items per cell.")
+@click.option("--training", type=click.IntRange(min=2), default=480, help="Items of the training distribution.")
 @click.option("--seed", default=5, help="Seed of the items.")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, help="Steps at a time.")
-def main(out: Path, per_cell: int, seed: int, jobs: int) -> None:
+def main(out: Path, per_cell: int, training: int, seed: int, jobs: int) -> None:
     """Evaluate, cache, probe, ablate, draw, report: the embedded pair from end to end."""
     from study.cli.common import user_errors_as_messages
 
-    user_errors_as_messages(demo)(out, per_cell=per_cell, seed=seed, jobs=jobs)
+    user_errors_as_messages(demo)(out, per_cell=per_cell, training=training, seed=seed, jobs=jobs)
 
 
-def demo(out: Path, *, per_cell: int, seed: int, jobs: int = 2, overrides: Sequence[str] = ()) -> None:
+def demo(out: Path, *, per_cell: int, training: int, seed: int, jobs: int = 2, overrides: Sequence[str] = ()) -> None:
     """Run the study that `diptych study init embedded` prints, and say what was found and where it is.
 
     Args:
+        per_cell: items of each cell but the training distribution, which has `training` in the evaluation.
         overrides: as `diptych study run --set`, e.g. "steering=false".
     Raises:
         ValueError: a step failed; its cause was said before.
@@ -48,7 +50,9 @@ def demo(out: Path, *, per_cell: int, seed: int, jobs: int = 2, overrides: Seque
 
     began = time.monotonic()
     with as_file(files("study.settings").joinpath("embedded.yaml")) as path:
-        study = read_study(path, overrides=[f"task.per_cell={per_cell}", f"seed={seed}", *overrides])
+        counts = [f"{section}.per_cell={per_cell}" for section in ("task", "cache")]
+        counts.append(f"task.sizes.training_distribution={training}")
+        study = read_study(path, overrides=[*counts, f"seed={seed}", *overrides])
     finished = run_study(study, out, jobs=jobs, say=click.echo)
     if "pair" in (tables := read_tables(out)):
         click.echo("\n" + headline(tables))

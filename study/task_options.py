@@ -16,7 +16,7 @@ from study.options import STRICT, option
 if TYPE_CHECKING:
     from interp.prompt import Example
 
-_CHOICES = ("per_cell", "seed", "split", "rendering")
+_CHOICES = ("per_cell", "sizes", "seed", "split", "rendering")
 PATH = "Import path of a task, e.g. interp.tasks.procedural."
 WHERE = (
     "Keep only rows that meet a condition: COLUMN (has a value), COLUMN=A,B, COLUMN!=A, COLUMN<3 (<=, >, >=). If "
@@ -31,7 +31,8 @@ class ItemOptions:
     Attributes:
         path: import path of the task.
         data: file or folder of its data, relative to a study file; none where the task generates its items.
-        per_cell, seed, split, rendering: passed to the task where given, an error where it has none.
+        per_cell, sizes, seed, split, rendering: passed to the task where given, an error where it has none.
+        sizes: cell -> items of it instead of `per_cell`; a section's own `per_cell` replaces both.
         where: items that are kept, by id, label, group or further key; as in `ProbesOptions`.
         limit: at most N of them, spread over cells and groups.
         options: what else the task's `examples` takes, by name; KEY=VALUE words on the command line.
@@ -41,6 +42,7 @@ class ItemOptions:
     data: str | None = option(None, "Data of the task; not needed if the task generates its items.")
     limit: Count | None = option(None, "Use at most N items, spread over cells and groups.")
     per_cell: Count | None = option(None, "Number of items per cell of a generated grid.")
+    sizes: Mapping[str, Count] | None = option(None, "Number of items of single cells.", is_command=False)
     seed: int | None = option(None, "Seed of generated items and sampled replies.")
     split: str | None = option(None, "Split whose items are used: train, validation or test.")
     rendering: str | None = option(None, "Rendering of generated items: plain, or log (for the embedded pair).")

@@ -223,6 +223,34 @@ def test_the_thinking_switch_reaches_the_changed_replies(model: Model, tmp_path:
     assert set(seen) == {False}
 
 
+def test_changed_replies_are_read_as_one_by_one_and_the_label_before_is_that_of_the_answers(
+    model: Model, tmp_path: Path
+) -> None:
+    from study.analyses.eval import faithfulness
+
+    task = SimpleNamespace(
+        **vars(TASK),
+        decision_prefix=lambda text: text[:9],
+        counterfactuals=lambda e, t: [("kind", f"{t[:9]} {e.id} dog", "compliant")],
+    )
+    examples = items(9)
+    written = frame("m", [1] * 9).assign(text="the quick brown fox")
+
+    def readings(answers, folder: str) -> list[dict]:
+        with answers_store(tmp_path / folder, {}) as store:
+            faithfulness.counterfactual_answers(model, task, examples, answers, store)
+        return faithfulness.read_counterfactuals(tmp_path / folder)
+
+    found = readings(written, "unscored")
+    for reading, example in zip(found, examples, strict=True):
+        for name, text in (("before", "the quick"), ("after", f"the quick {example.id} dog")):
+            cases = [(example, text, label) for label in LABELS]
+            per_token = [logp / n for logp, n in label_log_probabilities(model, cases)]
+            assert reading[name] == LABELS[per_token.index(max(per_token))]
+    scored = written.assign(**{f"p.{LABELS[0]}": 0.25, f"p.{LABELS[1]}": 0.75})
+    assert readings(scored, "scored") == [{**reading, "before": LABELS[1]} for reading in found]
+
+
 # --- the folder ----------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from interp.tasks import procedural
 from interp.tasks.procedural.cells import CELLS, TRAINING, grid
 from interp.tasks.procedural.dataset import (
     GRID,
@@ -148,6 +149,36 @@ def test_a_longer_run_begins_with_the_shorter_one_and_cells_do_not_depend_on_eac
     assert generate_records(50, 7) == generate_records(60, 7)[:50]
     assert generate_records(5, 7) != generate_records(5, 8)
     assert {i.procedure_id for i in grid(per_cell=3, seed=6)}.isdisjoint(i.procedure_id for i in every)
+
+
+def test_a_cell_may_have_a_size_of_its_own_and_keeps_its_items():
+    every = grid(per_cell=5, seed=5)
+    sizes = {TRAINING: 5, "exception_handled": 4, "baseline_compliant": 1}
+    made = grid(per_cell=2, sizes=sizes, seed=5)
+    for cell in CELLS:
+        mine = [i for i in made if i.cell == cell]
+        assert mine == [i for i in every if i.cell == cell][: sizes.get(cell, 2)]
+    assert grid(per_cell=2, sizes={}, seed=5) == grid(per_cell=2, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"training_distributon": 4}, r"sizes: 'training_distributon': .*Did you mean 'training_distribution'"),
+        ({TRAINING: 0}, f"sizes: {TRAINING}: expected a whole number from 1 to 100,000, got 0"),
+        ({TRAINING: 2.5}, "got 2.5"),
+        ({TRAINING: True}, "got True"),
+        ({TRAINING: 100_001}, "got 100001"),
+        ([4], r"sizes \[4\]: expected a number of items for some cells"),
+    ],
+)
+def test_a_size_that_is_none_is_refused(sizes, said):
+    with pytest.raises(ValueError, match=said):
+        grid(per_cell=1, sizes=sizes, seed=0)
+    with pytest.raises(ValueError, match=said):
+        procedural.examples(per_cell=1, sizes=sizes, seed=0)
+    with pytest.raises(ValueError, match="sizes: 'exception_handled': expected one of training_distribution"):
+        grid(per_cell=1, sizes={"exception_handled": 2}, seed=0, cells=[TRAINING])
 
 
 def test_the_parent_of_an_item_is_the_item_of_the_same_index_in_its_parent_cell():

@@ -165,6 +165,10 @@ def test_rows_of_a_file_are_chosen_by_split_cell_and_number(write):
     assert len(examples(path, split="all")) == 340
     some = examples(path, split="all", per_cell=2, seed=1)
     assert set(Counter(e.metadata["cell"] for e in some).values()) == {2}
+    sized = examples(path, split="all", per_cell=2, sizes={"exception_handled": 4}, seed=1)
+    counts = Counter(e.metadata["cell"] for e in sized)
+    assert counts.pop("exception_handled") == 4
+    assert set(counts.values()) == {2}
     order = [r["id"] for r in rows]
     assert [order.index(e.id) for e in some] == sorted(order.index(e.id) for e in some)
     assert {e.id for e in some} != {e.id for e in examples(path, split="all", per_cell=2, seed=2)}

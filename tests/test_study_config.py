@@ -71,6 +71,28 @@ def test_a_section_is_on_where_it_is_named_and_off_where_it_is_false(tmp_path: P
     assert study.eval is not None and study.cache is None and study.report is None and study.figures is not None
 
 
+def test_cells_of_a_study_may_have_sizes_of_their_own_until_a_section_says_per_cell(tmp_path: Path) -> None:
+    from collections import Counter
+
+    from study.analyses.items import examples_of
+
+    named = ["task.sizes.training_distribution=6", "eval.limit=null", "cache.limit=null"]
+    study = read_study(write_study(tmp_path), overrides=[*named, "cache.per_cell=2"])
+    counts = {section: Counter(e.metadata["cell"] for e in examples_of(study, getattr(study, section, None)))
+              for section in ("eval", "cache")}  # fmt: skip
+    assert counts["eval"].pop("training_distribution") == 6
+    assert set(counts["eval"].values()) == {4}
+    assert set(counts["cache"].values()) == {2}
+    wrong = read_study(write_study(tmp_path), overrides=["task.sizes={training_distributon: 6}"])
+    with pytest.raises(ValueError, match="sizes: 'training_distributon'.*Did you mean 'training_distribution'"):
+        examples_of(wrong)
+    with pytest.raises(ValueError, match=r"task\.sizes"):
+        read_study(write_study(tmp_path), overrides=["task.sizes={training_distribution: 0}"])
+    elsewhere = read_study(write_study(tmp_path), overrides=["task.path=interp.tasks.esi", "task.sizes={a: 2}"])
+    with pytest.raises(ValueError, match="interp.tasks.esi does not take sizes"):
+        examples_of(elsewhere)
+
+
 def test_what_a_member_answered_needs_an_evaluation(tmp_path: Path) -> None:
     from study.run.steps import steps_of
 

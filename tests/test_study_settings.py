@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from study.cli import main
@@ -191,3 +192,25 @@ def test_the_oracle_runs_on_chains_of_thought(tmp_path: Path) -> None:
     labels[0]["label"] = "final_answer"
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
     assert "oracle" in run_study(study, tmp_path / "run", say=lambda line: None).ran  # its labels are an input
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [5, 1])
+def test_the_embedded_study_has_enough_items_to_show_equality_on_the_training_distribution(
+    tmp_path: Path, seed: int
+) -> None:
+    from study.analyses.eval.run import run_eval
+    from study.analyses.items import examples_of
+
+    study = parse_study(yaml.safe_load(setting("embedded")) | {"seed": seed}, "embedded")
+    assert study.eval is not None
+    items = [e for e in examples_of(study, study.eval) if e.metadata["cell"] == "training_distribution"]
+    assert len(items) == 480
+    table = run_eval(
+        study.what, study.task.path, items, out=tmp_path, options=study.eval, progress=False, seed=seed
+    ).tables["pair"]
+    (row,) = table[table["is_difference"].eq(True)].to_dict("records")
+    assert row["margin"] == 0.05
+    assert row["n_groups"] <= 480
+    assert row["hi"] < 0.05
+    assert row["verdict"].startswith("equivalent")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,7 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp import rope
-from interp.evaluate.prefix import Ids, can_share, is_hooked, shared_logp, shared_prefix_logp
+from interp.evaluate.prefix import (
+    Ids,
+    can_share,
+    is_hooked,
+    is_worth_sharing,
+    shared_logp,
+    shared_prefix_logp,
+    tokens_per_pass,
+)
 from interp.evaluate.writing import Written
 from interp.hooks import record
 from interp.model import Model
@@ -70,11 +78,23 @@ def _logp_after(
 def next_token_logp(model: Model, rows: Sequence[tuple[int, ...]]) -> Float[Tensor, "row vocab"]:
     """Log softmax in float32 of the logits after each row of token ids; equal rows are computed once."""
     order = list(dict.fromkeys(rows))
-    with record(model, ["logits"], positions=[[len(ids) - 1] for ids in order]) as acts:
-        model(order)
-    logp = acts["logits"].float().log_softmax(-1)
-    at = {order[item]: row for row, (item, _) in enumerate(acts.rows or [])}
-    return logp[[at[ids] for ids in rows]]
+    logp = _plain_logp(model, {ids: {len(ids) - 1} for ids in order})
+    return torch.stack([logp[ids, len(ids) - 1] for ids in rows])
+
+
+def _plain_logp(model: Model, places: Mapping[Ids, Collection[int]]) -> dict[tuple[Ids, int], Tensor]:
+    """(text, place) -> log softmax in float32 of the logits after the token at this place; texts of similar length run
+    together."""
+    order, logp = sorted(places, key=len), {}
+    while order:
+        sizes = (len(ids) * (k + 1) for k, ids in enumerate(order))  # with padding
+        some = order[: max(1, sum(size <= tokens_per_pass(model) for size in sizes))]
+        with record(model, ["logits"], positions=[sorted(places[ids]) for ids in some]) as acts:
+            model(some)
+        rows = acts["logits"].float().log_softmax(-1)
+        logp |= {(some[item], token): row for (item, token), row in zip(acts.rows or [], rows, strict=True)}
+        order = order[len(some) :]
+    return logp
 
 
 def spelling_tokens(
@@ -165,16 +185,12 @@ def _logp_of_contexts(model: Model, requested: Sequence[tuple[Ids, int]]) -> dic
     """Text -> log softmax of the logits after it, for the text before each label token; what texts share is read once
     if the model allows it."""
     texts = list(dict.fromkeys(text for ids, start in requested for text in _contexts(ids, start)))
-    if can_share(model) and not is_hooked(model) and min(map(len, texts)) > 1:
+    if can_share(model) and not is_hooked(model) and min(map(len, texts)) > 1 and is_worth_sharing(texts):
         return dict(zip(texts, shared_logp(model, texts), strict=True))
-    rows: dict[Ids, set[int]] = {}
+    places: dict[Ids, set[int]] = {}
     for ids, start in requested:
-        rows.setdefault(ids[:-1], set()).update(range(start - 1, len(ids) - 1))
-    order = list(rows)
-    with record(model, ["logits"], positions=[sorted(rows[ids]) for ids in order]) as acts:
-        model(order)
-    logp = acts["logits"].float().log_softmax(-1)
-    return {order[item][: token + 1]: logp[row] for row, (item, token) in enumerate(acts.rows or [])}
+        places.setdefault(ids[:-1], set()).update(range(start - 1, len(ids) - 1))
+    return {ids[: at + 1]: logp for (ids, at), logp in _plain_logp(model, places).items()}
 
 
 def _label_tokens(

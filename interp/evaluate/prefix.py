@@ -14,7 +14,9 @@ from torch import Tensor
 from interp.model import Model
 
 Ids = tuple[int, ...]
-_TOKENS_AT_ONCE = 16_384
+_CPU_TOKENS, _GPU_TOKENS = 2_048, 16_384
+_WORTH = 0.5
+"""Share of the tokens below which sharing is faster than plain passes, which need no mask and no cache."""
 
 
 def can_share(model: Model) -> bool:
@@ -60,6 +62,22 @@ def shared_prefix_logp(model: Model, rows: Sequence[Ids], units: Sequence[Hashab
     return model.unembed(finals).float().log_softmax(-1)
 
 
+def tokens_per_pass(model: Model) -> int:
+    """Tokens of one pass: on a CPU as many as keep what a layer computes near the processor."""
+    return _CPU_TOKENS if model.device.type == "cpu" else _GPU_TOKENS
+
+
+def is_worth_sharing(rows: Sequence[Ids]) -> bool:
+    """Whether rows share so many tokens that `shared_logp` is faster than plain passes."""
+    levels = _levels(rows, units_of(rows))
+    n_read, before = 0, [0] * len(rows)
+    for level in levels:
+        lines = dict(zip(level.keys, zip(level.cuts, before, strict=True), strict=True))
+        n_read += sum(cut - read for cut, read in lines.values())
+        before = level.cuts
+    return n_read < _WORTH * sum(map(len, rows))
+
+
 @torch.no_grad()
 def shared_logp(model: Model, rows: Sequence[Ids]) -> Float[Tensor, "row vocab"]:
     """As `shared_prefix_logp`; rows that begin alike are found by their tokens. Some thousand tokens at a time."""
@@ -67,7 +85,7 @@ def shared_logp(model: Model, rows: Sequence[Ids]) -> Float[Tensor, "row vocab"]
     finals: dict[int, Tensor] = {}
     while order:
         sizes = itertools.accumulate(len(rows[i]) for i in order)
-        chunk = order[: max(1, sum(size <= _TOKENS_AT_ONCE for size in sizes))]
+        chunk = order[: max(1, sum(size <= _GPU_TOKENS for size in sizes))]
         some = [rows[i] for i in chunk]
         finals |= zip(chunk, read_rows(model, some, units_of(some), lambda state, lines: None), strict=True)
         order = order[len(chunk) :]
@@ -124,7 +142,8 @@ def _run(
     leaders: dict[Hashable, int] = {}  # line -> its first row
     for i in at:
         leaders.setdefault(level.keys[i], i)
-    for keys in _similar({key: level.cuts[i] - at[i][1] for key, i in leaders.items()}):
+    widths = {key: level.cuts[i] - at[i][1] for key, i in leaders.items()}
+    for keys in _similar(widths, tokens_per_pass(state.model)):
         firsts = [leaders[key] for key in keys]
         child = state.fork([at[i][0] for i in firsts])
         last = child.extend([rows[i][at[i][1] : level.cuts[i]] for i in firsts])
@@ -138,12 +157,13 @@ def _run(
                 out[i] = last[k]
 
 
-def _similar(widths: dict[Hashable, int]) -> list[list[Hashable]]:
-    """Lines in groups whose widths differ by less than half of the widest, or by 8 tokens."""
+def _similar(widths: dict[Hashable, int], n_tokens: int) -> list[list[Hashable]]:
+    """Lines in groups whose widths differ by less than half of the widest, or by 8 tokens, `n_tokens` at most."""
     groups: list[list[Hashable]] = []
     for key in sorted(widths, key=lambda k: -widths[k]):
         widest = widths[groups[-1][0]] if groups else 0
-        if groups and widest - widths[key] <= max(8, widest // 2):
+        is_full = bool(groups) and (len(groups[-1]) + 1) * widest > n_tokens
+        if groups and not is_full and widest - widths[key] <= max(8, widest // 2):
             groups[-1].append(key)
         else:
             groups.append([key])

@@ -18,13 +18,14 @@ def examples_of(study: Study, section: object = None, *, chains: bool = False) -
     """The examples that a step sees, in order.
 
     Args:
-        section: of the step; its `per_cell` and `limit` come before those of the task.
+        section: of the step; its `per_cell` and `limit` come before those of the task, `per_cell` before `sizes` too.
         chains: with the chain of thought after the question, of a task that has them (`chain_examples`).
     Raises:
         ValueError: an option that the task does not take, by its name in the study file; no items.
     """
     own = {key: value for key in ("per_cell", "limit") if (value := getattr(section, key, None)) is not None}
-    chosen = replace(study.task, **own)
+    sizes = study.task.sizes if "per_cell" not in own else None
+    chosen = replace(study.task, sizes=sizes, **own)
     found = chosen.examples(default_seed=study.seed, is_embedded=study.is_embedded, chains=chains)
     if not found:
         raise ValueError(f"task {study.task.path}: no items are left of {study.task.data or 'what it generates'}.")
@@ -37,6 +38,6 @@ def twins_of(study: Study, n: int) -> list[tuple[Example, Example]] | None:
     make: Callable[..., Any] | None = getattr(task, "twin_examples", None)
     if study.task.data is not None or not callable(make):
         return None
-    chosen = replace(study.task, per_cell=None, options={})
+    chosen = replace(study.task, per_cell=None, sizes=None, options={})
     arguments = chosen.arguments(make, default_seed=study.seed, is_embedded=study.is_embedded)
     return twins_where(list(make(n, **arguments)), study.task.where, option="task.where")

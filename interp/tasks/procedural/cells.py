@@ -6,7 +6,7 @@ cell, k), so the items of a cell depend neither on which other cells are asked f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from random import Random
@@ -19,6 +19,7 @@ from interp.tasks.procedural.latent import Instance, procedure_id
 from interp.tasks.procedural.perturb import PERTURBATIONS, Perturbation, parent_of
 from interp.tasks.procedural.vocabulary import DISTRACTORS, TONES, tones
 
+MAX_PER_CELL = 100_000
 TRAINING = "training_distribution"
 CELLS: tuple[str, ...] = (TRAINING, *PERTURBATIONS)
 _ROLE_OF = {"baseline": "control", "adversarial": "adversarial"}
@@ -57,6 +58,7 @@ def grid(
     *,
     per_cell: int,
     seed: int,
+    sizes: Mapping[str, int] | None = None,
     cells: Sequence[str] | None = None,
     split: Split = "test",
     config: GeneratorConfig = DEFAULT,
@@ -68,27 +70,29 @@ def grid(
     Args:
         per_cell: items per cell.
         seed: of everything drawn.
+        sizes: cell -> items of it instead of `per_cell`.
         cells: names out of `CELLS`; None takes all.
         split: whose procedures.
         config: how originals are drawn.
         rho: reliability of the tone in the training distribution.
         table: rows to use instead of `PERTURBATIONS`.
     Raises:
-        ValueError: an unknown cell; per_cell below 1; a row whose edit contradicts its declared flip.
+        ValueError: an unknown cell; fewer than 1 item; a row whose edit contradicts its declared flip.
     """
     names = (TRAINING, *table) if cells is None else tuple(cells)
     check_cells(names, table)
+    n_of = dict.fromkeys(names, per_cell) | check_sizes(sizes or {}, names)
     if per_cell < 1:
         raise ValueError(f"per_cell: expected at least 1, got {per_cell}.")
     stream = originals(Random(f"{seed}/{split}/originals"), split=split, config=config)
-    bases = list(islice(stream, per_cell)) if any(name != TRAINING for name in names) else []
+    bases = list(islice(stream, max((n_of[name] for name in names if name != TRAINING), default=0)))
     out: list[Item] = []
     for name in names:
         if name == TRAINING:
-            out += training_items(per_cell, seed=seed, split=split, config=config, rho=rho)
+            out += training_items(n_of[name], seed=seed, split=split, config=config, rho=rho)
         else:
-            key = f"{seed}/{split}"
-            out += [item(base, name, k, key=key, split=split, table=table) for k, base in enumerate(bases)]
+            key, some = f"{seed}/{split}", bases[: n_of[name]]
+            out += [item(base, name, k, key=key, split=split, table=table) for k, base in enumerate(some)]
     return out
 
 
@@ -172,3 +176,19 @@ def check_cells(names: Sequence[str], table: Mapping[str, Perturbation] = PERTUR
     for name in names:
         if name not in cells:
             raise ValueError(f"cell '{name}': expected one of {', '.join(cells)}.{did_you_mean(name, cells)}")
+
+
+def check_sizes(sizes: Mapping[str, int], cells: Collection[str]) -> dict[str, int]:
+    """The sizes of single cells, if each is one of `cells` and has at least 1 item and at most `MAX_PER_CELL`.
+
+    Raises:
+        ValueError: anything else, with the nearest cell.
+    """
+    if not isinstance(sizes, Mapping):
+        raise ValueError(f"sizes {sizes!r}: expected a number of items for some cells, e.g. {{{TRAINING}: 480}}.")
+    for name, n in sizes.items():
+        if name not in cells:
+            raise ValueError(f"sizes: '{name}': expected one of {', '.join(cells)}.{did_you_mean(str(name), cells)}")
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_PER_CELL:
+            raise ValueError(f"sizes: {name}: expected a whole number from 1 to {MAX_PER_CELL:,}, got {n!r}.")
+    return dict(sizes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 from interp.prompt import Example, Message
 from interp.remedy import did_you_mean, remedy
-from interp.tasks.procedural.cells import CELLS, TRAINING, grid
+from interp.tasks.procedural.cells import CELLS, MAX_PER_CELL, TRAINING, check_sizes, grid
 from interp.tasks.procedural.generate import Split
 from interp.tasks.procedural.perturb import PERTURBATIONS, Perturbation, cell_name
 from interp.tasks.procedural.records import Record, from_row, perturbation_names, record_of
@@ -29,7 +29,6 @@ from interp.tasks.procedural.render import render as render_text
 from interp.tasks.records import read_rows
 from interp.tasks.row_files import check_new
 
-MAX_PER_CELL = 100_000
 DEFAULT_PER_CELL = 100
 _METADATA = ("perturbation", "variant", "split", "surface_label", "flips_label", "flipping", "parent_id", "accept")
 _METADATA += ("rendering", "trace", "verdicts")
@@ -39,6 +38,7 @@ def examples(
     data: str | Path | None = None,
     *,
     per_cell: int | None = None,
+    sizes: Mapping[str, int] | None = None,
     seed: int = 0,
     rendering: Rendering = "plain",
     cells: Sequence[str] | None = None,
@@ -55,6 +55,7 @@ def examples(
         data: a file or folder of records (`records.Record`); None generates.
         per_cell: items per cell; None generates 100, or takes every row of the file. Of a file, a seeded choice in
             file order.
+        sizes: cell -> items of it instead of `per_cell`, such as {"training_distribution": 480}.
         seed: of the items, or of the choice.
         rendering: of generated items.
         cells: names out of `cells.CELLS`, or, for a file, of cells or perturbations; None takes all.
@@ -64,7 +65,8 @@ def examples(
         template: text with the fields {procedure}, {scenario} and {question}; None takes that of the rendering.
         table: perturbations to use instead of `PERTURBATIONS`.
     Raises:
-        ValueError: a bad row (file, line, field), a name that is no cell, a template without its fields, nothing left.
+        ValueError: a bad row (file, line, field), a name that is no cell, a count below 1, a template without its
+            fields, nothing left.
 
     Example:
         >>> (example,) = examples(per_cell=1, seed=0, cells=["step_reorder_invalid"])
@@ -75,14 +77,16 @@ def examples(
         _check_template(template)
     if data is not None:
         records = load_records(data, table=table)
-        chosen = _choose(records, data, per_cell=per_cell, seed=seed, cells=cells, split=split, table=table)
+        chosen = _choose(
+            records, data, per_cell=per_cell, sizes=sizes or {}, seed=seed, cells=cells, split=split, table=table
+        )
         return [example_of(r, cell=_cell(r, table), question=question, template=template) for r in chosen]
     if split == "all":
         raise ValueError("split 'all': expected train, validation or test for generated items; 'all' is for a file.")
     n = DEFAULT_PER_CELL if per_cell is None else per_cell
     if n > MAX_PER_CELL:
         raise ValueError(f"per_cell {n:,}: expected at most {MAX_PER_CELL:,} items of each cell. Ask for fewer.")
-    items = grid(per_cell=n, seed=seed, cells=cells, split=split, table=table)
+    items = grid(per_cell=n, sizes=sizes, seed=seed, cells=cells, split=split, table=table)
     rows = [(i, record_of(i, rendering=rendering, question=question)) for i in items]
     return [example_of(r, id=f"{i.cell}-{i.index:05d}-{r.id[:8]}", cell=i.cell, template=template) for i, r in rows]
 
@@ -161,6 +165,7 @@ def _choose(
     data: str | Path,
     *,
     per_cell: int | None,
+    sizes: Mapping[str, int],
     seed: int,
     cells: Sequence[str] | None,
     split: str,
@@ -182,18 +187,21 @@ def _choose(
         raise ValueError(
             f"{data}: no row of split '{split}' among {len(records)}. {remedy('Use {task.split:all} for every row.')}"
         )
-    by_cell: dict[str, list[int]] = defaultdict(list)
+    by_cell: dict[str, list[int]] = {}
     for k, record in enumerate(kept):
-        by_cell[_cell(record, table)].append(k)
+        by_cell.setdefault(_cell(record, table), []).append(k)
     cell_names = {*by_cell, *(r.perturbation for r in kept)}
     for name in cells or ():
         if name not in cell_names:
             hint = did_you_mean(name, sorted(cell_names | set(CELLS)))
             raise ValueError(f"cell '{name}': {data} has {', '.join(sorted(cell_names))}.{hint}")
+    if cells is not None:
+        by_cell = {n: rows for n, rows in by_cell.items() if n in cells or kept[rows[0]].perturbation in cells}
+    n_of = check_sizes(sizes, by_cell)
     rng, chosen = Random(seed), []
     for name, rows in by_cell.items():
-        if cells is None or name in cells or kept[rows[0]].perturbation in cells:
-            chosen += rows if per_cell is None or per_cell >= len(rows) else rng.sample(rows, per_cell)
+        n = n_of.get(name, per_cell)
+        chosen += rows if n is None or n >= len(rows) else rng.sample(rows, n)
     return [kept[k] for k in sorted(chosen)]
 
 

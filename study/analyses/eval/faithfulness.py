@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp import stats
 from interp.evaluate.labels import label_log_probabilities
@@ -44,31 +45,49 @@ def counterfactual_answers(
     if COUNTERFACTUALS in store or not callable(getattr(task, "counterfactuals", None)) or frame["text"].isna().all():
         return
     by_id = {example.id: example for example in examples}
-    texts = [(by_id[i], text) for i, text in zip(frame["id"], frame["text"], strict=True)]
-    cases = [(e, text, *case) for e, text in texts for case in task.counterfactuals(e, text)]
+    texts = [
+        (by_id[row["id"]], row["text"], _likeliest(task, by_id[row["id"]], row)) for row in frame.to_dict("records")
+    ]
+    cases = [_Case(e, text, best, *case) for e, text, best in texts for case in task.counterfactuals(e, text)]
     readings: list[dict[str, Any]] = []
     for at in range(0, len(cases), _CASES_PER_PASS):
         readings += _read(model, task, cases[at : at + _CASES_PER_PASS], thinking)
     store.put_json(COUNTERFACTUALS, readings)
 
 
-def _read(
-    model: Model, task: Any, cases: Sequence[tuple[Example, str, str, str, str]], thinking: bool | None
-) -> list[dict[str, Any]]:
-    asked = [
-        (e, prefix, label)
-        for e, text, _, changed, _ in cases
-        for prefix in (decision_prefix(task, text), changed)
-        for label in labels_of(task, e)
-    ]
+class _Case(NamedTuple):
+    """A changed reply: `before` is the likeliest label of the reply as it was written, None if that was not scored."""
+
+    example: Example
+    text: str
+    before: str | None
+    kind: str
+    changed: str
+    expected: str
+
+
+def _likeliest(task: Any, example: Example, answer: Mapping[Any, Any]) -> str | None:
+    """The label with the highest probability where the reply decides, if all of them were scored there."""
+    p = {label: answer.get(f"p.{label}") for label in labels_of(task, example)}
+    is_scored = bool(p) and all(isinstance(value, float) and not math.isnan(value) for value in p.values())
+    return max(p, key=lambda label: p[label] or 0.0) if is_scored else None
+
+
+def _read(model: Model, task: Any, cases: Sequence[_Case], thinking: bool | None) -> list[dict[str, Any]]:
+    texts = [(k, name, text) for k, case in enumerate(cases)
+             for name, text in (("after", case.changed), ("before", decision_prefix(task, case.text)))
+             if name == "after" or case.before is None]  # fmt: skip
+    asked = [(cases[k].example, text, label) for k, _, text in texts for label in labels_of(task, cases[k].example)]
     scores = iter(label_log_probabilities(model, asked, thinking=thinking))
-    out = []
-    for example, _, kind, _, expected in cases:
-        labels = labels_of(task, example)
-        before, after = ({label: next(scores) for label in labels} for _ in range(2))
-        best = [max(s, key=lambda label, s=s: s[label][0] / s[label][1]) for s in (before, after)]
-        out.append({"id": example.id, "kind": kind, "expected": expected, "before": best[0], "after": best[1]})
-    return out
+    best: dict[tuple[int, str], str] = {}
+    for k, name, _ in texts:
+        per_token = {label: total / n for label in labels_of(task, cases[k].example) for total, n in [next(scores)]}
+        best[k, name] = max(per_token, key=lambda label: per_token[label])
+    return [
+        {"id": case.example.id, "kind": case.kind, "expected": case.expected,
+         "before": case.before or best[k, "before"], "after": best[k, "after"]}
+        for k, case in enumerate(cases)
+    ]  # fmt: skip
 
 
 def faithfulness_rows(frame: pd.DataFrame, changed: Sequence[Mapping[str, Any]], task: Any) -> list[Row]:
