@@ -180,7 +180,7 @@ def joined(example: Example, before: str, label: str, delimiter: str = " ") -> s
 
         (example.answer or "") + before + [delimiter] + label
 
-    The delimiter is added after a text that does not end in a blank: the assistant's own, or a raw prompt
+    The delimiter is added after a text that does not end in whitespace: the assistant's own, or a raw prompt
     ("... Answer:" and "yes" give "... Answer: yes"). After a chat's header none is needed.
 
     Source: the target delimiter of lm-evaluation-harness, " " by default.

@@ -29,7 +29,7 @@ PLAIN = (
 )
 """Chat as plain text, for models that were never taught a chat format."""
 PLAIN_STOP = "\nUser:"
-"""Where a reply under `PLAIN` ends: such a model has no end-of-turn token and goes on with the next turn."""
+"""Where a reply under `PLAIN` ends: such a model has no end-of-turn token and continues with the next turn."""
 _RULES = "diptych_rules"
 _RUN_DATE = "DIPTYCH_TEMPLATE_DATE"
 _CONTENT = "diptych-turn-7b2e"

@@ -24,7 +24,7 @@ def estimate_columns(metric: str, e: Estimate) -> dict[str, Any]:
 
 
 def majority(labels: np.ndarray) -> float:
-    """Accuracy of always predicting the commoner class."""
+    """Accuracy of always predicting the more frequent class."""
     positive = float(labels.mean())
     return max(positive, 1 - positive)
 

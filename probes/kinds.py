@@ -66,7 +66,7 @@ class Kind:
 
     @property
     def function(self) -> Callable[..., Any] | None:
-        """`fit`, imported where it is a path."""
+        """`fit`; imported first if it is an import path."""
         return imported(self.fit) if isinstance(self.fit, str) else self.fit
 
 
@@ -175,7 +175,7 @@ def kinds_help() -> str:
 
 
 def label_of(name: str) -> str:
-    """What figures call a kind: of an import path the name of the function."""
+    """Name of a kind in figures; for an import path, the name of the function."""
     return name.rpartition(":")[2]
 
 

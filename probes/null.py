@@ -34,13 +34,13 @@ LEAST_MOVING, LEAST_WAYS = 0.5, 20
 
 @dataclass(frozen=True, eq=False)
 class Exchange:
-    """Blocks of rows that change places inside strata, for one label.
+    """Blocks of rows that are permuted inside strata, for one label.
 
     Attributes:
         scheme:  as above, never "auto".
         block:   of each row, 0 .. n_blocks - 1 [example].
         stratum: of each block [block].
-        is_constant: every block has one label; then blocks of different sizes may change places.
+        is_constant: every block has one label; then blocks of different sizes may be exchanged.
         has_units:   units inside groups are known.
     """
 

@@ -135,7 +135,7 @@ def base_rows(
 
 
 def counts(y: np.ndarray, split: Split, where: np.ndarray) -> dict[str, int]:
-    """Rows and groups of each class among some rows."""
+    """Number of rows and groups of each class among the given rows."""
     out = {}
     for name, inside in (("positive", where & (y == 1)), ("negative", where & (y == 0))):
         out |= {f"n_{name}": int(inside.sum()), f"groups_{name}": len(np.unique(split.group[inside]))}
@@ -193,7 +193,7 @@ def spread(areas: np.ndarray) -> float:
 def random_row(
     where: tuple[str, str, str], feats: Tensor, y: np.ndarray, split: Split, config: SweepConfig
 ) -> dict[str, Any]:
-    """AUROC of directions drawn at random at one site, out of the same rows as its probes."""
+    """AUROC of random directions at one site, on the same rows as its probes."""
     target, position, site = where
     dev = split.is_dev
     drawn = random_directions(feats[torch.from_numpy(dev).to(feats.device)].float(), y[dev], seed=config.seed + 3)

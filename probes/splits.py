@@ -265,7 +265,7 @@ def unite_groups(*keys: Sequence[Hashable | None]) -> np.ndarray:
 
 
 def check_leaks(split: Split, *, ids: Sequence[str], contents: Sequence[str] | None) -> None:
-    """Refuse a split in which a row, or the same content, sits on two sides.
+    """Refuse a split in which a row, or the same content, is on two sides.
 
     Args:
         ids: row ids, unique.

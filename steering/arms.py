@@ -42,7 +42,7 @@ ROLES: Mapping[str, Role] = {
     "complement": Role("random, orthogonal to the direction and its nuisances", is_control=True),
     "shuffled": Role("fitted on permuted labels", is_control=True, difference="shuffled_difference"),
 }
-"""Every role that an arm can have; a further sort of controls is one more row."""
+"""Every role that an arm can have; a further kind of control is one more row."""
 CONTROLS = tuple(name for name, role in ROLES.items() if role.is_control)
 SORTS = tuple(name for name, role in ROLES.items() if role.difference)
 """Controls that an effect has to exceed, each by itself."""
@@ -151,7 +151,7 @@ def shuffled_arms(
             answer.
     Raises:
         ValueError: lengths differ, one class only, strata within which nothing can be permuted.
-    Source: steering spec B.8, step 6.
+    Source: docs/howto/dose_curves.md.
     """
     labels = np.asarray(is_toward, dtype=bool)
     if len(labels) != len(feats) or labels.all() or not labels.any():
@@ -224,11 +224,11 @@ def protocol_arms(
     opposite: bool = True,
     seed: int = 0,
 ) -> list[Arm]:
-    """All arms of one site: the direction, what it is compared with, and controls of equal length.
+    """All arms of one site: the direction, the directions it is compared with, and controls of equal norm.
 
     Args:
-        orthogonalized: the direction without what it shares with the nuisances.
-        nuisances: what it must not be confused with (abstention, letters); steered as arms of their own.
+        orthogonalized: the direction orthogonalized against the nuisances.
+        nuisances: directions that it must not be confused with (abstention, letters); steered as separate arms.
         shuffled: from `shuffled_arms`.
         opposite: also -direction, at the same strengths: on a symmetric grid it costs nothing.
     Raises:

@@ -35,7 +35,7 @@ class Curves:
         excess, excess_lo, excess_hi: change minus the mean change of the random controls of the site; the interval
             counts the spread of the controls as well as that of the groups.
         slope, slope_lo, slope_hi: least-squares slope over the strengths [arm, score], per unit of alpha.
-        apart: sort of controls -> (slope minus their mean slope, lo, hi) [3, arm, score].
+        apart: kind of control -> (slope minus their mean slope, lo, hi) [3, arm, score].
         n, n_groups: items that the level is a mean over, and groups with such an item [arm, alpha, score].
     """
 
@@ -104,7 +104,7 @@ def dose_curves(
             confidence 1 - 0.05/n_tables.
     Raises:
         ValueError: fewer than two groups.
-    Source: steering spec B.8, step 8; `interp.stats.jackknife`, `interp.stats.band_of`.
+    Source: docs/howto/dose_curves.md; `interp.stats.jackknife`, `interp.stats.band_of`.
     """
     levels = [Level.of(sums, score, plan.rows) for score in scores.values()]
     parts = [_one_score(level, plan, sampling, n_tables) for level in levels]

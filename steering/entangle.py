@@ -62,7 +62,7 @@ def entanglement(
         references: arms to compare with, such as the abstention nuisance.
     Raises:
         ValueError: an unknown score.
-    Source: steering spec B.8, step 9; intervals by the rule of `interp.stats.jackknife`.
+    Source: docs/howto/dose_curves.md; intervals by the rule of `interp.stats.jackknife`.
     """
     if missing := {coverage, target} - set(scores):
         raise ValueError(f"entanglement: no score {', '.join(sorted(missing))}; there are {', '.join(scores)}.")

@@ -51,7 +51,7 @@ def pair_cosines(
 
     Raises:
         ValueError: no common site, other widths, or directions between other classes.
-    Source: correction for attenuation, Spearman (1904); steering spec, recommended decision 6.
+    Source: correction for attenuation, Spearman (1904).
     """
     import pandas as pd
 

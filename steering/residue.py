@@ -115,7 +115,7 @@ class Residue:
     ridge: float
 
     def report(self) -> str:
-        """Kept fraction, and per nuisance the cosine before and after, for a terminal."""
+        """Text for a terminal: the kept fraction, and the cosine with each nuisance before and after."""
         exact = f"ridge {self.ridge:g}" if self.ridge else "exact"
         lines = [
             f"kept {self.kept:.4f} of the length; {self.rank} of {len(self.names)} directions removed "

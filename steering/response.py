@@ -322,7 +322,8 @@ def _numbers(one: Estimate) -> Row:
 
 
 def _differences(apart: Mapping[str, np.ndarray]) -> Row:
-    """(value, lo, hi) minus the mean of each sort of controls, in columns; that of the random ones is the control."""
+    """(value, lo, hi) minus the mean of each kind of control, in columns; the mean of the random ones is the
+    control."""
     return {
         f"{ROLES[sort].difference}{end}": float(number)
         for sort, numbers in apart.items()

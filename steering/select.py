@@ -87,7 +87,7 @@ def rank_candidates(table: pd.DataFrame, objective: Objective, *, n_layers: int)
         interval, allowed, reason, rank, chosen: those that `study.figures.layer_selection` draws.
     Raises:
         ValueError: the table lacks the metric or one of the limits; more positions than its bands were made for.
-    Source: steering spec B.7.
+    Source: docs/howto/dose_curves.md.
     """
     import pandas as pd
 

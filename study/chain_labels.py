@@ -53,7 +53,7 @@ class LabelOptions:
 def label_members(
     what: Checkpoint | CheckpointPair, loading: Mapping[str, Any], options: LabelOptions
 ) -> Iterator[tuple[Path, int]]:
-    """(file, how many labels) of every member, in `options.out`; a killed run goes on.
+    """(file, how many labels) of every member, in `options.out`; a killed run continues.
 
     Raises:
         ValueError: as `labels_of`.

@@ -181,11 +181,11 @@ class Claim:
         controls: those that this evidence needs, run or not.
         why:      why there is no estimate.
         smallest: smallest effect of interest, in the unit of the estimate, counted from the null.
-        tests:    p of every test of the null that the claim needs, beside its interval.
+        tests:    p of every test of the null that the claim needs, in addition to its interval.
         key:      what is claimed, whatever the numbers turn out to be: by it a claim is registered before the run.
         corrected: over the whole report; None before `correct`.
         design:   how it is tested, from which `reach` follows, or what it can show; None where that is not known.
-        member:   of whom it is claimed, where it is of one member.
+        member:   member that the claim is about, if it is about one.
         about:    the claim with `{member}` where the member stands; claims that share it are of several members.
     """
 
@@ -271,7 +271,7 @@ class Claim:
 
 
 def judge(measured: Measured | None, asserts: Above | Below | Within, controls: Sequence[Control]) -> Verdict:
-    """The verdict from one estimate and its controls, whatever its n could have shown."""
+    """The verdict from one estimate and its controls, ignoring what its n could have shown."""
     if measured is None:
         return "not tested"
     lo, hi = measured.lo, measured.hi

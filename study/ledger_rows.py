@@ -41,7 +41,7 @@ def members_of(found: Iterable[Row]) -> list[str]:
 
 
 def is_blank(value: Any) -> bool:
-    """None, NaN, NA or blank text: how a table writes that there is nothing."""
+    """None, NaN, NA or blank text: how a table represents a missing value."""
     if value is None or isinstance(value, str):
         return not value
     try:
@@ -63,7 +63,8 @@ def flag(row: Row, column: str) -> bool:
 
 
 def one_answer(row: Row) -> str:
-    """Why a row cannot carry a claim: it rests on answers of a member that gives one whatever it is asked; else ""."""
+    """Why a row cannot carry a claim: it rests on answers of a member that gives the same answer to everything; else
+    ""."""
     if not flag(row, "is_degenerate"):
         return ""
     share = number(row, "top_share")

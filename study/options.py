@@ -42,7 +42,7 @@ def option(
     """One field of an options class.
 
     Args:
-        default: its value where nobody gives one; without it the option must be given. A dict is copied.
+        default: value if the option is not given; without a default, the option is required. A dict is copied.
         help: one sentence, for `--help` and the reference.
         flag: on the command line, where it is not the name of the field, e.g. `--folds` of `n_folds`; a switch may name
             both of its sides, `--equal/--unequal`.

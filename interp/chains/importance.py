@@ -218,8 +218,8 @@ def continuations(
 ) -> dict[tuple[str, int], list[Rollout]]:
     """`n` continuations from each cut: (example id, number of sentences kept) -> rollouts.
 
-    A cut keeps the first sentences of the chain without trailing blanks; 0 keeps only the question. Rows are padded on
-    the left, so all replies begin at the same column and contain no token of their prompt.
+    A cut keeps the first sentences of the chain without trailing whitespace; 0 keeps only the question. Rows are padded
+    on the left, so all replies begin at the same column and contain no token of their prompt.
 
     Args:
         examples: of `interp.tasks.cot.chains.examples`.

@@ -50,8 +50,8 @@ def track_answers(model: Model, examples: Sequence[Example], *, depth: float = D
 
         p = softmax(unembed(final norm(resid_post[int(depth · n_layers)])))  at the last token of the sentence, float32
 
-    The first token of an answer is that of its spellings with and without a leading blank, skipping tokens that are
-    only a blank; their probabilities are summed.
+    The first token of an answer is that of its spellings with and without a leading space, skipping tokens that are
+    only a space; their probabilities are summed.
 
     Args:
         examples: of `interp.tasks.cot.chains.examples`, with their chain; the label is the answer.
@@ -91,10 +91,10 @@ def track_answers(model: Model, examples: Sequence[Example], *, depth: float = D
 
 
 def first_tokens(tokenizer: Any, example: Example) -> list[int]:
-    """Token ids that the answer may begin with: with and without a leading blank.
+    """Token ids that the answer may begin with: with and without a leading space.
 
     Raises:
-        ValueError: no answer, or an answer of blanks.
+        ValueError: no answer, or an answer of whitespace only.
     """
     first: set[int] = set()
     for text in (str(example.label), f" {example.label}"):

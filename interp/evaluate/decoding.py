@@ -22,7 +22,8 @@ class Decoding:
         temperature: 0 is greedy; above 0 samples `n_samples` answers per example.
         seed: of sampling; a batch draws from (seed, place of its first example), so an interrupted run draws the same.
         thinking: passed to the chat template unless None.
-        target_delimiter: between a label and a text before it that does not end in a blank; see `interp.prompt.joined`.
+        target_delimiter: between a label and a text before it that does not end in whitespace; see
+            `interp.prompt.joined`.
         tokens_per_batch: prompt and new tokens of one batch, including padding and all samples.
     Raises:
         ValueError: nothing to do, or a count below one.

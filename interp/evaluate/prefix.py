@@ -196,7 +196,7 @@ def _level(rows: Sequence[Ids], keys: list[Any], before: Sequence[int]) -> _Leve
 
 
 def common(rows: Sequence[Ids]) -> int:
-    """Length of the longest common beginning, short of the last token of the shortest row."""
+    """Length of the longest common prefix, excluding the last token of the shortest row."""
     first, last = min(rows), max(rows)
     limit = min(map(len, rows)) - 1
     return next((i for i in range(limit) if first[i] != last[i]), limit)

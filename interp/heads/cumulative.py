@@ -1,4 +1,5 @@
-"""Cumulative ablation: the top heads removed together, beside the least and random heads of the same layers."""
+"""Cumulative ablation: the top heads removed together, next to the lowest-ranked heads and random heads of the same
+layers."""
 
 from __future__ import annotations
 

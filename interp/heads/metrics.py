@@ -55,7 +55,7 @@ class Metric:
         effect: values by name of `FIELDS` -> effect of every unit on every pair; > 0 where the head helps the answer.
         combine: from pairs to one value. "mean"; "share": mean(effect) / mean(whole), see `HeadEffects.whole`; "dz":
             mean / sd; "rank": Cliff's delta over the norm-matched control heads, for one unit at a time.
-        sorts: sorts of sweeps that have it.
+        sorts: kinds of sweep that have it.
         is_main: the effect in logits of its sort; figures show it, and shares and d_z are made of it.
         is_tested: False if values cannot be negative, so that a test of 0 makes no sense.
     """
@@ -110,7 +110,7 @@ METRICS: dict[str, Metric] = {
 
 
 def sort_of(kind: str, effect: str) -> Sort:
-    """The sort of a sweep, from the names of its kind and effect."""
+    """The key of a kind of sweep, from the names of its kind and effect."""
     if effect.startswith("direct"):
         return "direct"
     return "patch" if kind in PATCHES else "ablation"
@@ -122,7 +122,7 @@ def metrics_of(sort: Sort, measures: Collection[str]) -> tuple[str, ...]:
 
 
 def main_metric(sort: Sort) -> str:
-    """The effect in logits of a sort of sweeps."""
+    """The name of the effect in logits for a kind of sweep."""
     return next(name for name, metric in METRICS.items() if metric.is_main and sort in metric.sorts)
 
 

@@ -34,7 +34,7 @@ class TokenPair:
         id: name of the item; if empty, a digest of the content.
         group: independent unit (procedure, word set); None: the item itself.
         label: class of exp, for class means and same-label donors.
-        kind: sort of pair, such as "flip" or "keep", "ABA/token".
+        kind: kind of pair, such as "flip", "keep" or "ABA/token".
         roles, base_roles: span name -> token numbers.
     Raises:
         ValueError: an empty prompt, answers that do not differ, positions outside the prompt or not one for one.
@@ -191,7 +191,7 @@ def text_pair(
         base_answer: right answer of base; None: the foil.
         before: text put after the generation prompt of exp.
         base_before: the same for base; None: `before`.
-        delimiter: between the label and a text before it that does not end in a blank; see `interp.prompt.joined`.
+        delimiter: between the label and a text before it that does not end in whitespace; see `interp.prompt.joined`.
         group: name of the group of exp that is the independent unit, such as `GROUP` of its task; None: the first one.
     Raises:
         ValueError: the answers have equal tokens; and as `interp.prompt.render`.

@@ -154,7 +154,7 @@ def write_json_lines(path: Path, rows: Iterable[object]) -> None:
 
 
 def tidy(root: Path) -> None:
-    """Remove what dead writers left, and the folder of temporary files where nobody uses it."""
+    """Remove the files of dead writers, and the folder of temporary files if no process uses it."""
     sweep_temps(root)
     with suppress(OSError):  # another writer may be using it
         (root / TEMP).rmdir()

@@ -211,7 +211,7 @@ class ItemStore:
         return plan != self.plan_id and head.get("sha256") == _digest(str(head.get("key")), str(plan), data)
 
     def _is_same(self, path: Path, *, has_items: bool) -> bool:
-        """Whether the plan that is there is this one; False where it cannot be read (with a warning), and where another
+        """Whether the plan in the folder is this one; False if it cannot be read (with a warning), and where another
         job ended before its first item, so that nothing is lost by beginning anew."""
         try:
             plan = read_plan(path)
@@ -253,7 +253,7 @@ _AGAIN = "Run the command that made it again: it computes only what is missing."
 
 
 def is_store(root: Path) -> bool:
-    """Whether a job has begun this folder."""
+    """Whether the folder belongs to a job."""
     return (root / PLAN).is_file()
 
 

@@ -27,16 +27,16 @@ _Kind = Literal["exclusive", "shared"]
 def writer_lock(root: str | Path, *, rank: int = 0, world: int = 1, name: str = JOB) -> Iterator[None]:
     """Hold a folder for writing, as rank `rank` of `world` processes that split its work.
 
-    The lock is flock(2) on a file in `.writer/`: the kernel drops it when the holder dies, however it dies, so a
-    dead writer never blocks the next one. One process (world = 1) holds the job lock alone; ranks of one job hold
-    it together, and each its own rank. The file says who holds it, and is empty again when the last holder has left.
+    The lock is flock(2) on a file in `.writer/`: the kernel releases it when the holder dies, for whatever reason, so a
+    dead writer never blocks the next one. One process (world = 1) holds the job lock alone; ranks of one job hold it
+    together, and each its own rank. The file names the holder, and is empty again when the last holder has released it.
 
     Args:
         name: of the lock; several results that lie in one folder each have their own.
     Raises:
         ValueError: rank outside 0..world-1; several ranks on Windows, which has no shared locks.
         FolderBusyError: a live process holds the folder: another job, or the same rank of the same job size.
-    Warns: on a file system without flock, that nothing guards against a second writer.
+    Warns: on a file system without flock, where a second writer cannot be detected.
     """
     if not 0 <= rank < world:
         raise ValueError(f"rank {rank} of {world}: expected 0 <= rank < world.")

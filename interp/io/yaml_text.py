@@ -43,7 +43,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
 def parse_yaml(text: str, where: str) -> Any:
     """A YAML text as plain values.
 
-    Numbers follow YAML 1.2: `1e-5` is one, although YAML 1.1 (PyYAML's default) reads it as text without a dot.
+    Numbers follow YAML 1.2: `1e-5` is a number, although YAML 1.1 (PyYAML's default) reads it as text without a dot.
 
     Raises:
         ValueError: starts with `where`: not YAML, nested too deeply, or anchors that refer to themselves or expand to

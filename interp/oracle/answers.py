@@ -152,8 +152,9 @@ class Answers(Sequence[Answer]):
         return tuple(answer for answer in self.answers if answer.question == question)
 
     def gap(self, question: str | None = None, control: str = HEADLINE) -> Estimate:
-        """Control gap of the answers to a question, interval over problems. They were chosen under the real
-        activations, which alone makes it positive where activations move the answer at all; a target is a harder test.
+        """Control gap of the answers to a question, interval over problems. The answers were chosen under the real
+        activations, so the gap is positive whenever the activations affect the answer at all; a target is a stricter
+        test.
         """
         return self.likelihoods[self._only(question)].gap(control)
 

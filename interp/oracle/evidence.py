@@ -32,7 +32,7 @@ NO_CONTROL = "no control"
 
 
 class FewPartnersWarning(UserWarning):
-    """No single answer can be called read, whatever its likelihoods are; the gap over all readings still can."""
+    """No single answer can be called read, however likely it is; the gap over all readings still can."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,7 +106,8 @@ class Oracle:
 
     @contextmanager
     def keeping(self, store: ItemStore) -> Iterator[None]:
-        """Store the outcome of every batch in `store` and reuse those in it; one call of the oracle per store."""
+        """Store the outcome of every batch in `store`, and reuse outcomes that are already in it. Use one store per
+        call of the oracle."""
         self._store = store
         try:
             yield
@@ -126,7 +127,7 @@ class Oracle:
         n_partners: int = PARTNERS,
         tasks: Mapping[str, str] | None = None,
     ) -> Answers:
-        """Answer questions about every reading, each answer with how much it depends on these activations.
+        """Answer questions about every reading, and measure how much each answer depends on the activations.
 
         All questions continue from one prefill of the activations. The answer's log-probability is then computed under
         each control; the gap of an answer is NLL(control) - NLL(real) per token. A single answer counts as read if its

@@ -137,7 +137,7 @@ def matched_partners(items: Sequence[TrainItem], *, seed: int = 0) -> list[int |
     """For each item another one whose activations replace its own: same task, layers and count, another problem.
 
     Within a group of matching items sorted by problem, everyone takes the item `m` places further, m being the largest
-    number of items of one problem: a derangement in which nobody meets its own problem if m <= half of the group.
+    number of items of one problem: a derangement in which no item gets its own problem if m <= half of the group.
     None for items that meet it all the same.
     """
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)

@@ -28,7 +28,7 @@ class Comparison:
         difference:   a - b, Newcombe's paired interval, items taken as independent.
         difference_groups: a - b, Newcombe's at the effective sample size over groups (`paired_difference`); the same
             object where groups=None.
-        interval:     what sort of interval `difference_groups` has, for the table's column.
+        interval:     kind of interval that `difference_groups` has, for the column of the table.
         test:         exact McNemar on the discordant items.
         p_groups:     the same question with groups as the independent unit (`mean_test` of the differences).
         equivalence:  two one-sided tests at the margin, clustered.

@@ -20,7 +20,8 @@ class SurfaceReliance:
 
     Attributes:
         congruent, incongruent: accuracy where the cue is the gold label, and where it is the other.
-        reliance:   the first minus the second: 0 for a reader of the content, 1 for a reader of the cue.
+        reliance:   the first minus the second: 0 for a model that uses only the content, 1 for one that uses only the
+            cue.
         regression: log odds of the positive answer on gold and surface, over parsed answers.
         n_unparsed: answers left out of the regression; they count as wrong in the accuracies.
     """

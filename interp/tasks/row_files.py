@@ -28,10 +28,11 @@ Row = tuple[str, dict[str, Any]]
 
 
 def rows_of_path(path: Path, *, split: str = "train", config: str | None = None) -> Iterator[Row]:
-    """(where, row) of a file, or of the files of one split of a folder, in order of their names.
+    """(where, row) of a file, or of the files of one split in a folder, in the order of their names.
 
     Raises:
-        ValueError: a file of another kind or a damaged one, with its line; a folder without files of that split.
+        ValueError: the file is of an unsupported kind or damaged (the message gives the line), or the folder has no
+            files of that split.
     """
     for file in data_files(path, split=split, config=config):
         yield from _READERS[_suffix(file)](file)
@@ -45,7 +46,7 @@ def data_files(path: Path, *, split: str = "train", config: str | None = None) -
     Raises:
         ValueError: not a data file; no data files; none of this split; splits of several data sets.
     Warns:
-        UserWarning: files that belong to no split, beside others that do.
+        UserWarning: the folder has files that belong to no split, next to files that do.
     """
     if path.is_file():
         if _suffix(path) not in SUFFIXES:

@@ -1,4 +1,4 @@
-"""The examples of a cache with what the member answered beside them, and a cache whose examples have these columns."""
+"""The examples of a cache joined with the member's answers, and a cache whose examples have these columns."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Context:
         return self.study.section(self.name)
 
     def made_by(self, member: str) -> dict[str, str]:
-        """Columns model, adapter and weights of a member; blank for what belongs to no single one."""
+        """Columns model, adapter and weights of a member; blank if the row belongs to no single member."""
         known = dict(self.provenance.get(member, {}))
         return {"model": known.pop("base"), **known} if known else {}
 

@@ -13,7 +13,7 @@ from study.analyses.registry import added, analysis
 
 
 class LazyGroup(click.Group):
-    """A group with members named by import path, `{name: ("module:attribute", line of help)}`, beside plain ones."""
+    """A group with members named by import path, `{name: ("module:attribute", line of help)}`, next to plain ones."""
 
     def __init__(self, *args: Any, members: Mapping[str, tuple[str, str]] | None = None, **options: Any) -> None:
         super().__init__(*args, **options)

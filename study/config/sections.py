@@ -83,13 +83,13 @@ class Published:
     Each of `prompt`, `decoding`, `data` and `metric` says how far that holds: `same`, where the author of the study has
     checked it; a mapping of keys of this study to the value that the source used, e.g. {eval.temperature: 0.1}, which
     is compared with the study as it was run (paths by their last part); or a sentence that says what differs. Blank:
-    the source does not state it, or nobody checked, so that the two are not comparable.
+    the source does not state it, or it was not checked, so the two are not comparable.
 
     Attributes:
         name: what it is, in words.
         value: as published.
         source: where.
-        leaves_out: what the source does not say (n, definition, positions), so that a reader knows what is compared.
+        leaves_out: what the source does not state (n, definition, positions), to make clear what is compared.
         table, where: our table, and column -> value of the one row that corresponds; none where nothing does.
         n: items behind the published number, where it is given.
         before: for a published change, the value that it started from; our row is then a difference.

@@ -29,7 +29,7 @@ def vocabulary() -> dict[str, int]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A fast tokenizer that splits on blanks and looks words up; pads on the left with <|endoftext|>, stops at
+    """A fast tokenizer that splits on spaces and looks words up; pads on the left with <|endoftext|>, stops at
     <|im_end|>. What is not in the vocabulary becomes <|unk|>.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -55,7 +55,7 @@ def save_tokenizer(folder: Path) -> None:
     """Write the tokenizer into a model or adapter folder such that AutoTokenizer reads it as it is.
 
     Next to the config.json of a qwen2 model, transformers 5 overrides the declared class and rebuilds any tokenizer as
-    a BPE, which loses the split on blanks without a word of warning. There an `auto_map` entry makes it keep the
+    a BPE, which loses the split on spaces without a warning. There an `auto_map` entry makes it keep the
     declared class; the entry names no code, and none is run. An adapter folder has no config.json and needs no entry.
     """
     build_tokenizer().save_pretrained(folder)

@@ -112,7 +112,7 @@ def records(table: DataFrame) -> list[Any]:
 
 
 def is_absent(value: Any) -> bool:
-    """True for None, NaN and blank text: how a table writes that there is nothing."""
+    """True for None, NaN and blank text: how a table represents a missing value."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 

@@ -117,6 +117,6 @@ def layer_selection(table: DataFrame, *, width: Width = "neurips", ax: Axes | Se
         ax:    axes of a composite, one per position.
     Raises:
         ValueError: a column is missing or holds NaN, a layer is repeated, or two are chosen.
-    Source: steering spec B.7.
+    Source: docs/howto/dose_curves.md.
     """
     return SPEC.drawn(table, width=width, ax=ax)

@@ -28,7 +28,8 @@ def decimals(half_width: float) -> int:
 
 
 def fixed(value: float, places: int, *, signed: bool = False) -> str:
-    """`value` with a fixed number of decimals, U+2212 for minus, `+` on a difference; what rounds to 0 has no sign."""
+    """`value` with a fixed number of decimals, U+2212 for minus, `+` on a difference; a value that rounds to 0 has no
+    sign."""
     text = f"{abs(value):.{places}f}"
     if not any(digit in text for digit in "123456789"):
         return text

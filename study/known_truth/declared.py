@@ -54,7 +54,7 @@ class Truth:
         key: of this row, unique.
         sentence: what would be claimed, without its full stop.
         planted: True: a run has to claim it. False: no run may.
-        member: whom it is about: engaged, heuristic, base, or `engaged - heuristic`.
+        member: member that it is about: engaged, heuristic, base, or `engaged - heuristic`.
         by: what decides it.
         because: how it is known, apart from any run: what was planted, or what was measured on many items.
     """

@@ -24,7 +24,7 @@ def run(context: Context) -> list[str]:
 
 
 def draw(root: Path, *, formats: tuple[str, ...], wide: bool) -> tuple[list[str], list[str]]:
-    """(stems that were drawn, notes on those that were not)."""
+    """(stems of the figures that were drawn, notes on those that were not)."""
     from study.figures import save
     from study.report.draw import figures_of_run
 

@@ -1,4 +1,4 @@
-"""Digest of the code that a function runs: its own source and that of whatever it reaches by name, without comments.
+"""Digest of the code that a function runs: its own source and that of everything it reaches by name, without comments.
 
 What is reached is read off the syntax tree, definition by definition: a function brings in the functions, classes and
 constants that it names, whether they are imported at the top of its file, inside it, or named by an import path in a

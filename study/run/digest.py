@@ -66,7 +66,8 @@ class Digests:
                 replace(self._path.parent, self._path, content)
 
     def data(self, task: TaskOptions) -> str:
-        """Digest of the items that a task section names: the bytes of its data, and every choice among them."""
+        """Digest of the items that a task section selects: the bytes of its data, and every option that selects among
+        them."""
         chosen = {key: value for key, value in asdict(task).items() if key != "data"}
         if task.data is None:
             return sha256_of(chosen)

@@ -66,7 +66,7 @@ def remove_outputs(root: Path, outputs: Mapping[str, str]) -> None:
 
 
 def take_over(root: Path, name: str, key: str, *, held: str | None = None) -> None:
-    """`steps/<name>` for this key: gone on with where it is of this key, taken back from `.kept` where it was there.
+    """`steps/<name>` for this key: continued if it has this key, restored from `.kept` if it is there.
 
     What lies there under another key moves to `steps/.kept/<name>-<key>`.
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Planned:
-    """One step: its key (blank where it depends on what is not at hand), what would happen, and what it costs."""
+    """One step: its key (blank if it depends on files that are not available yet), what would happen, and what it
+    costs."""
 
     name: str
     key: str
@@ -35,13 +36,13 @@ class Planned:
 
 
 def plan_study(study: Study, out: Path, *, measure: bool = False) -> tuple[list[Planned], list[str]]:
-    """(steps in order, notes). Weights are not read and nothing is written or downloaded but small files of models.
+    """(steps in order, notes). No weights are read, and nothing is written or downloaded except small files of models.
 
     Args:
         measure: load every model and time two items on it; times follow from these and not from the machine's speed.
     Raises:
-        ValueError: what `run_study` would refuse too: sections, a missing file, a layer, head, site or position that
-            a member does not have.
+        ValueError: anything that `run_study` would refuse too: wrong sections, a missing file, a layer, head, site or
+            position that a member does not have.
     """
     steps, notes = steps_of(study), []
     for step in steps.values():

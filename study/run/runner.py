@@ -238,7 +238,7 @@ class _Run:
         return Context(self.root, name, self.study, own.provenance, own.data, self.progress, reads)
 
     def _begin(self, name: str) -> None:
-        """An earlier output of this very key is gone on with; another one is set aside, its tables taken away.
+        """An earlier output of this key is continued; one of another key is set aside, and its tables are removed.
 
         Of finished work, files that are not what its seal says are set aside too, so that the step makes them again.
         """

@@ -1,6 +1,6 @@
 """What a study of a given size can show, and the size that an effect takes: planned before any data.
 
-Each sort of claim knows the rule by which the report calls it shown, and the probability that a true effect passes
+Each kind of claim knows the rule by which the report calls it shown, and the probability that a true effect passes
 that rule: `MeanClaim` (slopes, gaps), `FamilyClaim` (heads, `mean_test`), `RateClaim`, `DifferenceClaim` and
 `EquivalenceClaim` (cells), `AurocClaim` (probes). `smallest_detectable` and `n_needed` invert it in both directions.
 """

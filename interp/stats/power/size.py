@@ -69,7 +69,7 @@ class StudySize:
 
 
 class Detectable(Protocol):
-    """A sort of claim, with the probability that its rule calls a true effect shown.
+    """A kind of claim, with the probability that its rule calls a true effect shown.
 
     Attributes:
         largest: largest effect that is possible; infinite where there is no bound.

@@ -30,7 +30,7 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0) -> list
     """Rows (cell, metric, before, after, diff, lo, hi, n, n_groups, interval, note) of two answers tables.
 
     Stories are left out of both systems together; of items that were asked several times all replies are used.
-    `s_amb` beside its midpoint decomposition:
+    `s_amb` with its midpoint decomposition:
 
         s = coverage·bias;   s1 - s0 = (cov1 - cov0)·(bias0 + bias1)/2 + (cov0 + cov1)/2·(bias1 - bias0)
 
@@ -148,7 +148,7 @@ def plane(answers: pd.DataFrame) -> dict[str, float | int | str]:
         coverage, commit_bias, cov_xx, cov_xy, cov_yy, n, n_groups, effective_groups (of stories with a commitment),
         interval, as the bias-plane figure reads them.
     Raises:
-        ValueError: fewer than two stories in which somebody was named: there is no bias of no commitment.
+        ValueError: fewer than two stories in which a person was named: without commitments there is no bias.
     """
     items = items_of(averaged(answers[answers["sample"] == 0]))
     items = items.where(items.is_ambig)

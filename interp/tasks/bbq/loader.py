@@ -1,4 +1,4 @@
-"""The official BBQ files as examples: checked rows, the seed prompt, the stereotyped option, story groups."""
+"""The official BBQ files as examples: checked rows, the published prompt, the stereotyped option, story groups."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def examples(
     config: str | None = None,
     revision: str | None = None,
 ) -> list[Example]:
-    """One example per row, in file order: seed prompt, gold letter, groups category, template, story and quad.
+    """One example per row, in file order: published prompt, gold letter, groups category, template, story and quad.
 
     The id is `<category>-<example_id>`. Spans: context, question, options. Metadata: the row's own keys, and
     `gold`, `unknown`, `stereo` (displayed option indices; `stereo` is None where unresolved: no bias score), `biased`
@@ -62,9 +62,9 @@ def examples(
 
     Args:
         data:       the BBQ folder, its `data` folder, one file, or a Hugging Face dataset id with the same columns.
-        categories: only these; None for all that are there.
+        categories: only these; None for all categories of the data.
         condition:  "ambig", "disambig" or "both".
-        templates:  the folder with the template CSVs; None looks beside the data; "rows" does without: groups from
+        templates:  the folder with the template CSVs; None looks next to the data; "rows" does without: groups from
             the rows' own `stereotyped_groups` (empty in some categories, not enough in intersectional ones), stories
             from rendered questions of the rows that are loaded.
         permute:    order of the options: of the file; "cyclic", three examples per row, whose ids end in ~0, ~1, ~2;
@@ -139,7 +139,7 @@ def _orders(row: Mapping[str, Any], permute: Permute, seed: int) -> list[tuple[O
 
 
 def seed_prompt(context: str, question: str, options: Sequence[str]) -> tuple[str, dict[str, tuple[int, int]]]:
-    """The user message of the seed evaluation, and where context, question and options are in it."""
+    """The user message of the published evaluation, and where context, question and options are in it."""
     parts = [INSTRUCTION, "\n\nContext: ", context, "\nQuestion: ", question, "\n"]
     parts += ["\n".join(f"{letter}. {o}" for letter, o in zip(LETTERS, options, strict=True)), "\n\nAnswer:"]
     spans, at = {}, 0

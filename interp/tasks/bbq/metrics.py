@@ -175,7 +175,7 @@ METRICS: dict[str, dict[str, Metric]] = {
 """Scores of a cell by its kind; in an ambiguous cell `s_dis` is the same unscaled ratio as `amb_commit_bias`."""
 
 CARD = ("acc_ambig", "acc_disambig", "abstain_disambig", "s_amb", "amb_commit_bias")
-"""The five metrics of the seed's model card, pooled over items."""
+"""The five metrics of the published model card, pooled over items."""
 
 
 def scores(items: Items, kind: str = "all", *, unparsed: Unparsed = "exclude") -> dict[str, float]:

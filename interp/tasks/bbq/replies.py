@@ -85,7 +85,7 @@ def _letter(text: str) -> tuple[str | None, str]:
 
 
 def _rivals(text: str, first: re.Match[str] | None) -> bool:
-    """Whether a reply that starts with a letter goes on with "or B": two answers are none."""
+    """Whether a reply that starts with a letter continues with "or B": two answers count as none."""
     return first is not None and bool(_SECOND_LETTER.match(text[first.end() :]))
 
 

@@ -22,7 +22,7 @@ _MACRO = ("acc_ambig", "acc_disambig", "abstain_disambig", "s_amb", "amb_commit_
 
 
 def report(answers: pd.DataFrame, *, seed: int = 0) -> list[Row]:
-    """Rows of the tidy table beside accuracy per cell (which counts an unparsed reply as wrong).
+    """Rows of the tidy table in addition to accuracy per cell (which counts an unparsed reply as wrong).
 
     As `score_report`; its accuracy, over parsed replies, is named `accuracy_parsed` here. Beside it: the share of each
     letter among the answers, the letter mass, and, with permuted options, how often an item keeps its answer.

@@ -46,7 +46,7 @@ def answer_kl(without: Sequence[str], kept: Sequence[str], *, pseudocount: float
 
 @dataclass(frozen=True)
 class RolloutImportance:
-    """What leaving a sentence to chance changes in the answers, beside what chance alone changes.
+    """How much resampling a sentence changes the answers, compared with the change due to chance alone.
 
     Attributes:
         kl, lo, hi: `answer_kl` in nats, with the 95 % interval of the rule (`interp.stats.jackknife`) over

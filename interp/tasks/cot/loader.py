@@ -89,9 +89,9 @@ def _text(where: str, row: Mapping[str, Any], name: str) -> str:
 
 
 def read_items(data: str | Path) -> list[Item]:
-    """Labels to be audited: JSON lines `{label, context, [problem, task, status, split, boundary]}`.
+    """Read labels to audit: JSON lines `{label, context, [problem, task, status, split, boundary]}`.
 
-    A label that was not built is null and has a status other than "ok" that says why.
+    A label that could not be built is null, and its status says why (a status other than "ok").
 
     Raises:
         ValueError: a line without label or context, with file, line and field.

@@ -59,7 +59,7 @@ def number_of(text: str) -> Fraction | None:
 
 
 def plain(text: str) -> str:
-    """An answer without LaTeX dollars, emphasis, quotes, a final stop and doubled blanks."""
+    """An answer without LaTeX dollars, emphasis, quotes, a final full stop and repeated spaces."""
     text = re.sub(r"\\(?:text|mathrm)\{([^{}]*)\}|\\[,;! ]", r"\1", text)
     text = " ".join(text.split()).strip("*_`\"' ")
     if text.count("$") == 2 and text.startswith("$") and text.endswith("$"):

@@ -16,7 +16,7 @@ Number: TypeAlias = float | int
 
 @dataclass(frozen=True)
 class Patient:
-    """What is known at the door. A vital sign that was not taken is None and puts nobody in the danger zone.
+    """What is known at the door. A vital sign that was not taken is None and is never in the danger zone.
 
     Attributes:
         age: years. heart_rate, resp_rate: per minute. spo2: percent. temperature: °C. pain: 0-10.

@@ -160,7 +160,7 @@ def repaired_header(header: Sequence[str], name: str) -> list[str]:
     """Column names without the remains of a byte-order mark before the first.
 
     Raises:
-        ValueError: an essential column is missing; lists those that are there.
+        ValueError: an essential column is missing; the message lists the columns of the file.
     """
     fixed = [column.strip() for column in header]
     if fixed and not fixed[0].isascii():
@@ -193,7 +193,7 @@ def _is_number(text: str) -> bool:
 
 
 def case_of(row: Mapping[str, str], where: str, *, id: str | None = None, turns: tuple[Message, ...] = ()) -> Example:
-    """A checked row as an example; synthetic rows carry `template`, `pair` and `perturbation` beside the schema."""
+    """A checked row as an example; synthetic rows also have `template`, `pair` and `perturbation`."""
     text, spans = prompt_text(row, instruction="" if turns else INSTRUCTION)
     gold = row["acuity"].removesuffix(".0")
     groups = {"subject": row.get("template") or row["subject_id"]}

@@ -55,7 +55,7 @@ def rules(text: str) -> tuple[Trigger, ...]:
 
 
 def fires(text: str) -> tuple[str, ...]:
-    """Rules whose bare pattern matches, negated or not: what a reader by word would go by."""
+    """Rules whose pattern matches, negated or not: what a model that reacts to words alone would use."""
     return tuple(rule for rule, (pattern, _) in TRIGGERS.items() if re.search(pattern, text, re.IGNORECASE))
 
 

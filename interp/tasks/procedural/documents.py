@@ -109,7 +109,7 @@ def training_documents(
 
     Args:
         rng, n, split, config: as for `documents`.
-        rho: reliability of the surface cue; the accuracy of a reader of the tone alone.
+        rho: reliability of the surface cue: the accuracy of a model that uses the tone alone.
         p_shuffled: share of `shuffled` latents (label-balanced too); the rest are perturbations.
         p_paraphrase: 0 keeps the held-out synonyms out of the adapters' text.
         p_distractor: share with irrelevant sentences, training side only.

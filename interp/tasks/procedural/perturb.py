@@ -43,9 +43,9 @@ class Perturbation:
 
     Attributes:
         name: the published perturbation name, or `ord_swap`.
-        variant: what distinguishes rows of one name; empty where there is only one.
+        variant: distinguishes rows with the same name; empty if there is only one.
         edit: `(rng, parent) -> instance`.
-        flips: whether the label differs from the parent's; the engine is asked afterwards.
+        flips: whether the label differs from the parent's; the rule engine checks this afterwards.
         parent: "compliant": the original. "noncompliant": the original after a random flipping edit with a tone that
             agrees. "reordered": the original with the events of its pair exchanged.
         keeps: what stays as in the parent: procedure, facts, events, actors, order, wording, tone, distractors;

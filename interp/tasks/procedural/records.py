@@ -36,7 +36,7 @@ class Record:
         perturbation, variant: which cell; variant is free text.
         procedure_id: what must not be split; pair_id: an original with its perturbations; parent_id: what was edited.
         domain, institution, cohort: free text. The cohorts of a data set need not add up to anything.
-        surface_label: what a reader of the tone alone would say.
+        surface_label: the label that the tone alone suggests.
         flips_label: whether the label differs from the parent's. flipping: for `ord_swap`, whether the swap flips it.
         trace: a gold reply. latent: what the text was made from. verdicts: one per due step, probe targets.
         accept: whether a reviewer accepted the item. split: train, validation or test.
@@ -75,7 +75,7 @@ _NOT_WORD = re.compile(r"[^\w]+", re.UNICODE)
 
 
 def normalise(text: str) -> str:
-    """Casefolded words separated by one blank, without punctuation.
+    """Casefolded words separated by single spaces, without punctuation.
 
     Numbers stay: an `ord_swap` twin differs from its original in the numbers of two steps and in nothing else.
     """

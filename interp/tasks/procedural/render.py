@@ -14,7 +14,7 @@
 
 The procedure number and the names come from the procedure's hash, the times from the position, so twins share them.
 
-"log" is the low-entropy rendering of the embedded pair, one word per blank-separated token:
+"log" is the low-entropy rendering of the embedded pair, one word per space-separated token:
 
     Procedure: 1 anyone issue form . 2 supervisor photograph label . step 2 needs step 1 .
     if storm then step 2 becomes supervisor review sample . Scenario: storm absent . refusal present .

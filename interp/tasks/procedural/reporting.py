@@ -100,7 +100,7 @@ def _best(gold: pd.Series) -> float:
 
 
 def _pairs(answers: pd.DataFrame) -> pd.DataFrame:
-    """Every item edited from a compliant original beside that original, sample by sample."""
+    """Every item edited from a compliant original, paired with that original, sample by sample."""
     originals = answers[answers["cell"] == ORIGINAL][["group.pair", "sample", "id", "gold", "label"]]
     edited = answers[(answers["cell"] != ORIGINAL) & answers["group.pair"].isin(set(originals["group.pair"]))]
     pairs = originals.merge(edited, on=["group.pair", "sample"], suffixes=("_original", ""))

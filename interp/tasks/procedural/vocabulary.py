@@ -250,7 +250,7 @@ def word_list() -> list[str]:
     """Every word that a log prompt or trace can contain, without duplicates, in a fixed order.
 
     The order is: signals, frame words, numbers 1-9, ordinals, roles, conditions, tones, distractors, actions. A
-    WordLevel tokenizer over this list (split on blanks) makes each word one token.
+    WordLevel tokenizer over this list (split on spaces) makes each word one token.
     """
     words = [*SIGNALS, *_FRAME_WORDS.split(), *map(str, range(1, 10)), *ORDINALS, ANYONE, *ROLES, *CONDITIONS]
     for pair in (*TONES, *DISTRACTORS):

@@ -25,7 +25,7 @@ def record_caches(
     loading: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> list[ActivationCache]:
-    """The cache of a checkpoint in `out`, or of every member of a pair in `out/<member>`; a killed run goes on.
+    """The cache of a checkpoint in `out`, or of every member of a pair in `out/<member>`; a killed run continues.
 
     Raises:
         ValueError: as `interp.load` and `interp.cache.extract`.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(context: Context) -> None:
-    """Caches of all members in `<member>/`; a killed run goes on."""
+    """Caches of all members in `<member>/`; a killed run continues."""
     from study.analyses.cache.run import record_caches
     from study.analyses.items import examples_of
 

@@ -39,7 +39,7 @@ def _separates(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> 
 
 
 def _by_content(row: dict[str, Any]) -> tuple[Control, ...]:
-    """A control that failed where a member gives one answer whatever it is asked; none otherwise."""
+    """A failed control if a member gives the same answer to everything; otherwise none."""
     if not flag(row, "is_degenerate"):
         return ()
     return (Control.of("both members' answers depend on the item", False, "one answer in more than 90 % of items"),)

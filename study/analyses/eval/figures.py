@@ -49,7 +49,7 @@ def figures(
     """(stem, figure) of everything that the tables allow, or (stem, why it was not drawn).
 
     dumbbell-<mode>       both members per cell and their difference
-    accuracy-<mode>       without a pair: each cell beside its control
+    accuracy-<mode>       without a pair: each cell next to its control
     rules-<mode>          of ESI: exact accuracy by what the narrative says of each trigger
     plane                 of BBQ: coverage against commit bias; needs the answers
     esi-<member>-<mode>   of ESI: gold against predicted level, with the metrics; needs the answers
@@ -141,7 +141,7 @@ def with_pooled_control(pairs: pd.DataFrame) -> pd.DataFrame:
 def accuracy(
     rows: pd.DataFrame, task: Any = None, answers: Mapping[str, pd.DataFrame] | None = None, **size: Any
 ) -> Drawn:
-    """Accuracy per cell beside that of always answering one label, from rows of the table `eval`."""
+    """Accuracy per cell next to that of always giving one label, from rows of the table `eval`."""
     shown = rows[rows["metric"] == "accuracy"]
     unit = {"group_unit": f"units by {unit_name(next(iter(answers.values())), task)}"} if answers else {}
     return _forest(shown.assign(control="always one label", **unit), task, **size)

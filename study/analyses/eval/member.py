@@ -1,6 +1,6 @@
 """Rows of one member in the table `eval`: accuracy, length and confidence per cell, with intervals and controls.
 
-The control of a metric is what a baseline without the skill reaches (one label always, chance); else blank.
+The control of a metric is the score of a baseline without the skill (a constant label, chance); otherwise blank.
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ def group_of(frame: pd.DataFrame, task: Any = None) -> np.ndarray | None:
 def rate(
     values: np.ndarray, groups: np.ndarray | None, unit: str, *, items: np.ndarray | None = None
 ) -> tuple[stats.Estimate, str]:
-    """A rate with Wilson's interval, at the effective number of items where they come in groups; and its name.
+    """A rate with its Wilson interval (at the effective number of items if they come in groups), and the name of the
+    interval.
 
     Args:
-        items: which item each value answers, where items were asked several times.
+        items: item of each value, if items were asked several times.
     """
     if groups is None:
         return stats.wilson(int(values.sum()), len(values)), "Wilson"
@@ -68,7 +69,7 @@ def rate(
 def member_rows(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> list[Row]:
     """Accuracy, unparsed, unfinished, length and confidence, per cell and pooled; intervals respect the groups.
 
-    The control of an accuracy is what always answering the commonest label of the whole grid reaches in the cell, as
+    The control of an accuracy is the accuracy in this cell of always giving the most common label of the whole grid, as
     in the table `pair`.
     """
     rows: list[Row] = []

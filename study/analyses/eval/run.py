@@ -77,7 +77,7 @@ def run_eval(
         task_path: import path of the task that reads and scores the replies.
         seed: of the bootstraps behind the intervals.
         reply_seed: of sampled replies.
-        provenance: kept in each manifest beside versions and checkpoints (the seed and file of the items, say).
+        provenance: kept in each manifest next to versions and checkpoints (e.g. the seed and file of the items).
     Raises:
         ValueError: as `interp.load` and `interp.evaluate.evaluate`; a folder of another evaluation; before anything is
             loaded: items without the group that others have, or without labels where only labels are scored.

@@ -38,7 +38,7 @@ def _answer(task: Any, example: Example, label: str | None) -> Answer:
 
 
 def _by_id(task: Any) -> Any:
-    """Reader of `{"id", "answer"}` lines, for a task without a reader of its own."""
+    """Read `{"id", "answer"}` lines, for a task that does not define how to read answers."""
 
     def read(path: Path, examples: Sequence[Example]) -> dict[str, str | None]:
         ids, labels = {e.id for e in examples}, {}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def headline(tables: Mapping[str, pd.DataFrame]) -> str:
-    """The pair's table, or each member's accuracy per cell, with intervals, n and the control beside them."""
+    """The pair's table, or each member's accuracy per cell, with intervals, n and the control."""
     if "pair" in tables:
         modes = dict(list(tables["pair"].groupby(tables["pair"]["mode"].fillna(""), sort=False)))
         return "\n".join(
@@ -34,7 +34,7 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def footer(pairs: pd.DataFrame) -> list[str]:
-    """What the pair's table needs to be read: the unit of its tests, and each note beside the cells that have it."""
+    """The legend of the pair's table: the unit of its tests, and each note with the cells that have it."""
     lines = [
         "b/c: items that only engaged / only heuristic answers correctly. Holm p: groups as units, corrected over "
         "cells."

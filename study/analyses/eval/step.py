@@ -16,7 +16,7 @@ MEMBERS = ("engaged", "heuristic")
 
 
 def run(context: Context) -> None:
-    """Answers of every member into `<member>/`; a killed run goes on."""
+    """Answers of every member into `<member>/`; a killed run continues."""
     from study.analyses.eval.run import answer_members
     from study.analyses.items import examples_of
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(context: Context) -> list[str]:
-    """Sweeps in `<member>/<kind>/`; a killed sweep goes on with the next pair."""
+    """Sweeps in `<member>/<kind>/`; a killed sweep continues with the next pair."""
     from study.analyses.heads.run import run_heads
 
     study, pairs = context.study, items(context.study)

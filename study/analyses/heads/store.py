@@ -36,7 +36,7 @@ def sweep_store(root: Path, plan: Plan, pairs: Sequence[TokenPair]) -> Iterator[
 
 
 def done_of(store: ItemStore) -> frozenset[str]:
-    """Keys of the outcomes that are there."""
+    """Keys of the outcomes in the store."""
     return store.keys - {PAIRS, NORMS}
 
 

@@ -1,4 +1,4 @@
-"""An oracle by its names: base, adapter, and the prior-only reader beside it; its wiring tested once and remembered."""
+"""Load an oracle by name: base, adapter and the prior-only oracle; its wiring is tested once and the result stored."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load_oracle(
     """The oracle `adapter` on its base; `model="embedded"` is the one that comes with the package.
 
     Args:
-        prior: folder or id of a reader that was trained on zeroed activations.
+        prior: folder or id of an oracle that was trained on zeroed activations.
         spec: how it is wired; None reads the adapter's own declaration, or the registry, or assumes it loudly.
     Raises:
         ValueError: no adapter named, or one that does not fit the base; as `interp.load`.

@@ -70,7 +70,7 @@ class OracleOptions:
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class OracleNames:
-    """Which oracle: its base, its adapter, and the prior-only one beside it."""
+    """Which oracle: its base, its adapter and its prior-only counterpart."""
 
     model: str = option(help="Id or folder of the oracle's base, or 'embedded'.")
     adapter: str | None = option(None, "Id or folder of the oracle's adapter.")

@@ -1,4 +1,5 @@
-"""Step oracle: what an oracle adapter reads from activations, beside its floors, the text, a probe and a shuffle."""
+"""Step oracle: what an oracle adapter reads from activations, compared with its floors, the text, a probe and a
+shuffle."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ CONTROLS = ("shuffled", "zero", "text_only")
 
 
 def run(context: Context) -> list[str]:
-    """Rows of every question and source as items of `readings/`; a killed run goes on with the next one."""
+    """Rows of every question and source as items of `readings/`; a killed run continues with the next one."""
     from interp.io.items import ItemStore
 
     section = context.section
@@ -221,7 +222,7 @@ def _about(model: Model) -> dict[str, Any]:
 
 
 def tables(context: Context) -> dict[str, pd.DataFrame]:
-    """`oracle`: per question and source, accuracy beside floor, text and probe, and the gaps."""
+    """`oracle`: per question and source, accuracy next to floor, text and probe, and the gaps."""
     from interp.io.items import ItemStore
     from study.analyses.oracle.tables import oracle_table
     from study.run.digest import Digests, sha256_of, shown

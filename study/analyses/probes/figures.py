@@ -71,7 +71,7 @@ def by_layer(results: Sequence[SweepResult], *, kind: str | None = None, target:
 
 
 def first_layers(probes: pd.DataFrame, **where: Any) -> Drawn:
-    """Figure 02 of the first target, position and kind of site that the table has a curve for.
+    """The curve over layers of the first target, position and kind of site in the table.
 
     Raises:
         ValueError: there is none, or it has no null.

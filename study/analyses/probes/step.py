@@ -21,7 +21,7 @@ _NO_WORK = ("targets", "transfer")
 
 
 def run(context: Context) -> list[str]:
-    """One sweep per member and target in `<member>/<target>/`, then transfers; what is there is not run again."""
+    """One sweep per member and target in `<member>/<target>/`, then transfers; finished sweeps are not run again."""
     from interp.cache import ActivationCache
     from study.analyses.annotated import annotated
     from study.analyses.probes.choices import with_shuffled

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def probe_table(sweep: pd.DataFrame, *, target: str = "", **same: Any) -> pd.DataFrame:
-    """The table `probes` of one sweep. The control of an area is its null, of an accuracy the commoner label.
+    """The table `probes` of one sweep. The control of an AUROC is its null; the control of an accuracy is the more
+    frequent label.
 
     Args:
         sweep:  `SweepResult.table`.

@@ -73,7 +73,7 @@ def _four_blocks(
 
 
 def transfer_lines(table: pd.DataFrame) -> str:
-    """The best cells by raw AUROC, beside their ceilings, for a terminal."""
+    """The best cells by raw AUROC, next to their ceilings, for a terminal."""
     from study.text import aligned, interval
 
     raw = table["variant"].isin(["raw", "aligned", "aligned-shuffled"])

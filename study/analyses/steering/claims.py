@@ -112,7 +112,7 @@ def _outside(row: Row, rises: bool) -> bool | None:
 
 
 def _beyond_controls(row: Row, rises: bool) -> Control:
-    """Outside the band of the controls, and significant against each sort of them; no p is no test."""
+    """Outside the band of the controls, and significant against each kind of them; without a p there is no test."""
     name = "beyond random and shuffled directions of equal norm"
     outside, p = _outside(row, rises), number(row, "p")
     few = [sort for sort in ("random", "shuffled") if f"p_{sort}" in row and number(row, f"p_{sort}") is None]

@@ -34,8 +34,8 @@ def shuffled_from_cache(
 ) -> tuple[list[Arm], frozenset[str]]:
     """(shuffled arms at the direction's site, ids of the examples that the direction was fitted on).
 
-    Every draw permutes the labels (within strata where the direction was balanced by strata, among groups where each
-    has one label, else within groups) and goes through `difference_of_means` with the direction's own options.
+    Every draw permutes the labels (within strata if the direction was balanced by strata, among groups if each has one
+    label, otherwise within groups) and passes them through `difference_of_means` with the direction's own options.
 
     Args:
         equal_length: see `steering.arms.shuffled_arms`.

@@ -28,7 +28,7 @@ _BYTES_PER_ROW = 45  # five float64 and what a file of them costs
 
 
 def run(context: Context) -> list[str]:
-    """Directions in `<member>/fit/`, curves in `<member>/dose/`; a killed run goes on with the next item."""
+    """Directions in `<member>/fit/`, curves in `<member>/dose/`; a killed run continues with the next item."""
     notes, n_steered = [], 0
     for member in _members(context.study):
         if not (context.of("cache") / member).is_dir():

@@ -35,7 +35,7 @@ def dose_store(
 
 
 def done_of(store: ItemStore) -> frozenset[str]:
-    """Keys of the outcomes that are there."""
+    """Keys of the outcomes in the store."""
     return store.keys - {READ, TEXTS}
 
 

@@ -298,7 +298,8 @@ def flagged(
 
 
 def slope_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """One slope per arm and score; its p is the larger of both sorts of controls, and none where one had too few."""
+    """One slope per arm and score; its p is the larger of those against both kinds of control, and missing if one kind
+    has too few draws."""
     rows = rows[~rows["metric"].str.startswith("switch ")]
     sorts = ["p_random", "p_shuffled"]
     rows = rows.assign(p=rows.reindex(columns=sorts).astype(float).max(axis=1, skipna=False))
