@@ -58,7 +58,7 @@ def test_the_claims_of_the_tables_are_those_that_were_planned_and_maxima_are_not
     planned = planned_claims(embedded())
     assert not [key for key in planned if "largest" in key or key == "heads/changed"]
     assert {key for key in made if "largest" in key}, "found in the data, so not registered"
-    assert "heads/carries/L1.H6/engaged" in planned and "probes/transfer/label/engaged/heuristic" in planned
+    assert "heads/carries/L1.H6/engaged" in planned and "probes/transfer/surface_label/engaged/heuristic" in planned
     assert len(set(planned.values())) == len(planned)
 
 
