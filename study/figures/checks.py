@@ -93,6 +93,12 @@ def only_value(table: DataFrame, column: str, *, figure: str, default: Any = Non
     return values[0] if values else default
 
 
+def metric_name(table: DataFrame, figure: str, default: str | None = None) -> str:
+    """The one metric of a table as it is written: `AUROC` for `auroc`, spaces for underscores."""
+    name = str(only_value(table, "metric", figure=figure, default=default))
+    return {"auroc": "AUROC"}.get(name, name.replace("_", " "))
+
+
 def interval_kind(table: DataFrame, *, figure: str, column: str = "interval") -> str:
     """Which interval was computed, in words, from its column; rows that say "none: ..." do not count next to others.
 

@@ -2,40 +2,173 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from study.figures import canvas, checks
 from study.figures.depth import Curve, curves_of
 from study.figures.drawn import Drawn
-from study.figures.marks import Marks, interval, point
-from study.figures.multiples import PAD, legend_over, padded
-from study.figures.multiples import Panels as _Panels
-from study.figures.numbers import format_estimate, short
-from study.figures.style import (
-    LABEL,
-    NOTE,
-    REFERENCE_LINE,
-    RULE_LINE,
-    Width,
-    colour,
-    line,
-    styled,
-    text_colour,
-    width_in,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
+from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.marks import reference, triple
+from study.figures.mpl import Axes, DataFrame
+from study.figures.multiples import PAD, Panels, legend_over, padded
+from study.figures.numbers import estimate_of, short
+from study.figures.style import LABEL, NOTE, RULE_LINE, Width, colour, text_colour
 
 FIGURE = "probe_cohorts"
-COLUMNS = (
-    "cohort", "member", "layer", "metric", "value", "lo", "hi", "null_lo", "null_hi", "chance", "n", "n_groups",
-    "interval"
-)  # fmt: skip
+_NUMBERS = "layer value lo hi null_lo null_hi chance n"
 WHOLE = "all"
 _SLOT = 0.135  # inches per mark of a row
 _GAP = 0.08
+
+
+@dataclass(frozen=True)
+class _Cohorts:
+    """The table, its checkpoints, and its cohorts from the top with their places in rows."""
+
+    table: DataFrame
+    curves: list[Curve]
+    places: dict[str, float]
+    chance: float
+    metric: str
+
+    @property
+    def is_ruled(self) -> bool:
+        return WHOLE in self.places and len(self.places) > 1
+
+    @property
+    def layers(self) -> str:
+        each = {one.label: int(one.rows(self.table)["layer"].iloc[0]) for one in self.curves}
+        if len(set(each.values())) == 1:
+            return str(next(iter(each.values())))
+        return ", ".join(f"{layer} ({name})" for name, layer in each.items())
+
+
+def _read(table: DataFrame) -> _Cohorts:
+    for name, rows in table.groupby("member", sort=False):
+        if rows["layer"].nunique() > 1:
+            listed = ", ".join(str(layer) for layer in sorted(rows["layer"].unique()))
+            raise ValueError(
+                f"figure {FIGURE!r}: {name} has rows at layers {listed}. The layer is chosen on DEV, "
+                "before cohorts are looked at: keep its rows."
+            )
+    curves = curves_of(table, figure=FIGURE)
+    value: dict[str, float] = {}
+    for one in reversed(curves):  # by the value of the first checkpoint that has the cohort
+        rows = one.rows(table)
+        value |= dict(zip(rows["cohort"].astype(str), rows["value"], strict=True))
+    order = sorted(value, key=lambda name: (name != WHOLE, -value[name]))
+    below = 0.35 if order[0] == WHOLE else 0.0
+    places = {name: index + below * (index > 0) for index, name in enumerate(order)}
+    return _Cohorts(table, curves, places, float(table["chance"].iloc[0]), checks.metric_name(table, FIGURE))
+
+
+def _draw(page: Page, of: _Cohorts) -> Axes:
+    entries = [
+        *(canvas.key_entry(one.role, one.label) for one in of.curves),
+        canvas.key_entry("ink2", "not beyond its null", filled=False, shape="o"),
+        canvas.patch_entry("null", "null, 95 %"),
+        canvas.line_entry("ink2", f"chance {short(of.chance)}"),
+    ]
+    ax = page.axes(lambda: _axes(page.total, of, entries))
+    _fit(ax, of)
+    for index, one in enumerate(of.curves):
+        shift = (index - (len(of.curves) - 1) / 2) * _SLOT / (_SLOT * len(of.curves) + 0.08)  # in rows
+        for row in checks.records(one.rows(of.table)):
+            _draw_row(page, ax, of, one, row, of.places[str(row.cohort)] + shift)
+    style: dict[str, Any] = {"fontsize": LABEL, "ha": "right", "va": "center", "linespacing": 1.05}
+    for name, y in of.places.items():
+        label = _label(name, canvas.figure_of(ax).get_size_inches()[0])
+        canvas.beside(ax, y, label, dx=-_GAP, color=colour("ink"), **style)
+    if page.own:
+        top, ink = ax.get_ylim()[1], colour("ink2")
+        canvas.beside(ax, top, "value [95 %], n", x=1, dx=_GAP, fontsize=NOTE, va="bottom", color=ink)
+    legend_over(Panels([ax], 1, own=page.own), entries, lift=0.16)
+    return ax
+
+
+def _axes(total: float, of: _Cohorts, entries: list[Any]) -> Axes:
+    names = [_label(name, total) for name in of.places]
+    tall = (len(of.places) + 0.35 * of.is_ruled + 0.1) * (_SLOT * len(of.curves) + 0.08)
+    above = 0.15 * canvas.legend_rows(entries, total - 2 * PAD) + 0.26
+    values = [*(_value(row) for row in checks.records(of.table)), "value [95 %], n"]
+    return canvas.row_axes(total, names, values, tall=tall, below=0.4, above=above, gap=_GAP)
+
+
+def _label(name: str, total: float) -> str:
+    return canvas.wrap(name, size=LABEL, max_in=0.28 * total)
+
+
+def _value(row: Any) -> str:
+    return f"{estimate_of(row)}, {int(row.n)}"
+
+
+def _is_beyond(row: Any) -> bool:
+    return bool(row.lo > row.null_hi or row.hi < row.null_lo)
+
+
+def _fit(ax: Axes, of: _Cohorts) -> None:
+    """Limits, lines to read against, and the name of the axis."""
+    table = of.table
+    ends = [table[name] for name in ("lo", "hi", "null_lo", "null_hi", "chance")]
+    ax.set(ylim=(max(of.places.values()) + 0.55, -0.55), yticks=[], xlabel=f"{of.metric}, layer {of.layers}")
+    ax.set_xlim(*padded([float(x) for column in ends for x in column], least=0.2))
+    canvas.bare(ax)
+    reference(ax, x=of.chance)
+    if of.is_ruled:
+        reference(ax, y=0.675, style="solid", linewidth=RULE_LINE)
+    ax.xaxis.set_major_locator(canvas.locator(6))
+
+
+def _draw_row(page: Page, ax: Axes, of: _Cohorts, one: Curve, row: Any, y: float) -> None:
+    half = 0.5 / len(of.curves) * 0.8
+    width = row.null_hi - row.null_lo
+    canvas.box(ax, row.null_lo, y - half, width, 2 * half, face=colour("null"), linewidth=0, zorder=0)
+    verdict = "beyond" if _is_beyond(row) else "not beyond"
+    title = (
+        f"{row.cohort}, {one.label}, layer {int(row.layer)}: {estimate_of(row)}, {verdict} the null, n = {int(row.n)}"
+    )
+    page.marks.estimate(ax, triple(row), y, one.role, f"{one.role}-{row.Index}", title, filled=_is_beyond(row))
+    if page.own:
+        shade = text_colour(one.role) if len(of.curves) > 1 else colour("ink")
+        canvas.beside(ax, y, _value(row), x=1, dx=_GAP, fontsize=NOTE, va="center", color=shade)
+
+
+def _caption(of: _Cohorts) -> Caption:
+    split, target = (checks.only_value(of.table, name, figure=FIGURE) for name in ("split", "target"))
+    where = f"in {len(of.places)} cohorts at layer {of.layers}" + (f" ({split})" if split else "")
+    return Caption(
+        what=f"{of.metric} of the probe{f' for {target}' if target else ''} {where}",
+        reading=f"Rows by value of {of.curves[0].label}",
+        n=f"{checks.sample_size(of.table, figure=FIGURE)} per cohort",
+        interval=f"Bars: 95 % {checks.interval_kind(of.table, figure=FIGURE)}, point-wise",
+        control=["Grey: 95 % of the null of each row; hollow: the interval reaches into it",
+                 f"Dashed: chance, {short(of.chance)}"],
+    )  # fmt: skip
+
+
+def _alt(of: _Cohorts) -> list[str]:
+    parts = ["Forest plot by cohort"]
+    for one in of.curves:
+        rows = one.rows(of.table)
+        each = checks.records(rows[rows["cohort"] != WHOLE] if (rows["cohort"] != WHOLE).any() else rows)
+        low, high = min(each, key=lambda r: r.value), max(each, key=lambda r: r.value)
+        count = f"{sum(map(_is_beyond, each))} of {len(each)} cohorts beyond their null"
+        ends = f"highest {high.cohort} {estimate_of(high)}, lowest {low.cohort} {estimate_of(low)}"
+        parts.append(f"{one.label}: {count}, {ends}")
+    return parts
+
+
+SPEC = FigureSpec(
+    FIGURE,
+    Roles(
+        f"cohort member metric n_groups interval {_NUMBERS}",
+        finite=_NUMBERS,
+        mark="cohort member",
+        same="metric chance target split",
+    ),
+    _draw, _caption, _alt, rank=11, word="cohorts", read=_read,
+)  # fmt: skip
 
 
 def probe_cohorts(table: DataFrame, *, width: Width = "neurips", ax: Axes | None = None) -> Drawn:
@@ -45,9 +178,8 @@ def probe_cohorts(table: DataFrame, *, width: Width = "neurips", ax: Axes | None
     row; a mark is hollow where its interval reaches into it.
 
     Args:
-        table: one row per (cohort, member): `layer` (one per checkpoint), `metric`, `value, lo, hi`, `null_lo,
-            null_hi` (95 % of the row's null), `chance`, `n`, `n_groups`, `interval` (its kind). Optional:
-            `target`, `split`, `unit`, `group_unit`, `model`, `dtype`.
+        table: TEST rows of the schema table `probes` at the selected layer: one per (cohort, member), with the null of
+            each row.
         width: final width; unused where `ax` is given.
         ax:    axes of a composite.
     Raises:
@@ -55,181 +187,4 @@ def probe_cohorts(table: DataFrame, *, width: Width = "neurips", ax: Axes | None
             several layers (the layer is chosen before the cohorts are looked at).
     Source: probes §A5 figure 6.
     """
-    curves = _check(table)
-    order = _order(table, curves)
-    marks = Marks()
-    with styled():
-        entries = _entries(curves, table)
-        slot = _SLOT * len(curves) + 0.08
-        own = ax is None
-        ax = _axes(table, order, slot, entries, width) if ax is None else ax
-        _draw(ax, table, curves, order, marks)
-        _text(ax, table, curves, order, values=own)
-        legend_over(_Panels([ax], 1, own=own), entries, lift=0.16)
-    return Drawn(canvas.figure_of(ax), table.copy(), _caption(table, curves, order), _alt(table, curves), marks.titles)
-
-
-def _check(table: DataFrame) -> list[Curve]:
-    numeric = ("layer", "value", "lo", "hi", "null_lo", "null_hi", "chance", "n")
-    checks.require(table, COLUMNS, figure=FIGURE, numeric=numeric)
-    for name in ("metric", "chance", "target", "split"):
-        checks.only_value(table, name, figure=FIGURE)
-    checks.require_unique(table, ("cohort", "member"), figure=FIGURE)
-    for name, rows in table.groupby("member", sort=False):
-        if rows["layer"].nunique() > 1:
-            listed = ", ".join(str(layer) for layer in sorted(rows["layer"].unique()))
-            raise ValueError(
-                f"figure {FIGURE!r}: {name} has rows at layers {listed}. The layer is chosen on DEV, "
-                "before cohorts are looked at: keep its rows."
-            )
-    return curves_of(table, figure=FIGURE)
-
-
-def _order(table: DataFrame, curves: list[Curve]) -> list[str]:
-    """Cohorts from the top: the whole first, then by the value of the first checkpoint that has them."""
-    value: dict[str, float] = {}
-    for one in reversed(curves):
-        rows = one.rows(table)
-        value |= dict(zip(rows["cohort"].astype(str), rows["value"], strict=True))
-    return sorted(value, key=lambda name: (name != WHOLE, -value[name]))
-
-
-def _axes(table: DataFrame, order: list[str], slot: float, entries: list[Any], width: Width) -> Axes:
-    total = width_in(width)
-    left = PAD + canvas.widest(_labels(order, total), size=LABEL) + _GAP
-    right = PAD + canvas.widest([*_values(table), "value [95 %], n"], size=NOTE) + _GAP
-    rule = 0.35 if WHOLE in order and len(order) > 1 else 0
-    tall = (len(order) + rule + 0.1) * slot
-    legend = 0.15 * canvas.legend_rows(entries, total - 2 * PAD) + 0.12
-    figure = canvas.new_figure(total, 0.4 + tall + legend + 0.14)
-    return canvas.axes_in(figure, left, 0.4, total - left - right, tall)
-
-
-def _labels(order: list[str], total: float) -> list[str]:
-    return [canvas.wrap(name, size=LABEL, max_in=0.28 * total) for name in order]
-
-
-def _values(table: DataFrame) -> list[str]:
-    return [f"{_estimate(row)}, {int(row.n)}" for row in checks.records(table)]
-
-
-def _estimate(row: Any) -> str:
-    return format_estimate(row.value, row.lo, row.hi, n=int(row.n))
-
-
-def _places(order: list[str]) -> dict[str, float]:
-    ruled = order[0] == WHOLE
-    return {name: index + 0.35 * (ruled and index > 0) for index, name in enumerate(order)}
-
-
-def _shift(index: int, count: int) -> float:
-    """Offset in rows of one checkpoint's mark."""
-    return (index - (count - 1) / 2) * _SLOT / (_SLOT * count + 0.08)
-
-
-def _is_beyond(row: Any) -> bool:
-    return bool(row.lo > row.null_hi or row.hi < row.null_lo)
-
-
-def _draw(ax: Axes, table: DataFrame, curves: list[Curve], order: list[str], marks: Marks) -> None:
-    from matplotlib.patches import Rectangle
-
-    places = _places(order)
-    ax.set_xlim(
-        *padded([*table["lo"], *table["hi"], *table["null_lo"], *table["null_hi"], *table["chance"]], least=0.2)
-    )
-    ax.set_ylim(max(places.values()) + 0.55, -0.55)
-    ax.set_yticks([])
-    canvas.bare(ax)
-    chance = float(table["chance"].iloc[0])
-    ax.axvline(chance, color=colour("ink2"), linewidth=REFERENCE_LINE, linestyle=line("chance"), zorder=1)
-    half = 0.5 / len(curves) * 0.8
-    for index, one in enumerate(curves):
-        for row in checks.records(one.rows(table)):
-            y = places[str(row.cohort)] + _shift(index, len(curves))
-            style: dict[str, Any] = {"facecolor": colour("null"), "linewidth": 0, "zorder": 0}
-            ax.add_patch(Rectangle((row.null_lo, y - half), row.null_hi - row.null_lo, 2 * half, **style))
-            interval(ax, (row.lo, row.hi), y, one.role)
-            mark = point(ax, row.value, y, one.role, filled=_is_beyond(row))
-            verdict = "beyond" if _is_beyond(row) else "not beyond"
-            marks.name(
-                mark, f"{one.role}-{row.Index}",
-                f"{row.cohort}, {one.label}, layer {int(row.layer)}: {_estimate(row)}, {verdict} the null, "
-                f"n = {int(row.n)}"
-            )  # fmt: skip
-    if order[0] == WHOLE and len(order) > 1:
-        ax.axhline(0.675, color=colour("ink2"), linewidth=RULE_LINE, zorder=1)
-    ax.xaxis.set_major_locator(canvas.locator(6))
-    ax.set_xlabel(f"{_metric(table)}, layer {_layers(table, curves)}")
-
-
-def _layers(table: DataFrame, curves: list[Curve]) -> str:
-    each = {one.label: int(one.rows(table)["layer"].iloc[0]) for one in curves}
-    if len(set(each.values())) == 1:
-        return str(next(iter(each.values())))
-    return ", ".join(f"{layer} ({name})" for name, layer in each.items())
-
-
-def _text(ax: Axes, table: DataFrame, curves: list[Curve], order: list[str], *, values: bool) -> None:
-    """Names at the left, values with n at the right, each in the colour of its checkpoint."""
-    places, total = _places(order), canvas.figure_of(ax).get_size_inches()[0]
-    for name, label in zip(order, _labels(order, total), strict=True):
-        style: dict[str, Any] = {
-            "fontsize": LABEL,
-            "ha": "right",
-            "va": "center",
-            "color": colour("ink"),
-            "linespacing": 1.05,
-        }
-        canvas.beside(ax, places[name], label, dx=-_GAP, **style)
-    if not values:
-        return
-    canvas.beside(
-        ax, ax.get_ylim()[1], "value [95 %], n", x=1, dx=_GAP, fontsize=NOTE, va="bottom", color=colour("ink2")
-    )
-    for index, one in enumerate(curves):
-        for row in checks.records(one.rows(table)):
-            y = places[str(row.cohort)] + _shift(index, len(curves))
-            shade = text_colour(one.role) if len(curves) > 1 else colour("ink")
-            text = f"{_estimate(row)}, {int(row.n)}"
-            canvas.beside(ax, y, text, x=1, dx=_GAP, fontsize=NOTE, va="center", color=shade)
-
-
-def _entries(curves: list[Curve], table: DataFrame) -> list[Any]:
-    return [
-        *(canvas.key_entry(one.role, one.label) for one in curves),
-        canvas.key_entry("ink2", "not beyond its null", filled=False, shape="o"),
-        canvas.patch_entry("null", "null, 95 %"),
-        canvas.line_entry("ink2", f"chance {short(float(table['chance'].iloc[0]))}"),
-    ]
-
-
-def _metric(table: DataFrame) -> str:
-    name = str(checks.only_value(table, "metric", figure=FIGURE))
-    return {"auroc": "AUROC"}.get(name, name.replace("_", " "))
-
-
-def _caption(table: DataFrame, curves: list[Curve], order: list[str]) -> str:
-    split, target = (checks.only_value(table, name, figure=FIGURE) for name in ("split", "target"))
-    return checks.sentences(
-        f"{_metric(table)} of the probe" + (f" for {target}" if target else "") + f" in {len(order)} cohorts at layer "
-        + _layers(table, curves) + (f" ({split})" if split else ""),
-        f"Rows by value of {curves[0].label}; {checks.sample_size(table, figure=FIGURE)} per cohort",
-        f"Bars: 95 % {checks.interval_kind(table, figure=FIGURE)}, point-wise",
-        "Grey: 95 % of the null of each row; hollow: the interval reaches into it",
-        f"Dashed: chance, {short(float(table['chance'].iloc[0]))}",
-        checks.provenance(table)
-    )  # fmt: skip
-
-
-def _alt(table: DataFrame, curves: list[Curve]) -> str:
-    parts = []
-    for one in curves:
-        rows = one.rows(table)
-        each = checks.records(rows[rows["cohort"] != WHOLE] if (rows["cohort"] != WHOLE).any() else rows)
-        low, high = min(each, key=lambda r: r.value), max(each, key=lambda r: r.value)
-        parts.append(
-            f"{one.label}: {sum(map(_is_beyond, each))} of {len(each)} cohorts beyond their null, highest "
-            f"{high.cohort} {_estimate(high)}, lowest {low.cohort} {_estimate(low)}"
-        )
-    return "Forest plot by cohort. " + ". ".join(parts) + "."
+    return SPEC.drawn(table, width=width, ax=ax)

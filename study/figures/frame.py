@@ -84,6 +84,7 @@ class Caption:
         interval: which interval, or that there is none and why.
         control:  the null or control, the test against it and its correction.
         notes:    what else must be known.
+        last:     the last sentence, after the models: what every figure of the task must say.
     """
 
     what: Words
@@ -92,10 +93,12 @@ class Caption:
     control: Words
     reading: Words = ()
     notes: Words = ()
+    last: str = ""
 
     def text(self, table: DataFrame) -> str:
         """The caption of a figure of this table."""
-        parts = (self.what, self.reading, self.n, self.interval, self.control, self.notes, checks.provenance(table))
+        first = (self.what, self.reading, self.n, self.interval, self.control, self.notes)
+        parts = (*first, checks.provenance(table), self.last)
         return checks.sentences(*(one for part in parts for one in ([part] if isinstance(part, str) else part)))
 
 
@@ -129,7 +132,6 @@ class Page:
 
         Args:
             lift: of the legend over given axes, in inches; None leaves room for a title.
-            layout: `most`, `foot` as of `small_multiples`.
         """
         if self.own:
             return small_multiples(titles, self.total, tall=tall, room=room, entries=entries, **layout)

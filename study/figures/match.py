@@ -31,7 +31,6 @@ class _Matching:
     """The rows of the arm `match`, the draws of the two others, and what all rows share."""
 
     table: DataFrame
-    all: DataFrame
     null: np.ndarray
     own: np.ndarray
     limit: float
@@ -79,7 +78,7 @@ def _read(table: DataFrame) -> _Matching:
     _MATCH.check(matches, figure=FIGURE)
     null, own = (table.loc[arm == name, "r"].to_numpy(dtype=float) for name in ("permuted", "self"))
     limit, control = (float(matches[name].iloc[0]) for name in ("null_max95", "self_match_r"))
-    found = _Matching(matches, table, null, own, limit, control)
+    found = _Matching(matches, null, own, limit, control)
     for side in "ab":
         found.layers(side)
     return found
@@ -238,7 +237,7 @@ SPEC = FigureSpec(
         known={"arm": ("match", "permuted", "self")},
         within={"r": (-1, 1)},
     ),
-    _draw, _caption, _alt, rank=6, word="match", read=_read, rows=lambda of: of.all,
+    _draw, _caption, _alt, rank=6, word="match", read=_read,
 )  # fmt: skip
 
 

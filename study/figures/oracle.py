@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from study.figures import canvas, checks
 from study.figures.drawn import Drawn
-from study.figures.marks import Marks, interval, point
-from study.figures.numbers import format_estimate
-from study.figures.style import LABEL, Width, colour, styled, width_in
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
+from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.marks import point, reference, triple
+from study.figures.mpl import Axes, DataFrame
+from study.figures.numbers import estimate_of, format_estimate
+from study.figures.style import LABEL, Width, colour
 
 FIGURE = "oracle"
 NO_GAP = 0.01  # nats per token; that of interp.oracle.evidence, which a figure does not import (a test compares them)
 MAIN, _GAP_OF = "shuffled", "gap_"
-COLUMNS = (
-    "member", "target", "metric", "value", "lo", "hi", "floor", "floor_difference_lo", "majority", "text_only", "probe",
-    "n", "n_groups", "interval"
-)  # fmt: skip
 NAMES = {
     "shuffled": "matched shuffle − real (main)",
     "zero": "zero − real",
@@ -33,54 +28,31 @@ NAMES = {
     "text_only": "text only − real",
 }
 """Controls by name, in the order in which the first three of a table are drawn."""
-_ROW, _PAD, _GAP, _AXIS, _BETWEEN = 0.34, 0.05, 0.08, 0.36, 0.42  # inches
-_LEGEND_ROW = 0.15
+_ROW, _PAD, _GAP, _BETWEEN = 0.34, 0.05, 0.08, 0.42  # inches
 _SHIFT = 0.14
+_ROWS = Roles("task", finite="value lo hi floor floor_difference_lo majority gap gap_lo gap_hi n")
 
 
-def oracle(table: DataFrame, *, width: Width = "full") -> Drawn:
-    """Left, accuracy of each task over its floors; right, how much worse the answers fit other activations.
+@dataclass(frozen=True)
+class _Reading:
+    """One row per question (`task`) and control, accuracy beside its gap; the questions and controls in order."""
 
-    Filled where the paired difference from the floor lies above 0 with its whole interval (left), or the gap above 0.01
-    nats per token (right); hollow where it does not: then nothing shows that the answer was read from the activations,
-    whatever it says.
+    table: DataFrame
+    tasks: list[str]
+    controls: list[str]
 
-    Args:
-        table: the schema table `oracle`. Of every `target` and `member` a row "accuracy" with `value, lo, hi`, `floor`
-            (the prior-only oracle or the majority, whichever is more), `floor_difference_lo` (lower end of the paired
-            difference from both), `majority`, `text_only` and `probe` (linear probe on the same vectors; NaN where not
-            made), and rows "gap_shuffled", "gap_zero", ... in nats per answer token; `n, n_groups, interval` of each.
-            Optional: `unit, group_unit, dtype`. Gaps that are not defined are left out.
-        width: final width; the two panels need "full" or "neurips".
-    Raises:
-        ValueError: a column is missing or holds NaN, no gap is defined, a question without its matched shuffle, a
-            metric twice.
-    Source: FIGURES 12.
-    """
-    table, tasks = _check(table)
-    marks, controls = Marks(), [c for c in NAMES if c in set(table["control"])][:3]
-    left_key, right_key = _left_key(), _right_key(controls)
-    with styled():
-        left, right = _axes(tasks, width, left_key, right_key)
-        _accuracy(left, table, tasks, marks)
-        _gaps(right, table, tasks, controls, marks)
-        canvas.legend_above(left, left_key, lift=0.05, columns=_columns(left, left_key), outdent=True)
-        canvas.legend_above(right, right_key, lift=0.05, columns=1)
-    drawn = table[table["control"].isin(controls)].copy()
-    return Drawn(canvas.figure_of(left), drawn, _caption(drawn, controls), _alt(drawn, tasks), marks.titles)
+    def of(self, task: str) -> dict[str, Any]:
+        """Control -> row of a question."""
+        return {row.control: row for row in checks.records(self.table[self.table["task"] == task])}
 
 
-def _check(table: DataFrame) -> tuple[DataFrame, list[str]]:
-    """One row per question (`task`) and control, accuracy beside its gap; and the questions in order."""
-    checks.require(table, COLUMNS, figure=FIGURE)
-    checks.require_unique(table, ("target", "member", "metric"), figure=FIGURE)
+def _read(table: DataFrame) -> _Reading:
     gaps = table[table["metric"].str.startswith(_GAP_OF) & table["value"].notna()]
     if not len(gaps):
         raise ValueError("no control gap is defined: fewer than two problems.")
     checks.require_known(gaps["metric"].str.removeprefix(_GAP_OF), tuple(NAMES), what="control", figure=FIGURE)
     rows = _rows(table, gaps)
-    numeric = ("value", "lo", "hi", "floor", "floor_difference_lo", "majority", "gap", "gap_lo", "gap_hi", "n")
-    checks.require(rows, ("task", *numeric), figure=FIGURE, numeric=numeric)
+    _ROWS.check(rows, figure=FIGURE)
     tasks = list(dict.fromkeys(map(str, rows["task"])))
     without = [task for task in tasks if MAIN not in set(rows.loc[rows["task"] == task, "control"])]
     if without:
@@ -88,7 +60,8 @@ def _check(table: DataFrame) -> tuple[DataFrame, list[str]]:
             f"figure {FIGURE!r}: no row of control {MAIN!r} for {', '.join(without)}. An accuracy without its matched "
             "shuffle is not drawn; run the reading with it."
         )
-    return rows, tasks
+    controls = [control for control in NAMES if control in set(rows["control"])][:3]
+    return _Reading(rows[rows["control"].isin(controls)], tasks, controls)
 
 
 def _rows(table: DataFrame, gaps: DataFrame) -> DataFrame:
@@ -105,114 +78,134 @@ def _rows(table: DataFrame, gaps: DataFrame) -> DataFrame:
     return rows.astype({"n": int, "n_groups": int})
 
 
-def _axes(tasks: list[str], width: Width, left_key: list, right_key: list) -> tuple[Axes, Axes]:
-    total = width_in(width)
-    names = _PAD + canvas.widest(tasks, size=LABEL) + _GAP
-    room = total - names - _BETWEEN - 2 * _PAD - 0.1
-    wide = 0.55 * room
+def _draw(page: Page, of: _Reading) -> Axes:
+    left_key, right_key = _left_key(), [
+        canvas.key_entry("ink" if control == MAIN else "control", NAMES[control], shape=_shape(control))
+        for control in of.controls
+    ]  # fmt: skip
+    names = _PAD + canvas.widest(of.tasks, size=LABEL) + _GAP
+    room = page.total - names - _BETWEEN - 2 * _PAD - 0.1
+    wide, tall = 0.55 * room, len(of.tasks) * _ROW
     rows = max(canvas.legend_rows(left_key, names + wide), len(right_key))
-    tall = len(tasks) * _ROW
-    figure = canvas.new_figure(total, _PAD + _AXIS + tall + rows * _LEGEND_ROW + 0.12)
-    left = canvas.axes_in(figure, names, _PAD + _AXIS, wide, tall)
-    right = canvas.axes_in(figure, names + wide + _BETWEEN, _PAD + _AXIS, room - wide, tall)
+    figure = canvas.new_figure(page.total, 0.41 + tall + rows * 0.15 + 0.12)
+    left = canvas.axes_in(figure, names, 0.41, wide, tall)
+    right = canvas.axes_in(figure, names + wide + _BETWEEN, 0.41, room - wide, tall)
+    reference(right, x=0, style="solid")
     for ax in (left, right):
-        ax.set_ylim(len(tasks) - 0.5, -0.5)
-        ax.set_yticks([])
+        ax.set(ylim=(len(of.tasks) - 0.5, -0.5), yticks=[])
         canvas.bare(ax)
-        for y in range(len(tasks)):
-            ax.axhline(y, color=colour("grid"), linewidth=0.5, zorder=0)
-    return left, right
+        for y in range(len(of.tasks)):
+            reference(ax, y=y, style="solid", color=colour("grid"), linewidth=0.5, zorder=0)
+    for y, task in enumerate(of.tasks):
+        _accuracy(page, left, y, of.of(task)[MAIN])
+        _gaps(page, right, y, of.of(task), of.controls)
+        canvas.beside(left, y, task, dx=-_GAP, ha="right", va="center", fontsize=LABEL, color=colour("ink"))
+    left.set(xlim=(0, 1), xticks=[0, 0.2, 0.4, 0.6, 0.8, 1.0], xlabel="accuracy")
+    right.set_xlabel("control gap, nats per answer token")
+    right.margins(x=0.06)
+    right.xaxis.set_major_locator(canvas.locator(5))
+    columns = canvas.legend_columns(left_key, left.get_position().x1 * page.total)
+    canvas.legend_above(left, left_key, lift=0.05, columns=columns, outdent=True)
+    canvas.legend_above(right, right_key, lift=0.05, columns=1)
+    return left
 
 
-def _columns(ax: Axes, entries: list) -> int:
-    box, (w, _) = ax.get_position(), canvas.figure_of(ax).get_size_inches()
-    return canvas.legend_columns(entries, box.x1 * w)
+def _accuracy(page: Page, ax: Axes, y: float, row: Any) -> None:
+    ax.barh(y, row.floor, height=0.62, color=colour("null"), zorder=1)
+    ax.plot([row.majority] * 2, [y - 0.31, y + 0.31], color=colour("ink2"), linewidth=1.0, zorder=2)
+    beside = [f"floor {row.floor:.3g}", f"majority {row.majority:.3g}"]
+    for name, value, shape, dy in (("text only", row.text_only, "^", 0.2), ("probe", row.probe, "x", -0.2)):
+        if np.isfinite(value):
+            point(ax, value, y + dy, "ink2", filled=False, size=3.6, marker=shape)
+            beside.append(f"{name} {value:.3g}")
+    title = f"{row.task}: accuracy {estimate_of(row)}, {', '.join(beside)}, n = {int(row.n)}"
+    is_above = bool(row.floor_difference_lo > 0)
+    page.marks.estimate(ax, triple(row), y, "ink", f"accuracy-{y}", title, filled=is_above, marker="o")
 
 
-def _accuracy(ax: Axes, table: DataFrame, tasks: list[str], marks: Marks) -> None:
-    for y, task in enumerate(tasks):
-        row: Any = table[(table["task"] == task) & (table["control"] == MAIN)].iloc[0]
-        ax.barh(y, row["floor"], height=0.62, color=colour("null"), zorder=1)
-        ax.plot([row["majority"]] * 2, [y - 0.31, y + 0.31], color=colour("ink2"), linewidth=1.0, zorder=2)
-        interval(ax, (row["lo"], row["hi"]), y, "ink")
-        mark = point(ax, row["value"], y, "ink", filled=bool(row["floor_difference_lo"] > 0), marker="o")
-        beside = [f"floor {row['floor']:.3g}", f"majority {row['majority']:.3g}"]
-        for name, shape, dy in (("text_only", "^", 0.2), ("probe", "x", -0.2)):
-            if np.isfinite(row[name]):
-                point(ax, row[name], y + dy, "ink2", filled=False, size=3.6, marker=shape)
-                beside.append(f"{name.replace('_', ' ')} {row[name]:.3g}")
-        text = format_estimate(row["value"], row["lo"], row["hi"], n=int(row["n"]))
-        marks.name(mark, f"accuracy-{y}", f"{task}: accuracy {text}, {', '.join(beside)}, n = {int(row['n'])}")
-        canvas.beside(ax, y, task, dx=-_GAP, ha="right", va="center", fontsize=LABEL, color=colour("ink"))
-    ax.set_xlim(0, 1)
-    ax.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    ax.set_xlabel("accuracy")
+def _gaps(page: Page, ax: Axes, y: float, rows: dict[str, Any], controls: list[str]) -> None:
+    for place, control in enumerate(control for control in controls if control in rows):
+        row, at = rows[control], y + _SHIFT * (2 * place - len(controls) + 1)
+        is_main = control == MAIN
+        title = f"{row.task}, {NAMES[control]}: {_gap(row)} nats per token"
+        style: dict[str, Any] = {"filled": _is_read(row), "marker": _shape(control), "size": 4 if is_main else 3.4}
+        words = title if _is_read(row) else f"{title}, not shown to be read"
+        gap = (row.gap, row.gap_lo, row.gap_hi)
+        page.marks.estimate(ax, gap, at, "ink" if is_main else "control", f"gap-{y}-{control}", words, **style)
 
 
-def _gaps(ax: Axes, table: DataFrame, tasks: list[str], controls: list[str], marks: Marks) -> None:
-    ax.axvline(0, color=colour("ink2"), linewidth=0.7, zorder=1)
-    for y, task in enumerate(tasks):
-        mine: Any = table[table["task"] == task].set_index("control")
-        for place, control in enumerate(c for c in controls if c in mine.index):
-            row, at = mine.loc[control], y + _SHIFT * (2 * place - len(controls) + 1)
-            role = "ink" if control == MAIN else "control"
-            interval(ax, (row["gap_lo"], row["gap_hi"]), at, role)
-            read = bool(row["gap_lo"] > NO_GAP)
-            mark = point(
-                ax, row["gap"], at, role, filled=read, marker=_shape(control), size=4 if role == "ink" else 3.4
-            )
-            text = format_estimate(row["gap"], row["gap_lo"], row["gap_hi"], n=int(row["n"]))
-            suffix = "" if read else ", not shown to be read"
-            marks.name(mark, f"gap-{y}-{control}", f"{task}, {NAMES[control]}: {text} nats per token{suffix}")
-    ax.margins(x=0.06)
-    ax.xaxis.set_major_locator(canvas.locator(5))
-    ax.set_xlabel("control gap, nats per answer token")
+def _gap(row: Any) -> str:
+    return format_estimate(row.gap, row.gap_lo, row.gap_hi, n=int(row.n))
+
+
+def _is_read(row: Any) -> bool:
+    return bool(row.gap_lo > NO_GAP)
 
 
 def _shape(control: str) -> str:
     return {"shuffled": "o", "zero": "s"}.get(control, "v")
 
 
-def _left_key() -> list:
+def _left_key() -> list[Any]:
     from matplotlib.lines import Line2D
 
-    bar = Line2D([], [], color=colour("ink2"), marker="|", markersize=6, markeredgewidth=1.0, linestyle="none",
-                 label="majority")  # fmt: skip
+    tick: dict[str, Any] = {"marker": "|", "markersize": 6, "markeredgewidth": 1.0, "linestyle": "none"}
     return [
         canvas.key_entry("ink", "oracle", shape="o"),
         canvas.patch_entry("null", "floor: prior-only oracle or majority"),
-        bar,
+        Line2D([], [], color=colour("ink2"), label="majority", **tick),
         canvas.key_entry("ink2", "text only", shape="^", filled=False, bar=False),
         canvas.key_entry("ink2", "linear probe, same vectors", shape="x", filled=False, bar=False),
     ]
 
 
-def _right_key(controls: list[str]) -> list:
-    return [canvas.key_entry("ink" if c == MAIN else "control", NAMES[c], shape=_shape(c)) for c in controls]
+def _caption(of: _Reading) -> Caption:
+    floor = "the prior-only oracle or the majority, whichever is more"
+    controls = ", ".join(NAMES[control] for control in of.controls)
+    return Caption(
+        what=[f"Left: accuracy of the oracle over its floor, {floor}; △ the text alone, × a linear probe on the same "
+              "vectors",
+              "Right: NLL of the right answer under control activations minus under the real ones "
+              f"({controls})"],
+        n=checks.sample_size(of.table, figure=FIGURE),
+        interval=f"Bars: 95 %, {checks.interval_kind(of.table, figure=FIGURE)} (left), over groups (right)",
+        control="Hollow: the paired difference from the floor includes 0 (left), or the gap reaches down to 0.01 nats "
+        "(right): not shown to be read",
+    )  # fmt: skip
 
 
-def _caption(rows: DataFrame, controls: list[str]) -> str:
-    kind = checks.interval_kind(rows, figure=FIGURE)
-    return checks.sentences(
-        "Left: accuracy of the oracle over its floor, the prior-only oracle or the majority, whichever is more; △ the "
-        "text alone, × a linear probe on the same vectors",
-        "Right: NLL of the right answer under control activations minus under the real ones "
-        f"({', '.join(NAMES[c] for c in controls)})",
-        "Hollow: the paired difference from the floor includes 0 (left), or the gap reaches down to 0.01 nats (right): "
-        "not shown to be read",
-        checks.sample_size(rows, figure=FIGURE),
-        f"Bars: 95 %, {kind} (left), over groups (right)",
-        checks.provenance(rows),
-    )
+def _alt(of: _Reading) -> list[str]:
+    main = [of.of(task)[MAIN] for task in of.tasks]
+    first = main[0]
+    accuracy = f"accuracy {estimate_of(first)} over a floor of {first.floor:.2f}"
+    return [
+        f"Oracle on {len(main)} tasks, {sum(map(_is_read, main))} of them read from the activations",
+        f"{first.task}: {accuracy}, gap to matched shuffle {_gap(first)} nats per token",
+    ]
 
 
-def _alt(rows: DataFrame, tasks: list[str]) -> str:
-    main = rows[rows["control"] == MAIN]
-    read = main[main["gap_lo"] > NO_GAP]
-    first: Any = main.iloc[0]
-    text = format_estimate(first["value"], first["lo"], first["hi"], n=int(first["n"]))
-    gap = format_estimate(first["gap"], first["gap_lo"], first["gap_hi"], n=int(first["n"]))
-    return (
-        f"Oracle on {len(tasks)} tasks, {len(read)} of them read from the activations. {first['task']}: accuracy "
-        f"{text} over a floor of {first['floor']:.2f}, gap to matched shuffle {gap} nats per token."
-    )
+_NEEDED = Roles(
+    "member target metric value lo hi floor floor_difference_lo majority text_only probe n n_groups interval",
+    mark="target member metric",
+)
+SPEC = FigureSpec(FIGURE, _NEEDED, _draw, _caption, _alt, rank=15, read=_read, rows=lambda of: of.table)
+
+
+def oracle(table: DataFrame, *, width: Width = "full") -> Drawn:
+    """Left, accuracy of each task over its floors; right, how much worse the answers fit other activations.
+
+    Filled where the paired difference from the floor lies above 0 with its whole interval (left), or the gap above 0.01
+    nats per token (right); hollow where it does not: then nothing shows that the answer was read from the activations,
+    whatever it says.
+
+    Args:
+        table: the schema table `oracle`: of every `target` and `member` a row "accuracy" (`text_only` and `probe` are
+            NaN where not made), and rows "gap_shuffled", "gap_zero", ... in nats per answer token. Gaps that are not
+            defined are left out.
+        width: final width; the two panels need "full" or "neurips".
+    Raises:
+        ValueError: a column is missing or holds NaN, no gap is defined, a question without its matched shuffle, a
+            metric twice.
+    Source: FIGURES 12.
+    """
+    return SPEC.drawn(table, width=width)
