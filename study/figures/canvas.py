@@ -86,11 +86,11 @@ def line_entry(role: str, label: str, *, style: str = "chance", width: float = 0
     return Line2D([], [], color=colour(role), linestyle=line(style), linewidth=width, label=label)
 
 
-def patch_entry(role: str, label: str, *, alpha: float = 1.0) -> Any:
-    """A legend entry for an area."""
+def patch_entry(role: Any, label: str) -> Any:
+    """A legend entry for an area, in the colour of a role or another one."""
     from matplotlib.patches import Patch
 
-    return Patch(facecolor=colour(role), edgecolor="none", alpha=alpha, label=label)
+    return Patch(facecolor=colour(role) if isinstance(role, str) else role, edgecolor="none", label=label)
 
 
 def legend_above(

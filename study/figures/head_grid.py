@@ -151,62 +151,89 @@ def cell_inches(ax: Axes) -> tuple[float, float]:
 
 
 def box_named(ax: Axes, grid: Grid, labels: Sequence[str]) -> None:
-    """A box around every head named before the sweep, with its name where it covers the least.
+    """A box around every head named before the sweep; its name inside the cell, or beside it where it hides least.
 
     Bold ink is for heads beyond the null; a named head that does nothing gets a thin box and a plain name.
     """
-    taken: list[tuple[float, float, float, float]] = []
+    placed: list[_Place] = []
     cell_w, cell_h = cell_inches(ax)
-    light, dark = colour("on_heatmap_light"), colour("on_heatmap_dark")
+    light, dark = colour("on_heatmap_light"), colour("on_heatmap_dark")  # cells keep their colours on a dark page
     for (layer, head), label in zip(grid.named, labels, strict=True):
-        is_found = grid.significant[layer, head]
+        is_found = bool(grid.significant[layer, head])
         frame: dict[str, Any] = {"edge": dark, "linewidth": 1.1 if is_found else 0.5, "zorder": 6, "clip_on": False}
         canvas.box(ax, head - 0.5, layer - 0.5, 1, 1, fill=False, **frame)
-        weight = "bold" if is_found else "normal"
-        w = (canvas.text_width(label, size=NOTE + 0.4, weight=weight) + 0.04) / cell_w
-        if w < 0.95 and cell_h > 0.26:
-            style: dict[str, Any] = {"fontsize": NOTE, "fontweight": weight, "ha": "center", "va": "center"}
-            ax.text(head, layer - 0.28, label, color=light if _is_dark(grid)[layer, head] else dark, **style)
+        style: dict[str, Any] = {"fontsize": NOTE, "fontweight": "bold" if is_found else "normal", "va": "center"}
+        inside = next((text for text in _as_lines(label) if _fits(text, cell_w, cell_h, is_found)), "")
+        if inside:
+            y = layer + 0.5 - (0.075 + 0.045 * inside.count("\n")) / cell_h
+            shade = light if _is_dark(grid)[layer, head] else dark
+            ax.text(head, y, inside, ha="center", color=shade, linespacing=1.0, **style)
             continue
-        h = 0.12 / cell_h
-        x, y, side = _clearest(grid, layer, head, w, h, taken)
-        taken.append((x, y - h / 2, x + w, y + h / 2))
-        _name_beside(ax, label, (head + 0.5 * side, layer), (x if side > 0 else x + w, y), side, weight)
+        w = (canvas.text_width(label, size=NOTE + 0.4, weight=style["fontweight"]) + 0.04) / cell_w
+        place = _clearest(grid, layer, head, (w, 0.12 / cell_h), (0.12 / cell_w, min(1.0, 0.16 / cell_h)), placed)
+        placed.append(place)
+        (x0, y0), (x1, y1) = place.leader
+        ax.plot([x0, x1], [y0, y1], color=dark, linewidth=0.7 if is_found else 0.4, zorder=6)
+        style |= {"fontsize": NOTE + 0.4, "ha": "left" if x1 > x0 else "right", "color": dark, "zorder": 7}
+        ax.text(x1, y1, label, bbox={"facecolor": light, "edgecolor": "none", "pad": 0.6, "alpha": 0.9}, **style)
 
 
-def _name_beside(
-    ax: Axes, label: str, start: tuple[float, float], end: tuple[float, float], side: int, weight: str
-) -> None:
-    light, dark = colour("on_heatmap_light"), colour("on_heatmap_dark")  # cells keep their colours on a dark page
-    plate = {"facecolor": light, "edgecolor": "none", "pad": 0.6, "alpha": 0.9}
-    ax.plot([start[0], end[0]], [start[1], end[1]], color=dark, linewidth=0.7 if weight == "bold" else 0.4, zorder=6)
-    style: dict[str, Any] = {"fontsize": NOTE + 0.4, "fontweight": weight, "color": dark, "zorder": 7}
-    ax.text(*end, label, ha="left" if side > 0 else "right", va="center", bbox=plate, **style)
+def _as_lines(label: str) -> tuple[str, str]:
+    """A name in one line, and broken before its head."""
+    return label, label.replace(".", ".\n", 1)
+
+
+def _fits(text: str, cell_w: float, cell_h: float, is_bold: bool) -> bool:
+    width = canvas.text_width(text, size=NOTE, weight="bold" if is_bold else "normal") + 0.04
+    return width < 0.95 * cell_w and 0.17 + 0.09 * text.count("\n") < cell_h
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A label beside its cell: left, lower, right, upper end, and the line from the cell to it."""
+
+    box: tuple[float, float, float, float]
+    leader: tuple[tuple[float, float], tuple[float, float]]
+
+    def meets(self, other: _Place) -> bool:
+        """True where the boxes overlap or the lines cross."""
+        (a, b), (c, d) = self.leader, other.leader
+        crosses = _turn(a, b, c) * _turn(a, b, d) < 0 and _turn(c, d, a) * _turn(c, d, b) < 0
+        left, low, right, high = self.box
+        x0, y0, x1, y1 = other.box
+        return crosses or (left < x1 and x0 < right and low < y1 and y0 < high)
+
+
+def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
 def _clearest(
-    grid: Grid, layer: int, head: int, w: float, h: float, taken: Sequence[tuple[float, float, float, float]]
-) -> tuple[float, float, int]:
-    """Left end, height and side (+1 right, -1 left) of the place for a label that covers the least effect."""
+    grid: Grid, layer: int, head: int, size: tuple[float, float], step: tuple[float, float], placed: Sequence[_Place]
+) -> _Place:
+    """The place for a label of this size (in cells) that covers the least effect, `step` cells from its head."""
     n_layers, n_heads = grid.value.shape
+    (w, h), gap = size, 0.5 + step[0]
     weight = np.abs(np.nan_to_num(grid.value)) / grid.limit + 10 * grid.significant
     for row, column in grid.named:
         weight[row, column] += 100
 
-    def cost(place: tuple[float, float, int]) -> float:
-        x, y, side = place
-        if x < -0.5 or x + w > n_heads - 0.5 or y - h / 2 < -0.5 or y + h / 2 > n_layers - 0.5:
-            return math.inf
-        if any(x < r and l < x + w and y - h / 2 < t and b < y + h / 2 for l, b, r, t in taken):  # noqa: E741
-            return math.inf
-        rows = slice(max(round(y - h / 2), 0), round(y + h / 2) + 1)
-        columns = slice(max(round(x), 0), round(x + w) + 1)
-        return float(weight[rows, columns].sum()) + 0.15 * abs(y - layer) + 0.05 * (side < 0)
+    def at(side: int, up: float) -> _Place:
+        near, y = head + gap * side, layer + up
+        left = min(near, near + side * w)
+        return _Place((left, y - h / 2, left + w, y + h / 2), ((head + 0.5 * side, layer), (near, y)))
 
-    lifts = [0.0, *(sign * step for step in (1, 2, 3, 4, 6) for sign in (1, -1))]
-    places = [(head + 2.2, layer + lift, 1) for lift in lifts] + [(head - 2.2 - w, layer + lift, -1) for lift in lifts]
-    best = min(places, key=cost)
-    return best if math.isfinite(cost(best)) else (min(head + 1.0, n_heads - 0.5 - w), layer + 1.5 + h / 2, 1)
+    def cost(place: _Place) -> float:
+        left, low, right, high = place.box
+        if left < -0.5 or right > n_heads - 0.5 or low < -0.5 or high > n_layers - 0.5:
+            return math.inf
+        rows, columns = (slice(max(round(a), 0), round(b) + 1) for a, b in ((low, high), (left, right)))
+        (x0, y0), (x1, y1) = place.leader
+        meets = 1000 * any(place.meets(other) for other in placed)
+        return meets + float(weight[rows, columns].sum()) + 0.15 * abs(y1 - y0) / step[1] + 0.05 * (x1 < x0)
+
+    lifts = [0.0, *(sign * k * step[1] for k in (1, 2, 3, 4, 6) for sign in (1, -1))]
+    return min((at(side, up) for side in (1, -1) for up in lifts), key=cost)
 
 
 def draw_margins(top: Axes, right: Axes, grid: Grid) -> None:

@@ -14,7 +14,7 @@ from study.figures.frame import Caption, FigureSpec, Page, Roles
 from study.figures.head_grid import Grid, box_named, draw_bar, draw_grid, draw_margins, place_of
 from study.figures.mpl import Axes, DataFrame
 from study.figures.numbers import MINUS, decimals, estimate_of, fixed, p_equals
-from study.figures.style import NOTE, Width, text_colour
+from study.figures.style import NOTE, MapName, Width, colour_map, text_colour
 
 _LEFT, _SIDE, _TOP = 0.41, 0.38, 0.42  # inches: ticks and label; right and top marginals
 _BAR, _BAR_TICKS, _PAD = 0.08, 0.29, 0.05
@@ -52,12 +52,32 @@ def _draw(page: Page, of: _Map) -> Axes:
     else:
         (ax,) = page.given
         shade = draw_grid(ax, of.grid, _cmap(of), _titles(of), page.marks)
-        draw_bar(ax.inset_axes((1.02, 0, 0.035, 1)), shade, of.grid)
+        bar = ax.inset_axes((1.02, 0, 0.035, 1))
+        draw_bar(bar, shade, of.grid)
+        bar.set_ylabel(_unit(of), fontsize=NOTE, labelpad=2)
+        canvas.legend_above(ax, _key(of), columns=2)
     box_named(ax, of.grid, [f"L{layer}.H{head}" for layer, head in of.grid.named])
     return ax
 
 
-def _cmap(of: _Map) -> Any:
+def _key(of: _Map) -> list[Any]:
+    """The legend of a map in a composite, where nothing stands around it."""
+    ends = ("more in engaged", "more in heuristic") if of.signed else ("helps", "hurts")
+    colours = [colour_map(_cmap(of))(0.9), colour_map(_cmap(of))(0.1)]
+    found, named = int(of.grid.significant.sum()), "named before the sweep"
+    return [
+        *(canvas.patch_entry(shade, text) for shade, text in zip(colours, ends, strict=True)),
+        canvas.key_entry("ink", f"p ≤ .05: {found} of {of.count}", shape="o", bar=False),
+        *([canvas.key_entry("ink", named, shape="s", filled=False, bar=False)] if of.grid.named else []),
+    ]
+
+
+def _unit(of: _Map) -> str:
+    """Metric and unit of the colour bar."""
+    return ", ".join(filter(None, [str(of.one("metric", "δ")), str(of.one("metric_unit") or "")]))
+
+
+def _cmap(of: _Map) -> MapName:
     return "member_diverging" if of.signed else "effect_diverging"
 
 

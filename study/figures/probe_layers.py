@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from interp.stats import rejects
@@ -16,7 +16,7 @@ from study.figures.marks import curve, null_band, reference, triple
 from study.figures.mpl import Axes, DataFrame
 from study.figures.multiples import Room, padded, share_y
 from study.figures.numbers import estimate_of, format_value, short
-from study.figures.style import NOTE, Width, colour, line, marker, text_colour
+from study.figures.style import Width, colour, line, marker, text_colour
 
 FIGURE = "probe_by_layer"
 _NUMBERS = "layer depth value lo hi n chance"
@@ -52,9 +52,10 @@ class _Layers:
         return checks.metric_name(self.table, FIGURE)
 
     @property
-    def chance_label(self) -> str:
+    def chance(self) -> str:
         default = "majority" if self.metric == "accuracy" else "constant score"
-        return str(checks.only_value(self.table, "chance_label", figure=FIGURE, default=default))
+        label = checks.only_value(self.table, "chance_label", figure=FIGURE, default=default)
+        return f"{label} {' / '.join(short(c) for c in sorted(set(self.table['chance'])))}"
 
     def test(self, one: Curve) -> list[Any]:
         return checks.records(one.rows(self.tests))
@@ -86,14 +87,6 @@ def _read(table: DataFrame) -> _Layers:
     return _Layers(table, oof, curves, ends, null_low)
 
 
-@dataclass
-class _Placed:
-    """What labels must not cover in one panel, where they stand, and the levels of chance that are named already."""
-
-    avoid: list[Labelled] = field(default_factory=list)
-    taken: list[Any] = field(default_factory=list)
-
-
 def _draw(page: Page, of: _Layers) -> Axes:
     groups = of.panels
     titles = ["" if len(groups) == 1 else group[0].label for group in groups]
@@ -101,26 +94,31 @@ def _draw(page: Page, of: _Layers) -> Axes:
     share = 0.45 if page.width == "icml" else 0.29 if len(groups) == 1 else 0.24
     room = Room(left=0.47, right=0.08, gap=0.16, bottom=0.37, between=0.4, top=above)
     layout: dict[str, Any] = {"tall": share * page.total, "most": 2 if page.width == "icml" else 4, "room": room}
-    panels = page.panels(titles, entries=_entries(of, faceted=len(groups) > 1), lift=0.06 + above, **layout)
+    panels = page.panels(
+        titles, entries=_entries(of, faceted=len(groups) > 1, own=page.own), lift=0.06 + above, **layout
+    )
     share_y(panels, *_limits(of), ticks=7)
-    named: set[float] = set()
     for ax, group in zip(panels.axes, groups, strict=True):
-        _draw_panel(page, ax, of, group, named)
+        _draw_panel(page, ax, of, group)
     panels.axes[0].set_ylabel(of.metric)
     return panels.axes[0]
 
 
-def _entries(of: _Layers, *, faceted: bool) -> list[Any]:
+def _entries(of: _Layers, *, faceted: bool, own: bool) -> list[Any]:
+    """The legend; a panel of a composite has room for few words, and its caption says the rest."""
     deep = depth.is_relative(of.curves) or faceted
     each = "" if len(of.maxima(of.curves)) == 1 else ", each"
-    names = [one.label + (f", {one.n_layers} layers" if deep else "") for one in of.curves]
+    split = " (OOF, DEV)" if own else ""
+    names = [one.label + (f", {one.n_layers} layers" if deep else "") + split for one in of.curves]
+    band, maximum = f"null: {of.scheme}, per layer 95 %", f"null: max over layers, 95 %{each}"
+    lines = [
+        canvas.line_entry(one.role, name, style=one.role, width=1.2) for one, name in zip(of.curves, names, strict=True)
+    ]
     return [
-        *(
-            canvas.line_entry(one.role, f"{name} (OOF, DEV)", style=one.role, width=1.2)
-            for one, name in zip(of.curves, names, strict=True)
-        ),
-        canvas.line_entry("ink2", f"null: max over layers, 95 %{each}", style="max_null", width=0.9),
-        canvas.patch_entry("null", f"null: {of.scheme}, per layer 95 %"),
+        *lines,
+        canvas.line_entry("ink2", maximum if own else "null, maximum", style="max_null", width=0.9),
+        canvas.patch_entry("null", band if own else "null, per layer"),
+        canvas.line_entry("ink2", of.chance),
     ]
 
 
@@ -128,15 +126,14 @@ def _limits(of: _Layers) -> tuple[float, float]:
     seen = [*of.table["lo"], *of.table["hi"], *of.table["chance"]]
     seen += [x for name in (of.null_low, "null_hi", "null_max95", *of.ends) for x in of.oof[name]]
     low, high = padded(seen, least=0.2)
-    is_low = min(seen) >= max(of.table["chance"]) - 0.1 * (high - low)
-    below = 0.08 if is_low else 0.0  # room for the label under the chance line
-    return low - below * (high - low), high + 0.1 * (high - low)  # and for that of the TEST mark
+    return low, high + 0.1 * (high - low)  # room for the label of the TEST mark
 
 
-def _draw_panel(page: Page, ax: Axes, of: _Layers, curves: list[Curve], named: set[float]) -> None:
+def _draw_panel(page: Page, ax: Axes, of: _Layers, curves: list[Curve]) -> None:
     relative = depth.is_relative(curves)
     depth.depth_axis(ax, curves)
-    labels = _Placed()
+    avoid: list[Labelled] = []
+    taken: list[Any] = []
     maxima = of.maxima(curves)
     if len(maxima) == 1:
         reference(ax, y=next(iter(maxima)), style="max_null", linewidth=0.9)
@@ -149,38 +146,24 @@ def _draw_panel(page: Page, ax: Axes, of: _Layers, curves: list[Curve], named: s
         drawn = curve(ax, x, rows["value"], rows[of.ends[0]], rows[of.ends[1]], one.role)
         words = "; ".join(f"layer {int(r.layer)} {estimate_of(r)}" for r in checks.records(rows))
         page.marks.name(drawn, f"oof-{one.role}", f"{one.label}, out of fold: {words}")
-        labels.avoid += [Labelled(list(x), list(rows[name])) for name in ("value", *of.ends, "null_hi", "null_max95")]
+        avoid += [Labelled(list(x), list(rows[name])) for name in ("value", *of.ends, "null_hi", "null_max95")]
     tests = [(one, row, row.depth if relative else row.layer) for one in curves for row in of.test(one)]
-    labels.avoid += [Labelled([x] * 2, [row.lo, row.hi]) for _, row, x in tests]
+    avoid += [Labelled([x] * 2, [row.lo, row.hi]) for _, row, x in tests]
     for one, row, x in tests:
-        _draw_test(page, ax, one, row, x, labels)
-    rows = of.table[of.table["member"].isin([one.name for one in curves])]
-    for level in sorted(set(rows["chance"])):
-        _draw_chance(ax, level, "" if level in named else f"{of.chance_label} {short(level)}", labels)
-        named.add(level)
+        _draw_test(page, ax, one, row, x)
+        text = f"L{row.layer}  TEST {format_value(row.value, row.lo, row.hi, n=int(row.n))}"
+        note = Labelled([x], [row.hi], text, text_colour(one.role), "bold")
+        place_note(ax, note, avoid=avoid, taken=taken)
+    for level in set(of.table.loc[of.table["member"].isin([one.name for one in curves]), "chance"]):
+        reference(ax, y=level)
 
 
-def _draw_test(page: Page, ax: Axes, one: Curve, row: Any, x: float, labels: _Placed) -> None:
-    """The large mark at the selected layer, its tick on the axis, and its label."""
+def _draw_test(page: Page, ax: Axes, one: Curve, row: Any, x: float) -> None:
+    """The large mark at the selected layer, and its tick on the axis."""
     title = f"{one.label}, layer {row.layer}, TEST: {estimate_of(row)}, n = {int(row.n)}"
     style: dict[str, Any] = {"filled": _is_beyond(row), "size": 6.5, "zorder": 6, "bar": {"zorder": 5}}
     page.marks.estimate(ax, x, triple(row), one.role, f"test-{one.role}", title, **style)
     ax.plot([x, x], [0, 0.035], transform=ax.get_xaxis_transform(), color=colour(one.role), linewidth=1.6, zorder=6)
-    text = f"L{row.layer}  TEST {format_value(row.value, row.lo, row.hi, n=int(row.n))}"
-    note = Labelled([x], [row.hi], text, text_colour(one.role), "bold")
-    place_note(ax, note, avoid=labels.avoid, taken=labels.taken)
-
-
-def _draw_chance(ax: Axes, level: float, text: str, labels: _Placed) -> None:
-    """A dashed line, named in the first panel that holds its level."""
-    reference(ax, y=level)
-    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    if text and level - bottom < 0.2 * (top - bottom):  # below it is room, and nothing but the ends of bands
-        style: dict[str, Any] = {"fontsize": NOTE + 0.4, "color": colour("ink2"), "ha": "right", "va": "top"}
-        canvas.note(ax, 1, level, text, ax.get_yaxis_transform(), (-3, -2), **style)
-    elif text:
-        note = Labelled((right, left), (level, level), text, colour("ink2"))
-        place_note(ax, note, avoid=labels.avoid, taken=labels.taken)
 
 
 def _is_beyond(row: Any) -> bool:
@@ -197,7 +180,6 @@ def _caption(of: _Layers) -> Caption:
     kind = checks.interval_kind(of.table, figure=FIGURE)
     simultaneous = f"Bands: simultaneous 95 % over the layers; bars: 95 % {kind}"
     null = f"({of.scheme}{f', {int(draws)} draws' if draws else ''}); dotted: 95 % of its maximum over layers"
-    levels = " / ".join(short(c) for c in sorted(set(of.table["chance"])))
     return Caption(
         what=f"{of.metric} of a linear probe{f' for {target}' if target else ''} by layer: {signs}",
         n=f"Lines: out of fold on DEV, {checks.sample_size(of.oof, figure=FIGURE)}"
@@ -206,7 +188,7 @@ def _caption(of: _Layers) -> Caption:
         control=[
             f"Grey: {'95 %' if of.null_low == 'null_lo' else 'mean to 95 %'} of the null per layer {null}",
             "Filled: TEST beyond its own null; hollow: not" if n_test else "",
-            f"Dashed: {of.chance_label}, {levels}",
+            f"Dashed: {of.chance}",
         ],
         notes=[
             f"No TEST score: {', '.join(untested)}" if untested else "",

@@ -18,8 +18,8 @@ _LEFT, _NARROW = 0.55, 2.2  # left edge and width of a panel of the left column
 _FOOT, _BETWEEN, _HEAD = 0.5, 0.58, 0.2  # under the lowest row, over the titles of the lower row, of the upper row
 _COLUMNS = (_LEFT, _NARROW), (_RIGHT, _WIDE)
 _ROW = 0.125  # of the dumbbell
-_LIFT_0, _LIFT_1, _LIFT_2, _LIFT_4 = 0.2, 0.35, 0.42, 0.78  # from axes to title, over a legend of so many rows
-_BAR = 0.45  # of a head map
+_LIFT_1, _LIFT_2, _LIFT_3 = 0.33, 0.47, 0.6  # from axes to title, over a legend of so many rows
+_BAR = 0.6  # of a head map, with its unit
 _LETTER = 0.06, _RIGHT - 0.62
 Tables = Mapping[str, "pd.DataFrame"]
 STEERING = "steering"
@@ -189,7 +189,7 @@ def _probes(tables: Tables) -> Panel:
 
     target = str(tables["probes"]["target"].iloc[0]).replace("=", ": ")
     shown = tables["probes"][tables["probes"]["member"] != "base"]
-    return Panel(f"decodable, {target}", lambda ax: first_layers(shown, ax=ax), lift=_LIFT_4)
+    return Panel(f"decodable, {target}", lambda ax: first_layers(shown, ax=ax), lift=_LIFT_3)
 
 
 def _head_difference(tables: Tables) -> Panel:
@@ -199,7 +199,7 @@ def _head_difference(tables: Tables) -> Panel:
 
     rows = map_rows(_one(tables["heads_difference"], "kind"))
     return Panel(
-        f"head effect, engaged {MINUS} heuristic", lambda ax: head_difference(rows, ax=ax), lift=_LIFT_0, beside=_BAR
+        f"head effect, engaged {MINUS} heuristic", lambda ax: head_difference(rows, ax=ax), lift=_LIFT_2, beside=_BAR
     )
 
 
@@ -209,7 +209,7 @@ def _head_map(tables: Tables) -> Panel:
 
     part = _one(tables["heads"], "member")
     rows = map_rows(_one(part, "kind", "pairs"))
-    return Panel(f"head effect, {part['member'].iloc[0]}", lambda ax: head_map(rows, ax=ax), lift=_LIFT_0, beside=_BAR)
+    return Panel(f"head effect, {part['member'].iloc[0]}", lambda ax: head_map(rows, ax=ax), lift=_LIFT_2, beside=_BAR)
 
 
 def _dose(tables: Tables) -> Panel:
@@ -218,7 +218,8 @@ def _dose(tables: Tables) -> Panel:
     from study.figures import dose_response
 
     part = _one(tables["steering"], "member", "site", "metric")
-    return Panel(f"steering, {part['member'].iloc[0]}", lambda ax: dose_response(dose_rows(part), ax=ax), lift=_LIFT_4)
+    title = f"steering, {part['member'].iloc[0]}: {part['metric'].iloc[0]}"
+    return Panel(title, lambda ax: dose_response(dose_rows(part), ax=ax), lift=_LIFT_2)
 
 
 def _cumulative(tables: Tables) -> Panel:
@@ -235,7 +236,7 @@ def _reliability(tables: Tables) -> Panel:
     from study.analyses.probes.figures import first_reliability
 
     part = _one(tables["probes"], "member")
-    return Panel(f"reliability, {part['member'].iloc[0]}", lambda ax: first_reliability(part, ax=ax), lift=_LIFT_4)
+    return Panel(f"reliability, {part['member'].iloc[0]}", lambda ax: first_reliability(part, ax=ax), lift=_LIFT_3)
 
 
 def _one(table: pd.DataFrame, *columns: str) -> Any:
