@@ -99,6 +99,12 @@ def metric_name(table: DataFrame, figure: str, default: str | None = None) -> st
     return {"auroc": "AUROC"}.get(name, name.replace("_", " "))
 
 
+def at_site(table: DataFrame, *, figure: str) -> str:
+    """` at the step lookup`: the one decision site of a table of heads; nothing of a task that names none."""
+    site = only_value(table, "decision_site", figure=figure)
+    return "" if is_absent(site) else f" at the {str(site).replace('_', ' ')}"
+
+
 def interval_kind(table: DataFrame, *, figure: str, column: str = "interval") -> str:
     """Which interval was computed, in words, from its column; rows that say "none: ..." do not count next to others.
 

@@ -145,7 +145,7 @@ def _caption(table: DataFrame) -> Caption:
     what = "on the held-out half against the number of heads ablated together, largest first"
     random = f"{thin}grey: 2.5–97.5 percentile over draws; line: mean"
     return Caption(
-        what=f"{_metric(table).capitalize()} {what}",
+        what=f"{_metric(table).capitalize()} {what}{checks.at_site(table, figure=FIGURE)}",
         n=checks.sample_size(table, figure=FIGURE),
         interval=f"Band: point-wise 95 % {checks.interval_kind(table, figure=FIGURE)}",
         control=[

@@ -103,9 +103,9 @@ def _legend(ax: Axes) -> None:
 
 def _caption(of: _Chosen) -> Caption:
     chosen = "chosen on the other half" if of.on_other_half else "of the reported half"
-    names = ", ".join(sorted(of.named))
+    names, at = ", ".join(sorted(of.named)), checks.at_site(of.table, figure=FIGURE)
     return Caption(
-        what=f"The {len(of.table)} heads with the largest {of.metric}, {chosen}, reported on held-out items",
+        what=f"The {len(of.table)} heads with the largest {of.metric}{at}, {chosen}, reported on held-out items",
         reading=f"Box: named before the sweep ({names}), bold where beyond the null" if names else "",
         n=checks.sample_size(of.table, figure=FIGURE),
         interval=f"Bars: 95 % {checks.interval_kind(of.table, figure=FIGURE)}",

@@ -38,6 +38,10 @@ class _Map:
         return checks.sample_size(self.table, figure="head_difference" if self.signed else "head_map")
 
     @property
+    def at(self) -> str:
+        return checks.at_site(self.table, figure="head_difference" if self.signed else "head_map")
+
+    @property
     def correction(self) -> str:
         return "paired max-|t| FWER p ≤ .05" if self.signed else "FWER p ≤ .05 (max-|t|)"
 
@@ -148,7 +152,7 @@ def _caption(of: _Map) -> Caption:
     clipped = int((np.abs(np.nan_to_num(of.grid.value)) > of.grid.limit).sum())
     varies = " (median over heads)" if np.nanmax(of.grid.null) > 1.01 * np.nanmin(of.grid.null) else ""
     return Caption(
-        what=f"Head effects by layer and head: {what}" + (f" ({how})" if how else ""),
+        what=f"Head effects by layer and head{of.at}: {what}" + (f" ({how})" if how else ""),
         reading=("Box: named before the sweep" if of.grid.named else "",
                  "Right: sum over heads; top: largest absolute effect; dark where a head is significant"),
         n=f"{of.size}; {of.count} heads, {int(of.grid.significant.sum())} beyond the null",
@@ -175,7 +179,7 @@ def _alt(of: _Map) -> list[str]:
         f"Named head {words(layer, head)}: rank {order.index(layer * n_heads + head) + 1} by size"
         for layer, head in of.grid.named
     ]
-    return [f"Map of {n_layers} layers by {n_heads} heads: {count}", f"Largest: {first}", *named]
+    return [f"Map of {n_layers} layers by {n_heads} heads{of.at}: {count}", f"Largest: {first}", *named]
 
 
 def _read(table: DataFrame, *, signed: bool, n_layers: int | None = None) -> _Map:
@@ -187,7 +191,7 @@ def _spec(name: str, needed: str, *, signed: bool, rank: int, word: str) -> Figu
         needed,
         finite="layer value p_adjusted null_max95 n",
         mark="head",
-        same="metric metric_unit kind positions unit group_unit",
+        same="metric metric_unit kind positions decision_site",
     )
     read = partial(_read, signed=signed)
     return FigureSpec(name, roles, _draw, _caption, _alt, rank=rank, word=word, read=read)

@@ -193,23 +193,30 @@ def _probes(tables: Tables) -> Panel:
 
 
 def _head_difference(tables: Tables) -> Panel:
-    from study.analyses.heads.figures import map_rows
+    """At the decision site with the strongest effect of both members."""
+    from study.analyses.heads.figures import at_strongest_site, map_rows
     from study.figures import head_difference
     from study.figures.numbers import MINUS
 
-    rows = map_rows(_one(tables["heads_difference"], "kind"))
-    return Panel(
-        f"head effect, engaged {MINUS} heuristic", lambda ax: head_difference(rows, ax=ax), lift=_LIFT_2, beside=_BAR
-    )
+    part = at_strongest_site(_one(tables["heads_difference"], "kind"))
+    title = f"head effect{_at(part)}, engaged {MINUS} heuristic"
+    return Panel(title, lambda ax: head_difference(map_rows(part), ax=ax), lift=_LIFT_2, beside=_BAR)
 
 
 def _head_map(tables: Tables) -> Panel:
-    from study.analyses.heads.figures import map_rows
+    from study.analyses.heads.figures import at_strongest_site, map_rows
     from study.figures import head_map
 
-    part = _one(tables["heads"], "member")
-    rows = map_rows(_one(part, "kind", "pairs"))
-    return Panel(f"head effect, {part['member'].iloc[0]}", lambda ax: head_map(rows, ax=ax), lift=_LIFT_2, beside=_BAR)
+    part = _one(at_strongest_site(_one(tables["heads"], "kind", "pairs")), "member")
+    title = f"head effect{_at(part)}, {part['member'].iloc[0]}"
+    return Panel(title, lambda ax: head_map(map_rows(part), ax=ax), lift=_LIFT_2, beside=_BAR)
+
+
+def _at(rows: pd.DataFrame) -> str:
+    """` at the step lookup`, of a task that names decision sites."""
+    from study.figures.checks import at_site
+
+    return at_site(rows, figure="headline")
 
 
 def _dose(tables: Tables) -> Panel:
@@ -223,11 +230,11 @@ def _dose(tables: Tables) -> Panel:
 
 
 def _cumulative(tables: Tables) -> Panel:
-    from study.analyses.heads.figures import cumulative_rows
+    from study.analyses.heads.figures import cumulative_rows, with_sites
     from study.figures import cumulative_ablation
 
-    part = _one(tables["heads_cumulative"], "member")
-    title = f"heads removed together, {part['member'].iloc[0]}"
+    part = _one(with_sites(tables["heads_cumulative"]), "decision_site", "member")
+    title = f"heads removed together{_at(part)}, {part['member'].iloc[0]}"
     return Panel(title, lambda ax: cumulative_ablation(cumulative_rows(part), ax=ax))
 
 

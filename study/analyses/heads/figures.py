@@ -43,27 +43,50 @@ def cumulative_rows(rows: DataFrame) -> DataFrame:
     return rows if set(rows["member"]) <= set(MEMBERS) else rows.drop(columns="member")
 
 
+def with_sites(table: DataFrame) -> DataFrame:
+    """The rows of decision sites that a member comes to; the site is blank where the task names none."""
+    if "decision_site" not in table:
+        return table.assign(decision_site="")
+    reached = table["n_reached"].fillna(1) > 0 if "n_reached" in table else table["decision_site"].map(lambda _: True)
+    return table[reached].assign(decision_site=table["decision_site"].fillna("").astype(str))
+
+
+def at_strongest_site(table: DataFrame) -> DataFrame:
+    """The rows of the decision site where the main effect of some single head is largest.
+
+    Raises:
+        ValueError: no member comes to any site.
+    """
+    table = with_sites(table)
+    if not len(table):
+        raise ValueError("no member comes to a decision site.")
+    rows = map_rows(table)
+    size = rows["value"].abs().groupby(rows["decision_site"]).max()
+    return table[table["decision_site"] == size.idxmax()]
+
+
 FEEDS = (
-    Feed("heads", head_map, "heads {member} {kind} {pairs} map", map_rows),
-    Feed("heads_selected", top_heads, "heads {member} {kind} {pairs} top", forest_rows),
-    Feed("heads_cumulative", cumulative_ablation, "heads {member} cumulative", cumulative_rows),
-    Feed("heads_difference", head_difference, "heads_difference {kind}", map_rows),
+    Feed("heads", head_map, "heads {member} {decision_site} {kind} {pairs} map", map_rows),
+    Feed("heads_selected", top_heads, "heads {member} {decision_site} {kind} {pairs} top", forest_rows),
+    Feed("heads_cumulative", cumulative_ablation, "heads {member} {decision_site} cumulative", cumulative_rows),
+    Feed("heads_difference", head_difference, "heads_difference {decision_site} {kind}", map_rows),
 )
 
 
 def figures(
     tables: Mapping[str, DataFrame], *, width: Width | None = None, every_pair: bool = False
 ) -> Iterator[tuple[str, Drawn | str]]:
-    """(stem, figure or why it was not drawn): a map and a forest of every sweep, the heads removed together of every
-    member, the difference of the members.
+    """(stem, figure or why it was not drawn): at every decision site a map and a forest of every sweep, the heads
+    removed together of every member, the difference of the members.
 
     Args:
         width: of every figure; None: its own default.
         every_pair: also of pairs that keep the answer and of pairs that the model solves; these are left to the tables
             otherwise.
     """
+    own = {feed.table: with_sites(tables[feed.table]) for feed in FEEDS if feed.table in tables}
     main = {
         name: table if every_pair or "pairs" not in table else table[table["pairs"].isin(["all", "flip"])]
-        for name, table in tables.items()
+        for name, table in own.items()
     }
     return draw_feeds(FEEDS, main, width=width)
