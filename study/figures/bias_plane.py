@@ -225,7 +225,7 @@ _ROLES = Roles(
     known={"member": (*MEMBERS, "direction", "control")},
     within={"coverage": (0, 1), "commit_bias": (-1, 1)},
 )
-SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=14, word="plane", read=_read)
+SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=15, word="plane", read=_read)
 
 
 def bias_plane(table: DataFrame, *, width: Width = "icml", ax: Axes | None = None) -> Drawn:

@@ -28,7 +28,7 @@ def require(table: DataFrame, columns: Sequence[str], *, figure: str, numeric: S
         figure:  name of the figure, for the message.
     Raises:
         ValueError: a column is missing (all missing ones are named), the table is empty, an entry is NaN or
-            infinite (column and row are named), or lo > hi.
+            infinite (column and row are named), lo > hi, or n < 1.
     """
     missing = [name for name in columns if name not in table.columns]
     if missing:
@@ -40,10 +40,12 @@ def require(table: DataFrame, columns: Sequence[str], *, figure: str, numeric: S
         raise ValueError(f"figure {figure!r}: the table has no rows.")
     for name in numeric:
         _require_finite(table, name, figure)
-    for lo, hi in (("lo", "hi"), ("diff_lo", "diff_hi")):
-        if lo in numeric and hi in numeric and bool((table[lo] > table[hi]).any()):
-            row = _describe(table, int(np.flatnonzero(table[lo] > table[hi])[0]))
-            raise ValueError(f"figure {figure!r}: {lo} > {hi} in {row}. Bounds are in ascending order.")
+    if {"lo", "hi"} <= set(numeric) and bool((table["lo"] > table["hi"]).any()):
+        row = _describe(table, int(np.flatnonzero(table["lo"] > table["hi"])[0]))
+        raise ValueError(f"figure {figure!r}: lo > hi in {row}. Bounds are in ascending order.")
+    if "n" in numeric and bool((table["n"] < 1).any()):
+        row = _describe(table, int(np.flatnonzero(table["n"] < 1)[0]))
+        raise ValueError(f"figure {figure!r}: n is below 1 in {row}. A number stands on the items behind it.")
 
 
 def _require_finite(table: DataFrame, name: str, figure: str) -> None:

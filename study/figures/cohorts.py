@@ -167,7 +167,7 @@ SPEC = FigureSpec(
         mark="cohort member",
         same="metric chance target split",
     ),
-    _draw, _caption, _alt, rank=11, word="cohorts", read=_read,
+    _draw, _caption, _alt, rank=12, word="cohorts", read=_read,
 )  # fmt: skip
 
 

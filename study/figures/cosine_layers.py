@@ -123,7 +123,7 @@ def _alt(of: _Cosines) -> list[str]:
 SPEC = FigureSpec(
     FIGURE,
     Roles("a b cosine random_hi d", finite="cosine random_hi d", within={"cosine": (-1, 1)}),
-    _draw, _caption, _alt, rank=10, read=_read, rows=lambda of: of.table,
+    _draw, _caption, _alt, rank=11, read=_read, rows=lambda of: of.table,
 )  # fmt: skip
 
 

@@ -212,7 +212,7 @@ _ROLES = Roles(
     mark="metric arm draw alpha_norm",
     known={"arm": ("direction", "orthogonalized", "control")},
 )
-SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=12, word="steering", read=_read)
+SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=13, word="steering", read=_read)
 
 
 def dose_response(table: DataFrame, *, width: Width = "full", ax: Axes | Sequence[Axes] | None = None) -> Drawn:

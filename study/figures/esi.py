@@ -193,7 +193,7 @@ def _rows(of: _Triage) -> DataFrame:
 
 
 _COUNTS = Roles("gold pred count", finite="gold count", mark="gold pred", same="checkpoint member model")
-SPEC = FigureSpec(FIGURE, _COUNTS, _draw, _caption, _alt, rank=17, read=_read, rows=_rows)
+SPEC = FigureSpec(FIGURE, _COUNTS, _draw, _caption, _alt, rank=18, read=_read, rows=_rows)
 
 
 def esi(counts: DataFrame, metrics: DataFrame, *, width: Width = "neurips") -> Drawn:

@@ -166,7 +166,9 @@ _ROLES = Roles(
     finite="value lo hi n",
     same="metric control is_difference title banner",
 )
-SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=18, word="accuracy", read=_read)
+SPEC = FigureSpec(
+    FIGURE, _ROLES, _draw, _caption, _alt, rank=19, word="accuracy rules changes decomposition", read=_read
+)
 
 
 def forest(table: DataFrame, *, width: Width = "neurips", ax: Axes | None = None) -> Drawn:

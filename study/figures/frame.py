@@ -155,7 +155,7 @@ class FigureSpec(Generic[T]):
         draw:    draws on the page and returns one of the axes.
         caption, alt: its words; `alt` states what the picture is, then the finding with its numbers, by sentences.
         rank:    place among the figures of a block of the report, smallest first.
-        word:    part of the names of its files, by which the report knows it; its name without it.
+        word:    part of the names of its files, by which the report knows them; several with spaces; its name without.
         read:    (table, **options) -> what `draw`, `caption` and `alt` get, checked further; the table without it.
         rows:    the rows drawn, of what was read; the whole table without it.
     """
@@ -194,6 +194,12 @@ class FigureSpec(Generic[T]):
         rows = (table if self.rows is None else self.rows(read)).copy()
         alt = checks.sentences(*self.alt(read))
         return Drawn(canvas.figure_of(shown), rows, self.caption(read).text(_table_of(read)), alt, page.marks.titles)
+
+
+def spec_of(stem: str) -> FigureSpec[Any] | None:
+    """The figure that files of this name hold, by the last part of the name that is a word of one."""
+    by_word = {word: spec for spec in SPECS.values() for word in (spec.word or spec.name).split()}
+    return next((by_word[part] for part in reversed(stem.split("-")) if part in by_word), None)
 
 
 def _table_of(read: Any) -> DataFrame:

@@ -134,7 +134,7 @@ SPEC = FigureSpec(
         mark="head half",
         known={"half": ("select", "report")},
     ),
-    _draw, _caption, _alt, rank=4, word="-top", read=_read,
+    _draw, _caption, _alt, rank=4, word="top", read=_read,
     rows=lambda of: of.table.sort_index(),
 )  # fmt: skip
 

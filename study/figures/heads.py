@@ -198,8 +198,8 @@ def _spec(name: str, needed: str, *, signed: bool, rank: int, word: str) -> Figu
 
 
 _NEEDED = "layer head value p_adjusted null_max95 named n n_groups"
-MAP = _spec("head_map", f"{_NEEDED} metric kind positions", signed=False, rank=3, word="-map")
-DIFFERENCE = _spec("head_difference", _NEEDED, signed=True, rank=2, word="difference")
+MAP = _spec("head_map", f"{_NEEDED} metric kind positions", signed=False, rank=3, word="map")
+DIFFERENCE = _spec("head_difference", _NEEDED, signed=True, rank=2, word="heads_difference")
 
 
 def head_map(table: DataFrame, *, width: Width = "icml", n_layers: int | None = None, ax: Axes | None = None) -> Drawn:

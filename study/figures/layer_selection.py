@@ -99,7 +99,7 @@ SPEC = FigureSpec(
         mark="position layer",
         same="metric",
     ),
-    _draw, _caption, _alt, rank=13, read=_read,
+    _draw, _caption, _alt, rank=14, read=_read,
 )  # fmt: skip
 
 

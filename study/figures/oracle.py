@@ -188,7 +188,7 @@ _NEEDED = Roles(
     "member target metric value lo hi floor floor_difference_lo majority text_only probe n n_groups interval",
     mark="target member metric",
 )
-SPEC = FigureSpec(FIGURE, _NEEDED, _draw, _caption, _alt, rank=15, read=_read, rows=lambda of: of.table)
+SPEC = FigureSpec(FIGURE, _NEEDED, _draw, _caption, _alt, rank=16, read=_read, rows=lambda of: of.table)
 
 
 def oracle(table: DataFrame, *, width: Width = "full") -> Drawn:

@@ -101,7 +101,7 @@ def _alt(of: _Confusion) -> list[str]:
 
 
 _ROLES = Roles("gold pred count value lo hi n interval", finite="count value lo hi n", mark="gold pred")
-SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=16, word="confusion", read=_read)
+SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=17, word="confusion", read=_read)
 
 
 def oracle_confusion(table: DataFrame, *, width: Width = "neurips") -> Drawn:

@@ -228,7 +228,7 @@ SPEC = FigureSpec(
         same="metric target kind position cohort",
         known={"split": ("oof", "test")},
     ),
-    _draw, _caption, _alt, rank=6, word="layers", read=_read,
+    _draw, _caption, _alt, rank=7, word="layers", read=_read,
 )  # fmt: skip
 
 

@@ -143,7 +143,7 @@ def _alt(of: _Calibration) -> list[str]:
 SPEC = FigureSpec(
     FIGURE,
     Roles("member metric p_lo p_hi p_mean value lo hi null_hi n n_groups interval"),
-    _draw, _caption, _alt, rank=9, read=_read, rows=lambda of: of.drawn,
+    _draw, _caption, _alt, rank=10, read=_read, rows=lambda of: of.drawn,
 )  # fmt: skip
 
 

@@ -149,7 +149,7 @@ SPEC = FigureSpec(
         f"target member n_groups {_NUMBERS}", finite=_NUMBERS, mark="target member depth", same="metric",
         within={"depth": (0, 1)},
     ),
-    _draw, _caption, _alt, rank=7, read=_read,
+    _draw, _caption, _alt, rank=8, read=_read,
 )  # fmt: skip
 
 

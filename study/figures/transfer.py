@@ -197,7 +197,7 @@ SPEC = FigureSpec(
         mark="train_checkpoint train_layer test_checkpoint test_layer",
         same="metric chance variant target kind",
     ),
-    _draw, _caption, _alt, rank=8, read=_read,
+    _draw, _caption, _alt, rank=9, read=_read,
 )  # fmt: skip
 
 

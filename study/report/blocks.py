@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from study.analyses.base import ShownTable
 from study.analyses.registry import analyses
+from study.figures.frame import spec_of
 from study.known_truth.show import TABLE, astray, counts, shown_table
 from study.ledger import VERDICTS, Claim
 from study.ledger_rows import Tables, is_blank
@@ -26,26 +28,6 @@ _METHOD = (
     ("seed", "seed"), ("data_sha256", "data"),
 )  # fmt: skip
 _MAX_VALUES = 6
-_SORTS = (
-    "dumbbell",
-    "difference",
-    "-map",
-    "-top",
-    "cumulative",
-    "match",
-    "layers",
-    "selectivity",
-    "transfer",
-    "reliability",
-    "cosines",
-    "cohorts",
-    "dose",
-    "plane",
-    "oracle",
-    "esi",
-    "",
-)
-"""Sorts of figures by the words of their names, in the order in which a block shows them."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +103,7 @@ def _ranked(figures: Sequence[SavedFigure]) -> tuple[tuple[SavedFigure, ...], tu
     """(shown, folded): the main figure of each sort is shown, the others of that sort are folded away."""
     ordered = sorted(figures, key=lambda figure: (_lateness(figure.stem), figure.stem))
     first = {_sort(figure.stem): figure for figure in reversed(ordered)}
-    shown = sorted(first.values(), key=lambda figure: _SORTS.index(_sort(figure.stem)))[:SHOWN_FIRST]
+    shown = [first[sort] for sort in sorted(first)][:SHOWN_FIRST]
     return tuple(shown), tuple(figure for figure in ordered if figure not in shown)
 
 
@@ -131,8 +113,10 @@ def _lateness(stem: str) -> int:
     return sum(word in stem for word in later)
 
 
-def _sort(stem: str) -> str:
-    return next((word for word in _SORTS if word in stem), "")
+def _sort(stem: str) -> tuple[float, str]:
+    """Place and name of the figure that the files hold; what no figure of the package is stands last."""
+    spec = spec_of(stem)
+    return (spec.rank, spec.name) if spec else (math.inf, "")
 
 
 def _method(tables: Tables, options: Any) -> tuple[tuple[str, str], ...]:
