@@ -2,19 +2,87 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from study.figures import canvas, checks
+from study.figures import canvas
 from study.figures.drawn import Drawn
-from study.figures.dumbbell_panels import Panels, footnotes
-from study.figures.dumbbell_rows import FIGURE, Row, alt, bounds, caption, controls, parts_of, rows_of
-from study.figures.marks import Marks, interval, point
-from study.figures.numbers import MINUS, format_estimate, format_p
-from study.figures.style import REFERENCE_LINE, RULE_LINE, Width, colour, line, styled
+from study.figures.dumbbell_panels import Panels
+from study.figures.dumbbell_rows import FIGURE, Dumbbell, Row, alt, caption, read
+from study.figures.frame import FigureSpec, Page, Roles
+from study.figures.marks import reference, triple
+from study.figures.mpl import Axes, DataFrame
+from study.figures.numbers import MINUS, estimate_of, p_equals
+from study.figures.style import MEMBERS, REFERENCE_LINE, RULE_LINE, Width, colour
+from study.schema import DIFFERENCE
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
+
+def _draw(page: Page, of: Dumbbell) -> Axes:
+    panels = Panels.fitted(of, page) if page.own else Panels.on(page.given, of)
+    _draw_members(page, panels.members, of, size=panels.mark)
+    if panels.difference is not None:
+        _draw_differences(page, panels.difference, of.rows, size=panels.mark, narrow=panels.narrow)
+    panels.finish(of)
+    return panels.members
+
+
+def _draw_members(page: Page, ax: Axes, of: Dumbbell, *, size: float) -> None:
+    low, high = of.bounds
+    pad = 0.02 * (high - low)
+    ax.set_xlim(low - pad, high + pad)
+    ax.spines["bottom"].set_bounds(low, high)
+    ax.hlines([row.y for row in of.rows], low, high, color=colour("grid"), linewidth=RULE_LINE, zorder=0)
+    counter = 0
+    for row in of.rows:
+        joined = [row.by_member[role].value for role in ("engaged", "heuristic") if role in row.by_member]
+        shade: dict[str, Any] = {"color": colour("ink2" if row.significant else "control"), "linewidth": 0.8}
+        ax.plot(joined, [row.y] * len(joined), zorder=2, solid_capstyle="butt", **shade)
+        count = len(row.by_member)
+        step = {1: 0.0, 2: 0.3, 3: 0.26}[count]  # rows that keep the bars of one row apart
+        for index, (role, est) in enumerate(row.by_member.items()):
+            title = f"{row.cell}, {role}: {estimate_of(est)}, n = {int(est.n)}"
+            y = row.y + step * (index - (count - 1) / 2)
+            page.marks.estimate(ax, triple(est), y, role, f"{counter}", title, size=size)
+            counter += 1
+    _draw_control(ax, of)
+    ax.xaxis.set_major_locator(canvas.locator(6))
+    ax.set_xlabel(of.metric)
+
+
+def _draw_control(ax: Axes, of: Dumbbell) -> None:
+    """One line where the control reaches the same in all cells, a dash per row where it does not."""
+    levels = of.controls
+    if levels.nunique() == 1 and len(levels) == len(of.rows):
+        reference(ax, x=float(levels.iloc[0]))
+        return
+    style: dict[str, Any] = {"color": colour("ink2"), "linewidth": REFERENCE_LINE, "zorder": 1}
+    for row in of.rows:
+        if row.name in levels.index:
+            ax.vlines(levels[row.name], row.y - 0.38, row.y + 0.38, linestyle=(0, (3, 1.5)), **style)
+
+
+def _draw_differences(page: Page, ax: Axes, rows: list[Row], *, size: float, narrow: bool) -> None:
+    shown = [(row, row.diff) for row in rows if row.diff is not None]
+    low, high = min([0.0, *(diff.lo for _, diff in shown)]), max([0.0, *(diff.hi for _, diff in shown)])
+    pad = 0.06 * max(high - low, 0.05)
+    ax.set_xlim(low - pad, high + pad)
+    ax.hlines([row.y for row, _ in shown], low - pad, high + pad, color=colour("grid"), linewidth=RULE_LINE, zorder=0)
+    reference(ax, x=0)
+    for index, (row, diff) in enumerate(shown):
+        estimate = f"{estimate_of(diff, signed=True)}, Holm {p_equals(diff.p_adjusted)}"
+        title = f"{row.cell}, engaged {MINUS} heuristic: {estimate}"
+        style: dict[str, Any] = {"filled": row.significant, "marker": "o", "size": size}
+        role = "ink" if row.significant else "control"
+        page.marks.estimate(ax, triple(diff), row.y, role, f"diff-{index}", title, **style)
+    ax.set_xlabel(f"engaged {MINUS} heuristic")
+    ax.xaxis.set_major_locator(canvas.locator(2 if narrow else 4))
+
+
+_ROLES = Roles(
+    "cell member value lo hi n interval p_adjusted verdict note",
+    mark="cell member",
+    known={"member": (*MEMBERS, DIFFERENCE)},
+)
+SPEC = FigureSpec(FIGURE, _ROLES, _draw, caption, alt, rank=1, read=read)
 
 
 def dumbbell(table: DataFrame, *, width: Width = "full", ax: Axes | tuple[Axes, Axes] | None = None) -> Drawn:
@@ -25,12 +93,9 @@ def dumbbell(table: DataFrame, *, width: Width = "full", ax: Axes | tuple[Axes, 
     Holm p ≤ .05.
 
     Args:
-        table: rows of the table `pair`, of one prompt mode: one row per (cell, member), `member` being engaged,
-            heuristic, base, or "engaged - heuristic" for the paired difference, whose `value` is blank where the pair
-            was not measured. Columns `cell, member, value, lo, hi, n, interval`; of differences `p_adjusted`,
-            `verdict` (drawn where `cell_role` is training) and `note`. Optional: `metric` (default accuracy),
-            `control_value` with `control` (the dashed line), `cell_role`, `model`, `dtype`, `n_groups`, `unit`,
-            `group_unit`.
+        table: the schema table `pair`, of one prompt mode: one row per (cell, member), and of the paired difference,
+            whose `value` is blank where the pair was not measured; its `verdict` is drawn in the training cell.
+            Optional: `metric` (default accuracy), `control_value` with `control` (the dashed line), `cell_role`.
         width: final width; unused where `ax` is given.
         ax:    axes of a composite: a pair (members, difference), or one for the members alone.
     Returns:
@@ -40,84 +105,4 @@ def dumbbell(table: DataFrame, *, width: Width = "full", ax: Axes | tuple[Axes, 
             one cell has an equivalence verdict.
     Source: FIGURES 01; the verdict replaces the overlap band of procedural §4.3.
     """
-    members, _ = parts_of(table)
-    rows, notes = rows_of(table)
-    marks = Marks()
-    with styled():
-        foot = footnotes(members, rows, notes, width)
-        panel = Panels.fitted(rows, members, foot, width) if ax is None else Panels.on(ax, rows, members)
-        _draw_members(panel.members, rows, members, marks, size=panel.mark)
-        if panel.difference is not None:
-            _draw_differences(panel.difference, rows, marks, size=panel.mark, narrow=panel.narrow)
-        panel.finish(rows, members)
-    return Drawn(canvas.figure_of(panel.members), table.copy(), caption(members, rows, notes), alt(rows), marks.titles)
-
-
-def _draw_members(ax: Axes, rows: list[Row], members: DataFrame, marks: Marks, *, size: float) -> None:
-    low, high = bounds(members)
-    pad = 0.02 * (high - low)
-    ax.set_xlim(low - pad, high + pad)
-    ax.spines["bottom"].set_bounds(low, high)
-    ax.hlines([row.y for row in rows], low, high, color=colour("grid"), linewidth=RULE_LINE, zorder=0)
-    counter = 0
-    for row in rows:
-        joined = [row.by_member[role].value for role in ("engaged", "heuristic") if role in row.by_member]
-        ax.plot(
-            joined,
-            [row.y] * len(joined),
-            color=colour("ink2" if row.significant else "control"),
-            linewidth=0.8,
-            zorder=2,
-            solid_capstyle="butt",
-        )
-        for shift, (role, est) in zip(_shifts(len(row.by_member)), row.by_member.items(), strict=True):
-            interval(ax, (est.lo, est.hi), row.y + shift, role)
-            mark = point(ax, est.value, row.y + shift, role, size=size)
-            text = format_estimate(est.value, est.lo, est.hi, n=int(est.n))
-            marks.name(mark, f"{counter}", f"{row.cell}, {role}: {text}, n = {int(est.n)}")
-            counter += 1
-    _draw_control(ax, rows, members)
-    ax.xaxis.set_major_locator(canvas.locator(6))
-    ax.set_xlabel(str(checks.only_value(members, "metric", figure=FIGURE, default="accuracy")))
-
-
-def _draw_differences(ax: Axes, rows: list[Row], marks: Marks, *, size: float, narrow: bool) -> None:
-    shown = [row for row in rows if row.diff is not None]
-    edges = [edge for row in shown for edge in (row.diff.lo, row.diff.hi)]  # pyright: ignore[reportOptionalMemberAccess]
-    low, high = min([0.0, *edges]), max([0.0, *edges])
-    pad = 0.06 * max(high - low, 0.05)
-    ax.set_xlim(low - pad, high + pad)
-    ax.hlines([row.y for row in shown], low - pad, high + pad, color=colour("grid"), linewidth=RULE_LINE, zorder=0)
-    ax.axvline(0, color=colour("ink2"), linewidth=REFERENCE_LINE, linestyle=line("chance"), zorder=1)
-    for index, row in enumerate(shown):
-        diff, role = row.diff, "ink" if row.significant else "control"
-        assert diff is not None
-        interval(ax, (diff.lo, diff.hi), row.y, role)
-        mark = point(ax, diff.value, row.y, role, filled=row.significant, marker="o", size=size)
-        text = format_estimate(diff.value, diff.lo, diff.hi, n=int(diff.n), signed=True)
-        title = f"{row.cell}, engaged {MINUS} heuristic: {text}, Holm p {_equals(format_p(diff.p_adjusted))}"
-        marks.name(mark, f"diff-{index}", title)
-    ax.set_xlabel(f"engaged {MINUS} heuristic")
-    ax.xaxis.set_major_locator(canvas.locator(2 if narrow else 4))
-
-
-def _draw_control(ax: Axes, rows: list[Row], members: DataFrame) -> None:
-    """One line where the control reaches the same in all cells, a dash per row where it does not."""
-    levels = controls(members)
-    style: dict[str, Any] = {"color": colour("ink2"), "linewidth": REFERENCE_LINE, "zorder": 1}
-    if levels.nunique() == 1 and len(levels) == len(rows):
-        ax.axvline(float(levels.iloc[0]), linestyle=line("chance"), **style)
-    else:
-        for row in rows:
-            if row.name in levels.index:
-                ax.vlines(levels[row.name], row.y - 0.38, row.y + 0.38, linestyle=(0, (3, 1.5)), **style)
-
-
-def _shifts(count: int) -> list[float]:
-    """Offsets in rows that keep the bars of one row apart."""
-    step = {1: 0.0, 2: 0.3, 3: 0.26}[count]
-    return [step * (index - (count - 1) / 2) for index in range(count)]
-
-
-def _equals(p: str) -> str:
-    return p if p.startswith("<") else f"= {p}"
+    return SPEC.drawn(table, width=width, ax=ax)

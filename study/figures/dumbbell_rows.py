@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from interp.stats import rejects
 from study.figures import checks
-from study.figures.numbers import MINUS, format_estimate, format_value, short
+from study.figures.frame import Caption, Roles
+from study.figures.mpl import DataFrame
+from study.figures.numbers import MINUS, estimate_of, format_value, short
 from study.figures.style import MEMBERS
 from study.schema import DIFFERENCE
 
 if TYPE_CHECKING:
-    from pandas import DataFrame, Series
+    from pandas import Series
 
 FIGURE = "dumbbell"
-COLUMNS = ("cell", "member", "value", "lo", "hi", "n", "interval", "p_adjusted", "verdict", "note")
+_MEMBERS = Roles("value", finite="value lo hi n")
+_DIFFERENCES = Roles("value", finite="value lo hi n p_adjusted")
 TRAINING = "training"
 
 _REFERENCE_GAP = 0.72  # rows between the training distribution and the next row, for the rule and the verdict
@@ -51,21 +54,70 @@ class Row:
         return format_value(self.diff.value, self.diff.lo, self.diff.hi, n=int(self.diff.n), signed=True)
 
 
-def parts_of(table: DataFrame) -> tuple[DataFrame, DataFrame]:
-    """(rows of the members, rows of differences that have a value) of a table `pair`, checked.
+@dataclass(frozen=True)
+class Dumbbell:
+    """The rows in drawn order, the footnotes by their mark, and the rows of the members in the table."""
 
-    Raises:
-        ValueError: as `dumbbell`.
-    """
-    checks.require(table, COLUMNS, figure=FIGURE)
-    checks.require_known(table["member"], (*MEMBERS, DIFFERENCE), what="member", figure=FIGURE)
-    checks.require_unique(table, ("cell", "member"), figure=FIGURE)
+    table: DataFrame
+    rows: list[Row]
+    notes: dict[str, str]
+
+    @property
+    def metric(self) -> str:
+        return str(checks.only_value(self.table, "metric", figure=FIGURE, default="accuracy"))
+
+    @property
+    def paired(self) -> int:
+        """Cells with a paired difference."""
+        return sum(row.diff is not None for row in self.rows)
+
+    @property
+    def intervals(self) -> tuple[str, str]:
+        """Which intervals were computed, in words: of the members, and of the differences ("" where there is none).
+
+        Raises:
+            ValueError: the column `interval` is blank.
+        """
+        both = []
+        for kinds in (self.table["interval"], [row.diff.interval for row in self.rows if row.diff is not None]):
+            words = [str(kind) for kind in dict.fromkeys(kinds) if not checks.is_absent(kind)]
+            if len(kinds) and not words:
+                raise ValueError(f"figure {FIGURE!r}: column interval must say which interval was computed.")
+            both.append(" or ".join(words))
+        return both[0], both[1]
+
+    @property
+    def controls(self) -> Series[float]:
+        """Cell -> what the control of its accuracy reaches; cells without one are left out."""
+        if "control_value" not in self.table.columns:
+            return self.table.groupby("cell", sort=False)["value"].first().iloc[:0]
+        return self.table.dropna(subset=["control_value"]).groupby("cell", sort=False)["control_value"].first()
+
+    @property
+    def control(self) -> str:
+        """`always answers one label: .50`, a range where cells differ, nothing without a control."""
+        levels = self.controls
+        if levels.empty:
+            return ""
+        name = checks.only_value(self.table, "control", figure=FIGURE, default="control")
+        low, high = float(levels.min()), float(levels.max())
+        return f"{name}: {short(low)}" + (f" to {short(high)}, by cell" if high > low else "")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Limits on tenths that hold every interval and the control."""
+        ends = [self.table["lo"].min(), self.table["hi"].max(), *self.controls]
+        low, high = math.floor(round(10 * min(ends), 6)) / 10, math.ceil(round(10 * max(ends), 6)) / 10
+        return (low, high) if high - low >= 0.2 else (max(low - 0.1, min(low, 0.0)), high + 0.1 * (high < 1))
+
+
+def read(table: DataFrame) -> Dumbbell:
+    """A checked table `pair` as rows."""
     is_difference = table["member"] == DIFFERENCE
-    members = table[~is_difference]
-    differences = table[is_difference & table["value"].notna()]
-    checks.require(members, COLUMNS, figure=FIGURE, numeric=("value", "lo", "hi", "n"))
+    members, differences = table[~is_difference], table[is_difference & table["value"].notna()]
+    _MEMBERS.check(members, figure=FIGURE)
     if len(differences):
-        checks.require(differences, COLUMNS, figure=FIGURE, numeric=("value", "lo", "hi", "n", "p_adjusted"))
+        _DIFFERENCES.check(differences, figure=FIGURE)
     if stray := set(differences["cell"]) - set(members["cell"]):
         raise ValueError(f"figure {FIGURE!r}: {', '.join(sorted(map(str, stray)))}: a difference without its members.")
     judged = [str(row.cell) for row in checks.records(table[is_difference]) if _verdict(row)]
@@ -74,7 +126,7 @@ def parts_of(table: DataFrame) -> tuple[DataFrame, DataFrame]:
             f"figure {FIGURE!r}: cells {', '.join(judged)} have an equivalence verdict. Only the training "
             "distribution, where equivalence is claimed, has one."
         )
-    return members, differences
+    return Dumbbell(members, *rows_of(table))
 
 
 def _verdict(row: Any) -> str:
@@ -85,8 +137,9 @@ def _verdict(row: Any) -> str:
 
 def rows_of(table: DataFrame) -> tuple[list[Row], dict[str, str]]:
     """Rows in drawn order and the footnotes by their mark."""
-    members, differences = parts_of(table)
-    by_cell = {str(row.cell): row for row in checks.records(differences)}
+    is_difference = table["member"] == DIFFERENCE
+    members = table[~is_difference]
+    by_cell = {str(row.cell): row for row in checks.records(table[is_difference & table["value"].notna()])}
     verdicts = {str(row.cell): _verdict(row) for row in checks.records(table) if row.member == DIFFERENCE}
     groups = dict(iter(table.groupby("cell", sort=False)))
 
@@ -129,98 +182,58 @@ def _row(group: DataFrame, diff: Any | None, verdict: str, notes: dict[str, str]
     )
 
 
-def interval_kinds(members: DataFrame, rows: list[Row]) -> tuple[str, str]:
-    """Which intervals were computed, in words: of the members, and of the differences ("" where there is none).
-
-    Raises:
-        ValueError: the column `interval` is blank.
-    """
-    both = []
-    for kinds in (members["interval"], [row.diff.interval for row in rows if row.diff is not None]):
-        words = [str(kind) for kind in dict.fromkeys(kinds) if not checks.is_absent(kind)]
-        if len(kinds) and not words:
-            raise ValueError(f"figure {FIGURE!r}: column interval must say which interval was computed.")
-        both.append(" or ".join(words))
-    return both[0], both[1]
-
-
-def controls(members: DataFrame) -> Series[float]:
-    """Cell -> what the control of its accuracy reaches; cells without one are left out."""
-    if "control_value" not in members.columns:
-        return members.groupby("cell", sort=False)["value"].first().iloc[:0]
-    return members.dropna(subset=["control_value"]).groupby("cell", sort=False)["control_value"].first()
-
-
-def control_words(members: DataFrame) -> str:
-    """`always answers one label: .50`, a range where cells differ, nothing without a control."""
-    levels = controls(members)
-    if levels.empty:
-        return ""
-    name = checks.only_value(members, "control", figure=FIGURE, default="control")
-    low, high = float(levels.min()), float(levels.max())
-    return f"{name}: {short(low)}" + (f" to {short(high)}, by cell" if high > low else "")
-
-
-def bounds(members: DataFrame) -> tuple[float, float]:
-    """Limits on tenths that hold every interval and the control."""
-    ends = [members["lo"].min(), members["hi"].max(), *controls(members)]
-    low, high = math.floor(round(10 * min(ends), 6)) / 10, math.ceil(round(10 * max(ends), 6)) / 10
-    return (low, high) if high - low >= 0.2 else (max(low - 0.1, min(low, 0.0)), high + 0.1 * (high < 1))
-
-
-def caption(members: DataFrame, rows: list[Row], notes: dict[str, str]) -> str:
-    paired = sum(row.diff is not None for row in rows)
-    named = [f"{role} ({sign})" for role, sign in zip(MEMBERS, "●◆■", strict=True) if role in set(members["member"])]
-    metric = checks.only_value(members, "metric", figure=FIGURE, default="accuracy")
-    kind, diff_kind = interval_kinds(members, rows)
+def caption(of: Dumbbell) -> Caption:
+    """The words of the figure."""
+    (kind, diff_kind), paired = of.intervals, of.paired
+    named = [f"{role} ({sign})" for role, sign in zip(MEMBERS, "●◆■", strict=True) if role in set(of.table["member"])]
+    who = f"{', '.join(named[:-1])}{' and ' * (len(named) > 1)}{named[-1]}"
+    beside = f", with the paired difference engaged {MINUS} heuristic on the same items" if paired else ""
     flat = [
-        f"{row.cell}, {role} {format_estimate(est.value, est.lo, est.hi, n=int(est.n))}"
-        for row in rows
+        f"{row.cell}, {role} {estimate_of(est)}"
+        for row in of.rows
         for role, est in row.by_member.items()
         if est.lo == est.hi
     ]
-    verdict = next((f"Equivalence on {row.cell}: {row.verdict}" for row in rows if row.verdict), "")
-    return checks.sentences(
-        f"{str(metric).capitalize()} of {', '.join(named[:-1])}{' and ' * (len(named) > 1)}{named[-1]} per cell"
-        + (f", with the paired difference engaged {MINUS} heuristic on the same items" if paired else ""),
-        f"Rows by {'difference' if paired else 'value'}; " + checks.sample_size(members, figure=FIGURE) + " per cell",
-        f"Bars: 95 % {kind}" + (f"; differences: 95 % {diff_kind}" if paired else ""),
-        f"Filled: Holm p ≤ .05 over {paired} cells; hollow: not" if paired else "",
-        f"Dashed: {control_words(members)}" if control_words(members) else "",
-        verdict,
-        _no_width(flat),
-        "–: the pair was not measured" if 0 < paired < len(rows) else "",
-        *(f"{mark} {text}" for mark, text in notes.items()),
-        checks.provenance(members),
+    more = f" and {len(flat) - 3} more marks" if len(flat) > 3 else ""
+    return Caption(
+        what=f"{of.metric.capitalize()} of {who} per cell{beside}",
+        reading=f"Rows by {'difference' if paired else 'value'}",
+        n=f"{checks.sample_size(of.table, figure=FIGURE)} per cell",
+        interval=f"Bars: 95 % {kind}" + (f"; differences: 95 % {diff_kind}" if paired else ""),
+        control=[
+            f"Filled: Holm p ≤ .05 over {paired} cells; hollow: not" if paired else "",
+            f"Dashed: {of.control}" if of.control else "",
+            next((f"Equivalence on {row.cell}: {row.verdict}" for row in of.rows if row.verdict), ""),
+        ],
+        notes=[
+            f"Interval of no width: {'; '.join(flat[:3])}{more}" if flat else "",
+            "–: the pair was not measured" if 0 < paired < len(of.rows) else "",
+            *(f"{mark} {text}" for mark, text in of.notes.items()),
+        ],
     )
 
 
-def alt(rows: list[Row]) -> str:
-    shown = [row for row in rows if row.diff is not None]
-    head = f"Dumbbell plot of {len(rows)} cells."
+def alt(of: Dumbbell) -> list[str]:
+    """The finding: the largest difference, and how many pass."""
+    shown = [row for row in of.rows if row.diff is not None]
+    head = f"Dumbbell plot of {len(of.rows)} cells"
     if not shown:
-        worst = min(rows, key=lambda row: next(iter(row.by_member.values())).value)
-        return f"{head} Lowest: {_in_words(worst)}. No paired difference was measured."
-    ranked = [row for row in shown if not row.verdict] or shown
-    top = max(ranked, key=lambda row: abs(row.diff.value))  # pyright: ignore[reportOptionalMemberAccess]
-    up = sum(row.significant and row.diff.value > 0 for row in ranked)  # pyright: ignore[reportOptionalMemberAccess]
-    down = sum(row.significant for row in ranked) - up
-    assert top.diff is not None
-    gap = checks.largest_of(top.diff, len(ranked), top.diff.value, top.diff.lo, top.diff.hi, signed=True)
-    finding = f"Largest difference: {_in_words(top)}, difference {gap}."
-    counts = (
-        f"Of {len(ranked)} differences {up + down} have Holm p ≤ .05: "
-        f"{up} with the engaged member better, {down} with the heuristic better."
-    )
-    verdict = next((f" Equivalence on {row.cell}: {row.verdict}." for row in rows if row.verdict), "")
-    return f"{head} {finding} {counts}{verdict}"
+        worst = min(of.rows, key=lambda row: next(iter(row.by_member.values())).value)
+        return [head, f"Lowest: {_in_words(worst)}", "No paired difference was measured"]
+    ranked = [(row, row.diff) for row in shown if not row.verdict] or [(row, row.diff) for row in shown]
+    top, diff = max(ranked, key=lambda pair: abs(pair[1].value))  # pyright: ignore[reportOptionalMemberAccess]
+    assert diff is not None
+    up = sum(row.significant and one.value > 0 for row, one in ranked)  # pyright: ignore[reportOptionalMemberAccess]
+    both = sum(row.significant for row, _ in ranked)
+    gap = checks.largest_of(diff, len(ranked), diff.value, diff.lo, diff.hi, signed=True)
+    better = f"{up} with the engaged member better, {both - up} with the heuristic better"
+    return [
+        head,
+        f"Largest difference: {_in_words(top)}, difference {gap}",
+        f"Of {len(ranked)} differences {both} have Holm p ≤ .05: {better}",
+        next((f"Equivalence on {row.cell}: {row.verdict}" for row in of.rows if row.verdict), ""),
+    ]
 
 
 def _in_words(row: Row) -> str:
-    parts = (f"{role} {format_estimate(e.value, e.lo, e.hi, n=int(e.n))}" for role, e in row.by_member.items())
-    return f"{row.cell}, {' against '.join(parts)}"
-
-
-def _no_width(flat: list[str]) -> str:
-    more = f" and {len(flat) - 3} more marks" if len(flat) > 3 else ""
-    return f"Interval of no width: {'; '.join(flat[:3])}{more}" if flat else ""
+    return f"{row.cell}, {' against '.join(f'{role} {estimate_of(est)}' for role, est in row.by_member.items())}"

@@ -19,7 +19,7 @@ class Feed:
         table: name of the table.
         draw:  figure function, as of `study.figures`.
         files: words of the names of its files; a column in braces stands for its values, each of which has a figure:
-            "heads {member} {kind} map".
+            "heads {member} {kind} map". A column that the table lacks is left out.
         rows:  rows of one figure -> rows as the figure reads them.
     """
 
@@ -30,7 +30,7 @@ class Feed:
 
     def drawn(self, table: DataFrame, size: Mapping[str, Any]) -> Iterator[tuple[str, Drawn | str]]:
         """(stem, figure or why it was not drawn) of every combination."""
-        words = self.files.split()
+        words = [word for word in self.files.split() if not word.startswith("{") or word[1:-1] in table]
         columns = [word[1:-1] for word in words if word.startswith("{")]
         for values, rows in rows_by(table, *columns):
             of = dict(zip(columns, values, strict=True))

@@ -233,7 +233,8 @@ def _cumulative(tables: Tables) -> Panel:
     from study.analyses.heads.figures import cumulative_rows, with_sites
     from study.figures import cumulative_ablation
 
-    part = _one(with_sites(tables["heads_cumulative"]), "decision_site", "member")
+    part = _one(with_sites(tables["heads_cumulative"]), "member")
+    part = _one(part, "decision_site") if "decision_site" in part else part
     title = f"heads removed together{_at(part)}, {part['member'].iloc[0]}"
     return Panel(title, lambda ax: cumulative_ablation(cumulative_rows(part), ax=ax))
 

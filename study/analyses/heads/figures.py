@@ -44,11 +44,11 @@ def cumulative_rows(rows: DataFrame) -> DataFrame:
 
 
 def with_sites(table: DataFrame) -> DataFrame:
-    """The rows of decision sites that a member comes to; the site is blank where the task names none."""
+    """The rows of decision sites that a member comes to; all rows of a task that names none."""
     if "decision_site" not in table:
-        return table.assign(decision_site="")
-    reached = table["n_reached"].fillna(1) > 0 if "n_reached" in table else table["decision_site"].map(lambda _: True)
-    return table[reached].assign(decision_site=table["decision_site"].fillna("").astype(str))
+        return table
+    rows = table[table["n_reached"].fillna(1) > 0] if "n_reached" in table else table
+    return rows.assign(decision_site=rows["decision_site"].fillna("").astype(str))
 
 
 def at_strongest_site(table: DataFrame) -> DataFrame:
@@ -60,6 +60,8 @@ def at_strongest_site(table: DataFrame) -> DataFrame:
     table = with_sites(table)
     if not len(table):
         raise ValueError("no member comes to a decision site.")
+    if "decision_site" not in table:
+        return table
     rows = map_rows(table)
     size = rows["value"].abs().groupby(rows["decision_site"]).max()
     return table[table["decision_site"] == size.idxmax()]
