@@ -21,7 +21,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """The demo with every seed, without its figures."""
     folder = tmp_path_factory.mktemp("demo")
     for seed in SEEDS:
-        demo(folder / str(seed), per_cell=30, training=480, seed=seed, jobs=1, overrides=["figures=false", "report=false"])
+        demo(
+            folder / str(seed),
+            per_cell=30,
+            training=480,
+            seed=seed,
+            jobs=1,
+            overrides=["figures=false", "report=false"],
+        )
     return {seed: folder / str(seed) for seed in SEEDS}
 
 
