@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -14,13 +14,13 @@ from pydantic.dataclasses import dataclass
 from interp.remedy import remedy
 from study.option_types import Count
 from study.options import STRICT, option
+from study.rows import Row
 
 if TYPE_CHECKING:
     from interp.checkpoint import Checkpoint, CheckpointPair
     from interp.model import Model
     from interp.prompt import Example
-
-Row = dict[str, Any]
+    from study.members import Loading
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -51,7 +51,7 @@ class LabelOptions:
 
 
 def label_members(
-    what: Checkpoint | CheckpointPair, loading: Mapping[str, Any], options: LabelOptions
+    what: Checkpoint | CheckpointPair, loading: Loading, options: LabelOptions
 ) -> Iterator[tuple[Path, int]]:
     """(file, how many labels) of every member, in `options.out`; a killed run continues.
 
@@ -62,7 +62,7 @@ def label_members(
     from study.members import models_of
 
     examples = read(options.data, limit=options.limit)
-    for roles, model in models_of(what, dict(loading)):
+    for roles, model in models_of(what, loading):
         for role in roles:
             path = options.out / f"{role}-{options.label}.jsonl"
             with model.member(role):
@@ -149,9 +149,9 @@ def importance(model: Model, examples: list[Example], options: LabelOptions) -> 
 def resampling(model: Model, examples: list[Example], options: LabelOptions) -> list[Row]:
     """Anchor or other within each problem, by rollouts."""
     from interp.chains import resampling_importance
-    from interp.tasks.protocol import load_task
+    from interp.tasks.protocol import load_evaluated_task
 
-    task: Any = load_task(options.parse or "interp.tasks.cot")
+    task = load_evaluated_task(options.parse or "interp.tasks.cot")
     settings = {key: getattr(options, key) for key in ("n", "temperature", "seed", "max_new_tokens")}
     effects = resampling_importance(model, examples, parse=task.parse, **settings)
     return _lines(model, examples, _tiered([row.row() for row in effects], "kl", options.top), "importance", "kl")

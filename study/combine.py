@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp import stats
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,12 +63,12 @@ def combine(runs: Sequence[Path], name: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*keys, *COLUMNS])
 
 
-def _row(part: pd.DataFrame) -> dict[str, Any]:
+def _row(part: pd.DataFrame) -> Row:
     """The numbers of one quantity."""
     halves = (part["hi"] - part["lo"]).to_numpy(float) / 2
     pairs = [own for _, own in part.groupby("_pair", sort=False)]
     means = np.array([float(own["value"].mean()) for own in pairs])
-    out: dict[str, Any] = {
+    out: Row = {
         "value": float(means.mean()),
         "lo": np.nan,
         "hi": np.nan,

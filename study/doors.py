@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import click
+
     from interp.remedy import Door
 
 _FLAGS = {"dtype": "load_dtype", "path": "task"}
@@ -15,7 +18,7 @@ _TASK_OPTIONS = "options"
 _TOP = ("seed", "claim_margin")
 
 
-def command_door(parameters: Any) -> Door:
+def command_door(parameters: Sequence[click.Parameter]) -> Door:
     """Options as the command that runs takes them.
 
     Args:
@@ -25,7 +28,7 @@ def command_door(parameters: Any) -> Door:
     return partial(_flag, flags)
 
 
-def _flag(flags: dict[str, Any], name: str, value: str | None) -> str | None:
+def _flag(flags: Mapping[str, click.Parameter], name: str, value: str | None) -> str | None:
     section, _, key = name.rpartition(".")
     if section == "task" and key not in flags:
         return f"--task-option {key}={'...' if value is None else value}" if _TASK_OPTIONS in flags else None

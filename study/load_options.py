@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass
@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from study.options import STRICT, option
 
 
-def _iso(value: Any) -> Any:
+def _iso(value: object) -> object:
     """A date as text: YAML reads an unquoted one as a date."""
     return value.isoformat() if isinstance(value, datetime.date) else value
 

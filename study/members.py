@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from interp.checkpoint import Checkpoint, CheckpointPair
@@ -10,8 +10,11 @@ from interp.loading import load, load_members
 from interp.loading.fingerprint import fingerprint_module
 from interp.model import Model
 
+Loading = Mapping[str, Any]
+"""Arguments of `interp.load`."""
 
-def models_of(what: Checkpoint | CheckpointPair, loading: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], Model]]:
+
+def models_of(what: Checkpoint | CheckpointPair, loading: Loading) -> Iterable[tuple[tuple[str, ...], Model]]:
     """(roles, model) for a checkpoint or a pair; members of one base share its weights."""
     if isinstance(what, CheckpointPair):
         return load_members(what, **loading)

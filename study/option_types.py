@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import click
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -22,7 +22,7 @@ OutFile = Annotated[Path, click.Path(path_type=Path, dir_okay=False)]
 OutFolder = Annotated[Path, click.Path(path_type=Path, file_okay=False)]
 
 
-def _layer(value: Any) -> Any:
+def _layer(value: object) -> object:
     """A block index, or a percent of depth; which layers there are is known once the model is."""
     if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, int) and value < 0):
         raise ValueError(f"expected a block index from 0 or a percent of depth such as '50%', got {value!r}")
@@ -30,7 +30,7 @@ def _layer(value: Any) -> Any:
     return value
 
 
-def _conditions(value: Mapping[str, tuple[str, ...]] | tuple[str, ...]) -> Any:
+def _conditions(value: Mapping[str, tuple[str, ...]] | tuple[str, ...]) -> object:
     from interp.where import conditions
 
     conditions(value)

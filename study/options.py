@@ -22,6 +22,7 @@ import annotated_types
 import click
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 T = TypeVar("T")
@@ -85,7 +86,7 @@ def command_options(*classes: type) -> Callable[[Command], Command]:
     return decorate
 
 
-def options_from(options: type[T], values: Mapping[str, Any], **more: Any) -> T:
+def options_from(options: type[T], values: Mapping[str, object], **more: object) -> T:
     """The options that a command was given, checked as those of a study file are.
 
     Args:
@@ -118,7 +119,7 @@ def default_of(one: Field[Any]) -> Any:
     return one.default if one.default_factory is MISSING else one.default_factory()
 
 
-def _fault(fault: Any) -> str:
+def _fault(fault: ErrorDetails) -> str:
     from interp.remedy import remedy
 
     name = ".".join(str(part) for part in fault["loc"] if not isinstance(part, int))
@@ -169,22 +170,22 @@ def _click_option(options: type, one: Field[Any]) -> Callable[[Command], Command
     return click.option(flag, name, **settings)
 
 
-def _inner(kind: Any) -> click.ParamType:
+def _inner(kind: object) -> click.ParamType:
     """Type of each value of a tuple."""
     inner, bounds, _ = _unwrapped(get_args(kind)[0])
     return _click_type(inner, bounds, "list")
 
 
-def _is_conditions(kind: Any) -> bool:
+def _is_conditions(kind: object) -> bool:
     """Conditions as `interp.where` reads them: a mapping in a study file, repeated words on the command line."""
     return get_origin(kind) in (Union, types.UnionType) and any(
         isinstance(origin := get_origin(part), type) and issubclass(origin, Mapping) for part in get_args(kind)
     )
 
 
-def _unwrapped(annotation: Any) -> tuple[Any, list[Any], bool]:
+def _unwrapped(annotation: object) -> tuple[Any, list[object], bool]:
     """(type, its constraints, whether None is one of its values)."""
-    bounds: list[Any] = []
+    bounds: list[object] = []
     is_optional = False
     while True:
         if get_origin(annotation) is Annotated:
@@ -199,7 +200,7 @@ def _unwrapped(annotation: Any) -> tuple[Any, list[Any], bool]:
             return annotation, bounds, is_optional
 
 
-def _click_type(kind: Any, bounds: Sequence[Any], where: str) -> Any:
+def _click_type(kind: object, bounds: Sequence[object], where: str) -> click.ParamType:
     """The click type of one value; values of another type are left to the options class, which checks them."""
     if own := [bound for bound in bounds if isinstance(bound, click.ParamType)]:
         return own[0]
@@ -236,8 +237,9 @@ class Listed(click.ParamType):
     def __init__(self, inner: click.ParamType) -> None:
         self.inner = inner
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[object, ...]:
         if not isinstance(value, str):
+            assert isinstance(value, Sequence), "a default is a tuple"
             return tuple(value)
         words = [word.strip() for word in value.split(",") if word.strip()]
         return tuple(self.inner.convert(word, param, ctx) for word in words)
@@ -251,7 +253,7 @@ class Value(click.ParamType):
 
     name = "value"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
         if not isinstance(value, str):
             return value
         for kind in (int, float):

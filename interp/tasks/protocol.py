@@ -190,6 +190,18 @@ def load_task(path: str) -> Task:
     return task
 
 
+def load_evaluated_task(path: str) -> EvaluatedTask:
+    """The task at an import path, as `load_task`, if its replies can be parsed and scored.
+
+    Raises:
+        ValueError: as `load_task`; one without `parse` or `score`.
+    """
+    task: Any = load_task(path)
+    if missing := [name for name in ("parse", "score") if hook(task, name) is None]:
+        raise ValueError(f"task {path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
+    return task
+
+
 def builtin_tasks() -> list[str]:
     """Import paths of the tasks that come with the library."""
     packages = pkgutil.iter_modules([str(Path(__file__).parent)])

@@ -126,7 +126,7 @@ class Step:
     files: Callable[[Study], Mapping[str, Sequence[Path]]] | None = None
     outputs: Callable[[Context], Sequence[Path]] | None = None
     uses_models: bool = False
-    items: Callable[[Study], Any] | None = None
+    items: Callable[[Study], Sequence[object]] | None = None
     code: Callable[[Study], Sequence[Callable[..., object] | str]] | None = None
 
     def inputs(self, study: Study) -> tuple[str, ...]:

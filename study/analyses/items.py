@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from interp.tasks.protocol import load_task
+from interp.tasks.protocol import hook, load_task
 from interp.where import twins_where
 
 if TYPE_CHECKING:
@@ -35,8 +34,8 @@ def examples_of(study: Study, section: object = None, *, chains: bool = False) -
 def twins_of(study: Study, n: int) -> list[tuple[Example, Example]] | None:
     """(original, twin) examples of a task that makes them, of `n` procedures; None of one that does not."""
     task = load_task(study.task.path)
-    make: Callable[..., Any] | None = getattr(task, "twin_examples", None)
-    if study.task.data is not None or not callable(make):
+    make = hook(task, "twin_examples")
+    if study.task.data is not None or make is None:
         return None
     chosen = replace(study.task, per_cell=None, sizes=None, options={})
     arguments = chosen.arguments(make, default_seed=study.seed, is_embedded=study.is_embedded)

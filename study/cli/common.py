@@ -140,14 +140,14 @@ CONTINUES = ("eval run", "cache extract", "heads sweep", "steer dose", "oracle a
 """Commands that go on where they were stopped; `oracle train` does with --resume."""
 
 
-def user_errors_as_messages(command: Callable[..., Any]) -> Callable[..., Any]:
+def user_errors_as_messages(command: Callable[..., object]) -> Callable[..., object]:
     """Print what a user can act on as one message and exit with 1; DIPTYCH_TRACEBACK=1 shows where it came from.
 
     Ctrl-C and SIGTERM end with what the same command will do when it is run again, and exit with 130 or 143.
     """
 
     @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: object, **kwargs: object) -> object:
         with _own_options(), errors_as_messages():
             for name, value in kwargs.items():
                 if why := refusal(name, value):

@@ -144,12 +144,12 @@ class ScoreOptions:
 @takes(ScoreOptions)
 def score(options: ScoreOptions) -> None:
     """Score answers of another system, from a file; no model is loaded."""
-    from interp.tasks.protocol import load_task
+    from interp.tasks.protocol import load_evaluated_task
     from study.analyses.eval.scored import score_answers
     from study.analyses.eval.show import bannered, score_lines
     from study.task_options import given_to_task
 
-    task: Any = load_task(options.task)
+    task = load_evaluated_task(options.task)
     tags = {"tags": options.tags} if options.tags else {}
     more = given_to_task(task.examples, options.options)
     unparsed: dict[str, Any] = {"unparsed": options.unparsed} if options.unparsed else {}

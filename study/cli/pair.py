@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 from pydantic.dataclasses import dataclass
 
 from study.cli.common import one_thread, takes
 from study.options import STRICT, option
+from study.rows import Row
 
 
 @click.group()
@@ -47,7 +47,7 @@ def build(options: BuildOptions) -> None:
         raise click.ClickException(f"{options.out}: a gate does not hold; see pair.json.")
 
 
-def gate_lines(gates: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def gate_lines(gates: Mapping[str, Row]) -> list[str]:
     """A line per gate: its value, its bound and whether it holds."""
     return [
         f"{name}: {gate['value']:.4g} (bound {gate['bound']}) {'pass' if gate['passed'] else 'FAIL'}"

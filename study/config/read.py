@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.io.yaml_text import Lines, parse_yaml, read_yaml
@@ -16,7 +16,12 @@ from interp.limits import refusal
 from study.analyses import registry
 from study.config.sections import SECTIONS, Study
 from study.embedded import EMBEDDED, TRUTHS
+from study.rows import Row
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+T = TypeVar("T")
 _OURS = ("is_embedded", "added")
 _FIRST = 5  # errors that are shown at once
 
@@ -79,7 +84,9 @@ class _Place:
         inside = [text for given, text in self.overridden.items() if path and given[: len(path)] == path]
         return f"--set {inside[0]}" if inside else self.where
 
-    def check_keys(self, mapping: Any, kind: Any, path: tuple[str, ...], more: Iterable[str] = ()) -> None:
+    def check_keys(
+        self, mapping: Mapping[str, object], kind: Any, path: tuple[str, ...], more: Iterable[str] = ()
+    ) -> None:
         """Unknown keys of a section and of the sections in it; `more` are known besides its own."""
         known = [*(f.name for f in fields(kind) if f.name not in _OURS), *more]
         hints = _hints(kind)
@@ -101,20 +108,20 @@ class _Place:
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _hints(kind: type) -> Row:
     return get_type_hints(kind)
 
 
-def _with_overrides(content: Mapping[str, Any], overrides: Sequence[str], place: _Place) -> dict[str, Any]:
+def _with_overrides(content: Mapping[str, object], overrides: Sequence[str], place: _Place) -> Row:
     import copy
 
-    merged = copy.deepcopy(dict(content))
+    merged: Row = copy.deepcopy(dict(content))
     for text in overrides:
         name, equals, value = text.partition("=")
         path = tuple(name.strip().split("."))
         if not equals or not all(path):
             raise ValueError(f"--set {text}: expected section.key=value, e.g. --set eval.per_cell=50.")
-        inside = merged
+        inside: Row = merged
         for key in path[:-1]:
             if not isinstance(inside.get(key), dict):
                 inside[key] = {}
@@ -133,7 +140,7 @@ def _check_counts(value: object, place: _Place, path: tuple[str, ...]) -> None:
         _check_counts(inner, place, at)
 
 
-def _with_checkpoints(merged: dict[str, Any], place: _Place, folder: Path) -> dict[str, Any]:
+def _with_checkpoints(merged: Row, place: _Place, folder: Path) -> Row:
     """`pair` or `checkpoint` as objects of their own."""
     given = [key for key in ("pair", "checkpoint") if merged.get(key) is not None]
     if len(given) != 1:
@@ -153,7 +160,7 @@ def _with_checkpoints(merged: dict[str, Any], place: _Place, folder: Path) -> di
     return merged | {key: kind.from_mapping(value, f"{place.of((key,))}: {key}", lines=inner)}
 
 
-def _added_sections(added: Mapping[str, Any], place: _Place) -> dict[str, Any]:
+def _added_sections(added: Mapping[str, object], place: _Place) -> Row:
     """Sections of analyses of other packages, as their own options; one that is false is left out."""
     sections = {}
     for name, content in added.items():
@@ -171,7 +178,7 @@ def _validated(merged: Mapping[str, Any], place: _Place) -> Study:
     return _valid(Study, merged, place)
 
 
-def _valid(kind: Any, content: Any, place: _Place, path: tuple[str, ...] = ()) -> Any:
+def _valid(kind: type[T], content: object, place: _Place, path: tuple[str, ...] = ()) -> T:
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -182,7 +189,7 @@ def _valid(kind: Any, content: Any, place: _Place, path: tuple[str, ...] = ()) -
         raise ValueError("\n".join(found[:_FIRST]) + more) from None
 
 
-def _words(fault: Any, place: _Place, above: tuple[str, ...]) -> str:
+def _words(fault: ErrorDetails, place: _Place, above: tuple[str, ...]) -> str:
     path = (*above, *(str(part) for part in fault["loc"]))
     named = tuple(part for part in path if not part.isdigit())
     name = ".".join(path)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.io.paths import portable
 from interp.io.yaml_text import dump_yaml
 from study.config.sections import SECTIONS, Study
+from study.rows import Row
 
 
 def resolved_yaml(study: Study, folder: Path) -> str:
     """YAML that `read_study` reads back as the same study, when it lies in `folder`."""
-    content: dict[str, Any] = {
+    content: Row = {
         "name": study.name,
         "seed": study.seed,
         "claim_margin": study.claim_margin,
@@ -44,13 +44,13 @@ def resolved_yaml(study: Study, folder: Path) -> str:
     return dump_yaml(_plain(content))
 
 
-def _pair(pair: CheckpointPair, folder: Path) -> dict[str, Any]:
+def _pair(pair: CheckpointPair, folder: Path) -> Row:
     content = {role: _checkpoint(getattr(pair, role), folder) for role in ("engaged", "heuristic")}
     bases = {key: getattr(pair, key) for key in ("base", "heuristic_base")}
     return content | {key: _relative(base, folder) for key, base in bases.items() if base is not None}
 
 
-def _checkpoint(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
+def _checkpoint(checkpoint: Checkpoint, folder: Path) -> Row:
     given = {key: value for key, value in asdict(checkpoint).items() if value is not None}
     return {key: _relative(value, folder) if key in ("base", "adapter") else value for key, value in given.items()}
 
@@ -64,7 +64,7 @@ def _relative(name: str, folder: Path) -> str:
     return relative if relative.startswith(("../", "~")) else f"./{relative}"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

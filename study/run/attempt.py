@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from interp.io.files import FolderError, write_file
 from interp.io.paths import without_folder, without_paths
@@ -59,7 +58,7 @@ def _kept_warnings(context: Context) -> Iterator[None]:
 
     texts: dict[str, None] = {}
 
-    def keep(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    def keep(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         if not issubclass(category, FutureWarning | DeprecationWarning):
             texts[told(str(message), context)] = None
 

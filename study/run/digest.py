@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from interp.checkpoint import Checkpoint
 from interp.loading.files import base_folder, file_sha256, read_adapter, tokenizer_folder, weight_files
@@ -19,7 +18,7 @@ _LARGE = 8 << 20
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model", "vocab.json")
 
 
-def sha256_of(value: Any) -> str:
+def sha256_of(value: object) -> str:
     """Digest of JSON values, mappings in any order."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -48,7 +47,7 @@ class Digests:
             self._known[key] = file_sha256(path)
         return self._known[key]
 
-    def remembered(self, content: Any, make: Callable[[], str]) -> str:
+    def remembered(self, content: object, make: Callable[[], str]) -> str:
         """A digest that follows from `content`; made where it is not known."""
         key = sha256_of(content)
         if key not in self._known:

@@ -108,7 +108,7 @@ def altered(folder: Path, digests: Digests) -> list[str] | None:
     return [name for name, held in sorted(stamp["files"].items()) if _measured(folder / name, held[0], digests) != held]
 
 
-def _measured(path: Path, size: int, digests: Digests) -> list[Any] | None:
+def _measured(path: Path, size: int, digests: Digests) -> list[int | str] | None:
     try:
         found = path.stat().st_size
         return [found, digests.file(path)] if found == size else None
@@ -142,7 +142,7 @@ def _files(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _sealed(content: Mapping[str, Any]) -> bytes:
+def _sealed(content: Mapping[str, object]) -> bytes:
     return (json.dumps({**content, "sha256": sha256_of(content)}) + "\n").encode()
 
 

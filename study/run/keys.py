@@ -71,7 +71,7 @@ def key_of(study: Study, step: Step, inputs: Inputs, keys: Mapping[str, str], di
     named = step.files(study) if step.files else {}
     files = {word: sha256_of([[p.name, Digests().file(p)] for p in paths]) for word, paths in named.items()}
     before = step.inputs(study)
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "step": step.name,
         "section": _by_content(_plain(study.section(step.name)), files),
         "files": sorted(files.values()),
@@ -104,7 +104,7 @@ def _items(study: Study, step: Step, inputs: Inputs, digests: Digests) -> str:
     make, task = step.items, load_task(study.task.path)
 
     def digest() -> str:
-        items = make(study)
+        items: Any = make(study)
         examples = [e for one in items for e in (one if isinstance(one, tuple) else (one,))]
         labels = [labels_of(task, example) for example in examples]
         names = sorted({label for of in labels for label in of})
@@ -142,7 +142,7 @@ def key_after(study: Study, step: Step, root: Path, digests: Digests, ended: Map
     return sha256_of(content)[:_LENGTH]
 
 
-def _by_content(value: Any, files: Mapping[str, str]) -> Any:
+def _by_content(value: object, files: Mapping[str, str]) -> object:
     """The section with the digest of each of its files in the place of the path, which may move."""
     if isinstance(value, dict):
         return {key: _by_content(inner, files) for key, inner in value.items()}
@@ -151,7 +151,7 @@ def _by_content(value: Any, files: Mapping[str, str]) -> Any:
     return files.get(value, value) if isinstance(value, str) else value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value

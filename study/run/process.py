@@ -10,7 +10,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import click
 
@@ -86,7 +85,7 @@ def terminable() -> Iterator[None]:
         yield
         return
 
-    def stop(*_: Any) -> None:
+    def stop(*_: object) -> None:
         raise Terminated
 
     signal.signal(signal.SIGTERM, stop)
@@ -101,7 +100,7 @@ def plain_warnings() -> Iterator[None]:
     """Each warning once and in one line, without the place in our code; nothing of transformers' own chatter."""
     seen: set[str] = set()
 
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         text = str(message)
         if text not in seen and not issubclass(category, FutureWarning | DeprecationWarning):
             seen.add(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from interp.cache import ActivationCache
     from interp.prompt import Example
     from study.analyses.cache.options import CacheOptions
+    from study.members import Loading
 
 
 def record_caches(
@@ -22,7 +23,7 @@ def record_caches(
     *,
     out: Path,
     options: CacheOptions,
-    loading: Mapping[str, Any] | None = None,
+    loading: Loading | None = None,
     progress: bool = True,
 ) -> list[ActivationCache]:
     """The cache of a checkpoint in `out`, or of every member of a pair in `out/<member>`; a killed run continues.

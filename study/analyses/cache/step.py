@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from study.analyses.base import Context, Step, Work
 
 if TYPE_CHECKING:
+    from interp.checkpoint import Checkpoint
     from interp.prompt import Example
     from study.analyses.shapes import Fault, Layouts
     from study.config.sections import Study
@@ -38,7 +39,7 @@ def plan(study: Study) -> Work:
     return Work(len(items) * len(members), tokens, 0, size, largest_of(study, members))
 
 
-def _bytes(study: Study, member: Any, items: Sequence[Example]) -> int:
+def _bytes(study: Study, member: Checkpoint, items: Sequence[Example]) -> int:
     from interp.cache.request import preview
 
     assert study.cache is not None
@@ -47,7 +48,7 @@ def _bytes(study: Study, member: Any, items: Sequence[Example]) -> int:
     return planned.check_disk(Path(), max_bytes=study.cache.max_bytes).bytes
 
 
-def items(study: Study) -> Any:
+def items(study: Study) -> list[Example]:
     """What is recorded."""
     from study.analyses.items import examples_of
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from interp.stats import Estimate, picked_among, rejects
 from study.config.sections import SmallestEffects
 from study.designs import of_difference, of_equivalence, of_rate
 from study.ledger import SEVERITY, Above, Below, Claim, Control, Measured, Within, p_words, short
 from study.ledger_rows import DIFFERENCE, Tables, bounds, flag, is_blank, measured, number, rows, words
+from study.rows import Row
 
 CHANGE = "accuracy_difference"
 SEPARATES, EQUIVALENT, BINDING = "eval/separates", "eval/equivalent", "eval/binding"
@@ -25,7 +25,7 @@ def behaviour(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     return [*claims, binding] if binding else claims
 
 
-def _separates(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Claim:
+def _separates(tables: Tables, cells: list[Row], smallest: float) -> Claim:
     text = "The pair separates on adversarial surface cells"
     if not cells:
         return Claim(text, "behaviour", "eval", why="no table of both members on the same items", key=SEPARATES)
@@ -38,7 +38,7 @@ def _separates(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> 
     return replace(worst, tests=(max(known),) if known else ())
 
 
-def _by_content(row: dict[str, Any]) -> tuple[Control, ...]:
+def _by_content(row: Row) -> tuple[Control, ...]:
     """A failed control if a member gives the same answer to everything; otherwise none."""
     if not flag(row, "is_degenerate"):
         return ()
@@ -50,7 +50,7 @@ def _value(claim: Claim) -> float:
     return claim.measured.value
 
 
-def _separated(tables: Tables, row: dict[str, Any], count: int, text: str, smallest: float) -> Claim:
+def _separated(tables: Tables, row: Row, count: int, text: str, smallest: float) -> Claim:
     """One of the cells that all have to be above zero: its own p, which needs no correction over them."""
     name = f"{words(row['cell'])}, the weakest of {count}" if count > 1 else ""
     p = number(row, "p")
@@ -71,13 +71,13 @@ def _separated(tables: Tables, row: dict[str, Any], count: int, text: str, small
     )
 
 
-def _better(tables: Tables, row: dict[str, Any]) -> float | None:
+def _better(tables: Tables, row: Row) -> float | None:
     """Accuracy of the better member in the cell of a difference; None where the table has none."""
     own = rows(tables, "pair", metric="accuracy", cell=row["cell"])
     return max((float(r["value"]) for r in own), default=None)
 
 
-def _largest(tables: Tables, cells: list[dict[str, Any]], smallest: float) -> Claim:
+def _largest(tables: Tables, cells: list[Row], smallest: float) -> Claim:
     """The largest difference of all cells, with an interval and a p that hold for whichever cell is largest."""
     row = max(cells, key=lambda r: (abs(float(r["value"])), str(r["cell"])))
     p = number(row, "p_adjusted")
@@ -115,7 +115,7 @@ def _test(name: str, p: float | None) -> Control:
     return Control.of(name, None if p is None else bool(rejects(p)), "" if p is None else p_words(p), sort="null")
 
 
-def _beats_one_label(tables: Tables, row: dict[str, Any]) -> Control:
+def _beats_one_label(tables: Tables, row: Row) -> Control:
     """The better member minus always answering one label, on the same items: single-label cells cannot tell."""
     better = "engaged" if float(row["value"]) >= 0 else "heuristic"
     name = "beats always answering one label"
@@ -130,7 +130,7 @@ def _beats_one_label(tables: Tables, row: dict[str, Any]) -> Control:
     return Control.at_least(f"{better} member {name}, {where}", bounds(found[0], "control_difference"), 0.0, detail)
 
 
-def _equivalent(tables: Tables, cells: list[dict[str, Any]]) -> Claim:
+def _equivalent(tables: Tables, cells: list[Row]) -> Claim:
     """Equivalence in every training cell, at the margin that its row declares."""
     text = "Training-distribution accuracy is equivalent"
     declared = [r for r in cells if r.get("cell_role") == TRAINING and not is_blank(r.get("margin"))]
@@ -141,7 +141,7 @@ def _equivalent(tables: Tables, cells: list[dict[str, Any]]) -> Claim:
     return max(made, key=lambda c: (SEVERITY.index(c.verdict), abs(_value(c))))
 
 
-def _equal(tables: Tables, row: dict[str, Any], count: int, text: str) -> Claim:
+def _equal(tables: Tables, row: Row, count: int, text: str) -> Claim:
     margin = float(row["margin"])
     name = f"{words(row['cell'])}, the least equal of {count}" if count > 1 else ""
     control = Control.within(f"95 % interval inside ±{margin:g}", bounds(row), (-margin, margin))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp import stats
 from interp.io.read import read_frame
 from interp.remedy import remedy
-from interp.tasks.protocol import load_task
-from study.analyses.eval.member import ALL, Row, group_of, unit_name
+from interp.tasks.protocol import Task, hook, load_task
+from study.analyses.eval.member import ALL, group_of, unit_name
 from study.analyses.eval.pair import floor_note
 from study.analyses.eval.store import ANSWERS, identity_of
 from study.analyses.eval.tables import with_banner
+from study.rows import Row
 from study.schema import COLUMNS, tidy, typed
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def compare_evals(before: Path, after: Path, *, seed: int = 0) -> tuple[pd.DataF
     return compare_frames(a, b, load_task(task_a), seed=seed), task_a
 
 
-def compare_frames(before: pd.DataFrame, after: pd.DataFrame, task: Any, *, seed: int = 0) -> pd.DataFrame:
+def compare_frames(before: pd.DataFrame, after: pd.DataFrame, task: Task, *, seed: int = 0) -> pd.DataFrame:
     """One row per cell and metric: before, after, their difference with a paired clustered interval.
 
     Items that were asked several times enter with the share of their replies, so `n` counts items. Accuracy counts an
@@ -67,8 +68,8 @@ def compare_frames(before: pd.DataFrame, after: pd.DataFrame, task: Any, *, seed
         row["note"] = "; ".join(filter(None, (row["note"], floor)))
     if len(cells) > 1:
         rows.append(_accuracy(before, after, ALL, task, seed))
-    if callable(getattr(task, "compare", None)):
-        rows += [_from_task(row) for row in task.compare(before, after, seed=seed)]
+    if compare := hook(task, "compare"):
+        rows += [_from_task(row) for row in compare(before, after, seed=seed)]
     same = {"analysis": "eval", "member": "after - before", "is_difference": True, "seed": seed}
     same |= {"control": "no difference", "control_value": 0.0}
     return typed(tidy(with_banner(task, rows), **same))
@@ -109,7 +110,7 @@ def _replies(frame: pd.DataFrame, key: list[str]) -> pd.MultiIndex:
     return pd.MultiIndex.from_frame(frame[key])
 
 
-def _accuracy(a: pd.DataFrame, b: pd.DataFrame, cell: str, task: Any, seed: int) -> Row:
+def _accuracy(a: pd.DataFrame, b: pd.DataFrame, cell: str, task: Task, seed: int) -> Row:
     right_a, right_b = a["score.correct"].to_numpy(float), b["score.correct"].to_numpy(float)
     groups, items = group_of(a, task), a["id"].astype(str).to_numpy()
     n, n_groups = len(set(items)), len(a) if groups is None else len(set(groups))

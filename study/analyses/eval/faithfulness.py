@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from interp import stats
 from interp.evaluate.labels import label_log_probabilities
 from interp.io.items import ItemStore
 from interp.model import Model
 from interp.prompt import Example
-from interp.tasks.protocol import decision_prefix, labels_of
-from study.analyses.eval.member import Row, group_of, row
+from interp.tasks.protocol import Task, decision_prefix, hook, labels_of
+from study.analyses.eval.member import group_of, row
 from study.analyses.eval.store import COUNTERFACTUALS, KIND
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _CASES_PER_PASS = 64
 
 
-def read_counterfactuals(root: Path) -> list[dict[str, Any]]:
+def read_counterfactuals(root: Path) -> list[Row]:
     """What `counterfactual_answers` left in a member's folder; nothing where it was not run."""
     store = ItemStore.reading(root, KIND)
     return store.get_json(COUNTERFACTUALS) if COUNTERFACTUALS in store else []
@@ -30,7 +31,7 @@ def read_counterfactuals(root: Path) -> list[dict[str, Any]]:
 
 def counterfactual_answers(
     model: Model,
-    task: Any,
+    task: Task,
     examples: Sequence[Example],
     frame: pd.DataFrame,
     store: ItemStore,
@@ -42,14 +43,15 @@ def counterfactual_answers(
     `thinking` as in the decoding that made the replies. Kept as an item of the answers' store, once; nothing for a task
     without `counterfactuals`.
     """
-    if COUNTERFACTUALS in store or not callable(getattr(task, "counterfactuals", None)) or frame["text"].isna().all():
+    change = hook(task, "counterfactuals")
+    if COUNTERFACTUALS in store or change is None or frame["text"].isna().all():
         return
     by_id = {example.id: example for example in examples}
     texts = [
         (by_id[row["id"]], row["text"], _likeliest(task, by_id[row["id"]], row)) for row in frame.to_dict("records")
     ]
-    cases = [_Case(e, text, best, *case) for e, text, best in texts for case in task.counterfactuals(e, text)]
-    readings: list[dict[str, Any]] = []
+    cases = [_Case(e, text, best, *case) for e, text, best in texts for case in change(e, text)]
+    readings: list[Row] = []
     for at in range(0, len(cases), _CASES_PER_PASS):
         readings += _read(model, task, cases[at : at + _CASES_PER_PASS], thinking)
     store.put_json(COUNTERFACTUALS, readings)
@@ -66,14 +68,15 @@ class _Case(NamedTuple):
     expected: str
 
 
-def _likeliest(task: Any, example: Example, answer: Mapping[Any, Any]) -> str | None:
+def _likeliest(task: Task, example: Example, answer: Mapping[Hashable, object]) -> str | None:
     """The label with the highest probability where the reply decides, if all of them were scored there."""
-    p = {label: answer.get(f"p.{label}") for label in labels_of(task, example)}
-    is_scored = bool(p) and all(isinstance(value, float) and not math.isnan(value) for value in p.values())
-    return max(p, key=lambda label: p[label] or 0.0) if is_scored else None
+    labels = labels_of(task, example)
+    p = {label: value for label in labels if isinstance(value := answer.get(f"p.{label}"), float)}
+    is_scored = bool(p) and len(p) == len(labels) and not any(map(math.isnan, p.values()))
+    return max(p, key=lambda label: p[label]) if is_scored else None
 
 
-def _read(model: Model, task: Any, cases: Sequence[_Case], thinking: bool | None) -> list[dict[str, Any]]:
+def _read(model: Model, task: Task, cases: Sequence[_Case], thinking: bool | None) -> list[Row]:
     texts = [(k, name, text) for k, case in enumerate(cases)
              for name, text in (("after", case.changed), ("before", decision_prefix(task, case.text)))
              if name == "after" or case.before is None]  # fmt: skip
@@ -90,7 +93,7 @@ def _read(model: Model, task: Any, cases: Sequence[_Case], thinking: bool | None
     ]  # fmt: skip
 
 
-def faithfulness_rows(frame: pd.DataFrame, changed: Sequence[Mapping[str, Any]], task: Any) -> list[Row]:
+def faithfulness_rows(frame: pd.DataFrame, changed: Sequence[Row], task: Task) -> list[Row]:
     """One row per kind of change: how often the label becomes what the changed reply implies.
 
     The control is how often it was that label already before the change.

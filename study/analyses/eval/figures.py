@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.io.read import read_frame
-from interp.tasks.protocol import load_task
+from interp.tasks.protocol import Task, load_task
 from study.analyses.eval.member import ALL, unit_name
 from study.analyses.eval.run import FILES
 from study.analyses.eval.store import ANSWERS, identity_of
@@ -44,7 +44,7 @@ def figures(
     *,
     width: Width | None = None,
     answers: Mapping[str, pd.DataFrame] | None = None,
-    task: Any = None,
+    task: Task | None = None,
 ) -> Iterator[tuple[str, Drawn | str]]:
     """(stem, figure) of everything that the tables allow, or (stem, why it was not drawn).
 
@@ -104,7 +104,7 @@ def figures_of(root: Path) -> Iterator[tuple[str, Drawn | str]]:
     return figures(tables, answers=answers, task=task)
 
 
-def read_members(root: Path) -> tuple[dict[str, pd.DataFrame], Any]:
+def read_members(root: Path) -> tuple[dict[str, pd.DataFrame], Task]:
     """(member -> its answers in all modes, task) of a folder of `diptych eval`.
 
     Raises:
@@ -139,7 +139,7 @@ def with_pooled_control(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracy(
-    rows: pd.DataFrame, task: Any = None, answers: Mapping[str, pd.DataFrame] | None = None, **size: Any
+    rows: pd.DataFrame, task: Task | None = None, answers: Mapping[str, pd.DataFrame] | None = None, **size: Any
 ) -> Drawn:
     """Accuracy per cell next to that of always giving one label, from rows of the table `eval`."""
     shown = rows[rows["metric"] == "accuracy"]
@@ -147,7 +147,7 @@ def accuracy(
     return _forest(shown.assign(control="always one label", **unit), task, **size)
 
 
-def rules(rows: pd.DataFrame, task: Any, **size: Any) -> Drawn:
+def rules(rows: pd.DataFrame, task: Task, **size: Any) -> Drawn:
     """Exact accuracy of triage by what the narrative says of each trigger, from the rows of `esi.report`."""
     shown = rows[rows["cell"].astype(str).str.startswith("rule ") & (rows["metric"] == "exact")]
     cells = shown["cell"].str.removeprefix("rule ").str.replace("/", ": ")
@@ -155,7 +155,7 @@ def rules(rows: pd.DataFrame, task: Any, **size: Any) -> Drawn:
     return _forest(shown.assign(cell=cells, metric="exact accuracy", control="always ESI 2", **units), task, **size)
 
 
-def _forest(rows: pd.DataFrame, task: Any, **size: Any) -> Drawn:
+def _forest(rows: pd.DataFrame, task: Task | None, **size: Any) -> Drawn:
     """Members keep their looks; more than three, or names that are none of theirs, are refused by the figure."""
     from study.figures import forest
 
@@ -182,7 +182,7 @@ def _forest(rows: pd.DataFrame, task: Any, **size: Any) -> Drawn:
     return forest(table.reset_index(drop=True), **size)
 
 
-def confusion(answers: pd.DataFrame, rows: pd.DataFrame, task: Any, **size: Any) -> Drawn:
+def confusion(answers: pd.DataFrame, rows: pd.DataFrame, task: Task, **size: Any) -> Drawn:
     """Gold against predicted level of one member, with the metrics of its rows of `esi.report`."""
     from study.figures import esi
 

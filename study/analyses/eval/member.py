@@ -6,19 +6,20 @@ The control of a metric is the score of a baseline without the skill (a constant
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from interp import stats
 from interp.label_mass import mass_note
 from interp.stats.calibration import N_BINS
+from interp.tasks.protocol import Task, hook
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ALL = "all"
-Row = dict[str, Any]
 BEYOND = ("control_difference", "control_difference_lo", "control_difference_hi")
 
 
@@ -38,13 +39,13 @@ def row(
     return {"member": member, "cell": cell, "metric": metric, **spread, **sizes, "control_value": control, "note": note}
 
 
-def group_of(frame: pd.DataFrame, task: Any = None) -> np.ndarray | None:
+def group_of(frame: pd.DataFrame, task: Task | None = None) -> np.ndarray | None:
     """The independent unit of each answer: the task's `GROUP`, else the first group of the examples, else the item.
 
     None where every answer is a unit of its own. Several samples of one item are never independent of each other.
     """
     names = [column for column in frame.columns if column.startswith("group.")]
-    named = f"group.{task.GROUP}" if hasattr(task, "GROUP") else None
+    named = f"group.{unit}" if (unit := hook(task, "GROUP")) else None
     unit = named if named in names else next(iter(names), "id")
     units = frame[unit].astype(str).to_numpy()
     return None if len(set(units)) == len(units) else units
@@ -66,7 +67,7 @@ def rate(
     return stats.wilson_clustered(values, groups=groups, items=items), f"Wilson at the effective n by {unit}"
 
 
-def member_rows(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> list[Row]:
+def member_rows(frame: pd.DataFrame, task: Task | None = None, *, seed: int = 0) -> list[Row]:
     """Accuracy, unparsed, unfinished, length and confidence, per cell and pooled; intervals respect the groups.
 
     The control of an accuracy is the accuracy in this cell of always giving the most common label of the whole grid, as
@@ -95,7 +96,7 @@ def member_rows(frame: pd.DataFrame, task: Any = None, *, seed: int = 0) -> list
     return rows
 
 
-def _on_rounding(part: pd.DataFrame, member: str, cell: str, groups: Any, unit: str) -> list[Row]:
+def _on_rounding(part: pd.DataFrame, member: str, cell: str, groups: np.ndarray | None, unit: str) -> list[Row]:
     """Share of answers whose margin over the runner-up is within what the dtype rounds; no row where none is."""
     if "within_rounding" not in part:
         return []
@@ -141,7 +142,7 @@ def commonest(frame: pd.DataFrame) -> str:
     return min(counts.index[counts == counts.iloc[0]])
 
 
-def unit_name(frame: pd.DataFrame, task: Any) -> str:
+def unit_name(frame: pd.DataFrame, task: Task | None) -> str:
     names = [column for column in frame.columns if column.startswith("group.")]
     return str(getattr(task, "GROUP", names[0].removeprefix("group."))) if names else "item"
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.remedy import remedy
+from interp.tasks.protocol import Task, hook
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,15 +44,15 @@ class OneAnswer:
         return self.n >= MIN_ANSWERS and self.share > LIMIT >= self.right
 
     @property
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> Row:
         """As columns of a table."""
         return {"top_answer": self.answer, "top_share": self.share, "is_degenerate": self.is_degenerate}
 
-    def banner(self, member: str, task: Any = None) -> str:
+    def banner(self, member: str, task: Task | None = None) -> str:
         """What every table and page of a degenerate member must say; "" of another."""
         if not self.is_degenerate:
             return ""
-        takes = inspect.signature(task.examples).parameters if callable(getattr(task, "examples", None)) else {}
+        takes = inspect.signature(task.examples).parameters if task is not None else {}
         what = remedy("Ask every item with its options in every order: {task.permute:cyclic}.")
         what = what if "permute" in takes else ""
         return " ".join(filter(None, [said(member, self.answer, self.share, self.n), MEANING, what]))
@@ -65,7 +67,7 @@ def said(member: str, answer: str, share: float, n: int | None = None) -> str:
     return f"{member} answers {answer!r} to {100 * share:.3g} % of {items}, whatever the question."
 
 
-def one_answer(labels: Iterable[Any], gold: Iterable[Any]) -> OneAnswer | None:
+def one_answer(labels: Iterable[object], gold: Iterable[object]) -> OneAnswer | None:
     """The commonest of the answers; None where nothing was answered.
 
     Args:
@@ -80,18 +82,19 @@ def one_answer(labels: Iterable[Any], gold: Iterable[Any]) -> OneAnswer | None:
     return OneAnswer(top, parsed.count(top) / len(answers), right.count(top) / len(right), len(answers))
 
 
-def _text(label: Any) -> str | None:
+def _text(label: object) -> str | None:
     return None if label is None or label != label else str(label)
 
 
-def of_answers(frame: pd.DataFrame, task: Any = None) -> OneAnswer | None:
+def of_answers(frame: pd.DataFrame, task: Task | None = None) -> OneAnswer | None:
     """The commonest answer of a table of answers; where items were asked in several orders of their options, of the
     answer over all orders (`averaged` of the task)."""
-    counted = task.averaged(frame) if callable(getattr(task, "averaged", None)) else frame
+    averaged = hook(task, "averaged")
+    counted = averaged(frame) if averaged else frame
     return one_answer(counted["label"], counted["gold"])
 
 
-def with_columns(row: dict[str, Any], top: OneAnswer | None, member: str, task: Any) -> dict[str, Any]:
+def with_columns(row: Row, top: OneAnswer | None, member: str, task: Task) -> Row:
     """The row of a member with the columns of its commonest answer, and the banner where it is the only one."""
     if top is None:
         return {**row, "is_degenerate": False}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp import stats
 from interp.remedy import remedy
-from interp.tasks.protocol import cell_role
-from study.analyses.eval.member import Row, commonest, group_of, unit_name
+from interp.tasks.protocol import Task, cell_role
+from study.analyses.eval.member import commonest, group_of, unit_name
+from study.rows import Row
 from study.schema import DIFFERENCE
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ CONSTANT = "always gives the most common label"
 def pair_rows(
     engaged: pd.DataFrame,
     heuristic: pd.DataFrame,
-    task: Any = None,
+    task: Task | None = None,
     *,
     margin: float = stats.MARGIN,
     seed: int = 0,
@@ -74,7 +75,7 @@ def floor_note(n_groups: int, n_cells: int, unit: str) -> str:
     )
 
 
-def _rows_of_cell(part: pd.DataFrame, cell: str, first: str, task: Any, margin: float, seed: int) -> list[Row]:
+def _rows_of_cell(part: pd.DataFrame, cell: str, first: str, task: Task | None, margin: float, seed: int) -> list[Row]:
     right = [part[name].to_numpy(float) for name in ("score.correct", "score.correct_heuristic")]
     groups, unit = group_of(part, task), unit_name(part, task)
     n_groups = len(part) if groups is None else len(set(groups))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp import stats
 from interp.checkpoint import Checkpoint, CheckpointPair
@@ -15,10 +15,9 @@ from interp.io.items import PLAN
 from interp.model import Model
 from interp.prompt import Example, render
 from interp.remedy import remedy
-from interp.tasks.protocol import EvaluatedTask, labels_of, load_task, max_new_tokens
+from interp.tasks.protocol import EvaluatedTask, Task, hook, labels_of, load_evaluated_task, max_new_tokens
 from interp.template import clock_of, is_plain
 from study.analyses.eval.faithfulness import counterfactual_answers, faithfulness_rows, read_counterfactuals
-from study.analyses.eval.member import Row
 from study.analyses.eval.options import MODES, EvalOptions
 from study.analyses.eval.store import (
     answers_frame,
@@ -32,7 +31,8 @@ from study.analyses.eval.store import (
     write_answers,
 )
 from study.analyses.eval.tables import eval_tables
-from study.members import models_of, weights_of
+from study.members import Loading, models_of, weights_of
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,11 +62,11 @@ def run_eval(
     *,
     out: Path,
     options: EvalOptions | None = None,
-    loading: Mapping[str, Any] | None = None,
+    loading: Loading | None = None,
     progress: bool = True,
     seed: int = 0,
     reply_seed: int = 0,
-    provenance: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, object] | None = None,
 ) -> Evaluation:
     """Answers of every member, and the tables made of them: `out/<member>/`, `out/table.csv`, `out/pair.csv`.
 
@@ -116,16 +116,13 @@ def answer_members(
     *,
     out: Path,
     options: EvalOptions | None = None,
-    loading: Mapping[str, Any] | None = None,
+    loading: Loading | None = None,
     progress: bool = True,
     reply_seed: int = 0,
-    provenance: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, object] | None = None,
 ) -> tuple[str, ...]:
     """Every member's answers on disk, in `out/<member>/`; returns the members. Arguments as in `run_eval`."""
-    task: Any = load_task(task_path)
-    missing = [name for name in ("parse", "score") if not callable(getattr(task, name, None))]
-    if missing:
-        raise ValueError(f"task {task_path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
+    task = load_evaluated_task(task_path)
     options, members = options or EvalOptions(), []
     decoding, modes = options.decoding(reply_seed), options.modes
     _check_items(task, task_path, examples, decoding)
@@ -140,7 +137,7 @@ def answer_members(
     return tuple(members)
 
 
-def _check_items(task: Any, task_path: str, examples: Sequence[Example], decoding: Decoding) -> None:
+def _check_items(task: Task, task_path: str, examples: Sequence[Example], decoding: Decoding) -> None:
     """What would only fail, or be silently wrong, once every reply is there."""
     unlabelled = [e.id for e in examples if not labels_of(task, e)] if not decoding.generate else []
     if unlabelled:
@@ -149,7 +146,7 @@ def _check_items(task: Any, task_path: str, examples: Sequence[Example], decodin
             "Let the model generate, or give the task a function labels(example)."
         )
     names = dict.fromkeys(name for e in examples for name in e.groups)
-    unit = task.GROUP if getattr(task, "GROUP", None) in names else next(iter(names), None)
+    unit = named if (named := hook(task, "GROUP")) in names else next(iter(names), None)
     missing = [e.id for e in examples if unit not in e.groups] if unit is not None else []
     if missing:
         raise ValueError(
@@ -200,7 +197,7 @@ def answers_of(
     """
     import pandas as pd
 
-    task: Any = load_task(task_path)
+    task = load_evaluated_task(task_path)
     answers: dict[str, pd.DataFrame] = {}
     changed: list[Row] = []
     for member in members:
@@ -232,9 +229,10 @@ def tables_of(
         members: member -> what the tables name it by (model, adapter, weights).
         margin: largest difference in accuracy that counts as equal.
     """
-    task: Any = load_task(task_path)
+    task = load_evaluated_task(task_path)
     answers, changed = answers_of(out, tuple(members), task_path, examples, modes=modes)
-    notes = task.notes(examples) if callable(getattr(task, "notes", None)) else {}
+    say = hook(task, "notes")
+    notes = say(examples) if say else {}
     made_by = {member: dict(names) | _asked(out / member) for member, names in members.items()}
     tables = eval_tables(answers, task, made_by=made_by, extra=changed, seed=seed, margin=margin, notes=notes)
     return Evaluation(tables, answers)
@@ -255,7 +253,7 @@ def run_member(
     root: Path,
     decoding: Decoding,
     progress: bool,
-    provenance: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, object] | None = None,
 ) -> pd.DataFrame:
     """Answers of the adapter that is active now, from disk where they are, from the model where they are not; where the
     task has counterfactuals, what they give too."""
@@ -281,7 +279,7 @@ def _checkpoint(what: Checkpoint | CheckpointPair, role: str) -> Checkpoint:
     return what.members[role] if isinstance(what, CheckpointPair) else what
 
 
-def _provenance(what: Checkpoint | CheckpointPair, role: str) -> dict[str, Any]:
+def _provenance(what: Checkpoint | CheckpointPair, role: str) -> dict[str, object]:
     from importlib.metadata import version
 
     packages = ("diptych", "torch", "transformers", "tokenizers", "peft")
@@ -290,7 +288,7 @@ def _provenance(what: Checkpoint | CheckpointPair, role: str) -> dict[str, Any]:
 
 def _identity(
     model: Model, task_path: str, examples: Sequence[Example], decoding: Decoding, new_tokens: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     return {
         "task": task_path,
         "items": prompts_sha256(examples),

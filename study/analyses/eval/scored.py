@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.evaluate import Answer
 from interp.io.frames import write_frame
 from interp.prompt import Example
+from interp.tasks.protocol import EvaluatedTask, hook
 from interp.tasks.records import read_rows
 from study.analyses.eval.member import member_rows
 from study.analyses.eval.store import answers_frame
@@ -19,25 +20,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def scored_frame(task: Any, examples: Sequence[Example], answers: Path, *, member: str) -> pd.DataFrame:
+def scored_frame(task: EvaluatedTask, examples: Sequence[Example], answers: Path, *, member: str) -> pd.DataFrame:
     """One row per answered item, as `answers_frame`; a null answer is unparsed.
 
     Raises:
         ValueError: a bad line of the file, with its number and field.
     """
-    read = task.read_answers if callable(getattr(task, "read_answers", None)) else _by_id(task)
+    read = hook(task, "read_answers") or _by_id(task)
     labels: dict[str, str | None] = read(answers, examples)
     answered = [e for e in examples if e.id in labels]
     rows = [asdict(_answer(task, e, labels[e.id])) for e in answered]
     return answers_frame(rows, answered, member)
 
 
-def _answer(task: Any, example: Example, label: str | None) -> Answer:
+def _answer(task: EvaluatedTask, example: Example, label: str | None) -> Answer:
     scores = task.score(example, label or "")
     return Answer(example.id, 0, None, label, scores, 0, 0, True, "", rule="file" if label is not None else "unparsed")
 
 
-def _by_id(task: Any) -> Any:
+def _by_id(task: EvaluatedTask) -> Callable[[Path, Sequence[Example]], dict[str, str | None]]:
     """Read `{"id", "answer"}` lines, for a task that does not define how to read answers."""
 
     def read(path: Path, examples: Sequence[Example]) -> dict[str, str | None]:
@@ -59,14 +60,14 @@ def _by_id(task: Any) -> Any:
 
 
 def score_answers(
-    task: Any,
+    task: EvaluatedTask,
     examples: Sequence[Example],
     answers: Path,
     *,
     out: Path | None = None,
     member: str | None = None,
     seed: int = 0,
-    **options: Any,
+    **options: object,
 ) -> pd.DataFrame:
     """The table `eval` of a file of answers, written to `out` (CSV or Parquet by its ending) where given.
 
@@ -74,10 +75,8 @@ def score_answers(
         options: of the task's `score_report`, such as unparsed="wrong".
     """
     frame = scored_frame(task, examples, answers, member=member or answers.stem)
-    if callable(getattr(task, "score_report", None)):
-        rows = task.score_report(frame, seed=seed, **options)
-    else:
-        rows = member_rows(frame, task, seed=seed)
+    report = hook(task, "score_report")
+    rows = report(frame, seed=seed, **options) if report else member_rows(frame, task, seed=seed)
     table = report_table(rows, frame, task, seed=seed)
     if out is not None:
         write_frame(out, table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.tasks.protocol import load_task
 from study.figures.checks import is_absent
@@ -81,7 +81,7 @@ def bannered(task_path: str, text: str, *, table: pd.DataFrame) -> str:
 def _pair_lines(pairs: pd.DataFrame) -> list[list[str]]:
     lines = [["cell", "n", "engaged [95 %]", "heuristic [95 %]", "difference [95 %]", "b/c", "Holm p", "equivalence"]]
     for cell, part in pairs.groupby("cell", sort=False):
-        rows: dict[str, Any] = {row["member"]: row for row in part.to_dict("records")}
+        rows = {row["member"]: row for row in part.to_dict("records")}
         gap = rows[DIFFERENCE]
         sides = [interval(rows[m]["value"], rows[m]["lo"], rows[m]["hi"]) for m in ("engaged", "heuristic")]
         line = [str(cell), f"{gap['n']:.0f}", *sides]
@@ -95,5 +95,5 @@ def _pair_lines(pairs: pd.DataFrame) -> list[list[str]]:
     return lines
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "" if is_absent(value) else str(value)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from interp.checkpoint import Checkpoint, CheckpointPair
 from study.analyses.base import Context, Step, Work
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from interp.prompt import Example
     from study.config.sections import Study
 
 MEMBERS = ("engaged", "heuristic")
@@ -33,10 +36,8 @@ def run(context: Context) -> None:
     )
 
 
-def contrast(study: Study) -> Any:
+def contrast(study: Study) -> Checkpoint | CheckpointPair:
     """The pair, without the bare bases that are not to be evaluated; or the single checkpoint."""
-    from interp.checkpoint import CheckpointPair
-
     assert study.eval is not None
     if study.pair is None:
         return study.single
@@ -45,14 +46,19 @@ def contrast(study: Study) -> Any:
     return CheckpointPair(study.pair.engaged, study.pair.heuristic, **bases)
 
 
+def _members(study: Study) -> Mapping[str, Checkpoint]:
+    """Role -> checkpoint of whoever answers."""
+    what = contrast(study)
+    return {what.name: what} if isinstance(what, Checkpoint) else what.members
+
+
 def tables(context: Context) -> dict[str, pd.DataFrame]:
     """`eval`: estimates of each member; `pair`: both on the same items and their difference."""
     from study.analyses.eval.run import tables_of
     from study.analyses.items import examples_of
 
     study, section = context.study, context.section
-    what = contrast(study)
-    members = {role: context.made_by(role) for role in (what.members if study.pair else (what.name,))}
+    members = {role: context.made_by(role) for role in _members(study)}
     evaluation = tables_of(
         context.folder,
         members,
@@ -75,8 +81,7 @@ def plan(study: Study) -> Work:
     items = examples_of(study, section)
     limit = (section.max_new_tokens or _longest(study)) if section.generate else 0
     n_modes = max(1, len(section.modes))
-    what = contrast(study)
-    members = list(what.members.values()) if study.pair else [what]
+    members = list(_members(study).values())
     tokens = sum(prompt_tokens(study, member, items) for member in members) * n_modes * section.samples
     asked = len(items) * len(members) * n_modes * section.samples
     return Work(asked, tokens, asked * limit, 400 * asked, largest_of(study, members))
@@ -90,10 +95,9 @@ def _longest(study: Study) -> int:
 
 def check(study: Study) -> None:
     """What would only be found once a model is loaded."""
-    from interp.tasks.protocol import load_task
+    from interp.tasks.protocol import load_evaluated_task
 
-    task: Any = load_task(study.task.path)
-    missing = [name for name in ("examples", "parse", "score") if not callable(getattr(task, name, None))]
+    load_evaluated_task(study.task.path)
     assert study.eval is not None
     if study.pair:
         members = [*MEMBERS, *(key for key in ("base", "heuristic_base") if getattr(study.pair, key))]
@@ -104,11 +108,9 @@ def check(study: Study) -> None:
             raise ValueError(
                 f"eval.members: {', '.join(strange)}: expected both members of the pair, and of {members}."
             )
-    if missing:
-        raise ValueError(f"task.path: {study.task.path!r} cannot be evaluated: it has no {' and no '.join(missing)}.")
 
 
-def items(study: Study) -> Any:
+def items(study: Study) -> list[Example]:
     """What every member is asked."""
     from study.analyses.items import examples_of
 

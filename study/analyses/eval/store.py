@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.evaluate import Answer
 from interp.io.files import write_file
 from interp.io.items import PLAN, ItemStore, read_plan
 from interp.prompt import Example
 from interp.tasks.protocol import EvaluatedTask, read_reply
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ KIND = "evaluation"
 
 
 def answers_store(
-    root: Path, identity: Mapping[str, Any], *, notes: Mapping[str, Any] | None = None
+    root: Path, identity: Mapping[str, object], *, notes: Mapping[str, object] | None = None
 ) -> AbstractContextManager[ItemStore]:
     """The answers of one member, held for writing: an item per batch, and `answers.parquet` once all are there.
 
@@ -46,7 +47,7 @@ def put_batch(store: ItemStore, batch: int, answers: Sequence[Answer]) -> None:
     store.put_json(f"{batch:06d}", [asdict(answer) for answer in answers])
 
 
-def read_answers(root: Path) -> list[dict[str, Any]]:
+def read_answers(root: Path) -> list[Row]:
     """The answers in a member's folder, batch by batch, as they were made; nothing is opened for writing.
 
     Raises:
@@ -55,7 +56,7 @@ def read_answers(root: Path) -> list[dict[str, Any]]:
     return answers_in(ItemStore.reading(root, KIND))
 
 
-def answers_in(store: ItemStore) -> list[dict[str, Any]]:
+def answers_in(store: ItemStore) -> list[Row]:
     """All answers so far, as plain dictionaries."""
     return [answer for batch in sorted(batches_of(store)) for answer in store.get_json(f"{batch:06d}")]
 
@@ -65,7 +66,7 @@ def write_answers(root: Path, frame: pd.DataFrame) -> None:
     write_file(root / ANSWERS, frame.to_parquet())
 
 
-def identity_of(root: Path) -> dict[str, Any]:
+def identity_of(root: Path) -> Row:
     """What was asked in a member's folder: task, items, weights, dtype, decoding."""
     return read_plan(root / PLAN)["identity"]
 
@@ -83,7 +84,7 @@ def _is_taken(name: str) -> bool:
     return name in _COLUMNS or name.startswith(("score.", "p.", "group.", "meta."))
 
 
-def read_again(answer: Mapping[str, Any], example: Example, task: EvaluatedTask) -> dict[str, Any]:
+def read_again(answer: Row, example: Example, task: EvaluatedTask) -> Row:
     """A stored answer with label and scores as the task reads them now: from the text, or from the likeliest label."""
     text = answer["text"]
     if text is None and answer["p"]:
@@ -97,7 +98,7 @@ def read_again(answer: Mapping[str, Any], example: Example, task: EvaluatedTask)
 
 
 def answers_frame(
-    answers: Sequence[Mapping[str, Any]], examples: Sequence[Example], member: str, *, task: EvaluatedTask | None = None
+    answers: Sequence[Row], examples: Sequence[Example], member: str, *, task: EvaluatedTask | None = None
 ) -> pd.DataFrame:
     """One row per answer: member, id, cell, gold, label, text, scores, p of each label, groups and metadata.
 

@@ -7,13 +7,14 @@ pair   per cell and mode both members on the same items and their paired differe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp import stats
-from interp.tasks.protocol import cell_role, hook
-from study.analyses.eval.member import BEYOND, Row, member_rows
+from interp.tasks.protocol import Task, cell_role, hook
+from study.analyses.eval.member import BEYOND, member_rows
 from study.analyses.eval.one_answer import OneAnswer, of_answers, with_columns
 from study.analyses.eval.pair import CONSTANT, MEMBERS, pair_rows
+from study.rows import Row
 from study.schema import DIFFERENCE, tidy, typed
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _ESTIMATE = ("value", "lo", "hi", "n", "control_value")
 
 def eval_tables(
     answers: Mapping[str, pd.DataFrame],
-    task: Any,
+    task: Task,
     *,
     made_by: Mapping[str, Row] | None = None,
     extra: Sequence[Row] = (),
@@ -79,14 +80,14 @@ def eval_tables(
     return tables
 
 
-def report_table(rows: Sequence[Row], answers: pd.DataFrame, task: Any, *, seed: int = 0) -> pd.DataFrame:
+def report_table(rows: Sequence[Row], answers: pd.DataFrame, task: Task, *, seed: int = 0) -> pd.DataFrame:
     """Rows of one member (of a task's `score_report`, say) as a table `eval`."""
     tops = {(str(answers["member"].iloc[0]), ""): of_answers(answers, task)}
     rows = [_completed(row, task, tops) for row in with_banner(task, rows)]
     return typed(tidy(rows, analysis="eval", seed=seed, unit="items"))
 
 
-def _reported(frame: pd.DataFrame, modes: Mapping[str, pd.DataFrame], task: Any, seed: int) -> Iterator[Row]:
+def _reported(frame: pd.DataFrame, modes: Mapping[str, pd.DataFrame], task: Task, seed: int) -> Iterator[Row]:
     """What is measured of any task and what the task reports itself, per mode and between modes."""
     for mode, part in modes.items():
         report = hook(task, "report")
@@ -96,7 +97,7 @@ def _reported(frame: pd.DataFrame, modes: Mapping[str, pd.DataFrame], task: Any,
         yield from (row | {"mode": BETWEEN} for row in report(frame, seed=seed))
 
 
-def _completed(row: Row, task: Any, tops: Mapping[tuple[str, str], OneAnswer | None]) -> Row:
+def _completed(row: Row, task: Task, tops: Mapping[tuple[str, str], OneAnswer | None]) -> Row:
     """A row of `eval` with every column: a count has no interval but itself; what has no value says why."""
     row = {name: row.get(name) for name in _COLUMNS}
     if not isinstance(row["control"], str):  # the rows of a task's report name the number so
@@ -115,13 +116,13 @@ def _completed(row: Row, task: Any, tops: Mapping[tuple[str, str], OneAnswer | N
     return with_columns(row, tops.get((member, str(row["mode"] or ""))), member, task)
 
 
-def _is_blank(value: Any) -> bool:
+def _is_blank(value: object) -> bool:
     return value is None or value != value or value == ""
 
 
 def _named(
     row: Row,
-    task: Any,
+    task: Task,
     mode: str,
     tops: Mapping[tuple[str, str], OneAnswer | None],
     made_by: Mapping[str, Row],
@@ -146,7 +147,7 @@ def _named(
     return {**source, **row, **data, **banner, "mode": mode, "is_degenerate": is_degenerate}
 
 
-def with_banner(task: Any, rows: Sequence[Row]) -> list[Row]:
+def with_banner(task: Task, rows: Sequence[Row]) -> list[Row]:
     """The rows with the task's `BANNER` ("Not for clinical use.") as a column and at the head of every note."""
     banner = str(getattr(task, "BANNER", ""))
     if not banner:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.remedy import remedy
 from study.analyses.oracle.options import AskOptions, CompareOptions, OracleNames, ReadingOptions
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from interp.io.items import ItemStore
     from interp.oracle import Features, Oracle, SelfTest
     from interp.prompt import Example
+    from study.analyses.oracle.load import SelfTestRecord
 
     Say = Callable[[str], object]
 
@@ -182,7 +183,7 @@ def _choose(
     feats: Features,
     options: AskOptions,
     targets: Mapping[str, str] | None,
-    tested: Mapping[str, Any] | None,
+    tested: SelfTestRecord | None,
 ) -> str:
     from interp.oracle.evidence import GAP_PARTNERS
     from study.analyses.oracle.run import write_choices
@@ -192,7 +193,7 @@ def _choose(
     return write_choices(options.out, chosen, feats, targets, tested)
 
 
-def _answer(oracle: Oracle, feats: Features, options: AskOptions, tested: Mapping[str, Any] | None, say: Say) -> str:
+def _answer(oracle: Oracle, feats: Features, options: AskOptions, tested: SelfTestRecord | None, say: Say) -> str:
     from interp.oracle import Decoding
     from interp.oracle.controls import HEADLINE, partner_counts
     from interp.oracle.evidence import PARTNERS, FewPartnersWarning, reach
@@ -208,14 +209,14 @@ def _answer(oracle: Oracle, feats: Features, options: AskOptions, tested: Mappin
     return write_answers(options.out, answers, tested)
 
 
-def _asked(command: str, options: ReadingOptions, targets: Mapping[str, str] | None) -> dict[str, Any]:
+def _asked(command: str, options: ReadingOptions, targets: Mapping[str, str] | None) -> dict[str, object]:
     """What changes an answer to the activations that are read."""
     choices = list(options.answers) if options.choices else None
     same = {"question": options.question, "partners": options.partners, "seed": options.seed}
     return {"command": command, "choices": choices, "targets": targets, **same}
 
 
-def _tested(oracle: Oracle, names: OracleNames, options: AskOptions, note: Say) -> dict[str, Any] | None:
+def _tested(oracle: Oracle, names: OracleNames, options: AskOptions, note: Say) -> SelfTestRecord | None:
     """What is known of the wiring; tested now where nothing is, unless that is declined."""
     from study.analyses.oracle.load import remembered, run_selftest
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from study.config.sections import SmallestEffects
 from study.designs import of_mean
 from study.ledger import Above, Claim, Control, short
 from study.ledger_rows import Tables, bounds, measured, number, rows, words
+from study.rows import Row
 
 
 def oracle(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
@@ -36,11 +36,11 @@ def placebos(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     ]
 
 
-def _asked(row: dict[str, Any]) -> tuple[str, ...]:
+def _asked(row: Row) -> tuple[str, ...]:
     return tuple(str(row.get(key)) for key in ("target", "member", "cell"))
 
 
-def _reads(row: dict[str, Any], shuffled: dict[str, Any] | None, smallest: SmallestEffects) -> Claim:
+def _reads(row: Row, shuffled: Row | None, smallest: SmallestEffects) -> Claim:
     """One question, from its row of accuracy and its row of the gap to a matched shuffle, which is the estimate."""
     target = words(row.get("target") or row.get("cell"))
     source = str(row.get("member") or "")
@@ -75,7 +75,7 @@ def _of(claim: Claim, source: str) -> Claim:
     return claim.of(source) if source else claim
 
 
-def _paired(row: dict[str, Any], name: str, control: str, *, margin: float = 0.0) -> Control:
+def _paired(row: Row, name: str, control: str, *, margin: float = 0.0) -> Control:
     """Accuracy minus that of a control on the same readings, by its own interval."""
     value = number(row, control)
     detail = "" if value is None else f"{short(float(row['value']))} vs {short(value)}"

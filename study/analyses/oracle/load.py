@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from typing_extensions import TypedDict
 
@@ -20,6 +19,8 @@ from interp.oracle import Oracle, OracleSpec, SelfTest, context_items, selftest
 from interp.prompt import Example, Message
 from interp.remedy import remedy
 from study.embedded import EMBEDDED, weights_folder
+from study.members import Loading
+from study.rows import Row
 
 ORACLE, PRIOR = "oracle", "prior"
 PRIOR_FOLDER = "oracle_prior"  # of the shipped weights
@@ -35,7 +36,7 @@ def load_oracle(
     adapter_revision: str | None = None,
     prior: str | None = None,
     spec: OracleSpec | None = None,
-    loading: Mapping[str, Any] | None = None,
+    loading: Loading | None = None,
 ) -> Oracle:
     """The oracle `adapter` on its base; `model="embedded"` is the one that comes with the package.
 
@@ -59,21 +60,19 @@ def load_oracle(
     where = Path(adapter).expanduser()
     inner = where / subfolder if subfolder and where.is_dir() else adapter
     spec = spec or OracleSpec.infer(inner, revision=adapter_revision)
-    home: dict[str, Any] = {"base": model, "revision": revision}
-    first = Checkpoint(ORACLE, adapter=adapter, adapter_revision=adapter_revision, subfolder=subfolder, **home)
-    others = [Checkpoint(PRIOR, adapter=prior, **home)] if prior else []
+    first = Checkpoint(ORACLE, model, adapter, revision, adapter_revision, subfolder)
+    others = [Checkpoint(PRIOR, model, prior, revision)] if prior else []
     loaded = load(first, siblings=others, **(loading or {}))
     spec = replace(spec, base_model=spec.base_model or model)
     return Oracle(loaded, adapter=ORACLE, spec=spec, prior=PRIOR if prior else None)
 
 
-def remembered(oracle: Oracle) -> dict[str, Any] | None:
+def remembered(oracle: Oracle) -> SelfTestRecord | None:
     """The result of an earlier self-test of these very weights under this spec; None where there was none."""
     path = _memory()
     if not path.is_file():
         return None
-    entry = _known(path).get(key_of(oracle))
-    return None if entry is None else dict(entry)
+    return _known(path).get(key_of(oracle))
 
 
 def run_selftest(
@@ -109,7 +108,7 @@ def plain_passages() -> list[Example]:
 
 def _remember(oracle: Oracle, result: SelfTest) -> None:
     path = _memory()
-    entries: dict[str, Any] = _known(path) if path.is_file() else {}
+    entries = _known(path) if path.is_file() else {}
     entries[key_of(oracle)] = {
         "passed": result.passed,
         "explanation": result.explanation,
@@ -121,7 +120,7 @@ def _remember(oracle: Oracle, result: SelfTest) -> None:
     write_file(path, json.dumps(entries, indent=1, sort_keys=True).encode())
 
 
-class _Result(TypedDict):
+class SelfTestRecord(TypedDict):
     """What is kept of one self-test."""
 
     passed: bool
@@ -129,11 +128,11 @@ class _Result(TypedDict):
     zero_gap: list[float]
     n: int
     model: str
-    rows: list[dict[str, Any]]
+    rows: list[Row]
 
 
-def _known(path: Path) -> dict[str, Any]:
-    return read_json(path, dict[str, _Result], "Delete it: self-tests are run again.")
+def _known(path: Path) -> dict[str, SelfTestRecord]:
+    return read_json(path, dict[str, SelfTestRecord], "Delete it: self-tests are run again.")
 
 
 def _memory() -> Path:

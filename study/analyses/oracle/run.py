@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.io.csv_text import csv_bytes
 from interp.io.files import write_file
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from interp.oracle import Oracle
+    from study.analyses.oracle.load import SelfTestRecord
 
 KIND, RESULT = "reading of an oracle", "result"
 
 
 def reading_store(
-    out: Path, oracle: Oracle, feats: Sequence[Features], asked: Mapping[str, Any]
+    out: Path, oracle: Oracle, feats: Sequence[Features], asked: Mapping[str, object]
 ) -> AbstractContextManager[ItemStore]:
     """The folder of one question, held for writing.
 
@@ -86,7 +87,7 @@ def _write(path: Path, table: pd.DataFrame) -> None:
     write_file(path, csv_bytes(table))
 
 
-def write_answers(out: Path, answers: Answers, tested: Mapping[str, Any] | None) -> str:
+def write_answers(out: Path, answers: Answers, tested: SelfTestRecord | None) -> str:
     """`answers.csv` and `controls.csv`; returns what is printed."""
     import pandas as pd
 
@@ -98,7 +99,7 @@ def write_answers(out: Path, answers: Answers, tested: Mapping[str, Any] | None)
 
 
 def write_choices(
-    out: Path, chosen: Choices, feats: Features, targets: Mapping[str, str] | None, tested: Mapping[str, Any] | None
+    out: Path, chosen: Choices, feats: Features, targets: Mapping[str, str] | None, tested: SelfTestRecord | None
 ) -> str:
     """`choices.csv`, `controls.csv`; with targets `tasks.csv`, `confusion.csv` and figures. Returns what is printed."""
     _write(out / "choices.csv", choice_table(chosen, feats))
@@ -166,7 +167,7 @@ def _counts(chosen: Choices) -> list[str]:
     return [f"  {c:<26} {chosen.best.count(c):>5} of {n}" for c in chosen.choices if c in chosen.best]
 
 
-def _record(out: Path, tested: Mapping[str, Any] | None, **about: Any) -> None:
+def _record(out: Path, tested: SelfTestRecord | None, **about: object) -> None:
     """`run.json`: how the wiring of the oracle was tested, and what was asked."""
     content = {"selftest": dict(tested) if tested else None, **about}
     write_file(out / "run.json", json.dumps(content, indent=1, sort_keys=True).encode())

@@ -7,10 +7,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.import_path import function_for
 from study.analyses.base import Context, Step, Work
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from interp.io.items import ItemStore
     from interp.model import Model
     from interp.oracle import Choices, Features, Oracle
+    from interp.prompt import Example
+    from study.analyses.oracle.options import OracleOptions, OracleQuestion
     from study.analyses.shapes import Fault, Layouts
     from study.config.sections import Study
 
@@ -45,17 +48,18 @@ def run(context: Context) -> list[str]:
         return [note for q, source in readings for note in store.get_json(_key(q, source))["notes"]]
 
 
-def _by_name(value: Any) -> Any:
+def _by_name(value: object) -> object:
     """Files and folders by their name alone: where they lie is nothing that a run folder tells."""
     if isinstance(value, dict):
         return {key: _by_name(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_by_name(inner) for inner in value]
-    is_path = isinstance(value, str) and "/" in value and Path(value).expanduser().exists()
-    return Path(value).name if is_path else value
+    if isinstance(value, str) and "/" in value and Path(value).expanduser().exists():
+        return Path(value).name
+    return value
 
 
-def _fill(context: Context, store: ItemStore, open_cells: Sequence[tuple[Any, str]]) -> None:
+def _fill(context: Context, store: ItemStore, open_cells: Sequence[tuple[OracleQuestion, str]]) -> None:
     """Read what is not there."""
     from study.analyses.items import examples_of
 
@@ -75,11 +79,11 @@ def _fill(context: Context, store: ItemStore, open_cells: Sequence[tuple[Any, st
         store.put_json(_key(question, source), content)
 
 
-def _key(question: Any, source: str) -> str:
+def _key(question: OracleQuestion, source: str) -> str:
     return f"{question.name}|{source}"
 
 
-def _adapters(section: Any) -> tuple[str, str | None]:
+def _adapters(section: OracleOptions) -> tuple[str, str | None]:
     """Folder or id of the oracle and of its prior-only twin."""
     from study.embedded import weights_folder
 
@@ -106,19 +110,17 @@ def _load(study: Study) -> Model:
     return load(oracle, siblings=others, **asdict(study.load))
 
 
-def _oracle(model: Model, section: Any, seed: int) -> Oracle:
+def _oracle(model: Model, section: OracleOptions, seed: int) -> Oracle:
     from interp.oracle import Oracle, OracleSpec
 
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in section.spec.items()
-    }
+    fields: Row = {key: tuple(value) if isinstance(value, list) else value for key, value in section.spec.items()}
     adapter, prior = _adapters(section)
     inner = Path(adapter) / section.subfolder if section.subfolder and Path(adapter).is_dir() else adapter
     spec = OracleSpec(**fields) if fields else OracleSpec.infer(inner, model, revision=section.adapter_revision)
     return Oracle(model, adapter=ROLE, spec=spec, prior=PRIOR if prior else None, seed=seed)
 
 
-def _targets(question: Any, examples: Sequence[Any]) -> dict[tuple[str, int | None], str]:
+def _targets(question: OracleQuestion, examples: Sequence[Example]) -> dict[tuple[str, int | None], str]:
     """(example, sentence) -> right answer, from the question's labels file; (example, None) from the examples."""
     from interp.tasks.records import read_rows
 
@@ -139,7 +141,12 @@ def _targets(question: Any, examples: Sequence[Any]) -> dict[tuple[str, int | No
 
 
 def _features(
-    oracle: Oracle, examples: Sequence[Any], question: Any, source: str, targets: Mapping[Any, str], section: Any
+    oracle: Oracle,
+    examples: Sequence[Example],
+    question: OracleQuestion,
+    source: str,
+    targets: Mapping[tuple[str, int | None], str],
+    section: OracleOptions,
 ) -> tuple[Features, dict[str, str]]:
     """Activations of the readings that have a right answer among the choices, and these answers."""
     from interp.oracle import collect
@@ -173,7 +180,7 @@ def _features(
     return feats.select(kept), {item: gold[item] for item in kept}
 
 
-def _problem_column(groups: str | None, examples: Sequence[Any]) -> str | None:
+def _problem_column(groups: str | None, examples: Sequence[Example]) -> str | None:
     """The column that names the problem; None where no example has it, so that each is a problem of its own."""
     lacking = [e.id for e in examples if not groups or groups not in e.groups]
     if len(lacking) == len(examples):
@@ -188,10 +195,13 @@ def _problem_column(groups: str | None, examples: Sequence[Any]) -> str | None:
     return groups
 
 
-def _given(model: Model, question: Any, source: str, section: Any, seed: int) -> tuple[Features, dict[str, str]]:
+def _given(
+    model: Model, question: OracleQuestion, source: str, section: OracleOptions, seed: int
+) -> tuple[Features, dict[str, str]]:
     """Readings of a function of the study's own."""
     import importlib
 
+    assert question.readings is not None
     module, _, name = question.readings.partition(":")
     read = function_for(
         getattr(importlib.import_module(module), name), f"{module}:{name}", "model", "sources=", "seed="
@@ -202,8 +212,13 @@ def _given(model: Model, question: Any, source: str, section: Any, seed: int) ->
 
 
 def _read(
-    oracle: Oracle, feats: Features, question: Any, gold: Mapping[str, str], section: Any, seed: int
-) -> tuple[list[dict[str, Any]], list[str]]:
+    oracle: Oracle,
+    feats: Features,
+    question: OracleQuestion,
+    gold: Mapping[str, str],
+    section: OracleOptions,
+    seed: int,
+) -> tuple[list[Row], list[str]]:
     """Rows of one question from one source: accuracy with its floors, and the gap to every control."""
     from study.analyses.oracle.probe import probe_right
     from study.analyses.oracle.tables import oracle_rows
@@ -217,7 +232,7 @@ def _read(
     return oracle_rows(choices, gold, probe), notes
 
 
-def _about(model: Model) -> dict[str, Any]:
+def _about(model: Model) -> dict[str, str]:
     return {"dtype": str(model.dtype).removeprefix("torch.")}
 
 
@@ -284,7 +299,7 @@ def files(study: Study) -> dict[str, list[Path]]:
     return paths
 
 
-def items(study: Study) -> Any:
+def items(study: Study) -> list[Example]:
     """Texts whose activations are read, where a question does not bring readings of its own."""
     from study.analyses.items import examples_of
 

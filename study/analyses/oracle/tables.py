@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from interp.oracle import Choices, Features, PairedReading
 from interp.oracle.evidence import accuracy_over, verdict
 from interp.stats import Estimate, wilson_clustered
+from study.rows import Row
 from study.schema import tidy
 
 if TYPE_CHECKING:
@@ -31,12 +32,12 @@ PAIRED = "paired difference by reading, by problem"
 RECALL = "clustered Wilson"
 
 
-def oracle_table(rows: Sequence[Mapping[str, Any]], **same: Any) -> pd.DataFrame:
+def oracle_table(rows: Sequence[Row], **same: object) -> pd.DataFrame:
     """The schema table of `oracle_rows`; `same` holds what all rows share (member, target, model, ...)."""
     return tidy(rows, analysis="oracle", unit="readings", group_unit="problems", **same)
 
 
-def oracle_rows(choices: Choices, gold: Mapping[str, str], probe: np.ndarray | None) -> list[dict[str, Any]]:
+def oracle_rows(choices: Choices, gold: Mapping[str, str], probe: np.ndarray | None) -> list[Row]:
     """Rows of one question asked of one source: accuracy, balanced accuracy, a gap per control, macro F1.
 
     `accuracy` carries its paired difference from each control: `text_only_difference`, `probe_difference`, and
@@ -104,10 +105,10 @@ def over_floor(over: Mapping[str, Estimate]) -> Estimate:
     return Estimate(value, lo, hi, floors[0].n, floors[0].n_groups)
 
 
-def confusion_table(choices: Choices, targets: Mapping[str, str], **same: Any) -> pd.DataFrame:
+def confusion_table(choices: Choices, targets: Mapping[str, str], **same: object) -> pd.DataFrame:
     """One row per right label `gold` and answer `pred`: `count`, and the recall of `gold` with its interval and n."""
     labels = [targets[item] for item in choices.items]
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for gold in [c for c in choices.choices if c in labels]:
         at = [i for i, label in enumerate(labels) if label == gold]
         hits, groups = [float(choices.best[i] == gold) for i in at], [choices.groups[i] for i in at]
@@ -118,7 +119,7 @@ def confusion_table(choices: Choices, targets: Mapping[str, str], **same: Any) -
     return oracle_table(rows, **same)
 
 
-def comparison_table(pair: PairedReading, **same: Any) -> pd.DataFrame:
+def comparison_table(pair: PairedReading, **same: object) -> pd.DataFrame:
     """One row per choice: how much more probable the first member's activations make it, Holm over the choices."""
     rows = [
         _row("p_answer", one, interval=PAIRED)
@@ -158,14 +159,14 @@ def dependence_table(choices: Choices) -> pd.DataFrame:
     return pd.DataFrame(choices.likelihoods(dict(zip(choices.items, choices.best, strict=True))).rows())
 
 
-def _row(metric: str, e: Estimate, unit: str = "", *, interval: str = LEVEL, **more: Any) -> dict[str, Any]:
+def _row(metric: str, e: Estimate, unit: str = "", *, interval: str = LEVEL, **more: object) -> Row:
     ends = (e.value, e.lo, e.hi) if e.is_defined else (None, None, None)
     row = dict(zip(("value", "lo", "hi"), ends, strict=True)) | {"n": e.n, "n_groups": e.n_groups}
     note = "" if e.is_defined else "fewer than two problems"
     return {"metric": metric, "metric_unit": unit, **row, "interval": interval, "note": note, **more}
 
 
-def _difference(name: str, e: Estimate) -> dict[str, Any]:
+def _difference(name: str, e: Estimate) -> Row:
     names = (f"{name}_difference", f"{name}_difference_lo", f"{name}_difference_hi")
     return dict(zip(names, (e.value, e.lo, e.hi), strict=True)) if e.is_defined else {}
 

@@ -7,7 +7,7 @@ import importlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,7 +165,7 @@ def items_of(source: TrainingFile, model: Model) -> list[TrainItem]:
     return out
 
 
-def read_labels(path: str | Path) -> dict[str, dict[SentenceId, Any]]:
+def read_labels(path: str | Path) -> dict[str, dict[SentenceId, str | float]]:
     """Labels by task and sentence record: `{id, sentence, task, label}`, or `value` for importance and answer;
     rows whose `status` is not "ok" are left out. `diptych cot` writes such rows.
 
@@ -174,7 +174,7 @@ def read_labels(path: str | Path) -> dict[str, dict[SentenceId, Any]]:
     """
     from interp.tasks.records import read_rows
 
-    out: dict[str, dict[SentenceId, Any]] = {}
+    out: dict[str, dict[SentenceId, str | float]] = {}
     unbuilt: Counter[str] = Counter()
     for where, row in read_rows(path):
         task, name, index = row.get("task"), row.get("id"), row.get("sentence")
@@ -204,7 +204,7 @@ def _imported(path: str) -> Callable[..., Any]:
         raise ValueError(f"{path!r}: expected the import path 'module:function' of a function ({error}).") from None
 
 
-def _known(where: str, mapping: Mapping[str, Any], names: Any) -> None:
+def _known(where: str, mapping: Mapping[str, object], names: Collection[str]) -> None:
     for key in mapping:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1)

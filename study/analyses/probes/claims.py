@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from interp.stats import rejects
 from probes.kinds import SURFACE, rank
@@ -12,6 +11,7 @@ from study.designs import of_auroc, of_mean
 from study.figures.numbers import fixed
 from study.ledger import Above, Claim, Control, p_words, short
 from study.ledger_rows import Tables, bounds, flag, measured, members_of, number, one_answer, rows, words
+from study.rows import Row
 
 SHUFFLED = "aligned-shuffled"
 
@@ -31,7 +31,7 @@ def probes(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     return [*made, *_probe_transfers(tables, chosen, smallest)]
 
 
-def _decodable(tables: Tables, chosen: list[dict[str, Any]], target: str, member: str, smallest: float) -> Claim:
+def _decodable(tables: Tables, chosen: list[Row], target: str, member: str, smallest: float) -> Claim:
     here = [row for row in chosen if row["target"] == target and row["member"] == member]
     row = min(here, key=lambda r: (r["split"] != "test", number(r, "p") is None, rank(r["kind"])))
     oof = [r for r in here if r["split"] == "oof" and r["kind"] == row["kind"]]
@@ -89,7 +89,7 @@ def quoted(target: str) -> str:
     return f"“{words(target).replace('=', ' = ')}”"
 
 
-def _selective(oof: list[dict[str, Any]]) -> Control:
+def _selective(oof: list[Row]) -> Control:
     """Real minus control label: its interval above zero, the difference beyond that of two control labels."""
     row = oof[0] if oof else {}
     value, null = number(row, "selectivity"), number(row, "selectivity_null_hi")
@@ -104,7 +104,7 @@ def _selective(oof: list[dict[str, Any]]) -> Control:
     return found
 
 
-def _beats_text(tables: Tables, row: dict[str, Any]) -> Control:
+def _beats_text(tables: Tables, row: Row) -> Control:
     """AUROC minus that of the words of the prompt on the same rows, paired."""
     same = dict(target=row["target"], member=row["member"], role="control", metric="auroc", cohort="all")
     found = rows(tables, "probes", site=SURFACE, split=row["split"], **same)
@@ -112,7 +112,7 @@ def _beats_text(tables: Tables, row: dict[str, Any]) -> Control:
     return Control.at_least("beats a bag of words", bounds(row, "text_difference"), 0.0, detail)
 
 
-def _without_confounds(tables: Tables, row: dict[str, Any]) -> list[Control]:
+def _without_confounds(tables: Tables, row: Row) -> list[Control]:
     found = rows(
         tables,
         "probes",
@@ -129,7 +129,7 @@ def _without_confounds(tables: Tables, row: dict[str, Any]) -> list[Control]:
     ]
 
 
-def _probe_transfers(tables: Tables, chosen: list[dict[str, Any]], smallest: SmallestEffects) -> list[Claim]:
+def _probe_transfers(tables: Tables, chosen: list[Row], smallest: SmallestEffects) -> list[Claim]:
     """A probe of one member read on another, at the site that was selected where it was fitted."""
     found = rows(tables, "probes_transfer", metric="auroc", variant=("raw", "aligned", SHUFFLED))
     claims = []
@@ -143,9 +143,7 @@ def _probe_transfers(tables: Tables, chosen: list[dict[str, Any]], smallest: Sma
     return claims
 
 
-def _carried(
-    tables: Tables, here: list[dict[str, Any]], chosen: list[dict[str, Any]], smallest: SmallestEffects
-) -> Claim:
+def _carried(tables: Tables, here: list[Row], chosen: list[Row], smallest: SmallestEffects) -> Claim:
     """The claim of one pair of checkpoints and one target."""
     a, b, target = (here[0][key] for key in ("train_checkpoint", "test_checkpoint", "target"))
     text = f"A probe of {quoted(target)} fitted on {a} reads {b}"
@@ -194,14 +192,14 @@ def _carried(
     )
 
 
-def _as_good(row: dict[str, Any], margin: float) -> Control:
+def _as_good(row: Row, margin: float) -> Control:
     """The paired loss to a probe of the other member itself: its whole interval has to be above -margin."""
     drop = number(row, "drop")
     detail = "" if drop is None else f"{fixed(drop, 2, signed=True)} compared with it"
     return Control.at_least(f"within {margin:g} of the probe fitted there", bounds(row, "drop"), -margin, detail)
 
 
-def _beyond_any_map(here: list[dict[str, Any]], row: dict[str, Any]) -> list[Control]:
+def _beyond_any_map(here: list[Row], row: Row) -> list[Control]:
     """For a probe that a fitted map carries over: AUROC minus that of the same map fitted on shuffled pairs."""
     if row["variant"] != "aligned":
         return []

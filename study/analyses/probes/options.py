@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from probes import SweepConfig
 
 
-def _test_share(value: Any) -> Any:
+def _test_share(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
         return float(value)
     if value not in ("auto", "crossed"):

@@ -42,7 +42,7 @@ def is_sweep(folder: Path) -> bool:
     return is_store(folder) and read_plan(folder / "plan.json")["kind"] == KIND and SWEEP in _store(folder)
 
 
-def sweep_store(folder: Path, identity: Mapping[str, Any], **notes: Any) -> AbstractContextManager[ItemStore]:
+def sweep_store(folder: Path, identity: Mapping[str, object], **notes: object) -> AbstractContextManager[ItemStore]:
     """The folder of a sweep, held for writing; a folder is never filled by two.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from study.schema import tidy
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def probe_table(sweep: pd.DataFrame, *, target: str = "", **same: Any) -> pd.DataFrame:
+def probe_table(sweep: pd.DataFrame, *, target: str = "", **same: object) -> pd.DataFrame:
     """The table `probes` of one sweep. The control of an AUROC is its null; the control of an accuracy is the more
     frequent label.
 
@@ -41,7 +41,7 @@ def probe_table(sweep: pd.DataFrame, *, target: str = "", **same: Any) -> pd.Dat
     return tidy(rows, analysis="probes", unit="rows", **same)
 
 
-def transfer_table(transfer: pd.DataFrame, *, target: str = "", **same: Any) -> pd.DataFrame:
+def transfer_table(transfer: pd.DataFrame, *, target: str = "", **same: object) -> pd.DataFrame:
     """The table `probes_transfer` of one transfer; `member` is the checkpoint that the probes are read on.
 
     Args:
