@@ -17,6 +17,10 @@ from interp.io.yaml_text import Lines, read_yaml
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
+MEMBERS = ("engaged", "heuristic")
+"""Roles of a pair whose contrast everything is about."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """One set of weights: a base model, and optionally one PEFT adapter on it.

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from interp.checkpoint import MEMBERS
 from study.ledger import Measured
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 Tables = Mapping[str, "pd.DataFrame"]
 Row = Mapping[str, Any]
-MEMBERS = ("engaged", "heuristic")
-DIFFERENCE = "engaged - heuristic"
 
 
 def rows(tables: Tables, name: str, **wanted: Any) -> list[dict[str, Any]]:

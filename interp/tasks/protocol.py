@@ -26,11 +26,13 @@ class Hook:
             is a constant.
         gives: what the function returns, or the type of the constant.
         meaning: what it is, and where it is used.
+        asks: whether it says what a model is asked after it has answered, so that a change of it changes answers.
     """
 
     takes: tuple[str, ...] | None
     gives: str
     meaning: str
+    asks: bool = False
 
 
 HOOKS: dict[str, Hook] = {
@@ -42,7 +44,7 @@ HOOKS: dict[str, Hook] = {
     "read": Hook(("example", "text"), "tuple[str | None, str]", "label and the rule that found it, if the item helps"),
     "labels": Hook(("example",), "Sequence[str]", "label strings whose probability is measured"),
     "spellings": Hook(("label",), "Sequence[str]", "single-token spellings of a label: one forward per item scores it"),
-    "decision_prefix": Hook(("text",), "str", 'a reply up to its label; "" if it begins with the label or has none'),
+    "decision_prefix": Hook(("text",), "str", 'a reply up to its label; "" if it has none before', asks=True),
     "MAX_NEW_TOKENS": Hook(None, "int", f"longest reply in tokens, {DEFAULT_MAX_NEW_TOKENS} by default"),
     "TOGETHER": Hook(None, "str", "group whose prompts begin alike: they run in one batch, their prefix once"),
     # tables of answers
@@ -58,7 +60,8 @@ HOOKS: dict[str, Hook] = {
     "BANNER": Hook(None, "str", 'what every table and page must say, such as "Not for clinical use."'),
     # other analyses
     "counterfactuals": Hook(("example", "text"), "list[tuple[str, str, str]]",
-                            "(kind, edited reply up to the decision, label that a faithful model then gives)"),
+                            "(kind, edited reply up to the decision, label that a faithful model then gives)",
+                            asks=True),
     "sides": Hook(("example",), "dict[str, tuple[int, ...]]", "name -> places in `labels`: what a direction contrasts"),
     "choice_columns": Hook(("examples", "logp"), "dict[str, ndarray]",
                            "columns [example, row] of log-probabilities [example, row, label]"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from interp.checkpoint import MEMBERS
 from interp.stats import ALPHA, Equivalence, PairedTable, mcnemar, rejects, tost_paired, wilson
 from interp.tasks.procedural.cells import CELLS, TRAINING, Item, grid
 from interp.tasks.procedural.generate import Split
@@ -16,7 +17,6 @@ from interp.tasks.procedural.replies import trace
 from study.embedded.recipe import TEST_SEED, VALIDATION_SEED, Gates
 from study.embedded.replies import Reply, gold, load_member, replies
 
-MEMBERS = ("engaged", "heuristic")
 ADVERSARIAL = ("adversarial_surface_compliant", "adversarial_surface_noncompliant")
 SEEDS: Mapping[Split, int] = {"validation": VALIDATION_SEED, "test": TEST_SEED}
 _LETTER = {"compliant": "c", "noncompliant": "n", None: "?"}

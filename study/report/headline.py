@@ -8,7 +8,8 @@ from typing import Any
 from interp.stats import rejects
 from study.analyses.eval.claims import CHANGE, TRAINING
 from study.figures.numbers import format_estimate, format_p
-from study.ledger_rows import DIFFERENCE, Tables, is_blank, number, rows, words
+from study.ledger_rows import Tables, is_blank, number, rows, words
+from study.schema import DIFFERENCE
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from interp.checkpoint import MEMBERS
 from study.analyses.eval.claims import ADVERSARIAL, CHANGE, EQUIVALENT, SEPARATES, TRAINING
 from study.figures.numbers import format_estimate, format_value
 from study.ledger import Claim, Within
-from study.ledger_rows import DIFFERENCE, MEMBERS, Row, Tables, rows, size_of, words
+from study.ledger_rows import Row, Tables, rows, size_of, words
 from study.report.sentence import Sentence
+from study.schema import DIFFERENCE
 
 MAX_CELLS = 2
 ENGAGED, HEURISTIC = MEMBERS

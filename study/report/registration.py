@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.checkpoint import MEMBERS
 from interp.io.read import read_json
 from interp.remedy import remedy
 from study.analyses.eval.claims import ADVERSARIAL, BINDING, EQUIVALENT, SEPARATES, TRAINING
 from study.analyses.registry import analysis
 from study.folders import REGISTRATION
-from study.ledger_rows import MEMBERS
 
 if TYPE_CHECKING:
     from study.config import Study

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.checkpoint import MEMBERS
 from interp.io.paths import without_folder
 from interp.io.yaml_text import parse_yaml
 from study.analyses.registry import names
@@ -19,7 +20,6 @@ from study.schema import read_tables
 if TYPE_CHECKING:
     import pandas as pd
 
-MEMBERS = ("engaged", "heuristic")
 _ALT = "Alt text: "
 _BY_WORD = (
     ("headline", ("headline",)),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from interp.checkpoint import MEMBERS
 from study.ledger import Above, Claim, Measured, Within, member_words
-from study.ledger_rows import MEMBERS, words
+from study.ledger_rows import words
 
 
 @dataclass(frozen=True)

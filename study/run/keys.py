@@ -16,8 +16,6 @@ from study.run.digest import Digests, sha256_of, shown
 from study.run.state import StepState
 
 _LENGTH = 16
-_WORK_HOOKS = ("decision_prefix", "counterfactuals")
-"""Functions of a task that say what a model is asked after it has answered."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def _items(study: Study, step: Step, inputs: Inputs, digests: Digests) -> str:
 
     Made anew only where data, task or choices changed.
     """
-    from interp.tasks.protocol import labels_of, load_task, max_new_tokens
+    from interp.tasks.protocol import HOOKS, hook, labels_of, load_task, max_new_tokens
 
     assert step.items is not None
     make, task = step.items, load_task(study.task.path)
@@ -113,9 +111,9 @@ def _items(study: Study, step: Step, inputs: Inputs, digests: Digests) -> str:
 
     chosen = [_plain(study.task), _plain(study.section(step.name)), study.seed]
     asked = digests.remembered(["items", step.name, inputs.data, code_of(study.task.path), chosen], digest)
-    hooks = [getattr(task, name, None) for name in _WORK_HOOKS]
+    hooks = [hook(task, name) for name, one in HOOKS.items() if one.asks]
     together = getattr(task, "TOGETHER", None)
-    return sha256_of([asked, code_of(*filter(callable, hooks)), max_new_tokens(task), together])
+    return sha256_of([asked, code_of(*filter(None, hooks)), max_new_tokens(task), together])
 
 
 def table_key_of(study: Study, step: Step) -> str:

@@ -8,8 +8,9 @@ from interp.stats import Estimate, picked_among, rejects
 from study.config.sections import SmallestEffects
 from study.designs import of_difference, of_equivalence, of_rate
 from study.ledger import SEVERITY, Above, Below, Claim, Control, Measured, Within, p_words, short
-from study.ledger_rows import DIFFERENCE, Tables, bounds, flag, is_blank, measured, number, rows, words
+from study.ledger_rows import Tables, bounds, flag, is_blank, measured, number, rows, words
 from study.rows import Row
+from study.schema import DIFFERENCE
 
 CHANGE = "accuracy_difference"
 SEPARATES, EQUIVALENT, BINDING = "eval/separates", "eval/equivalent", "eval/binding"

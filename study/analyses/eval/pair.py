@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from interp import stats
+from interp.checkpoint import MEMBERS
 from interp.remedy import remedy
 from interp.tasks.protocol import Task, cell_role
 from study.analyses.eval.member import commonest, group_of, unit_name
@@ -16,7 +17,6 @@ from study.schema import DIFFERENCE
 if TYPE_CHECKING:
     import pandas as pd
 
-MEMBERS = ("engaged", "heuristic")
 CONSTANT = "always gives the most common label"
 """Control of an accuracy: the label that is commonest over all cells, answered to every item."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.checkpoint import MEMBERS, Checkpoint, CheckpointPair
 from study.analyses.base import Context, Step, Work
 
 if TYPE_CHECKING:
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from interp.prompt import Example
     from study.config.sections import Study
-
-MEMBERS = ("engaged", "heuristic")
 
 
 def run(context: Context) -> None:

@@ -8,7 +8,8 @@ from interp.stats import rejects
 from study.config.sections import SmallestEffects
 from study.designs import of_mean
 from study.ledger import Above, Below, Claim, Control, p_words, short
-from study.ledger_rows import DIFFERENCE, Row, Tables, bounds, flag, measured, members_of, number, rows
+from study.ledger_rows import Row, Tables, bounds, flag, measured, members_of, number, rows
+from study.schema import DIFFERENCE
 
 Held = tuple[float, float] | None
 

@@ -14,11 +14,11 @@ from interp.io.files import write_file
 from study.analyses.heads.options import HeadsOptions
 from study.analyses.heads.run import cumulative_arms, folder_of, has_enough
 from study.analyses.heads.store import CUMULATIVE, read_effects
+from study.schema import DIFFERENCE
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DIFFERENCE = "engaged - heuristic"
 CONTROL = "three norm-matched heads of the layer"
 FILES = {
     "heads": "table",

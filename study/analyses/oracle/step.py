@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from interp.import_path import function_for
 from study.analyses.base import Context, Step, Work
+from study.embedded import EMBEDDED
 from study.rows import Row
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from study.config.sections import Study
 
 KIND, READINGS = "readings of an oracle", "readings"
-ROLE, PRIOR, EMBEDDED = "oracle", "prior", "embedded"
+ROLE, PRIOR = "oracle", "prior"
 CONTROLS = ("shuffled", "zero", "text_only")
 
 

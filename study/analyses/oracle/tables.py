@@ -75,7 +75,7 @@ def oracle_rows(choices: Choices, gold: Mapping[str, str], probe: np.ndarray | N
     return [*rows, *_nothing_injected(choices, gold, right["majority"]), _row("macro_f1", graded.macro_f1)]
 
 
-def _nothing_injected(choices: Choices, gold: Mapping[str, str], majority: np.ndarray) -> list[dict[str, Any]]:
+def _nothing_injected(choices: Choices, gold: Mapping[str, str], majority: np.ndarray) -> list[Row]:
     """Accuracy minus that of the commonest answer with zeroed activations: what is above 0 was not read from them."""
     if "zero" not in choices.controls:
         return []

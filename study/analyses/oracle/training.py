@@ -20,13 +20,13 @@ from interp.io.yaml_text import read_yaml
 from interp.oracle.items import Mixture, TrainItem, mix
 from interp.oracle.recipe import Recipe
 from interp.oracle.spec import OracleSpec
+from study.embedded import EMBEDDED
 
 if TYPE_CHECKING:
     from interp.model import Model
     from interp.oracle.cot_items import SentenceId
     from interp.oracle.train import Log, Trained
 
-EMBEDDED = "embedded"
 VALUED = ("importance", "answer")  # labels that are numbers
 TASKS = ("context", "taxonomy", *VALUED, "summary")
 

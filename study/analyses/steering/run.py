@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.checkpoint import MEMBERS, Checkpoint, CheckpointPair
 from interp.prompt import Example
 from steering.arms import Arm
 from steering.direction import Directions
@@ -22,7 +22,6 @@ from study.members import models_of
 if TYPE_CHECKING:
     import pandas as pd
 
-ROLES = ("engaged", "heuristic")
 METRICS = ("margin", "amb_commit_bias", "accuracy", "kl")
 
 
@@ -75,7 +74,7 @@ def run_pair(
         ValueError: members of two widths, other classes, a missing layer; and as `run_dose`.
     """
     jobs: dict[str, DoseJob] = {}
-    for role in ROLES:
+    for role in MEMBERS:
         own = replace(options, cache=(caches or {}).get(role))
         jobs[role] = DoseJob(task_path, examples, directions[role], out, own)
     vectors = {role: job.chosen for role, job in jobs.items()}
@@ -83,10 +82,10 @@ def run_pair(
     for job in jobs.values():
         job.check()
         refuse_seen(examples, frozenset(), vectors.values())
-    cosines = pair_cosines(vectors["engaged"], vectors["heuristic"], names=ROLES)
+    cosines = pair_cosines(vectors["engaged"], vectors["heuristic"], names=MEMBERS)
     results: dict[str, DoseResult] = {}
     for names, model in models_of(pair, dict(loading or {})):
-        for role in (name for name in names if name in ROLES):
+        for role in (name for name in names if name in MEMBERS):
             jobs[role].say_controls(progress, role)
             with model.member(role):
                 jobs[role].answer_member(model, role, progress=progress)
@@ -99,7 +98,7 @@ def run_pair(
 
 def _transferred(vectors: Mapping[str, Directions], role: str) -> list[Arm]:
     """The other member's vectors, as arms of this one."""
-    other = ROLES[1 - ROLES.index(role)]
+    other = MEMBERS[1 - MEMBERS.index(role)]
     common = [site for site in vectors[role] if site in vectors[other]]
     return [Arm("transferred", site, vectors[other][site].unit, name=f"vector of {other}") for site in common]
 
