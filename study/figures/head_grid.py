@@ -151,7 +151,7 @@ def cell_inches(ax: Axes) -> tuple[float, float]:
 
 
 def box_named(ax: Axes, grid: Grid, labels: Sequence[str]) -> None:
-    """A box around every head named before the sweep, with its name inside the cell, or beside it where it covers least.
+    """A box around every head named before the sweep, with its name in the cell, or beside it where it covers least.
 
     Bold ink is for heads beyond the null; a named head that does nothing gets a thin box and a plain name.
     """
