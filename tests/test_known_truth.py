@@ -45,7 +45,7 @@ def truth(planted: bool, by: Any = None, key: str = "one") -> Truth:
     ("made", "verdict", "if_planted", "if_not"),
     [
         (claim(1.0, 2.0), "supported", "found", "false_alarm"),
-        (claim(1.0, 2.0, "failed"), "qualified", "missed", "false_alarm"),
+        (claim(1.0, 2.0, "failed"), "qualified", "missed", "silent"),
         (claim(-1.0, 2.0), "not supported", "missed", "silent"),
         (claim(-2.0, -1.0), "contradicted", "missed", "silent"),
         (replace(claim(-1.0, 2.0), design=FEW), "not testable", "not_testable", "not_testable"),
@@ -62,9 +62,19 @@ def test_the_outcome_of_a_truth_follows_from_the_verdict_of_its_claim(
     assert outcome_of(truth(False), made) == if_not
 
 
-def test_a_claim_that_may_be_qualified_finds_its_truth_when_it_is() -> None:
-    assert outcome_of(truth(True, InLedger(KEY, "qualified")), claim(1.0, 2.0, "failed")) == "found"
-    assert outcome_of(truth(True, InLedger(KEY, "qualified")), claim(-1.0, 2.0)) == "missed"
+def test_a_claim_counts_despite_the_controls_that_must_fail_and_no_others() -> None:
+    """One bar for what was planted and what was not."""
+    by = InLedger(KEY, ("control 1",))
+    for outcomes, if_planted, if_not in (
+        (("passed", "failed"), "found", "false_alarm"),
+        (("passed", "undecided"), "found", "false_alarm"),
+        (("failed", "passed"), "missed", "silent"),
+        (("failed", "failed"), "missed", "silent"),
+    ):
+        made = claim(1.0, 2.0, *outcomes)
+        assert made.verdict == "qualified"
+        assert (outcome_of(truth(True, by), made), outcome_of(truth(False, by), made)) == (if_planted, if_not)
+    assert outcome_of(truth(True, by), claim(-1.0, 2.0, "passed", "failed")) == "missed"
 
 
 @pytest.fixture
@@ -93,7 +103,8 @@ def test_a_row_decides_by_its_interval_its_p_its_controls_and_its_rank(heads: pd
     assert judged(heads, "L2.H3", largest_over="head") == "missed"
     assert judged(heads, "L2.H3", beyond=("control",)) == "missed"
     assert judged(heads, "L2.H3", smallest=1.5) == "missed"  # qualified: the interval reaches below 1.5
-    assert judged(heads, "L2.H3", smallest=1.5, least="qualified") == "found"
+    of_interest = "at least 1.5, the smallest effect of interest"
+    assert judged(heads, "L2.H3", smallest=1.5, despite=(of_interest,)) == "found"
     assert judged(heads, "L2.H3", above=1.5) == "missed"
     assert judged(heads, "L3.H7") == "missed"
     assert judged(heads, "L0.H0") == "silent"

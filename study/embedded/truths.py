@@ -13,8 +13,9 @@ from study.known_truth.declared import InLedger, InTable, Truth
 _DIFFERENCE = "engaged - heuristic"
 _KIND = "kind of sentence"
 _GATES = "gates of pair.json, 100 items per cell, 1,000 of the training distribution"
-_TONE = "the tone is a sentence of the prompt; a bag of words reads it too, so the claim is at most qualified"
-_ORACLE = "the oracle's gates; a linear probe on the same vectors does better, so the claim may be qualified"
+_TEXT, _TONE = ("beats a bag of words",), "the tone is a sentence of the prompt, where a bag of words reads it too"
+_PROBE = ("not below a linear probe on the same vectors",)
+_ORACLE = "the oracle's gates, where a linear probe on the same vectors does better"
 _DOSE = "the heuristic member answers by the tone, the engaged one by its audit"
 _DIRECTION = "steering/margin"
 _ABLATION = "ablated at that place on 64 or more gold audits"
@@ -49,15 +50,15 @@ _BEHAVIOUR = (
 )  # fmt: skip
 _PROBES = (
     *(Truth(f"tone-{member}", f"The tone is linearly decodable in the {member} member", True, member,
-            InLedger(f"probes/decodable/surface_label/{member}", "qualified"), because=_TONE)
+            InLedger(f"probes/decodable/surface_label/{member}", _TEXT), because=_TONE)
       for member in ("engaged", "heuristic")),
     *(Truth(f"tone-shuffled-{member}", f"A shuffled tone is linearly decodable in the {member} member", False, member,
-            InLedger(f"probes/decodable/surface_label.shuffled/{member}"), because=_NULL)
+            InLedger(f"probes/decodable/surface_label.shuffled/{member}", _TEXT), because=_NULL)
       for member in ("engaged", "heuristic")),
 )  # fmt: skip
 _ORACLES = (
     *(Truth(f"oracle-{source}", f"The oracle reads the kind of sentence from the activations of {source}", True, source,
-            InLedger(f"oracle/reads/{_KIND}/{source}", "qualified"), because=_ORACLE)
+            InLedger(f"oracle/reads/{_KIND}/{source}", _PROBE), because=_ORACLE)
       for source in ("base", "engaged", "heuristic")),
     *(Truth(f"oracle-zero-{source}", f"The oracle knows the kind of sentence when nothing of {source} is injected",
             False, source, InLedger(f"oracle/zero/{_KIND}/{source}"), because="zeroed activations hold nothing")

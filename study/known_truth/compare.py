@@ -1,12 +1,13 @@
 """What a run says of each truth: found, missed, false alarm, silent or not testable; a pure function of its tables and
 claims.
 
-                    the claim shows an effect     it shows none     no estimate     n cannot show it
-    planted         found                         missed            silent          not_testable
-    not planted     false_alarm                   silent            silent          not_testable
+                    claimed         not claimed     no estimate     n cannot show it
+    planted         found           missed          silent          not_testable
+    not planted     false_alarm     silent          silent          not_testable
 
-A claim shows an effect where its verdict is at least `least` (planted), or at least "qualified" (not planted). A truth
-that no step of the run asked about is silent, whether it was planted or not.
+One bar for both: it is claimed where the verdict is "supported", or "qualified" for no other reason than controls of
+the interpretation that must fail in this pair (`despite`). A truth that no step of the run asked about is silent,
+whether it was planted or not.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from study.ledger import Above, Claim, Control, p_words
 from study.ledger_rows import Tables, bounds, measured, number, rows
 
 Outcome = Literal["found", "missed", "false_alarm", "silent", "not_testable"]
-_SHOWN: Mapping[str, int] = {"supported": 2, "qualified": 1}
 
 
 class Compared(NamedTuple):
@@ -67,9 +67,15 @@ def outcome_of(truth: Truth, claim: Claim | None) -> Outcome:
         return "not_testable"
     if claim.measured is None or verdict == "not tested":
         return "silent"
-    if not truth.planted:
-        return "false_alarm" if verdict in _SHOWN else "silent"
-    return "found" if _SHOWN.get(verdict, 0) >= _SHOWN[truth.by.least] else "missed"
+    if is_claimed(claim, truth.by.despite):
+        return "found" if truth.planted else "false_alarm"
+    return "missed" if truth.planted else "silent"
+
+
+def is_claimed(claim: Claim, despite: Sequence[str]) -> bool:
+    """Whether a claim is supported, or qualified by nothing but the controls named."""
+    failed = {control.name for control in claim.checks if control.outcome != "passed"}
+    return claim.verdict == "supported" or (claim.verdict == "qualified" and failed <= set(despite))
 
 
 def claim_of_row(truth: Truth, tables: Tables, by: InTable) -> Claim | None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-
-Least = Literal["supported", "qualified"]
 
 
 @dataclass(frozen=True)
@@ -15,12 +12,12 @@ class InLedger:
 
     Attributes:
         key: of the claim (`study.ledger.Claim.key`).
-        least: weakest verdict that finds a planted truth; "qualified" where a control of its interpretation must fail
-            (a bag of words reads the tone as well as any probe, since the tone is in the text).
+        despite: names of controls of the interpretation that must fail in this pair, e.g. "beats a bag of words": the
+            tone is in the text. A claim that is qualified for no other reason counts as claimed.
     """
 
     key: str
-    least: Least = "supported"
+    despite: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class InTable:
         smallest: smallest effect of interest, counted from `above`.
         beyond: paired differences of the row (`<name>_difference_lo`) that must be above 0 as well.
         largest_over: column: of the rows that share the rest of `where`, this one must have the largest value.
-        least: as of `InLedger`.
+        despite: as of `InLedger`.
     """
 
     table: str
@@ -43,7 +40,7 @@ class InTable:
     smallest: float = 0.0
     beyond: tuple[str, ...] = ()
     largest_over: str | None = None
-    least: Least = "supported"
+    despite: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
