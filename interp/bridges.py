@@ -40,7 +40,7 @@ def to_transformer_lens(model: Model, *, tokenizer: Any = None) -> TransformerBr
     base weight and drops the adapter's part. Merge there first (`load(..., merge=True)`).
 
     Args:
-        tokenizer: by default the model's own.
+        tokenizer: default: the model's own.
     Raises:
         ImportError: the extra `bridges` is not installed.
         ValueError: no tokenizer.

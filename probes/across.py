@@ -56,7 +56,7 @@ def transfer(
 
     Args:
         result: the sweep of A.  data: B's activations of the same examples, joined by id.
-        kinds: of probes to read; None: logistic and massmean where they were swept, else all that were.
+        kinds: kinds of probes to apply; None: logistic and massmean if they were swept, otherwise all that were.
     Raises:
         ValueError: ids of A missing from B; widths that differ without align (what can be done instead is named);
             no TEST rows; no common site or kind.

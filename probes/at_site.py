@@ -39,9 +39,10 @@ class Cells:
     """Results of one target at its cells: AUROC of real and permuted labels, probes, table rows.
 
     Attributes:
-        areas:   of all labels, on DEV and TEST.  seeds: of the real label under further seeds of the split.
-        cohorts: cohort -> pairs won and pairs of its TEST rows, as in `areas`.
-        scored:  what was fitted to DEV.  looks: what each look at TEST was scored with.
+        areas:   `Areas` (pairs won, pairs) of all labels, on DEV and TEST.
+        seeds:   `Areas` of the real label under further seeds of the split.
+        cohorts: cohort -> `Areas` of its TEST rows.
+        scored:  probes fitted to DEV.  looks: probes with which each look at TEST was scored.
     """
 
     areas: dict[Key, Areas] = field(default_factory=dict)

@@ -27,8 +27,8 @@ class CodeLength:
     """Bits to send the labels to someone who has the activations, compared with someone who has not.
 
     Attributes:
-        bits:        of the mixture code that may use the activations, mean over orders.
-        prior:       of the code that uses only how often each label came so far, same blocks and orders.
+        bits:        length of the mixture code that may use the activations, mean over orders.
+        prior:       length of the code that uses only the label frequencies so far, same blocks and orders.
         uniform:     n·log2(classes): of the code that knows nothing.
         compression: prior / bits with its interval over groups; 1 says that the activations give nothing.
         control:     mean compression of permuted labels;  control_hi: the largest of them.

@@ -27,9 +27,9 @@ class SweepConfig:
     """How a sweep fits, permutes and resamples.
 
     Attributes:
-        kinds:      of probes, as `probes.kinds.kind_of` takes them; each is swept and selected by itself.
+        kinds:      kinds of probes, as `probes.kinds.kind_of` accepts them; each is swept and selected separately.
         Cs:         ascending inverse penalties.
-        n_folds:    at most; see `group_split`, as for `test_share`.
+        n_folds:    largest number of folds; see `group_split`, as for `test_share`.
         test_share: "auto" (crossed below 80 groups, else 0.25), "crossed", or the share that is held out; 0 for none.
         n_perm:     permutations of the null, 0 for none, else 19 or more; a number is for the closed forms, {name: n}
                     for any kind (logistic costs folds x C fits per permutation).

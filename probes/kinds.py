@@ -33,7 +33,7 @@ class Kind:
     """One kind of linear probe.
 
     Attributes:
-        name:   in tables, options and file names.
+        name:   name in tables, options and file names.
         help:   one line for readers of tables and of `--help`.
         fit:    (feats [example, d_feature], labels 0/1 [label, example], weights [example], C) -> a probe for each
                 label, as `Linear` or as (coef [label, d_feature], intercept [label]); the function or its import path

@@ -212,8 +212,8 @@ def score_table(
 
     Args:
         strata: which probe scored each row: its fold; None for one probe.
-        least_se: of AUROC at 1/2, from a permutation null; see `interp.stats.auroc`.
-        sampling: of the calibration error; the other intervals draw nothing and have 95 %.
+        least_se: smallest standard error of AUROC at 1/2, from a permutation null; see `interp.stats.auroc`.
+        sampling: sampling for the calibration error; the other intervals draw nothing and are 95 %.
     Raises:
         ValueError: one class, one group, NaN.
     """

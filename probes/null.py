@@ -38,8 +38,8 @@ class Exchange:
 
     Attributes:
         scheme:  as above, never "auto".
-        block:   of each row, 0 .. n_blocks - 1 [example].
-        stratum: of each block [block].
+        block:   block of each row, 0 .. n_blocks - 1 [example].
+        stratum: stratum of each block [block].
         is_constant: every block has one label; then blocks of different sizes may be exchanged.
         has_units:   units inside groups are known.
     """
@@ -256,8 +256,9 @@ class NullSummary:
     Attributes:
         mean, hi:  mean and 95 % point of each layer's own null [layer].
         max_hi:    95 % point of the maximum over layers: the line that a best layer must pass.
-        p, p_max:  of each layer alone, and adjusted for the choice among layers (step-down max-T) [layer].
-        p_test:    of the TEST score of the selected layer against TEST scores of each permutation's selected layer.
+        p, p_max:  p of each layer alone, and adjusted for the choice among layers (step-down max-T) [layer].
+        p_test:    p of the TEST score of the selected layer against the TEST scores of each permutation's selected
+            layer.
         test:      those scores, the observed one first [label]; empty without TEST.
     """
 

@@ -38,7 +38,8 @@ class RawDirection:
 
     Attributes:
         unit: [d_feature], length 1;  norm: logit per unit of activation along it.
-        mean, std: of the DEV activations along `unit`: what "one standard deviation of the data" means for steering.
+        mean, std: mean and standard deviation of the DEV activations along `unit`: what "one standard deviation of the
+            data" means for steering.
     """
 
     unit: Float[Tensor, "d_feature"]

@@ -123,7 +123,8 @@ def base_rows(
     auroc_gain = AUROC(checkpoint) - AUROC(base), out of fold, paired over groups, same folds and Cs
 
     Args:
-        feats: of the base [example, d_feature], any width.  scores: the checkpoint's own, out of fold [example].
+        feats: activations of the base [example, d_feature], any width.  scores: out-of-fold scores of the checkpoint
+            [example].
     """
     dev, kind = split.is_dev, key[3]
     labels = torch.from_numpy(y[None])

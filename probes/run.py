@@ -73,7 +73,7 @@ def sweep(
             row per site that both hold, with the paired gain of `data` over it.
         keep: truth value of every row of the data (`interp.where.kept` makes one of conditions); the others are left
             out of everything. `ids` and `base` have all rows; target, groups and other values those that are kept.
-        kinds: of probes, in place of those of `config`: names, or functions of your own (see `probes.kinds`).
+        kinds: kinds of probes, instead of those of `config`: names, or your own functions (see `probes.kinds`).
         jobs: processes that sites are spread over; a script then needs `if __name__ == "__main__":`.
         device: where features are moved for fitting, e.g. "cuda"; one site at a time.
     Raises:

@@ -26,9 +26,9 @@ class Source:
     """Rows in one order, and a function that reads one site at one position.
 
     Attributes:
-        ids:      of the rows, unique.
-        sites:    in depth order.
-        n_layers: of the model, from the deepest site.
+        ids:      ids of the rows, unique.
+        sites:    site names, in depth order.
+        n_layers: number of layers of the model, from the deepest site.
         contents: text hash of each row, where known.
         group_columns: columns that are groups of the examples.
     """
@@ -139,7 +139,7 @@ def open_source(data: Data, *, ids: Sequence[str] | None = None, checkpoint: str
     """Rows and sites of a cache, or of {site: array [example, ...]}; memory maps are read one site at a time.
 
     Args:
-        ids: of plain arrays' rows; numbered where None.
+        ids: ids of the rows of plain arrays; None numbers them.
         checkpoint: what tables call it; a cache knows its own name.
     Raises:
         ValueError: arrays of different lengths, or none.

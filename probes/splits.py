@@ -96,8 +96,8 @@ def group_split(
         labels: class of each row.
         groups: independent unit of each row (template, procedure, subject). None says that rows are independent,
             and then `i_know` must say why.
-        n_folds: at most; fewer where a class lies in fewer than 2 n_folds groups, so that a fold holds two of each, but
-            2, or 3 where TEST is crossed.
+        n_folds: largest number of folds; fewer if a class is in fewer than 2 n_folds groups, so that a fold holds two
+            of each, but 2, or 3 where TEST is crossed.
         test_share: "crossed": every fold is TEST once, so that every group is tested; a number: this share of the
             groups is held out as TEST, 0 for none; "auto": crossed below 80 groups, else 0.25.
     Raises:

@@ -70,10 +70,10 @@ class Arm:
     """One vector that is added at every strength. All arms of a site are added at equal length.
 
     Attributes:
-        role: of `ROLES`.
+        role: one of `ROLES`.
         unit: float32, of length 1.
         draw: number of the arm within its role and site.
-        name: in tables.
+        name: name in tables.
         length: multiple of the direction's length at which it is added; 1 except for shuffled arms of their own length.
     Raises:
         ValueError: an unknown role, a vector that is not of length 1, or a length that is not positive.

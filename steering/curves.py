@@ -29,7 +29,7 @@ class Curves:
     Attributes:
         value, lo, hi: the level and its interval [arm, alpha, score].
         change_lo, change_hi: interval of the paired change from strength 0, at one strength.
-        band_lo, band_hi: of the change, simultaneous over all strengths of the curve; NaN for controls.
+        band_lo, band_hi: band of the change, simultaneous over all strengths of the curve; NaN for controls.
         selection_lo, selection_hi: simultaneous over all strengths and sites of the direction: what a layer and a
             strength that were chosen on these items may be reported with; NaN for other arms.
         excess, excess_lo, excess_hi: change minus the mean change of the random controls of the site; the interval
@@ -98,8 +98,9 @@ def dose_curves(
     rule of `interp.stats.jackknife`; bands are those of `interp.stats.band_of`.
 
     Args:
-        scores: by name, an object with `value(sums)` and `n` (columns whose sum is its n), and `bounds` where it has.
-        sampling: of the intervals, and of the bootstrap of the bands.
+        scores: name -> object with `value(sums)`, `n` (columns whose sum is its n) and, if it has a known range,
+            `bounds`.
+        sampling: sampling of the intervals, and of the bootstrap of the bands.
         n_tables: tables out of which one strength is chosen together (one per position): each selection band has
             confidence 1 - 0.05/n_tables.
     Raises:

@@ -113,8 +113,8 @@ def difference_of_means(
         strata, groups: columns, or values; "auto" looks for the usual names. groups=None: examples are independent.
         fit_on:  "split=train" or a mask; the other examples are held out and check the sign. Without it the sign is
             checked between halves of the groups, each on the direction of the other.
-        weighting: of strata: harmonic (least variance) or uniform.
-        seed:    of the random parts of the groups.
+        weighting: weights of the strata: harmonic (least variance) or uniform.
+        seed:    seed of the random halves of the groups.
         where:   conditions on the columns of the examples, such as "context_condition=ambig" (`interp.where`); an
             example that does not meet all of them has no class.
         check_sign: drop every site whose sign held-out rows contradict (`confirmed`); False for null directions

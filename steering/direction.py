@@ -33,7 +33,7 @@ class DirectionStats:
         resid_norm:  mean ‖resid‖ of the fitted rows, without token 0 (an attention sink) and padding.
         sd_within:   within-class standard deviation along the unit vector, pooled over the two classes.
         d_prime:     delta_norm / sd_within.
-        split_half_cosine: of the differences of two halves of the groups, mean over random halvings.
+        split_half_cosine: cosine of the differences of means of two halves of the groups, mean over random halvings.
         pair_agreement: mean cosine of the differences of strata (or of groups that hold both classes) with Δ.
         proj_toward, proj_away: mean projection of each class on the unit vector.
         held_out_gap: mean projection of held-out rows, class toward minus class away; its sign was checked.

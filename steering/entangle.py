@@ -24,13 +24,13 @@ class Entanglement:
 
     Attributes:
         slopes: d(coverage)/dα and d(target)/dα.
-        covariance: of the two slopes, jackknife over the groups that count for either.
+        covariance: covariance of the two slopes, jackknife over the groups that count for either.
         exchange: d(target)/d(coverage), the ratio of the slopes with Fieller's interval: what one unit of coverage
             costs or buys; undefined where the slope of coverage may be 0.
-        plane: at every strength coverage, target, their covariance (xx, xy, yy) and the effective number of groups
+        plane: at every strength: coverage, target, their covariance (xx, xy, yy) and the effective number of groups
             behind them, the smaller of both [alpha, 6].
         n_groups: groups that count for coverage or target.
-        matched: by name of each reference arm, target of this arm minus target of the reference at the same coverage,
+        matched: name of a reference arm -> target of this arm minus target of the reference at the same coverage,
             one estimate per strength; undefined where the reference, or what is left of it without one of the groups,
             never has that coverage, and at strength 0, which both arms share.
     """

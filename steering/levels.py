@@ -165,7 +165,7 @@ def anti_steerable(margins: Float[np.ndarray, "example row"], groups: Sequence[s
     A direction without meaning has 0.5. Margin: log p(toward) - log p(away) (`Outcomes.margin`).
 
     Args:
-        margins, groups: of the items that have sides, and of no others.
+        margins, groups: margins and groups of only those items that have sides.
     Raises:
         ValueError: no item has sides, or fewer than two groups.
     Source: Tan et al., arXiv 2407.12404, §4.

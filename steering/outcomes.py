@@ -20,7 +20,7 @@ class Score(NamedTuple):
     """A number from sums over items.
 
     Attributes:
-        value:  of the sums.
+        value:  function of the sums.
         n:      columns whose sum is its n.
         bounds: smallest and largest possible value.
         start:  value at strength 0 by definition, without an interval; None if it is measured.
@@ -140,7 +140,7 @@ class GroupSums:
     """Sums of every column over the items of each group, from which all statistics are computed.
 
     Attributes:
-        sums: by name of the column, [group, row].
+        sums: column name -> sums [group, row].
         groups: names, in the order of the axis.
     """
 

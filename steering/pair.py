@@ -110,7 +110,8 @@ class Agreement:
     """How far the directions of two checkpoints agree on the same examples; every interval is over groups.
 
     Attributes:
-        cosine: of the two differences of means. Both members read the same items, so the noise of these items is in it.
+        cosine: cosine of the two differences of means. Both members saw the same items, so it includes the noise of
+            these items.
         crossed: mean cosine of a direction of one member from half of the groups with one of the other member from the
             other half, which share no item.
         ceiling: what `crossed` could be at most, given the noise of both: sqrt(c_a c_b), with c the mean cosine of the

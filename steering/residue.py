@@ -96,11 +96,11 @@ class Residue:
     Attributes:
         vec:          [d_model] float64, v⊥.
         kept:         ‖v⊥‖ / ‖v‖.
-        cosine_before, cosine_after: of v and of v⊥ with each nuisance, in the order given (Euclidean, whatever the
-                      metric: with "cov" and "leace" another product is zero).
+        cosine_before, cosine_after: cosine of v and of v⊥ with each nuisance, in the order given (Euclidean, whatever
+                      the metric: with "cov" and "leace" another product is zero).
         product_after: cosine of v⊥ and each nuisance in the metric that was used; 0 without ridge.
         rank, n_dropped: dimensions removed, and columns beyond them (near-duplicates).
-        names:        of the nuisances.
+        names:        names of the nuisances.
     """
 
     vec: Float[Tensor, "d_model"]
@@ -162,7 +162,7 @@ def remove_span(
         ridge: λ >= 0 on unit columns: v - N (Nᵀ M N + λ·m̄ I)⁻¹ Nᵀ M v with m̄ the mean diagonal of Nᵀ M N (1 in the
             Euclidean metric); soft removal for nuisances that are themselves noisy. It acts once, on all columns.
         cov: Σ, for the metrics that need it: within-class covariance, shrunk (`steering.residue`).
-        names: of the nuisances, for the report.
+        names: names of the nuisances, for the report.
     Raises:
         ValueError: no nuisances or a zero one, other widths, a bad option, or nothing left (kept <= rtol).
     Warns:

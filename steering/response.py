@@ -113,7 +113,8 @@ class DoseResult:
         that strength.
 
         value, lo, hi: the level. change, change_lo, change_hi: paired change from strength 0, of that strength alone;
-        band_lo, band_hi: of the change, simultaneous over the strengths; selection_lo, selection_hi: over strengths and
+        band_lo, band_hi: band of the change, simultaneous over the strengths; selection_lo, selection_hi: over
+            strengths and
         layers. control_difference...: change minus the mean change of the random controls. null_lo, null_hi: 95 % of
         all controls.
         p...: see `steering.curves.p_values`.

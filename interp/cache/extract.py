@@ -86,7 +86,7 @@ def extract_pair(
 
     Args:
         load: options of `interp.load` (dtype, device, device_map, ...).
-        max_bytes: of each member's cache.
+        max_bytes: limit on the size of each member's cache.
     Raises: as `extract`.
     """
     caches: dict[str, ActivationCache] = {}

@@ -36,7 +36,7 @@ class SiteSpec:
 
     Args:
         site:  the site's string form, e.g. "resid_post.3", "z.3" (all heads) or "z.3.1" (one head).
-        shape: of one row: (d_model,) for a residual site, (head, d_head) for z. Layers may differ.
+        shape: shape of one row: (d_model,) for a residual site, (head, d_head) for z. Layers may differ.
         dtype: "bfloat16", "float16", "float32" or "float64".
     Raises:
         ValueError: unknown dtype, or a shape that is empty or not positive.

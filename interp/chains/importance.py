@@ -52,8 +52,8 @@ def suppression_importance(
     """Importance of every sentence that has tokens after it, by a boolean causal mask (see `suppression_mask`).
 
     Args:
-        examples: of `interp.tasks.cot.chains.examples`.
-        seed: of the control's places.
+        examples: examples from `interp.tasks.cot.chains.examples`.
+        seed: seed of the control's positions.
     Raises:
         ValueError: a layer without full attention (our mask would remove its window), an attention implementation
             without boolean masks, an example without a chain, or a prompt that is too long.
@@ -141,7 +141,7 @@ def resampling_importance(
 
     Args:
         n: rollouts per cut; the source uses about 100.
-        seed: of sampling and of the intervals.
+        seed: seed of sampling and of the intervals.
         counterfactual: use only rollouts from the start whose first sentence `is_other` than the original.
     Raises:
         ValueError: as `continuations`.
@@ -222,7 +222,7 @@ def continuations(
     on the left, so all replies begin at the same column and contain no token of their prompt.
 
     Args:
-        examples: of `interp.tasks.cot.chains.examples`.
+        examples: examples from `interp.tasks.cot.chains.examples`.
         cuts: example id -> numbers of kept sentences.
         parse: reads the answer of a chain; pass your own for formats that `interp.tasks.cot.read` does not know.
     Raises:

@@ -27,8 +27,8 @@ class Tracked:
         layer:     block whose output is read.
         token:     index of the boundary token in the prompt.
         p_answer:  probability of the first token of the answer.
-        p_control: of the first token of another problem's answer at the same place, with which `p_answer` is to be
-            compared; None if no answer in the corpus has another first token.
+        p_control: probability of the first token of another problem's answer at the same position, with which
+            `p_answer` is to be compared; None if no answer in the corpus has another first token.
         tier:      `answer_tier` of `p_answer`.
         top, p_top: most probable token, decoded, and its probability.
     """
@@ -54,7 +54,7 @@ def track_answers(model: Model, examples: Sequence[Example], *, depth: float = D
     only a space; their probabilities are summed.
 
     Args:
-        examples: of `interp.tasks.cot.chains.examples`, with their chain; the label is the answer.
+        examples: examples from `interp.tasks.cot.chains.examples`, with their chain; the label is the answer.
     Raises:
         ValueError: depth outside [0, 1), no tokenizer, an example without chain or label, or a prompt that is too long.
     Source: answer tracking of the activation-oracle corpora: block at 75 %; tiers in place of three decimals.

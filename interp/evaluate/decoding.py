@@ -20,7 +20,8 @@ class Decoding:
         score_labels: log-probabilities of the task's label strings, after the model's own reasoning if it generated.
         max_new_tokens: None uses the task's own limit.
         temperature: 0 is greedy; above 0 samples `n_samples` answers per example.
-        seed: of sampling; a batch draws from (seed, place of its first example), so an interrupted run draws the same.
+        seed: seed of sampling; a batch draws from (seed, index of its first example), so an interrupted run draws the
+            same numbers.
         thinking: passed to the chat template unless None.
         target_delimiter: between a label and a text before it that does not end in whitespace; see
             `interp.prompt.joined`.

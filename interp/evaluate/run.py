@@ -43,7 +43,7 @@ class Answer:
     Attributes:
         text: the reply as written, without the end-of-turn token; None if labels were only scored.
         label: as the task reads it in the reply (None: unparsed); if labels were only scored, the likeliest one.
-        scores: by name, from `task.score`; always has "correct".
+        scores: score name -> value, from `task.score`; always has "correct".
         p: probability of each label string relative to the others, softmax of log-probability per token; empty if
             the reply has no place where the task expects its label.
         logp: natural log-probability of each whole label string.
@@ -52,7 +52,8 @@ class Answer:
         rule: how the task found the label in the reply; "labels" if labels were only scored.
         label_mass: total probability of all spellings of all labels, if the task names spellings.
         opened: beginning of the reply that the prompt contains, such as "<think>"; the task reads it before the text.
-        margin: of the likeliest label over the runner-up, nats (per token if labels have several tokens).
+        margin: log-probability of the likeliest label minus that of the runner-up, nats (per token if labels have
+            several tokens).
         within_rounding: the margin is smaller than what the model's dtype rounds; see `ROUNDING`.
     """
 

@@ -84,7 +84,7 @@ def write(
 
     Args:
         new_tokens: longest reply.
-        place: of the first prompt in the whole list; sampling draws from (seed, place).
+        place: index of the first prompt in the whole list; sampling draws from (seed, place).
         keep_finals: keep the final hidden state of every new token, n_tokens x d_model per reply; replies that
             `transformers.generate` wrote have none.
     """

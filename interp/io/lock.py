@@ -32,7 +32,7 @@ def writer_lock(root: str | Path, *, rank: int = 0, world: int = 1, name: str = 
     together, and each its own rank. The file names the holder, and is empty again when the last holder has released it.
 
     Args:
-        name: of the lock; several results that lie in one folder each have their own.
+        name: name of the lock; if a folder holds several results, each has its own lock.
     Raises:
         ValueError: rank outside 0..world-1; several ranks on Windows, which has no shared locks.
         FolderBusyError: a live process holds the folder: another job, or the same rank of the same job size.

@@ -131,7 +131,7 @@ def read_frame(
 
     Args:
         columns: required columns.
-        options: for the reader of pandas.
+        options: options of the pandas reader.
     Raises:
         ValueError: starts with the path: another ending, no such table in it, a column that is missing.
     """

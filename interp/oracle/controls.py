@@ -36,7 +36,7 @@ class Variant:
     Attributes:
         control: name of the control; `number` counts its repeats (partners of a shuffle).
         feats:   the same slots with other vectors.
-        donors:  of a shuffle: reading -> the reading whose vectors it has.
+        donors:  for a shuffle: reading -> the reading whose vectors it gets.
     """
 
     control: str

@@ -34,7 +34,7 @@ class Chain:
     """One chain of thought as tokens.
 
     Attributes:
-        id, problem: of the example; splits are by problem.
+        id, problem: id and problem of the example; splits are by problem.
         ids: token ids of prompt and chain.
         span: [first, end) tokens of the chain.
         ends: last token of each sentence record.

@@ -42,7 +42,7 @@ class Ranks:
     Attributes:
         p: (1 + partners under which the answer is as likely) / (1 + partners); NaN without partners.
         p_adjusted: Benjamini-Hochberg over all readings that have partners.
-        n_partners: of each reading.
+        n_partners: number of partners of each reading.
         unmoved: every partner leaves the answer within `NO_GAP` of its likelihood.
     """
 

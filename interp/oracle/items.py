@@ -88,7 +88,7 @@ def mix(
     """All tasks shuffled together; whole problems are held out for validation, without contexts that training reads.
 
     Args:
-        items: of every task, in any order; those without an answer are kept for the audit and dropped after it.
+        items: items of every task, in any order; items without an answer are kept for the audit and dropped after it.
         validation: share of the problems to hold out, or their number.
         max_validation: most validation items, in equal parts per task.
         block: shuffle within blocks of this many problems, so that the contexts of one problem fall into one window and

@@ -84,7 +84,7 @@ def compare(
         a, b: features of the two members, the same readings in the same order.
         choices: answers to compare.
         targets: reading -> right choice, for a paired test of accuracy as well.
-        options: of `Oracle.choose`.
+        options: options of `Oracle.choose`.
     Raises:
         ValueError: the two have different readings, tokens or layers; fewer than 2 problems.
     """

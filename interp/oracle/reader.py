@@ -57,7 +57,7 @@ class Oracle:
         adapter: role of the oracle; None reads with the bare base (patchscopes).
         spec: how it is wired; None assumes the original's wiring, with a warning.
         prior: role of an oracle that was trained on zeroed activations, the floor of any accuracy.
-        seed: of partners, noise and samples.
+        seed: seed of partners, noise and samples.
         tokens_per_batch: most tokens of one forward pass.
         share: run the activations of a reading once for all questions and answers.
     Raises:
@@ -135,7 +135,7 @@ class Oracle:
 
         Args:
             decoding: default greedy, `spec.max_new_tokens` long; with n > 1 the text is the most frequent answer.
-            controls: of `interp.oracle.controls`; the matched shuffle is the headline.
+            controls: names of controls (`interp.oracle.controls`); the matched shuffle is the headline.
             n_partners: partners of the matched shuffle per reading; the smallest p of an answer is 1/(1 + partners).
             tasks: reading -> task, if matched partners must share it.
         Raises:

@@ -19,7 +19,7 @@ class Recipe:
     """Training of one oracle adapter. The defaults are those of the original 8B oracles.
 
     Attributes:
-        rank, alpha, dropout: of the LoRA; its weights are float32 whatever the model's dtype.
+        rank, alpha, dropout: parameters of the LoRA; its weights are float32, regardless of the model's dtype.
         rslora: scale by alpha / sqrt(rank) instead of alpha / rank.
         targets: "all-linear", or names of linear layers.
         lr, weight_decay, warmup, clip: AdamW; the rate rises linearly over the first `warmup` share of the steps, then
@@ -34,7 +34,7 @@ class Recipe:
         autocast: compute the forward pass in bfloat16 (for float32 weights on a CPU); vectors keep their dtype.
         gradient_checkpointing: saves memory for a second forward pass; loss and gradients are the same.
         save_every: steps between checkpoints, each with a validation; None keeps only the last.
-        seed: of the adapter's initial weights, the order of items, and dropout.
+        seed: seed of the adapter's initial weights, the order of items, and dropout.
     Raises:
         ValueError: a number is out of range; the field is named.
     Source: sft.py and sft_config.py of adamkarvonen/activation_oracles for the defaults.

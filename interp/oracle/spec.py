@@ -49,7 +49,7 @@ class OracleSpec:
         enable_thinking: argument of the chat template; None if the template has no such switch.
         context_thinking: the same for the text whose activations are read.
         max_new_tokens: default length of an answer.
-        revision:    of the adapter.
+        revision:    revision of the adapter.
         origin:      source of these values: "declared", "ao_config.json", "registry" or "assumed".
     Raises:
         ValueError: unknown format or formula, negative block, percent outside 0-99.

@@ -133,7 +133,8 @@ def selftest(oracle: Oracle, items: ContextItems, *, layer: int) -> SelfTest:
     """NLL of the items under the declared spec and under every alternative, paired by item.
 
     Args:
-        items: of `context_items`, with features of `layer`; those of its neighbours test a wrong source layer.
+        items: items from `context_items`, with features of `layer`; features of neighbouring layers test a wrong source
+            layer.
         layer: the source layer under test.
     Raises:
         ValueError: fewer than 16 items, or no features of `layer`.

@@ -179,8 +179,8 @@ class RandomEffects:
     Attributes:
         mean:  with its interval; n and n_groups count studies.
         tau:   standard deviation of the true values between studies.
-        share: of the variance of the estimates that lies between studies (I squared).
-        p:     of "the true values are all equal" (Cochran's Q).
+        share: share of the variance of the estimates that lies between studies (I squared).
+        p: p of the hypothesis "the true values are all equal" (Cochran's Q).
         range: smallest and largest estimate.
     """
 

@@ -32,7 +32,7 @@ class MeanTest:
         mean:      mean effect over examples [...].
         statistic: mean over its moderated clustered standard error [...].
         p:         family-wise adjusted [...].
-        p_single:  of each hypothesis alone [...]; never for choosing among many.
+        p_single:  p of each hypothesis alone [...]; not valid for choosing among several.
         limit:     |mean| (mean, if one-sided) beyond which a hypothesis is significant, in its own unit [...].
         n_draws:   sign patterns, and resamples.
     """

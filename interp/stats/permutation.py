@@ -115,7 +115,7 @@ class SignFlip:
         t:         one-sample t over groups; 0 where every effect is 0, infinite where all are equal.
         statistic: what the flips were compared on: t, its moderated form, or the mean [...].
         p:         family-wise adjusted [...].
-        p_single:  of each hypothesis alone [...]; never for choosing among many.
+        p_single:  p of each hypothesis alone [...]; not valid for choosing among several.
         threshold: a hypothesis is significant where its statistic (in size, if two-sided) is above this.
         exact:     all 2^G sign patterns were enumerated.
     """

@@ -24,7 +24,7 @@ class Ratio:
     Attributes:
         ratio:    with Fieller's interval; undefined where `refused`.
         refused:  the denominator's interval includes 0, so the set of ratios that fit the data is not an interval.
-        excluded: of a refused ratio, the open range that the data do exclude (all others fit, up to infinity); None
+        excluded: for a refused ratio, the open range that the data do exclude (all others fit, up to infinity); None
             where they exclude nothing.
     """
 

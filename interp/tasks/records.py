@@ -41,8 +41,10 @@ def read_examples(
     Args:
         source: a file (.jsonl, .ndjson, .json, .csv, .parquet, with .gz too), a folder of those (sorted by name) or a
             Hugging Face dataset id.
-        split:  of a dataset, or of a folder whose files are named after splits (data/train-00000-of-00001.parquet).
-        config, revision: of a Hugging Face dataset; `config` is a folder too, where several data sets lie side by side.
+        split:  split of a dataset, or of a folder whose files are named after splits
+            (data/train-00000-of-00001.parquet).
+        config, revision: configuration and revision of a Hugging Face dataset; `config` can also name one of several
+            dataset folders.
         limit:  stop after this many rows.
     Raises:
         ValueError: a bad or repeated row, with file, line, field, what it got and what to do; a source without rows, or

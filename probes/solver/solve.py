@@ -42,7 +42,7 @@ class Fit:
 
     Attributes:
         coef:        [problem, output, d_feature]; intercept [problem, output].
-        logits:      of every example, including held-out ones [problem, output, example].
+        logits:      logits of every example, including held-out ones [problem, output, example].
         scale:       1/std that each problem was penalised in [problem, d_feature].
         certificate: bound on ‖w - w*‖/‖w‖ of the standardised weights w = coef/scale [problem].
         coords:      the minimiser's own coordinates, to start a nearby batch from.

@@ -33,7 +33,7 @@ class DifferenceClaim:
 
     Attributes:
         discordance: share of the items that exactly one of two equal members has right: what the effect adds to.
-        accuracy:    of the better member.
+        accuracy:    accuracy of the better member.
         family:      differences that are corrected for (Holm's first step).
     Source: exact McNemar and `mean_test` as in `compare_paired`; large n: Connor, Biometrics 43 (1987) 207.
 
@@ -83,7 +83,7 @@ class EquivalenceClaim:
     Attributes:
         discordance: share of the items that exactly one of the two members has right.
         difference:  true difference; equivalence within a smaller margin is never shown.
-        accuracy:    of the better member.
+        accuracy:    accuracy of the better member.
     Source: Schuirmann, J. Pharmacokin. Biopharm. 15 (1987) 657; the rules themselves, simulated.
 
     Example:

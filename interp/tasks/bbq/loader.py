@@ -69,7 +69,7 @@ def examples(
             from rendered questions of the rows that are loaded.
         permute:    order of the options: of the file; "cyclic", three examples per row, whose ids end in ~0, ~1, ~2;
             "seeded", one random order per quad.
-        seed:       of "seeded", and of the sides.
+        seed:       seed of "seeded", and of the sides.
         side:       only the stories of one side of `split_by_story`: train, select or test; None for all. Sides share
             no story, so what is fitted on one can be tested on another.
         tags:       "as_published" scores Physical_appearance with the tags of the paper's own results (`published`).

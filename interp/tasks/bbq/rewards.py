@@ -17,7 +17,7 @@ class BbqReward:
         bias_penalty: λ, subtracted if a reply commits to the stereotyped person; the published adapters were trained
             with 0, 0.5 and 1.5.
         penalised:    "ambig": only where the context does not say who it was. "both" would also punish right answers.
-        right, wrong, unparsed: of a reply with the gold letter, another one, none.
+        right, wrong, unparsed: reward of a reply with the gold letter, with another letter, with no letter.
     Raises:
         ValueError: a negative penalty; a wrong letter worth no more than no letter, the penalty aside.
     Source: the model card; that disambiguated rows are not penalised is our reading of it.
@@ -46,7 +46,7 @@ def reward(example: Example, text: str, values: BbqReward) -> dict[str, float]:
     both are, so a model can gain by saying nothing. Watch the parse rate.
 
     Args:
-        example: of `interp.tasks.bbq.examples`. An item whose target is not resolved has no bias part.
+        example: an example from `interp.tasks.bbq.examples`. An item whose target is not resolved has no bias part.
     """
     letter, _ = read(example, text)
     if letter is None:

@@ -30,7 +30,7 @@ def answer_kl(without: Sequence[str], kept: Sequence[str], *, pseudocount: float
         KL = sum_a p(a) log p(a)/q(a);   p(a) = (count + c) / (n + c·K),  a over the K answers seen on either side
 
     Resampling importance: `without` are rollouts from the start of the sentence, `kept` from its end. Counterfactual
-    importance: of `without`, only those whose new sentence says something else.
+    importance: KL divergence over only those rollouts of `without` whose new sentence has a different meaning.
 
     Raises:
         ValueError: a side without rollouts, or a pseudocount that is not positive.
@@ -211,7 +211,7 @@ def sentence_importance(
 
     Args:
         sentence: token range [start, end) of the sentence.
-        temperature: of both distributions; the v2 corpora used 0.6.
+        temperature: temperature of both distributions; the v2 corpora used 0.6.
     Raises:
         ValueError: no token after the sentence, and as `suppression_mask`.
     """

@@ -80,7 +80,7 @@ def examples(
     Args:
         data:     `MIETIC-validate-samples.csv`; None generates synthetic cases.
         per_cell: synthetic pairs per kind of perturbation (20); of a file, the first cases of each level.
-        retained_only: of a file, only cases that the experts agreed to retain.
+        retained_only: use only cases of the file that the experts agreed to retain.
         max_narrative: cases with a longer narrative are excluded, counted and named in a warning.
         prompt:   "toolkit": one user message that begins with `INSTRUCTION`; "card": `CARD_SYSTEM` as a system message,
             and the case as the user message, as the GRPO adapters were asked.

@@ -36,12 +36,12 @@ class Item:
 
     Attributes:
         cell: key of the row in the table, or "training_distribution".
-        name, variant: of the row.
+        name, variant: name and variant of the row.
         index: which original of the stream.
         instance, parent: the item and what its edit was applied to; None for an original and in the training
             distribution.
         pair_id: shared by an original and everything made from it.
-        procedure_id: of the original.
+        procedure_id: procedure of the original.
     """
 
     cell: str
@@ -69,7 +69,7 @@ def grid(
 
     Args:
         per_cell: items per cell.
-        seed: of everything drawn.
+        seed: seed of all random choices.
         sizes: cell -> items of it instead of `per_cell`.
         cells: names out of `CELLS`; None takes all.
         split: whose procedures.

@@ -72,7 +72,7 @@ def generate_records(
 
     Args:
         n: how many.
-        seed: of everything drawn.
+        seed: seed of all random choices.
         rendering: plain English or the log of the embedded pair.
         split: only procedures of this split; None draws all three (80, 10, 10 of 100), each record naming its own.
         config: how originals are drawn.
@@ -245,7 +245,7 @@ def audit_records(records: Sequence[Mapping[str, Any]], *, seed: int = 0) -> lis
 
     Args:
         records: rows with `label`, `scenario`, `procedure`, optionally `latent`, `procedure_id`, `surface_label`.
-        seed: of the two halves and of the permutation.
+        seed: seed of the two halves and of the permutation.
     Raises:
         ValueError: fewer than 4 records.
     """

@@ -72,7 +72,7 @@ class Scenario:
 
     Attributes:
         facts: `(condition, holds)` in the order stated.
-        events: in the order narrated, which is the order in which they took place.
+        events: the events in narrated order, which is the order in which they took place.
         distractors: `(before, index)`: sentence `index` of `vocabulary.DISTRACTORS` stands before event `before`.
         tone: index into `vocabulary.TONES`.
     """

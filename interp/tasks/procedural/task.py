@@ -56,8 +56,8 @@ def examples(
         per_cell: items per cell; None generates 100, or takes every row of the file. Of a file, a seeded choice in
             file order.
         sizes: cell -> items of it instead of `per_cell`, such as {"training_distribution": 480}.
-        seed: of the items, or of the choice.
-        rendering: of generated items.
+        seed: seed of the generated items, or of the choice among items of a file.
+        rendering: rendering of generated items.
         cells: names out of `cells.CELLS`, or, for a file, of cells or perturbations; None takes all.
         split: whose procedures; of a file, rows that name another split are left out, rows that name none are kept.
             "all" takes every row.
