@@ -39,10 +39,10 @@ class Cells:
     """Results of one target at its cells: AUROC of real and permuted labels, probes, table rows.
 
     Attributes:
-        areas:   `Areas` (pairs won, pairs) of all labels, on DEV and TEST.
+        areas:   `Areas` of the real and the permuted labels, on DEV and TEST.
         seeds:   `Areas` of the real label under further seeds of the split.
         cohorts: cohort -> `Areas` of its TEST rows.
-        scored:  probes fitted to DEV.  looks: probes with which each look at TEST was scored.
+        scored:  scores and probes fitted to DEV.  looks: the same for each look at TEST.
     """
 
     areas: dict[Key, Areas] = field(default_factory=dict)
