@@ -18,7 +18,7 @@ class Reach:
         smallest_detectable: smallest effect, counted from the null in the unit of the estimate, that is shown with
             probability `power`; of equivalence, the smallest margin at which equal members are shown to be equal.
             Infinite where no effect is shown that often.
-        n_needed: n at which the smallest effect of interest is shown that often; None where no n was found.
+        n_needed: n at which the smallest effect of interest is shown that often; None where this n suffices, or none does.
         n:        items, pairs or readings that the claim rests on, and `n_needed` counts.
         interest: smallest effect of interest, or the margin of equivalence.
         power:    share of studies that are to show it.
@@ -81,16 +81,27 @@ class Design:
     is_equivalence: bool = False
     is_interval: bool = False
 
+    def smallest(self, power: float = POWER) -> float:
+        """The smallest effect that is shown with this probability; computed once for a design."""
+        return _smallest(self.claim, self.size, power)
+
+    def needed(self, power: float = POWER) -> int | None:
+        """The n at which the effect of interest is shown with this probability; computed once for a design."""
+        found = _needed(self.claim, self.size, self.interest, power)
+        return None if found is None else round(found * (self.n or self.size.n) / self.size.n)
+
     def reach(self, power: float = POWER) -> Reach:
-        """The smallest effect that is shown with this probability, and the n for the effect of interest; computed once
-        for a design."""
-        return _reach(self, power)
+        """What the n can show; `n_needed` only where the n does not suffice."""
+        smallest = self.smallest(power)
+        needed = None if smallest <= self.interest else self.needed(power)
+        return Reach(smallest, needed, self.n or self.size.n, self.interest, power, self.given, self.is_equivalence)
 
 
 @lru_cache(maxsize=1024)
-def _reach(design: Design, power: float) -> Reach:
-    smallest = smallest_detectable(design.claim, design.size, power=power)
-    n, needed = design.n or design.size.n, n_needed(design.claim, design.interest, design.size, power=power)
-    if needed is not None:
-        needed = round(needed * n / design.size.n)
-    return Reach(smallest, needed, n, design.interest, power, design.given, design.is_equivalence)
+def _smallest(claim: Detectable, size: StudySize, power: float) -> float:
+    return smallest_detectable(claim, size, power=power)
+
+
+@lru_cache(maxsize=1024)
+def _needed(claim: Detectable, size: StudySize, effect: float, power: float) -> int | None:
+    return n_needed(claim, effect, size, power=power)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from study.config.sections import SmallestEffects, Study
     from study.figures import Drawn
     from study.ledger import Claim
+    from study.reach import Design
     from study.schema import Column
 
 
@@ -181,6 +182,7 @@ class Analysis:
         placebos: the same claims made of controls (a random direction as if it were the direction), which must not come
             out as shown; compared with what is known of a planted pair.
         planned: key -> text of the claims that are named before the run; the arguments are the study and its members.
+        designs: key -> `study.reach.Design` of these claims, for what `study plan` says they can show.
         shown: a table of its block, from the tables of a run; None where there is none to show.
         is_first: its block stands at the top of the report, right after what was found.
     """
@@ -197,5 +199,6 @@ class Analysis:
     claims: Callable[[Tables, SmallestEffects], Sequence[Claim]] | None = None
     placebos: Callable[[Tables, SmallestEffects], Sequence[Claim]] | None = None
     planned: Callable[[Study, Sequence[str]], Mapping[str, str]] | None = None
+    designs: Callable[[Study, Sequence[str]], Mapping[str, Design]] | None = None
     shown: Callable[[Tables], ShownTable | None] | None = None
     is_first: bool = False

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from study.cli.common import one_thread, takes
-from study.option_types import Count
+from study.option_types import Count, Names
 from study.options import STRICT, option
 
 if TYPE_CHECKING:
@@ -113,21 +114,32 @@ class PlanOptions(StudyFile):
 
     register: bool = option(False, "Register the claims, margins and seeds in the run folder.")
     measure: bool = option(False, "Load the models and time two items for better time estimates.")
+    power: Annotated[float, Field(gt=0, lt=1)] | None = option(
+        None, "Share of studies that should show an effect; prints the n that every planned claim needs for it."
+    )
+    assume: Names = option(
+        (), "Assumption about data not yet seen, e.g. icc=0.2, discordance=0.05, head_sd=0.3.", metavar="KEY=VALUE",
+        is_repeated=True,
+    )  # fmt: skip
 
 
 @study.command()
 @takes(PlanOptions)
 def plan(options: PlanOptions) -> None:
-    """Show what will run, what is up to date, tokens, bytes and a rough time. Runs nothing.
+    """Show what will run, what is up to date, tokens, bytes, a rough time, and what the n can show. Runs nothing.
 
     Reads configurations and tokenizers, no weights: a layer, head, site or position that a model lacks is an error.
     """
     from study.run.planner import plan_lines, registration_lines
+    from study.run.power import Assumed, power_lines
 
     chosen, out = options.read()
     if options.measure:
         _one_thread_on_cpu(chosen)
+    assumed = Assumed.of(options.assume)
     click.echo("\n".join(plan_lines(chosen, out, measure=options.measure)))
+    if shown := power_lines(chosen, power=options.power, assumed=assumed):
+        click.echo("\n" + "\n".join(shown))
     if options.register:
         click.echo("\n" + "\n".join(registration_lines(chosen, out)))
 
