@@ -18,7 +18,8 @@ class Reach:
         smallest_detectable: smallest effect, counted from the null in the unit of the estimate, that is shown with
             probability `power`; of equivalence, the smallest margin at which equal members are shown to be equal.
             Infinite where no effect is shown that often.
-        n_needed: n at which the smallest effect of interest is shown that often; None where this n suffices, or none does.
+        n_needed: n at which the smallest effect of interest is shown that often; None where this n does,
+            or where none does.
         n:        items, pairs or readings that the claim rests on, and `n_needed` counts.
         interest: smallest effect of interest, or the margin of equivalence.
         power:    share of studies that are to show it.

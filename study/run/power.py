@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -101,9 +101,8 @@ def planned_power(study: Study, assumed: Assumed = Assumed()) -> tuple[PlannedCl
         ...     print(one.text, one.design and one.design.reach().smallest_detectable)
     """
     from study.analyses.registry import analysis
-    from study.report.registration import planned_claims
 
-    texts, members = planned_claims(study), list(study.members)
+    texts, members = _texts(study), list(study.members)
     own: dict[str, Design] = {}
     for name in study.added:
         if (designs := analysis(name).designs) is not None:
@@ -121,6 +120,23 @@ def planned_power(study: Study, assumed: Assumed = Assumed()) -> tuple[PlannedCl
         except (ValueError, OSError) as error:
             out.append(PlannedClaim(key, text, None, str(error).splitlines()[0]))
     return tuple(out)
+
+
+def _texts(study: Study) -> dict[str, str]:
+    """Key -> text of every planned claim; where no configuration can be read, layers to steer as the file has them."""
+    from study.report.registration import planned_claims
+
+    try:
+        return planned_claims(study)
+    except (ValueError, OSError):
+        section = study.steering
+        if section is None or section.layers is None:
+            raise
+    members = section.members if study.pair else tuple(study.members)
+    return planned_claims(replace(study, steering=None)) | {
+        f"steering/margin/{member}/{word}": f"a direction at layer {word} raises the margin toward {section.toward} in "
+        f"the {member} member" for member in members for word in section.layers
+    }  # fmt: skip
 
 
 def _eval(study: Study, assumed: Assumed, key: str, made: dict[str, Any]) -> Design:
