@@ -251,8 +251,8 @@ def test_simulated_tables_follow_the_rules_of_the_public_functions_study_by_stud
         found = stats.compare_paired(a, b, groups=None if size.n_groups is None else groups, margin=0.12)
         assert (lo[j], hi[j]) == pytest.approx((found.difference_groups.lo, found.difference_groups.hi), abs=1e-9)
         assert is_equivalent[j] == found.equivalence.equivalent
-        # 299 draws of the planner against 10,000: at most 4 standard errors apart
-        assert abs(p[j] - found.p_groups) <= (1e-9 if size.n_groups is None else 4 * 0.5 / np.sqrt(299))
+        # 599 draws of the planner against 10,000: at most 4 standard errors apart
+        assert abs(p[j] - found.p_groups) <= (1e-9 if size.n_groups is None else 4 * 0.5 / np.sqrt(599))
 
 
 def test_the_power_of_a_difference_without_groups_is_that_of_mcnemar_by_enumeration() -> None:

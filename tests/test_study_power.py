@@ -27,14 +27,15 @@ def by_key(study: Study, *assumed: str) -> dict[str, PlannedClaim]:
 
 
 def test_every_planned_claim_has_a_design_of_its_own_size(tmp_path: Path) -> None:
-    """Sizes counted from the study file: 30 items of a cell, 19 cells, 16 procedures of 2 twins, 40 % held out."""
-    study = embedded(tmp_path)
+    """Sizes counted from the study file: items of a cell, 19 cells in the cache, procedures of 2 twins, 60 steered."""
+    study = embedded(tmp_path, "task.per_cell=30", "task.sizes={training_distribution: 40}", "cache.per_cell=20",
+                     "heads.n=16", "steering.limit=60")  # fmt: skip
     planned = by_key(study)
     assert set(planned) == set(planned_claims(study)) and all(one.design for one in planned.values())
     sizes = {key: one.design.size for key, one in planned.items() if one.design is not None}
-    assert sizes["eval/separates"].n == sizes["eval/equivalent"].n == 30
+    assert (sizes["eval/separates"].n, sizes["eval/equivalent"].n) == (30, 40)
     rows = sizes["probes/decodable/label/engaged"]
-    assert rows.n == 19 * 30 and rows.n_groups is not None and rows.n_groups < rows.n
+    assert rows.n == 19 * 20 and rows.n_groups is not None and rows.n_groups < rows.n
     head, carried = sizes["heads/necessary/L1.H0/engaged"], sizes["heads/carries/L1.H0/engaged"]
     assert (head.n, head.n_groups) == (32, 16) and carried.n == 16, "half of the twins flip the answer"
     steered = [size for key, size in sizes.items() if key.startswith("steering/")]
@@ -43,7 +44,7 @@ def test_every_planned_claim_has_a_design_of_its_own_size(tmp_path: Path) -> Non
 
 def test_the_smallest_effect_of_a_head_is_that_of_a_t_test_over_all_heads(tmp_path: Path) -> None:
     """16 groups of 2 pairs, ICC 0.1, 32 heads: noncentral t by scipy, with the factor for few groups by hand."""
-    design = by_key(embedded(tmp_path))["heads/necessary/L1.H0/engaged"].design
+    design = by_key(embedded(tmp_path, "heads.n=16"))["heads/necessary/L1.H0/engaged"].design
     assert design is not None
     n_effective, few = 32 / (1 + 0.1), 1 + 0.1 * (np.log(32) - 1.3) * (8 / 16) ** 2
     ncp = design.smallest() * np.sqrt(n_effective) / few
@@ -53,13 +54,14 @@ def test_the_smallest_effect_of_a_head_is_that_of_a_t_test_over_all_heads(tmp_pa
 @pytest.mark.slow
 def test_equivalence_cannot_be_shown_with_30_items_and_can_with_those_that_the_plan_asks_for(tmp_path: Path) -> None:
     """Normal approximation: ±0.05 at discordance 0.1 takes (1.96 + 1.28)²·0.1/0.05² = 420 items; Newcombe some more."""
-    design = by_key(embedded(tmp_path))["eval/equivalent"].design
+    few = "task.sizes={training_distribution: 30}"
+    design = by_key(embedded(tmp_path, few))["eval/equivalent"].design
     assert design is not None and design.smallest() > 0.05
     n = design.needed()
     assert n is not None and 420 <= n <= 1.1 * 420
-    enough = by_key(embedded(tmp_path / "more", f"task.per_cell={n}"))["eval/equivalent"].design
+    enough = by_key(embedded(tmp_path / "more", few.replace("30", str(n))))["eval/equivalent"].design
     assert enough is not None and enough.smallest() <= 0.0505
-    text = "\n".join(power_lines(embedded(tmp_path / "text")))
+    text = "\n".join(power_lines(embedded(tmp_path / "text", few)))
     assert "equality within 0.23: not at the margin" in text
 
 
@@ -86,7 +88,7 @@ def test_every_setting_is_planned_without_weights(name: str, tmp_path: Path, mon
 
 def test_assumptions_change_what_is_shown_and_strange_ones_are_refused(tmp_path: Path) -> None:
     key = "heads/necessary/L1.H0/engaged"
-    small, large = (by_key(embedded(tmp_path), word)[key].design for word in ("icc=0", "icc=0.5"))
+    small, large = (by_key(embedded(tmp_path, "heads.n=16"), word)[key].design for word in ("icc=0", "icc=0.5"))
     assert small is not None and large is not None
     # design effects 1 and 1.5: the same t, so effects in the ratio of their roots
     assert large.smallest() / small.smallest() == pytest.approx(np.sqrt(1.5), rel=1e-3)

@@ -16,7 +16,7 @@ from interp.stats.jackknife import Jackknife, effective_groups, group_weights
 from interp.stats.permutation import TIE, signs
 from interp.stats.power.size import StudySize
 
-N_DRAWS = 299
+N_DRAWS = 599
 """Sign patterns and resamples of a simulated test: enough for its 5 % point."""
 
 
