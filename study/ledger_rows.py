@@ -68,8 +68,10 @@ def one_answer(row: Row) -> str:
         return ""
     share = number(row, "top_share")
     if share is None:
-        return "a member gives one answer whatever it is asked"
-    return f"{row.get('member')} answers {row.get('top_answer')!r} to {100 * share:.3g} % of items, whatever they ask"
+        return "a member gives the same answer to everything"
+    return (
+        f"{row.get('member')} answers {row.get('top_answer')!r} to {100 * share:.3g} % of items, whatever the question"
+    )
 
 
 def bounds(row: Row, column: str = "") -> tuple[float, float] | None:

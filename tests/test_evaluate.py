@@ -152,7 +152,7 @@ def test_every_sample_counts_in_the_budget_of_a_batch(model: Model) -> None:
 
 
 def test_two_examples_of_one_id_are_refused(model: Model) -> None:
-    with pytest.raises(ValueError, match="1 come more than once, first 'e1'"):
+    with pytest.raises(ValueError, match="1 repeated, first 'e1'"):
         plan_batches(model, TASK, [*items(3), items(2)[1]], Decoding())
 
 

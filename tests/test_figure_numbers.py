@@ -122,7 +122,7 @@ def test_contradictory_tables_are_refused() -> None:
         figures.dumbbell(pd.concat([table, table[2:3].assign(value=0.1)], ignore_index=True))
     with pytest.raises(ValueError, match="have an equivalence verdict"):
         figures.dumbbell(table.assign(verdict="equivalent at ±.05", cell_role="training"))
-    with pytest.raises(ValueError, match="a difference without its members"):
+    with pytest.raises(ValueError, match="a difference without the values of its members"):
         figures.dumbbell(table.drop(index=[0, 1]))
     with pytest.raises(ValueError, match="unknown member teacher"):
         figures.dumbbell(table.replace({"member": {"engaged": "teacher"}}))

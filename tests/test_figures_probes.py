@@ -292,7 +292,7 @@ def test_captions_say_n_interval_and_null(drawn: dict[str, figures.Drawn]) -> No
         assert f"95 % {kind}" in caption, name
     assert "n = 900 items, 80 groups; large marks: TEST" in drawn["probe_by_layer"].caption
     assert "the null, 95 % of random directions" in drawn["cosines"].caption
-    assert "without an interval" in drawn["cosines"].caption
+    assert "has no interval" in drawn["cosines"].caption
     assert "mean to 95 %" in figures.probe_by_layer(layer_table(null_lo=False)).caption
     assert (
         "No TEST score: engaged" in figures.probe_by_layer(layer_table({"engaged": (4, 0.1, 90)}, test=False)).caption

@@ -67,7 +67,7 @@ def test_a_direction_is_not_drawn_without_controls_or_start() -> None:
         figures.dose_response(table[table["alpha_norm"] != 0])
     with pytest.raises(ValueError, match="unknown arm prompt"):
         figures.dose_response(table.replace({"arm": {"orthogonalized": "prompt"}}))
-    with pytest.raises(ValueError, match="toward must say"):
+    with pytest.raises(ValueError, match="toward must name the class"):
         figures.dose_response(table.assign(toward=" "))
     blank = table.copy()
     blank.loc[(blank["arm"] == "direction") & (blank["alpha_norm"] == 0.3), "p"] = float("nan")
@@ -84,7 +84,7 @@ def test_impossible_numbers_are_refused() -> None:
         figures.bias_plane(plane_table().assign(cov_xy=0.1))
     with pytest.raises(ValueError, match="'coverage' must lie in 0 to 1"):
         figures.bias_plane(plane_table().assign(coverage=1.2))
-    with pytest.raises(ValueError, match="controls alone"):
+    with pytest.raises(ValueError, match="only controls"):
         figures.bias_plane(plane_table().assign(member="control"))
 
 
@@ -96,7 +96,7 @@ def test_one_triage_figure_is_one_model_and_its_counts_add_up() -> None:
         figures.esi(counts, metrics.assign(n=99))
     with pytest.raises(ValueError, match="unknown gold level 6"):
         figures.esi(counts.assign(gold=lambda t: t.gold.where(t.gold < 5, 6)), metrics)
-    with pytest.raises(ValueError, match="no natural number"):
+    with pytest.raises(ValueError, match="not a natural number"):
         figures.esi(counts.assign(count=0.5), metrics)
     with pytest.raises(ValueError, match="'icml' has no room"):
         figures.esi(counts, metrics, width="icml")
@@ -182,7 +182,7 @@ def test_red_frames_stand_on_critical_under_triage_alone() -> None:
     assert set(places) == {(g, p) for g in (1, 2) for p in range(1, 7) if p > g}
     assert {place for place, kind in places.items() if kind in ("solid", "-")} == {(1, 2), (2, 3), (1, 6)}
     assert "critical under-triage, 6 of 27 cases" in one.caption  # 3 + 1 + 2 unread; 11 + 3 + 2 and 2 + 8 + 1
-    assert "No level read: 3, counted as wrong" in one.caption
+    assert "No level parsed: 3, counted as wrong" in one.caption
     recalls = [text.get_text() for text in one.figure.axes[0].texts]
     assert "0.69" in recalls  # 11 of 16 with gold 1
 

@@ -39,7 +39,7 @@ def test_any_subset_is_composed_without_a_hole(have: tuple[str, ...], monkeypatc
     made = {words: [(words, panel(words, fails="" if words in have else "too few rows"))] for words in WORDS}
     monkeypatch.setattr(of, "_candidates", lambda tables: made)
     if len(have) < 2:
-        with pytest.raises(ValueError, match="sets two analyses side by side") as refused:
+        with pytest.raises(ValueError, match="shows two analyses side by side") as refused:
             of.headline({})
         for words in set(WORDS) - set(have):
             assert f"{words} (too few rows)" in str(refused.value)

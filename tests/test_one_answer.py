@@ -67,7 +67,7 @@ def test_tables_and_banner_name_the_member_that_always_answers_a() -> None:
         False,
     ]
     text = str(table.loc[("heuristic", "accuracy"), "banner"])
-    assert text.startswith("heuristic answers 'A' to 100 % of 60 items, whatever they ask.")
+    assert text.startswith("heuristic answers 'A' to 100 % of 60 items, whatever the question.")
     assert table.loc[("engaged", "accuracy"), "banner"] == ""
     assert tables["pair"].set_index("member")["is_degenerate"].to_dict() == {
         "engaged": False,
@@ -143,7 +143,7 @@ def test_claims_of_bias_and_of_classes_of_one_answer_are_refused_with_the_reason
         after = ledger({**tables, name: constant(tables[name], tables[name]["member"].notna())})
         for key in known:
             assert after[key].verdict == "not tested" and after[key].measured is None
-            assert "answers 'A' to 98.7 % of items, whatever they ask" in after[key].why
+            assert "answers 'A' to 98.7 % of items, whatever the question" in after[key].why
             assert after[key].text == before[key].text  # refused, not another claim
 
 
@@ -174,5 +174,5 @@ def test_eval_score_says_it_first(bbq_folder: Path, tmp_path: Path) -> None:
                                      str(bbq_folder / "Religion.jsonl"), "--answers", str(tmp_path / "a.jsonl"),
                                      "--out", str(tmp_path / "t.csv")])  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("a answers 'A' to 100 % of 1,200 items, whatever they ask.")
+    assert done.output.startswith("a answers 'A' to 100 % of 1,200 items, whatever the question.")
     assert pd.read_csv(tmp_path / "t.csv")["is_degenerate"].all()

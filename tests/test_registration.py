@@ -47,7 +47,7 @@ def test_registering_writes_claims_margins_effects_and_seeds_with_their_digest(t
     other = CliRunner().invoke(
         main, ["study", "plan", str(file), "--out", str(out), "--set", "claim_margin=0.1", "--register"]
     )
-    assert other.exit_code == 1 and "another study is registered here" in other.output
+    assert other.exit_code == 1 and "a different study is registered here" in other.output
     assert json.loads((out / "registration.json").read_text()) == content
 
 

@@ -114,7 +114,7 @@ def test_what_the_claims_say_stands_in_the_page(page, found):
         assert words in found.text
     assert re.search(r'data-kind="contradicted" id="C\d+"><details><summary><span class="cid">C\d+</span>', page)
     assert "7B against 14B" in found.text
-    assert "differences elsewhere may be differences of skill" in found.text
+    assert "differences elsewhere may be differences in skill" in found.text
     for reading in ("consistent", "differs", "not comparable", "change not established", "not run"):
         assert f">{reading}</span>" in page
     row = read(page.split("Training accuracy, engaged 7B, sampled")[1].split("</tr>")[0]).text

@@ -42,13 +42,15 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if not (self.generate or self.score_labels):
-            raise ValueError("decoding: generate and score_labels are both off; there is nothing to do.")
+            raise ValueError("decoding: generate and score_labels are both off, so there is nothing to do.")
         if self.n_samples < 1 or self.tokens_per_batch < 1 or self.temperature < 0:
             raise ValueError(
                 "decoding: expected n_samples and tokens_per_batch of at least 1, temperature of at least 0."
             )
         if self.n_samples > 1 and self.temperature == 0:
-            raise ValueError(f"decoding: {self.n_samples} samples at temperature 0 would be equal; set a temperature.")
+            raise ValueError(
+                f"decoding: {self.n_samples} samples at temperature 0 would be identical; set a temperature."
+            )
 
 
 @dataclass(frozen=True)

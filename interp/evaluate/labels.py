@@ -205,6 +205,6 @@ def _label_tokens(
     if start == 0 or prompt.offsets[start][0] < at - 1:
         raise ValueError(
             f"example {example.id!r}: the tokenizer joins label {label!r} with the text before it, so it has no "
-            f"probability of its own. End the prompt with a line break or a blank."
+            "probability of its own. End the prompt with a line break or a space."
         )
     return prompt.ids[:stop], start

@@ -136,8 +136,7 @@ def _check_ids(examples: Sequence[Example]) -> None:
     repeated = [name for name, count in Counter(e.id for e in examples).items() if count > 1]
     if repeated:
         raise ValueError(
-            f"examples: expected an id each; {len(repeated)} come more than once, first {repeated[0]!r}. "
-            "Rename or drop them."
+            f"examples: expected unique ids; {len(repeated)} repeated, first {repeated[0]!r}. Rename or drop them."
         )
 
 

@@ -172,7 +172,7 @@ def simultaneous_band(
 
         value_j ± c · se_j,   c = quantile of max_j |t*_j| over resampled groups
 
-    A pointwise interval holds for one point that was chosen beforehand. To find the point where a curve leaves 0, one
+    A pointwise interval holds for one point that was chosen in advance. To find the point where a curve leaves 0, one
     looks at all points, and needs the band. See `band_of` for the details.
 
     Args:
@@ -269,7 +269,7 @@ def picked_among(estimate: Estimate, count: int, *, confidence: float = CONFIDEN
     narrower.
 
     Args:
-        estimate: an estimate with its interval for one that was chosen beforehand, at `confidence`.
+        estimate: an estimate with its interval for one that was chosen in advance, at `confidence`.
     Raises:
         ValueError: count below 1.
     """

@@ -43,7 +43,7 @@ def annotated(context: Context, cache: ActivationCache, member: str) -> pd.DataF
 
 
 def commonest_answer(context: Context, member: str, columns: Iterable[str]) -> OneAnswer | None:
-    """The member's commonest answer where any of the columns is made of what it answered; None of gold labels.
+    """The member's most common answer where any of the columns is made of what it answered; None of gold labels.
 
     Of what it was shown: with several orders of the options, each is an answer of its own, as it is a class of its own.
     """

@@ -25,7 +25,7 @@ _SURE = Roles("interval", finite=f"{' '.join(_COVARIANCE)} effective_groups", ma
 def _read(table: DataFrame) -> DataFrame:
     sure = table[table["member"] != "control"]
     if len(sure) == 0:
-        raise ValueError(f"figure {FIGURE!r}: the table holds controls alone; nothing is compared with them.")
+        raise ValueError(f"figure {FIGURE!r}: the table has only controls; there is no direction to compare with them.")
     _SURE.check(sure, figure=FIGURE)
     checks.require_unique(sure[sure["member"].isin(MEMBERS)], ("member",), figure=FIGURE)
     if (sure["effective_groups"] <= 2).any():
@@ -33,8 +33,8 @@ def _read(table: DataFrame) -> DataFrame:
     xx, xy, yy = (sure[name].to_numpy(dtype=float) for name in _COVARIANCE)
     if ((xx < 0) | (yy < 0) | (xx * yy - xy**2 < -1e-12)).any():
         raise ValueError(
-            f"figure {FIGURE!r}: cov_xx, cov_xy, cov_yy are no covariance in some row: cov_xx·cov_yy >= cov_xy² is "
-            "needed. Take all three from the same groups."
+            f"figure {FIGURE!r}: cov_xx, cov_xy, cov_yy are not a valid covariance in some row: cov_xx·cov_yy >= "
+            "cov_xy² is needed. Take all three from the same groups."
         )
     return table
 
@@ -202,7 +202,7 @@ def _caption(table: DataFrame) -> Caption:
     controls = len(table) - len(sure)
     unit = checks.only_value(table, "alpha_unit", figure=FIGURE)
     names = ", ".join(dict.fromkeys(str(name) for name in sure["system"]))
-    ends = "of a direction at its weakest and strongest point"
+    ends = "for a direction, at its weakest and strongest point"
     null = f"△ the null: {controls} random directions of the same norm"
     return Caption(
         what=f"Coverage against commit bias: {names}{f' (α in {unit})' if unit else ''}",
@@ -210,7 +210,7 @@ def _caption(table: DataFrame) -> Caption:
         n=checks.sample_size(sure, figure=FIGURE),
         interval=f"Ellipses: joint 95 % region, {checks.interval_kind(sure, figure=FIGURE)}; {ends}",
         control=null if controls else "No control directions in the table",
-        notes="Lines of equal s_AMB = coverage × commit bias; a move along them is not a gain",
+        notes="Lines of equal s_AMB = coverage × commit bias; moving along them is not a gain",
     )
 
 

@@ -33,8 +33,9 @@ def require(table: DataFrame, columns: Sequence[str], *, figure: str, numeric: S
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise ValueError(
-            f"figure {figure!r}: the table lacks {_columns(missing)}; it has {', '.join(map(str, table.columns))}. "
-            "No number is drawn without its interval, its n and its null: write them where the number is made."
+            f"figure {figure!r}: the table lacks {_columns(missing)}; it has "
+            f"{', '.join(map(str, table.columns))}. No number is drawn without its interval, its n and its null: "
+            "write them where the number is computed."
         )
     if len(table) == 0:
         raise ValueError(f"figure {figure!r}: the table has no rows.")
@@ -116,7 +117,7 @@ def interval_kind(table: DataFrame, *, figure: str, column: str = "interval") ->
     is_one = ~table[column].astype(str).str.startswith("none: ") if column in table.columns else None
     kind = only_value(table[is_one] if is_one is not None and is_one.any() else table, column, figure=figure)
     if is_absent(kind):
-        raise ValueError(f"figure {figure!r}: column {column} must say which interval was computed.")
+        raise ValueError(f"figure {figure!r}: column {column} must name the interval that was computed.")
     return str(kind)
 
 

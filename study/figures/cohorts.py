@@ -49,8 +49,8 @@ def _read(table: DataFrame) -> _Cohorts:
         if rows["layer"].nunique() > 1:
             listed = ", ".join(str(layer) for layer in sorted(rows["layer"].unique()))
             raise ValueError(
-                f"figure {FIGURE!r}: {name} has rows at layers {listed}. The layer is chosen on DEV, "
-                "before cohorts are looked at: keep its rows."
+                f"figure {FIGURE!r}: {name} has rows at layers {listed}. The layer is chosen on DEV, before "
+                "cohorts are examined: keep only its rows."
             )
     curves = curves_of(table, figure=FIGURE)
     value: dict[str, float] = {}
@@ -142,7 +142,7 @@ def _caption(of: _Cohorts) -> Caption:
         reading=f"Rows by value of {of.curves[0].label}",
         n=f"{checks.sample_size(of.table, figure=FIGURE)} per cohort",
         interval=f"Bars: 95 % {checks.interval_kind(of.table, figure=FIGURE)}, point-wise",
-        control=["Grey: 95 % of the null of each row; hollow: the interval reaches into it",
+        control=["Grey: 95 % of the null of each row; hollow: the interval overlaps it",
                  f"Dashed: chance, {short(of.chance)}"],
     )  # fmt: skip
 
@@ -172,7 +172,7 @@ SPEC = FigureSpec(
 
 
 def probe_cohorts(table: DataFrame, *, width: Width = "neurips", ax: Axes | None = None) -> Drawn:
-    """The probe's metric in every cohort, such as perturbation types, at the layer chosen beforehand.
+    """The probe's metric in every cohort, such as perturbation types, at the layer chosen in advance.
 
     The row `all` stands first, ruled off; the others run by the value of the first checkpoint. Grey is the null of each
     row; a mark is hollow where its interval reaches into it.

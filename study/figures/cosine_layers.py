@@ -42,8 +42,7 @@ def _read(table: DataFrame) -> _Cosines:
     pairs = list(dict.fromkeys(zip(table["a"], table["b"], strict=True)))
     if len(pairs) > _MOST:
         raise ValueError(
-            f"figure {FIGURE!r}: {len(pairs)} pairs of directions; at most {_MOST} are read on one page. "
-            "Filter `a`, `b`."
+            f"figure {FIGURE!r}: {len(pairs)} pairs of directions; at most {_MOST} fit on one page. Filter `a`, `b`."
         )
     return _Cosines(table, pairs)
 
@@ -98,7 +97,7 @@ def _is_beyond(row: object) -> bool:
 
 def _caption(of: _Cosines) -> Caption:
     widths = " / ".join(str(d) for d in sorted({int(d) for d in of.table["d"]}))
-    interval = "Each cosine is that of two fitted directions, without an interval"
+    interval = "Each cosine is between two fitted directions and has no interval"
     if "lo" in of.table.columns:
         kind, n = checks.interval_kind(of.table, figure=FIGURE), checks.sample_size(of.table, figure=FIGURE)
         interval = f"Bands: 95 % {kind}, {n}"

@@ -54,17 +54,17 @@ def _read(table: DataFrame) -> _Dose:
         rows = table[table["metric"] == metric]
         if not ((rows["arm"] == "direction") & (rows["alpha_norm"] == 0)).any():
             raise ValueError(
-                f"figure {FIGURE!r}: {metric} lacks the direction at strength 0, from which changes are read."
+                f"figure {FIGURE!r}: {metric} lacks the direction at strength 0, from which changes are measured."
             )
         if not (rows["arm"] == "control").any():
             raise ValueError(
-                f"figure {FIGURE!r}: {metric} has no rows of arm control. A direction's effect means nothing without "
-                "that of random and shuffled directions of equal norm."
+                f"figure {FIGURE!r}: {metric} has no rows of arm control. The effect of a direction means "
+                "nothing without the effects of random and shuffled directions of equal norm."
             )
         checks.only_value(rows, "guard", figure=FIGURE)
     toward = checks.only_value(table, "toward", figure=FIGURE)
     if checks.is_absent(toward):
-        raise ValueError(f"figure {FIGURE!r}: column toward must say what a positive strength moves toward.")
+        raise ValueError(f"figure {FIGURE!r}: column toward must name the class that a positive strength moves toward.")
     return _Dose(table, metrics, str(toward))
 
 

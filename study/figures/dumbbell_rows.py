@@ -82,7 +82,7 @@ class Dumbbell:
         for kinds in (self.table["interval"], [row.diff.interval for row in self.rows if row.diff is not None]):
             words = [str(kind) for kind in dict.fromkeys(kinds) if not checks.is_absent(kind)]
             if len(kinds) and not words:
-                raise ValueError(f"figure {FIGURE!r}: column interval must say which interval was computed.")
+                raise ValueError(f"figure {FIGURE!r}: column interval must name the interval that was computed.")
             both.append(" or ".join(words))
         return both[0], both[1]
 
@@ -119,7 +119,9 @@ def read(table: DataFrame) -> Dumbbell:
     if len(differences):
         _DIFFERENCES.check(differences, figure=FIGURE)
     if stray := set(differences["cell"]) - set(members["cell"]):
-        raise ValueError(f"figure {FIGURE!r}: {', '.join(sorted(map(str, stray)))}: a difference without its members.")
+        raise ValueError(
+            f"figure {FIGURE!r}: {', '.join(sorted(map(str, stray)))}: a difference without the values of its members."
+        )
     judged = [str(row.cell) for row in checks.records(table[is_difference]) if _verdict(row)]
     if len(judged) > 1:
         raise ValueError(
@@ -206,7 +208,7 @@ def caption(of: Dumbbell) -> Caption:
             next((f"Equivalence on {row.cell}: {row.verdict}" for row in of.rows if row.verdict), ""),
         ],
         notes=[
-            f"Interval of no width: {'; '.join(flat[:3])}{more}" if flat else "",
+            f"Interval of zero width: {'; '.join(flat[:3])}{more}" if flat else "",
             "–: the pair was not measured" if 0 < paired < len(of.rows) else "",
             *(f"{mark} {text}" for mark, text in of.notes.items()),
         ],

@@ -62,7 +62,7 @@ def _read(counts: DataFrame, *, metrics: DataFrame, is_narrow: bool) -> _Triage:
         checks.require_known([row.gold], LEVELS, what="gold level", figure=FIGURE)
         checks.require_known([pred], (*LEVELS, 6), what="predicted level", figure=FIGURE)
         if row.count < 0 or row.count != int(row.count):
-            raise ValueError(f"figure {FIGURE!r}: count {row.count} of gold {row.gold} is no natural number.")
+            raise ValueError(f"figure {FIGURE!r}: count {row.count} of gold {row.gold} is not a natural number.")
         matrix[int(row.gold) - 1, int(pred) - 1] = int(row.count)
     n = int(metrics["n"].max())
     if n > matrix.sum():
@@ -167,9 +167,10 @@ def _caption(of: _Triage) -> Caption:
     return Caption(
         what=f"Gold against predicted ESI level{f' of {who}' if who else ''}, counts; n = {of.matrix.sum()} cases",
         reading=f"Orange: less urgent than gold; blue: more urgent; red frame: {frame}",
-        n=f"No level read: {of.unread}, counted as wrong" if of.unread else "",
+        n=f"No level parsed: {of.unread}, counted as wrong" if of.unread else "",
         interval=f"Right: {checks.sample_size(of.metrics, figure=FIGURE)}, 95 % "
-        f"{checks.interval_kind(of.metrics, figure=FIGURE)}; □ {of.baseline}, the floor without reading",
+        f"{checks.interval_kind(of.metrics, figure=FIGURE)}; □ {of.baseline}, the floor of a model that does not "
+        "read the case",
         control=(),
         last=FOOTER,
     )

@@ -23,8 +23,8 @@ def _read(table: DataFrame) -> DataFrame:
     absent = [arm for arm in ("top", "random") if not bool((table["arm"] == arm).any())]
     if absent:
         raise ValueError(
-            f"figure {FIGURE!r}: no rows of arm {', '.join(absent)}. The drop of the top heads means nothing without "
-            "the drop that as many random heads of the same layers cause."
+            f"figure {FIGURE!r}: no rows of arm {', '.join(absent)}. The drop from removing the top heads means "
+            "nothing without the drop from equally many random heads of the same layers."
         )
     return table
 
@@ -150,7 +150,7 @@ def _caption(table: DataFrame) -> Caption:
         interval=f"Band: point-wise 95 % {checks.interval_kind(table, figure=FIGURE)}",
         control=[
             f"Random heads of the same layers, {draws} draws: {random}",
-            "Dotted: as many heads with the smallest effect" if bool((table["arm"] == "lowest").any()) else "",
+            "Dotted: equally many heads with the smallest effect" if bool((table["arm"] == "lowest").any()) else "",
             f"Dashed: constant answer, {short(float(table['chance'].iloc[0]))}",
         ],
     )

@@ -37,7 +37,9 @@ def _read(table: DataFrame, *, k: int = 12, always: Sequence[str] = ()) -> _Chos
         raise ValueError(f"figure {FIGURE!r}: k = {k}; at least one head is drawn.")
     report, select = (table[table["half"] == half] for half in ("report", "select"))
     if len(report) == 0:
-        raise ValueError(f"figure {FIGURE!r}: no row of half 'report'. Heads are reported where they were not chosen.")
+        raise ValueError(
+            f"figure {FIGURE!r}: no row of half 'report'. Heads are reported on the half on which they were not chosen."
+        )
     checks.require_known(always, list(report["head"]), what="head in always=", figure=FIGURE)
     named = set(report.loc[report["named"].astype(bool), "head"]) if "named" in report.columns else set()
     by_size = (select if len(select) else report).sort_values("value", key=abs, ascending=False, kind="stable")
@@ -76,7 +78,7 @@ def _draw(page: Page, of: _Chosen) -> Axes:
 
 
 def _write(ax: Axes, y: float, head: str, text: str, *, is_named: bool, beyond: bool) -> None:
-    """The name on the left, boxed where it was named beforehand, and the value on the right."""
+    """The name on the left, boxed where it was named in advance, and the value on the right."""
     shade = colour("ink" if beyond else "ink2")
     style: dict[str, Any] = {"va": "center", "fontweight": "bold" if beyond and is_named else "normal", "color": shade}
     frame = {
@@ -145,7 +147,7 @@ def top_heads(
     """The k largest head effects, each with interval, printed value, control head and max-over-heads null.
 
     Heads are chosen on the half `select` and drawn from the half `report`; a table that holds only `report` has been
-    chosen from elsewhere and is cut by its own size. A head that was named beforehand is always a row, its name boxed.
+    chosen from elsewhere and is cut by its own size. A head that was named in advance is always a row, its name boxed.
     Bold ink is for heads beyond the null.
 
     Args:

@@ -19,7 +19,7 @@ FIGURE = "layer_selection"
 
 def _read(table: DataFrame) -> DataFrame:
     if int(table["chosen"].astype(bool).sum()) > 1:
-        raise ValueError(f"figure {FIGURE!r}: {int(table['chosen'].sum())} layers are chosen; one is.")
+        raise ValueError(f"figure {FIGURE!r}: {int(table['chosen'].sum())} layers are chosen; expected exactly one.")
     return table
 
 

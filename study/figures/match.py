@@ -128,7 +128,7 @@ def _draw_pairs(ax: Axes, of: _Matching, marks: Marks) -> None:
 
 
 def _box(ax: Axes, row: Any, avoid: list[Labelled], taken: list[np.ndarray]) -> None:
-    """A box around a head that was named beforehand, with its numbers; thin and grey where its match is not beyond the
+    """A box around a head that was named in advance, with its numbers; thin and grey where its match is not beyond the
     null or not mutual."""
     is_match = _is_beyond(row) and row.mutual
     shade, thick = colour("ink" if is_match else "ink2"), 1.1 if is_match else 0.5
@@ -202,13 +202,13 @@ def _name_lines(ax: Axes, of: _Matching, *, left: float) -> None:
 def _caption(of: _Matching) -> Caption:
     mutual, beyond, inside = of.counts
     draws, own = f" ({len(of.null)} draws)" if len(of.null) else "", f" ({len(of.own)} heads)" if len(of.own) else ""
-    box = "Box: head named beforehand, thin where it has no match beyond the null; margin = r minus the second best"
+    box = "Box: head named in advance, thin if it has no match beyond the null; margin = r minus the second best"
     models = f"{of.name('a')} and their nearest heads in {of.name('b')}"
     return Caption(
         what=f"Heads of {models} by correlation r of per-item effects: {mutual} mutual pairs of {len(of.table)} heads",
         reading=box if of.named else "",
         n=f"{checks.sample_size(of.table, figure=FIGURE)}; area of a mark by r",
-        interval="No interval on r: read it against the null and the control",
+        interval="r has no interval: compare it with the null and the control",
         control=[
             f"Filled: r above {short(of.limit)}, the 95 % limit of the null, the maximum over pairs with items "
             f"permuted{draws}; {beyond} pairs, {inside} of them within ±{WINDOW} layers (band)",
@@ -245,7 +245,7 @@ def match_heads(table: DataFrame, *, width: Width = "neurips", ax: Sequence[Axes
     """Mutual nearest heads of two models by relative depth, and their correlations next to null and self-match.
 
     Left: one mark per mutual pair, its area by r, filled above the item-permuted maximum; the band is the window of ±3
-    layers of the second model. Heads named beforehand are boxed, with r and the margin to the second best, also
+    layers of the second model. Heads named in advance are boxed, with r and the margin to the second best, also
     where their nearest head does not choose them back. Right: the distribution of r, the null, and the self-match
     control, which says how well the matcher finds a head that must have a counterpart.
 

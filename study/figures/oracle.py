@@ -57,8 +57,8 @@ def _read(table: DataFrame) -> _Reading:
     without = [task for task in tasks if MAIN not in set(rows.loc[rows["task"] == task, "control"])]
     if without:
         raise ValueError(
-            f"figure {FIGURE!r}: no row of control {MAIN!r} for {', '.join(without)}. An accuracy without its matched "
-            "shuffle is not drawn; run the reading with it."
+            f"figure {FIGURE!r}: no row of control {MAIN!r} for {', '.join(without)}. An accuracy without its "
+            "matched shuffle is not drawn; run the oracle with this control."
         )
     controls = [control for control in NAMES if control in set(rows["control"])][:3]
     return _Reading(rows[rows["control"].isin(controls)], tasks, controls)
@@ -160,7 +160,7 @@ def _left_key() -> list[Any]:
 
 
 def _caption(of: _Reading) -> Caption:
-    floor = "the prior-only oracle or the majority, whichever is more"
+    floor = "the prior-only oracle or the majority, whichever is higher"
     controls = ", ".join(NAMES[control] for control in of.controls)
     return Caption(
         what=[f"Left: accuracy of the oracle over its floor, {floor}; △ the text alone, × a linear probe on the same "

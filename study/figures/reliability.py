@@ -73,7 +73,7 @@ def _draw(page: Page, of: _Calibration) -> Axes:
 def _entries(of: _Calibration) -> list[Any]:
     role, shape = (of.curves[0].role, "") if len(of.curves) == 1 else ("ink2", "o")
     return [
-        canvas.key_entry(role, "off: interval excludes what was stated", shape=shape),
+        canvas.key_entry(role, "off: interval excludes the prediction", shape=shape),
         canvas.key_entry(role, "includes it", filled=False, shape=shape),
         canvas.line_entry("ink2", "calibrated"),
         *([canvas.patch_entry("null", "calibrated, 95 %")] if of.has_null else []),

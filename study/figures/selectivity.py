@@ -117,7 +117,7 @@ def _caption(of: _Selectivity) -> Caption:
 
     who = f"{', '.join(of.targets)} ({' and '.join(one.label for one in of.curves)})"
     gain = f"{of.metric} for the label {MINUS} {of.metric} for control labels of the same inputs"
-    marked = "Marks: the interval clears that null, not on every layer where layers are dense"
+    marked = "Marks: the interval clears that null (not at every layer if there are many)"
     return Caption(
         what=f"Selectivity by relative depth for {who}: {gain}",
         n=checks.sample_size(of.table, figure=FIGURE),

@@ -51,8 +51,8 @@ def _read(table: DataFrame) -> _Transfer:
     missing = [f"{a} → {b}" for a, b in product(names, names) if (a, b) not in have]
     if missing:
         raise ValueError(
-            f"figure {FIGURE!r}: no rows for {', '.join(missing)}. A transfer is read against its two ceilings; no "
-            "empty block is drawn."
+            f"figure {FIGURE!r}: no rows for {', '.join(missing)}. A transfer is compared with its two ceilings; "
+            "no empty block is drawn."
         )
     return _Transfer(table, names, float(table["chance"].iloc[0]), checks.metric_name(table, FIGURE))
 
@@ -107,7 +107,7 @@ def _draw_block(page: Page, ax: Axes, rows: DataFrame, shade: Any, index: int) -
     shown = rows[_reads(rows)].sort_values(["train_layer", "test_layer"])
     titles = {
         f"block{index}-{int(r.train_layer)}-{int(r.test_layer)}": f"trained at layer {int(r.train_layer)} of "
-        f"{r.train_checkpoint}, read at layer {int(r.test_layer)} of {r.test_checkpoint}: {estimate_of(r)}"
+        f"{r.train_checkpoint}, applied at layer {int(r.test_layer)} of {r.test_checkpoint}: {estimate_of(r)}"
         for r in checks.records(shown)
     }
     if len(shown):
@@ -163,7 +163,7 @@ def _around(axes: list[Axes], of: _Transfer, shade: Any) -> None:
 def _caption(of: _Transfer) -> Caption:
     one = {name: checks.only_value(of.table, name, figure=FIGURE) for name in ("variant", "train_base", "target")}
     target, variant = (f" for {one['target']}" if one["target"] else ""), one["variant"]
-    how = f"trained on one checkpoint and layer and read on another ({', '.join(of.names)})"
+    how = f"trained on one checkpoint and layer and applied to another ({', '.join(of.names)})"
     base = f", shared base {one['train_base']}" if one["train_base"] else ""
     kind = checks.interval_kind(of.table, figure=FIGURE)
     return Caption(

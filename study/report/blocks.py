@@ -18,7 +18,7 @@ from study.report.run_folder import RunFolder, SavedFigure
 if TYPE_CHECKING:
     import pandas as pd
 
-OTHER = ("Other figures", "What else was drawn?")
+OTHER = ("Other figures", "Which other figures were drawn?")
 SHOWN_FIRST = 4
 MAX_ANSWERS = 5
 _METHOD = (

@@ -9,18 +9,18 @@ from typing import get_args
 from study.ledger import VERDICTS, Claim, Evidence, Verdict, Within
 
 MEANS: dict[Evidence, str] = {
-    "behaviour": "outputs differ, or do not",
+    "behaviour": "outputs differ or are equal",
     "decodable": "a probe reads it",
-    "reads": "an oracle answers from it",
+    "reads": "an oracle's answers depend on it",
     "necessary": "removing it hurts",
-    "sufficient": "adding it does it",
+    "sufficient": "adding it produces the behaviour",
     "transfers": "it works in another prompt or checkpoint",
 }
 VERDICT_MEANS: dict[Verdict, str] = {
     "supported": "an effect of interest is shown, after correction over every claim of this page, and every control "
     "passed",
     "qualified": "an effect is shown, but a control of its interpretation failed, is undecided or was not run, or the "
-    "effect may be smaller than is of interest",
+    "effect may be smaller than the smallest of interest",
     "contradicted": "the interval lies wholly on the other side of the claim, and no test of the null failed",
     "not supported": "no effect is shown, or a test of the null failed",
     "not testable": "no effect is shown, and with this n the smallest effect of interest would be shown in fewer than "
@@ -155,5 +155,5 @@ def _open(claim: Claim) -> str:
         is_inside = -asserts.margin < measured.lo and measured.hi < asserts.margin
         return "" if is_inside else f"the interval reaches beyond ±{asserts.margin:g}"
     if measured.lo == measured.hi:
-        return "an interval of no width is no evidence"
+        return "an interval of zero width is not evidence"
     return "the interval includes no effect" if measured.lo <= asserts.null <= measured.hi else ""

@@ -66,7 +66,7 @@ def headline(tables: Tables) -> Drawn:
     found, missing = _drawable(tables)
     if len(found) < 2:
         have = f"only {found[0].title} can be drawn" if found else "nothing can be drawn"
-        raise ValueError(f"a headline figure sets two analyses side by side, and {have}. Missing: {_listed(missing)}.")
+        raise ValueError(f"a headline figure shows two analyses side by side, but {have}. Missing: {_listed(missing)}.")
     letters = "ABCD"[: len(found)]
     with styled():
         boxes, height = _boxes(found)

@@ -70,9 +70,9 @@ def judged(claim: Claim, floor: float) -> Claim:
     mass = None if claim.measured is None else claim.measured.label_mass
     if mass is None or mass >= LOW_MASS:
         return claim
-    held = f"the labels hold {mass:.2f} of the probability where they are read"
+    held = f"the labels hold {mass:.2f} of the probability at the slot"
     if mass < floor:
-        why = f"{held}, less than min_label_mass {floor:g}: read them where the member answers (slot, answer prefix)"
+        why = f"{held}, less than min_label_mass {floor:g}: measure them where the member answers (slot, answer prefix)"
         return replace(claim, measured=None, controls=(), tests=(), why=why)
     control = Control(f"the labels hold at least {LOW_MASS:g} of the probability", "failed", held)
     return replace(claim, controls=(*claim.controls, control))

@@ -209,14 +209,12 @@ def _warnings(run: RunFolder, ledger: Sequence[Claim]) -> list[tuple[str, str]]:
     if all(bases.values()) and len(set(bases.values())) > 1:
         sizes = [match[1] for base in bases.values() if (match := _SIZE.search(base))]
         which = f"{sizes[0]}B against {sizes[1]}B" if len(set(sizes)) == 2 else " against ".join(bases.values())
-        what = (
-            "Scale differs from training method." if len(set(sizes)) == 2 else "The members stand on different bases."
-        )
-        found.append((what, f"{which}: no difference on this page separates the two."))
+        what = "Scale differs from training method." if len(set(sizes)) == 2 else "The members have different bases."
+        found.append((what, f"{which}: no difference on this page separates size from training."))
     uneven = [c for c in ledger if isinstance(c.asserts, Within) and c.measured and c.verdict == "contradicted"]
     if uneven:
         found.append(("The members differ on the training distribution.",
-                      f"{uneven[0].measured}: differences elsewhere may be differences of skill."))  # fmt: skip
+                      f"{uneven[0].measured}: differences elsewhere may be differences in skill."))  # fmt: skip
     return found + [(text, "") for text in _banners(run)]
 
 

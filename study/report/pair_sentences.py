@@ -87,11 +87,11 @@ def _equal(claim: Claim, tables: Tables) -> Sentence | None:
     if claim.verdict == "contradicted":
         better = HEURISTIC if claim.measured.value < 0 else ENGAGED
         text = f"The {better} member answers {where} better: {values}, beyond the margin of {margin}"
-        return Sentence(text, f"{size}; a difference elsewhere may be one of skill")
+        return Sentence(text, f"{size}; a difference elsewhere may be a difference in skill")
     need = claim.reach.n_needed if claim.reach is not None and claim.verdict == "not testable" else None
     more = f"; equal members would be shown to be equal with n = {need:,}" if need else ""
     text = f"Whether both members answer {where} equally well is open: {values}, which reaches beyond ±{margin}{more}"
-    return Sentence(text, f"{size}; a difference elsewhere may be one of skill")
+    return Sentence(text, f"{size}; a difference elsewhere may be a difference in skill")
 
 
 def _separate(claim: Claim, tables: Tables) -> Sentence | None:

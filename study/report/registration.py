@@ -81,9 +81,9 @@ def register(study: Study, out: Path) -> Registration:
         if known is None or known.sha256 == made.sha256 or known.study == made.study:
             return known or made
         raise ValueError(
-            f"{path}: another study is registered here (sha256 {known.sha256[:12]}). A registration is never replaced: "
-            "give the changed study another folder"
-            f"{remedy(' with {out}')}, or run it as it is; the report lists what changed."
+            f"{path}: a different study is registered here (sha256 {known.sha256[:12]}). A registration is never "
+            f"overwritten: give the changed study another folder{remedy(' with {out}')}, or run it as it is; the "
+            "report lists what changed."
         )
     write_json(path, asdict(made))
     return made

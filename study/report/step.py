@@ -27,7 +27,7 @@ def outputs(context: Context) -> list[Path]:
 
 def plan(_: Study) -> Work:
     """Some seconds; nothing is computed."""
-    return Work(note="made of tables and figures")
+    return Work(note="built from tables and figures")
 
 
 def code(_: Study) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 A member is degenerate where one answer makes up more than 90 % of its answers (of at least 10) and is not right as
 often. Which option it names then follows from the order of the options and not from what they say: its bias, classes
 that are made of its answers, and directions between them are of the order too. Accuracy has a control of its own
-(always answering the commonest label).
+(always giving the most common label).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIMIT, MIN_ANSWERS = 0.9, 10
 
 @dataclass(frozen=True)
 class OneAnswer:
-    """The commonest answer of a member.
+    """The most common answer of a member.
 
     Attributes:
         answer: the label.
@@ -68,7 +68,7 @@ def said(member: str, answer: str, share: float, n: int | None = None) -> str:
 
 
 def one_answer(labels: Iterable[object], gold: Iterable[object]) -> OneAnswer | None:
-    """The commonest of the answers; None where nothing was answered.
+    """The most common of the answers; None where nothing was answered.
 
     Args:
         labels: of every item, None or NaN where no answer was read.
@@ -87,7 +87,7 @@ def _text(label: object) -> str | None:
 
 
 def of_answers(frame: pd.DataFrame, task: Task | None = None) -> OneAnswer | None:
-    """The commonest answer of a table of answers; where items were asked in several orders of their options, of the
+    """The most common answer of a table of answers; where items were asked in several orders of their options, of the
     answer over all orders (`averaged` of the task)."""
     averaged = hook(task, "averaged")
     counted = averaged(frame) if averaged else frame
@@ -95,7 +95,7 @@ def of_answers(frame: pd.DataFrame, task: Task | None = None) -> OneAnswer | Non
 
 
 def with_columns(row: Row, top: OneAnswer | None, member: str, task: Task) -> Row:
-    """The row of a member with the columns of its commonest answer, and the banner where it is the only one."""
+    """The row of a member with the columns of its most common answer, and the banner where it is the only one."""
     if top is None:
         return {**row, "is_degenerate": False}
     banner = " ".join(filter(None, [row.get("banner"), top.banner(member, task)])) or None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONSTANT = "always gives the most common label"
-"""Control of an accuracy: the label that is commonest over all cells, answered to every item."""
+"""Control of an accuracy: the label that is most common over all cells, as the answer to every item."""
 
 
 def pair_rows(

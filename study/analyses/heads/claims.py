@@ -17,7 +17,7 @@ Held = tuple[float, float] | None
 def heads(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     """Per member: heads that are necessary, and what they carry; between members: what training changed.
 
-    Of each: every head that was named beforehand, and the largest of the selecting half as it is on the other.
+    Of each: every head that was named in advance, and the largest of the selecting half as it is on the other.
     """
     members = members_of(rows(tables, "heads"))
     claims = [
@@ -68,12 +68,12 @@ def _necessary(tables: Tables, member: str, smallest: float) -> list[Claim]:
 
 
 def key_of(kind: str, row: Row, member: str) -> str:
-    """Key of the claim about a head that was named beforehand, or about whichever is the largest."""
+    """Key of the claim about a head that was named in advance, or about whichever is the largest."""
     return f"heads/{kind}/{row['head'] if flag(row, 'named') else 'largest'}/{member}"
 
 
 def _which(row: Row) -> str:
-    return ", named beforehand" if flag(row, "named") else ", the largest"
+    return ", named in advance" if flag(row, "named") else ", the largest"
 
 
 def _chosen(own: Sequence[Row], halves: Sequence[Row]) -> list[tuple[Row, Held]]:

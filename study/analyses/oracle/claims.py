@@ -20,15 +20,16 @@ def oracle(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
 
 
 def placebos(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
-    """Of each question: that the oracle answers it with zeroed activations, better than the commonest answer would."""
+    """Of each question: that the oracle answers it with zeroed activations, better than the most common answer
+    would."""
     return [
         Claim(
             f"The oracle reads {words(row['target'])} of {row['member']} with nothing injected",
             "reads",
             "oracle",
             Above(),
-            measured(row, name="accuracy minus the commonest answer", signed=True),
-            (Control.at_least("above the commonest answer", bounds(row), 0.0, sort="null"),),
+            measured(row, name="accuracy minus that of the most common answer", signed=True),
+            (Control.at_least("above the most common answer", bounds(row), 0.0, sort="null"),),
             smallest=smallest.accuracy,
             key=f"oracle/zero/{row['target']}/{row['member']}",
         )

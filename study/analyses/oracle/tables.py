@@ -76,11 +76,11 @@ def oracle_rows(choices: Choices, gold: Mapping[str, str], probe: np.ndarray | N
 
 
 def _nothing_injected(choices: Choices, gold: Mapping[str, str], majority: np.ndarray) -> list[Row]:
-    """Accuracy minus that of the commonest answer with zeroed activations: what is above 0 was not read from them."""
+    """Accuracy minus that of the most common answer with zeroed activations: what is above 0 was not read from them."""
     if "zero" not in choices.controls:
         return []
     over = accuracy_over(choices.right(gold, "zero"), majority, choices.groups, seed=choices.seed)
-    row = _row("accuracy_zero", over, interval=PAIRED, control="always the commonest answer", is_difference=True)
+    row = _row("accuracy_zero", over, interval=PAIRED, control="always the most common answer", is_difference=True)
     return [row | {"control_value": float(majority.mean())}]
 
 

@@ -140,7 +140,7 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
 
 
 def _answered(context: Context, member: str, target: str) -> dict[str, Any]:
-    """Columns of the member's commonest answer, where the target or the choice of rows is made of its answers."""
+    """Columns of the member's most common answer, where the target or the choice of rows is made of its answers."""
     from interp.where import columns_of
     from study.analyses.eval.one_answer import MEANING, said
 

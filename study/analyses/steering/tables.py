@@ -85,7 +85,7 @@ def tables_of_member(job: DoseJob, member: str) -> DoseResult:
 
 
 def _unsteered_answers(items: Sequence[DoseItem], outcomes: Sequence[DoseOutcome]) -> OneAnswer | None:
-    """The commonest answer at strength 0."""
+    """The most common answer at strength 0."""
     answers = [item.labels[int(one.logp[0].argmax())] for item, one in zip(items, outcomes, strict=True)]
     return one_answer(answers, [item.example.label for item in items])
 
@@ -167,7 +167,7 @@ class Member(NamedTuple):
 
     Attributes:
         same: columns that are the same in all rows: model, adapter, seed, ...
-        classes: the commonest answer of the member, where the classes of the direction are made of its answers.
+        classes: the most common answer of the member, where the classes of the direction are made of its answers.
     """
 
     folder: Path
@@ -282,7 +282,7 @@ def plane_rows(plane: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 def flagged(
     rows: pd.DataFrame, table: pd.DataFrame, classes: OneAnswer | None, same: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """The rows with the member's commonest answer: of its classes where these are made of its answers, else at
+    """The rows with the member's most common answer: of its classes where these are made of its answers, else at
     strength 0. The margin is of the classes alone; every other score is of the answers too."""
     at_zero = bool(table["is_degenerate"].any()) if "is_degenerate" in table else False
     of_classes = classes is not None and classes.is_degenerate
