@@ -36,8 +36,14 @@ def build(kind: str) -> Model:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     kv = 2 if kind == "cpu" else 4
-    config = Qwen2Config(vocab_size=151_936, num_key_value_heads=kv, tie_word_embeddings=kind == "cpu",
-                         max_position_embeddings=4096, pad_token_id=0, **SHAPES[kind])  # fmt: skip
+    config = Qwen2Config(
+        vocab_size=151_936,
+        num_key_value_heads=kv,
+        tie_word_embeddings=kind == "cpu",
+        max_position_embeddings=4096,
+        pad_token_id=0,
+        **SHAPES[kind],
+    )
     config.architectures = ["Qwen2ForCausalLM"]
     torch.manual_seed(0)
     if kind == "cpu":
@@ -84,8 +90,10 @@ def nnsight_all(tracer: Any, ids: Tensor, n_layers: int) -> list[Tensor]:
 
 def difference(mine: dict[str, Tensor], theirs: list[Tensor]) -> float:
     """Largest |ours - theirs| over layers; HF's last entry has passed the final norm and is left out by the caller."""
-    return max(float((mine[f"resid_post.{i}"] - other.reshape(mine[f"resid_post.{i}"].shape)).abs().max())
-               for i, other in enumerate(theirs))  # fmt: skip
+    return max(
+        float((mine[f"resid_post.{i}"] - other.reshape(mine[f"resid_post.{i}"].shape)).abs().max())
+        for i, other in enumerate(theirs)
+    )
 
 
 def recording(report: Report, model: Model, ids: Tensor, rounds: int) -> None:
@@ -119,12 +127,21 @@ def recording(report: Report, model: Model, ids: Tensor, rounds: int) -> None:
     seconds = interleave(methods, rounds=rounds)
     base = seconds["bare"]
     goals = {"ours, last position": ("<= 1.03", agree["last"]), "ours, all positions": ("<= 1.15", agree["hf"])}
-    peers = {"HF output_hidden_states": agree["hf"], "TransformerLens run_with_cache": agree.get("tl"),
-             "nnsight trace and save": agree["nnsight"]}  # fmt: skip
+    peers = {
+        "HF output_hidden_states": agree["hf"],
+        "TransformerLens run_with_cache": agree.get("tl"),
+        "nnsight trace and save": agree["nnsight"],
+    }
     if ids.device.type == "cuda":
         rate = ids.numel() / seconds["ours, last position"]
-        report.add("rate / bare: ours, last position", base / seconds["ours, last position"], goal=">= 0.95",
-                   limit="1.0", agree=agree["last"], note=f"{rate:.0f} tok/s")  # fmt: skip
+        report.add(
+            "rate / bare: ours, last position",
+            base / seconds["ours, last position"],
+            goal=">= 0.95",
+            limit="1.0",
+            agree=agree["last"],
+            note=f"{rate:.0f} tok/s",
+        )
     for name in methods:
         if name in goals:
             report.add(
@@ -196,8 +213,13 @@ def end_to_end(report: Report, model: Model, *, n: int, length: int, tokens: int
             file.flush()
             os.fsync(file.fileno())
         disk = time.perf_counter() - began
-        report.add("end to end to disk: rate / slower of forward and disk", max(forward, disk) / whole, goal=">= 0.9",
-                   limit="1.0", note=f"{n * width / whole:.0f} tok/s")  # fmt: skip
+        report.add(
+            "end to end to disk: rate / slower of forward and disk",
+            max(forward, disk) / whole,
+            goal=">= 0.9",
+            limit="1.0",
+            note=f"{n * width / whole:.0f} tok/s",
+        )
     finally:
         shutil.rmtree(folder)
 
@@ -211,8 +233,13 @@ def main() -> None:
     ids = torch.randint(3, 20_000, shape, device=model.device)
     recording(report, model, ids, options.rounds)
     memory(report, model, ids)
-    end_to_end(report, model, n=64 if kind == "cpu" else 256, length=120 if kind == "cpu" else 500,
-               tokens=2048 if kind == "cpu" else 16_384)  # fmt: skip
+    end_to_end(
+        report,
+        model,
+        n=64 if kind == "cpu" else 256,
+        length=120 if kind == "cpu" else 500,
+        tokens=2048 if kind == "cpu" else 16_384,
+    )
     report.finish(options.json)
 
 

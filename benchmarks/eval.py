@@ -54,20 +54,35 @@ def tokenizer_of(items: list[Example]) -> Any:
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tok.decoder = decoders.ByteLevel()
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(vocab_size=4096, special_tokens=specials, show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096,
+        special_tokens=specials,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     system = "You are a helpful assistant. Answer as briefly as you can and do not explain."
     tok.train_from_iterator([*(e.content for e in items), system], trainer)
     template = f"<|im_start|>system\n{system}<|im_end|>\n" + CHAT_TEMPLATE
-    return PreTrainedTokenizerFast(tokenizer_object=tok, eos_token="<|im_end|>", pad_token="<|endoftext|>",
-                                   chat_template=template, padding_side="left")  # fmt: skip
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=template,
+        padding_side="left",
+    )
 
 
 def build(kind: str, tokenizer: Any) -> Model:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    config = Qwen2Config(vocab_size=151_936, num_key_value_heads=2 if kind == "cpu" else 4, pad_token_id=0,
-                         tie_word_embeddings=kind == "cpu", max_position_embeddings=4096, **SHAPES[kind])  # fmt: skip
+    config = Qwen2Config(
+        vocab_size=151_936,
+        num_key_value_heads=2 if kind == "cpu" else 4,
+        pad_token_id=0,
+        tie_word_embeddings=kind == "cpu",
+        max_position_embeddings=4096,
+        **SHAPES[kind],
+    )
     torch.manual_seed(0)
     with torch.device("cuda" if kind == "gpu" else "cpu"):
         torch.set_default_dtype(torch.bfloat16 if kind == "gpu" else torch.float32)
@@ -83,8 +98,15 @@ def plain_loop(model: Model, items: list[Example], *, logits: bool = False) -> l
         texts = [render(e, model.tokenizer).text for e in items[at : at + BATCH]]
         inputs = model.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         inputs.pop("token_type_ids", None)
-        done = model.module.generate(**inputs, max_new_tokens=4, do_sample=False, output_logits=logits,
-                                     return_dict_in_generate=True, pad_token_id=0, eos_token_id=None)  # fmt: skip
+        done = model.module.generate(
+            **inputs,
+            max_new_tokens=4,
+            do_sample=False,
+            output_logits=logits,
+            return_dict_in_generate=True,
+            pad_token_id=0,
+            eos_token_id=None,
+        )
         model.tokenizer.batch_decode(done.sequences[:, inputs["input_ids"].shape[1] :])
         out += list(done.logits[0].float().log_softmax(-1).cpu()) if logits else []
     return out
@@ -104,16 +126,24 @@ def main() -> None:
     tokens = {x: [i[0] for s in bbq.spellings(x) if len(i := tokenizer.encode(s)) == 1] for x in "ABC"}
     mine = ours(model, items)
     first = plain_loop(model, items, logits=True)
-    gaps = (abs(mine[e.id].logp[x] - float(logp[tokens[x]].logsumexp(-1)))
-            for e, logp in zip(items, first, strict=True) for x in "ABC")  # fmt: skip
+    gaps = (
+        abs(mine[e.id].logp[x] - float(logp[tokens[x]].logsumexp(-1)))
+        for e, logp in zip(items, first, strict=True)
+        for x in "ABC"
+    )
     agree = max(gaps)
     report = Report("eval")
     methods = {"loop": lambda: plain_loop(model, items), "ours": lambda: ours(model, items)}
     seconds = interleave(methods, rounds=min(options.rounds, 3))
     per_item = sum(len(render(e, tokenizer).ids) for e in items) / len(items)
     note = f"{len(items)} items of {per_item:.0f} tokens, {len(items) / seconds['ours']:.1f} items/s"
-    report.add("items/s over generate(max_new_tokens=4), batch 8", seconds["loop"] / seconds["ours"], goal=">= 3",
-               agree=agree, note=note)  # fmt: skip
+    report.add(
+        "items/s over generate(max_new_tokens=4), batch 8",
+        seconds["loop"] / seconds["ours"],
+        goal=">= 3",
+        agree=agree,
+        note=note,
+    )
     report.finish(options.json)
 
 

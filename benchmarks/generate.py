@@ -37,8 +37,14 @@ def plain_replies(model: Model, batches: Sequence[Sequence[tuple[int, ...]]]) ->
     for rows in batches:
         batch = pad(rows, side="left")
         generate: Any = model.module.generate
-        new = generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=200,
-                       do_sample=False, eos_token_id=sorted(ends), pad_token_id=0)  # fmt: skip
+        new = generate(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            max_new_tokens=200,
+            do_sample=False,
+            eos_token_id=sorted(ends),
+            pad_token_id=0,
+        )
         new = new[:, batch.input_ids.shape[1] :]
         for tail in new.tolist():
             out.append(tail[: next((k + 1 for k, token in enumerate(tail) if token in ends), len(tail))])
@@ -81,8 +87,11 @@ def compare(report: Report, model: Model, role: str, items: Sequence[Example], r
         return [a for _, batch in evaluate(model, task, items, decoding=DECODING, plan=plan) for a in batch]
 
     tails, logp = loop()
-    mine = [one.ids for batch in plan.batches
-            for one in write(model, [plan.prompts[i] for i in batch], DECODING, new_tokens=200)]  # fmt: skip
+    mine = [
+        one.ids
+        for batch in plan.batches
+        for one in write(model, [plan.prompts[i] for i in batch], DECODING, new_tokens=200)
+    ]
     n_differing = sum(a != tuple(b) for a, b in zip(mine, tails, strict=True))
     answers = {a.example_id: a for a in ours()}
     found = torch.tensor([[answers[items[i].id].logp[name] for name in names] for i in order])
@@ -91,8 +100,13 @@ def compare(report: Report, model: Model, role: str, items: Sequence[Example], r
     n_new = sum(map(len, tails)) / len(tails)
     note = f"{len(items)} items of {sum(map(len, (p.ids for p in plan.prompts))) / len(items):.0f} tokens, "
     note += f"replies of {n_new:.0f}, {n_differing} differ, {len(items) / seconds['ours']:.0f} replies/s"
-    report.add(f"{role}: replies/s over generate and a label pass", seconds["loop"] / seconds["ours"],
-               goal=">= 2.5", agree=agree, note=note)  # fmt: skip
+    report.add(
+        f"{role}: replies/s over generate and a label pass",
+        seconds["loop"] / seconds["ours"],
+        goal=">= 2.5",
+        agree=agree,
+        note=note,
+    )
 
 
 def main() -> None:

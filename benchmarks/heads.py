@@ -64,10 +64,15 @@ def build(shape: Shape, *, dtype: torch.dtype = torch.float32, device: str = "cp
 
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=1000, hidden_size=shape.width, intermediate_size=shape.mlp, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, num_key_value_heads=shape.kv, tie_word_embeddings=False,
+        vocab_size=1000,
+        hidden_size=shape.width,
+        intermediate_size=shape.mlp,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv,
+        tie_word_embeddings=False,
         max_position_embeddings=2048,
-    )  # fmt: skip
+    )
     with torch.device(device):
         module = Qwen2ForCausalLM._from_config(config, attn_implementation="sdpa", dtype=dtype)
     return Model.wrap(module.eval().requires_grad_(False))
@@ -128,12 +133,23 @@ def compare(report: Report, shape: Shape, *, rounds: int, everywhere: bool, goal
     where, changed = ("all positions", shape.tokens) if everywhere else ("answer slot", 1)
     limit = f"{shape.limit(changed):.1f}"
     note = f"({best['ours']:.2f} s for {shape.n_heads} heads; one hooked forward {best['naive']:.3f} s)"
-    report.add(f"{shape.name}, {where}: naive / ours", best["naive"] * shape.n_heads / best["ours"],
-               goal=f">= {goal:g}", limit=limit, agree=agree, note=note)  # fmt: skip
+    report.add(
+        f"{shape.name}, {where}: naive / ours",
+        best["naive"] * shape.n_heads / best["ours"],
+        goal=f">= {goal:g}",
+        limit=limit,
+        agree=agree,
+        note=note,
+    )
     if "lens" in methods:
         ratio = best["lens"] * shape.n_heads / best["ours"]
-        report.add(f"{shape.name}, {where}: TransformerLens / ours", ratio, goal=">= 100", agree=agree,
-                   note=f"(run_with_hooks per head, {best['lens']:.3f} s)")  # fmt: skip
+        report.add(
+            f"{shape.name}, {where}: TransformerLens / ours",
+            ratio,
+            goal=">= 100",
+            agree=agree,
+            note=f"(run_with_hooks per head, {best['lens']:.3f} s)",
+        )
 
 
 def transformer_lens(model: Model, pair: TokenPair, shape: Shape, margins: np.ndarray) -> Callable[[], float] | None:
@@ -195,9 +211,13 @@ def on_gpu(report: Report, rounds: int) -> None:
             "clean": lambda: model.module(ids, use_cache=False, logits_to_keep=1),
         },
         rounds=rounds,
-    )  # fmt: skip
-    report.add(f"{LARGE.name}: all heads in clean forwards", best["ours"] / best["clean"], goal="<= 3",
-               limit=f"{LARGE.n_heads / LARGE.limit(1):.2f}")  # fmt: skip
+    )
+    report.add(
+        f"{LARGE.name}: all heads in clean forwards",
+        best["ours"] / best["clean"],
+        goal="<= 3",
+        limit=f"{LARGE.n_heads / LARGE.limit(1):.2f}",
+    )
 
 
 if __name__ == "__main__":

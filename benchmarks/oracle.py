@@ -37,10 +37,18 @@ def build(layers: int, width: int, *, gpu: bool) -> Model:
 
     torch.manual_seed(0)
     config = Qwen3Config(
-        vocab_size=1000, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
-        num_attention_heads=width // 64, num_key_value_heads=max(1, width // 256), head_dim=64,
-        max_position_embeddings=2048, pad_token_id=0, eos_token_id=None, bos_token_id=None,
-    )  # fmt: skip
+        vocab_size=1000,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        num_key_value_heads=max(1, width // 256),
+        head_dim=64,
+        max_position_embeddings=2048,
+        pad_token_id=0,
+        eos_token_id=None,
+        bos_token_id=None,
+    )
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     module = get_peft_model(Qwen3ForCausalLM(config), lora, adapter_name="engaged")
     for name in ("heuristic", "oracle"):
@@ -71,10 +79,13 @@ def shared_prefix(report: Report, model: Model, *, rounds: int) -> None:
         assert model.device.type == "cuda" or not differ, "the shared prefix gives other tokens than full prompts"
         best = interleave({"ours": ours, "loop": loop}, rounds=rounds)
         report.add(
-            f"{N_QUESTIONS} questions over {N_SLOTS} activations: full prompts / shared", best["loop"] / best["ours"],
-            goal=">= 3", limit=str(N_QUESTIONS), agree=float(differ),
+            f"{N_QUESTIONS} questions over {N_SLOTS} activations: full prompts / shared",
+            best["loop"] / best["ours"],
+            goal=">= 3",
+            limit=str(N_QUESTIONS),
+            agree=float(differ),
             note=f"({best['ours']:.2f} s; answers of {N_NEW} tokens that differ: {differ})",
-        )  # fmt: skip
+        )
         scored = [
             Job(
                 OraclePrompt("", job.ids + tokens(4, 50 + i), job.prompt.slots, (), len(job.ids)),
@@ -87,8 +98,13 @@ def shared_prefix(report: Report, model: Model, *, rounds: int) -> None:
         loop_logp = lambda: [answer_logp(model, [job], SPEC, share=False)[0] for job in scored]  # noqa: E731
         agree = max(float((a - b).abs().max()) for a, b in zip(ours_logp(), loop_logp(), strict=True))
         best = interleave({"ours": ours_logp, "loop": loop_logp}, rounds=rounds)
-        report.add("the same, scoring given answers: full prompts / shared", best["loop"] / best["ours"],
-                   goal=">= 3", limit=str(N_QUESTIONS), agree=agree)  # fmt: skip
+        report.add(
+            "the same, scoring given answers: full prompts / shared",
+            best["loop"] / best["ours"],
+            goal=">= 3",
+            limit=str(N_QUESTIONS),
+            agree=agree,
+        )
 
 
 def collection(report: Report, model: Model, *, rounds: int, length: int = 192, n: int = 4) -> None:
@@ -115,9 +131,14 @@ def collection(report: Report, model: Model, *, rounds: int, length: int = 192, 
     a, b = mixed(), one_by_one()
     agree = max(float((x - y).abs().max()) for role in roles for x, y in zip(a[role], b[role], strict=True))
     best = interleave({"mixed": mixed, "single": one_by_one, "forward": forward}, rounds=rounds)
-    report.add("base + 2 adapters at half depth: one mixed pass / one full forward", best["mixed"] / best["forward"],
-               goal="<= 2.2", limit=f"{3 * (layer[0] + 1) / model.n_layers:.2f}", agree=agree,
-               note=f"({best['mixed']:.2f} s, {n} texts of {length})")  # fmt: skip
+    report.add(
+        "base + 2 adapters at half depth: one mixed pass / one full forward",
+        best["mixed"] / best["forward"],
+        goal="<= 2.2",
+        limit=f"{3 * (layer[0] + 1) / model.n_layers:.2f}",
+        agree=agree,
+        note=f"({best['mixed']:.2f} s, {n} texts of {length})",
+    )
     report.add("the same: one pass per adapter / one mixed pass", best["single"] / best["mixed"], agree=agree)
 
 
@@ -146,8 +167,12 @@ def injection(report: Report, *, rounds: int, gpu: bool) -> None:
         loop = lambda: by_row(resid, split, positions)  # noqa: B023, E731
         agree = float((norm_matched_injection(resid, vectors, positions) - loop()).abs().max())
         best = interleave({"ours": ours, "loop": loop}, rounds=4 * rounds)
-        report.add(f"injection, {rows} rows of {k}: loop over rows / vectorised", best["loop"] / best["ours"],
-                   agree=agree, note=f"({1e3 * best['ours']:.2f} ms in the hook)")  # fmt: skip
+        report.add(
+            f"injection, {rows} rows of {k}: loop over rows / vectorised",
+            best["loop"] / best["ours"],
+            agree=agree,
+            note=f"({1e3 * best['ours']:.2f} ms in the hook)",
+        )
 
 
 def main() -> None:

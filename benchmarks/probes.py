@@ -118,16 +118,21 @@ def one_size(report: Report, n: int, d: int, *, tight: bool) -> None:
     note = f"{seconds:.2f} s, {fit.backend}, steps {int(fit.n_iter.sum())}, {fit.flops / 1e9:.0f} GFLOP, peak "
     note += f"{fit.flops / seconds / peak():.0%}; theirs off by {difference(fit, default):.1g}"
     name = f"probes {n}x{d}"
-    report.add(f"{name} vs sklearn default", t_default / seconds, goal=f">= {goal}" if goal else "",
-               agree=agree, note=note)  # fmt: skip
+    report.add(
+        f"{name} vs sklearn default", t_default / seconds, goal=f">= {goal}" if goal else "", agree=agree, note=note
+    )
     if tight:
-        report.add(f"{name} vs sklearn tol=1e-6", t_tight / seconds, goal=f">= {2 * goal}" if goal else "",
-                   agree=agree)  # fmt: skip
+        report.add(f"{name} vs sklearn tol=1e-6", t_tight / seconds, goal=f">= {2 * goal}" if goal else "", agree=agree)
     if (n, d) == (2000, 3584):
         _, t_null = timed(null_1000, feats, labels, fold)
         two_fits = 2 * t_default / (FOLDS * len(CS))
-        report.add("null 1000 labels x 5 folds / two sklearn fits", t_null / two_fits, goal="<= 1", agree=None,
-                   note=f"{t_null:.2f} s against {two_fits:.2f} s")  # fmt: skip
+        report.add(
+            "null 1000 labels x 5 folds / two sklearn fits",
+            t_null / two_fits,
+            goal="<= 1",
+            agree=None,
+            note=f"{t_null:.2f} s against {two_fits:.2f} s",
+        )
 
 
 def gpu(report: Report) -> None:
@@ -141,8 +146,12 @@ def gpu(report: Report) -> None:
             total, flops = total + seconds, flops + fit.flops
         assert bool(fit.is_converged.all())
     total, flops = total * 28 / 27, flops * 28 / 27
-    report.add("gpu 28 layers 9013x3584, 25 fits each, seconds", total, agree=None,
-               note=f"{flops / total / peak('cuda', 8192):.0%} of peak")  # fmt: skip
+    report.add(
+        "gpu 28 layers 9013x3584, 25 fits each, seconds",
+        total,
+        agree=None,
+        note=f"{flops / total / peak('cuda', 8192):.0%} of peak",
+    )
 
 
 @dataclass(frozen=True)

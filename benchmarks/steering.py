@@ -85,8 +85,17 @@ def agreement(model: Model, item: DoseItem, plan: DosePlan, *, everywhere: bool 
     return worst
 
 
-def strengths(report: Report, model: Model, shape: Shape, n_alphas: int, layer: int, *, rounds: int,
-              positions: str = "last", goal: str = "") -> None:  # fmt: skip
+def strengths(
+    report: Report,
+    model: Model,
+    shape: Shape,
+    n_alphas: int,
+    layer: int,
+    *,
+    rounds: int,
+    positions: str = "last",
+    goal: str = "",
+) -> None:
     """One line: K strengths of one direction, the loop against the sweep."""
     item, plan = item_of(shape), plan_of(shape, one_arm(shape, layer), n_alphas, positions=positions)
     everywhere = positions == "all"
@@ -99,9 +108,14 @@ def strengths(report: Report, model: Model, shape: Shape, n_alphas: int, layer: 
     }
     best = best_cpu(methods, rounds=dict.fromkeys(methods, rounds))
     limit = f"{n_alphas}" if not everywhere else f"{_all_limit(shape, n_alphas, layer):.2f}"
-    report.add(f"{shape.name}, {n_alphas} strengths, layer {layer}, {positions}: naive / ours",
-               best["naive"] * n_alphas / best["ours"], goal=goal, limit=limit, agree=agree,
-               note=f"({best['ours']:.2f} s; one hooked forward {best['naive']:.3f} s)")  # fmt: skip
+    report.add(
+        f"{shape.name}, {n_alphas} strengths, layer {layer}, {positions}: naive / ours",
+        best["naive"] * n_alphas / best["ours"],
+        goal=goal,
+        limit=limit,
+        agree=agree,
+        note=f"({best['ours']:.2f} s; one hooked forward {best['naive']:.3f} s)",
+    )
 
 
 def _all_limit(shape: Shape, n_alphas: int, layer: int) -> float:
@@ -120,9 +134,14 @@ def whole_protocol(report: Report, model: Model, shape: Shape, *, rounds: int, l
     }
     best = best_cpu(methods, rounds=dict.fromkeys(methods, rounds))
     limit = 1 + (plan.n_rows - 1) * (shape.layers - layer - 1) / shape.layers / shape.tokens
-    report.add(f"{shape.name}, 29 arms x 13 strengths, layer {layer}: clean forwards", best["ours"] / best["clean"],
-               goal="<= 3", limit=f"{limit:.2f}", agree=agree,
-               note=f"({plan.n_rows} rows, {best['ours']:.2f} s; clean {best['clean']:.2f} s)")  # fmt: skip
+    report.add(
+        f"{shape.name}, 29 arms x 13 strengths, layer {layer}: clean forwards",
+        best["ours"] / best["clean"],
+        goal="<= 3",
+        limit=f"{limit:.2f}",
+        agree=agree,
+        note=f"({plan.n_rows} rows, {best['ours']:.2f} s; clean {best['clean']:.2f} s)",
+    )
 
 
 def peers(report: Report, model: Model, shape: Shape, *, rounds: int, layer: int) -> None:

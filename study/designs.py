@@ -69,8 +69,10 @@ def of_equivalence(row: Row, margin: float, *, accuracy: float | None = None) ->
     size, counts = _paired_size(row), _counts(row)
     if size is None or counts is None:
         return None
-    claim = EquivalenceClaim(min((sum(counts) + 0.5) / (size.n + 1), 0.99),
-                             accuracy=EquivalenceClaim.accuracy if accuracy is None else accuracy)  # fmt: skip
+    claim = EquivalenceClaim(
+        min((sum(counts) + 0.5) / (size.n + 1), 0.99),
+        accuracy=EquivalenceClaim.accuracy if accuracy is None else accuracy,
+    )
     return Design(claim, size, margin, given=DISCORDANCE, is_equivalence=True)
 
 

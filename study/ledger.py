@@ -69,9 +69,14 @@ class Control:
 
     @classmethod
     def at_least(
-        cls, name: str, interval: tuple[float, float] | None, bound: float = 0.0, detail: str = "",
-        *, sort: Sort = "interpretation",
-    ) -> Control:  # fmt: skip
+        cls,
+        name: str,
+        interval: tuple[float, float] | None,
+        bound: float = 0.0,
+        detail: str = "",
+        *,
+        sort: Sort = "interpretation",
+    ) -> Control:
         """Passed where the whole interval is above `bound`, failed where all of it is below, else undecided.
 
         Args:

@@ -84,15 +84,27 @@ def bounds(row: Row, column: str = "") -> tuple[float, float] | None:
 def measured(row: Row, *, name: str = "", signed: bool = False) -> Measured:
     """The estimate of a table row; its interval as it is there."""
     value, lo, hi = (float(row[key]) for key in ("value", "lo", "hi"))
-    return Measured(value, lo, hi, **size_of(row), name=name, unit=str(row.get("metric_unit") or ""), signed=signed,
-                    label_mass=number(row, "label_mass"))  # fmt: skip
+    return Measured(
+        value,
+        lo,
+        hi,
+        **size_of(row),
+        name=name,
+        unit=str(row.get("metric_unit") or ""),
+        signed=signed,
+        label_mass=number(row, "label_mass"),
+    )
 
 
 def size_of(row: Row) -> dict[str, Any]:
     """How many items and groups a row is of, and what they are called, as `Measured` takes them."""
     groups, called = number(row, "n_groups"), (row.get("unit") or "items", row.get("group_unit") or "groups")
-    return {"n": int(row["n"]), "n_groups": None if groups is None else int(groups), "items": str(called[0]),
-            "groups": str(called[1])}  # fmt: skip
+    return {
+        "n": int(row["n"]),
+        "n_groups": None if groups is None else int(groups),
+        "items": str(called[0]),
+        "groups": str(called[1]),
+    }
 
 
 def words(name: object) -> str:

@@ -136,15 +136,20 @@ def four_cells(
         columns += [top, whole]
         sizes = np.abs(effects.per_example()[rows].mean(axis=0))
         facts.append(
-            {"head": effects.names[index], "percentile": float((sizes < sizes[index]).mean()),
-             "refused": stats.cluster_t(whole, groups=groups).includes(0.0)}
-        )  # fmt: skip
+            {
+                "head": effects.names[index],
+                "percentile": float((sizes < sizes[index]).mean()),
+                "refused": stats.cluster_t(whole, groups=groups).includes(0.0),
+            }
+        )
     draws = stats.resample_sums(np.column_stack(columns), _shares, groups=groups, sampling=sampling)
     found = draws.estimates()
     made: list[dict[str, Any]] = [{"cell": cell, **fact} for cell, fact in zip(CELLS, facts, strict=True)]
     refused = any(fact["refused"] for fact in facts)
-    made += [{"cell": cell, "head": "", "percentile": np.nan, "refused": refused} for cell in
-             ("engaged - base", "heuristic - base", "contrast")]  # fmt: skip
+    made += [
+        {"cell": cell, "head": "", "percentile": np.nan, "refused": refused}
+        for cell in ("engaged - base", "heuristic - base", "contrast")
+    ]
     table = pd.DataFrame(made).assign(
         value=found.value, lo=found.lo, hi=found.hi, n=len(ids), n_groups=len(set(groups))
     )

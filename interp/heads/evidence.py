@@ -102,18 +102,31 @@ def _row(
     found = stats.cluster_mean(value, groups=groups)
     difference = stats.cluster_mean(value - control, groups=groups)
     return {
-        "level": level, "value": found.value, "lo": found.lo, "hi": found.hi, "control": float(control.mean()),
-        "difference": difference.value, "difference_lo": difference.lo, "difference_hi": difference.hi,
-        "holds": bool(found.lo > 0 and difference.lo > 0), "n": found.n, "n_groups": found.n_groups, "unit": unit,
-    }  # fmt: skip
+        "level": level,
+        "value": found.value,
+        "lo": found.lo,
+        "hi": found.hi,
+        "control": float(control.mean()),
+        "difference": difference.value,
+        "difference_lo": difference.lo,
+        "difference_hi": difference.hi,
+        "holds": bool(found.lo > 0 and difference.lo > 0),
+        "n": found.n,
+        "n_groups": found.n_groups,
+        "unit": unit,
+    }
 
 
 def _decodable(model: Model, pairs: Sequence[TokenPair], head: HeadId, seed: int) -> dict[str, object]:
     """Nearest mean of z at the slot, each group left out in turn; control: labels shuffled over groups."""
     z = np.stack(
-        [record_z(model, pair.exp_ids, [len(pair.exp_ids) - 1], [head.layer])[0][head.layer][0, head.head].float().cpu()
-         for pair in pairs]
-    ).astype(float)  # fmt: skip
+        [
+            record_z(model, pair.exp_ids, [len(pair.exp_ids) - 1], [head.layer])[0][head.layer][0, head.head]
+            .float()
+            .cpu()
+            for pair in pairs
+        ]
+    ).astype(float)
     labels, groups = np.array([pair.answer for pair in pairs]), np.array([pair.unit for pair in pairs])
     right = _nearest_mean(z, labels, groups)
     dice = np.random.default_rng(seed)
@@ -131,8 +144,10 @@ def _nearest_mean(z: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.n
         held = groups == group
         means = [z[~held & (labels == label)] for label in classes]
         distances = np.stack(
-            [np.linalg.norm(z[held] - part.mean(axis=0), axis=1) if len(part) else np.full(held.sum(), np.inf)
-             for part in means]
-        )  # fmt: skip
+            [
+                np.linalg.norm(z[held] - part.mean(axis=0), axis=1) if len(part) else np.full(held.sum(), np.inf)
+                for part in means
+            ]
+        )
         right[held] = classes[distances.argmin(axis=0)] == labels[held]
     return right

@@ -77,11 +77,19 @@ class Matching:
 
         at = np.argwhere(self.mutual)
         rows = [
-            {"head_a": self.names_a[i], "head_b": self.names_b[j], "similarity": self.similarity[i, j],
-             "profile": self.profile[i, j], "p": self.p[i, j], "null_max95": self.threshold, "n": self.n,
-             "n_groups": self.n_groups, "n_perm": self.n_permutations}
+            {
+                "head_a": self.names_a[i],
+                "head_b": self.names_b[j],
+                "similarity": self.similarity[i, j],
+                "profile": self.profile[i, j],
+                "p": self.p[i, j],
+                "null_max95": self.threshold,
+                "n": self.n,
+                "n_groups": self.n_groups,
+                "n_perm": self.n_permutations,
+            }
             for i, j in at
-        ]  # fmt: skip
+        ]
         columns = ["head_a", "head_b", "similarity", "profile", "p", "null_max95", "n", "n_groups", "n_perm"]
         table = pd.DataFrame(rows, columns=columns)
         return table.sort_values("similarity", ascending=False, ignore_index=True)
@@ -97,8 +105,15 @@ class Matching:
         if head not in self.names_a:
             raise ValueError(f"head {head} was not matched; heads of a: {self.names_a[0]} to {self.names_a[-1]}.")
         i = self.names_a.index(head)
-        table = pd.DataFrame({"head_b": self.names_b, "similarity": self.similarity[i], "profile": self.profile[i],
-                              "p": self.p[i], "mutual": self.mutual[i]}).dropna(subset=["similarity"])  # fmt: skip
+        table = pd.DataFrame(
+            {
+                "head_b": self.names_b,
+                "similarity": self.similarity[i],
+                "profile": self.profile[i],
+                "p": self.p[i],
+                "mutual": self.mutual[i],
+            }
+        ).dropna(subset=["similarity"])
         return table.sort_values("similarity", ascending=False, ignore_index=True)
 
     @property

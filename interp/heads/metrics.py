@@ -75,27 +75,40 @@ def _margin(values: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 METRICS: dict[str, Metric] = {
-    "cma": Metric(
-        "logits", "m_clean - m_patched, per pair", LogitDiff, _margin, sorts=("patch",), is_main=True
-    ),
+    "cma": Metric("logits", "m_clean - m_patched, per pair", LogitDiff, _margin, sorts=("patch",), is_main=True),
     "abl_logit": Metric(
         "logits", "m_clean - m_changed, per pair", LogitDiff, _margin, sorts=("ablation",), is_main=True
     ),
     "direct_effect": Metric(
-        "logits", "m_clean - m_changed along the head's own path to the logits, per pair", LogitDiff, _margin,
-        sorts=("direct",), is_main=True,
+        "logits",
+        "m_clean - m_changed along the head's own path to the logits, per pair",
+        LogitDiff,
+        _margin,
+        sorts=("direct",),
+        is_main=True,
     ),
     "cma_frac": Metric(
-        "share of the gap", "mean(m_clean - m_patched) / mean(m_clean + m_base)", LogitDiff, _margin,
-        combine="share", sorts=("patch",),
+        "share of the gap",
+        "mean(m_clean - m_patched) / mean(m_clean + m_base)",
+        LogitDiff,
+        _margin,
+        combine="share",
+        sorts=("patch",),
     ),
     "abl_frac": Metric(
-        "share of the clean margin", "mean(m_clean - m_changed) / mean(m_clean)", LogitDiff, _margin,
-        combine="share", sorts=("ablation",),
+        "share of the clean margin",
+        "mean(m_clean - m_changed) / mean(m_clean)",
+        LogitDiff,
+        _margin,
+        combine="share",
+        sorts=("ablation",),
     ),
     "cohen_dz": Metric("standard deviations", "mean / sd of the logit effect", LogitDiff, _margin, combine="dz"),
     "cliff": Metric(
-        "-1 to 1", "P(effect > control) - P(effect < control), controls: norm-matched heads", LogitDiff, _margin,
+        "-1 to 1",
+        "P(effect > control) - P(effect < control), controls: norm-matched heads",
+        LogitDiff,
+        _margin,
         combine="rank",
     ),
     "abl_prob": Metric("probability", "p_clean - p_changed of the answer", Prob, lambda v: v["clean_p"] - v["p"]),
@@ -103,10 +116,13 @@ METRICS: dict[str, Metric] = {
         "accuracy", "right_clean - right_changed", LabelAccuracy, lambda v: v["clean_right"] - v["right"]
     ),
     "flip_rate": Metric(
-        "share of pairs", "share of pairs on which another option wins", LabelAccuracy, lambda v: v["flipped"],
+        "share of pairs",
+        "share of pairs on which another option wins",
+        LabelAccuracy,
+        lambda v: v["flipped"],
         is_tested=False,
     ),
-}  # fmt: skip
+}
 
 
 def sort_of(kind: str, effect: str) -> Sort:

@@ -49,8 +49,14 @@ class Comparison:
 
         sides = [interval(e.value, e.lo, e.hi) for e in (self.a, self.b)]
         gap = self.difference_groups
-        line = [*sides, interval(gap.value, gap.lo, gap.hi, signed=True), p_value(self.p_groups), p_value(self.test.p),
-                self.equivalence.wording, f"{gap.n} ({gap.n_groups})"]  # fmt: skip
+        line = [
+            *sides,
+            interval(gap.value, gap.lo, gap.hi, signed=True),
+            p_value(self.p_groups),
+            p_value(self.test.p),
+            self.equivalence.wording,
+            f"{gap.n} ({gap.n_groups})",
+        ]
         head = ["a [95 %]", "b [95 %]", "a − b [95 %]", "p (groups)", "McNemar p (items)", "equivalence", "n (groups)"]
         return html_table(head, [line])
 
@@ -149,8 +155,15 @@ def compare_items(
     codes = group_codes(items, n)
     if codes.n_groups == n:
         compared, counts = compare_paired(a, b, groups=groups, sampling=sampling), PairedTable.of(a, b)
-        return ItemComparison(float(a.mean()), float(b.mean()), compared.difference_groups, compared.interval,
-                              compared.p_groups, counts.only_a, counts.only_b)  # fmt: skip
+        return ItemComparison(
+            float(a.mean()),
+            float(b.mean()),
+            compared.difference_groups,
+            compared.interval,
+            compared.p_groups,
+            counts.only_a,
+            counts.only_b,
+        )
     share_a, share_b = codes.sums(a) / codes.sizes, codes.sums(b) / codes.sizes
     unit = _group_of_items(codes, groups)
     gap = share_a - share_b
@@ -232,8 +245,9 @@ def random_effects(values: Values, se: Values, *, confidence: float = CONFIDENCE
     q = _excess(y, s, 0.0) + k - 1
     share = max(0.0, 1 - (k - 1) / q) if q > 0 else 0.0
     p = float(gammaincc((k - 1) / 2, q / 2))
-    return RandomEffects(Estimate(mu, mu - half, mu + half, k, k), float(np.sqrt(tau2)), share, p,
-                         (float(y.min()), float(y.max())))  # fmt: skip
+    return RandomEffects(
+        Estimate(mu, mu - half, mu + half, k, k), float(np.sqrt(tau2)), share, p, (float(y.min()), float(y.max()))
+    )
 
 
 def standard_errors(

@@ -164,24 +164,40 @@ class Verification:
     def _flat(row: Promise) -> dict[str, Any]:
         e = row.rate
         rest = {key: value for key, value in asdict(row).items() if key not in ("rate", "n_refused")}
-        return rest | {"rate": e.value, "lo": e.lo, "hi": e.hi, "n": e.n, "n_refused": row.n_refused,
-                       "verdict": row.verdict}  # fmt: skip
+        return rest | {
+            "rate": e.value,
+            "lo": e.lo,
+            "hi": e.hi,
+            "n": e.n,
+            "n_refused": row.n_refused,
+            "verdict": row.verdict,
+        }
 
     @property
     def title(self) -> str:
         d = self.design
         sizes = f"{min(d.sizes)}–{max(d.sizes)}" if len(set(d.sizes)) > 1 else str(d.sizes[0])
-        return (f"{self.n_studies} simulated studies: {len(d.sizes)} groups of {sizes} examples, ICC {d.icc:g}, "
-                f"{d.shape}, mean {d.mean:g}")  # fmt: skip
+        return (
+            f"{self.n_studies} simulated studies: {len(d.sizes)} groups of {sizes} examples, ICC {d.icc:g}, "
+            f"{d.shape}, mean {d.mean:g}"
+        )
 
     def _lines(self) -> tuple[list[str], list[list[str]]]:
         head = ["", "statistic", "data", "promised", "measured", "studies", "refused", "verdict"]
         sign = {"coverage": "≥", "level": "≤"}
         lines = [
-            [r.kind, r.statistic, r.data, f"{sign[r.kind]} {r.promised:g}", r.measured, str(r.rate.n), str(r.n_refused),
-             r.verdict]
+            [
+                r.kind,
+                r.statistic,
+                r.data,
+                f"{sign[r.kind]} {r.promised:g}",
+                r.measured,
+                str(r.rate.n),
+                str(r.n_refused),
+                r.verdict,
+            ]
             for r in self.rows
-        ]  # fmt: skip
+        ]
         return head, lines
 
     def _repr_html_(self) -> str:
@@ -254,20 +270,40 @@ def _checks(design: Design, positive: float) -> Iterator[tuple[Kind, str, str, D
     """(kind, statistic, data, one study: did it cover, or did it err)."""
     groups = design.groups
     own = f"{design.shape}, mean {design.mean:g}"
-    yield ("coverage", "cluster_mean", own,
-           lambda rng: _covers(cluster_mean(design.draw(rng), groups=groups), design.mean))  # fmt: skip
-    yield ("coverage", "paired_difference", f"two members, {own}",
-           lambda rng: _covers(paired_difference(*design.draw(rng, 2).T, groups=groups), 0.0))  # fmt: skip
+    yield (
+        "coverage",
+        "cluster_mean",
+        own,
+        lambda rng: _covers(cluster_mean(design.draw(rng), groups=groups), design.mean),
+    )
+    yield (
+        "coverage",
+        "paired_difference",
+        f"two members, {own}",
+        lambda rng: _covers(paired_difference(*design.draw(rng, 2).T, groups=groups), 0.0),
+    )
     rates = design if design.shape == "binary" else replace(design, shape="binary", mean=0.5)
-    yield ("coverage", "wilson_clustered", f"rate {rates.mean:g}",
-           lambda rng: _covers(wilson_clustered(rates.draw(rng), groups=groups), rates.mean))  # fmt: skip
+    yield (
+        "coverage",
+        "wilson_clustered",
+        f"rate {rates.mean:g}",
+        lambda rng: _covers(wilson_clustered(rates.draw(rng), groups=groups), rates.mean),
+    )
     yield from _ranking_checks(design, positive)
     high, low, margin = _at_margin(design)
-    yield ("level", "tost_paired", f"means that differ by the margin {margin:g}",
-           lambda rng: tost_paired(high.draw(rng), low.draw(rng), groups=groups, margin=margin).equivalent)  # fmt: skip
+    yield (
+        "level",
+        "tost_paired",
+        f"means that differ by the margin {margin:g}",
+        lambda rng: tost_paired(high.draw(rng), low.draw(rng), groups=groups, margin=margin).equivalent,
+    )
     yield ("level", "mean_test", f"{N_EFFECTS} effects with mean 0", lambda rng: _any_mean(design, rng))
-    yield ("level", "sign_flip", f"{N_EFFECTS} differences of two members without a difference",
-           lambda rng: _any_difference(design, rng))  # fmt: skip
+    yield (
+        "level",
+        "sign_flip",
+        f"{N_EFFECTS} differences of two members without a difference",
+        lambda rng: _any_difference(design, rng),
+    )
 
 
 def _ranking_checks(design: Design, positive: float) -> Iterator[tuple[Kind, str, str, Draw]]:

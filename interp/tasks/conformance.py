@@ -184,8 +184,11 @@ def _choices(task: Any, examples: Sequence[Example]) -> Iterator[str]:
     if columns is None:
         return
     columns_by_name = columns(examples, np.zeros((len(examples), 2, n)))
-    yield from (f"choice_columns: {name!r} has shape {np.shape(values)}, expected {(len(examples), 2)}"
-                for name, values in columns_by_name.items() if np.shape(values) != (len(examples), 2))  # fmt: skip
+    yield from (
+        f"choice_columns: {name!r} has shape {np.shape(values)}, expected {(len(examples), 2)}"
+        for name, values in columns_by_name.items()
+        if np.shape(values) != (len(examples), 2)
+    )
     for name, metric in (hook(task, "CHOICE_METRICS") or {}).items():
         if missing := set(metric.n) - set(columns_by_name):
             yield f"CHOICE_METRICS[{name!r}]: no choice column {', '.join(sorted(missing))}"
@@ -194,8 +197,11 @@ def _choices(task: Any, examples: Sequence[Example]) -> Iterator[str]:
 def _twins(task: Any, examples: Sequence[Example]) -> Iterator[str]:
     make = hook(task, "twin_examples")
     pairs = make(1) if make else ()
-    yield from (f"twin_examples: expected (original, twin), got {pair!r:.80}" for pair in pairs
-                if len(pair) != 2 or not all(isinstance(e, Example) for e in pair))  # fmt: skip
+    yield from (
+        f"twin_examples: expected (original, twin), got {pair!r:.80}"
+        for pair in pairs
+        if len(pair) != 2 or not all(isinstance(e, Example) for e in pair)
+    )
 
 
 _CHECKS: dict[str, Check] = {

@@ -55,8 +55,9 @@ class AurocClaim:
             return 0.0
         n = size.n_effective
         counts = 1 / (n * self.share_positive) + 1 / (n * (1 - self.share_positive))
-        reach = max(t_value(1 - self.alpha, max(size.units - 2, 1)),
-                    0.96 * float(ndtri((1 - self.alpha) ** (1 / self.family))))  # fmt: skip
+        reach = max(
+            t_value(1 - self.alpha, max(size.units - 2, 1)), 0.96 * float(ndtri((1 - self.alpha) ** (1 / self.family)))
+        )
         bar = REFIT * sqrt(counts * _variance(0.5)) * reach
         spread = FITTED * sqrt(counts * _variance(0.5 + min(effect, self.largest)))
         return float(ndtr((effect - bar) / spread))

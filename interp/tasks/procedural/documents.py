@@ -120,9 +120,15 @@ def training_documents(
     if not 0 <= rho <= 1:
         raise ValueError(f"rho: expected a probability in [0, 1], got {rho}.")
     items = training_instances(
-        rng, n, rho=rho, split=split, config=config, p_shuffled=p_shuffled, p_paraphrase=p_paraphrase,
+        rng,
+        n,
+        rho=rho,
+        split=split,
+        config=config,
+        p_shuffled=p_shuffled,
+        p_paraphrase=p_paraphrase,
         p_distractor=p_distractor,
-    )  # fmt: skip
+    )
     return [document(i, question=TASK_QUESTION, with_trace=with_trace) for i in items]
 
 

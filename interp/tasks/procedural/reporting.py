@@ -122,8 +122,9 @@ def _minimal_pairs(answers: pd.DataFrame) -> Iterable[Row]:
     if not len(pairs) or len(set(pairs[f"group.{GROUP}"])) < 2:
         return
     first, second = _said(pairs, "label_original"), _said(pairs)
-    pair_stats = stats.minimal_pairs(pairs["gold_original"].tolist(), pairs["gold"].tolist(), first, second,
-                                groups=_groups(pairs))  # fmt: skip
+    pair_stats = stats.minimal_pairs(
+        pairs["gold_original"].tolist(), pairs["gold"].tolist(), first, second, groups=_groups(pairs)
+    )
     note = f"{pair_stats.n_unparsed} unparsed" if pair_stats.n_unparsed else ""
     same = pairs["gold"] == pairs["gold_original"]
     both = pairs["gold"].where(same)  # a constant reader is right on both only where they share their label
@@ -172,8 +173,11 @@ def _reliance(labelled: pd.DataFrame, agree: np.ndarray) -> Iterable[Row]:
     if not both:
         return
     right = labelled["score.correct"].to_numpy() == 1
-    parts = [((gold == label) & (agree == side), sign / len(both))
-             for label in both for side, sign in ((True, 1.0), (False, -1.0))]  # fmt: skip
+    parts = [
+        ((gold == label) & (agree == side), sign / len(both))
+        for label in both
+        for side, sign in ((True, 1.0), (False, -1.0))
+    ]
     value = stats.rate_contrast(right, parts, groups=_groups(labelled))
     note = "" if len(both) == len(LABELS) else f"only on items with gold {both[0]}: the others have one tone"
     yield score_row(_SURFACE, "surface_reliance", value, _RULE, 0.0, note)

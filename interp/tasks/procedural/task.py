@@ -139,13 +139,17 @@ def _worded(record: Record, question: str, template: str | None) -> Rendered:
         text = render_text(record.latent, rendering=cast(Rendering, record.rendering))
         if (text.procedure, text.scenario) == (record.procedure, record.scenario):
             return compose(
-                (text.procedure, _within(text, "procedure")), (text.scenario, _within(text, "scenario")), question,
+                (text.procedure, _within(text, "procedure")),
+                (text.scenario, _within(text, "scenario")),
+                question,
                 template=template,
-            )  # fmt: skip
+            )
     return compose(
-        (record.procedure, step_spans(record.procedure)), (record.scenario, event_spans(record.scenario)), question,
+        (record.procedure, step_spans(record.procedure)),
+        (record.scenario, event_spans(record.scenario)),
+        question,
         template=template,
-    )  # fmt: skip
+    )
 
 
 def _within(text: Rendered, section: str) -> dict[str, tuple[int, int]]:

@@ -77,9 +77,12 @@ def _likeliest(task: Task, example: Example, answer: Mapping[Hashable, object]) 
 
 
 def _read(model: Model, task: Task, cases: Sequence[_Case], thinking: bool | None) -> list[Row]:
-    texts = [(k, name, text) for k, case in enumerate(cases)
-             for name, text in (("after", case.changed), ("before", decision_prefix(task, case.text)))
-             if name == "after" or case.before is None]  # fmt: skip
+    texts = [
+        (k, name, text)
+        for k, case in enumerate(cases)
+        for name, text in (("after", case.changed), ("before", decision_prefix(task, case.text)))
+        if name == "after" or case.before is None
+    ]
     asked = [(cases[k].example, text, label) for k, _, text in texts for label in labels_of(task, cases[k].example)]
     scores = iter(label_log_probabilities(model, asked, thinking=thinking))
     best: dict[tuple[int, str], str] = {}
@@ -87,10 +90,15 @@ def _read(model: Model, task: Task, cases: Sequence[_Case], thinking: bool | Non
         per_token = {label: total / n for label in labels_of(task, cases[k].example) for total, n in [next(scores)]}
         best[k, name] = max(per_token, key=lambda label: per_token[label])
     return [
-        {"id": case.example.id, "kind": case.kind, "expected": case.expected,
-         "before": case.before or best[k, "before"], "after": best[k, "after"]}
+        {
+            "id": case.example.id,
+            "kind": case.kind,
+            "expected": case.expected,
+            "before": case.before or best[k, "before"],
+            "after": best[k, "after"],
+        }
         for k, case in enumerate(cases)
-    ]  # fmt: skip
+    ]
 
 
 def faithfulness_rows(frame: pd.DataFrame, changed: Sequence[Row], task: Task) -> list[Row]:
