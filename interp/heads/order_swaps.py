@@ -52,20 +52,9 @@ def swap_pairs(
             raise ValueError(f"twin {exp.id!r}: label {exp.label!r}; expected one of two, {', '.join(labels)}.")
         kind = FLIP if base.label != exp.label else KEEP
         out.append(
-            text_pair(
-                base,
-                exp,
-                tokenizer,
-                answer=said,
-                foil=other[0],
-                before=before(exp),
-                base_before=before(base),
-                base_answer=str(base.label),
-                kind=kind,
-                thinking=thinking,
-                group=group,
-            )
-        )
+            text_pair(base, exp, tokenizer, answer=said, foil=other[0], before=before(exp), base_before=before(base),
+                      base_answer=str(base.label), kind=kind, thinking=thinking, group=group)
+        )  # fmt: skip
     return out
 
 
@@ -116,33 +105,13 @@ def order_swap_table(
     ]
     only = (int((base_right & ~exp_right & flips).sum()), int((~base_right & exp_right & flips).sum()))
     rows = [
-        {
-            "metric": name,
-            "value": e.value,
-            "lo": e.lo,
-            "hi": e.hi,
-            "n": e.n,
-            "n_groups": e.n_groups,
-            "constant": flat,
-            "order_blind": blind,
-            "p": np.nan,
-        }
+        {"metric": name, "value": e.value, "lo": e.lo, "hi": e.hi, "n": e.n, "n_groups": e.n_groups,
+         "constant": flat, "order_blind": blind, "p": np.nan}
         for name, e, flat, blind in found
-    ]
+    ]  # fmt: skip
     n = int(flips.sum())
-    rows.append(
-        {
-            "metric": "mcnemar_F",
-            "value": (only[1] - only[0]) / n,
-            "lo": np.nan,
-            "hi": np.nan,
-            "n": n,
-            "n_groups": n,
-            "constant": np.nan,
-            "order_blind": 0.0,
-            "p": stats.mcnemar(*only).p,
-        }
-    )
+    rows.append({"metric": "mcnemar_F", "value": (only[1] - only[0]) / n, "lo": np.nan, "hi": np.nan, "n": n,
+                 "n_groups": n, "constant": np.nan, "order_blind": 0.0, "p": stats.mcnemar(*only).p})  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -77,19 +77,12 @@ def head_sweep(
         [['L0.H0', 'abl_logit'], ['L1.H3', 'abl_logit']]
     """
     model = Model.wrap(model)
-    job = HeadSweep(
-        model, tuple(pairs), kind, positions, heads, tuple(metrics), effect, freeze_norm, verify, engine, chunk_bytes
-    )
+    job = HeadSweep(model, tuple(pairs), kind, positions, heads, tuple(metrics), effect, freeze_norm, verify, engine,
+                    chunk_bytes)  # fmt: skip
     outcomes = [outcome for _, outcome in job.run()]
     named_units = expand_heads(list(named), model.layout) if named else ()
-    return HeadEffects.of(
-        job.plan,
-        job.pairs,
-        outcomes,
-        write_norms=unit_norms(model, pairs, job.units),
-        named=named_units,
-        sampling=sampling,
-    )
+    return HeadEffects.of(job.plan, job.pairs, outcomes, write_norms=unit_norms(model, pairs, job.units),
+                          named=named_units, sampling=sampling)  # fmt: skip
 
 
 def unit_norms(model: Model, pairs: Sequence[TokenPair], units: Sequence[Unit]) -> np.ndarray:

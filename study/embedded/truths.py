@@ -49,135 +49,52 @@ _BEHAVIOUR = (
                   smallest=0.05), because=_GATES),
 )  # fmt: skip
 _PROBES = (
-    *(
-        Truth(
-            f"tone-{member}",
-            f"The tone is linearly decodable in the {member} member",
-            True,
-            member,
-            InLedger(f"probes/decodable/surface_label/{member}", _TEXT),
-            because=_TONE,
-        )
-        for member in ("engaged", "heuristic")
-    ),
-    *(
-        Truth(
-            f"tone-shuffled-{member}",
-            f"A shuffled tone is linearly decodable in the {member} member",
-            False,
-            member,
-            InLedger(f"probes/decodable/surface_label.shuffled/{member}", _TEXT),
-            because=_NULL,
-        )
-        for member in ("engaged", "heuristic")
-    ),
-)
+    *(Truth(f"tone-{member}", f"The tone is linearly decodable in the {member} member", True, member,
+            InLedger(f"probes/decodable/surface_label/{member}", _TEXT), because=_TONE)
+      for member in ("engaged", "heuristic")),
+    *(Truth(f"tone-shuffled-{member}", f"A shuffled tone is linearly decodable in the {member} member", False, member,
+            InLedger(f"probes/decodable/surface_label.shuffled/{member}", _TEXT), because=_NULL)
+      for member in ("engaged", "heuristic")),
+)  # fmt: skip
 _ORACLES = (
-    *(
-        Truth(
-            f"oracle-{source}",
-            f"The oracle reads the kind of sentence from the activations of {source}",
-            True,
-            source,
-            InLedger(f"oracle/reads/{_KIND}/{source}", _PROBE),
-            because=_ORACLE,
-        )
-        for source in ("base", "engaged", "heuristic")
-    ),
-    *(
-        Truth(
-            f"oracle-zero-{source}",
-            f"The oracle knows the kind of sentence when nothing of {source} is injected",
-            False,
-            source,
-            InLedger(f"oracle/zero/{_KIND}/{source}"),
-            because="zeroed activations hold nothing",
-        )
-        for source in ("base", "engaged")
-    ),
-)
+    *(Truth(f"oracle-{source}", f"The oracle reads the kind of sentence from the activations of {source}", True, source,
+            InLedger(f"oracle/reads/{_KIND}/{source}", _PROBE), because=_ORACLE)
+      for source in ("base", "engaged", "heuristic")),
+    *(Truth(f"oracle-zero-{source}", f"The oracle knows the kind of sentence when nothing of {source} is injected",
+            False, source, InLedger(f"oracle/zero/{_KIND}/{source}"), because="zeroed activations hold nothing")
+      for source in ("base", "engaged")),
+)  # fmt: skip
 
 _STEERING = (
-    Truth(
-        "steering-heuristic",
-        "Adding the tone direction moves the answer of the heuristic member",
-        True,
-        "heuristic",
-        InLedger(f"{_DIRECTION}/heuristic/resid_post.3"),
-        because=_DOSE,
-    ),
-    Truth(
-        "steering-engaged",
-        "Adding the tone direction moves the answer of the engaged member",
-        False,
-        "engaged",
-        InLedger(f"{_DIRECTION}/engaged/resid_post.3"),
-        because=_DOSE,
-    ),
-    *(
-        Truth(
-            f"steering-random-{member}",
-            f"Adding a random direction moves the answer of the {member} member",
-            False,
-            member,
-            InLedger(f"{_DIRECTION}/{member}/resid_post.3/random"),
-            because=_NULL,
-        )
-        for member in ("heuristic", "engaged")
-    ),
-)
+    Truth("steering-heuristic", "Adding the tone direction moves the answer of the heuristic member", True, "heuristic",
+          InLedger(f"{_DIRECTION}/heuristic/resid_post.3"), because=_DOSE),
+    Truth("steering-engaged", "Adding the tone direction moves the answer of the engaged member", False, "engaged",
+          InLedger(f"{_DIRECTION}/engaged/resid_post.3"), because=_DOSE),
+    *(Truth(f"steering-random-{member}", f"Adding a random direction moves the answer of the {member} member", False,
+            member, InLedger(f"{_DIRECTION}/{member}/resid_post.3/random"), because=_NULL)
+      for member in ("heuristic", "engaged")),
+)  # fmt: skip
 _HEADS = (
-    *(
-        Truth(
-            f"{head}-{site}",
-            f"{head} is necessary at the {site.replace('_', ' ')} of the engaged member",
-            True,
-            "engaged",
-            InLedger(f"heads/necessary/{head}/{site}/engaged"),
-            because=because,
-        )
-        for head, site, because in (
-            ("L1.H0", "step_lookup", f"planted; it costs 9.3 logits, {_ABLATION}"),
-            ("L0.H0", "order_verdict", f"planted; it costs 7.9 logits, {_ABLATION}"),
-            ("L0.H2", "label", f"formed in training; it costs 3.1 logits, {_ABLATION}"),
-        )
-    ),
-    Truth(
-        "L1.H0-largest",
-        "L1.H0 has the largest effect of all heads at the step lookup of the engaged member",
-        True,
-        "engaged",
-        InTable(
-            "heads",
-            {
-                "head": "L1.H0",
-                "decision_site": "step_lookup",
-                "member": "engaged",
-                "kind": "mean",
-                "metric": "abl_logit",
-            },
-            smallest=0.1,
-            largest_over="head",
-        ),
-        because=f"planted; the next head costs 2.7 logits, {_ABLATION}",
-    ),
-    *(
-        Truth(
-            f"{head}-{site}",
-            f"{head} is necessary at the {site.replace('_', ' ')} of the engaged member",
-            False,
-            "engaged",
-            InLedger(f"heads/necessary/{head}/{site}/engaged"),
-            because=f"it costs {cost}, {_ABLATION}",
-        )
-        for head, site, cost in (
-            ("L0.H0", "step_lookup", "nothing (-0.0 logits)"),
-            ("L0.H2", "step_lookup", "nothing (-0.0 logits)"),
-            ("L1.H0", "order_verdict", "nothing (-0.1 logits)"),
-            ("L1.H0", "label", "nothing (-0.1 logits)"),
-        )
-    ),
-)
+    *(Truth(f"{head}-{site}", f"{head} is necessary at the {site.replace('_', ' ')} of the engaged member", True,
+            "engaged", InLedger(f"heads/necessary/{head}/{site}/engaged"), because=because)
+      for head, site, because in (
+          ("L1.H0", "step_lookup", f"planted; it costs 9.3 logits, {_ABLATION}"),
+          ("L0.H0", "order_verdict", f"planted; it costs 7.9 logits, {_ABLATION}"),
+          ("L0.H2", "label", f"formed in training; it costs 3.1 logits, {_ABLATION}"),
+      )),
+    Truth("L1.H0-largest", "L1.H0 has the largest effect of all heads at the step lookup of the engaged member", True,
+          "engaged", InTable("heads", {"head": "L1.H0", "decision_site": "step_lookup", "member": "engaged",
+                                       "kind": "mean", "metric": "abl_logit"}, smallest=0.1, largest_over="head"),
+          because=f"planted; the next head costs 2.7 logits, {_ABLATION}"),
+    *(Truth(f"{head}-{site}", f"{head} is necessary at the {site.replace('_', ' ')} of the engaged member", False,
+            "engaged", InLedger(f"heads/necessary/{head}/{site}/engaged"), because=f"it costs {cost}, {_ABLATION}")
+      for head, site, cost in (
+          ("L0.H0", "step_lookup", "nothing (-0.0 logits)"),
+          ("L0.H2", "step_lookup", "nothing (-0.0 logits)"),
+          ("L1.H0", "order_verdict", "nothing (-0.1 logits)"),
+          ("L1.H0", "label", "nothing (-0.1 logits)"),
+      )),
+)  # fmt: skip
 
 TRUTHS: tuple[Truth, ...] = (*_BEHAVIOUR, *_PROBES, *_STEERING, *_HEADS, *_ORACLES)
 """Every truth of the shipped pair."""

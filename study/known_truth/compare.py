@@ -102,17 +102,8 @@ def claim_of_row(truth: Truth, tables: Tables, by: InTable) -> Claim | None:
         controls.append(_largest(row, tables, by, by.largest_over))
     value = measured(row, name=str(row.get("metric") or ""), signed=True)
     above = Control.at_least(f"above {by.above:g}", (value.lo, value.hi), by.above, sort="null")
-    return Claim(
-        truth.sentence,
-        "behaviour",
-        str(row["analysis"]),
-        Above(by.above),
-        value,
-        (above, *controls),
-        smallest=by.smallest,
-        tests=() if p is None else (p,),
-        key=truth.key,
-    )
+    return Claim(truth.sentence, "behaviour", str(row["analysis"]), Above(by.above), value, (above, *controls),
+                 smallest=by.smallest, tests=() if p is None else (p,), key=truth.key)  # fmt: skip
 
 
 def _largest(row: Mapping[str, Any], tables: Tables, by: InTable, column: str) -> Control:

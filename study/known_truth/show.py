@@ -55,14 +55,10 @@ def truth_table(compared: Sequence[Compared], **same: Any) -> pd.DataFrame:
 def _row(one: Compared) -> dict[str, Any]:
     truth, claim = one.truth, one.claim
     row: dict[str, Any] = {
-        "member": truth.member,
-        "claim": truth.sentence,
-        "planted": truth.planted,
-        "verdict": one.outcome,
-        "claim_key": truth.by.key if isinstance(truth.by, InLedger) else truth.key,
-        "metric": TABLE,
+        "member": truth.member, "claim": truth.sentence, "planted": truth.planted, "verdict": one.outcome,
+        "claim_key": truth.by.key if isinstance(truth.by, InLedger) else truth.key, "metric": TABLE,
         "note": truth.because,
-    }
+    }  # fmt: skip
     if claim is None:
         return row | {"claim_verdict": "not run", "note": truth.because or "no step of this run asks"}
     row |= {"claim_verdict": claim.verdict}
@@ -71,20 +67,11 @@ def _row(one: Compared) -> dict[str, Any]:
     value = claim.measured
     open_controls = [control.name for control in claim.checks if control.outcome != "passed"]
     return row | {
-        "metric": value.name or TABLE,
-        "metric_unit": value.unit,
-        "value": value.value,
-        "lo": value.lo,
-        "hi": value.hi,
-        "n": value.n,
-        "n_groups": value.n_groups,
-        "unit": value.items,
-        "group_unit": value.groups,
-        "p": claim.p,
+        "metric": value.name or TABLE, "metric_unit": value.unit, "value": value.value, "lo": value.lo, "hi": value.hi,
+        "n": value.n, "n_groups": value.n_groups, "unit": value.items, "group_unit": value.groups, "p": claim.p,
         "note": claim.why_not_testable or truth.because,
-        "control": f"not passed: {'; '.join(open_controls)}" if open_controls else "all passed",
-        **_corrected(claim),
-    }
+        "control": f"not passed: {'; '.join(open_controls)}" if open_controls else "all passed", **_corrected(claim),
+    }  # fmt: skip
 
 
 def _corrected(claim: Claim) -> Mapping[str, Any]:
@@ -112,16 +99,8 @@ def shown_table(table: pd.DataFrame) -> ShownTable:
         p = number(row, "p")
         shown = f"{value.shown}; {value.size}" if value else "none"
         known = f"{'yes' if row['planted'] else 'no'}: {row['note']}"
-        rows.append(
-            (
-                row["claim"],
-                known,
-                row["verdict"].replace("_", " "),
-                row["claim_verdict"],
-                shown,
-                "" if p is None else p_words(p),
-            )
-        )
+        rows.append((row["claim"], known, row["verdict"].replace("_", " "), row["claim_verdict"], shown,
+                     "" if p is None else p_words(p)))  # fmt: skip
     columns = ("Claim", "Planted, and how that is known", OUTCOME, "Verdict of its claim", "Estimate, 95 % CI", "p")
     return ShownTable(CAPTION, columns, tuple(rows), verdict=OUTCOME, fold=f"All {len(rows)}, planted and not")
 
