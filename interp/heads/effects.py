@@ -222,14 +222,9 @@ class HeadEffects:
             delta = self.cliff(unit)
             row = {
                 **{c: table.iloc[0][c] for c in ("layer", "head", "p_adjusted", "named")},
-                "value": delta.value,
-                "lo": delta.lo,
-                "hi": delta.hi,
-                "n": len(self.pairs),
-                "n_groups": delta.n_groups,
-                "control_value": 0.0,
-                **self._provenance("cliff"),
-            }
+                "value": delta.value, "lo": delta.lo, "hi": delta.hi, "n": len(self.pairs),
+                "n_groups": delta.n_groups, "control_value": 0.0, **self._provenance("cliff"),
+            }  # fmt: skip
             table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
         return table.reset_index(drop=True)
 
@@ -320,20 +315,13 @@ class HeadEffects:
         others = [estimates.value[units] for units in self.controls]
         others = [values[~np.isnan(values)] for values in others]
         columns = {
-            "layer": layers_of(self.units),
-            "head": self.names,
-            "value": estimates.value,
-            "lo": estimates.lo,
-            "hi": estimates.hi,
-            "n": estimates.n,
-            "n_groups": estimates.n_groups,
-            "p_adjusted": p,
-            "null_max95": null,
+            "layer": layers_of(self.units), "head": self.names,
+            "value": estimates.value, "lo": estimates.lo, "hi": estimates.hi,
+            "n": estimates.n, "n_groups": estimates.n_groups, "p_adjusted": p, "null_max95": null,
             "control_value": [float(values.mean()) if len(values) else np.nan for values in others],
             **_spread("control_difference", self.control_difference(metric)),
-            "named": [unit in self.named for unit in self.units],
-            "n_perm": n_flips,
-        }
+            "named": [unit in self.named for unit in self.units], "n_perm": n_flips,
+        }  # fmt: skip
         table = pd.DataFrame(columns).assign(**self._provenance(metric))
         no_spread = table["value"].notna() & table["lo"].isna()
         return table.assign(interval=table["interval"].mask(no_spread, stats.NO_SPREAD))
@@ -357,22 +345,12 @@ class HeadEffects:
         """Columns that are equal in every row: metric, kind, positions, model, data."""
         plan = self.plan
         return {
-            "metric": metric,
-            "metric_unit": METRICS[metric].unit,
-            "kind": plan.kind,
-            "effect": plan.effect,
-            "positions": plan.positions,
-            "interval": stats.RULE,
-            "unit": "pairs",
-            "n_dropped": self.n_dropped,
-            "model": plan.model,
-            "adapter": plan.adapter or "none",
-            "dtype": plan.dtype,
-            "weights": plan.weights[:12],
-            "data_sha256": plan.pairs_sha256[:12],
-            "seed": self.sampling.seed,
+            "metric": metric, "metric_unit": METRICS[metric].unit, "kind": plan.kind, "effect": plan.effect,
+            "positions": plan.positions, "interval": stats.RULE, "unit": "pairs",
+            "n_dropped": self.n_dropped, "model": plan.model, "adapter": plan.adapter or "none", "dtype": plan.dtype,
+            "weights": plan.weights[:12], "data_sha256": plan.pairs_sha256[:12], "seed": self.sampling.seed,
             "label_mass": self.label_mass,
-        }
+        }  # fmt: skip
 
     def subset(self, keep: Bool[np.ndarray, "example"]) -> HeadEffects:
         """The same sweep on some of its pairs."""
@@ -381,15 +359,8 @@ class HeadEffects:
             raise ValueError("subset: no pair is left.")
         pairs = tuple(pair for pair, kept in zip(self.pairs, keep, strict=True) if kept)
         values = {name: array[keep] for name, array in self.values.items()}
-        return replace(
-            self,
-            pairs=pairs,
-            values=values,
-            base_margin=self.base_margin[keep],
-            base_right=self.base_right[keep],
-            n_dropped=dropped,
-            _tests={},
-        )
+        return replace(self, pairs=pairs, values=values, base_margin=self.base_margin[keep],
+                       base_right=self.base_right[keep], n_dropped=dropped, _tests={})  # fmt: skip
 
     def of_kind(self, *kinds: str) -> HeadEffects:
         """Only pairs of these kinds, such as "flip"."""
