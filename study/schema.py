@@ -73,6 +73,12 @@ COLUMNS: dict[str, Column] = {
     "target": Column("target of a probe or an oracle question"),
     "position": Column("position rule: which token of the prompt, e.g. last, answer, span:scenario:last"),
     "positions": Column("tokens at which heads or directions act"),
+    "decision_site": Column(
+        "the decision of a reply where heads are changed or an answer is read, e.g. step_lookup or label; blank where "
+        "the task names none"
+    ),
+    "n_reached": _number("items on which the member's reply comes to the decision site"),
+    "n_asked": _number("items on which it could"),
     "site": Column("site in the network, counted from 0, e.g. resid_post.20"),
     "layer": _number("block whose output is meant, counted from 0"),
     "depth": _number("(layer + 1/2) / number of layers"),

@@ -55,8 +55,8 @@ def test_a_sweep_writes_tables_and_figures_and_shows_a_head(checkpoint: Path, tm
         table.columns
     )
     assert (table.loc[table["kind"] == "mean", "n"] == 8).all()
-    for name in ("b5-mean-map", "b5-mean-top", "b5-patch-flip-map", "b5-patch-keep-top", "b5-cumulative"):
-        assert (out / "figures" / f"{name}.svg").read_text().startswith("<?xml")
+    for name in ("mean-map", "mean-top", "patch-flip-map", "patch-keep-top", "cumulative"):
+        assert (out / "figures" / f"b5-label-{name}.svg").read_text().startswith("<?xml")
     swaps = pd.read_csv(out / "order_swap.csv").set_index("metric")
     assert swaps.loc["acc_swapped_F", "n"] == 4
     assert "two heads" not in said and "does not make it unnecessary" in said

@@ -274,7 +274,7 @@ READERS = {
     CacheOptions: ("study/analyses/cache/options.py", "study/analyses/cache/step.py", "study/analyses/items.py"),
     ProbesOptions: ("study/analyses/probes/step.py", "study/analyses/probes/run.py",
                     "study/analyses/probes/options.py"),
-    HeadsOptions: ("study/analyses/heads/step.py", "study/analyses/heads/run.py"),
+    HeadsOptions: ("study/analyses/heads/step.py", "study/analyses/heads/run.py", "study/analyses/heads/pairs.py"),
     SteeringOptions: ("study/analyses/steering/step.py", "study/analyses/steering/job.py",
                       "study/analyses/steering/tables.py"),
     OracleOptions: ("study/analyses/oracle/step.py",),

@@ -3,6 +3,7 @@
 from interp.heads.attention import retrieval_score
 from interp.heads.contrast import contrast, four_cells
 from interp.heads.cumulative import cumulative_ablation
+from interp.heads.decisions import decision_pairs
 from interp.heads.effects import HeadEffects
 from interp.heads.evidence import evidence
 from interp.heads.ids import HeadId, expand_heads, kv_group, unit_name
@@ -37,6 +38,7 @@ __all__ = [
     "Zero",
     "contrast",
     "cumulative_ablation",
+    "decision_pairs",
     "evidence",
     "expand_heads",
     "four_cells",

@@ -79,6 +79,12 @@ class HeadEffects:
         return [pair.unit for pair in self.pairs]
 
     @property
+    def decision_site(self) -> str:
+        """Name of the decision that all pairs end in front of; "" where they have none in common."""
+        names = {pair.decision_site for pair in self.pairs}
+        return names.pop() if len(names) == 1 else ""
+
+    @property
     def label_mass(self) -> float:
         """Mean over pairs of the probability of all options in the unchanged run; NaN if it was not measured."""
         mass = self.values.get("clean_mass")
@@ -346,7 +352,7 @@ class HeadEffects:
         plan = self.plan
         return {
             "metric": metric, "metric_unit": METRICS[metric].unit, "kind": plan.kind, "effect": plan.effect,
-            "positions": plan.positions, "interval": stats.RULE, "unit": "pairs",
+            "positions": plan.positions, "decision_site": self.decision_site, "interval": stats.RULE, "unit": "pairs",
             "n_dropped": self.n_dropped, "model": plan.model, "adapter": plan.adapter or "none", "dtype": plan.dtype,
             "weights": plan.weights[:12], "data_sha256": plan.pairs_sha256[:12], "seed": self.sampling.seed,
             "label_mass": self.label_mass,

@@ -36,6 +36,7 @@ class TokenPair:
         label: class of exp, for class means and same-label donors.
         kind: kind of pair, such as "flip", "keep" or "ABA/token".
         roles, base_roles: span name -> token numbers.
+        decision_site: name of the decision of a task that exp ends in front of (`interp.tasks.decision_sites`).
     Raises:
         ValueError: an empty prompt, answers that do not differ, positions outside the prompt or not one for one.
     """
@@ -54,6 +55,7 @@ class TokenPair:
     kind: str = ""
     roles: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     base_roles: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    decision_site: str = ""
 
     def __post_init__(self) -> None:
         named = (self.answer,) if self.foil is None else (self.answer, self.foil)
@@ -170,7 +172,8 @@ def text_pair(
     tokenizer: Any,
     *,
     answer: str,
-    foil: str,
+    foil: str | None,
+    options: Sequence[str] = (),
     before: str = "",
     base_before: str | None = None,
     base_answer: str | None = None,
@@ -181,42 +184,41 @@ def text_pair(
 ) -> TokenPair:
     """The pair of two prompts, cut just before the token at which `answer` and `foil` first differ.
 
-    Answers may have several tokens: their common beginning is teacher-forced in both runs. So is `before`, the
-    assistant's text before the label: the model's own reasoning, or a forced "Answer:". It follows the example's own
-    `answer`, if there is one.
+    Without a foil it is cut where `answer` and any other option first differ, for the best other option is the foil.
+    Options that are not separable there (they begin with other tokens, or like the answer) are left out.
+
+    The common beginning of answers is teacher-forced in both runs. So is `before`, the assistant's text before the
+    label: the model's own reasoning, or a forced "Answer:". It follows the example's own `answer`, if there is one.
 
     Args:
         base: example that activations come from, or a raw text; None if nothing is patched.
-        answer: right answer of exp; foil: the other one, that of base if the two differ.
+        answer: right answer of exp; foil: the other one, that of base if the two differ; None: the best of `options`.
+        options: all possible answers; by default the two.
         base_answer: right answer of base; None: the foil.
-        before: text put after the generation prompt of exp.
-        base_before: the same for base; None: `before`.
+        before, base_before: text put after the generation prompt of exp, and of base; None: `before`.
         delimiter: between the label and a text before it that does not end in whitespace; see `interp.prompt.joined`.
         group: name of the group of exp that is the independent unit, such as `GROUP` of its task; None: the first one.
     Raises:
-        ValueError: the answers have equal tokens; and as `interp.prompt.render`.
+        ValueError: the answers have equal tokens, no foil and no other option; and as `interp.prompt.render`.
     """
     item = _example(exp, "exp")
-    prompt, ids, tokens = _cut(item, tokenizer, before, (answer, foil), thinking, delimiter)
-    base_ids: tuple[int, ...] | None = None
-    base_roles: Mapping[str, tuple[int, ...]] = {}
+    choices = _choices(item.id, answer, foil, options, base_answer)
+    n_named = 2 if foil is not None else len(choices)
+    prompt, ids, tokens = _cut(item, tokenizer, before, choices, n_named, thinking, delimiter)
+    base_ids, base_roles = None, {}
     if base is not None:
-        text = before if base_before is None else base_before
-        item_base = _example(base, "base")
-        base_prompt, base_ids, base_tokens = _cut(item_base, tokenizer, text, (answer, foil), thinking, delimiter)
+        text, item_base = before if base_before is None else base_before, _example(base, "base")
+        base_prompt, base_ids, other = _cut(item_base, tokenizer, text, choices, n_named, thinking, delimiter)
         base_roles = _roles(base_prompt, len(base_ids))
-        if base_tokens != tokens:
-            raise ValueError(
-                f"pair {item.id!r}: the answers are tokens {tokens} after exp and {base_tokens} after base."
-            )
-    if base_answer not in (None, answer, foil):
-        raise ValueError(f"pair {item.id!r}: base_answer {base_answer!r} is neither {answer!r} nor {foil!r}.")
+        if other != tokens:
+            raise ValueError(f"pair {item.id!r}: the answers are tokens {tokens} after exp and {other} after base.")
     return TokenPair(
         base_ids,
         ids,
-        tokens[0],
-        tokens[1],
-        base_answer=None if base_answer is None else tokens[base_answer == foil],
+        tokens[answer],
+        None if foil is None else tokens[foil],
+        base_answer=None if base_answer is None else tokens[base_answer],
+        options=tuple(tokens.values()),
         id=item.id,
         group=group_of(item, group),
         label=None if item.label is None else str(item.label),
@@ -224,6 +226,19 @@ def text_pair(
         roles=_roles(prompt, len(ids)),
         base_roles=base_roles,
     )
+
+
+def _choices(
+    item: str, answer: str, foil: str | None, options: Sequence[str], base_answer: str | None
+) -> tuple[str, ...]:
+    """The answer, the foil and the further options, each once."""
+    named = (answer,) if foil is None else (answer, foil)
+    choices = tuple(dict.fromkeys((*named, *options)))
+    if len(choices) < 2:
+        raise ValueError(f"pair {item!r}: expected a foil or further options than the answer {answer!r}.")
+    if base_answer not in (None, *named):
+        raise ValueError(f"pair {item!r}: base_answer {base_answer!r} is neither {answer!r} nor {foil!r}.")
+    return choices
 
 
 def group_of(example: Example, name: str | None) -> str | None:
@@ -242,21 +257,33 @@ def _example(given: Example | str, name: str) -> Example:
 
 
 def _cut(
-    example: Example, tokenizer: Any, before: str, answers: tuple[str, str], thinking: bool | None, delimiter: str
-) -> tuple[Prompt, tuple[int, ...], tuple[int, int]]:
-    """(prompt with the first answer, ids before the first differing token of the answers, those two tokens)."""
+    example: Example,
+    tokenizer: Any,
+    before: str,
+    answers: Sequence[str],
+    n_named: int,
+    thinking: bool | None,
+    delimiter: str,
+) -> tuple[Prompt, tuple[int, ...], dict[str, int]]:
+    """(prompt with the first answer, ids before the first token at which the first `n_named` answers differ, the token
+    of each answer there). Of further answers only those that differ there too, from each other as well."""
     prompts = [
         render(replace(example, answer=joined(example, before, answer, delimiter)), tokenizer, thinking=thinking)
         for answer in answers
     ]
-    first, second = (prompt.ids for prompt in prompts)
-    n = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
-    if n >= len(first) or n >= len(second):
+    ids = [prompt.ids for prompt in prompts]
+    columns = zip(*ids[:n_named], strict=False)
+    n = next((i for i, column in enumerate(columns) if len(set(column)) > 1), None)
+    if n is None:
         raise ValueError(
             f"example {example.id!r}: answer {answers[0]!r} and foil {answers[1]!r} do not part at a token (one is the "
             "beginning of the other). Add what follows the answer, such as a full stop or the end of the line."
         )
-    return prompts[0], first[:n], (first[n], second[n])
+    tokens: dict[str, int] = {}
+    for answer, one in zip(answers, ids, strict=True):
+        if len(one) > n and one[:n] == ids[0][:n] and one[n] not in tokens.values():
+            tokens[answer] = one[n]
+    return prompts[0], ids[0][:n], tokens
 
 
 def _roles(prompt: Prompt, n: int) -> dict[str, tuple[int, ...]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from interp.prompt import Example
+from interp.tasks.decision_sites import decision_sites, gold_reply, label_site, site_names
 from interp.tasks.protocol import HOOKS, cell_role, decision_prefix, hook, labels_of, read_reply
 
 _REPLIES = ("", "\x00", "I do not know.", "yes " * 5000)
@@ -39,7 +40,8 @@ def check_task(task: Any, examples: Sequence[Example]) -> list[Finding]:
     label and a group; a gold label parses to itself and scores correct; any other label scores wrong; replies without
     a label, empty ones and very long ones parse to None or a label and score a number; labels are distinct and none
     parses as another (the fault of reading "noncompliant" as "compliant"); a decision prefix is a beginning of its
-    reply; groups, cells, spellings, sides, counterfactuals, choice columns and twins refer to what the examples have.
+    reply; decision sites are named, begin their reply, and have their right answer among their options; groups, cells,
+    spellings, sides, counterfactuals, choice columns and twins refer to what the examples have.
 
     Example:
         >>> from interp.tasks import esi
@@ -176,6 +178,32 @@ def _prefix(task: Any, examples: Sequence[Example]) -> Iterator[str]:
             yield f"counterfactuals: {kind} expects {label!r} after {text[-20:]!r}, which parses to {parsed!r}"
 
 
+def _sites(task: Any, examples: Sequence[Example]) -> Iterator[str]:
+    names, is_found = site_names(task), hook(task, "decision_sites") is not None
+    if bool(names) != is_found:
+        yield f"DECISION_SITES and decision_sites: expected both, got only {'the names' if names else 'the function'}"
+    for example in examples if is_found else ():
+        gold = gold_reply(task, example)
+        for text in (*_REPLIES, f"because of this, {example.label}", *([] if gold is None else [gold])):
+            yield from _site_faults(task, example, text, names)
+        reached = {site.name for site in decision_sites(task, example, gold or str(example.label))}
+        if label_site(task) not in reached:
+            yield f"example {example.id!r}: a right reply never comes to {label_site(task)!r}, the site of the label"
+
+
+def _site_faults(task: Any, example: Example, text: str, names: Sequence[str]) -> Iterator[str]:
+    for site in decision_sites(task, example, text):
+        where = f"example {example.id!r}, decision site {site.name!r}"
+        if site.name not in names:
+            yield f"{where}: DECISION_SITES names {', '.join(names)}"
+        if not text.startswith(site.before):
+            yield f"{where}: {site.before[-40:]!r} is no beginning of the reply {text[:40]!r}"
+        if site.answer not in site.options or len(set(site.options)) != len(site.options) or len(site.options) < 2:
+            yield f"{where}: expected different options with {site.answer!r} among them, got {site.options}"
+        if site.name == label_site(task) and site.answer != str(example.label):
+            yield f"{where}: it decides the label, {example.label!r}, but its answer is {site.answer!r}"
+
+
 def _choices(task: Any, examples: Sequence[Example]) -> Iterator[str]:
     n, sides, columns = len(labels_of(task, examples[0])), hook(task, "sides"), hook(task, "choice_columns")
     for example in examples if sides else ():
@@ -217,6 +245,7 @@ _CHECKS: dict[str, Check] = {
     "spellings are texts of one label each": _spellings,
     "any reply, even an empty one, gets a score, and an unparsed one is wrong": _any_reply,
     "a decision prefix is a beginning of its reply, and counterfactuals expect a label": _prefix,
+    "decision sites are named ones, begin their reply, and have their answer among their options": _sites,
     "sides and choice columns are about the labels and rows of the examples": _choices,
     "twins are pairs of examples": _twins,
 }

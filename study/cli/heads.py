@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from interp.prompt import Example
 
 USAGE = (
-    "(--base ID [--adapter ID] | --pair FILE) --task TASK --out FOLDER",
+    "(--base ID [--adapter ID] | --pair FILE) --task TASK [--at SITE,...] --out FOLDER",
     "show FOLDER [--head L19.H17]",
     "match A[:MEMBER] B[:MEMBER] --control C[:MEMBER] --out FOLDER",
 )
@@ -130,6 +130,7 @@ class MatchOptions:
     a: str = option(is_argument=True, metavar="A[:MEMBER]")
     b: str = option(is_argument=True, metavar="B[:MEMBER]")
     control: str = option(help="FOLDER[:MEMBER] of another checkpoint on A's base; matching A with it is the control.")
+    at: str | None = option(None, "Decision site of the sweeps; may be left out where there is only one.")
     window: float = option(0.15, "Largest difference in relative depth.")
     n_permutations: Annotated[int, Field(ge=19)] = option(1000, "Number of permutations of B's items.", flag="--perm")
     seed: int = option(0, "Seed of the permutations.")
@@ -151,7 +152,8 @@ def match(options: MatchOptions) -> None:
     words, out = (options.a, options.b, options.control), options.out
     a, b, control = (Path(word).name.rpartition(":")[2] for word in words)
     how = {"window": options.window, "n_permutations": options.n_permutations, "seed": options.seed}
-    table = match_table(*map(read_sweeps, words), names=(a, b, control), **how)
+    sweeps = [read_sweeps(word, at=options.at) for word in words]
+    table = match_table(*sweeps, names=(a, b, control), **how)
     write_file(out / "match.csv", csv_bytes(table))
     save(match_heads(table), out / "match_heads")
     click.echo(match_lines(table))

@@ -193,12 +193,18 @@ def _probes(tables: Tables) -> Panel:
 
 
 def _head_difference(tables: Tables) -> Panel:
-    """At the decision site with the strongest effect of both members."""
-    from study.analyses.heads.figures import at_strongest_site, map_rows
+    """At the decision site with the strongest effect; where only one member comes to it, its map is drawn instead."""
+    from study.analyses.heads.figures import at_strongest_site, map_rows, with_sites
     from study.figures import head_difference
     from study.figures.numbers import MINUS
 
-    part = at_strongest_site(_one(tables["heads_difference"], "kind"))
+    part = _one(with_sites(tables["heads_difference"]), "kind")
+    if "heads" in tables and "decision_site" in part:
+        site = at_strongest_site(_one(tables["heads"], "kind", "pairs"))["decision_site"].iloc[0]
+        part = part[part["decision_site"] == site]
+        if not len(part):
+            raise ValueError(f"the members do not both come to the {site}.")
+    part = at_strongest_site(part)
     title = f"head effect{_at(part)}, engaged {MINUS} heuristic"
     return Panel(title, lambda ax: head_difference(map_rows(part), ax=ax), lift=_LIFT_2, beside=_BAR)
 

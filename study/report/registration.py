@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +169,7 @@ def planned_claims(study: Study) -> dict[str, str]:
         planned |= dict(texts[role] for role in texts if role in roles)
         if callable(getattr(task, "twin_examples", None)):
             planned[BINDING] = "the engaged member binds step numbers in order-swapped twins"
-    planned |= _probes(study, members) | _heads(study, members) | _steering(study, task) | _oracle(study)
+    planned |= _probes(study, members) | _heads(study, task, members) | _steering(study, task) | _oracle(study)
     for name in study.added:
         if (own := analysis(name).planned) is not None:
             planned |= own(study, members)
@@ -186,16 +187,19 @@ def _probes(study: Study, members: Sequence[str]) -> dict[str, str]:
     return out
 
 
-def _heads(study: Study, members: Sequence[str]) -> dict[str, str]:
+def _heads(study: Study, task: Any, members: Sequence[str]) -> dict[str, str]:
+    from study.analyses.heads.claims import carries_text, key_of, necessary_text
+    from study.analyses.heads.pairs import sites_of
+
     if study.heads is None:
         return {}
     out = {}
-    for head in study.heads.named:
-        for member in members:
-            if any(not kind.startswith("patch") for kind in study.heads.kinds):
-                out[f"heads/necessary/{head}/{member}"] = f"{head} is necessary for the answer of the {member} member"
-            if "patch" in study.heads.kinds:
-                out[f"heads/carries/{head}/{member}"] = f"what {head} carries transfers in the {member} member"
+    for head, member, site in product(study.heads.named, members, sites_of(task, study.heads)):
+        row = {"head": head, "named": True, "decision_site": site}
+        if any(not kind.startswith("patch") for kind in study.heads.kinds):
+            out[key_of("necessary", row, member)] = necessary_text(head, site).format(member=f"the {member} member")
+        if "patch" in study.heads.kinds:
+            out[key_of("carries", row, member)] = carries_text(head, site).format(member=f"the {member} member")
     return out
 
 

@@ -21,12 +21,24 @@ from interp.tasks.bbq.metrics import (
     scores,
     sides,
 )
-from interp.tasks.bbq.replies import MAX_NEW_TOKENS, TOGETHER, labels, parse, read, read_answers, score, spellings
+from interp.tasks.bbq.replies import (
+    DECISION_SITES,
+    MAX_NEW_TOKENS,
+    TOGETHER,
+    decision_sites,
+    labels,
+    parse,
+    read,
+    read_answers,
+    score,
+    spellings,
+)
 from interp.tasks.bbq.tables import GROUP, averaged, items_of, report, score_report
 from interp.tasks.bbq.targets import split_by_story
 
 __all__ = [
-    "CARD", "CHOICE_METRICS", "GROUP", "MAX_NEW_TOKENS", "METRICS", "PROMPT_BASELINE", "TOGETHER", "Items",
-    "averaged", "choice_columns", "compare", "examples", "items_of", "labels", "parse", "read", "read_answers", 
-    "report", "score", "score_report", "scores", "seed_prompt", "sides", "spellings", "split_by_story",
+    "CARD", "CHOICE_METRICS", "DECISION_SITES", "GROUP", "MAX_NEW_TOKENS", "METRICS", "PROMPT_BASELINE", "TOGETHER",
+    "Items", "averaged", "choice_columns", "compare", "decision_sites", "examples", "items_of", "labels", "parse",
+    "read", "read_answers", "report", "score", "score_report", "scores", "seed_prompt", "sides", "spellings",
+    "split_by_story",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 from interp.prompt import Example
 from interp.tasks.bbq.targets import CATEGORIES
+from interp.tasks.decision_sites import DecisionSite
 from interp.tasks.records import read_rows
 
 LETTERS = ("A", "B", "C")
@@ -65,6 +66,17 @@ def score(example: Example, text: str) -> dict[str, float]:
 def labels(example: Example) -> tuple[str, ...]:
     """The three letters, whatever the item."""
     return LETTERS
+
+
+DECISION_SITES = {"letter": "which option"}
+
+
+def decision_sites(example: Example, text: str) -> tuple[DecisionSite, ...]:
+    """The letter: where the reply begins, or where its only letter stands ("Answer: B")."""
+    said, rule = _letter(text)
+    alone = [found for found in _ALONE.finditer(text) if found[1] == said] if rule == "only_letter" else []
+    before = text[: alone[0].start()].rstrip() if alone else ""
+    return (DecisionSite("letter", before, str(example.label), LETTERS),)
 
 
 def spellings(label: str) -> tuple[str, ...]:

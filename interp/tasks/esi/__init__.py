@@ -8,12 +8,21 @@ replies     a reply -> level                         tables      levels -> rates
 from interp.tasks.esi.cases import BANNER, COLUMNS, LEAKS, LEVELS
 from interp.tasks.esi.engine import Decision, Patient, danger_zone, triage
 from interp.tasks.esi.loader import examples, read_cases
-from interp.tasks.esi.replies import MAX_NEW_TOKENS, decision_prefix, labels, parse, read, score
+from interp.tasks.esi.replies import (
+    DECISION_SITES,
+    MAX_NEW_TOKENS,
+    decision_prefix,
+    decision_sites,
+    labels,
+    parse,
+    read,
+    score,
+)
 from interp.tasks.esi.tables import GROUP, compare, mode_report, report
 from interp.tasks.esi.triggers import Trigger, fires, rules
 
 __all__ = [
-    "BANNER", "COLUMNS", "GROUP", "LEAKS", "LEVELS", "MAX_NEW_TOKENS", "Decision", "Patient", "Trigger", "compare",
-    "danger_zone", "decision_prefix", "examples", "fires", "labels", "mode_report", "parse", "read", "read_cases",
-    "report", "rules", "score", "triage",
+    "BANNER", "COLUMNS", "DECISION_SITES", "GROUP", "LEAKS", "LEVELS", "MAX_NEW_TOKENS", "Decision", "Patient",
+    "Trigger", "compare", "danger_zone", "decision_prefix", "decision_sites", "examples", "fires", "labels",
+    "mode_report", "parse", "read", "read_cases", "report", "rules", "score", "triage",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from interp.prompt import Example
+from interp.tasks.decision_sites import DecisionSite
 from interp.tasks.esi.cases import LEVELS
 
 MAX_NEW_TOKENS = 1024
@@ -64,7 +65,15 @@ def labels(example: Example) -> tuple[str, ...]:
 def decision_prefix(text: str) -> str:
     """A reply up to the level that it states; empty where it states none in words."""
     matches = [m for pattern in (_ESI, _LEVEL) for m in pattern.finditer(text)]
-    return text[: matches[-1].start(1)].rstrip() if matches and parse(text) is not None else ""
+    return text[: max(m.start(1) for m in matches)].rstrip() if matches and parse(text) is not None else ""
+
+
+DECISION_SITES = {"level": "which level of urgency"}
+
+
+def decision_sites(example: Example, text: str) -> tuple[DecisionSite, ...]:
+    """The level that the reply ends with; its begin where it states none in words."""
+    return (DecisionSite("level", decision_prefix(text), str(example.label), LEVELS),)
 
 
 def _read(text: str) -> tuple[str | None, str]:

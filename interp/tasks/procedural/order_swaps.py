@@ -19,6 +19,7 @@ from interp.tasks.procedural.generate import GeneratorConfig, Split, originals
 from interp.tasks.procedural.latent import Event, Instance, Procedure, procedure_id
 from interp.tasks.procedural.perturb import Twin, adjacent_twins, demote
 from interp.tasks.procedural.render import Rendering, render
+from interp.tasks.procedural.replies import trace
 
 POSET = GeneratorConfig(n_steps=(6, 6), in_order=False, max_extra=0)
 
@@ -137,7 +138,7 @@ def _examples(
             label=audit(instance).label,
             groups={"procedure": group},
             spans=dict(text.spans),
-            metadata=metadata,
+            metadata={**metadata, "rendering": rendering, "trace": trace(instance, rendering=rendering)},
         )
 
     return example(twin.original, "original"), example(twin.twin, "twin")

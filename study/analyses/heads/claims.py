@@ -1,28 +1,33 @@
-"""Claims about heads: necessary, carrying the answer under the same-answer control, changed by training."""
+"""Claims about heads at each decision site: necessary, carrying the answer under the same-answer control, changed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from interp.stats import rejects
 from study.config.sections import SmallestEffects
 from study.designs import of_mean
 from study.ledger import Above, Below, Claim, Control, p_words, short
-from study.ledger_rows import Row, Tables, bounds, flag, measured, members_of, number, rows
+from study.ledger_rows import Row, Tables, bounds, flag, measured, members_of, number, rows, words
 from study.schema import DIFFERENCE
 
 Held = tuple[float, float] | None
 
 
 def heads(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
-    """Per member: heads that are necessary, and what they carry; between members: what training changed.
+    """Per member and decision site: heads that are necessary, and what they carry; between members: what changed.
 
-    Of each: every head that was named in advance, and the largest of the selecting half as it is on the other.
+    Of each: every head that was named in advance, and the largest of the selecting half as it is on the other. A site
+    that a member does not come to has its claims too, without an estimate.
     """
-    members = members_of(rows(tables, "heads"))
+    found = rows(tables, "heads")
+    places = [
+        (member, site) for member in members_of(found) for site in _sites(r for r in found if r["member"] == member)
+    ]
     claims = [
-        *(claim for member in members for claim in _necessary(tables, member, smallest.logits)),
-        *(claim for member in members for claim in _carries(tables, member, smallest.logits)),
+        *(claim for member, site in places for claim in _necessary(tables, member, site, smallest.logits)),
+        *(claim for member, site in places for claim in _carries(tables, member, site, smallest.logits)),
+        *_unreached(tables),
         *_changed(tables, smallest.logits),
     ]
     if claims:
@@ -34,12 +39,24 @@ def heads(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     ]
 
 
-def _necessary(tables: Tables, member: str, smallest: float) -> list[Claim]:
-    """The heads of a member under its main kind of ablation."""
+def site_of(row: Row) -> str:
+    """The decision site of a row; "" of a task that names none."""
+    return str(row.get("decision_site") or "")
+
+
+def _sites(found: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(site_of(row) for row in found))
+
+
+def _necessary(tables: Tables, member: str, site: str, smallest: float) -> list[Claim]:
+    """The heads of a member at one decision site under its main kind of ablation."""
     every = [r for r in rows(tables, "heads", member=member, metric="abl_logit") if r.get("pairs", "all") == "all"]
+    every = [r for r in every if site_of(r) == site]
     kind = min((str(r["kind"]) for r in every), key=lambda k: (k != "mean", k), default="")
     own = [r for r in every if r["kind"] == kind]
-    halves = rows(tables, "heads_selected", member=member, metric="abl_logit", kind=kind)
+    halves = [
+        r for r in rows(tables, "heads_selected", member=member, metric="abl_logit", kind=kind) if site_of(r) == site
+    ]
     claims = []
     for row, report in _chosen(own, [r for r in halves if r.get("pairs", "all") == "all"]):
         controls = [_over_all_heads(row, len(own)), _matched_head(row), *_held_out(report)]
@@ -48,15 +65,13 @@ def _necessary(tables: Tables, member: str, smallest: float) -> list[Claim]:
             Control.at_least(f"another ablation ({r['kind']}) agrees", bounds(r), 0.0, short(float(r["value"])))
             for r in other[:1]
         ]
-        text = f"{row['head']} is necessary for the answer of {{member}}"
-        name = f"δ {kind} ablation{_which(row)}"
         claims.append(
             Claim(
-                text,
+                necessary_text(str(row["head"]), site),
                 "necessary",
                 "heads",
                 Above(),
-                measured(row, name=name),
+                measured(row, name=f"δ {kind} ablation{_which(row)}"),
                 tuple(controls),
                 smallest=smallest,
                 tests=_tests(row),
@@ -67,9 +82,43 @@ def _necessary(tables: Tables, member: str, smallest: float) -> list[Claim]:
     return claims
 
 
+def necessary_text(head: str, site: str) -> str:
+    """The claim that a head is necessary, with `{member}` where the member stands."""
+    return f"{head} is necessary {f'at the {words(site)}' if site else 'for the answer'} of {{member}}"
+
+
+def carries_text(head: str, site: str) -> str:
+    """The claim that what a head carries transfers, with `{member}` where the member stands."""
+    return f"What {head} carries{f' at the {words(site)}' if site else ''} transfers to the other answer in {{member}}"
+
+
+def _unreached(tables: Tables) -> list[Claim]:
+    """Claims without an estimate: the member does not come to the decision."""
+    table, claims = tables.get("heads"), {}
+    if table is None or "n_reached" not in table:
+        return []
+    named = members_of({"member": name} for name in table["member"])
+    for record in table[table["value"].isna() & table["n"].isna() & table["n_reached"].notna()].to_dict("records"):
+        row = {str(name): value for name, value in record.items()}
+        member, site, head = str(row["member"]), site_of(row), str(row["head"]) or "A head"
+        if member not in named:
+            continue
+        n, of = int(row["n_reached"]), int(row["n_asked"])
+        comes = f"comes to the {words(site)} in {n} of {of} replies only" if n else f"never comes to the {words(site)}"
+        is_patch = row["metric"] == "cma"
+        key = key_of("carries" if is_patch else "necessary", row, member)
+        text = carries_text(head, site) if is_patch else necessary_text(head, site)
+        claim = Claim(
+            text, "transfers" if is_patch else "necessary", "heads", why=f"the {member} member {comes}", key=key
+        )
+        claims.setdefault(key, claim.of(member))
+    return list(claims.values())
+
+
 def key_of(kind: str, row: Row, member: str) -> str:
-    """Key of the claim about a head that was named in advance, or about whichever is the largest."""
-    return f"heads/{kind}/{row['head'] if flag(row, 'named') else 'largest'}/{member}"
+    """Key of the claim about a head that was named in advance, or about whichever is the largest, at the row's site."""
+    parts = ("heads", kind, row["head"] if flag(row, "named") else "largest", site_of(row), member)
+    return "/".join(filter(None, map(str, parts)))
 
 
 def _which(row: Row) -> str:
@@ -126,18 +175,18 @@ def _matched_head(row: Row) -> Control:
     )
 
 
-def _carries(tables: Tables, member: str, smallest: float) -> list[Claim]:
+def _carries(tables: Tables, member: str, site: str, smallest: float) -> list[Claim]:
     """Patched from a twin with the other answer, compared with twins whose answer is the same."""
     patched = dict(member=member, kind="patch", metric="cma")
-    flips = rows(tables, "heads", pairs=("flip", "all"), **patched)
+    flips = [r for r in rows(tables, "heads", pairs=("flip", "all"), **patched) if site_of(r) == site]
+    halves = [r for r in rows(tables, "heads_selected", pairs=("flip", "all"), **patched) if site_of(r) == site]
     claims = []
-    for row, report in _chosen(flips, rows(tables, "heads_selected", pairs=("flip", "all"), **patched)):
-        placebo = rows(tables, "heads", pairs="keep", head=row["head"], **patched)
+    for row, report in _chosen(flips, halves):
+        placebo = [r for r in rows(tables, "heads", pairs="keep", head=row["head"], **patched) if site_of(r) == site]
         controls = (_over_all_heads(row, len(flips)), _same_answer(row, placebo), *_held_out(report))
-        text = f"What {row['head']} carries transfers to the other answer in {{member}}"
         claims.append(
             Claim(
-                text,
+                carries_text(str(row["head"]), site),
                 "transfers",
                 "heads",
                 Above(),
@@ -160,33 +209,35 @@ def _same_answer(row: Row, placebo: Sequence[Row]) -> Control:
 
 
 def _changed(tables: Tables, smallest: float) -> list[Claim]:
-    """The largest difference of the members, head by head, with the interval that holds for whichever is largest."""
-    differences = [r for r in rows(tables, "heads_difference") if r["member"] == DIFFERENCE or "member" not in r]
-    if not differences:
-        return []
+    """Per decision site: the largest difference of the members, head by head, with the interval that holds for
+    whichever is largest."""
+    found = [r for r in rows(tables, "heads_difference") if r["member"] == DIFFERENCE or "member" not in r]
+    return [_largest_change([r for r in found if site_of(r) == site], site, smallest) for site in _sites(found)]
+
+
+def _largest_change(differences: Sequence[Row], site: str, smallest: float) -> Claim:
+    at, key = f" at the {words(site)}" if site else "", "/".join(filter(None, ("heads/changed", site)))
     kind = min((str(r["kind"]) for r in differences), key=lambda k: (k != "mean", k))
     differences = [r for r in differences if r["kind"] == kind]
     bounded = [r for r in differences if number(r, "band_lo") is not None]
     if not bounded:
         why = "no simultaneous interval over the heads that were searched"
-        return [Claim("A head does more in one member", "necessary", "heads", why=why, key="heads/changed")]
+        return Claim(f"A head does more{at} in one member", "necessary", "heads", why=why, key=key)
     row = max(bounded, key=lambda r: abs(float(r["value"])))
     higher = float(row["value"]) >= 0
-    text = f"{row['head']} does more in the {'engaged' if higher else 'heuristic'} member"
+    text = f"{row['head']} does more{at} in the {'engaged' if higher else 'heuristic'} member"
     asserts = Above() if higher else Below()
     name = f"difference, {kind}, the largest of {len(differences)}, simultaneous interval"
-    estimate = measured(row | {"lo": row["band_lo"], "hi": row["band_hi"]}, name=name, signed=True)
-    return [
-        Claim(
-            text,
-            "necessary",
-            "heads",
-            asserts,
-            estimate,
-            (_over_all_heads(row, len(differences)),),
-            smallest=smallest,
-            tests=_tests(row),
-            key="heads/changed",
-            design=of_mean(row, smallest, family=len(differences)),
-        )
-    ]
+    estimate = measured({**row, "lo": row["band_lo"], "hi": row["band_hi"]}, name=name, signed=True)
+    return Claim(
+        text,
+        "necessary",
+        "heads",
+        asserts,
+        estimate,
+        (_over_all_heads(row, len(differences)),),
+        smallest=smallest,
+        tests=_tests(row),
+        key=key,
+        design=of_mean(row, smallest, family=len(differences)),
+    )

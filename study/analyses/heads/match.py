@@ -8,23 +8,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.heads import HeadEffects, HeadId, Matching, match_heads
-from interp.remedy import remedy
+from interp.remedy import did_you_mean, remedy
 from study.analyses.heads.show import sweeps
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def read_sweeps(where: str) -> dict[str, HeadEffects]:
-    """Sweeps of one member by kind, from FOLDER, or FOLDER:MEMBER where the folder holds several.
+def read_sweeps(where: str, *, at: str | None = None) -> dict[str, HeadEffects]:
+    """Sweeps of one member at one decision site by kind, from FOLDER, or FOLDER:MEMBER where the folder holds several.
 
+    Args:
+        at: the decision site; None: the only one.
     Raises:
-        ValueError: no such member, several and none named, or nothing there.
+        ValueError: no such member or site, several and none named, or nothing there.
     """
     folder, _, member = where.partition(":") if not Path(where).exists() else (where, "", "")
     members: dict[str, dict[str, HeadEffects]] = {}
-    for name, kind, effects in sweeps(Path(folder)):
-        members.setdefault(name, {})[kind] = effects
+    sites: dict[str, None] = {}
+    for name, _, effects in sweeps(Path(folder)):
+        sites[effects.decision_site] = None
+        if at in (None, effects.decision_site):
+            members.setdefault(name, {})[effects.plan.kind] = effects
+    if (at is None and len(sites) > 1) or (at is not None and at not in sites):
+        raise ValueError(
+            f"{where}: sweeps at {', '.join(sites) or 'none'}; {remedy('name one of them with {at}.')}"
+            f"{did_you_mean(at or '', sites)}"
+        )
     if not member and len(members) == 1:
         return next(iter(members.values()))
     if member not in members:

@@ -19,7 +19,9 @@ class HeadsOptions:
         n: procedures of twins where the task makes them, else items.
         kinds: as `interp.heads.parse_kind` reads them.
         positions: as `interp.positions` reads them.
-        slot: "own", the model's own reply up to its decision, or a text that is forced on every prompt.
+        at: decision sites of the task (`interp.tasks.decision_sites`), where heads are changed and the answer is read.
+        slot: "own", the model's own reply up to each decision; "gold", the task's right reply, the same for every
+            member; or a text that is forced on every prompt, after which the label stands.
         named: heads of a hypothesis, named before the sweep, e.g. L19.H17; figures box them.
         effect: "total", or "direct": only the head's own path to the logits.
         verify: of the first pair never less than 1 %.
@@ -33,8 +35,9 @@ class HeadsOptions:
         flag="--kind",
     )
     positions: str = option("answer", "Tokens at which the heads are changed.")
+    at: Names = option((), "Decision sites of the task, e.g. step_lookup,label; default: all that it names.")
     slot: str = option(
-        "own", "Text before the label: own (the model's own reply), or a text that is forced on every item."
+        "own", "Reply that decides: own (the model's), gold (the task's right one), or a text forced before the label."
     )
     effect: Literal["total", "direct"] = option(
         "total", "Effect to measure: total, or direct (only the head's own path to the logits)."

@@ -1,20 +1,23 @@
-"""The prompt pairs of a task, cut at the token where the model's answer is decided."""
+"""The prompt pairs of a task, cut where a reply decides: at its decision sites, or where the label stands."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from interp.evaluate import Decoding, evaluate
-from interp.heads import TokenPair, swap_pairs, text_pair
+from interp.heads import TokenPair, decision_pairs, parse_kind, swap_pairs, text_pair
 from interp.heads.estimates import MIN_GROUPS
 from interp.heads.pairs import group_of
 from interp.model import Model
 from interp.prompt import Example
 from interp.remedy import remedy
+from interp.tasks.decision_sites import chosen_sites, gold_reply, label_site, site_names
 from interp.tasks.protocol import decision_prefix, hook, labels_of
+from study.analyses.heads.options import HeadsOptions
 
-OWN = "own"
+OWN, GOLD = "own", "gold"
 
 
 def has_twins(task: Any) -> bool:
@@ -23,10 +26,84 @@ def has_twins(task: Any) -> bool:
 
 
 def replies(model: Model, task: Any, examples: Sequence[Example]) -> dict[str, str]:
-    """What the model writes before its label, greedily, by example id; "" where it gives the label at once."""
+    """What the model writes, greedily, by example id."""
     decoding = Decoding(score_labels=False)
     answers_of_all = [answer for _, answers in evaluate(model, task, examples, decoding=decoding) for answer in answers]
-    return {answer.example_id: decision_prefix(task, answer.text or "") for answer in answers_of_all}
+    return {answer.example_id: answer.text or "" for answer in answers_of_all}
+
+
+def sites_of(task: Any, options: HeadsOptions) -> tuple[str, ...]:
+    """The decision sites that are swept; "" for the label of a task that names none. A forced text comes to the label.
+
+    Raises:
+        ValueError: a site that the task does not name, or another one than the label's after a forced text.
+    """
+    names, label = chosen_sites(task, options.at), label_site(task)
+    if options.slot in (OWN, GOLD):
+        return names or (label,)
+    if options.at and names != (label,):
+        raise ValueError(
+            f"decision sites: expected {label!r} alone after the forced text {options.slot!r}, got "
+            f"{', '.join(options.at)}. {remedy('Use {slot:own} or {slot:gold} for the other sites.')}"
+        )
+    return (label,)
+
+
+def check_slot(task: Any, items: Sequence[Example | tuple[Example, Example]], slot: str) -> None:
+    """Refuse gold replies that the task does not have, before any model is loaded.
+
+    Raises:
+        ValueError: the task has no `gold_reply`, or none for an item.
+    """
+    examples = [example for item in items for example in ((item,) if isinstance(item, Example) else item)]
+    if slot == GOLD and (missing := [e.id for e in examples if gold_reply(task, e) is None]):
+        what = "the task has no gold_reply(example)" if hook(task, "gold_reply") is None else f"{missing[0]!r} has none"
+        raise ValueError(
+            f"slot gold: expected a gold reply for every item, {what}. {remedy('Use {slot:own}, or a text.')}"
+        )
+
+
+class SitePairs(NamedTuple):
+    """The pairs in front of one kind of decision.
+
+    Attributes:
+        ablated: one per item, for kinds of change that take nothing from a base prompt.
+        patched: of twins, up to two per item: from a base with another answer, and with the same. Otherwise as ablated.
+    """
+
+    ablated: list[TokenPair]
+    patched: list[TokenPair]
+
+    def of(self, kind: str) -> list[TokenPair]:
+        """Those that a kind of change is measured on."""
+        return self.patched if parse_kind(kind).needs_base else self.ablated
+
+
+def pairs_by_site(
+    model: Model, task: Any, items: Sequence[Example] | Sequence[tuple[Example, Example]], options: HeadsOptions
+) -> dict[str, SitePairs]:
+    """Decision site -> the pairs whose reply comes to it; the site "" is the label of a task that names no sites.
+
+    Raises:
+        ValueError: as `sites_of`, `check_slot` and `interp.heads.decision_pairs`.
+    """
+    sites, is_twins = sites_of(task, options), bool(items) and not isinstance(items[0], Example)
+    if options.slot not in (OWN, GOLD) or not site_names(task):
+        make: Any = pairs_of_twins if is_twins else pairs_of_examples
+        pairs = [replace(one, decision_site=sites[0]) for one in make(model, task, items, options.slot)]
+        return {sites[0]: SitePairs(pairs, pairs)}
+    check_slot(task, items, options.slot)
+    written: Mapping[str, str] = {}
+    if options.slot == OWN:
+        written = replies(model, task, [e for item in items for e in ((item,) if isinstance(item, Example) else item)])
+
+    def reply(example: Example) -> str:
+        return written[example.id] if options.slot == OWN else gold_reply(task, example) or ""
+
+    how: dict[str, Any] = {"at": sites, "group": hook(task, "GROUP")}
+    ablated = decision_pairs(task, items, reply, model.tokenizer, has_base=False, **how)
+    patched = decision_pairs(task, items, reply, model.tokenizer, **how) if is_twins else ablated
+    return {site: SitePairs(ablated[site], patched[site]) for site in sites}
 
 
 def before_label(model: Model, task: Any, examples: Sequence[Example], slot: str) -> Callable[[Example], str]:
@@ -38,7 +115,7 @@ def before_label(model: Model, task: Any, examples: Sequence[Example], slot: str
     if slot != OWN:
         return lambda example: slot
     written: Mapping[str, str] = replies(model, task, examples)
-    return lambda example: written[example.id]
+    return lambda example: decision_prefix(task, written[example.id])
 
 
 def pairs_of_twins(model: Model, task: Any, twins: Sequence[tuple[Example, Example]], slot: str) -> list[TokenPair]:

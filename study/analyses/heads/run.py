@@ -1,11 +1,16 @@
-"""Sweep the heads of one checkpoint, or of both members of a pair, into a folder that can be resumed."""
+"""Sweep the heads of one checkpoint, or of both members of a pair, into a folder that can be resumed.
+
+out/<member>/sites.json                which decision sites its replies come to
+out/<member>/<kind>-<site>/            outcomes of one sweep; without a site, of a task that names none, <kind>/
+out/<member>/cumulative-<site>/        the strongest heads removed together
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -13,7 +18,7 @@ from jaxtyping import Bool
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.heads import HeadEffects, HeadSweep, TokenPair, parse_kind
 from interp.heads.cumulative import Arm, cumulative_job, cumulative_sets
-from interp.heads.estimates import halves
+from interp.heads.estimates import MIN_GROUPS, halves
 from interp.heads.ids import HeadId, expand_heads, parse_unit, unit_name
 from interp.heads.outcomes import Outcomes, Plan, main_of
 from interp.heads.sweep import unit_norms
@@ -22,16 +27,20 @@ from interp.model import Model
 from interp.positions import parse_positions
 from interp.prompt import Example
 from interp.remedy import remedy
+from interp.tasks.decision_sites import label_site
 from interp.tasks.protocol import load_task
 from study.analyses.heads.options import HeadsOptions
-from study.analyses.heads.pairs import check_groups, has_twins, pairs_of_examples, pairs_of_twins
+from study.analyses.heads.pairs import SitePairs, check_groups, check_slot, has_twins, pairs_by_site, sites_of
 from study.analyses.heads.store import (
     CUMULATIVE,
+    Reached,
     done_of,
+    folder_of,
     get_outcome,
     put_norms,
     put_outcome,
     sweep_store,
+    write_reached,
 )
 from study.members import models_of
 
@@ -51,16 +60,18 @@ def run_heads(
     loading: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> tuple[str, ...]:
-    """Sweep every member under every kind into `out/<member>/<kind>/`, and remove the strongest heads together into
-    `out/<member>/cumulative/`; returns the members. `study.analyses.heads.tables` makes the tables.
+    """Sweep every member under every kind at every decision site, and remove the strongest heads together; returns the
+    members. `study.analyses.heads.tables` makes the tables.
 
-    Run again with the same arguments, it continues where it stopped: what is done is not computed again.
+    A site that a member's replies come to in fewer than `MIN_GROUPS` independent units is not swept. Run again with
+    the same arguments, it continues where it stopped: what is done is not computed again.
 
     Args:
         examples: examples of the task, or (original, twin) pairs of them, which patching needs.
         seed: of the half on which heads are ranked, and of the random heads.
     Raises:
-        ValueError: patching without twins, a head that does not exist, a folder of another sweep.
+        ValueError: patching without twins, a site that the task does not name, a head that does not exist, a folder of
+            another sweep.
     """
     task: Any = load_task(task_path)
     _check(task, examples, options)
@@ -68,13 +79,16 @@ def run_heads(
     for roles, model in models_of(what, dict(loading or {})):
         for role in roles:
             with model.member(role):
-                pairs = _pairs(model, task, examples, options)
-                done = {
-                    kind: _sweep(model, pairs, kind, out / role / folder_of(kind), options, progress)
-                    for kind in options.kinds
-                }
-                arms = _Ranked.of(done, pairs, options, seed=seed)
-                _remove_together(model, arms, out / role / CUMULATIVE, options)
+                by_site = pairs_by_site(model, task, examples, options)
+                label = label_site(task)
+                reached = [
+                    Reached.of(site, pairs.ablated, len(examples), is_label=site == label)
+                    for site, pairs in by_site.items()
+                ]
+                write_reached(out / role, reached)
+                for one in reached:
+                    if one.n_groups >= MIN_GROUPS:
+                        _sweep_site(model, by_site[one.site], out / role, options, seed=seed, progress=progress)
             members.append(role)
     return tuple(members)
 
@@ -85,23 +99,32 @@ def _check(task: Any, examples: Any, options: HeadsOptions) -> None:
     if not is_twins and any(kind.startswith("patch") or kind == "resample:twin" for kind in options.kinds):
         what = "makes twins, but got single examples" if has_twins(task) else "has no twin_examples(n, ...)"
         raise ValueError(f"kind patch needs pairs of prompts; this task {what}. {remedy('Use {kinds:mean,zero}.')}")
+    sites_of(task, options)
+    check_slot(task, examples, options.slot)
     check_groups(task, examples)
 
 
-def _pairs(model: Model, task: Any, examples: Any, options: HeadsOptions) -> list[TokenPair]:
-    if examples and not isinstance(examples[0], Example):
-        return pairs_of_twins(model, task, examples, options.slot)
-    return pairs_of_examples(model, task, examples, options.slot)
+class Done(NamedTuple):
+    """A finished sweep."""
+
+    plan: Plan
+    outcomes: Outcomes
+    pairs: Sequence[TokenPair]
 
 
-def folder_of(kind: str) -> str:
-    """Name of the folder of a kind."""
-    return kind.replace(":", "_")
+def _sweep_site(
+    model: Model, pairs: SitePairs, folder: Path, options: HeadsOptions, *, seed: int, progress: bool
+) -> None:
+    """Every kind at one decision site of one member, then the strongest heads removed together."""
+    site = pairs.ablated[0].decision_site
+    done = {
+        kind: _sweep(model, pairs.of(kind), kind, folder / folder_of(kind, site), options, progress)
+        for kind in options.kinds
+    }
+    _remove_together(model, _Ranked.of(done, options, seed=seed), folder / folder_of(CUMULATIVE, site), options)
 
 
-def _sweep(
-    model: Model, pairs: list[TokenPair], kind: str, root: Path, options: HeadsOptions, progress: bool
-) -> tuple[Plan, Outcomes]:
+def _sweep(model: Model, pairs: list[TokenPair], kind: str, root: Path, options: HeadsOptions, progress: bool) -> Done:
     """One kind on one member, from disk where it is done."""
     where = parse_positions(options.positions)[0]
     job = HeadSweep(model, pairs, parse_kind(kind), where, effect=options.effect, verify=options.verify)
@@ -109,7 +132,7 @@ def _sweep(
     with sweep_store(root, job.plan, pairs) as store:
         _fill(store, job, f"{root.parent.name} {kind}", options, progress)
         put_norms(store, unit_norms(model, pairs, job.units), [unit_name(unit) for unit in boxed])
-        return job.plan, Outcomes.of([get_outcome(store, job.plan.key(pair)) for pair in pairs])
+        return Done(job.plan, Outcomes.of([get_outcome(store, job.plan.key(pair)) for pair in pairs]), pairs)
 
 
 def _fill(store: ItemStore, job: HeadSweep, name: str, options: HeadsOptions, progress: bool) -> None:
@@ -137,11 +160,9 @@ class _Ranked:
     sets: Mapping[Arm, tuple[HeadId, ...]]
 
     @classmethod
-    def of(
-        cls, done: Mapping[str, tuple[Plan, Outcomes]], pairs: Sequence[TokenPair], options: HeadsOptions, *, seed: int
-    ) -> _Ranked:
-        kind = next((name for name in options.kinds if main_of(done[name][0]) == "abl_logit"), options.kinds[0])
-        plan, outcomes = done[kind]
+    def of(cls, done: Mapping[str, Done], options: HeadsOptions, *, seed: int) -> _Ranked:
+        kind = next((name for name in options.kinds if main_of(done[name].plan) == "abl_logit"), options.kinds[0])
+        plan, outcomes, pairs = done[kind]
         groups = np.array([pair.unit for pair in pairs])
         solved = outcomes.solved()
         kept = solved if has_enough(solved, groups) else np.ones(len(pairs), dtype=bool)
@@ -168,8 +189,11 @@ def cumulative_arms(
     sweeps: Mapping[str, HeadEffects], options: HeadsOptions, *, seed: int
 ) -> Mapping[Arm, tuple[HeadId, ...]]:
     """The heads that every arm of a finished sweep removed together."""
-    done = {kind: (one.plan, Outcomes(one.values, one.base_margin, one.base_right)) for kind, one in sweeps.items()}
-    return _Ranked.of(done, next(iter(sweeps.values())).pairs, options, seed=seed).sets
+    done = {
+        kind: Done(one.plan, Outcomes(one.values, one.base_margin, one.base_right), one.pairs)
+        for kind, one in sweeps.items()
+    }
+    return _Ranked.of(done, options, seed=seed).sets
 
 
 def has_enough(solved: Bool[np.ndarray, "example"], groups: Sequence[str] | np.ndarray) -> bool:

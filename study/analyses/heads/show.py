@@ -26,7 +26,7 @@ def sweeps(out: Path) -> Iterator[tuple[str, str, HeadEffects]]:
     Raises:
         ValueError: there is none.
     """
-    plans = sorted(path for path in out.rglob(PLAN) if path.parent.name != CUMULATIVE)
+    plans = sorted(path for path in out.rglob(PLAN) if path.parent.name.partition("-")[0] != CUMULATIVE)
     folders = [path.parent for path in plans if read_plan(path)["kind"] == KIND]
     if not folders:
         raise ValueError(f"{out} holds no head sweep. Run diptych heads ... --out {out} first.")
@@ -37,13 +37,13 @@ def sweeps(out: Path) -> Iterator[tuple[str, str, HeadEffects]]:
 def show_head(out: Path, head: str, *, base: int = 0) -> str:
     """Every definition of one head's effect, under every kind of every member, with interval, n, p and control."""
     named = HeadId.parse(head, base=1 if base == 1 else 0)
-    lines = [["member", "kind", "pairs", "definition", "value [95 %]", "n", "p", "control"]]
+    lines = [["member", "at", "kind", "pairs", "definition", "value [95 %]", "n", "p", "control"]]
     models = {}
     for member, _, effects in sweeps(out):
         models[member] = f"{effects.plan.model}, adapter {effects.plan.adapter or 'none'}, {effects.plan.dtype}"
         for which, part in split_kinds(effects):
             for row in part.at(named).to_dict("records"):
-                lines.append([member, part.plan.kind, which, *_cells(row)])
+                lines.append([member, part.decision_site, part.plan.kind, which, *_cells(row)])
     where = f"{named} (layers and heads count from 0; its block's output is hidden_states[{named.layer + 1}])"
     head_lines = [where, *(f"{member}: {text}" for member, text in models.items())]
     return "\n".join([*head_lines, aligned(lines), READING])
@@ -71,7 +71,7 @@ def _cells(row: Mapping[Any, Any]) -> list[str]:
 
 def headline(out: Path, *, k: int = 5) -> str:
     """The largest effects of each sweep: chosen on one half of the pairs, given on the other."""
-    lines, notes = [["member", "kind", "pairs", "head", "effect [95 %]", "n", "p", "control"]], {}
+    lines, notes = [["member", "at", "kind", "pairs", "head", "effect [95 %]", "n", "p", "control"]], {}
     for member, _, effects in sweeps(out):
         if text := mass_note(effects.label_mass):
             notes[f"note: {member}: {text}"] = None
@@ -81,6 +81,7 @@ def headline(out: Path, *, k: int = 5) -> str:
                 lines.append(
                     [
                         member,
+                        part.decision_site,
                         f"{part.plan.kind} {row['metric']}",
                         which,
                         row["head"],

@@ -81,29 +81,40 @@ def tables(context: Context) -> Mapping[str, pd.DataFrame]:
 
 
 def plan(study: Study) -> Work:
-    """Per prompt and kind two passes and a row for every head, from its layer on; see `interp.sweep`."""
+    """Per prompt, kind and decision site two passes and a row for every head, from its layer on; see `interp.sweep`.
+
+    At most: a site that a member does not come to costs nothing, and prompts are shorter at an early one.
+    """
     from interp.tasks.records import spread
     from study.analyses.estimate import changed_tokens, largest_of, prompts_of
     from study.analyses.items import examples_of, twins_of
 
     options = _options(study)
-    twins = twins_of(study, options.n)
+    twins, n_sites = twins_of(study, options.n), len(_sites(study))
     items = [e for pair in twins for e in pair] if twins else spread(examples_of(study), options.n)
     members = list(_members(study).values())
     tokens, rows = 0, 0.0
     for member in members:
         prompts = prompts_of(study, member, items)
-        tokens += 2 * len(options.kinds) * sum(len(prompt.ids) for prompt in prompts)
-        rows += _passes(study, member, options) / len(prompts) * changed_tokens(prompts, options.positions)
+        tokens += 2 * len(options.kinds) * n_sites * sum(len(prompt.ids) for prompt in prompts)
+        rows += n_sites * _passes(study, member, options) / len(prompts) * changed_tokens(prompts, options.positions)
     return Work(
         len(items) * len(members),
         tokens,
         0,
-        4000 * len(items) * len(members),
+        4000 * n_sites * len(items) * len(members),
         largest_of(study, members),
         round(rows),
         note="replies before the label not counted",
     )
+
+
+def _sites(study: Study) -> tuple[str, ...]:
+    """The decision sites that are swept; raises ValueError for one that the task does not name."""
+    from interp.tasks.protocol import load_task
+    from study.analyses.heads.pairs import sites_of
+
+    return sites_of(load_task(study.task.path), _section(study))
 
 
 def _passes(study: Study, member: Checkpoint, options: HeadsOptions) -> float:
@@ -138,7 +149,7 @@ def items(study: Study) -> Any:
 
 
 def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
-    """Heads that a member does not have, kinds and positions that are none."""
+    """Heads that a member does not have, kinds, positions and decision sites that are none."""
     from interp.heads import parse_kind
     from interp.heads.ids import expand_heads, parse_unit
     from interp.positions import parse_positions
@@ -149,6 +160,7 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
         yield from tried("heads.named", members, lambda layout, name=name: expand_heads([parse_unit(name)], layout))
     for kind in section.kinds:
         yield from tried("heads.kinds", {"": kind}, parse_kind)
+    yield from tried("heads.at", {"": study}, _sites)
     yield from tried("heads.positions", {"": section.positions}, parse_positions)
 
 

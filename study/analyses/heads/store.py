@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,55 @@ import numpy as np
 
 from interp.heads import HeadEffects, Outcome, Plan, TokenPair
 from interp.heads.ids import parse_unit
+from interp.io.files import write_file
 from interp.io.items import ItemStore, is_store
 from interp.stats import Sampling
 
 KIND, PAIRS, NORMS = "head sweep", "pairs", "norms"
 CUMULATIVE = "cumulative"  # folder of the heads removed together, next to those of the kinds
+SITES = "sites.json"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How often the replies of a member come to a decision site; "" is the label of a task that names no sites.
+
+    Attributes:
+        n_reached: items whose reply comes to it, of `n_asked`; with twins both replies do.
+        n_groups: independent units among them.
+        is_label: whether the label is decided there.
+    """
+
+    site: str
+    n_reached: int
+    n_asked: int
+    n_groups: int
+    is_label: bool
+
+    @classmethod
+    def of(cls, site: str, pairs: Sequence[TokenPair], n_asked: int, *, is_label: bool) -> Reached:
+        return cls(site, len(pairs), n_asked, len({pair.unit for pair in pairs}), is_label)
+
+
+def write_reached(folder: Path, reached: Sequence[Reached]) -> None:
+    """Keep which sites a member comes to in its folder."""
+    write_file(folder / SITES, json.dumps([asdict(one) for one in reached], indent=1).encode())
+
+
+def read_reached(folder: Path) -> list[Reached]:
+    """Which sites a member comes to.
+
+    Raises:
+        ValueError: no sweep was begun there.
+    """
+    if not (folder / SITES).is_file():
+        raise ValueError(f"{folder} holds no head sweep. Run `diptych heads ... --out` first.")
+    return [Reached(**one) for one in json.loads((folder / SITES).read_text(encoding="utf-8"))]
+
+
+def folder_of(kind: str, site: str = "") -> str:
+    """Name of the folder of a kind at a decision site."""
+    return f"{kind.replace(':', '_')}-{site}" if site else kind.replace(":", "_")
 
 
 @contextmanager

@@ -6,14 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interp.heads import HeadEffects, contrast
+from interp.heads import HeadEffects, contrast, parse_kind
 from interp.heads.cumulative import cumulative_table
+from interp.heads.estimates import MIN_GROUPS
+from interp.heads.metrics import METRICS, main_metric, sort_of
 from interp.heads.order_swaps import FLIP, KEEP, swap_metrics
 from interp.io.csv_text import csv_bytes
 from interp.io.files import write_file
+from interp.remedy import remedy
 from study.analyses.heads.options import HeadsOptions
-from study.analyses.heads.run import cumulative_arms, folder_of, has_enough
-from study.analyses.heads.store import CUMULATIVE, read_effects
+from study.analyses.heads.run import cumulative_arms, has_enough
+from study.analyses.heads.store import CUMULATIVE, Reached, folder_of, read_effects, read_reached
+from study.ledger_rows import words
 from study.schema import DIFFERENCE
 
 if TYPE_CHECKING:
@@ -29,13 +33,27 @@ FILES = {
 }
 """Table -> name of its CSV file in the folder of `diptych heads`."""
 
-Sweeps = Mapping[str, HeadEffects]
+Sweeps = Mapping[str, HeadEffects]  # by kind
+Key = tuple[str, str]  # (member, decision site)
 Provenance = Mapping[str, Mapping[str, str]]
 
 
-def read_sweeps(out: Path, member: str, options: HeadsOptions, *, seed: int = 0) -> dict[str, HeadEffects]:
-    """Kind -> effects of a member, from disk."""
-    return {kind: read_effects(out / member / folder_of(kind), seed=seed) for kind in options.kinds}
+def read_sweeps(
+    out: Path, members: Sequence[str], options: HeadsOptions, *, seed: int = 0
+) -> tuple[dict[Key, Sweeps], dict[Key, Reached]]:
+    """(sweeps by member and decision site, how often each is reached), from disk; a site that is reached too seldom has
+    no sweep.
+
+    Raises:
+        ValueError: as `read_effects`.
+    """
+    reached = {(member, one.site): one for member in members for one in read_reached(out / member)}
+    sweeps: dict[Key, Sweeps] = {
+        (member, site): {kind: read_effects(out / member / folder_of(kind, site), seed=seed) for kind in options.kinds}
+        for (member, site), one in reached.items()
+        if one.n_groups >= MIN_GROUPS
+    }
+    return sweeps, reached
 
 
 def write_tables(tables: Mapping[str, pd.DataFrame], out: Path) -> None:
@@ -59,20 +77,28 @@ def tables_of_heads(
 
     from study.schema import tidy
 
-    sweeps = {member: read_sweeps(out, member, options, seed=seed) for member in members}
-    origins = provenance or {member: _provenance(next(iter(own.values()))) for member, own in sweeps.items()}
+    sweeps, reached = read_sweeps(out, members, options, seed=seed)
+    if not sweeps:
+        raise ValueError(f"{out}: no member comes to any decision site. {remedy('Use {slot:gold}, or a forced text.')}")
+    origins = provenance or {member: _provenance(next(iter(own.values()))) for (member, _), own in sweeps.items()}
+    parts = list(_parts(sweeps))
     rows = {
-        "heads": _effects(
-            part.table(keep=keep).assign(member=member, pairs=which) for member, which, part, keep in _parts(sweeps)
+        "heads": pd.concat(
+            [
+                _effects(_counted(part.table(keep=keep), key, which, reached) for key, which, part, keep in parts),
+                *(_unreached(key, one, options) for key, one in reached.items() if key not in sweeps),
+            ],
+            ignore_index=True,
         ),
         "heads_selected": _effects(
-            part.forest(keep=keep).assign(member=member, pairs=which) for member, which, part, keep in _parts(sweeps)
+            _counted(part.forest(keep=keep), key, which, reached) for key, which, part, keep in parts
         ),
         "heads_cumulative": pd.concat(
-            _cumulative(own, out / member, options, seed).assign(member=member) for member, own in sweeps.items()
+            _cumulative(own, out / member, options, seed).assign(member=member, decision_site=site)
+            for (member, site), own in sweeps.items()
         ),
     }
-    if differences := [contrast(*both) for both in _aligned(sweeps)]:
+    if differences := [contrast(*both).assign(decision_site=both[0].decision_site) for both in _aligned(sweeps)]:
         rows["heads_difference"] = _noted(
             pd.concat(differences).assign(
                 member=DIFFERENCE,
@@ -84,8 +110,7 @@ def tables_of_heads(
                 correction="paired max-|t| over heads, sign flips and bootstrap",
             )
         )
-    patched = {member: own["patch"] for member, own in sweeps.items() if "patch" in own}
-    if swaps := [_order_swap(one).assign(member=member) for member, one in patched.items() if _has_both(one)]:
+    if swaps := list(_swaps(sweeps, reached)):
         rows["order_swap"] = pd.concat(swaps)
     data = str(rows["heads"]["data_sha256"].iloc[0])
     shared = {"analysis": "heads", "seed": seed}
@@ -93,6 +118,37 @@ def tables_of_heads(
         name: tidy(_of_members(table, origins), **shared, **({} if "data_sha256" in table else {"data_sha256": data}))
         for name, table in rows.items()
     }
+
+
+def _counted(table: pd.DataFrame, key: Key, which: str, reached: Mapping[Key, Reached]) -> pd.DataFrame:
+    """The rows with their member, their pairs, and how often the member comes to their site."""
+    one = reached[key]
+    return table.assign(member=key[0], pairs=which, n_reached=one.n_reached, n_asked=one.n_asked)
+
+
+def _unreached(key: Key, one: Reached, options: HeadsOptions) -> pd.DataFrame:
+    """Rows without a value of a site that a member does not come to: one per kind and named head, or per kind."""
+    import pandas as pd
+
+    member, site = key
+    note = f"not tested: the {member} member comes to the {words(site)} in {one.n_reached} of {one.n_asked} replies"
+    rows = []
+    for kind in options.kinds:
+        main = main_metric(sort_of(parse_kind(kind).name, options.effect))
+        same = {"metric": main, "metric_unit": METRICS[main].unit, "kind": kind, "effect": options.effect}
+        rows += [
+            {**same, "head": head, "named": bool(head), "member": member, "pairs": "all", "decision_site": site,
+             "positions": options.positions, "n_reached": one.n_reached, "n_asked": one.n_asked, "note": note}
+            for head in options.named or ("",)
+        ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _swaps(sweeps: Mapping[Key, Sweeps], reached: Mapping[Key, Reached]) -> Iterator[pd.DataFrame]:
+    """What the members answer to twins, where the label is decided."""
+    for (member, site), own in sweeps.items():
+        if reached[member, site].is_label and "patch" in own and _has_both(own["patch"]):
+            yield _order_swap(own["patch"]).assign(member=member, decision_site=site)
 
 
 def _provenance(effects: HeadEffects) -> dict[str, str]:
@@ -106,16 +162,19 @@ def _of_members(rows: pd.DataFrame, origins: Provenance) -> pd.DataFrame:
         key: " and ".join(dict.fromkeys(origins[m][key] for m in ("engaged", "heuristic") if m in origins))
         for key in ("model", "adapter")
     } | {"weights": ""}
+    known = {DIFFERENCE: both, **origins}
     names = rows["member"].astype(str)
-    return rows.assign(**{key: [origins.get(m, both)[key] for m in names] for key in ("model", "adapter", "weights")})
+    return rows.assign(
+        **{key: [known.get(m, {}).get(key, "") for m in names] for key in ("model", "adapter", "weights")}
+    )
 
 
-def _parts(sweeps: Mapping[str, Sweeps]) -> Iterator[tuple[str, str, HeadEffects, HeadEffects | None]]:
-    """(member, which pairs, effects on them, the pairs of the same-answer control) of every sweep."""
-    for member, kinds in sweeps.items():
+def _parts(sweeps: Mapping[Key, Sweeps]) -> Iterator[tuple[Key, str, HeadEffects, HeadEffects | None]]:
+    """(member and site, which pairs, effects on them, the pairs of the same-answer control) of every sweep."""
+    for key, kinds in sweeps.items():
         for effects in kinds.values():
             parts = split_kinds(effects)
-            yield from ((member, which, part, keep_of(which, parts)) for which, part in parts)
+            yield from ((key, which, part, keep_of(which, parts)) for which, part in parts)
 
 
 def keep_of(which: str, parts: Sequence[tuple[str, HeadEffects]]) -> HeadEffects | None:
@@ -132,8 +191,9 @@ def split_kinds(effects: HeadEffects) -> list[tuple[str, HeadEffects]]:
     """
     kinds = sorted({pair.kind for pair in effects.pairs})
     parts = [("all", effects)]
-    if effects.main == "cma" and len(kinds) > 1:
-        parts = [(kind, effects.of_kind(kind)) for kind in kinds]
+    if effects.main == "cma" and (len(kinds) > 1 or kinds == [KEEP]):
+        split = [(kind, effects.of_kind(kind)) for kind in kinds]
+        parts = [(kind, part) for kind, part in split if len(set(part.groups)) >= MIN_GROUPS] or parts
     solved = [(f"{which}, solved", part) for which, part in parts if has_enough(part.is_solved(), part.groups)]
     return [*parts, *((which, part.solved()) for which, part in solved)]
 
@@ -161,17 +221,22 @@ def _noted(rows: pd.DataFrame) -> pd.DataFrame:
     return with_mass_note(rows)
 
 
-def _aligned(sweeps: Mapping[str, Sweeps]) -> list[tuple[HeadEffects, HeadEffects]]:
-    """Sweeps of both members, by kind, where their heads correspond one for one."""
-    if not {"engaged", "heuristic"} <= set(sweeps):
-        return []
-    both = [(sweep, sweeps["heuristic"][kind]) for kind, sweep in sweeps["engaged"].items()]
-    return [(a, b) for a, b in both if a.plan.units == b.plan.units]
+def _aligned(sweeps: Mapping[Key, Sweeps]) -> Iterator[tuple[HeadEffects, HeadEffects]]:
+    """Sweeps of both members at one site, by kind, where their heads correspond one for one and they share items."""
+    for (member, site), kinds in sweeps.items():
+        other = sweeps.get(("heuristic", site)) if member == "engaged" else None
+        for kind, a in kinds.items() if other else ():
+            b = other[kind] if other else a
+            shared = {pair.id: pair.unit for pair in a.pairs if pair.id in {one.id for one in b.pairs}}
+            if a.plan.units == b.plan.units and len(set(shared.values())) >= MIN_GROUPS:
+                yield a, b
 
 
 def _cumulative(sweeps: Sweeps, folder: Path, options: HeadsOptions, seed: int) -> pd.DataFrame:
     """Heads removed together, on the half of the pairs on which they were not ranked."""
-    rows = cumulative_table(read_effects(folder / CUMULATIVE, seed=seed), cumulative_arms(sweeps, options, seed=seed))
+    site = next(iter(sweeps.values())).decision_site
+    removed = read_effects(folder / folder_of(CUMULATIVE, site), seed=seed)
+    rows = cumulative_table(removed, cumulative_arms(sweeps, options, seed=seed))
     return rows.assign(control="random heads of the same layers (arm random)", note="")
 
 
