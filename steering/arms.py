@@ -1,4 +1,4 @@
-"""Arms of a dose curve: the direction, and everything of equal length that it is compared with."""
+"""Arms of a dose curve: the direction, and everything of equal norm that it is compared with."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Role(NamedTuple):
     Attributes:
         means:      one line for readers of tables.
         is_control: the arm has no meaning; its spread is what the direction is compared with.
-        difference: column of "minus the mean of these controls"; controls with one are tested against, each sort by
-            itself (`p_<role>`). None for arms, and for controls that are only shown.
+        difference: column of "minus the mean of these controls"; the direction is tested against controls with such a
+            column, each kind separately (`p_<role>`). None for arms, and for controls that are only shown.
     """
 
     means: str
@@ -67,7 +67,7 @@ class Vector(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """One vector that is added at every strength. All arms of a site are added at equal length.
+    """One vector that is added at every strength. All arms of a site are added at equal norm.
 
     Attributes:
         role: one of `ROLES`.
@@ -136,19 +136,18 @@ def shuffled_arms(
 ) -> list[Arm]:
     """Differences of means of the same activations under permuted labels: the null that keeps their covariance.
 
-    Labels are permuted within strata where strata are given. Without strata they are permuted among groups where a
-    group has one label, within groups where its labels vary (examples that are alone in their group among each other),
-    and freely where there are no groups.
+    Labels are permuted within strata if strata are given. Without strata they are permuted among groups if each group
+    has one label, within groups if labels vary (examples that are alone in their group are permuted among each other),
+    and freely if there are no groups.
 
     Args:
         feats: activations that the direction was fitted on, one row per example.
         is_toward: True for examples of the class that + moves toward.
-        strata: what the direction was balanced by; None where it was not.
+        strata: stratum of each example if the direction was balanced by strata; otherwise None.
         groups: independent unit of each example.
-        equal_length: add all at the direction's length: does any direction of large variance have the effect? False
-            adds each at its own length: does the pipeline have the effect on labels without information? If one axis
-            carries most of the variance, every shuffled difference is along it, and only the second question has an
-            answer.
+        equal_length: add all at the direction's norm: does any direction of large variance have the effect? False adds
+            each at its own norm: does the pipeline have the effect on labels without information? If one axis carries
+            most of the variance, every shuffled difference is along it, and only the second question can be answered.
     Raises:
         ValueError: lengths differ, one class only, strata within which nothing can be permuted.
     Source: docs/howto/dose_curves.md.

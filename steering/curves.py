@@ -30,10 +30,10 @@ class Curves:
         value, lo, hi: the level and its interval [arm, alpha, score].
         change_lo, change_hi: interval of the paired change from strength 0, at one strength.
         band_lo, band_hi: band of the change, simultaneous over all strengths of the curve; NaN for controls.
-        selection_lo, selection_hi: simultaneous over all strengths and sites of the direction: what a layer and a
-            strength that were chosen on these items may be reported with; NaN for other arms.
+        selection_lo, selection_hi: simultaneous over all strengths and sites of the direction: the band to report for a
+            layer and a strength that were chosen on these items; NaN for other arms.
         excess, excess_lo, excess_hi: change minus the mean change of the random controls of the site; the interval
-            counts the spread of the controls as well as that of the groups.
+            includes the spread of the controls as well as that of the groups.
         slope, slope_lo, slope_hi: least-squares slope over the strengths [arm, score], per unit of alpha.
         apart: kind of control -> (slope minus their mean slope, lo, hi) [3, arm, score].
         n, n_groups: items that the level is a mean over, and groups with such an item [arm, alpha, score].
@@ -75,7 +75,8 @@ class Curves:
         return controls_of(self.arms, arm, roles)
 
     def monotone(self, arm: int, score: int) -> float:
-        """Share of the steps from one strength to the next that go the way of the slope; a flat step goes no way."""
+        """Share of the steps from one strength to the next that have the sign of the slope; a flat step counts as
+        neither."""
         steps = np.diff(self.value[arm, :, score])
         return float((np.sign(steps) == np.sign(self.slope[arm, score])).mean()) if len(steps) else float("nan")
 
@@ -161,8 +162,8 @@ def _selection(change: Level, plan: DosePlan, sampling: Sampling, n_tables: int)
 def band(change: Level, *, zero: int, sampling: Sampling = Sampling()) -> Ends:
     """Simultaneous band of changes over all strengths but 0 (index `zero` of the last axis), where it is closed.
 
-    A strength at which no group differs from another has no place in a bootstrap; it gets the interval of the rule at
-    Bonferroni's level over the strengths, where the score is bounded.
+    A strength at which all groups have the same value cannot be bootstrapped; if the score is bounded, it gets the
+    interval of the rule at Bonferroni's level over the strengths.
     """
     shape = change.value.shape
     if len(change.left_out) < 2:
@@ -180,8 +181,8 @@ def beyond_controls(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(value minus the mean over the controls of that role at the same site, lo, hi); NaN without such controls.
 
-    Two independent errors are added in squares: that of the groups, and that of the mean of R control directions,
-    t_{R-1} · sd/sqrt(R), since another draw of directions would have another mean.
+    The squares of two independent errors are added: that of the groups, and that of the mean of R control directions,
+    t_{R-1} · sd/sqrt(R), since another draw of directions would have a different mean.
     """
     value, lo, hi = (np.full(part.value.shape, np.nan) for _ in range(3))
     for site in dict.fromkeys(arm.site for arm in arms):
@@ -207,8 +208,8 @@ FLOOR = 0.2
 def smallest_p(arms: Sequence[Arm]) -> float:
     """Smallest p that an arm can have against these controls, known before anything is run: 1 / (1 + controls).
 
-    Of two sorts the fewer count, since an effect has to exceed each; of several sites the worst. NaN without a sort
-    of at least 19 controls.
+    The kind with fewer controls counts, since an effect has to exceed each kind; with several sites, the worst counts.
+    NaN without a kind of at least 19 controls.
     """
     counts = [
         sum(arm.role == role and arm.site == site for arm in arms)
@@ -237,8 +238,8 @@ def p_against(observed: float, null: Sequence[float] | np.ndarray) -> float:
 
         p = (1 + #{|x_k - m| >= |obs - m|}) / (1 + R),   m the mean of observed and null together
 
-    Centring on the pooled mean keeps all 1 + R values exchangeable, so that a common shift (any push costs accuracy)
-    is not counted as an effect. NaN with fewer than 19 controls, or where the observed value is not defined.
+    Centring on the pooled mean keeps all 1 + R values exchangeable, so that a common shift (any added vector costs
+    accuracy) is not counted as an effect. NaN with fewer than 19 controls, or where the observed value is not defined.
     """
     return float(p_max(np.array([observed]), np.asarray(null, dtype=float)[:, None])[1][0])
 
@@ -248,8 +249,8 @@ def p_max(
 ) -> tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
     """(family-wise p over k strengths, p of each) against the same controls.
 
-    Values are centred and scaled by mean and standard deviation of observed and null together at each strength, so
-    that strong doses do not dominate weak ones; a deviation below a fifth of its root mean square over strengths is set
+    Values are centred and scaled by mean and standard deviation of observed and null together at each strength, so that
+    large strengths do not dominate small ones; a deviation below a fifth of its root mean square over strengths is set
     to that fifth, so that one item that flips while nothing else moves is not an outlier. The family-wise p compares
     with each control's largest |z|, stepping down from the largest (`interp.stats.max_null_p`). Holm over the strengths
     could not go below k/(1 + R).
@@ -271,7 +272,7 @@ def p_max(
 def p_values(curves: Curves, arm: int, score: int) -> dict[str, Float[np.ndarray, "alpha"]]:
     """p of the change of one arm at every strength, against the random and the shuffled controls of its site.
 
-    p_random, p_shuffled: against each sort alone;  p: the larger of those that were run, since an effect has to be
+    p_random, p_shuffled: against each kind alone;  p: the larger of those that were run, since an effect has to be
     beyond each (the claims of a report ask for both);  p_max: `p` corrected over strengths. NaN at strength 0, and
     where there are too few controls.
     """
@@ -288,7 +289,7 @@ def p_values(curves: Curves, arm: int, score: int) -> dict[str, Float[np.ndarray
 
 
 def slope_p(curves: Curves, arm: int, score: int) -> dict[str, float]:
-    """p of one arm's slope: one test per curve, the one to declare beforehand."""
+    """p of one arm's slope: one test per curve, the one to declare in advance."""
     slopes = curves.slope[:, score]
     values = {f"p_{role}": p_against(slopes[arm], slopes[curves.controls(arm, (role,))]) for role in SORTS}
     return values | {"p": float(np.fmax(values["p_random"], values["p_shuffled"]))}

@@ -102,10 +102,10 @@ def difference_of_means(
         vec = Σ_s w_s (mean of toward in s - mean of away_from in s)
 
     with one stratum s and w = 1 unless balance="strata"; see `ContrastRows.weights`. Classes may differ in size and
-    need no pairing. Of several tokens of an example their mean counts. Rows are read block by block.
+    need no pairing. If an example has several tokens, their mean is used. Rows are read block by block.
 
     Args:
-        toward, away_from: class names; several make a side whose classes weigh equally (balance other than "none").
+        toward, away_from: class names; several form a side whose classes weigh equally (balance other than "none").
             +alpha moves toward `toward`.
         target:  column of the examples with the class, or the classes themselves.
         site:    one site gives a Direction; several, or None for every resid_post site of the cache, `Directions`.
@@ -120,8 +120,8 @@ def difference_of_means(
         check_sign: drop every site whose sign held-out rows contradict (`confirmed`); False for null directions
             (shuffled labels), whose sign is arbitrary.
     Raises:
-        ValueError: what `steering.rows.contrast_rows` refuses; a column, site or position that is not in the cache; no
-            site is confirmed.
+        ValueError: anything that `steering.rows.contrast_rows` refuses; a column, site or position that is not in the
+            cache; no site is confirmed.
     Warns:
         SignNotConfirmedWarning: some sites were left out; `Directions.refused` says why.
 
@@ -161,7 +161,8 @@ def direction_along(
     a difference of means. Options as `difference_of_means`.
 
     Raises:
-        ValueError: as `difference_of_means`; another width; the classes lie in the other order along the vector.
+        ValueError: as `difference_of_means`; a vector of another width; the classes are in the opposite order along the
+            vector.
     """
     columns: dict[str, Any] = dict(target=target, strata=None, groups=groups, fit_on=fit_on, conditions=where)
     fit = _prepare(
@@ -277,8 +278,8 @@ def within_covariance(
 def confirmed(directions: Directions) -> Directions:
     """The directions whose sign held-out rows confirm; `refused` says why the other sites have none.
 
-    One rule for one site and for many: if on rows that the direction was not fitted on the mean projection of toward
-    minus away_from is at most 0, the site has no direction. Without such rows nothing is contradicted.
+    The rule is the same for one site and for many: if the mean projection of toward minus away_from on held-out rows is
+    at most 0, the site has no direction. Without held-out rows, no site is dropped.
 
     Raises:
         ValueError: no site is left.
@@ -309,7 +310,7 @@ def confirmed(directions: Directions) -> Directions:
 
 
 def id_digest(name: str) -> str:
-    """Digest of the id of an example that a direction was fitted on: enough to recognise it."""
+    """Digest of the id of an example that a direction was fitted on: enough to recognise it again."""
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 

@@ -26,7 +26,7 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class DirectionStats:
-    """Statistics of a direction from its fitting rows; NaN if not known. Lengths are in activation units.
+    """Statistics of a direction from its fitting rows; NaN if not known. Norms are in activation units.
 
     Attributes:
         delta_norm:  ‖Δ‖, length of the class-mean difference.
@@ -38,7 +38,7 @@ class DirectionStats:
         proj_toward, proj_away: mean projection of each class on the unit vector.
         held_out_gap: mean projection of held-out rows, class toward minus class away; its sign was checked.
         n_toward, n_away, n_groups, n_held_out: rows and groups.
-        n_strata, n_strata_skipped: strata with both classes, and those with one, which were left out.
+        n_strata, n_strata_skipped: strata with both classes, and those with only one, which were left out.
     """
 
     delta_norm: float = NAN
@@ -66,7 +66,7 @@ class Direction:
 
     Attributes:
         vec:        [d_model] float32 on the CPU, the raw difference; `unit` has length 1.
-        site:       where it was read and is added.
+        site:       where it was fitted and is added.
         stats:      lengths, spread, agreement, counts; see `DirectionStats`.
         position:   the rule by which rows were read, e.g. "last".
         provenance: checkpoint, digests of weights, adapter, prompts and rows, split, balance, seed, decoded tokens.
@@ -146,7 +146,7 @@ class Direction:
         return lengths[unit]
 
     def equivalents(self, alpha: float, unit: Unit) -> dict[str, float]:
-        """The dose `alpha` of `unit` in all four units; NaN for a unit of unknown length."""
+        """The strength `alpha` of `unit`, in all four units; NaN for a unit whose scale is not known."""
         length, s = alpha * self.scale(unit), self.stats
         lengths = {"raw": 1.0, "delta": s.delta_norm, "resid": s.resid_norm, "sd": s.sd_within}
         return {name: length / one if one > 0 else NAN for name, one in lengths.items()}
@@ -332,7 +332,7 @@ def _kinship(direction: Direction, model: Model) -> str | None:
 
 
 def _report(direction: Direction) -> str:
-    """Classes, site, lengths, agreement, counts and origin, for a terminal; unknown numbers are called so."""
+    """Classes, site, lengths, agreement, counts and origin, for a terminal; unknown numbers are marked as unknown."""
     s, origin = direction.stats, direction.provenance
     lines = [
         f"{direction.label}: +alpha moves toward {direction.toward!r}, away from {direction.away_from!r}",

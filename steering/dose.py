@@ -27,7 +27,7 @@ _ROWS = 64
 
 @dataclass(frozen=True, eq=False)
 class DoseItem:
-    """One prompt that ends where its label is decided, and the labels it decides between.
+    """One prompt that ends at the token where its label is decided, and the labels to choose from.
 
     Attributes:
         example: the item: id, gold label, groups, metadata.
@@ -65,7 +65,7 @@ class DoseItem:
 
     @property
     def gold(self) -> int | None:
-        """Index of the right label; None where there is none."""
+        """Index of the gold label; None if there is none."""
         label = None if self.example.label is None else str(self.example.label)
         return self.labels.index(label) if label in self.labels else None
 
@@ -88,8 +88,8 @@ class DoseOutcome:
     """The effect of every row on one item.
 
     Attributes:
-        logp: log-probability of each label over the whole vocabulary, nats; a label of several tokens is their sum.
-        top: 1 where the likeliest of all tokens belongs to a label.
+        logp: log-probability of each label over the whole vocabulary, nats; for a label of several tokens, their sum.
+        top: 1 if the most likely token belongs to a label.
         kl: KL(p₀ ‖ p_row) over the whole vocabulary at the last token, nats; 0 in row 0.
         prompted: logp of each label, then top, under the prompt baseline; NaN without one.
     """

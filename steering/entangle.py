@@ -25,8 +25,8 @@ class Entanglement:
     Attributes:
         slopes: d(coverage)/dα and d(target)/dα.
         covariance: covariance of the two slopes, jackknife over the groups that count for either.
-        exchange: d(target)/d(coverage), the ratio of the slopes with Fieller's interval: what one unit of coverage
-            costs or buys; undefined where the slope of coverage may be 0.
+        exchange: d(target)/d(coverage), the ratio of the slopes with Fieller's interval: change of the target per unit
+            of coverage; undefined if the slope of coverage may be 0.
         plane: at every strength: coverage, target, their covariance (xx, xy, yy) and the effective number of groups
             behind them, the smaller of both [alpha, 6].
         n_groups: groups that count for coverage or target.
@@ -55,8 +55,8 @@ def entanglement(
 ) -> Entanglement:
     """Joint slopes of one arm, and its target against that of other arms at equal coverage.
 
-    An arm that changes commitment changes every score of commitments. A comparison at equal coverage, by interpolating
-    the reference arm between its strengths, removes that part.
+    An arm that changes how often the model commits changes every score of commitments. A comparison at equal coverage,
+    by interpolating the reference arm between its strengths, removes that part.
 
     Args:
         references: arms to compare with, such as the abstention nuisance.
@@ -132,8 +132,8 @@ def at_level(
 ) -> Float[np.ndarray, "draw k"]:
     """y where the curve x(α) passes `level`, linear between neighbouring strengths; NaN where it never does.
 
-    Of several crossings the first from the middle strength outwards counts, since the weakest push is the least
-    disturbed run.
+    If there are several crossings, the first from the middle strength outwards is used, since the smallest strength
+    disturbs the run least.
     """
     n, middle = x.shape[1], (x.shape[1] - 1) / 2
     out = np.full(level.shape, np.nan)

@@ -27,11 +27,11 @@ HYBRIDS = (*_RECURRENT, "qwen35", "qwen3next", "qwen3_next")
 def export_gguf(
     directions: Direction | Directions, path: str | Path, *, model_hint: str, alpha: float = 1.0, unit: Unit = "raw"
 ) -> Path:
-    """A control vector for llama.cpp and EasySteer, which add it at every position, times a scale of their own.
+    """A control vector for llama.cpp and EasySteer, which add it at every position, times their own scale.
 
         direction.{layer} = alpha · scale(unit) · unit vector       added to the output of block `layer`
 
-    With the default dose, raw 1 of the unit vector, their scale is the length that is added. Layers count from 0 in
+    With the default strength, raw 1 of the unit vector, their scale is the norm that is added. Layers count from 0 in
     both; the format has no layer 0.
 
     Args:
@@ -83,14 +83,14 @@ def export_hf(
 ) -> WeightEdit:
     """A model folder with the directions ablated, for transformers, vLLM and anything else that loads such folders.
 
-    `edit_weights`, then saved with the tokenizer where the Model has one. An additive vector cannot be kept this way:
-    the architectures have no bias for it, and a saved one would be dropped in silence. The model in memory is changed
-    too; it is what was written.
+    Calls `edit_weights` and saves the result, with the tokenizer if the Model has one. An additive vector cannot be
+    stored this way: the architectures have no bias for it, and a saved one would be silently dropped. The model in
+    memory is changed too, and equals what was written.
 
     Args:
-        model: without an adapter, or with the adapter added into its weights (`interp.load(..., merge=True)`).
+        model: without an adapter, or with the adapter merged into its weights (`interp.load(..., merge=True)`).
     Raises:
-        ValueError: the folder holds files already; a model with an adapter; what `edit_weights` refuses.
+        ValueError: the folder already contains files; a model with an adapter; anything that `edit_weights` refuses.
     """
     folder, model = Path(folder), Model.wrap(model)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -191,7 +191,7 @@ Tokens = str | Positions | TokenLists | Bool[Tensor, "item pos"]
 
 
 class OtherCheckpointWarning(UserWarning):
-    """A direction acts on another checkpoint than the one it was fitted on, or that cannot be told."""
+    """A direction acts on a checkpoint other than the one it was fitted on, or this cannot be checked."""
 
 
 @contextmanager
@@ -213,7 +213,7 @@ def steer(
 
     Args:
         direction: one, several, or one per layer; each acts at its own site.
-        alpha: dose in `unit` for "add" (required); fraction of the full change for the other operators, 1 if left out.
+        alpha: strength in `unit` for "add" (required); fraction of the full change for the other operators, default 1.
         unit:  "resid" is a fraction of the mean residual norm; see `Direction.scale`.
         positions: "generated" (last token of the prompt and every generated one), "last" (last token of the prompt
             alone), "prompt", "all", "from:K", any other rule, token numbers per item, or a mask [item, column] over
@@ -224,10 +224,11 @@ def steer(
     Yields:
         The model.
     Raises:
-        ValueError: another width, a layer that the model does not have, a dose that is not a number, two directions to
-            clamp at one site; before any hook is placed.
+        ValueError: another width, a layer that the model does not have, a strength that is not a number, two directions
+            to clamp at one site; raised before any hook is placed.
     Warns:
-        OtherCheckpointWarning: it acts on a sibling of the checkpoint that it was fitted on, or that is not known.
+        OtherCheckpointWarning: it acts on a sibling of the checkpoint that it was fitted on, or the checkpoint is not
+            known.
 
     Example:
         >>> direction = Direction(torch.ones(model.d_model), Site("resid_post", 1), toward="formal", away_from="casual")

@@ -1,4 +1,4 @@
-"""A direction without the span of others: a `Direction` for `Direction`s, a `Residue` for tensors."""
+"""Orthogonalize a direction against others: a `Direction` for `Direction`s, a `Residue` for tensors."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def orthogonalize(
 ) -> Direction | Residue:
     """`v` without its component in the span of `against`; formula and options as `steering.residue.remove_span`.
 
-    A Direction keeps the scales of `v` (delta, resid, sd), so that at one alpha both add the same norm: otherwise the
-    orthogonal one would seem harmless because it is shorter. Statistics of the vector itself (d', agreement, split-half
-    cosine) become NaN; projections of the class means are recomputed.
+    A Direction keeps the scales of `v` (delta, resid, sd), so that at the same alpha both add the same norm: otherwise
+    the orthogonalized one would seem harmless only because it is shorter. Statistics of the vector itself (d',
+    agreement, split-half cosine) become NaN; projections of the class means are recomputed.
 
     Raises:
         ValueError: as `remove_span`; directions of different sites.

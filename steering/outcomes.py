@@ -86,11 +86,11 @@ class Outcomes:
         return cls(general | own, columns, sides, toward, away)
 
     def sides_of(self, item: DoseItem) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """(labels that + should make likelier, labels that it should make less likely); empty where not known.
+        """(labels that +alpha should make more likely, labels that it should make less likely); empty if not known.
 
-        Names of sides or labels where the item has them; the right label against the others only where the task has no
-        sides and none was named. An item without the named sides has no margin: with gold in their place it would go up
-        in one item and down in the next.
+        Uses the names of sides or labels if the item has them; the gold label against the others only if the task has
+        no sides and none was named. An item without the named sides has no margin: with gold in their place it would go
+        up in one item and down in the next.
         """
         labels_of = {label: (k,) for k, label in enumerate(item.labels)}
         labels_of |= dict(self.sides(item.example)) if self.sides is not None else {}

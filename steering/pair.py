@@ -27,7 +27,7 @@ SHARED = "not corrected: fitted on the same examples or prompts, so their errors
 
 
 def reliability(split_half_cosine: float) -> float:
-    """Expected cosine of a direction with one fitted on as many other rows, from that of its two halves.
+    """Expected cosine between a direction and one fitted on equally many other rows, from the cosine of its two halves.
 
         r = 2 c / (1 + c)      (Spearman-Brown: each half has twice the noise variance of the whole)
 
@@ -43,14 +43,15 @@ def pair_cosines(
 
         ceiling = sqrt(r_a r_b),   corrected = cosine / ceiling,   r = `reliability` of each
 
-    The correction assumes that the errors of the two directions are independent: fitted on other examples each. Fitted
-    on the same (`examples_sha256` or `prompts_sha256` of their provenance), they share the noise of these items, which
+    The correction assumes that the errors of the two directions are independent, i.e. that they were fitted on
+    different examples. If they were fitted on the same (`examples_sha256` or `prompts_sha256` of their provenance),
+    they share the noise of these items, which
     alone can make the cosine large: `corrected` is NaN then, and `note` says so; `direction_agreement` corrects from
     activations, by halves.
     Columns also fit `study.figures.cosines`: a, b, layer, cosine, random_hi (95 % limit of |cos| of random vectors), d.
 
     Raises:
-        ValueError: no common site, other widths, or directions between other classes.
+        ValueError: no common site, different widths, or directions between different classes.
     Source: correction for attenuation, Spearman (1904).
     """
     import pandas as pd
@@ -114,9 +115,9 @@ class Agreement:
             these items.
         crossed: mean cosine of a direction of one member from half of the groups with one of the other member from the
             other half, which share no item.
-        ceiling: what `crossed` could be at most, given the noise of both: sqrt(c_a c_b), with c the mean cosine of the
+        ceiling: largest possible `crossed`, given the noise of both: sqrt(c_a c_b), with c the mean cosine of the
             two halves of one member; NaN where the halves of a member agree no more than 95 % of the same relabellings.
-        corrected: crossed / ceiling; undefined without a ceiling. It may exceed 1 by the noise of the ceiling.
+        corrected: crossed / ceiling; undefined without a ceiling. It may exceed 1 because the ceiling is noisy.
         null_hi: 95 % of |crossed| when the labels of both members are permuted together.
         p: two-sided, of `crossed` against that null.
     """
@@ -142,9 +143,9 @@ def direction_agreement(
 ) -> Agreement:
     """Agreement of two checkpoints' directions at one site, from activations on the same examples in the same order.
 
-    The noise of an item is seen by both members, and makes the directions of labels that say nothing agree. So labels
-    are permuted for both at once, and tested and corrected is the cosine between members across halves of the groups.
-    Intervals follow the rule of `interp.stats.jackknife`: everything is computed again without each group.
+    Both members see the noise of the same items, which makes directions agree even for meaningless labels. Therefore
+    labels are permuted for both at once, and the cosine between members across halves of the groups is tested and
+    corrected. Intervals follow the rule of `interp.stats.jackknife`: everything is recomputed without each group.
 
     Args:
         is_toward_b: classes under the second checkpoint, where they are its own answers; None: the same.

@@ -1,4 +1,5 @@
-"""A vector without the span of others, in one of three metrics, and the covariance for two of them. Tensors only."""
+"""Remove the span of other vectors from a vector, in one of three metrics, and the covariance for two of them. Tensors
+only."""
 
 from __future__ import annotations
 
@@ -91,7 +92,7 @@ class ShortResidueWarning(UserWarning):
 
 @dataclass(frozen=True, eq=False)
 class Residue:
-    """A vector without the span of its nuisances, and how much of it is left.
+    """A vector orthogonalized against its nuisances, and how much of it is left.
 
     Attributes:
         vec:          [d_model] float64, v⊥.
@@ -149,7 +150,7 @@ def remove_span(
     cov: Float[Tensor, "d_model d_model"] | None = None,
     names: Sequence[str] = (),
 ) -> Residue:
-    """`vec` without its component in the span of `against`, in float64.
+    """Remove from `vec` its component in the span of `against`, in float64.
 
         v⊥ = v - N (Nᵀ M N)⁻¹ Nᵀ M v        M = I (euclidean), Σ (cov), Σ⁻¹ (leace)
 

@@ -49,8 +49,8 @@ def dose_response(
     (verify, engine, chunk_bytes), `steering.curves.dose_curves` for `n_tables`, and `DoseResult` for what comes back.
 
     Raises:
-        ValueError: fewer than 50 items or 10 groups (unless less is asked for), a vector of another width, an item id
-            twice. RuntimeError: a verified row disagrees.
+        ValueError: fewer than 50 items or 10 groups (unless lower limits are passed), a vector of another width, an
+            item id twice. RuntimeError: a verified row disagrees.
     """
     check_size([item.group for item in items], min_items=min_items, min_groups=min_groups)
     job = DoseSweep(Model.wrap(model), items, plan, **options)
@@ -112,12 +112,10 @@ class DoseResult:
         """One row per arm, strength and score; `control_value` is the mean of the random directions at
         that strength.
 
-        value, lo, hi: the level. change, change_lo, change_hi: paired change from strength 0, of that strength alone;
+        value, lo, hi: the level. change, change_lo, change_hi: paired change from strength 0, of that strength alone.
         band_lo, band_hi: band of the change, simultaneous over the strengths; selection_lo, selection_hi: over
-            strengths and
-        layers. control_difference...: change minus the mean change of the random controls. null_lo, null_hi: 95 % of
-        all controls.
-        p...: see `steering.curves.p_values`.
+        strengths and layers. control_difference...: change minus the mean change of the random controls. null_lo,
+        null_hi: 95 % of all controls. p...: see `steering.curves.p_values`.
         """
         import pandas as pd
 
@@ -204,8 +202,8 @@ class DoseResult:
         """One row per arm and score: slope per unit of alpha, its interval, p against the controls, monotonicity.
 
         control_value: mean slope of the random directions; control_difference...: slope minus that, with an interval
-        that counts the spread of the controls too; shuffled_difference...: the same of the shuffled directions.
-        smallest_p: the smallest p that so many controls can give.
+        that includes the spread of the controls; shuffled_difference...: the same for the shuffled directions.
+        smallest_p: the smallest p that this number of controls can give.
         """
         import pandas as pd
 

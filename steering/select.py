@@ -1,4 +1,5 @@
-"""Selection of layer, position and strength on the select split by an objective declared before; one goes to test."""
+"""Select layer, position and strength on the select split by an objective declared in advance; one candidate goes to
+test."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ SIDES = {"train": 0.6, "select": 0.2, "test": 0.2}
 
 
 def split_by_group(groups: Sequence[str], *, seed: int, sides: Mapping[str, float] = SIDES) -> dict[str, list[int]]:
-    """Indices of each side, no group on two of them: groups are shuffled and dealt to the side that lacks most items.
+    """Indices of each side, no group on two of them: groups are shuffled and each is assigned to the side that still
+    lacks most items.
 
     Raises:
         ValueError: a share that is not positive, fewer groups than sides, or groups so unequal that a side stays empty.
@@ -45,10 +47,10 @@ def split_by_group(groups: Sequence[str], *, seed: int, sides: Mapping[str, floa
 
 @dataclass(frozen=True)
 class Objective:
-    """What is to be moved, and what must be kept; declared before the select split is looked at.
+    """What should change, and what must stay; declared before the select split is examined.
 
     Attributes:
-        metric: the score to move, `aim` the way.
+        metric: the score to move; `aim` says in which direction.
         limits: score -> largest change allowed, in its own unit: acc_disambig 0.03 (either way).
         max_kl: most KL(p₀ ‖ p) at the last token, nats.
         max_depth: layers from this share of the depth on are left out (late ones write the answer itself).
@@ -74,10 +76,10 @@ def rank_candidates(table: pd.DataFrame, objective: Objective, *, n_layers: int)
     """Every (position, layer) with its best allowed strength, best first; those not allowed follow, with the reason.
 
     gain is the change of the metric in the wanted direction. Its interval is simultaneous over every layer, position
-    and strength, since the best of them is looked for on these items; `shrinkage` gives the chosen one's on other
+    and strength, since the best is selected on these items; `shrinkage` gives the gain of the chosen one on other
     items. excess_gain is the gain beyond the mean of the random controls at that layer. A candidate without any allowed
-    strength keeps its best strength and says what forbids it, so that there is a ranking even where everything is
-    filtered out.
+    strength keeps its best strength and the reason why it is not allowed, so that there is a ranking even if no
+    candidate is allowed.
 
     Args:
         table: `DoseResult.table()` on the select split. Tables of several positions are joined with a column
@@ -153,7 +155,7 @@ def _null(main: Mapping[str, Any], sign: float) -> dict[str, float]:
 
 
 def _reason(by_metric: Mapping[str, Mapping[str, Any]], objective: Objective, n_layers: int) -> str:
-    """What forbids this strength; empty where nothing does."""
+    """Why this strength is not allowed; empty if it is."""
     layer = int(next(iter(by_metric.values()))["layer"])
     if (layer + 1) / n_layers > objective.max_depth:
         return f"layer {layer} lies beyond {objective.max_depth:.0%} of {n_layers} layers"
@@ -167,7 +169,8 @@ def _reason(by_metric: Mapping[str, Mapping[str, Any]], objective: Objective, n_
 
 
 def shrinkage(ranked: pd.DataFrame, test: pd.DataFrame, objective: Objective) -> pd.DataFrame:
-    """The chosen candidate on select and, at the same strength, on test: what selection promised and what is left.
+    """The chosen candidate on select and, at the same strength, on test: the gain that selection promised, and the gain
+    that is left.
 
     Raises:
         ValueError: nothing was chosen, or test does not hold the chosen layer and strength.

@@ -70,7 +70,7 @@ def write_vectors(
 
 
 def refuse_other(path: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse to overwrite vectors that were made from something else.
+    """Refuse to overwrite vectors that were fitted on something else.
 
     Raises:
         ValueError: `path` or its JSON file exists and was made from something else; names what differs.

@@ -26,7 +26,7 @@ def parse_alphas(text: str | Sequence[float]) -> tuple[float, ...]:
     """Ascending strengths with exactly one 0: "-0.3:0.3:13" (from:to:count) or "-1,0,0.5".
 
     Raises:
-        ValueError: not numbers, no 0 (changes are read from it), a strength twice, or 0 alone.
+        ValueError: not numbers, no 0 (changes are measured from it), a repeated strength, or 0 alone.
     """
     try:
         if isinstance(text, str) and ":" in text:

@@ -1,4 +1,4 @@
-"""What steering does to text that has nothing to do with it: perplexity and KL at every token of neutral sentences."""
+"""Side effects of steering on unrelated text: perplexity and KL at every token of neutral sentences."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def text_response(
 
         perplexity = exp( sum of -log p(token | what precedes it) / tokens )
 
-    Every token is steered, since only so does a change of one token show in the next; that is more than what a prompt
-    steered at its last token undergoes. Texts are the unit of the intervals.
+    Every token is steered, since only then does a change at one token affect the next; this is a stronger intervention
+    than steering a prompt at its last token. Texts are the unit of the intervals.
 
     Args:
         texts: token ids of each text, at least two tokens.

@@ -29,7 +29,8 @@ def column(cache: ActivationCache, what: str, values: Column) -> np.ndarray | No
     """A column of the examples by name, or values given in their order.
 
     Raises:
-        ValueError: no such column (the known ones are listed), or another number of values than examples.
+        ValueError: no such column (the known ones are listed), or a number of values that differs from the number of
+            examples.
     """
     if values is None:
         return None
@@ -45,7 +46,7 @@ def column(cache: ActivationCache, what: str, values: Column) -> np.ndarray | No
 
 
 def group_column(cache: ActivationCache) -> str:
-    """The default column of the independent unit: story, procedure, ..., else the only group column.
+    """The default column of the independent unit: story, procedure, ..., otherwise the only group column.
 
     Raises:
         ValueError: several group columns, or none; they are listed.
@@ -208,7 +209,7 @@ def _units(rows: ContrastRows, rng: np.random.Generator) -> tuple[np.ndarray, np
 
 @dataclass
 class _Sums:
-    """What the first walk over a site collects."""
+    """Sums collected in the first pass over a site."""
 
     linear: Tensor
     units: Tensor
