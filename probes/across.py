@@ -41,10 +41,10 @@ def transfer(
 ) -> pd.DataFrame:
     """Probes fitted on A's DEV rows, scored on B's TEST rows: one row per train site x test site x variant x metric.
 
-    Where TEST is crossed, each fold of B is read by A's probe of the other folds, and AUROC compares rows inside folds.
-    "all-layers" crosses the sites of one kind (resid_post with resid_post); ceilings stand where the sites are equal.
-    Rows with `selected` are those of the sites that A's sweep selected (each look its own), read at the same site of
-    B: what a claim is made of.
+    If TEST is crossed, each fold of B is scored by A's probe of the other folds, and AUROC compares rows inside folds.
+    "all-layers" crosses the sites of one kind (resid_post with resid_post); ceilings are given if the sites are equal.
+    Rows with `selected` are those of the sites that A's sweep selected (each look its own), applied at the same site of
+    B; claims are based on these rows.
 
     Variants: "raw"; "recenter" (B's scores given the mean and spread that A's DEV scores had, without labels);
     "bias" (the threshold refitted on B's DEV rows). AUROC is the same in the three, accuracy is not. Ceilings:
@@ -58,7 +58,7 @@ def transfer(
         result: the sweep of A.  data: B's activations of the same examples, joined by id.
         kinds: kinds of probes to apply; None: logistic and massmean if they were swept, otherwise all that were.
     Raises:
-        ValueError: ids of A missing from B; widths that differ without align (what can be done instead is named);
+        ValueError: ids of A missing from B; widths that differ without align (the message names the alternatives);
             no TEST rows; no common site or kind.
     Source: protocol in docs; alignment control after Bansal et al., arXiv 2106.07682 (stitching).
 
@@ -90,7 +90,7 @@ def transfer(
 
 
 def _which(key: Key, site: str, d_train: int, d_test: int) -> dict[str, Any]:
-    """Columns that say which probe is read where."""
+    """Columns that say which probe is applied where."""
     target, position, train_site, kind = key
     return {
         "target": target,
@@ -134,7 +134,7 @@ def refit(
 ) -> SweepResult:
     """The probes of A fitted anew on B: same rows, splits, labels and Cs to choose from; B's directions and scores.
 
-    Its table names B and holds no estimates: it is there to be the `result` of `transfer`, which needs B's probes at
+    Its table names B and holds no estimates: it serves as the `result` of `transfer`, which needs B's probes at
     every site for the blocks B -> B and B -> A.
 
     Raises:
@@ -162,7 +162,7 @@ def refit(
 
 
 def _table(result: SweepResult, kinds: Sequence[KindLike] | None) -> dict[str, Kind]:
-    """The kinds to read, by name."""
+    """The kinds to apply, by name."""
     return kinds_of(carried(key[3] for key in result.directions) if kinds is None else kinds)
 
 
@@ -181,7 +181,7 @@ def _joined(result: SweepResult, data: Data, ids: Sequence[str] | None, checkpoi
 def _pairs(
     result: SweepResult, source: Source, mode: str, table: Mapping[str, Kind]
 ) -> list[tuple[str, str, list[Key]]]:
-    """(site of B, position, probes of A that read it), so that each site is read once.
+    """(site of B, position, probes of A applied to it), so that each site is read once.
 
     Raises:
         ValueError: there is none, or A has no TEST rows.
@@ -292,7 +292,8 @@ def _ceiling(result: SweepResult, kind: Kind, feats: Tensor, y: Labels) -> np.nd
 def _estimates(
     scores: Mapping[str, np.ndarray], ceiling: np.ndarray, result: SweepResult, y: Labels
 ) -> Iterator[dict[str, Any]]:
-    """AUROC and accuracy of every variant on TEST, and what AUROC loses to the ceiling and gains on shuffled pairs."""
+    """AUROC and accuracy of every variant on TEST, with the loss of AUROC to the ceiling and its gain over shuffled
+    pairs."""
     test, split = result.split.is_tested, result.split
     options: dict[str, Any] = dict(groups=split.group[test], strata=split.fold_of[test])
     for variant, values in scores.items():

@@ -24,13 +24,13 @@ LABELS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class CodeLength:
-    """Bits to send the labels to someone who has the activations, compared with someone who has not.
+    """Bits needed to send the labels to a receiver with the activations, compared with a receiver without them.
 
     Attributes:
         bits:        length of the mixture code that may use the activations, mean over orders.
         prior:       length of the code that uses only the label frequencies so far, same blocks and orders.
-        uniform:     n·log2(classes): of the code that knows nothing.
-        compression: prior / bits with its interval over groups; 1 says that the activations give nothing.
+        uniform:     n·log2(classes): length of the code that knows nothing.
+        compression: prior / bits with its interval over groups; 1 means that the activations do not help.
         control:     mean compression of permuted labels;  control_hi: the largest of them.
         p:           share of permuted labels that are compressed as much.
         portions:    share of rows after each block of the first order;  block_bits: bits of each of its blocks.
@@ -73,7 +73,7 @@ def mdl(
     sent by frequencies. Prefixes, penalties and labels are rows of one batch.
 
     Args:
-        unit: what moves together inside a group when labels are permuted, as in `probes.sweep`.
+        unit: rows that move together inside a group when labels are permuted, as in `probes.sweep`.
         Cs: inverse penalties of the probes in the mixture.
         n_orders: random orders of the groups; bits are means over them.
         n_shuffled: permuted labels behind the control, 19 or more (see `probes.null` for what is permuted).

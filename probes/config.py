@@ -1,4 +1,4 @@
-"""Options of a sweep; defaults live here alone."""
+"""Options of a sweep and their defaults."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SweepConfig:
         n_seeds:    seeds of the split, the first included, over which the spread of AUROC is reported; a number is for
                     the closed forms, {name: n} for any kind.
         scheme:     how null labels move: "auto", "group", "unit", "between", "within" (see `probes.null`).
-        balanced:   weigh classes equally in logistic probes.
+        balanced:   weight classes equally in logistic probes.
     Raises:
         ValueError: an unknown scheme, or 1 to 18 permutations: no p of 0.05 could be reached.
     """
@@ -68,7 +68,7 @@ class SweepConfig:
 
     @property
     def sampling(self) -> Sampling:
-        """Of the intervals: `seed` and `n_boot`."""
+        """Sampling of the intervals: `seed` and `n_boot`."""
         return Sampling(seed=self.seed, n_resamples=self.n_boot)
 
     @property

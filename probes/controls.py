@@ -69,7 +69,7 @@ def selectivity(
 ) -> Estimate:
     """AUROC on the real label minus AUROC on the control label, both inside strata, paired over groups.
 
-    Accuracy would not do: its threshold moves with the share of positives in each training fold, and the folds were
+    Accuracy would not work: its threshold moves with the share of positives in each training fold, and the folds were
     made even for the real label alone.
 
     Raises:
@@ -132,11 +132,12 @@ def residualise(
     confounds: Float[np.ndarray, "example confound"],
     is_train: Bool[np.ndarray, " example"],
 ) -> Float[Tensor, "example d_feature"]:
-    """Features minus what the confounds predict linearly, the prediction fitted on training rows only.
+    """Features minus their linear prediction from the confounds, fitted on training rows only.
 
         feats - [1 Z] B,   B = argmin sum_{i in train} ‖x_i - [1 z_i] B‖²
 
-    On training rows the result is uncorrelated with every confound; on held-out rows only as far as it generalises.
+    On training rows the result is uncorrelated with every confound; on held-out rows only to the extent that the
+    prediction generalises.
 
     Raises:
         ValueError: fewer training rows than confounds.
@@ -162,7 +163,7 @@ class RandomDirections:
     """AUROC of directions drawn without looking at labels, each turned so that it is at least 1/2.
 
     Attributes:
-        lo, hi: the middle 95 % of the directions.  n: how many.
+        lo, hi: the middle 95 % of the directions.  n: number of directions.
     """
 
     mean: float

@@ -33,7 +33,7 @@ MOST_CLASSES = 20
 
 
 class OutOfReachWarning(UserWarning):
-    """The permutations cannot give a p of 0.05, whatever the data."""
+    """The permutations cannot give a p of 0.05 for any data."""
 
 
 class ExchangeableRowsWarning(UserWarning):
@@ -113,9 +113,9 @@ def sweep_design(
 
     Args:
         values: the target of each row.  groups, i_know, positive, config: as `probes.sweep`.
-        unit: sub-unit of each row inside its group (twins, scenarios, samples); None where there is none.
+        unit: sub-unit of each row inside its group (twins, scenarios, samples); None if there is none.
     Raises:
-        ValueError: as `group_split` and `exchange`; a label missing; no fold in which two classes could be compared.
+        ValueError: as `group_split` and `exchange`; a missing label; no fold in which two classes could be compared.
     """
     labels = targets(values, positive)
     split = group_split(
@@ -131,7 +131,8 @@ def sweep_design(
 
 
 def targets(values: np.ndarray, positive: object) -> dict[str, np.ndarray]:
-    """0/1 labels by name: one for two values, one against the rest for several; of a named value that alone.
+    """0/1 labels by name: one for two values, one against the rest for several; for a named value, only that value
+    against the rest.
 
     Raises:
         ValueError: a missing label; an unknown one; numbers or names that are not classes.
@@ -154,7 +155,7 @@ def targets(values: np.ndarray, positive: object) -> dict[str, np.ndarray]:
 
 
 def _check_classes(values: np.ndarray, names: list[Any]) -> None:
-    """Refuse values that are not classes: measurements, and names that hardly any rows share."""
+    """Refuse values that are not classes: measurements, and names shared by hardly any rows."""
     if len(names) <= MOST_CLASSES:
         return
     if all(isinstance(name, int | float) for name in names):
@@ -176,9 +177,9 @@ def positive_of(values: np.ndarray, positive: str | None, *, option: str = "posi
     Under a bound the labels are the bound and "otherwise"; a missing value stays missing.
 
     Args:
-        positive: None where none was named.
+        positive: None if none was named.
     Raises:
-        ValueError: no such label; a bound that is no number.
+        ValueError: no such label; a bound that is not a number.
     """
     if positive is None:
         return values, None

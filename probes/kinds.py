@@ -1,6 +1,6 @@
-"""Kinds of linear probes in one table: how each is fitted and what its scores mean. A function may be passed instead.
+"""Kinds of linear probes in one table: how each is fitted and what its scores mean. You can pass a function instead.
 
-A kind of your own is one function, used wherever a kind is named:
+Your own kind is one function, used wherever a kind is named:
 
     def nearest_centroid(feats, labels, weights, C):   # labels 0/1 [label, example] -> coef, intercept
         ...
@@ -39,12 +39,12 @@ class Kind:
                 label, as `Linear` or as (coef [label, d_feature], intercept [label]); the function or its import path
                 `module:function`. A sweep gives float32 features, centred over all rows, and weights of 1.
         scaled: divide features by their standard deviation over DEV rows before the fit (no labels are used).
-        loss:   what C is chosen by, out of fold. "log": scores are logits; "squared": scores are near -1 and 1;
+        loss:   loss by which C is chosen, out of fold. "log": scores are logits; "squared": scores are near -1 and 1;
                 "rescaled": scores of any unit, squared error after the least-squares line from score to label.
         has_penalty: C changes the fit. Without it there is one fit, and the column C is empty.
-        is_costly: every label needs an iterative fit. A single number of permutations or split seeds is meant for the
-                other kinds, and at most 4 control labels are fitted.
-        pipeline: import path of a function that scores all folds, Cs and labels at once, where that is faster or more
+        is_costly: every label needs an iterative fit. A single number of permutations or split seeds applies only to
+                the other kinds, and at most 4 control labels are fitted.
+        pipeline: import path of a function that scores all folds, Cs and labels at once, if that is faster or more
                 exact than `fit` fold by fold; see `probes.layer.ridge_pipeline`.
         fit_classes: import path of a fit of several classes at once, for `Probe`; None: one against the rest.
     """
@@ -123,11 +123,11 @@ MADE = (SHUFFLED, SURFACE)
 def kind_of(kind: KindLike) -> Kind:
     """The kind that a name, an import path or a function stands for.
 
-    A function is named by its import path where that leads back to it, so that a stored sweep can be read on another
-    checkpoint; one that cannot be imported (of a notebook, a closure) by its own name.
+    A function is named by its import path if it can be imported from there, so that a stored sweep can be applied to
+    another checkpoint; a function that cannot be imported (from a notebook, a closure) is named by its own name.
 
     Raises:
-        ValueError: an unknown name, or a path that names no function(feats, labels, weights, C).
+        ValueError: an unknown name, or a path that does not lead to a function(feats, labels, weights, C).
 
     Example:
         >>> kind_of("ridge").loss
@@ -149,7 +149,7 @@ def kinds_of(kinds: Iterable[KindLike]) -> dict[str, Kind]:
     """name -> kind, in the order given.
 
     Raises:
-        ValueError: as `kind_of`; none; two of one name.
+        ValueError: as `kind_of`; no kind; two kinds with one name.
     """
     listed = [kind_of(kind) for kind in kinds]
     names = [kind.name for kind in listed]
@@ -180,7 +180,7 @@ def label_of(name: str) -> str:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names of kinds in the order of the table, those of other kinds after them as they come.
+    """Names of kinds in the order of the table, followed by other kinds in the order given.
 
     Example:
         >>> in_order(["my:centroid", "massmean", "ridge"])
@@ -190,12 +190,13 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def rank(name: str) -> int:
-    """Place of a kind in the table: of several the lowest is shown and claimed. Kinds of others come last."""
+    """Index of a kind in the table: of several kinds, the one with the lowest index is shown and claimed. Kinds passed
+    in come last."""
     return list(KINDS).index(name) if name in KINDS else len(KINDS)
 
 
 def carried(swept: Iterable[str]) -> list[str]:
-    """The kinds whose probes are read on another checkpoint unless others are named: logistic and massmean, or all."""
+    """The kinds whose probes are applied to another checkpoint by default: logistic and massmean, or all."""
     names = in_order(swept)
     return [name for name in names if name in _CARRIED] or names
 
@@ -223,7 +224,7 @@ def score_labels(
 
     Args:
         labels: 0/1, row 0 the real one.
-        balanced: weigh classes equally (logistic only).
+        balanced: weight classes equally (logistic only).
         tol: see `probes.solver.solve` (logistic only).
     Raises:
         ValueError: unknown kind, NaN, a training fold with one class.

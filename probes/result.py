@@ -91,10 +91,10 @@ class SweepResult:
     """The result of a sweep; figures and reports read only `table`.
 
     Attributes:
-        table:      one row per estimate, columns `COLUMNS`. split "oof" is development, "test" the one look at TEST.
-            role "layer" is a probe of a layer, "control" a probe or direction that must be at chance or below,
-            "residual" a probe without the named confounds, "base" the same probe on the base
-            checkpoint, "calibration" what sigmoid(score) is worth.
+        table:      one row per estimate, columns `COLUMNS`. split "oof" is out of fold on DEV, "test" is TEST, scored
+            once. role "layer" is a probe of a layer, "control" a probe or direction that must be at chance or below,
+            "residual" a probe without the named confounds, "base" the same probe on the base checkpoint, "calibration"
+            how well sigmoid(score) is calibrated.
         scores:     key -> score of every row: out-of-fold on DEV, DEV refit on TEST [example].
         directions: key -> DEV refit in raw units.
         looks:      key -> the same for each look at TEST: one, or one per fold where TEST is crossed.
@@ -124,7 +124,7 @@ class SweepResult:
         """The selected cell of one kind and target; both are optional if there is only one.
 
         Raises:
-            ValueError: none or several fit, listing them.
+            ValueError: no cell or several cells match; they are listed.
         """
         cells = [s for s in self.selected if kind in (None, s.kind) and target in (None, s.target)]
         if len(cells) != 1:
@@ -242,7 +242,7 @@ def _sentence(result: SweepResult, cell: Selected) -> str:
 
 
 def _tested(row: Mapping[str, Any], p: float) -> str:
-    """p and what it is worth, and the spread over seeds of the split."""
+    """p in words, and the spread over seeds of the split."""
     text = "no null was run, so nothing is claimed"
     if not np.isnan(p):
         text = f"p = {p:.3g} of {int(row['n_perm'])} permutations"

@@ -1,4 +1,4 @@
-"""The sweep: every layer, position and kind with its interval, its null and its controls; TEST looked at once."""
+"""The sweep: every layer, position and kind with its interval, its null and its controls; TEST is scored once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def sweep(
     jobs: int = 1,
     device: str = "cpu",
 ) -> SweepResult:
-    """Where in the network a label is linearly decodable, and what that number must be compared with.
+    """Find where in the network a label is linearly decodable, next to the null and the controls of each score.
 
     Layer and C are selected on DEV by out-of-fold AUROC and loss; TEST is scored once, at the selected layer: held-out
     groups, or below 80 groups every fold in turn with layer and C selected without it (`group_split`). AUROC compares
@@ -59,31 +59,32 @@ def sweep(
         data: a cache, or {site: array [example, ...]}.
         target: column or values; two values, or several (then each against the rest).
         groups: column or values of the independent unit; None needs `i_know`, the reason why rows are independent.
-        unit: column or values of what moves together inside a group (twins, scenarios, samples), so that the null moves
-            it as a whole; "auto" takes the finest group of the cache's examples that lies inside `groups`, if any.
-        positive: which of two label values counts as 1; the larger where None.
-        positions: rules, as `interp.positions.parse_positions` reads them; "*" is all that have one row of every
-            example, and of plain arrays "last", which is what tables call it.
+        unit: column or values of the rows that move together inside a group (twins, scenarios, samples), so that the
+            null moves them as a whole; "auto" takes the finest group of the cache's examples that lies inside `groups`,
+            if any.
+        positive: which of two label values counts as 1; None: the larger.
+        positions: rules, as `interp.positions.parse_positions` reads them; "*" means all positions with one row per
+            example. Plain arrays have the position "last".
         sites: patterns, as `interp.site.match_sites` reads them.
-        control: units for control labels (entity), whose values cross the groups.
-        confounds: columns whose linear prediction is taken out of the features, fitted on training folds.
+        control: units for control labels (e.g. an entity), whose values occur in several groups.
+        confounds: columns whose linear prediction is removed from the features, fitted on training folds.
         cohort: column; TEST rows of the table are repeated for each of its values.
         surface: features read without the model (see `controls.surface_features`): swept as the site "surface".
-        base: activations of the base checkpoint on the same rows in the same order: the same probe on them is a control
-            row per site that both hold, with the paired gain of `data` over it.
-        keep: truth value of every row of the data (`interp.where.kept` makes one of conditions); the others are left
-            out of everything. `ids` and `base` have all rows; target, groups and other values those that are kept.
+        base: activations of the base checkpoint on the same rows in the same order: the same probe on them gives a
+            control row per common site, with the paired gain of `data` over it.
+        keep: boolean for every row of the data (`interp.where.kept` makes it from conditions); the other rows are left
+            out everywhere. `ids` and `base` have all rows; target, groups and other values have those that are kept.
         kinds: kinds of probes, instead of those of `config`: names, or your own functions (see `probes.kinds`).
         jobs: processes that sites are spread over; a script then needs `if __name__ == "__main__":`.
         device: where features are moved for fitting, e.g. "cuda"; one site at a time.
     Raises:
-        ValueError: as the parts: unknown column or site, leaks, the same activations in two groups, too few groups, one
+        ValueError: unknown column or site, leaks, the same activations in two groups, too few groups, one
             class, NaN.
     Warns:
         FewGroupsWarning: fewer than 20 groups in DEV.
-        OutOfReachWarning: no p of 0.05 can be reached, whatever the data; said before anything is fitted.
-        ExchangeableRowsWarning: the null has to take rows of a group for exchangeable.
-        UnlearnableControlWarning: units of `control` lie inside groups, so there is no selectivity.
+        OutOfReachWarning: no p of 0.05 can be reached for any data; the warning comes before anything is fitted.
+        ExchangeableRowsWarning: the null has to assume that rows of a group are exchangeable.
+        UnlearnableControlWarning: units of `control` lie inside groups, so no selectivity is given.
     Source: protocol in docs; Hewitt & Liang (selectivity), Westfall & Young (max-T).
 
     Example:
@@ -124,7 +125,7 @@ def sweep(
 
 
 def _collected(tasks: Sequence[SiteTask], targets: Iterable[str], jobs: int) -> dict[str, Cells]:
-    """What every target has at all sites."""
+    """Results of every target at all sites."""
     cells = {name: Cells() for name in targets}
     for part in sweep_sites(tasks, jobs=jobs):
         for name, one in part.items():
@@ -133,9 +134,9 @@ def _collected(tasks: Sequence[SiteTask], targets: Iterable[str], jobs: int) -> 
 
 
 def _learnable(extras: Extras, split: Split) -> Extras:
-    """Extras without the control where most rows lie in units of a single split group.
+    """The extras, without the control if most rows lie in units of a single split group.
 
-    No probe has seen such a unit in training, so its control label is at chance whatever the probe memorises.
+    A probe has not seen such a unit in training, so its control label is at chance, however much the probe memorises.
     """
     if extras.control is None or crossing_share(extras.control, split.group) >= LEAST_CROSSING:
         return extras
@@ -151,7 +152,7 @@ def _learnable(extras: Extras, split: Split) -> Extras:
 
 
 def _unit(source: Source, unit: Column | None, groups: np.ndarray | None) -> Column | None:
-    """The unit's column or values; of "auto" the finest group of the examples inside the split's groups."""
+    """The unit's column or values; for "auto", the finest group of the examples inside the split's groups."""
     if not isinstance(unit, str) or unit != "auto":
         return unit
     return None if groups is None else nested_unit({n: source.columns[n] for n in source.group_columns}, groups)
@@ -234,10 +235,10 @@ def _stacked(part: Cells, kind: str) -> _Stacked:
 
 
 def _family(nulls: Mapping[str, NullSummary | None], *, is_crossed: bool) -> dict[str, tuple[np.ndarray, float]]:
-    """For each target p of every site, and the p that decides, both after the choice among sites and targets.
+    """For each target, p of every site and the p that decides, both corrected for the choice among sites and targets.
 
-    Sites: the maximum over them; targets: Holm. What decides is p on TEST where that is held out. A crossed TEST holds
-    the rows that the layers were selected on, so the p of the best site, over all groups, decides: it repeats every
+    Sites: the maximum over sites; targets: Holm. If TEST is held out, p on TEST decides. A crossed TEST contains the
+    rows on which the layers were selected, so the p of the best site, over all groups, decides: it repeats every
     choice, and has more power than TEST, whose looks choose different sites.
     """
     tested = {name: null for name, null in nulls.items() if null is not None}
@@ -332,7 +333,7 @@ def _merged(looks: Sequence[tuple[Split, np.ndarray]], n: int) -> np.ndarray:
 
 
 def _where(looks: tuple[Key, ...], best: Key) -> dict[str, str]:
-    """Note of a TEST row whose looks chose other cells than DEV as a whole."""
+    """Note of a TEST row whose looks chose other cells than DEV as a whole did."""
     sites = [f"{key[2]} ({key[1]})" for key in looks]
     other = {site: sites.count(site) for site in sites}
     if set(looks) == {best}:

@@ -25,7 +25,7 @@ TestShare: TypeAlias = float | Literal["auto", "crossed"]
 
 
 class RowSplitWarning(UserWarning):
-    """Rows were split one by one although a grouping of them was named."""
+    """Rows were split one by one although groups were named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +85,12 @@ def group_split(
     test_share: TestShare = "auto",
     seed: int,
 ) -> Split:
-    """Whole groups into folds and TEST: equally many groups of each kind first, even numbers of rows second.
+    """Assign whole groups to folds and TEST: equal numbers of groups of each kind first, even numbers of rows second.
 
-    The kind of a group is which labels it holds. Inside a kind groups go to parts at random, whatever their sizes and
-    how many of its rows have which label: labels that change places inside a fold, or inside a group, would have been
-    split the same way, which is what makes the permutation null exact. Of 20 such splits the one with the most even
-    numbers of rows is taken.
+    The kind of a group is the set of labels that it contains. Within a kind, groups go to folds at random, whatever
+    their sizes and label counts. Labels that were permuted inside a fold, or inside a group, would therefore have been
+    split the same way, which makes the permutation null exact. Of 20 such splits, the one with the most even numbers of
+    rows is used.
 
     Args:
         labels: class of each row.
@@ -137,7 +137,7 @@ def group_split(
 
 
 def _folds(counts: np.ndarray, classes: np.ndarray, n_folds: int, is_crossed: bool, share: float) -> int:
-    """Folds such that each holds two groups with each class, where that leaves enough folds."""
+    """Folds such that each has two groups with each class, if that leaves enough folds."""
     holding, least = (counts > 0).sum(axis=0), 3 if is_crossed else 2
     fewest = int(holding.argmin())
     in_dev = holding[fewest] - round(share * holding[fewest])
@@ -167,7 +167,8 @@ def _place(
     classes: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Part of each group: of the draws that leave every class in every training set, the most even in rows."""
+    """Fold of each group: of the draws that leave every class in every training set, the one with the most even numbers
+    of rows."""
     kinds = np.unique(counts > 0, axis=0, return_inverse=True)[1].reshape(-1)
     sizes, best, part, lacking = counts.sum(axis=1), np.inf, None, ""
     for _ in range(DRAWS):
@@ -188,7 +189,7 @@ def _place(
 
 
 def _lacking(filled: np.ndarray, n_folds: int, is_crossed: bool) -> str:
-    """Which part has no row of some class: TEST, or what is left for training; "" where none."""
+    """Which part has no row of some class: TEST, or the remaining training rows; "" if there is none."""
     rest = filled[:n_folds].sum(axis=0) - filled[:n_folds]
     if len(filled) > n_folds and (filled[-1] == 0).any():
         return "TEST has"
@@ -212,7 +213,7 @@ def _deal(kinds: np.ndarray, quotas: np.ndarray, rng: np.random.Generator) -> np
 
 
 def row_split(labels: Values, *, groups: Groups, n_folds: int = 5, test_share: float = 0.25, seed: int) -> Split:
-    """Rows split one by one, for showing what it does: rows of a group land on both sides.
+    """Split rows one by one, to demonstrate the problem: rows of a group are on both sides.
 
     Warns:
         RowSplitWarning: some group has rows in training and in a held-out set (always, for useful groups).
@@ -240,7 +241,7 @@ def unite_groups(*keys: Sequence[Hashable | None]) -> np.ndarray:
 
     Raises:
         ValueError: no keys, or keys of different lengths.
-    Source: union-find; specs of the bias task, "template-disjoint as commonly done leaks".
+    Source: union-find.
     """
     lengths = {len(key) for key in keys}
     if len(lengths) != 1:
