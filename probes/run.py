@@ -78,8 +78,7 @@ def sweep(
         jobs: processes that sites are spread over; a script then needs `if __name__ == "__main__":`.
         device: where features are moved for fitting, e.g. "cuda"; one site at a time.
     Raises:
-        ValueError: unknown column or site, leaks, the same activations in two groups, too few groups, one
-            class, NaN.
+        ValueError: unknown column or site, leaks, equal activations in two groups, too few groups, one class, NaN.
     Warns:
         FewGroupsWarning: fewer than 20 groups in DEV.
         OutOfReachWarning: no p of 0.05 can be reached for any data; the warning comes before anything is fitted.
