@@ -8,8 +8,10 @@ from typing import Annotated
 
 import click
 from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic.dataclasses import dataclass
 
 from interp.site import percent_of
+from study.options import STRICT, option
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -39,3 +41,11 @@ def _conditions(value: Mapping[str, tuple[str, ...]] | tuple[str, ...]) -> objec
 
 Where = Annotated[Mapping[str, tuple[str, ...]] | tuple[str, ...], AfterValidator(_conditions)]
 Layer = Annotated[int | str, BeforeValidator(_layer)]
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Quiet:
+    """How much is printed and drawn."""
+
+    no_figures: bool = option(False, "Write tables only, no figures.")
+    quiet: bool = option(False, "Show no progress bar.")

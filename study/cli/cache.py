@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
-from pydantic.dataclasses import dataclass
 
-from study.analyses.cache.options import CacheOptions
+from study.analyses.cache.options import (
+    CachedItems,
+    CacheOptions,
+    ExtractOptions,
+    InspectOptions,
+    PlanOptions,
+    VerifyOptions,
+)
 from study.cli.common import CheckpointOptions, takes
 from study.cli.lazy import DefaultGroup
 from study.load_options import LoadOptions
-from study.options import STRICT, option
-from study.task_options import ItemOptions
 
 USAGE = ("(--base ID [--adapter ID] | --pair FILE) --data FILE --out FOLDER", "(plan | inspect | verify) ...")
 
@@ -23,27 +25,6 @@ def cache() -> None:
 
     An interrupted extraction continues. See `diptych cache extract --help` for its options.
     """
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class CachedItems(ItemOptions):
-    """Items of a task, or of a file without one."""
-
-    path: str | None = option(
-        None,
-        "Import path of a task, e.g. interp.tasks.bbq, which reads --data in its own format.",
-        flag="--task",
-        param="task",
-    )
-    data: str | None = option(None, "JSON lines, JSON, CSV or Parquet file, a folder of them, or a dataset id.")
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class ExtractOptions:
-    """Of the command alone."""
-
-    out: Path = option(help="Folder for the cache, or for both caches of a pair.")
-    quiet: bool = option(False, "Show no progress bar.")
 
 
 @cache.command()
@@ -69,13 +50,6 @@ def extract(
             click.echo(f"rank {rank} of {world} has made its shards; {len(cached.missing())} are left to other ranks.")
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class PlanOptions:
-    """Of the command alone."""
-
-    out: Path = option(Path(), "Output folder, to check its disk for free space.")
-
-
 @cache.command()
 @takes(CheckpointOptions, LoadOptions, CachedItems, CacheOptions, PlanOptions)
 def plan(
@@ -92,13 +66,6 @@ def plan(
         click.echo(f"{role}: {planned.check_disk(command.out, max_bytes=options.max_bytes)}")
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class InspectOptions:
-    """A cache on disk."""
-
-    folder: Path = option(is_argument=True)
-
-
 @cache.command()
 @takes(InspectOptions)
 def inspect(options: InspectOptions) -> None:
@@ -106,14 +73,6 @@ def inspect(options: InspectOptions) -> None:
     from interp.cache import ActivationCache
 
     click.echo(ActivationCache.open(options.folder, allow_partial=True).inspect())
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class VerifyOptions(InspectOptions):
-    """How a cache is checked."""
-
-    hash: bool = option(False, "Read every byte and compare checksums.")
-    size: bool = option(False, "Compare only file sizes (the default).")
 
 
 @cache.command()

@@ -127,14 +127,6 @@ class CheckpointOptions:
         return items.examples(default_seed=default_seed, is_embedded=self.is_embedded, says_rest=True)
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class Quiet:
-    """How much is printed and drawn."""
-
-    no_figures: bool = option(False, "Write tables only, no figures.")
-    quiet: bool = option(False, "Show no progress bar.")
-
-
 CONTINUES = ("eval run", "cache extract", "heads sweep", "steer dose", "oracle ask", "oracle compare", "cot",
              "study run")  # fmt: skip
 """Commands that go on where they were stopped; `oracle train` does with --resume."""

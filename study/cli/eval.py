@@ -6,16 +6,14 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic.dataclasses import dataclass
 
-from study.analyses.eval.options import EvalOptions
-from study.cli.common import CheckpointOptions, Quiet, takes
+from study.analyses.eval.options import CompareOptions, EvalOptions, FiguresOptions, RunOptions, ScoreOptions
+from study.cli.common import CheckpointOptions, takes
 from study.cli.lazy import DefaultGroup
 from study.load_options import LoadOptions
-from study.options import STRICT, option
 from study.task_options import ItemOptions, TaskOptions
 
 if TYPE_CHECKING:
@@ -30,16 +28,6 @@ def evaluate() -> None:
 
     See `diptych eval run --help` for the options of an evaluation; the word `run` may be omitted.
     """
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class RunOptions(Quiet):
-    """Of the command alone."""
-
-    out: Path = option(help="Folder of answers and tables; an interrupted run continues.")
-    mode: Literal["generate", "labels"] = option(
-        "generate", "generate: the model writes its answer; labels: only score the task's labels after the prompt."
-    )
 
 
 @evaluate.command()
@@ -98,14 +86,6 @@ def _draw(drawn: Iterable[Named], out: Path) -> None:
         click.echo(f"figures: {', '.join(str(path) for path in paths)}")
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class FiguresOptions:
-    """Figures of an evaluation that is on disk."""
-
-    folder: Path = option(is_argument=True)
-    out: Path | None = option(None, "Folder for the figures; default: FOLDER/figures.")
-
-
 @evaluate.command()
 @takes(FiguresOptions)
 def figures(options: FiguresOptions) -> None:
@@ -113,31 +93,6 @@ def figures(options: FiguresOptions) -> None:
     from study.analyses.eval.figures import figures_of
 
     _draw(figures_of(options.folder), options.out or options.folder / "figures")
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class ScoreOptions:
-    """Answers of another system, and the task that they answer."""
-
-    task: str = option(help="Import path of a task, e.g. interp.tasks.bbq.")
-    data: str = option(help="Data of the task.")
-    options: tuple[str, ...] = option(
-        (),
-        "Option of the task itself; can be repeated.",
-        flag="--task-option",
-        metavar="KEY=VALUE",
-        is_repeated=True,
-    )
-    answers: Path = option(help="JSON lines, one answer per item.")
-    tags: str | None = option(
-        None, "BBQ only: as_published scores Physical_appearance with the paper's tags.", flag="--set"
-    )
-    unparsed: Literal["exclude", "wrong"] | None = option(
-        None, "BBQ only: exclude null answers (the default), or count them as wrong."
-    )
-    seed: int = option(0, "Seed of the bootstrap for the intervals.")
-    name: str | None = option(None, "Name of the system in the table; default: the name of the file.")
-    out: Path | None = option(None, "Also write the table to this file, .csv or .parquet.")
 
 
 @evaluate.command()
@@ -168,17 +123,6 @@ def _check_taken(task: str, function: Callable[..., object] | None, flags: Mappi
     parameters = inspect.signature(function).parameters if function else {}
     if unknown := [flag for key, flag in flags.items() if key not in parameters]:
         raise ValueError(f"{task} does not take {', '.join(unknown)}. Leave it out.")
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class CompareOptions:
-    """Two evaluations of the same items."""
-
-    before: Path = option(is_argument=True)
-    after: Path = option(is_argument=True)
-    seed: int = option(0, "Seed of the bootstrap for the intervals.")
-    out: Path | None = option(None, "Also write the table to this file, .csv or .parquet.")
-    figures: Path | None = option(None, "Folder for figures of the change.")
 
 
 @evaluate.command()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import click
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 
-from study.analyses.oracle.options import AskOptions, CompareOptions, OracleNames
+from study.analyses.oracle.options import (
+    AskOptions,
+    BuildOptions,
+    CompareOptions,
+    OracleNames,
+    RecipeDevice,
+    SelftestOptions,
+    TrainOptions,
+)
 from study.cli.common import one_thread, takes
 from study.load_options import DeviceOptions
-from study.option_types import Count, InFile
-from study.options import STRICT, option
 from study.task_options import ItemOptions
 
 if TYPE_CHECKING:
@@ -38,24 +41,6 @@ def ask(names: OracleNames, device: DeviceOptions, options: AskOptions) -> None:
 
     one_thread()
     click.echo(run(names, device, options, say=click.echo, note=lambda text: click.echo(f"note: {text}", err=True)))
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class SelftestOptions:
-    """Texts of a self-test, and its items."""
-
-    task: str | None = option(None, "Import path of a task whose items are the texts; default: plain English passages.")
-    data: str | None = option(None, "Data of the task.")
-    options: tuple[str, ...] = option(
-        (),
-        "Option of the task itself; can be repeated.",
-        flag="--task-option",
-        metavar="KEY=VALUE",
-        is_repeated=True,
-    )
-    n: Annotated[int, Field(ge=16)] = option(64, "Number of items.")
-    limit: Annotated[int, Field(ge=2)] = option(32, "Number of texts.")
-    seed: int = option(0, "Seed of the items.")
 
 
 @oracle.command()
@@ -84,36 +69,6 @@ def compare(options: CompareOptions, names: OracleNames, device: DeviceOptions) 
 
     one_thread()
     click.echo(run(names, device, options))
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class RecipeDevice:
-    """What stands in place of the `load` of a recipe, where it is given."""
-
-    device: str | None = option(None, "Overrides `load.device` of the recipe: cpu, cuda, cuda:1, ...")
-    dtype: str | None = option(None, "Overrides `load.dtype` of the recipe.", flag="--load-dtype", param="load_dtype")
-    device_map: str | None = option(
-        None, "Overrides `load.device_map` of the recipe; 'auto' spreads the base over several GPUs."
-    )
-    quantization: str | None = option(None, "Overrides `load.quantization` of the recipe: 4bit or 8bit (bitsandbytes).")
-    attn_implementation: str | None = option(
-        None, "Overrides `load.attn_implementation` of the recipe: eager, sdpa, ..."
-    )
-
-    def given(self) -> dict[str, str]:
-        """What is given."""
-        return {key: value for key, value in vars(self).items() if isinstance(value, str)}
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class TrainOptions:
-    """A training run."""
-
-    recipe: InFile = option(is_argument=True)
-    out: Path = option(help="Folder for the checkpoints: best/, last/, ...")
-    resume: bool = option(False, "Continue from the last checkpoint in --out.")
-    dry_run: bool = option(False, "Build and audit the items, then stop.")
-    every: Count = option(50, "Print the loss every N steps.")
 
 
 @oracle.command()
@@ -162,14 +117,6 @@ def _validation_lines(validation: Validation) -> list[str]:
         for task, score in validation.tasks.items()
     ]
     return [f"  control gap {validation.gap} nats per token", *tasks]
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class BuildOptions:
-    """What is trained from nothing."""
-
-    seed: int = option(0, "Seed of the adapters' weights, the items and their order.")
-    out: Path = option(help="Output folder; it must be new or empty.")
 
 
 @oracle.command()

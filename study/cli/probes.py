@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from pydantic.dataclasses import dataclass
 
 from study.analyses.probes.options import (
+    CompareOptions,
     EraseOptions,
+    FiguresOptions,
     MdlOptions,
     ProbesOptions,
     RecallOptions,
@@ -20,7 +21,6 @@ from study.analyses.probes.options import (
     TransferOptions,
 )
 from study.cli.common import one_thread, takes
-from study.options import STRICT, option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,14 +46,6 @@ def sweep(command: SweepOptions, options: ProbesOptions) -> None:
     click.echo("\n".join(result.sentences))
     click.echo(f"\ntable       {out / 'table.csv'} (and parquet): {len(result.table)} estimates")
     click.echo(f"directions  {out / 'directions.safetensors'}: unit vectors in raw units, with bias and spread")
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class FiguresOptions:
-    """Which sweeps are drawn; a pattern that no shell has expanded is expanded."""
-
-    folders: tuple[str, ...] = option(is_argument=True, metavar="SWEEP...")
-    out: Path | None = option(None, "Folder for the figures; default: the folder figures of the first SWEEP.")
 
 
 @probes.command()
@@ -113,16 +105,6 @@ def transfer(options: TransferOptions) -> None:
     table, path = transfer_sweep(options)
     click.echo(transfer_lines(table))
     click.echo(f"\ntable  {path}")
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class CompareOptions:
-    """Two sweeps of the same rows."""
-
-    first: Path = option(is_argument=True)
-    second: Path = option(is_argument=True)
-    kind: str = option("ridge", "Kind of probe.")
-    target: str | None = option(None, "Target to compare, if several were swept.")
 
 
 @probes.command()

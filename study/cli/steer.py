@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic.dataclasses import dataclass
 
-from study.analyses.steering.options import DoseOptions, FitOptions, Unit
-from study.cli.common import CheckpointOptions, Quiet, one_thread, takes
+from study.analyses.steering.options import (
+    DoseFiles,
+    DoseOptions,
+    DrawnFolder,
+    ExportOptions,
+    FitFiles,
+    FitOptions,
+    PairFiles,
+    ShowOptions,
+    StudyFiles,
+)
+from study.cli.common import CheckpointOptions, one_thread, takes
 from study.load_options import LoadOptions
-from study.options import STRICT, option
 from study.task_options import TaskOptions
 
 if TYPE_CHECKING:
@@ -22,14 +29,6 @@ if TYPE_CHECKING:
 @click.group()
 def steer() -> None:
     """Steering directions: differences of means, orthogonalized, and their dose curves with controls."""
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class FitFiles:
-    """What is read and written."""
-
-    cache: Path = option(is_argument=True)
-    out: Path = option(help="File to write, NAME.safetensors; NAME.json is written next to it.")
 
 
 @steer.command()
@@ -58,14 +57,6 @@ def fit(files: FitFiles, options: FitOptions) -> None:
     click.echo(f"\nwritten to {out} and {out.with_suffix('.json').name}: {len(directions)} directions")
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class ShowOptions:
-    """Which directions."""
-
-    path: Path = option(is_argument=True)
-    site: str | None = option(None, "Show all statistics of one site instead of the table.")
-
-
 @steer.command()
 @takes(ShowOptions)
 def show(options: ShowOptions) -> None:
@@ -78,23 +69,6 @@ def show(options: ShowOptions) -> None:
         click.echo(Direction.load(options.path, options.site).report())
         return
     click.echo(directions_text(directions))
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class ExportOptions:
-    """Which directions, and what is written."""
-
-    path: Path = option(is_argument=True)
-    format: Literal["gguf", "hf-weights"] = option(
-        help="gguf: a control vector to add; hf-weights: a model folder with the direction ablated."
-    )
-    out: Path | None = option(None, "File or folder to write; default: next to PATH, with the same name.")
-    sites: str = option("", "Sites of PATH whose directions are written; gguf takes any number, hf-weights one.")
-    alpha: float = option(1.0, "Strength that is written (gguf).")
-    unit: Unit = option("raw", "Unit of the strength: what alpha = 1 adds (gguf).")
-    model_hint: str | None = option(
-        None, "Architecture named in the file (gguf); default: that in the checkpoint's config."
-    )
 
 
 @steer.command()
@@ -152,34 +126,6 @@ def _hf_weights(
     click.echo(f"left along it on a probe prompt: {done.leftover:.1e} of the residual norm{untied}")
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class StudyFiles(Quiet):
-    """What every dose study writes, and the texts of its perplexity."""
-
-    neutral: Path | None = option(None, "Texts for perplexity, one per line; default: plain English.")
-    out: Path = option(help="Folder for the results.")
-
-    def texts(self) -> tuple[str, ...] | None:
-        """Lines of `neutral`; None where no file is named."""
-        if self.neutral is None:
-            return None
-        return tuple(filter(str.strip, self.neutral.read_text(encoding="utf-8").splitlines()))
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class DoseFiles(StudyFiles):
-    """What is steered, and what it was fitted on."""
-
-    direction: Path = option(help="File of directions written by `steer fit`.")
-    orthogonal_to: tuple[Path, ...] = option(
-        (), "File of a direction to orthogonalize against; can be repeated.", is_repeated=True
-    )
-    cache: Path | None = option(None, "Cache on which the direction was fitted; adds label-shuffled controls.")
-    labels: Path | None = option(None, "File of classes that was passed to `steer fit --labels`, if any.")
-    target: str = option("label", "Column of the class, as in `steer fit`.")
-    strata: str = option("", "labels:COLUMN, if `steer fit` balanced over a column of that file.")
-
-
 @steer.command()
 @takes(CheckpointOptions, LoadOptions, TaskOptions, DoseFiles, DoseOptions)
 def dose(
@@ -217,16 +163,6 @@ def dose(
     click.echo(headline(files.out))
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class PairFiles(StudyFiles):
-    """Directions of both members, and what they were fitted on."""
-
-    engaged: Path = option(help="Direction file fitted on the engaged member.")
-    heuristic: Path = option(help="Direction file fitted on the heuristic member.")
-    engaged_cache: Path | None = option(None, "Cache of the engaged member; adds label-shuffled controls.")
-    heuristic_cache: Path | None = option(None, "Cache of the heuristic member; adds label-shuffled controls.")
-
-
 @steer.command()
 @takes(CheckpointOptions, LoadOptions, TaskOptions, PairFiles, DoseOptions)
 def pair(
@@ -260,13 +196,6 @@ def pair(
     )
     _draw(files)
     click.echo(pair_lines(files.out))
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class DrawnFolder:
-    """A dose study on disk."""
-
-    folder: Path = option(is_argument=True)
 
 
 @steer.command()

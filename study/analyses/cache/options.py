@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic.dataclasses import dataclass
 
 from study.option_types import Count
 from study.options import STRICT, option
+from study.task_options import ItemOptions
 
 _REQUEST = ("sites", "positions", "dtype", "thinking", "max_length", "tokens_per_batch", "shard_bytes")
 
@@ -41,3 +43,46 @@ class CacheOptions:
     def request(self) -> dict[str, Any]:
         """What is recorded, as arguments of `interp.cache.extract`; what is not given is left to its defaults."""
         return {name: getattr(self, name) for name in _REQUEST if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class CachedItems(ItemOptions):
+    """Items of a task, or of a file without one."""
+
+    path: str | None = option(
+        None,
+        "Import path of a task, e.g. interp.tasks.bbq, which reads --data in its own format.",
+        flag="--task",
+        param="task",
+    )
+    data: str | None = option(None, "JSON lines, JSON, CSV or Parquet file, a folder of them, or a dataset id.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ExtractOptions:
+    """Of the command alone."""
+
+    out: Path = option(help="Folder for the cache, or for both caches of a pair.")
+    quiet: bool = option(False, "Show no progress bar.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class PlanOptions:
+    """Of the command alone."""
+
+    out: Path = option(Path(), "Output folder, to check its disk for free space.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class InspectOptions:
+    """A cache on disk."""
+
+    folder: Path = option(is_argument=True)
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class VerifyOptions(InspectOptions):
+    """How a cache is checked."""
+
+    hash: bool = option(False, "Read every byte and compare checksums.")
+    size: bool = option(False, "Compare only file sizes (the default).")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from study.option_types import Count, Names
+from study.option_types import Count, Names, Quiet
 from study.options import STRICT, option
 
 if TYPE_CHECKING:
@@ -74,3 +75,57 @@ class EvalOptions:
             target_delimiter=self.target_delimiter,
             **budget,
         )
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class RunOptions(Quiet):
+    """Of the command alone."""
+
+    out: Path = option(help="Folder of answers and tables; an interrupted run continues.")
+    mode: Literal["generate", "labels"] = option(
+        "generate", "generate: the model writes its answer; labels: only score the task's labels after the prompt."
+    )
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class FiguresOptions:
+    """Figures of an evaluation that is on disk."""
+
+    folder: Path = option(is_argument=True)
+    out: Path | None = option(None, "Folder for the figures; default: FOLDER/figures.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ScoreOptions:
+    """Answers of another system, and the task that they answer."""
+
+    task: str = option(help="Import path of a task, e.g. interp.tasks.bbq.")
+    data: str = option(help="Data of the task.")
+    options: tuple[str, ...] = option(
+        (),
+        "Option of the task itself; can be repeated.",
+        flag="--task-option",
+        metavar="KEY=VALUE",
+        is_repeated=True,
+    )
+    answers: Path = option(help="JSON lines, one answer per item.")
+    tags: str | None = option(
+        None, "BBQ only: as_published scores Physical_appearance with the paper's tags.", flag="--set"
+    )
+    unparsed: Literal["exclude", "wrong"] | None = option(
+        None, "BBQ only: exclude null answers (the default), or count them as wrong."
+    )
+    seed: int = option(0, "Seed of the bootstrap for the intervals.")
+    name: str | None = option(None, "Name of the system in the table; default: the name of the file.")
+    out: Path | None = option(None, "Also write the table to this file, .csv or .parquet.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class CompareOptions:
+    """Two evaluations of the same items."""
+
+    before: Path = option(is_argument=True)
+    after: Path = option(is_argument=True)
+    seed: int = option(0, "Seed of the bootstrap for the intervals.")
+    out: Path | None = option(None, "Also write the table to this file, .csv or .parquet.")
+    figures: Path | None = option(None, "Folder for figures of the change.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from study.option_types import Names, Verified
+from study.option_types import Count, Names, Quiet, Verified
 from study.options import STRICT, option
+from study.task_options import TaskOptions
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -45,3 +47,46 @@ class HeadsOptions:
     named: Names = option((), "Heads named in advance, e.g. L19.H17; figures mark them with a box.", is_repeated=True)
     verify: Verified = option(0.0, "Share of rows that are recomputed with ordinary hooked passes.")
     members: Names = option(("engaged", "heuristic"), "Members to sweep.", is_command=False)
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class SweptItems(TaskOptions):
+    """Twins of a task that makes them, else its examples; `HeadsOptions.n` says how many."""
+
+    path: str = option(
+        help="Import path of a task; heads can be patched if the task has twins.", flag="--task", param="task"
+    )
+    data: str | None = option(None, "Examples in the task's own format; heads are then ablated, not patched.")
+    limit: Count | None = option(None, is_command=False)
+    per_cell: Count | None = option(None, is_command=False)
+    seed: int | None = option(0, "Seed of the items, the halves and the bootstraps.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class SweepOptions(Quiet):
+    """Of the command alone."""
+
+    out: Path = option(help="Folder for the sweep.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ShowOptions:
+    """What is shown of a sweep."""
+
+    folder: Path = option(is_argument=True)
+    head: str | None = option(None, "Head to show, such as L19.H17; default: the heads with the largest effects.")
+    base: Annotated[int, Field(ge=0, le=1)] = option(0, "Index from which layers and heads are counted: 0 or 1.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class MatchOptions:
+    """Which sweeps are matched."""
+
+    a: str = option(is_argument=True, metavar="A[:MEMBER]")
+    b: str = option(is_argument=True, metavar="B[:MEMBER]")
+    control: str = option(help="FOLDER[:MEMBER] of another checkpoint on A's base; matching A with it is the control.")
+    at: str | None = option(None, "Decision site of the sweeps; may be left out where there is only one.")
+    window: float = option(0.15, "Largest difference in relative depth.")
+    n_permutations: Annotated[int, Field(ge=19)] = option(1000, "Number of permutations of B's items.", flag="--perm")
+    seed: int = option(0, "Seed of the permutations.")
+    out: Path = option(help="Folder for match.csv and its figure.")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from study.option_types import Count, InPath, Layer, Names
+from study.option_types import Count, InFile, InPath, Layer, Names
 from study.options import STRICT, option
 
 TAXONOMY = "taxonomy8"
@@ -136,3 +136,59 @@ class CompareOptions(ReadingOptions):
 
     engaged: InPath = option(is_argument=True)
     heuristic: InPath = option(is_argument=True)
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class SelftestOptions:
+    """Texts of a self-test, and its items."""
+
+    task: str | None = option(None, "Import path of a task whose items are the texts; default: plain English passages.")
+    data: str | None = option(None, "Data of the task.")
+    options: tuple[str, ...] = option(
+        (),
+        "Option of the task itself; can be repeated.",
+        flag="--task-option",
+        metavar="KEY=VALUE",
+        is_repeated=True,
+    )
+    n: Annotated[int, Field(ge=16)] = option(64, "Number of items.")
+    limit: Annotated[int, Field(ge=2)] = option(32, "Number of texts.")
+    seed: int = option(0, "Seed of the items.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class RecipeDevice:
+    """What stands in place of the `load` of a recipe, where it is given."""
+
+    device: str | None = option(None, "Overrides `load.device` of the recipe: cpu, cuda, cuda:1, ...")
+    dtype: str | None = option(None, "Overrides `load.dtype` of the recipe.", flag="--load-dtype", param="load_dtype")
+    device_map: str | None = option(
+        None, "Overrides `load.device_map` of the recipe; 'auto' spreads the base over several GPUs."
+    )
+    quantization: str | None = option(None, "Overrides `load.quantization` of the recipe: 4bit or 8bit (bitsandbytes).")
+    attn_implementation: str | None = option(
+        None, "Overrides `load.attn_implementation` of the recipe: eager, sdpa, ..."
+    )
+
+    def given(self) -> dict[str, str]:
+        """What is given."""
+        return {key: value for key, value in vars(self).items() if isinstance(value, str)}
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class TrainOptions:
+    """A training run."""
+
+    recipe: InFile = option(is_argument=True)
+    out: Path = option(help="Folder for the checkpoints: best/, last/, ...")
+    resume: bool = option(False, "Continue from the last checkpoint in --out.")
+    dry_run: bool = option(False, "Build and audit the items, then stop.")
+    every: Count = option(50, "Print the loss every N steps.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class BuildOptions:
+    """What is trained from nothing."""
+
+    seed: int = option(0, "Seed of the adapters' weights, the items and their order.")
+    out: Path = option(help="Output folder; it must be new or empty.")

@@ -198,3 +198,21 @@ class TransferOptions:
     align: Literal["none", "ridge"] = option("none", "Fit a map between models of different width, with its control.")
     kinds: Names = option((), "Kinds of probes to apply; default: logistic and massmean, if swept.")
     name: str | None = option(None, "Name of the checkpoint of CACHE in tables; default: the name of its folder.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class FiguresOptions:
+    """Which sweeps are drawn; a pattern that no shell has expanded is expanded."""
+
+    folders: tuple[str, ...] = option(is_argument=True, metavar="SWEEP...")
+    out: Path | None = option(None, "Folder for the figures; default: the folder figures of the first SWEEP.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class CompareOptions:
+    """Two sweeps of the same rows."""
+
+    first: Path = option(is_argument=True)
+    second: Path = option(is_argument=True)
+    kind: str = option("ridge", "Kind of probe.")
+    target: str | None = option(None, "Target to compare, if several were swept.")

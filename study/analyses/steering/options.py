@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from study.option_types import Count, Layer, Names, Verified, Where
+from study.option_types import Count, Layer, Names, Quiet, Verified, Where
 from study.options import STRICT, option
 from study.task_options import WHERE
 
@@ -150,3 +150,81 @@ class FitOptions:
     sign_check: bool = option(True, "Leave out every site where held-out rows contradict the sign.")
     seed: int = option(0, "Seed of the random halves of the groups.")
     name: str = option("", "Name of the direction in tables.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class FitFiles:
+    """What is read and written."""
+
+    cache: Path = option(is_argument=True)
+    out: Path = option(help="File to write, NAME.safetensors; NAME.json is written next to it.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ShowOptions:
+    """Which directions."""
+
+    path: Path = option(is_argument=True)
+    site: str | None = option(None, "Show all statistics of one site instead of the table.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ExportOptions:
+    """Which directions, and what is written."""
+
+    path: Path = option(is_argument=True)
+    format: Literal["gguf", "hf-weights"] = option(
+        help="gguf: a control vector to add; hf-weights: a model folder with the direction ablated."
+    )
+    out: Path | None = option(None, "File or folder to write; default: next to PATH, with the same name.")
+    sites: str = option("", "Sites of PATH whose directions are written; gguf takes any number, hf-weights one.")
+    alpha: float = option(1.0, "Strength that is written (gguf).")
+    unit: Unit = option("raw", "Unit of the strength: what alpha = 1 adds (gguf).")
+    model_hint: str | None = option(
+        None, "Architecture named in the file (gguf); default: that in the checkpoint's config."
+    )
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class StudyFiles(Quiet):
+    """What every dose study writes, and the texts of its perplexity."""
+
+    neutral: Path | None = option(None, "Texts for perplexity, one per line; default: plain English.")
+    out: Path = option(help="Folder for the results.")
+
+    def texts(self) -> tuple[str, ...] | None:
+        """Lines of `neutral`; None where no file is named."""
+        if self.neutral is None:
+            return None
+        return tuple(filter(str.strip, self.neutral.read_text(encoding="utf-8").splitlines()))
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class DoseFiles(StudyFiles):
+    """What is steered, and what it was fitted on."""
+
+    direction: Path = option(help="File of directions written by `steer fit`.")
+    orthogonal_to: tuple[Path, ...] = option(
+        (), "File of a direction to orthogonalize against; can be repeated.", is_repeated=True
+    )
+    cache: Path | None = option(None, "Cache on which the direction was fitted; adds label-shuffled controls.")
+    labels: Path | None = option(None, "File of classes that was passed to `steer fit --labels`, if any.")
+    target: str = option("label", "Column of the class, as in `steer fit`.")
+    strata: str = option("", "labels:COLUMN, if `steer fit` balanced over a column of that file.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class PairFiles(StudyFiles):
+    """Directions of both members, and what they were fitted on."""
+
+    engaged: Path = option(help="Direction file fitted on the engaged member.")
+    heuristic: Path = option(help="Direction file fitted on the heuristic member.")
+    engaged_cache: Path | None = option(None, "Cache of the engaged member; adds label-shuffled controls.")
+    heuristic_cache: Path | None = option(None, "Cache of the heuristic member; adds label-shuffled controls.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class DrawnFolder:
+    """A dose study on disk."""
+
+    folder: Path = option(is_argument=True)
