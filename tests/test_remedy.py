@@ -19,7 +19,7 @@ from study.doors import command_door, study_door
 ROOT = Path(__file__).resolve().parent.parent
 FLAG = re.compile(r"(?<![\w`-])--[a-z][a-z-]+")
 OPTION = re.compile(r"\{([a-z_]+(?:\.[a-z_]+)?)(?::[^{}]*)?\}")
-AT_A_COMMAND = {"study/config/read.py", "study/demo.py", "study/doors.py", "study/run/digest.py",
+AT_A_COMMAND = {"study/config/read.py", "study/demo.py", "study/doors.py", "study/run/digest.py", "study/run/power.py",
                 "study/analyses/heads/show.py", "study/analyses/steering/show.py",
                 "study/report/vector.py"}  # fmt: skip
 """Files whose flags are those of one command alone, or are no flags of ours."""
