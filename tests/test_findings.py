@@ -146,8 +146,8 @@ def test_the_rest_is_one_sentence_with_counts():
     other = Claim("c", "reads", "oracle", why="no oracle in this study")
     found = findings([head("d", "engaged", 8.0), small, open_, open_, other], {})
     assert found.rest == (
-        "Of 5 claims, 3 are not supported (in 1 of them the effect is shown to be smaller than is of interest) and 1 "
-        "not tested."
+        "Of 5 claims, 3 are not supported (in 1 of them the effect is shown to be smaller than the smallest of "
+        "interest) and 1 not tested."
     )
     assert findings([other], {}).rest == "Of 1 claim, 1 is not tested."
 
