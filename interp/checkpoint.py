@@ -203,7 +203,7 @@ class Fingerprint:
         config_sha256, weights_sha256, tokenizer_sha256: digests of the base's files (or of its parameters in memory).
         adapters:     role -> digest of that adapter's config and tensors, of every adapter that is loaded.
         quantization: method and digest of its settings, e.g. "bitsandbytes:1f0c…"; None if weights are not quantised.
-        merged:       the adapter was added into the weights: same function, other rounding.
+        merged:       the adapter was merged into the weights: same function, different rounding.
     """
 
     config_sha256: str

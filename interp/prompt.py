@@ -95,7 +95,7 @@ def render(example: Example, tokenizer: Any, *, thinking: bool | None = None, ma
 
     Args:
         thinking:   given to the template as `enable_thinking`; None leaves the template's own default.
-        max_length: most tokens allowed, answer included. Nothing is ever cut.
+        max_length: largest number of tokens allowed, answer included. Prompts are never truncated.
     Raises:
         ValueError: no fast tokenizer, no chat template, or one that opens no assistant turn, a thinking switch that the
             template does not have, a user message that the template alters, an answer that merges with the prompt's

@@ -33,8 +33,8 @@ class ItemOptions:
         data: file or folder of its data, relative to a study file; none where the task generates its items.
         per_cell, sizes, seed, split, rendering: passed to the task where given, an error where it has none.
         sizes: cell -> items of it instead of `per_cell`; a section's own `per_cell` replaces both.
-        where: items that are kept, by id, label, group or further key; as in `ProbesOptions`.
-        limit: at most N of them, spread over cells and groups.
+        where: conditions on id, label, group or another key; items that meet them are kept, as in `ProbesOptions`.
+        limit: use at most N items, spread over cells and groups.
         options: what else the task's `examples` takes, by name; KEY=VALUE words on the command line.
     """
 

@@ -23,7 +23,7 @@ class Decoding:
         seed: seed of sampling; a batch draws from (seed, index of its first example), so an interrupted run draws the
             same numbers.
         thinking: passed to the chat template unless None.
-        target_delimiter: between a label and a text before it that does not end in whitespace; see
+        target_delimiter: separator between a label and a text before it that does not end in whitespace; see
             `interp.prompt.joined`.
         tokens_per_batch: prompt and new tokens of one batch, including padding and all samples.
     Raises:
@@ -74,7 +74,7 @@ def end_tokens(model: Model) -> frozenset[int]:
 
 
 def reply_of(model: Model, tail: Sequence[int], ends: frozenset[int]) -> Reply:
-    """The reply in new tokens of a row, which may go on after its end."""
+    """The reply in the new tokens of a row, which may continue after the end of the reply."""
     stop = next((i for i, token in enumerate(tail) if token in ends), None)
     kept = tail if stop is None else tail[:stop]
     text = model.tokenizer.decode(kept, skip_special_tokens=False)

@@ -108,12 +108,13 @@ def load(
 
     Args:
         dtype:        "auto" is bfloat16 on CUDA and float32 on the CPU.
-        device:       "auto" is CUDA where there is one.
+        device:       "auto" is CUDA if available.
         device_map:   passed to transformers, e.g. "auto" for a model larger than one GPU.
         quantization: "4bit", "8bit" (bitsandbytes) or a transformers quantization config.
         attn_implementation: passed to transformers, e.g. "eager".
-        merge:        add the adapter into the weights, in float32, before casting; the base is then gone.
-        control_tokens, template_date, allow_closed_turn, template: how prompts are made; see
+        merge:        merge the adapter into the weights in float32, before casting; the bare base is then no longer
+            available.
+        control_tokens, template_date, allow_closed_turn, template: how prompts are rendered; see
             `interp.template.PromptRules`.
         siblings:     checkpoints of the same base to hold as further adapters; `adapters.use(name)` switches.
     Raises:

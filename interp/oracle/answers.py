@@ -132,7 +132,7 @@ class Answers(Sequence[Answer]):
     """Answers to one or several questions, in the order of readings, question by question.
 
     Attributes:
-        likelihoods: per question, of the answers themselves under every control.
+        likelihoods: question -> likelihoods of its answers under every control.
     """
 
     answers: tuple[Answer, ...]

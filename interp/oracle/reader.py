@@ -58,7 +58,7 @@ class Oracle:
         spec: how it is wired; None assumes the original's wiring, with a warning.
         prior: role of an oracle that was trained on zeroed activations, the floor of any accuracy.
         seed: seed of partners, noise and samples.
-        tokens_per_batch: most tokens of one forward pass.
+        tokens_per_batch: largest number of tokens in one forward pass.
         share: run the activations of a reading once for all questions and answers.
     Raises:
         ValueError: the role is not loaded, or the model has no such block.

@@ -170,8 +170,8 @@ def context_items(
 
     Args:
         layer: source layer; with `neighbours` the blocks below and above are read too.
-        n: most items; two items never share a position of one example.
-        n_tokens: fewest and most tokens to predict.
+        n: largest number of items; two items never share a position of one example.
+        n_tokens: smallest and largest number of tokens to predict.
     Raises:
         ValueError: every text is too short for an item.
     """

@@ -25,11 +25,11 @@ class Work:
     """What a step is going to do, for `study plan`.
 
     Attributes:
-        items, tokens: of all members together, forward passes counted as often as they are made.
+        items, tokens: totals over all members; repeated forward passes are counted each time.
         bytes: that it will leave on disk.
         row_tokens: tokens of the rows of a sweep, in passes through the whole model (`study.analyses.estimate`).
         tokens_written: tokens that models generate, at most.
-        n_parameters: of the largest model it runs; 0 where it runs none.
+        n_parameters: size of the largest model it runs; 0 if it runs none.
         note: what is not in the numbers.
     """
 
@@ -48,7 +48,7 @@ class Context:
 
     Attributes:
         root: the run folder.
-        name: of the step.
+        name: name of the step.
         study: the resolved configuration.
         provenance: member -> {base, adapter, weights}, as `run.json` names them.
         progress: whether bars are drawn.
@@ -91,7 +91,7 @@ class Step:
     """One step of a study.
 
     Attributes:
-        name: of the step and of its section.
+        name: name of the step and of its section.
         run: does the work into `context.folder`; called again after a kill, it continues. The code that it reaches is
             part of the step's key.
         tables: the tidy tables of what lies in the folder, statistics and all; loads no model. The code that it reaches

@@ -41,7 +41,7 @@ def steered_layers(words: tuple[int | str, ...] | None, sites: tuple[str, ...], 
 
     Args:
         words: block indices or percents of depth.
-        sites: of the cache; only its `resid_post` sites can be steered.
+        sites: sites of the cache; only its `resid_post` sites can be steered.
     Raises:
         ValueError: a layer that the model does not have, or that the cache leaves out; says what can be written.
     """

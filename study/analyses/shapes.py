@@ -21,7 +21,7 @@ class Fault:
     """One thing that a study asks for and a member does not have.
 
     Attributes:
-        key: of the study file, e.g. steering.layers.
+        key: key of the study file, e.g. steering.layers.
         member: role that lacks it; "" where it is no member's fault.
         text: what lacks, and what can be written instead.
     """

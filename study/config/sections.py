@@ -28,7 +28,7 @@ Effect = Annotated[float, Field(gt=0)]
 
 @dataclass(frozen=True, config=STRICT)
 class FiguresSection:
-    """Figures from the tables: `formats` out of pdf, svg, png; width by `style`."""
+    """Figures from the tables: `formats` among pdf, svg, png; width by `style`."""
 
     formats: tuple[Literal["pdf", "svg", "png"], ...] = ("pdf", "svg", "png")
     style: Literal["paper", "notebook"] = "paper"
@@ -47,24 +47,24 @@ class KnownTruthSection:
 
 @dataclass(frozen=True, config=STRICT)
 class ReportSection:
-    """The page of the run."""
+    """The report page of the run."""
 
     title: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
 class SmallestEffects:
-    """Smallest effect of interest of each kind of claim, counted from its null; an effect that is shown to be smaller
-    is none, and one that may be smaller is at most qualified.
+    """Smallest effect of interest of each kind of claim, measured from its null. An effect that is shown to be smaller
+    is not supported; one that may be smaller is at most qualified.
 
     Attributes:
         accuracy: difference of accuracies, accuracy above chance, share that an oracle may be below a linear probe.
         auroc: AUROC above 0.5.
-        auroc_loss: largest loss of AUROC at which a carried-over probe is as good as one fitted there.
+        auroc_loss: largest loss of AUROC at which a transferred probe counts as good as one fitted on the target.
         logits: effect of a head on the log-odds of the answer.
         margin_slope: logits per unit of alpha, of a direction.
         rate_slope: rate (commit bias, coverage, accuracy) per unit of alpha.
-        nats: gap of an oracle to a matched shuffle, per answer token.
+        nats: control gap of an oracle, per answer token.
     """
 
     accuracy: Effect = 0.05
@@ -78,23 +78,23 @@ class SmallestEffects:
 
 @dataclass(frozen=True, config=STRICT)
 class Published:
-    """A number that a source gives. Ours is printed next to it only where both are of the same thing.
+    """A number from a published source. Ours is printed next to it only if both measure the same thing.
 
-    Each of `prompt`, `decoding`, `data` and `metric` says how far that holds: `same`, where the author of the study has
+    Each of `prompt`, `decoding`, `data` and `metric` says whether they match: `same`, if the author of the study has
     checked it; a mapping of keys of this study to the value that the source used, e.g. {eval.temperature: 0.1}, which
     is compared with the study as it was run (paths by their last part); or a sentence that says what differs. Blank:
     the source does not state it, or it was not checked, so the two are not comparable.
 
     Attributes:
-        name: what it is, in words.
+        name: what the number is, in words.
         value: as published.
-        source: where.
+        source: where it was published.
         leaves_out: what the source does not state (n, definition, positions), to make clear what is compared.
-        table, where: our table, and column -> value of the one row that corresponds; none where nothing does.
-        n: items behind the published number, where it is given.
-        before: for a published change, the value that it started from; our row is then a difference.
+        table, where: our table, and column -> value of the one corresponding row; none if there is no such row.
+        n: items behind the published number, if stated.
+        before: for a published change, the value before the change; our row is then a difference.
         prompt, decoding, data, metric: `same`, {key: value that the source used}, or what differs.
-        not_comparable: why ours is another quantity altogether; then nothing else is compared.
+        not_comparable: why ours is a different quantity; nothing else is then compared.
     """
 
     name: str
@@ -114,18 +114,18 @@ class Published:
 
 @dataclass(frozen=True, config=STRICT)
 class Study:
-    """Everything that a run is made from. A step runs where its section is given (it may be empty).
+    """Everything that defines a run. A step runs if its section is given (the section may be empty).
 
     Attributes:
-        name: of the study; letters, digits and _ . + -.
+        name: name of the study; letters, digits and _ . + -.
         pair: `embedded`, a file, or the pair itself; or
         checkpoint: a single checkpoint.
-        seed: of splits, resamples and nulls, and of items where `task.seed` is not given.
+        seed: seed of splits, resamples and nulls, and of items if `task.seed` is not given.
         claim_margin: largest difference in accuracy that still counts as equal.
-        min_label_mass: share of the probability that the labels must hold where answers are read off them; below it the
-            report claims nothing of these answers (0: claims everything; below 0.5 a claim is qualified at best).
-        smallest_effects: what an effect has to reach to be of interest, per kind of claim.
-        added: sections of analyses of other packages, by their names.
+        min_label_mass: smallest label mass at which the report makes claims about answers taken from label
+            probabilities (0: always; below 0.5 a claim is qualified at best).
+        smallest_effects: smallest effect of interest for each kind of claim.
+        added: sections of analyses from other packages, by name.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]

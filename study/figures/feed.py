@@ -44,7 +44,7 @@ def draw_feeds(
     """(stem, figure or why it was not drawn) of everything that the tables allow, in the order of the feeds.
 
     Args:
-        width: of every figure; None: its own default.
+        width: width of every figure; None: its own default.
     """
     size = {} if width is None else {"width": width}
     for feed in feeds:

@@ -11,7 +11,7 @@ class InLedger:
     """Decided by a claim of the report, or by one that an analysis makes of its controls (`Analysis.placebos`).
 
     Attributes:
-        key: of the claim (`study.ledger.Claim.key`).
+        key: key of the claim (`study.ledger.Claim.key`).
         despite: names of controls of the interpretation that must fail in this pair, e.g. "beats a bag of words": the
             tone is in the text. A claim that is qualified for no other reason counts as claimed.
     """
@@ -48,7 +48,7 @@ class Truth:
     """One sentence about a pair, and whether it was planted.
 
     Attributes:
-        key: of this row, unique.
+        key: unique key of this row.
         sentence: what would be claimed, without its full stop.
         planted: True: a run has to claim it. False: no run may.
         member: member that it is about: engaged, heuristic, base, or `engaged - heuristic`.

@@ -23,7 +23,7 @@ class Inputs:
     """Digests that several steps share.
 
     Attributes:
-        data: of the items.
+        data: digest of the items.
         weights: member -> digest of its files.
         provenance: member -> {base, adapter, weights}, by name.
     """
@@ -63,7 +63,7 @@ def key_of(study: Study, step: Step, inputs: Inputs, keys: Mapping[str, str], di
     the key as it is.
 
     Args:
-        keys: of the steps before it.
+        keys: keys of the steps before it.
         digests: where the digest of the items is remembered.
     """
     named = step.files(study) if step.files else {}

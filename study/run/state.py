@@ -44,7 +44,7 @@ class RunState:
     """The content of `run.json`; the same run writes the same bytes.
 
     Attributes:
-        name, seed, dtype: of the study.
+        name, seed, dtype: name, seed and dtype of the study.
         diptych, commit: version of the package, and its commit where it runs from a checkout ("" elsewhere).
         packages: name -> version of what computes.
         checkpoints: member -> {base, adapter, weights}.

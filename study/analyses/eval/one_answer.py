@@ -29,7 +29,7 @@ class OneAnswer:
 
     Attributes:
         answer: the label.
-        share: of the items that it was given to.
+        share: share of the items with this answer.
         right: share of the items whose right answer it is.
         n: items.
     """
@@ -71,7 +71,7 @@ def one_answer(labels: Iterable[object], gold: Iterable[object]) -> OneAnswer | 
     """The most common of the answers; None where nothing was answered.
 
     Args:
-        labels: of every item, None or NaN where no answer was read.
+        labels: label of every item; None or NaN if no answer was parsed.
         gold: right answer of every item, None where it has none.
     """
     answers, right = [_text(label) for label in labels], [_text(label) for label in gold]

@@ -75,8 +75,8 @@ def run_eval(
 
     Args:
         task_path: import path of the task that reads and scores the replies.
-        seed: of the bootstraps behind the intervals.
-        reply_seed: of sampled replies.
+        seed: seed of the bootstraps behind the intervals.
+        reply_seed: seed of sampled replies.
         provenance: kept in each manifest next to versions and checkpoints (e.g. the seed and file of the items).
     Raises:
         ValueError: as `interp.load` and `interp.evaluate.evaluate`; a folder of another evaluation; before anything is

@@ -72,7 +72,7 @@ def score_answers(
     """The table `eval` of a file of answers, written to `out` (CSV or Parquet by its ending) where given.
 
     Args:
-        options: of the task's `score_report`, such as unparsed="wrong".
+        options: options of the task's `score_report`, such as unparsed="wrong".
     """
     frame = scored_frame(task, examples, answers, member=member or answers.stem)
     report = hook(task, "score_report")

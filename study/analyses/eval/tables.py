@@ -53,7 +53,7 @@ def eval_tables(
         task: whose reports, roles of cells and banner the tables hold.
         made_by: member -> columns that say what answered and what was asked (model, adapter, weights, dtype, ...).
         extra: further rows of `eval`.
-        seed: of the bootstraps behind the intervals.
+        seed: seed of the bootstraps behind the intervals.
         margin: largest difference in accuracy that counts as equal.
         notes: cell -> what must be known of its items (label noise).
     """

@@ -82,7 +82,7 @@ def figures(
     removed together of every member, the difference of the members.
 
     Args:
-        width: of every figure; None: its own default.
+        width: width of every figure; None: its own default.
         every_pair: also of pairs that keep the answer and of pairs that the model solves; these are left to the tables
             otherwise.
     """

@@ -26,7 +26,7 @@ class HeadsOptions:
             member; or a text that is forced on every prompt, after which the label stands.
         named: heads of a hypothesis, named before the sweep, e.g. L19.H17; figures box them.
         effect: "total", or "direct": only the head's own path to the logits.
-        verify: of the first pair never less than 1 %.
+        verify: share of rows recomputed; never less than 1 % for the first pair.
         members: who is swept; the bare bases only where they are named.
     """
 

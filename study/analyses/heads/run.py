@@ -68,7 +68,7 @@ def run_heads(
 
     Args:
         examples: examples of the task, or (original, twin) pairs of them, which patching needs.
-        seed: of the half on which heads are ranked, and of the random heads.
+        seed: seed of the half on which heads are ranked, and of the random heads.
     Raises:
         ValueError: patching without twins, a site that the task does not name, a head that does not exist, a folder of
             another sweep.

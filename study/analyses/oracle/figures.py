@@ -17,6 +17,6 @@ def figures(tables: Mapping[str, DataFrame], *, width: Width | None = None) -> I
     """(stem, figure, or why it was not drawn) of the tables `oracle` and `oracle_confusion`, where they are given.
 
     Args:
-        width: of every figure; None: its own default.
+        width: width of every figure; None: its own default.
     """
     return draw_feeds(FEEDS, tables, width=width)

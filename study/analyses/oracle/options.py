@@ -37,17 +37,17 @@ class OracleQuestion:
 
 @dataclass(frozen=True, config=STRICT)
 class OracleOptions:
-    """What an oracle adapter reads from activations of its base, or of adapters on it.
+    """Questions to an oracle adapter about activations of its base, or of adapters on that base.
 
     Attributes:
-        adapter, adapter_revision, subfolder: of the oracle, on the base of the study; `embedded` is the one that comes
-            with the package, with its prior-only twin.
-        prior: an oracle that was trained on zeroed activations: the floor of any accuracy.
+        adapter, adapter_revision, subfolder: the oracle, an adapter on the base of the study; `embedded` is the oracle
+            that ships with the package, with its prior-only counterpart.
+        prior: an oracle that was trained on zeroed activations: the floor of every accuracy.
         sources: base, a member, or a difference such as `engaged - base`.
-        layers: block indices or percents of depth such as 50%; none: those that the oracle was trained on.
+        layers: block indices or percentages of depth such as 50%; default: those that the oracle was trained on.
         n_partners: partners of the matched shuffle, over which the gap is averaged.
         groups: group of the examples that is the independent unit.
-        spec: fields of `interp.oracle.OracleSpec`, where nothing declares how the adapter is wired.
+        spec: fields of `interp.oracle.OracleSpec`, if nothing else declares how the adapter is wired.
     """
 
     adapter: str

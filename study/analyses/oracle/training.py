@@ -45,7 +45,7 @@ class TrainingFile:
         spec: fields of `OracleSpec`.
         recipe: fields of `Recipe`.
         validation: share of the problems held out; `block` as for `interp.oracle.items.mix`.
-        thinking: of the chat template of the texts that are read.
+        thinking: thinking switch of the chat template for the texts that are read.
         accept: audits that may fail, each with the reason.
         load: options of `interp.load` (dtype, device, device_map, quantization).
     """

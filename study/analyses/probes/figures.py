@@ -28,7 +28,7 @@ def figures(
     """(stem, figure, or why it was not drawn) of everything that the tables `probes` and `probes_transfer` allow.
 
     Args:
-        width:   of every figure; None: its own default.
+        width: width of every figure; None: its own default.
         explain: also name figures that the tables lack the rows for (no control labels, no cohorts, no null).
     """
     if "probes" not in tables:

@@ -55,15 +55,16 @@ class ProbesOptions(HeldOut):
             the member answered, `answer.<score>`, what that was worth (answer.correct, answer.biased), and, of a task
             with sides, `answer.side` (stereotype, anti_stereotype, abstain). `<column>.shuffled` is a column with its
             values permuted over the examples: a negative control that goes through the whole pipeline.
-        groups: column of the independent unit, never in training and test at once.
+        groups: column of the independent unit; no group is in both training and test.
         control: column of the unit that control labels are drawn for.
         where: rows that are kept: column -> values, e.g. {context_condition: [ambig]}, or conditions as `--where` takes
             them, e.g. [context_condition=ambig, n_tokens<200].
-        unit: column of what moves together inside a group under the null (twins, scenarios, samples); auto: the finest
-            group of the examples inside `groups`; none.
+        unit: column of the rows that move together inside a group under the null (twins, scenarios, samples); auto: the
+            finest group of the examples inside `groups`; none.
         test_share: share of groups held out as TEST; crossed: every fold is TEST once; auto: crossed below 80 groups.
         split_seeds: seeds of the split over which the spread of AUROC is given (closed forms).
-        transfer: read one member's probes on the other, where widths allow: at equal layers, or every layer at every.
+        transfer: apply one member's probes to the other, if widths allow it: at equal layers, or every layer's probe at
+            every layer.
     """
 
     groups: str = option(help="Column of the independent unit, or 'none' with --independent-because.")

@@ -32,6 +32,6 @@ def figures(tables: Mapping[str, DataFrame], *, width: Width | None = None) -> I
     members (`study.analyses.steering.tables.folder_tables`).
 
     Args:
-        width: of every figure; None: its own default.
+        width: width of every figure; None: its own default.
     """
     return draw_feeds(FEEDS, tables, width=width)

@@ -19,16 +19,16 @@ _HOLDOUT = Annotated[float, Field(gt=0, lt=1)]
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class CurveOptions:
-    """How a dose curve is made and read: what a study file and `diptych steer dose` both have.
+    """How a dose curve is computed: options of both a study file and `diptych steer dose`.
 
     Attributes:
         alphas: strengths in `unit`; 0 is among them.
         unit: raw, delta, resid or sd (`steering.Direction.scale`).
         positions: tokens that are steered: last, all, generated, prompt, or a rule of `interp.positions`.
         n_random, n_shuffled: control directions; the smallest p is 1/(1 + the fewer of them), none below 19.
-        shuffled_length: "equal", all at the direction's length; "own", each at its own (`steering.arms.shuffled_arms`).
+        shuffled_length: "equal", all at the direction's norm; "own", each at its own (`steering.arms.shuffled_arms`).
         slot: see `study.analyses.steering.items.dose_items`.
-        verify: of the first item never less than 2 %.
+        verify: share of rows recomputed; never less than 2 % for the first item.
         min_items, min_groups: fewest per class of the direction and in the curve.
     """
 
@@ -56,16 +56,16 @@ class CurveOptions:
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class DoseOptions(CurveOptions):
-    """How directions of a file are steered, on the command line and in Python.
+    """How the directions of a file are steered, on the command line and in Python.
 
     Attributes:
-        layers: layers of the directions that are steered, each by itself; None: all that the file holds.
+        layers: layers of the directions that are steered, one at a time; None: all layers in the file.
         baseline: see `study.analyses.steering.items.dose_items`.
         cache: folder that the direction was fitted on; with it come label-shuffled controls.
-        labels, strata: example id -> class or stratum, where the direction was fitted on those of a file.
+        labels, strata: example id -> class or stratum, if the direction was fitted on classes from a file.
         neutral: texts for perplexity; None takes plain English sentences where the tokenizer knows their words, empty
             leaves it out.
-        seed: of the controls and the resamples.
+        seed: seed of the controls and the resamples.
     """
 
     layers: tuple[int, ...] | None = option(None, "Layers of the direction file to steer, e.g. 12,14; default: all.")
@@ -82,13 +82,14 @@ class SteeringOptions(CurveOptions):
     """Dose curves of a difference of means, per member; see `diptych steer fit` and `diptych steer dose`.
 
     Attributes:
-        toward, away_from: classes of `target` that the direction leads between; +alpha moves toward the first.
+        toward, away_from: classes of `target` between which the direction points; +alpha moves toward the first.
         target: column of the cached examples; `answer`, `answer.<score>` and `answer.side` as of the probes.
-        where: only these rows have a class; as of the probes.
+        where: conditions; only rows that meet them have a class, as for the probes.
         groups: column of the independent unit; whole groups are held out of the fit, and steered.
-        orthogonal_to: further (toward, away_from) pairs that the direction is made orthogonal to, each an arm as well.
-        layers: steered, each by itself: block indices, or percents of a member's depth such as 50%; none: every layer
-            of the cache.
+        orthogonal_to: further (toward, away_from) pairs; the direction is made orthogonal to their directions, each of
+            which is also an arm.
+        layers: layers to steer, one at a time: block indices, or percentages of a member's depth such as 50%; default:
+            every layer of the cache.
         position: rule of the cache that the direction is fitted at; `positions` are the tokens that are steered.
         limit: steer at most this many held-out items.
     """
