@@ -35,6 +35,8 @@ _RUN_DATE = "DIPTYCH_TEMPLATE_DATE"
 _CONTENT = "diptych-turn-7b2e"
 _SECONDS = 3.0  # of processor time for one chat; a long one takes milliseconds
 _LARGEST = 1_000_000
+_KEPT, _KEPT_LENGTH = 8_192, 4_096  # chats, and characters of the longest that is kept
+_CHATS: weakref.WeakKeyDictionary[Any, tuple[Any, dict[Any, Any]]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ def apply_template(
     _check_template(template_of(tokenizer) or "")
     if clock_of(tokenizer) is not None:
         options["chat_template"] = _at_date(template_of(tokenizer) or "", _date(tokenizer))
+    key = (options.get("chat_template", template_of(tokenizer)), tuple(chat), thinking, tokenize, generation_prompt)
+    known = _rendered_by(tokenizer)
+    if key in known:
+        return list(known[key]) if tokenize else known[key]
     with _template_errors(tokenizer), time_limit(_SECONDS):
         out = tokenizer.apply_chat_template(
             [{"role": role, "content": content} for role, content in chat],
@@ -124,7 +130,22 @@ def apply_template(
             return_dict=tokenize,  # explicit because its default differs between transformers 4 and 5
             **options,
         )
-    return list(out["input_ids"]) if tokenize else out
+    made = tuple(out["input_ids"]) if tokenize else out
+    if sum(len(content) for _, content in chat) <= _KEPT_LENGTH:
+        if len(known) >= _KEPT:
+            del known[next(iter(known))]
+        known[key] = made
+    return list(made) if tokenize else made
+
+
+def _rendered_by(tokenizer: Any) -> dict[Any, Any]:
+    """Chats that this tokenizer, as it is now, has rendered: checks render every prompt several times."""
+    state = (len(tokenizer), tuple((name, str(token)) for name, token in tokenizer.special_tokens_map.items()))
+    held, known = _CHATS.get(tokenizer, (None, {}))
+    if held != state:
+        known = {}
+        _CHATS[tokenizer] = (state, known)
+    return known
 
 
 class ChatTemplateError(ValueError):

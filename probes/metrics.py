@@ -59,16 +59,21 @@ def pairs_won(
 
 
 def _won(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Negatives below each positive, ties half, summed [label]: one sort where nothing is tied, else midranks."""
+    """Negatives below each positive, ties half, summed [label], after one sort of each row."""
     order = np.argsort(scores, axis=1)
     ranked = np.take_along_axis(scores, order, axis=1)
-    if (ranked[:, 1:] == ranked[:, :-1]).any():
-        from scipy.stats import rankdata
-
-        n_pos = positive.sum(axis=1)
-        return (rankdata(scores, axis=1) * positive).sum(axis=1) - n_pos * (n_pos + 1) / 2
     sorted_positive = np.take_along_axis(positive, order, axis=1)
-    return (sorted_positive * np.cumsum(1 - sorted_positive, axis=1)).sum(axis=1)
+    below = np.cumsum(1 - sorted_positive, axis=1)
+    begins = ranked[:, 1:] != ranked[:, :-1]
+    if begins.all():
+        return (sorted_positive * below).sum(axis=1)
+    # runs of equal scores: negatives before the run, and half of those in it
+    starts = np.flatnonzero(np.concatenate([np.ones((len(ranked), 1), dtype=bool), begins], axis=1))
+    own_positive = sorted_positive.ravel()
+    positives, negatives = np.add.reduceat(own_positive, starts), np.add.reduceat(1 - own_positive, starts)
+    before = below.ravel()[starts] - (1 - own_positive[starts])
+    pairs = positives * (before + negatives / 2)
+    return np.bincount(starts // ranked.shape[1], weights=pairs, minlength=len(ranked))
 
 
 def auroc_many(

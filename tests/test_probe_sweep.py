@@ -362,3 +362,22 @@ def test_a_notebook_shows_at_most_twelve_rows_without_scripts(data) -> None:
         in sweep(feats, target=many, positive="<", groups=groups, config=config)._repr_html_()
     )
     assert repr(result).count("\n") == 15
+
+
+def test_pairs_won_with_any_ties_are_those_counted_one_by_one() -> None:
+    from probes.metrics import pairs_won
+
+    for n_values in (1, 2, 4, 10**6):
+        scores = np.random.default_rng(n_values).integers(0, n_values, (6, 23)).astype(float)
+        scores[0] = np.arange(23)  # a row without ties among rows with many
+        labels = np.random.default_rng(7).integers(0, 2, (6, 23))
+        strata = np.arange(23) % 3
+        won, pairs = pairs_won(scores, labels, strata)
+        for k in range(6):
+            compared = [
+                (scores[k, i] > scores[k, j]) + 0.5 * (scores[k, i] == scores[k, j])
+                for i in range(23)
+                for j in range(23)
+                if labels[k, i] and not labels[k, j] and strata[i] == strata[j]
+            ]
+            assert (won[k], pairs[k]) == (sum(compared), len(compared))

@@ -87,14 +87,15 @@ def batches(jobs: Sequence[Job], model: Model, *, budget: int, extra: int, copie
         groups.setdefault(key, []).append(number)
     order = sorted(groups.values(), key=lambda of: _shape(jobs[of[0]], shared))
     batch: list[int] = []
+    longest = 0
     for number in (n for of in order for n in of):
-        trial = [*batch, number]
-        width = max(len(jobs[n].ids) for n in trial) + extra
+        length = len(jobs[number].ids)
+        longest = max(longest, length)
         mixed = exact and batch and _shape(jobs[batch[0]], shared) != _shape(jobs[number], shared)
-        if batch and (mixed or width * len(trial) * copies > budget):
+        if batch and (mixed or (longest + extra) * (len(batch) + 1) * copies > budget):
             yield batch
-            trial = [number]
-        batch = trial
+            batch, longest = [], length
+        batch.append(number)
     if batch:
         yield batch
 
