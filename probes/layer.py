@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from probes.solver import Linear, centred, inverse_std, lda, leave_out_ridge, mass_mean, ridge, solve
+from probes.solver import LeaveOut, Linear, centred, inverse_std, lda, leave_out_ridge, mass_mean, ridge, solve
 from probes.solver.spaces import symmetric_product
 from probes.splits import Split
 
 LABELS_AT_ONCE = 64
+_SPACES: Any = WeakTensorKeyDictionary()  # freed with the features
+_SPACES_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -108,29 +111,67 @@ def _at(scores: Tensor, chosen: Tensor) -> np.ndarray:
     return picked.double().cpu().numpy()
 
 
+@dataclass(frozen=True, eq=False)
+class _RidgeSpace:
+    """What a ridge needs of features and a split before it has seen a label; see `leave_out_ridge`."""
+
+    x: Tensor
+    centre: Tensor
+    scale: Tensor
+    dev: Tensor
+    test: Tensor
+    across: Tensor
+    left_out: tuple[LeaveOut, ...]
+
+    @classmethod
+    def of(cls, feats: Tensor, split: Split, Cs: Sequence[float]) -> _RidgeSpace:  # noqa: N803
+        rows, mean, scale = _prepared(feats, split, scaled=True)
+        dev, test = (torch.from_numpy(np.flatnonzero(m)).to(rows.device) for m in (split.is_dev, split.is_test))
+        centre = rows[dev].mean(dim=0)
+        x = (rows - centre) * scale
+        fold = torch.from_numpy(split.fold_of).to(rows.device)[dev]
+        is_wide = len(dev) <= x.shape[1]
+        shared = {"kernel" if is_wide else "scatter": symmetric_product(x[dev] if is_wide else x[dev].T)}
+        left_out = tuple(leave_out_ridge(x[dev], fold, alpha=1 / c, **shared) for c in Cs)
+        return cls(x, centre + mean, scale, dev, test, x[dev] @ x[test].T, left_out)
+
+    @property
+    def n_bytes(self) -> int:
+        parts = [self.x, self.across]
+        for one in self.left_out:
+            parts += [part for part in (one.annihilator, one.root, *one.inverses) if part is not None]
+        return sum(part.nbytes for part in parts)
+
+
+def _ridge_space(feats: Tensor, split: Split, Cs: Sequence[float]) -> _RidgeSpace:  # noqa: N803
+    """The space of these features and this split: every target of a site asks for the same ones, in turn."""
+    known = _SPACES.setdefault(feats, {})
+    key = (split.fold_of.tobytes(), tuple(Cs), feats._version)
+    if key not in known:
+        space = _RidgeSpace.of(feats, split, Cs)
+        if sum(one.n_bytes for one in known.values()) + space.n_bytes > _SPACES_BYTES:
+            return space
+        known[key] = space
+    return known[key]
+
+
 def ridge_pipeline(feats: Tensor, labels: Tensor, split: Split, *, Cs: Sequence[float], **_: Any) -> Scored:  # noqa: N803
     """One factorisation for each C gives the exact held-out scores of every label (`leave_out_ridge`)."""
-    rows, mean, scale = _prepared(feats, split, scaled=True)
-    dev, test = (torch.from_numpy(np.flatnonzero(m)).to(rows.device) for m in (split.is_dev, split.is_test))
-    centre = rows[dev].mean(dim=0)
-    x, y = (rows - centre) * scale, 2 * labels.to(rows.dtype) - 1
-    fold = torch.from_numpy(split.fold_of).to(rows.device)[dev]
-    is_wide = len(dev) <= x.shape[1]
-    shared = {"kernel" if is_wide else "scatter": symmetric_product(x[dev] if is_wide else x[dev].T)}
-    across = x[dev] @ x[test].T
+    space = _ridge_space(feats, split, Cs)
+    x, dev, test = space.x, space.dev, space.test
+    y = 2 * labels.to(x.dtype) - 1
     scores, coefs = [], []
-    for c in Cs:
-        left_out = leave_out_ridge(x[dev], fold, alpha=1 / c, **shared)
+    for c, left_out in zip(Cs, space.left_out, strict=True):
         residual = left_out.residuals(y[:, dev])
-        out = rows.new_zeros(len(labels), len(rows))
+        out = x.new_zeros(len(labels), len(x))
         out[:, dev] = left_out.held_out(y[:, dev], residual)
-        out[:, test] = c * residual @ across + y[:, dev].mean(dim=1, keepdim=True)
+        out[:, test] = c * residual @ space.across + y[:, dev].mean(dim=1, keepdim=True)
         scores.append(out)
-        coefs.append(c * residual[0] @ x[dev] * scale)
+        coefs.append(c * residual[0] @ x[dev] * space.scale)
     stacked = torch.stack(scores)
     chosen = one_se((stacked[:, :, dev] - y[:, dev]).square())
     coef = coefs[int(chosen[0])]
-    intercept = y[0, dev].mean() - coef @ (centre + mean)
+    intercept = y[0, dev].mean() - coef @ space.centre
     return Scored(_at(stacked, chosen), chosen.cpu().numpy(), Linear(coef[None], intercept[None]), 0.0)
 
 

@@ -90,3 +90,24 @@ def test_closed_forms_refuse_what_has_no_answer(data) -> None:
         leave_out_ridge(feats, fold, alpha=-1.0)
     with pytest.raises(ValueError, match="both classes among the weighted rows"):
         mass_mean(feats, torch.ones_like(labels), torch.ones_like(labels))
+
+
+def test_what_a_ridge_prepares_is_shared_by_its_labels_and_made_again_for_other_features() -> None:
+    from probes.layer import _SPACES, ridge_pipeline
+    from probes.splits import Split
+
+    feats, split = torch.randn(40, 6), Split(np.arange(40) % 5 - 1, np.arange(40), 4, "")  # fold -1 is TEST
+    labels = torch.randint(0, 2, (3, 40))
+    first = ridge_pipeline(feats, labels[:1], split, Cs=(0.1, 1.0))
+    (space,) = _SPACES[feats].values()
+    again = ridge_pipeline(feats, labels, split, Cs=(0.1, 1.0))
+    assert list(_SPACES[feats].values()) == [space]
+    fresh = ridge_pipeline(feats.clone(), labels, split, Cs=(0.1, 1.0))
+    assert np.array_equal(again.scores, fresh.scores)
+    assert np.allclose(first.scores[0], again.scores[0], atol=1e-5)
+    feats += torch.randn(40, 6)
+    changed = ridge_pipeline(feats, labels, split, Cs=(0.1, 1.0))
+    assert not np.allclose(changed.scores, again.scores, atol=1e-3)
+    assert np.array_equal(changed.scores, ridge_pipeline(feats.clone(), labels, split, Cs=(0.1, 1.0)).scores)
+    ridge_pipeline(feats, labels, Split(np.arange(40) // 10, np.arange(40), 4, ""), Cs=(0.1, 1.0))
+    assert len(_SPACES[feats]) == 3
