@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 
 from study.figures import canvas, checks
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.labels import Labelled, place_note
 from study.figures.marks import point
-from study.figures.mpl import Axes, DataFrame
 from study.figures.numbers import MINUS, fixed, tick_text
 from study.figures.style import DATA_LINE, MEMBERS, NOTE, Width, colour, line, text_colour, width_in
 
@@ -245,8 +243,7 @@ def bias_plane(table: DataFrame, *, width: Width = "icml", ax: Axes | None = Non
             (strength; 0 for models), `coverage` = P(commit | ambiguous), `commit_bias` = 2 P(stereo | commit) - 1,
             `cov_xx, cov_xy, cov_yy` (covariance of the two over groups) and `effective_groups` (all four blank for
             controls), `n`, `n_groups`, `interval` (how it was bootstrapped). Optional: `alpha_unit`.
-        width: final width; unused where `ax` is given.
-        ax:    axes of a composite.
+        width, ax: as of `FigureSpec.drawn`.
     Raises:
         ValueError: a column is missing or holds NaN, a role is unknown, a value is outside its range, a covariance is
             not positive semi-definite, or a mark repeats.

@@ -157,9 +157,18 @@ def note(
 
 
 def row_axes(
-    total: float, names: Sequence[str], values: Sequence[str], *, tall: float, below: float, above: float,
-    size: float = NOTE, weight: str = "normal", gap: float = 0.08, name_gap: float | None = None,
-) -> Axes:  # fmt: skip
+    total: float,
+    names: Sequence[str],
+    values: Sequence[str],
+    *,
+    tall: float,
+    below: float,
+    above: float,
+    size: float = NOTE,
+    weight: str = "normal",
+    gap: float = 0.08,
+    name_gap: float | None = None,
+) -> Axes:
     """Axes of a new figure for a table of rows, between names at the left and values at the right.
 
     Args:

@@ -7,10 +7,8 @@ from typing import Any
 
 from study.figures import canvas, checks
 from study.figures.depth import Curve, curves_of
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import reference, triple
-from study.figures.mpl import Axes, DataFrame
 from study.figures.multiples import PAD, Panels, legend_over, padded
 from study.figures.numbers import estimate_of, short
 from study.figures.style import LABEL, NOTE, RULE_LINE, Width, colour, text_colour
@@ -142,9 +140,11 @@ def _caption(of: _Cohorts) -> Caption:
         reading=f"Rows by value of {of.curves[0].label}",
         n=f"{checks.sample_size(of.table, figure=FIGURE)} per cohort",
         interval=f"Bars: 95 % {checks.interval_kind(of.table, figure=FIGURE)}, point-wise",
-        control=["Grey: 95 % of the null of each row; hollow: the interval overlaps it",
-                 f"Dashed: chance, {short(of.chance)}"],
-    )  # fmt: skip
+        control=[
+            "Grey: 95 % of the null of each row; hollow: the interval reaches into it",
+            f"Dashed: chance, {short(of.chance)}",
+        ],
+    )
 
 
 def _alt(of: _Cohorts) -> list[str]:
@@ -159,16 +159,13 @@ def _alt(of: _Cohorts) -> list[str]:
     return parts
 
 
-SPEC = FigureSpec(
-    FIGURE,
-    Roles(
-        f"cohort member metric n_groups interval {_NUMBERS}",
-        finite=_NUMBERS,
-        mark="cohort member",
-        same="metric chance target split",
-    ),
-    _draw, _caption, _alt, rank=12, word="cohorts", read=_read,
-)  # fmt: skip
+_ROLES = Roles(
+    f"cohort member metric n_groups interval {_NUMBERS}",
+    finite=_NUMBERS,
+    mark="cohort member",
+    same="metric chance target split",
+)
+SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=12, word="cohorts", read=_read)
 
 
 def probe_cohorts(table: DataFrame, *, width: Width = "neurips", ax: Axes | None = None) -> Drawn:
@@ -180,8 +177,7 @@ def probe_cohorts(table: DataFrame, *, width: Width = "neurips", ax: Axes | None
     Args:
         table: TEST rows of the schema table `probes` at the selected layer: one per (cohort, member), with the null of
             each row.
-        width: final width; unused where `ax` is given.
-        ax:    axes of a composite.
+        width, ax: as of `FigureSpec.drawn`.
     Raises:
         ValueError: a column is missing or holds NaN, a mark repeats, the metric or chance varies, or a checkpoint has
             several layers (the layer is chosen before the cohorts are looked at).

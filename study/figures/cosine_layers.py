@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from study.figures import canvas, checks
 from study.figures.depth import sparse_ticks
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import curve, null_band, point, reference
-from study.figures.mpl import Axes, DataFrame
 from study.figures.multiples import Room
 from study.figures.numbers import fixed
 from study.figures.style import DATA_LINE, Width, colour
@@ -119,11 +117,8 @@ def _alt(of: _Cosines) -> list[str]:
     return parts
 
 
-SPEC = FigureSpec(
-    FIGURE,
-    Roles("a b cosine random_hi d", finite="cosine random_hi d", within={"cosine": (-1, 1)}),
-    _draw, _caption, _alt, rank=11, read=_read, rows=lambda of: of.table,
-)  # fmt: skip
+_ROLES = Roles("a b cosine random_hi d", finite="cosine random_hi d", within={"cosine": (-1, 1)})
+SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=11, read=_read, rows=lambda of: of.table)
 
 
 def cosines(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequence[Axes] | None = None) -> Drawn:
@@ -137,8 +132,7 @@ def cosines(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequence[A
         table: one row per (a, b, layer): names of two directions, `layer` (or `site`, such as resid_post.12), `cosine`,
             `random_hi` (95 % limit of |cos| of random directions), `d` (width). Optional: `lo, hi` with `interval`
             and `n` (refits).
-        width: final width; unused where `ax` is given.
-        ax:    axes of a composite, one per pair.
+        width, ax: as of `FigureSpec.drawn`; one per pair.
     Raises:
         ValueError: a column is missing or holds NaN, |cosine| > 1, a mark repeats, or more than 12 pairs.
     Source: probes §A5 figure 4; band: a coordinate of a uniform unit vector is N(0, 1/d) for large d.

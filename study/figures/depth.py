@@ -122,6 +122,12 @@ def _ruler(ax: Axes, curve: Curve, lift: float) -> None:
         x = (layer + 0.5) / curve.n_layers
         ax.plot([x, x], [y, y + 0.03 / h], linewidth=0.6, zorder=5, **style)
         ax.text(
-            x, y + 0.04 / h, str(layer), transform=ax.get_xaxis_transform(), ha="center", va="bottom",
-            fontsize=TICK - 0.5 if TICK - 0.5 > NOTE else NOTE, color=text_colour(curve.role)
-        )  # fmt: skip
+            x,
+            y + 0.04 / h,
+            str(layer),
+            transform=ax.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            fontsize=TICK - 0.5 if TICK - 0.5 > NOTE else NOTE,
+            color=text_colour(curve.role),
+        )

@@ -8,10 +8,8 @@ from typing import Any
 
 from interp.stats import rejects
 from study.figures import canvas, checks
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import interval, null_band, point, reference
-from study.figures.mpl import Axes, DataFrame
 from study.figures.multiples import Panels, Room, common_x, padded, room_below
 from study.figures.numbers import MINUS, estimate_of, p_equals, short, tick_text
 from study.figures.style import BAND_ALPHA, DATA_LINE, NOTE, Width, colour
@@ -229,8 +227,7 @@ def dose_response(table: DataFrame, *, width: Width = "full", ax: Axes | Sequenc
             in direction, orthogonalized, control. `lo, hi` of the direction are the value plus the simultaneous band of
             its change, at 0 the interval of the level; `p` is blank at 0, `guard` for most metrics. Optional:
             `arm_label`, `metric_unit`, `correction`.
-        width: final width; unused where `ax` is given.
-        ax:    axes of a composite, one per metric; one alone gets no title.
+        width, ax: as of `FigureSpec.drawn`; one per metric; one alone gets no title.
     Raises:
         ValueError: a column is missing or holds NaN, an arm is unknown, a metric lacks the direction at 0 or any
             control, or a mark repeats.

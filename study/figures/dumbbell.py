@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from study.figures import canvas
-from study.figures.drawn import Drawn
 from study.figures.dumbbell_panels import Panels
 from study.figures.dumbbell_rows import FIGURE, Dumbbell, Row, alt, caption, read
-from study.figures.frame import FigureSpec, Page, Roles
+from study.figures.frame import Axes, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import reference, triple
-from study.figures.mpl import Axes, DataFrame
 from study.figures.numbers import MINUS, estimate_of, p_equals
 from study.figures.style import MEMBERS, REFERENCE_LINE, RULE_LINE, Width, colour
 from study.schema import DIFFERENCE

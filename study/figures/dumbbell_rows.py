@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.stats import rejects
 from study.figures import checks
-from study.figures.frame import Caption, Roles
-from study.figures.mpl import DataFrame
+from study.figures.frame import Caption, DataFrame, Roles
 from study.figures.numbers import MINUS, estimate_of, format_value, short
 from study.figures.style import MEMBERS
 from study.schema import DIFFERENCE

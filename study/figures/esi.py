@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from study.figures import canvas, checks
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import point, triple
-from study.figures.mpl import Axes, DataFrame
 from study.figures.numbers import estimate_of, fixed
 from study.figures.style import LABEL, NOTE, RULE_LINE, TICK, Width, colour
 

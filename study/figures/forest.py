@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.figures import canvas, checks
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import point, reference, triple
-from study.figures.mpl import Axes, DataFrame
 from study.figures.numbers import estimate_of, fixed
 from study.figures.style import LABEL, MEMBERS, NOTE, RULE_LINE, Width, colour, text_colour
 
@@ -179,8 +177,7 @@ def forest(table: DataFrame, *, width: Width = "neurips", ax: Axes | None = None
             baseline without the skill reaches, or 0 of a change; blank where there is none. Optional: `member` (black
             unless engaged, heuristic or base), `metric`, `control` (its name), `is_difference` (a change: one value),
             `title`, `banner` (put under the figure).
-        width: final width; unused where `ax` is given.
-        ax:    axes of a composite.
+        width, ax: as of `FigureSpec.drawn`.
     Returns:
         The figure; its rows are the whole table, in its order.
     Raises:

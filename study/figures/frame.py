@@ -26,6 +26,7 @@ from study.figures.multiples import Panels, Room, given, legend_over, small_mult
 from study.figures.style import Width, styled, width_in
 from study.schema import COLUMNS
 
+__all__ = ["SPECS", "Axes", "Caption", "DataFrame", "Drawn", "FigureSpec", "Page", "Roles", "spec_of"]
 T = TypeVar("T")
 Words = str | Sequence[str]
 
@@ -125,9 +126,15 @@ class Page:
         return self.given[0] if self.given else make()
 
     def panels(
-        self, titles: Sequence[str], *, tall: float, room: Room, entries: Sequence[Any] = (), lift: float | None = None,
-        **layout: Any
-    ) -> Panels:  # fmt: skip
+        self,
+        titles: Sequence[str],
+        *,
+        tall: float,
+        room: Room,
+        entries: Sequence[Any] = (),
+        lift: float | None = None,
+        **layout: Any,
+    ) -> Panels:
         """One titled panel per title under one legend, on a page of its own or on the axes that were given.
 
         Args:

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 
 from study.figures import canvas, checks
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.labels import Labelled, label_lines
 from study.figures.marks import point, reference
-from study.figures.mpl import Axes, DataFrame
 from study.figures.numbers import estimate_of, short
 from study.figures.style import BAND_ALPHA, DATA_LINE, MEMBERS, REFERENCE_LINE, TICK, Width, colour, line, text_colour
 
@@ -167,17 +165,14 @@ def _alt(table: DataFrame) -> list[str]:
     return ["Line plot", text, f"A constant answer scores {float(table['chance'].iloc[0]):.2f}"]
 
 
-SPEC = FigureSpec(
-    FIGURE,
-    Roles(
-        "arm k draw value lo hi n chance interval",
-        finite="k value lo hi n chance",
-        mark="arm k draw",
-        same="chance member metric kind",
-        known={"arm": ("top", "random", "lowest"), "member": MEMBERS},
-    ),
-    _draw, _caption, _alt, rank=5, word="cumulative", read=_read,
-)  # fmt: skip
+_ROLES = Roles(
+    "arm k draw value lo hi n chance interval",
+    finite="k value lo hi n chance",
+    mark="arm k draw",
+    same="chance member metric kind",
+    known={"arm": ("top", "random", "lowest"), "member": MEMBERS},
+)
+SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=5, word="cumulative", read=_read)
 
 
 def cumulative_ablation(table: DataFrame, *, width: Width = "icml", ax: Axes | None = None) -> Drawn:
@@ -189,8 +184,7 @@ def cumulative_ablation(table: DataFrame, *, width: Width = "icml", ax: Axes | N
     Args:
         table: the schema table `heads_cumulative`, of one member and kind: one row per (arm, k, draw), `arm` in top,
             random, lowest; one `chance`. A `member` colours the top arm; it is black without one.
-        width: final width; unused where `ax` is given.
-        ax:    axes of a composite.
+        width, ax: as of `FigureSpec.drawn`.
     Raises:
         ValueError: a column is missing or holds NaN, an arm is unknown, `top` or `random` is missing (no number
             without its control), a mark is repeated, or `chance` varies.

@@ -10,10 +10,8 @@ import numpy as np
 
 from interp.stats import rejects
 from study.figures import canvas, checks
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import point, reference, triple
-from study.figures.mpl import Axes, DataFrame
 from study.figures.numbers import MINUS, estimate_of, p_equals
 from study.figures.style import LABEL, NOTE, Width, colour
 
@@ -111,9 +109,11 @@ def _caption(of: _Chosen) -> Caption:
         reading=f"Box: named before the sweep ({names}), bold where beyond the null" if names else "",
         n=checks.sample_size(of.table, figure=FIGURE),
         interval=f"Bars: 95 % {checks.interval_kind(of.table, figure=FIGURE)}",
-        control=["Filled: p ≤ .05, max-|t| over all heads; hollow: not",
-                 "△ norm-matched control head; grey: 95 % of the max-over-heads null"],
-    )  # fmt: skip
+        control=[
+            "Filled: p ≤ .05, max-|t| over all heads; hollow: not",
+            "△ norm-matched control head; grey: 95 % of the max-over-heads null",
+        ],
+    )
 
 
 def _alt(of: _Chosen) -> list[str]:
@@ -128,17 +128,15 @@ def _alt(of: _Chosen) -> list[str]:
     ]
 
 
+_ROLES = Roles(
+    "head value lo hi control_value null_max95 p_adjusted half n interval",
+    finite="value lo hi control_value null_max95 p_adjusted n",
+    mark="head half",
+    known={"half": ("select", "report")},
+)
 SPEC = FigureSpec(
-    FIGURE,
-    Roles(
-        "head value lo hi control_value null_max95 p_adjusted half n interval",
-        finite="value lo hi control_value null_max95 p_adjusted n",
-        mark="head half",
-        known={"half": ("select", "report")},
-    ),
-    _draw, _caption, _alt, rank=4, word="top", read=_read,
-    rows=lambda of: of.table.sort_index(),
-)  # fmt: skip
+    FIGURE, _ROLES, _draw, _caption, _alt, rank=4, word="top", read=_read, rows=lambda of: of.table.sort_index()
+)
 
 
 def top_heads(

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 
 from study.figures import canvas, checks
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.head_grid import Grid, box_named, draw_bar, draw_grid, draw_margins, place_of
-from study.figures.mpl import Axes, DataFrame
 from study.figures.numbers import MINUS, decimals, estimate_of, fixed, p_equals
 from study.figures.style import NOTE, MapName, Width, colour_map, text_colour
 
@@ -30,8 +28,9 @@ class _Map:
     signed: bool
 
     def one(self, column: str, default: Any = None) -> Any:
-        return checks.only_value(self.table, column, figure="head_difference" if self.signed else "head_map",
-                                 default=default)  # fmt: skip
+        return checks.only_value(
+            self.table, column, figure="head_difference" if self.signed else "head_map", default=default
+        )
 
     @property
     def size(self) -> str:
@@ -153,16 +152,21 @@ def _caption(of: _Map) -> Caption:
     varies = " (median over heads)" if np.nanmax(of.grid.null) > 1.01 * np.nanmin(of.grid.null) else ""
     return Caption(
         what=f"Head effects by layer and head{of.at}: {what}" + (f" ({how})" if how else ""),
-        reading=("Box: named before the sweep" if of.grid.named else "",
-                 "Right: sum over heads; top: largest absolute effect; dark where a head is significant"),
+        reading=(
+            "Box: named before the sweep" if of.grid.named else "",
+            "Right: sum over heads; top: largest absolute effect; dark where a head is significant",
+        ),
         n=f"{of.size}; {of.count} heads, {int(of.grid.significant.sum())} beyond the null",
         interval=f"● {of.correction}; limits of the 95 % max-|t| null{varies} as two lines on the colour bar, and as "
         "the grey band above the map",
         control=(),
-        notes=(f"Colour limits ±{of.grid.limit:.3g} (99.5th percentile, at least 3 × the null), "
-               + ("1 head" if clipped == 1 else f"{clipped} heads") + " beyond",
-               "Hatched: no head" if bool(np.isnan(of.grid.value).any()) else "")
-    )  # fmt: skip
+        notes=(
+            f"Colour limits ±{of.grid.limit:.3g} (99.5th percentile, at least 3 × the null), "
+            + ("1 head" if clipped == 1 else f"{clipped} heads")
+            + " beyond",
+            "Hatched: no head" if bool(np.isnan(of.grid.value).any()) else "",
+        ),
+    )
 
 
 def _alt(of: _Map) -> list[str]:

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from study.figures import canvas, checks
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import null_band, reference
-from study.figures.mpl import Axes, DataFrame
 from study.figures.multiples import Room, padded
 from study.figures.numbers import format_estimate
 from study.figures.style import DATA_LINE, Width, colour
@@ -91,16 +89,13 @@ def _alt(table: DataFrame) -> list[str]:
     return ["Layer selection", found]
 
 
-SPEC = FigureSpec(
-    FIGURE,
-    Roles(
-        "position layer alpha metric gain lo hi null_lo null_hi allowed chosen n n_groups interval",
-        finite="layer alpha gain lo hi null_lo null_hi",
-        mark="position layer",
-        same="metric",
-    ),
-    _draw, _caption, _alt, rank=14, read=_read,
-)  # fmt: skip
+_ROLES = Roles(
+    "position layer alpha metric gain lo hi null_lo null_hi allowed chosen n n_groups interval",
+    finite="layer alpha gain lo hi null_lo null_hi",
+    mark="position layer",
+    same="metric",
+)
+SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=14, read=_read)
 
 
 def layer_selection(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequence[Axes] | None = None) -> Drawn:
@@ -113,8 +108,7 @@ def layer_selection(table: DataFrame, *, width: Width = "neurips", ax: Axes | Se
         table: one row per (position, layer): `alpha` (of the gain), `metric`, `gain, lo, hi` (in the wanted direction),
             `null_lo, null_hi` (of controls), `allowed`, `chosen`, `n`, `n_groups`, `interval`. Optional: `test_gain,
             test_lo, test_hi` in the chosen row, `reason`.
-        width: final width; unused where `ax` is given.
-        ax:    axes of a composite, one per position.
+        width, ax: as of `FigureSpec.drawn`; one per position.
     Raises:
         ValueError: a column is missing or holds NaN, a layer is repeated, or two are chosen.
     Source: docs/howto/dose_curves.md.

@@ -39,9 +39,17 @@ class Marks:
         collection.set_urls(list(named))
 
     def estimate(
-        self, ax: Axes, x: float | Triple, y: float | Triple, role: str, key: str, title: str, *,
-        bar: Mapping[str, Any] | None = None, **style: Any
-    ) -> None:  # fmt: skip
+        self,
+        ax: Axes,
+        x: float | Triple,
+        y: float | Triple,
+        role: str,
+        key: str,
+        title: str,
+        *,
+        bar: Mapping[str, Any] | None = None,
+        **style: Any,
+    ) -> None:
         """A point on the bar of its interval, named; the one of x and y that is an estimate is (value, lo, hi).
 
         Args:

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from study.figures import canvas, checks
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.labels import Labelled, place_note
 from study.figures.marks import Marks, reference, reference_diagonal
-from study.figures.mpl import Axes, DataFrame
 from study.figures.multiples import Room
 from study.figures.numbers import short
 from study.figures.style import DATA_LINE, NOTE, Width, colour
@@ -229,16 +227,10 @@ def _alt(of: _Matching) -> list[str]:
     return [scatter, *named, f"The self-match control reaches {short(of.control)}"]
 
 
-SPEC = FigureSpec(
-    FIGURE,
-    Roles(
-        f"{_NUMBERS} mutual named",
-        finite="r",
-        known={"arm": ("match", "permuted", "self")},
-        within={"r": (-1, 1)},
-    ),
-    _draw, _caption, _alt, rank=6, word="match", read=_read,
-)  # fmt: skip
+_ROLES = Roles(
+    f"{_NUMBERS} mutual named", finite="r", known={"arm": ("match", "permuted", "self")}, within={"r": (-1, 1)}
+)
+SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=6, word="match", read=_read)
 
 
 def match_heads(table: DataFrame, *, width: Width = "neurips", ax: Sequence[Axes] | None = None) -> Drawn:

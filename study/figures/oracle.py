@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from study.figures import canvas, checks
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import point, reference, triple
-from study.figures.mpl import Axes, DataFrame
 from study.figures.numbers import estimate_of, format_estimate
 from study.figures.style import LABEL, Width, colour
 
@@ -79,10 +77,13 @@ def _rows(table: DataFrame, gaps: DataFrame) -> DataFrame:
 
 
 def _draw(page: Page, of: _Reading) -> Axes:
-    left_key, right_key = _left_key(), [
-        canvas.key_entry("ink" if control == MAIN else "control", NAMES[control], shape=_shape(control))
-        for control in of.controls
-    ]  # fmt: skip
+    left_key, right_key = (
+        _left_key(),
+        [
+            canvas.key_entry("ink" if control == MAIN else "control", NAMES[control], shape=_shape(control))
+            for control in of.controls
+        ],
+    )
     names = _PAD + canvas.widest(of.tasks, size=LABEL) + _GAP
     room = page.total - names - _BETWEEN - 2 * _PAD - 0.1
     wide, tall = 0.55 * room, len(of.tasks) * _ROW
@@ -163,15 +164,16 @@ def _caption(of: _Reading) -> Caption:
     floor = "the prior-only oracle or the majority, whichever is higher"
     controls = ", ".join(NAMES[control] for control in of.controls)
     return Caption(
-        what=[f"Left: accuracy of the oracle over its floor, {floor}; △ the text alone, × a linear probe on the same "
-              "vectors",
-              "Right: NLL of the right answer under control activations minus under the real ones "
-              f"({controls})"],
+        what=[
+            f"Left: accuracy of the oracle over its floor, {floor}; △ the text alone, × a linear probe on the same "
+            "vectors",
+            f"Right: NLL of the right answer under control activations minus under the real ones ({controls})",
+        ],
         n=checks.sample_size(of.table, figure=FIGURE),
         interval=f"Bars: 95 %, {checks.interval_kind(of.table, figure=FIGURE)} (left), over groups (right)",
         control="Hollow: the paired difference from the floor includes 0 (left), or the gap reaches down to 0.01 nats "
         "(right): not shown to be read",
-    )  # fmt: skip
+    )
 
 
 def _alt(of: _Reading) -> list[str]:

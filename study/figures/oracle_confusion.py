@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from study.figures import canvas, checks
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
-from study.figures.mpl import Axes, DataFrame
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.numbers import estimate_of
 from study.figures.style import LABEL, NOTE, TICK, Width, colour, colour_map
 

@@ -9,11 +9,9 @@ from typing import Any
 from interp.stats import rejects
 from study.figures import canvas, checks, depth
 from study.figures.depth import Curve
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.labels import Labelled, place_note
 from study.figures.marks import curve, null_band, reference, triple
-from study.figures.mpl import Axes, DataFrame
 from study.figures.multiples import Room, padded, share_y
 from study.figures.numbers import estimate_of, format_value, short
 from study.figures.style import Width, colour, line, marker, text_colour
@@ -219,17 +217,14 @@ def _alt(of: _Layers) -> list[str]:
     return parts
 
 
-SPEC = FigureSpec(
-    FIGURE,
-    Roles(
-        f"member split metric null_mean null_hi null_max95 selected n_groups interval {_NUMBERS}",
-        finite=_NUMBERS,
-        mark="member layer split",
-        same="metric target kind position cohort",
-        known={"split": ("oof", "test")},
-    ),
-    _draw, _caption, _alt, rank=7, word="layers", read=_read,
-)  # fmt: skip
+_ROLES = Roles(
+    f"member split metric null_mean null_hi null_max95 selected n_groups interval {_NUMBERS}",
+    finite=_NUMBERS,
+    mark="member layer split",
+    same="metric target kind position cohort",
+    known={"split": ("oof", "test")},
+)
+SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=7, word="layers", read=_read)
 
 
 def probe_by_layer(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequence[Axes] | None = None) -> Drawn:
@@ -245,8 +240,7 @@ def probe_by_layer(table: DataFrame, *, width: Width = "neurips", ax: Axes | Seq
             test row stands at the selected layer. Optional: `band_lo, band_hi` (of oof rows: the band of the line,
             instead of `lo, hi`), `null_lo` (of oof rows; the null starts at `null_mean` without it), `p` (of test
             rows), `n_perm`, `scheme`, `chance_label`.
-        width: final width; unused where `ax` is given.
-        ax:    axes of a composite, one per panel.
+        width, ax: as of `FigureSpec.drawn`; one per panel.
     Raises:
         ValueError: a column is missing or holds NaN, a depth is not (layer + ½)/L, a mark is repeated, or a test row
             stands where no layer was selected.

@@ -8,10 +8,8 @@ from typing import Any
 
 from study.figures import canvas, checks
 from study.figures.depth import Curve, curves_of
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import reference_diagonal, triple
-from study.figures.mpl import Axes, DataFrame
 from study.figures.multiples import Room, common_x
 from study.figures.numbers import estimate_of, fixed, format_estimate
 from study.figures.style import DATA_LINE, NOTE, Width, colour, line
@@ -23,9 +21,11 @@ _PROBABILITIES: dict[str, tuple[float, float]] = dict.fromkeys(
     ("p_lo", "p_hi", "p_mean", "value", "lo", "hi"), (0.0, 1.0)
 )
 _BINS = Roles(
-    "member", finite="p_lo p_hi p_mean value lo hi n ece ece_lo ece_hi ece_floor_hi", mark="member p_mean",
+    "member",
+    finite="p_lo p_hi p_mean value lo hi n ece ece_lo ece_hi ece_floor_hi",
+    mark="member p_mean",
     within=_PROBABILITIES,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,8 @@ def _alt(of: _Calibration) -> list[str]:
     return parts
 
 
-SPEC = FigureSpec(
-    FIGURE,
-    Roles("member metric p_lo p_hi p_mean value lo hi null_hi n n_groups interval"),
-    _draw, _caption, _alt, rank=10, read=_read, rows=lambda of: of.drawn,
-)  # fmt: skip
+_ROLES = Roles("member metric p_lo p_hi p_mean value lo hi null_hi n n_groups interval")
+SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=10, read=_read, rows=lambda of: of.drawn)
 
 
 def reliability(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequence[Axes] | None = None) -> Drawn:
@@ -159,8 +156,7 @@ def reliability(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequen
             per bin and a row "ece" whose `null_hi` is its floor; where no row is "reliability", rows
             "platt_reliability" and "platt_ece" are drawn. Other rows are left out. Optional: `null_lo` with `null_hi`
             of the bins (95 % of the bin's rate under perfect calibration, drawn grey), `binning`, `split`.
-        width: final width; unused where `ax` is given.
-        ax:    axes of a composite, one per checkpoint.
+        width, ax: as of `FigureSpec.drawn`; one per checkpoint.
     Raises:
         ValueError: a column is missing or holds NaN, a probability is outside 0 to 1, bins repeat, or a member has no
             or several errors.

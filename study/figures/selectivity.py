@@ -8,11 +8,9 @@ from typing import Any
 
 from study.figures import canvas, checks
 from study.figures.depth import Curve, curves_of
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.labels import Labelled, label_lines
 from study.figures.marks import curve, null_band, point, reference
-from study.figures.mpl import Axes, DataFrame
 from study.figures.multiples import Panels, Room, common_x, legend_over, padded, share_y
 from study.figures.numbers import MINUS, estimate_of
 from study.figures.style import Width, text_colour
@@ -143,14 +141,14 @@ def _alt(of: _Selectivity) -> list[str]:
     return parts
 
 
-SPEC = FigureSpec(
-    FIGURE,
-    Roles(
-        f"target member n_groups {_NUMBERS}", finite=_NUMBERS, mark="target member depth", same="metric",
-        within={"depth": (0, 1)},
-    ),
-    _draw, _caption, _alt, rank=8, read=_read,
-)  # fmt: skip
+_ROLES = Roles(
+    f"target member n_groups {_NUMBERS}",
+    finite=_NUMBERS,
+    mark="target member depth",
+    same="metric",
+    within={"depth": (0, 1)},
+)
+SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=8, read=_read)
 
 
 def selectivity(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequence[Axes] | None = None) -> Drawn:
@@ -162,8 +160,7 @@ def selectivity(table: DataFrame, *, width: Width = "neurips", ax: Axes | Sequen
     Args:
         table: out-of-fold rows of the schema table `probes`, of one kind, position and kind of site, with
             `selectivity`. Optional: `layer` (shown on hover).
-        width: final width; unused where `ax` is given.
-        ax:    axes of a composite, one per target.
+        width, ax: as of `FigureSpec.drawn`; one per target.
     Raises:
         ValueError: a column is missing or holds NaN, a depth is outside 0 to 1, or a mark is repeated.
     Source: FIGURES 03; selectivity after Hewitt & Liang, arXiv 1909.03368.

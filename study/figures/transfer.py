@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 
 from study.figures import canvas, checks
-from study.figures.drawn import Drawn
-from study.figures.frame import Caption, FigureSpec, Page, Roles
+from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.head_grid import draw_cells, grid_ticks, neat_ceiling
-from study.figures.mpl import Axes, DataFrame
 from study.figures.multiples import Room
 from study.figures.numbers import estimate_of, short, tick_text
 from study.figures.style import LABEL, MEMBERS, NOTE, TICK, Width, colour, colour_map
@@ -189,16 +187,13 @@ def _alt(of: _Transfer) -> list[str]:
     return parts
 
 
-SPEC = FigureSpec(
-    FIGURE,
-    Roles(
-        f"train_checkpoint test_checkpoint metric n_groups interval {_NUMBERS}",
-        finite=_NUMBERS,
-        mark="train_checkpoint train_layer test_checkpoint test_layer",
-        same="metric chance variant target kind",
-    ),
-    _draw, _caption, _alt, rank=9, read=_read,
-)  # fmt: skip
+_ROLES = Roles(
+    f"train_checkpoint test_checkpoint metric n_groups interval {_NUMBERS}",
+    finite=_NUMBERS,
+    mark="train_checkpoint train_layer test_checkpoint test_layer",
+    same="metric chance variant target kind",
+)
+SPEC = FigureSpec(FIGURE, _ROLES, _draw, _caption, _alt, rank=9, read=_read)
 
 
 def transfer(table: DataFrame, *, width: Width = "icml") -> Drawn:
