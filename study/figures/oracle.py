@@ -77,13 +77,9 @@ def _rows(table: DataFrame, gaps: DataFrame) -> DataFrame:
 
 
 def _draw(page: Page, of: _Reading) -> Axes:
-    left_key, right_key = (
-        _left_key(),
-        [
-            canvas.key_entry("ink" if control == MAIN else "control", NAMES[control], shape=_shape(control))
-            for control in of.controls
-        ],
-    )
+    left_key = _left_key()
+    roles = {control: "ink" if control == MAIN else "control" for control in of.controls}
+    right_key = [canvas.key_entry(role, NAMES[control], shape=_shape(control)) for control, role in roles.items()]
     names = _PAD + canvas.widest(of.tasks, size=LABEL) + _GAP
     room = page.total - names - _BETWEEN - 2 * _PAD - 0.1
     wide, tall = 0.55 * room, len(of.tasks) * _ROW
