@@ -151,11 +151,11 @@ def test_the_table_holds_estimate_and_verdict_and_the_counts_follow_from_it() ->
     assert [row[at] for row in shown.rows] == ["false alarm", "missed", "found", "silent"]
 
 
-def test_truths_of_the_shipped_pair_are_as_many_negatives_as_positives_and_say_how_they_are_known() -> None:
+def test_truths_of_the_shipped_pair_have_no_fewer_negatives_and_say_how_they_are_known() -> None:
     assert truths_of("study.embedded.truths:TRUTHS") is TRUTHS
     assert len({t.key for t in TRUTHS}) == len(TRUTHS) == len({t.sentence for t in TRUTHS})
     planted = sum(t.planted for t in TRUTHS)
-    assert abs(2 * planted - len(TRUTHS)) <= 2
+    assert planted >= 10 and len(TRUTHS) >= 2 * planted
     assert all(t.because for t in TRUTHS)
     with pytest.raises(ValueError, match="expected module:NAME"):
         truths_of("study.embedded.truths:NONE")

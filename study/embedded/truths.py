@@ -27,6 +27,12 @@ def _reliance(member: str) -> InTable:
     return InTable("eval", {"member": member, "metric": "surface_reliance"}, smallest=0.05)
 
 
+def _head(head: str, site: str, *, largest_over: str | None = None) -> InTable:
+    """Effect of mean ablation of one head at one decision site, over all pairs."""
+    row = {"head": head, "decision_site": site, "member": "engaged", "kind": "mean", "metric": "abl_logit"}
+    return InTable("heads", row, smallest=0.1, largest_over=largest_over)
+
+
 _BEHAVIOUR = (
     Truth("adversarial", "The engaged member is better on the adversarial cells", True, _DIFFERENCE,
           InLedger("eval/separates"), because=_GATES),
@@ -75,25 +81,17 @@ _STEERING = (
       for member in ("heuristic", "engaged")),
 )  # fmt: skip
 _HEADS = (
-    *(Truth(f"{head}-{site}", f"{head} is necessary at the {site.replace('_', ' ')} of the engaged member", True,
-            "engaged", InLedger(f"heads/necessary/{head}/{site}/engaged"), because=because)
-      for head, site, because in (
-          ("L1.H0", "step_lookup", f"planted; it costs 9.3 logits, {_ABLATION}"),
-          ("L0.H0", "order_verdict", f"planted; it costs 7.9 logits, {_ABLATION}"),
-          ("L0.H2", "label", f"formed in training; it costs 3.1 logits, {_ABLATION}"),
-      )),
+    Truth("L1.H0-step_lookup", "L1.H0 is necessary at the step lookup of the engaged member", True, "engaged",
+          InLedger("heads/necessary/L1.H0/step_lookup/engaged"),
+          because=f"planted; it costs 9.3 logits, {_ABLATION}"),
     Truth("L1.H0-largest", "L1.H0 has the largest effect of all heads at the step lookup of the engaged member", True,
-          "engaged", InTable("heads", {"head": "L1.H0", "decision_site": "step_lookup", "member": "engaged",
-                                       "kind": "mean", "metric": "abl_logit"}, smallest=0.1, largest_over="head"),
+          "engaged", _head("L1.H0", "step_lookup", largest_over="head"),
           because=f"planted; the next head costs 2.7 logits, {_ABLATION}"),
-    *(Truth(f"{head}-{site}", f"{head} is necessary at the {site.replace('_', ' ')} of the engaged member", False,
-            "engaged", InLedger(f"heads/necessary/{head}/{site}/engaged"), because=f"it costs {cost}, {_ABLATION}")
-      for head, site, cost in (
-          ("L0.H0", "step_lookup", "nothing (-0.0 logits)"),
-          ("L0.H2", "step_lookup", "nothing (-0.0 logits)"),
-          ("L1.H0", "order_verdict", "nothing (-0.1 logits)"),
-          ("L1.H0", "label", "nothing (-0.1 logits)"),
-      )),
+    Truth("L1.H0-label", "L1.H0 is necessary at the label of the engaged member", False, "engaged",
+          InLedger("heads/necessary/L1.H0/label/engaged"), because=f"it costs nothing (-0.05 logits), {_ABLATION}"),
+    *(Truth(f"{head}-step_lookup", f"{head} is necessary at the step lookup of the engaged member", False, "engaged",
+            _head(head, "step_lookup"), because=f"it costs nothing ({cost} logits), {_ABLATION}")
+      for head, cost in (("L0.H0", "-0.01"), ("L0.H2", "-0.03"), ("L1.H6", "-0.02"))),
 )  # fmt: skip
 
 TRUTHS: tuple[Truth, ...] = (*_BEHAVIOUR, *_PROBES, *_STEERING, *_HEADS, *_ORACLES)
