@@ -14,12 +14,15 @@ from study.cli.study import SETTINGS
 from study.config import Study, parse_study, read_study
 from study.report.registration import planned_claims
 from study.run.power import Assumed, PlannedClaim, planned_power, power_lines
-from tests.study_kit import write_study
+from tests.study_kit import SMALL, write_study
 from tests.test_study_settings import setting
+
+SIZES = ("task.per_cell=30", "cache.per_cell=20", "probes.targets=[label]", "heads.n=16", "heads.kinds=[mean, patch]",
+         "heads.named=[L1.H0]", "steering.limit=60")  # fmt: skip
 
 
 def embedded(folder: Path, *overrides: str) -> Study:
-    return read_study(write_study(folder, setting("embedded")), overrides=overrides)
+    return read_study(write_study(folder, SMALL), overrides=[*SIZES, *overrides])
 
 
 def by_key(study: Study, *assumed: str) -> dict[str, PlannedClaim]:
@@ -28,8 +31,7 @@ def by_key(study: Study, *assumed: str) -> dict[str, PlannedClaim]:
 
 def test_every_planned_claim_has_a_design_of_its_own_size(tmp_path: Path) -> None:
     """Sizes counted from the study file: items of a cell, 19 cells in the cache, procedures of 2 twins, 60 steered."""
-    study = embedded(tmp_path, "task.per_cell=30", "task.sizes={training_distribution: 40}", "cache.per_cell=20",
-                     "heads.n=16", "steering.limit=60")  # fmt: skip
+    study = embedded(tmp_path, "task.sizes={training_distribution: 40}")
     planned = by_key(study)
     assert set(planned) == set(planned_claims(study)) and all(one.design for one in planned.values())
     sizes = {key: one.design.size for key, one in planned.items() if one.design is not None}
@@ -44,7 +46,7 @@ def test_every_planned_claim_has_a_design_of_its_own_size(tmp_path: Path) -> Non
 
 def test_the_smallest_effect_of_a_head_is_that_of_a_t_test_over_all_heads(tmp_path: Path) -> None:
     """16 groups of 2 pairs, ICC 0.1, 32 heads: noncentral t by scipy, with the factor for few groups by hand."""
-    design = by_key(embedded(tmp_path, "heads.n=16"))["heads/necessary/L1.H0/engaged"].design
+    design = by_key(embedded(tmp_path))["heads/necessary/L1.H0/engaged"].design
     assert design is not None
     n_effective, few = 32 / (1 + 0.1), 1 + 0.1 * (np.log(32) - 1.3) * (8 / 16) ** 2
     ncp = design.smallest() * np.sqrt(n_effective) / few
@@ -88,7 +90,7 @@ def test_every_setting_is_planned_without_weights(name: str, tmp_path: Path, mon
 
 def test_assumptions_change_what_is_shown_and_strange_ones_are_refused(tmp_path: Path) -> None:
     key = "heads/necessary/L1.H0/engaged"
-    small, large = (by_key(embedded(tmp_path, "heads.n=16"), word)[key].design for word in ("icc=0", "icc=0.5"))
+    small, large = (by_key(embedded(tmp_path), word)[key].design for word in ("icc=0", "icc=0.5"))
     assert small is not None and large is not None
     # design effects 1 and 1.5: the same t, so effects in the ratio of their roots
     assert large.smallest() / small.smallest() == pytest.approx(np.sqrt(1.5), rel=1e-3)
