@@ -12,6 +12,7 @@ from scipy import stats as scipy_stats
 from study.cli import main
 from study.cli.study import SETTINGS
 from study.config import Study, parse_study, read_study
+from study.reach import Design
 from study.report.registration import planned_claims
 from study.run.power import Assumed, PlannedClaim, planned_power, power_lines
 from tests.study_kit import SMALL, write_study
@@ -29,6 +30,14 @@ def by_key(study: Study, *assumed: str) -> dict[str, PlannedClaim]:
     return {one.key: one for one in planned_power(study, Assumed.of(assumed))}
 
 
+def head(planned: dict[str, PlannedClaim], kind: str) -> Design:
+    """The design of L1.H0 in the engaged member, at the first of its sites."""
+    own = [one.design for key, one in planned.items()
+           if key.startswith(f"heads/{kind}/L1.H0") and key.endswith("/engaged")]  # fmt: skip
+    assert own and own[0] is not None
+    return own[0]
+
+
 def test_every_planned_claim_has_a_design_of_its_own_size(tmp_path: Path) -> None:
     """Sizes counted from the study file: items of a cell, 19 cells in the cache, procedures of 2 twins, 60 steered."""
     study = embedded(tmp_path, "task.sizes={training_distribution: 40}")
@@ -38,16 +47,15 @@ def test_every_planned_claim_has_a_design_of_its_own_size(tmp_path: Path) -> Non
     assert (sizes["eval/separates"].n, sizes["eval/equivalent"].n) == (30, 40)
     rows = sizes["probes/decodable/label/engaged"]
     assert rows.n == 19 * 20 and rows.n_groups is not None and rows.n_groups < rows.n
-    head, carried = sizes["heads/necessary/L1.H0/engaged"], sizes["heads/carries/L1.H0/engaged"]
-    assert (head.n, head.n_groups) == (32, 16) and carried.n == 16, "half of the twins flip the answer"
+    whole, carried = head(planned, "necessary").size, head(planned, "carries").size
+    assert (whole.n, whole.n_groups) == (32, 16) and carried.n == 16, "half of the twins flip the answer"
     steered = [size for key, size in sizes.items() if key.startswith("steering/")]
     assert steered and all(size.n == 60 for size in steered), "limit: 60"
 
 
 def test_the_smallest_effect_of_a_head_is_that_of_a_t_test_over_all_heads(tmp_path: Path) -> None:
     """16 groups of 2 pairs, ICC 0.1, 32 heads: noncentral t by scipy, with the factor for few groups by hand."""
-    design = by_key(embedded(tmp_path))["heads/necessary/L1.H0/engaged"].design
-    assert design is not None
+    design = head(by_key(embedded(tmp_path)), "necessary")
     n_effective, few = 32 / (1 + 0.1), 1 + 0.1 * (np.log(32) - 1.3) * (8 / 16) ** 2
     ncp = design.smallest() * np.sqrt(n_effective) / few
     assert scipy_stats.nct.sf(scipy_stats.t.isf(0.025 / 32, 15), 15, ncp) == pytest.approx(0.8, abs=0.005)
@@ -89,9 +97,7 @@ def test_every_setting_is_planned_without_weights(name: str, tmp_path: Path, mon
 
 
 def test_assumptions_change_what_is_shown_and_strange_ones_are_refused(tmp_path: Path) -> None:
-    key = "heads/necessary/L1.H0/engaged"
-    small, large = (by_key(embedded(tmp_path), word)[key].design for word in ("icc=0", "icc=0.5"))
-    assert small is not None and large is not None
+    small, large = (head(by_key(embedded(tmp_path), word), "necessary") for word in ("icc=0", "icc=0.5"))
     # design effects 1 and 1.5: the same t, so effects in the ratio of their roots
     assert large.smallest() / small.smallest() == pytest.approx(np.sqrt(1.5), rel=1e-3)
     assert Assumed.of(["head_sd=0.3", "n_heads=144"]) == Assumed(head_sd=0.3, n_heads=144)

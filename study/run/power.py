@@ -173,7 +173,7 @@ def _heads(study: Study, assumed: Assumed, key: str, made: dict[str, Any]) -> De
     from interp.tasks.protocol import hook, load_task
     from study.analyses.heads.step import items
 
-    _, kind, _, member, *_ = key.split("/")
+    _, kind, *_, member = key.split("/")
     if "pairs" not in made:
         made["pairs"] = items(study)
     pairs: list[Any] = made["pairs"]
