@@ -426,21 +426,3 @@ def test_a_resumed_study_keeps_the_date_of_its_run(tmp_path, monkeypatch):
     assert with_date(study, out).load.template_date == "2024-07-26"
     (hub / "base" / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     assert with_date(study, out).load.template_date is None
-
-
-def test_a_chat_is_rendered_again_when_its_tokenizer_has_changed() -> None:
-    from interp.template import apply_template
-
-    tok, chat = tiny_tokenizer(), [("user", "yes")]
-    first = apply_template(tok, chat)
-    assert apply_template(tok, chat) == first
-    ids = apply_template(tok, chat, tokenize=True)
-    ids.append(0)  # what a caller does to the list does not reach the next one
-    assert apply_template(tok, chat, tokenize=True) == ids[:-1]
-    tok.chat_template = "{{ bos_token }}" + tok.chat_template.replace("assistant", "model")
-    tok.bos_token = "<think>"
-    assert apply_template(tok, chat) == "<think>" + first.replace("assistant", "model")
-    tok.bos_token = "</think>"
-    assert apply_template(tok, chat) == "</think>" + first.replace("assistant", "model")
-    tok.add_tokens(["yes\n"])
-    assert apply_template(tok, chat, tokenize=True) != ids[:-1]

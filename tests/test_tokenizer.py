@@ -225,3 +225,21 @@ def test_a_member_whose_tokenizer_is_not_the_base_s_does_not_give_it_to_its_sibl
         load_pair(pair)
     templates = {roles: model.tokenizer.chat_template for roles, model in load_members(pair)}
     assert templates == {("engaged",): CHAT_TEMPLATE + "!", ("heuristic",): CHAT_TEMPLATE}
+
+
+def test_a_chat_is_rendered_again_when_its_tokenizer_has_changed() -> None:
+    from interp.template import apply_template
+
+    tok, chat = tiny_tokenizer(), [("user", "yes")]
+    first = apply_template(tok, chat)
+    assert apply_template(tok, chat) == first
+    ids = apply_template(tok, chat, tokenize=True)
+    ids.append(0)  # what a caller does to the list does not reach the next one
+    assert apply_template(tok, chat, tokenize=True) == ids[:-1]
+    tok.chat_template = "{{ bos_token }}" + tok.chat_template.replace("assistant", "model")
+    tok.bos_token = "<think>"
+    assert apply_template(tok, chat) == "<think>" + first.replace("assistant", "model")
+    tok.bos_token = "</think>"
+    assert apply_template(tok, chat) == "</think>" + first.replace("assistant", "model")
+    tok.add_tokens(["yes\n"])
+    assert apply_template(tok, chat, tokenize=True) != ids[:-1]
