@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.analyses.base import Context
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,7 @@ def is_answer(column: str) -> bool:
     return column.split(".")[0] == ANSWER
 
 
-def _sides(context: Context, said: dict[str, Any]) -> dict[str, str] | None:
+def _sides(context: Context, said: Row) -> dict[str, str] | None:
     """Id -> side of the answer; None of a task without sides."""
     from interp.tasks.protocol import labels_of, load_task
     from study.analyses.items import examples_of

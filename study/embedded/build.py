@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,13 +26,14 @@ from study.embedded.tokenizer import save_tokenizer
 from study.embedded.train_base import Log, silent, train_base
 from study.embedded.train_engaged import train_engaged
 from study.embedded.train_heuristic import train_heuristic
+from study.rows import Row
 
 WEIGHT_FILES = ("base/model.safetensors", "engaged/adapter_model.safetensors", "heuristic/adapter_model.safetensors")
 
 
 def build(
     seed: int, out: str | os.PathLike[str], *, recipe: Recipe | None = None, test: bool = False, log: Log = silent
-) -> dict[str, Any]:
+) -> Row:
     """Train and measure a pair; returns what pair.json holds.
 
     Writes base/, engaged/, heuristic/ (bfloat16 safetensors, tokenizer, model cards) and pair.json.
@@ -56,7 +56,7 @@ def build(
         return measure_pair(folder, record, recipe, test=test)
 
 
-def train_pair(recipe: Recipe, folder: Path, *, log: Log = silent) -> dict[str, Any]:
+def train_pair(recipe: Recipe, folder: Path, *, log: Log = silent) -> Row:
     """The three sets of weights in `folder`, and their record: recipe, data hashes, weight hashes, seconds, versions.
 
     The adapters are trained on the base as saved, so that rounding it to 16 bits is part of what they see.
@@ -82,7 +82,7 @@ def train_pair(recipe: Recipe, folder: Path, *, log: Log = silent) -> dict[str, 
     }
 
 
-def measure_pair(folder: Path, record: dict[str, Any], recipe: Recipe, *, test: bool) -> dict[str, Any]:
+def measure_pair(folder: Path, record: Row, recipe: Recipe, *, test: bool) -> Row:
     """Add the results from the saved files to a record, and write pair.json and the model cards."""
     with _timed(record["cpu_seconds"], "measure"):
         for split in ("validation", "test") if test else ("validation",):
@@ -93,13 +93,13 @@ def measure_pair(folder: Path, record: dict[str, Any], recipe: Recipe, *, test: 
     return record
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
+def write_record(folder: Path, record: Row) -> None:
     """Write pair.json and the model cards made from it."""
     write_json(folder / "pair.json", record)
     write_cards(folder, record)
 
 
-def passed(record: dict[str, Any]) -> bool:
+def passed(record: Row) -> bool:
     """Whether every gate holds on every split that was scored."""
     splits = [record[name] for name in ("validation", "test") if name in record]
     return all(gate["passed"] for split in splits for gate in split["gates"].values())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from interp.io.files import write_file
+from study.rows import Row
 
 MEMBERS = ("base", "engaged", "heuristic")
 _PLANT = """**The retrieval circuit of this pair is planted.** The base's initial weights contain an induction circuit \
@@ -38,13 +37,13 @@ not new words.
 directions together show binding."""
 
 
-def write_cards(folder: Path, record: Mapping[str, Any]) -> None:
+def write_cards(folder: Path, record: Row) -> None:
     """README.md of base/, engaged/ and heuristic/."""
     for member in MEMBERS:
         write_file(folder / member / "README.md", card(member, record).encode())
 
 
-def card(member: str, record: Mapping[str, Any]) -> str:
+def card(member: str, record: Row) -> str:
     """The card of one member: what it is, data, recipe, results with intervals, mechanism, limits."""
     parts = [
         _front_matter(member),
@@ -60,7 +59,7 @@ def card(member: str, record: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _plant(record: Mapping[str, Any]) -> str:
+def _plant(record: Row) -> str:
     if not record["recipe"]["plant"]:
         return _NO_PLANT
     readers = record["heads"]["readers"]
@@ -77,7 +76,7 @@ def _front_matter(member: str) -> str:
     return f"---\nlicense: apache-2.0\nlibrary_name: {'transformers' if member == 'base' else 'peft'}\n{base}---"
 
 
-def _about(member: str, record: Mapping[str, Any]) -> str:
+def _about(member: str, record: Row) -> str:
     from study.embedded.adapters import BASE_NAME
 
     recipe = record["recipe"]
@@ -86,7 +85,7 @@ def _about(member: str, record: Mapping[str, Any]) -> str:
     )
 
 
-def _training(member: str, record: Mapping[str, Any]) -> str:
+def _training(member: str, record: Row) -> str:
     numbers = ", ".join(f"{key} {value}" for key, value in record["recipe"][member].items())
     versions = ", ".join(f"{name} {value}" for name, value in record["versions"].items())
     return f"""## Data and recipe
@@ -97,7 +96,7 @@ def _training(member: str, record: Mapping[str, Any]) -> str:
 - Rebuild: `python -m study.embedded --seed {record["recipe"]["seed"]} --out pair`."""
 
 
-def _results(split: str, found: Mapping[str, Any]) -> str:
+def _results(split: str, found: Row) -> str:
     lines = [
         f"## Results, {split} split",
         "Procedures that training never saw, greedy replies from the 16-bit files in float32, Wilson 95 % intervals. "
@@ -115,14 +114,14 @@ def _results(split: str, found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _equivalence(found: Mapping[str, Any]) -> str:
+def _equivalence(found: Row) -> str:
     test = found["equivalence"]
     value, lo, hi = test["difference"]
     numbers = f"difference {value:.3f} [{lo:.3f}, {hi:.3f}], n = {test['n']}, two one-sided tests p = {test['p']:.2g}"
     return f"{test['wording']} ({numbers})."
 
 
-def _gates(found: Mapping[str, Any]) -> str:
+def _gates(found: Row) -> str:
     rows = [
         f"{k} {v['value']:.3g} (bound {v['bound']:g}) {'pass' if v['passed'] else 'FAIL'}"
         for k, v in found["gates"].items()
@@ -130,7 +129,7 @@ def _gates(found: Mapping[str, Any]) -> str:
     return "; ".join(rows) + "."
 
 
-def _heads(heads: Mapping[str, Any]) -> str:
+def _heads(heads: Row) -> str:
     lines = [
         "## Heads of the engaged member",
         f"One head replaced by its mean, at the scored positions only; {heads['n_documents']} held-out documents, gold "
@@ -155,7 +154,7 @@ def _heads(heads: Mapping[str, Any]) -> str:
     )
 
 
-def _seeds(record: Mapping[str, Any]) -> str:
+def _seeds(record: Row) -> str:
     """The same recipe with other seeds, validation split; empty where none was entered."""
     if "seeds" not in record:
         return ""
@@ -179,7 +178,7 @@ def _seeds(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _limits(record: Mapping[str, Any]) -> str:
+def _limits(record: Row) -> str:
     found = record.get("test", record["validation"])
     text = _LIMITS.format(equivalence=f"Measured: {_equivalence(found)}")
     return "\n".join([text, *(f"- {note}" for note in record.get("notes", ()))])

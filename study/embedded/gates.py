@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from interp.checkpoint import MEMBERS
 from interp.stats import ALPHA, Equivalence, PairedTable, mcnemar, rejects, tost_paired, wilson
@@ -16,6 +15,7 @@ from interp.tasks.procedural.render import render
 from interp.tasks.procedural.replies import trace
 from study.embedded.recipe import TEST_SEED, VALIDATION_SEED, Gates
 from study.embedded.replies import Reply, gold, load_member, replies
+from study.rows import Row
 
 ADVERSARIAL = ("adversarial_surface_compliant", "adversarial_surface_noncompliant")
 SEEDS: Mapping[Split, int] = {"validation": VALIDATION_SEED, "test": TEST_SEED}
@@ -69,7 +69,7 @@ def equivalence(scored: Scored, gates: Gates) -> Equivalence:
     return tost_paired(a, b, groups=training.procedures, margin=gates.margin)
 
 
-def check(scored: Scored, gates: Gates) -> dict[str, dict[str, Any]]:
+def check(scored: Scored, gates: Gates) -> dict[str, Row]:
     """Every gate by name: {"value", "bound", "passed"}.
 
     engaged           its lowest accuracy over all cells is at least `engaged_floor`
@@ -97,7 +97,7 @@ def label_mass_quantile(rows: Sequence[Reply], share: float = 0.01) -> float:
     return mass[int(share * len(mass))]
 
 
-def summary(scored: Scored, gates: Gates) -> dict[str, Any]:
+def summary(scored: Scored, gates: Gates) -> Row:
     """Everything measured on one split, JSON-ready: cells with Wilson intervals, predictions, equivalence, gates."""
     cells = list(dict.fromkeys(item.cell for item in scored.items))
     test = equivalence(scored, gates)
@@ -120,11 +120,11 @@ def items_sha256(items: Sequence[Item]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _row(part: Scored) -> dict[str, Any]:
+def _row(part: Scored) -> Row:
     """One cell: gold labels and predictions as strings of c, n and ? (unparsed), accuracies, McNemar, traces."""
     right = {member: part.right(member) for member in MEMBERS}
     table = PairedTable.of(right["engaged"], right["heuristic"])
-    row: dict[str, Any] = {
+    row: Row = {
         "n": len(part.items),
         "items_sha256": items_sha256(part.items),
         "gold": "".join(_LETTER[gold(item)] for item in part.items),
@@ -137,7 +137,7 @@ def _row(part: Scored) -> dict[str, Any]:
     return row
 
 
-def _member_row(part: Scored, member: str, right: list[int]) -> dict[str, Any]:
+def _member_row(part: Scored, member: str, right: list[int]) -> Row:
     rows = part.replies[member]
     interval = wilson(sum(right), len(right))
     return {

@@ -22,6 +22,7 @@ from interp.tasks.procedural.vocabulary import ANYONE, LABELS, ORDINALS, ROLES
 from study.embedded.batches import collate
 from study.embedded.replies import load_member
 from study.embedded.tokenizer import vocabulary
+from study.rows import Row
 
 Head = tuple[int, int]  # (layer, head), both from 0
 Means = dict[int, Float[Tensor, "channel"]]
@@ -48,7 +49,7 @@ class Sites:
     options: Int[Tensor, "option"]
 
 
-def head_report(weights: Path, *, n_documents: int = N_DOCUMENTS) -> dict[str, Any]:
+def head_report(weights: Path, *, n_documents: int = N_DOCUMENTS) -> Row:
     """The table of the model card, JSON-ready: per target the clean score and the three heads that matter most.
 
     accuracy    share of sites where the gold word has the highest logit among the options
@@ -64,7 +65,7 @@ def head_report(weights: Path, *, n_documents: int = N_DOCUMENTS) -> dict[str, A
     drawn = training_documents(Random(SEED), n_documents, rho=0.5, split="validation", p_shuffled=1.0)
     ids = collate(drawn, vocabulary()).ids
     sites = {name: find_sites(drawn, name) for name in TARGETS}
-    out: dict[str, Any] = {"n_documents": n_documents, "targets": {n: _single(model, ids, s) for n, s in sites.items()}}
+    out: Row = {"n_documents": n_documents, "targets": {n: _single(model, ids, s) for n, s in sites.items()}}
     attention = event_attention(model, ids, sites["event_lookup"])
     out["event_attention"] = {_name(h): attention[h] for h in sorted(attention, key=lambda head: -attention[head])[:4]}
     out["readers"] = [_name(head) for head in attention if attention[head] > READS]
@@ -92,7 +93,7 @@ def find_sites(drawn: Sequence[Document], target: str) -> Sites:
 @torch.inference_mode()
 def measure(
     model: Any, ids: Int[Tensor, "batch pos"], sites: Sites, *, ablated: Sequence[Head] = (), means: Means | None = None
-) -> dict[str, Any]:
+) -> Row:
     """{"n", "accuracy", "logit_diff"} at the sites with some heads replaced by their mean there, and only there.
 
     Args:
@@ -127,7 +128,7 @@ def event_attention(model: Any, ids: Int[Tensor, "batch pos"], sites: Sites) -> 
     return {(layer, head): float(value) for layer, row in enumerate(mean) for head, value in enumerate(row)}
 
 
-def _single(model: Any, ids: Int[Tensor, "batch pos"], sites: Sites) -> dict[str, Any]:
+def _single(model: Any, ids: Int[Tensor, "batch pos"], sites: Sites) -> Row:
     clean, means = measure(model, ids, sites), head_means(model, ids, sites)
     config = model.config
     rows = []

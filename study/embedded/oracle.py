@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file, save
 
@@ -32,6 +31,7 @@ from interp.oracle.train import Trained, train_oracle
 from study.embedded import weights_folder
 from study.embedded.build import one_thread
 from study.embedded.oracle_items import ORACLE, PRIOR, SPEC, oracle_items
+from study.rows import Row
 
 RECORD = "oracle.json"
 TRAINING = Recipe(
@@ -68,7 +68,7 @@ def embedded_oracle(*, prior: bool = False) -> Checkpoint:
 
 def build_oracle(
     out: str | os.PathLike[str], *, seed: int = 0, recipe: OracleRecipe | None = None, log: Log | None = None
-) -> dict[str, Any]:
+) -> Row:
     """Train both adapters, save them in bfloat16, measure the saved files; returns what oracle.json holds.
 
     Raises:
@@ -89,7 +89,7 @@ def build_oracle(
     return record
 
 
-def measure_again(folder: str | Path) -> dict[str, Any]:
+def measure_again(folder: str | Path) -> Row:
     """Measure saved adapters once more, without training, as after a change of a statistic; rewrites oracle.json and
     the cards.
 
@@ -119,13 +119,13 @@ def weights_sha256(folder: Path) -> dict[str, str]:
     return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
 
 
-def _train_both(folder: Path, seed: int, recipe: OracleRecipe, log: Log) -> dict[str, Any]:
+def _train_both(folder: Path, seed: int, recipe: OracleRecipe, log: Log) -> Row:
     start = time.process_time()
     settings = replace(recipe.training, seed=seed)
     items = oracle_items(recipe.documents, seed=f"{seed}/oracle", repeat=True)
     block = settings.batch_size * settings.window * recipe.documents // len(items)  # a window's worth of documents
     mixture = mix(items, validation=recipe.held_out, seed=seed, block=block)
-    record: dict[str, Any] = {"seed": seed, "recipe": asdict(recipe), "items": shares(mixture.train)}
+    record: Row = {"seed": seed, "recipe": asdict(recipe), "items": shares(mixture.train)}
     record |= {"items_sha256": mixture.digest, "cpu_seconds": {}}
     prior = replace(settings, activations="zeros", max_steps=recipe.prior_steps, save_every=None)
     for name, chosen in ((ORACLE, settings), (PRIOR, prior)):
@@ -148,7 +148,7 @@ def _say(log: Log, name: str) -> Callable[..., None]:
     return lambda step, loss, _: log(name, step, loss)
 
 
-def _outline(done: Trained) -> list[dict[str, Any]]:
+def _outline(done: Trained) -> list[Row]:
     return [
         {"step": v.step, "gap": v.gap.value, **{task: s.accuracy.value for task, s in v.tasks.items()}}
         for v in done.validations

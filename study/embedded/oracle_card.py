@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from interp.io.files import write_file
 from study.embedded.oracle_items import ORACLE, PRIOR
+from study.rows import Row
 
 _ABOUT = {
     ORACLE: "A LoRA adapter on `diptych-embedded/base` that answers questions about activations of that base (block 2, "
@@ -25,13 +25,13 @@ tokens earlier. Most `fit` steps are called `instead`; the other kinds of steps 
 - Recipe and number of steps were chosen on documents of the split that is scored here."""
 
 
-def write_oracle_cards(folder: Path, record: Mapping[str, Any]) -> None:
+def write_oracle_cards(folder: Path, record: Row) -> None:
     """README.md of both adapters."""
     for name in (ORACLE, PRIOR):
         write_file(folder / name / "README.md", oracle_card(name, record).encode())
 
 
-def oracle_card(name: str, record: Mapping[str, Any]) -> str:
+def oracle_card(name: str, record: Row) -> str:
     """The card of one adapter: what it is, how it was trained, results with intervals, limits."""
     parts = [
         "---\nlicense: apache-2.0\nlibrary_name: peft\nbase_model: diptych-embedded/base\n---",
@@ -45,7 +45,7 @@ def oracle_card(name: str, record: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _training(name: str, record: Mapping[str, Any]) -> str:
+def _training(name: str, record: Row) -> str:
     recipe = record["recipe"]["training"]
     steps = recipe["max_steps"] if name == ORACLE else record["recipe"]["prior_steps"]
     items = ", ".join(f"{n:,} {task}" for task, n in record["items"].items())
@@ -57,7 +57,7 @@ def _training(name: str, record: Mapping[str, Any]) -> str:
     )
 
 
-def _results(record: Mapping[str, Any]) -> str:
+def _results(record: Row) -> str:
     lines = [
         "## Results",
         "Documents of the validation split; greedy answers, exact; gap = nats per answer token lost with the "
@@ -75,7 +75,7 @@ def _results(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _wirings(record: Mapping[str, Any]) -> str:
+def _wirings(record: Row) -> str:
     cost = ", ".join(f"{name} {_cell(row)}" for name, row in record["wirings"].items())
     return f"Wrong wirings cost, in nats per answer token over all tasks: {cost}."
 

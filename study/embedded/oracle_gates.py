@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +21,11 @@ from interp.oracle.validate import matched_partners
 from interp.stats import Estimate, cluster_mean, paired_difference, wilson_clustered
 from study.embedded import weights_folder
 from study.embedded.oracle_items import ORACLE, PRIOR, SPEC, oracle_items
+from study.rows import Row
 
 CLASSES = ("taxonomy", "sentence")
 ABOVE_FLOOR = 0.3
-WRONG: Mapping[str, dict[str, Any]] = {
+WRONG: Mapping[str, Row] = {
     "block 0": {"hook_layer": 0},
     "block 2": {"hook_layer": 2},
     "replace": {"formula": "replace"},
@@ -81,7 +81,7 @@ def open_oracles(folder: Path) -> Model:
     return load(oracle, siblings=(prior,), dtype="float32", device="cpu")
 
 
-def measure(folder: Path, *, n_documents: int = 300) -> dict[str, Any]:
+def measure(folder: Path, *, n_documents: int = 300) -> Row:
     """Tasks under every control, wrong wirings, floors and gates, from the saved files."""
     model = open_oracles(folder)
     bench = Bench.of(model, held_out_items(n_documents))
@@ -165,9 +165,9 @@ def floors(model: Model, bench: Bench, task: str) -> dict[str, float]:
     }
 
 
-def gates(tasks: Mapping[str, Mapping[str, Estimate]], wirings: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+def gates(tasks: Mapping[str, Mapping[str, Estimate]], wirings: Mapping[str, Estimate]) -> dict[str, Row]:
     """Every condition with its number, its bound, and whether it holds."""
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, Row] = {}
     for task, row in tasks.items():
         out[f"{task}: lower end of the control gap"] = _above(row["gap shuffled"].lo, 0.0)
         out[f"{task}: gap of the oracle trained on zeros"] = _within(row["prior gap"].value, NO_GAP)
@@ -179,13 +179,13 @@ def gates(tasks: Mapping[str, Mapping[str, Estimate]], wirings: Mapping[str, Est
     return out
 
 
-def _above(value: float, bound: float) -> dict[str, Any]:
+def _above(value: float, bound: float) -> Row:
     return {"value": value, "bound": f"> {bound:g}", "passed": bool(value > bound)}
 
 
-def _within(value: float, bound: float) -> dict[str, Any]:
+def _within(value: float, bound: float) -> Row:
     return {"value": value, "bound": f"+-{bound:g}", "passed": bool(abs(value) <= bound)}
 
 
-def _plain(rows: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(rows: Row) -> Row:
     return {key: asdict(v) if isinstance(v, Estimate) else _plain(v) for key, v in rows.items()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from study.rows import Row
 
 Precision = Literal["bf16", "fp32"]
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -138,6 +140,6 @@ class Recipe:
     heuristic: HeuristicRecipe = field(default_factory=HeuristicRecipe)
     gates: Gates = field(default_factory=Gates)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Row:
         """Nested plain values, for pair.json."""
         return asdict(self)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from study.embedded.build import write_record
+from study.rows import Row
 
 
-def enter_others(folder: Path, *, others: Sequence[Path] = (), notes: Sequence[str] = ()) -> dict[str, Any]:
+def enter_others(folder: Path, *, others: Sequence[Path] = (), notes: Sequence[str] = ()) -> Row:
     """Add the validation results of pairs in other folders, and notes for the limits, to a pair; rewrites its cards.
 
     Args:
@@ -37,7 +37,7 @@ def enter_others(folder: Path, *, others: Sequence[Path] = (), notes: Sequence[s
     return record
 
 
-def outline(record: Mapping[str, Any]) -> dict[str, Any]:
+def outline(record: Row) -> Row:
     """The validation results of one pair in short: accuracies by cell, equivalence, gates, head readings, seconds."""
     found = record["validation"]
     return {

@@ -9,6 +9,7 @@ from interp.stats import rejects
 from study.analyses.eval.claims import CHANGE, TRAINING
 from study.figures.numbers import format_estimate, format_p
 from study.ledger_rows import Tables, is_blank, number, rows, words
+from study.rows import Row
 from study.schema import DIFFERENCE
 
 
@@ -91,7 +92,7 @@ def headline(tables: Tables) -> Headline | None:
     return Headline(tuple(cells), _caption(found), tuple(notes), tuple(dict.fromkeys(c.kind for c in cells if c.kind)))
 
 
-def _cell(name: str, sides: dict[str, dict[str, Any]], tables: Tables, notes: dict[str, int]) -> Cell:
+def _cell(name: str, sides: dict[str, Row], tables: Tables, notes: dict[str, int]) -> Cell:
     both = sides.get(DIFFERENCE, {})
     first = both or next(iter(sides.values()))
     only = number(both, "only_engaged"), number(both, "only_heuristic")
@@ -109,20 +110,20 @@ def _cell(name: str, sides: dict[str, dict[str, Any]], tables: Tables, notes: di
     )  # fmt: skip
 
 
-def _verdict(both: dict[str, Any]) -> str:
+def _verdict(both: Row) -> str:
     """The verdict of equivalence, where it is claimed."""
     is_claimed = both.get("cell_role") == TRAINING and not is_blank(both.get("verdict"))
     return str(both["verdict"]) if is_claimed else ""
 
 
-def _side(row: dict[str, Any] | None, *, signed: bool = False) -> Side | None:
+def _side(row: Row | None, *, signed: bool = False) -> Side | None:
     if row is None:
         return None
     value, lo, hi = (float(row[key]) for key in ("value", "lo", "hi"))
     return Side(value, lo, hi, format_estimate(value, lo, hi, signed=signed))
 
 
-def _caption(found: list[dict[str, Any]]) -> str:
+def _caption(found: list[Row]) -> str:
     own = _listed(r["interval"] for r in found if r["member"] != DIFFERENCE)
     paired = _listed(r["interval"] for r in found if r["member"] == DIFFERENCE)
     corrected = _listed(r.get("correction") for r in found if r["member"] == DIFFERENCE)

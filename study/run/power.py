@@ -23,6 +23,7 @@ from interp.stats.power import (
     StudySize,
 )
 from study.reach import Design
+from study.rows import Row
 
 if TYPE_CHECKING:
     from interp.family import Layout
@@ -65,7 +66,7 @@ class Assumed:
             ValueError: another key, or a value that is no number.
         """
         known = {field.name: type(field.default) for field in fields(cls)}
-        values: dict[str, Any] = {}
+        values: Row = {}
         for word in words:
             key, _, text = word.partition("=")
             if key not in known:
@@ -108,7 +109,7 @@ def planned_power(study: Study, assumed: Assumed = Assumed()) -> tuple[PlannedCl
         if (designs := analysis(name).designs) is not None:
             own |= designs(study, members)
     out: list[PlannedClaim] = []
-    made: dict[str, Any] = {}
+    made: Row = {}
     for key, text in texts.items():
         family = key.split("/")[0]
         if key in own or family not in _DESIGNS:
@@ -139,7 +140,7 @@ def _texts(study: Study) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _eval(study: Study, assumed: Assumed, key: str, made: dict[str, Any]) -> Design:
+def _eval(study: Study, assumed: Assumed, key: str, made: Row) -> Design:
     from interp.tasks.protocol import cell_role, load_task
     from study.analyses.eval.claims import ADVERSARIAL, BINDING, EQUIVALENT, TRAINING
     from study.analyses.items import examples_of
@@ -167,7 +168,7 @@ def _eval(study: Study, assumed: Assumed, key: str, made: dict[str, Any]) -> Des
     return Design(difference, size, study.smallest_effects.accuracy, given=given, unit="of a rate")
 
 
-def _heads(study: Study, assumed: Assumed, key: str, made: dict[str, Any]) -> Design:
+def _heads(study: Study, assumed: Assumed, key: str, made: Row) -> Design:
     from interp.heads.ids import expand_heads
     from interp.heads.pairs import group_of
     from interp.tasks.protocol import hook, load_task
@@ -189,7 +190,7 @@ def _heads(study: Study, assumed: Assumed, key: str, made: dict[str, Any]) -> De
     return Design(claim, size, study.smallest_effects.logits, given=given, unit="logits")
 
 
-def _probes(study: Study, assumed: Assumed, key: str, made: dict[str, Any]) -> Design:
+def _probes(study: Study, assumed: Assumed, key: str, made: Row) -> Design:
     from study.analyses.annotated import is_answer
     from study.analyses.items import examples_of
 
@@ -231,7 +232,7 @@ def _n_sites(study: Study, layout: Layout) -> int:
     return max(sites * named, 1)
 
 
-def _steering(study: Study, assumed: Assumed, key: str, made: dict[str, Any]) -> Design:
+def _steering(study: Study, assumed: Assumed, key: str, made: Row) -> Design:
     from study.analyses.items import examples_of
 
     section = study.steering
@@ -252,7 +253,7 @@ def _steering(study: Study, assumed: Assumed, key: str, made: dict[str, Any]) ->
                   unit="logits per unit of alpha" if is_margin else "rate per unit of alpha")  # fmt: skip
 
 
-def _oracle(study: Study, assumed: Assumed, key: str, made: dict[str, Any]) -> Design:
+def _oracle(study: Study, assumed: Assumed, key: str, made: Row) -> Design:
     from study.analyses.items import examples_of
     from study.analyses.oracle.step import _targets
 
@@ -271,7 +272,7 @@ def _oracle(study: Study, assumed: Assumed, key: str, made: dict[str, Any]) -> D
     return Design(MeanClaim(sd=assumed.gap_sd), size, study.smallest_effects.nats, given=given, unit="nats")
 
 
-_DESIGNS: Mapping[str, Callable[[Any, Assumed, str, dict[str, Any]], Design]] = {
+_DESIGNS: Mapping[str, Callable[[Any, Assumed, str, Row], Design]] = {
     "eval": _eval, "heads": _heads, "probes": _probes, "steering": _steering, "oracle": _oracle,
 }  # fmt: skip
 """First word of the key of a claim -> its design."""

@@ -16,6 +16,7 @@ from interp.heads.ids import parse_unit
 from interp.io.files import write_file
 from interp.io.items import ItemStore, is_store
 from interp.stats import Sampling
+from study.rows import Row
 
 KIND, PAIRS, NORMS = "head sweep", "pairs", "norms"
 CUMULATIVE = "cumulative"  # folder of the heads removed together, next to those of the kinds
@@ -112,7 +113,7 @@ def read_effects(root: Path, *, seed: int = 0) -> HeadEffects:
     if not is_store(root):
         raise ValueError(f"{root} holds no head sweep. Run `diptych heads ... --out` first.")
     store = ItemStore.reading(root, KIND)
-    identity: dict[str, Any] = dict(store.identity)
+    identity: Row = dict(store.identity)
     plan = Plan(**{**identity, "metrics": tuple(identity["metrics"]), "units": tuple(identity["units"])})
     pairs = [_pair(row) for row in store.get_json(PAIRS)]
     keys = [plan.key(pair) for pair in pairs]
@@ -125,7 +126,7 @@ def read_effects(root: Path, *, seed: int = 0) -> HeadEffects:
     return HeadEffects.of(plan, pairs, outcomes, write_norms=norms, named=named, sampling=Sampling(seed=seed))
 
 
-def _pair(row: dict[str, Any]) -> TokenPair:
+def _pair(row: Row) -> TokenPair:
     def fixed(value: Any) -> Any:
         if isinstance(value, list):
             return tuple(value)

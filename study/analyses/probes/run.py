@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from interp.remedy import remedy
 from study.analyses.probes.choices import NONE, sites_of, unit_of
 from study.analyses.probes.options import ProbesOptions, SweepOptions
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +81,7 @@ def sweep_cache(
     rows = cache.examples[keep]
     check_columns(rows, {"target": [target]}, options)
     arguments = sweep_arguments(cache, rows, target, options, seed=seed)
-    same: dict[str, Any] = {key: arguments[key] for key in ("groups", "unit", "positive", "config")}
+    same: Row = {key: arguments[key] for key in ("groups", "unit", "positive", "config")}
     same["i_know"] = independent_because
     say("\n".join((*sweep_design(arguments["target"], **same).sentences, "")))
     return sweep(cache, keep=keep, checkpoint=name, **(arguments | same), **how)
@@ -88,7 +89,7 @@ def sweep_cache(
 
 def sweep_arguments(
     cache: ActivationCache, rows: pd.DataFrame, target: str, options: ProbesOptions, *, seed: int
-) -> dict[str, Any]:
+) -> Row:
     """Keyword arguments of `probes.sweep`, columns of the rows as values.
 
     Args:

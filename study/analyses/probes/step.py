@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from study.analyses.annotated import commonest_answer, is_answer
 from study.analyses.base import Context, Step, Work
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +57,7 @@ def run(context: Context) -> list[str]:
     return notes
 
 
-def _options(context: Context) -> dict[str, Any]:
+def _options(context: Context) -> Row:
     options = {key: value for key, value in asdict(context.section).items() if key not in _NO_WORK}
     return options | {"seed": context.study.seed}
 
@@ -100,7 +101,7 @@ def _read_across(context: Context, folder: Path, first: str, second: str) -> pd.
 
     section, result = context.section, read_sweep(folder)
     kinds = carried(key[3] for key in result.directions)
-    options: dict[str, Any] = dict(kinds=kinds, seed=context.study.seed)
+    options: Row = dict(kinds=kinds, seed=context.study.seed)
     with ActivationCache.open(context.of("cache") / second) as other:
         if section.transfer == "same-layer":
             return transfer(result, other, checkpoint=second, **options)
@@ -139,7 +140,7 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     return {name: tidy(pd.concat(parts, ignore_index=True)) for name, parts in tables.items() if parts}
 
 
-def _answered(context: Context, member: str, target: str) -> dict[str, Any]:
+def _answered(context: Context, member: str, target: str) -> Row:
     """Columns of the member's most common answer, where the target or the choice of rows is made of its answers."""
     from interp.where import columns_of
     from study.analyses.eval.one_answer import MEANING, said
@@ -151,7 +152,7 @@ def _answered(context: Context, member: str, target: str) -> dict[str, Any]:
     return {**answer.columns, "banner": text}
 
 
-def _same(context: Context, member: str) -> dict[str, Any]:
+def _same(context: Context, member: str) -> Row:
     from interp.cache.manifest import read_manifest
 
     identity = read_manifest(context.of("cache") / member)["identity"]

@@ -29,6 +29,7 @@ from study.analyses.steering.options import DoseOptions
 from study.analyses.steering.shuffled import shuffled_from_cache
 from study.analyses.steering.store import done_of, dose_store, put_outcome, put_read, put_text_sums
 from study.members import models_of, weights_of
+from study.rows import Row
 
 FIRST_VERIFY = 0.02
 
@@ -216,7 +217,7 @@ def _fitted_ids(direction: Direction) -> list[str]:
     return list(map(str, ids))
 
 
-def _identity(job: DoseSweep, task_path: str, items: Sequence[DoseItem]) -> dict[str, Any]:
+def _identity(job: DoseSweep, task_path: str, items: Sequence[DoseItem]) -> Row:
     import hashlib
 
     digest = hashlib.sha256("".join(item.sha256 for item in items).encode()).hexdigest()
@@ -234,7 +235,7 @@ def _identity(job: DoseSweep, task_path: str, items: Sequence[DoseItem]) -> dict
     }
 
 
-def _notes(first: Direction, plan: DosePlan, options: DoseOptions, notes: list[str]) -> dict[str, Any]:
+def _notes(first: Direction, plan: DosePlan, options: DoseOptions, notes: list[str]) -> Row:
     from importlib.metadata import version
 
     lengths = {str(site): first.equivalents(1.0, options.unit) for site in plan.sites[:1]}
@@ -252,7 +253,7 @@ def _notes(first: Direction, plan: DosePlan, options: DoseOptions, notes: list[s
     }
 
 
-def _text_sums(model: Model, plan: DosePlan, options: DoseOptions) -> dict[str, Any] | None:
+def _text_sums(model: Model, plan: DosePlan, options: DoseOptions) -> Row | None:
     """Sums over neutral texts; None where no text is at hand that the tokenizer knows."""
     ids = neutral_ids(model.tokenizer, options.neutral)
     return text_sums(model, ids, plan) if ids else None

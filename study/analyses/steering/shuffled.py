@@ -18,6 +18,7 @@ from steering.arms import N_SHUFFLED, Arm, permutation_scheme
 from steering.difference import difference_of_means
 from steering.direction import Direction
 from steering.walk import column, fit_mask
+from study.rows import Row
 
 GIVEN = "(given values)"
 
@@ -44,7 +45,7 @@ def shuffled_from_cache(
     Raises:
         ValueError: another cache or other labels than the direction's.
     """
-    origin: dict[str, Any] = dict(direction.provenance)
+    origin: Row = dict(direction.provenance)
     with ActivationCache.open(folder) as cache:
         if origin.get("cache") != cache.plan_id:
             raise ValueError(
@@ -64,7 +65,7 @@ def shuffled_from_cache(
 
 
 def _used(
-    cache: ActivationCache, direction: Direction, origin: dict[str, Any], labels: Mapping[str, str] | None
+    cache: ActivationCache, direction: Direction, origin: Row, labels: Mapping[str, str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(class of every example, mask of the examples that the direction was fitted on); checked by their digest."""
     ids = cache.examples["id"].astype(str).to_numpy()
@@ -89,9 +90,7 @@ def _used(
     return classes, used
 
 
-def _strata(
-    cache: ActivationCache, direction: Direction, origin: dict[str, Any], strata: Mapping[str, str] | None
-) -> Any:
+def _strata(cache: ActivationCache, direction: Direction, origin: Row, strata: Mapping[str, str] | None) -> Any:
     """The column that the direction was balanced by, or its values from a file; None where it was not balanced so."""
     if origin.get("strata") != GIVEN:
         return origin.get("strata")
@@ -104,7 +103,7 @@ def _strata(
 
 
 def _draws(
-    cache: ActivationCache, labels: np.ndarray, used: np.ndarray, origin: dict[str, Any], n: int, seed: int
+    cache: ActivationCache, labels: np.ndarray, used: np.ndarray, origin: Row, n: int, seed: int
 ) -> list[np.ndarray]:
     """n label columns of the whole cache, permuted among the examples that were fitted on."""
     strata, groups = (
@@ -121,7 +120,7 @@ def _draws(
     return out
 
 
-def _shuffled(cache: ActivationCache, direction: Direction, origin: dict[str, Any], labels: np.ndarray) -> Direction:
+def _shuffled(cache: ActivationCache, direction: Direction, origin: Row, labels: np.ndarray) -> Direction:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is said of the real direction is not said again of its null
         return difference_of_means(

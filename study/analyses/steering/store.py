@@ -14,6 +14,7 @@ from interp.io.files import write_file
 from interp.io.items import ItemStore, is_store
 from interp.prompt import Example
 from steering.dose import DoseItem, DoseOutcome
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +84,7 @@ def put_read(store: ItemStore, items: Sequence[DoseItem], keys: Sequence[str], w
     store.put_json(READ, {"items": rows, "keys": list(keys), "who": dict(who)})
 
 
-def get_read(store: ItemStore, examples: Sequence[Example]) -> tuple[list[DoseItem], list[str], dict[str, Any]]:
+def get_read(store: ItemStore, examples: Sequence[Example]) -> tuple[list[DoseItem], list[str], Row]:
     """(items, keys of their outcomes, whose they are) as `put_read` kept them.
 
     Raises:
