@@ -66,18 +66,19 @@ def is_answer(column: str) -> bool:
 
 def _sides(context: Context, said: Row) -> dict[str, str] | None:
     """Id -> side of the answer; None of a task without sides."""
-    from interp.tasks.protocol import labels_of, load_task
+    from interp.tasks.protocol import hook, labels_of, load_task
     from study.analyses.items import examples_of
 
-    task: Any = load_task(context.study.task.path)
-    if not callable(getattr(task, "sides", None)):
+    task = load_task(context.study.task.path)
+    sides = hook(task, "sides")
+    if sides is None:
         return None
     found = {}
     for example in examples_of(context.study, context.study.cache):
         labels = labels_of(task, example)
         if said.get(example.id) in labels:
             index = labels.index(said[example.id])
-            named = [name for name, places in task.sides(example).items() if index in places]
+            named = [name for name, places in sides(example).items() if index in places]
             found[example.id] = _SIDES.get(named[0], named[0]) if named else None
     return found
 

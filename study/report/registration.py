@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from interp.checkpoint import MEMBERS
 from interp.io.read import read_json
 from interp.remedy import remedy
+from interp.tasks.protocol import Task, hook
 from study.analyses.eval.claims import ADVERSARIAL, BINDING, EQUIVALENT, SEPARATES, TRAINING
 from study.analyses.registry import analysis
 from study.folders import REGISTRATION
@@ -157,7 +158,7 @@ def planned_claims(study: Study) -> dict[str, str]:
     """Key -> text of every claim that is named before the run; those of a maximum (the largest head) are not."""
     from interp.tasks.protocol import load_task
 
-    task: Any = load_task(study.task.path)
+    task = load_task(study.task.path)
     members = [m for m in study.members if m in MEMBERS] or list(study.members)
     planned: dict[str, str] = {}
     if study.eval is not None and study.pair is not None:
@@ -167,7 +168,7 @@ def planned_claims(study: Study) -> dict[str, str]:
             TRAINING: (EQUIVALENT, f"accuracy on the training distribution is equal within {study.claim_margin:g}"),
         }
         planned |= dict(texts[role] for role in texts if role in roles)
-        if callable(getattr(task, "twin_examples", None)):
+        if hook(task, "twin_examples") is not None:
             planned[BINDING] = "the engaged member binds step numbers in order-swapped twins"
     planned |= _probes(study, members) | _heads(study, task, members) | _steering(study, task) | _oracle(study)
     for name in study.added:
@@ -187,7 +188,7 @@ def _probes(study: Study, members: Sequence[str]) -> dict[str, str]:
     return out
 
 
-def _heads(study: Study, task: Any, members: Sequence[str]) -> dict[str, str]:
+def _heads(study: Study, task: Task, members: Sequence[str]) -> dict[str, str]:
     from study.analyses.heads.claims import carries_text, key_of, necessary_text
     from study.analyses.heads.pairs import sites_of
 
@@ -203,12 +204,12 @@ def _heads(study: Study, task: Any, members: Sequence[str]) -> dict[str, str]:
     return out
 
 
-def _steering(study: Study, task: Any) -> dict[str, str]:
+def _steering(study: Study, task: Task) -> dict[str, str]:
     section = study.steering
     if section is None or section.layers is None:  # of all layers, none is named
         return {}
     scores = {"margin": f"raises the margin toward {section.toward}"}
-    scores |= {"amb_commit_bias": "changes commit bias"} if callable(getattr(task, "sides", None)) else {}
+    scores |= {"amb_commit_bias": "changes commit bias"} if hook(task, "sides") is not None else {}
     return {
         f"steering/{metric}/{member}/resid_post.{layer}": f"a direction at layer {layer} {what} in the {member} member"
         for member in (section.members if study.pair else tuple(study.members))

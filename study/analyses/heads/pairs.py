@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from interp.evaluate import Decoding, evaluate
 from interp.heads import TokenPair, decision_pairs, parse_kind, swap_pairs, text_pair
@@ -14,25 +14,28 @@ from interp.model import Model
 from interp.prompt import Example
 from interp.remedy import remedy
 from interp.tasks.decision_sites import chosen_sites, gold_reply, label_site, site_names
-from interp.tasks.protocol import decision_prefix, hook, labels_of
+from interp.tasks.protocol import EvaluatedTask, Task, decision_prefix, hook, labels_of
 from study.analyses.heads.options import HeadsOptions
 
 OWN, GOLD = "own", "gold"
 
 
-def has_twins(task: Any) -> bool:
+def has_twins(task: Task) -> bool:
     """Whether the task makes pairs of prompts itself (`twin_examples(n, ...)`)."""
-    return callable(getattr(task, "twin_examples", None))
+    return hook(task, "twin_examples") is not None
 
 
-def replies(model: Model, task: Any, examples: Sequence[Example]) -> dict[str, str]:
+def replies(model: Model, task: Task, examples: Sequence[Example]) -> dict[str, str]:
     """What the model writes, greedily, by example id."""
     decoding = Decoding(score_labels=False)
-    answers_of_all = [answer for _, answers in evaluate(model, task, examples, decoding=decoding) for answer in answers]
-    return {answer.example_id: answer.text or "" for answer in answers_of_all}
+    asked = cast("EvaluatedTask", task)  # one whose own replies are read can parse them
+    answers_of_all = [
+        answer for _, answers in evaluate(model, asked, examples, decoding=decoding) for answer in answers
+    ]
+    return {answer.example_id: answer.text or "" for _, answers in batches for answer in answers}
 
 
-def sites_of(task: Any, options: HeadsOptions) -> tuple[str, ...]:
+def sites_of(task: Task, options: HeadsOptions) -> tuple[str, ...]:
     """The decision sites that are swept; "" for the label of a task that names none. A forced text comes to the label.
 
     Raises:
@@ -49,7 +52,7 @@ def sites_of(task: Any, options: HeadsOptions) -> tuple[str, ...]:
     return (label,)
 
 
-def check_slot(task: Any, items: Sequence[Example | tuple[Example, Example]], slot: str) -> None:
+def check_slot(task: Task, items: Sequence[Example | tuple[Example, Example]], slot: str) -> None:
     """Refuse gold replies that the task does not have, before any model is loaded.
 
     Raises:
@@ -80,7 +83,7 @@ class SitePairs(NamedTuple):
 
 
 def pairs_by_site(
-    model: Model, task: Any, items: Sequence[Example] | Sequence[tuple[Example, Example]], options: HeadsOptions
+    model: Model, task: Task, items: Sequence[Example] | Sequence[tuple[Example, Example]], options: HeadsOptions
 ) -> dict[str, SitePairs]:
     """Decision site -> the pairs whose reply comes to it; the site "" is the label of a task that names no sites.
 
@@ -106,7 +109,7 @@ def pairs_by_site(
     return {site: SitePairs(ablated[site], patched[site]) for site in sites}
 
 
-def before_label(model: Model, task: Any, examples: Sequence[Example], slot: str) -> Callable[[Example], str]:
+def before_label(model: Model, task: Task, examples: Sequence[Example], slot: str) -> Callable[[Example], str]:
     """The text between prompt and label of every example.
 
     Args:
@@ -118,7 +121,7 @@ def before_label(model: Model, task: Any, examples: Sequence[Example], slot: str
     return lambda example: decision_prefix(task, written[example.id])
 
 
-def pairs_of_twins(model: Model, task: Any, twins: Sequence[tuple[Example, Example]], slot: str) -> list[TokenPair]:
+def pairs_of_twins(model: Model, task: Task, twins: Sequence[tuple[Example, Example]], slot: str) -> list[TokenPair]:
     """Twins of a task as token pairs.
 
     Raises:
@@ -129,7 +132,7 @@ def pairs_of_twins(model: Model, task: Any, twins: Sequence[tuple[Example, Examp
     return swap_pairs(twins, labels_of(task, examples[0]), model.tokenizer, before=before, group=hook(task, "GROUP"))
 
 
-def pairs_of_examples(model: Model, task: Any, examples: Sequence[Example], slot: str) -> list[TokenPair]:
+def pairs_of_examples(model: Model, task: Task, examples: Sequence[Example], slot: str) -> list[TokenPair]:
     """Single prompts, whose heads can be ablated but not patched; foil is the first other label.
 
     Raises:
@@ -157,7 +160,7 @@ def pairs_of_examples(model: Model, task: Any, examples: Sequence[Example], slot
     return out
 
 
-def check_groups(task: Any, examples: Sequence[Example | tuple[Example, Example]]) -> None:
+def check_groups(task: Task, examples: Sequence[Example | tuple[Example, Example]]) -> None:
     """Refuse items of too few independent units, before any model is loaded.
 
     Raises:

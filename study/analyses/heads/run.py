@@ -28,7 +28,7 @@ from interp.positions import parse_positions
 from interp.prompt import Example
 from interp.remedy import remedy
 from interp.tasks.decision_sites import label_site
-from interp.tasks.protocol import load_task
+from interp.tasks.protocol import Task, load_task
 from study.analyses.heads.options import HeadsOptions
 from study.analyses.heads.pairs import SitePairs, check_groups, check_slot, has_twins, pairs_by_site, sites_of
 from study.analyses.heads.store import (
@@ -73,7 +73,7 @@ def run_heads(
         ValueError: patching without twins, a site that the task does not name, a head that does not exist, a folder of
             another sweep.
     """
-    task: Any = load_task(task_path)
+    task = load_task(task_path)
     _check(task, examples, options)
     members: list[str] = []
     for roles, model in models_of(what, dict(loading or {})):
@@ -93,7 +93,7 @@ def run_heads(
     return tuple(members)
 
 
-def _check(task: Any, examples: Any, options: HeadsOptions) -> None:
+def _check(task: Task, examples: Any, options: HeadsOptions) -> None:
     """Refuse what the items cannot give, before any model is loaded."""
     is_twins = bool(examples) and not isinstance(examples[0], Example)
     if not is_twins and any(kind.startswith("patch") or kind == "resample:twin" for kind in options.kinds):

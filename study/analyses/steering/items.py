@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from interp.evaluate.labels import context_length, spelling_tokens
 from interp.model import Model
 from interp.prompt import Example, Message, Prompt, joined, render
-from interp.tasks.protocol import labels_of
+from interp.tasks.protocol import Task, hook, labels_of
 from steering.dose import DoseItem
 from study.analyses.heads.pairs import OWN, before_label
 
@@ -17,7 +16,7 @@ AUTO = "auto"
 
 
 def dose_items(
-    model: Model, task: Any, examples: Sequence[Example], *, slot: str = AUTO, baseline: str | None = None
+    model: Model, task: Task, examples: Sequence[Example], *, slot: str = AUTO, baseline: str | None = None
 ) -> list[DoseItem]:
     """Items whose prompts end where the next token decides the label.
 
@@ -39,21 +38,21 @@ def dose_items(
             f"({', '.join(unlabelled[:3]) or 'there are no items'}). The task needs a function labels(example)."
         )
     if slot == AUTO:
-        slot = OWN if callable(getattr(task, "decision_prefix", None)) else ""
+        slot = OWN if hook(task, "decision_prefix") is not None else ""
     before = before_label(model, task, examples, slot)
     words = getattr(task, "PROMPT_BASELINE", "") if baseline is None else baseline
     unit = group_of(task, examples)
     return [_item(model, task, example, before(example), words, unit(example)) for example in examples]
 
 
-def group_of(task: Any, examples: Sequence[Example]) -> Callable[[Example], str]:
+def group_of(task: Task, examples: Sequence[Example]) -> Callable[[Example], str]:
     """The independent unit of an example: the task's `GROUP`, else the first group, else the example itself.
 
     Raises:
         ValueError: some examples lack the unit that others have.
     """
     names = dict.fromkeys(name for e in examples for name in e.groups)
-    unit = task.GROUP if getattr(task, "GROUP", None) in names else next(iter(names), None)
+    unit = named if (named := hook(task, "GROUP")) in names else next(iter(names), None)
     if unit is None:
         return lambda example: example.id
     missing = [e.id for e in examples if unit not in e.groups]
@@ -62,7 +61,7 @@ def group_of(task: Any, examples: Sequence[Example]) -> Callable[[Example], str]
     return lambda example: str(example.groups[unit])
 
 
-def _item(model: Model, task: Any, example: Example, before: str, words: str, group: str) -> DoseItem:
+def _item(model: Model, task: Task, example: Example, before: str, words: str, group: str) -> DoseItem:
     labels = labels_of(task, example)
     prompt, ids = _choices(model, task, example, before, labels)
     baseline = None
@@ -75,13 +74,13 @@ def _item(model: Model, task: Any, example: Example, before: str, words: str, gr
 
 
 def _choices(
-    model: Model, task: Any, example: Example, before: str, labels: Sequence[str]
+    model: Model, task: Task, example: Example, before: str, labels: Sequence[str]
 ) -> tuple[Prompt, tuple[tuple[int, ...], ...]]:
     """(prompt up to the token that decides, tokens of each label there)."""
     limit = context_length(model)
-    if callable(getattr(task, "spellings", None)):
+    if spellings := hook(task, "spellings"):
         begun = replace(example, answer=(example.answer or "") + before) if before else example
-        tokens = spelling_tokens(model, labels, task.spellings)
+        tokens = spelling_tokens(model, labels, spellings)
         return render(begun, model.tokenizer, max_length=limit), tuple(tuple(tokens[label]) for label in labels)
     texts = [joined(example, before, label) for label in labels]
     prompts = [render(replace(example, answer=text), model.tokenizer, max_length=limit) for text in texts]

@@ -14,7 +14,7 @@ from interp.model import Model
 from interp.prompt import Example
 from interp.remedy import remedy
 from interp.site import Site
-from interp.tasks.protocol import load_task
+from interp.tasks.protocol import Task, load_task
 from steering.arms import Arm, protocol_arms
 from steering.curves import controls_line
 from steering.difference import id_digest
@@ -162,7 +162,7 @@ class DoseJob:
             )
 
 
-def check_sizes(directions: Directions, task: Any, examples: Sequence[Example], options: DoseOptions) -> None:
+def check_sizes(directions: Directions, task: Task, examples: Sequence[Example], options: DoseOptions) -> None:
     """Refuse, before anything is loaded, classes, items or groups too few for any curve to mean something."""
     parse_alphas(options.alphas)
     unit = group_of(task, examples)
