@@ -9,7 +9,7 @@ from interp.stats.intervals import t_value
 from interp.stats.multiplicity import ALPHA
 from interp.stats.power.size import StudySize
 
-REFIT = 1.36
+REFIT = 1.33
 """Spread of the permutation null of a cross-validated probe, and of the bar that its interval sets, in units of the
 binormal standard error at 1/2: a probe that is fitted to other rows changes too."""
 NULL = 1.29
@@ -23,7 +23,7 @@ class AurocClaim:
     """A probe's out-of-fold AUROC above 1/2; the effect is the AUROC that it reaches on average, minus 1/2.
 
         se(A)² = v(A)·(1/n_pos + 1/n_neg),   v(A) = A(1 - A) - 2T(Φ⁻¹(A), 1/√3), T Owen's;  n_pos, n_neg effective
-        bar    = 1.36·se(1/2)·max( t_{1-alpha/2}, 0.96·Φ⁻¹((1 - alpha)^(1/family)) )     interval; maximum of the null
+        bar    = 1.33·se(1/2)·max( t_{1-alpha/2}, 0.96·Φ⁻¹((1 - alpha)^(1/family)) )     interval; maximum of the null
         power  = Φ( (effect - bar) / (1.25·se(1/2 + effect)) )
 
     The first bar is that of the interval (`interp.stats.auroc`, at least as wide as the null), the second that of the
@@ -37,7 +37,7 @@ class AurocClaim:
 
     Example:
         >>> round(AurocClaim(family=4).power(0.25, StudySize(80)), 2)
-        0.82
+        0.84
     """
 
     share_positive: float = 0.5
