@@ -62,6 +62,10 @@ class Assumed:
     def of(cls, words: Sequence[str]) -> Assumed:
         """From `key=value` words.
 
+        Example:
+            >>> Assumed.of(["icc=0.2", "n_heads=144"]).icc
+            0.2
+
         Raises:
             ValueError: another key, or a value that is no number.
         """
@@ -96,10 +100,7 @@ class PlannedClaim:
 def planned_power(study: Study, assumed: Assumed = Assumed()) -> tuple[PlannedClaim, ...]:
     """Every claim that the study names before it is run, with the design that its n gives it.
 
-    Example:
-        >>> from study.config import read_study                                   # doctest: +SKIP
-        >>> for one in planned_power(read_study("study.yaml")):                   # doctest: +SKIP
-        ...     print(one.text, one.design and one.design.reach().smallest_detectable)
+    In a notebook: `for one in planned_power(read_study("study.yaml")): print(one.text, one.design.smallest())`.
     """
     from study.analyses.registry import analysis
 
