@@ -9,7 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from study.figures import canvas
 from study.figures.drawn import Drawn
+from study.figures.style import styled
 from study.report import headline_figure as of
 from study.report.draw import figures_of_run
 from tests.report_tables import pair_table
@@ -80,3 +82,13 @@ def test_a_run_without_a_headline_says_why(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr("study.schema.read_tables", lambda run: {"pair": pair_table().assign(mode="")})
     figures = dict(figures_of_run(tmp_path))
     assert isinstance(figures["headline"], str) and "Missing: probes by layer" in figures["headline"]
+
+
+def test_a_long_title_ends_before_the_letter_of_the_next_panel() -> None:
+    figure = canvas.new_figure(of.WIDTH, 2)
+    title = "heads at a decision with a name that is far too long, engaged − heuristic"
+    with styled():
+        of._name(figure, of.Panel(title, lambda ax: None), (0.6, 0.5, 2.0, 1.0), "C")  # pyright: ignore[reportArgumentType]
+        figure.canvas.draw()
+        box = figure.texts[-1].get_window_extent()
+    assert figure.texts[-1].get_text() == title and box.x1 / figure.dpi <= of._LETTER[1] - 0.05

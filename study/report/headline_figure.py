@@ -150,7 +150,10 @@ def _name(figure: Any, panel: Panel, box: Box, letter: str) -> None:
 
     x, y = _LETTER[0] if box[0] < WIDTH / 2 else _LETTER[1], box[1] + box[3] + panel.lift
     canvas.write(figure, x, y, letter, size=PANEL_LETTER, role="ink", weight="bold")
-    canvas.write(figure, x + 0.2, y, panel.title, size=LABEL + 0.5, role="ink", weight="bold")
+    room = (_LETTER[1] if x == _LETTER[0] else WIDTH) - 0.1 - (x + 0.2)
+    wide = canvas.text_width(panel.title, size=LABEL + 0.5, weight="bold")
+    size = (LABEL + 0.5) * min(1.0, room / wide)  # no title reaches the letter beside it
+    canvas.write(figure, x + 0.2, y, panel.title, size=size, role="ink", weight="bold")
 
 
 def _boxes(panels: Sequence[Panel]) -> tuple[list[Box], float]:
@@ -205,7 +208,7 @@ def _head_difference(tables: Tables) -> Panel:
         if not len(part):
             raise ValueError(f"the members do not both come to the {site}.")
     part = at_strongest_site(part)
-    title = f"head effect{_at(part)}, engaged {MINUS} heuristic"
+    title = f"heads{_at(part)}, engaged {MINUS} heuristic"
     return Panel(title, lambda ax: head_difference(map_rows(part), ax=ax), lift=_LIFT_2, beside=_BAR)
 
 
@@ -214,7 +217,7 @@ def _head_map(tables: Tables) -> Panel:
     from study.figures import head_map
 
     part = _one(at_strongest_site(_one(tables["heads"], "kind", "pairs")), "member")
-    title = f"head effect{_at(part)}, {part['member'].iloc[0]}"
+    title = f"heads{_at(part)}, {part['member'].iloc[0]}"
     return Panel(title, lambda ax: head_map(map_rows(part), ax=ax), lift=_LIFT_2, beside=_BAR)
 
 
