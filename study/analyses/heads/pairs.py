@@ -29,9 +29,7 @@ def replies(model: Model, task: Task, examples: Sequence[Example]) -> dict[str, 
     """What the model writes, greedily, by example id."""
     decoding = Decoding(score_labels=False)
     asked = cast("EvaluatedTask", task)  # one whose own replies are read can parse them
-    answers_of_all = [
-        answer for _, answers in evaluate(model, asked, examples, decoding=decoding) for answer in answers
-    ]
+    batches = evaluate(model, asked, examples, decoding=decoding)
     return {answer.example_id: answer.text or "" for _, answers in batches for answer in answers}
 
 
