@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -83,3 +84,51 @@ def test_single_ablations_understate_heads_that_do_the_same_work_and_the_report_
     alone, other, both = sweep(engaged, "label", heads=heads).per_example().mean(axis=0)
     assert both > 1.3 * (alone + other)
     assert "does not make it unnecessary" in READING and "ablate them together" in READING
+
+
+@pytest.mark.slow
+def test_in_its_own_replies_the_planted_head_is_first_at_the_step_lookup_and_the_heuristic_member_is_not_tested(
+    tmp_path: Path,
+) -> None:
+    """The witness is the builder's own measurement with plain hooks, on gold replies to other documents."""
+    from interp.tasks import procedural
+    from study.analyses.heads.claims import heads as claims
+    from study.analyses.heads.options import HeadsOptions
+    from study.analyses.heads.run import run_heads
+    from study.analyses.heads.tables import tables_of_heads
+    from study.config.sections import SmallestEffects
+    from study.embedded.heads import head_means, measure
+    from study.embedded.replies import load_member
+
+    options = HeadsOptions(kinds=("mean", "patch"), named=("L1.H0",), at=("step_lookup",))
+    twins = procedural.twin_examples(16, seed=5, rendering="log")
+    members = run_heads(
+        embedded_pair(), "interp.tasks.procedural", twins, out=tmp_path, options=options, progress=False
+    )
+    tables = tables_of_heads(tmp_path, members, options)
+    rows = tables["heads"]
+    here = rows[(rows["member"] == "engaged") & rows["metric"].isin(["abl_logit", "cma"])]
+    assert set(here["decision_site"]) == {"step_lookup"} and set(here["n_reached"]) == set(here["n_asked"]) == {32}
+    for kind, pairs in (("mean", "all"), ("patch", "flip")):
+        one = here[(here["kind"] == kind) & (here["pairs"] == pairs)].set_index("head")
+        assert one["value"].abs().idxmax() == "L1.H0"
+        assert one.loc["L1.H0", "p_adjusted"] < 0.05 and one.loc["L1.H0", "lo"] > 5
+    assert one.loc["L1.H0", "keep_difference_lo"] > 10, "twins that keep the answer do not move it"
+
+    model, _ = load_member(weights_folder(), "engaged")
+    merged = model.merge_and_unload().eval()
+    documents = training_documents(Random(SEED), N_DOCUMENTS, rho=0.5, split="validation", p_shuffled=1.0)
+    ids, sites = collate(documents, vocabulary()).ids, find_sites(documents, "step_lookup")
+    means = head_means(merged, ids, sites)
+    cut = measure(merged, ids, sites, ablated=[(1, 0)], means=means)
+    drop = measure(merged, ids, sites)["logit_diff"] - cut["logit_diff"]
+    mean = here[(here["kind"] == "mean") & (here["head"] == "L1.H0")].iloc[0]
+    assert mean["lo"] - 2 < drop < mean["hi"] + 2, "other procedures, the same order of logits"
+
+    ledger = {claim.key: claim for claim in claims(tables, SmallestEffects())}
+    assert ledger["heads/necessary/L1.H0/step_lookup/engaged"].verdict == "supported"
+    assert ledger["heads/carries/L1.H0/step_lookup/engaged"].verdict == "supported"
+    other = ledger["heads/necessary/L1.H0/step_lookup/heuristic"]
+    assert (other.verdict, other.why) == ("not tested", "the heuristic member never comes to the step lookup")
+    assert other.text == "L1.H0 is necessary at the step lookup of the heuristic member"
+    assert rows[rows["member"] == "heuristic"]["value"].isna().all() and "heads_difference" not in tables
