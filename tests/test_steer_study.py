@@ -258,6 +258,47 @@ def test_items_end_where_the_label_is_decided(base: Path) -> None:
         assert item.baseline is not None and len(item.baseline) > len(item.ids)
 
 
+def test_a_response_at_another_decision_is_read_in_front_of_it_with_its_own_right_answer(tmp_path: Path) -> None:
+    from interp.tasks import procedural
+    from interp.tasks.decision_sites import decision_sites
+
+    base = save_checkpoint(tmp_path / "base", max_position_embeddings=4096)
+    model = load(Checkpoint("b", str(base)), dtype="float32")
+    examples = procedural.examples(per_cell=1, rendering="log")[:12]
+    items = dose_items(model, procedural, examples, slot="gold", at="step_lookup")
+    assert [item.example.id for item in items] == [example.id for example in examples]
+    for item, example in zip(items, examples, strict=True):
+        text = str(model.tokenizer.decode(list(item.ids)))
+        sites = decision_sites(procedural, example, procedural.gold_reply(example) or "")
+        here = [site for site in sites if site.name == "step_lookup" and text.rstrip().endswith(site.before)]
+        assert len(here) == 1 and item.example.label == here[0].answer
+        assert item.gold is not None and item.labels[item.gold] == here[0].answer
+        assert set(item.labels) <= set(here[0].options) and len(item.labels) >= 2
+    for at in ("", "label"):
+        at_label = dose_items(model, procedural, examples, slot="compliant so", at=at)
+        assert [one.sha256 for one in at_label] == [
+            one.sha256 for one in dose_items(model, procedural, examples, slot="compliant so")
+        ]
+    options = DoseOptions(alphas="-0.4,0,0.4", slot="gold", at="step_lookup", boot=100, neutral=(), n_random=19,
+                          min_items=8, min_groups=2)  # fmt: skip
+    how: dict[str, Any] = {"loading": {"dtype": "float32"}, "progress": False}
+    task = "interp.tasks.procedural"
+    done = run_dose(Checkpoint("b", str(base)), task, examples, made_up(), out=tmp_path / "x", options=options, **how)
+    (result,) = done.values()
+    assert {"accuracy", "p_gold", "kl"} <= set(result.table()["metric"]) and "margin" not in set(
+        result.table()["metric"]
+    )
+    table = pd.read_csv(next((tmp_path / "x").rglob("table.csv")))
+    assert set(table["decision_site"]) == {"step_lookup"}
+    nowhere = Checkpoint("m", str(tmp_path / "no-such-model"))
+    for change, words in (
+        ({"at": "step_lokup"}, "Did you mean 'step_lookup'"),
+        ({"at": "step_lookup", "slot": "so"}, "followed by the label"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run_dose(nowhere, task, examples, made_up(), out=tmp_path / "y", options=replace(options, **change), **how)
+
+
 def test_layers_are_ranked_by_a_declared_objective_and_reasons_are_given(base: Path, tmp_path: Path) -> None:
     study = DoseOptions(alphas="-0.4,0,0.4", slot=".", boot=100, neutral=())
     found = run_dose(Checkpoint("b", str(base)), TASK, steer_task.examples(), made_up(layers=(0, 1, 2)), out=tmp_path,

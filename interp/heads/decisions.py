@@ -100,12 +100,17 @@ def decision_pair(base: Decision | None, exp: Decision, tokenizer: Any, *, group
     return replace(pair, id=name, label=site.answer, decision_site=site.name)
 
 
+def drawn_decision(example: Example, sites: Sequence[DecisionSite]) -> DecisionSite:
+    """The decision of a reply that is read, of several at one site; by a digest, so the same one in every run."""
+    return min(sites, key=lambda site: _draw(example, site))
+
+
 def _drawn(
     twins: Sequence[Example], sides: Sequence[Sequence[DecisionSite]]
 ) -> tuple[DecisionSite, list[DecisionSite]]:
     """The decision of an item (of the twin), and of twins those of the original that it is patched from."""
     if len(twins) == 1:
-        return min(sides[0], key=lambda site: _draw(twins[0], site)), []
+        return drawn_decision(twins[0], sides[0]), []
     return min(
         ((site, _bases(twins[1], site, sides[0])) for site in sides[1]),
         key=lambda one: (-len(one[1]), one[1][0].key != one[0].key, _draw(twins[1], one[0])),

@@ -14,6 +14,7 @@ from interp.model import Model
 from interp.prompt import Example
 from interp.remedy import remedy
 from interp.site import Site
+from interp.tasks.decision_sites import label_site
 from interp.tasks.protocol import Task, load_task
 from steering.arms import Arm, protocol_arms
 from steering.curves import controls_line
@@ -24,7 +25,7 @@ from steering.orthogonal import orthogonalize
 from steering.response import check_size
 from steering.strengths import DosePlan, parse_alphas
 from steering.texts import TEXTS, text_sums
-from study.analyses.steering.items import dose_items, group_of
+from study.analyses.steering.items import check_site, dose_items, group_of
 from study.analyses.steering.options import DoseOptions
 from study.analyses.steering.shuffled import shuffled_from_cache
 from study.analyses.steering.store import done_of, dose_store, put_outcome, put_read, put_text_sums
@@ -107,6 +108,7 @@ class DoseJob:
         Raises:
             ValueError: any of these.
         """
+        check_site(self.task, self.options.at, self.options.slot)
         check_sizes(self.chosen, self.task, self.examples, self.options)
         fitted = frozenset[str]().union(*(ids for _, ids in self._shuffled.values()))
         refuse_seen(self.examples, fitted, [self.chosen, *self.against])
@@ -143,7 +145,8 @@ class DoseJob:
 
         options, plan, first = self.options, self.plan(member), next(iter(self.chosen.values()))
         notes = [note for one in self.chosen.values() if (note := one.check_acts_on(model))]
-        items = dose_items(model, self.task, self.examples, slot=options.slot, baseline=options.baseline)
+        items = dose_items(model, self.task, self.examples, slot=options.slot, baseline=options.baseline, at=options.at)
+        check_size([item.group for item in items], min_items=options.min_items, min_groups=options.min_groups)
         job = DoseSweep(model, items, plan, verify=options.verify, weights=weights_of(model))
         identity, kept = _identity(job, self.task_path, items), _notes(first, plan, options, notes)
         with dose_store(self.out / member, identity, notes=kept) as store:
@@ -157,9 +160,8 @@ class DoseJob:
                         bar.update()
             put_text_sums(store, _text_sums(model, plan, options))
             dtype = str(model.dtype).removeprefix("torch.")
-            put_read(
-                store, items, keys, {"member": member, "toward": first.toward, "model": model.name, "dtype": dtype}
-            )
+            who = {"member": member, "toward": first.toward, "model": model.name, "dtype": dtype}
+            put_read(store, items, keys, who | {"decision_site": options.at or label_site(self.task)})
 
 
 def check_sizes(directions: Directions, task: Task, examples: Sequence[Example], options: DoseOptions) -> None:

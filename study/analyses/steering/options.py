@@ -27,7 +27,7 @@ class CurveOptions:
         positions: tokens that are steered: last, all, generated, prompt, or a rule of `interp.positions`.
         n_random, n_shuffled: control directions; the smallest p is 1/(1 + the fewer of them), none below 19.
         shuffled_length: "equal", all at the direction's norm; "own", each at its own (`steering.arms.shuffled_arms`).
-        slot: see `study.analyses.steering.items.dose_items`.
+        at, slot: see `study.analyses.steering.items.dose_items`.
         verify: share of rows recomputed; never less than 2 % for the first item.
         min_items, min_groups: fewest per class of the direction and in the curve.
     """
@@ -35,6 +35,7 @@ class CurveOptions:
     alphas: str = option("-0.3:0.3:13", "Strengths: from:to:count, or a list of numbers.")
     unit: Unit = option("resid", "Unit of the strength: what alpha = 1 adds.")
     positions: str = option("last", "Tokens that are steered: last, all, at:5, ...")
+    at: str = option("", "Decision site of the task where the response is read; default: where the label is decided.")
     slot: str = option(
         "auto", "Text before the label: own (the model's own reply), or a text that is forced on every item."
     )

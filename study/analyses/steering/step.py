@@ -202,12 +202,15 @@ def _class_columns(section: SteeringOptions) -> tuple[str, ...]:
 
 def _same(context: Context, member: str) -> dict[str, Any]:
     from interp.cache.manifest import read_manifest
+    from interp.tasks.decision_sites import label_site
+    from interp.tasks.protocol import load_task
 
     identity = read_manifest(context.of("cache") / member)["identity"]
     return {
         **context.made_by(member),
         "analysis": "steering",
         "member": member,
+        "decision_site": _section(context.study).at or label_site(load_task(context.study.task.path)),
         "seed": context.study.seed,
         "unit": "items",
         "group_unit": _section(context.study).groups,
@@ -285,10 +288,12 @@ def reads(study: Study) -> tuple[str, ...]:
 
 def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
     """Members, layers and positions that are not there to be steered."""
+    from interp.tasks.protocol import load_task
     from steering.dose import tokens_of
     from steering.strengths import parse_alphas
     from study.analyses.named import cached_positions, cached_sites, has_good_cache, steered_layers
     from study.analyses.shapes import Fault, tried
+    from study.analyses.steering.items import check_site
 
     section = _section(study)
     members = [name for name in _members(study) if name in study.members]
@@ -300,6 +305,8 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
         good,
         lambda layout: steered_layers(section.layers, cached_sites(study, layout), layout.n_layers),
     )
+    task = load_task(study.task.path)
+    yield from tried("steering.at", {"": section.at}, lambda at: check_site(task, at, section.slot))
     yield from tried("steering.positions", {"": section.positions}, tokens_of)
     yield from tried("steering.alphas", {"": section.alphas}, parse_alphas)
     positions = cached_positions(study) if good else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,7 @@ def put_read(store: ItemStore, items: Sequence[DoseItem], keys: Sequence[str], w
     rows = [
         {
             "id": item.example.id,
+            "label": item.example.label,
             "ids": item.ids,
             "labels": item.labels,
             "label_ids": item.label_ids,
@@ -99,7 +101,8 @@ def get_read(store: ItemStore, examples: Sequence[Example]) -> tuple[list[DoseIt
             )
         label_ids = tuple(tuple(ids) for ids in row["label_ids"])
         base = None if row["baseline"] is None else tuple(row["baseline"])
-        items.append(DoseItem(by_id[row["id"]], tuple(row["ids"]), tuple(row["labels"]), label_ids, row["group"], base))
+        example = replace(by_id[row["id"]], label=row.get("label", by_id[row["id"]].label))
+        items.append(DoseItem(example, tuple(row["ids"]), tuple(row["labels"]), label_ids, row["group"], base))
     return items, content["keys"], content["who"]
 
 

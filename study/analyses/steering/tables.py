@@ -18,6 +18,7 @@ from steering.outcomes import Outcomes
 from steering.response import DoseResult
 from steering.texts import text_curves
 from study.analyses.eval.one_answer import MEANING, OneAnswer, one_answer, said
+from study.analyses.steering.items import is_label
 from study.analyses.steering.job import DoseJob
 from study.analyses.steering.store import get_outcome, get_read, get_text_sums, open_sweep, write_table
 
@@ -75,7 +76,8 @@ def tables_of_member(job: DoseJob, member: str) -> DoseResult:
     store, plan = open_sweep(root), job.plan(member)
     items, keys, who = get_read(store, job.examples)
     outcomes = [get_outcome(store, key) for key in keys]
-    kind = Outcomes.of(job.task, toward=first.toward, away=first.away_from)
+    # the task's own scores are of its labels
+    kind = Outcomes.of(job.task if is_label(job.task, options.at) else None, toward=first.toward, away=first.away_from)
     sampling = Sampling(seed=options.seed, n_resamples=options.boot)
     result, sums = DoseResult.of(items, outcomes, plan, kind, sampling=sampling), get_text_sums(store)
     texts = None if sums is None else text_curves(sums, plan, sampling=sampling).table().assign(group_unit="texts")
