@@ -290,7 +290,7 @@ def test_names_count_from_zero_unless_said_otherwise() -> None:
     assert HeadId.parse("L=20 H=18", base=1) == HeadId.parse("L19.H17") == HeadId(19, 17)
     assert str(HeadId(19, 17)) == "L19.H17"
     layout = Model.wrap(tiny("qwen2")).layout
-    with pytest.raises(ValueError, match=r"L1\.H4: layer 1 has 4 query heads \(0-3\).*take 1 off"):
+    with pytest.raises(ValueError, match=r"L1\.H4: layer 1 has 4 query heads \(0-3\).*subtract 1"):
         expand_heads(["L1.H4"], layout)
     with pytest.raises(ValueError, match=r"3 layers \(0-2\)"):
         expand_heads(["L3.H0"], layout)
@@ -307,7 +307,7 @@ def test_a_layer_without_attention_heads_is_passed_over_and_refused_by_name() ->
 
 def test_a_gated_head_refuses_a_changed_pattern() -> None:
     model = Model.wrap(tiny("qwen3_5"))
-    with pytest.raises(ValueError, match="a gate stands between"):
+    with pytest.raises(ValueError, match="there is a gate between"):
         next(HeadSweep(model, make_pairs(1), UniformAttention(), metrics=LOGITS).run())
 
 

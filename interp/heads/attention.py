@@ -63,7 +63,7 @@ def _check_product(model: Model, layer: int, pattern: Tensor, v: Tensor, z: Tens
     if float(error) > (0.05 if z.dtype in (torch.bfloat16, torch.float16) else 1e-3):
         raise ValueError(
             f"layer {layer} of {model.layout.config.model_type}: the heads' output is not attention times values "
-            f"(relative difference {float(error):.1e}); a gate stands between them. Use Mean, Zero or Patch."
+            f"(relative difference {float(error):.1e}); there is a gate between them. Use Mean, Zero or Patch."
         )
 
 

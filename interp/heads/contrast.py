@@ -28,7 +28,10 @@ def paired_rows(a: HeadEffects, b: HeadEffects) -> tuple[list[int], list[int]]:
     for name in ("kind", "positions", "effect"):
         left, right = getattr(a.plan, name), getattr(b.plan, name)
         if left != right:
-            raise ValueError(f"contrast: {name} is {left!r} on one side and {right!r} on the other; sweep both alike.")
+            raise ValueError(
+                f"contrast: {name} is {left!r} on one side and {right!r} on the other; sweep both with the same "
+                "settings."
+            )
     where = {pair.id: index for index, pair in enumerate(b.pairs)}
     common = [(i, where[pair.id]) for i, pair in enumerate(a.pairs) if pair.id in where]
     if len(common) < 2:

@@ -112,7 +112,7 @@ class HeadEffects:
         """
         definition = self._definition(metric or self.main)
         if definition.combine != "mean":
-            raise ValueError(f"metric {metric!r} is of all pairs together; single pairs have {self.main!r}.")
+            raise ValueError(f"metric {metric!r} is defined over all pairs only; single pairs have {self.main!r}.")
         return definition.effect(self.values)
 
     def _definition(self, metric: str) -> Metric:

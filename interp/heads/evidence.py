@@ -87,8 +87,8 @@ def _with_donor(pairs: Sequence[TokenPair], seed: int, *, same_answer: bool) -> 
         donors = [one for one in pairs if one.unit != pair.unit and one.answer == wanted]
         if not donors:
             raise ValueError(
-                f"evidence: no other item has the answer {wanted}, which pair {pair.id!r} needs of a donor. Use pairs "
-                "whose answers recur, such as two labels."
+                f"evidence: no other item has the answer {wanted}, which pair {pair.id!r} needs for its donor. "
+                "Use pairs whose answers recur, e.g. items with two labels."
             )
         donor = donors[int(dice.integers(len(donors)))]
         out.append(replace(pair, base_ids=donor.exp_ids, base_positions=None, base_roles=donor.roles, positions=None))

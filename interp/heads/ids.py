@@ -109,8 +109,8 @@ def check_head(head: HeadId, layout: Layout) -> None:
         )
     if head.head >= layer.n_heads:
         raise ValueError(
-            f"head {head}: layer {head.layer} has {layer.n_heads} query heads (0-{layer.n_heads - 1}). Names count "
-            "from 0: of a published name that counts from 1, take 1 off layer and head."
+            f"head {head}: layer {head.layer} has {layer.n_heads} query heads (0-{layer.n_heads - 1}). Names "
+            "count from 0: if a published name counts from 1, subtract 1 from layer and head."
         )
 
 

@@ -154,7 +154,7 @@ def match_heads(a: Sweeps, b: Sweeps, *, window: float = 0.15, n_permutations: i
     """
     left, right = ([x] if isinstance(x, HeadEffects) else list(x) for x in (a, b))
     if len(left) != len(right) or not left:
-        raise ValueError(f"match_heads: {len(left)} sweeps of a, {len(right)} of b; expected as many of each.")
+        raise ValueError(f"match_heads: {len(left)} sweeps of a, {len(right)} of b; expected the same number of each.")
     ranked = [_ranks_on_common(x, y) for x, y in zip(left, right, strict=True)]
     ids, groups = ranked[0][2], ranked[0][3]
     if any(other[2] != ids for other in ranked) or len(ids) < 8:
@@ -185,7 +185,7 @@ def match_heads(a: Sweeps, b: Sweeps, *, window: float = 0.15, n_permutations: i
 def _ranks_on_common(a: HeadEffects, b: HeadEffects) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Unit-length centred ranks of per-item effects, [item, head] each, so that a product is Spearman's correlation."""
     if any(len(unit) > 1 for unit in (*a.units, *b.units)):
-        raise ValueError("match_heads: expected sweeps of single heads, found a set. Sweep heads='all'.")
+        raise ValueError("match_heads: expected sweeps of single heads, found sets of heads. Sweep heads='all'.")
     rows = paired_rows(a, b)
     ids, groups = [a.pairs[i].id for i in rows[0]], [a.groups[i] for i in rows[0]]
     return _ranks(a.per_example()[rows[0]]), _ranks(b.per_example()[rows[1]]), ids, groups

@@ -276,8 +276,9 @@ def _cut(
     n = next((i for i, column in enumerate(columns) if len(set(column)) > 1), None)
     if n is None:
         raise ValueError(
-            f"example {example.id!r}: answer {answers[0]!r} and foil {answers[1]!r} do not part at a token (one is the "
-            "beginning of the other). Add what follows the answer, such as a full stop or the end of the line."
+            f"example {example.id!r}: answer {answers[0]!r} and foil {answers[1]!r} do not differ at any token "
+            "(one is the beginning of the other). Add what follows the answer, such as a full stop or the end "
+            "of the line."
         )
     tokens: dict[str, int] = {}
     for answer, one in zip(answers, ids, strict=True):

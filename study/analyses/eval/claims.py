@@ -33,10 +33,11 @@ def _separates(tables: Tables, cells: list[Row], smallest: float) -> Claim:
     hard = [row for row in cells if row.get("cell_role") == ADVERSARIAL]
     if not hard:
         return _largest(tables, cells, smallest)
-    made = [_separated(tables, row, len(hard), text, smallest) for row in hard]
-    worst = max(made, key=lambda c: (SEVERITY.index(c.verdict), -_value(c)))  # a claim about all: its worst verdict
-    known = [p for c in made for p in c.tests]
-    return replace(worst, tests=(max(known),) if known else ())
+    cell_claims = [_separated(tables, row, len(hard), text, smallest) for row in hard]
+    # the claim is about all of these cells, so its verdict is the worst of theirs
+    worst = max(cell_claims, key=lambda c: (SEVERITY.index(c.verdict), -_value(c)))
+    p_values = [p for c in cell_claims for p in c.tests]
+    return replace(worst, tests=(max(p_values),) if p_values else ())
 
 
 def _by_content(row: Row) -> tuple[Control, ...]:
@@ -82,17 +83,17 @@ def _largest(tables: Tables, cells: list[Row], smallest: float) -> Claim:
     """The largest difference of all cells, with an interval and a p that hold for whichever cell is largest."""
     row = max(cells, key=lambda r: (abs(float(r["value"])), str(r["cell"])))
     p = number(row, "p_adjusted")
-    found = simultaneous(
+    measurement = simultaneous(
         measured(row, name=f"largest of {len(cells)} cells, simultaneous interval", signed=True), len(cells)
     )
-    asserts = Above() if found.value >= 0 else Below()
+    asserts = Above() if measurement.value >= 0 else Below()
     test = _test(f"same items, {row.get('correction') or 'corrected over the cells'}", p)
     return Claim(
         f"The members differ on {words(row['cell'])}",
         "behaviour",
         "eval",
         asserts,
-        found,
+        measurement,
         (test, _beats_one_label(tables, row), *_by_content(row)),
         smallest=smallest,
         tests=_known(p),
@@ -101,11 +102,11 @@ def _largest(tables: Tables, cells: list[Row], smallest: float) -> Claim:
     )
 
 
-def simultaneous(found: Measured, count: int) -> Measured:
+def simultaneous(measurement: Measured, count: int) -> Measured:
     """The estimate with the interval that covers at 95 % when it is the largest of `count`, inside [-1, 1]."""
-    n_groups = found.n if found.n_groups is None else found.n_groups
-    wide = picked_among(Estimate(found.value, found.lo, found.hi, found.n, n_groups), count)
-    return replace(found, lo=max(wide.lo, -1.0), hi=min(wide.hi, 1.0))
+    n_groups = measurement.n if measurement.n_groups is None else measurement.n_groups
+    wide = picked_among(Estimate(measurement.value, measurement.lo, measurement.hi, measurement.n, n_groups), count)
+    return replace(measurement, lo=max(wide.lo, -1.0), hi=min(wide.hi, 1.0))
 
 
 def _known(p: float | None) -> tuple[float, ...]:
@@ -120,15 +121,17 @@ def _beats_one_label(tables: Tables, row: Row) -> Control:
     """The better member minus always answering one label, on the same items: single-label cells cannot tell."""
     better = "engaged" if float(row["value"]) >= 0 else "heuristic"
     name = "beats always answering one label"
-    found = rows(tables, "eval", member=better, metric="accuracy", cell="all") or rows(
+    accuracy_rows = rows(tables, "eval", member=better, metric="accuracy", cell="all") or rows(
         tables, "eval", member=better, metric="accuracy", cell=row["cell"]
     )
-    if not found:
+    if not accuracy_rows:
         return Control(name, "not run")
-    where = "over all cells" if found[0]["cell"] == "all" else f"in {words(found[0]['cell'])}"
-    control = number(found[0], "control_value")
-    detail = "" if control is None else f"{short(float(found[0]['value']))} against {short(control)}"
-    return Control.at_least(f"{better} member {name}, {where}", bounds(found[0], "control_difference"), 0.0, detail)
+    where = "over all cells" if accuracy_rows[0]["cell"] == "all" else f"in {words(accuracy_rows[0]['cell'])}"
+    control = number(accuracy_rows[0], "control_value")
+    detail = "" if control is None else f"{short(float(accuracy_rows[0]['value']))} against {short(control)}"
+    return Control.at_least(
+        f"{better} member {name}, {where}", bounds(accuracy_rows[0], "control_difference"), 0.0, detail
+    )
 
 
 def _equivalent(tables: Tables, cells: list[Row]) -> Claim:
@@ -138,8 +141,8 @@ def _equivalent(tables: Tables, cells: list[Row]) -> Claim:
     if not declared:
         why = "no cell of the training distribution with a margin"
         return Claim(text, "behaviour", "eval", Within(0.05), why=why, key=EQUIVALENT)
-    made = [_equal(tables, row, len(declared), text) for row in declared]
-    return max(made, key=lambda c: (SEVERITY.index(c.verdict), abs(_value(c))))
+    cell_claims = [_equal(tables, row, len(declared), text) for row in declared]
+    return max(cell_claims, key=lambda c: (SEVERITY.index(c.verdict), abs(_value(c))))
 
 
 def _equal(tables: Tables, row: Row, count: int, text: str) -> Claim:
@@ -161,10 +164,10 @@ def _equal(tables: Tables, row: Row, count: int, text: str) -> Claim:
 
 def _binding(tables: Tables, smallest: float) -> Claim | None:
     """Variable binding of the engaged member, where order-swapped twins were asked."""
-    found = rows(tables, "eval", member="engaged", metric="order_swap_flipping")
-    if not found:
+    swap_rows = rows(tables, "eval", member="engaged", metric="order_swap_flipping")
+    if not swap_rows:
         return None
-    chance = number(found[0], "control_value")
+    chance = number(swap_rows[0], "control_value")
     keeping = rows(tables, "eval", member="engaged", metric="order_swap_keeping")
     kept = Control.at_least(
         "same answer where the swap does not change it",
@@ -179,9 +182,9 @@ def _binding(tables: Tables, smallest: float) -> Claim | None:
         "behaviour",
         "eval",
         asserts,
-        measured(found[0], name="accuracy"),
+        measured(swap_rows[0], name="accuracy"),
         (kept,),
         smallest=smallest,
         key=BINDING,
-        design=of_rate(found[0], asserts.null, smallest),
+        design=of_rate(swap_rows[0], asserts.null, smallest),
     )

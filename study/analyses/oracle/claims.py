@@ -13,10 +13,12 @@ from study.rows import Row
 
 def oracle(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     """For each question: the reader answers from these activations, not from priors, text or a shuffle."""
-    found = [row for row in rows(tables, "oracle") if number(row, "gap") is not None]
+    gap_rows = [row for row in rows(tables, "oracle") if number(row, "gap") is not None]
     gaps = {_asked(row): row for row in rows(tables, "oracle", metric="gap_shuffled")}
-    made = [_reads(row, gaps.get(_asked(row)), smallest) for row in found]
-    return made or [Claim("An oracle reads it from activations", "reads", "oracle", why="no oracle in this study")]
+    oracle_claims = [_reads(row, gaps.get(_asked(row)), smallest) for row in gap_rows]
+    return oracle_claims or [
+        Claim("An oracle reads it from activations", "reads", "oracle", why="no oracle in this study")
+    ]
 
 
 def placebos(tables: Tables, smallest: SmallestEffects) -> list[Claim]:

@@ -135,12 +135,12 @@ def _columns(examples: pd.DataFrame, options: SiteOptions) -> tuple[np.ndarray, 
 
     check_named(examples, {"target": options.target, "groups": options.groups})
     labels = examples[options.target].to_numpy()
-    found = targets(*positive_of(labels, options.positive, option=remedy("{positive}")))
-    if len(found) != 1:
-        have = some(sorted(found))
+    labels_by_name = targets(*positive_of(labels, options.positive, option=remedy("{positive}")))
+    if len(labels_by_name) != 1:
+        have = some(sorted(labels_by_name))
         positive = remedy("{positive}: name the label that counts as 1; labels of")
         raise ValueError(f"{positive} {options.target}: {have}.")
-    return next(iter(found.values())), examples[options.groups].to_numpy()
+    return next(iter(labels_by_name.values())), examples[options.groups].to_numpy()
 
 
 def check_named(examples: pd.DataFrame, columns: dict[str, str]) -> None:

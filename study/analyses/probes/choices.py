@@ -38,16 +38,16 @@ def with_shuffled(examples: pd.DataFrame, targets: Sequence[str], *, seed: int) 
     examples that have one. A target that is a column already stays as it is."""
     import numpy as np
 
-    made = {}
+    columns = {}
     for target in targets:
         column = target.removesuffix(SHUFFLED)
         if target in examples or column == target or column not in examples:
             continue
         values = examples[column].to_numpy(dtype=object, copy=True)
-        known = examples[column].notna().to_numpy()
-        values[known] = np.random.default_rng([seed, len(values)]).permutation(values[known])
-        made[target] = values
-    return examples.assign(**made)
+        has_value = examples[column].notna().to_numpy()
+        values[has_value] = np.random.default_rng([seed, len(values)]).permutation(values[has_value])
+        columns[target] = values
+    return examples.assign(**columns)
 
 
 def sites_of(cache: ActivationCache, patterns: str) -> list[str]:

@@ -27,8 +27,8 @@ def probes(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
         return [Claim(text, "decodable", "probes", Above(0.5), why="no probes in this study")]
     members = members_of(chosen)
     own = [cell for cell in cells if cell[1] in members]
-    made = [_decodable(tables, chosen, target, member, smallest.auroc) for target, member in own]
-    return [*made, *_probe_transfers(tables, chosen, smallest)]
+    probe_claims = [_decodable(tables, chosen, target, member, smallest.auroc) for target, member in own]
+    return [*probe_claims, *_probe_transfers(tables, chosen, smallest)]
 
 
 def _decodable(tables: Tables, chosen: list[Row], target: str, member: str, smallest: float) -> Claim:
@@ -93,27 +93,27 @@ def _selective(oof: list[Row]) -> Control:
     """Real minus control label: its interval above zero, the difference beyond that of two control labels."""
     row = oof[0] if oof else {}
     value, null = number(row, "selectivity"), number(row, "selectivity_null_hi")
-    found = Control.at_least(
+    control = Control.at_least(
         "more decodable than a control label",
         bounds(row, "selectivity"),
         0.0,
         "" if value is None else f"by {short(value)}",
     )
-    if found.outcome == "passed" and null is not None and (value or 0.0) <= null:
-        return replace(found, outcome="undecided")
-    return found
+    if control.outcome == "passed" and null is not None and (value or 0.0) <= null:
+        return replace(control, outcome="undecided")
+    return control
 
 
 def _beats_text(tables: Tables, row: Row) -> Control:
     """AUROC minus that of the words of the prompt on the same rows, paired."""
     same = dict(target=row["target"], member=row["member"], role="control", metric="auroc", cohort="all")
-    found = rows(tables, "probes", site=SURFACE, split=row["split"], **same)
-    detail = f"{short(float(row['value']))} vs {short(max(float(r['value']) for r in found))}" if found else ""
+    text_rows = rows(tables, "probes", site=SURFACE, split=row["split"], **same)
+    detail = f"{short(float(row['value']))} vs {short(max(float(r['value']) for r in text_rows))}" if text_rows else ""
     return Control.at_least("beats a bag of words", bounds(row, "text_difference"), 0.0, detail)
 
 
 def _without_confounds(tables: Tables, row: Row) -> list[Control]:
-    found = rows(
+    residual_rows = rows(
         tables,
         "probes",
         role="residual",
@@ -125,18 +125,22 @@ def _without_confounds(tables: Tables, row: Row) -> list[Control]:
     )
     return [
         Control.at_least("still there without the named confounds", bounds(r), 0.5, short(float(r["value"])))
-        for r in found[:1]
+        for r in residual_rows[:1]
     ]
 
 
 def _probe_transfers(tables: Tables, chosen: list[Row], smallest: SmallestEffects) -> list[Claim]:
     """A probe of one member read on another, at the site that was selected where it was fitted."""
-    found = rows(tables, "probes_transfer", metric="auroc", variant=("raw", "aligned", SHUFFLED))
+    transfer_rows = rows(tables, "probes_transfer", metric="auroc", variant=("raw", "aligned", SHUFFLED))
     claims = []
-    for a, b, target in dict.fromkeys((r["train_checkpoint"], r["test_checkpoint"], r["target"]) for r in found):
+    for a, b, target in dict.fromkeys(
+        (r["train_checkpoint"], r["test_checkpoint"], r["target"]) for r in transfer_rows
+    ):
         if a == b:
             continue
-        here = [r for r in found if (r["train_checkpoint"], r["test_checkpoint"], r["target"]) == (a, b, target)]
+        here = [
+            r for r in transfer_rows if (r["train_checkpoint"], r["test_checkpoint"], r["target"]) == (a, b, target)
+        ]
         claims.append(
             _carried(tables, here, [r for r in chosen if (r["member"], r["target"]) == (a, target)], smallest)
         )
