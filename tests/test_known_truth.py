@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from study.known_truth.step import claims_on, truths_of
 from study.ledger import Claim, Control, Measured
 from study.reach import Reach
 from study.report.claims import claims, correct
-from study.schema import check_table, tidy
+from study.schema import check_table, read_table, tidy
 from tests.report_tables import slopes_table
 
 KEY = "heads/necessary/L1.H0/engaged"
@@ -126,6 +127,17 @@ def test_rows_and_placebos_are_corrected_together_with_the_ledger(heads: pd.Data
         compare([other], correct([*crowd[:n], *claims_of_rows([other], tables)]))[0].outcome for n in (0, 30)
     )
     assert (alone, among) == ("false_alarm", "silent")
+
+
+@pytest.mark.slow
+def test_a_run_of_the_embedded_pair_has_the_table_and_raises_no_false_alarm(small_run: Path) -> None:
+    """Four items per cell show little; what they show is true."""
+    table = read_table(small_run, "known_truth")
+    assert table["claim"].tolist() == [t.sentence for t in TRUTHS]
+    assert counts(table).false_alarm == 0, text_of(table)
+    asked = table.loc[table["claim_verdict"] != "not run", "claim_key"].tolist()
+    assert {"reliance-heuristic", "reliance-engaged", "probes/decodable/surface_label/engaged"} <= set(asked)
+    assert str(counts(table)) in (small_run / "report.html").read_text()
 
 
 def test_two_truths_with_one_key_are_refused() -> None:

@@ -35,11 +35,10 @@ class Counts(NamedTuple):
     not_testable: int
 
     def __str__(self) -> str:
-        rest = [f"{n} {word}" for word, n in (("missed", self.missed), ("not testable", self.not_testable)) if n]
         unasked = self.n_planted - self.found - self.missed
         return (
             f"{self.found} of {self.n_planted} planted found"
-            + (f" ({', '.join(rest)})" if rest else "")
+            + (f" ({self.missed} missed)" if self.missed else "")
             + f"; {self.false_alarm} false alarms among {self.n_not_planted} that were not planted"
             + (f"; {unasked} planted not asked about or not testable" if unasked else "")
         )
