@@ -187,6 +187,10 @@ COLUMNS: dict[str, Column] = {
     "planted": _flag("it was planted in the pair, so that a run has to claim it; else no run may"),
     "claim_key": Column("key of the claim that decides it"),
     "claim_verdict": Column("verdict of that claim by the rule of the ledger; 'not run' where no step made it"),
+    "smallest_detectable": _number(
+        "smallest effect, from the null, that 80 % of studies of this size show; blank: none"
+    ),
+    "n_needed": _number("n at which 80 % of studies show the smallest effect of interest; blank where n suffices"),
     "label_mass": _number("mean total probability of the labels at the slot, in the unchanged run"),
     "guard": _number("limit that a guarded metric must not cross"),
     "gap": _number("control minus real, paired; nats per answer token"),

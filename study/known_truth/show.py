@@ -70,7 +70,16 @@ def _row(one: Compared) -> dict[str, Any]:
         "n": value.n, "n_groups": value.n_groups, "unit": value.items, "group_unit": value.groups, "p": claim.p,
         "note": claim.why_not_testable or truth.because,
         "control": f"not passed: {'; '.join(open_controls)}" if open_controls else "all passed", **_corrected(claim),
+        **_reach(claim),
     }  # fmt: skip
+
+
+def _reach(claim: Claim) -> Mapping[str, Any]:
+    """What its n can show, of a claim that is not shown."""
+    if claim.reach is None or claim.verdict not in ("not supported", "not testable"):
+        return {}
+    smallest = claim.reach.smallest_detectable
+    return {"smallest_detectable": None if smallest == float("inf") else smallest, "n_needed": claim.reach.n_needed}
 
 
 def _corrected(claim: Claim) -> Mapping[str, Any]:
