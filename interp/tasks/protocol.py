@@ -47,7 +47,7 @@ HOOKS: dict[str, Hook] = {
     "decision_prefix": Hook(("text",), "str", 'a reply up to its label; "" if it has none before', asks=True),
     "DECISION_SITES": Hook(None, "dict", "decision site -> what is decided there; the last one is where the label is"),
     "decision_sites": Hook(("example", "text"), "Sequence[DecisionSite]",
-                           "where a reply decides, with the right option; see `interp.tasks.decision_sites`", asks=True),
+                           "where a reply decides, and what is right; see `interp.tasks.decision_sites`", asks=True),
     "gold_reply": Hook(("example",), "str | None", "the reply that reasons and answers right, for `slot: gold`",
                        asks=True),
     "MAX_NEW_TOKENS": Hook(None, "int", f"longest reply in tokens, {DEFAULT_MAX_NEW_TOKENS} by default"),
