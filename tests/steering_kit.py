@@ -14,6 +14,8 @@ from interp.cache.manifest import create_cache
 from interp.cache.plan import make_plan
 from interp.cache.store import commit_shard, pending, seal
 from interp.prompt import Example, Message, Prompt
+from interp.site import Site
+from steering.direction import Direction, Directions, DirectionStats
 
 IDENTITY: Mapping[str, object] = {
     "model": {"config_sha256": "c0", "weights_sha256": "w0"},
@@ -66,3 +68,12 @@ def cache_of(
         commit_shard(folder, plan, number, got)
     seal(folder, plan)
     return ActivationCache.open(folder)
+
+
+def made_up(d: int = 32, *, seed: int = 0, n: int = 60, layers: tuple[int, ...] = (1,)) -> Directions:
+    """Directions that nobody fitted, with statistics that pass."""
+    stats = DirectionStats(delta_norm=1.0, resid_norm=6.0, sd_within=0.5, n_toward=n, n_away=n, n_groups=12,
+                           split_half_cosine=0.8)  # fmt: skip
+    rng = torch.Generator().manual_seed(seed)
+    sites = [Site("resid_post", layer) for layer in layers]
+    return Directions({site: Direction(torch.randn(d, generator=rng), site, "yes", "no", stats) for site in sites})

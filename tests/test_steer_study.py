@@ -19,9 +19,8 @@ from interp.loading import load
 from interp.site import Site
 from interp.tasks.protocol import load_task
 from steering.difference import difference_of_means
-from steering.direction import Direction, Directions, DirectionStats
+from steering.direction import Directions
 from steering.dose import DoseSweep
-from steering.pair import direction_agreement, pair_cosines, reliability
 from steering.select import BBQ, Objective, rank_candidates, shrinkage, split_by_group
 from study.analyses.steering.items import dose_items
 from study.analyses.steering.job import DoseJob
@@ -31,6 +30,7 @@ from study.analyses.steering.shuffled import shuffled_from_cache
 from study.analyses.steering.tables import tables_of_doses
 from study.cli import steer
 from tests import steer_task
+from tests.steering_kit import made_up
 from tests.tiny import save_checkpoint
 
 TASK = "tests.steer_task"
@@ -76,15 +76,6 @@ def fitted(cache: Path) -> Directions:
         made = difference_of_means(opened, toward="yes", away_from="no", target="answer", groups="story",
                                    check_sign=False)  # fmt: skip
     return made
-
-
-def made_up(d: int = 32, *, seed: int = 0, n: int = 60, layers: tuple[int, ...] = (1,)) -> Directions:
-    """Directions that nobody fitted, with statistics that pass."""
-    stats = DirectionStats(delta_norm=1.0, resid_norm=6.0, sd_within=0.5, n_toward=n, n_away=n, n_groups=12,
-                           split_half_cosine=0.8)  # fmt: skip
-    rng = torch.Generator().manual_seed(seed)
-    sites = [Site("resid_post", layer) for layer in layers]
-    return Directions({site: Direction(torch.randn(d, generator=rng), site, "yes", "no", stats) for site in sites})
 
 
 def run(command: str, *args: str | Path) -> Result:
@@ -353,50 +344,6 @@ def test_no_group_is_on_two_sides_of_a_split() -> None:
     assert [round(len(part) / 200, 1) for part in sides.values()] == [0.6, 0.2, 0.2]
     with pytest.raises(ValueError, match="no item is left for select, test: group 'a' alone has 100 of 102"):
         split_by_group(["a"] * 100 + ["b", "c"], seed=1)
-
-
-def test_pair_cosines_are_corrected_by_what_each_direction_says_of_itself() -> None:
-    a, b = made_up(seed=1), made_up(seed=1)
-    row = pair_cosines(a, b).iloc[0]
-    assert row["cosine"] == pytest.approx(1) and reliability(0.8) == pytest.approx(1.6 / 1.8)
-    assert row["ceiling"] == pytest.approx(1.6 / 1.8) and row["corrected"] == pytest.approx(1.8 / 1.6)
-    with pytest.raises(ValueError, match="different widths"):
-        pair_cosines(made_up(16), made_up(32))
-    same = [{SITE: replace(d[SITE], provenance={"examples_sha256": "abc"})} for d in (a, b)]
-    row = pair_cosines(*same).iloc[0]  # the noise of the same items is in both
-    assert np.isnan(row["corrected"]) and row["ceiling"] == pytest.approx(1.6 / 1.8) and "same examples" in row["note"]
-
-
-def test_shared_noise_of_the_items_is_no_agreement() -> None:
-    """Labels that say nothing, items that both members read with the same noise: the plain cosine is near 1."""
-    found = []
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        groups, labels = [f"g{k // 4}" for k in range(120)], np.repeat(rng.permutation(30) % 2 == 0, 4)
-        shared = np.repeat(rng.normal(size=(30, 24)), 4, axis=0)
-        a, b = (torch.from_numpy(shared + 0.3 * rng.normal(size=shared.shape)) for _ in range(2))
-        found.append(direction_agreement(a, b, labels, groups=groups, seed=seed, n_permutations=39))
-    assert np.mean([f.cosine.value for f in found]) > 0.8 and abs(np.mean([f.crossed.value for f in found])) < 0.15
-    assert np.mean([f.p <= 0.05 for f in found]) <= 0.2
-    assert np.mean([not f.corrected.is_defined for f in found]) >= 0.8  # members without a direction have no ceiling
-
-
-def test_the_corrected_cosine_recovers_the_truth_that_noise_hides() -> None:
-    """True cosine 0.6, seen through noise: the raw cosine is too low, the corrected one is not."""
-    found = []
-    for seed in range(8):
-        rng = np.random.default_rng(seed)
-        labels, groups = np.arange(240) % 2 == 0, [f"g{k // 4}" for k in range(240)]
-        u, w = np.eye(40)[0], 0.6 * np.eye(40)[0] + 0.8 * np.eye(40)[1]
-        feats = [np.outer(labels - 0.5, v) * 0.9 + rng.normal(0, 1, (240, 40)) for v in (u, w)]
-        a, b = (torch.from_numpy(part) for part in feats)
-        found.append(direction_agreement(a, b, labels, groups=groups, seed=seed, n_permutations=99))
-    raw, corrected = (
-        np.nanmean(values) for values in ([f.cosine.value for f in found], [f.corrected.value for f in found])
-    )
-    assert sum(not f.corrected.is_defined for f in found) <= 1  # a member whose direction drowns in its noise
-    assert raw < 0.42 and abs(corrected - 0.6) < 0.1
-    assert np.mean([f.p < 0.05 for f in found]) >= 0.5 and all(f.null_hi < 0.45 for f in found)
 
 
 @pytest.mark.slow
