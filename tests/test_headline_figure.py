@@ -92,3 +92,17 @@ def test_a_long_title_ends_before_the_letter_of_the_next_panel() -> None:
         figure.canvas.draw()
         box = figure.texts[-1].get_window_extent()
     assert figure.texts[-1].get_text() == title and box.x1 / figure.dpi <= of._LETTER[1] - 0.05
+
+
+def test_the_dose_curve_is_of_the_member_that_the_direction_moves_beyond_its_controls() -> None:
+    """By p, then by the size of the change; the first member where nothing was tested."""
+
+    def chosen(*points: tuple[str, str, float, float | None]) -> str:
+        columns = ("member", "arm", "control_difference", "p")
+        return of._moved_member(pd.DataFrame(points, columns=columns).astype({"p": float}))
+
+    moved = [("engaged", "direction", 1.0, 0.2), ("heuristic", "direction", -6.5, 0.02)]
+    assert chosen(*moved) == "heuristic" == chosen(*moved, ("engaged", "control", 9.0, 0.001))
+    assert chosen(("engaged", "direction", 1.0, 0.02), ("heuristic", "direction", -6.5, 0.02)) == "heuristic"
+    assert chosen(("engaged", "direction", 1.0, 0.01), ("heuristic", "direction", -6.5, 0.02)) == "engaged"
+    assert chosen(("engaged", "direction", 0.0, None), ("heuristic", "direction", 3.0, None)) == "engaged"

@@ -229,13 +229,21 @@ def _at(rows: pd.DataFrame) -> str:
 
 
 def _dose(tables: Tables) -> Panel:
-    """The first member, site and score that a figure can show."""
+    """The first site and score that a figure can show, in the member that the direction moves most clearly."""
     from study.analyses.steering.figures import dose_rows
     from study.figures import dose_response
 
-    part = _one(tables["steering"], "member", "site", "metric")
+    shown = _one(tables["steering"], "site", "metric")
+    part = shown[shown["member"] == _moved_member(shown)]
     title = f"steering, {part['member'].iloc[0]}: {part['metric'].iloc[0]}"
     return Panel(title, lambda ax: dose_response(dose_rows(part), ax=ax), lift=_LIFT_2)
+
+
+def _moved_member(curves: pd.DataFrame) -> str:
+    """The member of the point with the smallest p against its controls, then the larger change; else the first."""
+    own = curves[(curves["arm"] == "direction") & curves["p"].notna()]
+    ranked = own.assign(size=own["control_difference"].abs()).sort_values(["p", "size"], ascending=[True, False])
+    return str((ranked if len(ranked) else curves)["member"].iloc[0])
 
 
 def _cumulative(tables: Tables) -> Panel:
