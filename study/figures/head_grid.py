@@ -184,8 +184,10 @@ def _as_lines(label: str) -> tuple[str, str]:
 
 
 def _fits(text: str, cell_w: float, cell_h: float, is_bold: bool) -> bool:
+    """Whether a name has room in its cell; that of a head beyond the null above the dot in the middle."""
     width = canvas.text_width(text, size=NOTE, weight="bold" if is_bold else "normal") + 0.04
-    return width < 0.95 * cell_w and 0.17 + 0.09 * text.count("\n") < cell_h
+    height = 0.08 + 0.09 * (1 + text.count("\n"))
+    return width < 0.95 * cell_w and (2 * height - 0.06 if is_bold else height) < cell_h
 
 
 @dataclass(frozen=True)
