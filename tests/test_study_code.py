@@ -243,8 +243,8 @@ def test_edited_engine_code_runs_again_unless_the_work_is_kept_on_purpose(copied
     edit(
         root,
         "interp/evaluate/run.py",
-        "texts = [(i, s, r) for i, s, r in written] if written",
-        "texts = written if written",
+        "keep = decoding.score_labels",
+        "keep = bool(decoding.score_labels)",
     )
     planned = study(root, command="plan")
     assert "made with code" in planned and "--keep" in planned

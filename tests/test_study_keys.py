@@ -19,6 +19,7 @@ from study.analyses.steering.options import SteeringOptions
 from study.config import Study, parse_study, read_study
 from study.config.sections import (
     FiguresSection,
+    KnownTruthSection,
     Published,
     ReportSection,
     SmallestEffects,
@@ -61,7 +62,7 @@ def test_the_declared_margin_is_the_one_that_equivalence_is_judged_at(answered: 
     work, before = tree(run, "steps/eval/engaged", "steps/eval/heuristic"), tree(run, "report.html", "tables")
     declared = read_study(file, overrides=["claim_margin=0.9999"])
     finished = run_study(declared, run, say=lambda _: None)
-    assert finished.ran == ("eval", "report"), "only the tables and what reads them"
+    assert finished.ran == ("eval", "known_truth", "report"), "only the tables and what reads them"
     assert tree(run, "steps/eval/engaged", "steps/eval/heuristic") == work, "no model was run again"
     row = verdict(run)
     assert row["margin"] == 0.9999 and row["verdict"].endswith("margin 0.9999")
@@ -87,11 +88,11 @@ def test_a_score_of_no_item_is_a_row_without_a_value() -> None:
 
 SECTIONS = {"eval": EvalOptions, "cache": CacheOptions, "probes": ProbesOptions, "heads": HeadsOptions,
             "steering": SteeringOptions, "oracle": OracleOptions, "figures": FiguresSection,
-            "report": ReportSection}  # fmt: skip
+            "known_truth": KnownTruthSection, "report": ReportSection}  # fmt: skip
 SHARED = {"task": TaskOptions, "load": LoadOptions}
 OTHERS: tuple[Any, ...] = (
     7, 321, 0.375, "another", True, False, ("another",), ("mean",), ("massmean",), ("direct",), ("png",), "none",
-    "between", "classes", "sd", "direct", "notebook", "same-layer",
+    "between", "classes", "sd", "direct", "notebook", "same-layer", "own",
     "refuse", "plain", (1,), (0.5,), (("a", "b"),), {"a": 1}, {"a": ("b",)},
 )  # fmt: skip
 """Values to try in the place of the one that a key has; the first that its type takes is used."""
@@ -110,6 +111,8 @@ def changed(owner: Any, name: str) -> Any:
         return dataclasses.replace(
             owner, questions=(*owner.questions, dataclasses.replace(owner.questions[0], name="b"))
         )
+    if isinstance(owner, KnownTruthSection):
+        return dataclasses.replace(owner, path="study.embedded.truths:_HEADS")
     for value in OTHERS:
         try:
             made = dataclasses.replace(owner, **{name: value})
