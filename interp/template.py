@@ -140,7 +140,8 @@ def apply_template(
 
 def _rendered_by(tokenizer: Any) -> dict[Any, Any]:
     """Chats that this tokenizer, as it is now, has rendered: checks render every prompt several times."""
-    state = (len(tokenizer), tuple((name, str(token)) for name, token in tokenizer.special_tokens_map.items()))
+    size = len(tokenizer) if hasattr(type(tokenizer), "__len__") else None  # a wrapper may not pass it on
+    state = (size, tuple((name, str(token)) for name, token in tokenizer.special_tokens_map.items()))
     held, known = _CHATS.get(tokenizer, (None, {}))
     if held != state:
         known = {}

@@ -189,7 +189,7 @@ def test_a_name_that_is_taken_is_refused(installed: Path) -> None:
     points = installed / "prompt_length-1.0.dist-info" / "entry_points.txt"
     points.write_text("[diptych.analyses]\nheads = prompt_length_package:ANALYSIS\n")
     _forget()
-    with pytest.raises(ValueError, match="'heads' of package 'prompt-length' has a name that is taken"):
+    with pytest.raises(ValueError, match="'heads' of package 'prompt-length' has a name that is already taken"):
         registry.added()
     told = CliRunner().invoke(main, ["--help"])
     assert told.exit_code == 1 and "Error: entry point diptych.analyses" in told.output

@@ -108,7 +108,7 @@ def test_groups_are_mandatory_unless_a_reason_is_given() -> None:
         (np.arange(20) % 2, np.zeros(20), "at least 2 groups"),
         (np.arange(20) % 2, np.arange(20) // 10, "at least 3 groups, got 2 groups"),
         (np.zeros(20), np.arange(20), "at least 2 classes, got only"),
-        (np.arange(20) == 3, np.arange(20), "got 20 groups, of which 1 hold True"),
+        (np.arange(20) == 3, np.arange(20), "got 20 groups, of which 1 contain True"),
         (np.arange(20) % 2, [None, *range(19)], "1 of 20 have none"),
     ],
 )

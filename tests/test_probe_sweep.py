@@ -245,7 +245,7 @@ def test_what_cannot_be_swept_is_refused_in_words(data) -> None:
         sweep(feats, target=labels, groups=np.zeros(len(labels)), config=QUICK)
     with pytest.raises(ValueError, match="at least 2 classes"):
         sweep(feats, target=np.ones(len(labels)), groups=groups, config=QUICK)
-    with pytest.raises(ValueError, match="of which 1 hold 1"):
+    with pytest.raises(ValueError, match="of which 1 contain 1"):
         sweep(feats, target=(groups == 7).astype(int), groups=groups, config=QUICK)
     with pytest.raises(ValueError, match="rows 5 and 355 .*same activations at every site.*unite_groups"):
         twice = {site: np.concatenate([x[:355], x[5:6], x[356:]]) for site, x in feats.items()}

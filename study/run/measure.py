@@ -59,7 +59,7 @@ def rates_of(model: Model, examples: Sequence[Example]) -> Rates:
     writing = _timed(model, lambda: replies.append(write(model, different, Decoding(), new_tokens=_N_WRITTEN)))
     n_written = len(batch) * max(one.reply.n_tokens for one in replies[-1])
     row = sum(_per_row_token(model, prompt, reading / tokens) for prompt in prompts) / len(prompts)
-    return Rates(reading / tokens, row, max(writing - reading, 0.0) / max(n_written, 1))
+    return Rates(reading / tokens, row, max(writing - reading, 0.1 * writing) / max(n_written, 1))
 
 
 def _batch(model: Model, prompts: Sequence[Prompt]) -> int:
