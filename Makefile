@@ -33,8 +33,8 @@ test: install
 test-fast: install
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not long and not real'
 
-# All that `make test` leaves out, at the counts of CI.
-test-rest: test-long test-notebooks test-types
+# What `make test` leaves out, at the counts of CI; `make test-slow` also checks types.
+test-rest: test-long test-notebooks
 
 # Kills, attacks and simulations of a fixed size; without the slowest (rebuilds, a kill in every step), as in CI.
 LONG ?= long and not slowest
@@ -56,7 +56,7 @@ test-types: install
 
 # The attacks of tests/faults and the simulations of tests/validity at full size; writes docs/concepts/validity.md.
 test-slow: LONG = long
-test-slow: test-long
+test-slow: test-long test-types
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/faults tests/test_cli_eval_resume.py tests/test_extract.py \
 		--kills $(KILLS) --inputs $(INPUTS) --bbq-rows 11956
 	rm -rf $(SLOW_RATES)
