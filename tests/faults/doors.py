@@ -158,7 +158,7 @@ def run_doors(root: Path) -> list[Door]:
     cache, evals, heads = steps / "cache" / "engaged", steps / "eval", steps / "heads"
     probes, dose = steps / "probes" / "engaged" / "surface_label", steps / "steering" / "heuristic"
     of_eval = files(evals, "engaged/*.json", "engaged/*.parquet", "*/batches/*", "*/items/*")
-    of_heads = files(heads, "*/mean/plan.json", "*/mean/items/*", "cumulative.csv", "difference.csv")
+    of_heads = files(heads, "*/mean-*/plan.json", "*/mean-*/items/*", "cumulative.csv", "difference.csv")
     of_probes = files(probes, "plan.json", "items/*", "table.parquet", "scores.npz", "directions.safetensors")
     of_dose = files(dose, "dose/*/plan.json", "dose/*/items/*", "dose/*/table.csv", "dose/*/slopes.csv", "*.json",
                     "*.safetensors")  # fmt: skip
