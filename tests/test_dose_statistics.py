@@ -294,7 +294,7 @@ def test_a_drawn_level_stays_where_its_score_can_be() -> None:
         for metric, start in (("accuracy", 0.9), ("kl", 0.1), ("margin", 0.9)) for alpha in (0.0, 1.0)
     ]  # fmt: skip
     drawn = level_rows(pd.DataFrame(rows)).query("arm == 'direction'").set_index(["metric", "alpha"])
-    want = {("accuracy", 1.0): (0.7, 1.0), ("KL", 1.0): (0.0, 0.4), ("logit margin", 1.0): (0.7, 1.2),
+    want = {("accuracy", 1.0): (0.7, 1.0), ("kl", 1.0): (0.0, 0.4), ("margin", 1.0): (0.7, 1.2),
             ("accuracy", 0.0): (0.88, 0.92)}  # fmt: skip
     for key, ends in want.items():
         assert tuple(drawn.loc[key, ["lo", "hi"]]) == pytest.approx(ends), key

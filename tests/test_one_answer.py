@@ -105,6 +105,28 @@ def test_flags_of_a_steered_member_follow_what_each_score_rests_on() -> None:
     assert (flagged(rows, quiet, varied, same)["banner"] == "").all()
 
 
+def test_levels_and_slopes_name_scores_alike_and_are_flagged_alike() -> None:
+    """One answer at strength 0 says nothing against the margin of the classes, in levels as in slopes."""
+    from study.analyses.steering.figures import dose_rows
+    from study.analyses.steering.tables import flagged, level_rows, slope_rows
+
+    scores = ("margin", "p_gold", "kl")
+    row = {"draw": 0, "lo": 0.0, "hi": 1.0, "change_lo": -0.1, "change_hi": 0.3, "band_lo": -0.1, "band_hi": 0.3,
+           "band": "band", "length": 1.0, "arm_label": "d", "interval": "t", "is_degenerate": True,
+           "top_answer": "B", "top_share": 1.0}  # fmt: skip
+    levels = pd.DataFrame(
+        [row | {"arm": arm, "metric": metric, "alpha": alpha, "value": 0.4 + alpha / 10}
+         for arm in ("direction", "random") for metric in scores for alpha in (0.0, 1.0)]
+    )  # fmt: skip
+    slopes = pd.DataFrame([row | {"arm": "direction", "metric": metric, "value": 0.1} for metric in scores])
+    for rows in (level_rows(levels), slope_rows(slopes)):
+        flags = flagged(rows, levels, None, {"member": "engaged"}).groupby("metric")["is_degenerate"].unique()
+        assert {name: values.tolist() for name, values in flags.items()} == {
+            "margin": [False], "p_gold": [True], "kl": [True]
+        }  # fmt: skip
+    assert list(dose_rows(level_rows(levels))["metric"].unique()) == ["logit margin", "p(gold)", "KL"]
+
+
 def test_cyclic_orders_are_offered_and_cure_what_was_order_alone(bbq_folder: Path) -> None:
     """It likes the letter A and believes the unknown option a little: one order sees A alone, the mean of three sees
     what it believes. Its letters themselves, of which classes are made, stay one."""

@@ -118,6 +118,7 @@ def test_every_number_of_every_table_has_its_interval_and_n(small_run: Path) -> 
 
     tables = read_tables(small_run)
     assert {"eval", "pair", "probes", "heads", "heads_selected", "steering", "oracle"} <= set(tables)
+    assert set(tables["steering"]["metric"]) <= set(tables["steering_slopes"]["metric"])  # one vocabulary
     for name, table in tables.items():
         check_table(table, name)
         assert table["data_sha256"].str.fullmatch(r"[0-9a-f]{12,64}").all(), name

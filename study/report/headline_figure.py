@@ -234,9 +234,9 @@ def _dose(tables: Tables) -> Panel:
     from study.figures import dose_response
 
     shown = _one(tables["steering"], "site", "metric")
-    part = shown[shown["member"] == _moved_member(shown)]
+    part = dose_rows(shown[shown["member"] == _moved_member(shown)])
     title = f"steering, {part['member'].iloc[0]}: {part['metric'].iloc[0]}"
-    return Panel(title, lambda ax: dose_response(dose_rows(part), ax=ax), lift=_LIFT_2)
+    return Panel(title, lambda ax: dose_response(part, ax=ax), lift=_LIFT_2)
 
 
 def _moved_member(curves: pd.DataFrame) -> str:

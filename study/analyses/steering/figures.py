@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from study.analyses.steering.panels import panel_name
 from study.figures import bias_plane, cosines, dose_response
 from study.figures.drawn import Drawn
 from study.figures.feed import Feed, draw_feeds
@@ -12,10 +13,10 @@ from study.figures.style import Width
 
 
 def dose_rows(rows: DataFrame) -> DataFrame:
-    """Rows of one member and site without the scores that nothing changes; these are left to the table."""
+    """Rows of one member and site, scores by the names of their panels, without those that nothing changes."""
     spread = rows.groupby("metric")["value"].agg(lambda values: values.max() - values.min())
     moving = [name for name in rows["metric"].unique() if spread[name] > 1e-6] or [rows["metric"].iloc[0]]
-    return rows[rows["metric"].isin(moving)]
+    return rows[rows["metric"].isin(moving)].assign(metric=lambda kept: kept["metric"].map(panel_name))
 
 
 FEEDS = (

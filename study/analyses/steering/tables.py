@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +19,7 @@ from steering.texts import text_curves
 from study.analyses.eval.one_answer import MEANING, OneAnswer, one_answer, said
 from study.analyses.steering.items import is_label
 from study.analyses.steering.job import DoseJob
+from study.analyses.steering.panels import PANELS
 from study.analyses.steering.store import get_outcome, get_read, get_text_sums, open_sweep, write_table
 
 if TYPE_CHECKING:
@@ -29,27 +29,6 @@ SWITCH = "switch "
 CONTROL = "random, complement and label-shuffled directions of equal length; differences: random ones"
 
 
-class Panel(NamedTuple):
-    """How a score is drawn: its name, its unit, its smallest and largest level."""
-
-    name: str
-    unit: str
-    bounds: tuple[float, float]
-
-
-_RATE, _SIGNED = (0.0, 1.0), (-1.0, 1.0)
-PANELS = {
-    "margin": Panel("logit margin", "log p(toward) − log p(away), nats", (-math.inf, math.inf)),
-    "amb_commit_bias": Panel("commit bias", "2 P(stereo | commit) − 1", _SIGNED),
-    "coverage": Panel("coverage", "share", _RATE),
-    "s_amb": Panel("s_AMB", "(1 − accuracy) × bias", _SIGNED),
-    "accuracy": Panel("accuracy", "share right", _RATE),
-    "p_gold": Panel("p(gold)", "probability among labels", _RATE),
-    "acc_disambig": Panel("acc. disambig", "accuracy", _RATE),
-    "abstain_disambig": Panel("abstain disambig", "share", _RATE),
-    "kl": Panel("KL", "nats, last token", (0.0, math.inf)),
-}
-"""The scores that have a panel, in the order of the panels."""
 _TABLE = ("site", "arm", "arm_label", "metric", "alpha", "draw", "length", "value", "lo", "hi", "band_lo", "band_hi",
           "band", "change_lo", "change_hi", "interval")  # fmt: skip
 _KEEP = (
@@ -236,7 +215,6 @@ def level_rows(table: pd.DataFrame) -> pd.DataFrame:
     rows["arm"] = rows["arm"].map(arms)
     rows["metric_unit"] = [PANELS[name].unit for name in rows["metric"]]
     rows["place"] = [list(PANELS).index(name) for name in rows["metric"]]
-    rows["metric"] = [PANELS[name].name for name in rows["metric"]]
     words = "largest |z| over strengths, step-down"
     rows = rows.sort_values("place", kind="stable").drop(columns=["member", "place"], errors="ignore")
     rows["interval"] = rows["interval"].where(rows["band_lo"].isna() | (rows["alpha"] == 0), rows["band"])
