@@ -11,8 +11,8 @@
     not testable    the claim would be "not supported", and at this n an effect of the smallest size of interest is
                     shown in fewer than 80 % of studies (of equivalence: it is shown at its margin in fewer than 80 % of
                     studies whose members are equal). Not where the whole interval is below or above the smallest effect
-                    of interest, nor where it shows a slope that controls of equal norm have too: that n has shown
-                    something.
+                    of interest (on the other side of the claim it is below), nor where it shows a slope that controls
+                    of equal norm have too: that n has shown something.
 
 What an n can show (`Reach`) is a property of the design: n, groups, how many claims are corrected for, and a spread.
 The estimate itself never enters; a spread that was estimated from the same data is named as such.
@@ -262,10 +262,11 @@ class Claim:
 
     @property
     def is_small(self) -> bool:
-        """Whether the whole interval is below the smallest effect of interest: an effect of interest is excluded."""
-        if self.measured is None:
+        """Whether the whole interval is below the smallest effect of interest, or on the other side of the claim: an
+        effect of interest is excluded."""
+        if self.measured is None or isinstance(self.asserts, Within):
             return False
-        return any(c.outcome == "failed" for c in _of_interest(self.measured, self.asserts, self.smallest))
+        return _beyond(self.measured, self.asserts)[1] < self.smallest
 
     @property
     def why_not_testable(self) -> str:
@@ -332,13 +333,18 @@ def _of_interest(measured: Measured, asserts: Above | Below | Within, smallest: 
     """Whether the effect is one that matters: shown to be smaller, it is none; where both are possible, qualified."""
     if isinstance(asserts, Within) or smallest <= 0:
         return []
-    lo, hi = measured.lo - asserts.null, measured.hi - asserts.null
-    lo, hi = (lo, hi) if isinstance(asserts, Above) else (-hi, -lo)
+    lo, hi = _beyond(measured, asserts)
     if hi < 0:  # the other side of the claim
         return []
     outcome: Outcome = "passed" if lo >= smallest else "failed" if hi < smallest else "undecided"
     name = f"at least {smallest:g}, the smallest effect of interest"
     return [Control(name, outcome, "", "null" if outcome == "failed" else "interpretation")]
+
+
+def _beyond(measured: Measured, asserts: Above | Below) -> tuple[float, float]:
+    """The interval counted from the null, positive on the side of the claim."""
+    lo, hi = measured.lo - asserts.null, measured.hi - asserts.null
+    return (lo, hi) if isinstance(asserts, Above) else (-hi, -lo)
 
 
 def _report_wide(corrected: Corrected | None) -> list[Control]:

@@ -242,6 +242,16 @@ def test_a_claim_that_is_not_shown_is_not_testable_where_its_n_could_not_show_wh
     assert claim.why_not_testable.startswith("not testable at n = 30, ") == (verdict == "not testable")
 
 
+@pytest.mark.parametrize("asserts", [Above(), Below()])
+@pytest.mark.parametrize("smallest", [0.1, 0.0])
+def test_an_interval_on_the_other_side_is_not_supported_even_if_a_test_of_the_null_fails(asserts, smallest) -> None:
+    """The interval excludes every effect of interest, so the n was large enough, whatever p is."""
+    lo, hi = OPPOSITE if isinstance(asserts, Above) else (-OPPOSITE[1], -OPPOSITE[0])
+    m, null = Measured((lo + hi) / 2, lo, hi, 30), Control("max-|t|", "failed", sort="null")
+    claim = Claim("x", "necessary", "heads", asserts, m, (null,), smallest=smallest, design=design(0.25, 0.1))
+    assert (claim.verdict, claim.is_small) == ("not supported", True)
+
+
 def test_equivalence_is_not_testable_where_the_n_cannot_show_it_at_the_margin() -> None:
     m = Measured(0.01, -0.1, 0.12, 30)
     of_n = [Claim("x", "behaviour", "eval", Within(0.05), m, (PASSED,), design=design(d, 0.05)) for d in (0.2, 0.04)]
