@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import product
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from interp.stats import TooFewFlipsWarning, mean_test, sign_flip
+from interp.stats.mean_test import LEAST_SHIFT
 from interp.stats.permutation import Shrinkage, effective_df
 
 
@@ -88,6 +91,46 @@ def test_a_head_without_effect_has_p_one_and_a_constant_one_the_smallest():
     got = mean_test(effects, groups=None, seed=0)
     assert (got.p[0] == 1).all() and got.statistic[0, 0] == 0.0
     assert got.p[1, 1] == 2 / 2**12 and np.isinf(got.statistic[1, 1])
+
+
+def agreeing(n_groups: int, n_exceptions: int, exception: float) -> np.ndarray:
+    """Groups at 1 but for some."""
+    return np.r_[np.ones(n_groups - n_exceptions), np.full(n_exceptions, exception)]
+
+
+@pytest.mark.parametrize(("n_groups", "n_exceptions", "exception"), [(60, 2, -1.0), (30, 2, -1.0), (20, 1, 0.0)])
+def test_a_mean_that_nearly_every_group_has_is_significant(n_groups, n_exceptions, exception):
+    """(1 - k/G)^G = 0.13, 0.13 and 0.36 of the resamples hold no exception; their T* is not taken for infinite."""
+    effects = agreeing(n_groups, n_exceptions, exception)
+    assert mean_test(effects, groups=None, seed=0).p < 0.01
+    assert mean_test(-np.repeat(effects, 3), groups=np.repeat(np.arange(n_groups), 3), seed=0).p < 0.01
+    lone = mean_test(effects[:, None] * [1.0, 1e-3], groups=None, seed=0)
+    assert (lone.p < 0.01).all() and np.isfinite(lone.limit).all()
+
+
+@pytest.mark.parametrize(("n_groups", "n_exceptions"), [(8, 1), (20, 2), (30, 3)])
+def test_a_resample_without_spread_counts_where_it_is_far_from_the_mean(n_groups, n_exceptions):
+    """Exceptions of -1: the shift is 2k/G of a mean of 1 - 2k/G, more than a sixth; p is the share without any."""
+    p = mean_test(agreeing(n_groups, n_exceptions, -1.0), groups=None, seed=0, n_draws=20_000).p
+    alone = (1 - n_exceptions / n_groups) ** n_groups
+    assert p == pytest.approx(alone, abs=0.006), "4 standard errors are 0.0135 at most; other draws add little"
+
+
+@pytest.mark.parametrize("expected", [3, 5, 7, 8])
+def test_the_rule_for_resamples_without_spread_adds_at_most_one_seen_of_seven_expected(expected, monkeypatch):
+    """Two-point groups with mean 0, all numbers of exceptions weighed by their binomial probability: no simulation."""
+    n_groups, error = 60, {}
+    q = expected / n_groups
+    weights = stats.binom.pmf(np.arange(n_groups + 1), n_groups, q)
+    for share in (0.0, LEAST_SHIFT):
+        monkeypatch.setattr(sys.modules["interp.stats.mean_test"], "LEAST_SHIFT", share)
+        error[share] = sum(
+            weight * (mean_test(np.r_[np.full(n_groups - k, q), np.full(k, q - 1)], groups=None, seed=0, n_draws=999).p
+                      <= 0.05)
+            for k, weight in enumerate(weights) if weight > 2e-4
+        )  # fmt: skip
+    assert error[LEAST_SHIFT] <= error[0.0] + 7 * np.exp(-7)
+    assert error[LEAST_SHIFT] <= 0.06
 
 
 def test_a_head_that_can_never_be_significant_raises_no_bar():

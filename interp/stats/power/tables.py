@@ -13,6 +13,7 @@ import numpy as np
 
 from interp.stats.intervals import t_value, z_value
 from interp.stats.jackknife import Jackknife, effective_groups, group_weights
+from interp.stats.mean_test import LEAST_SHIFT
 from interp.stats.permutation import TIE, signs
 from interp.stats.power.size import StudySize
 
@@ -213,15 +214,17 @@ def _p_of_bootstrap(sums: np.ndarray, sizes: np.ndarray, rng: np.random.Generato
     """Two-sided p of the studentised bootstrap of one mean, for every study [study]."""
     mean, squares_of_sizes = sums.sum(axis=0) / sizes.sum(), sizes**2
     residual = sums - sizes[:, None] * mean
-    observed = _t(mean, (residual**2).sum(axis=0), float(sizes.sum()))
+    own, total = (residual**2).sum(axis=0), float(sizes.sum())
+    observed = _t(mean, own, total)
     crossed, squares, count, n_draws = residual * sizes[:, None], residual**2, np.zeros(sums.shape[1]), 0
     reach = observed * (1 - TIE)
     for weights in group_weights(len(sums), n_resamples=N_DRAWS, seed=rng):
         n = (weights @ sizes)[:, None]
         shift = weights @ residual / n
         spread = weights @ squares - 2 * shift * (weights @ crossed) + shift**2 * (weights @ squares_of_sizes)[:, None]
-        shift = np.where(np.abs(shift) < 1e-12, 0.0, shift)
-        count += (_t(shift, np.where(spread < 1e-12, 0.0, spread), n) >= reach).sum(axis=0)
+        shift, spread = np.where(np.abs(shift) < 1e-12, 0.0, shift), np.where(spread < 1e-12, 0.0, spread)
+        is_near = (spread == 0) & (np.abs(shift) < LEAST_SHIFT * np.abs(mean))
+        count += (np.where(is_near, _t(shift, own, total), _t(shift, spread, n)) >= reach).sum(axis=0)
         n_draws += len(weights)
     return (count + 1) / (n_draws + 1)
 
