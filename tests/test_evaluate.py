@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,6 +127,27 @@ def test_a_batch_that_does_not_fit_is_halved(model: Model) -> None:
     with model.decoder.register_forward_pre_hook(small, with_kwargs=True):
         tight = dict(evaluate(model, TASK, items(6), decoding=Decoding(score_labels=False)))
     assert [a.text for a in tight[0]] == [a.text for a in calm[0]]
+
+
+def test_the_tensors_of_a_batch_that_did_not_fit_are_freed_before_its_halves_run(model: Model) -> None:
+    class Held:
+        """Stands for the keys and values of the batch, which live in a frame of the failed call."""
+
+    failed: list[weakref.ref[Held]] = []
+    alive: list[bool] = []
+
+    def small(module, args, kwargs):
+        alive.extend(one() is not None for one in failed)
+        if kwargs["input_ids"].shape[0] > 2:
+            held = Held()
+            failed.append(weakref.ref(held))
+            raise torch.OutOfMemoryError
+
+    with model.decoder.register_forward_pre_hook(small, with_kwargs=True):
+        list(evaluate(model, TASK, items(6), decoding=Decoding(score_labels=False, max_new_tokens=2)))
+    assert len(failed) >= 2
+    assert len(alive) > 2
+    assert not any(alive)
 
 
 def test_only_long_prompts_cut_their_own_replies_and_are_named(model: Model) -> None:

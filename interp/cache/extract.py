@@ -227,6 +227,10 @@ def run_shard(
             acts = _run_batch(model, plan, [prompts[w.example] for w in batch], batch)
         except (torch.OutOfMemoryError, MemoryError) as error:
             _shrink(budget, batch, prompts, error)
+            acts = None
+        if acts is None:  # after the except clause, which keeps the failed pass's tensors alive through the traceback
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
             continue
         drain.put(acts, [row for w in batch for row in w.rows])
         waiting = waiting[len(batch) :]
@@ -257,8 +261,6 @@ def _run_batch(model: Model, plan: CachePlan, prompts: Sequence[Prompt], batch: 
 
 
 def _shrink(budget: Budget, batch: Sequence[ExampleRows], prompts: Sequence[Prompt], error: BaseException) -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     if len(batch) == 1:
         name = prompts[batch[0].example].example_id
         raise ValueError(

@@ -213,24 +213,30 @@ def _answer_batch(
 ) -> list[Answer]:
     """Answers of the examples at `places` of the whole list; in halves if the batch does not fit into memory."""
     try:
-        prompts = [prompt for _, prompt in batch]
-        written: list[Written | None] = [None] * len(batch)
-        asked: Pairs = batch
-        if decoding.generate:
-            keep = decoding.score_labels
-            replies = write(model, prompts, decoding, new_tokens=new_tokens, place=places[0], keep_finals=keep)
-            written, asked = list(replies), [batch[one.example] for one in replies]
-        answers = [_read(task, *one, reply) for one, reply in zip(asked, written, strict=True)]
-        if decoding.score_labels:
-            answers = _with_labels(model, task, asked, answers, decoding, written)
-        return sorted(answers, key=lambda a: [e.id for e, _ in batch].index(a.example_id))
+        return _answer_whole(model, task, batch, decoding, new_tokens, places)
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             raise
-        torch.cuda.empty_cache()
-        half = len(batch) // 2
-        first = _answer_batch(model, task, batch[:half], decoding, new_tokens, places[:half])
-        return first + _answer_batch(model, task, batch[half:], decoding, new_tokens, places[half:])
+    # after the except block: while an error is handled, its traceback holds the tensors of the batch that did not fit
+    torch.cuda.empty_cache()
+    half = len(batch) // 2
+    first = _answer_batch(model, task, batch[:half], decoding, new_tokens, places[:half])
+    return first + _answer_batch(model, task, batch[half:], decoding, new_tokens, places[half:])
+
+
+def _answer_whole(
+    model: Model, task: EvaluatedTask, batch: Pairs, decoding: Decoding, new_tokens: int, places: Sequence[int]
+) -> list[Answer]:
+    """Answers of the examples at `places` of the whole list, in their order."""
+    prompts = [prompt for _, prompt in batch]
+    written: list[Written | None] = [None] * len(batch)
+    asked: Pairs = batch
+    if decoding.generate:
+        keep = decoding.score_labels
+        replies = write(model, prompts, decoding, new_tokens=new_tokens, place=places[0], keep_finals=keep)
+        written, asked = list(replies), [batch[one.example] for one in replies]
+    answers = [_read(task, *one, reply) for one, reply in zip(asked, written, strict=True)]
+    return _with_labels(model, task, asked, answers, decoding, written) if decoding.score_labels else answers
 
 
 def _read(task: EvaluatedTask, example: Example, prompt: Prompt, written: Written | None) -> Answer:
