@@ -173,6 +173,15 @@ def test_every_sample_counts_in_the_budget_of_a_batch(model: Model) -> None:
     assert len(one.batches) > 1
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"max_new_tokens": 0}, {"max_new_tokens": -5}, {"n_samples": 0}, {"tokens_per_batch": 0},
+              {"temperature": -1.0}, {"temperature": float("nan")}]
+)  # fmt: skip
+def test_counts_below_one_and_impossible_temperatures_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
+        Decoding(**wrong)
+
+
 def test_two_examples_of_one_id_are_refused(model: Model) -> None:
     with pytest.raises(ValueError, match="1 repeated, first 'e1'"):
         plan_batches(model, TASK, [*items(3), items(2)[1]], Decoding())

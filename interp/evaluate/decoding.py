@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class Decoding:
             `interp.prompt.joined`.
         tokens_per_batch: prompt and new tokens of one batch, including padding and all samples.
     Raises:
-        ValueError: nothing to do, or a count below one.
+        ValueError: nothing to do, a count below one, or a temperature that is negative or not finite.
     """
 
     generate: bool = True
@@ -43,9 +44,12 @@ class Decoding:
     def __post_init__(self) -> None:
         if not (self.generate or self.score_labels):
             raise ValueError("decoding: generate and score_labels are both off, so there is nothing to do.")
-        if self.n_samples < 1 or self.tokens_per_batch < 1 or self.temperature < 0:
+        longest = 1 if self.max_new_tokens is None else self.max_new_tokens
+        if min(self.n_samples, self.tokens_per_batch, longest) < 1 or not 0 <= self.temperature < math.inf:
             raise ValueError(
-                "decoding: expected n_samples and tokens_per_batch of at least 1, temperature of at least 0."
+                "decoding: expected n_samples, tokens_per_batch and max_new_tokens of at least 1 and a finite "
+                f"temperature of at least 0, got {self.n_samples}, {self.tokens_per_batch}, {self.max_new_tokens} and "
+                f"{self.temperature}."
             )
         if self.n_samples > 1 and self.temperature == 0:
             raise ValueError(
