@@ -10,7 +10,7 @@ import torch
 
 from interp.evaluate import Decoding, evaluate
 from interp.evaluate.decoding import end_tokens
-from interp.evaluate.prefix import shared_logp, units_of
+from interp.evaluate.prefix import can_share, shared_logp, shared_prefix_logp, units_of
 from interp.evaluate.writing import Written, why_not_narrowed, write
 from interp.model import Model
 from interp.passes import pad
@@ -134,6 +134,24 @@ def hooked() -> Model:
     model = model_of("llama")
     model.layout.layers[0].block.register_forward_hook(lambda module, args, output: None)
     return model
+
+
+def spread(monkeypatch: pytest.MonkeyPatch) -> Model:
+    """A model whose last layer says that its weights are on a second device, as under `device_map`."""
+    model = model_of("llama")
+    elsewhere = [SimpleNamespace(device=torch.device("meta")), *model.module.parameters()]
+    monkeypatch.setattr(model.module, "parameters", lambda *args, **kwargs: iter(elsewhere))
+    return model
+
+
+def test_weights_on_several_devices_share_no_prefix_and_leave_the_batch_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain, model = model_of("llama"), spread(monkeypatch)
+    assert (can_share(plain), why_not_narrowed(plain)) == (True, "")
+    assert (can_share(model), why_not_narrowed(model)) == (False, "weights on several devices")
+    with pytest.raises(ValueError, match="weights on several devices"):
+        shared_prefix_logp(model, [(5, 6), (5, 7)], [0, 0])
 
 
 @pytest.mark.parametrize("make", [hybrid, scaled, hooked])

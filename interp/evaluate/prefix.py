@@ -21,8 +21,8 @@ _WORTH = 0.5
 
 def can_share(model: Model) -> bool:
     """Whether every layer keeps plain keys and values: no window that drops them, no recurrent state to fork, no rope
-    in which the keys of a prefix depend on the length of the rest."""
-    return all(layer.kind == "full_attention" for layer in model.layout.layers) and not model.layout.rope.varies
+    in which the keys of a prefix depend on the length of the rest; and all of them on one device."""
+    return why_not_shared(model) == ""
 
 
 def is_hooked(model: Model) -> bool:
@@ -30,12 +30,19 @@ def is_hooked(model: Model) -> bool:
     return any(part._forward_hooks or part._forward_pre_hooks for part in model.module.modules())
 
 
+def is_spread(model: Model) -> bool:
+    """Whether the weights are on several devices (`device_map`), so that keys and values are too."""
+    return len({weights.device for weights in model.module.parameters()}) > 1
+
+
 def why_not_shared(model: Model) -> str:
     """Why a model cannot share a prefix, in terms of its configuration; "" if it can."""
     if model.layout.rope.varies:
         return f"rope_type {', '.join(sorted(model.layout.rope.types))} depends on the length of the text"
     kinds = sorted({layer.kind for layer in model.layout.layers} - {"full_attention"})
-    return f"layers of kind {', '.join(kinds)}" if kinds else ""
+    if kinds:
+        return f"layers of kind {', '.join(kinds)}"
+    return "weights on several devices" if is_spread(model) else ""
 
 
 @torch.no_grad()
@@ -53,7 +60,9 @@ def shared_prefix_logp(model: Model, rows: Sequence[Ids], units: Sequence[Hashab
         ValueError: a model with layers that cannot share (see `can_share`), a row of one token, or not one key per row.
     """
     if not can_share(model):
-        raise ValueError(f"a shared prefix needs full attention in every layer, got {why_not_shared(model)}.")
+        raise ValueError(
+            f"a shared prefix needs full attention in every layer on one device, got {why_not_shared(model)}."
+        )
     if len(units) != len(rows):
         raise ValueError(f"units: expected one key per row ({len(rows)}), got {len(units)}.")
     if min(map(len, rows)) < 2:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.evaluate.decoding import Decoding, Reply, end_tokens, reply_of
-from interp.evaluate.prefix import Ids, is_hooked
+from interp.evaluate.prefix import Ids, is_hooked, is_spread
 from interp.model import Model
 from interp.passes import pad
 from interp.prompt import Prompt
@@ -117,6 +117,8 @@ def why_not_narrowed(model: Model) -> str:
         return f"rope_type {', '.join(sorted(model.layout.rope.types))} depends on the length of the text"
     if is_hooked(model):
         return "hooks on its modules, which may count rows and passes"
+    if is_spread(model):
+        return "weights on several devices"
     return "" if can_narrow(model) else "layers whose cache is not one line of keys and values per row"
 
 
