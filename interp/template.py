@@ -12,6 +12,7 @@ import json
 import os
 import re
 import weakref
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def apply_template(
             return_dict=tokenize,  # explicit because its default differs between transformers 4 and 5
             **options,
         )
-    made = tuple(out["input_ids"]) if tokenize else out
+    made = array("I", out["input_ids"]) if tokenize else out  # a tenth of the memory of a tuple
     if sum(len(content) for _, content in chat) <= _KEPT_LENGTH:
         if len(known) >= _KEPT:
             del known[next(iter(known))]
@@ -246,6 +247,7 @@ def _opens_turn(tokenizer: Any, roles: tuple[str, ...], thinking: bool | None) -
     return bool(reply_found) and before.rstrip() == text.rstrip()
 
 
+@lru_cache(maxsize=16)
 def _at_date(template: str, date: datetime.date) -> str:
     """The template with a fixed date instead of the clock: every `strftime_now(form)` becomes `form` filled in.
 

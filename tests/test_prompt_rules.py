@@ -19,7 +19,7 @@ from interp.heads import text_pair
 from interp.loading import load, open_skeleton
 from interp.model import Model
 from interp.prompt import Example, Message, joined, render, render_all
-from interp.template import PromptRules, clock_of, set_rules
+from interp.template import PromptRules, _rendered_by, apply_template, clock_of, set_rules
 from tests.hub_folders import make_hub
 from tests.tiny import CHAT_TEMPLATE, tiny, tiny_tokenizer
 
@@ -189,6 +189,16 @@ def test_a_template_that_reads_the_clock_gets_one_date_for_the_whole_run(other_d
     assert "Today: 01 Mar 2026" in first.text
     assert clock_of(tok) == "2026-03-01"
     assert clock_of(tiny_tokenizer()) is None
+
+
+def test_chats_that_are_kept_hold_one_copy_of_a_template_at_its_date():
+    tok = with_template(CLOCK, template_date="2024-07-26")
+    texts = [apply_template(tok, [("user", word)]) for word in ("yes", "no", "yes")]
+    assert texts[0] == texts[2] != texts[1]
+    assert "26 Jul 2024" in texts[0]
+    kept = _rendered_by(tok)
+    assert len(kept) == 2
+    assert len({id(template) for template, *_ in kept}) == 1  # it is tens of kilobytes long
 
 
 def test_a_date_given_is_the_date_of_the_prompt_and_of_the_cache(tmp_path):
