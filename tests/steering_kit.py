@@ -17,6 +17,7 @@ from interp.prompt import Example, Message, Prompt
 from interp.site import Site
 from steering.direction import Direction, Directions, DirectionStats
 
+D = 32
 IDENTITY: Mapping[str, object] = {
     "model": {"config_sha256": "c0", "weights_sha256": "w0"},
     "adapter": {"sha256": "a0", "merged": False},
@@ -77,3 +78,13 @@ def made_up(d: int = 32, *, seed: int = 0, n: int = 60, layers: tuple[int, ...] 
     rng = torch.Generator().manual_seed(seed)
     sites = [Site("resid_post", layer) for layer in layers]
     return Directions({site: Direction(torch.randn(d, generator=rng), site, "yes", "no", stats) for site in sites})
+
+
+def direction(layer: int = 1, *, seed: int = 0, d: int = D, kind: str = "resid_post", means: bool = True) -> Direction:
+    """A direction that nobody fitted, with class means whose middle is not 0."""
+    rng = torch.Generator().manual_seed(seed)
+    vec, middle = torch.randn(d, generator=rng), torch.randn(d, generator=rng)
+    both = torch.stack([middle + vec / 2, middle - vec / 2])
+    made = Direction(vec, Site(kind, layer), "anti", "stereo", means=both if means else None)
+    stats = DirectionStats(delta_norm=float(vec.norm()), resid_norm=10.0, sd_within=1.5, **made.class_projections())
+    return Direction(vec, Site(kind, layer), "anti", "stereo", stats=stats, means=made.means)

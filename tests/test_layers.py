@@ -119,14 +119,7 @@ LONG_FUNCTIONS = {
     "probes.code_length.mdl": 66,
     "probes.run.sweep": 96,
 }
-LONG_FILES = {
-    "tests.test_stats_paired": 406,
-    "tests.test_oracle_train": 412,
-    "tests.test_stats_bootstrap": 419,
-    "tests.test_prompt_rules": 428,
-    "tests.test_steering_operators": 440,
-    "tests.test_sweep": 444,
-}
+LONG_FILES: dict[str, int] = {}
 
 
 def function_lengths() -> dict[str, int]:
