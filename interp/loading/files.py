@@ -257,23 +257,60 @@ def _local(name: str, where: str, *, revision: str | None, option: str) -> Path 
 
 
 def _from_hub(repo: str, revision: str | None, where: str, *, weights: bool, subfolder: str | None = None) -> Path:
-    """The snapshot folder of a hub repository; its name is the commit."""
-    from huggingface_hub import constants, list_repo_files, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    """The snapshot folder of a hub repository; its name is the commit. Without a network, the one in the hub's cache."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     top = f"{subfolder}/" if subfolder else ""
+    patterns = [top + p for p in (*_SMALL, *(("*.safetensors",) if weights else ()))]
+    inner = [top + "*/*", top + "consolidated*"]  # Mistral repositories hold a second copy of the weights
+    is_offline, no_answer = constants.HF_HUB_OFFLINE, None
     try:
-        if not constants.HF_HUB_OFFLINE:
-            names = [n.removeprefix(top) for n in list_repo_files(repo, revision=revision) if n.startswith(top)]
-            if not any(n.endswith(".safetensors") and "/" not in n for n in names):
-                _refuse_pickles(where, [n for n in names if "/" not in n and Path(n).suffix in (".bin", ".pt", ".pth")])
-        patterns = [top + p for p in (*_SMALL, *(("*.safetensors",) if weights else ()))]
-        inner = [top + "*/*", top + "consolidated*"]  # Mistral repositories hold a second copy of the weights
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, ignore_patterns=inner))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
-        offline = " (HF_HUB_OFFLINE is set, so only the local cache was searched)" if constants.HF_HUB_OFFLINE else ""
+        if not is_offline:
+            no_answer = _refuse_pickles_on_hub(repo, revision, where, top)
+        snapshot = snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=patterns,
+            ignore_patterns=inner,
+            local_files_only=is_offline or no_answer is not None,
+        )
+    except (LocalEntryNotFoundError, _http_error(), HFValidationError) as error:
         at = f" at revision {revision!r}" if revision else ""
+        if no_answer is not None:
+            raise ValueError(
+                f"{where}: neither a local folder nor in the hub's cache on this disk{at}, and the hub cannot be "
+                f"reached ({no_answer}). Check the network, or name a local folder."
+            ) from error
+        offline = " (HF_HUB_OFFLINE is set, so only the local cache was searched)" if is_offline else ""
         raise ValueError(
-            f"{where}: neither a local folder nor a hub repository that could be read{at}{offline}: "
-            f"{str(error).splitlines()[0]}"
+            f"{where}: neither a local folder nor a hub repository that could be read{at}{offline}: {_why(error)}"
         ) from error
+    return Path(snapshot)
+
+
+def _refuse_pickles_on_hub(repo: str, revision: str | None, where: str, top: str) -> str | None:
+    """Refuse a repository whose weights under `top` are pickles; returns why the hub gave no answer, if it did not."""
+    from huggingface_hub import list_repo_files
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        names = [n.removeprefix(top) for n in list_repo_files(repo, revision=revision) if n.startswith(top)]
+    except HfHubHTTPError:
+        raise  # an answer of the hub: no such repository, no access
+    except _http_error() as error:
+        return _why(error)
+    if not any(n.endswith(".safetensors") and "/" not in n for n in names):
+        _refuse_pickles(where, [n for n in names if "/" not in n and Path(n).suffix in (".bin", ".pt", ".pth")])
+    return None
+
+
+def _http_error() -> type[Exception]:
+    """What the hub's HTTP client raises without a connection, or after a time-out: no OSError, and no HfHubHTTPError."""
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage] of httpx or httpx2
+
+    return HTTPError
+
+
+def _why(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
