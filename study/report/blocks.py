@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from study.analyses.base import ShownTable
 from study.analyses.registry import analyses
-from study.figures.frame import spec_of
 from study.known_truth.show import TABLE, astray, counts, shown_table
 from study.ledger import VERDICTS, Claim
 from study.ledger_rows import Tables, is_blank
+from study.report.figure_order import ranked
 from study.report.run_folder import RunFolder, SavedFigure
 
 if TYPE_CHECKING:
     import pandas as pd
 
 OTHER = ("Other figures", "Which other figures were drawn?")
-SHOWN_FIRST = 4
 MAX_ANSWERS = 5
 _METHOD = (
     ("model", "models"), ("adapter", "adapters"), ("dtype", "dtype"), ("position", "positions read"),
@@ -72,8 +70,8 @@ def blocks(run: RunFolder, ledger: Sequence[Claim]) -> tuple[Block, ...]:
         cause = step.cause if step and step.status != "done" else ""
         if not figures and not tables and not cause:
             continue
-        first, rest = _ranked(figures)
         own = sorted((c for c in ledger if c.analysis == analysis), key=lambda c: VERDICTS.index(c.verdict))
+        first, rest = ranked(figures, own)
         one = known.get(analysis)
         shown = one.shown(run.tables) if one is not None and one.shown is not None else None
         found.append(
@@ -97,26 +95,6 @@ def _known_truth(run: RunFolder) -> list[Block]:
 
 def _is_of(table: pd.DataFrame, analysis: str) -> bool:
     return "analysis" in table.columns and bool((table["analysis"] == analysis).any())
-
-
-def _ranked(figures: Sequence[SavedFigure]) -> tuple[tuple[SavedFigure, ...], tuple[SavedFigure, ...]]:
-    """(shown, folded): the main figure of each sort is shown, the others of that sort are folded away."""
-    ordered = sorted(figures, key=lambda figure: (_lateness(figure.stem), figure.stem))
-    first = {_sort(figure.stem): figure for figure in reversed(ordered)}
-    shown = [first[sort] for sort in sorted(first)][:SHOWN_FIRST]
-    return tuple(shown), tuple(figure for figure in ordered if figure not in shown)
-
-
-def _lateness(stem: str) -> int:
-    """0 for the main kind of the engaged member; more for bases, other kinds and subsets."""
-    later = ("base", "solved", "keep", "zero", "patch", "heuristic", "span")
-    return sum(word in stem for word in later)
-
-
-def _sort(stem: str) -> tuple[float, str]:
-    """Place and name of the figure that the files hold; what no figure of the package is stands last."""
-    spec = spec_of(stem)
-    return (spec.rank, spec.name) if spec else (math.inf, "")
 
 
 def _method(tables: Tables, options: Any) -> tuple[tuple[str, str], ...]:
