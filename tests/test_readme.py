@@ -8,9 +8,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from study.cli import main
+from study.report.published import parse_published
 from tests.bbq_rows import thinned
 from tests.tiny import add_lora, save_checkpoint, tiny, tiny_tokenizer
 
@@ -103,6 +105,27 @@ def test_every_make_target_that_is_named_exists() -> None:
         for m in re.findall(r"\bmake ([a-z-]+)", (root / name).read_text())
     }
     assert named <= targets
+
+
+def test_yaml_of_the_documents_can_be_read() -> None:
+    root = Path(__file__).resolve().parent.parent
+    n = 0
+    for document in [*root.glob("*.md"), *root.glob("docs/**/*.md")]:
+        for block in re.findall(r"^ *```ya?ml\n(.*?)^ *```", document.read_text(), re.S | re.M):
+            try:
+                assert yaml.safe_load(block)
+            except yaml.YAMLError as error:
+                pytest.fail(f"{document.name}: {error}")
+            n += 1
+    assert n >= 4
+
+
+def test_published_values_of_the_report_page_are_read() -> None:
+    text = (Path(__file__).resolve().parent.parent / "docs" / "howto" / "report.md").read_text()
+    (block,) = re.findall(r"```yaml\n(published:.*?)```", text, re.S)
+    first, *rest = parse_published(yaml.safe_load(block)["published"])
+    assert (first.value, first.prompt, first.metric) == (0.68, "same", "same")
+    assert len(rest) == 2
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:
