@@ -108,7 +108,7 @@ def _on_rounding(part: pd.DataFrame, member: str, cell: str, groups: np.ndarray 
     estimate, interval = rate(close.astype(float), groups, unit, items=part["id"].to_numpy()[has_margin])
     note = (
         f"{int(close.sum())} of {len(close)} answers depend on a margin that is within rounding: another batch, dtype "
-        f"or machine may give the other label. Load with dtype float32 to settle them"
+        f"or machine may give the other label. Loading in float32 settles most that half precision leaves open"
     )
     return [row(member, cell, "within_rounding", estimate, interval=interval, note=note)]
 

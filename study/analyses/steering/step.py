@@ -249,6 +249,7 @@ def plan(study: Study) -> Work:
         size += n_rows * len(layers) * len(kept) * _BYTES_PER_ROW
         counts.append(f"{len(layers)}")
     n_layers = " and ".join(dict.fromkeys(counts))
+    layers_words = f"{n_layers} layer{'' if n_layers == '1' else 's'}"
     return Work(
         len(kept) * len(members),
         tokens,
@@ -256,7 +257,7 @@ def plan(study: Study) -> Work:
         size,
         largest_of(study, members),
         round(rows),
-        note=f"{arms} arms at {n_strengths} strengths and {n_layers} layers, as rows; {_floor(section)}",
+        note=f"{arms} arms at {n_strengths} strengths and {layers_words}, as rows; {_floor(section)}",
     )
 
 
