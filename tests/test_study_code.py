@@ -99,6 +99,21 @@ def test_the_digest_of_a_function_is_of_what_it_runs(
     assert (digest() != before) == counts
 
 
+@pytest.mark.parametrize(("old", "counts"), [("return key\n", True), ("return name\n", True), ("return 0\n", False)])
+def test_methods_of_a_class_inside_a_function_or_a_reached_class_are_its_code(
+    package: Path, old: str, counts: bool
+) -> None:
+    """Python calls `__missing__` of the inner class by itself; `late` names no method of it."""
+    inner = "class Seen(dict):\n{0}    def __missing__(self, key):\n{0}        return "
+    text = f"def late(x):\n    {inner.format('    ')}key\n    return Seen()[x], Outer\n\n\n"
+    text += f"class Outer:\n    {inner.format('    ')}name\n\n    def never(self):\n        return 0\n"
+    (package / "more.py").write_text(text)
+    before = digest()
+    assert text.count(old) == 1
+    (package / "more.py").write_text(text.replace(old, "return 77\n"))
+    assert (digest() != before) == counts
+
+
 def test_a_lazy_export_and_a_module_under_its_name_are_followed(package: Path) -> None:
     (package / "main.py").write_text("from made_up import more\n\n\ndef work(x):\n    return more.late(x)\n")
     before = digest()

@@ -13,7 +13,7 @@ import ast
 import hashlib
 import importlib.util
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class _Walk:
     """The definitions that are reached from some places, and the methods among them."""
 
     def __init__(self, roots: Iterable[Place]) -> None:
-        self.own = {*_PACKAGES, *(module.split(".")[0] for module, _ in roots)}
+        self.own = frozenset((*_PACKAGES, *(module.split(".")[0] for module, _ in roots)))
         self.found: dict[Place, Definition | None] = {}
         self.attributes = {name.rpartition(".")[2] for _, name in roots if "." in name}
         self.methods: dict[str, list[tuple[Place, ast.AST]]] = {}
@@ -67,7 +67,8 @@ class _Walk:
         """One line per definition that is reached, and per file that a reached module reads as a resource."""
         for (module, name), node in self.found.items():
             if node is not None:
-                yield f"{module}:{name} {_canonical(node, self.taken)}"
+                text = _canonical(node, self.taken) if isinstance(node, ast.ClassDef) else _text(node)
+                yield f"{module}:{name} {text}"
         for module in {module for module, _ in self.found}:
             source = _source(module)
             if source is not None and source.reads_resources:
@@ -110,24 +111,11 @@ class _Walk:
             self._uses(module, node)
 
     def _uses(self, module: str, node: ast.AST) -> None:
-        """What a piece of code names: definitions of its module, what its own imports bring, attributes of anything."""
-        source = _source(module)
-        assert source is not None, module
-        inner = dict(_imported(module, source.is_package, _code_nodes(node)))
-        of_modules: set[int] = set()
-        for part in _code_nodes(node):
-            if isinstance(part, ast.Attribute):
-                self._attribute(part.attr)
-                place = self._module_of(part.value, inner, source)
-                if place is not None:
-                    of_modules.add(id(part.value))
-                    self.open.append((place, part.attr))
-            elif isinstance(part, ast.Constant) and isinstance(part.value, str) and _IMPORT_PATH.fullmatch(part.value):
-                module_named, _, name = part.value.partition(":")
-                self.open.append((module_named, name))
-            elif isinstance(part, ast.Name) and id(part) not in of_modules:
-                place = inner.get(part.id)
-                self.open.append(place if place is not None else (module, part.id))
+        """Enter what a piece of code names."""
+        attributes, places = _names(module, node, self.own)
+        for name in attributes:
+            self._attribute(name)
+        self.open += places
 
     def _attribute(self, name: str) -> None:
         """A name after a dot: every method of that name may be meant."""
@@ -136,14 +124,45 @@ class _Walk:
             for (module, _), method in self.methods.pop(name, []):
                 self._method(module, method)
 
-    def _module_of(self, node: ast.AST, inner: dict[str, Place], source: _Source) -> str | None:
-        """The module that a name before a dot stands for, so that only what is taken from it is reached."""
-        place = (inner.get(node.id) or source.imports.get(node.id)) if isinstance(node, ast.Name) else None
-        if place is None or not place[1]:
-            return place[0] if place else None
-        package = _source(place[0]) if place[0].split(".")[0] in self.own else None
-        found = package.resolve(place[1]) if package is not None and place[1] not in package.definitions else None
-        return found[0] if found is not None and not found[1] else None
+
+@cache
+def _names(module: str, node: ast.AST, own: frozenset[str]) -> tuple[frozenset[str], frozenset[Place]]:
+    """What a piece of code names: attributes of anything; definitions of its module and what its own imports bring.
+
+    Args:
+        own: packages whose code counts.
+    """
+    source = _source(module)
+    assert source is not None, module
+    nodes = list(_code_nodes(node))
+    inner = dict(_imported(module, source.is_package, nodes))
+    attributes: set[str] = set()
+    places: set[Place] = set()
+    of_modules: set[int] = set()
+    for part in nodes:
+        if isinstance(part, ast.Attribute):
+            attributes.add(part.attr)
+            place = _module_of(part.value, inner, source, own)
+            if place is not None:
+                of_modules.add(id(part.value))
+                places.add((place, part.attr))
+        elif isinstance(part, ast.Constant) and isinstance(part.value, str) and _IMPORT_PATH.fullmatch(part.value):
+            module_named, _, name = part.value.partition(":")
+            places.add((module_named, name))
+        elif isinstance(part, ast.Name) and id(part) not in of_modules:
+            place = inner.get(part.id)
+            places.add(place if place is not None else (module, part.id))
+    return frozenset(attributes), frozenset(places)
+
+
+def _module_of(node: ast.AST, inner: Mapping[str, Place], source: _Source, own: frozenset[str]) -> str | None:
+    """The module that a name before a dot stands for, so that only what is taken from it is reached."""
+    place = (inner.get(node.id) or source.imports.get(node.id)) if isinstance(node, ast.Name) else None
+    if place is None or not place[1]:
+        return place[0] if place else None
+    package = _source(place[0]) if place[0].split(".")[0] in own else None
+    found = package.resolve(place[1]) if package is not None and place[1] not in package.definitions else None
+    return found[0] if found is not None and not found[1] else None
 
 
 class _Source:
@@ -241,8 +260,12 @@ def _code_nodes(node: ast.AST) -> Iterator[ast.AST]:
                 yield from _code_nodes(part)
 
 
-def _canonical(node: ast.AST, methods: set[int]) -> str:
-    """The code of a definition as text that neither layout nor the version of Python changes."""
+def _canonical(node: ast.AST, methods: Collection[int] | None = None) -> str:
+    """The code of a definition as text that neither layout nor the version of Python changes.
+
+    Args:
+        methods: of a class, those that are reached; None: all.
+    """
     parts = []
     for field, value in ast.iter_fields(node):
         if field in _NOT_CODE or value is None or value == []:
@@ -253,11 +276,17 @@ def _canonical(node: ast.AST, methods: set[int]) -> str:
             if field == "body" and index == 0 and _is_docstring(part):
                 continue
             is_method = isinstance(node, ast.ClassDef) and isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)
-            if is_method and id(part) not in methods:
+            if is_method and methods is not None and id(part) not in methods:
                 continue
-            inner.append(_canonical(part, methods) if isinstance(part, ast.AST) else repr(part))
+            inner.append(_text(part) if is_method else _canonical(part) if isinstance(part, ast.AST) else repr(part))
         parts.append(f"{field}={','.join(inner)}")
     return f"{type(node).__name__}({';'.join(parts)})"
+
+
+@cache
+def _text(node: ast.AST) -> str:
+    """The code of a function or a constant, which follows from nothing else that is reached."""
+    return _canonical(node)
 
 
 def _is_docstring(node: object) -> bool:
