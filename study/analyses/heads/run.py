@@ -129,10 +129,11 @@ def _sweep(model: Model, pairs: list[TokenPair], kind: str, root: Path, options:
     where = parse_positions(options.positions)[0]
     job = HeadSweep(model, pairs, parse_kind(kind), where, effect=options.effect, verify=options.verify)
     boxed = expand_heads([parse_unit(name) for name in options.named], model.layout) if options.named else ()
-    with sweep_store(root, job.plan, pairs) as store:
+    plan = job.plan
+    with sweep_store(root, plan, pairs) as store:
         _fill(store, job, f"{root.parent.name} {kind}", options, progress)
         put_norms(store, unit_norms(model, pairs, job.units), [unit_name(unit) for unit in boxed])
-        return Done(job.plan, Outcomes.of([get_outcome(store, job.plan.key(pair)) for pair in pairs]), pairs)
+        return Done(plan, Outcomes.of([get_outcome(store, plan.key(pair)) for pair in pairs]), pairs)
 
 
 def _fill(store: ItemStore, job: HeadSweep, name: str, options: HeadsOptions, progress: bool) -> None:
