@@ -114,6 +114,15 @@ def test_a_row_decides_by_its_interval_its_p_its_controls_and_its_rank(heads: pd
         claim_of_row(truth(True), {"heads": heads}, InTable("heads", {"member": "engaged"}))
 
 
+def test_heads_of_the_shipped_pair_are_decided_on_all_pairs_where_some_are_not_solved(heads: pd.DataFrame) -> None:
+    """A member that solves some of the pairs has a second row of every head, `all, solved`."""
+    both = heads.assign(decision_site="step_lookup", pairs="all"), heads.assign(pairs="all, solved", value=0.0)
+    table = pd.concat([both[0], both[1].assign(decision_site="step_lookup", lo=-0.1, hi=0.1)], ignore_index=True)
+    made = {one.truth.key: one for one in compare(TRUTHS, claims_of_rows(TRUTHS, {"heads": table}))}
+    assert made["L1.H0-largest"].outcome == "found" and made["L1.H0-largest"].claim is not None
+    assert made["L1.H0-largest"].claim.measured == Measured(9.0, 8.0, 10.0, 40, 20, "abl_logit", signed=True)
+
+
 def test_rows_and_placebos_are_corrected_together_with_the_ledger(heads: pd.DataFrame) -> None:
     other = Truth("other", "L2.H3 is necessary", False, "engaged", InTable("heads", {"head": "L2.H3"}))
     tables = {"heads": heads}

@@ -30,7 +30,7 @@ def _reliance(member: str) -> InTable:
 def _head(head: str, site: str, *, largest_over: str | None = None) -> InTable:
     """Effect of mean ablation of one head at one decision site, over all pairs."""
     row = {"head": head, "decision_site": site, "member": "engaged", "kind": "mean", "metric": "abl_logit"}
-    return InTable("heads", row, smallest=0.1, largest_over=largest_over)
+    return InTable("heads", {**row, "pairs": "all"}, smallest=0.1, largest_over=largest_over)
 
 
 _BEHAVIOUR = (
