@@ -257,7 +257,7 @@ def _local(name: str, where: str, *, revision: str | None, option: str) -> Path 
 
 
 def _from_hub(repo: str, revision: str | None, where: str, *, weights: bool, subfolder: str | None = None) -> Path:
-    """The snapshot folder of a hub repository; its name is the commit. Without a network, the one in the hub's cache."""
+    """The snapshot folder of a hub repository, named by its commit. Without a network, the one in the hub's cache."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -306,7 +306,7 @@ def _refuse_pickles_on_hub(repo: str, revision: str | None, where: str, top: str
 
 
 def _http_error() -> type[Exception]:
-    """What the hub's HTTP client raises without a connection, or after a time-out: no OSError, and no HfHubHTTPError."""
+    """What the hub's HTTP client raises without a connection or after a time-out: no OSError, no HfHubHTTPError."""
     from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage] of httpx or httpx2
 
     return HTTPError

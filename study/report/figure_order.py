@@ -16,7 +16,7 @@ SHOWN_FIRST = 4
 def ranked(
     figures: Sequence[SavedFigure], claims: Sequence[Claim]
 ) -> tuple[tuple[SavedFigure, ...], tuple[SavedFigure, ...]]:
-    """(shown, folded): one figure of each sort is shown, that of the claim with the best verdict; the others are folded.
+    """(shown, folded): of each sort the figure of the claim with the best verdict is shown, the others are folded.
 
     Args:
         figures: the figures of one block.
