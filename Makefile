@@ -13,7 +13,7 @@ KILLS ?= 20
 INPUTS ?= 400
 STUDIES ?= 400
 
-.PHONY: install demo test test-fast test-rest test-notebooks test-types test-long test-slow real check docs format notebooks bench gpu clean
+.PHONY: install demo test test-fast test-rest test-notebooks test-types test-long test-slow real check docs format notebooks bench science gpu clean
 
 install: .venv/.installed
 
@@ -81,6 +81,11 @@ notebooks: install
 
 bench: install
 	$(BIN)/python -m benchmarks.run
+
+# Known results of the literature on pretrained weights; writes benchmarks/SCIENCE.md. What is up to date is not run again.
+science: install
+	test -n "$(DIPTYCH_REAL)" || $(BIN)/python -m tests.real.fetch $(REAL)
+	DIPTYCH_REAL=$(REAL) $(BIN)/python -m benchmarks.science $(if $(DIPTYCH_REAL),,--model smollm2)
 
 gpu:
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m pytest -m gpu -p no:cacheprovider
