@@ -7,7 +7,7 @@ different pairs: the mean over pairs, and its interval with the pair as the unit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +114,7 @@ def _error(own: pd.DataFrame) -> float:
     return float(np.sqrt(np.mean(stats.standard_errors(estimates, is_bounded=True) ** 2)))
 
 
-def _estimate(row: Mapping[Any, Any]) -> stats.Estimate:
+def _estimate(row: Mapping[Hashable, Any]) -> stats.Estimate:
     n = int(row["n"])
     groups = row.get("n_groups")
     n_groups = n if groups is None or groups != groups else int(groups)

@@ -16,7 +16,7 @@ Tables = Mapping[str, "pd.DataFrame"]
 Row = Mapping[str, Any]
 
 
-def rows(tables: Tables, name: str, **wanted: Any) -> list[dict[str, Any]]:
+def rows(tables: Tables, name: str, **wanted: object) -> list[dict[str, Any]]:
     """Rows of a table that have a value, where every named column equals what is wanted (or is in a tuple of it); none
     where a column is not there."""
     table = tables.get(name)

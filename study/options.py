@@ -26,7 +26,7 @@ from pydantic_core import ErrorDetails
 
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 T = TypeVar("T")
-Command = TypeVar("Command", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., object])
 
 
 def option(
@@ -104,17 +104,17 @@ def options_from(options: type[T], values: Mapping[str, object], **more: object)
         raise ValueError("\n".join(_fault(fault) for fault in error.errors())) from None
 
 
-def param_of(one: Field[Any]) -> str:
+def param_of(one: Field[object]) -> str:
     """Name under which click hands over the value of a field."""
     return one.metadata.get("param") or one.name
 
 
-def shown_fields(options: type) -> list[Field[Any]]:
+def shown_fields(options: type) -> list[Field[object]]:
     """Fields that are options or arguments of a command."""
     return [one for one in fields(options) if one.metadata.get("is_command", True)]
 
 
-def default_of(one: Field[Any]) -> Any:
+def default_of(one: Field[object]) -> Any:
     """The default of a field; `dataclasses.MISSING` where it must be given."""
     return one.default if one.default_factory is MISSING else one.default_factory()
 
@@ -130,11 +130,11 @@ def _fault(fault: ErrorDetails) -> str:
 
 
 @cache
-def _types(options: type) -> dict[str, Any]:
+def _types(options: type) -> dict[str, object]:
     return get_type_hints(options, include_extras=True)
 
 
-def _click_option(options: type, one: Field[Any]) -> Callable[[Command], Command]:
+def _click_option(options: type, one: Field[object]) -> Callable[[Command], Command]:
     """The click option or argument of a field: its type and bounds from the annotation."""
     metadata, default, name = one.metadata, default_of(one), param_of(one)
     kind, bounds, is_optional = _unwrapped(_types(options)[one.name])

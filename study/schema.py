@@ -257,7 +257,7 @@ _NUMBERS = ("value", "lo", "hi", "n")
 _TEXT = ("analysis", "member", "metric", "interval")
 
 
-def tidy(rows: pd.DataFrame | Sequence[Mapping[str, Any]], **same: Any) -> pd.DataFrame:
+def tidy(rows: pd.DataFrame | Sequence[Mapping[str, object]], **same: Any) -> pd.DataFrame:
     """Rows with every key column, key columns first, in the order of `COLUMNS`; `same` fills what is the same in all.
 
     Raises:
@@ -345,7 +345,7 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def _is_true(value: Any) -> bool:
+def _is_true(value: object) -> bool:
     """A flag; of a CSV file with blanks it is text."""
     return value == "True" if isinstance(value, str) else bool(value)
 

@@ -94,8 +94,8 @@ class ItemOptions:
         return taken
 
     def arguments(
-        self, function: Callable[..., Any], *, default_seed: int | None = None, is_embedded: bool = False
-    ) -> dict[str, Any]:
+        self, function: Callable[..., object], *, default_seed: int | None = None, is_embedded: bool = False
+    ) -> dict[str, object]:
         """What is passed to a function of the task: choices that were made, its seed, the embedded pair's rendering.
 
         Raises:
@@ -115,7 +115,7 @@ class ItemOptions:
             raise ValueError(f"{self.path} does not take {', '.join(strange)}; it takes {', '.join(known)}.")
         return wanted
 
-    def further(self, function: Callable[..., Any]) -> dict[str, Any]:
+    def further(self, function: Callable[..., object]) -> dict[str, object]:
         """`options` as the function takes them."""
         return dict(self.options) if isinstance(self.options, Mapping) else given_to_task(function, self.options)
 
@@ -138,7 +138,7 @@ class TaskOptions(ItemOptions):
     path: str = option(help=PATH, flag="--task", param="task")
 
 
-def given_to_task(function: Callable[..., Any], words: Collection[str]) -> dict[str, Any]:
+def given_to_task(function: Callable[..., object], words: Collection[str]) -> dict[str, object]:
     """What `--task-option KEY=VALUE` passes to a task's function: numbers, true, null and text as in YAML; commas part
     the entries of an option that takes several.
 

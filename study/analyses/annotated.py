@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from study.analyses.base import Context
 from study.rows import Row
@@ -83,7 +83,7 @@ def _sides(context: Context, said: Row) -> dict[str, str] | None:
     return found
 
 
-def held_out(groups: Any, *, share: float, seed: int) -> list[str]:
+def held_out(groups: Iterable[object], *, share: float, seed: int) -> list[str]:
     """ "train" or "test" of every row, whole groups to one side by a digest of their name and the seed."""
     names = sorted({str(group) for group in groups})
     ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}|{name}".encode()).hexdigest())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from interp.checkpoint import Checkpoint
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from study.config.sections import Study
 
 Layouts = Mapping[str, "Layout"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ def skeleton_of(study: Study, checkpoint: Checkpoint) -> Skeleton:
 
 
 @cache
-def _skeleton(checkpoint: Checkpoint, options: tuple[tuple[str, Any], ...]) -> Skeleton:
+def _skeleton(checkpoint: Checkpoint, options: tuple[tuple[str, object], ...]) -> Skeleton:
     from interp.loading import open_skeleton
 
     return open_skeleton(checkpoint, **dict(options))
 
 
 @cache
-def _layout(checkpoint: Checkpoint, options: tuple[tuple[str, Any], ...]) -> Layout:
+def _layout(checkpoint: Checkpoint, options: tuple[tuple[str, object], ...]) -> Layout:
     from interp.family import Layout
 
     return Layout(_skeleton(checkpoint, options).module.get_decoder())
@@ -59,7 +60,7 @@ def layout_of(study: Study, checkpoint: Checkpoint) -> Layout:
     return _layout(checkpoint, tuple(sorted(asdict(study.load).items())))
 
 
-def tried(key: str, members: Mapping[str, Any], check: Callable[[Any], object], remedy: str = "") -> Iterator[Fault]:
+def tried(key: str, members: Mapping[str, T], check: Callable[[T], object], remedy: str = "") -> Iterator[Fault]:
     """A fault for every member at which `check` raises a ValueError.
 
     Args:

@@ -174,7 +174,7 @@ def _added_sections(added: Mapping[str, object], place: _Place) -> Row:
     return sections
 
 
-def _validated(merged: Mapping[str, Any], place: _Place) -> Study:
+def _validated(merged: Mapping[str, object], place: _Place) -> Study:
     return _valid(Study, merged, place)
 
 

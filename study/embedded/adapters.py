@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from interp.io.files import write_json
 from study.embedded.recipe import LORA_TARGETS, Recipe
@@ -45,7 +45,7 @@ def adapter_rate(step: int, *, steps: int, lr: float) -> float:
     return lr * (1 - 0.95 * step / steps)
 
 
-def update(model: nn.Module, opt: torch.optim.Optimizer, loss: Any, *, lr: float) -> None:
+def update(model: nn.Module, opt: torch.optim.Optimizer, loss: Tensor, *, lr: float) -> None:
     """One step at rate `lr`, gradient norm clipped to 1."""
     opt.param_groups[0]["lr"] = lr
     opt.zero_grad(set_to_none=True)

@@ -157,7 +157,7 @@ def head_means(model: Any, ids: Int[Tensor, "batch pos"], sites: Sites) -> Means
 
 
 def _replace(sites: Sites, heads: Sequence[int], mean: Float[Tensor, "channel"], width: int) -> Any:
-    def hook(module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+    def hook(module: object, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         z = args[0].clone()
         for head in heads:
             part = slice(head * width, (head + 1) * width)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from study.figures import canvas, checks
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.labels import Labelled, place_note
 from study.figures.marks import point
+from study.figures.mpl import Record, Style
 from study.figures.numbers import MINUS, fixed, tick_text
 from study.figures.style import DATA_LINE, MEMBERS, NOTE, Width, colour, line, text_colour, width_in
 
@@ -47,7 +47,7 @@ def radius2(k: float) -> float:
     return 2 * (k - 1) / (k - 2) * float(fdtri(2, k - 2, 0.95))
 
 
-def _ellipse(row: Any, points: int = 120) -> np.ndarray:
+def _ellipse(row: Record, points: int = 120) -> np.ndarray:
     """The 95 % contour as points [k, 2], from the eigenvectors of the covariance."""
     covariance = np.array([[row.cov_xx, row.cov_xy], [row.cov_xy, row.cov_yy]])
     values, vectors = np.linalg.eigh(covariance)
@@ -56,17 +56,17 @@ def _ellipse(row: Any, points: int = 120) -> np.ndarray:
     return np.column_stack([np.cos(angle), np.sin(angle)]) * axes @ vectors.T + [row.coverage, row.commit_bias]
 
 
-def _models(table: DataFrame) -> list[Any]:
+def _models(table: DataFrame) -> list[Record]:
     return [row for row in checks.records(table) if row.member in MEMBERS]
 
 
-def _paths(table: DataFrame) -> Iterator[tuple[str, list[Any]]]:
+def _paths(table: DataFrame) -> Iterator[tuple[str, list[Record]]]:
     """Every direction with its points, the weakest first."""
     for name, steps in table[table["member"] == "direction"].groupby("system", sort=False):
         yield str(name), checks.records(steps.sort_values("alpha", key=abs))
 
 
-def _with_ellipse(table: DataFrame) -> list[Any]:
+def _with_ellipse(table: DataFrame) -> list[Record]:
     """Models, and of each direction its weakest and its strongest point."""
     ends = [row for _, path in _paths(table) for row in (path if len(path) == 1 else (path[0], path[-1]))]
     return _models(table) + ends
@@ -134,7 +134,7 @@ def _iso_lines(ax: Axes) -> list[Labelled]:
             continue
         placed.append(place)
         by, ha, va = ((0, 2), "center", "bottom") if at_top else ((3, 0), "left", "center")
-        style: dict[str, Any] = {"fontsize": NOTE, "color": colour("ink2"), "annotation_clip": False}
+        style: Style = {"fontsize": NOTE, "color": colour("ink2"), "annotation_clip": False}
         canvas.note(ax, float(end[0]), float(end[1]), tick_text(level), "data", by, ha=ha, va=va, **style)
     return lines
 
@@ -173,13 +173,14 @@ def _draw_paths(page: Page, ax: Axes, table: DataFrame) -> list[Labelled]:
         ax.plot(x, y, color=colour("ink"), linewidth=DATA_LINE, zorder=4)
         lines.append(Labelled(x, y))
         for row in path:
-            style: dict[str, Any] = {"filled": row.alpha != 0, "marker": "o", "size": 3.2, "zorder": 5}
-            mark = point(ax, row.coverage, row.commit_bias, "ink", **style)
+            mark = point(
+                ax, row.coverage, row.commit_bias, "ink", filled=row.alpha != 0, marker="o", size=3.2, zorder=5
+            )
             page.marks.name(mark, f"direction{number}-{row.Index}", _words(row))
     return lines
 
 
-def _words(row: Any) -> str:
+def _words(row: Record) -> str:
     at = "" if row.alpha == 0 else f", α = {row.alpha:g}".replace("-", MINUS)
     shares = f"coverage {fixed(row.coverage, 3)}, commit bias {fixed(row.commit_bias, 3)}"
     return f"{row.system}{at}: {shares}, s_AMB {fixed(row.coverage * row.commit_bias, 3)}, n = {int(row.n)}"

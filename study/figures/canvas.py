@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from study.figures.mpl import Axes, Figure
-from study.figures.style import INTERVAL_LINE, LABEL, NOTE, TICK, colour, line, marker
+from study.figures.mpl import Artist, Axes, Figure, Line2D, Locator, Patch, Style, Text
+from study.figures.style import INTERVAL_LINE, LABEL, NOTE, RGBA, TICK, colour, line, marker
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -27,7 +27,7 @@ def axes_in(figure: Figure, left: float, bottom: float, width: float, height: fl
     return figure.add_axes((left / w, bottom / h, width / w, height / h))
 
 
-def write(figure: Figure, x: float, y: float, text: str, *, size: float = NOTE, role: str = "ink2", **kw: Any) -> Any:
+def write(figure: Figure, x: float, y: float, text: str, *, size: float = NOTE, role: str = "ink2", **kw: Any) -> Text:
     """Text at inches from the lower left corner of the figure."""
     w, h = figure.get_size_inches()
     return figure.text(x / w, y / h, text, fontsize=size, color=colour(role), **kw)
@@ -70,23 +70,23 @@ def _pieces(piece: str, *, size: float, max_in: float) -> list[str]:
     return [piece[:cut], *_pieces(piece[cut:], size=size, max_in=max_in)] if cut < len(piece) else [piece]
 
 
-def key_entry(role: str, label: str, *, filled: bool = True, shape: str = "", bar: bool = True) -> Any:
+def key_entry(role: str, label: str, *, filled: bool = True, shape: str = "", bar: bool = True) -> Line2D:
     """A legend entry drawn as the role is drawn in the figure: marker on its interval bar, hollow where n.s."""
     from matplotlib.lines import Line2D
 
     face = {"markersize": 4, "markerfacecolor": colour(role if filled else "paper"), "markeredgewidth": 0.9}
-    style: dict[str, Any] = {"marker": shape or marker(role), "linewidth": INTERVAL_LINE if bar else 0, **face}
+    style: Style = {"marker": shape or marker(role), "linewidth": INTERVAL_LINE if bar else 0, **face}
     return Line2D([], [], color=colour(role), linestyle="solid", label=label, **style)
 
 
-def line_entry(role: str, label: str, *, style: str = "chance", width: float = 0.7) -> Any:
+def line_entry(role: str, label: str, *, style: str = "chance", width: float = 0.7) -> Line2D:
     """A legend entry for a line without marks."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color=colour(role), linestyle=line(style), linewidth=width, label=label)
 
 
-def patch_entry(role: Any, label: str) -> Any:
+def patch_entry(role: str | RGBA, label: str) -> Patch:
     """A legend entry for an area, in the colour of a role or another one."""
     from matplotlib.patches import Patch
 
@@ -95,7 +95,7 @@ def patch_entry(role: Any, label: str) -> Any:
 
 def legend_above(
     ax: Axes,
-    entries: Sequence[Any],
+    entries: Sequence[Artist],
     *,
     lift: float = 0.06,
     right: bool = False,
@@ -114,15 +114,15 @@ def legend_above(
     w, h = figure_of(ax).get_size_inches()
     place = ((0.05 / w - box.x0) / box.width if outdent else float(right), 1 + lift / (box.height * h))
     pads = {"borderpad": 0, "borderaxespad": 0, "handlelength": 1.5, "handletextpad": 0.5}
-    apart: dict[str, Any] = {"columnspacing": 1.3, "labelspacing": 0.35, "fontsize": TICK, **pads}
+    apart: Style = {"columnspacing": 1.3, "labelspacing": 0.35, "fontsize": TICK, **pads}
     where = "lower right" if right else "lower left"
     columns = columns or len(entries)
     ax.legend(handles=list(entries), loc=where, bbox_to_anchor=place, ncols=columns, **apart).set_clip_on(False)
 
 
-def legend_columns(entries: Sequence[Any], room: float) -> int:
+def legend_columns(entries: Sequence[Artist], room: float) -> int:
     """Columns of a legend in as few rows as fit into this many inches; entries run down the columns."""
-    widths = [1.03 * text_width(entry.get_label(), size=TICK) + 0.2 for entry in entries]
+    widths = [1.03 * text_width(str(entry.get_label()), size=TICK) + 0.2 for entry in entries]
     for rows in range(1, len(widths)):
         columns = math.ceil(len(widths) / rows)
         sizes = [len(widths) // columns + (k < len(widths) % columns) for k in range(columns)]  # as matplotlib fills
@@ -133,7 +133,7 @@ def legend_columns(entries: Sequence[Any], room: float) -> int:
     return 1
 
 
-def legend_rows(entries: Sequence[Any], room: float) -> int:
+def legend_rows(entries: Sequence[Artist], room: float) -> int:
     """Rows of that legend."""
     return math.ceil(len(entries) / legend_columns(entries, room))
 
@@ -150,7 +150,13 @@ def beside(ax: Axes, y: float, text: str, *, dx: float = 0.0, x: float = 0.0, **
 
 
 def note(
-    ax: Axes, x: float, y: float, text: str, where: Any = "data", by: tuple[float, float] = (0, 0), **kw: Any
+    ax: Axes,
+    x: float,
+    y: float,
+    text: str,
+    where: str | tuple[str, str] = "data",
+    by: tuple[float, float] = (0, 0),
+    **kw: Any,
 ) -> None:
     """Text `by` so many points from a place, whose x and y are of the data or fractions of the axes (`where`)."""
     ax.annotate(text, (x, y), xycoords=where, xytext=by, textcoords="offset points", **kw)
@@ -189,8 +195,8 @@ def figure_of(ax: Axes) -> Figure:
 
 
 def box(
-    ax: Axes, x: float, y: float, width: float, height: float, face: Any = "none", edge: Any = "none", **kw: Any
-) -> Any:
+    ax: Axes, x: float, y: float, width: float, height: float, face: str | RGBA = "none", edge: str = "none", **kw: Any
+) -> Patch:
     """A rectangle from its corner, in the unit of the axes."""
     from matplotlib.patches import Rectangle
 
@@ -203,7 +209,7 @@ def size_of(ax: Axes) -> tuple[float, float]:
     return box.width * w, box.height * h
 
 
-def locator(ticks: int, *, integer: bool = False) -> Any:
+def locator(ticks: int, *, integer: bool = False) -> Locator:
     """At most this many intervals between ticks, on 1, 2, 2.5 or 5."""
     from matplotlib.ticker import MaxNLocator
 

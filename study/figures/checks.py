@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from study.figures.mpl import Record
 from study.figures.numbers import format_estimate, plural
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 _NAMING = (
     "cell", "target", "checkpoint", "system", "metric", "cohort", "head", "layer", "arm", "alpha", "k", "draw",
@@ -62,7 +63,7 @@ def _require_finite(table: DataFrame, name: str, figure: str) -> None:
         )
 
 
-def require_known(values: Iterable[Any], known: Sequence[Any], *, what: str, figure: str) -> None:
+def require_known(values: Iterable[object], known: Sequence[object], *, what: str, figure: str) -> None:
     """Raises ValueError naming entries that are not among `known`."""
     unknown = sorted({str(value) for value in values if value not in known})
     if unknown:
@@ -79,7 +80,7 @@ def require_unique(table: DataFrame, key: Sequence[str], *, figure: str) -> None
         raise ValueError(f"figure {figure!r}: {row} repeats {', '.join(key)}. Filter the table to one row per mark.")
 
 
-def only_value(table: DataFrame, column: str, *, figure: str, default: Any = None) -> Any:
+def only_value(table: DataFrame, column: str, *, figure: str, default: object = None) -> Any:
     """The one value of a column that must not vary, or `default` where the column is absent.
 
     Raises:
@@ -121,17 +122,17 @@ def interval_kind(table: DataFrame, *, figure: str, column: str = "interval") ->
     return str(kind)
 
 
-def records(table: DataFrame) -> list[Any]:
+def records(table: DataFrame) -> list[Record]:
     """The rows as named tuples."""
-    return list(table.itertuples())
+    return list(table.itertuples())  # pyright: ignore[reportReturnType]
 
 
-def is_absent(value: Any) -> bool:
+def is_absent(value: object) -> bool:
     """True for None, NaN and blank text: how a table represents a missing value."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
-def largest_of(row: Any, count: int, value: float, lo: float, hi: float, *, signed: bool = False) -> str:
+def largest_of(row: Record, count: int, value: float, lo: float, hi: float, *, signed: bool = False) -> str:
     """An estimate that was picked as the largest of `count` rows, with the interval that holds for whichever it is."""
     from interp.stats import Estimate, picked_among
 
@@ -172,7 +173,7 @@ def sentences(*parts: str) -> str:
     return " ".join(part if part.endswith((".", "?", "!")) else part + "." for part in parts if part)
 
 
-def _range(values: Any) -> str:
+def _range(values: Series) -> str:
     low, high = int(values.min()), int(values.max())
     return str(low) if low == high else f"{low}–{high}"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from study.figures import canvas, checks
 from study.figures.depth import Curve, curves_of
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import reference, triple
+from study.figures.mpl import Artist, Record
 from study.figures.multiples import PAD, Panels, legend_over, padded
 from study.figures.numbers import estimate_of, short
 from study.figures.style import LABEL, NOTE, RULE_LINE, Width, colour, text_colour
@@ -74,10 +74,11 @@ def _draw(page: Page, of: _Cohorts) -> Axes:
         shift = (index - (len(of.curves) - 1) / 2) * _SLOT / (_SLOT * len(of.curves) + 0.08)  # in rows
         for row in checks.records(one.rows(of.table)):
             _draw_row(page, ax, of, one, row, of.places[str(row.cohort)] + shift)
-    style: dict[str, Any] = {"fontsize": LABEL, "ha": "right", "va": "center", "linespacing": 1.05}
     for name, y in of.places.items():
         label = _label(name, canvas.figure_of(ax).get_size_inches()[0])
-        canvas.beside(ax, y, label, dx=-_GAP, color=colour("ink"), **style)
+        canvas.beside(
+            ax, y, label, dx=-_GAP, color=colour("ink"), fontsize=LABEL, ha="right", va="center", linespacing=1.05
+        )
     if page.own:
         top, ink = ax.get_ylim()[1], colour("ink2")
         canvas.beside(ax, top, "value [95 %], n", x=1, dx=_GAP, fontsize=NOTE, va="bottom", color=ink)
@@ -85,7 +86,7 @@ def _draw(page: Page, of: _Cohorts) -> Axes:
     return ax
 
 
-def _axes(total: float, of: _Cohorts, entries: list[Any]) -> Axes:
+def _axes(total: float, of: _Cohorts, entries: list[Artist]) -> Axes:
     names = [_label(name, total) for name in of.places]
     tall = (len(of.places) + 0.35 * of.is_ruled + 0.1) * (_SLOT * len(of.curves) + 0.08)
     above = 0.15 * canvas.legend_rows(entries, total - 2 * PAD) + 0.26
@@ -97,11 +98,11 @@ def _label(name: str, total: float) -> str:
     return canvas.wrap(name, size=LABEL, max_in=0.28 * total)
 
 
-def _value(row: Any) -> str:
+def _value(row: Record) -> str:
     return f"{estimate_of(row)}, {int(row.n)}"
 
 
-def _is_beyond(row: Any) -> bool:
+def _is_beyond(row: Record) -> bool:
     return bool(row.lo > row.null_hi or row.hi < row.null_lo)
 
 
@@ -118,7 +119,7 @@ def _fit(ax: Axes, of: _Cohorts) -> None:
     ax.xaxis.set_major_locator(canvas.locator(6))
 
 
-def _draw_row(page: Page, ax: Axes, of: _Cohorts, one: Curve, row: Any, y: float) -> None:
+def _draw_row(page: Page, ax: Axes, of: _Cohorts, one: Curve, row: Record, y: float) -> None:
     half = 0.5 / len(of.curves) * 0.8
     width = row.null_hi - row.null_lo
     canvas.box(ax, row.null_lo, y - half, width, 2 * half, face=colour("null"), linewidth=0, zorder=0)

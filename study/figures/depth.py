@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from study.figures import canvas
 from study.figures.head_grid import grid_ticks
+from study.figures.mpl import Style
 from study.figures.style import MEMBERS, NOTE, TICK, colour, text_colour
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _ruler(ax: Axes, curve: Curve, lift: float) -> None:
     h = ax.get_position().height * canvas.figure_of(ax).get_size_inches()[1]
     inches = ax.get_position().width * canvas.figure_of(ax).get_size_inches()[0]
     y = 1 + lift / h
-    style: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "clip_on": False, "color": colour(curve.role)}
+    style: Style = {"transform": ax.get_xaxis_transform(), "clip_on": False, "color": colour(curve.role)}
     ax.plot([0, 1], [y, y], linewidth=0.8, zorder=5, **style)
     step = next(s for s in (1, 2, 4, 8, 16, 32, 64, 128) if curve.n_layers / s <= max(inches / 0.45, 2))
     for layer in range(0, curve.n_layers, step):

@@ -10,6 +10,7 @@ from interp.stats import rejects
 from study.figures import canvas, checks
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import interval, null_band, point, reference
+from study.figures.mpl import Artist, Record, Style
 from study.figures.multiples import Panels, Room, common_x, padded, room_below
 from study.figures.numbers import MINUS, estimate_of, p_equals, short, tick_text
 from study.figures.style import BAND_ALPHA, DATA_LINE, NOTE, Width, colour
@@ -69,7 +70,7 @@ def _read(table: DataFrame) -> _Dose:
 def _draw(page: Page, of: _Dose) -> Axes:
     words = f"strength α, fraction of the residual norm;  + = toward {of.toward}"
     room = Room(left=0.58, right=0.1, gap=0.62, bottom=0.42, between=0.32)
-    layout: dict[str, Any] = {"tall": 1.15, "room": room, "most": {"icml": 2, "neurips": 3, "full": 4}[page.width]}
+    layout: Style = {"tall": 1.15, "room": room, "most": {"icml": 2, "neurips": 3, "full": 4}[page.width]}
     panels = _panels(page, of, foot=room_below(words, page.total), **layout)
     for index, (ax, metric) in enumerate(zip(panels.axes, of.metrics, strict=True)):
         _draw_metric(page, ax, of, metric, index)
@@ -88,7 +89,7 @@ def _panels(page: Page, of: _Dose, **layout: Any) -> Panels:
     return page.panels([""] if alone else of.metrics, entries=_entries(of, own=page.own), **lift, **layout)
 
 
-def _entries(of: _Dose, *, own: bool) -> list[Any]:
+def _entries(of: _Dose, *, own: bool) -> list[Artist]:
     """The legend; a panel of a composite has room for few words, and its caption says which controls."""
     shown = f"{_THIN} of {of.n_draws}" if of.n_draws > _THIN else str(of.n_draws)
     entries = [canvas.key_entry("ink", of.label("direction", "direction"), shape="o")]
@@ -106,7 +107,7 @@ def _entries(of: _Dose, *, own: bool) -> list[Any]:
     ]
 
 
-def _is_beyond(row: Any) -> bool:
+def _is_beyond(row: Record) -> bool:
     return bool(row.alpha_norm != 0 and rejects(row.p))
 
 
@@ -126,14 +127,13 @@ def _draw_metric(page: Page, ax: Axes, of: _Dose, metric: str, index: int) -> No
     ax.fill_between(x, low, high, color=ink, alpha=BAND_ALPHA, linewidth=0, zorder=2)
     ax.plot(x, main["value"], color=ink, linewidth=DATA_LINE, zorder=4)
     interval(ax, 0.0, (start.lo, start.hi), "ink", zorder=4)
-    style: dict[str, Any] = {"marker": "o", "size": 3.4, "zorder": 5}
     for row in checks.records(main):
-        mark = point(ax, row.alpha_norm, row.value, "ink", filled=_is_beyond(row), **style)
+        mark = point(ax, row.alpha_norm, row.value, "ink", filled=_is_beyond(row), marker="o", size=3.4, zorder=5)
         page.marks.name(mark, f"dose{index}-{row.Index}", _words(row))
     _fit(ax, of.table[of.table["metric"] == metric], main)
 
 
-def _words(row: Any) -> str:
+def _words(row: Record) -> str:
     strength = f"α = {row.alpha_norm:.3g} of the residual norm".replace("-", MINUS)
     how = "unsteered" if row.alpha_norm == 0 else p_equals(row.p)
     return f"{row.metric}, {strength}: {estimate_of(row)}, {how}, n = {int(row.n)}"
@@ -154,7 +154,7 @@ def _fit(ax: Axes, rows: DataFrame, main: DataFrame) -> None:
     if guard is not None:
         reference(ax, y=guard, linewidth=0.9, linestyle=_DASHES)
         by, va = ((-1, 2), "bottom") if guard - bottom < 0.5 * (top - bottom) else ((-1, -2), "top")
-        style: dict[str, Any] = {"ha": "right", "va": va, "fontsize": NOTE, "color": colour("ink2"), "zorder": 6}
+        style: Style = {"ha": "right", "va": va, "fontsize": NOTE, "color": colour("ink2"), "zorder": 6}
         canvas.note(ax, 1, guard, f"guard {tick_text(float(guard))}", ("axes fraction", "data"), by, **style)
 
 

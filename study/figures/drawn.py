@@ -6,12 +6,11 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
 
 from study.figures.mpl import DataFrame, Figure
 from study.figures.style import styled
 
-_NO_STAMP: dict[str, dict[str, Any]] = {
+_NO_STAMP: dict[str, dict[str, str | None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None},
     "png": {"Software": None},
@@ -60,7 +59,7 @@ def png(drawn: Drawn, *, dpi: int = 300) -> bytes:
     return rendered(drawn, "png", dpi=dpi, metadata={"Description": drawn.alt})
 
 
-def rendered(drawn: Drawn, kind: str, *, dpi: int = 300, metadata: dict[str, Any] | None = None) -> bytes:
+def rendered(drawn: Drawn, kind: str, *, dpi: int = 300, metadata: Mapping[str, str] | None = None) -> bytes:
     """Bytes of a picture of this kind (pdf, svg, png) without date and maker: the same figure, the same bytes."""
     buffer = io.BytesIO()
     with styled():

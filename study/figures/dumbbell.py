@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from study.figures import canvas
 from study.figures.dumbbell_panels import Panels
 from study.figures.dumbbell_rows import FIGURE, Dumbbell, Row, alt, caption, read
 from study.figures.frame import Axes, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import reference, triple
+from study.figures.mpl import Style
 from study.figures.numbers import MINUS, estimate_of, p_equals
 from study.figures.style import MEMBERS, REFERENCE_LINE, RULE_LINE, Width, colour
 from study.schema import DIFFERENCE
@@ -32,7 +31,7 @@ def _draw_members(page: Page, ax: Axes, of: Dumbbell, *, size: float) -> None:
     counter = 0
     for row in of.rows:
         joined = [row.by_member[role].value for role in ("engaged", "heuristic") if role in row.by_member]
-        shade: dict[str, Any] = {"color": colour("ink2" if row.significant else "control"), "linewidth": 0.8}
+        shade: Style = {"color": colour("ink2" if row.significant else "control"), "linewidth": 0.8}
         ax.plot(joined, [row.y] * len(joined), zorder=2, solid_capstyle="butt", **shade)
         count = len(row.by_member)
         step = {1: 0.0, 2: 0.3, 3: 0.26}[count]  # rows that keep the bars of one row apart
@@ -52,7 +51,7 @@ def _draw_control(ax: Axes, of: Dumbbell) -> None:
     if levels.nunique() == 1 and len(levels) == len(of.rows):
         reference(ax, x=float(levels.iloc[0]))
         return
-    style: dict[str, Any] = {"color": colour("ink2"), "linewidth": REFERENCE_LINE, "zorder": 1}
+    style: Style = {"color": colour("ink2"), "linewidth": REFERENCE_LINE, "zorder": 1}
     for row in of.rows:
         if row.name in levels.index:
             ax.vlines(levels[row.name], row.y - 0.38, row.y + 0.38, linestyle=(0, (3, 1.5)), **style)
@@ -68,9 +67,10 @@ def _draw_differences(page: Page, ax: Axes, rows: list[Row], *, size: float, nar
     for index, (row, diff) in enumerate(shown):
         estimate = f"{estimate_of(diff, signed=True)}, Holm {p_equals(diff.p_adjusted)}"
         title = f"{row.cell}, engaged {MINUS} heuristic: {estimate}"
-        style: dict[str, Any] = {"filled": row.significant, "marker": "o", "size": size}
         role = "ink" if row.significant else "control"
-        page.marks.estimate(ax, triple(diff), row.y, role, f"diff-{index}", title, **style)
+        page.marks.estimate(
+            ax, triple(diff), row.y, role, f"diff-{index}", title, filled=row.significant, marker="o", size=size
+        )
     ax.set_xlabel(f"engaged {MINUS} heuristic")
     ax.xaxis.set_major_locator(canvas.locator(2 if narrow else 4))
 

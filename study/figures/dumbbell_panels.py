@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from study.figures import canvas
 from study.figures.dumbbell_rows import Dumbbell, Row
 from study.figures.frame import Page
-from study.figures.mpl import Axes, DataFrame
+from study.figures.mpl import Axes, DataFrame, Style
 from study.figures.style import LABEL, MEMBERS, NOTE, TICK, colour
 
 _ROW = 0.23  # inches
@@ -100,7 +99,7 @@ class Panels:
             self._differences(self.difference, of.rows)
 
     def _names(self, rows: list[Row]) -> None:
-        style: dict[str, Any] = {"fontsize": self.text, "ha": "right", "va": "center", "color": colour("ink")}
+        style: Style = {"fontsize": self.text, "ha": "right", "va": "center", "color": colour("ink")}
         for row, label in zip(rows, self.labels, strict=True):
             canvas.beside(self.members, row.y, row.n, dx=-0.06, **style)
             canvas.beside(self.members, row.y, label, dx=-self.n_column, linespacing=1.05, **style)
@@ -123,13 +122,13 @@ class Panels:
         level = float(of.controls.median())
         is_right = canvas.widest(words.split("\n"), size=NOTE) + 0.05 > (1 - _control_share(of)) * self._inches
         by, ha = ((-3, 2), "right") if is_right else ((3, 2), "left")
-        style: dict[str, Any] = {"va": "bottom", "fontsize": NOTE, "color": colour("ink2"), "linespacing": 1.1}
+        style: Style = {"va": "bottom", "fontsize": NOTE, "color": colour("ink2"), "linespacing": 1.1}
         canvas.note(self.members, level, self.members.get_ylim()[0], words, "data", by, ha=ha, **style)
 
     def _differences(self, ax: Axes, rows: list[Row]) -> None:
         for row in rows:
             weight, role = ("bold", "ink") if row.significant else ("normal", "ink2")
-            style: dict[str, Any] = {"fontsize": self.text, "va": "center", "fontweight": weight, "color": colour(role)}
+            style: Style = {"fontsize": self.text, "va": "center", "fontweight": weight, "color": colour(role)}
             canvas.beside(ax, row.y, row.diff_text, x=1, dx=0.06, **style)
         if rows[0].verdict and self.row_in > 0.17:  # in lower rows only the caption has room for it
             plate = {"facecolor": colour("paper"), "edgecolor": "none", "pad": 0.8}

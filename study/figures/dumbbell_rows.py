@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.stats import rejects
 from study.figures import checks
 from study.figures.frame import Caption, DataFrame, Roles
+from study.figures.mpl import Record
 from study.figures.numbers import MINUS, estimate_of, format_value, short
 from study.figures.style import MEMBERS
 from study.schema import DIFFERENCE
@@ -37,8 +38,8 @@ class Row:
     name: str
     label: str
     n: str
-    by_member: dict[str, Any]
-    diff: Any | None
+    by_member: dict[str, Record]
+    diff: Record | None
     verdict: str
     y: float
 
@@ -130,7 +131,7 @@ def read(table: DataFrame) -> Dumbbell:
     return Dumbbell(members, *rows_of(table))
 
 
-def _verdict(row: Any) -> str:
+def _verdict(row: Record) -> str:
     """The equivalence verdict of a difference, where it is claimed: in training cells."""
     is_claimed = getattr(row, "cell_role", TRAINING) == TRAINING
     return str(row.verdict) if is_claimed and not checks.is_absent(row.verdict) else ""
@@ -144,7 +145,7 @@ def rows_of(table: DataFrame) -> tuple[list[Row], dict[str, str]]:
     verdicts = {str(row.cell): _verdict(row) for row in checks.records(table) if row.member == DIFFERENCE}
     groups = dict(iter(table.groupby("cell", sort=False)))
 
-    def place(cell: Any) -> tuple[float, ...]:
+    def place(cell: object) -> tuple[float, ...]:
         diff = by_cell.get(str(cell))
         if not by_cell:
             first = members.loc[members["cell"] == cell, "value"].iloc[0]
@@ -161,7 +162,7 @@ def rows_of(table: DataFrame) -> tuple[list[Row], dict[str, str]]:
     return rows, {mark: text for text, mark in notes.items()}
 
 
-def _row(group: DataFrame, diff: Any | None, verdict: str, notes: dict[str, str], y: float) -> Row:
+def _row(group: DataFrame, diff: Record | None, verdict: str, notes: dict[str, str], y: float) -> Row:
     records = checks.records(group)
     by_member = {role: row for role in MEMBERS for row in records if row.member == role}
     texts = [str(text).strip() for text in group["note"].unique() if not checks.is_absent(text)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from study.figures import canvas, checks
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import point, triple
+from study.figures.mpl import Style
 from study.figures.numbers import estimate_of, fixed
 from study.figures.style import LABEL, NOTE, RULE_LINE, TICK, Width, colour
 
@@ -101,7 +101,7 @@ def _draw_matrix(page: Page, ax: Axes, of: _Triage) -> None:
     for gold in LEVELS:
         for pred in range(1, columns + 1):
             _draw_cell(page, ax, gold, pred, int(of.matrix[gold - 1, pred - 1]))
-    style: dict[str, Any] = {"x": 1, "va": "center", "ha": "right"}
+    style: Style = {"x": 1, "va": "center", "ha": "right"}
     for dx, head in ((0.2, "n"), (0.5, "recall")):  # of each gold level, right of the matrix
         canvas.beside(ax, 0.35, head, dx=dx, fontsize=NOTE, color=colour("ink2"), **style)
     for gold in LEVELS:
@@ -117,10 +117,10 @@ def _draw_cell(page: Page, ax: Axes, gold: int, pred: int, count: int) -> None:
     what = "no level read" if pred == 6 else f"predicted {pred}"
     page.marks.name(cell, f"cell-{gold}-{pred}", f"gold {gold}, {what}: {count}")
     if _is_critical(gold, pred):
-        frame: dict[str, Any] = {"linewidth": 1.1, "linestyle": "solid" if count else (0, (2, 1.5)), "zorder": 3}
+        frame: Style = {"linewidth": 1.1, "linestyle": "solid" if count else (0, (2, 1.5)), "zorder": 3}
         canvas.box(ax, pred - 0.46, gold - 0.46, 0.92, 0.92, edge=colour("alert"), fill=False, **frame)
     if count:
-        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": colour("ink")}
+        style: Style = {"ha": "center", "va": "center", "fontsize": 8, "color": colour("ink")}
         ax.text(pred, gold, str(count), fontweight="bold" if gold == pred else "normal", **style)
 
 
@@ -142,7 +142,7 @@ def _draw_metrics(page: Page, ax: Axes, of: _Triage, names: list[str]) -> None:
     ax.hlines(range(len(rows)), low, 1, color=colour("grid"), linewidth=RULE_LINE, zorder=0)
     canvas.bare(ax)
     ax.spines["bottom"].set_bounds(low, 1)
-    style: dict[str, Any] = {"va": "center", "linespacing": 1.05, "color": colour("ink")}
+    style: Style = {"va": "center", "linespacing": 1.05, "color": colour("ink")}
     for index, (row, name) in enumerate(zip(rows, names, strict=True)):
         title = f"{row.metric}: {estimate_of(row)}, n = {int(row.n)}"
         if not checks.is_absent(row.control_value):

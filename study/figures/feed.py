@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from study.figures.drawn import Drawn, rows_by, stem, tried
-from study.figures.mpl import DataFrame
+from study.figures.mpl import DataFrame, Style
 from study.figures.style import Width
 
 
@@ -28,7 +27,7 @@ class Feed:
     files: str
     rows: Callable[[DataFrame], DataFrame] = lambda rows: rows
 
-    def drawn(self, table: DataFrame, size: Mapping[str, Any]) -> Iterator[tuple[str, Drawn | str]]:
+    def drawn(self, table: DataFrame, size: Style) -> Iterator[tuple[str, Drawn | str]]:
         """(stem, figure or why it was not drawn) of every combination."""
         words = [word for word in self.files.split() if not word.startswith("{") or word[1:-1] in table]
         columns = [word[1:-1] for word in words if word.startswith("{")]

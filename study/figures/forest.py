@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from study.figures import canvas, checks
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import point, reference, triple
+from study.figures.mpl import Record, Style
 from study.figures.numbers import estimate_of, fixed
 from study.figures.style import LABEL, MEMBERS, NOTE, RULE_LINE, Width, colour, text_colour
 
@@ -21,7 +21,7 @@ class _Forest:
     """The table, its rows with their text and height, and its members; "" where it has none."""
 
     table: DataFrame
-    rows: list[Any]
+    rows: list[Record]
     texts: list[str]
     members: list[str]
     signed: bool
@@ -30,7 +30,7 @@ class _Forest:
         return str(checks.only_value(self.table, column, figure=FIGURE, default=default) or "")
 
     @property
-    def cells(self) -> list[Any]:
+    def cells(self) -> list[str]:
         return list(dict.fromkeys(self.table["cell"]))
 
     @property
@@ -38,7 +38,7 @@ class _Forest:
         """Rows from cell to cell; the members of a cell stand together."""
         return len(self.members) + 0.3 * (len(self.members) > 1)
 
-    def place(self, row: Any) -> float:
+    def place(self, row: Record) -> float:
         return self.cells.index(row.cell) * self.step + self.members.index(_member(row))
 
     @property
@@ -56,7 +56,7 @@ def _read(table: DataFrame) -> _Forest:
     return _Forest(table, rows, [estimate_of(row, signed=signed) for row in rows], members, signed)
 
 
-def _member(row: Any) -> str:
+def _member(row: Record) -> str:
     return str(getattr(row, "member", ""))
 
 
@@ -70,7 +70,7 @@ def _draw(page: Page, of: _Forest) -> Axes:
     for k, (row, text) in enumerate(zip(of.rows, of.texts, strict=True)):
         _draw_row(page, ax, of, row, text, f"{k}")
     sizes = canvas.widest([f"{int(row.n)}" for row in of.rows], size=NOTE)
-    style: dict[str, Any] = {
+    style: Style = {
         "va": "center",
         "ha": "right",
         "fontsize": LABEL,
@@ -92,7 +92,7 @@ def _draw(page: Page, of: _Forest) -> Axes:
 def _axes(total: float, of: _Forest) -> Axes:
     tall = (len(of.cells) * of.step + 0.2) * _ROW
     sizes = canvas.widest([f"{int(row.n)}" for row in of.rows], size=NOTE)
-    gaps: dict[str, Any] = {"gap": 1.5 * _GAP, "name_gap": sizes + 2.5 * _GAP, "size": NOTE + 0.4}
+    gaps: Style = {"gap": 1.5 * _GAP, "name_gap": sizes + 2.5 * _GAP, "size": NOTE + 0.4}
     banner = of.one("banner")
     names = [_wrapped(cell) for cell in of.cells]
     ax = canvas.row_axes(total, names, of.texts, tall=tall, below=0.41 + 0.14 * bool(banner), above=0.3, **gaps)
@@ -119,14 +119,14 @@ def _fit(ax: Axes, of: _Forest) -> None:
     ax.xaxis.set_major_locator(canvas.locator(5))
 
 
-def _draw_row(page: Page, ax: Axes, of: _Forest, row: Any, text: str, key: str) -> None:
+def _draw_row(page: Page, ax: Axes, of: _Forest, row: Record, text: str, key: str) -> None:
     member, y = _member(row), of.place(row)
     title = f"{row.cell}{', ' if member else ''}{member}: {text}, n = {int(row.n)}"
     has_control = not checks.is_absent(row.control_value)
     if has_control and not of.signed:
         point(ax, row.control_value, y, "base", filled=False, marker="s", size=3.4, zorder=3.5)
         title += f", control {row.control_value:.3g}"
-    style: dict[str, Any] = {"filled": not (has_control and row.lo <= row.control_value <= row.hi)}
+    style: Style = {"filled": not (has_control and row.lo <= row.control_value <= row.hi)}
     style |= {} if member in MEMBERS else {"marker": "o"}
     page.marks.estimate(ax, triple(row), y, _role(member), key, title, **style)
     shade = text_colour(member) if member in MEMBERS else colour("ink")

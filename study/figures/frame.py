@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from study.figures import canvas, checks
 from study.figures.drawn import Drawn
 from study.figures.marks import Marks
-from study.figures.mpl import Axes, DataFrame
+from study.figures.mpl import Artist, Axes, DataFrame
 from study.figures.multiples import Panels, Room, given, legend_over, small_multiples
 from study.figures.style import Width, styled, width_in
 from study.schema import COLUMNS
@@ -131,7 +131,7 @@ class Page:
         *,
         tall: float,
         room: Room,
-        entries: Sequence[Any] = (),
+        entries: Sequence[Artist] = (),
         lift: float | None = None,
         **layout: Any,
     ) -> Panels:

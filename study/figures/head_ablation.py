@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from study.figures import canvas, checks
@@ -78,8 +76,8 @@ def _draw_random(page: Page, ax: Axes, table: DataFrame) -> Labelled:
     for key, draw in draws if len(draws) <= _MOST_THIN_LINES else ():
         number = int(key)  # pyright: ignore[reportArgumentType]
         (thin,) = ax.plot(draw["k"], draw["value"], color=colour("control"), linewidth=0.4, zorder=1)
-        end = draw.iloc[-1]
-        title = f"random heads, draw {number}: {estimate_of(end)} at {int(end['k'])} heads"
+        end = checks.records(draw)[-1]
+        title = f"random heads, draw {number}: {estimate_of(end)} at {int(end.k)} heads"
         page.marks.name(thin, f"random-{number}", title)
     ax.plot(k, mean, color=colour("control"), linewidth=DATA_LINE, zorder=2)
     return Labelled(list(k), list(by_k.min()), f"random heads, {len(draws)} draws", colour("ink2"))
@@ -95,10 +93,11 @@ def _draws(table: DataFrame) -> list[Labelled]:
 
 def _draw_lowest(page: Page, ax: Axes, table: DataFrame) -> Labelled:
     rows = _arm(table, "lowest").sort_values("k")
-    style: dict[str, Any] = {"color": colour("base"), "linewidth": DATA_LINE, "linestyle": line("base"), "zorder": 2}
-    (dotted,) = ax.plot(rows["k"], rows["value"], **style)
-    end = rows.iloc[-1]
-    page.marks.name(dotted, "lowest", f"lowest-δ heads: {estimate_of(end)} at {int(end['k'])} heads")
+    (dotted,) = ax.plot(
+        rows["k"], rows["value"], color=colour("base"), linewidth=DATA_LINE, linestyle=line("base"), zorder=2
+    )
+    end = checks.records(rows)[-1]
+    page.marks.name(dotted, "lowest", f"lowest-δ heads: {estimate_of(end)} at {int(end.k)} heads")
     return Labelled(list(rows["k"]), list(rows["value"]), "lowest-δ heads", colour("ink2"))
 
 

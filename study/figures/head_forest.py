@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from interp.stats import rejects
 from study.figures import canvas, checks
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import point, reference, triple
+from study.figures.mpl import Style
 from study.figures.numbers import MINUS, estimate_of, p_equals
 from study.figures.style import LABEL, NOTE, Width, colour
 
@@ -50,7 +50,7 @@ def _read(table: DataFrame, *, k: int = 12, always: Sequence[str] = ()) -> _Chos
 def _draw(page: Page, of: _Chosen) -> Axes:
     rows, values = checks.records(of.table), [estimate_of(row) for row in checks.records(of.table)]
     legend = 0.16 * (2 if page.width == "icml" else 1)
-    size: dict[str, Any] = {"tall": (len(rows) + 0.2) * _ROW, "below": 0.41, "above": legend + 0.07}
+    size: Style = {"tall": (len(rows) + 0.2) * _ROW, "below": 0.41, "above": legend + 0.07}
     names = [row.head for row in rows]
     ax = page.axes(lambda: canvas.row_axes(page.total, names, values, size=_VALUE, weight="bold", gap=_GAP, **size))
     null = of.table["null_max95"].to_numpy(dtype=float)
@@ -78,14 +78,14 @@ def _draw(page: Page, of: _Chosen) -> Axes:
 def _write(ax: Axes, y: float, head: str, text: str, *, is_named: bool, beyond: bool) -> None:
     """The name on the left, boxed where it was named in advance, and the value on the right."""
     shade = colour("ink" if beyond else "ink2")
-    style: dict[str, Any] = {"va": "center", "fontweight": "bold" if beyond and is_named else "normal", "color": shade}
+    style: Style = {"va": "center", "fontweight": "bold" if beyond and is_named else "normal", "color": shade}
     frame = {
         "boxstyle": "square,pad=0.15",
         "facecolor": "none",
         "edgecolor": shade,
         "linewidth": 0.9 if beyond else 0.4,
     }
-    boxed: dict[str, Any] = {"bbox": frame} if is_named else {}
+    boxed: Style = {"bbox": frame} if is_named else {}
     canvas.beside(ax, y, head, dx=-_GAP, ha="right", fontsize=LABEL, **style, **boxed)
     canvas.beside(ax, y, text, x=1, dx=_GAP, ha="left", fontsize=_VALUE, **style)
 

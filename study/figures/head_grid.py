@@ -6,14 +6,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from interp.stats import rejects
 from study.figures import canvas
 from study.figures.marks import Marks, reference
-from study.figures.mpl import Axes, DataFrame
+from study.figures.mpl import Axes, DataFrame, ScalarMappable, Style
 from study.figures.numbers import tick_text
 from study.figures.style import NOTE, TICK, MapName, colour, colour_map
 
@@ -82,7 +81,7 @@ def _neat_floor(x: float) -> float:
     return max(step * power for step in (1, 2, 5) if step * power <= x * (1 + 1e-9))
 
 
-def draw_grid(ax: Axes, grid: Grid, cmap: MapName, titles: dict[str, str], marks: Marks) -> Any:
+def draw_grid(ax: Axes, grid: Grid, cmap: MapName, titles: dict[str, str], marks: Marks) -> ScalarMappable:
     """Cells, hatched gaps, dots and boxes on one axes; returns what a colour bar needs."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -101,7 +100,9 @@ def draw_grid(ax: Axes, grid: Grid, cmap: MapName, titles: dict[str, str], marks
     return shade
 
 
-def draw_cells(ax: Axes, places: Any, values: Any, shade: Any, titles: dict[str, str], marks: Marks) -> None:
+def draw_cells(
+    ax: Axes, places: np.ndarray, values: np.ndarray, shade: ScalarMappable, titles: dict[str, str], marks: Marks
+) -> None:
     """Unit squares around (row, column) places, coloured by value; each has its words."""
     from matplotlib.collections import PolyCollection
 
@@ -123,7 +124,7 @@ def grid_ticks(count: int) -> list[int]:
 
 def _hatch_gaps(ax: Axes, grid: Grid) -> None:
     """Layers without heads are hatched, never shown as zeros; so are heads that a layer lacks."""
-    style: dict[str, Any] = {"face": colour("paper"), "edge": colour("control"), "hatch": "//////", "linewidth": 0}
+    style: Style = {"face": colour("paper"), "edge": colour("control"), "hatch": "//////", "linewidth": 0}
     for layer, row in enumerate(np.isnan(grid.value)):
         edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))
         for start, stop in edges.reshape(-1, 2):
@@ -160,9 +161,9 @@ def box_named(ax: Axes, grid: Grid, labels: Sequence[str]) -> None:
     light, dark = colour("on_heatmap_light"), colour("on_heatmap_dark")  # cells keep their colours on a dark page
     for (layer, head), label in zip(grid.named, labels, strict=True):
         is_found = bool(grid.significant[layer, head])
-        frame: dict[str, Any] = {"edge": dark, "linewidth": 1.1 if is_found else 0.5, "zorder": 6, "clip_on": False}
+        frame: Style = {"edge": dark, "linewidth": 1.1 if is_found else 0.5, "zorder": 6, "clip_on": False}
         canvas.box(ax, head - 0.5, layer - 0.5, 1, 1, fill=False, **frame)
-        style: dict[str, Any] = {"fontsize": NOTE, "fontweight": "bold" if is_found else "normal", "va": "center"}
+        style: Style = {"fontsize": NOTE, "fontweight": "bold" if is_found else "normal", "va": "center"}
         inside = next((text for text in _as_lines(label) if _fits(text, cell_w, cell_h, is_found)), "")
         if inside:
             y = layer + 0.5 - (0.075 + 0.045 * inside.count("\n")) / cell_h
@@ -246,9 +247,9 @@ def draw_margins(top: Axes, right: Axes, grid: Grid) -> None:
     null = np.nan_to_num(grid.null[row, np.arange(n_heads)])
     edges = np.arange(n_heads + 1) - 0.5
     top.stairs(null, edges, fill=True, color=colour("null"), zorder=0)
-    top.bar(np.arange(n_heads), size.max(axis=0), width=0.72, color=_shades(grid.significant.any(axis=0)))
+    top.bar(np.arange(n_heads), size.max(axis=0), width=0.72, color=_shades(grid.significant, axis=0))
     sums = np.nansum(grid.value, axis=1)
-    right.barh(np.arange(n_layers), sums, 0.72, color=_shades(grid.significant.any(axis=1)))
+    right.barh(np.arange(n_layers), sums, 0.72, color=_shades(grid.significant, axis=1))
     reference(right, x=0, style="solid", linewidth=0.6, zorder=2)
     top.set(xlim=(-0.5, n_heads - 0.5), xticks=[], ylim=(0, max(float(size.max()), float(null.max())) * 1.08 or 1.0))
     right.set(ylim=(-0.5, n_layers - 0.5), yticks=[])
@@ -279,11 +280,11 @@ def _one_tick(ax: Axes, low: float, high: float) -> None:
         ax.get_xticklabels()[-1].set_horizontalalignment("left")
 
 
-def _shades(dark: Any) -> list[str]:
-    return [colour("base" if one else "faint") for one in dark]
+def _shades(is_dark: np.ndarray, *, axis: int) -> list[str]:
+    return [colour("base" if one else "faint") for one in np.any(is_dark, axis=axis)]
 
 
-def draw_bar(ax: Axes, shade: Any, grid: Grid) -> None:
+def draw_bar(ax: Axes, shade: ScalarMappable, grid: Grid) -> None:
     """Vertical colour bar with the null limits as two lines; arrows at its ends where colours are clipped."""
     low, high = np.nanmin(grid.value) < -grid.limit, np.nanmax(grid.value) > grid.limit
     extend = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}

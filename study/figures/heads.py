@@ -11,6 +11,7 @@ import numpy as np
 from study.figures import canvas, checks
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.head_grid import Grid, box_named, draw_bar, draw_grid, draw_margins, place_of
+from study.figures.mpl import Artist, Figure, ScalarMappable
 from study.figures.numbers import MINUS, decimals, estimate_of, fixed, p_equals
 from study.figures.style import NOTE, MapName, Width, colour_map, text_colour
 
@@ -27,7 +28,7 @@ class _Map:
     grid: Grid
     signed: bool
 
-    def one(self, column: str, default: Any = None) -> Any:
+    def one(self, column: str, default: str | None = None) -> Any:
         return checks.only_value(
             self.table, column, figure="head_difference" if self.signed else "head_map", default=default
         )
@@ -63,7 +64,7 @@ def _draw(page: Page, of: _Map) -> Axes:
     return ax
 
 
-def _key(of: _Map) -> list[Any]:
+def _key(of: _Map) -> list[Artist]:
     """The legend of a map in a composite, where nothing stands around it."""
     ends = ("more in engaged", "more in heuristic") if of.signed else ("helps", "hurts")
     colours = [colour_map(_cmap(of))(0.9), colour_map(_cmap(of))(0.1)]
@@ -105,7 +106,7 @@ def _whole(page: Page, of: _Map) -> Axes:
     return ax
 
 
-def _colour_bar(figure: Any, shade: Any, of: _Map, *, left: float, upper: float, lower: float) -> None:
+def _colour_bar(figure: Figure, shade: ScalarMappable, of: _Map, *, left: float, upper: float, lower: float) -> None:
     """The bar with its unit above and what its lines mean below."""
     head, foot = _bar_words(of)
     size = min(max(upper - lower - 0.12 * (len(head) + len(foot)) - 0.12, 0.35), 1.6)
@@ -114,8 +115,9 @@ def _colour_bar(figure: Any, shade: Any, of: _Map, *, left: float, upper: float,
     edge = figure.get_size_inches()[0] - _PAD + 0.03
     for lines, start, points in ((head, upper, NOTE + 0.4), (foot, top - size - 0.06, NOTE)):
         for row, (text, role) in enumerate(lines):
-            style: dict[str, Any] = {"size": points, "va": "top", "ha": "right", "linespacing": 1.2}
-            canvas.write(figure, edge, start - 0.12 * row, text, **style).set_color(text_colour(role))
+            canvas.write(
+                figure, edge, start - 0.12 * row, text, size=points, va="top", ha="right", linespacing=1.2
+            ).set_color(text_colour(role))
 
 
 def _bar_words(of: _Map) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

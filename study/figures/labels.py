@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from study.figures import canvas
-from study.figures.mpl import Axes
+from study.figures.mpl import Axes, Style
 from study.figures.style import NOTE
 
 
@@ -47,7 +46,7 @@ def label_lines(
         taken.append(np.array([place, place + extent]))
     for line, rectangle in zip(lines, taken, strict=True):
         x, y = rectangle.mean(axis=0) / scale
-        style: dict[str, Any] = {"color": line.colour, "fontweight": line.weight, "fontsize": size, "zorder": 6}
+        style: Style = {"color": line.colour, "fontweight": line.weight, "fontsize": size, "zorder": 6}
         ax.text(x, y, line.text, transform=ax.transAxes, ha="center", va="center", **style)
     return True
 
@@ -69,7 +68,7 @@ def place_note(
     corner = _least_covered(own, np.concatenate(paths), taken, extent, scale)
     taken.append(np.array([corner, corner + extent]))
     x, y = (corner + extent / 2) / scale
-    style: dict[str, Any] = {"color": note.colour, "fontweight": note.weight, "fontsize": size, "zorder": 7}
+    style: Style = {"color": note.colour, "fontweight": note.weight, "fontsize": size, "zorder": 7}
     ax.text(x, y, note.text, transform=ax.transAxes, ha="center", va="center", linespacing=1.2, **style)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from study.figures import canvas, checks
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import null_band, reference
+from study.figures.mpl import Record, Style
 from study.figures.multiples import Room, padded
 from study.figures.numbers import format_estimate
 from study.figures.style import DATA_LINE, Width, colour
@@ -47,7 +47,7 @@ def _draw_position(page: Page, ax: Axes, rows: DataFrame, index: int) -> None:
     ax.plot(rows["layer"], rows["gain"], color=colour("ink"), linewidth=DATA_LINE, zorder=2)
     for row in checks.records(rows):
         layer, gain = int(row.layer), (row.gain, row.lo, row.hi)
-        style: dict[str, Any] = {"filled": bool(row.allowed), "marker": "o", "size": 6.0 if row.chosen else 3.6}
+        style: Style = {"filled": bool(row.allowed), "marker": "o", "size": 6.0 if row.chosen else 3.6}
         page.marks.estimate(ax, row.layer, gain, "ink", f"layer{index}-{layer}", _words(row), **style)
         if row.chosen and not checks.is_absent(getattr(row, "test_gain", None)):
             test = (row.test_gain, row.test_lo, row.test_hi)
@@ -63,7 +63,7 @@ def _metric(table: DataFrame) -> str:
     return str(checks.only_value(table, "metric", figure=FIGURE))
 
 
-def _words(row: Any) -> str:
+def _words(row: Record) -> str:
     text = f"layer {int(row.layer)}, α = {row.alpha:.3g}: {format_estimate(row.gain, row.lo, row.hi, n=int(row.n))}"
     reason = getattr(row, "reason", "")
     return text if checks.is_absent(reason) else f"{text}; not allowed: {reason}"

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from study.figures.mpl import Axes
+from study.figures.mpl import Artist, Axes, Collection, Line2D, Record, Style
 from study.figures.style import BAND_ALPHA, DATA_LINE, INTERVAL_LINE, REFERENCE_LINE, colour, line, marker
 
 Triple = tuple[float, float, float]
@@ -20,7 +21,7 @@ class Marks:
     def __init__(self) -> None:
         self.titles: dict[str, str] = {}
 
-    def name(self, artist: Any, key: str, title: str) -> None:
+    def name(self, artist: Artist, key: str, title: str) -> None:
         """Give one artist the id `mark-<key>` and its hover text.
 
         Raises:
@@ -31,7 +32,7 @@ class Marks:
         self.titles[gid] = title
         artist.set_gid(gid)
 
-    def name_cells(self, collection: Any, titles: Mapping[str, str]) -> None:
+    def name_cells(self, collection: Collection, titles: Mapping[str, str]) -> None:
         """Give the members of a collection their ids, in order. The SVG writer knows only links for them."""
         named = {f"mark-{key}": title for key, title in titles.items()}
         assert not named.keys() & self.titles.keys(), "two marks share an id"
@@ -47,7 +48,7 @@ class Marks:
         key: str,
         title: str,
         *,
-        bar: Mapping[str, Any] | None = None,
+        bar: Style | None = None,
         **style: Any,
     ) -> None:
         """A point on the bar of its interval, named; the one of x and y that is an estimate is (value, lo, hi).
@@ -60,7 +61,7 @@ class Marks:
         self.name(point(ax, x, y, role, **style), key, title)
 
 
-def triple(row: Any) -> Triple:
+def triple(row: Record) -> Triple:
     """`value, lo, hi` of a row of a table."""
     return row.value, row.lo, row.hi
 
@@ -69,22 +70,23 @@ def interval(ax: Axes, x: float | tuple[float, float], y: float | tuple[float, f
     """A bar without caps: x = (lo, hi) at height y, or y = (lo, hi) at x."""
     xs = x if isinstance(x, tuple) else (x, x)
     ys = y if isinstance(y, tuple) else (y, y)
-    style: dict[str, Any] = {"linewidth": INTERVAL_LINE, "solid_capstyle": "butt", "zorder": 3, **kw}
+    style: Style = {"linewidth": INTERVAL_LINE, "solid_capstyle": "butt", "zorder": 3, **kw}
     ax.plot(xs, ys, color=colour(role), clip_on=False, **style)
 
 
-def point(ax: Axes, x: float, y: float, role: str, *, filled: bool = True, size: float = 4.0, **kw: Any) -> Any:
+def point(ax: Axes, x: float, y: float, role: str, *, filled: bool = True, size: float = 4.0, **kw: Any) -> Line2D:
     """A marker of a role; hollow = not beyond its null after the stated correction."""
-    style: dict[str, Any] = {"marker": marker(role), "zorder": 4, "linestyle": "none", "clip_on": False, **kw}
+    style: Style = {"marker": marker(role), "zorder": 4, "linestyle": "none", "clip_on": False, **kw}
     if style["marker"] == "D":
         size *= 0.9  # a diamond of the same width looks larger than a circle
     face = colour(role if filled else "paper")
-    edge: dict[str, Any] = {"markersize": size, "markerfacecolor": face, "markeredgewidth": 0.9}
-    (mark,) = ax.plot([x], [y], color=colour(role), **edge, **style)
+    (mark,) = ax.plot([x], [y], color=colour(role), markersize=size, markerfacecolor=face, markeredgewidth=0.9, **style)
     return mark
 
 
-def curve(ax: Axes, x: Any, y: Any, lo: Any, hi: Any, role: str, *, style: str = "", zorder: float = 3) -> Any:
+def curve(
+    ax: Axes, x: ArrayLike, y: ArrayLike, lo: ArrayLike, hi: ArrayLike, role: str, *, style: str = "", zorder: float = 3
+) -> Line2D:
     """The line of a role inside the band of its interval; one point alone becomes a mark on its bar.
 
     Args:
@@ -99,7 +101,7 @@ def curve(ax: Axes, x: Any, y: Any, lo: Any, hi: Any, role: str, *, style: str =
     return drawn
 
 
-def null_band(ax: Axes, x: Any, lo: Any, hi: Any, *, half: float = 0.5) -> None:
+def null_band(ax: Axes, x: ArrayLike, lo: ArrayLike, hi: ArrayLike, *, half: float = 0.5) -> None:
     """The grey area of a null; around one point alone it is `half` wide to each side."""
     x, lo, hi = (np.asarray(values, dtype=float) for values in (x, lo, hi))
     if len(x) == 1:

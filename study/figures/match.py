@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from study.figures import canvas, checks
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.labels import Labelled, place_note
 from study.figures.marks import Marks, reference, reference_diagonal
+from study.figures.mpl import Record, Style
 from study.figures.multiples import Room
 from study.figures.numbers import short
 from study.figures.style import DATA_LINE, NOTE, Width, colour
@@ -58,7 +58,7 @@ class _Matching:
         return self.table[self.table["mutual"].astype(bool) | self.table["named"].astype(bool)]
 
     @property
-    def named(self) -> list[Any]:
+    def named(self) -> list[Record]:
         return checks.records(self.table[self.table["named"].astype(bool)])
 
     @property
@@ -82,11 +82,11 @@ def _read(table: DataFrame) -> _Matching:
     return found
 
 
-def _head(row: Any, side: str) -> str:
+def _head(row: Record, side: str) -> str:
     return f"L{int(getattr(row, f'layer_{side}'))}.H{int(getattr(row, f'head_{side}'))}"
 
 
-def _is_beyond(row: Any) -> bool:
+def _is_beyond(row: Record) -> bool:
     return bool(row.r > row.null_max95)
 
 
@@ -108,7 +108,7 @@ def _draw_pairs(ax: Axes, of: _Matching, marks: Marks) -> None:
     for row in sorted(checks.records(of.shown), key=lambda r: r.r):
         filled = bool(_is_beyond(row) and row.mutual)
         face = {"markerfacecolor": colour("ink" if filled else "paper"), "markeredgewidth": 0.7, "clip_on": False}
-        style: dict[str, Any] = {"color": colour("ink" if filled else "control"), "alpha": 0.8 if filled else 1.0}
+        style: Style = {"color": colour("ink" if filled else "control"), "alpha": 0.8 if filled else 1.0}
         size = 1.6 + 2.8 * max(row.r, 0) ** 0.5
         (mark,) = ax.plot([row.depth_a], [row.depth_b], "o", markersize=size, zorder=3 + filled, **style, **face)
         numbers = f"r = {short(row.r)}, margin {short(row.margin)}, {'mutual' if row.mutual else 'not mutual'}"
@@ -125,12 +125,12 @@ def _draw_pairs(ax: Axes, of: _Matching, marks: Marks) -> None:
     ax.yaxis.set_major_locator(canvas.locator(5))
 
 
-def _box(ax: Axes, row: Any, avoid: list[Labelled], taken: list[np.ndarray]) -> None:
+def _box(ax: Axes, row: Record, avoid: list[Labelled], taken: list[np.ndarray]) -> None:
     """A box around a head that was named in advance, with its numbers; thin and grey where its match is not beyond the
     null or not mutual."""
     is_match = _is_beyond(row) and row.mutual
     shade, thick = colour("ink" if is_match else "ink2"), 1.1 if is_match else 0.5
-    style: dict[str, Any] = {"markerfacecolor": "none", "color": shade, "markeredgewidth": thick, "clip_on": False}
+    style: Style = {"markerfacecolor": "none", "color": shade, "markeredgewidth": thick, "clip_on": False}
     ax.plot([row.depth_a], [row.depth_b], "s", markersize=8, zorder=6, **style)
     back = "" if row.mutual else ", not mutual"
     text = f"{_head(row, 'a')} → {_head(row, 'b')}\nr = {short(row.r)}, margin {short(row.margin)}{back}"
@@ -192,7 +192,7 @@ def _name_lines(ax: Axes, of: _Matching, *, left: float) -> None:
         (limit, f"95 % null (max)\n{short(limit)}", null_right),
         (control, f"{label}\n{short(control)}", control < 0.3 and not is_crossed),
     ):
-        style: dict[str, Any] = {"va": "top", "fontsize": NOTE, "color": colour("ink2"), "linespacing": 1.15}
+        style: Style = {"va": "top", "fontsize": NOTE, "color": colour("ink2"), "linespacing": 1.15}
         by, side = (3, "left") if right else (-3, "right")
         canvas.note(ax, x, 1, text, ("data", "axes fraction"), (by, -1), ha=side, **style)
 

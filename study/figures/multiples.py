@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from study.figures import canvas
-from study.figures.mpl import Axes
+from study.figures.mpl import Artist, Axes, Style
 from study.figures.style import LABEL
 
 PAD, TITLE, LEGEND = 0.05, 0.13, 0.15
@@ -60,7 +59,7 @@ def small_multiples(
     *,
     tall: float,
     room: Room,
-    entries: Sequence[Any] = (),
+    entries: Sequence[Artist] = (),
     foot: float = 0.0,
     most: int = 4,
 ) -> Panels:
@@ -125,7 +124,7 @@ def fitted_titles(titles: Sequence[str], inches: float) -> tuple[float, list[str
     return size, [canvas.wrap(title, size=size * 1.13, max_in=inches) for title in titles]  # bold is wider
 
 
-def legend_over(panels: Panels, entries: Sequence[Any], *, lift: float = TITLE + 0.08) -> None:
+def legend_over(panels: Panels, entries: Sequence[Artist], *, lift: float = TITLE + 0.08) -> None:
     """The legend above the first panel: from the left edge of an own figure, from the panel's in a composite."""
     ax = panels.axes[0]
     w = canvas.figure_of(ax).get_size_inches()[0]
@@ -144,7 +143,7 @@ def common_x(panels: Panels, text: str, *, below: float = 0.3) -> None:
     words = canvas.wrap(text, size=LABEL, max_in=w - 2 * PAD)
     half = canvas.text_width(words, size=LABEL) / 2
     x = min(max(middle * w, half + PAD), w - half - PAD)
-    style: dict[str, Any] = {"ha": "center", "va": "top", "linespacing": 1.1, "role": "ink"}
+    style: Style = {"ha": "center", "va": "top", "linespacing": 1.1, "role": "ink"}
     canvas.write(figure, x, bottom * h - below + LABEL / 144, words, size=LABEL, **style)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
-from typing import Any
+
+from study.figures.mpl import Record
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -110,7 +111,7 @@ def format_p(p: float, *, permutations: int | None = None) -> str:
     return f"{rounded:.{1 - rounded.adjusted()}f}"
 
 
-def estimate_of(row: Any, *, signed: bool = False) -> str:
+def estimate_of(row: Record, *, signed: bool = False) -> str:
     """`format_estimate` of a row of a table, from its `value`, `lo`, `hi` and `n`."""
     return format_estimate(row.value, row.lo, row.hi, n=int(row.n), signed=signed)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from study.figures import canvas, checks
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import point, reference, triple
+from study.figures.mpl import Artist, Record, Style
 from study.figures.numbers import estimate_of, format_estimate
 from study.figures.style import LABEL, Width, colour
 
@@ -39,7 +39,7 @@ class _Reading:
     tasks: list[str]
     controls: list[str]
 
-    def of(self, task: str) -> dict[str, Any]:
+    def of(self, task: str) -> dict[str, Record]:
         """Control -> row of a question."""
         return {row.control: row for row in checks.records(self.table[self.table["task"] == task])}
 
@@ -107,7 +107,7 @@ def _draw(page: Page, of: _Reading) -> Axes:
     return left
 
 
-def _accuracy(page: Page, ax: Axes, y: float, row: Any) -> None:
+def _accuracy(page: Page, ax: Axes, y: float, row: Record) -> None:
     ax.barh(y, row.floor, height=0.62, color=colour("null"), zorder=1)
     ax.plot([row.majority] * 2, [y - 0.31, y + 0.31], color=colour("ink2"), linewidth=1.0, zorder=2)
     beside = [f"floor {row.floor:.3g}", f"majority {row.majority:.3g}"]
@@ -120,22 +120,22 @@ def _accuracy(page: Page, ax: Axes, y: float, row: Any) -> None:
     page.marks.estimate(ax, triple(row), y, "ink", f"accuracy-{y}", title, filled=is_above, marker="o")
 
 
-def _gaps(page: Page, ax: Axes, y: float, rows: dict[str, Any], controls: list[str]) -> None:
+def _gaps(page: Page, ax: Axes, y: float, rows: dict[str, Record], controls: list[str]) -> None:
     for place, control in enumerate(control for control in controls if control in rows):
         row, at = rows[control], y + _SHIFT * (2 * place - len(controls) + 1)
         is_main = control == MAIN
         title = f"{row.task}, {NAMES[control]}: {_gap(row)} nats per token"
-        style: dict[str, Any] = {"filled": _is_read(row), "marker": _shape(control), "size": 4 if is_main else 3.4}
+        style: Style = {"filled": _is_read(row), "marker": _shape(control), "size": 4 if is_main else 3.4}
         words = title if _is_read(row) else f"{title}, not shown to be read"
         gap = (row.gap, row.gap_lo, row.gap_hi)
         page.marks.estimate(ax, gap, at, "ink" if is_main else "control", f"gap-{y}-{control}", words, **style)
 
 
-def _gap(row: Any) -> str:
+def _gap(row: Record) -> str:
     return format_estimate(row.gap, row.gap_lo, row.gap_hi, n=int(row.n))
 
 
-def _is_read(row: Any) -> bool:
+def _is_read(row: Record) -> bool:
     return bool(row.gap_lo > NO_GAP)
 
 
@@ -143,10 +143,10 @@ def _shape(control: str) -> str:
     return {"shuffled": "o", "zero": "s"}.get(control, "v")
 
 
-def _left_key() -> list[Any]:
+def _left_key() -> list[Artist]:
     from matplotlib.lines import Line2D
 
-    tick: dict[str, Any] = {"marker": "|", "markersize": 6, "markeredgewidth": 1.0, "linestyle": "none"}
+    tick: Style = {"marker": "|", "markersize": 6, "markeredgewidth": 1.0, "linestyle": "none"}
     return [
         canvas.key_entry("ink", "oracle", shape="o"),
         canvas.patch_entry("null", "floor: prior-only oracle or majority"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from study.figures import canvas, checks
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
+from study.figures.mpl import Record
 from study.figures.numbers import estimate_of
 from study.figures.style import LABEL, NOTE, TICK, Width, colour, colour_map
 
@@ -21,7 +21,7 @@ class _Confusion:
     """The table; its first row of each target, which holds recall; the answers in order; shares [target, answer]."""
 
     table: DataFrame
-    targets: list[Any]
+    targets: list[Record]
     answers: list[str]
     share: np.ndarray
 
@@ -60,8 +60,7 @@ def _draw(page: Page, of: _Confusion) -> Axes:
     for y, (name, value) in enumerate(zip(names, values, strict=True)):
         canvas.beside(ax, y, name, dx=-_GAP, ha="right", va="center", fontsize=LABEL, color=colour("ink"))
         canvas.beside(ax, y, value, x=1, dx=_GAP, ha="left", va="center", fontsize=NOTE, color=colour("ink"))
-    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor", "fontsize": TICK}
-    ax.set_xticks(range(len(answers)), answers, **turned)
+    ax.set_xticks(range(len(answers)), answers, rotation=45, ha="right", rotation_mode="anchor", fontsize=TICK)
     ax.tick_params(length=0)
     ax.set_xlabel("answer (% of the target's readings)")
     canvas.beside(ax, -0.5, "recall", x=1, dx=_GAP, ha="left", va="bottom", fontsize=NOTE, color=colour("ink2"))

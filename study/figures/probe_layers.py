@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from interp.stats import rejects
 from study.figures import canvas, checks, depth
@@ -12,6 +13,7 @@ from study.figures.depth import Curve
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.labels import Labelled, place_note
 from study.figures.marks import curve, null_band, reference, triple
+from study.figures.mpl import Artist, Record, Style
 from study.figures.multiples import Room, padded, share_y
 from study.figures.numbers import estimate_of, format_value, short
 from study.figures.style import Width, colour, line, marker, text_colour
@@ -55,7 +57,7 @@ class _Layers:
         label = checks.only_value(self.table, "chance_label", figure=FIGURE, default=default)
         return f"{label} {' / '.join(short(c) for c in sorted(set(self.table['chance'])))}"
 
-    def test(self, one: Curve) -> list[Any]:
+    def test(self, one: Curve) -> list[Record]:
         return checks.records(one.rows(self.tests))
 
     def maxima(self, curves: Sequence[Curve]) -> set[float]:
@@ -91,7 +93,7 @@ def _draw(page: Page, of: _Layers) -> Axes:
     above = depth.RULER * len(groups[0]) if depth.is_relative(groups[0]) else 0.0
     share = 0.45 if page.width == "icml" else 0.29 if len(groups) == 1 else 0.24
     room = Room(left=0.47, right=0.08, gap=0.16, bottom=0.37, between=0.4, top=above)
-    layout: dict[str, Any] = {"tall": share * page.total, "most": 2 if page.width == "icml" else 4, "room": room}
+    layout: Style = {"tall": share * page.total, "most": 2 if page.width == "icml" else 4, "room": room}
     panels = page.panels(
         titles, entries=_entries(of, faceted=len(groups) > 1, own=page.own), lift=0.06 + above, **layout
     )
@@ -102,7 +104,7 @@ def _draw(page: Page, of: _Layers) -> Axes:
     return panels.axes[0]
 
 
-def _entries(of: _Layers, *, faceted: bool, own: bool) -> list[Any]:
+def _entries(of: _Layers, *, faceted: bool, own: bool) -> list[Artist]:
     """The legend; a panel of a composite has room for few words, and its caption says the rest."""
     deep = depth.is_relative(of.curves) or faceted
     each = "" if len(of.maxima(of.curves)) == 1 else ", each"
@@ -131,7 +133,7 @@ def _draw_panel(page: Page, ax: Axes, of: _Layers, curves: list[Curve]) -> None:
     relative = depth.is_relative(curves)
     depth.depth_axis(ax, curves)
     avoid: list[Labelled] = []
-    taken: list[Any] = []
+    taken: list[np.ndarray] = []
     maxima = of.maxima(curves)
     if len(maxima) == 1:
         reference(ax, y=next(iter(maxima)), style="max_null", linewidth=0.9)
@@ -156,15 +158,15 @@ def _draw_panel(page: Page, ax: Axes, of: _Layers, curves: list[Curve]) -> None:
         reference(ax, y=level)
 
 
-def _draw_test(page: Page, ax: Axes, one: Curve, row: Any, x: float) -> None:
+def _draw_test(page: Page, ax: Axes, one: Curve, row: Record, x: float) -> None:
     """The large mark at the selected layer, and its tick on the axis."""
     title = f"{one.label}, layer {row.layer}, TEST: {estimate_of(row)}, n = {int(row.n)}"
-    style: dict[str, Any] = {"filled": _is_beyond(row), "size": 6.5, "zorder": 6, "bar": {"zorder": 5}}
+    style: Style = {"filled": _is_beyond(row), "size": 6.5, "zorder": 6, "bar": {"zorder": 5}}
     page.marks.estimate(ax, x, triple(row), one.role, f"test-{one.role}", title, **style)
     ax.plot([x, x], [0, 0.035], transform=ax.get_xaxis_transform(), color=colour(one.role), linewidth=1.6, zorder=6)
 
 
-def _is_beyond(row: Any) -> bool:
+def _is_beyond(row: Record) -> bool:
     """True where TEST, at the layer chosen on DEV, is beyond its own null: p <= .05, else above its 95 %."""
     p = getattr(row, "p", None)
     return bool(row.value > row.null_hi) if p is None or checks.is_absent(p) else bool(rejects(p))

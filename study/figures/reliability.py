@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from study.figures import canvas, checks
 from study.figures.depth import Curve, curves_of
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.marks import reference_diagonal, triple
+from study.figures.mpl import Artist, Record
 from study.figures.multiples import Room, common_x
 from study.figures.numbers import estimate_of, fixed, format_estimate
 from study.figures.style import DATA_LINE, NOTE, Width, colour, line
@@ -37,7 +37,7 @@ class _Calibration:
     curves: list[Curve]
     has_null: bool
 
-    def first(self, one: Curve) -> Any:
+    def first(self, one: Curve) -> Record:
         return checks.records(one.rows(self.table).head(1))[0]
 
 
@@ -70,7 +70,7 @@ def _draw(page: Page, of: _Calibration) -> Axes:
     return panels.axes[0]
 
 
-def _entries(of: _Calibration) -> list[Any]:
+def _entries(of: _Calibration) -> list[Artist]:
     role, shape = (of.curves[0].role, "") if len(of.curves) == 1 else ("ink2", "o")
     return [
         canvas.key_entry(role, "off: interval excludes the prediction", shape=shape),
@@ -92,19 +92,20 @@ def _draw_member(page: Page, ax: Axes, one: Curve, of: _Calibration) -> None:
     for row in checks.records(rows):
         ax.plot([row.p_lo, row.p_hi], [row.value, row.value], color=colour("faint"), linewidth=0.6, zorder=2)
         title = f"{one.label}, stated {row.p_mean:.2f}: observed {estimate_of(row)}, n = {int(row.n)}"
-        style: dict[str, Any] = {"filled": _is_off(row), "size": 3.4}
-        page.marks.estimate(ax, row.p_mean, triple(row), one.role, f"{one.role}-{row.Index}", title, **style)
+        page.marks.estimate(
+            ax, row.p_mean, triple(row), one.role, f"{one.role}-{row.Index}", title, filled=_is_off(row), size=3.4
+        )
     first = checks.records(rows.head(1))[0]
     text = f"ECE {_error(first)}\nfloor {fixed(first.ece_floor_hi, 3)}"
     by, va = ((0, 3), "bottom") if page.own else ((0, -1), "top")
     canvas.note(ax, 0, 1, text, "axes fraction", by, fontsize=NOTE, color=colour("ink2"), va=va, linespacing=1.15)
 
 
-def _is_off(row: Any) -> bool:
+def _is_off(row: Record) -> bool:
     return not row.lo <= row.p_mean <= row.hi
 
 
-def _error(row: Any) -> str:
+def _error(row: Record) -> str:
     return format_estimate(row.ece, row.ece_lo, row.ece_hi)
 
 

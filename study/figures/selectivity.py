@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from study.figures import canvas, checks
 from study.figures.depth import Curve, curves_of
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.labels import Labelled, label_lines
 from study.figures.marks import curve, null_band, point, reference
+from study.figures.mpl import Record
 from study.figures.multiples import Panels, Room, common_x, legend_over, padded, share_y
 from study.figures.numbers import MINUS, estimate_of
 from study.figures.style import Width, text_colour
@@ -49,8 +49,9 @@ def _draw(page: Page, of: _Selectivity) -> Axes:
     lines_key = [canvas.line_entry(one.role, one.label, style=one.role, width=1.2) for one in of.curves]
     room = Room(left=0.68, right=0.1, gap=0.14, bottom=0.4, between=0.24)
     narrow = page.width == "icml"
-    layout: dict[str, Any] = {"tall": 1.05 if narrow else 1.2, "room": room, "most": 2 if narrow else 4}
-    panels = page.panels(of.targets, entries=[*lines_key, null], **layout)
+    panels = page.panels(
+        of.targets, entries=[*lines_key, null], tall=1.05 if narrow else 1.2, room=room, most=2 if narrow else 4
+    )
     table = of.table
     share_y(panels, *padded([0.0, *table["lo"], *table["hi"], *table["null_lo"], *table["null_hi"]], least=0.2))
     lines = [_draw_target(page, ax, of, target) for ax, target in zip(panels.axes, of.targets, strict=True)]
@@ -101,11 +102,11 @@ def _direct(panels: Panels, lines: list[list[Labelled]]) -> bool:
     return False
 
 
-def _clears(row: Any) -> bool:
+def _clears(row: Record) -> bool:
     return bool(row.lo > row.null_hi or row.hi < row.null_lo)
 
 
-def _where(row: Any) -> str:
+def _where(row: Record) -> str:
     layer = getattr(row, "layer", None)
     return f"depth {row.depth:.2f}" if layer is None or checks.is_absent(layer) else f"layer {int(layer)}"
 

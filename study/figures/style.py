@@ -10,13 +10,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+
+from study.figures.mpl import Axes
 
 if TYPE_CHECKING:
     from matplotlib.colors import LinearSegmentedColormap
 
 Width = Literal["icml", "neurips", "full"]
 MapName = Literal["member_diverging", "effect_diverging", "sequential"]
+
+
+class Size(TypedDict, total=False):
+    """The size of a figure; without a width it has its own default."""
+
+    width: Width
+
+
+class Place(Size, total=False):
+    """Where a figure is drawn: on a page of its own of this width, or on the axes of a composite."""
+
+    ax: Axes
+
+
+RGBA = tuple[float, float, float, float]
 
 MEMBERS = ("engaged", "heuristic", "base")
 LABEL, NOTE, TICK, PANEL_LETTER = 7.0, 5.8, 6.5, 9.0

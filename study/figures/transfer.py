@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 
 from study.figures import canvas, checks
 from study.figures.frame import Axes, Caption, DataFrame, Drawn, FigureSpec, Page, Roles
 from study.figures.head_grid import draw_cells, grid_ticks, neat_ceiling
+from study.figures.mpl import ScalarMappable, Style
 from study.figures.multiples import Room
 from study.figures.numbers import estimate_of, short, tick_text
 from study.figures.style import LABEL, MEMBERS, NOTE, TICK, Width, colour, colour_map
@@ -82,7 +82,7 @@ def _draw(page: Page, of: _Transfer) -> Axes:
     return panels.axes[0]
 
 
-def _shade(of: _Transfer) -> Any:
+def _shade(of: _Transfer) -> ScalarMappable:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -91,12 +91,12 @@ def _shade(of: _Transfer) -> Any:
     return ScalarMappable(Normalize(of.chance, of.chance + top), colour_map("sequential"))
 
 
-def _draw_block(page: Page, ax: Axes, rows: DataFrame, shade: Any, index: int) -> None:
+def _draw_block(page: Page, ax: Axes, rows: DataFrame, shade: ScalarMappable, index: int) -> None:
     """One block: a hatched ground, and coloured cells where the probe reads."""
     size_x, size_y = int(rows["test_layer"].max()) + 1, int(rows["train_layer"].max()) + 1
     ax.set(xlim=(-0.5, size_x - 0.5), ylim=(-0.5, size_y - 0.5))
     tested = rows[["train_layer", "test_layer"]].to_numpy(dtype=int)
-    style: dict[str, Any] = {"face": colour("null"), "linewidth": 0, "zorder": 0}
+    style: Style = {"face": colour("null"), "linewidth": 0, "zorder": 0}
     if len(tested) == size_x * size_y:
         canvas.box(ax, -0.5, -0.5, size_x, size_y, edge=colour("faint"), hatch="///", **style)
     else:
@@ -110,7 +110,7 @@ def _draw_block(page: Page, ax: Axes, rows: DataFrame, shade: Any, index: int) -
     }
     if len(shown):
         cells = shown[["train_layer", "test_layer"]].to_numpy(dtype=int)
-        draw_cells(ax, cells, shown["value"], shade, titles, page.marks)
+        draw_cells(ax, cells, shown["value"].to_numpy(), shade, titles, page.marks)
     end = max(size_x, size_y) - 0.5
     ax.plot([-0.5, end], [-0.5, end], color=colour("on_heatmap_dark"), linewidth=0.5, linestyle=(0, (2, 2)), zorder=4)
     ax.set_xticks(_few(size_x))
@@ -118,7 +118,7 @@ def _draw_block(page: Page, ax: Axes, rows: DataFrame, shade: Any, index: int) -
     canvas.bare(ax, keep=("left", "bottom", "top", "right"))
 
 
-def _reads(table: DataFrame) -> Any:
+def _reads(table: DataFrame) -> np.ndarray:
     """True of cells whose interval lies above chance."""
     return (table["lo"] > table["chance"]).to_numpy()
 
@@ -128,7 +128,7 @@ def _few(count: int) -> list[int]:
     return sorted({0, count // 2, count - 1}) if count > 3 else grid_ticks(count)
 
 
-def _around(axes: list[Axes], of: _Transfer, shade: Any) -> None:
+def _around(axes: list[Axes], of: _Transfer, shade: ScalarMappable) -> None:
     """Names of the two axes, the colour bar with its unit, and what the hatch means."""
     from matplotlib.patches import Rectangle
 
@@ -137,21 +137,22 @@ def _around(axes: list[Axes], of: _Transfer, shade: Any) -> None:
     boxes = [ax.get_position() for ax in axes]
     x0, x1 = min(b.x0 for b in boxes) * w, max(b.x1 for b in boxes) * w
     y0, y1 = min(b.y0 for b in boxes) * h, max(b.y1 for b in boxes) * h
-    middle: dict[str, Any] = {"size": LABEL, "role": "ink", "ha": "center", "va": "center"}
+    middle: Style = {"size": LABEL, "role": "ink", "ha": "center", "va": "center"}
     canvas.write(figure, (x0 + x1) / 2, y0 - 0.3, "test layer", **middle)
     canvas.write(figure, 0.11, (y0 + y1) / 2, "train layer", rotation=90, **middle)
     tall = min(1.5, (y1 - y0) - 0.62)
     left, top = x1 + 0.12, y1 - 0.18
-    clipped = bool((of.table["value"] > shade.norm.vmax).any())
+    clipped = bool((of.table["value"] > shade.get_clim()[1]).any())
     bar_axes = canvas.axes_in(figure, left, top - tall, _BAR, tall)
     bar = figure.colorbar(shade, cax=bar_axes, extend="max" if clipped else "neither", extendfrac=0.05)
     bar.outline.set_linewidth(0.6)  # pyright: ignore[reportCallIssue]
-    ticks = canvas.locator(4 if tall > 0.7 else 2).tick_values(shade.norm.vmin, shade.norm.vmax)
-    ticks = [t for t in ticks if shade.norm.vmin - 1e-9 <= t <= shade.norm.vmax + 1e-9]
+    least, largest = shade.get_clim()
+    ticks = canvas.locator(4 if tall > 0.7 else 2).tick_values(least, largest)
+    ticks = [t for t in ticks if least - 1e-9 <= t <= largest + 1e-9]
     bar.set_ticks(ticks, labels=[tick_text(t) for t in ticks])
     bar.ax.tick_params(labelsize=TICK, length=2, pad=2)
     canvas.write(figure, left, y1, of.metric, size=NOTE + 0.4, role="ink", ha="left", va="top")
-    patch: dict[str, Any] = {"facecolor": colour("null"), "edgecolor": colour("faint"), "hatch": "//////"}
+    patch: Style = {"facecolor": colour("null"), "edgecolor": colour("faint"), "hatch": "//////"}
     low = top - tall - 0.27
     patch |= {"transform": figure.transFigure, "linewidth": 0}
     figure.add_artist(Rectangle((left / w, low / h), 0.12 / w, 0.12 / h, **patch))

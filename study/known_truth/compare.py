@@ -12,13 +12,14 @@ whether it was planted or not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from interp.stats import rejects
 from study.known_truth.declared import InLedger, InTable, Truth
 from study.ledger import Above, Claim, Control, p_words
 from study.ledger_rows import Tables, bounds, measured, number, rows
+from study.rows import Row
 
 Outcome = Literal["found", "missed", "false_alarm", "silent", "not_testable"]
 
@@ -106,7 +107,7 @@ def claim_of_row(truth: Truth, tables: Tables, by: InTable) -> Claim | None:
                  smallest=by.smallest, tests=() if p is None else (p,), key=truth.key)  # fmt: skip
 
 
-def _largest(row: Mapping[str, Any], tables: Tables, by: InTable, column: str) -> Control:
+def _largest(row: Row, tables: Tables, by: InTable, column: str) -> Control:
     """Whether the row has the largest value of those that differ from it in one column alone."""
     peers = rows(tables, by.table, **{key: value for key, value in by.where.items() if key != column})
     rank = 1 + sum(float(peer["value"]) > float(row["value"]) for peer in peers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from study.analyses.base import ShownTable
 from study.known_truth.compare import Compared
@@ -44,16 +44,16 @@ class Counts(NamedTuple):
         )
 
 
-def truth_table(compared: Sequence[Compared], **same: Any) -> pd.DataFrame:
+def truth_table(compared: Sequence[Compared], **same: object) -> pd.DataFrame:
     """One row per truth: the claim in words, whether it was planted, the outcome, and the estimate behind it."""
     from study.schema import tidy
 
     return tidy([_row(one) for one in compared], analysis=TABLE, interval=INTERVAL, **same)
 
 
-def _row(one: Compared) -> dict[str, Any]:
+def _row(one: Compared) -> dict[str, object]:
     truth, claim = one.truth, one.claim
-    row: dict[str, Any] = {
+    row: dict[str, object] = {
         "member": truth.member, "claim": truth.sentence, "planted": truth.planted, "verdict": one.outcome,
         "claim_key": truth.by.key if isinstance(truth.by, InLedger) else truth.key, "metric": TABLE,
         "note": truth.because,
@@ -74,7 +74,7 @@ def _row(one: Compared) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _reach(claim: Claim) -> Mapping[str, Any]:
+def _reach(claim: Claim) -> Mapping[str, object]:
     """What its n can show, of a claim that is not shown."""
     if claim.reach is None or claim.verdict not in ("not supported", "not testable"):
         return {}
@@ -82,7 +82,7 @@ def _reach(claim: Claim) -> Mapping[str, Any]:
     return {"smallest_detectable": None if smallest == float("inf") else smallest, "n_needed": claim.reach.n_needed}
 
 
-def _corrected(claim: Claim) -> Mapping[str, Any]:
+def _corrected(claim: Claim) -> Mapping[str, object]:
     if claim.corrected is None:
         return {}
     return {"p_adjusted": claim.corrected.fdr, "correction": "false discovery rate over every claim of the report"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from study.analyses.base import ShownTable
 from study.analyses.registry import analyses
@@ -97,7 +97,7 @@ def _is_of(table: pd.DataFrame, analysis: str) -> bool:
     return "analysis" in table.columns and bool((table["analysis"] == analysis).any())
 
 
-def _method(tables: Tables, options: Any) -> tuple[tuple[str, str], ...]:
+def _method(tables: Tables, options: object) -> tuple[tuple[str, str], ...]:
     """What the tables say of how they were made, and the options of the step."""
     said = [(words, _values(tables, column)) for column, words in _METHOD]
     said = [(what, how) for what, how in said if how]
@@ -106,7 +106,7 @@ def _method(tables: Tables, options: Any) -> tuple[tuple[str, str], ...]:
     return tuple(said)
 
 
-def is_blank_option(value: Any) -> bool:
+def is_blank_option(value: object) -> bool:
     """Whether an option of a study says nothing."""
     return value is None or value == "" or value == [] or value == {}
 
@@ -123,7 +123,7 @@ def _values(tables: Tables, column: str) -> str:
     return shown + (f"; and {len(seen) - _MAX_VALUES} more" if len(seen) > _MAX_VALUES else "")
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, Mapping):

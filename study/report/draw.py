@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from study.analyses.base import Named
 from study.analyses.registry import analyses
 from study.figures.drawn import tried
+from study.figures.style import Size
 
 
 def figures_of_run(run: Path, *, wide: bool = False) -> Iterator[Named]:
@@ -23,7 +23,7 @@ def figures_of_run(run: Path, *, wide: bool = False) -> Iterator[Named]:
 
     analyses()  # declares the columns of other packages
     tables = read_tables(run)
-    size: dict[str, Any] = {"width": "full"} if wide else {}
+    size: Size = {"width": "full"} if wide else {}
     for analysis in analyses().values():
         if analysis.figures is not None:
             yield from analysis.figures(tables, **size)

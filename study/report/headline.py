@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from interp.stats import rejects
 from study.analyses.eval.claims import CHANGE, TRAINING
@@ -134,5 +134,5 @@ def _caption(found: list[Row]) -> str:
     return " ".join(filter(None, parts))
 
 
-def _listed(values: Any) -> str:
+def _listed(values: Iterable[object]) -> str:
     return " or ".join(dict.fromkeys(str(v) for v in values if not is_blank(v)))

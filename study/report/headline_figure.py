@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from study.figures.mpl import Figure
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -143,7 +145,7 @@ def _candidates(tables: Tables) -> dict[str, list[tuple[str, Callable[[], Panel]
     return {words: [(name, make) for name, make in panels if name in tables] for words, panels in made.items()}
 
 
-def _name(figure: Any, panel: Panel, box: Box, letter: str) -> None:
+def _name(figure: Figure, panel: Panel, box: Box, letter: str) -> None:
     """The letter of a panel and its title, above whatever legend the panel has."""
     from study.figures import canvas
     from study.figures.style import LABEL, PANEL_LETTER

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -26,6 +26,9 @@ from study.report.run_folder import MEMBERS, RunFolder, SavedFigure, read_run_fo
 from study.report.run_ledger import failed_steps, ledger_of
 from study.report.text import inert, plain
 from study.report.vector import css_variables, inline
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 MAX_CSV = 200_000
 _NARROW = 262.0
@@ -77,7 +80,7 @@ def render(run: Path | RunFolder) -> str:
     return page if page.endswith("\n") else page + "\n"
 
 
-def _template() -> Any:
+def _template() -> Template:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     env = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -111,7 +114,7 @@ def _policy(script: str) -> str:
     )
 
 
-def _content(run: RunFolder) -> dict[str, Any]:
+def _content(run: RunFolder) -> dict[str, object]:
     failed = failed_steps(run)
     place, problems = _Placed(), list(run.unread)
     ledger = ledger_of(run, problems)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Literal
 
 from study.config.sections import Published
 from study.figures.numbers import MINUS
@@ -45,7 +45,7 @@ def printed(published: Published) -> str:
     return " → ".join(f"{v:g}".replace("-", MINUS) for v in ends)
 
 
-def parse_published(entries: Any) -> tuple[Published, ...]:
+def parse_published(entries: object) -> tuple[Published, ...]:
     """The list under `published` of a resolved study.
 
     Raises:
@@ -72,7 +72,7 @@ def parse_published(entries: Any) -> tuple[Published, ...]:
     return tuple(parsed)
 
 
-def beside(published: Published, tables: Tables, study: Mapping[str, Any] | None = None) -> Beside:
+def beside(published: Published, tables: Tables, study: Mapping[str, object] | None = None) -> Beside:
     """A published value with our row.
 
     Not comparable where prompt, decoding, data or metric are not those of the source. Else, of one number: consistent
@@ -97,7 +97,7 @@ def beside(published: Published, tables: Tables, study: Mapping[str, Any] | None
     return Beside(published, ours, "consistent" if ours.lo <= value <= ours.hi else "differs", True)
 
 
-def _differs(published: Published, ours: Measured, study: Mapping[str, Any]) -> tuple[str, ...]:
+def _differs(published: Published, ours: Measured, study: Mapping[str, object]) -> tuple[str, ...]:
     """What is not the same as in the source, one text for each of `ASPECTS`."""
     out = {name: _aspect(getattr(published, name), study) for name in ASPECTS}
     if not out["data"] and published.n is not None and published.n != ours.n:
@@ -105,7 +105,7 @@ def _differs(published: Published, ours: Measured, study: Mapping[str, Any]) -> 
     return tuple(f"{name}: {text}" for name, text in out.items() if text)
 
 
-def _aspect(given: str | Mapping[str, Any], study: Mapping[str, Any]) -> str:
+def _aspect(given: str | Mapping[str, object], study: Mapping[str, object]) -> str:
     """What differs in one aspect; "" where it is the same."""
     if isinstance(given, str):
         return "" if given == SAME else given or "not stated"
@@ -116,22 +116,22 @@ def _aspect(given: str | Mapping[str, Any], study: Mapping[str, Any]) -> str:
     )
 
 
-def _value(study: Mapping[str, Any], key: str) -> Any:
+def _value(study: Mapping[str, object], key: str) -> object:
     """The value of a dotted key; None where the study does not have it."""
-    value: Any = study
+    value: object = study
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """For comparison: the last part of a path, a number whatever its type."""
     if isinstance(value, str):
         return PurePath(value).name or value
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return "not given" if value is None else str(_plain(value)) if isinstance(value, str) else f"{value}"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.checkpoint import MEMBERS
 from interp.io.read import read_json
@@ -126,7 +126,7 @@ def read_registration(folder: Path) -> Registration | None:
     return read_json(path, Registration, "Restore the file.")
 
 
-def compare(registration: Registration, study: Mapping[str, Any], ledger: Sequence[Claim]) -> Registered:
+def compare(registration: Registration, study: Mapping[str, object], ledger: Sequence[Claim]) -> Registered:
     """A registration and the run that followed: claims that are missing, keys of the study that have changed."""
     made, now = {claim.key for claim in ledger}, flat(study)
     missing = tuple(text for key, text in registration.claims.items() if key not in made)
@@ -138,7 +138,7 @@ def compare(registration: Registration, study: Mapping[str, Any], ledger: Sequen
     return Registered(registration, missing, changed, digest_of(registration) == registration.sha256)
 
 
-def flat(study: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat(study: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     """Dotted keys with their values as text; lists whole."""
     out: dict[str, str] = {}
     for key, value in study.items():

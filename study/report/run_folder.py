@@ -14,6 +14,7 @@ from interp.io.yaml_text import parse_yaml
 from study.analyses.registry import names
 from study.folders import FIGURES, RUN, STEPS, STUDY
 from study.report.registration import Registration, read_registration
+from study.rows import Row
 from study.run.state import RunState, read_run
 from study.schema import read_tables
 
@@ -113,7 +114,7 @@ def read_run_folder(run: Path) -> RunFolder:
                      tuple(draw_examples(run, state.checkpoints, seed=state.seed)), registration)  # fmt: skip
 
 
-def _study(path: Path) -> tuple[Mapping[str, Any], list[str]]:
+def _study(path: Path) -> tuple[Row, list[str]]:
     if not path.is_file():
         return {}, [f"{STUDY} is missing: titles and published values are left out"]
     try:

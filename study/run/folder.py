@@ -7,10 +7,10 @@ import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from interp.io.digest import sha256_of
 from study.folders import FIGURES, REPORT, STEPS, TABLES
+from study.rows import Row
 from study.run.digest import Digests
 from study.run.state import StepState
 
@@ -150,7 +150,7 @@ def _key(folder: Path) -> str | None:
     return _stamp(folder).get("key")
 
 
-def _stamp(folder: Path) -> dict[str, Any]:
+def _stamp(folder: Path) -> Row:
     try:
         content = json.loads((folder / STAMP).read_bytes())
         held = content.pop("sha256")

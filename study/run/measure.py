@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from study.analyses.estimate import Rates
 
 if TYPE_CHECKING:
+    from interp.evaluate.writing import Written
     from interp.model import Model
     from interp.prompt import Example, Prompt
     from study.config import Study
@@ -53,11 +54,11 @@ def rates_of(model: Model, examples: Sequence[Example]) -> Rates:
     ids = [list(prompt.ids) for prompt in batch]
     reading = _timed(model, lambda: model(ids))
     tokens = sum(map(len, ids))
-    replies: list[Any] = []
+    written: list[list[Written]] = []
     # equal prompts would be read and answered once
     different = [replace(prompt, ids=(*prompt.ids[k:], *prompt.ids[:k])) for k, prompt in enumerate(batch)]
-    writing = _timed(model, lambda: replies.append(write(model, different, Decoding(), new_tokens=_N_WRITTEN)))
-    n_written = len(batch) * max(one.reply.n_tokens for one in replies[-1])
+    writing = _timed(model, lambda: written.append(write(model, different, Decoding(), new_tokens=_N_WRITTEN)))
+    n_written = len(batch) * max(one.reply.n_tokens for one in written[-1])
     row = sum(_per_row_token(model, prompt, reading / tokens) for prompt in prompts) / len(prompts)
     return Rates(reading / tokens, row, max(writing - reading, 0.1 * writing) / max(n_written, 1))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from interp.io.read import read_frame
 from interp.tasks.protocol import Task, load_task
@@ -14,7 +14,7 @@ from study.analyses.eval.run import FILES
 from study.analyses.eval.store import ANSWERS, identity_of
 from study.analyses.eval.tables import BETWEEN, by_mode
 from study.figures.drawn import stem, tried
-from study.figures.style import MEMBERS, Width
+from study.figures.style import MEMBERS, Place, Size, Width
 from study.schema import DIFFERENCE, read_csv_table
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def read_members(root: Path) -> tuple[dict[str, pd.DataFrame], Task]:
     return {member: pd.concat(parts[member], ignore_index=True) for member in order}, task
 
 
-def accuracy_of_pair(pairs: pd.DataFrame, **size: Any) -> Drawn:
+def accuracy_of_pair(pairs: pd.DataFrame, **size: Unpack[Place]) -> Drawn:
     """The dumbbell of a table `pair` of one mode, with one control over all cells."""
     from study.figures import dumbbell
 
@@ -139,7 +139,10 @@ def with_pooled_control(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracy(
-    rows: pd.DataFrame, task: Task | None = None, answers: Mapping[str, pd.DataFrame] | None = None, **size: Any
+    rows: pd.DataFrame,
+    task: Task | None = None,
+    answers: Mapping[str, pd.DataFrame] | None = None,
+    **size: Unpack[Size],
 ) -> Drawn:
     """Accuracy per cell next to that of always giving one label, from rows of the table `eval`."""
     shown = rows[rows["metric"] == "accuracy"]
@@ -147,7 +150,7 @@ def accuracy(
     return _forest(shown.assign(control="always one label", **unit), task, **size)
 
 
-def rules(rows: pd.DataFrame, task: Task, **size: Any) -> Drawn:
+def rules(rows: pd.DataFrame, task: Task, **size: Unpack[Size]) -> Drawn:
     """Exact accuracy of triage by what the narrative says of each trigger, from the rows of `esi.report`."""
     shown = rows[rows["cell"].astype(str).str.startswith("rule ") & (rows["metric"] == "exact")]
     cells = shown["cell"].str.removeprefix("rule ").str.replace("/", ": ")
@@ -155,7 +158,7 @@ def rules(rows: pd.DataFrame, task: Task, **size: Any) -> Drawn:
     return _forest(shown.assign(cell=cells, metric="exact accuracy", control="always ESI 2", **units), task, **size)
 
 
-def _forest(rows: pd.DataFrame, task: Task | None, **size: Any) -> Drawn:
+def _forest(rows: pd.DataFrame, task: Task | None, **size: Unpack[Size]) -> Drawn:
     """Members keep their looks; more than three, or names that are none of theirs, are refused by the figure."""
     from study.figures import forest
 
@@ -182,7 +185,7 @@ def _forest(rows: pd.DataFrame, task: Task | None, **size: Any) -> Drawn:
     return forest(table.reset_index(drop=True), **size)
 
 
-def confusion(answers: pd.DataFrame, rows: pd.DataFrame, task: Task, **size: Any) -> Drawn:
+def confusion(answers: pd.DataFrame, rows: pd.DataFrame, task: Task, **size: Unpack[Size]) -> Drawn:
     """Gold against predicted level of one member, with the metrics of its rows of `esi.report`."""
     from study.figures import esi
 
@@ -197,7 +200,7 @@ def confusion(answers: pd.DataFrame, rows: pd.DataFrame, task: Task, **size: Any
     return esi(counts, shown.assign(control="always ESI 2"), **size)
 
 
-def plane_of(answers: Mapping[str, pd.DataFrame], **size: Any) -> Drawn:
+def plane_of(answers: Mapping[str, pd.DataFrame], **size: Unpack[Size]) -> Drawn:
     """Coverage against commit bias of up to three systems; those without a look take base, engaged, heuristic in order.
 
     Raises:

@@ -10,6 +10,7 @@ import numpy as np
 from interp.heads import HeadEffects, HeadId, Matching, match_heads
 from interp.remedy import did_you_mean, remedy
 from study.analyses.heads.show import sweeps
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +109,7 @@ def _nearest(matching: Matching, named: set[str]) -> pd.DataFrame:
         others = np.delete(similar, j)
         second = np.nanmax(others) if not np.isnan(others).all() else similar[j]
         ids = HeadId.parse(name), HeadId.parse(matching.names_b[j])
-        row: dict[str, Any] = {
+        row: Row = {
             "arm": "match",
             "r": similar[j],
             "margin": similar[j] - second,

@@ -101,9 +101,9 @@ def pairs_by_site(
     def reply(example: Example) -> str:
         return written[example.id] if options.slot == OWN else gold_reply(task, example) or ""
 
-    how: dict[str, Any] = {"at": sites, "group": hook(task, "GROUP")}
-    ablated = decision_pairs(task, items, reply, model.tokenizer, has_base=False, **how)
-    patched = decision_pairs(task, items, reply, model.tokenizer, **how) if is_twins else ablated
+    group = hook(task, "GROUP")
+    ablated = decision_pairs(task, items, reply, model.tokenizer, has_base=False, at=sites, group=group)
+    patched = decision_pairs(task, items, reply, model.tokenizer, at=sites, group=group) if is_twins else ablated
     return {site: SitePairs(ablated[site], patched[site]) for site in sites}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -42,7 +42,7 @@ from study.analyses.heads.store import (
     sweep_store,
     write_reached,
 )
-from study.members import models_of
+from study.members import Loading, models_of
 
 KS = (0, 1, 2, 4, 8, 16, 32)
 FIRST_VERIFY = 0.01
@@ -57,7 +57,7 @@ def run_heads(
     out: Path,
     options: HeadsOptions,
     seed: int = 0,
-    loading: Mapping[str, Any] | None = None,
+    loading: Loading | None = None,
     progress: bool = True,
 ) -> tuple[str, ...]:
     """Sweep every member under every kind at every decision site, and remove the strongest heads together; returns the
@@ -93,7 +93,7 @@ def run_heads(
     return tuple(members)
 
 
-def _check(task: Task, examples: Any, options: HeadsOptions) -> None:
+def _check(task: Task, examples: Sequence[Example] | Sequence[tuple[Example, Example]], options: HeadsOptions) -> None:
     """Refuse what the items cannot give, before any model is loaded."""
     is_twins = bool(examples) and not isinstance(examples[0], Example)
     if not is_twins and any(kind.startswith("patch") or kind == "resample:twin" for kind in options.kinds):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def show_head(out: Path, head: str, *, base: int = 0) -> str:
     return "\n".join([*head_lines, aligned(lines), READING])
 
 
-def _cells(row: Mapping[Any, Any]) -> list[str]:
+def _cells(row: Mapping[Hashable, Any]) -> list[str]:
     value = "refused: the denominator may be 0"
     if row["value"] == row["value"]:
         has_interval = row["lo"] == row["lo"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from study.analyses.base import Context, Step, Work
@@ -13,6 +13,7 @@ from study.analyses.heads.options import HeadsOptions
 if TYPE_CHECKING:
     import pandas as pd
 
+    from interp.tasks.protocol import Example
     from study.analyses.shapes import Fault, Layouts
     from study.config.sections import Study
 
@@ -138,7 +139,7 @@ def _passes(study: Study, member: Checkpoint, options: HeadsOptions) -> float:
     return options.n * (single + together / 2)
 
 
-def items(study: Study) -> Any:
+def items(study: Study) -> list[Example] | list[tuple[Example, Example]]:
     """Twins or examples whose heads are changed."""
     from interp.tasks.records import spread
     from study.analyses.items import examples_of, twins_of

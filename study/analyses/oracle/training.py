@@ -57,8 +57,8 @@ class TrainingFile:
     items: str | None = None
     summaries: str | None = None
     tasks: Mapping[str, int | None] = field(default_factory=dict)
-    spec: Mapping[str, Any] = field(default_factory=dict)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    spec: Mapping[str, object] = field(default_factory=dict)
+    recipe: Mapping[str, object] = field(default_factory=dict)
     validation: float | int = 0.05
     block: int | None = None
     thinking: bool | None = None

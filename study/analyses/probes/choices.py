@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from interp.cache import ActivationCache
@@ -15,7 +16,7 @@ SHUFFLED = ".shuffled"
 """Ending of a target that is a column with its values permuted: what a probe must not read."""
 
 
-def unit_of(examples: Any, candidates: Sequence[str], groups: Any, named: str) -> str | None:
+def unit_of(examples: pd.DataFrame, candidates: Sequence[str], groups: np.ndarray | None, named: str) -> str | None:
     """The column of the unit: as named, of "auto" the finest of the candidates inside the groups, of "none" no column.
 
     Raises:

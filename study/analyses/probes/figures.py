@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from interp.remedy import remedy
 from probes.kinds import in_order, label_of, rank
 from study.figures.drawn import tried
+from study.figures.style import Place, Size
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from probes.result import SweepResult
     from study.figures import Drawn
@@ -33,15 +35,13 @@ def figures(
     """
     if "probes" not in tables:
         return
-    size: dict[str, Any] = {} if width is None else {"width": width}
+    size: Size = {} if width is None else {"width": width}
     for stem, drawn in _figures(_counted(tables["probes"]), tables.get("probes_transfer"), size):
         if explain or not (isinstance(drawn, str) and drawn.startswith("no ")):
             yield f"probes-{stem}", drawn
 
 
-def _figures(
-    probes: pd.DataFrame, transfers: pd.DataFrame | None, size: dict[str, Any]
-) -> Iterator[tuple[str, Drawn | str]]:
+def _figures(probes: pd.DataFrame, transfers: pd.DataFrame | None, size: Size) -> Iterator[tuple[str, Drawn | str]]:
     for cell in cells_of(probes):
         at = _name(*cell)
         yield f"layers-{at}", tried(partial(_layers, probes, cell, **size))
@@ -70,7 +70,7 @@ def by_layer(results: Sequence[SweepResult], *, kind: str | None = None, target:
     return _layers(probes, (first.target, first.position, first.site.split(".")[0]), first.kind)
 
 
-def first_layers(probes: pd.DataFrame, **where: Any) -> Drawn:
+def first_layers(probes: pd.DataFrame, **where: Unpack[Place]) -> Drawn:
     """The curve over layers of the first target, position and kind of site in the table.
 
     Raises:
@@ -83,7 +83,7 @@ def first_layers(probes: pd.DataFrame, **where: Any) -> Drawn:
     return _layers(probes, cells[0], **where)
 
 
-def first_reliability(probes: pd.DataFrame, **where: Any) -> Drawn:
+def first_reliability(probes: pd.DataFrame, **where: Unpack[Place]) -> Drawn:
     """Reliability of the probes of the first target.
 
     Raises:
@@ -124,7 +124,7 @@ def _counted(probes: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(selected=_flags(rows["selected"])).astype({"n": int, "n_groups": int})
 
 
-def _layers(probes: pd.DataFrame, cell: Cell, kind: str | None = None, **where: Any) -> Drawn:
+def _layers(probes: pd.DataFrame, cell: Cell, kind: str | None = None, **where: Unpack[Place]) -> Drawn:
     """Figure 02: out of fold by layer, and TEST where this kind of site was selected."""
     from study.figures import probe_by_layer
 
@@ -137,7 +137,7 @@ def _layers(probes: pd.DataFrame, cell: Cell, kind: str | None = None, **where: 
     return probe_by_layer(_shown(rows[rows["kind"] == (kind or tested[0])], cell), **where)
 
 
-def _selectivity(probes: pd.DataFrame, cell: Cell, **where: Any) -> Drawn:
+def _selectivity(probes: pd.DataFrame, cell: Cell, **where: Unpack[Size]) -> Drawn:
     """Figure 03: the label minus a control label."""
     from study.figures import selectivity
 
@@ -148,7 +148,7 @@ def _selectivity(probes: pd.DataFrame, cell: Cell, **where: Any) -> Drawn:
     return selectivity(_shown(rows[rows["kind"] == _first_kind(rows)], cell), **where)
 
 
-def _transfer(transfers: pd.DataFrame, cell: Cell, **where: Any) -> Drawn:
+def _transfer(transfers: pd.DataFrame, cell: Cell, **where: Unpack[Size]) -> Drawn:
     """Figure 04: every train layer read at every test layer, for both members."""
     from study.figures import transfer
 
@@ -178,7 +178,7 @@ def _cosines(results: Sequence[SweepResult], cell: Cell) -> Drawn:
     from probes import cosines as between
     from study.figures import cosines
 
-    units: dict[str, dict[str, Any]] = {}
+    units: dict[str, dict[str, Tensor]] = {}
     for result in results:
         own = str(result.table["member"].iloc[0]) + " " if len(results) > 1 else ""
         for (target, position, site, kind), direction in result.directions.items():
@@ -195,7 +195,7 @@ def _cosines(results: Sequence[SweepResult], cell: Cell) -> Drawn:
     return cosines(table)
 
 
-def _reliability(probes: pd.DataFrame, target: str, **where: Any) -> Drawn:
+def _reliability(probes: pd.DataFrame, target: str, **where: Unpack[Place]) -> Drawn:
     """Figure 5 of the specification, at the cell that was selected."""
     from study.figures import reliability
 
@@ -205,7 +205,7 @@ def _reliability(probes: pd.DataFrame, target: str, **where: Any) -> Drawn:
     return reliability(rows[rows["kind"] == _first_kind(rows)], **where)
 
 
-def _cohorts(probes: pd.DataFrame, target: str, **where: Any) -> Drawn:
+def _cohorts(probes: pd.DataFrame, target: str, **where: Unpack[Size]) -> Drawn:
     """Figure 6 of the specification: TEST at the selected cell in every cohort."""
     from study.figures import probe_cohorts
 

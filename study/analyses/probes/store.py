@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from interp.io.frames import write_table
 from interp.io.items import ItemStore, is_store, read_plan
 from interp.loading.fingerprint import tensors_sha256
 from probes.result import SweepResult
+from study.rows import Row
 
 if TYPE_CHECKING:
     pass
@@ -68,7 +69,7 @@ def write_sweep(store: ItemStore, result: SweepResult) -> None:
     store.put_files(SWEEP, _FILES, settings=dict(result.settings))
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Path) -> Row:
     """What was asked of a sweep (`identity`), how it was made (`sweep`), and its notes.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from interp.stats import rejects
 from steering.curves import p_against
@@ -58,7 +57,7 @@ def _tested(value: float, random: Sequence[float], shuffled: Sequence[float]) ->
     return {**p, "p": float(np.max(list(p.values()))), "null_lo": lo, "null_hi": hi}
 
 
-def _sites_apart(tables: Tables) -> set[tuple[Any, Any]]:
+def _sites_apart(tables: Tables) -> set[tuple[object, object]]:
     """(member, site) where the direction without the others was added, whether its slopes are defined or not."""
     table = tables.get("steering_slopes")
     if table is None or not {"arm", "member", "site"} <= set(table.columns):

@@ -91,7 +91,7 @@ def _sites(cache: ActivationCache, patterns: str) -> list[str]:
     return sorted(match_sites(patterns, cache.sites), key=by_depth)
 
 
-def _joined(cache: ActivationCache, table: pd.DataFrame, column: str) -> list[Any]:
+def _joined(cache: ActivationCache, table: pd.DataFrame, column: str) -> list[object]:
     """The column's value of every example of the cache, by id; None for those that are not in the table."""
     if column not in table.columns:
         raise ValueError(f"{_labels()}: no column {column!r}; the file has {', '.join(map(str, table.columns))}.")

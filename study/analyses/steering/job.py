@@ -29,7 +29,7 @@ from study.analyses.steering.items import check_site, dose_items, group_of
 from study.analyses.steering.options import DoseOptions
 from study.analyses.steering.shuffled import shuffled_from_cache
 from study.analyses.steering.store import done_of, dose_store, put_outcome, put_read, put_text_sums
-from study.members import models_of, weights_of
+from study.members import Loading, models_of, weights_of
 from study.rows import Row
 
 FIRST_VERIFY = 0.02
@@ -114,7 +114,7 @@ class DoseJob:
         refuse_seen(self.examples, fitted, [self.chosen, *self.against])
 
     def answer(
-        self, what: Checkpoint | CheckpointPair, *, loading: Mapping[str, Any] | None = None, progress: bool = True
+        self, what: Checkpoint | CheckpointPair, *, loading: Loading | None = None, progress: bool = True
     ) -> tuple[str, ...]:
         """Every member's outcomes on disk; returns the members.
 

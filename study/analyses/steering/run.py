@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.checkpoint import MEMBERS, Checkpoint, CheckpointPair
 from interp.prompt import Example
@@ -17,7 +17,7 @@ from study.analyses.steering.job import DoseJob, refuse_seen
 from study.analyses.steering.options import DoseOptions
 from study.analyses.steering.store import write_table
 from study.analyses.steering.tables import tables_of_doses, tables_of_member
-from study.members import models_of
+from study.members import Loading, models_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ def run_dose(
     out: Path,
     options: DoseOptions,
     against: Sequence[Directions] = (),
-    loading: Mapping[str, Any] | None = None,
+    loading: Loading | None = None,
     progress: bool = True,
 ) -> dict[str, DoseResult]:
     """Dose curves of every member: `out/<member>/items`, `table.csv`, `slopes.csv`, `plane.csv`, `entangle.csv`,
@@ -60,7 +60,7 @@ def run_pair(
     out: Path,
     options: DoseOptions,
     caches: Mapping[str, Path] | None = None,
-    loading: Mapping[str, Any] | None = None,
+    loading: Loading | None = None,
     progress: bool = True,
 ) -> dict[str, pd.DataFrame]:
     """`out/cosines.csv`, `out/transfer.csv`, and dose curves per member in `out/<member>/`; resumes where it stopped.

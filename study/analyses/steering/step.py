@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from interp.prompt import Prompt
+    from interp.tasks.protocol import Example
     from steering.direction import Directions
     from study.analyses.shapes import Fault, Layouts
     from study.analyses.steering.job import DoseJob
@@ -172,7 +173,7 @@ def _confirmed_layers(layers: tuple[int, ...] | None, directions: Directions) ->
     return kept
 
 
-def _drawn(items: list[Any], limit: int | None, seed: int) -> list[Any]:
+def _drawn(items: list[Example], limit: int | None, seed: int) -> list[Example]:
     """At most `limit` items, drawn by a digest of their id: the first of a file would be of few groups."""
     if limit is None or len(items) <= limit:
         return items

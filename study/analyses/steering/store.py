@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +24,7 @@ KIND, READ, TEXTS = "dose sweep", "read", "texts"
 
 
 def dose_store(
-    root: Path, identity: Mapping[str, Any], *, notes: Mapping[str, Any] | None = None
+    root: Path, identity: Mapping[str, object], *, notes: Mapping[str, object] | None = None
 ) -> AbstractContextManager[ItemStore]:
     """One dose sweep of one checkpoint, held for writing; its tables come once all items are there.
 
@@ -69,7 +69,7 @@ def is_finished(root: Path) -> bool:
     return is_store(root) and READ in ItemStore.reading(root, KIND)
 
 
-def put_read(store: ItemStore, items: Sequence[DoseItem], keys: Sequence[str], who: Mapping[str, Any]) -> None:
+def put_read(store: ItemStore, items: Sequence[DoseItem], keys: Sequence[str], who: Mapping[str, object]) -> None:
     """Keep what the tables need of the items besides the task's examples, and whose curves they are."""
     rows = [
         {

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +21,7 @@ from study.analyses.steering.items import is_label
 from study.analyses.steering.job import DoseJob
 from study.analyses.steering.panels import PANELS
 from study.analyses.steering.store import get_outcome, get_read, get_text_sums, open_sweep, write_table
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +72,7 @@ def _unsteered_answers(items: Sequence[DoseItem], outcomes: Sequence[DoseOutcome
     return one_answer(answers, [item.example.label for item in items])
 
 
-def _write(result: DoseResult, texts: pd.DataFrame | None, root: Path, who: Mapping[str, Any]) -> None:
+def _write(result: DoseResult, texts: pd.DataFrame | None, root: Path, who: Row) -> None:
     """Every table of one member; the switch table apart. One that fails takes no other with it.
 
     Raises:
@@ -152,7 +153,7 @@ class Member(NamedTuple):
     """
 
     folder: Path
-    same: Mapping[str, Any]
+    same: Row
     classes: OneAnswer | None = None
 
 
@@ -259,9 +260,7 @@ def plane_rows(plane: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([main, rest], ignore_index=True).drop(columns=["model", "dtype"], errors="ignore")
 
 
-def flagged(
-    rows: pd.DataFrame, table: pd.DataFrame, classes: OneAnswer | None, same: Mapping[str, Any]
-) -> pd.DataFrame:
+def flagged(rows: pd.DataFrame, table: pd.DataFrame, classes: OneAnswer | None, same: Row) -> pd.DataFrame:
     """The rows with the member's most common answer: of its classes where these are made of its answers, else at
     strength 0. The margin is of the classes alone; every other score is of the answers too."""
     at_zero = bool(table["is_degenerate"].any()) if "is_degenerate" in table else False
