@@ -269,5 +269,5 @@ def test_edited_engine_code_runs_again_unless_the_work_is_kept_on_purpose(copied
     assert "made with code" in state and "this is" in state, "the run says which code made it"
     again = study(root)
     assert "eval: its code changed (made with code" in again and "eval: done" in again
-    assert statuses(root / "run") == {"eval": "done", "heads": "done"}
+    assert statuses(root / "run") == {"eval": "done", "heads": "done", "known_truth": "done"}
     assert list((root / "run" / "steps" / ".kept").iterdir()), "what the other code made is set aside, not deleted"
