@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.kit import HERE, is_met, machine
 
-CPU = ("cache", "cache_read", "eval", "generate", "heads", "oracle", "probes", "steering")
-GPU = ("cache", "eval", "heads", "oracle", "probes", "steering")
+CPU = ("cache", "cache_read", "eval", "generate", "heads", "monitor", "oracle", "probes", "steering")
+GPU = ("cache", "eval", "heads", "monitor", "oracle", "probes", "steering")
 RESULTS = HERE / "RESULTS.md"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -257,29 +257,45 @@ class PromptEnd:
     @contextmanager
     def watch(self, causal_lm: nn.Module) -> Iterator[None]:
         """Record the input of every call of the model's `generate` inside the block. Blocks may be nested."""
-        module: Any = causal_lm
-        if not callable(getattr(module, "generate", None)):
-            yield
-            return
-        # `own` is None unless an outer block has already put a wrapper on the instance
-        own, inner = vars(module).get("generate"), module.generate
 
-        @functools.wraps(inner)
-        def generate(*args: Any, **kwargs: Any) -> Any:
+        def call(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             before, self._prompts = self._prompts, _prompts(args, kwargs)
             try:
                 return inner(*args, **kwargs)
             finally:
                 self._prompts = before
 
-        module.generate = generate
-        try:
+        with around_generate(causal_lm, call):
             yield
-        finally:
-            if own is None:
-                del module.generate
-            else:
-                module.generate = own
+
+
+@contextmanager
+def around_generate(
+    causal_lm: nn.Module, call: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+) -> Iterator[None]:
+    """Every `generate(*args, **kwargs)` of the model inside the block becomes `call(generate, args, kwargs)`.
+
+    Blocks may be nested; a module without `generate` is left alone.
+    """
+    module: Any = causal_lm
+    if not callable(getattr(module, "generate", None)):
+        yield
+        return
+    # `own` is None unless an outer block has already put a wrapper on the instance
+    own, inner = vars(module).get("generate"), module.generate
+
+    @functools.wraps(inner)
+    def generate(*args: Any, **kwargs: Any) -> Any:
+        return call(inner, args, kwargs)
+
+    module.generate = generate
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.generate
+        else:
+            module.generate = own
 
 
 def _prompts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Prompts:

@@ -23,6 +23,7 @@ _EXPORTS = {
     "fit_eraser": "probes.erase",
     "group_split": "probes.splits",
     "mdl": "probes.code_length",
+    "monitor": "probes.watch",
     "recall_at_fpr": "probes.metrics",
     "row_split": "probes.splits",
     "solve": "probes.solver",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from probes.splits import group_split as group_split
     from probes.splits import row_split as row_split
     from probes.splits import unite_groups as unite_groups
+    from probes.watch import monitor as monitor
 
 
 def __getattr__(name: str) -> object:

@@ -31,7 +31,8 @@ SHOWN = (
     "interp.evaluate.run:evaluate", "interp.tasks.conformance:check_task", "interp.tasks.protocol:load_task",
     "interp.tasks.records:read_examples", "interp.tasks.records:spread",
     "probes.across:transfer", "probes.compare:cosines", "probes.kinds:kind_of", "probes.run:sweep",
-    "probes.splits:group_split", "steering.difference:difference_of_means", "steering.direction:Direction",
+    "probes.splits:group_split", "probes.watch:monitor",
+    "steering.difference:difference_of_means", "steering.direction:Direction",
     "steering.operators:resolve_positions", "steering.operators:steer", "steering.orthogonal:orthogonalize",
 )  # fmt: skip
 """What a notebook user calls first."""
