@@ -112,11 +112,8 @@ WALK: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {
 }  # fmt: skip
 EXPLAINED = {
     # None on the command line is "as the model, the task or the oracle says", which Python spells out
-    ("cache extract", "tokens_per_batch"): "passed on where given",
     ("cache extract", "shard_bytes"): "passed on where given",
-    ("cache plan", "tokens_per_batch"): "passed on where given",
     ("cache plan", "shard_bytes"): "passed on where given",
-    ("eval run", "tokens_per_batch"): "passed on where given",
     ("eval run", "seed"): "None is 0 for sampling, and no seed for a task that takes none",
     ("steer dose", "seed"): "None is 0 for controls, and no seed for a task that takes none",
     ("steer pair", "seed"): "None is 0 for controls, and no seed for a task that takes none",

@@ -19,7 +19,7 @@ LAYERS = {
     "interp.stats": 0, "interp.show": 0, "interp.example": 0, "interp.template": 0,
     "interp.family": 1, "interp.model": 1, "interp.adapters": 1, "interp.loading": 1,
     "interp.passes": 1, "interp.tasks": 1,
-    "interp.rope": 1,
+    "interp.rope": 1, "interp.memory": 1,
     "interp.hooks": 2, "interp.edits": 2, "interp.injection": 2,
     "interp.cache": 3, "interp.sweep": 3, "interp.evaluate": 3, "interp.oracle": 3, "interp.bridges": 3,
     "interp.chains": 3,

@@ -24,6 +24,7 @@ from interp.io.files import write_file
 from interp.io.lock import writer_lock
 from interp.loading import load_members
 from interp.loading.fingerprint import fingerprint_module
+from interp.memory import sizes_of
 from interp.model import Model
 from interp.prompt import Example, Prompt
 from interp.remedy import remedy
@@ -129,6 +130,7 @@ class _Job:
         self.model, self.examples, self.request, self.progress = model, examples, request, progress
         self.prompts = request.prompts(examples, model.tokenizer, context=context_length(model.layout.config))
         self.fingerprint = model.fingerprint or fingerprint_module(model.module, tokenizer=model.tokenizer)
+        self.tokens = request.tokens_per_batch or min(request.most_tokens, sizes_of(model).batch_tokens)
         self.members: list[_Member] = []
 
     def add(
@@ -165,7 +167,7 @@ class _Job:
         return {m.role: ActivationCache.open(m.root, allow_partial=world > 1) for m in self.members}
 
     def _make(self, member: _Member, shard: int, bar: Any) -> None:
-        budget = Budget.of(member.root, self.request.tokens_per_batch)
+        budget = Budget.of(member.root, self.tokens)
         with ExitStack() as stack:
             if self.model.adapters.active != member.role:
                 stack.enter_context(self.model.member(member.role))
@@ -189,12 +191,19 @@ class Budget:
     def of(cls, root: Path, tokens: int) -> Budget:
         path = root / ".runs" / "tokens_per_batch"
         stored = path.read_text() if path.exists() else ""
-        return cls(min(tokens, int(stored)) if stored.isdigit() else tokens, path)
+        budget = cls(min(tokens, int(stored)) if stored.isdigit() else tokens, path)
+        if stored != str(budget.tokens):
+            budget.keep()  # a restart makes the same batches, whatever memory is free then
+        return budget
+
+    def keep(self) -> None:
+        """Store the budget."""
+        if self.path is not None:
+            write_file(self.path, str(self.tokens).encode())
 
     def halve(self, used: int) -> None:
         self.tokens = max(1, min(self.tokens, used) // 2)
-        if self.path is not None:
-            write_file(self.path, str(self.tokens).encode())
+        self.keep()
 
 
 def run_shard(

@@ -14,13 +14,14 @@ from interp.cache.plan import TARGET_BYTES, CachePlan, make_plan, parse_bytes
 from interp.checkpoint import Checkpoint, Fingerprint
 from interp.family import Layout
 from interp.loading import open_skeleton
+from interp.memory import MOST_TOKENS
 from interp.positions import Positions, parse_positions
 from interp.prompt import Example, Prompt, render_all
 from interp.rope import context_length
 from interp.site import Site, expand_sites
 from interp.template import clock_of
 
-TOKENS_PER_BATCH = 16_384
+TOKENS_PER_BATCH = MOST_TOKENS
 _PACKAGES = ("torch", "transformers", "peft", "safetensors")
 
 
@@ -34,7 +35,8 @@ class Request:
         dtype:     stored dtype; None stores what the model computes in.
         thinking:  passed to the chat template (`enable_thinking`) unless None.
         max_length: longest prompt in tokens; None: the model's context. A longer prompt is an error, never truncated.
-        tokens_per_batch: budget of one forward pass, padding included; halved whenever memory does not suffice.
+        tokens_per_batch: most tokens of one forward pass, padding included. None: by the model's size and free memory
+            (`interp.memory.Sizes.batch_tokens`), at most 16,384. Halved whenever memory does not suffice.
         shard_bytes: size of one file of the cache.
     Raises:
         ValueError: unknown dtype, a budget below one token, or no positions.
@@ -45,16 +47,21 @@ class Request:
     dtype: str | None = None
     thinking: bool | None = None
     max_length: int | None = None
-    tokens_per_batch: int = TOKENS_PER_BATCH
+    tokens_per_batch: int | None = None
     shard_bytes: int | str = TARGET_BYTES
 
     def __post_init__(self) -> None:
         if parse_bytes(self.shard_bytes) < 1:
             raise ValueError(f"shard_bytes: expected a size such as '256MB', got {self.shard_bytes}.")
-        if self.tokens_per_batch < 1:
+        if self.most_tokens < 1:
             raise ValueError(f"tokens_per_batch: expected at least 1, got {self.tokens_per_batch}.")
         if not parse_positions(self.positions):
             raise ValueError("positions: expected at least one rule, such as 'last', got none.")
+
+    @property
+    def most_tokens(self) -> int:
+        """Most tokens of one pass, on any machine: what identifies the cache."""
+        return TOKENS_PER_BATCH if self.tokens_per_batch is None else self.tokens_per_batch
 
     def prompts(self, examples: Sequence[Example], tokenizer: Any, *, context: int | None = None) -> list[Prompt]:
         """Every example rendered as a prompt. Raises a ValueError that names the first example that is too long."""
@@ -105,7 +112,7 @@ class Request:
                     "quantization": fingerprint.quantization,
                 },
                 **({"template_date": template_date} if template_date else {}),
-                "batching": {"rule": "longest first", "tokens_per_batch": self.tokens_per_batch},
+                "batching": {"rule": "longest first", "tokens_per_batch": self.most_tokens},
             },
             examples=examples,
             target_bytes=self.shard_bytes,

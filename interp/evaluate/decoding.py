@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from interp.memory import MOST_TOKENS, sizes_of
 from interp.model import Model
 from interp.template import PLAIN_STOP, is_plain
 
-TOKENS_PER_BATCH = 16_384
+TOKENS_PER_BATCH = MOST_TOKENS
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Decoding:
         thinking: passed to the chat template unless None.
         target_delimiter: separator between a label and a text before it that does not end in whitespace; see
             `interp.prompt.joined`.
-        tokens_per_batch: prompt and new tokens of one batch, including padding and all samples.
+        tokens_per_batch: prompt and new tokens of one batch, including padding and all samples; None:
+            see `batch_tokens`.
     Raises:
         ValueError: nothing to do, a count below one, or a temperature that is negative or not finite.
     """
@@ -39,22 +41,34 @@ class Decoding:
     seed: int = 0
     thinking: bool | None = None
     target_delimiter: str = " "
-    tokens_per_batch: int = TOKENS_PER_BATCH
+    tokens_per_batch: int | None = None
 
     def __post_init__(self) -> None:
         if not (self.generate or self.score_labels):
             raise ValueError("decoding: generate and score_labels are both off, so there is nothing to do.")
         longest = 1 if self.max_new_tokens is None else self.max_new_tokens
-        if min(self.n_samples, self.tokens_per_batch, longest) < 1 or not 0 <= self.temperature < math.inf:
+        batch = TOKENS_PER_BATCH if self.tokens_per_batch is None else self.tokens_per_batch
+        if min(self.n_samples, batch, longest) < 1 or not 0 <= self.temperature < math.inf:
             raise ValueError(
                 "decoding: expected n_samples, tokens_per_batch and max_new_tokens of at least 1 and a finite "
-                f"temperature of at least 0, got {self.n_samples}, {self.tokens_per_batch}, {self.max_new_tokens} and "
+                f"temperature of at least 0, got {self.n_samples}, {batch}, {self.max_new_tokens} and "
                 f"{self.temperature}."
             )
         if self.n_samples > 1 and self.temperature == 0:
             raise ValueError(
                 f"decoding: {self.n_samples} samples at temperature 0 would be identical; set a temperature."
             )
+
+
+def batch_tokens(model: Model, decoding: Decoding) -> int:
+    """Tokens of one batch: as asked for, else what the model's size and free memory give (`interp.memory.Sizes`).
+
+    Sampled replies draw from (seed, first example of the batch), so their batches must not depend on the
+    machine: 16,384.
+    """
+    if decoding.tokens_per_batch is not None:
+        return decoding.tokens_per_batch
+    return sizes_of(model).batch_tokens if decoding.temperature == 0 else TOKENS_PER_BATCH
 
 
 @dataclass(frozen=True)

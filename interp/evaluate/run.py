@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from interp.evaluate.decoding import Decoding
+from interp.evaluate.decoding import Decoding, batch_tokens
 from interp.evaluate.labels import context_length, label_log_probabilities, letter_scores
 from interp.evaluate.writing import Written, write
 from interp.model import Model
@@ -86,7 +86,9 @@ class Batches:
 
 
 def plan_batches(model: Model, task: EvaluatedTask, examples: Sequence[Example], decoding: Decoding) -> Batches:
-    """Longest prompts first, cut by the token budget: a function of the examples, the tokenizer and the decoding alone.
+    """Longest prompts first, cut by the token budget (`batch_tokens`).
+
+    A function of the examples, the tokenizer and the decoding alone, if that has `tokens_per_batch`.
 
     The longest reply is that of `decoding`, or else that of the task; if the context has no room for it, the room that
     the longest prompt of the batch leaves. Prompts with and without full room never share a batch.
@@ -111,10 +113,11 @@ def plan_batches(model: Model, task: EvaluatedTask, examples: Sequence[Example],
     rooms = [full if context is None else min(full, context - size) for size in sizes]
     _warn_of_cut_replies(examples, rooms, full)
     order = _order(prompts, _units(task, examples))
+    budget = batch_tokens(model, decoding) // decoding.n_samples
     batches: list[tuple[int, ...]] = []
     new_tokens: list[int] = []
     while order:
-        chosen = _fitting(order, sizes, rooms, full, decoding.tokens_per_batch // decoding.n_samples)
+        chosen = _fitting(order, sizes, rooms, full, budget)
         batches.append(tuple(chosen))
         new_tokens.append(min(rooms[i] for i in chosen))
         order = order[len(chosen) :]

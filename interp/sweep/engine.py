@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.family import FAMILIES, Layer, Layout
+from interp.memory import sizes_of, wide
 from interp.model import Model, refuse_training_mode
 from interp.positions import Last
 from interp.prompt import Prompt
@@ -84,7 +85,8 @@ def sweep(
             latter, [row, read, d_model] -> [row, read, ...]. All in float32, or float64 for a float64 model.
         read_at: tokens at which rows are read.
         start: recompute from this token on, even if the first change or reading is later.
-        chunk_bytes: memory for rows computed together; default: what the device can spare. Halved when memory runs out.
+        chunk_bytes: memory for rows computed together; default: what the device can spare
+            (`interp.memory.Sizes`). Halved when memory runs out.
         verify: share of the rows (at least one, if not 0) that the reference engine recomputes, drawn by `seed`.
         engine: "reference" computes each row by its own forward pass. "auto" does so, with a warning, for a model
             type that the fast engine does not support.
@@ -199,7 +201,7 @@ class _Job:
 
         n_new = len(self.ids) - self.start
         per_row = row_bytes(layout, n_new=n_new, n_past=self.start, itemsize=clean.resid[0].element_size())
-        budget = default_bytes(device) if chunk_bytes is None else chunk_bytes
+        budget = sizes_of(self.model).chunk_bytes if chunk_bytes is None else chunk_bytes
         done = in_chunks(ordered, run, n_per_chunk=budget // per_row)
         return self._assemble(done)
 
@@ -223,9 +225,6 @@ class _Job:
         return len(picked)
 
 
-CPU_BYTES = 512 * 2**20
-
-
 def row_bytes(layout: Layout, *, n_new: int, n_past: int, itemsize: int) -> int:
     """Upper bound of one row's peak memory, in bytes.
 
@@ -233,20 +232,13 @@ def row_bytes(layout: Layout, *, n_new: int, n_past: int, itemsize: int) -> int:
     + 3 · n_heads · n_new · (n_past + n_new) · 4                                scores in float32
     or, in a recurrent layer, + 3 · n_heads · d_head² · 4                       its state
     """
-    d_mlp = getattr(layout.config, "intermediate_size", None) or 4 * layout.d_model
-    return max(_layer_bytes(layer, layout.d_model, d_mlp, n_new, n_past, itemsize) for layer in layout.layers)
+    return max(_layer_bytes(layer, n_new * itemsize * wide(layout, layer), n_new, n_past) for layer in layout.layers)
 
 
-def _layer_bytes(layer: Layer, d_model: int, d_mlp: int, n_new: int, n_past: int, itemsize: int) -> int:
-    wide = n_new * itemsize * (6 * d_model + 3 * d_mlp + 3 * (layer.n_heads + 2 * layer.n_kv_heads) * layer.d_head)
+def _layer_bytes(layer: Layer, streams: int, n_new: int, n_past: int) -> int:
     if layer.kind == "linear_attention":
-        return wide + 3 * layer.n_heads * layer.d_head * layer.d_head * 4
-    return wide + 3 * layer.n_heads * n_new * (n_past + n_new) * 4
-
-
-def default_bytes(device: torch.device) -> int:
-    """Memory for one chunk: 512 MiB on a CPU, a third of the free memory on a CUDA device."""
-    return torch.cuda.mem_get_info(device)[0] // 3 if device.type == "cuda" else CPU_BYTES
+        return streams + 3 * layer.n_heads * layer.d_head * layer.d_head * 4
+    return streams + 3 * layer.n_heads * n_new * (n_past + n_new) * 4
 
 
 def in_chunks(

@@ -31,11 +31,15 @@ def examples_of(study: Study, section: object = None, *, chains: bool = False) -
     return found
 
 
+def makes_twins(study: Study) -> bool:
+    """Whether the task of a study makes twins, and no data are given."""
+    return study.task.data is None and hook(load_task(study.task.path), "twin_examples") is not None
+
+
 def twins_of(study: Study, n: int) -> list[tuple[Example, Example]] | None:
     """(original, twin) examples of a task that makes them, of `n` procedures; None of one that does not."""
-    task = load_task(study.task.path)
-    make = hook(task, "twin_examples")
-    if study.task.data is not None or make is None:
+    make = hook(load_task(study.task.path), "twin_examples")
+    if make is None or not makes_twins(study):
         return None
     chosen = replace(study.task, per_cell=None, sizes=None, options={})
     arguments = chosen.arguments(make, default_seed=study.seed, is_embedded=study.is_embedded)

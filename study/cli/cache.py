@@ -12,7 +12,7 @@ from study.analyses.cache.options import (
     PlanOptions,
     VerifyOptions,
 )
-from study.cli.common import CheckpointOptions, takes
+from study.cli.common import CheckpointOptions, say_sizes, takes
 from study.cli.lazy import DefaultGroup
 from study.load_options import LoadOptions
 
@@ -40,6 +40,8 @@ def extract(
     from study.analyses.cache.run import record_caches
 
     what, loading = checkpoint.resolve(), checkpoint.loading(load)
+    if not command.quiet:
+        say_sizes(what, loading)
     made = record_caches(
         what, checkpoint.examples(items), out=command.out, options=options, loading=loading, progress=not command.quiet
     )
@@ -60,6 +62,7 @@ def plan(
     from interp.checkpoint import CheckpointPair
 
     what, examples = checkpoint.resolve(), checkpoint.examples(items)
+    say_sizes(what, checkpoint.loading(load))
     members = what.members if isinstance(what, CheckpointPair) else {what.name: what}
     for role, member in members.items():
         planned = preview(member, examples, load=checkpoint.loading(load), **options.request())

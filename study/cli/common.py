@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +125,16 @@ class CheckpointOptions:
     def examples(self, items: ItemOptions, *, default_seed: int | None = None) -> list[Example]:
         """The items that this checkpoint or pair is asked; those that a limit leaves out are counted in a warning."""
         return items.examples(default_seed=default_seed, is_embedded=self.is_embedded, says_rest=True)
+
+
+def say_sizes(what: Checkpoint | CheckpointPair, loading: Mapping[str, Any], *more: str) -> None:
+    """Print on stderr what is derived from the size of the models and the memory at hand, and `more`."""
+    from interp.checkpoint import CheckpointPair
+    from study.analyses.sizes import size_lines
+
+    members = what.members if isinstance(what, CheckpointPair) else {what.name: what}
+    for line in size_lines(members, loading):
+        click.echo("; ".join([line, *more]), err=True)
 
 
 CONTINUES = ("eval run", "cache extract", "heads sweep", "steer dose", "oracle ask", "oracle compare", "cot",

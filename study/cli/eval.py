@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from study.analyses.eval.options import CompareOptions, EvalOptions, FiguresOptions, RunOptions, ScoreOptions
-from study.cli.common import CheckpointOptions, takes
+from study.cli.common import CheckpointOptions, say_sizes, takes
 from study.cli.lazy import DefaultGroup
 from study.load_options import LoadOptions
 from study.task_options import ItemOptions, TaskOptions
@@ -45,6 +45,8 @@ def run(
     from study.analyses.eval.show import bannered, headline
 
     what = checkpoint.resolve()
+    if not command.quiet:
+        say_sizes(what, checkpoint.loading(load))
     evaluation = run_eval(
         what,
         items.path,

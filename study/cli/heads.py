@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from study.analyses.heads.options import HeadsOptions, MatchOptions, ShowOptions, SweepOptions, SweptItems
-from study.cli.common import CheckpointOptions, takes
+from study.cli.common import CheckpointOptions, say_sizes, takes
 from study.cli.lazy import DefaultGroup
 from study.load_options import LoadOptions
 
@@ -40,13 +40,22 @@ def sweep(
 
     The word `sweep` may be omitted.
     """
+    from interp.checkpoint import CheckpointPair
     from study.analyses.heads.figures import figures
     from study.analyses.heads.run import run_heads
     from study.analyses.heads.show import headline
+    from study.analyses.heads.size import layouts_of, n_of
     from study.analyses.heads.tables import tables_of_heads, write_tables
     from study.figures.save import save_all
 
     what, out = checkpoint.resolve(), command.out
+    if options.n is None:
+        members = what.members.values() if isinstance(what, CheckpointPair) else [what]
+        loading = {key: value for key, value in checkpoint.loading(load).items() if key != "merge"}
+        options = replace(options, n=n_of(options, layouts_of(members, loading)))
+    assert options.n is not None
+    if not command.quiet:
+        say_sizes(what, checkpoint.loading(load), f"{options.n} pairs")
     members = run_heads(
         what,
         items.path,

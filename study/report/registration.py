@@ -94,11 +94,13 @@ def register(study: Study, out: Path) -> Registration:
 def registration_of(study: Study, out: Path) -> Registration:
     """The registration of a study as it is now, for a run in `out`."""
     from interp.io.yaml_text import parse_yaml
+    from study.analyses.heads.step import with_pairs
     from study.config import resolved_yaml
     from study.folders import RUN
     from study.run.digest import package_version
     from study.run.state import read_run
 
+    study = with_pairs(study, out)
     steps = read_run(out).steps if (out / RUN).is_file() else {}
     ended = tuple(name for name, state in steps.items() if state.status == "done")
     made = Registration(

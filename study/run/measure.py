@@ -65,9 +65,9 @@ def rates_of(model: Model, examples: Sequence[Example]) -> Rates:
 
 def _batch(model: Model, prompts: Sequence[Prompt]) -> int:
     """How many rows a batch has: a few on a CPU, where they cost as much each; as many as a run takes on a GPU."""
-    from interp.evaluate.decoding import TOKENS_PER_BATCH
+    from interp.memory import sizes_of
 
-    fits = TOKENS_PER_BATCH // max(len(prompt.ids) for prompt in prompts)
+    fits = sizes_of(model).batch_tokens // max(len(prompt.ids) for prompt in prompts)
     return fits if model.device.type == "cuda" else min(fits, _CPU_BATCH)
 
 

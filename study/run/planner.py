@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from interp.remedy import remedy
 from study.analyses.base import Step, Work
+from study.analyses.heads.step import with_pairs
 from study.analyses.shapes import layout_of
 from study.folders import REGISTRATION, RUN, STEPS
 from study.run.check import check_models
@@ -58,15 +59,29 @@ def plan_study(study: Study, out: Path, *, measure: bool = False) -> tuple[list[
             f"not downloaded yet: {', '.join(dict.fromkeys(absent))}; whether a step is done is known only then"
         )
     else:
-        study = with_date(study, out)
+        study = with_pairs(with_date(study, out), out)
         inputs = inputs_of(study, Digests())
     is_open = _checked(study, steps, notes, may_be_absent=bool(absent))
+    if is_open:
+        notes += size_notes(study)
     held = read_run(out).steps if (out / RUN).is_file() else {}
     keys: dict[str, str] = {}
     planned = [_planned(study, step, inputs, keys, held, out, is_open) for step in steps.values()]
     if measure and any(step.work.n_parameters for step in planned):
         planned = _measured(study, planned, notes)
     return planned, notes
+
+
+def size_notes(study: Study) -> list[str]:
+    """What follows from the size of the models and the memory at hand, where the study does not say it."""
+    from dataclasses import asdict
+
+    from study.analyses.sizes import size_lines
+
+    given = {name: getattr(study.section(name), "tokens_per_batch", None) for name in ("eval", "cache")}
+    notes = size_lines(study.members, asdict(study.load))
+    notes += [f"{name}: {tokens:,} tokens per batch, as the study says" for name, tokens in given.items() if tokens]
+    return notes + ([f"heads: {study.heads.n} pairs"] if study.heads is not None else [])
 
 
 def _measured(study: Study, planned: list[Planned], notes: list[str]) -> list[Planned]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from interp.remedy import remedy
 from study.analyses.base import Context, Step
+from study.analyses.heads.step import with_pairs
 from study.config import Study, resolved_yaml
 from study.folders import RUN, STEPS, STUDY
 from study.run.attempt import WARNINGS, Outcome, attempt
@@ -83,7 +84,7 @@ def run_study(
             step.check(study)
     out.mkdir(parents=True, exist_ok=True)
     with writer_lock(out):
-        dated = with_date(study, out)
+        dated = with_pairs(with_date(study, out), out)
         try:
             return _Run(dated, out, steps, keep=keep, say=say, progress=progress).go(jobs=jobs, only=only)
         finally:

@@ -34,7 +34,9 @@ class CacheOptions:
     )
     thinking: bool | None = option(None, "Value of enable_thinking in the chat template.")
     max_length: Count | None = option(None, "Longest prompt allowed, in tokens; a longer one is an error.")
-    tokens_per_batch: Count | None = option(None, "Token budget of one forward pass.")
+    tokens_per_batch: Count | None = option(
+        None, "Token budget of one forward pass; default: by the model's size and free memory, see `study plan`."
+    )
     shard_bytes: str | None = option(None, "Size of one shard (file) of the cache, e.g. 256MB.")
     max_bytes: str | None = option(
         None, "Refuse to write a cache larger than this, e.g. 40GB; required for --positions all."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
@@ -52,7 +52,9 @@ class EvalOptions:
     target_delimiter: str = option(
         " ", "Separator between a label and the text before it, unless that text ends in whitespace."
     )
-    tokens_per_batch: Count | None = option(None, "Token budget of one batch.")
+    tokens_per_batch: Count | None = option(
+        None, "Token budget of one batch; default: by the model's size and free memory, see `study plan`."
+    )
 
     def __post_init__(self) -> None:
         from interp.remedy import remedy
@@ -64,7 +66,6 @@ class EvalOptions:
         """How replies are drawn; `seed` is that of sampled ones."""
         from interp.evaluate import Decoding
 
-        budget: dict[str, Any] = {"tokens_per_batch": self.tokens_per_batch} if self.tokens_per_batch else {}
         return Decoding(
             generate=self.generate,
             max_new_tokens=self.max_new_tokens,
@@ -73,7 +74,7 @@ class EvalOptions:
             seed=seed,
             thinking=self.thinking,
             target_delimiter=self.target_delimiter,
-            **budget,
+            tokens_per_batch=self.tokens_per_batch,
         )
 
 

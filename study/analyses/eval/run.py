@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from interp import stats
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.evaluate import Decoding, evaluate, plan_batches
+from interp.evaluate.decoding import batch_tokens
 from interp.io.frames import write_frame
 from interp.io.items import PLAN
 from interp.model import Model
@@ -259,6 +260,7 @@ def run_member(
     task has counterfactuals, what they give too."""
     from tqdm import tqdm
 
+    decoding = _in_batches_of(root, model, decoding)
     plan = plan_batches(model, task, examples, decoding)
     limit = (decoding.max_new_tokens or max_new_tokens(task)) if decoding.generate else 0
     identity = _identity(model, task_path, examples, decoding, limit)
@@ -273,6 +275,17 @@ def run_member(
         counterfactual_answers(model, task, examples, frame, store, thinking=decoding.thinking)
         write_answers(root, frame)
     return frame
+
+
+def _in_batches_of(root: Path, model: Model, decoding: Decoding) -> Decoding:
+    """The decoding with its token budget: as asked for, else that of the answers in `root`, else by model and memory.
+
+    A run that continues on a machine with other memory keeps the batches that it was begun with.
+    """
+    if decoding.tokens_per_batch is None and (root / PLAN).is_file():
+        kept = identity_of(root).get("decoding", {}).get("tokens_per_batch")
+        decoding = replace(decoding, tokens_per_batch=kept) if isinstance(kept, int) else decoding
+    return replace(decoding, tokens_per_batch=batch_tokens(model, decoding))
 
 
 def _checkpoint(what: Checkpoint | CheckpointPair, role: str) -> Checkpoint:

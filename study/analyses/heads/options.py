@@ -18,7 +18,7 @@ class HeadsOptions:
     """What is swept: the effect of every head of each member; see `diptych heads`.
 
     Attributes:
-        n: procedures of twins where the task makes them, else items.
+        n: procedures of twins where the task makes them, else items; None: `study.analyses.heads.size.n_pairs`.
         kinds: as `interp.heads.parse_kind` reads them.
         positions: as `interp.positions` reads them.
         at: decision sites of the task (`interp.tasks.decision_sites`), where heads are changed and the answer is read.
@@ -30,7 +30,11 @@ class HeadsOptions:
         members: who is swept; the bare bases only where they are named.
     """
 
-    n: Annotated[int, Field(ge=4)] = option(48, "Number of procedures (each with its twins) or of examples.")
+    n: Annotated[int, Field(ge=4)] | None = option(
+        None,
+        "Number of procedures (each with its twins) or of examples; default: 48, or more where a model has more than "
+        "about 1,000 heads.",
+    )
     kinds: Annotated[Names, Field(min_length=1)] = option(
         ("mean", "zero", "patch"),
         "Kinds of ablation: mean, mean:class, zero, patch, resample:derangement:4, uniform_attention, noise.",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from study.analyses.base import Context, Step, Work
 from study.analyses.heads.options import HeadsOptions
+from study.folders import STUDY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,15 +43,48 @@ def run(context: Context) -> list[str]:
 
 def _options(study: Study) -> HeadsOptions:
     """What is swept; without patching where the task makes no twins."""
-    from study.analyses.items import twins_of
+    from study.analyses.items import makes_twins
 
     options = _section(study)
-    if twins_of(study, options.n) is not None:
+    if makes_twins(study):
         return options
     kinds = tuple(kind for kind in options.kinds if not kind.startswith("patch") and kind != "resample:twin")
     if not kinds:
         raise ValueError("heads.kinds: patching needs twins, and the task makes none. Add another kind, such as mean.")
     return replace(options, kinds=kinds)
+
+
+def pairs_asked(study: Study) -> int:
+    """Number of procedures of twins, or of items: as the section says, else from the heads of the members alone."""
+    from study.analyses.heads.size import n_of
+    from study.analyses.shapes import layout_of
+
+    return n_of(_section(study), (layout_of(study, member) for member in _members(study).values()))
+
+
+def with_pairs(study: Study, out: Path) -> Study:
+    """The study with `heads.n` filled in: that of the run folder's `study.yaml` if it has one, else `pairs_asked`.
+
+    `study.yaml` and a registration then hold the number, so that a run that continues elsewhere has the same pairs. As
+    it is where the configuration of a member cannot be read; such a study does not run.
+    """
+    if study.heads is None or study.heads.n is not None:
+        return study
+    try:
+        n = _recorded(out / STUDY) or pairs_asked(study)
+    except (ValueError, OSError):
+        return study
+    return replace(study, heads=replace(study.heads, n=n))
+
+
+def _recorded(path: Path) -> int | None:
+    """`heads.n` of a resolved study on disk; None where there is none."""
+    from interp.io.yaml_text import read_yaml
+
+    content = read_yaml(path)[0] if path.is_file() else None
+    heads = content.get("heads") if isinstance(content, dict) else None
+    n = heads.get("n") if isinstance(heads, dict) else None
+    return n if isinstance(n, int) else None
 
 
 def _section(study: Study) -> HeadsOptions:
@@ -90,15 +125,17 @@ def plan(study: Study) -> Work:
     from study.analyses.estimate import changed_tokens, largest_of, prompts_of
     from study.analyses.items import examples_of, twins_of
 
-    options = _options(study)
-    twins, n_sites = twins_of(study, options.n), len(_sites(study))
-    items = [e for pair in twins for e in pair] if twins else spread(examples_of(study), options.n)
+    options, n = _options(study), pairs_asked(study)
+    twins, n_sites = twins_of(study, n), len(_sites(study))
+    items = [e for pair in twins for e in pair] if twins else spread(examples_of(study), n)
     members = list(_members(study).values())
     tokens, rows = 0, 0.0
     for member in members:
         prompts = prompts_of(study, member, items)
         tokens += 2 * len(options.kinds) * n_sites * sum(len(prompt.ids) for prompt in prompts)
-        rows += n_sites * _passes(study, member, options) / len(prompts) * changed_tokens(prompts, options.positions)
+        rows += (
+            n_sites * n * _passes(study, member, options) / len(prompts) * changed_tokens(prompts, options.positions)
+        )
     return Work(
         len(items) * len(members),
         tokens,
@@ -119,7 +156,7 @@ def _sites(study: Study) -> tuple[str, ...]:
 
 
 def _passes(study: Study, member: Checkpoint, options: HeadsOptions) -> float:
-    """Rows of all prompts, in passes through the whole model: one per head and kind, then the sets removed together.
+    """Rows of one pair, in passes through the whole model: one per head and kind, then the sets removed together.
 
     The direct effect of a head needs no row; sets are removed on half of the prompts.
     """
@@ -136,7 +173,7 @@ def _passes(study: Study, member: Checkpoint, options: HeadsOptions) -> float:
     draws = sum(getattr(parse_kind(kind), "draws", 1) for kind in options.kinds) if options.effect == "total" else 0
     single = draws * passes_above([head.layer for head in heads], layout.n_layers)
     together = passes_above([min(head.layer for head in unit) for unit in sets if unit], layout.n_layers)
-    return options.n * (single + together / 2)
+    return single + together / 2
 
 
 def items(study: Study) -> list[Example] | list[tuple[Example, Example]]:
@@ -144,7 +181,7 @@ def items(study: Study) -> list[Example] | list[tuple[Example, Example]]:
     from interp.tasks.records import spread
     from study.analyses.items import examples_of, twins_of
 
-    n = _section(study).n
+    n = pairs_asked(study)
     twins = twins_of(study, n)
     return spread(examples_of(study), n) if twins is None else twins
 
