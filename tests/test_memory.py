@@ -95,7 +95,9 @@ def test_a_token_needs_at_least_what_its_streams_and_its_cache_hold() -> None:
 
 
 def items(n: int = 24) -> list[Example]:
-    return [Example(f"i{k}", text="the quick brown fox " * (1 + k % 5), label="compliant") for k in range(n)]
+    return [
+        Example(f"i{k}", text="\n".join(["the quick brown fox"] * (1 + k % 5)), label="compliant") for k in range(n)
+    ]
 
 
 def with_free(monkeypatch: pytest.MonkeyPatch, model: Model, tokens: int) -> None:
