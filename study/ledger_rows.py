@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from interp.checkpoint import MEMBERS
 from study.ledger import Measured
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Tables = Mapping[str, "pd.DataFrame"]
-Row = Mapping[str, Any]
 
 
-def rows(tables: Tables, name: str, **wanted: object) -> list[dict[str, Any]]:
+def rows(tables: Tables, name: str, **wanted: object) -> list[Row]:
     """Rows of a table that have a value, where every named column equals what is wanted (or is in a tuple of it); none
     where a column is not there."""
     table = tables.get(name)
@@ -96,7 +96,7 @@ def measured(row: Row, *, name: str = "", signed: bool = False) -> Measured:
     )
 
 
-def size_of(row: Row) -> dict[str, Any]:
+def size_of(row: Row) -> Row:
     """How many items and groups a row is of, and what they are called, as `Measured` takes them."""
     groups, called = number(row, "n_groups"), (row.get("unit") or "items", row.get("group_unit") or "groups")
     return {

@@ -309,7 +309,7 @@ def check_table(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return table
 
 
-def _refuse(table: pd.DataFrame, name: str, bad: Any, why: str) -> None:
+def _refuse(table: pd.DataFrame, name: str, bad: pd.Series, why: str) -> None:
     if bool(bad.any()):
         first = table[bad].iloc[0]
         keys = ("member", "cell", "target", "site", "head", "metric")

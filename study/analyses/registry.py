@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from study.analyses.base import Analysis
@@ -97,7 +97,7 @@ def _checked(point: EntryPoint) -> Analysis:
     from study.schema import declare
 
     try:
-        found: Any = point.load()
+        found: object = point.load()
     except Exception as error:
         raise ValueError(
             f"the analysis {point.name!r} of {_package(point)} cannot be imported from {point.value}: "

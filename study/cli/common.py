@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from pydantic.dataclasses import dataclass
@@ -16,6 +16,7 @@ from interp.limits import refusal
 from study.analyses.registry import added
 from study.embedded import EMBEDDED
 from study.options import STRICT, command_options, option, options_from
+from study.rows import Row
 from study.run.process import (
     Terminated,
     plain_warnings,
@@ -116,7 +117,7 @@ class CheckpointOptions:
         chosen = {key: value for key in _FIELDS if (value := getattr(self, key))}
         return Checkpoint(name=self.name or Path(self.adapter or self.base).name, **chosen)
 
-    def loading(self, load: LoadOptions) -> dict[str, Any]:
+    def loading(self, load: LoadOptions) -> Row:
         """Arguments of `interp.load`, or of `interp.load_pair` for a pair."""
         from dataclasses import asdict
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -109,7 +109,7 @@ def score(options: ScoreOptions) -> None:
     task = load_evaluated_task(options.task)
     tags = {"tags": options.tags} if options.tags else {}
     more = given_to_task(task.examples, options.options)
-    unparsed: dict[str, Any] = {"unparsed": options.unparsed} if options.unparsed else {}
+    unparsed = {"unparsed": options.unparsed} if options.unparsed else {}
     _check_taken(options.task, task.examples, {key: f"--task-option {key}" for key in more})
     _check_taken(options.task, task.examples, dict.fromkeys(tags, "--set"))
     _check_taken(options.task, getattr(task, "score_report", None), dict.fromkeys(unparsed, "--unparsed"))

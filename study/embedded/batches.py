@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -78,7 +77,7 @@ class Stream:
     Owns its random generator: the n-th batch depends on the seed and n alone.
     """
 
-    def __init__(self, draw: Callable[..., list[Document]], seed: str, batch_size: int, **options: Any) -> None:
+    def __init__(self, draw: Callable[..., list[Document]], seed: str, batch_size: int, **options: object) -> None:
         self._draw, self._rng, self._size, self._options = draw, Random(seed), batch_size, options
         self._hash = hashlib.sha256()
 

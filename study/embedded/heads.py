@@ -6,7 +6,7 @@ weights (`model.plant_induction`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +156,9 @@ def head_means(model: Any, ids: Int[Tensor, "batch pos"], sites: Sites) -> Means
     return means
 
 
-def _replace(sites: Sites, heads: Sequence[int], mean: Float[Tensor, "channel"], width: int) -> Any:
+def _replace(
+    sites: Sites, heads: Sequence[int], mean: Float[Tensor, "channel"], width: int
+) -> Callable[[object, tuple[Tensor, ...]], tuple[Tensor]]:
     def hook(module: object, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         z = args[0].clone()
         for head in heads:
@@ -167,7 +169,7 @@ def _replace(sites: Sites, heads: Sequence[int], mean: Float[Tensor, "channel"],
     return hook
 
 
-def _output_matrix(model: Any, layer: int) -> Any:
+def _output_matrix(model: Any, layer: int) -> torch.nn.Module:
     return model.model.layers[layer].self_attn.o_proj
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from interp.stats import rejects
 from study.figures import canvas, checks
@@ -82,11 +81,19 @@ def _draw(page: Page, of: _Dose) -> Axes:
     return panels.axes[0]
 
 
-def _panels(page: Page, of: _Dose, **layout: Any) -> Panels:
+def _panels(page: Page, of: _Dose, *, tall: float, room: Room, most: int, foot: float) -> Panels:
     """A single panel of a composite has no title of its own: that of the composite names the metric."""
     alone = not page.own and len(of.metrics) == 1
     lift = {"lift": 0.06} if alone else {}
-    return page.panels([""] if alone else of.metrics, entries=_entries(of, own=page.own), **lift, **layout)
+    return page.panels(
+        [""] if alone else of.metrics,
+        entries=_entries(of, own=page.own),
+        tall=tall,
+        room=room,
+        most=most,
+        foot=foot,
+        **lift,
+    )
 
 
 def _entries(of: _Dose, *, own: bool) -> list[Artist]:

@@ -133,7 +133,8 @@ class Page:
         room: Room,
         entries: Sequence[Artist] = (),
         lift: float | None = None,
-        **layout: Any,
+        most: int = 4,
+        foot: float = 0.0,
     ) -> Panels:
         """One titled panel per title under one legend, on a page of its own or on the axes that were given.
 
@@ -141,7 +142,7 @@ class Page:
             lift: of the legend over given axes, in inches; None leaves room for a title.
         """
         if self.own:
-            return small_multiples(titles, self.total, tall=tall, room=room, entries=entries, **layout)
+            return small_multiples(titles, self.total, tall=tall, room=room, entries=entries, most=most, foot=foot)
         panels = given(self.given, titles, figure=self.name)
         if entries:
             legend_over(panels, entries, **({} if lift is None else {"lift": lift}))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ class _Map:
     grid: Grid
     signed: bool
 
-    def one(self, column: str, default: str | None = None) -> Any:
+    def one(self, column: str, default: str | None = None) -> str | None:
         return checks.only_value(
             self.table, column, figure="head_difference" if self.signed else "head_map", default=default
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from study.figures.mpl import Figure
 
@@ -266,7 +266,7 @@ def _reliability(tables: Tables) -> Panel:
     return Panel(f"reliability, {part['member'].iloc[0]}", lambda ax: first_reliability(part, ax=ax), lift=_LIFT_3)
 
 
-def _one(table: pd.DataFrame, *columns: str) -> Any:
+def _one(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """The rows of the first value of each column."""
     for column in columns:
         table = table[table[column] == table[column].iloc[0]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from interp.checkpoint import MEMBERS
 from study.analyses.eval.claims import ADVERSARIAL, CHANGE, EQUIVALENT, SEPARATES, TRAINING
@@ -39,7 +38,7 @@ class _Cell:
 
     @property
     def size(self) -> str:
-        size: Any = size_of(self.difference)
+        size = size_of(self.difference)
         return f"n = {size['n']:,} {size['items']}"
 
     def value(self, member: str) -> str:

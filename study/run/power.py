@@ -28,6 +28,7 @@ from study.rows import Row
 if TYPE_CHECKING:
     from interp.family import Layout
     from interp.prompt import Example
+    from interp.tasks.protocol import Task
     from study.config import Study
     from study.option_types import Where
 
@@ -151,7 +152,7 @@ def _eval(study: Study, assumed: Assumed, key: str, made: Row) -> Design:
         for example in examples_of(study, study.eval):
             cells.setdefault(str(example.metadata.get("cell", "all")), []).append(example)
         made["cells"] = cells
-    task: Any = load_task(study.task.path)
+    task = load_task(study.task.path)
     if key == BINDING:
         swapped = [e for name, items in made["cells"].items() if name.startswith("ord_swap") for e in items]
         size, where = _size(swapped[: len(swapped) // 2], task, assumed), "half of the order-swapped twins flip"
@@ -273,7 +274,7 @@ def _oracle(study: Study, assumed: Assumed, key: str, made: Row) -> Design:
     return Design(MeanClaim(sd=assumed.gap_sd), size, study.smallest_effects.nats, given=given, unit="nats")
 
 
-_DESIGNS: Mapping[str, Callable[[Any, Assumed, str, Row], Design]] = {
+_DESIGNS: Mapping[str, Callable[[Study, Assumed, str, Row], Design]] = {
     "eval": _eval, "heads": _heads, "probes": _probes, "steering": _steering, "oracle": _oracle,
 }  # fmt: skip
 """First word of the key of a claim -> its design."""
@@ -289,7 +290,7 @@ def _layout(study: Study, member: str) -> Layout | None:
         return None
 
 
-def _size(items: Sequence[Example], task: Any, assumed: Assumed) -> StudySize:
+def _size(items: Sequence[Example], task: Task, assumed: Assumed) -> StudySize:
     """Items by the task's independent unit."""
     from interp.heads.pairs import group_of
     from interp.tasks.protocol import hook

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -74,9 +75,9 @@ def match_table(
             f"{', '.join(sorted(b))} | {', '.join(sorted(control))}. "
             f"{remedy('Sweep the same {heads.kinds} everywhere.')}"
         )
-    options: dict[str, Any] = dict(window=window, n_permutations=n_permutations, seed=seed)
-    matching = match_heads([a[k] for k in kinds], [b[k] for k in kinds], **options)
-    own = match_heads([a[k] for k in kinds], [control[k] for k in kinds], **options)
+    match = partial(match_heads, window=window, n_permutations=n_permutations, seed=seed)
+    matching = match([a[k] for k in kinds], [b[k] for k in kinds])
+    own = match([a[k] for k in kinds], [control[k] for k in kinds])
     if own.names_a != own.names_b:
         raise ValueError("match: the control has different heads from A. Give another checkpoint of a's base.")
     selves = pd.DataFrame({"arm": "self", "r": np.diag(own.similarity)}).dropna()

@@ -196,7 +196,7 @@ def read_labels(path: str | Path) -> dict[str, dict[SentenceId, str | float]]:
     return out
 
 
-def _imported(path: str) -> Callable[..., Any]:
+def _imported(path: str) -> Callable[..., Mapping[str, object]]:
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)

@@ -100,7 +100,7 @@ def sweep_arguments(
     from probes import surface_features, unite_groups
     from probes.design import positive_of
 
-    groups: Any = None if options.groups == NONE else rows[options.groups].to_numpy()
+    groups = None if options.groups == NONE else rows[options.groups].to_numpy()
     if groups is not None and options.unite:
         groups = unite_groups(groups.tolist(), rows[options.unite].tolist())
     name = _named("positive")

@@ -71,7 +71,7 @@ def _fitted(cache: ActivationCache, options: FitOptions) -> Directions:
         along = [direction_along(cache, vec, site=site, **shared) for site, vec in vectors.items()]
         directions = Directions({one.site: one for one in along})
         return confirmed(directions) if options.sign_check else directions
-    strata: str | list[Any] = options.strata
+    strata: str | list[object] = options.strata
     if options.strata.startswith("labels:"):
         if table is None:
             named = remedy(f"{{strata:{strata}}}: give the file that has this column with {{labels_file}}.")

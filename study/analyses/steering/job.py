@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.model import Model
@@ -32,6 +32,9 @@ from study.analyses.steering.store import done_of, dose_store, put_outcome, put_
 from study.members import Loading, models_of, weights_of
 from study.rows import Row
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 FIRST_VERIFY = 0.02
 
 
@@ -55,7 +58,7 @@ class DoseJob:
     extra: Mapping[str, Sequence[Arm]] = field(default_factory=dict)
 
     @cached_property
-    def task(self) -> Any:
+    def task(self) -> Task:
         return load_task(self.task_path)
 
     @cached_property
@@ -215,8 +218,8 @@ def refuse_seen(examples: Sequence[Example], fitted: frozenset[str], directions:
 
 
 def _fitted_ids(direction: Direction) -> list[str]:
-    ids: Any = direction.provenance.get("fitted_ids") or []
-    return list(map(str, ids))
+    ids = direction.provenance.get("fitted_ids")
+    return [str(one) for one in ids] if isinstance(ids, Sequence) else []
 
 
 def _identity(job: DoseSweep, task_path: str, items: Sequence[DoseItem]) -> Row:
@@ -261,7 +264,7 @@ def _text_sums(model: Model, plan: DosePlan, options: DoseOptions) -> Row | None
     return text_sums(model, ids, plan) if ids else None
 
 
-def neutral_ids(tokenizer: Any, texts: Sequence[str] | None) -> list[list[int]]:
+def neutral_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] | None) -> list[list[int]]:
     """Token ids of the texts; of None the texts of `steering.texts`, or none where the tokenizer lacks their words."""
     ids = [tokenizer.encode(text) for text in (TEXTS if texts is None else texts)]
     unknown = tokenizer.unk_token_id

@@ -6,7 +6,6 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -90,7 +89,9 @@ def _used(
     return classes, used
 
 
-def _strata(cache: ActivationCache, direction: Direction, origin: Row, strata: Mapping[str, str] | None) -> Any:
+def _strata(
+    cache: ActivationCache, direction: Direction, origin: Row, strata: Mapping[str, str] | None
+) -> str | np.ndarray | None:
     """The column that the direction was balanced by, or its values from a file; None where it was not balanced so."""
     if origin.get("strata") != GIVEN:
         return origin.get("strata")

@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from study.analyses.annotated import FIT, commonest_answer, is_answer
 from study.analyses.base import Context, Step, Work
 from study.analyses.steering.options import CurveOptions, DoseOptions, SteeringOptions
+from study.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,7 +202,7 @@ def _class_columns(section: SteeringOptions) -> tuple[str, ...]:
     return (section.target, *columns_of(section.where))
 
 
-def _same(context: Context, member: str) -> dict[str, Any]:
+def _same(context: Context, member: str) -> Row:
     from interp.cache.manifest import read_manifest
     from interp.tasks.decision_sites import label_site
     from interp.tasks.protocol import load_task

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from interp.io.read import read_frame
 from interp.stats import Sampling
@@ -222,7 +222,7 @@ def level_rows(table: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(unit="items", guard=float("nan"), correction=words)
 
 
-def _ends(rows: pd.DataFrame, start: Any, end: str) -> Any:
+def _ends(rows: pd.DataFrame, start: float, end: str) -> pd.Series:
     """Level at 0 plus the simultaneous band of the paired change, of controls its pointwise interval, as far as levels
     can go; at 0 the level's own interval."""
     level = start + rows[f"band_{end}"].fillna(rows[f"change_{end}"])
