@@ -199,7 +199,8 @@ def _nested(unit: np.ndarray, split: Split) -> GroupCodes:
         row = int(np.flatnonzero(units.code == torn[0])[0])
         raise ValueError(
             f"unit: expected units inside groups, {len(torn)} of {units.n_groups} lie in several (first: that of row "
-            f"{row}, {np.asarray(unit)[row].item()!r}). Join groups that share a unit with unite_groups(groups, unit)."
+            f"{row}, {np.asarray(unit).tolist()[row]!r}). "
+            "Join groups that share a unit with unite_groups(groups, unit)."
         )
     return units
 

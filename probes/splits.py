@@ -145,7 +145,7 @@ def _folds(counts: np.ndarray, classes: np.ndarray, n_folds: int, is_crossed: bo
         raise ValueError(
             f"groups: expected each class in at least {least + (share > 0)} "
             f"groups{' for a TEST set next to ' + str(least) + ' folds' if share else ''}, got {len(counts)} "
-            f"groups, of which {holding[fewest]} contain {classes[fewest].item()!r}. Add groups that hold it, "
+            f"groups, of which {holding[fewest]} contain {classes.tolist()[fewest]!r}. Add groups that hold it, "
             "leave the class out, or " + remedy("use no TEST set ({probes.test_share:0}).")
         )
     return max(least, min(n_folds, int(in_dev // 2)))

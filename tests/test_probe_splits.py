@@ -142,3 +142,10 @@ def test_a_leak_shows_the_two_rows() -> None:
         check_leaks(split, ids=ids, contents=["same" if i in (3, 20) else str(i) for i in range(24)])
     with pytest.raises(ValueError, match="same id 'row-0'"):
         check_leaks(split, ids=["row-0", "row-0", *ids[2:]], contents=None)
+
+
+def test_labels_of_a_data_frame_are_named_in_the_error() -> None:
+    """Columns of a data frame are arrays of Python objects, whose entries are plain strings."""
+    labels = np.array(["yes", "yes", "no", "no"], dtype=object)
+    with pytest.raises(ValueError, match="of which 2 contain 'no'"):
+        group_split(labels, groups=np.arange(4), seed=0)
