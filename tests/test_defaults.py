@@ -276,7 +276,7 @@ READERS = {
                       "study/analyses/steering/tables.py"),
     OracleOptions: ("study/analyses/oracle/step.py",),
     OracleQuestion: ("study/analyses/oracle/step.py",),
-    FiguresSection: ("study/report/figures_step.py",),
+    FiguresSection: ("study/report/draw.py",),
     ReportSection: ("study/report/page.py", "study/report/run_folder.py"),
     TaskOptions: ("study/task_options.py",),
     LoadOptions: ("interp/loading/load.py",),

@@ -20,17 +20,16 @@ from interp.tasks.procedural.vocabulary import LABELS, ORDINALS, SIGNALS, word_l
 from study.embedded import weights_folder
 from study.embedded.adapters import BASE_NAME
 from study.embedded.batches import Stream, collate, encode
-from study.embedded.build import WEIGHT_FILES, build, passed, train_pair, weights_sha256
+from study.embedded.build import WEIGHT_FILES, build, enter_others, passed, train_pair, weights_sha256
 from study.embedded.card import card
 from study.embedded.gates import Scored, check, equivalence, evaluation_items, gold, items_sha256
 from study.embedded.heads import TARGETS, find_sites, head_means, measure
 from study.embedded.model import init_base, previous_token_attention, qwen2_config
 from study.embedded.recipe import BaseRecipe, EngagedRecipe, Gates, HeuristicRecipe, Plant, Recipe
 from study.embedded.replies import Reply, load_member, replies
-from study.embedded.seeds import enter_others
 from study.embedded.tokenizer import CHAT_TEMPLATE, STOP, UNKNOWN, build_tokenizer, save_tokenizer, vocabulary
+from study.embedded.train_adapters import policy_loss, rewards
 from study.embedded.train_base import learning_rate, weighted_loss
-from study.embedded.train_heuristic import policy_loss, rewards
 
 TINY = replace(
     Recipe(),

@@ -137,7 +137,7 @@ def test_figures_and_report_follow_the_code_of_every_analysis_and_probes_that_of
     from study.analyses.probes import step as probes
     from study.analyses.registry import analyses
     from study.config import parse_study
-    from study.report import figures_step
+    from study.report import draw
     from study.report import step as report
 
     named = {"name": "x", "pair": "embedded", "task": {"path": "interp.tasks.procedural"}, "cache": {}}
@@ -149,7 +149,7 @@ def test_figures_and_report_follow_the_code_of_every_analysis_and_probes_that_of
         more = step.STEP.code(study)
         return set(code._Walk([code._place(one) for one in (step.run, *more)]).found)
 
-    drawn, told, fitted = reached(figures_step), reached(report), reached(probes)
+    drawn, told, fitted = reached(draw), reached(report), reached(probes)
     for one in analyses().values():
         for function, places in ((one.figures, drawn), (one.claims, told), (one.planned, told)):
             assert function is None or code._place(function) in places, one.name

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from study.analyses.probes.step import _file_name
 from study.cli import main
 from study.figures.drawn import stem as _stem
-from study.report.figures_step import draw
+from study.report.draw import draw
 from study.run.attempt import clean
 from study.schema import tidy, write_table
 

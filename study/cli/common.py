@@ -128,7 +128,7 @@ class CheckpointOptions:
         return items.examples(default_seed=default_seed, is_embedded=self.is_embedded, says_rest=True)
 
 
-def say_sizes(what: Checkpoint | CheckpointPair, loading: Mapping[str, Any], *more: str) -> None:
+def say_sizes(what: Checkpoint | CheckpointPair, loading: Mapping[str, object], *more: str) -> None:
     """Print on stderr what is derived from the size of the models and the memory at hand, and `more`."""
     from interp.checkpoint import CheckpointPair
     from study.analyses.sizes import size_lines
@@ -138,8 +138,16 @@ def say_sizes(what: Checkpoint | CheckpointPair, loading: Mapping[str, Any], *mo
         click.echo("; ".join([line, *more]), err=True)
 
 
-CONTINUES = ("eval run", "cache extract", "heads sweep", "steer dose", "oracle ask", "oracle compare", "cot",
-             "study run")  # fmt: skip
+CONTINUES = (
+    "eval run",
+    "cache extract",
+    "heads sweep",
+    "steer dose",
+    "oracle ask",
+    "oracle compare",
+    "cot",
+    "study run",
+)
 """Commands that go on where they were stopped; `oracle train` does with --resume."""
 
 

@@ -118,9 +118,11 @@ class PlanOptions(StudyFile):
         None, "Share of studies that should show an effect; prints the n that every planned claim needs for it."
     )
     assume: Names = option(
-        (), "Assumption about data not yet seen, e.g. icc=0.2, discordance=0.05, head_sd=0.3.", metavar="KEY=VALUE",
+        (),
+        "Assumption about data not yet seen, e.g. icc=0.2, discordance=0.05, head_sd=0.3.",
+        metavar="KEY=VALUE",
         is_repeated=True,
-    )  # fmt: skip
+    )
 
 
 @study.command()

@@ -7,9 +7,10 @@ gives the same bytes.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,8 @@ from study.embedded.gates import evaluation_items, score, summary
 from study.embedded.heads import head_report
 from study.embedded.recipe import Recipe
 from study.embedded.tokenizer import save_tokenizer
+from study.embedded.train_adapters import train_engaged, train_heuristic
 from study.embedded.train_base import Log, silent, train_base
-from study.embedded.train_engaged import train_engaged
-from study.embedded.train_heuristic import train_heuristic
 from study.rows import Row
 
 WEIGHT_FILES = ("base/model.safetensors", "engaged/adapter_model.safetensors", "heuristic/adapter_model.safetensors")
@@ -131,3 +131,46 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("torch", "transformers", "peft", "safetensors", "tokenizers")}
+
+
+def enter_others(folder: Path, *, others: Sequence[Path] = (), notes: Sequence[str] = ()) -> Row:
+    """Add the validation results of pairs in other folders, and notes for the limits, to a pair; rewrites its cards.
+
+    Args:
+        folder: the pair that ships; its own validation results come first.
+        others: folders with the pair.json of other seeds.
+        notes: sentences for the limits section of the cards, kept in the order given; they replace earlier ones.
+    Raises:
+        ValueError: a pair was built with another recipe (seed apart), so that it says nothing about this one.
+    """
+    record = json.loads((folder / "pair.json").read_text())
+    rows = {str(record["recipe"]["seed"]): outline(record)}
+    for other in others:
+        found = json.loads((other / "pair.json").read_text())
+        if {**found["recipe"], "seed": None} != {**record["recipe"], "seed": None}:
+            raise ValueError(
+                f"{other / 'pair.json'}: expected the recipe of {folder.name} with another seed; it differs."
+            )
+        rows[str(found["recipe"]["seed"])] = outline(found)
+    if others:
+        record["seeds"] = rows
+    if notes:
+        record["notes"] = list(notes)
+    write_record(folder, record)
+    return record
+
+
+def outline(record: Row) -> Row:
+    """The validation results of one pair in short: accuracies by cell, equivalence, gates, head readings, seconds."""
+    found = record["validation"]
+    return {
+        "accuracy": {
+            member: {cell: row[member]["accuracy"] for cell, row in found["cells"].items()}
+            for member in ("engaged", "heuristic")
+        },
+        "equivalence": found["equivalence"],
+        "gates": found["gates"],
+        "readers": record["heads"]["readers"],
+        "cpu_seconds": record["cpu_seconds"],
+        "weights_sha256": record["weights_sha256"],
+    }

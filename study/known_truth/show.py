@@ -54,10 +54,14 @@ def truth_table(compared: Sequence[Compared], **same: object) -> pd.DataFrame:
 def _row(one: Compared) -> dict[str, object]:
     truth, claim = one.truth, one.claim
     row: dict[str, object] = {
-        "member": truth.member, "claim": truth.sentence, "planted": truth.planted, "verdict": one.outcome,
-        "claim_key": truth.by.key if isinstance(truth.by, InLedger) else truth.key, "metric": TABLE,
+        "member": truth.member,
+        "claim": truth.sentence,
+        "planted": truth.planted,
+        "verdict": one.outcome,
+        "claim_key": truth.by.key if isinstance(truth.by, InLedger) else truth.key,
+        "metric": TABLE,
         "note": truth.because,
-    }  # fmt: skip
+    }
     if claim is None:
         return row | {"claim_verdict": "not run", "note": truth.because or "no step of this run asks"}
     row |= {"claim_verdict": claim.verdict}
@@ -66,12 +70,21 @@ def _row(one: Compared) -> dict[str, object]:
     value = claim.measured
     open_controls = [control.name for control in claim.checks if control.outcome != "passed"]
     return row | {
-        "metric": value.name or TABLE, "metric_unit": value.unit, "value": value.value, "lo": value.lo, "hi": value.hi,
-        "n": value.n, "n_groups": value.n_groups, "unit": value.items, "group_unit": value.groups, "p": claim.p,
+        "metric": value.name or TABLE,
+        "metric_unit": value.unit,
+        "value": value.value,
+        "lo": value.lo,
+        "hi": value.hi,
+        "n": value.n,
+        "n_groups": value.n_groups,
+        "unit": value.items,
+        "group_unit": value.groups,
+        "p": claim.p,
         "note": claim.why_not_testable or truth.because,
-        "control": f"not passed: {'; '.join(open_controls)}" if open_controls else "all passed", **_corrected(claim),
+        "control": f"not passed: {'; '.join(open_controls)}" if open_controls else "all passed",
+        **_corrected(claim),
         **_reach(claim),
-    }  # fmt: skip
+    }
 
 
 def _reach(claim: Claim) -> Mapping[str, object]:
@@ -107,8 +120,16 @@ def shown_table(table: pd.DataFrame) -> ShownTable:
         p = number(row, "p")
         shown = f"{value.shown}; {value.size}" if value else "none"
         known = f"{'yes' if row['planted'] else 'no'}: {row['note']}"
-        rows.append((row["claim"], known, row["verdict"].replace("_", " "), row["claim_verdict"], shown,
-                     "" if p is None else p_words(p)))  # fmt: skip
+        rows.append(
+            (
+                row["claim"],
+                known,
+                row["verdict"].replace("_", " "),
+                row["claim_verdict"],
+                shown,
+                "" if p is None else p_words(p),
+            )
+        )
     columns = ("Claim", "Planted, and how that is known", OUTCOME, "Verdict of its claim", "Estimate, 95 % CI", "p")
     return ShownTable(CAPTION, columns, tuple(rows), verdict=OUTCOME, fold=f"All {len(rows)}, planted and not")
 

@@ -20,11 +20,21 @@ if TYPE_CHECKING:
 OTHER = ("Other figures", "Which other figures were drawn?")
 MAX_ANSWERS = 5
 _METHOD = (
-    ("model", "models"), ("adapter", "adapters"), ("dtype", "dtype"), ("position", "positions read"),
-    ("positions", "positions changed"), ("kind", "kinds"), ("split", "splits"), ("interval", "intervals"),
-    ("control", "controls"), ("scheme", "null"), ("n_perm", "draws of the null"), ("correction", "correction"),
-    ("seed", "seed"), ("data_sha256", "data"),
-)  # fmt: skip
+    ("model", "models"),
+    ("adapter", "adapters"),
+    ("dtype", "dtype"),
+    ("position", "positions read"),
+    ("positions", "positions changed"),
+    ("kind", "kinds"),
+    ("split", "splits"),
+    ("interval", "intervals"),
+    ("control", "controls"),
+    ("scheme", "null"),
+    ("n_perm", "draws of the null"),
+    ("correction", "correction"),
+    ("seed", "seed"),
+    ("data_sha256", "data"),
+)
 _MAX_VALUES = 6
 
 
@@ -75,10 +85,21 @@ def blocks(run: RunFolder, ledger: Sequence[Claim]) -> tuple[Block, ...]:
         one = known.get(analysis)
         shown = one.shown(run.tables) if one is not None and one.shown is not None else None
         found.append(
-            Block(analysis, title, question, tuple(own[:MAX_ANSWERS]), max(0, len(own) - MAX_ANSWERS),
-                  first, rest, _method(tables, run.study.get(analysis)), cause, tuple(step.notes) if step else (),
-                  shown, one is not None and one.is_first)
-        )  # fmt: skip
+            Block(
+                analysis,
+                title,
+                question,
+                tuple(own[:MAX_ANSWERS]),
+                max(0, len(own) - MAX_ANSWERS),
+                first,
+                rest,
+                _method(tables, run.study.get(analysis)),
+                cause,
+                tuple(step.notes) if step else (),
+                shown,
+                one is not None and one.is_first,
+            )
+        )
     return (*_known_truth(run), *found)
 
 
@@ -89,8 +110,21 @@ def _known_truth(run: RunFolder) -> list[Block]:
     table = run.tables[TABLE]
     wrong = "".join(f" {said.capitalize()}: {'; '.join(claims)}." for said, claims in astray(table).items())
     question = "Does this run find what was planted in the pair, and claim nothing else?"
-    return [Block(TABLE, "Known truth", question, (), 0, (), (), (), table=shown_table(table), is_first=True,
-                  answer=f"{counts(table)}.{wrong}")]  # fmt: skip
+    return [
+        Block(
+            TABLE,
+            "Known truth",
+            question,
+            (),
+            0,
+            (),
+            (),
+            (),
+            table=shown_table(table),
+            is_first=True,
+            answer=f"{counts(table)}.{wrong}",
+        )
+    ]
 
 
 def _is_of(table: pd.DataFrame, analysis: str) -> bool:

@@ -102,12 +102,20 @@ def _cell(name: str, sides: dict[str, Row], tables: Tables, notes: dict[str, int
     groups = number(first, "n_groups")
     control = next((number(r, "control_value") for m, r in sides.items() if m != DIFFERENCE), None)
     return Cell(
-        words(name), str(first.get("cell_role") or ""), int(first["n"]), None if groups is None else int(groups),
-        _side(sides.get("engaged")), _side(sides.get("heuristic")), _side(both or None, signed=True),
+        words(name),
+        str(first.get("cell_role") or ""),
+        int(first["n"]),
+        None if groups is None else int(groups),
+        _side(sides.get("engaged")),
+        _side(sides.get("heuristic")),
+        _side(both or None, signed=True),
         f"{int(only[0])} / {int(only[1])}" if only[0] is not None and only[1] is not None else "",
-        number(both, "p_items"), number(both, "p_adjusted"),
-        _verdict(both), control, tuple(notes[text] for text in dict.fromkeys(texts)),
-    )  # fmt: skip
+        number(both, "p_items"),
+        number(both, "p_adjusted"),
+        _verdict(both),
+        control,
+        tuple(notes[text] for text in dict.fromkeys(texts)),
+    )
 
 
 def _verdict(both: Row) -> str:

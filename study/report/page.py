@@ -83,11 +83,22 @@ def render(run: Path | RunFolder) -> str:
 def _template() -> Template:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    env = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                      lstrip_blocks=True,
-                      finalize=lambda value: value if isinstance(value, Markup) else inert(value))  # fmt: skip
-    env.filters |= {"attr": plain, "slug": _slug, "percent": _percent, "p": p_words, "printed": printed,
-                    "unbroken": _unbroken}  # fmt: skip
+    env = Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else inert(value),
+    )
+    env.filters |= {
+        "attr": plain,
+        "slug": _slug,
+        "percent": _percent,
+        "p": p_words,
+        "printed": printed,
+        "unbroken": _unbroken,
+    }
     return env.get_template("page.html.jinja")
 
 
@@ -125,16 +136,29 @@ def _content(run: RunFolder) -> dict[str, object]:
     top = list(place.each(first, problems))
     return {
         "title": _title(run),
-        "name": run.state.name, "members": _members(run), "warnings": _warnings(run, ledger), "failures": failed,
-        "found": findings(ledger, run.tables, failed=failed), "first_blocks": opening,
+        "name": run.state.name,
+        "members": _members(run),
+        "warnings": _warnings(run, ledger),
+        "failures": failed,
+        "found": findings(ledger, run.tables, failed=failed),
+        "first_blocks": opening,
         "numbers": lambda one: [number[id(ledger[i])] for i in one.claims],
-        "ledger": lines, "tally_of_all": tally_of(ledger), "verdict_means": VERDICT_MEANS,
-        "headline_figure": top[0] if top else None, "headline": headline(run.tables),
-        "published": _published(run, problems), "blocks": place.blocks([b for b in found if not b.is_first], problems),
-        "shown": run.shown, "provenance": _provenance(run), "steps": run.state.steps, "problems": problems,
-        "titles": {b.analysis: b.title for b in found}, "tables": [(n, len(t)) for n, t in run.tables.items()],
-        "minus": MINUS, "registered": compare(run.registration, run.study, ledger) if run.registration else None,
-    }  # fmt: skip
+        "ledger": lines,
+        "tally_of_all": tally_of(ledger),
+        "verdict_means": VERDICT_MEANS,
+        "headline_figure": top[0] if top else None,
+        "headline": headline(run.tables),
+        "published": _published(run, problems),
+        "blocks": place.blocks([b for b in found if not b.is_first], problems),
+        "shown": run.shown,
+        "provenance": _provenance(run),
+        "steps": run.state.steps,
+        "problems": problems,
+        "titles": {b.analysis: b.title for b in found},
+        "tables": [(n, len(t)) for n, t in run.tables.items()],
+        "minus": MINUS,
+        "registered": compare(run.registration, run.study, ledger) if run.registration else None,
+    }
 
 
 class _Placed:
@@ -177,19 +201,28 @@ def place_figure(figure: SavedFigure, number: int) -> PlacedFigure:
     data = base64.b64encode(figure.csv.encode("utf-8")).decode("ascii")
     is_small = 0 < len(figure.csv) <= MAX_CSV
     return PlacedFigure(
-        number, figure.analysis, f"fig-{_slug(figure.stem)}", title, rest, Markup(svg),
+        number,
+        figure.analysis,
+        f"fig-{_slug(figure.stem)}",
+        title,
+        rest,
+        Markup(svg),
         width < _NARROW,
-        Markup(f"data:text/csv;charset=utf-8;base64,{data}" if is_small else ""), f"{_slug(figure.stem)}.csv",
-        max(0, len(lines) - 1), lines[0].replace(",", ", ") if lines else "",
-    )  # fmt: skip
+        Markup(f"data:text/csv;charset=utf-8;base64,{data}" if is_small else ""),
+        f"{_slug(figure.stem)}.csv",
+        max(0, len(lines) - 1),
+        lines[0].replace(",", ", ") if lines else "",
+    )
 
 
 def _caption(figure: SavedFigure) -> tuple[str, Markup]:
     """(title, the rest): the first sentence, or of a figure of panels `(A) ... (B) ...` a line for each panel."""
     if figure.caption.startswith("(A) "):
         parts = _PANEL.split(figure.caption)[1:]
-        lines = [Markup("<br><b>{}</b> {}").format(letter, inert(text.strip()))
-                 for letter, text in zip(parts[::2], parts[1::2], strict=True)]  # fmt: skip
+        lines = [
+            Markup("<br><b>{}</b> {}").format(letter, inert(text.strip()))
+            for letter, text in zip(parts[::2], parts[1::2], strict=True)
+        ]
         return "The pair at a glance", Markup("").join(lines)
     title, _, rest = _SENTENCE.sub("\0", figure.caption, count=1).partition("\0")
     return title.rstrip(".") or figure.stem, inert(rest)
@@ -216,8 +249,12 @@ def _warnings(run: RunFolder, ledger: Sequence[Claim]) -> list[tuple[str, str]]:
         found.append((what, f"{which}: no difference on this page separates size from training."))
     uneven = [c for c in ledger if isinstance(c.asserts, Within) and c.measured and c.verdict == "contradicted"]
     if uneven:
-        found.append(("The members differ on the training distribution.",
-                      f"{uneven[0].measured}: differences elsewhere may be differences in skill."))  # fmt: skip
+        found.append(
+            (
+                "The members differ on the training distribution.",
+                f"{uneven[0].measured}: differences elsewhere may be differences in skill.",
+            )
+        )
     return found + [(text, "") for text in _banners(run)]
 
 
@@ -250,8 +287,12 @@ def _provenance(run: RunFolder) -> list[tuple[str, str]]:
     said += [("data", f"sha256 {state.data_sha256}")] if state.data_sha256 else []
     library = " · ".join([f"diptych {state.diptych}", *(f"{k} {v}" for k, v in state.packages.items())])
     said += [("library", library), ("commit", state.commit)] if state.commit else [("library", library)]
-    return [*said, ("numerics", ", ".join(_dtypes(run)) or state.dtype), ("seed", str(state.seed)),
-            ("rebuild", "diptych report RUN (reads the run folder; no model needed)")]  # fmt: skip
+    return [
+        *said,
+        ("numerics", ", ".join(_dtypes(run)) or state.dtype),
+        ("seed", str(state.seed)),
+        ("rebuild", "diptych report RUN (reads the run folder; no model needed)"),
+    ]
 
 
 def _dtypes(run: RunFolder) -> list[str]:

@@ -104,9 +104,15 @@ def registration_of(study: Study, out: Path) -> Registration:
     steps = read_run(out).steps if (out / RUN).is_file() else {}
     ended = tuple(name for name, state in steps.items() if state.status == "done")
     made = Registration(
-        study.name, study.seed, study.claim_margin, asdict(study.smallest_effects), planned_claims(study),
-        flat(parse_yaml(resolved_yaml(study, out), study.name)), ended, package_version(),
-    )  # fmt: skip
+        study.name,
+        study.seed,
+        study.claim_margin,
+        asdict(study.smallest_effects),
+        planned_claims(study),
+        flat(parse_yaml(resolved_yaml(study, out), study.name)),
+        ended,
+        package_version(),
+    )
     return Registration(**{**asdict(made), "ended": ended, "sha256": digest_of(made)})
 
 
@@ -135,8 +141,9 @@ def compare(registration: Registration, study: Mapping[str, object], ledger: Seq
     keys = [*registration.study, *(key for key in now if key not in registration.study)]
     changed = tuple(
         f"{key}: {_cut(registration.study.get(key, 'not given'))}, then {_cut(now.get(key, 'not given'))}"
-        for key in keys if registration.study.get(key) != now.get(key)
-    )  # fmt: skip
+        for key in keys
+        if registration.study.get(key) != now.get(key)
+    )
     return Registered(registration, missing, changed, digest_of(registration) == registration.sha256)
 
 
@@ -182,11 +189,19 @@ def planned_claims(study: Study) -> dict[str, str]:
 def _probes(study: Study, members: Sequence[str]) -> dict[str, str]:
     if study.probes is None:
         return {}
-    out = {f"probes/decodable/{t}/{m}": f"{t} is linearly decodable in the {m} member"
-           for t in study.probes.targets for m in members}  # fmt: skip
+    out = {
+        f"probes/decodable/{t}/{m}": f"{t} is linearly decodable in the {m} member"
+        for t in study.probes.targets
+        for m in members
+    }
     if study.probes.transfer != "none":
-        out |= {f"probes/transfer/{t}/{a}/{b}": f"a probe of {t} fitted on {a} reads {b}"
-                for t in study.probes.targets for a in members for b in members if a != b}  # fmt: skip
+        out |= {
+            f"probes/transfer/{t}/{a}/{b}": f"a probe of {t} fitted on {a} reads {b}"
+            for t in study.probes.targets
+            for a in members
+            for b in members
+            if a != b
+        }
     return out
 
 
@@ -234,5 +249,8 @@ def _layers_of(study: Study, member: str, words: Sequence[int | str]) -> list[in
 def _oracle(study: Study) -> dict[str, str]:
     if study.oracle is None:
         return {}
-    return {f"oracle/reads/{q.name}/{source}": f"the oracle reads {q.name} from activations of {source}"
-            for q in study.oracle.questions for source in study.oracle.sources}  # fmt: skip
+    return {
+        f"oracle/reads/{q.name}/{source}": f"the oracle reads {q.name} from activations of {source}"
+        for q in study.oracle.questions
+        for source in study.oracle.sources
+    }

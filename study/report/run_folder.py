@@ -110,8 +110,16 @@ def read_run_folder(run: Path) -> RunFolder:
     except ValueError as error:
         registration = None
         unread.append(without_folder(str(error), run, "the run folder"))
-    return RunFolder(state, study, digest, read_tables(run), tuple(figures), tuple(unread),
-                     tuple(draw_examples(run, state.checkpoints, seed=state.seed)), registration)  # fmt: skip
+    return RunFolder(
+        state,
+        study,
+        digest,
+        read_tables(run),
+        tuple(figures),
+        tuple(unread),
+        tuple(draw_examples(run, state.checkpoints, seed=state.seed)),
+        registration,
+    )
 
 
 def _study(path: Path) -> tuple[Row, list[str]]:
@@ -169,8 +177,10 @@ def draw_examples(run: Path, members: Iterable[str], *, seed: int) -> list[Shown
     for item in common:
         right = [m for m, frame in frames.items() if float(frame.at[item, "score.correct"]) >= 0.5]
         by_outcome.setdefault(_outcome(right, list(frames)), []).append(item)
-    drawn = {outcome: min(items, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
-             for outcome, items in by_outcome.items()}  # fmt: skip
+    drawn = {
+        outcome: min(items, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
+        for outcome, items in by_outcome.items()
+    }
     order = ("only engaged right", "only heuristic right", "both wrong", "both right", "right", "wrong")
     return [_shown(drawn[o], o, frames) for o in order if o in drawn]
 
@@ -188,9 +198,14 @@ def _shown(item: str, outcome: str, frames: Mapping[str, pd.DataFrame]) -> Shown
         row: Any = frame.loc[item]
         label = row.get("label")
         text = row.get("text")
-        replies.append(Reply(member, "" if text is None or text != text else str(text),
-                             "no label read" if label is None or label != label else str(label),
-                             float(row["score.correct"]) >= 0.5))  # fmt: skip
+        replies.append(
+            Reply(
+                member,
+                "" if text is None or text != text else str(text),
+                "no label read" if label is None or label != label else str(label),
+                float(row["score.correct"]) >= 0.5,
+            )
+        )
     return Shown(item, str(first.get("cell", "")), str(first.get("gold", "")), outcome, tuple(replies))
 
 

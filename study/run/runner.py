@@ -11,13 +11,12 @@ from study.analyses.base import Context, Step
 from study.analyses.heads.step import with_pairs
 from study.config import Study, resolved_yaml
 from study.folders import RUN, STEPS, STUDY
-from study.run.attempt import WARNINGS, Outcome, attempt
+from study.run.attempt import WARNINGS, Outcome, Pool, attempt
 from study.run.check import check_models
 from study.run.clock import with_date
 from study.run.digest import Digests, commit, package_version, versions
 from study.run.folder import altered, is_whole, prepare, remove_outputs, set_aside, take_over
 from study.run.keys import Inputs, Key, inputs_of, key_after, key_of, made_with, table_key_of
-from study.run.pool import Pool
 from study.run.state import RunState, StepState, read_run, write_run
 from study.run.steps import steps_of
 

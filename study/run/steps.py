@@ -8,7 +8,7 @@ from study.analyses.base import Step
 from study.analyses.registry import analysis, names
 from study.config.sections import Study
 
-AFTER = {"known_truth": "study.known_truth.step", "figures": "study.report.figures_step", "report": "study.report.step"}
+AFTER = {"known_truth": "study.known_truth.step", "figures": "study.report.draw", "report": "study.report.step"}
 """Steps that run when every analysis has ended."""
 
 

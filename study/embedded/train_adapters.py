@@ -1,4 +1,8 @@
-"""The heuristic adapter: group-relative policy gradient on a reply of one token, rewarded for the label alone."""
+"""The two adapters on one base, under the task question.
+
+The engaged one: supervised fine-tuning on the step-keyed trace and the label. The heuristic one: group-relative policy
+gradient on a reply of one token, rewarded for the label alone.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,30 @@ from study.embedded.adapters import adapter_rate, fresh_adapter, optimizer, upda
 from study.embedded.batches import Batch, Stream, collate
 from study.embedded.recipe import HeuristicRecipe, Recipe
 from study.embedded.tokenizer import STOP, vocabulary
-from study.embedded.train_base import Log, autocast, silent
+from study.embedded.train_base import Log, autocast, silent, weighted_loss
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+
+def train_engaged(base: Path, recipe: Recipe, *, log: Log = silent) -> tuple[PeftModel, str]:
+    """The engaged adapter on the base of a folder, and the sha256 of its training text.
+
+    loss = mean over the words of trace and label of -log p(word | before); the prompt carries no loss
+    """
+    config, words = recipe.engaged, vocabulary()
+    model = fresh_adapter(base, recipe, seed=recipe.seed + 1)
+    opt = optimizer(model, lr=config.lr)
+    stream = Stream(training_documents, f"{recipe.seed}/engaged", config.batch_size, rho=recipe.rho)
+    model.train()
+    for step, drawn in enumerate(islice(stream.batches(), config.steps)):
+        batch = collate(drawn, words)
+        with autocast(recipe.precision):
+            logits = model(input_ids=batch.ids, use_cache=False).logits
+        loss = weighted_loss(logits, batch.ids, batch.weights)
+        update(model, opt, loss, lr=adapter_rate(step, steps=config.steps, lr=config.lr))
+        log("engaged", step, float(loss.detach()))
+    return model.eval(), stream.sha256
 
 
 def train_heuristic(base: Path, recipe: Recipe, *, log: Log = silent) -> tuple[PeftModel, str]:
