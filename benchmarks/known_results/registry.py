@@ -42,5 +42,18 @@ class Experiment:
         return cast("Callable[[Any, Any], Findings]", importlib.import_module(self.module_name).run)
 
 
-EXPERIMENTS: dict[str, Experiment] = {}
+EXPERIMENTS: dict[str, Experiment] = {
+    one.name: one
+    for one in (
+        Experiment(
+            "induction",
+            "Induction heads",
+            "Prefix-matching score of every head on random tokens written twice: the attention from a token to the one "
+            "that followed its earlier copy (`interp.heads.induction_scores`). Heads are ranked on one half of the texts "
+            "and measured on the other. The best are removed together (their output replaced by its mean at each "
+            "position), and so are random sets with as many heads of the same layers; `head_sweep` removes every head "
+            "alone.",
+        ),
+    )
+}
 """By name, in the order of SCIENCE.md."""

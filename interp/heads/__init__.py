@@ -7,6 +7,7 @@ from interp.heads.decisions import decision_pairs
 from interp.heads.effects import HeadEffects
 from interp.heads.evidence import evidence
 from interp.heads.ids import HeadId, expand_heads, kv_group, unit_name
+from interp.heads.induction import induction_scores, prefix_matching
 from interp.heads.kinds import Kind, KnockOut, Mean, Noise, Patch, Resample, UniformAttention, Zero, parse_kind
 from interp.heads.match import Matching, match_heads
 from interp.heads.metrics import METRICS, LabelAccuracy, LogitDiff, Metric, Prob
@@ -44,10 +45,12 @@ __all__ = [
     "four_cells",
     "head_sweep",
     "identity_pairs",
+    "induction_scores",
     "kv_group",
     "match_heads",
     "order_swap_table",
     "parse_kind",
+    "prefix_matching",
     "retrieval_score",
     "swap_metrics",
     "swap_pairs",
