@@ -79,8 +79,9 @@ def load_checkpoint(folder: Path, name: str, dtype: str) -> Model:
 def _run(experiment: Experiment, name: str, model: Model) -> None:
     print(f"--- {experiment.name} on {name}", flush=True)
     settings, began = experiment.settings(), time.process_time()
+    code = store.code_of(experiment, settings)
     findings = experiment.run(model, settings)
-    result = store.result_of(experiment, name, settings, findings, time.process_time() - began)
+    result = store.result_of(experiment, name, settings, findings, time.process_time() - began, code)
     store.write(result)
     for row in findings.rows:
         print(f"{row.verdict:<13} {row.what}: {row.value:.4g} [{row.lo:.4g}, {row.hi:.4g}], "

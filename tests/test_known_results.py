@@ -59,7 +59,7 @@ EXPERIMENT = Experiment("rows", "Rows", "About rows.")  # a module that exists; 
 
 def test_results_come_back_as_they_were_written_and_are_current_for_their_code_alone(tmp_path: Path) -> None:
     findings = Findings([row(), row(limit=0.3)], [Curve("AUROC", "layer", [0, 1], [0.5, 0.9], "shuffled", [0.6, 0.6])])
-    result = store.result_of(EXPERIMENT, "tiny", Sizes(), findings, 1.25)
+    result = store.result_of(EXPERIMENT, "tiny", Sizes(), findings, 1.25, store.code_of(EXPERIMENT, Sizes()))
     assert store.read(store.write(result, tmp_path)) == result
     assert store.is_current(EXPERIMENT, "tiny", Sizes(), tmp_path)
     assert not store.is_current(EXPERIMENT, "tiny", Sizes(4), tmp_path)
@@ -71,7 +71,9 @@ def test_the_page_shows_interval_null_limit_literature_and_verdict(monkeypatch: 
     monkeypatch.setitem(EXPERIMENTS, "rows", EXPERIMENT)
     monkeypatch.setitem(LITERATURE, "a/b", "somebody 1999")
     findings = Findings([row(limit=0.3), row(limit=0.55)])
-    page = table.compose([store.result_of(EXPERIMENT, "tiny", Sizes(), findings, 1.25)])
+    page = table.compose(
+        [store.result_of(EXPERIMENT, "tiny", Sizes(), findings, 1.25, store.code_of(EXPERIMENT, Sizes()))]
+    )
     assert "| score | 0.5 [0.4, 0.6] | 20 (10) | random heads: 0.1, limit 0.3 | somebody 1999 | reproduced |" in page
     assert "limit 0.55 | somebody 1999 | **open** |" in page
     assert "2 rows: 1 reproduced, 0 contradicted, 1 open." in page
@@ -83,6 +85,11 @@ def test_every_experiment_has_settings_and_a_run(name: str) -> None:
     assert experiment.name == name
     assert dataclasses.is_dataclass(experiment.settings())
     assert callable(experiment.run)
+
+
+def test_every_claim_of_the_results_has_its_literature() -> None:
+    claims = {row.claim for result in store.results() for row in result.findings.rows}
+    assert claims <= set(LITERATURE)
 
 
 def test_the_committed_page_is_composed_of_the_committed_results() -> None:

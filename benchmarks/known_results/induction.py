@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from torch import Tensor
 
 from benchmarks.known_results.rows import Curve, Findings, Row
 from interp import Model, edit, record, stats
-from interp.edits import Replace
+from interp.edits import Edit, Replace
 from interp.heads import HeadId, LogitDiff, Mean, TokenPair, head_sweep, induction_scores
+from interp.site import Site
 
 _BATCH = 5
 
@@ -50,7 +51,7 @@ class Texts:
 
 
 def random_texts(model: Model, settings: Settings) -> Texts:
-    """Tokens drawn from the whole vocabulary without the special ones; no token occurs twice in a half or in `plain`."""
+    """Tokens drawn from the whole vocabulary without the special ones; no token twice in a half or in `plain`."""
     special = set(model.tokenizer.all_special_ids)
     vocabulary = np.array([i for i in range(len(model.tokenizer)) if i not in special])
     rng = np.random.default_rng(settings.seed)
@@ -116,7 +117,7 @@ def without(
     model: Model, ids: Int[Tensor, "text pos"], heads: Sequence[HeadId], means: dict[int, Tensor]
 ) -> Float[np.ndarray, "text next"]:
     """`losses` with the heads' output replaced by its mean at each position."""
-    edits = {head.site: Replace(means[head.layer][:, head.head]) for head in heads}
+    edits: dict[str | Site, Edit] = {head.site: Replace(means[head.layer][:, head.head]) for head in heads}
     with edit(model, edits):
         return losses(model, ids)
 
@@ -206,15 +207,16 @@ def _single_rows(
     layer = np.array([head.layer for head in heads])
     rng = np.random.default_rng(settings.seed)
     shuffled = [score[_within(layer, rng)] for _ in range(settings.n_null)]
-    value = stats.cluster_t([spearmanr(score, row).statistic for row in per_text], groups=None, bounds=(-1.0, 1.0))
-    null = np.array([np.mean([spearmanr(one, row).statistic for row in per_text]) for one in shuffled])
+    value = stats.cluster_t(_correlations(score, per_text), groups=None, bounds=(-1.0, 1.0))
+    null = np.array([_correlations(one, per_text).mean() for one in shuffled])
     difference = effects.control_difference("abl_logit")
     at = effects.index(best)
     controls = [effects.names[i] for i in effects.controls[at]]
     return [
         Row(claim="induction/head", what=f"margin of the repeated token without {best} alone, minus its control heads",
             value=float(difference.value[at]), lo=float(difference.lo[at]), hi=float(difference.hi[at]),
-            n=len(pairs), n_groups=len(pairs), unit="logits", null=f"norm-matched heads of the layer ({', '.join(controls)})",
+            n=len(pairs), n_groups=len(pairs), unit="logits",
+            null=f"norm-matched heads of the layer ({', '.join(controls)})",
             null_value=0.0, expected="above"),
         Row(claim="induction/agree", what="rank correlation of score (other half) and single-head effect, over heads",
             value=value.value, lo=value.lo, hi=value.hi, n=value.n, n_groups=value.n_groups, unit="",
@@ -235,3 +237,10 @@ def _pair(ids: Sequence[int], n_front: int, length: int, index: int) -> TokenPai
     """The text before its last token, which is the answer; the foil is the best of the other tokens."""
     others = ids[n_front : n_front + length - 1]
     return TokenPair(None, tuple(ids[:-1]), ids[-1], None, options=tuple(others), id=f"text-{index}")
+
+
+def _correlations(
+    score: Float[np.ndarray, " head"], effects: Float[np.ndarray, "text head"]
+) -> Float[np.ndarray, " text"]:
+    """Spearman correlation over heads of the score and the effects on each text."""
+    return np.array([np.corrcoef(rankdata(score), rankdata(row))[0, 1] for row in effects])

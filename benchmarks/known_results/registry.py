@@ -49,10 +49,32 @@ EXPERIMENTS: dict[str, Experiment] = {
             "induction",
             "Induction heads",
             "Prefix-matching score of every head on random tokens written twice: the attention from a token to the one "
-            "that followed its earlier copy (`interp.heads.induction_scores`). Heads are ranked on one half of the texts "
-            "and measured on the other. The best are removed together (their output replaced by its mean at each "
+            "that followed its earlier copy (`interp.heads.induction_scores`). Heads are ranked on one half of the "
+            "texts and measured on the other. The best are removed together (their output replaced by its mean at each "
             "position), and so are random sets with as many heads of the same layers; `head_sweep` removes every head "
             "alone.",
+        ),
+        Experiment(
+            "identity",
+            "Identity rules",
+            "Lines `a^b^a` (ABA) or `a^b^b` (ABB) and a query `x^y^`; the output of every head at the last token is "
+            "replaced by that of a prompt with the other answer (`head_sweep`, `identity_pairs`). Token context: same "
+            "rule, exchanged query words. Abstract context: the other rule. Reference scores come from a plain loop of "
+            "transformers on the same prompts.",
+            models=("qwen",),
+        ),
+        Experiment(
+            "number",
+            "Subject number",
+            "Beginnings such as `The keys near the cabinet` from templates: 40 subjects in both numbers, with "
+            "distracting nouns in both numbers, read at the distracting noun. Probes and directions are tested on "
+            "other subjects than they were fitted on; subjects are the independent unit.",
+        ),
+        Experiment(
+            "lens",
+            "Logit lens",
+            "The rank of the first token of the answer to capitals and opposites, read from the residual stream of the "
+            "last token after every layer (`interp.bridges.logit_lens`).",
         ),
     )
 }

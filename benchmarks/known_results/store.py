@@ -39,10 +39,13 @@ class Result:
     versions: dict[str, str]
 
 
-def result_of(experiment: Experiment, model: str, settings: Any, findings: Findings, seconds: float) -> Result:
+def result_of(
+    experiment: Experiment, model: str, settings: Any, findings: Findings, seconds: float, code: str
+) -> Result:
+    """The result of a run; `code` is `code_of` from before the run, whatever happened to the file meanwhile."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
     return Result(experiment.name, model, experiment.dtype, asdict(settings), findings, round(seconds, 1),
-                  code_of(experiment, settings), datetime.date.today().isoformat(), versions)  # fmt: skip
+                  code, datetime.date.today().isoformat(), versions)  # fmt: skip
 
 
 def path_of(experiment: str, model: str, folder: Path = RESULTS) -> Path:
