@@ -1,4 +1,4 @@
-"""Yang's identity rules: which heads carry the retrieved word and the rule, against a plain loop on the same prompts."""
+"""Yang's identity rules: which heads carry the retrieved word and the rule; a plain loop computes the same scores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Settings:
 
     k: int = 4
     n: int = 20
-    n_reference: int = 2
+    n_reference: int = 1
     seed: int = 0
 
 
@@ -76,7 +76,7 @@ def _best(effects: HeadEffects, context: str) -> Row:
     return Row(
         claim=f"identity/{context}", what=f"{context}: logits moved by patching the best head, {report.names[at]} "
         "(chosen on the other half)", value=one.value, lo=one.lo, hi=one.hi, n=one.n, n_groups=one.n_groups,
-        unit="logits", null="all heads, mean (limit: 95 % of the largest of all heads under sign flips, as Yang et al.)",
+        unit="logits", null="all heads, mean (limit: 95 % of the largest of all heads, sign flips as in Yang et al.)",
         null_value=float(report.per_example().mean()), limit=float(tested.null_max95[at]), expected="above",
     )  # fmt: skip
 
@@ -90,8 +90,8 @@ def _agreement(model: Model, effects: HeadEffects, settings: Settings, context: 
     ours, theirs = compared(effects, stored)
     difference = float(np.abs(ours - theirs).max())
     return [
-        Row(claim="identity/reference", what=f"{context}: largest difference from the plain loop, {len(stored)} pairs of "
-            f"all {ours.shape[1]} heads", value=difference, lo=difference, hi=difference, n=ours.size,
+        Row(claim="identity/reference", what=f"{context}: largest difference from the plain loop, {len(stored)} pairs "
+            f"of all {ours.shape[1]} heads", value=difference, lo=difference, hi=difference, n=ours.size,
             n_groups=len(stored), unit="logits", null="1 % of the largest score (largest score: "
             f"{np.abs(theirs).max():.2f})", null_value=0.01 * float(np.abs(theirs).max()), expected="below")
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def prompts(tokenizer: Any, settings: Settings, rule: str, context: str) -> list
     return out
 
 
-def _text(lines: list[tuple[str, str]], rule: str) -> str:
+def _text(lines: Sequence[tuple[str, str]], rule: str) -> str:
     return "".join(f"{a}^{b}^{a if rule == 'ABA' else b}\n" for a, b in lines)
 
 

@@ -12,7 +12,7 @@ LITERATURE: dict[str, str] = {
     "identity/accuracy": "Yang et al. 2025, arXiv 2502.20332: models complete both rules in context",
     "identity/token": "Yang et al. 2025: retrieval heads carry the predicted word at the last token",
     "identity/abstract": "Yang et al. 2025: symbolic induction heads carry the rule at the last token",
-    "identity/reference": "the definition of the score leaves no freedom: another implementation gives the same numbers",
+    "identity/reference": "another implementation of the score gives the same numbers",
     "number/probe": "Giulianelli et al. 2018, arXiv 1808.08079: number is decodable across distractors",
     "number/means": "Marks and Tegmark 2023, arXiv 2310.06824: differences of means generalise",
     "number/leace-train": "Belrose et al. 2023, arXiv 2306.03819, theorem 4.3: no linear probe is left",

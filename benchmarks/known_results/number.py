@@ -34,14 +34,14 @@ class Settings:
     Attributes:
         n_distractors: distracting nouns of each subject, in both numbers.
         n_dose: distractors of each held-out subject in the dose curve.
-        depth: layer of the direction, as a share of all layers; fixed before anything was measured.
+        depths: layers of the direction, as shares of all layers; fixed before anything was measured.
         n_random, n_shuffled: control directions.
         n_perm: label permutations behind the null of a probe.
     """
 
     n_distractors: int = 4
     n_dose: int = 1
-    depth: float = 0.5
+    depths: tuple[float, ...] = (0.5, 0.75)
     n_random: int = 39
     n_shuffled: int = 39
     n_perm: int = 199
@@ -74,8 +74,10 @@ def run(model: Model, settings: Settings) -> Findings:
     with tempfile.TemporaryDirectory() as folder:
         cache = extract(model, items, sites="resid_post.*", positions=[Last()], out=folder, progress=False)
         probed, curve = _probe(cache, items, settings)
-        rows = [*probed, *_erase(cache, items, model, settings), *_steer(cache, items, model, settings)]
-    return Findings(rows, [curve])
+        for depth in settings.depths:
+            site = f"resid_post.{int(depth * model.n_layers)}"
+            probed += [*_erase(cache, items, site, settings), *_steer(cache, items, model, site, settings)]
+    return Findings(probed, [curve])
 
 
 def _probe(cache: ActivationCache, items: list[Example], settings: Settings) -> tuple[list[Row], Curve]:
@@ -98,19 +100,14 @@ def _probe(cache: ActivationCache, items: list[Example], settings: Settings) -> 
     return [row], curve
 
 
-def _site(model: Model, settings: Settings) -> str:
-    return f"resid_post.{int(settings.depth * model.n_layers)}"
-
-
 def _numbers(items: list[Example], *, of: str) -> np.ndarray:
     """1 where the subject (or the distractor) is plural."""
     words = [item.label if of == "subject" else item.metadata["distractor"] for item in items]
     return np.array([int(word == "plural") for word in words])
 
 
-def _erase(cache: ActivationCache, items: list[Example], model: Model, settings: Settings) -> list[Row]:
+def _erase(cache: ActivationCache, items: list[Example], site: str, settings: Settings) -> list[Row]:
     """LEACE of the subject's number, and of the distractor's number instead."""
-    site = _site(model, settings)
     feats = torch.as_tensor(np.asarray(cache.read(site, "last"))).double()
     subject, other = _numbers(items, of="subject"), _numbers(items, of="distractor")
     split = group_split(subject, groups=np.array([item.groups["subject"] for item in items]), seed=settings.seed)
@@ -130,9 +127,8 @@ def _erase(cache: ActivationCache, items: list[Example], model: Model, settings:
     ]  # fmt: skip
 
 
-def _steer(cache: ActivationCache, items: list[Example], model: Model, settings: Settings) -> list[Row]:
+def _steer(cache: ActivationCache, items: list[Example], model: Model, site: str, settings: Settings) -> list[Row]:
     """The difference of means of one half of the subjects, on the other half."""
-    site = _site(model, settings)
     is_fit = np.array([SUBJECTS.index(item.groups["subject"]) % 2 == 0 for item in items])
     how: dict[str, Any] = dict(toward="plural", away_from="singular", site=site, groups="subject", fit_on=is_fit)
     direction = difference_of_means(cache, **how)
@@ -145,7 +141,7 @@ def _steer(cache: ActivationCache, items: list[Example], model: Model, settings:
     arms = protocol_arms(direction, nuisances=[distractor], shuffled=shuffled, n_random=settings.n_random,
                          n_complement=0, seed=settings.seed)  # fmt: skip
     lengths, norms = ({direction.site: direction.scale(unit)} for unit in ("delta", "resid"))
-    plan = DosePlan(tuple(arms), (-1.0, -0.5, 0.0, 0.5, 1.0), "delta", lengths, norms, Last())
+    plan = DosePlan(tuple(arms), (-1.0, 0.0, 1.0), "delta", lengths, norms, Last())
     dosed = [_dose_item(item, model) for item, fit in zip(items, is_fit, strict=True)
              if not fit and int(str(item.metadata["place"])) < settings.n_dose]  # fmt: skip
     outcomes = Outcomes.of(None, toward="plural", away="singular")
