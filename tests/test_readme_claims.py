@@ -31,8 +31,8 @@ def test_a_claim_stands_in_the_readme_and_its_test_exists(claim: str, test: str)
 def test_every_benchmark_is_run_by_make_bench() -> None:
     from benchmarks import run
 
-    written = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "def main()" in path.read_text()} - {"run"}
-    assert written == set(run.CPU)
+    written = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "def main()" in path.read_text()}
+    assert written - {"run", "science"} == set(run.CPU), "`make science` runs science"
     assert set(run.GPU) <= set(run.CPU)
 
 
