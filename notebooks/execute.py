@@ -1,7 +1,7 @@
 """Run notebooks from top to bottom and keep their outputs.
 
     python notebooks/execute.py [--check] [NAME ...]
-    python notebooks/execute.py --pair pair.yaml [--oracles FOLDER] [--fewer 10] [--template plain] [NAME ...]
+    python notebooks/execute.py --pair pair.yaml [--oracles FOLDER] [--fewer 10] [--cells A,B] [--template plain] [NAME ...]
 
 With --check nothing is written: the run only has to succeed. Cells run with one thread, in a scratch folder. With --pair
 the cell that names the pair names this one instead, nothing is written, and numbers of items are divided by --fewer.
@@ -27,12 +27,14 @@ class Other:
         pair: file of a pair.
         oracles: folder of the adapters oracle/ and oracle_prior/ on the base of the pair; "" for none.
         fewer: numbers of items are divided by this.
+        cells: only these cells of the grid are asked; none: all.
         template: as of `interp.load`.
     """
 
     pair: Path
     oracles: str = ""
     fewer: int = 1
+    cells: tuple[str, ...] = ()
     template: str = "own"
 
     def lines(self) -> dict[str, str]:
@@ -42,6 +44,7 @@ class Other:
             "pair = ": f"from interp.checkpoint import CheckpointPair; pair = CheckpointPair.from_yaml({str(self.pair)!r})",
             "loading = ": f"loading = {{'template': {self.template!r}}}",
             "fewer = ": f"fewer = {self.fewer}",
+            "cells = ": f"cells = {list(self.cells) or None}",
             "oracle, prior = ": f"from interp.checkpoint import Checkpoint; folder = {self.oracles!r}; "
             f"oracle, prior = {made}",
         }
@@ -92,13 +95,14 @@ def main() -> int:
     parser.add_argument("--pair", type=Path)
     parser.add_argument("--oracles", default="")
     parser.add_argument("--fewer", type=int, default=1)
+    parser.add_argument("--cells", type=lambda text: tuple(text.split(",")), default=())
     parser.add_argument("--template", choices=("own", "plain"), default="own")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     other = None
     if options.pair is not None:
         oracles = str(Path(options.oracles).resolve()) if options.oracles else ""
-        other = Other(options.pair.resolve(), oracles, options.fewer, options.template)
+        other = Other(options.pair.resolve(), oracles, options.fewer, options.cells, options.template)
     for path in sorted(HERE.glob("*.ipynb")):
         if not options.names or path.stem in options.names:
             print(path.name, file=sys.stderr, flush=True)
