@@ -229,7 +229,7 @@ class HeadEffects:
             row = {
                 **{c: table.iloc[0][c] for c in ("layer", "head", "p_adjusted", "named")},
                 "value": delta.value, "lo": delta.lo, "hi": delta.hi, "n": len(self.pairs),
-                "n_groups": delta.n_groups, "control_value": 0.0, **self._provenance("cliff"),
+                "n_groups": delta.n_groups, "control_value": 0.0, **self.provenance("cliff"),
             }  # fmt: skip
             table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
         return table.reset_index(drop=True)
@@ -328,7 +328,7 @@ class HeadEffects:
             **_spread("control_difference", self.control_difference(metric)),
             "named": [unit in self.named for unit in self.units], "n_perm": n_flips,
         }  # fmt: skip
-        table = pd.DataFrame(columns).assign(**self._provenance(metric))
+        table = pd.DataFrame(columns).assign(**self.provenance(metric))
         no_spread = table["value"].notna() & table["lo"].isna()
         return table.assign(interval=table["interval"].mask(no_spread, stats.NO_SPREAD))
 
@@ -347,7 +347,7 @@ class HeadEffects:
             scale = 1.0 / abs(self.whole.mean())
         return tested.p, tested.null_max95 * scale, tested.n_flips
 
-    def _provenance(self, metric: str) -> dict[str, Any]:
+    def provenance(self, metric: str) -> dict[str, Any]:
         """Columns that are equal in every row: metric, kind, positions, model, data."""
         plan = self.plan
         return {

@@ -19,6 +19,7 @@ _ORACLE = "the oracle's gates, where a linear probe on the same vectors does bet
 _DOSE = "the heuristic member answers by the tone, the engaged one by its audit"
 _DIRECTION = "steering/margin"
 _ABLATION = "ablated at that place on 64 or more gold audits"
+_TOGETHER = "heads/together/L1.H0+L2.H3/step_lookup/engaged"
 _NULL = "made without any information about the label"
 
 
@@ -92,6 +93,18 @@ _HEADS = (
     *(Truth(f"{head}-step_lookup", f"{head} is necessary at the step lookup of the engaged member", False, "engaged",
             _head(head, "step_lookup"), because=f"it costs nothing ({cost} logits), {_ABLATION}")
       for head, cost in (("L0.H0", "-0.01"), ("L0.H2", "-0.03"), ("L1.H6", "-0.02"))),
+    Truth("together", "L1.H0 and L2.H3 are necessary together at the step lookup of the engaged member", True,
+          "engaged", InLedger(_TOGETHER, ("more than its heads one by one, added up",)),
+          because=f"together they cost 8.3 logits, {_ABLATION}"),
+    Truth("one-by-one", "L1.H0 and L2.H3 do more together than one by one at the step lookup of the engaged member",
+          False, "engaged", InLedger(_TOGETHER),
+          because=f"one by one they cost 11.2 logits, together 8.3, {_ABLATION}"),
+    Truth("together-label", "L1.H0 and L2.H3 are necessary together at the label of the engaged member", False,
+          "engaged", InLedger("heads/together/L1.H0+L2.H3/label/engaged"),
+          because="together they cost nothing (-0.04 logits), ablated at that place on 32 gold audits"),
+    Truth("together-others", "L1.H1 and L1.H4 are necessary together at the step lookup of the engaged member", False,
+          "engaged", InLedger("heads/together/L1.H1+L1.H4/step_lookup/engaged"),
+          because=f"together they cost nothing (-0.11 logits), {_ABLATION}"),
 )  # fmt: skip
 
 TRUTHS: tuple[Truth, ...] = (*_BEHAVIOUR, *_PROBES, *_STEERING, *_HEADS, *_ORACLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import traceback
@@ -24,6 +25,8 @@ from study.run.digest import Digests
 from study.run.folder import TRACEBACK, WARNINGS, digests, mark_done, notes_if_done
 from study.run.state import Status
 
+IMPORTS = ("transformers.modeling_utils", "peft", "sklearn", "scipy.stats")
+"""What takes the process of a step seconds to import."""
 _LONGEST = 2000
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -128,7 +131,10 @@ def clean(text: str) -> str:
 
 
 class Pool:
-    """Up to `jobs` steps at a time, each in a process with one torch thread."""
+    """Up to `jobs` steps at a time, each in a process with one torch thread.
+
+    The processes start at once, and import what steps need while the caller still checks the study.
+    """
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
@@ -136,9 +142,10 @@ class Pool:
         self._guard.enter_context(ended_on_error())
         self._pool = self._new()
         self._running: dict[Future[Outcome], str] = {}
+        self._pool.submit(os.getpid)  # an executor starts its processes with its first task
 
     def _new(self) -> ProcessPoolExecutor:
-        return new_pool(self._jobs, threads=1)
+        return new_pool(self._jobs, threads=1, imports=IMPORTS)
 
     def submit(self, name: str, context: Context) -> None:
         """Start a step as soon as a process is free."""

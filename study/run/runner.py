@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -85,9 +86,17 @@ def run_study(
     with writer_lock(out):
         dated = with_pairs(with_date(study, out), out)
         try:
-            return _Run(dated, out, steps, keep=keep, say=say, progress=progress).go(jobs=jobs, only=only)
+            with Pool(jobs) if jobs > 1 and _has_work(out, steps) else nullcontext() as pool:
+                return _Run(dated, out, steps, keep=keep, say=say, progress=progress).go(pool, jobs=jobs, only=only)
         finally:
             tidy(out)
+
+
+def _has_work(root: Path, steps: Mapping[str, Step]) -> bool:
+    """Whether several steps are surely not done, so that processes can start before any key is known."""
+    held = read_run(root).steps if (root / RUN).is_file() else {}
+    done = {name for name, state in held.items() if state.status == "done"}
+    return sum(name not in done for name, step in steps.items() if not step.after) > 1
 
 
 class _Run:
@@ -136,7 +145,8 @@ class _Run:
             data_sha256=self.inputs.data,
         )
 
-    def go(self, *, jobs: int, only: Sequence[str]) -> Finished:
+    def go(self, pool: Pool | None, *, jobs: int, only: Sequence[str]) -> Finished:
+        """Every step that is wanted; `pool` has begun to start, None: it is made if several steps have to run."""
         wanted = [name for name in self.steps if not only or name in only]
         first = [name for name in wanted if not self.steps[name].after]
         fresh = [name for name in first if not self._is_done(name, self.keys[name])]
@@ -149,11 +159,8 @@ class _Run:
         for name in self.steps:
             if name not in wanted and name in self.held:
                 self._record(name, self.held[name])
-        if len(fresh) > 1 and jobs > 1:
-            with Pool(jobs) as pool:
-                self._walk(first, fresh, pool)
-        else:
-            self._walk(first, fresh, None)
+        with Pool(jobs) if pool is None and len(fresh) > 1 and jobs > 1 else nullcontext(pool) as running:
+            self._walk(first, fresh, running if len(fresh) > 1 else None)
         for name in wanted:
             if self.steps[name].after:
                 self._run_after(name)

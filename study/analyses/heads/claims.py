@@ -27,6 +27,7 @@ def heads(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     claims = [
         *(claim for member, site in places for claim in _necessary(tables, member, site, smallest.logits)),
         *(claim for member, site in places for claim in _carries(tables, member, site, smallest.logits)),
+        *(claim for member, site in places for claim in _together(tables, member, site, smallest.logits)),
         *_unreached(tables),
         *_changed(tables, smallest.logits),
     ]
@@ -80,6 +81,48 @@ def _necessary(tables: Tables, member: str, site: str, smallest: float) -> list[
             ).of(member)
         )
     return claims
+
+
+def _together(tables: Tables, member: str, site: str, smallest: float) -> list[Claim]:
+    """The sets of heads of a member that were named, at one decision site."""
+    found = [r for r in rows(tables, "heads_together", member=member) if site_of(r) == site]
+    return [
+        Claim(
+            together_text(str(row["head"]), site),
+            "necessary",
+            "heads",
+            Above(),
+            measured(row, name=f"δ {row['kind']} ablation of the set, named in advance"),
+            (
+                _over_all(row, len(found), "sets"),
+                Control.at_least(
+                    "random sets of as many heads per layer have less effect", bounds(row, "control_difference"), 0.0,
+                    _reach(row, "control_value"),
+                ),
+                Control.at_least(
+                    "more than its heads one by one, added up", bounds(row, "parts_difference"), 0.0,
+                    _reach(row, "parts_value"),
+                ),
+            ),
+            smallest=smallest,
+            tests=_tests(row),
+            key="/".join(filter(None, ("heads", "together", str(row["head"]), site, member))),
+            design=of_mean(row, smallest, family=len(found)),
+        ).of(member)
+        for row in found
+    ]  # fmt: skip
+
+
+def _reach(row: Row, column: str) -> str:
+    value = number(row, column)
+    return "" if value is None else f"they reach {short(value)}"
+
+
+def together_text(heads: str, site: str) -> str:
+    """The claim that a set of heads is necessary, with `{member}` where the member stands."""
+    return (
+        f"{heads.replace('+', ' and ')} are necessary together{f' at the {words(site)}' if site else ''} in {{member}}"
+    )
 
 
 def necessary_text(head: str, site: str) -> str:
@@ -156,8 +199,12 @@ def _tests(row: Row) -> tuple[float, ...]:
 
 
 def _over_all_heads(row: Row, count: int) -> Control:
+    return _over_all(row, count, "heads")
+
+
+def _over_all(row: Row, count: int, what: str) -> Control:
     p = number(row, "p_adjusted")
-    over = f" over {count} heads" if count else ""
+    over = f" over {count} {what}" if count else ""
     return Control.of(
         f"family-wise error, max-|t|{over}",
         None if p is None else bool(rejects(p)),
@@ -168,11 +215,8 @@ def _over_all_heads(row: Row, count: int) -> Control:
 
 def _matched_head(row: Row) -> Control:
     """The effect minus that of norm-matched heads of its layer, paired."""
-    control = number(row, "control_value")
-    detail = "" if control is None else f"they reach {short(control)}"
-    return Control.at_least(
-        "norm-matched heads of its layer have less effect", bounds(row, "control_difference"), 0.0, detail
-    )
+    name, detail = "norm-matched heads of its layer have less effect", _reach(row, "control_value")
+    return Control.at_least(name, bounds(row, "control_difference"), 0.0, detail)
 
 
 def _carries(tables: Tables, member: str, site: str, smallest: float) -> list[Claim]:

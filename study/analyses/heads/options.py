@@ -25,6 +25,7 @@ class HeadsOptions:
         slot: "own", the model's own reply up to each decision; "gold", the task's right reply, the same for every
             member; or a text that is forced on every prompt, after which the label stands.
         named: heads of a hypothesis, named before the sweep, e.g. L19.H17; figures box them.
+        together: sets of heads that may do the same work, named before the sweep, e.g. L0.H0+L0.H2.
         effect: "total", or "direct": only the head's own path to the logits.
         verify: share of rows recomputed; never less than 1 % for the first pair.
         members: who is swept; the bare bases only where they are named.
@@ -49,6 +50,9 @@ class HeadsOptions:
         "total", "Effect to measure: total, or direct (only the head's own path to the logits)."
     )
     named: Names = option((), "Heads named in advance, e.g. L19.H17; figures mark them with a box.", is_repeated=True)
+    together: Names = option(
+        (), "Heads to change together, e.g. L0.H0+L0.H2, next to random sets of the same layers.", is_repeated=True
+    )
     verify: Verified = option(0.0, "Share of rows that are recomputed with ordinary hooked passes.")
     members: Names = option(("engaged", "heuristic"), "Members to sweep.", is_command=False)
 

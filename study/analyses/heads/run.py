@@ -3,6 +3,7 @@
 out/<member>/sites.json                which decision sites its replies come to
 out/<member>/<kind>-<site>/            outcomes of one sweep; without a site, of a task that names none, <kind>/
 out/<member>/cumulative-<site>/        the strongest heads removed together
+out/<member>/together-<site>/          the sets of heads that were named, changed together, and random sets
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.heads import HeadEffects, HeadSweep, TokenPair, parse_kind
 from interp.heads.cumulative import Arm, cumulative_job, cumulative_sets
 from interp.heads.estimates import MIN_GROUPS, halves
-from interp.heads.ids import HeadId, expand_heads, parse_unit, unit_name
+from interp.heads.ids import HeadId, Unit, expand_heads, parse_unit, unit_name
 from interp.heads.outcomes import Outcomes, Plan, main_of
 from interp.heads.sweep import unit_norms
+from interp.heads.together import random_sets
 from interp.io.items import ItemStore
 from interp.model import Model
 from interp.positions import parse_positions
@@ -33,6 +35,7 @@ from study.analyses.heads.options import HeadsOptions
 from study.analyses.heads.pairs import SitePairs, check_groups, check_slot, has_twins, pairs_by_site, sites_of
 from study.analyses.heads.store import (
     CUMULATIVE,
+    TOGETHER,
     Reached,
     done_of,
     folder_of,
@@ -100,8 +103,21 @@ def _check(task: Task, examples: Sequence[Example] | Sequence[tuple[Example, Exa
         what = "makes twins, but got single examples" if has_twins(task) else "has no twin_examples(n, ...)"
         raise ValueError(f"kind patch needs pairs of prompts; this task {what}. {remedy('Use {kinds:mean,zero}.')}")
     sites_of(task, options)
+    check_sets(options)
     check_slot(task, examples, options.slot)
     check_groups(task, examples)
+
+
+def check_sets(options: HeadsOptions) -> None:
+    """Refuse a set among the heads that are boxed, and a single head among the sets; both were silently nothing."""
+    for name in options.named:
+        if len(parse_unit(name)) > 1:
+            raise ValueError(
+                f"{remedy(f'{{named:{name}}}')}: expected one head. A set is named by {remedy(f'{{together:{name}}}')}."
+            )
+    for name in options.together:
+        if len(parse_unit(name)) < 2:
+            raise ValueError(f"{remedy(f'{{together:{name}}}')}: expected heads joined by +, e.g. L0.H0+L0.H2.")
 
 
 class Done(NamedTuple):
@@ -122,6 +138,9 @@ def _sweep_site(
         for kind in options.kinds
     }
     _remove_together(model, _Ranked.of(done, options, seed=seed), folder / folder_of(CUMULATIVE, site), options)
+    if options.together:
+        kind = main_kind({name: one.plan for name, one in done.items()}, options)
+        _change_sets(model, done[kind], kind, folder / folder_of(TOGETHER, site), options, seed=seed)
 
 
 def _sweep(model: Model, pairs: list[TokenPair], kind: str, root: Path, options: HeadsOptions, progress: bool) -> Done:
@@ -162,7 +181,7 @@ class _Ranked:
 
     @classmethod
     def of(cls, done: Mapping[str, Done], options: HeadsOptions, *, seed: int) -> _Ranked:
-        kind = next((name for name in options.kinds if main_of(done[name].plan) == "abl_logit"), options.kinds[0])
+        kind = main_kind({name: one.plan for name, one in done.items()}, options)
         plan, outcomes, pairs = done[kind]
         groups = np.array([pair.unit for pair in pairs])
         solved = outcomes.solved()
@@ -184,6 +203,29 @@ def _remove_together(model: Model, ranked: _Ranked, root: Path, options: HeadsOp
         for _, outcome in job.run(done=done_of(store)):
             put_outcome(store, outcome)
         put_norms(store, np.ones(len(job.units)), [])
+
+
+def main_kind(plans: Mapping[str, Plan], options: HeadsOptions) -> str:
+    """The kind under which heads are ranked and sets are changed: the first ablation, else the first kind."""
+    return next((name for name in options.kinds if main_of(plans[name]) == "abl_logit"), options.kinds[0])
+
+
+def sets_of(plan: Plan, options: HeadsOptions, *, seed: int) -> dict[Unit, tuple[Unit, ...]]:
+    """The sets that were named, each with its random sets, from the heads of a finished sweep."""
+    every = [unit[0] for unit in map(parse_unit, plan.units)]
+    return random_sets([parse_unit(name) for name in options.together], every, seed=seed)
+
+
+def _change_sets(model: Model, done: Done, kind: str, root: Path, options: HeadsOptions, *, seed: int) -> None:
+    """Outcomes of the sets of heads that were named, and of random ones, on disk."""
+    sets = sets_of(done.plan, options, seed=seed)
+    units = list(dict.fromkeys([*sets, *(unit for others in sets.values() for unit in others)]))
+    where = parse_positions(options.positions)[0]
+    job = HeadSweep(model, done.pairs, parse_kind(kind), where, units, effect=options.effect, verify=options.verify)
+    with sweep_store(root, job.plan, done.pairs) as store:
+        for _, outcome in job.run(done=done_of(store)):
+            put_outcome(store, outcome)
+        put_norms(store, np.ones(len(job.units)), options.together)
 
 
 def cumulative_arms(

@@ -9,7 +9,7 @@ from typing import Any
 from interp.heads import HeadEffects, HeadId
 from interp.io.items import PLAN, read_plan
 from interp.label_mass import mass_note
-from study.analyses.heads.store import CUMULATIVE, KIND, read_effects
+from study.analyses.heads.store import CUMULATIVE, KIND, TOGETHER, read_effects
 from study.analyses.heads.tables import split_kinds
 from study.text import aligned, interval
 
@@ -26,7 +26,7 @@ def sweeps(out: Path) -> Iterator[tuple[str, str, HeadEffects]]:
     Raises:
         ValueError: there is none.
     """
-    plans = sorted(path for path in out.rglob(PLAN) if path.parent.name.partition("-")[0] != CUMULATIVE)
+    plans = sorted(path for path in out.rglob(PLAN) if path.parent.name.partition("-")[0] not in (CUMULATIVE, TOGETHER))
     folders = [path.parent for path in plans if read_plan(path)["kind"] == KIND]
     if not folders:
         raise ValueError(f"{out} holds no head sweep. Run diptych heads ... --out {out} first.")

@@ -158,11 +158,13 @@ def _sites(study: Study) -> tuple[str, ...]:
 def _passes(study: Study, member: Checkpoint, options: HeadsOptions) -> float:
     """Rows of one pair, in passes through the whole model: one per head and kind, then the sets removed together.
 
-    The direct effect of a head needs no row; sets are removed on half of the prompts.
+    The direct effect of a head needs no row; the strongest heads are removed on half of the prompts, sets that were
+    named on all of them.
     """
     from interp.heads import parse_kind
     from interp.heads.cumulative import cumulative_sets
-    from interp.heads.ids import expand_heads
+    from interp.heads.ids import expand_heads, parse_unit
+    from interp.heads.together import random_sets
     from study.analyses.estimate import passes_above
     from study.analyses.heads.run import KS
     from study.analyses.shapes import layout_of
@@ -173,7 +175,10 @@ def _passes(study: Study, member: Checkpoint, options: HeadsOptions) -> float:
     draws = sum(getattr(parse_kind(kind), "draws", 1) for kind in options.kinds) if options.effect == "total" else 0
     single = draws * passes_above([head.layer for head in heads], layout.n_layers)
     together = passes_above([min(head.layer for head in unit) for unit in sets if unit], layout.n_layers)
-    return single + together / 2
+    random = random_sets([parse_unit(name) for name in options.together], heads, seed=study.seed)
+    named = [unit for one, others in random.items() for unit in (one, *others)]
+    named_passes = passes_above([min(head.layer for head in unit) for unit in named], layout.n_layers) if named else 0.0
+    return single + together / 2 + named_passes
 
 
 def items(study: Study) -> list[Example] | list[tuple[Example, Example]]:
@@ -191,11 +196,15 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
     from interp.heads import parse_kind
     from interp.heads.ids import expand_heads, parse_unit
     from interp.positions import parse_positions
+    from study.analyses.heads.run import check_sets
     from study.analyses.shapes import tried
 
     section, members = _section(study), {role: layouts[role] for role in _members(study)}
     for name in section.named:
         yield from tried("heads.named", members, lambda layout, name=name: expand_heads([parse_unit(name)], layout))
+    yield from tried("heads.together", {"": section}, check_sets)
+    for name in section.together:
+        yield from tried("heads.together", members, lambda layout, name=name: expand_heads([name], layout))
     for kind in section.kinds:
         yield from tried("heads.kinds", {"": kind}, parse_kind)
     yield from tried("heads.at", {"": study}, _sites)

@@ -20,6 +20,7 @@ from study.rows import Row
 
 KIND, PAIRS, NORMS = "head sweep", "pairs", "norms"
 CUMULATIVE = "cumulative"  # folder of the heads removed together, next to those of the kinds
+TOGETHER = "together"  # folder of the sets that were named, with their random sets
 SITES = "sites.json"
 
 

@@ -11,12 +11,13 @@ from interp.heads.cumulative import cumulative_table
 from interp.heads.estimates import MIN_GROUPS
 from interp.heads.metrics import METRICS, main_metric, sort_of
 from interp.heads.order_swaps import FLIP, KEEP, swap_metrics
+from interp.heads.together import together_table
 from interp.io.csv_text import csv_bytes
 from interp.io.files import write_file
 from interp.remedy import remedy
 from study.analyses.heads.options import HeadsOptions
-from study.analyses.heads.run import cumulative_arms, has_enough
-from study.analyses.heads.store import CUMULATIVE, Reached, folder_of, read_effects, read_reached
+from study.analyses.heads.run import cumulative_arms, has_enough, main_kind, sets_of
+from study.analyses.heads.store import CUMULATIVE, TOGETHER, Reached, folder_of, read_effects, read_reached
 from study.ledger_rows import words
 from study.schema import DIFFERENCE
 
@@ -28,6 +29,7 @@ FILES = {
     "heads": "table",
     "heads_selected": "selected",
     "heads_cumulative": "cumulative",
+    "heads_together": "together",
     "heads_difference": "difference",
     "order_swap": "order_swap",
 }
@@ -65,8 +67,8 @@ def write_tables(tables: Mapping[str, pd.DataFrame], out: Path) -> None:
 def tables_of_heads(
     out: Path, members: Sequence[str], options: HeadsOptions, *, seed: int = 0, provenance: Provenance | None = None
 ) -> dict[str, pd.DataFrame]:
-    """`heads`, `heads_selected`, `heads_cumulative`; of members of one architecture also `heads_difference`; of twins
-    that flip the answer and twins that keep it also `order_swap`.
+    """`heads`, `heads_selected`, `heads_cumulative`; of sets that were named `heads_together`; of members of one
+    architecture `heads_difference`; of twins that flip the answer and twins that keep it `order_swap`.
 
     Args:
         provenance: member -> its columns model, adapter and weights; by default those of the sweep itself.
@@ -98,6 +100,11 @@ def tables_of_heads(
             for (member, site), own in sweeps.items()
         ),
     }
+    if options.together:
+        rows["heads_together"] = pd.concat(
+            _together(own, out / member, options, seed).assign(member=member, decision_site=site)
+            for (member, site), own in sweeps.items()
+        )
     if differences := [contrast(*both).assign(decision_site=both[0].decision_site) for both in _aligned(sweeps)]:
         rows["heads_difference"] = _noted(
             pd.concat(differences).assign(
@@ -112,8 +119,7 @@ def tables_of_heads(
         )
     if swaps := list(_swaps(sweeps, reached)):
         rows["order_swap"] = pd.concat(swaps)
-    data = str(rows["heads"]["data_sha256"].iloc[0])
-    shared = {"analysis": "heads", "seed": seed}
+    data, shared = str(rows["heads"]["data_sha256"].iloc[0]), {"analysis": "heads", "seed": seed}
     return {
         name: tidy(_of_members(table, origins), **shared, **({} if "data_sha256" in table else {"data_sha256": data}))
         for name, table in rows.items()
@@ -238,6 +244,16 @@ def _cumulative(sweeps: Sweeps, folder: Path, options: HeadsOptions, seed: int) 
     removed = read_effects(folder / folder_of(CUMULATIVE, site), seed=seed)
     rows = cumulative_table(removed, cumulative_arms(sweeps, options, seed=seed))
     return rows.assign(control="random heads of the same layers (arm random)", note="")
+
+
+def _together(sweeps: Sweeps, folder: Path, options: HeadsOptions, seed: int) -> pd.DataFrame:
+    """The sets that were named, changed together, on the pairs of the single heads."""
+    kind = main_kind({name: one.plan for name, one in sweeps.items()}, options)
+    single = sweeps[kind]
+    joint = read_effects(folder / folder_of(TOGETHER, single.decision_site), seed=seed)
+    rows = together_table(joint, single, sets_of(single.plan, options, seed=seed))
+    words = "max-|t| over sets, sign flips and bootstrap"
+    return rows.assign(control="random sets of as many heads per layer", correction=words, pairs="all", note="")
 
 
 def _has_both(effects: HeadEffects) -> bool:
