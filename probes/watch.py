@@ -181,9 +181,9 @@ def _function(probe: Any) -> Score:
         return _Linear(probe.unit.float(), 0.0)
     if isinstance(probe, tuple) and len(probe) == 2:
         return _Linear(torch.as_tensor(probe[0], dtype=torch.float32), float(probe[1]))
-    function: Score = probe
-    if callable(function):
-        return function
+    scorer: Any = probe
+    if callable(probe):
+        return scorer
     raise ValueError(
         f"monitor: expected a SweepResult, a Probe, a Direction, (weights, bias) or a function of activations; got a "
         f"{type(probe).__name__}."

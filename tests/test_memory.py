@@ -13,7 +13,7 @@ from interp import Example, Model
 from interp.cache import extract
 from interp.evaluate import Decoding, plan_batches
 from interp.memory import Sizes, sizes_of
-from study.analyses.heads.size import n_pairs
+from study.analyses.heads.size import PAIRS, n_pairs
 from study.analyses.heads.step import with_pairs
 from study.config import read_study, resolved_yaml
 from study.run.planner import plan_lines
@@ -175,10 +175,10 @@ def test_pairs_follow_from_the_number_of_heads() -> None:
     from interp.stats.power import FamilyClaim, StudySize
 
     assert [n_pairs(heads) for heads in (8, 270, 784)] == [48, 48, 48]
-    many = n_pairs(4096)
-    assert many > 48
-    claim = FamilyClaim(family=4096)
-    assert claim.power(0.8, StudySize(many)) >= 0.8 > claim.power(0.8, StudySize(many - 1))
+    for heads, many in PAIRS.items():
+        claim = FamilyClaim(family=heads)
+        assert n_pairs(heads) == n_pairs(heads - 1) == many
+        assert claim.power(0.8, StudySize(many)) >= 0.8 and (many == 48 or claim.power(0.8, StudySize(many - 1)) < 0.8)
 
 
 def test_the_number_of_pairs_is_recorded_and_a_recorded_one_is_kept(

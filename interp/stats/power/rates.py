@@ -16,7 +16,7 @@ from interp.stats.power.tables import PairedStudies, draw_groups, wilson_ends
 
 N_STUDIES = 2_000
 """Simulated studies of one power: its standard error is 0.009 at 0.8."""
-MOST_UNITS = 300
+MOST_UNITS = 1_000
 """With more units than these the normal approximation is used in place of the simulation."""
 MOST_ITEMS = 100_000
 """Without groups a simulation costs the same for any n, and is used up to here."""
@@ -28,7 +28,7 @@ class DifferenceClaim:
     excludes 0 and its p is at most alpha/family (`compare_paired`).
 
         P(only a right) = discordance/2 + effect,   P(only b right) = discordance/2
-        power = share of 2,000 simulated studies that show it; above 300 groups P( T(ncp) > t_{1-alpha/(2 family)} ),
+        power = share of 2,000 simulated studies that show it; above 1,000 groups P( T(ncp) > t_{1-alpha/(2 family)} ),
         ncp = effect/sqrt((discordance + effect - effect²)/n_effective)
 
     Attributes:
@@ -75,7 +75,7 @@ class EquivalenceClaim:
 
         rule "interval": the 95 % interval of the paired difference lies inside ±margin, as the claims ledger asks
         rule "tost":     two one-sided tests at alpha (`tost_paired`), as the column `verdict` of the table `pair`
-        power = share of 2,000 simulated studies of members with this true difference that show it; above 300 groups
+        power = share of 2,000 simulated studies of members with this true difference that show it; above 1,000 groups
         2·Φ((margin - |difference|)/se - z) - 1 with se² = discordance/n_effective
 
     The interval rule needs more items than the two tests: it is two one-sided tests at alpha/2.

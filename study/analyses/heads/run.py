@@ -111,12 +111,12 @@ def _check(task: Task, examples: Sequence[Example] | Sequence[tuple[Example, Exa
 def check_sets(options: HeadsOptions) -> None:
     """Refuse a set among the heads that are boxed, and a single head among the sets; both were silently nothing."""
     for name in options.named:
-        if len(parse_unit(name)) > 1:
+        if "+" in name:
             raise ValueError(
                 f"{remedy(f'{{named:{name}}}')}: expected one head. A set is named by {remedy(f'{{together:{name}}}')}."
             )
     for name in options.together:
-        if len(parse_unit(name)) < 2:
+        if "+" not in name:
             raise ValueError(f"{remedy(f'{{together:{name}}}')}: expected heads joined by +, e.g. L0.H0+L0.H2.")
 
 
