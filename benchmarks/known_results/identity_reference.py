@@ -39,9 +39,17 @@ def prompts(tokenizer: Any, settings: Settings, rule: str, context: str) -> list
         answer, brought = (y, x)[first[own]], (x, y)[first[rule]] if context == "token" else (y, x)[first[rule]]
         ids = [tokenizer(text)["input_ids"] for text in (base, exp)]
         token = {y: ids[1][-4], x: ids[1][-2]}
-        if all(len(one) in (6 * settings.k + 4, 6 * settings.k + 5) for one in ids):
+        if all(_is_regular(one, tokenizer("^", add_special_tokens=False)["input_ids"], settings.k) for one in ids):
             out.append({"base_ids": ids[0], "exp_ids": ids[1], "answers": [token[answer], token[brought]]})
     return out
+
+
+def _is_regular(ids: list[int], separator: list[int], k: int) -> bool:
+    """Whether every word is one token, with `^` as a token of its own after the first and second word of each line."""
+    n = 6 * k + 4
+    tail = ids[-n:]
+    places = [at for at in range(n) if at % 6 in (1, 3)]
+    return len(ids) in (n, n + 1) and len(separator) == 1 and all(tail[at] == separator[0] for at in places)
 
 
 def _text(lines: Sequence[tuple[str, str]], rule: str) -> str:
