@@ -102,9 +102,9 @@ _HEADS = (
     Truth("together-label", "L1.H0 and L2.H3 are necessary together at the label of the engaged member", False,
           "engaged", InLedger("heads/together/L1.H0+L2.H3/label/engaged"),
           because="together they cost nothing (-0.04 logits), ablated at that place on 32 gold audits"),
-    Truth("together-others", "L1.H1 and L1.H4 are necessary together at the step lookup of the engaged member", False,
-          "engaged", InLedger("heads/together/L1.H1+L1.H4/step_lookup/engaged"),
-          because=f"together they cost nothing (-0.11 logits), {_ABLATION}"),
+    Truth("together-others", "L0.H0 and L1.H6 are necessary together at the step lookup of the engaged member", False,
+          "engaged", InLedger("heads/together/L0.H0+L1.H6/step_lookup/engaged"),
+          because="one by one they cost nothing, and in own replies nothing together (-0.03 to 0.00 logits, 3 seeds)"),
 )  # fmt: skip
 
 TRUTHS: tuple[Truth, ...] = (*_BEHAVIOUR, *_PROBES, *_STEERING, *_HEADS, *_ORACLES)
