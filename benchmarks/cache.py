@@ -168,13 +168,13 @@ def memory(report: Report, model: Model, ids: Tensor) -> None:
         )
 
 
-def peak(run: Any) -> int:
+def peak(run: Any, device: str = "cpu") -> int:
     """Largest sum of bytes that torch holds during a call, above where it began.
 
     On a CPU from the events of the allocator: the resident size of the process depends on what earlier calls left in
     the heap, and differed by 2 batches between runs.
     """
-    if torch.cuda.is_available():
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         start = torch.cuda.memory_allocated()
         run()

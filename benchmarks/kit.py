@@ -6,9 +6,10 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -69,19 +70,87 @@ def interleave(methods: Mapping[str, Callable[[], object]], *, rounds: int, warm
     return best
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """`--json PATH`, `--rounds N`, `--threads N`, `--gpu`: the options of every benchmark."""
-    parser = argparse.ArgumentParser(description=description)
+@dataclass(frozen=True)
+class Setting:
+    """What a benchmark runs on, and where its results go.
+
+    Attributes:
+        gpu: the shapes of a GPU, on `device`; on "cpu" they are shrunk and nothing is written: a rehearsal, which shows
+            that every line runs.
+        json: where {name: {ratio, goal, limit, agree}} is written.
+        model: folder in `DIPTYCH_REAL`. dtype: in which it is loaded.
+    """
+
+    json: Path | None
+    rounds: int
+    threads: int
+    gpu: bool
+    device: str
+    model: str = "smollm2"
+    dtype: str = "auto"
+
+    @property
+    def kind(self) -> Literal["cpu", "gpu", "rehearsal"]:
+        if not self.gpu:
+            return "cpu"
+        return "gpu" if self.device == "cuda" else "rehearsal"
+
+
+def fastest(
+    methods: Mapping[str, Callable[[], object]], *, rounds: int, device: str, warm_up: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Least seconds of each method, in turn: CPU seconds of the process, or seconds of the clock on a GPU.
+
+    Args:
+        warm_up: methods that run once before anything is timed; None: all of them.
+    """
+    now = time.perf_counter if device == "cuda" else time.process_time
+    for name in methods if warm_up is None else warm_up:
+        methods[name]()
+    best = dict.fromkeys(methods, float("inf"))
+    for _ in range(rounds):
+        for name, run in methods.items():
+            synchronize(device)
+            began = now()
+            run()
+            synchronize(device)
+            best[name] = min(best[name], now() - began)
+    return best
+
+
+def synchronize(device: str) -> None:
+    """Wait for what was started on the device."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def arguments(description: str, *, real: bool = False) -> Setting:
+    """`--json PATH`, `--rounds N`, `--threads N`, `--gpu`, `--device`: the options of every benchmark.
+
+    Args:
+        real: also `--model` and `--dtype` of a checkpoint.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write {name: {ratio, goal, limit, agree}} here")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2 if real else 5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--gpu", action="store_true", help="the shapes for a CUDA device")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda",
+                        help="with --gpu: cpu rehearses every line on small shapes and writes nothing")  # fmt: skip
+    if real:
+        parser.add_argument("--model", default="smollm2", help="a folder in DIPTYCH_REAL")
+        parser.add_argument("--dtype", default="auto", help="auto: bfloat16 on a GPU, float32 on a CPU")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
-    if options.gpu and not torch.cuda.is_available():
-        raise SystemExit("--gpu needs a CUDA device; none is visible here.")
-    return options
+    if not options.gpu:
+        options.device = "cpu"
+    elif options.device == "cpu":
+        options.json, options.rounds = None, 1
+        print("rehearsal on the CPU with small shapes: ratios mean nothing and nothing is written", flush=True)
+    elif not torch.cuda.is_available():
+        raise SystemExit("--gpu needs a CUDA device; none is visible here. `--device cpu` rehearses it.")
+    return Setting(**vars(options))
 
 
 def machine() -> str:

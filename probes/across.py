@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from interp.progress import parts
 from interp.remedy import remedy
 from interp.site import kind_of_site
 from interp.stats import Estimate, wilson_clustered
@@ -72,7 +73,7 @@ def transfer(
     rows: list[dict[str, Any]] = []
     same: dict[Key, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
     table = _table(result, kinds)
-    for site, position, keys in _pairs(result, source, mode, table):
+    for site, position, keys in parts(_pairs(result, source, mode, table)):
         feats, ceilings = source.read(site, position)[order], {}
         for key in keys:
             y, at = result.labels[key[0]], (key[0], key[3])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from interp.processes import ended_on_error, new_pool
+from interp.progress import parts
 from probes.config import SweepConfig
 from probes.controls import shuffled_rows
 from probes.kinds import MADE, SHUFFLED, SURFACE
@@ -120,7 +121,7 @@ def tasks_of(
 def sweep_site(task: SiteTask) -> dict[str, Cells]:
     """Results of every target at one site."""
     feats, base, out = task.features(), task.base_features(), {}
-    for name, y in task.labels.items():
+    for name, y in parts(task.labels.items()):
         where = (name, task.position, task.site)
         out[name] = cells = _one_target(where, feats, y, task)
         if base is not None:
@@ -162,7 +163,7 @@ def _with_warnings(task: SiteTask) -> tuple[dict[str, Cells], list[tuple[type[Wa
 def _one_target(where: tuple[str, str, str], feats: Tensor, y: np.ndarray, task: SiteTask) -> Cells:
     config, split, extras, cells = task.config, task.split, task.extras, Cells()
     dev, is_real = split.is_dev, where[2] not in MADE
-    for kind in config.table:
+    for kind in parts(list(config.table)):
         key, n = (*where, kind), config.permutations(kind)
         null = null_labels(y, task.exchanges[where[0]], n=n, seed=config.seed + 1) if n else np.empty((0, len(y)), int)
         everything = np.concatenate([y[None], null])

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from interp.progress import parts
 from interp.stats import Estimate, permutation_p, ratio_of_means
 from interp.stats.check import GroupCodes, Groups, group_codes
 from probes.config import CS, LEAST_PERM
@@ -94,7 +95,7 @@ def mdl(
     everything = np.concatenate([y[None], null_labels(y, moves, n=n_shuffled, seed=seed + 1)])
     rng, first = np.random.default_rng(seed), None
     prior = bits = np.zeros((len(everything), codes.n_groups))
-    for _ in range(n_orders):
+    for _ in parts(range(n_orders)):
         order = _Order.of(rng.permutation(codes.n_groups), codes, portions)
         own_prior, own = _group_bits(feats, everything, len(classes), order, codes, Cs)
         prior, bits = prior + own_prior / n_orders, bits + own / n_orders
@@ -148,7 +149,7 @@ def _group_bits(
     share = (before + 0.5) / (before.sum(axis=2, keepdims=True) + k / 2)
     prior = np.log(np.einsum("lec,elc->le", onehot, share[order.block]))
     probes = np.repeat(prior[None], len(cs), axis=0)
-    for start in range(0, len(labels), LABELS_AT_ONCE):
+    for start in parts(range(0, len(labels), LABELS_AT_ONCE)):
         part = slice(start, start + LABELS_AT_ONCE)
         _fill(probes[:, part], feats, labels[part], k, order, np.asarray((before[:, part] > 0).all(axis=2)), cs)
     every = np.concatenate([prior[None], probes])

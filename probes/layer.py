@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from interp.progress import parts
 from probes.solver import LeaveOut, Linear, centred, inverse_std, lda, leave_out_ridge, mass_mean, ridge, solve
 from probes.solver.spaces import symmetric_product
 from probes.splits import Split
@@ -66,8 +67,8 @@ def logistic_pipeline(
     """Every fold, C and label as rows of one batched problem, solved to a certified optimum."""
     fold_of = torch.from_numpy(split.fold_of).to(feats.device)
     train = torch.stack([(fold_of != f) & (fold_of >= 0) for f in range(split.n_folds)] + [fold_of >= 0]).float()
-    n_sets, n_c, parts, fits = len(train), len(Cs), [], []
-    for start in range(0, len(labels), LABELS_AT_ONCE):
+    n_sets, n_c, blocks, fits = len(train), len(Cs), [], []
+    for start in parts(range(0, len(labels), LABELS_AT_ONCE)):
         some = labels[start : start + LABELS_AT_ONCE].float()
         weights = train[None] * _balance(some, train) if balanced else train[None].expand(len(some), -1, -1)
         weights = weights[:, :, None] * torch.tensor(Cs, dtype=torch.float32, device=feats.device)[None, None, :, None]
@@ -85,8 +86,8 @@ def logistic_pipeline(
         for f in range(split.n_folds):
             scores[:, :, fold_of == f] = logits[:, f][:, :, fold_of == f]
         fits.append(fit if start == 0 else None)
-        parts.append(scores.permute(1, 0, 2))
-    scores = torch.cat(parts, dim=1)
+        blocks.append(scores.permute(1, 0, 2))
+    scores = torch.cat(blocks, dim=1)
     chosen = one_se(_log_loss(scores, labels.float())[:, :, fold_of >= 0])
     first, at = fits[0], (n_sets - 1) * n_c + int(chosen[0])
     assert first is not None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from interp.progress import track
 from interp.site import kind_of_site
 from interp.stats import holm
 from probes.at_site import Cells, SiteTask, sweep_sites, tasks_of
@@ -126,9 +127,10 @@ def sweep(
 def _collected(tasks: Sequence[SiteTask], targets: Iterable[str], jobs: int) -> dict[str, Cells]:
     """Results of every target at all sites."""
     cells = {name: Cells() for name in targets}
-    for part in sweep_sites(tasks, jobs=jobs):
-        for name, one in part.items():
-            cells[name].add(one)
+    with track("probes", len(tasks), unit="sites") as bar:
+        for part in bar.over(sweep_sites(tasks, jobs=jobs)):
+            for name, one in part.items():
+                cells[name].add(one)
     return cells
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp.cache import ActivationCache
 from interp.io.paths import is_local, shown
+from interp.progress import track
 from interp.remedy import remedy
 from interp.site import Site
 from interp.where import kept
@@ -135,7 +136,8 @@ def difference_of_means(
     columns: dict[str, Any] = dict(target=target, strata=strata, groups=groups, fit_on=fit_on, conditions=where)
     how: dict[str, Any] = dict(position=position, balance=balance, weighting=weighting, seed=seed)
     fit = _prepare(cache, toward, away_from, **columns, **how)
-    fitted = Directions({one: fit.at(one, name) for one in sites})
+    with track("directions", len(sites), unit="sites") as bar:
+        fitted = Directions(dict(zip(sites, bar.over(fit.at(one, name) for one in sites), strict=True)))
     fitted = confirmed(fitted) if check_sign else fitted
     return fitted[sites[0]] if is_one else fitted
 

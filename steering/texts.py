@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.model import Model
+from interp.progress import parts
 from interp.stats import Sampling
 from interp.sweep import sweep
 from interp.sweep.read import answer_logits
@@ -75,7 +76,7 @@ def text_sums(
     if len(texts) < 2 or min(map(len, texts)) < 2:
         raise ValueError(f"neutral texts: expected at least 2 of at least 2 tokens each, got {len(texts)}.")
     part = _text_plan(plan, n_controls)
-    rows = [_row_sums(model, list(ids), part) for ids in texts]
+    rows = [_row_sums(model, list(ids), part) for ids in parts(texts)]
     sums = {"nll": np.stack([one[0] for one in rows]), "kl": np.stack([one[1] for one in rows])}
     sums["tokens"] = np.repeat([[len(ids) - 1.0] for ids in texts], part.n_rows, axis=1)
     return sums

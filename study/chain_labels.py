@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from interp.progress import track
 from interp.remedy import remedy
 from study.option_types import Count
 from study.options import STRICT, option
@@ -90,9 +91,13 @@ def labels_of(model: Model, examples: list[Example], options: LabelOptions, path
         raise ValueError(f"{path}: exists, and no file says how it was made. {choose}")
     parts = {e.id: [e] for e in examples} if kind in BY_EXAMPLE else {"all": examples}
     with ItemStore.writing(root, KIND, _identity(model, examples, options)) as store:
-        for key, part in parts.items():
-            if key not in store:
-                store.put_json(key, MAKERS[kind](model, part, _seeded(options, key) if kind in BY_EXAMPLE else options))
+        todo = {key: part for key, part in parts.items() if key not in store}
+        n, n_done = len(examples), len(examples) - sum(map(len, todo.values()))
+        with track(f"{kind} {path.stem}", n, unit="chains", done=n_done) as bar:
+            for key, part in todo.items():
+                how = _seeded(options, key) if kind in BY_EXAMPLE else options
+                with bar.step(len(part)):
+                    store.put_json(key, MAKERS[kind](model, part, how))
         rows = [row for key in parts for row in store.get_json(key)]
         write_json_lines(path, rows)
     return rows

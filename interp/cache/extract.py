@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from interp.loading import load_members
 from interp.loading.fingerprint import fingerprint_module
 from interp.memory import sizes_of
 from interp.model import Model
+from interp.progress import Progress, track
 from interp.prompt import Example, Prompt
 from interp.remedy import remedy
 from interp.rope import context_length
@@ -166,7 +167,7 @@ class _Job:
                     seal(member.root, member.plan)
         return {m.role: ActivationCache.open(m.root, allow_partial=world > 1) for m in self.members}
 
-    def _make(self, member: _Member, shard: int, bar: Any) -> None:
+    def _make(self, member: _Member, shard: int, bar: Progress) -> None:
         budget = Budget.of(member.root, self.tokens)
         with ExitStack() as stack:
             if self.model.adapters.active != member.role:
@@ -174,11 +175,9 @@ class _Job:
             tensors = run_shard(self.model, member.plan, shard, self.prompts, budget=budget, bar=bar)
         commit_shard(member.root, member.plan, shard, tensors, {"device": str(self.model.device)})
 
-    def _bar(self, todo: Mapping[_Member, Sequence[int]]) -> Any:
-        from tqdm import tqdm
-
+    def _bar(self, todo: Mapping[_Member, Sequence[int]]) -> AbstractContextManager[Progress]:
         total = sum(_n_tokens(work) for m, shards in todo.items() for shard in shards for work in m.plan.work(shard))
-        return tqdm(total=total, unit="tok", unit_scale=True, disable=not self.progress, desc="cache")
+        return track("cache", total, unit="tokens", shown=self.progress)
 
 
 class Budget:
@@ -213,7 +212,7 @@ def run_shard(
     prompts: Sequence[Prompt],
     *,
     budget: Budget | None = None,
-    bar: Any = None,
+    bar: Progress | None = None,
 ) -> dict[str, Tensor]:
     """All tensors of one shard, on the CPU: a pure function of its arguments, so a restart gives the same bytes.
 
@@ -244,7 +243,7 @@ def run_shard(
         drain.put(acts, [row for w in batch for row in w.rows])
         waiting = waiting[len(batch) :]
         if bar is not None:
-            bar.update(sum(map(_n_tokens, batch)))
+            bar.advance(sum(map(_n_tokens, batch)))
     drain.finish()
     return tensors
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from interp.evaluate import Decoding, evaluate
+from interp.evaluate import Decoding, evaluate, plan_batches
 from interp.evaluate.labels import context_length
 from interp.model import Model
+from interp.progress import parts, track
 from interp.prompt import Example, render
 from interp.sentences import split_sentences
 from interp.tasks import cot
@@ -23,6 +24,7 @@ from interp.tasks.cot.importance import (
     says_something_else,
     span_importances,
 )
+from interp.tasks.protocol import EvaluatedTask
 
 LEAK = 1e-3  # nats; a mcut_of pass that should change nothing may differ by rounding only
 UNANSWERED = "(none)"
@@ -63,7 +65,7 @@ def suppression_importance(
         kinds = ", ".join(sorted({layer.kind for layer in model.layout.layers}))
         raise ValueError(f"suppressed attention: expected full attention in every layer, got {kinds}.")
     out: list[Importance] = []
-    for k, example in enumerate(examples):
+    for k, example in enumerate(parts(examples)):
         prompt = render(example, model.tokenizer, max_length=context_length(model))
         ids = torch.tensor(prompt.ids, device=model.device)
         if k == 0:
@@ -247,11 +249,15 @@ def continuations(
         tokens_per_batch=tokens_per_batch,
     )
     out: dict[tuple[str, int], list[Rollout]] = {(name, kept): [] for name, kept, _ in cut_of.values()}
-    for _, answers in evaluate(model, cot, prefixed, decoding=decoding):  # pyright: ignore[reportArgumentType]
-        for answer in answers:
-            name, kept, before = cut_of[answer.example_id]
-            text = answer.text or ""
-            out[name, kept].append(Rollout(text, parse(before + text), answer.finished))
+    task = cast("EvaluatedTask", cot)
+    plan = plan_batches(model, task, prefixed, decoding)
+    sizes = [(len(batch), plan.work(k)) for k, batch in enumerate(plan.batches)]
+    with track("rollouts", len(prefixed), unit="cuts", work=sum(work for _, work in sizes)) as bar:
+        for _, answers in bar.over(evaluate(model, task, prefixed, decoding=decoding, plan=plan), sizes):
+            for answer in answers:
+                name, kept, before = cut_of[answer.example_id]
+                text = answer.text or ""
+                out[name, kept].append(Rollout(text, parse(before + text), answer.finished))
     return out
 
 

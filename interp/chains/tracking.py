@@ -11,6 +11,7 @@ import torch
 from interp.evaluate.labels import context_length
 from interp.hooks import record
 from interp.model import Model
+from interp.progress import parts
 from interp.prompt import Example, Prompt, render
 from interp.tasks.cot.chains import chain_sentences
 from interp.tasks.cot.importance import answer_tier
@@ -67,7 +68,7 @@ def track_answers(model: Model, examples: Sequence[Example], *, depth: float = D
     firsts = [first_tokens(model.tokenizer, e) for e in examples]
     others = _controls(examples, firsts)
     out: list[Tracked] = []
-    for batch in _batches(prompts):
+    for batch in parts(list(_batches(prompts))):
         p = _lens(model, layer, [prompts[i].ids for i in batch], [ends[i] for i in batch])
         for row, (k, sentence) in enumerate((i, s) for i in batch for s in range(len(ends[i]))):
             top = int(p[row].argmax())

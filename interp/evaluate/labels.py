@@ -22,6 +22,7 @@ from interp.evaluate.prefix import (
 from interp.evaluate.writing import Written
 from interp.hooks import record
 from interp.model import Model
+from interp.progress import stage
 from interp.prompt import Example, joined, render
 
 
@@ -86,11 +87,14 @@ def _plain_logp(model: Model, places: Mapping[Ids, Collection[int]]) -> dict[tup
     """(text, place) -> log softmax in float32 of the logits after the token at this place; texts of similar length run
     together."""
     order, logp = sorted(places, key=len), {}
+    n, n_done = len(order), 0
     while order:
         sizes = (len(ids) * (k + 1) for k, ids in enumerate(order))  # with padding
         some = order[: max(1, sum(size <= tokens_per_pass(model) for size in sizes))]
-        with record(model, ["logits"], positions=[sorted(places[ids]) for ids in some]) as acts:
+        ends = [sorted(places[ids]) for ids in some]
+        with stage(n_done / n, (n_done + len(some)) / n), record(model, ["logits"], positions=ends) as acts:
             model(some)
+        n_done += len(some)
         rows = acts["logits"].float().log_softmax(-1)
         logp |= {(some[item], token): row for (item, token), row in zip(acts.rows or [], rows, strict=True)}
         order = order[len(some) :]

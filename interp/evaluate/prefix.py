@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.model import Model
+from interp.progress import parts, stage
 
 Ids = tuple[int, ...]
 _CPU_TOKENS, _GPU_TOKENS = 2_048, 16_384
@@ -96,7 +97,8 @@ def shared_logp(model: Model, rows: Sequence[Ids]) -> Float[Tensor, "row vocab"]
         sizes = itertools.accumulate(len(rows[i]) for i in order)
         chunk = order[: max(1, sum(size <= _GPU_TOKENS for size in sizes))]
         some = [rows[i] for i in chunk]
-        finals |= zip(chunk, read_rows(model, some, units_of(some), lambda state, lines: None), strict=True)
+        with stage(len(finals) / len(rows), (len(finals) + len(chunk)) / len(rows)):
+            finals |= zip(chunk, read_rows(model, some, units_of(some), lambda state, lines: None), strict=True)
         order = order[len(chunk) :]
     return model.unembed(torch.stack([finals[i] for i in range(len(rows))])).float().log_softmax(-1)
 
@@ -152,7 +154,8 @@ def _run(
     for i in at:
         leaders.setdefault(level.keys[i], i)
     widths = {key: level.cuts[i] - at[i][1] for key, i in leaders.items()}
-    for keys in _similar(widths, tokens_per_pass(state.model)):
+    groups = _similar(widths, tokens_per_pass(state.model))
+    for keys in parts(groups, work=[sum(widths[key] for key in keys) + 1.0 for keys in groups]):
         firsts = [leaders[key] for key in keys]
         child = state.fork([at[i][0] for i in firsts])
         last = child.extend([rows[i][at[i][1] : level.cuts[i]] for i in firsts])

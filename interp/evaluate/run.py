@@ -14,6 +14,7 @@ from interp.evaluate.decoding import Decoding, batch_tokens
 from interp.evaluate.labels import context_length, label_log_probabilities, letter_scores
 from interp.evaluate.writing import Written, write
 from interp.model import Model
+from interp.progress import stage
 from interp.prompt import Example, Prompt, render, render_all
 from interp.tasks.protocol import EvaluatedTask, decision_prefix, hook, labels_of, max_new_tokens, read_reply
 
@@ -83,6 +84,11 @@ class Batches:
     prompts: tuple[Prompt, ...]
     batches: tuple[tuple[int, ...], ...]
     new_tokens: tuple[int, ...]
+
+    def work(self, number: int) -> float:
+        """Tokens of a batch that are read or written, the longest replies assumed."""
+        batch = self.batches[number]
+        return float(sum(len(self.prompts[i].ids) for i in batch) + len(batch) * self.new_tokens[number])
 
 
 def plan_batches(model: Model, task: EvaluatedTask, examples: Sequence[Example], decoding: Decoding) -> Batches:
@@ -236,10 +242,12 @@ def _answer_whole(
     asked: Pairs = batch
     if decoding.generate:
         keep = decoding.score_labels
-        replies = write(model, prompts, decoding, new_tokens=new_tokens, place=places[0], keep_finals=keep)
+        with stage(0, 0.9):
+            replies = write(model, prompts, decoding, new_tokens=new_tokens, place=places[0], keep_finals=keep)
         written, asked = list(replies), [batch[one.example] for one in replies]
     answers = [_read(task, *one, reply) for one, reply in zip(asked, written, strict=True)]
-    return _with_labels(model, task, asked, answers, decoding, written) if decoding.score_labels else answers
+    with stage(0.9 if decoding.generate else 0, 1):
+        return _with_labels(model, task, asked, answers, decoding, written) if decoding.score_labels else answers
 
 
 def _read(task: EvaluatedTask, example: Example, prompt: Prompt, written: Written | None) -> Answer:

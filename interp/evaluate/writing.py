@@ -20,6 +20,7 @@ from interp.evaluate.decoding import Decoding, Reply, end_tokens, reply_of
 from interp.evaluate.prefix import Ids, is_hooked, is_spread
 from interp.model import Model
 from interp.passes import pad
+from interp.progress import reached, stage
 from interp.prompt import Prompt
 
 _SHARE = 1 / 8
@@ -128,10 +129,12 @@ def _narrowing(
     """New tokens of every row; rows that have ended leave the batch, some at a time."""
     from interp.evaluate.kv import read_prompts
 
-    batch = read_prompts(model, rows, new_tokens)
+    with stage(0, 0.3):
+        batch = read_prompts(model, rows, new_tokens)
     tails: list[list[int]] = [[] for _ in rows]
     has_ended = [False] * len(rows)
     for step in range(new_tokens):
+        reached(0.3 + 0.7 * step / new_tokens)
         if finals is not None:
             finals.put(batch.rows, batch.final)
         tokens = _next(model.unembed(batch.final).float(), temperature, batch.rows, len(rows))
@@ -168,11 +171,33 @@ def _generated(
     """New tokens of every row, padded, as `transformers.generate` writes them; positions are cumsum(mask) - 1."""
     padded = pad(prompts, pad_id=model.pad_id, side="left").to(model.device)
     config = _generation_config(model, decoding, new_tokens, ends)
+    steps = token_steps(padded.input_ids.shape[1], new_tokens)
     with _without_generation_defaults(model):
         generate: Any = model.module.generate
-        out = generate(input_ids=padded.input_ids, attention_mask=padded.attention_mask, generation_config=config)
+        out = generate(
+            input_ids=padded.input_ids,
+            attention_mask=padded.attention_mask,
+            generation_config=config,
+            stopping_criteria=steps,
+        )
     tails = out[:, padded.input_ids.shape[1] :].tolist()
     return [tail[: next((i + 1 for i, token in enumerate(tail) if token in ends), len(tail))] for tail in tails]
+
+
+def token_steps(n_before: int, new_tokens: int) -> Any:
+    """Stopping criteria that never stop, and move the progress line with every new token.
+
+    Args:
+        n_before: columns of the prompt. new_tokens: longest reply.
+    """
+    from transformers import StoppingCriteria, StoppingCriteriaList
+
+    class Steps(StoppingCriteria):
+        def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Any:
+            reached((input_ids.shape[1] - n_before) / new_tokens)
+            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+    return StoppingCriteriaList([Steps()])
 
 
 def _generation_config(model: Model, decoding: Decoding, new_tokens: int, ends: frozenset[int]) -> Any:

@@ -20,6 +20,7 @@ from interp.heads.pairs import TokenPair, Where
 from interp.hooks import record
 from interp.model import Model
 from interp.positions import Positions
+from interp.progress import parts
 from interp.site import Site
 
 Per = Literal["position", "role", "class", "all"]
@@ -84,7 +85,7 @@ class Mean:
             return
         sums: Means = {}
         counts: dict[tuple[str, int], int] = {}
-        for pair in donors.pairs:
+        for pair in parts(donors.pairs):
             tokens = pair.exp_tokens(donors.where)
             z = donors.clean(pair)
             for place, key in enumerate(self._keys(pair, tokens)):

@@ -20,6 +20,7 @@ from interp.heads.outcomes import Outcome, Plan
 from interp.heads.pairs import TokenPair, Where, pairs_sha256, where_of
 from interp.model import Model
 from interp.positions import Positions
+from interp.progress import parts, stage
 from interp.stats import Sampling
 from interp.sweep import Change, Intervention, sweep
 from interp.sweep.read import read_out
@@ -162,8 +163,9 @@ class HeadSweep:
         """
         keys = self.keys()
         todo = [index for index, key in enumerate(keys) if key not in done]
-        if todo:
-            self.donors.prepare()
+        with stage(0, 0.5):  # of the first pair: what the kind needs of all pairs
+            if todo:
+                self.donors.prepare()
         for index in todo:
             yield index, self.outcome(index, keys[index])
 
@@ -183,7 +185,7 @@ class HeadSweep:
             draws: list[Values | None] = [values]
         else:
             draws = self.donors.values(index)
-        runs = [self._rows(pair, tokens, values) for values in draws]
+        runs = [self._rows(pair, tokens, values) for values in parts(draws)]
         arrays = [_arrays(*run) for run in runs]
         mean = {name: np.mean([array[name] for array in arrays], axis=0) for name in FIELDS}
         if base is None:

@@ -18,6 +18,7 @@ from interp.hooks import record
 from interp.model import Model
 from interp.oracle.features import Features, Slot
 from interp.positions import Positions, SentenceEnds, parse_positions
+from interp.progress import reached, track
 from interp.prompt import Example, Prompt, render
 from interp.sentences import sentence_records
 from interp.site import Site, layer_index
@@ -82,7 +83,8 @@ def collect(
     roles = list(dict.fromkeys(role for pair in terms.values() for role in pair))
     if len(roles) > 1 and rows_can_differ(model, roles):
         _check_rows(model, min(readings, key=lambda reading: max(reading.tokens)), roles, at)
-    taken = read_activations(model, readings, roles, at, tokens_per_batch)
+    with track("activations", 1, unit="collections") as bar, bar.step():
+        taken = read_activations(model, readings, roles, at, tokens_per_batch)
     return {
         source: features_of(
             readings, _subtract(taken, pair), at, source=source, group=group, provenance=_about(model, rule)
@@ -193,6 +195,7 @@ def read_activations(
     mixed = len(roles) > 1 and rows_can_differ(model, roles)
     while order:
         size = max(1, budget // (ends[order[0]] * (len(roles) if mixed else 1)))
+        reached(1 - len(order) / len(texts))
         batch, order = order[:size], order[size:]
         cut = [ids[: ends[ids]] for ids in batch]
         tokens = [sorted({t for n in texts[ids] for t in readings[n].tokens}) for ids in batch]

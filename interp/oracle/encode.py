@@ -17,6 +17,7 @@ from interp.oracle.injection import inject
 from interp.oracle.items import TrainItem
 from interp.oracle.prompt import OraclePrompt, render_question, turn_end
 from interp.oracle.spec import OracleSpec
+from interp.progress import parts
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def base_vectors(
     positions = [sorted(tokens) for tokens in tokens_of]
     acts: dict[tuple[int, int], dict[int, Tensor]] = {}
     with _bare(model):
-        for chosen in by_length([len(ids) for ids in hosts], token_budget):
+        for chosen in parts(list(by_length([len(ids) for ids in hosts], token_budget))):
             acts |= _read(model, [hosts[i] for i in chosen], [positions[i] for i in chosen], layers, chosen)
     return [
         torch.stack([acts[host, token][layer] for layer, token in e.sources])
@@ -239,7 +240,7 @@ def score_answers(
         token_budget: padded tokens per pass.
     """
     nll, right = torch.zeros(len(encoded)), [False] * len(encoded)
-    for chosen in by_length([len(e.ids) for e in encoded], token_budget):
+    for chosen in parts(list(by_length([len(e.ids) for e in encoded], token_budget))):
         batch = AnswerBatch.of([encoded[i] for i in chosen], pad_id=model.pad_id, device=model.device)
         injected = torch.cat([vectors[i].to(model.device) for i in chosen])
         with inject(model, injected, batch.slots, spec), model.layout.rope.of_texts(batch.lengths):

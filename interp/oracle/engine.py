@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.evaluate.writing import token_steps
 from interp.model import Model
 from interp.oracle.injection import inject
 from interp.oracle.jobs import Job, Kept
 from interp.oracle.spec import OracleSpec
 from interp.passes import pad, positions_from_mask
+from interp.progress import parts
 
 TOKENS_PER_BATCH = 8192
 
@@ -141,7 +143,7 @@ def answer_logp(
     out: list[Tensor] = [torch.empty(0)] * len(jobs)
     longest = max((len(job.prompt.ids) - len(job.ids) for job in jobs), default=0)
     share = share and can_continue(model)
-    for batch in batches(jobs, model, budget=budget, extra=longest):
+    for batch in parts(list(batches(jobs, model, budget=budget, extra=longest))):
         some = [jobs[n] for n in batch]
         compute = partial(_logp_shared if share else _logp_whole, model, some, spec)
         for number, logp in zip(batch, kept.logp(some, compute) if kept else compute(), strict=True):
@@ -208,7 +210,7 @@ def generate(
     if not (share and can_continue(model)):  # a source per job: each prefix is all of its prompt but one token
         jobs = [Job(job.prompt, job.vectors, (job.source, n), job.names) for n, job in enumerate(jobs)]
     extra, copies = decoding.max_new_tokens, decoding.copies
-    for batch in batches(jobs, model, budget=budget, extra=extra, copies=copies):
+    for batch in parts(list(batches(jobs, model, budget=budget, extra=extra, copies=copies))):
         some, seed = [jobs[n] for n in batch], decoding.seed * 1_000_003 + batch[0]
         compute = partial(_generate, model, some, spec, decoding, seed)
         for number, answers in zip(batch, kept.ids(some, seed, compute) if kept else compute(), strict=True):
@@ -236,6 +238,7 @@ def _generate(
         attention_mask=mask,
         past_key_values=prefix.cache,
         generation_config=_config(decoding, model.pad_id, stops),
+        stopping_criteria=token_steps(ids.shape[1], decoding.max_new_tokens),
     )
     rows_out = [_until(row, stops) for row in generated[:, ids.shape[1] :].tolist()]
     return [rows_out[i * decoding.n : (i + 1) * decoding.n] for i in range(len(jobs))]

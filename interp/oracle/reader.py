@@ -23,6 +23,7 @@ from interp.oracle.jobs import Case, Job, Kept, Prompts
 from interp.oracle.prompt import check_choices, phrasings_of
 from interp.oracle.scoring import mode_frequency
 from interp.oracle.spec import OracleSpec
+from interp.progress import parts, stage, track
 from interp.stats import rejects, smallest_p
 
 
@@ -34,6 +35,11 @@ class _Controls:
     n_partners: int
     tasks: Mapping[str, str] | None
     end_of_turn: bool = False
+
+    @property
+    def n_passes(self) -> list[float]:
+        """Passes over the readings of each control, at most."""
+        return [float(self.n_partners if name in ("shuffled", "gaussian") else 1) for name in self.names]
 
 
 @dataclass(frozen=True)
@@ -159,14 +165,19 @@ class Oracle:
             self._warn_few(feats, n_partners, tasks, len(questions))
         decoding = decoding or Decoding(max_new_tokens=self.spec.max_new_tokens, seed=self.seed)
         jobs = [self._prompts.of(feats, item, question) for question in questions for item in feats.items]
-        with self.model.adapters.use(self.adapter):
-            kept, budget = self._kept(self.adapter), self.tokens_per_batch
-            ids = generate(self.model, jobs, self.spec, decoding, share=self.share, budget=budget, kept=kept)
         run, n = _Controls(controls, n_partners, tasks), len(feats)
-        parts = [self._asked(feats, question, ids[k * n : (k + 1) * n], run) for k, question in enumerate(questions)]
-        ranks = answer_ranks([part.likelihoods for part in parts])
-        answers = [a for k, part in enumerate(parts) for a in self._answers(feats, part, ranks, k * n)]
-        return Answers(tuple(answers), {part.question: part.likelihoods for part in parts})
+        n_passes = 1 + round(sum(run.n_passes))
+        with track("oracle", (1 + n_passes) * len(questions), unit="passes over the readings") as bar:
+            with bar.step(len(questions)), self.model.adapters.use(self.adapter):
+                kept, budget = self._kept(self.adapter), self.tokens_per_batch
+                ids = generate(self.model, jobs, self.spec, decoding, share=self.share, budget=budget, kept=kept)
+            asked = []
+            for k, question in enumerate(questions):
+                with bar.step(n_passes):
+                    asked.append(self._asked(feats, question, ids[k * n : (k + 1) * n], run))
+        ranks = answer_ranks([part.likelihoods for part in asked])
+        answers = [a for k, part in enumerate(asked) for a in self._answers(feats, part, ranks, k * n)]
+        return Answers(tuple(answers), {part.question: part.likelihoods for part in asked})
 
     def _asked(
         self, feats: Features, question: str, ids: Sequence[Sequence[tuple[int, ...]]], controls: _Controls
@@ -210,13 +221,18 @@ class Oracle:
         question_of = {item: question if isinstance(question, str) else question[item] for item in feats.items}
         cases = [Case(item, question_of[item], targets[item]) for item in feats.items]
         answers = tuple(targets[item] for item in feats.items)
-        return self._score(feats, cases, answers, _Controls(controls, n_partners, tasks, end_of_turn))
+        with track("oracle", 1, unit="questions") as bar, bar.step():
+            return self._score(feats, cases, answers, _Controls(controls, n_partners, tasks, end_of_turn))
 
     def _score(
         self, feats: Features, cases: Sequence[Case], answers: tuple[str, ...], controls: _Controls
     ) -> Likelihoods:
-        real, n_tokens = self._logp(feats, cases, self.adapter, controls.end_of_turn)
-        under = {name: -self._under(feats, cases, name, controls) / n_tokens for name in controls.names}
+        share = 1 / (1 + sum(controls.n_passes))
+        with stage(0, share):
+            real, n_tokens = self._logp(feats, cases, self.adapter, controls.end_of_turn)
+        with stage(share, 1):
+            names = parts(controls.names, work=controls.n_passes)
+            under = {name: -self._under(feats, cases, name, controls) / n_tokens for name in names}
         groups = tuple(feats.group(item) for item in feats.items)
         return Likelihoods(feats.items, groups, answers, -real / n_tokens, n_tokens, under)
 
@@ -249,8 +265,17 @@ class Oracle:
         phrasings = phrasings_of((question, *paraphrases), choices, n_orders, self.seed)
         cases = [Case(item, phrasings[0], choice) for item in feats.items for choice in choices]
         shape = (len(feats.items), len(choices))
-        real, n_tokens = self._logp(feats, cases, self.adapter, end_of_turn)
         run = _Controls(controls, n_partners, tasks, end_of_turn)
+        work = [1.0, *run.n_passes]
+        with track("oracle", round(sum(work)) + len(phrasings) - 1, unit="passes over the readings") as bar:
+            with bar.step():
+                real, n_tokens = self._logp(feats, cases, self.adapter, end_of_turn)
+            under = {}
+            for name, n in zip(controls, run.n_passes, strict=True):
+                with bar.step(round(n)):
+                    under[name] = self._under(feats, cases, name, run).reshape(-1, *shape)
+            with bar.step(len(phrasings) - 1):
+                agreed = self._phrasings(feats, phrasings, choices, real.reshape(shape), end_of_turn)
         return Choices(
             items=feats.items,
             groups=tuple(feats.group(item) for item in feats.items),
@@ -258,8 +283,8 @@ class Oracle:
             choices=tuple(choices),
             logp=real.reshape(shape),
             n_tokens=n_tokens.reshape(shape)[0],
-            controls={name: self._under(feats, cases, name, run).reshape(-1, *shape) for name in controls},
-            phrasings=self._phrasings(feats, phrasings, choices, real.reshape(shape), end_of_turn),
+            controls=under,
+            phrasings=agreed,
             seed=self.seed,
         )
 
@@ -326,7 +351,7 @@ class Oracle:
         if control == "text_only":  # the bare base reads the text itself and gets the same question
             return self._sums([self._prompts.of_text(feats, case, run.end_of_turn) for case in cases], None)[0][None]
         rows = []
-        for variant in variants(feats, control, n=run.n_partners, seed=self.seed, tasks=run.tasks):
+        for variant in parts(variants(feats, control, n=run.n_partners, seed=self.seed, tasks=run.tasks)):
             paired = [i for i, case in enumerate(cases) if case.item in variant.feats.items_set]
             row = np.full(len(cases), np.nan)
             row[paired] = self._logp(variant.feats, [cases[i] for i in paired], self.adapter, run.end_of_turn)[0]

@@ -37,6 +37,7 @@ from interp.oracle.recipe import Recipe
 from interp.oracle.run import Processes, Run, cuda_devices, length_of
 from interp.oracle.spec import AO_CONFIG, OracleSpec
 from interp.oracle.validate import Validation, Validator
+from interp.progress import track
 from interp.tasks.cot.audits import Finding
 
 Log = Callable[[int, float, Validation | None], None]
@@ -121,9 +122,11 @@ def train_oracle(
         store = None if out is None else _open(stack, Path(out), identity, processes)
         start, history = _begin(run, store, resume)
         stack.enter_context(run.training())
-        for step, loss in run.steps(start):
+        bar = stack.enter_context(track("training", run.n_steps, unit="steps", done=start))
+        for step, loss in bar.over(run.steps(start)):
             losses.append(loss)
-            validation = validator(step) if run.is_checkpoint(step) else None
+            with bar.step(0):
+                validation = validator(step) if run.is_checkpoint(step) else None
             if validation is not None:
                 history.append(validation)
                 if store is not None and processes.is_first:

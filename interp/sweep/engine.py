@@ -16,6 +16,7 @@ from interp.family import FAMILIES, Layer, Layout
 from interp.memory import sizes_of, wide
 from interp.model import Model, refuse_training_mode
 from interp.positions import Last
+from interp.progress import stage
 from interp.prompt import Prompt
 from interp.sweep.clean import clean_run
 from interp.sweep.intervention import Intervention, Planner, Row, Tokens
@@ -253,7 +254,8 @@ def in_chunks(
     at, size = 0, max(1, n_per_chunk)
     while at < len(rows):
         chunk = rows[at : at + size]
-        out = _or_none_if_out_of_memory(run, chunk)
+        with stage(at / len(rows), (at + len(chunk)) / len(rows)):
+            out = _or_none_if_out_of_memory(run, chunk)
         if out is None:
             size = max(1, len(chunk) // 2)
             continue

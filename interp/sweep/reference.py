@@ -12,6 +12,7 @@ from torch import Tensor
 
 from interp.hooks import edit, record
 from interp.model import Model
+from interp.progress import parts
 from interp.site import Site
 from interp.sweep.intervention import Row
 from interp.sweep.read import Read, read_out
@@ -40,7 +41,7 @@ def reference_rows(
 ) -> tuple[Tensor, Tensor]:
     """(values of the clean run, values of every row), one forward pass each."""
     clean = Row(-1, (), (model.n_layers, 0))
-    resid = torch.stack([reference_resid(model, ids, row, read_at) for row in (clean, *rows)])
+    resid = torch.stack([reference_resid(model, ids, row, read_at) for row in parts((clean, *rows))])
     values = read_out(model, resid, read, answer_ids)
     return values[0], values[1:]
 

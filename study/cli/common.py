@@ -13,6 +13,7 @@ import click
 from pydantic.dataclasses import dataclass
 
 from interp.limits import refusal
+from interp.progress import showing
 from study.analyses.registry import added
 from study.embedded import EMBEDDED
 from study.options import STRICT, command_options, option, options_from
@@ -45,7 +46,9 @@ def takes(*classes: type) -> Callable[[Callable[..., object]], Callable[..., obj
 
     def decorate(command: Callable[..., object]) -> Callable[..., object]:
         def run(**values: object) -> None:
-            command(*(options_from(options, values) for options in classes))
+            objects = [options_from(options, values) for options in classes]
+            with showing(not any(getattr(one, "quiet", False) for one in objects)):
+                command(*objects)
 
         decorated = command_options(*classes)(user_errors_as_messages(functools.update_wrapper(run, command)))
         setattr(decorated, OPTIONS, classes)

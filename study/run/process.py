@@ -11,8 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
-
+from interp.progress import write
 from interp.remedy import remedy
 
 EXTRAS = {"matplotlib": "report", "jinja2": "report", "datasets": "datasets", "transformer_lens": "bridges",
@@ -104,7 +103,7 @@ def plain_warnings() -> Iterator[None]:
         text = str(message)
         if text not in seen and not issubclass(category, FutureWarning | DeprecationWarning):
             seen.add(text)
-            click.echo(f"note: {text}", err=True)
+            write(f"note: {text}")
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp import stats
 from interp.checkpoint import Checkpoint, CheckpointPair
-from interp.evaluate import Decoding, evaluate, plan_batches
+from interp.evaluate import Batches, Decoding, evaluate, plan_batches
 from interp.evaluate.decoding import batch_tokens
 from interp.io.frames import write_frame
 from interp.io.items import PLAN
 from interp.model import Model
+from interp.progress import Progress, showing, track
 from interp.prompt import Example, render
 from interp.remedy import remedy
 from interp.tasks.protocol import EvaluatedTask, Task, hook, labels_of, load_evaluated_task, max_new_tokens
@@ -258,21 +260,20 @@ def run_member(
 ) -> pd.DataFrame:
     """Answers of the adapter that is active now, from disk where they are, from the model where they are not; where the
     task has counterfactuals, what they give too."""
-    from tqdm import tqdm
-
     decoding = _in_batches_of(root, model, decoding)
     plan = plan_batches(model, task, examples, decoding)
     limit = (decoding.max_new_tokens or max_new_tokens(task)) if decoding.generate else 0
     identity = _identity(model, task_path, examples, decoding, limit)
     with answers_store(root, identity, notes=provenance) as store:
         done = batches_of(store)
-        total, before = len(examples), sum(len(plan.batches[i]) for i in done)
-        with tqdm(total=total, initial=before, unit="item", desc=role, disable=not progress) as bar:
-            for number, answers in evaluate(model, task, examples, decoding=decoding, done=done, plan=plan):
+        batches = evaluate(model, task, examples, decoding=decoding, done=done, plan=plan)
+        with _bar(role, plan, done, shown=progress) as bar:
+            todo = [(len(batch), plan.work(k)) for k, batch in enumerate(plan.batches) if k not in done]
+            for number, answers in bar.over(batches, todo):
                 put_batch(store, number, answers)
-                bar.update(len(plan.batches[number]))
         frame = answers_frame(answers_in(store), examples, role, task=task)
-        counterfactual_answers(model, task, examples, frame, store, thinking=decoding.thinking)
+        with showing(progress):
+            counterfactual_answers(model, task, examples, frame, store, thinking=decoding.thinking)
         write_answers(root, frame)
     return frame
 
@@ -286,6 +287,13 @@ def _in_batches_of(root: Path, model: Model, decoding: Decoding) -> Decoding:
         kept = identity_of(root).get("decoding", {}).get("tokens_per_batch")
         decoding = replace(decoding, tokens_per_batch=kept) if isinstance(kept, int) else decoding
     return replace(decoding, tokens_per_batch=batch_tokens(model, decoding))
+
+
+def _bar(role: str, plan: Batches, done: Collection[int], *, shown: bool) -> AbstractContextManager[Progress]:
+    """Progress over the items of one member, weighed by the tokens that are read and written."""
+    works = [plan.work(number) for number in range(len(plan.batches))]
+    before = {"done": sum(len(plan.batches[i]) for i in done), "done_work": sum(works[i] for i in done)}
+    return track(f"eval {role}", len(plan.prompts), unit="items", work=sum(works), shown=shown, **before)
 
 
 def _checkpoint(what: Checkpoint | CheckpointPair, role: str) -> Checkpoint:

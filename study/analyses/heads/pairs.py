@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
-from interp.evaluate import Decoding, evaluate
+from interp.evaluate import Decoding, evaluate, plan_batches
 from interp.heads import TokenPair, decision_pairs, parse_kind, swap_pairs, text_pair
 from interp.heads.estimates import MIN_GROUPS
 from interp.heads.pairs import group_of
 from interp.model import Model
+from interp.progress import track
 from interp.prompt import Example
 from interp.remedy import remedy
 from interp.tasks.decision_sites import chosen_sites, gold_reply, label_site, site_names
@@ -29,8 +30,11 @@ def replies(model: Model, task: Task, examples: Sequence[Example]) -> dict[str, 
     """What the model writes, greedily, by example id."""
     decoding = Decoding(score_labels=False)
     asked = cast("EvaluatedTask", task)  # one whose own replies are read can parse them
-    batches = evaluate(model, asked, examples, decoding=decoding)
-    return {answer.example_id: answer.text or "" for _, answers in batches for answer in answers}
+    plan = plan_batches(model, asked, examples, decoding)
+    sizes = [(len(batch), plan.work(k)) for k, batch in enumerate(plan.batches)]
+    with track("replies", len(examples), unit="replies", work=sum(work for _, work in sizes)) as bar:
+        batches = bar.over(evaluate(model, asked, examples, decoding=decoding, plan=plan), sizes)
+        return {answer.example_id: answer.text or "" for _, answers in batches for answer in answers}
 
 
 def sites_of(task: Task, options: HeadsOptions) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from interp.heads.together import random_sets
 from interp.io.items import ItemStore
 from interp.model import Model
 from interp.positions import parse_positions
+from interp.progress import showing, track
 from interp.prompt import Example
 from interp.remedy import remedy
 from interp.tasks.decision_sites import label_site
@@ -82,7 +83,8 @@ def run_heads(
     for roles, model in models_of(what, dict(loading or {})):
         for role in roles:
             with model.member(role):
-                by_site = pairs_by_site(model, task, examples, options)
+                with showing(progress):
+                    by_site = pairs_by_site(model, task, examples, options)
                 label = label_site(task)
                 reached = [
                     Reached.of(site, pairs.ablated, len(examples), is_label=site == label)
@@ -137,10 +139,11 @@ def _sweep_site(
         kind: _sweep(model, pairs.of(kind), kind, folder / folder_of(kind, site), options, progress)
         for kind in options.kinds
     }
-    _remove_together(model, _Ranked.of(done, options, seed=seed), folder / folder_of(CUMULATIVE, site), options)
-    if options.together:
-        kind = main_kind({name: one.plan for name, one in done.items()}, options)
-        _change_sets(model, done[kind], kind, folder / folder_of(TOGETHER, site), options, seed=seed)
+    with showing(progress):
+        _remove_together(model, _Ranked.of(done, options, seed=seed), folder / folder_of(CUMULATIVE, site), options)
+        if options.together:
+            kind = main_kind({name: one.plan for name, one in done.items()}, options)
+            _change_sets(model, done[kind], kind, folder / folder_of(TOGETHER, site), options, seed=seed)
 
 
 def _sweep(model: Model, pairs: list[TokenPair], kind: str, root: Path, options: HeadsOptions, progress: bool) -> Done:
@@ -157,15 +160,12 @@ def _sweep(model: Model, pairs: list[TokenPair], kind: str, root: Path, options:
 
 def _fill(store: ItemStore, job: HeadSweep, name: str, options: HeadsOptions, progress: bool) -> None:
     """Keep the outcomes that are not there; of the first pair some rows are always verified."""
-    from tqdm import tqdm
-
     done, total = done_of(store), len(job.pairs)
     job.verify = max(options.verify, FIRST_VERIFY)
-    with tqdm(total=total, initial=len(done), unit="pair", desc=name, disable=not progress) as bar:
-        for _, outcome in job.run(done=done):
+    with track(f"heads {name}", total, unit="pairs", done=len(done), shown=progress) as bar:
+        for _, outcome in bar.over(job.run(done=done)):
             put_outcome(store, outcome)
             job.verify = options.verify
-            bar.update()
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,10 @@ def _remove_together(model: Model, ranked: _Ranked, root: Path, options: HeadsOp
     where = parse_positions(options.positions)[0]
     job = cumulative_job(model, ranked.pairs, ranked.sets, kind=parse_kind(ranked.kind), positions=where)
     with sweep_store(root, job.plan, ranked.pairs) as store:
-        for _, outcome in job.run(done=done_of(store)):
-            put_outcome(store, outcome)
+        done = done_of(store)
+        with track(f"heads {root.parent.name} together", len(job.pairs), unit="pairs", done=len(done)) as bar:
+            for _, outcome in bar.over(job.run(done=done)):
+                put_outcome(store, outcome)
         put_norms(store, np.ones(len(job.units)), [])
 
 

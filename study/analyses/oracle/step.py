@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.import_path import function_for
+from interp.progress import track
 from study.analyses.base import Context, Step, Work
 from study.embedded import EMBEDDED
 from study.rows import Row
@@ -69,7 +70,7 @@ def _fill(context: Context, store: ItemStore, open_cells: Sequence[tuple[OracleQ
     targets = {q.name: _targets(q, examples) for q, _ in open_cells if q.readings is None}
     model = _load(study)
     oracle = _oracle(model, section, study.seed)
-    for question, source in open_cells:
+    for question, source in _shown(open_cells):
         if question.readings is not None:
             feats, gold = _given(model, question, source, section, study.seed)
         else:
@@ -78,6 +79,14 @@ def _fill(context: Context, store: ItemStore, open_cells: Sequence[tuple[OracleQ
         notes = [f"{question.name}, {source}: {text}" for text in reasons]
         content = {"question": question.name, "source": source, "rows": rows, "notes": notes, **_about(model)}
         store.put_json(_key(question, source), content)
+
+
+def _shown(cells: Sequence[tuple[OracleQuestion, str]]) -> Iterator[tuple[OracleQuestion, str]]:
+    """Questions and sources in turn, with their progress."""
+    with track("oracle", len(cells), unit="questions and sources") as bar:
+        for cell in cells:
+            with bar.step():
+                yield cell
 
 
 def _key(question: OracleQuestion, source: str) -> str:

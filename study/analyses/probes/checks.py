@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from interp.progress import track
 from interp.remedy import remedy
 from study.analyses.probes.choices import sites_of, unit_of
 from study.analyses.probes.options import EraseOptions, MdlOptions, RecallOptions, SiteOptions
@@ -114,14 +115,10 @@ def _each_site(options: SiteOptions, row: Check) -> pd.DataFrame:
         labels, units = _columns(examples, options)
         named = unit_of(examples, cache.group_columns, units, options.unit)
         moves = None if named is None else examples[named].to_numpy()
-        rows = [
-            {
-                "site": site,
-                "position": options.position,
-                **row(source.read(site, options.position).float(), labels, units, moves),
-            }
-            for site in sites_of(cache, options.sites)
-        ]
+        sites = sites_of(cache, options.sites)
+        with track("probes", len(sites), unit="sites") as bar:
+            found = bar.over(row(source.read(s, options.position).float(), labels, units, moves) for s in sites)
+            rows = [{"site": site, "position": options.position, **one} for site, one in zip(sites, found, strict=True)]
     table = pd.DataFrame(rows)
     if options.out is not None:
         write_file(options.out, csv_bytes(table))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.model import Model
+from interp.progress import showing, track, write
 from interp.prompt import Example
 from interp.remedy import remedy
 from interp.site import Site
@@ -72,18 +72,16 @@ class DoseJob:
         options, cache = self.options, self.options.cache
         if cache is None:
             return {}
-        return {
-            site: shuffled_from_cache(
-                one,
-                cache,
-                n=options.n_shuffled,
-                seed=options.seed,
-                labels=options.labels,
-                strata=options.strata,
-                equal_length=options.shuffled_length == "equal",
-            )
-            for site, one in self.chosen.items()
-        }
+        how: dict[str, Any] = dict(
+            n=options.n_shuffled,
+            seed=options.seed,
+            labels=options.labels,
+            strata=options.strata,
+            equal_length=options.shuffled_length == "equal",
+        )
+        with track("directions of shuffled labels", len(self.chosen), unit="sites") as bar:
+            fitted = bar.over(shuffled_from_cache(one, cache, **how) for one in self.chosen.values())
+            return dict(zip(self.chosen, fitted, strict=True))
 
     def plan(self, member: str) -> DosePlan:
         """Arms of every site at equal added length, in the unit of the options."""
@@ -137,15 +135,13 @@ class DoseJob:
 
     def say_controls(self, progress: bool, member: str = "") -> None:
         """What the tests can show at best, before anything is loaded."""
-        from tqdm import tqdm
-
+        with showing(progress):
+            line = controls_line(self.plan(member).arms)
         if progress:
-            tqdm.write(controls_line(self.plan(member).arms), file=sys.stderr)
+            write(line)
 
     def answer_member(self, model: Model, member: str, *, progress: bool) -> None:
         """Outcomes of the adapter that is active now on disk, with all that their tables need."""
-        from tqdm import tqdm
-
         options, plan, first = self.options, self.plan(member), next(iter(self.chosen.values()))
         notes = [note for one in self.chosen.values() if (note := one.check_acts_on(model))]
         items = dose_items(model, self.task, self.examples, slot=options.slot, baseline=options.baseline, at=options.at)
@@ -155,13 +151,14 @@ class DoseJob:
         with dose_store(self.out / member, identity, notes=kept) as store:
             keys, done = job.keys(), done_of(store)
             n_done = len(done & set(keys))
-            with tqdm(total=len(items), initial=n_done, unit="item", desc=member, disable=not progress) as bar:
+            with track(f"dose {member}", len(items), unit="items", done=n_done, shown=progress) as bar:
                 for index, key in enumerate(keys):
                     if key not in done:
                         share = max(options.verify, FIRST_VERIFY) if index == 0 else options.verify
-                        put_outcome(store, job.outcome(index, key, verify=share))
-                        bar.update()
-            put_text_sums(store, _text_sums(model, plan, options))
+                        with bar.step():
+                            put_outcome(store, job.outcome(index, key, verify=share))
+            with track(f"dose {member}, neutral texts", 1, unit="passes", shown=progress) as bar, bar.step():
+                put_text_sums(store, _text_sums(model, plan, options))
             dtype = str(model.dtype).removeprefix("torch.")
             who = {"member": member, "toward": first.toward, "model": model.name, "dtype": dtype}
             put_read(store, items, keys, who | {"decision_site": options.at or label_site(self.task)})

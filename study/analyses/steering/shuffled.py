@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from interp.cache import ActivationCache
+from interp.progress import parts
 from interp.remedy import remedy
 from interp.stats import permute_labels
 from interp.where import kept
@@ -54,7 +55,7 @@ def shuffled_from_cache(
         classes, used = _used(cache, direction, origin, labels)
         origin["strata"] = _strata(cache, direction, origin, strata)
         directions = [
-            _shuffled(cache, direction, origin, drawn) for drawn in _draws(cache, classes, used, origin, n, seed)
+            _shuffled(cache, direction, origin, drawn) for drawn in parts(_draws(cache, classes, used, origin, n, seed))
         ]
         ids = cache.examples["id"].astype(str).to_numpy()[used].tolist()
     own = float(direction.vec.norm())
