@@ -131,7 +131,7 @@ class _Job:
         self.model, self.examples, self.request, self.progress = model, examples, request, progress
         self.prompts = request.prompts(examples, model.tokenizer, context=context_length(model.layout.config))
         self.fingerprint = model.fingerprint or fingerprint_module(model.module, tokenizer=model.tokenizer)
-        self.tokens = request.tokens_per_batch or min(request.most_tokens, sizes_of(model).batch_tokens)
+        self.tokens = request.tokens_per_batch or min(request.most_tokens, sizes_of(model).pass_tokens)
         self.members: list[_Member] = []
 
     def add(

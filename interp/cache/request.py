@@ -36,7 +36,7 @@ class Request:
         thinking:  passed to the chat template (`enable_thinking`) unless None.
         max_length: longest prompt in tokens; None: the model's context. A longer prompt is an error, never truncated.
         tokens_per_batch: most tokens of one forward pass, padding included. None: by the model's size and free memory
-            (`interp.memory.Sizes.batch_tokens`), at most 16,384. Halved whenever memory does not suffice.
+            (`interp.memory.Sizes.pass_tokens`), at most 16,384. Halved whenever memory does not suffice.
         shard_bytes: size of one file of the cache.
     Raises:
         ValueError: unknown dtype, a budget below one token, or no positions.
