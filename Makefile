@@ -92,9 +92,12 @@ science: install
 	test -n "$(DIPTYCH_REAL)" || $(BIN)/python -m tests.real.fetch $(REAL)
 	DIPTYCH_REAL=$(REAL) $(BIN)/python -m benchmarks.science $(if $(DIPTYCH_REAL),,--model smollm2)
 
+# On any machine with a CUDA device: its tests, 7B shapes and, with DIPTYCH_REAL, real weights in bfloat16.
+# DEVICE=cpu rehearses every line on small shapes without a GPU and records nothing.
+DEVICE ?= cuda
 gpu:
-	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m pytest -m gpu -p no:cacheprovider
-	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.run --gpu
+	DIPTYCH_GPU_DEVICE=$(DEVICE) $(or $(wildcard $(BIN)/python),$(PYTHON)) -m pytest -m gpu -p no:cacheprovider tests/test_gpu.py tests/real
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.run --gpu --device $(DEVICE)
 
 clean:
 	rm -rf .venv build dist *.egg-info

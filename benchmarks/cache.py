@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.kit import Report, arguments, interleave
+from benchmarks.kit import Report, Setting, arguments, interleave, synchronize
 from interp.cache import extract
 from interp.hooks import record
 from interp.model import Model
@@ -31,13 +31,15 @@ from tests.tiny import tiny_tokenizer
 SHAPES = {
     "cpu": dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=12, num_attention_heads=8),
     "gpu": dict(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28),
+    "rehearsal": dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4),
 }
 
 
-def build(kind: str) -> Model:
+def build(setting: Setting) -> Model:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    kv = 2 if kind == "cpu" else 4
+    kind = setting.kind
+    kv = 4 if kind == "gpu" else 2
     config = Qwen2Config(
         vocab_size=151_936,
         num_key_value_heads=kv,
@@ -50,7 +52,7 @@ def build(kind: str) -> Model:
     torch.manual_seed(0)
     if kind == "cpu":
         return Model.wrap(Qwen2ForCausalLM(config).eval(), tiny_tokenizer())
-    with torch.device("cuda"):
+    with torch.device(setting.device):
         torch.set_default_dtype(torch.bfloat16)
         module = Qwen2ForCausalLM(config).eval()
         torch.set_default_dtype(torch.float32)
@@ -98,7 +100,7 @@ def difference(mine: dict[str, Tensor], theirs: list[Tensor]) -> float:
     )
 
 
-def recording(report: Report, model: Model, ids: Tensor, rounds: int) -> None:
+def recording(report: Report, setting: Setting, model: Model, ids: Tensor) -> None:
     n, last = model.n_layers, [[ids.shape[1] - 1]] * ids.shape[0]
     whole = ours(model, ids, "all")
     rows = ours(model, ids, last)
@@ -112,7 +114,7 @@ def recording(report: Report, model: Model, ids: Tensor, rounds: int) -> None:
         "ours, all positions": lambda: ours(model, ids, "all"),
         "HF output_hidden_states": lambda: hugging_face(model, ids),
     }
-    if ids.device.type == "cpu":
+    if not setting.gpu:
         bridge, names = transformer_lens(model), [f"blocks.{i}.hook_resid_post" for i in range(n)]
 
         def lens() -> list[Tensor]:
@@ -126,7 +128,7 @@ def recording(report: Report, model: Model, ids: Tensor, rounds: int) -> None:
     tracer = nnsight.NNsight(model.decoder)
     methods["nnsight trace and save"] = lambda: nnsight_all(tracer, ids, n)
     agree["nnsight"] = difference(whole, [t.cpu() for t in nnsight_all(tracer, ids, n)])
-    seconds = interleave(methods, rounds=rounds)
+    seconds = interleave(methods, rounds=setting.rounds)
     base = seconds["bare"]
     goals = {"ours, last position": ("<= 1.03", agree["last"]), "ours, all positions": ("<= 1.15", agree["hf"])}
     peers = {
@@ -134,7 +136,7 @@ def recording(report: Report, model: Model, ids: Tensor, rounds: int) -> None:
         "TransformerLens run_with_cache": agree.get("tl"),
         "nnsight trace and save": agree["nnsight"],
     }
-    if ids.device.type == "cuda":
+    if setting.gpu:
         rate = ids.numel() / seconds["ours, last position"]
         report.add(
             "rate / bare: ours, last position",
@@ -153,7 +155,7 @@ def recording(report: Report, model: Model, ids: Tensor, rounds: int) -> None:
             report.add(f"time / bare: {name}", seconds[name] / base, agree=peers[name])
 
 
-def memory(report: Report, model: Model, ids: Tensor) -> None:
+def memory(report: Report, setting: Setting, model: Model, ids: Tensor) -> None:
     """Peak bytes above the bare forward, over the bytes asked for plus one batch (its hidden states)."""
     asked = model.n_layers * ids.numel() * model.d_model * model.dtype.itemsize
     batch = ids.numel() * model.d_model * model.dtype.itemsize
@@ -161,7 +163,8 @@ def memory(report: Report, model: Model, ids: Tensor) -> None:
         ([[255]] * ids.shape[0], "last position", asked // ids.shape[1]),
         ("all", "all positions", asked),
     ):
-        low, high = peak(lambda: bare(model, ids)), peak(lambda w=where: ours(model, ids, w))
+        runs = (lambda: bare(model, ids), lambda w=where: ours(model, ids, w))
+        low, high = (peak(run, setting.device) for run in runs)
         over = max(0, high - low)
         report.add(
             f"peak memory above bare / (bytes asked + batch): {name}", over / (size + batch), goal="<= 1.0", limit="0"
@@ -205,8 +208,7 @@ def end_to_end(report: Report, model: Model, *, n: int, length: int, tokens: int
         began = time.perf_counter()
         for batch in batches:
             bare(model, batch)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronize(model.device.type)
         forward = time.perf_counter() - began
         began = time.perf_counter()
         data = cache.read_rows("resid_post.0").repeat(model.n_layers, 1)
@@ -228,19 +230,19 @@ def end_to_end(report: Report, model: Model, *, n: int, length: int, tokens: int
 
 def main() -> None:
     options = arguments(__doc__ or "")
-    kind = "gpu" if options.gpu else "cpu"
+    kind = options.kind
     report = Report("cache")
-    model = build(kind)
-    shape = (8, 256) if kind == "cpu" else (8, 1024)
+    model = build(options)
+    shape = (8, 1024) if kind == "gpu" else (8, 256)
     ids = torch.randint(3, 20_000, shape, device=model.device)
-    recording(report, model, ids, options.rounds)
-    memory(report, model, ids)
+    recording(report, options, model, ids)
+    memory(report, options, model, ids)
     end_to_end(
         report,
         model,
-        n=64 if kind == "cpu" else 256,
-        length=120 if kind == "cpu" else 500,
-        tokens=2048 if kind == "cpu" else 16_384,
+        n=256 if kind == "gpu" else 64,
+        length=500 if kind == "gpu" else 120,
+        tokens=16_384 if kind == "gpu" else 2048,
     )
     report.finish(options.json)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cache import SHAPES
-from benchmarks.kit import Report, arguments, interleave
+from benchmarks.kit import Report, Setting, arguments, interleave
 from interp.evaluate import Decoding, evaluate
 from interp.model import Model
 from interp.prompt import Example, Message, render
@@ -72,20 +72,21 @@ def tokenizer_of(items: list[Example]) -> Any:
     )
 
 
-def build(kind: str, tokenizer: Any) -> Model:
+def build(setting: Setting, tokenizer: Any) -> Model:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
+    kind = setting.kind
     config = Qwen2Config(
         vocab_size=151_936,
-        num_key_value_heads=2 if kind == "cpu" else 4,
+        num_key_value_heads=4 if kind == "gpu" else 2,
         pad_token_id=0,
         tie_word_embeddings=kind == "cpu",
         max_position_embeddings=4096,
         **SHAPES[kind],
     )
     torch.manual_seed(0)
-    with torch.device("cuda" if kind == "gpu" else "cpu"):
-        torch.set_default_dtype(torch.bfloat16 if kind == "gpu" else torch.float32)
+    with torch.device(setting.device):
+        torch.set_default_dtype(torch.bfloat16 if setting.gpu else torch.float32)
         module = Qwen2ForCausalLM(config).eval()
         torch.set_default_dtype(torch.float32)
     return Model.wrap(module, tokenizer)
@@ -119,10 +120,9 @@ def ours(model: Model, items: list[Example]) -> dict[str, Any]:
 
 def main() -> None:
     options = arguments(__doc__ or "")
-    kind = "gpu" if options.gpu else "cpu"
-    items = quads(12 if kind == "cpu" else 500)
+    items = quads(500 if options.kind == "gpu" else 12)
     tokenizer = tokenizer_of(items)
-    model = build(kind, tokenizer)
+    model = build(options, tokenizer)
     tokens = {x: [i[0] for s in bbq.spellings(x) if len(i := tokenizer.encode(s)) == 1] for x in "ABC"}
     mine = ours(model, items)
     first = plain_loop(model, items, logits=True)

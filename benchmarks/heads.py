@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.kit import Report, arguments
+from benchmarks.kit import Report, Setting, arguments
 from interp.edits import Replace
 from interp.heads import HeadSweep, LogitDiff, TokenPair, Zero
 from interp.hooks import edit
@@ -57,6 +57,7 @@ class Shape:
 BASE = Shape("12x12 d768 S192", 12, 12, 768, 4, 3072, 192, 90, 1.7, peer=True)
 THIN = Shape("28x28 d448 S96", 28, 28, 448, 4, 1792, 96, 140)
 LARGE = Shape("7B 28x28 S512 bf16", 28, 28, 3584, 4, 18944, 512, 0)
+REHEARSAL = Shape("rehearsal 2x4 S32", 2, 4, 64, 2, 128, 32, 0)
 
 
 def build(shape: Shape, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Model:
@@ -190,7 +191,7 @@ def main() -> None:
     options = arguments(__doc__ or "")
     report = Report("heads")
     if options.gpu:
-        on_gpu(report, options.rounds)
+        on_gpu(report, options)
     else:
         rounds = min(options.rounds, 4)
         compare(report, BASE, rounds=rounds, everywhere=False, goal=BASE.goal_slot)
@@ -199,24 +200,25 @@ def main() -> None:
     report.finish(options.json)
 
 
-def on_gpu(report: Report, rounds: int) -> None:
+def on_gpu(report: Report, setting: Setting) -> None:
     """Clean-forward times that all heads of one prompt of a 7B-shaped model cost."""
     from benchmarks.kit import interleave
 
-    model, pair = build(LARGE, dtype=torch.bfloat16, device="cuda"), pair_of(LARGE)
-    ids = torch.tensor([pair.exp_ids], device="cuda")
+    shape = LARGE if setting.kind == "gpu" else REHEARSAL
+    model, pair = build(shape, dtype=torch.bfloat16, device=setting.device), pair_of(shape)
+    ids = torch.tensor([pair.exp_ids], device=setting.device)
     best = interleave(
         {
             "ours": ours(model, pair, everywhere=False),
             "clean": lambda: model.module(ids, use_cache=False, logits_to_keep=1),
         },
-        rounds=rounds,
+        rounds=setting.rounds,
     )
     report.add(
-        f"{LARGE.name}: all heads in clean forwards",
+        f"{shape.name}: all heads in clean forwards",
         best["ours"] / best["clean"],
         goal="<= 3",
-        limit=f"{LARGE.n_heads / LARGE.limit(1):.2f}",
+        limit=f"{shape.n_heads / shape.limit(1):.2f}",
     )
 
 

@@ -26,7 +26,7 @@ N_TEXTS, N_PROMPT, N_NEW = 8, 64, 64
 
 def main() -> None:
     options = arguments(__doc__ or "")
-    model = build("gpu" if options.gpu else "cpu")
+    model = build(options)
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(10, 1000, (N_PROMPT - 3 * i,), generator=generator).tolist() for i in range(N_TEXTS)]
     site = f"resid_post.{model.n_layers // 2}"

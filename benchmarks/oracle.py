@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.kit import Report, arguments, interleave
+from benchmarks.kit import Report, Setting, arguments, interleave
 from interp.injection import Slots, inject_at
 from interp.model import Model
 from interp.oracle import Decoding, Oracle, OracleSpec, norm_matched_injection
@@ -30,7 +30,7 @@ SPEC = OracleSpec(layers=("50%",))
 N_QUESTIONS, N_SLOTS, N_NEW = 8, 200, 20
 
 
-def build(layers: int, width: int, *, gpu: bool) -> Model:
+def build(layers: int, width: int, setting: Setting) -> Model:
     """A Qwen3 of this size with three random LoRA adapters."""
     from peft import LoraConfig, get_peft_model
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -54,7 +54,7 @@ def build(layers: int, width: int, *, gpu: bool) -> Model:
     for name in ("heuristic", "oracle"):
         module.add_adapter(name, lora)
     module = module.eval().requires_grad_(False)
-    return Model(module.to("cuda", torch.bfloat16) if gpu else module)
+    return Model(module.to(setting.device, torch.bfloat16) if setting.gpu else module)
 
 
 def tokens(n: int, seed: int) -> tuple[int, ...]:
@@ -76,7 +76,7 @@ def shared_prefix(report: Report, model: Model, *, rounds: int) -> None:
         ours = lambda: generate(model, jobs, SPEC, decoding)  # noqa: E731
         loop = lambda: [generate(model, [job], SPEC, decoding, share=False)[0] for job in jobs]  # noqa: E731
         differ = sum(a != b for a, b in zip(ours(), loop(), strict=True))
-        assert model.device.type == "cuda" or not differ, "the shared prefix gives other tokens than full prompts"
+        assert model.dtype == torch.bfloat16 or not differ, "the shared prefix gives other tokens than full prompts"
         best = interleave({"ours": ours, "loop": loop}, rounds=rounds)
         report.add(
             f"{N_QUESTIONS} questions over {N_SLOTS} activations: full prompts / shared",
@@ -154,8 +154,7 @@ def by_row(resid: Tensor, vectors: list[Tensor], positions: list[list[int]], coe
     return resid
 
 
-def injection(report: Report, *, rounds: int, gpu: bool) -> None:
-    device = "cuda" if gpu else "cpu"
+def injection(report: Report, *, rounds: int, device: str) -> None:
     for rows, k in ((256, 10), (64, 100), (16, 1)):
         generator = torch.Generator().manual_seed(rows)
         resid = torch.randn(rows, k + 40, 256, generator=generator).to(device)
@@ -178,11 +177,12 @@ def injection(report: Report, *, rounds: int, gpu: bool) -> None:
 def main() -> None:
     options = arguments(__doc__ or "")
     report = Report("oracle")
-    model = build(28, 1024, gpu=True) if options.gpu else build(8, 256, gpu=False)
+    large, wide = {"gpu": ((28, 1024),) * 2, "cpu": ((8, 256), (16, 512)), "rehearsal": ((2, 256),) * 2}[options.kind]
+    model = build(*large, options)
     assert Oracle(model, spec=SPEC).adapter == "oracle"
     shared_prefix(report, model, rounds=options.rounds)
-    collection(report, model if options.gpu else build(16, 512, gpu=False), rounds=options.rounds)
-    injection(report, rounds=options.rounds, gpu=options.gpu)
+    collection(report, model if wide == large else build(*wide, options), rounds=options.rounds)
+    injection(report, rounds=options.rounds, device=options.device)
     report.finish(options.json)
 
 

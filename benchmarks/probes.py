@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.kit import Report, machine
+from benchmarks.kit import Report, machine, synchronize
 from probes.solver import inverse_std, leave_out_ridge, solve
 
 CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -135,22 +135,23 @@ def one_size(report: Report, n: int, d: int, *, tight: bool) -> None:
         )
 
 
-def gpu(report: Report) -> None:
-    """28 layers of 9,013 x 3,584 on the device, 25 fits each: total seconds."""
+def gpu(report: Report, device: str) -> None:
+    """28 layers of 9,013 x 3,584 on the device, 25 fits each: total seconds; a rehearsal takes small ones."""
+    (n, d), square = ((9013, 3584), 8192) if device == "cuda" else ((300, 64), 256)
     total, flops = 0.0, 0.0
     for layer in range(28):
-        feats, labels, fold = planted(9013, 3584, device="cuda", seed=layer)
-        torch.cuda.synchronize()
+        feats, labels, fold = planted(n, d, device=device, seed=layer)
+        synchronize(device)
         fit, seconds = timed(ours, feats, labels, fold)
         if layer:  # the first one starts the libraries
             total, flops = total + seconds, flops + fit.flops
         assert bool(fit.is_converged.all())
     total, flops = total * 28 / 27, flops * 28 / 27
     report.add(
-        "gpu 28 layers 9013x3584, 25 fits each, seconds",
+        f"gpu 28 layers {n}x{d}, 25 fits each, seconds",
         total,
         agree=None,
-        note=f"{flops / total / peak('cuda', 8192):.0%} of peak",
+        note=f"{flops / total / peak(device, square):.0%} of peak",
     )
 
 
@@ -198,15 +199,17 @@ def main() -> None:
     parser.add_argument("--no-tight", action="store_true", help="leave out scikit-learn at tol=1e-6")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="with --gpu: cpu rehearses it")
     parser.add_argument("--memory", action="store_true", help="a sweep of 28 layers of 9,013 x 3,584 from disk")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     warnings.simplefilter("ignore")
     report = Report("probes")
+    options.json = None if options.gpu and options.device == "cpu" else options.json
     print(f"{machine()}, {options.threads} threads; all {FOLDS} folds x {len(CS)} C of both")
     if options.gpu:
-        gpu(report)
+        gpu(report, options.device)
     elif options.memory:
         memory(report)
     else:

@@ -69,7 +69,12 @@ def checkpoint(setting: Setting) -> Model:
         )
     template = "own" if (folder / "chat_template.jinja").is_file() else "plain"
     where = Checkpoint(setting.model, str(folder))
-    return load(where, dtype=setting.dtype, device=setting.device, template=template)
+    return load(
+        where,
+        dtype="bfloat16" if setting.gpu and setting.dtype == "auto" else setting.dtype,
+        device=setting.device,
+        template=template,
+    )
 
 
 def bare(model: Model, rows: Sequence[Sequence[int]]) -> Tensor:

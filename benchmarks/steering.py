@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.heads import Shape, best_cpu, build
-from benchmarks.kit import Report, arguments
+from benchmarks.heads import REHEARSAL, Shape, best_cpu, build
+from benchmarks.kit import Report, Setting, arguments
 from interp.edits import Add
 from interp.hooks import edit
 from interp.model import Model
@@ -205,8 +205,7 @@ def main() -> None:
     report = Report("steering")
     rounds = min(options.rounds, 5)
     if options.gpu:
-        model = build(LARGE, dtype=torch.bfloat16, device="cuda")
-        on_gpu(report, model, rounds)
+        on_gpu(report, options)
     else:
         model = build(SMALL)
         for n_alphas in (9, 13):
@@ -219,15 +218,18 @@ def main() -> None:
     report.finish(options.json)
 
 
-def on_gpu(report: Report, model: Model, rounds: int) -> None:
+def on_gpu(report: Report, setting: Setting) -> None:
     """The whole protocol on a 7B shape, in clean forward passes of wall time."""
     from benchmarks.kit import interleave
 
-    item, plan = item_of(LARGE), plan_of(LARGE, protocol(LARGE, 20), 13)
-    job, ids = DoseSweep(model, [item], plan), torch.tensor([item.ids], device="cuda")
+    shape = LARGE if setting.kind == "gpu" else REHEARSAL
+    layer = 5 * shape.layers // 7
+    model = build(shape, dtype=torch.bfloat16, device=setting.device)
+    item, plan = item_of(shape), plan_of(shape, protocol(shape, layer), 13)
+    job, ids = DoseSweep(model, [item], plan), torch.tensor([item.ids], device=setting.device)
     clean = lambda: model.module(ids, use_cache=False, logits_to_keep=1)  # noqa: E731
-    best = interleave({"ours": lambda: job.outcome(0), "clean": clean}, rounds=rounds)
-    what = f"{LARGE.name}, 29 arms x 13 strengths, layer 20: clean forwards"
+    best = interleave({"ours": lambda: job.outcome(0), "clean": clean}, rounds=setting.rounds)
+    what = f"{shape.name}, 29 arms x 13 strengths, layer {layer}: clean forwards"
     note = f"({best['ours']:.3f} s; clean {best['clean']:.3f} s)"
     report.add(what, best["ours"] / best["clean"], goal="<= 3", note=note)
 

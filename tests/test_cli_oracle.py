@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from interp import progress
 from interp.cache import extract
 from interp.oracle import OracleSpec
 from study.analyses.oracle.load import key_of, load_oracle
 from study.analyses.oracle.probe import probe_accuracy
 from study.cli import main
 from tests.oracle_kit import CLASSES, chats, class_features, pair_with_oracle
+from tests.test_progress import LINE, Clock
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,17 @@ def run(folder, tmp_path, monkeypatch):
 
 def named(folder, *more):
     return ("--model", folder / "base", "--adapter", folder / "oracle", *more)
+
+
+def test_asking_prints_steps_and_time_left(folder, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "now", Clock(per_look=1.0))
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    for k, choices in enumerate(((), ("--choices", "yes,no"))):
+        options = ["--acts", folder / "acts_engaged", "--question", "is it {choices}?", *choices, "--group", "problem"]
+        options += ["--limit", 12, "--partners", 2, "--no-selftest", "--out", tmp_path / str(k)]
+        said = run("ask", *named(folder), *options)
+        shown = [line for line in said.splitlines() if line.startswith("oracle: ") and LINE.search(line)]
+        assert len(shown) > 5, said
 
 
 def test_a_free_question_leaves_answers_with_their_gaps(run, folder, tmp_path):

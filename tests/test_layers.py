@@ -14,7 +14,7 @@ from tests.import_graph import ROOT, circles, import_graph, imports, modules, wi
 LAYERS = {
     "interp.checkpoint": 0, "interp.site": 0, "interp.prompt": 0, "interp.positions": 0, "interp.sentences": 0,
     "interp.label_mass": 0, "interp.remedy": 0, "interp.where": 0,
-    "interp.processes": 0, "interp.limits": 0, "interp.import_path": 0,
+    "interp.processes": 0, "interp.progress": 0, "interp.limits": 0, "interp.import_path": 0,
     "interp.io": 0,
     "interp.stats": 0, "interp.show": 0, "interp.example": 0, "interp.template": 0,
     "interp.family": 1, "interp.model": 1, "interp.adapters": 1, "interp.loading": 1,

@@ -1,4 +1,4 @@
-"""Progress of long loops: what a line says, under a clock that the test sets, and that every long command prints one."""
+"""Progress of long loops: what a line says, under a clock that the test sets."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import torch
 
 from interp.evaluate.labels import context_length
 from interp.hooks import record
+from interp.memory import sizes_of
 from interp.model import Model
 from interp.progress import parts
 from interp.prompt import Example, Prompt, render
@@ -68,7 +69,7 @@ def track_answers(model: Model, examples: Sequence[Example], *, depth: float = D
     firsts = [first_tokens(model.tokenizer, e) for e in examples]
     others = _controls(examples, firsts)
     out: list[Tracked] = []
-    for batch in parts(list(_batches(prompts))):
+    for batch in parts(list(_batches(prompts, min(_TOKENS_PER_BATCH, sizes_of(model).pass_tokens)))):
         p = _lens(model, layer, [prompts[i].ids for i in batch], [ends[i] for i in batch])
         for row, (k, sentence) in enumerate((i, s) for i in batch for s in range(len(ends[i]))):
             top = int(p[row].argmax())
@@ -115,11 +116,11 @@ def _controls(examples: Sequence[Example], firsts: Sequence[list[int]]) -> list[
     ]
 
 
-def _batches(prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+def _batches(prompts: Sequence[Prompt], n_tokens: int) -> Iterator[list[int]]:
     batch: list[int] = []
     for i, prompt in enumerate(prompts):
         widest = max([len(prompt.ids), *(len(prompts[k].ids) for k in batch)])
-        if batch and (len(batch) + 1) * widest > _TOKENS_PER_BATCH:
+        if batch and (len(batch) + 1) * widest > n_tokens:
             yield batch
             batch = []
         batch.append(i)

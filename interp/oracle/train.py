@@ -125,8 +125,7 @@ def train_oracle(
         bar = stack.enter_context(track("training", run.n_steps, unit="steps", done=start))
         for step, loss in bar.over(run.steps(start)):
             losses.append(loss)
-            with bar.step(0):
-                validation = validator(step) if run.is_checkpoint(step) else None
+            validation = validator(step) if run.is_checkpoint(step) else None
             if validation is not None:
                 history.append(validation)
                 if store is not None and processes.is_first:
@@ -135,8 +134,9 @@ def train_oracle(
             if log is not None and processes.is_first:
                 log(step, loss, validation)
     findings = (*findings, *best_of(history).findings())
-    folder = None if out is None else Path(out)
-    return Trained(run.model, adapter, spec, tuple(losses), tuple(history), findings, folder)
+    return Trained(
+        run.model, adapter, spec, tuple(losses), tuple(history), findings, None if out is None else Path(out)
+    )
 
 
 def _open(stack: ExitStack, out: Path, identity: Mapping[str, Any], processes: Processes) -> ItemStore:
