@@ -123,7 +123,7 @@ def caching(
 
     try:
         kept = ours().read(f"resid_post.{last}", "last").to(model.device)
-        normed = model.decoder.norm(kept.to(model.dtype))
+        normed = model.layout.final_norm(kept.to(model.dtype))
         agree = relative(normed, bare(model, rows))
         note = f"{sum(map(len, rows))} tokens, {model.n_layers} layers"
         compare(report, setting, "cache, all layers, last position / bare forward", ours, lambda: bare(model, rows),
@@ -164,7 +164,8 @@ def evaluation(
 
 
 def letter_scores(model: Model, items: Sequence[Example]) -> list[Any]:
-    return [a for _, batch in evaluate(model, bbq, items, decoding=Decoding(generate=False)) for a in batch]
+    task: Any = bbq
+    return [a for _, batch in evaluate(model, task, items, decoding=Decoding(generate=False)) for a in batch]
 
 
 def sweeps(report: Report, setting: Setting, model: Model, prompts: Sequence[Prompt]) -> None:

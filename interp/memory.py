@@ -23,7 +23,7 @@ MOST_TOKENS, FEWEST_TOKENS = 16_384, 512
 """Bounds of a derived batch, in tokens with padding."""
 CPU_FLOPS = 2.0**41
 """Multiply-adds times two of one batch on a CPU: seconds. A larger one is not faster, and progress stands still."""
-CPU_PASS = 2_048
+CPU_PASS = 1_024
 """Most tokens of one plain forward pass on a CPU: what a block computes then stays near the processor."""
 CHUNK_BYTES = 512 * 2**20
 """Largest chunk of rows of a sweep on a CPU; larger ones are not faster there."""
@@ -75,9 +75,9 @@ class Sizes:
 
     @property
     def pass_tokens(self) -> int:
-        """Tokens of one forward pass whose batch is not continued: `batch_tokens`, on a CPU at most 2,048.
+        """Tokens of one forward pass whose batch is not continued: `batch_tokens`, on a CPU at most 1,024.
 
-        Larger passes are slower there: SmolLM2-135M ran 2,048, 4,096 and 16,384 tokens at 0.98, 0.93 and 0.74 of the
+        Larger passes are slower there: SmolLM2-135M ran 1,024, 4,096 and 16,384 tokens at 0.98, 0.93 and 0.74 of the
         rate of batches of 8 prompts (float32, one thread).
         """
         return min(self.batch_tokens, CPU_PASS) if self.device.type == "cpu" else self.batch_tokens

@@ -83,6 +83,13 @@ def test_tokens_of_a_batch_on_a_cpu_by_hand(parameters: int, free: int | None, t
     assert replace(sizes, device=CUDA).batch_tokens == max(tokens, 16_384 if free in (None, 2**34) else tokens)
 
 
+def test_a_pass_on_a_cpu_has_at_most_1024_tokens_and_no_more_than_a_batch() -> None:
+    sizes = Sizes(135_000_000, torch.float32, CPU, 50_000, 2**34)
+    assert sizes.pass_tokens == 1024
+    assert replace(sizes, n_parameters=7_000_000_000).pass_tokens == 512
+    assert replace(sizes, device=CUDA).pass_tokens == 16_384
+
+
 def test_a_token_needs_at_least_what_its_streams_and_its_cache_hold() -> None:
     """Against numbers of the configuration, and the cache of keys and values that transformers makes."""
     model = tiny_chat_model()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from interp import progress
 from interp.cache import extract
 from interp.checkpoint import Checkpoint
 from interp.loading import load
@@ -31,6 +32,7 @@ from study.analyses.steering.tables import tables_of_doses
 from study.cli import steer
 from tests import steer_task
 from tests.steering_kit import made_up
+from tests.test_progress import LINE, Clock
 from tests.tiny import save_checkpoint
 
 TASK = "tests.steer_task"
@@ -80,6 +82,19 @@ def fitted(cache: Path) -> Directions:
 
 def run(command: str, *args: str | Path) -> Result:
     return CliRunner().invoke(getattr(steer, command), [str(arg) for arg in args])
+
+
+def test_a_dose_study_prints_steps_and_time_left(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up().save(tmp_path / "v.safetensors")
+    monkeypatch.setattr(progress, "now", Clock(per_look=1.0))
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    options = [word for word in QUICK if word != "--quiet"]
+    done = run("dose", "--base", base, "--name", "b", *options, "--task", "tests.abstain_task", "--direction",
+               tmp_path / "v.safetensors", "--no-figures", "--out", tmp_path / "dose")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    shown = [line for line in done.stderr.splitlines() if LINE.search(line)]
+    assert sum(line.startswith("dose b: ") for line in shown) > 20
+    assert any(line.startswith("dose b, neutral texts: ") for line in shown)
 
 
 def test_a_model_that_abstains_in_most_groups_gets_all_of_its_tables(base: Path, tmp_path: Path) -> None:

@@ -117,10 +117,9 @@ def train_oracle(
     model = add_adapter(model, recipe, adapter)
     run = Run(model, items, spec, recipe, encoder, adapter, processes)
     validator = Validator(run.model, spec, _ok(mixture.validation), encoder, seed=recipe.seed)
-    losses: list[float] = []
     with ExitStack() as stack:
         store = None if out is None else _open(stack, Path(out), identity, processes)
-        start, history = _begin(run, store, resume)
+        (start, history), losses = _begin(run, store, resume), list[float]()
         stack.enter_context(run.training())
         bar = stack.enter_context(track("training", run.n_steps, unit="steps", done=start))
         for step, loss in bar.over(run.steps(start)):
@@ -133,10 +132,8 @@ def train_oracle(
                 processes.wait()
             if log is not None and processes.is_first:
                 log(step, loss, validation)
-    findings = (*findings, *best_of(history).findings())
-    return Trained(
-        run.model, adapter, spec, tuple(losses), tuple(history), findings, None if out is None else Path(out)
-    )
+    found, folder = (*findings, *best_of(history).findings()), None if out is None else Path(out)
+    return Trained(run.model, adapter, spec, tuple(losses), tuple(history), found, folder)
 
 
 def _open(stack: ExitStack, out: Path, identity: Mapping[str, Any], processes: Processes) -> ItemStore:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,9 @@ class DoseJob:
         options, cache = self.options, self.options.cache
         if cache is None:
             return {}
-        how: dict[str, Any] = dict(
+        fit = partial(
+            shuffled_from_cache,
+            folder=cache,
             n=options.n_shuffled,
             seed=options.seed,
             labels=options.labels,
@@ -80,8 +82,7 @@ class DoseJob:
             equal_length=options.shuffled_length == "equal",
         )
         with track("directions of shuffled labels", len(self.chosen), unit="sites") as bar:
-            fitted = bar.over(shuffled_from_cache(one, cache, **how) for one in self.chosen.values())
-            return dict(zip(self.chosen, fitted, strict=True))
+            return dict(zip(self.chosen, bar.over(map(fit, self.chosen.values())), strict=True))
 
     def plan(self, member: str) -> DosePlan:
         """Arms of every site at equal added length, in the unit of the options."""
