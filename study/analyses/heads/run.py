@@ -225,8 +225,11 @@ def _change_sets(model: Model, done: Done, kind: str, root: Path, options: Heads
     where = parse_positions(options.positions)[0]
     job = HeadSweep(model, done.pairs, parse_kind(kind), where, units, effect=options.effect, verify=options.verify)
     with sweep_store(root, job.plan, done.pairs) as store:
-        for _, outcome in job.run(done=done_of(store)):
-            put_outcome(store, outcome)
+        done_before = done_of(store)
+        name = f"heads {root.parent.name} sets"
+        with track(name, len(job.pairs), unit="pairs", done=len(done_before)) as bar:
+            for _, outcome in bar.over(job.run(done=done_before)):
+                put_outcome(store, outcome)
         put_norms(store, np.ones(len(job.units)), options.together)
 
 
