@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,13 +132,17 @@ class CheckpointOptions:
 
 
 def say_sizes(what: Checkpoint | CheckpointPair, loading: Mapping[str, object], *more: str) -> None:
-    """Print on stderr what is derived from the size of the models and the memory at hand, and `more`."""
+    """Print on stderr what is derived from the size of the models and the memory at hand, and `more`.
+
+    A checkpoint that cannot be read prints nothing: the command itself says why, after the checks of its items.
+    """
     from interp.checkpoint import CheckpointPair
     from study.analyses.sizes import size_lines
 
     members = what.members if isinstance(what, CheckpointPair) else {what.name: what}
-    for line in size_lines(members, loading):
-        click.echo("; ".join([line, *more]), err=True)
+    with suppress(ValueError):
+        for line in size_lines(members, loading):
+            click.echo("; ".join([line, *more]), err=True)
 
 
 CONTINUES = (
