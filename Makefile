@@ -50,7 +50,7 @@ real: install
 	test -n "$(DIPTYCH_REAL)" || $(BIN)/python -m tests.real.fetch $(REAL)
 	DIPTYCH_REAL=$(abspath $(REAL)) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m real tests/real
 
-# The part of it that CI runs, on SmolLM2 alone; skipped with a sentence where SmolLM2 cannot be fetched.
+# The quickest part of it, on SmolLM2 alone; skipped with a sentence where SmolLM2 cannot be fetched.
 real-quick: install
 	test -n "$(DIPTYCH_REAL)" || $(BIN)/python -m tests.real.fetch $(REAL) || echo "SmolLM2 cannot be fetched here: its tests are skipped."
 	DIPTYCH_REAL=$(abspath $(REAL)) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'real and quick' -k 'not qwen and not gemma' tests/real
