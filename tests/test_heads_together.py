@@ -27,9 +27,9 @@ EVERY = [HeadId(layer, head) for layer in range(2) for head in range(4)]
 BOTH = parse_unit("L1.H0+L1.H2")
 
 
-def sweeps(a: float, b: float, others) -> tuple[HeadEffects, HeadEffects]:
+def sweeps(a: float, b: float, others, units=(BOTH,)) -> tuple[HeadEffects, HeadEffects]:
     model, pairs = retrieval_model(a, b), retrieval_pairs()
-    units = [BOTH, *others[BOTH]]
+    units = [*units, *others[BOTH]]
     options: dict[str, Any] = dict(kind=Zero(), metrics=(LogitDiff(),))
     return head_sweep(model, pairs, heads=units, **options), head_sweep(model, pairs, **options)
 
@@ -45,6 +45,18 @@ def test_two_heads_that_do_the_same_work_have_the_closed_form(a: float, b: float
     assert row["parts_difference"] == pytest.approx(margin(a) + margin(b) - whole, abs=1e-5)
     assert row["control_value"] == 0.0 and row["control_difference"] == pytest.approx(whole, abs=1e-5)
     assert (row["head"], row["k"], row["metric"]) == ("L1.H0+L1.H2", 2, "abl_logit")
+
+
+def test_a_set_that_has_no_random_set_has_a_blank_control() -> None:
+    whole = parse_unit("L1.H0+L1.H1+L1.H2+L1.H3")
+    others = random_sets([whole, BOTH], EVERY)
+    assert others[whole] == ()
+    joint, single = sweeps(0.75, 0.25, others, units=[whole, BOTH])
+    first, second = together_table(joint, single, others).to_dict("records")
+    assert first["value"] == pytest.approx(margin(1.0), abs=1e-5)
+    assert first["parts_difference"] == pytest.approx(margin(0.75) + margin(0.25) - margin(1.0), abs=1e-5)
+    blank = ["control_value", "control_difference", "control_difference_lo", "control_difference_hi"]
+    assert all(np.isnan(first[name]) for name in blank) and not any(np.isnan(second[name]) for name in blank[:2])
 
 
 def noisy(effects: HeadEffects, seed: int) -> HeadEffects:
@@ -88,6 +100,7 @@ def test_random_sets_have_as_many_heads_per_layer_and_none_of_the_set() -> None:
     [
         (dict(named=("L0.H0+L0.H2",)), r"named=.L0\.H0\+L0\.H2.: expected one head"),
         (dict(together=("L0.H0",)), r"together=.L0\.H0.: expected heads joined by \+"),
+        (dict(together=("L0.H0+L0.H1",), kinds=("patch",)), r"ablated, not patched\. Add one to kinds="),
     ],
 )
 def test_a_set_and_a_head_in_each_others_place_are_refused(options, message) -> None:

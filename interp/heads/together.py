@@ -57,7 +57,8 @@ def together_table(joint: HeadEffects, single: HeadEffects, others: Mapping[Unit
         control_difference  mean of e(set) - mean over random sets of e(random set)
         parts_difference    mean of e(set) - sum over its heads of e(head)            e: the main effect, in logits
 
-    Intervals are paired and respect the groups of the pairs; `p_adjusted` is max-|t| over the sets.
+    Intervals are paired and respect the groups of the pairs; `p_adjusted` is max-|t| over the sets. A set that is all
+    the heads of its layers has no random set, and its control is blank.
 
     Args:
         joint: the sweep over the sets and their random sets.
@@ -73,17 +74,20 @@ def together_table(joint: HeadEffects, single: HeadEffects, others: Mapping[Unit
     effects, alone = joint.per_example(), single.per_example()
     sets = list(others)
     own = np.column_stack([effects[:, joint.index(unit)] for unit in sets])
+    has_random = np.array([bool(others[unit]) for unit in sets])
     random = np.column_stack([_mean_of(effects, joint, others[unit]) for unit in sets])
     parts = np.column_stack([sum(alone[:, single.index(head)] for head in unit) for unit in sets])
     options = {"groups": joint.groups, "sampling": joint.sampling}
     tested = means_and_p(own, **options)
     control, left = (stats.cluster_means(own - part, **options) for part in (random, parts))
+    value, lo, hi = (np.where(has_random, part, np.nan) for part in (control.value, control.lo, control.hi))
+    control = stats.Estimates(value, lo, hi, control.n, control.n_groups)
     columns = {
         "head": [unit_name(unit) for unit in sets],
         "value": tested.estimates.value, "lo": tested.estimates.lo, "hi": tested.estimates.hi,
         "n": tested.estimates.n, "n_groups": tested.estimates.n_groups, "p_adjusted": tested.p,
         "null_max95": tested.null_max95, "n_perm": tested.n_flips,
-        "control_value": random.mean(axis=0), "parts_value": parts.mean(axis=0),
+        "control_value": np.where(has_random, random.mean(axis=0), np.nan), "parts_value": parts.mean(axis=0),
         "k": [len(unit) for unit in sets],
     }  # fmt: skip
     for name, estimates in (("control_difference", control), ("parts_difference", left)):
@@ -92,6 +96,7 @@ def together_table(joint: HeadEffects, single: HeadEffects, others: Mapping[Unit
 
 
 def _mean_of(effects: np.ndarray, joint: HeadEffects, units: Sequence[Unit]) -> np.ndarray:
+    """Mean effect of the random sets of one set on every pair; 0 where there is no other set."""
     if not units:
-        return np.full(len(effects), np.nan)
+        return np.zeros(len(effects))
     return effects[:, [joint.index(unit) for unit in units]].mean(axis=1)

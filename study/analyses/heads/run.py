@@ -21,6 +21,7 @@ from interp.heads import HeadEffects, HeadSweep, TokenPair, parse_kind
 from interp.heads.cumulative import Arm, cumulative_job, cumulative_sets
 from interp.heads.estimates import MIN_GROUPS, halves
 from interp.heads.ids import HeadId, Unit, expand_heads, parse_unit, unit_name
+from interp.heads.metrics import sort_of
 from interp.heads.outcomes import Outcomes, Plan, main_of
 from interp.heads.sweep import unit_norms
 from interp.heads.together import random_sets
@@ -111,7 +112,7 @@ def _check(task: Task, examples: Sequence[Example] | Sequence[tuple[Example, Exa
 
 
 def check_sets(options: HeadsOptions) -> None:
-    """Refuse a set among the heads that are boxed, and a single head among the sets; both were silently nothing."""
+    """Refuse a set among the heads that are boxed, a single head among the sets, and sets where nothing is ablated."""
     for name in options.named:
         if "+" in name:
             raise ValueError(
@@ -120,6 +121,9 @@ def check_sets(options: HeadsOptions) -> None:
     for name in options.together:
         if "+" not in name:
             raise ValueError(f"{remedy(f'{{together:{name}}}')}: expected heads joined by +, e.g. L0.H0+L0.H2.")
+    is_patched = [sort_of(parse_kind(kind).name, options.effect) == "patch" for kind in options.kinds]
+    if options.together and all(is_patched):
+        raise ValueError(f"sets of heads are ablated, not patched. {remedy('Add one to {kinds:mean,patch}.')}")
 
 
 class Done(NamedTuple):
