@@ -26,7 +26,11 @@ def row(**changes: object) -> Row:
     [
         ({}, "reproduced"),
         ({"limit": 0.5}, "open"),
-        ({"limit": 0.7}, "contradicted"),
+        ({"limit": 0.7}, "open"),  # above the null, below the end of its spread
+        ({"limit": 0.7, "null_value": 0.5}, "open"),  # looks like the null
+        ({"limit": 0.7, "null_value": 0.65}, "contradicted"),
+        ({"expected": "below", "null_value": 0.5, "limit": 0.3}, "open"),
+        ({"expected": "below", "null_value": 0.35, "limit": 0.3}, "contradicted"),
         ({"limit": 0.4}, "open"),  # an interval that touches the limit has not cleared it
         ({"expected": "below"}, "contradicted"),
         ({"expected": "below", "null_value": 0.7}, "reproduced"),

@@ -68,7 +68,9 @@ EXPERIMENTS: dict[str, Experiment] = {
             "Subject number",
             "Beginnings such as `The keys near the cabinet` from templates: 40 subjects in both numbers, with "
             "distracting nouns in both numbers, read at the distracting noun. Probes and directions are tested on "
-            "other subjects than they were fitted on; subjects are the independent unit.",
+            "other subjects than they were fitted on; subjects are the independent unit. The rows at three quarters of "
+            "the depth are exploratory: that depth, and three strengths instead of five, were chosen after the dose "
+            "curve at half depth had come out open on SmolLM2.",
         ),
         Experiment(
             "lens",

@@ -15,10 +15,10 @@ Verdict = Literal["reproduced", "contradicted", "open"]
 class Row:
     """One measured number next to its null.
 
-        above   reproduced if lo > limit,   contradicted if hi < limit
-        below   reproduced if hi < limit,   contradicted if lo > limit
+        above   reproduced if lo > limit,   contradicted if hi < null_value and hi < limit
+        below   reproduced if hi < limit,   contradicted if lo > null_value and lo > limit
         near    reproduced if [lo, hi] lies within limit ± margin, contradicted if it lies outside
-        open    everything else
+        open    everything else: also what looks like the null, within the spread that has the limit at its end
 
     Attributes:
         claim: key of the literature that predicts it (`literature.LITERATURE`).
@@ -66,6 +66,10 @@ class Row:
         }[self.expected]
         if low < self.lo and self.hi < high:
             return "reproduced"
+        if self.expected == "above":
+            low = min(low, self.null_value)
+        elif self.expected == "below":
+            high = max(high, self.null_value)
         return "contradicted" if self.hi < low or self.lo > high else "open"
 
 

@@ -15,11 +15,11 @@ HEAD = """# Known results on real checkpoints
 
 Written by `make science` (`python -m benchmarks.science`): results that the literature reports, measured again on
 pretrained checkpoints with the functions of this library. Every number has its 95 % interval, the number of items (and
-of independent groups), and its null next to it.
+of independent groups), and its null next to it; a number that a theorem fixes on these very items has no interval.
 
 - **reproduced**: the whole interval lies on the side of the limit that the literature predicts.
-- **contradicted**: the whole interval lies on the other side.
-- **open**: the interval contains the limit; these items cannot decide.
+- **contradicted**: the whole interval lies on the other side, of the limit and of the null.
+- **open**: everything else; these items cannot decide. What looks like the null is open too.
 
 The limit is the value under the null or, where the null is a distribution, its 95 % limit.
 """
