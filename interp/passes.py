@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -216,7 +216,7 @@ def positions_from_mask(mask: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch po
 
 
 @dataclass(frozen=True)
-class _Prompts:
+class GivenPrompts:
     """Input of one call of `generate`: number of texts, columns of the prompt, and the mask of real tokens."""
 
     items: int
@@ -233,7 +233,7 @@ class PromptEnd:
     """
 
     def __init__(self) -> None:
-        self._prompts: _Prompts | None = None
+        self._prompts: GivenPrompts | None = None
         self._end: int | None = None
         self._width = -1  # columns after the last pass; the next one continues it if its past is equal
 
@@ -259,7 +259,7 @@ class PromptEnd:
         """Record the input of every call of the model's `generate` inside the block. Blocks may be nested."""
 
         def call(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            before, self._prompts = self._prompts, _prompts(args, kwargs)
+            before, self._prompts = self._prompts, given_prompts(args, kwargs)
             try:
                 return inner(*args, **kwargs)
             finally:
@@ -298,7 +298,12 @@ def around_generate(
             module.generate = own
 
 
-def _prompts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Prompts:
+def given_prompts(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> GivenPrompts:
+    """What a call of `generate` with these arguments continues.
+
+    Raises:
+        ValueError: neither token ids nor embeddings.
+    """
     inputs = [args[0] if args else None, *(kwargs.get(key) for key in ("inputs", "input_ids", "inputs_embeds"))]
     tokens = next((value for value in inputs if isinstance(value, Tensor)), None)
     if tokens is None:
@@ -306,7 +311,7 @@ def _prompts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Prompts:
             "generate: expected a prompt (input_ids or inputs_embeds) while activations are edited or read."
         )
     mask = kwargs.get("attention_mask")
-    return _Prompts(tokens.shape[0], tokens.shape[1], mask if isinstance(mask, Tensor) and mask.ndim == 2 else None)
+    return GivenPrompts(tokens.shape[0], tokens.shape[1], mask if isinstance(mask, Tensor) and mask.ndim == 2 else None)
 
 
 def _lengthened(mask: Tensor, what: Pass) -> Tensor:

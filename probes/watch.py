@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from interp.family import Layout, Tap
 from interp.hooks import place
 from interp.model import Model
-from interp.passes import around_generate
+from interp.passes import around_generate, given_prompts
 from interp.site import SITE_KINDS, Site, check_site
 
 if TYPE_CHECKING:
@@ -269,16 +269,12 @@ class _Watch:
             value = _setting(self.model, kwargs, option)
             if value is not None and value != 1:
                 raise ValueError(f"monitor: {option}={value if option != 'assistant_model' else '...'}: {reason}.")
-        given = [args[0] if args else None, *(kwargs.get(key) for key in ("inputs", "input_ids", "inputs_embeds"))]
-        tokens = next((value for value in given if isinstance(value, Tensor)), None)
-        if tokens is None:
-            raise ValueError("generate: expected a prompt (input_ids or inputs_embeds) inside a monitor block.")
-        mask = kwargs.get("attention_mask")
-        if isinstance(mask, Tensor) and mask.ndim == 2 and not bool(mask[:, -1].all()):
+        given = given_prompts(args, kwargs)
+        if given.mask is not None and not bool(given.mask[:, -1].all()):
             raise ValueError(
                 "monitor: prompts are padded on the right; `generate` continues the pads. Pad on the left."
             )
-        return tokens.shape[0], tokens.shape[1]
+        return given.items, given.width
 
     def _with_callback(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         if self.stop is None:
