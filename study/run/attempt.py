@@ -18,6 +18,7 @@ from typing import Self
 from interp.io.files import FolderError, write_file
 from interp.io.paths import without_folder, without_paths
 from interp.processes import ended_on_error, new_pool
+from interp.progress import showing
 from interp.remedy import remedy
 from study.analyses.base import Context, Step
 from study.folders import TABLES
@@ -88,7 +89,8 @@ def _work(step: Step, context: Context) -> tuple[Sequence[str], dict[str, str]]:
         with suppress(Exception):  # something in the folder is gone: do the work again, it fills in what is missing
             outputs = publish(step, context)
     if notes is None or outputs is None:
-        notes = tuple(told(note, context) for note in step.run(context) or ())
+        with showing(context.progress):
+            notes = tuple(told(note, context) for note in step.run(context) or ())
         outputs = publish(step, context)
     mark_done(context.root, context.folder, notes, known)  # tables in the folder may be new
     known.save()

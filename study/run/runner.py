@@ -86,17 +86,18 @@ def run_study(
     with writer_lock(out):
         dated = with_pairs(with_date(study, out), out)
         try:
-            with Pool(jobs) if jobs > 1 and _has_work(out, steps) else nullcontext() as pool:
+            with Pool(jobs) if jobs > 1 and _has_work(out, steps, only) else nullcontext() as pool:
                 return _Run(dated, out, steps, keep=keep, say=say, progress=progress).go(pool, jobs=jobs, only=only)
         finally:
             tidy(out)
 
 
-def _has_work(root: Path, steps: Mapping[str, Step]) -> bool:
-    """Whether several steps are surely not done, so that processes can start before any key is known."""
+def _has_work(root: Path, steps: Mapping[str, Step], only: Sequence[str]) -> bool:
+    """Whether several wanted steps are surely not done, so that processes can start before any key is known."""
     held = read_run(root).steps if (root / RUN).is_file() else {}
     done = {name for name, state in held.items() if state.status == "done"}
-    return sum(name not in done for name, step in steps.items() if not step.after) > 1
+    wanted = [name for name, step in steps.items() if not step.after and (not only or name in only)]
+    return sum(name not in done for name in wanted) > 1
 
 
 class _Run:
