@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +22,8 @@ from probes.controls import (
     shuffled_rows,
 )
 from probes.metrics import area, auroc_many, balanced_accuracy, interval_of, layer_bands, score_table
+from probes.solver import Fit, NotConvergedWarning, solve
+from probes.splits import Split
 
 
 @pytest.fixture
@@ -58,6 +63,38 @@ def test_after_erasure_the_refitted_probe_has_no_weights_and_reads_nothing(data)
     assert 0 < check.share_changed < 0.5
     with pytest.raises(ValueError, match="expected TEST rows"):
         erase_check(feats, labels, group_split(labels, groups=groups, test_share=0.0, seed=0))
+
+
+def anisotropic(seed: int = 0) -> tuple[torch.Tensor, np.ndarray, Split]:
+    """Features like those of a real layer: scales over four orders of magnitude, one far from 0."""
+    rng, scales = np.random.default_rng(seed), 10 ** np.linspace(2, -2, 60)
+    labels = np.arange(400) % 2
+    feats = rng.normal(size=(400, 60)) * scales
+    feats[:, 3:6] += 1.5 * labels[:, None] * scales[3:6]
+    feats[:, 0] += 1000
+    return torch.from_numpy(feats), labels, group_split(labels, groups=np.arange(400) // 4, test_share=0.25, seed=0)
+
+
+@pytest.mark.filterwarnings("error::probes.solver.NotConvergedWarning")
+def test_weights_that_are_zero_by_theorem_are_no_failure_of_the_solver() -> None:
+    check = erase_check(*anisotropic())
+    assert check.train_before > 0.98 and check.weight_ratio < 1e-9 and abs(check.train_after - 0.5) < 0.05
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_probe_that_is_far_from_its_optimum_is_a_warning(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def unfinished(*args: Any, **kwargs: Any) -> Fit:
+        fit = solve(*args, **kwargs)
+        calls.append(1)
+        share = 0.1 if len(calls) - 1 == which else 0.0  # of the weights before: the second probe has almost none
+        size = float((fit.coef / fit.scale[:, None]).norm())
+        return replace(fit, certificate=torch.full_like(fit.certificate, share * max(1.0, 1 / size)))
+
+    monkeypatch.setattr("probes.erase.solve", unfinished)
+    with pytest.warns(NotConvergedWarning, match="of the weights before"):
+        erase_check(*anisotropic())
 
 
 def test_erasure_of_more_features_than_rows_keeps_its_theorem() -> None:
