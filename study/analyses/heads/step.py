@@ -202,11 +202,12 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
     section, members = _section(study), {role: layouts[role] for role in _members(study)}
     for name in section.named:
         yield from tried("heads.named", members, lambda layout, name=name: expand_heads([parse_unit(name)], layout))
-    yield from tried("heads.together", {"": section}, check_sets)
+    unknown_kinds = [fault for kind in section.kinds for fault in tried("heads.kinds", {"": kind}, parse_kind)]
+    yield from unknown_kinds
+    if not unknown_kinds:
+        yield from tried("heads.together", {"": section}, check_sets)
     for name in section.together:
         yield from tried("heads.together", members, lambda layout, name=name: expand_heads([name], layout))
-    for kind in section.kinds:
-        yield from tried("heads.kinds", {"": kind}, parse_kind)
     yield from tried("heads.at", {"": study}, _sites)
     yield from tried("heads.positions", {"": section.positions}, parse_positions)
 
