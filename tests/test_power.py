@@ -25,7 +25,7 @@ from interp.stats.power import (
     smallest_detectable,
 )
 from interp.stats.power.rates import paired_cells
-from interp.stats.power.tables import PairedStudies
+from interp.stats.power.tables import PairedStudies, draw_groups
 
 Study = Callable[[np.random.Generator, int], bool]
 FEW, MANY = (400, 0.07), (2000, 0.03)
@@ -253,6 +253,21 @@ def test_simulated_tables_follow_the_rules_of_the_public_functions_study_by_stud
         assert is_equivalent[j] == found.equivalence.equivalent
         # 599 draws of the planner against 10,000: at most 4 standard errors apart
         assert abs(p[j] - found.p_groups) <= (1e-9 if size.n_groups is None else 4 * 0.5 / np.sqrt(599))
+
+
+@pytest.mark.parametrize("size", [StudySize(60, 60, 0.3), StudySize(70, 60, 0.3), StudySize(120, 40, 0.3)])
+def test_drawn_groups_have_the_shares_and_the_correlation_that_are_asked_for(size: StudySize) -> None:
+    """Groups of one item, of one or two, of three: shares, and the covariance of two items of one group."""
+    p, n_studies = np.array([0.5, 0.3, 0.0, 0.2]), 4_000
+    counts = draw_groups(np.random.default_rng(2), p, size, n_studies)
+    assert (counts.sum(axis=2) == size.sizes).all() and not counts[..., 2].any()
+    wide = size.n_effective * n_studies  # independent items, as it were
+    assert np.abs(counts.sum(axis=(0, 1)) / (size.n * n_studies) - p).max() < 4 * 0.5 / np.sqrt(wide)
+    for n in np.unique(size.sizes[size.sizes > 1]):
+        x = counts[:, size.sizes == n, 0].ravel()
+        pairs = (x * (x - 1)).mean() / (n * (n - 1))  # share of pairs of items of a group that both have category 0
+        icc = (pairs - p[0] ** 2) / (p[0] * (1 - p[0]))
+        assert icc == pytest.approx(size.icc, abs=4 / np.sqrt(len(x)))
 
 
 def test_the_power_of_a_difference_without_groups_is_that_of_mcnemar_by_enumeration() -> None:

@@ -25,15 +25,21 @@ def draw_groups(rng: np.random.Generator, p: np.ndarray, size: StudySize, n_stud
     """Counts of categories in each group [study, group, category].
 
     The probabilities of a group are Dirichlet with mean p, so that the indicator of every category has the intraclass
-    correlation of `size`.
+    correlation of `size`. A group of one item has a category by p whatever the correlation, which is drawn as such:
+    most groups of a large study are of one.
     """
-    shape = (n_studies, size.units)
+    out = np.empty((n_studies, size.units, len(p)), dtype=np.int64)
+    is_one = size.sizes == 1
+    category = np.searchsorted(np.cumsum(p)[:-1], rng.random((n_studies, int(is_one.sum()))), side="right")
+    out[:, is_one] = category[..., None] == np.arange(len(p))
+    shape = (n_studies, int((~is_one).sum()))
     rates = np.broadcast_to(p, (*shape, len(p)))
-    if size.icc > 0 and size.units < size.n:
+    if size.icc > 0:
         strength = np.maximum(p * (1 - size.icc) / size.icc, 1e-12)
         gammas = rng.standard_gamma(strength, size=(*shape, len(p)))
         rates = gammas / np.maximum(gammas.sum(axis=-1, keepdims=True), 1e-300)
-    return rng.multinomial(size.sizes, rates)
+    out[:, ~is_one] = rng.multinomial(size.sizes[~is_one], rates)
+    return out
 
 
 @dataclass(frozen=True, eq=False)
