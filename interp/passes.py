@@ -79,7 +79,7 @@ class Pass:
         n = end - first
         n_prompt = min(n, self.prompt_end - first) if isinstance(self.prompt_end, int) else n
         match where:
-            case All():
+            case All(span=None):
                 return 0, n
             case From(start):
                 return min(start, n), n  # empty until the text has grown that far

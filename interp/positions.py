@@ -5,13 +5,16 @@ Indices are 0-based and count from the first real token, so padding and batch co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, Protocol, runtime_checkable
 
 from interp.example import SPAN_NAME
+from interp.position_words import shares_in, words_in
 from interp.prompt import Prompt
+from interp.reply_positions import Decision, Fraction, Match, NothingSelectedError
 from interp.sentences import STYLES, Style, sentence_records
 
 
@@ -143,14 +146,20 @@ class Stride:
 
 @dataclass(frozen=True)
 class All:
-    """Every token: `all`."""
+    """Every token, or every one of a span: `all`, `all:answer`."""
+
+    span: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.span is not None:
+            _check_span_name(self.span)
 
     @property
     def name(self) -> str:
-        return "all"
+        return f"all:{self.span}" if self.span else "all"
 
     def resolve(self, prompt: Prompt) -> tuple[int, ...]:
-        return tuple(range(len(prompt.ids)))
+        return _tokens_of(prompt, self.span, self.name) if self.span else tuple(range(len(prompt.ids)))
 
 
 @dataclass(frozen=True)
@@ -230,13 +239,16 @@ class At:
 
 FORMS = (
     "last, last:N, answer, span:NAME, span:NAME:first, span:NAME:last, "
-    "sentence_ends, sentence_ends:SPAN, sentence_ends:v2, stride:N, stride:N:SPAN, at:0+5, all, "
-    "prompt, generated, from:N"
+    "sentence_ends, sentence_ends:SPAN, sentence_ends:v2, stride:N, stride:N:SPAN, at:0+5, all, all:SPAN, "
+    "prompt, generated, from:N, match:REGEX, match_last:REGEX, and of replies decision, decision:SITE, "
+    "fraction:0.1,0.5"
 )
 
 
 def parse_positions(spec: str | Positions | Sequence[str | Positions]) -> list[Positions]:
     """The rules in a comma-separated string or a list; rule objects in the list are kept.
+
+    A comma inside the brackets of a regular expression belongs to it, as does an escaped one: `match:a{1,3}\\,b, last`.
 
     Example:
         >>> [rule.name for rule in parse_positions("last, span:scenario:last")]
@@ -246,12 +258,10 @@ def parse_positions(spec: str | Positions | Sequence[str | Positions]) -> list[P
         ValueError: nothing given, an unknown or malformed rule (the valid forms are listed), the same rule twice.
     """
     parts = [spec] if isinstance(spec, str | Positions) else list(spec)
-    words = [w.strip() for p in parts if isinstance(p, str) for w in p.split(",")]
-    if not parts or "" in words:
+    words = [words_in(part) if isinstance(part, str) else [part] for part in parts]
+    if not parts or any("" in some for some in words):
         raise ValueError(f"positions: expected rules separated by commas, got {spec!r}. Valid forms: {FORMS}.")
-    rules: list[Positions] = []
-    for part in parts:
-        rules += [_parse_one(w.strip()) for w in part.split(",")] if isinstance(part, str) else [part]
+    rules = [_parse_one(word) if isinstance(word, str) else word for some in words for word in some]
     names = [r.name for r in rules]
     if twice := [n for n in dict.fromkeys(names) if names.count(n) > 1]:
         raise ValueError(f"positions: {twice[0]!r} is given twice. Give each rule only once.")
@@ -270,9 +280,22 @@ def parse_position(spec: str | Positions) -> Positions:
     return rules[0]
 
 
+_MATCH = re.compile(r"(match|match_last):(.*)", re.DOTALL)
+
+
 def _parse_one(word: str) -> Positions:
+    if found := _MATCH.fullmatch(word):
+        return Match(found[2], "all" if found[1] == "match" else "last")
     kind, *rest = word.split(":")
     match kind, rest:
+        case "all", [span]:
+            return All(span)
+        case "decision", []:
+            return Decision()
+        case "decision", [site]:
+            return Decision(site)
+        case "fraction", [text] if shares := shares_in(text):
+            return Fraction(shares)
         case "last", []:
             return Last()
         case "last", [n] if n.isdecimal():
@@ -310,7 +333,19 @@ def _parse_one(word: str) -> Positions:
     raise ValueError(f"positions {word!r} is not a rule.{hint} Valid forms: {FORMS}.")
 
 
-_KINDS = ("last", "answer", "span", "sentence_ends", "stride", "at", "all", "prompt", "generated", "from")
+_KINDS = ("last", "answer", "span", "sentence_ends", "stride", "at", "all", "prompt", "generated", "from", "match")
+_KINDS += ("match_last", "decision", "fraction")
+
+
+def span_names(rule: Positions, prompt: Prompt) -> tuple[str, ...]:
+    """Name of the span that each token of `rule.resolve(prompt)` is in; "" where the rule gives none.
+
+    It is the span of `span:NAME` and `all:NAME`, the named group of a regular expression, the decision site, or the
+    share of `fraction`.
+    """
+    if isinstance(rule, Match | Decision | Fraction):
+        return tuple(name for _, name in sorted(rule.names(prompt).items()))
+    return (getattr(rule, "span", None) or "",) * len(rule.resolve(prompt))
 
 
 def _at_least_one(rule: str, n: int) -> None:
@@ -340,4 +375,4 @@ def _nothing(prompt: Prompt, span: str, rule: str, what: str) -> tuple[int, ...]
     text = prompt.text[start:end]
     excerpt = text if len(text) <= 60 else text[:60] + "..."
     where = f"example {prompt.example_id!r}: {rule!r} finds {what} in the span {span!r} ({excerpt!r}). "
-    raise ValueError(where + "Correct the span or drop the example.")
+    raise NothingSelectedError(where + "Correct the span or drop the example.")

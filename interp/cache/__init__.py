@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from interp.cache.activation_cache import ActivationCache
-from interp.cache.extract import extract, extract_pair
+from interp.cache.extract import extract, extract_pair, extract_replies
 from interp.cache.request import Request
 
-__all__ = ["ActivationCache", "Request", "extract", "extract_pair"]
+__all__ = ["ActivationCache", "Request", "extract", "extract_pair", "extract_replies"]

@@ -29,6 +29,7 @@ from interp.model import Model
 from interp.progress import Progress, track
 from interp.prompt import Example, Prompt
 from interp.remedy import remedy
+from interp.replies import ReplyPrompt
 from interp.rope import context_length
 from interp.template import clock_of
 
@@ -100,6 +101,45 @@ def extract_pair(
     return caches
 
 
+def extract_replies(
+    model: Model | nn.Module,
+    prompts: Sequence[ReplyPrompt],
+    examples: Sequence[Example],
+    *,
+    out: str | Path,
+    role: str | None = None,
+    replies: Mapping[str, object] | None = None,
+    max_bytes: int | str | None = None,
+    progress: bool = True,
+    **request: Any,
+) -> ActivationCache:
+    """Record sites at chosen tokens of prompts with replies, as `extract` does of prompts.
+
+    Rows carry the number of their token in the reply, the share of the reply that has been read, and the name of their
+    span; a reply in which a rule selects nothing has no row of that rule.
+
+    Args:
+        prompts: of `interp.replies.reply_prompt`. examples: what they reply to, in the same order, with the same ids.
+        role: member of the model that reads the replies; None: its active adapter.
+        replies: who wrote them (JSON values), part of the identity of the cache.
+    Raises:
+        ValueError: a reply longer than the context, rules that select nothing in any reply; and as `extract`.
+    """
+    model = Model.wrap(model)
+    context = context_length(model.layout.config)
+    for prompt in prompts:
+        if context is not None and len(prompt.ids) > context:
+            raise ValueError(
+                f"example {prompt.example_id!r}: prompt and reply have {len(prompt.ids)} tokens, the context of "
+                f"{model.name} has {context}. Leave it out, or read the replies through the member that wrote them."
+            )
+    job = _Job(model, examples, Request(**request), progress=progress, prompts=prompts, replies=replies or {"by": role})
+    role = model.adapters.active if role is None else role
+    checkpoint = None if role is None else model.members.get(role)
+    job.add(role, Path(out), max_bytes, checkpoint=checkpoint)
+    return job.run()[role]
+
+
 def rank_and_world() -> tuple[int, int]:
     """(rank, world): this process's share of the work; (0, 1) for a single process.
 
@@ -127,9 +167,26 @@ class _Member:
 class _Job:
     """One pass over the data: the caches of all members are planned first, then made shard by shard."""
 
-    def __init__(self, model: Model, examples: Sequence[Example], request: Request, *, progress: bool) -> None:
-        self.model, self.examples, self.request, self.progress = model, examples, request, progress
-        self.prompts = request.prompts(examples, model.tokenizer, context=context_length(model.layout.config))
+    def __init__(
+        self,
+        model: Model,
+        examples: Sequence[Example],
+        request: Request,
+        *,
+        progress: bool,
+        prompts: Sequence[Prompt] | None = None,
+        replies: Mapping[str, object] | None = None,
+    ) -> None:
+        self.model, self.examples, self.request, self.progress, self.replies = (
+            model,
+            examples,
+            request,
+            progress,
+            replies,
+        )
+        if prompts is None:
+            prompts = request.prompts(examples, model.tokenizer, context=context_length(model.layout.config))
+        self.prompts = prompts
         self.fingerprint = model.fingerprint or fingerprint_module(model.module, tokenizer=model.tokenizer)
         self.tokens = request.tokens_per_batch or min(request.most_tokens, sizes_of(model).pass_tokens)
         self.members: list[_Member] = []
@@ -146,6 +203,7 @@ class _Job:
             fingerprint=chosen,
             checkpoint=checkpoint or self.model.checkpoint,
             template_date=clock_of(self.model.tokenizer),
+            replies=self.replies,
         )
         plan.check_disk(root, max_bytes=max_bytes)
         self.members.append(_Member(role, root, plan))

@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,7 +130,13 @@ def _entry(dtype: str, shape: tuple[int, ...], start: int, size: int) -> dict[st
 
 @dataclass(frozen=True)
 class RowSpec:
-    """One cached position: the `ordinal`-th token that rule `position_name` chose in one prompt."""
+    """One cached position: the `ordinal`-th token that rule `position_name` chose in one prompt.
+
+    Attributes:
+        span: name of the span, group, decision site or share that the token was chosen for; "" where there is none.
+        reply_token: number of the token in the reply, from 0; -1 is the last token of the prompt. None without replies.
+        reply_fraction: share of the reply that has been read at it; see `interp.replies.ReplyPrompt.fraction`.
+    """
 
     example_id: str
     position_name: str
@@ -137,6 +144,24 @@ class RowSpec:
     position: int
     token_id: int
     token_text: str
+    span: str = ""
+    reply_token: int | None = None
+    reply_fraction: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ReplyColumns:
+    """Columns that the rows of replies have; see `RowSpec`."""
+
+    span: tuple[str, ...]
+    token: np.ndarray  # int32[row]
+    fraction: np.ndarray  # float64[row], NaN in the prompt
+
+    def of(self, row: int) -> dict[str, Any]:
+        """The three fields of one row of `RowTable`."""
+        fraction = float(self.fraction[row])
+        known = None if np.isnan(fraction) else fraction
+        return {"span": self.span[row], "reply_token": int(self.token[row]), "reply_fraction": known}
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +180,7 @@ class RowTable(Sequence[RowSpec]):
     position: np.ndarray  # int32[row], 0-based token index in the prompt
     token_id: np.ndarray  # int64[row]
     token_text: tuple[str, ...]
+    reply: ReplyColumns | None = None
 
     def __len__(self) -> int:
         return len(self.example)
@@ -167,6 +193,7 @@ class RowTable(Sequence[RowSpec]):
             position=int(self.position[row]),
             token_id=int(self.token_id[row]),
             token_text=self.token_text[row],
+            **({} if self.reply is None else self.reply.of(row)),
         )
 
 

@@ -6,17 +6,27 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from interp.cache.errors import CacheFullError
-from interp.cache.layout import ExampleRows, PromptRow, RowTable, ShardSpec, SiteSpec, header_of, row_bytes
+from interp.cache.layout import (
+    ExampleRows,
+    PromptRow,
+    ReplyColumns,
+    RowTable,
+    ShardSpec,
+    SiteSpec,
+    header_of,
+    row_bytes,
+)
 from interp.io.digest import canonical_json, sha256_of
 from interp.prompt import Example, Prompt
 from interp.remedy import remedy
+from interp.replies import ReplyPrompt
 
 _UNITS = {"": 1, "B": 1} | {p + "B": 1000**i for i, p in enumerate("KMGTP", 1)}
 _UNITS |= {p + "IB": 1024**i for i, p in enumerate("KMGTP", 1)}
@@ -80,16 +90,18 @@ class CachePlan:
 
         Args:
             folder:    folder of the cache; shards already committed there need no further space.
-            max_bytes: budget for the finished cache, e.g. "40GB"; required for the position rule "all".
+            max_bytes: budget for the finished cache, e.g. "40GB"; required for the position rules "all" and
+                "all:answer".
         Raises:
-            ValueError: rule "all" without max_bytes.
+            ValueError: one of these without max_bytes.
             CacheFullError: larger than max_bytes, or than the free space of the disk.
         """
         estimate, folder = self.estimate(), Path(folder)
-        if "all" in self.positions and max_bytes is None:
+        if whole := [name for name in self.positions if name in ("all", "all:answer") and max_bytes is None]:
             raise ValueError(
-                f"positions 'all' would write {estimate} to {folder}: {remedy('pass an explicit {max_bytes}')} of at "
-                f"least {format_bytes(estimate.bytes)}, or choose fewer positions (last, span:<name>, stride:<n>)."
+                f"positions {whole[0]!r} would write {estimate} to {folder}: "
+                f"{remedy('pass an explicit {max_bytes}')} of at least {format_bytes(estimate.bytes)}, or "
+                "choose fewer positions (last, span:<name>, stride:<n>)."
             )
         budget = None if max_bytes is None else parse_bytes(max_bytes)
         if budget is not None and estimate.bytes > budget:
@@ -151,7 +163,7 @@ def _full(limit: str, folder: Path, estimate: CacheEstimate, *, free: int) -> Ca
 
 TARGET_BYTES = 256_000_000
 _REQUIRED = ("model", "adapter", "tokenizer", "numerics")
-_OPTIONAL = ("batching", "interventions", "template_date")
+_OPTIONAL = ("batching", "interventions", "template_date", "replies")
 
 
 def make_plan(
@@ -164,6 +176,7 @@ def make_plan(
     target_bytes: int | str = TARGET_BYTES,
     decode: Callable[[int], str] | None = None,
     environment: Mapping[str, object] | None = None,
+    spans_by_rule: Mapping[str, Sequence[Sequence[str]]] | None = None,
 ) -> CachePlan:
     """The plan of a cache: its rows, their shards, and its identity.
 
@@ -172,12 +185,13 @@ def make_plan(
         positions_by_rule: rule name -> for each prompt its 0-based token indices, ascending, possibly none.
         sites:             one per stored tensor.
         identity_parts:    "model", "adapter", "tokenizer", "numerics" (JSON values; adapter may be None), and
-                           optionally "batching" (the batch composition rule), "interventions" and "template_date"
-                           (passed to a chat template that reads the clock).
+                           optionally "batching" (the batch composition rule), "interventions", "template_date"
+                           (passed to a chat template that reads the clock) and "replies" (who wrote them).
         examples:          the examples of the prompts, in the same order, for their labels, groups and metadata.
         target_bytes:      size of a shard; a shard has at least one example.
         decode:            text of a token id; without it the text is cut from the prompt by its offsets.
         environment:       library versions and other facts that do not vary between runs (no time, no host).
+        spans_by_rule:     of replies: for each position of `positions_by_rule` the name of its span, or "".
     Raises:
         ValueError: duplicate ids, a position outside its prompt, lists of unequal length, or nothing to store.
     """
@@ -186,6 +200,8 @@ def make_plan(
     target = parse_bytes(target_bytes)
     shards = tuple(_shards(counts, row_bytes(sites), target))
     rows = _rows(prompts, positions_by_rule, shards, decode)
+    if any(isinstance(prompt, ReplyPrompt) for prompt in prompts):
+        rows = replace(rows, reply=_reply_columns(prompts, rows, spans_by_rule or {}))
     return CachePlan(
         rows=rows,
         prompts=tuple(_prompt_row(p, examples[i] if examples else None) for i, p in enumerate(prompts)),
@@ -273,6 +289,19 @@ def _rows(
         token_id=np.array(columns[4], dtype=np.int64),
         token_text=tuple(texts),
     )
+
+
+def _reply_columns(
+    prompts: Sequence[Prompt], rows: RowTable, spans_by_rule: Mapping[str, Sequence[Sequence[str]]]
+) -> ReplyColumns:
+    spans, tokens, fractions = [], [], []
+    for example, rule, ordinal, at in zip(rows.example, rows.rule, rows.ordinal, rows.position, strict=True):
+        prompt, names = prompts[example], spans_by_rule.get(rows.position_names[rule])
+        fraction = prompt.fraction(int(at)) if isinstance(prompt, ReplyPrompt) else None
+        spans.append(names[example][ordinal] if names else "")
+        tokens.append(int(at) - prompt.n_prompt)
+        fractions.append(np.nan if fraction is None else fraction)
+    return ReplyColumns(tuple(spans), np.array(tokens, dtype=np.int32), np.array(fractions, dtype=np.float64))
 
 
 def _prompt_row(prompt: Prompt, example: Example | None) -> PromptRow:

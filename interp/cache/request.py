@@ -15,8 +15,9 @@ from interp.checkpoint import Checkpoint, Fingerprint
 from interp.family import Layout
 from interp.loading import open_skeleton
 from interp.memory import MOST_TOKENS
-from interp.positions import Positions, parse_positions
+from interp.positions import NothingSelectedError, Positions, parse_positions, span_names
 from interp.prompt import Example, Prompt, render_all
+from interp.replies import ReplyPrompt
 from interp.rope import context_length
 from interp.site import Site, expand_sites
 from interp.template import clock_of
@@ -91,16 +92,21 @@ class Request:
         fingerprint: Fingerprint,
         checkpoint: Checkpoint | None = None,
         template_date: str | None = None,
+        replies: Mapping[str, object] | None = None,
     ) -> CachePlan:
         """The plan on one model: its rows, shards and identity; `fingerprint` is that of the active adapter.
 
-        `template_date` is the date passed to a chat template that reads the clock (`interp.template.clock_of`).
+        Of replies (`interp.replies.ReplyPrompt`), a rule that selects nothing in one gives it no row.
+
+        `template_date` is the date passed to a chat template that reads the clock (`interp.template.clock_of`),
+        `replies` says who wrote them.
         """
         adapters = sorted(fingerprint.adapters.values())
         config = layout.config
+        chosen = {rule.name: [_chosen(rule, prompt) for prompt in prompts] for rule in parse_positions(self.positions)}
         return make_plan(
             prompts,
-            {rule.name: [rule.resolve(prompt) for prompt in prompts] for rule in parse_positions(self.positions)},
+            {name: [tokens for tokens, _ in some] for name, some in chosen.items()},
             self.site_specs(layout, dtype),
             {
                 "model": {"config_sha256": fingerprint.config_sha256, "weights_sha256": fingerprint.weights_sha256},
@@ -112,6 +118,7 @@ class Request:
                     "quantization": fingerprint.quantization,
                 },
                 **({"template_date": template_date} if template_date else {}),
+                **({"replies": replies} if replies else {}),
                 "batching": {"rule": "longest first", "tokens_per_batch": self.most_tokens},
             },
             examples=examples,
@@ -122,7 +129,18 @@ class Request:
                 "packages": {name: version(name) for name in _PACKAGES},
                 "template_system": next((p.template_system for p in prompts if p.template_system), None),
             },
+            spans_by_rule={name: [spans for _, spans in some] for name, some in chosen.items()},
         )
+
+
+def _chosen(rule: Positions, prompt: Prompt) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """(tokens, their spans) of a rule; no token of a reply in which it selects none."""
+    try:
+        return rule.resolve(prompt), span_names(rule, prompt) if isinstance(prompt, ReplyPrompt) else ()
+    except NothingSelectedError:
+        if not isinstance(prompt, ReplyPrompt):
+            raise
+        return (), ()
 
 
 def preview(

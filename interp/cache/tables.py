@@ -22,7 +22,10 @@ _GROUP, _METADATA = "groups.", "metadata."
 
 
 def rows_table(plan: CachePlan) -> Any:
-    """Arrow table of the rows: row, shard, example_id, position_name, ordinal, position, token_id, token_text."""
+    """Arrow table of the rows: row, shard, example_id, position_name, ordinal, position, token_id, token_text.
+
+    Of replies also span, reply_token and reply_fraction (null in the prompt); see `interp.cache.layout.RowSpec`.
+    """
     import pyarrow as pa
 
     rows, shard = plan.rows, np.zeros(len(plan.rows), dtype=np.int32)
@@ -39,6 +42,10 @@ def rows_table(plan: CachePlan) -> Any:
         "token_id": pa.array(rows.token_id),
         "token_text": pa.array(rows.token_text, pa.string()),
     }
+    if rows.reply is not None:
+        columns["span"] = pa.array(rows.reply.span, pa.string())
+        columns["reply_token"] = pa.array(rows.reply.token)
+        columns["reply_fraction"] = pa.array(rows.reply.fraction, from_pandas=True)  # NaN becomes null
     return pa.table(columns)
 
 

@@ -56,6 +56,8 @@ class Answer:
         margin: log-probability of the likeliest label minus that of the runner-up, nats (per token if labels have
             several tokens).
         within_rounding: the margin is smaller than what the model's dtype rounds; see `ROUNDING`.
+        token_ids: ids of the reply as they were generated, `n_new_tokens` of them, without the token that ends the
+            turn; None if labels were only scored.
     """
 
     example_id: str
@@ -75,6 +77,7 @@ class Answer:
     opened: str = ""
     margin: float | None = None
     within_rounding: bool | None = None
+    token_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +284,7 @@ def _read(task: EvaluatedTask, example: Example, prompt: Prompt, written: Writte
         template_system=prompt.template_system,
         rule=rule,
         opened=opened,
+        token_ids=written.ids[: reply.n_tokens],
     )
 
 

@@ -10,6 +10,7 @@ from study.analyses.cache.options import (
     ExtractOptions,
     InspectOptions,
     PlanOptions,
+    ReplyOptions,
     VerifyOptions,
 )
 from study.cli.common import CheckpointOptions, say_sizes, takes
@@ -28,28 +29,57 @@ def cache() -> None:
 
 
 @cache.command()
-@takes(CheckpointOptions, LoadOptions, CachedItems, CacheOptions, ExtractOptions)
+@takes(CheckpointOptions, LoadOptions, CachedItems, CacheOptions, ReplyOptions, ExtractOptions)
 def extract(
-    checkpoint: CheckpointOptions, load: LoadOptions, items: CachedItems, options: CacheOptions, command: ExtractOptions
+    checkpoint: CheckpointOptions,
+    load: LoadOptions,
+    items: CachedItems,
+    options: CacheOptions,
+    replies: ReplyOptions,
+    command: ExtractOptions,
 ) -> None:
     """Record activations of a checkpoint, or of both members of a pair, into --out.
+
+    With --replies, along the replies of an evaluation of the same items: the prompt and the token ids that were
+    generated are read again, by the member that wrote them or by another one (--through). Replies that are empty or
+    unfinished, and those in which a position rule selects nothing, are counted.
 
     The word `extract` may be omitted.
     """
     from interp.cache.extract import rank_and_world
-    from study.analyses.cache.run import record_caches
+    from study.analyses.cache.run import record_caches, record_replies
 
     what, loading = checkpoint.resolve(), checkpoint.loading(load)
     if not command.quiet:
         say_sizes(what, loading)
-    made = record_caches(
-        what, checkpoint.examples(items), out=command.out, options=options, loading=loading, progress=not command.quiet
-    )
+    examples, progress = checkpoint.examples(items), not command.quiet
+    if replies.replies is not None:
+        read = record_replies(
+            what,
+            examples,
+            out=command.out,
+            options=options,
+            replies=replies,
+            loading=loading,
+            progress=progress,
+        )
+        made = [one.cache for one in read if one.cache is not None]
+        click.echo("\n".join(line for one in read for line in one.lines))
+    else:
+        _refuse_without_replies(replies)
+        made = record_caches(what, examples, out=command.out, options=options, loading=loading, progress=progress)
     for cached in made:
         click.echo(cached.inspect())
         if not cached.sealed:
             rank, world = rank_and_world()
             click.echo(f"rank {rank} of {world} has made its shards; {len(cached.missing())} are left to other ranks.")
+
+
+def _refuse_without_replies(options: ReplyOptions) -> None:
+    defaults = ReplyOptions()
+    given = [name for name in ("through", "mode", "unfinished") if getattr(options, name) != getattr(defaults, name)]
+    if given:
+        raise ValueError(f"--{given[0]}: only with --replies.")
 
 
 @cache.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -39,7 +39,7 @@ class CacheOptions:
     )
     shard_bytes: str | None = option(None, "Size of one shard (file) of the cache, e.g. 256MB.")
     max_bytes: str | None = option(
-        None, "Refuse to write a cache larger than this, e.g. 40GB; required for --positions all."
+        None, "Refuse to write a cache larger than this, e.g. 40GB; required for --positions all and all:answer."
     )
 
     def request(self) -> dict[str, Any]:
@@ -66,6 +66,20 @@ class ExtractOptions:
 
     out: Path = option(help="Folder for the cache, or for both caches of a pair.")
     quiet: bool = option(False, "Show no progress bar.")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ReplyOptions:
+    """Replies of an evaluation, which are read again with their prompts; nothing is tokenized again."""
+
+    replies: Path | None = option(
+        None, "Folder of `diptych eval`: record the members' own replies, token by token as they were written."
+    )
+    through: str | None = option(
+        None, "Member that reads all replies, e.g. heuristic; default: each member reads those that it wrote."
+    )
+    mode: str | None = option(None, "Prompt mode of an evaluation in several: thinking or direct.")
+    unfinished: Literal["exclude", "keep"] = option("exclude", "Replies that were cut at the longest length allowed.")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
