@@ -92,9 +92,9 @@ def token_ranges(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[tuple[in
     text = _decode(tokenizer, ids)
     ends = _ends_in_windows(tokenizer, ids, text) or _ends_of_prefixes(tokenizer, ids, text)
     ranges, start = [], 0
-    for whole, is_open in ends:
-        # the token ends inside a character, which the next tokens complete: it shares that character with them
-        ranges.append((start, min(whole + is_open, len(text))))
+    for whole, n_open in ends:
+        # a token that ends inside a character shares it with the tokens that complete it
+        ranges.append((start, min(whole + n_open, len(text))))
         start = whole
     return text, ranges
 
@@ -103,13 +103,13 @@ def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
     return tokenizer.decode(list(ids), skip_special_tokens=False)
 
 
-def _ends_in_windows(tokenizer: Any, ids: Sequence[int], text: str) -> list[tuple[int, bool]] | None:
-    """(characters that are complete after each token, whether a further one is begun); None where windows mislead.
+def _ends_in_windows(tokenizer: Any, ids: Sequence[int], text: str) -> list[tuple[int, int]] | None:
+    """(characters that are complete after each token, further ones that are begun); None where windows mislead.
 
     Each token is decoded with the one or few in front of it, which keeps the blank that a tokenizer drops at the start
     of a text. The pieces must add up to `text`.
     """
-    ends: list[tuple[int, bool]] = []
+    ends: list[tuple[int, int]] = []
     anchor, read, done, before = 0, 0, "", ""
     new = ""
     for k in range(len(ids)):
@@ -118,7 +118,7 @@ def _ends_in_windows(tokenizer: Any, ids: Sequence[int], text: str) -> list[tupl
             return None
         new = window[len(before) :]
         whole = new.rstrip(_BROKEN)
-        ends.append((len(done) + len(whole), whole != new))
+        ends.append((len(done) + len(whole), len(new) - len(whole)))
         if whole == new:
             done += new
             anchor, read, new = read, k + 1, ""
@@ -126,17 +126,17 @@ def _ends_in_windows(tokenizer: Any, ids: Sequence[int], text: str) -> list[tupl
     return ends if done + new == text else None
 
 
-def _ends_of_prefixes(tokenizer: Any, ids: Sequence[int], text: str) -> list[tuple[int, bool]]:
+def _ends_of_prefixes(tokenizer: Any, ids: Sequence[int], text: str) -> list[tuple[int, int]]:
     """The same by decoding every prefix of `ids`: right for any tokenizer, in quadratic time."""
-    ends: list[tuple[int, bool]] = []
+    ends: list[tuple[int, int]] = []
     at = 0
     for k in range(len(ids)):
         prefix = _decode(tokenizer, ids[: k + 1])
         whole = prefix.rstrip(_BROKEN)
-        is_open = whole != prefix
-        if text.startswith(whole):  # else a later token changes this text (clean-up of blanks): it shares what follows
+        n_open = len(prefix) - len(whole)
+        if text.startswith(whole):
             at = max(at, len(whole))
-        else:
-            is_open = True
-        ends.append((at, is_open))
+        else:  # a later token changes this text (clean-up of blanks), so the two share what follows
+            n_open = max(n_open, 1)
+        ends.append((at, n_open))
     return ends
