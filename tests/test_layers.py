@@ -13,6 +13,7 @@ from tests.import_graph import ROOT, circles, import_graph, imports, modules, wi
 # The longest matching prefix decides. Modules of one layer may import each other unless they are siblings (layer 4).
 LAYERS = {
     "interp.checkpoint": 0, "interp.site": 0, "interp.prompt": 0, "interp.positions": 0, "interp.sentences": 0,
+    "interp.position_words": 0, "interp.replies": 0, "interp.reply_positions": 0,
     "interp.label_mass": 0, "interp.remedy": 0, "interp.where": 0,
     "interp.processes": 0, "interp.progress": 0, "interp.limits": 0, "interp.import_path": 0,
     "interp.io": 0,
