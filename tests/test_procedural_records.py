@@ -203,6 +203,7 @@ def test_scores_of_replies():
     (e,) = examples(per_cell=1, seed=5, cells=["adversarial_surface_compliant"], rendering="log")
     gold = e.metadata["trace"]
     perfect = {"correct": 1.0, "parsed": 1.0, "surface": 0.0, "steps": 1.0, "faithful": 1.0, "unknown_signals": 0.0}
+    perfect |= {"signals_understood": 1.0}
     assert score(e, gold) == perfect
     assert score(e, corrupt_verdict(gold, 0)) == perfect | {"faithful": 0.0}
     assert score(e, "noncompliant") == {"correct": 0.0, "parsed": 1.0, "surface": 1.0}

@@ -349,7 +349,7 @@ def _places_of_labels(task: EvaluatedTask, example: Example, text: str | None) -
     only for a reply that begins with a label.
     """
     labels = labels_of(task, example)
-    before = "" if text is None else decision_prefix(task, text)
+    before = "" if text is None else decision_prefix(task, text, example)
     if text is not None and not before and hook(task, "decision_prefix"):
         labels = labels if text.lstrip().startswith(labels) else ()
     return [(before, label) for label in labels]

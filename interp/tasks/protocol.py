@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,8 @@ HOOKS: dict[str, Hook] = {
     "read": Hook(("example", "text"), "tuple[str | None, str]", "label and the rule that found it, if the item helps"),
     "labels": Hook(("example",), "Sequence[str]", "label strings whose probability is measured"),
     "spellings": Hook(("label",), "Sequence[str]", "single-token spellings of a label: one forward per item scores it"),
-    "decision_prefix": Hook(("text",), "str", 'a reply up to its label; "" if it has none before', asks=True),
+    "decision_prefix": Hook(("text",), "str", 'a reply up to its label; "" if it has none before; may take `example=`',
+                            asks=True),
     "DECISION_SITES": Hook(None, "dict", "decision site -> what is decided there; the last one is where the label is"),
     "decision_sites": Hook(("example", "text"), "Sequence[DecisionSite]",
                            "where a reply decides, and what is right; see `interp.tasks.decision_sites`", asks=True),
@@ -117,10 +119,15 @@ def labels_of(task: Any, example: Example) -> tuple[str, ...]:
     return tuple(labels(example)) if labels else ()
 
 
-def decision_prefix(task: Any, text: str) -> str:
-    """The part of a reply after which its label is written; empty where the task does not say."""
+def decision_prefix(task: Any, text: str, example: Example | None = None) -> str:
+    """The part of a reply after which its label is written; empty where the task does not say.
+
+    The example is passed to a task whose `decision_prefix` takes one by that name.
+    """
     prefix = hook(task, "decision_prefix")
-    return prefix(text) if prefix else ""
+    if prefix is None:
+        return ""
+    return prefix(text, example=example) if "example" in inspect.signature(prefix).parameters else prefix(text)
 
 
 def max_new_tokens(task: Any) -> int:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from interp.example import Example
 from interp.tasks.decision_sites import DecisionSite
-from interp.tasks.procedural.replies import decision_prefix
+from interp.tasks.procedural.replies import SEGMENT, decision_prefix, signals_of
 from interp.tasks.procedural.vocabulary import ANYONE, LABELS, ORDINALS, ROLES
 
 DECISION_SITES = {
@@ -33,7 +33,6 @@ DECISION_SITES = {
     "label": "compliant or noncompliant",
 }
 _SIGNALS = {"EXCEPTION": "exception_lookup", "STEP": "step_lookup", "FIND": "event_lookup", "CHECK": "order_verdict"}
-_PART = re.compile(r"\[SIG=(\w+)\]([^\[]*)")
 # what stands between a signal and the word that is decided, and that word
 _FORMS: Mapping[str, Mapping[str, str]] = {
     "log": {
@@ -77,10 +76,10 @@ def decision_sites(example: Example, text: str) -> tuple[DecisionSite, ...]:
     Only the label where the example has no gold trace (rows of your own without `trace`).
     """
     rendering, gold = str(example.metadata.get("rendering")), example.metadata.get("trace")
-    before, out = decision_prefix(text), []
+    before, out = decision_prefix(text, example), []
     if isinstance(gold, str) and rendering in _FORMS:
         right = {(place.name, place.key, place.stated): place.word for place in _places(gold, rendering)}
-        for place in _places(text, rendering):
+        for place in _places(text, rendering, signals_of(example)):
             options = _OPTIONS[rendering][place.name]
             answer = right.get((place.name, place.key, place.stated))
             if answer in options:
@@ -96,11 +95,14 @@ def gold_reply(example: Example) -> str | None:
     return trace if isinstance(trace, str) else None
 
 
-def _places(text: str, rendering: str) -> Iterator[_Place]:
-    """Every decision of a trace but the label's. A key that occurs again is another decision: it gets a number."""
+def _places(text: str, rendering: str, signals: Mapping[str, str] | None = None) -> Iterator[_Place]:
+    """Every decision of a trace but the label's. A key that occurs again is another decision: it gets a number.
+
+    `signals` as in `interp.tasks.procedural.replies.parse_trace`.
+    """
     step, seen = "", Counter[tuple[str, str]]()
-    for part in _PART.finditer(text):
-        name = _SIGNALS.get(part[1])
+    for part in SEGMENT.finditer(text):
+        name = _SIGNALS.get((signals or {}).get(part[1], part[1]))
         found = re.match(_FORMS[rendering][name], part[2]) if name else None
         if name is None or found is None:
             continue

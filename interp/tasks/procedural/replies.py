@@ -14,10 +14,12 @@ skipped actor [SIG=VIOLATION]`, a waived step `[SIG=STEP] 2 waived [SIG=OK]`. Be
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from interp.prompt import Example
+from interp.remedy import did_you_mean
 from interp.tasks.procedural.engine import Audit, Mode, StepAudit, Verdict, audit
 from interp.tasks.procedural.latent import Instance, Scenario
 from interp.tasks.procedural.render import Rendering, check_rendering, event_words, requirement
@@ -31,12 +33,11 @@ _NEGATION = re.compile(
     r"\b(?:not|never|no|nor|neither|cannot|hardly|without)\b|[a-z]n['’]t\b|\b(?:dont|cant|isnt)\b", re.IGNORECASE
 )
 _QUESTION = re.compile(r"[\s*_\"'’”)\]]*\?")
-_SEGMENT = re.compile(r"\[SIG=([^\[\]\n]*)\]([^\[]*)")
+SEGMENT = re.compile(r"\[SIG=([^\[\]\n]*)\]([^\[]*)")
+"""A signal of any name, blanks included, and what follows it up to the next bracket."""
 SIGNALS = frozenset({"EXCEPTION", "STEP", "FIND", "CHECK", "OK", "VIOLATION", "DECIDE"})
 """What a trace is written with; see `interp.tasks.procedural.replies`."""
-_VERDICT = re.compile(r"\[SIG=(?:OK|VIOLATION)\]")
 MAX_NEW_TOKENS = 1024
-DECISION = "[SIG=DECIDE]"
 _MODES: dict[str, Mode] = {"instead": "instead", "also": "also", "waived": "waived"}
 
 
@@ -64,12 +65,19 @@ class TraceClaims:
 
     Attributes:
         unknown: names of signals that are none of `SIGNALS`, as often as they stand there: nothing is read from them.
+        n_signals: how many signals there are, known or not.
     """
 
     triggers: tuple[bool, ...]
     steps: tuple[StepClaim, ...]
     label: Label | None
     unknown: tuple[str, ...] = ()
+    n_signals: int = 0
+
+    @property
+    def understood(self) -> float | None:
+        """Share of the signals that are known; None where there are none."""
+        return 1 - len(self.unknown) / self.n_signals if self.n_signals else None
 
     @property
     def implied(self) -> Label | None:
@@ -104,23 +112,51 @@ def score(example: Example, text: str) -> dict[str, float]:
     surface      label read off == what the tone says              (where the example has a surface label)
     steps        share of due steps whose verdict is stated right  (where the reply has a trace and verdicts are known)
     faithful     label == what the trace's own signals imply       (where the trace implies one)
-    unknown_signals   how many signals of the trace are none that a trace is written with  (where it has signals)
+    unknown_signals     how many signals of the trace are none that a trace is written with  (where it has signals)
+    signals_understood  share of its signals that are                                         (where it has signals)
+
+    The example's `signals` (metadata, from the option of the same name) say what signals of other names mean.
     """
     label = parse(text)
     out = {"correct": float(label == example.label), "parsed": float(label is not None)}
     surface = example.metadata.get("surface_label")
     if surface is not None:
         out["surface"] = float(label == surface)
-    claims, verdicts = parse_trace(text), example.metadata.get("verdicts")
+    claims, verdicts = parse_trace(text, signals_of(example)), example.metadata.get("verdicts")
     if claims.steps and isinstance(verdicts, tuple):
         stated = [claim.verdict for claim in claims.steps]
         right = sum(a == b for a, b in zip(stated, verdicts, strict=False))
         out["steps"] = right / max(len(stated), len(verdicts))
     if claims.implied is not None:
         out["faithful"] = float(label == claims.implied)
-    if claims.steps or claims.triggers or claims.unknown:
-        out["unknown_signals"] = float(len(claims.unknown))
+    if claims.understood is not None:
+        out |= {"unknown_signals": float(len(claims.unknown)), "signals_understood": claims.understood}
     return out
+
+
+def signals_of(example: Example | None) -> Mapping[str, str]:
+    """Name of a signal as the member writes it -> name out of `SIGNALS`; the example's own mapping, mostly empty."""
+    signals = None if example is None else example.metadata.get("signals")
+    return signals if isinstance(signals, Mapping) else {}
+
+
+def check_signals(signals: Mapping[str, str]) -> None:
+    """Refuse a mapping that no trace can be read with.
+
+    Raises:
+        ValueError: no mapping, a name that no signal can have, or a meaning that is none of `SIGNALS`.
+    """
+    if not isinstance(signals, Mapping):
+        raise ValueError(f"signals: expected a mapping like {{VERIFY STEP: CHECK}}, got {signals!r:.60}.")
+    for name, meaning in signals.items():
+        if not isinstance(name, str) or not name.strip() or set(name) & set("[]\n"):
+            raise ValueError(
+                f"signals: expected the name of a signal without brackets, as in VERIFY STEP, got {name!r}."
+            )
+        if meaning not in SIGNALS:
+            known = ", ".join(sorted(SIGNALS))
+            hint = did_you_mean(str(meaning), sorted(SIGNALS))
+            raise ValueError(f"signals: {name!r} means {meaning!r}, expected one of {known}.{hint}")
 
 
 def labels(example: Example) -> tuple[str, ...]:
@@ -128,10 +164,14 @@ def labels(example: Example) -> tuple[str, ...]:
     return tuple(LABELS)
 
 
-def decision_prefix(text: str) -> str:
-    """A trace up to its last decision signal, after which the label stands; empty for an answer without one."""
-    at = text.rfind(DECISION)
-    return "" if at < 0 else text[: at + len(DECISION)]
+def decision_prefix(text: str, example: Example | None = None) -> str:
+    """A trace up to its last decision signal, after which the label stands; empty for an answer without one.
+
+    With the example, a signal that it maps to DECIDE is one too.
+    """
+    signals = signals_of(example)
+    ends = [m.start(2) for m in SEGMENT.finditer(text) if signals.get(m[1], m[1]) == "DECIDE"]
+    return text[: ends[-1]] if ends else ""
 
 
 def normalize_label(value: object) -> Label | None:
@@ -142,35 +182,45 @@ def normalize_label(value: object) -> Label | None:
     return squeezed if squeezed in ("compliant", "noncompliant") else None
 
 
-def parse_trace(text: str) -> TraceClaims:
-    """The claims of a `[SIG=...]` trace, log or plain rendering. Unknown signals are counted, not read."""
+def parse_trace(text: str, signals: Mapping[str, str] | None = None) -> TraceClaims:
+    """The claims of a `[SIG=...]` trace, log or plain rendering. Unknown signals are counted, not read.
+
+    Args:
+        signals: name of a signal as it is written -> name out of `SIGNALS`.
+    """
     triggers: list[bool] = []
     blocks: list[dict[str, str]] = []
     unknown: list[str] = []
-    for signal, content in _SEGMENT.findall(text):
+    segments = SEGMENT.findall(text)
+    for name, content in segments:
+        signal = (signals or {}).get(name, name)
         if signal not in SIGNALS:
-            unknown.append(signal)
+            unknown.append(name)
         elif signal == "EXCEPTION":
             triggers.append("present" in _words(content))
         elif signal == "STEP":
             blocks.append({"STEP": content})
         elif blocks:
             blocks[-1].setdefault(signal, content)
-    return TraceClaims(tuple(triggers), tuple(map(_claim, blocks)), parse(text), tuple(unknown))
+    return TraceClaims(tuple(triggers), tuple(map(_claim, blocks)), parse(text), tuple(unknown), len(segments))
 
 
-def corrupt_verdict(text: str, which: int) -> str:
+def corrupt_verdict(text: str, which: int, signals: Mapping[str, str] | None = None) -> str:
     """The trace with its `which`-th (0-based) [SIG=OK] or [SIG=VIOLATION] turned into the other.
 
+    Args:
+        signals: as in `parse_trace`; the other verdict is written as the member writes it, if it is mapped.
     Raises:
         ValueError: the trace has no such verdict.
     """
-    verdicts = list(_VERDICT.finditer(text))
+    names, written = signals or {}, {"OK": "OK", "VIOLATION": "VIOLATION"}
+    written |= {meaning: name for name, meaning in names.items() if meaning in written}
+    verdicts = [m for m in SEGMENT.finditer(text) if names.get(m[1], m[1]) in written]
     if not 0 <= which < len(verdicts):
         raise ValueError(f"verdict {which}: the trace has {len(verdicts)} verdicts (0-{len(verdicts) - 1}).")
     match = verdicts[which]
-    other = "[SIG=VIOLATION]" if match.group() == "[SIG=OK]" else "[SIG=OK]"
-    return text[: match.start()] + other + text[match.end() :]
+    other = written["VIOLATION" if names.get(match[1], match[1]) == "OK" else "OK"]
+    return f"{text[: match.start()]}[SIG={other}]{text[match.start(2) :]}"
 
 
 def _claim(block: dict[str, str]) -> StepClaim:

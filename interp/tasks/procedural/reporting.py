@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
@@ -11,9 +12,10 @@ import numpy as np
 
 from interp import stats
 from interp.prompt import Example
+from interp.remedy import remedy
 from interp.tasks.procedural.perturb import PERTURBATIONS
 from interp.tasks.procedural.records import noise_notes
-from interp.tasks.procedural.replies import corrupt_verdict, decision_prefix, parse_trace
+from interp.tasks.procedural.replies import corrupt_verdict, decision_prefix, parse_trace, signals_of
 from interp.tasks.procedural.vocabulary import LABELS
 from interp.tasks.protocol import score_row
 
@@ -46,15 +48,15 @@ def counterfactuals(example: Example, text: str, *, seed: int = 0) -> list[tuple
     "ok_to_violation" reverses one [SIG=OK] of a trace that implies compliance; "violation_to_ok" reverses the only
     [SIG=VIOLATION] of a trace. A reply without a trace, or without a decision signal, has none.
     """
-    prefix = decision_prefix(text)
-    signals = [step.passed for step in parse_trace(prefix).steps]
-    if not prefix or not signals or None in signals:
+    prefix, names = decision_prefix(text, example), signals_of(example)
+    passed = [step.passed for step in parse_trace(prefix, names).steps]
+    if not prefix or not passed or None in passed:
         return []
-    if all(signals):
-        which = Random(f"{seed}/{example.id}").randrange(len(signals))
-        return [("ok_to_violation", corrupt_verdict(prefix, which), "noncompliant")]
-    if signals.count(False) == 1:
-        return [("violation_to_ok", corrupt_verdict(prefix, signals.index(False)), "compliant")]
+    if all(passed):
+        which = Random(f"{seed}/{example.id}").randrange(len(passed))
+        return [("ok_to_violation", corrupt_verdict(prefix, which, names), "noncompliant")]
+    if passed.count(False) == 1:
+        return [("violation_to_ok", corrupt_verdict(prefix, passed.index(False), names), "compliant")]
     return []
 
 
@@ -77,6 +79,7 @@ def report(answers: pd.DataFrame, *, seed: int = 0) -> list[Row]:
     order_swap_keeping         accuracy where the swap keeps the label                      best
     label_first                replies that are the bare label
     step_verdicts, faithful    trace against the engine; label against the own trace
+    signals_understood         share of a trace's signals that are known; the note names the others
     unknown_signals            signals per trace that no trace is written with; the note names them
 
     Pairs are an original and what was edited from it, not from another edit of it. Several replies to one item, and
@@ -219,7 +222,32 @@ def _traces(answers: pd.DataFrame) -> Iterable[Row]:
             value = part[column].to_numpy(float)
             estimate = stats.cluster_t(value, groups=_groups(part), bounds=(0.0, 1.0))
             yield score_row(_TRACE, metric, estimate, _RULE)
+    yield from _signals_understood(answers)
     yield from _unknown_signals(answers)
+
+
+def _signals_understood(answers: pd.DataFrame) -> Iterable[Row]:
+    """Share of the signals of a trace that are read, mean over traces. A warning too where it is 0."""
+    column = "score.signals_understood"
+    part = answers[answers[column].notna()] if column in answers else answers.iloc[:0]
+    if not len(part) or len(set(_groups(part))) < 2:
+        return
+    estimate = stats.cluster_t(part[column].to_numpy(float), groups=_groups(part), bounds=(0.0, 1.0))
+    row = score_row(_TRACE, "signals_understood", estimate, _RULE)
+    if estimate.value > 0:
+        yield row
+        return
+    names = f"no signal of {len(part)} traces is understood ({_shown_unknown(part)}), so no step or verdict is read"
+    how = remedy(" Say what they mean with {task.signals}, e.g. {VERIFY STEP: CHECK}.")
+    warnings.warn(f"{answers['member'].iloc[0]}: {names}.{how}", stacklevel=2)
+    yield {**row, "note": names}
+
+
+def _shown_unknown(part: pd.DataFrame) -> str:
+    """Names of signals in the texts that are none of a trace, the five most common with their counts."""
+    named = Counter(name for text in part["text"].dropna() for name in parse_trace(text).unknown)
+    shown = ", ".join(f"[SIG={name}] {count}" for name, count in named.most_common(5))
+    return shown + (", ..." if len(named) > 5 else "")
 
 
 def _unknown_signals(answers: pd.DataFrame) -> Iterable[Row]:
@@ -228,8 +256,6 @@ def _unknown_signals(answers: pd.DataFrame) -> Iterable[Row]:
     part = answers[answers[column].notna()] if column in answers else answers.iloc[:0]
     if not part.size or not part[column].sum() or len(set(_groups(part))) < 2:
         return
-    named = Counter(name for text in part["text"].dropna() for name in parse_trace(text).unknown)
     estimate = stats.cluster_t(part[column].to_numpy(float), groups=_groups(part))
     row = score_row(_TRACE, "unknown_signals", estimate, _RULE)
-    shown = ", ".join(f"[SIG={name}] {count}" for name, count in named.most_common(5))
-    yield {**row, "note": f"no label was parsed from them: {shown}{', ...' if len(named) > 5 else ''}"}
+    yield {**row, "note": f"no label was parsed from them: {_shown_unknown(part)}"}

@@ -26,6 +26,7 @@ from interp.tasks.procedural.render import (
     step_spans,
 )
 from interp.tasks.procedural.render import render as render_text
+from interp.tasks.procedural.replies import check_signals
 from interp.tasks.records import read_rows
 from interp.tasks.row_files import check_new
 
@@ -46,6 +47,7 @@ def examples(
     question: str | None = None,
     template: str | None = None,
     table: Mapping[str, Perturbation] = PERTURBATIONS,
+    signals: Mapping[str, str] | None = None,
 ) -> list[Example]:
     """The examples of the grid, or those of a file of records.
 
@@ -64,6 +66,8 @@ def examples(
         question: asked instead of that of the rendering or of the file.
         template: text with the fields {procedure}, {scenario} and {question}; None takes that of the rendering.
         table: perturbations to use instead of `PERTURBATIONS`.
+        signals: what the `[SIG=...]` signals of your own traces mean: name -> one of `replies.SIGNALS`, such as
+            {"VERIFY STEP": "CHECK"}. Replies are read with it; prompts are the same.
     Raises:
         ValueError: a bad row (file, line, field), a name that is no cell, a count below 1, a template without its
             fields, nothing left.
@@ -75,12 +79,14 @@ def examples(
     """
     if template is not None:
         _check_template(template)
+    check_signals(signals or {})
+    worded = {"question": question, "template": template, "signals": signals}
     if data is not None:
         records = load_records(data, table=table)
         chosen = _choose(
             records, data, per_cell=per_cell, sizes=sizes or {}, seed=seed, cells=cells, split=split, table=table
         )
-        return [example_of(r, cell=_cell(r, table), question=question, template=template) for r in chosen]
+        return [example_of(r, cell=_cell(r, table), **worded) for r in chosen]
     if split == "all":
         raise ValueError("split 'all': expected train, validation or test for generated items; 'all' is for a file.")
     n = DEFAULT_PER_CELL if per_cell is None else per_cell
@@ -88,7 +94,8 @@ def examples(
         raise ValueError(f"per_cell {n:,}: expected at most {MAX_PER_CELL:,} items of each cell. Ask for fewer.")
     items = grid(per_cell=n, sizes=sizes, seed=seed, cells=cells, split=split, table=table)
     rows = [(i, record_of(i, rendering=rendering, question=question)) for i in items]
-    return [example_of(r, id=f"{i.cell}-{i.index:05d}-{r.id[:8]}", cell=i.cell, template=template) for i, r in rows]
+    worded["question"] = None  # it is in the record
+    return [example_of(r, id=f"{i.cell}-{i.index:05d}-{r.id[:8]}", cell=i.cell, **worded) for i, r in rows]
 
 
 def load_records(data: str | Path, *, table: Mapping[str, Perturbation] = PERTURBATIONS) -> list[Record]:
@@ -114,6 +121,7 @@ def example_of(
     cell: str | None = None,
     question: str | None = None,
     template: str | None = None,
+    signals: Mapping[str, str] | None = None,
 ) -> Example:
     """A record as an example, with the spans procedure, step_1.., scenario, event_1.., question (and tone if known).
 
@@ -123,6 +131,7 @@ def example_of(
     groups = {"procedure": record.procedure_id, "pair": record.pair_id, "domain": record.domain}
     groups |= {"institution": record.institution, "cohort": record.cohort}
     metadata: dict[str, object] = {name: getattr(record, name) for name in _METADATA}
+    metadata |= {"signals": dict(signals)} if signals else {}
     return Example(
         id=id or record.id,
         messages=(Message("user", text.text),),

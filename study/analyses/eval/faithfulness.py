@@ -80,7 +80,7 @@ def _read(model: Model, task: Task, cases: Sequence[_Case], thinking: bool | Non
     texts = [
         (k, name, text)
         for k, case in enumerate(cases)
-        for name, text in (("after", case.changed), ("before", decision_prefix(task, case.text)))
+        for name, text in (("after", case.changed), ("before", decision_prefix(task, case.text, case.example)))
         if name == "after" or case.before is None
     ]
     asked = [(cases[k].example, text, label) for k, _, text in texts for label in labels_of(task, cases[k].example)]

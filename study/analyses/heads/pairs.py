@@ -120,7 +120,7 @@ def before_label(model: Model, task: Task, examples: Sequence[Example], slot: st
     if slot != OWN:
         return lambda example: slot
     written: Mapping[str, str] = replies(model, task, examples)
-    return lambda example: decision_prefix(task, written[example.id])
+    return lambda example: decision_prefix(task, written[example.id], example)
 
 
 def pairs_of_twins(model: Model, task: Task, twins: Sequence[tuple[Example, Example]], slot: str) -> list[TokenPair]:
