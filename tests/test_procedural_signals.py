@@ -71,8 +71,8 @@ def test_names_with_blanks_end_the_signal_before_them() -> None:
     assert decision_prefix("[SIG=SO] compliant") == ""
 
 
-def frame(texts: list[str]) -> pd.DataFrame:
-    examples = procedural.examples(per_cell=1, seed=0, cells=["training_distribution"])
+def frame(texts: list[str], signals: dict[str, str] | None = None) -> pd.DataFrame:
+    examples = procedural.examples(per_cell=1, seed=0, cells=["training_distribution"], signals=signals)
     some = [Example(f"e{k}", examples[0].messages, examples[0].label, {"procedure": f"p{k}"},
                     metadata=examples[0].metadata) for k in range(len(texts))]  # fmt: skip
     answers = [
@@ -90,6 +90,14 @@ def test_the_share_that_is_understood_is_a_row_with_n_and_interval() -> None:
     assert rows["signals_understood"]["n"] == 4, "a reply without signals is no trace"
     assert 0 <= rows["signals_understood"]["lo"] < 0.75 < rows["signals_understood"]["hi"] <= 1
     assert "signals_understood" not in {row["metric"] for row in report(frame(["compliant"] * 3))}
+
+
+def test_names_that_are_mapped_are_not_listed_as_unknown() -> None:
+    told = "[SIG=VERIFY STEP] 1 [SIG=HMM] x [SIG=fine] compliant"
+    rows = {row["metric"]: row for row in report(frame([told] * 3, {"VERIFY STEP": "STEP", "fine": "OK"}))}
+    assert rows["signals_understood"]["value"] == pytest.approx(2 / 3)
+    assert rows["unknown_signals"]["value"] == 1.0
+    assert rows["unknown_signals"]["note"].endswith(": [SIG=HMM] 3")
 
 
 def test_a_scaffold_that_nobody_understands_is_said_loudly() -> None:

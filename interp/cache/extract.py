@@ -177,13 +177,8 @@ class _Job:
         prompts: Sequence[Prompt] | None = None,
         replies: Mapping[str, object] | None = None,
     ) -> None:
-        self.model, self.examples, self.request, self.progress, self.replies = (
-            model,
-            examples,
-            request,
-            progress,
-            replies,
-        )
+        self.model, self.examples, self.request = model, examples, request
+        self.progress, self.replies = progress, replies
         if prompts is None:
             prompts = request.prompts(examples, model.tokenizer, context=context_length(model.layout.config))
         self.prompts = prompts

@@ -13,9 +13,11 @@ skipped actor [SIG=VIOLATION]`, a waived step `[SIG=STEP] 2 waived [SIG=OK]`. Be
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from interp.prompt import Example
@@ -135,9 +137,21 @@ def score(example: Example, text: str) -> dict[str, float]:
 
 
 def signals_of(example: Example | None) -> Mapping[str, str]:
-    """Name of a signal as the member writes it -> name out of `SIGNALS`; the example's own mapping, mostly empty."""
-    signals = None if example is None else example.metadata.get("signals")
-    return signals if isinstance(signals, Mapping) else {}
+    """Name of a signal as the member writes it -> name out of `SIGNALS`; the example's own mapping, mostly empty.
+
+    It is JSON in the metadata, so that tables of answers keep it.
+    """
+    return signals_in(None if example is None else example.metadata.get("signals"))
+
+
+def signals_in(text: object) -> Mapping[str, str]:
+    """The mapping in a cell of the column `signals`; empty where there is none."""
+    return _decoded(text) if isinstance(text, str) else {}
+
+
+@lru_cache(maxsize=8)
+def _decoded(text: str) -> Mapping[str, str]:
+    return json.loads(text)
 
 
 def check_signals(signals: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ from interp.prompt import Example
 from interp.remedy import remedy
 from interp.tasks.procedural.perturb import PERTURBATIONS
 from interp.tasks.procedural.records import noise_notes
-from interp.tasks.procedural.replies import corrupt_verdict, decision_prefix, parse_trace, signals_of
+from interp.tasks.procedural.replies import corrupt_verdict, decision_prefix, parse_trace, signals_in, signals_of
 from interp.tasks.procedural.vocabulary import LABELS
 from interp.tasks.protocol import score_row
 
@@ -245,7 +245,13 @@ def _signals_understood(answers: pd.DataFrame) -> Iterable[Row]:
 
 def _shown_unknown(part: pd.DataFrame) -> str:
     """Names of signals in the texts that are none of a trace, the five most common with their counts."""
-    named = Counter(name for text in part["text"].dropna() for name in parse_trace(text).unknown)
+    told = part["signals"] if "signals" in part else [None] * len(part)
+    named = Counter(
+        name
+        for text, signals in zip(part["text"], told, strict=True)
+        if isinstance(text, str)
+        for name in parse_trace(text, signals_in(signals)).unknown
+    )
     shown = ", ".join(f"[SIG={name}] {count}" for name, count in named.most_common(5))
     return shown + (", ..." if len(named) > 5 else "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -80,13 +81,13 @@ def examples(
     if template is not None:
         _check_template(template)
     check_signals(signals or {})
-    worded = {"question": question, "template": template, "signals": signals}
+    worded = {"template": template, "signals": signals}
     if data is not None:
         records = load_records(data, table=table)
         chosen = _choose(
             records, data, per_cell=per_cell, sizes=sizes or {}, seed=seed, cells=cells, split=split, table=table
         )
-        return [example_of(r, cell=_cell(r, table), **worded) for r in chosen]
+        return [example_of(r, cell=_cell(r, table), question=question, **worded) for r in chosen]
     if split == "all":
         raise ValueError("split 'all': expected train, validation or test for generated items; 'all' is for a file.")
     n = DEFAULT_PER_CELL if per_cell is None else per_cell
@@ -94,7 +95,6 @@ def examples(
         raise ValueError(f"per_cell {n:,}: expected at most {MAX_PER_CELL:,} items of each cell. Ask for fewer.")
     items = grid(per_cell=n, sizes=sizes, seed=seed, cells=cells, split=split, table=table)
     rows = [(i, record_of(i, rendering=rendering, question=question)) for i in items]
-    worded["question"] = None  # it is in the record
     return [example_of(r, id=f"{i.cell}-{i.index:05d}-{r.id[:8]}", cell=i.cell, **worded) for i, r in rows]
 
 
@@ -131,7 +131,7 @@ def example_of(
     groups = {"procedure": record.procedure_id, "pair": record.pair_id, "domain": record.domain}
     groups |= {"institution": record.institution, "cohort": record.cohort}
     metadata: dict[str, object] = {name: getattr(record, name) for name in _METADATA}
-    metadata |= {"signals": dict(signals)} if signals else {}
+    metadata |= {"signals": json.dumps(signals, ensure_ascii=False)} if signals else {}
     return Example(
         id=id or record.id,
         messages=(Message("user", text.text),),
