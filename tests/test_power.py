@@ -255,9 +255,18 @@ def test_simulated_tables_follow_the_rules_of_the_public_functions_study_by_stud
         assert abs(p[j] - found.p_groups) <= (1e-9 if size.n_groups is None else 4 * 0.5 / np.sqrt(599))
 
 
-@pytest.mark.parametrize("size", [StudySize(60, 60, 0.3), StudySize(70, 60, 0.3), StudySize(120, 40, 0.3)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        StudySize(60, 60, 0.3),
+        StudySize(70, 60, 0.3),
+        StudySize(120, 40, 0.3),
+        StudySize(320, 40, 0.3),
+        StudySize(90, 30, 0.0),
+    ],
+)
 def test_drawn_groups_have_the_shares_and_the_correlation_that_are_asked_for(size: StudySize) -> None:
-    """Groups of one item, of one or two, of three: shares, and the covariance of two items of one group."""
+    """Groups of one item, of one or two, of three, of eight: shares, and the covariance of two items of one group."""
     p, n_studies = np.array([0.5, 0.3, 0.0, 0.2]), 4_000
     counts = draw_groups(np.random.default_rng(2), p, size, n_studies)
     assert (counts.sum(axis=2) == size.sizes).all() and not counts[..., 2].any()

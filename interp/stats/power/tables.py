@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
+from math import comb
 
 import numpy as np
 
@@ -19,27 +21,48 @@ from interp.stats.power.size import StudySize
 
 N_DRAWS = 599
 """Sign patterns and resamples of a simulated test: enough for its 5 % point."""
+MOST_WAYS = 64
+"""Ways in which a group can come out, up to which they are listed."""
 
 
 def draw_groups(rng: np.random.Generator, p: np.ndarray, size: StudySize, n_studies: int) -> np.ndarray:
     """Counts of categories in each group [study, group, category].
 
     The probabilities of a group are Dirichlet with mean p, so that the indicator of every category has the intraclass
-    correlation of `size`. A group of one item has a category by p whatever the correlation, which is drawn as such:
-    most groups of a large study are of one.
+    correlation of `size`. A group of few items can only come out in a few ways: which one is drawn, from a table.
     """
     out = np.empty((n_studies, size.units, len(p)), dtype=np.int64)
-    is_one = size.sizes == 1
-    category = np.searchsorted(np.cumsum(p)[:-1], rng.random((n_studies, int(is_one.sum()))), side="right")
-    out[:, is_one] = category[..., None] == np.arange(len(p))
-    shape = (n_studies, int((~is_one).sum()))
-    rates = np.broadcast_to(p, (*shape, len(p)))
-    if size.icc > 0:
-        strength = np.maximum(p * (1 - size.icc) / size.icc, 1e-12)
-        gammas = rng.standard_gamma(strength, size=(*shape, len(p)))
-        rates = gammas / np.maximum(gammas.sum(axis=-1, keepdims=True), 1e-300)
-    out[:, ~is_one] = rng.multinomial(size.sizes[~is_one], rates)
+    for n in np.unique(size.sizes):
+        chosen = size.sizes == n
+        shape = (n_studies, int(chosen.sum()))
+        if comb(int(n) + len(p) - 1, len(p) - 1) <= MOST_WAYS:
+            ways, chances = _ways(p, int(n), size.icc)
+            found = np.searchsorted(np.cumsum(chances)[:-1], rng.random(shape, dtype=np.float32), side="right")
+            out[:, chosen] = ways[found]
+        else:
+            rates = np.broadcast_to(p, (*shape, len(p)))
+            if size.icc > 0:
+                gammas = rng.standard_gamma(_strength(p, size.icc), size=(*shape, len(p)))
+                rates = gammas / np.maximum(gammas.sum(axis=-1, keepdims=True), 1e-300)
+            out[:, chosen] = rng.multinomial(int(n), rates)
     return out
+
+
+def _strength(p: np.ndarray, icc: float) -> np.ndarray:
+    """Parameters of the Dirichlet; of a category that does not occur, as good as 0."""
+    return np.maximum(p * (1 - icc) / icc, 1e-12)
+
+
+def _ways(p: np.ndarray, n: int, icc: float) -> tuple[np.ndarray, np.ndarray]:
+    """(counts [way, category] of every way in which n items can fall, probability of each [way])."""
+    from scipy.stats import dirichlet_multinomial, multinomial
+
+    occurs = p > 0
+    found = np.array([one for one in product(range(n + 1), repeat=int(occurs.sum())) if sum(one) == n])
+    law = multinomial(n, p[occurs]) if n == 1 or icc == 0 else dirichlet_multinomial(_strength(p[occurs], icc), n)
+    ways = np.zeros((len(found), len(p)), dtype=np.int64)
+    ways[:, occurs] = found
+    return ways, law.pmf(found)
 
 
 @dataclass(frozen=True, eq=False)
