@@ -6,7 +6,7 @@ mean something. A row that has a value has its interval and n; a row without one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -375,7 +375,7 @@ def read_csv_table(path: Path) -> pd.DataFrame:
     return typed(read_frame(path, KEYS, keep_default_na=False, na_values=[""]))
 
 
-def read_tables(run: Path) -> dict[str, pd.DataFrame]:
-    """Every table of a run folder by name, in the order of `TABLES`."""
-    found = {path.stem for path in (run / FOLDER).glob("*.parquet")}
+def read_tables(run: Path, *, without: Collection[str] = ()) -> dict[str, pd.DataFrame]:
+    """Every table of a run folder by name, in the order of `TABLES`; those of the names `without` are not read."""
+    found = {path.stem for path in (run / FOLDER).glob("*.parquet")} - set(without)
     return {name: read_table(run, name) for name in [*(t for t in TABLES if t in found), *sorted(found - set(TABLES))]}

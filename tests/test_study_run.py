@@ -257,3 +257,14 @@ def test_steps_side_by_side_end_as_they_do_one_after_the_other(tmp_path: Path) -
     one = go(study, tmp_path / "one")
     two = go(study, tmp_path / "two", jobs=2)
     assert one.failed == two.failed and set(one.failed) >= {"cache", "heads"}
+
+
+@pytest.mark.long
+def test_a_run_in_processes_leaves_the_bytes_of_a_run_in_one(tmp_path: Path) -> None:
+    """Figures are drawn in a process while the known truths are compared here."""
+    chosen = ["eval={max_new_tokens: 2}", "task.limit=8", "cache.sites=resid_post.0", "probes=false"]
+    study = read(tmp_path, *chosen, "figures.formats=[svg]")
+    one, two = go(study, tmp_path / "one"), go(study, tmp_path / "two", jobs=2)
+    assert one.ran[-2:] == ("known_truth", "figures") and set(one.ran) == set(two.ran) and not two.failed
+    parts = ("tables", "figures", "run.json")
+    assert tree(tmp_path / "one", *parts) == tree(tmp_path / "two", *parts)

@@ -23,11 +23,12 @@ def figures_of_run(run: Path, *, wide: bool = False) -> Iterator[Named]:
         run: a run folder; only its tables are read.
         wide: every figure at the width of a page, for notebooks and slides; else at its width in print.
     """
+    from study.known_truth.show import TABLE
     from study.report.headline_figure import headline
     from study.schema import read_tables
 
     analyses()  # declares the columns of other packages
-    tables = read_tables(run)
+    tables = read_tables(run, without=(TABLE,))  # which is written at the same time
     size: Size = {"width": "full"} if wide else {}
     for analysis in analyses().values():
         if analysis.figures is not None:

@@ -124,9 +124,12 @@ def table_key_of(study: Study, step: Step) -> str:
 
 
 def key_after(study: Study, step: Step, root: Path, digests: Digests, ended: Mapping[str, StepState]) -> str:
-    """Key of a step that reads whatever tables there are: its section and their bytes; of one that reads how the other
-    steps ended (`reads`), that and what they made too."""
-    read = [path for path in sorted((root / TABLES).glob("*.parquet")) if path.stem != step.name]  # not what it makes
+    """Key of a step that reads whatever tables the analyses left: its section and their bytes; of one that reads how
+    the other steps ended (`reads`), that and what they made too."""
+    from study.known_truth.show import TABLE
+
+    late = set() if step.reads else {TABLE}
+    read = [path for path in sorted((root / TABLES).glob("*.parquet")) if path.stem not in late]
     tables = [[path.name, digests.file(path)] for path in read]
     content = {
         "step": step.name,

@@ -161,10 +161,9 @@ class _Run:
             if name not in wanted and name in self.held:
                 self._record(name, self.held[name])
         with Pool(jobs) if pool is None and len(fresh) > 1 and jobs > 1 else nullcontext(pool) as running:
-            self._walk(first, fresh, running if len(fresh) > 1 else None)
-        for name in wanted:
-            if self.steps[name].after:
-                self._run_after(name)
+            used = running if len(fresh) > 1 else None
+            self._walk(first, fresh, used)
+            self._walk_after([name for name in wanted if self.steps[name].after], used)
         self.digests.save()
         self._write()
         return Finished(self.state, tuple(self.ran))
@@ -264,16 +263,35 @@ class _Run:
         if name in self.held:
             remove_outputs(self.root, self.held[name].outputs)
 
-    def _run_after(self, name: str) -> None:
+    def _walk_after(self, names: Sequence[str], pool: Pool | None) -> None:
+        """The steps after the others: the first of those that read only tables here, the rest of them meanwhile in
+        the pool; then those that read how the others ended."""
+        of_tables = [name for name in names if not self.steps[name].reads and self._is_due(name)]
+        here = of_tables if pool is None else of_tables[:1]
+        for name in of_tables:
+            self._begin(name)
+            if pool is not None and name not in here:
+                pool.submit(name, self._context(name))
+        for name in here:
+            self._end(name, attempt(name, self._context(name)))
+        if pool is not None:
+            for _ in of_tables[1:]:
+                self._end(*pool.next())
+        for name in names:
+            if self.steps[name].reads and self._is_due(name):
+                self._write()  # the report reads how the other steps ended
+                self._begin(name)
+                self._end(name, attempt(name, self._context(name)))
+
+    def _is_due(self, name: str) -> bool:
+        """Whether a step after the others has to run; takes it as it was where it has not."""
         key = key_after(self.study, self.steps[name], self.root, self.digests, self.state.steps)
         self.keys[name] = key
-        if self._is_done(name, key):
-            self._record(name, self.held[name])
-            self.say(f"{name}: up to date")
-            return
-        self._write()  # the report reads how the other steps ended
-        self._begin(name)
-        self._end(name, attempt(name, self._context(name)))
+        if not self._is_done(name, key):
+            return True
+        self._record(name, self.held[name])
+        self.say(f"{name}: up to date")
+        return False
 
     def _end(self, name: str, outcome: Outcome) -> None:
         made = self.made.get(name, Key("", ""))
