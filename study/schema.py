@@ -60,15 +60,11 @@ COLUMNS: dict[str, Column] = {
     "dtype": Column("dtype in which the model computed"),
     "data_sha256": Column("digest of the items behind the row"),
     "cell": Column("part of the data (a perturbation, a BBQ category); 'all' is every item"),
-    "cell_role": Column(
-        "role of the cell: training, adversarial, perturbed, control; blank if the task does not declare one"
-    ),
+    "cell_role": Column("training, adversarial, perturbed or control; blank if the task does not declare it"),
     "banner": Column("text that every page with this row must show, e.g. 'Not for clinical use.'"),
     "top_answer": Column("the answer that the member gives most often"),
     "top_share": _number("share of the items to which the member gives this answer"),
-    "is_degenerate": _flag(
-        "rests on answers of a member that gives one answer to more than 90 % of the items, right or wrong"
-    ),
+    "is_degenerate": _flag("rests on a member that gives one answer to more than 90 % of the items, right or wrong"),
     "mode": Column("prompt mode (thinking, direct); blank if there is only one"),
     "target": Column("target of a probe or an oracle question"),
     "position": Column("position rule: which token of the prompt, e.g. last, answer, span:scenario:last"),
@@ -208,6 +204,26 @@ COLUMNS: dict[str, Column] = {
     "seed": _number("seed of the items, the resamples and the null"),
     "before": _number("for a change: value of the first run"),
     "after": _number("value of the second run"),
+    "read_by": Column("member through which a reply was read"),
+    "item": Column("id of the item"),
+    "sample": _number("number of the reply to this item, from 0"),
+    "group": Column("independent group of the item"),
+    "is_correct": _flag("the reply's label is the gold label; blank where the task does not say"),
+    "is_positive": _flag("the reply has the class that counts as 1"),
+    "token": _number("number of the token in the reply, from 0; -1: the last token of the prompt"),
+    "token_id": _number("id of the token"),
+    "token_text": Column("text that the token completes; together they are the reply"),
+    "fraction": _number("share of the reply read at the token: 0 at token -1, 1 at the last"),
+    "span": Column("decision site of the task that the token is the last one before; blank elsewhere"),
+    "score": _number("score of the probe: activation times weights plus bias"),
+    "null_median": _number("median of the control directions at the token, on the scale of the score"),
+    "rank": _number("1 + number of control directions that score higher at the token, each on its own scale"),
+    "n_controls": _number("number of control directions (probes fitted on shuffled labels)"),
+    "prompt": Column("text of the prompt, with the markers of its template"),
+    "reply": Column("text of the reply"),
+    "pooling": Column("how scores of the tokens read so far become one: max, mean, last; selected: the one of DEV"),
+    "axis": Column("how far a reply is read: fraction of its tokens, or number of tokens"),
+    "at": _number("place on that axis"),
     "note": Column("caveats of the row, or the reason why there is no value"),
 }
 
@@ -234,6 +250,7 @@ TABLES = {
     "probes_transfer": "probes of one checkpoint applied to another, next to both ceilings",
     "steering": "dose curves of each direction and its random and shuffled controls",
     "steering_slopes": "one slope per direction, control and score",
+    "along": "how well a probe separates replies after each part of them, with nulls, confounds and decodable-at",
     "oracle": "answers of an oracle from activations, next to its floors and matched shuffles",
     "known_truth": "what was planted in the pair, and what this run claims of it: found, missed, false alarms",
 }
