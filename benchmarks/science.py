@@ -55,6 +55,8 @@ def _todo(names: list[str], models: list[str], *, again: bool) -> dict[str, list
         for model in models or experiment.models:
             if not again and store.is_current(experiment, model, experiment.settings()):
                 print(f"{experiment.name} on {model}: up to date")
+            elif reason := experiment.missing():
+                print(f"{experiment.name} on {model}: left out, {reason}")
             else:
                 todo.setdefault(model, []).append(experiment)
     return todo

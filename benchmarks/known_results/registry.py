@@ -21,7 +21,7 @@ class Experiment:
         models: checkpoints that it runs on by default: folders in `DIPTYCH_REAL`.
         dtype: in which checkpoints are loaded.
     The module `benchmarks.known_results.<name>` has a frozen dataclass `Settings` (sizes and seeds, with defaults) and
-    `run(model, settings) -> Findings`.
+    `run(model, settings) -> Findings`; `missing()`, if it has one, says which data it lacks here, or "".
     """
 
     name: str
@@ -36,6 +36,11 @@ class Experiment:
 
     def settings(self) -> Any:
         return importlib.import_module(self.module_name).Settings()
+
+    def missing(self) -> str:
+        """Why it cannot run here; "" if it can."""
+        module = importlib.import_module(self.module_name)
+        return str(module.missing()) if hasattr(module, "missing") else ""
 
     @property
     def run(self) -> Callable[[Any, Any], Findings]:
@@ -77,6 +82,14 @@ EXPERIMENTS: dict[str, Experiment] = {
             "Logit lens",
             "The rank of the first token of the answer to capitals and opposites, read from the residual stream of the "
             "last token after every layer (`interp.bridges.logit_lens`).",
+        ),
+        Experiment(
+            "bbq",
+            "BBQ",
+            "The five metrics of the model cards of BBQ adapters on quads (two contexts by two questions) of six "
+            "categories, drawn in turn from every story; every quad has its own random order of the options. The answer "
+            "is the likeliest of A, B and C after the prompt. Intervals are over stories. Under the nulls an answer "
+            "says nothing of its item: letters are exchanged among items, or options put in another order.",
         ),
     )
 }
