@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 
 from interp.checkpoint import Checkpoint
-from interp.loading import load
+from interp.loading import files, load
 from study.cli import main
 from tests.hub_folders import IDS, expected, make_hub
 
@@ -21,16 +21,24 @@ CLIENT_ERROR = next(kind for kind in HfHubHTTPError.__mro__ if kind.__module__.s
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def asked() -> list[str]:
+    """The repositories that the hub was asked for."""
+    return []
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> Path:
     """An empty cache of the hub, on a machine that believes that it is online and has no network."""
 
-    def no_answer(*_: object, **__: object) -> list[str]:
+    def no_answer(*names: object, **__: object) -> list[str]:
+        asked.extend(map(str, names))
         assert not issubclass(CLIENT_ERROR, OSError | HfHubHTTPError)
         raise CLIENT_ERROR("[Errno -2] Name or service not known")
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.list_repo_files", no_answer)
+    monkeypatch.setattr(files, "_SILENCE", files._Silence())
     return tmp_path / "cache"
 
 
@@ -50,6 +58,22 @@ def test_without_a_network_a_cached_checkpoint_loads(cache: Path, tmp_path: Path
 def test_without_a_network_what_is_not_cached_is_named_with_the_cause() -> None:
     with pytest.raises(ValueError, match=r"base 'org/absent' of 'a': .* cannot be reached \(\[Errno -2\] Name or ser"):
         load(Checkpoint("a", base="org/absent"))
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_hub_that_gives_no_answer_is_asked_again_only_after_a_while(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("org/absent", "org/other"):
+        with pytest.raises(ValueError, match=r"cannot be reached \(\[Errno -2\] Name or ser"):
+            load(Checkpoint("a", base=name))
+    assert asked == ["org/absent"]
+    monkeypatch.setattr(files, "_SILENT", 0.0)
+    monkeypatch.setattr(files, "_SILENCE", files._Silence())
+    for name in ("org/absent", "org/other"):
+        with pytest.raises(ValueError, match=r"cannot be reached"):
+            load(Checkpoint("a", base=name))
+    assert asked == ["org/absent", "org/absent", "org/other"]
 
 
 @pytest.mark.usefixtures("cache")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -256,6 +258,20 @@ def _local(name: str, where: str, *, revision: str | None, option: str) -> Path 
     return None
 
 
+_SILENT = 300.0  # the hub's client retries for half a minute, and a study asks for every checkpoint several times
+
+
+@dataclass
+class _Silence:
+    """That the hub gave no answer: until when it is not asked again (`time.monotonic`, s), and why."""
+
+    until: float = -math.inf
+    why: str = ""
+
+
+_SILENCE = _Silence()
+
+
 def _from_hub(repo: str, revision: str | None, where: str, *, weights: bool, subfolder: str | None = None) -> Path:
     """The snapshot folder of a hub repository, named by its commit. Without a network, the one in the hub's cache."""
     from huggingface_hub import constants, snapshot_download
@@ -294,12 +310,15 @@ def _refuse_pickles_on_hub(repo: str, revision: str | None, where: str, top: str
     from huggingface_hub import list_repo_files
     from huggingface_hub.errors import HfHubHTTPError
 
+    if time.monotonic() < _SILENCE.until:
+        return _SILENCE.why
     try:
         names = [n.removeprefix(top) for n in list_repo_files(repo, revision=revision) if n.startswith(top)]
     except HfHubHTTPError:
         raise  # an answer of the hub: no such repository, no access
     except _http_error() as error:
-        return _why(error)
+        _SILENCE.until, _SILENCE.why = time.monotonic() + _SILENT, _why(error)
+        return _SILENCE.why
     if not any(n.endswith(".safetensors") and "/" not in n for n in names):
         _refuse_pickles(where, [n for n in names if "/" not in n and Path(n).suffix in (".bin", ".pt", ".pth")])
     return None
