@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass
@@ -22,6 +24,28 @@ WHERE = (
     "Keep only rows that meet a condition: COLUMN (has a value), COLUMN=A,B, COLUMN!=A, COLUMN<3 (<=, >, >=). If "
     "repeated, all conditions must hold."
 )
+_READ: ContextVar[dict[object, list[Example]] | None] = ContextVar("_READ", default=None)
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Inside, a task reads or makes equal items once: a plan asks for them at every step and every claim."""
+    token = None if _READ.get() is not None else _READ.set({})
+    try:
+        yield
+    finally:
+        if token is not None:
+            _READ.reset(token)
+
+
+def _read(read: Callable[..., Sequence[Example]], data: str | None, arguments: Mapping[str, object]) -> list[Example]:
+    kept = _READ.get()
+    if kept is None:
+        return list(read(data, **arguments))
+    key = (read, data, repr(sorted(arguments.items())))
+    if key not in kept:
+        kept[key] = list(read(data, **arguments))
+    return list(kept[key])
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -82,7 +106,8 @@ class ItemOptions:
         else:
             task: Any = load_task(self.path)
             read = getattr(task, "chain_examples", task.examples) if chains else task.examples
-            found = read(self.data, **self.arguments(read, default_seed=default_seed, is_embedded=is_embedded))
+            arguments = self.arguments(read, default_seed=default_seed, is_embedded=is_embedded)
+            found = _read(read, self.data, arguments)
         kept = examples_where(found, self.where, option=remedy("{task.where}"))
         taken = spread(kept, self.limit)
         if says_rest and len(taken) < len(kept):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from interp.site import layer_index
+from interp.tasks import procedural
 from study.cli import main
 from study.config import Study, parse_study, read_study
 from study.run.planner import plan_study
@@ -47,6 +49,24 @@ def small(folder: Path, *overrides: str) -> Study:
     if overrides and overrides[0].startswith("oracle.questions"):  # a list: written into the file
         text, overrides = text.replace("{name: kind,", "{name: kind, positions: lats,"), ()
     return read_study(write_study(folder, text), overrides=overrides)
+
+
+def test_a_plan_reads_equal_items_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    make = procedural.examples
+
+    @functools.wraps(make)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        asked.append(repr((args, kwargs)))
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(procedural, "examples", counted)
+    file = write_study(tmp_path, SMALL)
+    done = CliRunner().invoke(main, ["study", "plan", str(file), "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert asked and len(asked) == len(set(asked))
+    CliRunner().invoke(main, ["study", "plan", str(file), "--out", str(tmp_path / "run")])
+    assert len(asked) == 2 * len(set(asked)), "another plan reads the data again"
 
 
 def faults_of(study: Study, out: Path) -> list[str]:

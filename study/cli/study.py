@@ -134,16 +134,18 @@ def plan(options: PlanOptions) -> None:
     """
     from study.run.planner import plan_lines, registration_lines
     from study.run.power import Assumed, power_lines
+    from study.task_options import read_once
 
     chosen, out = options.read()
     if options.measure:
         _one_thread_on_cpu(chosen)
     assumed = Assumed.of(options.assume)
-    click.echo("\n".join(plan_lines(chosen, out, measure=options.measure)))
-    if shown := power_lines(chosen, power=options.power, assumed=assumed):
-        click.echo("\n" + "\n".join(shown))
-    if options.register:
-        click.echo("\n" + "\n".join(registration_lines(chosen, out)))
+    with read_once():
+        click.echo("\n".join(plan_lines(chosen, out, measure=options.measure)))
+        if shown := power_lines(chosen, power=options.power, assumed=assumed):
+            click.echo("\n" + "\n".join(shown))
+        if options.register:
+            click.echo("\n" + "\n".join(registration_lines(chosen, out)))
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

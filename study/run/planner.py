@@ -19,6 +19,7 @@ from study.run.folder import altered, is_whole
 from study.run.keys import Inputs, inputs_of, key_of, made_with, table_key_of
 from study.run.state import StepState, read_run
 from study.run.steps import steps_of
+from study.task_options import read_once
 
 if TYPE_CHECKING:
     from study.config import Study
@@ -36,6 +37,7 @@ class Planned:
     seconds: float
 
 
+@read_once()
 def plan_study(study: Study, out: Path, *, measure: bool = False) -> tuple[list[Planned], list[str]]:
     """(steps in order, notes). No weights are read, and nothing is written or downloaded except small files of models.
 

@@ -24,6 +24,7 @@ from interp.stats.power import (
 )
 from study.reach import Design
 from study.rows import Row
+from study.task_options import read_once
 
 if TYPE_CHECKING:
     from interp.family import Layout
@@ -98,6 +99,7 @@ class PlannedClaim:
     why: str = ""
 
 
+@read_once()
 def planned_power(study: Study, assumed: Assumed = Assumed()) -> tuple[PlannedClaim, ...]:
     """Every claim that the study names before it is run, with the design that its n gives it.
 
