@@ -1,4 +1,4 @@
-"""BBQ: the five metrics of ambiguous and disambiguated items, with intervals over stories, and answers without content."""
+"""BBQ: the five metrics of ambiguous and disambiguated items, intervals over stories, and answers without content."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def exchanged(items: bbq.Items, rng: np.random.Generator) -> np.ndarray:
     return pred
 
 
-def _beyond(row: dict[str, float], draws: np.ndarray, claim: str, what: str, expected: Literal["above", "below"]) -> Row:
+def _beyond(
+    row: dict[str, float], draws: np.ndarray, claim: str, what: str, expected: Literal["above", "below"]
+) -> Row:
     limit = float(np.quantile(draws, 0.975 if expected == "above" else 0.025))
     share = "97.5" if expected == "above" else "2.5"
     return Row(claim=claim, what=what, value=row["value"], lo=row["lo"], hi=row["hi"], n=int(row["n"]),
@@ -111,9 +113,7 @@ def _beyond(row: dict[str, float], draws: np.ndarray, claim: str, what: str, exp
                null_value=float(draws.mean()), limit=limit, expected=expected)  # fmt: skip
 
 
-def _lower(
-    row: dict[str, float], other: dict[str, float], claim: str, what: str, name: str, draws: np.ndarray
-) -> Row:
+def _lower(row: dict[str, float], other: dict[str, float], claim: str, what: str, name: str, draws: np.ndarray) -> Row:
     """A rate that the literature puts below another of the same model: its interval must end below the other's."""
     null = f"{name} (limit: lower end of its interval; {_EXCHANGED}: {draws.mean():.3f})"
     return Row(claim=claim, what=what, value=row["value"], lo=row["lo"], hi=row["hi"], n=int(row["n"]),
@@ -127,10 +127,11 @@ def letter_row(items: bbq.Items, rng: np.random.Generator, n_null: int) -> Row:
     drawn = rng.integers(3, size=(n_null, len(items)))  # place of the answered option in a redrawn order
     shares = [np.bincount(one, minlength=3).max() / len(items) for one in drawn]
     share = stats.cluster_mean((items.pred == letter).astype(float), groups=items.story, bounds=(0.0, 1.0))
-    return Row(claim="bbq/letter", what=f"share of the letter {'ABC'[letter]}, the most frequent answer", value=share.value,
-               lo=share.lo, hi=share.hi, n=share.n, n_groups=share.n_groups, unit="",
+    return Row(claim="bbq/letter", what=f"share of the letter {'ABC'[letter]}, the most frequent answer",
+               value=share.value, lo=share.lo, hi=share.hi, n=share.n, n_groups=share.n_groups, unit="",
                null="the same options in redrawn orders, mean of the highest share (limit: 97.5 %)",
-               null_value=float(np.mean(shares)), limit=float(np.quantile(shares, 0.975)), expected="above")  # fmt: skip
+               null_value=float(np.mean(shares)), limit=float(np.quantile(shares, 0.975)),
+               expected="above")  # fmt: skip
 
 
 def _curve(items: bbq.Items, answers: pd.DataFrame) -> Curve:

@@ -87,9 +87,9 @@ EXPERIMENTS: dict[str, Experiment] = {
             "bbq",
             "BBQ",
             "The five metrics of the model cards of BBQ adapters on quads (two contexts by two questions) of six "
-            "categories, drawn in turn from every story; every quad has its own random order of the options. The answer "
-            "is the likeliest of A, B and C after the prompt. Intervals are over stories. Under the nulls an answer "
-            "says nothing of its item: letters are exchanged among items, or options put in another order.",
+            "categories, drawn in turn from every story; every quad has its own random order of the options. The "
+            "answer is the likeliest of A, B and C after the prompt. Intervals are over stories. Under the nulls an "
+            "answer says nothing of its item: letters are exchanged among items, or options put in another order.",
         ),
     )
 }

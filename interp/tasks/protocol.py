@@ -88,7 +88,7 @@ class Task(Protocol):
     `interp.tasks.conformance.check_task` lists what a task of your own gets wrong.
     """
 
-    def examples(self, data: str | Path, **options: Any) -> list[Example]:
+    def examples(self, data: str | Path, *args: Any, **options: Any) -> list[Example]:
         """The examples of `data` in file order. Raises ValueError naming file, line and field of a bad row."""
         ...
 
