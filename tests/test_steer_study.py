@@ -27,8 +27,9 @@ from study.analyses.steering.items import dose_items
 from study.analyses.steering.job import DoseJob
 from study.analyses.steering.options import DoseOptions
 from study.analyses.steering.run import run_dose
+from study.analyses.steering.show import headline
 from study.analyses.steering.shuffled import shuffled_from_cache
-from study.analyses.steering.tables import tables_of_doses
+from study.analyses.steering.tables import members, tables_of_doses
 from study.cli import steer
 from tests import steer_task
 from tests.steering_kit import made_up
@@ -285,7 +286,7 @@ def test_a_response_at_another_decision_is_read_in_front_of_it_with_its_own_righ
         assert [one.sha256 for one in at_label] == [
             one.sha256 for one in dose_items(model, procedural, examples, slot="compliant so")
         ]
-    options = DoseOptions(alphas="-0.4,0,0.4", slot="gold", at="step_lookup", boot=100, neutral=(), n_random=19,
+    options = DoseOptions(alphas="-0.4,0,0.4", slot="gold", at=("step_lookup",), boot=100, neutral=(), n_random=19,
                           min_items=8, min_groups=2)  # fmt: skip
     how: dict[str, Any] = {"loading": {"dtype": "float32"}, "progress": False}
     task = "interp.tasks.procedural"
@@ -296,10 +297,22 @@ def test_a_response_at_another_decision_is_read_in_front_of_it_with_its_own_righ
     )
     table = pd.read_csv(next((tmp_path / "x").rglob("table.csv")))
     assert set(table["decision_site"]) == {"step_lookup"}
+    both = replace(options, at=("step_lookup", "label"))
+    of_both = run_dose(
+        Checkpoint("b", str(base)), task, examples, made_up(), out=tmp_path / "both", options=both, **how
+    )
+    assert list(of_both) == ["b at step_lookup", "b at label"] and set(of_both) == set(members(tmp_path / "both"))
+    at_label = replace(options, at=())
+    (label,) = run_dose(
+        Checkpoint("b", str(base)), task, examples, made_up(), out=tmp_path / "z", options=at_label, **how
+    ).values()
+    for site, alone in (("step_lookup", result), ("label", label)):
+        pd.testing.assert_frame_equal(of_both[f"b at {site}"].table(), alone.table())
+    assert all(f"b at {site}" in headline(tmp_path / "both") for site in ("step_lookup", "label"))
     nowhere = Checkpoint("m", str(tmp_path / "no-such-model"))
     for change, words in (
-        ({"at": "step_lokup"}, "Did you mean 'step_lookup'"),
-        ({"at": "step_lookup", "slot": "so"}, "followed by the label"),
+        ({"at": ("step_lokup",)}, "Did you mean 'step_lookup'"),
+        ({"at": ("step_lookup", "label"), "slot": "so"}, "followed by the label"),
     ):
         with pytest.raises(ValueError, match=words):
             run_dose(nowhere, task, examples, made_up(), out=tmp_path / "y", options=replace(options, **change), **how)

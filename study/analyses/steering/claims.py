@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from interp.stats import rejects
 from steering.curves import p_against
@@ -23,7 +24,7 @@ def steering(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     """Each direction by the slope of each target score over all strengths; no strength is chosen."""
     table, apart = rows(tables, "steering_slopes"), _sites_apart(tables)
     claims = [
-        _moves(table, row, (row["member"], row["site"]) in apart, smallest)
+        _moves(table, row, _place(row) in apart, smallest)
         for metric in TARGETS
         for row in table
         if row["arm"] == MAIN and row["metric"] == metric
@@ -38,7 +39,7 @@ def placebos(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     table = rows(tables, "steering_slopes", metric="margin")
     claims = []
     for row in (row for row in table if row["arm"] == MAIN):
-        here = [r for r in table if (r["member"], r["site"]) == (row["member"], row["site"])]
+        here = [r for r in table if _place(r) == _place(row)]
         first, *others = sorted((r for r in here if r["arm"] == "random"), key=lambda r: float(r["draw"]))
         shuffled = [float(r["value"]) for r in here if r["arm"] == "shuffled"]
         placebo = {**first, **_tested(float(first["value"]), [float(r["value"]) for r in others], shuffled)}
@@ -57,18 +58,23 @@ def _tested(value: float, random: Sequence[float], shuffled: Sequence[float]) ->
     return {**p, "p": float(np.max(list(p.values()))), "null_lo": lo, "null_hi": hi}
 
 
-def _sites_apart(tables: Tables) -> set[tuple[object, object]]:
-    """(member, site) where the direction without the others was added, whether its slopes are defined or not."""
+def _place(row: Mapping[Any, object]) -> tuple[object, ...]:
+    """Where a direction was added and its effect read."""
+    return row["member"], row["site"], row.get("decision_site", "")
+
+
+def _sites_apart(tables: Tables) -> set[tuple[object, ...]]:
+    """Places where the direction without the others was added, whether its slopes are defined or not."""
     table = tables.get("steering_slopes")
     if table is None or not {"arm", "member", "site"} <= set(table.columns):
         return set()
     kept = table[(table["arm"] == APART).fillna(False).astype(bool)]
-    return set(zip(kept["member"], kept["site"], strict=True))
+    return {_place(row) for row in kept.to_dict("records")}
 
 
 def _moves(table: Sequence[Row], row: Row, apart: bool, smallest: SmallestEffects) -> Claim:
     """One direction, one score, next to what the same direction does to the scores that it should leave alone."""
-    same_place = [r for r in table if r["member"] == row["member"] and r["site"] == row["site"]]
+    same_place = [r for r in table if _place(r) == _place(row)]
     rises = float(row["value"]) >= 0 or row["metric"] == "margin"  # positive strength is toward, by definition
     asserts = Above() if rises else Below()
     controls = [_beyond_controls(row, rises)]

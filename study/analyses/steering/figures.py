@@ -21,7 +21,7 @@ def dose_rows(rows: DataFrame) -> DataFrame:
 
 FEEDS = (
     Feed("cosines", cosines, "steering cosines"),
-    Feed("steering", dose_response, "steering {member} {site}", dose_rows),
+    Feed("steering", dose_response, "steering {member} {decision_site} {site}", dose_rows),
     Feed("plane", bias_plane, "steering {of_member} {site} plane", lambda rows: rows.drop(columns="of_member")),
 )
 
@@ -35,4 +35,7 @@ def figures(tables: Mapping[str, DataFrame], *, width: Width | None = None) -> I
     Args:
         width: width of every figure; None: its own default.
     """
+    levels = tables.get("steering")
+    if levels is not None and "decision_site" in levels and levels["decision_site"].nunique() < 2:
+        tables = {**tables, "steering": levels.drop(columns="decision_site")}  # no word in the names of files
     return draw_feeds(FEEDS, tables, width=width)

@@ -67,25 +67,27 @@ def is_label(task: Task, at: str) -> bool:
     return at in ("", label_site(task))
 
 
-def check_site(task: Task, at: str, slot: str) -> None:
-    """Refuse, before anything is loaded, a decision site that the task does not name or a forced text does not reach.
+def sites_of(task: Task, at: Sequence[str], slot: str) -> tuple[str, ...]:
+    """The decision sites where the response is read, in the task's order: where the label is decided if none is named.
 
     Raises:
-        ValueError: either.
+        ValueError: a site that the task does not name, or that a forced text does not reach.
     """
-    chosen_sites(task, (at,) if at else ())
-    if not is_label(task, at) and slot not in (AUTO, OWN, GOLD):
-        raise ValueError(
-            f"decision site {at!r}: a forced text ({slot!r}) is followed by the label. "
-            f"{remedy('Use {slot:own} or {slot:gold}.')}"
-        )
+    sites = chosen_sites(task, at) if at else (label_site(task),)
+    for site in sites:
+        if not is_label(task, site) and slot not in (AUTO, OWN, GOLD):
+            raise ValueError(
+                f"decision site {site!r}: a forced text ({slot!r}) is followed by the label. "
+                f"{remedy('Use {slot:own} or {slot:gold}.')}"
+            )
+    return sites
 
 
 def _decisions(
     model: Model, task: Task, examples: Sequence[Example], slot: str, at: str
 ) -> list[tuple[Example, DecisionSite]]:
     """One decision of every example whose reply comes to one."""
-    check_site(task, at, slot)
+    sites_of(task, (at,), slot)
     texts = {e.id: gold_reply(task, e) or "" for e in examples} if slot == GOLD else replies(model, task, examples)
     out = []
     for example in examples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,6 @@ from interp.progress import showing, track, write
 from interp.prompt import Example
 from interp.remedy import remedy
 from interp.site import Site
-from interp.tasks.decision_sites import label_site
 from interp.tasks.protocol import Task, load_task
 from steering.arms import Arm, protocol_arms
 from steering.curves import controls_line
@@ -25,7 +24,7 @@ from steering.orthogonal import orthogonalize
 from steering.response import check_size
 from steering.strengths import DosePlan, parse_alphas
 from steering.texts import TEXTS, text_sums
-from study.analyses.steering.items import check_site, dose_items, group_of
+from study.analyses.steering.items import dose_items, group_of, sites_of
 from study.analyses.steering.options import DoseOptions
 from study.analyses.steering.shuffled import shuffled_from_cache
 from study.analyses.steering.store import done_of, dose_store, put_outcome, put_read, put_text_sums
@@ -47,6 +46,7 @@ class DoseJob:
     Attributes:
         against: directions that the direction is made orthogonal to, and that are steered as arms of their own.
         extra: member -> further arms, such as the other member's vector.
+        at: decision site where the response is read; "": the first of those of the options.
     """
 
     task_path: str
@@ -56,10 +56,27 @@ class DoseJob:
     options: DoseOptions
     against: Sequence[Directions] = ()
     extra: Mapping[str, Sequence[Arm]] = field(default_factory=dict)
+    at: str = ""
 
     @cached_property
     def task(self) -> Task:
         return load_task(self.task_path)
+
+    @cached_property
+    def site(self) -> str:
+        """Decision site where the response is read; "" where the task names none."""
+        return self.at or self.sites[0]
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Decision sites of the options."""
+        return sites_of(self.task, self.options.at, self.options.slot)
+
+    def by_site(self) -> tuple[DoseJob, ...]:
+        """One job for each decision site of the options; of several, each in a folder of its name."""
+        if len(self.sites) == 1:
+            return (self,)
+        return tuple(replace(self, at=site, out=self.out / site) for site in self.sites)
 
     @cached_property
     def chosen(self) -> Directions:
@@ -110,7 +127,7 @@ class DoseJob:
         Raises:
             ValueError: any of these.
         """
-        check_site(self.task, self.options.at, self.options.slot)
+        sites_of(self.task, self.options.at, self.options.slot)
         check_sizes(self.chosen, self.task, self.examples, self.options)
         fitted = frozenset[str]().union(*(ids for _, ids in self._shuffled.values()))
         refuse_seen(self.examples, fitted, [self.chosen, *self.against])
@@ -118,7 +135,7 @@ class DoseJob:
     def answer(
         self, what: Checkpoint | CheckpointPair, *, loading: Loading | None = None, progress: bool = True
     ) -> tuple[str, ...]:
-        """Every member's outcomes on disk; returns the members.
+        """Every member's outcomes at every decision site on disk; returns the members.
 
         Raises:
             ValueError: a class or curve that is too small, a layer that a file does not hold, a folder of another
@@ -130,7 +147,8 @@ class DoseJob:
         for roles, model in models_of(what, dict(loading or {})):
             for role in roles:
                 with model.member(role):
-                    self.answer_member(model, role, progress=progress)
+                    for job in self.by_site():
+                        job.answer_member(model, role, progress=progress)
                 members.append(role)
         return tuple(members)
 
@@ -145,24 +163,25 @@ class DoseJob:
         """Outcomes of the adapter that is active now on disk, with all that their tables need."""
         options, plan, first = self.options, self.plan(member), next(iter(self.chosen.values()))
         notes = [note for one in self.chosen.values() if (note := one.check_acts_on(model))]
-        items = dose_items(model, self.task, self.examples, slot=options.slot, baseline=options.baseline, at=options.at)
+        items = dose_items(model, self.task, self.examples, slot=options.slot, baseline=options.baseline, at=self.site)
         check_size([item.group for item in items], min_items=options.min_items, min_groups=options.min_groups)
         job = DoseSweep(model, items, plan, verify=options.verify, weights=weights_of(model))
         identity, kept = _identity(job, self.task_path, items), _notes(first, plan, options, notes)
         with dose_store(self.out / member, identity, notes=kept) as store:
             keys, done = job.keys(), done_of(store)
             n_done = len(done & set(keys))
-            with track(f"dose {member}", len(items), unit="items", done=n_done, shown=progress) as bar:
+            name = f"dose {member}" + (f" at {self.site}" if len(self.sites) > 1 else "")
+            with track(name, len(items), unit="items", done=n_done, shown=progress) as bar:
                 for index, key in enumerate(keys):
                     if key not in done:
                         share = max(options.verify, FIRST_VERIFY) if index == 0 else options.verify
                         with bar.step():
                             put_outcome(store, job.outcome(index, key, verify=share))
-            with track(f"dose {member}, neutral texts", 1, unit="passes", shown=progress) as bar, bar.step():
+            with track(f"{name}, neutral texts", 1, unit="passes", shown=progress) as bar, bar.step():
                 put_text_sums(store, _text_sums(model, plan, options))
             dtype = str(model.dtype).removeprefix("torch.")
             who = {"member": member, "toward": first.toward, "model": model.name, "dtype": dtype}
-            put_read(store, items, keys, who | {"decision_site": options.at or label_site(self.task)})
+            put_read(store, items, keys, who | {"decision_site": self.site})
 
 
 def check_sizes(directions: Directions, task: Task, examples: Sequence[Example], options: DoseOptions) -> None:

@@ -35,7 +35,9 @@ class CurveOptions:
     alphas: str = option("-0.3:0.3:13", "Strengths: from:to:count, or a list of numbers.")
     unit: Unit = option("resid", "Unit of the strength: what alpha = 1 adds.")
     positions: str = option("last", "Tokens that are steered: last, all, at:5, ...")
-    at: str = option("", "Decision site of the task where the response is read; default: where the label is decided.")
+    at: Names = option(
+        (), "Decision sites of the task where the response is read, e.g. step_lookup,label; default: the label's."
+    )
     slot: str = option(
         "auto", "Text before the label: own (the model's own reply), or a text that is forced on every item."
     )

@@ -38,17 +38,19 @@ def run_dose(
     progress: bool = True,
 ) -> dict[str, DoseResult]:
     """Dose curves of every member: `out/<member>/items`, `table.csv`, `slopes.csv`, `plane.csv`, `entangle.csv`,
-    `switch.csv`, `texts.csv`; run again with the same arguments, it continues where it stopped.
+    `switch.csv`, `texts.csv`; run again with the same arguments, it continues where it stopped. Of several decision
+    sites (`options.at`) each has a folder: `out/<site>/<member>`.
 
     Args:
         against: directions that the direction is made orthogonal to, and that are steered as arms of their own.
     Returns:
-        member -> its curves.
+        member -> its curves; of several decision sites "<member> at <site>" -> them.
     Raises:
         ValueError: as `DoseJob.answer`.
     """
     job = DoseJob(task_path, examples, directions, out, options, against)
-    return tables_of_doses(job, job.answer(what, loading=loading, progress=progress))
+    members = job.answer(what, loading=loading, progress=progress)
+    return {name: one for of_site in job.by_site() for name, one in tables_of_doses(of_site, members).items()}
 
 
 def run_pair(
@@ -63,7 +65,8 @@ def run_pair(
     loading: Loading | None = None,
     progress: bool = True,
 ) -> dict[str, pd.DataFrame]:
-    """`out/cosines.csv`, `out/transfer.csv`, and dose curves per member in `out/<member>/`; resumes where it stopped.
+    """`out/cosines.csv`, `out/transfer.csv`, and dose curves per member as `run_dose` writes them; resumes where it
+    stopped.
 
     In each member its own vector and the other's are added at the same length, with the same controls.
 
@@ -83,13 +86,14 @@ def run_pair(
         job.check()
         refuse_seen(examples, frozenset(), vectors.values())
     cosines = pair_cosines(vectors["engaged"], vectors["heuristic"], names=MEMBERS)
-    results: dict[str, DoseResult] = {}
+    results: dict[str, dict[str, DoseResult]] = {}
     for names, model in models_of(pair, dict(loading or {})):
         for role in (name for name in names if name in MEMBERS):
             jobs[role].say_controls(progress, role)
-            with model.member(role):
-                jobs[role].answer_member(model, role, progress=progress)
-            results[role] = tables_of_member(jobs[role], role)
+            for job in jobs[role].by_site():
+                with model.member(role):
+                    job.answer_member(model, role, progress=progress)
+                results.setdefault(job.site, {})[role] = tables_of_member(job, role)
     transfer = _transfer(results)
     write_table(cosines, out, "cosines")
     write_table(transfer, out, "transfer")
@@ -103,10 +107,14 @@ def _transferred(vectors: Mapping[str, Directions], role: str) -> list[Arm]:
     return [Arm("transferred", site, vectors[other][site].unit, name=f"vector of {other}") for site in common]
 
 
-def _transfer(results: Mapping[str, DoseResult]) -> pd.DataFrame:
+def _transfer(results: Mapping[str, Mapping[str, DoseResult]]) -> pd.DataFrame:
+    """The 2x2 of every score that both members have, at each decision site."""
     import pandas as pd
 
-    slopes = {role: one.slopes() for role, one in results.items()}
-    cells = {(source, target): slopes[target] for target in results for source in results}
-    scores = [name for name in METRICS if all((table["metric"] == name).any() for table in slopes.values())]
-    return pd.concat([transfer_table(cells, metric=name) for name in scores], ignore_index=True)
+    parts = []
+    for decision_site, of_site in results.items():
+        slopes = {role: one.slopes() for role, one in of_site.items()}
+        cells = {(source, target): slopes[target] for target in of_site for source in of_site}
+        scores = [name for name in METRICS if all((table["metric"] == name).any() for table in slopes.values())]
+        parts += [transfer_table(cells, metric=name).assign(decision_site=decision_site) for name in scores]
+    return pd.concat(parts, ignore_index=True)

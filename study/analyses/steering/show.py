@@ -69,14 +69,16 @@ def pair_lines(out: Path) -> str:
         cells = ["–" if x != x else f"{x:.2f}".replace("-", "−") for x in numbers]
         lines.append([f"{row['layer']:.0f}", *cells, f"{row['n']:.0f}"])
     cells = [["vector of", "added in", "layer", "score", "slope [95 %]", "controls 95 %", "p", "n"]]
-    for row in read_frame(out / "transfer.csv", _TRANSFER).to_dict("records"):
+    transfer = read_frame(out / "transfer.csv", _TRANSFER)
+    has_sites = "decision_site" in transfer and transfer["decision_site"].nunique() > 1
+    for row in transfer.to_dict("records"):
         null, slope = _range(row["null_lo"], row["null_hi"]), _spread(row["value"], row["lo"], row["hi"])
         cells.append(
             [
                 row["vector_from"],
                 row["applied_to"],
                 f"{row['layer']:.0f}",
-                row["metric"],
+                f"{row['metric']} at {row['decision_site']}" if has_sites else row["metric"],
                 slope,
                 null,
                 "" if row["p"] != row["p"] else f"{row['p']:.3f}",

@@ -148,17 +148,20 @@ def _job(
 
 
 def _jobs(context: Context) -> Iterator[tuple[str, DoseJob, tuple[str, ...]]]:
-    """(member, what was steered, checkpoints with finished curves) of every member that was steered."""
+    """(member, what was steered, checkpoints with finished curves) of every member at every decision site."""
     from steering.direction import Directions
     from study.analyses.steering.store import is_finished
 
     for member in _members(context.study):
         folder = context.folder / member
         kept = sorted(folder.glob("fit-*.safetensors"), key=lambda path: int(path.stem.removeprefix("fit-")))
-        roles = tuple(sorted(path.name for path in (folder / "dose").glob("*") if is_finished(path)))
-        if kept and roles:
-            directions = [Directions.load(path) for path in kept]
-            yield member, _job(context, member, folder / "cache", directions, _chosen_layers(context, member)), roles
+        if not kept:
+            continue
+        directions = [Directions.load(path) for path in kept]
+        whole = _job(context, member, folder / "cache", directions, _chosen_layers(context, member))
+        for job in whole.by_site():
+            if roles := tuple(sorted(path.name for path in job.out.glob("*") if is_finished(path))):
+                yield member, job, roles
 
 
 def _confirmed_layers(layers: tuple[int, ...] | None, directions: Directions) -> tuple[int, ...] | None:
@@ -191,7 +194,7 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
     for member, job, roles in _jobs(context):
         tables_of_doses(job, roles)
         classes = commonest_answer(context, member, _class_columns(_section(context.study)))
-        members += [Member(job.out / role, _same(context, member), classes) for role in roles]
+        members += [Member(job.out / role, _same(context, member, job.site), classes) for role in roles]
     return study_tables(members)
 
 
@@ -202,17 +205,15 @@ def _class_columns(section: SteeringOptions) -> tuple[str, ...]:
     return (section.target, *columns_of(section.where))
 
 
-def _same(context: Context, member: str) -> Row:
+def _same(context: Context, member: str, decision_site: str) -> Row:
     from interp.cache.manifest import read_manifest
-    from interp.tasks.decision_sites import label_site
-    from interp.tasks.protocol import load_task
 
     identity = read_manifest(context.of("cache") / member)["identity"]
     return {
         **context.made_by(member),
         "analysis": "steering",
         "member": member,
-        "decision_site": _section(context.study).at or label_site(load_task(context.study.task.path)),
+        "decision_site": decision_site,
         "seed": context.study.seed,
         "unit": "items",
         "group_unit": _section(context.study).groups,
@@ -240,15 +241,16 @@ def plan(study: Study) -> Work:
     n_strengths = len(parse_alphas(section.alphas)) - 1
     arms = main + section.n_random + section.n_complement + section.n_shuffled
     n_rows, n_text_rows = arms * n_strengths, (main + min(N_CONTROLS, section.n_random)) * n_strengths
+    n_sites = len(section.at) or 1
     tokens, rows, size, counts = 0, 0.0, 0, []
     for member in members:
         layout, prompts = layout_of(study, member), prompts_of(study, member, kept)
         layers = steered_layers(section.layers, cached_sites(study, layout), layout.n_layers)
-        tokens += sum(len(prompt.ids) for prompt in prompts)
+        tokens += n_sites * sum(len(prompt.ids) for prompt in prompts)
         of_texts = sum(map(len, neutral_ids(skeleton_of(study, member).tokenizer, None)))
         per_row = n_rows * _changed(prompts, section.positions) + n_text_rows * of_texts
-        rows += passes_above([k + 1 for k in layers], layout.n_layers) * per_row
-        size += n_rows * len(layers) * len(kept) * _BYTES_PER_ROW
+        rows += n_sites * passes_above([k + 1 for k in layers], layout.n_layers) * per_row
+        size += n_sites * n_rows * len(layers) * len(kept) * _BYTES_PER_ROW
         counts.append(f"{len(layers)}")
     n_layers = " and ".join(dict.fromkeys(counts))
     layers_words = f"{n_layers} layer{'' if n_layers == '1' else 's'}"
@@ -296,7 +298,7 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
     from steering.strengths import parse_alphas
     from study.analyses.named import cached_positions, cached_sites, has_good_cache, steered_layers
     from study.analyses.shapes import Fault, tried
-    from study.analyses.steering.items import check_site
+    from study.analyses.steering.items import sites_of
 
     section = _section(study)
     members = [name for name in _members(study) if name in study.members]
@@ -309,7 +311,7 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
         lambda layout: steered_layers(section.layers, cached_sites(study, layout), layout.n_layers),
     )
     task = load_task(study.task.path)
-    yield from tried("steering.at", {"": section.at}, lambda at: check_site(task, at, section.slot))
+    yield from tried("steering.at", {"": section.at}, lambda at: sites_of(task, at, section.slot))
     yield from tried("steering.positions", {"": section.positions}, tokens_of)
     yield from tried("steering.alphas", {"": section.alphas}, parse_alphas)
     positions = cached_positions(study) if good else ()

@@ -44,10 +44,14 @@ def tables_of_doses(job: DoseJob, members: Sequence[str]) -> dict[str, DoseResul
     """The curves of every member, and in its folder table.csv (levels and changes), slopes.csv, switch.csv, plane.csv,
     entangle.csv and texts.csv, where the task has them.
 
+    Returns:
+        member -> its curves; of several decision sites "<member> at <site>" -> them.
+
     Raises:
         ValueError: no finished sweep, or other items.
     """
-    return {member: tables_of_member(job, member) for member in members}
+    where = f" at {job.site}" if len(job.sites) > 1 else ""
+    return {f"{member}{where}": tables_of_member(job, member) for member in members}
 
 
 def tables_of_member(job: DoseJob, member: str) -> DoseResult:
@@ -57,7 +61,7 @@ def tables_of_member(job: DoseJob, member: str) -> DoseResult:
     items, keys, who = get_read(store, job.examples)
     outcomes = [get_outcome(store, key) for key in keys]
     # the task's own scores are of its labels
-    kind = Outcomes.of(job.task if is_label(job.task, options.at) else None, toward=first.toward, away=first.away_from)
+    kind = Outcomes.of(job.task if is_label(job.task, job.site) else None, toward=first.toward, away=first.away_from)
     sampling = Sampling(seed=options.seed, n_resamples=options.boot)
     result, sums = DoseResult.of(items, outcomes, plan, kind, sampling=sampling), get_text_sums(store)
     texts = None if sums is None else text_curves(sums, plan, sampling=sampling).table().assign(group_unit="texts")
@@ -105,16 +109,14 @@ def _write(result: DoseResult, texts: pd.DataFrame | None, root: Path, who: Row)
 
 
 def members(out: Path) -> dict[str, Path]:
-    """Folder of each member that has a finished table.
+    """Folder of each member that has a finished table; of several decision sites "<member> at <site>" -> folder.
 
     Raises:
         ValueError: there is none.
     """
-    folders = {
-        path.parent.name: path.parent
-        for path in sorted(out.rglob("table.csv"))
-        if (path.parent / "slopes.csv").exists()
-    }
+    found = [path.parent for path in sorted(out.rglob("table.csv")) if (path.parent / "slopes.csv").exists()]
+    repeated = {one.name for one in found if [other.name for other in found].count(one.name) > 1}
+    folders = {f"{one.name} at {one.parent.name}" if one.name in repeated else one.name: one for one in found}
     if not folders:
         raise ValueError(f"{out} holds no finished dose study. Run diptych steer dose ... --out {out} first.")
     return folders
