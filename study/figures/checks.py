@@ -104,7 +104,7 @@ def metric_name(table: DataFrame, figure: str, default: str | None = None) -> st
 
 
 def at_site(table: DataFrame, *, figure: str) -> str:
-    """` at the step lookup`: the one decision site of a table of heads; nothing of a task that names none."""
+    """` at the step lookup`: the one decision site of a table; nothing of a task that names none."""
     site = only_value(table, "decision_site", figure=figure)
     return "" if is_absent(site) else f" at the {str(site).replace('_', ' ')}"
 

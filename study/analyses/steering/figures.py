@@ -21,7 +21,7 @@ def dose_rows(rows: DataFrame) -> DataFrame:
 
 FEEDS = (
     Feed("cosines", cosines, "steering cosines"),
-    Feed("steering", dose_response, "steering {member} {decision_site} {site}", dose_rows),
+    Feed("steering", dose_response, "steering {member} {at} {site}", dose_rows),
     Feed("plane", bias_plane, "steering {of_member} {site} plane", lambda rows: rows.drop(columns="of_member")),
 )
 
@@ -36,6 +36,6 @@ def figures(tables: Mapping[str, DataFrame], *, width: Width | None = None) -> I
         width: width of every figure; None: its own default.
     """
     levels = tables.get("steering")
-    if levels is not None and "decision_site" in levels and levels["decision_site"].nunique() < 2:
-        tables = {**tables, "steering": levels.drop(columns="decision_site")}  # no word in the names of files
+    if levels is not None and "decision_site" in levels and levels["decision_site"].nunique() > 1:
+        tables = {**tables, "steering": levels.assign(at=levels["decision_site"])}  # a word in the names of files
     return draw_feeds(FEEDS, tables, width=width)
