@@ -183,11 +183,11 @@ def _caption(of: _Dose) -> Caption:
     correction = checks.only_value(of.table, "correction", figure=FIGURE, default="no correction over strengths")
     guards = checks.records(main.dropna(subset=["guard"]).drop_duplicates("metric"))
     member = checks.only_value(of.table, "member", figure=FIGURE)
-    who = f"{member}: " if member else ""
+    who, place = f"{member}: " if member else "", checks.at_site(of.table, figure=FIGURE)
     null = of.label("control", "controls of equal norm")
     against = f"against the strength of {of.label('direction', 'the direction')}, in fractions of the residual norm"
     return Caption(
-        what=f"{who}{', '.join(of.metrics)}{checks.at_site(of.table, figure=FIGURE)} {against}; + moves toward {of.toward}",
+        what=f"{who}{', '.join(of.metrics)}{place} {against}; + moves toward {of.toward}",
         reading="Dashed curve: orthogonalised, at equal added norm" if len(of.arm("orthogonalized")) else "",
         n=checks.sample_size(main, figure=FIGURE),
         interval=f"Band: 95 % {kind} of the paired change, closed at 0; bar at 0: interval of the level",
