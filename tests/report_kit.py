@@ -28,20 +28,20 @@ probes: {targets: [gold_label], perm: 999}
 published:
   - {name: "Training accuracy, engaged 7B", value: 0.68, source: card 0, leaves_out: "n, split",
      table: pair, where: {member: engaged, cell: training_distribution, metric: accuracy},
-     prompt: same, decoding: same, data: same, metric: same}
+     model: same, prompt: same, decoding: same, data: same, metric: same}
   - {name: "Training accuracy, heuristic 14B", value: 0.93, source: card 1, leaves_out: "n, split",
      table: pair, where: {member: heuristic, cell: training_distribution, metric: accuracy},
-     prompt: same, decoding: same, data: same, metric: same}
+     model: same, prompt: same, decoding: same, data: same, metric: same}
   - {name: "Training accuracy, engaged 7B, sampled", value: 0.66, source: card 0, leaves_out: "n, split",
      table: pair, where: {member: engaged, cell: training_distribution, metric: accuracy},
-     prompt: same, decoding: {eval.temperature: 0.1}, data: another split, metric: same}
+     model: same, prompt: same, decoding: {eval.temperature: 0.1}, data: another split, metric: same}
   - {name: "L19.H17 δ", value: 0.886, source: card 0, leaves_out: definition,
      not_comparable: "base 7B, other definition",
      table: heads, where: {member: engaged, kind: mean, head: L1.H1}}
   - {name: "BBQ commit bias, base → GRPO", value: 0.333, before: 0.279, source: card 4,
      leaves_out: "pairing (SE ≈ 0.06)",
      table: pair, where: {member: engaged - heuristic, cell: baseline_compliant},
-     prompt: same, decoding: same, data: same, metric: same}
+     model: same, prompt: same, decoding: same, data: same, metric: same}
   - {name: ESI exact accuracy, value: 0.61, source: card 3, leaves_out: patients}
 """
 

@@ -199,7 +199,7 @@ def test_a_head_whose_same_answer_twins_move_as_much_does_not_carry_the_answer()
     assert any("same-answer" in control.name and control.outcome == "failed" for control in claim.controls)
 
 
-SAME = dict.fromkeys(("prompt", "decoding", "data", "metric"), "same")
+SAME = dict.fromkeys(("model", "prompt", "decoding", "data", "metric"), "same")
 
 
 def test_published_values_are_read_beside_ours():
@@ -233,11 +233,15 @@ def test_published_values_are_read_beside_ours():
          ("decoding: eval.temperature is 0 here, 0.1 there",)),
         ({"decoding": {"eval.samples": 5}}, {}, ("decoding: eval.samples is not given here, 5 there",)),
         ({"data": {"task.data": "MIETIC.csv"}}, {"task": {"data": "../mine/MIETIC.csv"}}, ()),
+        ({"model": ""}, {}, ("model: not stated",)),
+        ({"model": {"pair.engaged.base": "Qwen/Qwen2.5-3B"}}, {"pair": {"engaged": {"base": "./real/Qwen2.5-3B"}}}, ()),
+        ({"model": {"pair.engaged.base": "Qwen/Qwen2.5-3B"}}, {"pair": {"engaged": {"base": "./smollm2"}}},
+         ("model: pair.engaged.base is smollm2 here, Qwen2.5-3B there",)),
         ({"n": 36}, {}, ("data: n = 36 there, 433 here",)),
         ({"n": 433}, {}, ()),
     ],
 )  # fmt: skip
-def test_ours_is_comparable_only_where_prompt_decoding_data_and_metric_are_the_source_s(changed, study, differs):
+def test_ours_is_comparable_only_where_model_prompt_decoding_data_and_metric_are_the_source_s(changed, study, differs):
     own = dict(member="engaged", cell="training_distribution")
     found = beside(Published("q", 0.68, table="pair", where=own, **{**SAME, **changed}), {"pair": pair_table()}, study)
     assert found.differs == differs

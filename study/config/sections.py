@@ -80,10 +80,10 @@ class SmallestEffects:
 class Published:
     """A number from a published source. Ours is printed next to it only if both measure the same thing.
 
-    Each of `prompt`, `decoding`, `data` and `metric` says whether they match: `same`, if the author of the study has
-    checked it; a mapping of keys of this study to the value that the source used, e.g. {eval.temperature: 0.1}, which
-    is compared with the study as it was run (paths by their last part); or a sentence that says what differs. Blank:
-    the source does not state it, or it was not checked, so the two are not comparable.
+    Each of `model`, `prompt`, `decoding`, `data` and `metric` says whether they match: `same`, if the author of the
+    study has checked it; a mapping of keys of this study to the value that the source used, e.g. {eval.temperature:
+    0.1}, which is compared with the study as it was run (paths by their last part); or a sentence that says what
+    differs. Blank: the source does not state it, or it was not checked, so the two are not comparable.
 
     Attributes:
         name: what the number is, in words.
@@ -93,7 +93,7 @@ class Published:
         table, where: our table, and column -> value of the one corresponding row; none if there is no such row.
         n: items behind the published number, if stated.
         before: for a published change, the value before the change; our row is then a difference.
-        prompt, decoding, data, metric: `same`, {key: value that the source used}, or what differs.
+        model, prompt, decoding, data, metric: `same`, {key: value that the source used}, or what differs.
         not_comparable: why ours is a different quantity; nothing else is then compared.
     """
 
@@ -105,6 +105,7 @@ class Published:
     where: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     n: Count | None = None
     before: float | None = None
+    model: Aspect = ""
     prompt: Aspect = ""
     decoding: Aspect = ""
     data: Aspect = ""

@@ -16,7 +16,7 @@ from study.ledger import Measured
 from study.ledger_rows import Tables, flag, measured, rows
 
 Reading = Literal["consistent", "differs", "not comparable", "change not established", "not run"]
-ASPECTS = ("prompt", "decoding", "data", "metric")
+ASPECTS = ("model", "prompt", "decoding", "data", "metric")
 SAME = "same"
 
 
@@ -26,7 +26,7 @@ class Beside:
 
     Attributes:
         ours:       our row, also where it is not comparable.
-        comparable: whether prompt, decoding, data and metric are those of the source; only then is ours shown too.
+        comparable: whether model, prompt, decoding, data and metric are those of the source; only then is ours shown.
         differs:    what differs, or is not stated, out of `ASPECTS`, with what is known of it.
         why:        of a reading that is not `consistent` or `differs`.
     """
@@ -75,10 +75,10 @@ def parse_published(entries: object) -> tuple[Published, ...]:
 def beside(published: Published, tables: Tables, study: Mapping[str, object] | None = None) -> Beside:
     """A published value with our row.
 
-    Not comparable where prompt, decoding, data or metric are not those of the source. Else, of one number: consistent
-    where it lies in our interval, differs where it does not. Of a change (ours must be a difference): change not
-    established where our interval includes 0, else consistent or differs. Not run where our tables have no such row, or
-    several.
+    Not comparable where model, prompt, decoding, data or metric are not those of the source. Else, of one number:
+    consistent where it lies in our interval, differs where it does not. Of a change (ours must be a difference): change
+    not established where our interval includes 0, else consistent or differs. Not run where our tables have no such
+    row, or several.
 
     Args:
         study: the resolved study, that the keys of aspects are looked up in.
