@@ -68,7 +68,7 @@ def transfer(
         >>> sorted(table.variant.unique())
         ['A->A', 'B->B', 'bias', 'raw', 'recenter']
     """
-    source, order = _joined(result, data, ids, checkpoint)
+    source, order = joined(result, data, ids, checkpoint)
     names = {"train_checkpoint": _checkpoint(result), "test_checkpoint": source.checkpoint}
     rows: list[dict[str, Any]] = []
     same: dict[Key, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
@@ -143,7 +143,7 @@ def refit(
     """
     import pandas as pd
 
-    source, order = _joined(result, data, ids, checkpoint)
+    source, order = joined(result, data, ids, checkpoint)
     table = _table(result, kinds)
     scores, directions, looks = {}, {}, {}
     for position in dict.fromkeys(key[1] for key in result.directions):
@@ -152,10 +152,10 @@ def refit(
             for target, kind in dict.fromkeys((k[0], k[3]) for k in result.directions if k[3] in table):
                 key = (target, position, site, kind)
                 labels, probe = result.labels[target], table[kind]
-                on_all = _look(result, probe, feats, labels, result.split)
+                on_all = look_of(result, probe, feats, labels, result.split)
                 scores[key], directions[key] = on_all.scores, on_all.direction
                 looks[key] = tuple(
-                    on_all if part is result.split else _look(result, probe, feats, labels, part)
+                    on_all if part is result.split else look_of(result, probe, feats, labels, part)
                     for part in result.split.looks()
                 )
     named = pd.DataFrame({"member": [source.checkpoint]})
@@ -167,7 +167,12 @@ def _table(result: SweepResult, kinds: Sequence[KindLike] | None) -> dict[str, K
     return kinds_of(carried(key[3] for key in result.directions) if kinds is None else kinds)
 
 
-def _joined(result: SweepResult, data: Data, ids: Sequence[str] | None, checkpoint: str) -> tuple[Source, Tensor]:
+def joined(result: SweepResult, data: Data, ids: Sequence[str] | None, checkpoint: str) -> tuple[Source, Tensor]:
+    """Rows of another source, and where each row of the sweep is among them.
+
+    Raises:
+        ValueError: ids of the sweep that are missing there.
+    """
     source = open_source(data, ids=ids, checkpoint=checkpoint)
     place = {name: i for i, name in enumerate(source.ids)}
     missing = [name for name in result.ids if name not in place]
@@ -274,7 +279,7 @@ def _threshold(scores: np.ndarray, y: np.ndarray) -> float:
     return float((s[at] + s[at + 1]) / 2)
 
 
-def _look(result: SweepResult, kind: Kind, feats: Tensor, y: Labels, part: Split) -> Look:
+def look_of(result: SweepResult, kind: Kind, feats: Tensor, y: Labels, part: Split) -> Look:
     """A probe of one site as one look at TEST sees it, fitted and its C chosen on DEV as A's were."""
     options: dict[str, Any] = {name: result.settings[name] for name in ("Cs", "balanced", "tol")}
     scored = score_labels(kind, feats, torch.from_numpy(y[None]), part, **options)
@@ -286,7 +291,7 @@ def _ceiling(result: SweepResult, kind: Kind, feats: Tensor, y: Labels) -> np.nd
     """Scores of B's TEST rows by B's own probe of one site."""
     out = np.zeros(len(y))
     for part in result.split.looks():
-        out[part.is_test] = _look(result, kind, feats, y, part).scores[part.is_test]
+        out[part.is_test] = look_of(result, kind, feats, y, part).scores[part.is_test]
     return out
 
 
