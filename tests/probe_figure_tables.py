@@ -47,6 +47,27 @@ DRAW: dict[str, Callable[[], figures.Drawn]] = {
 }
 
 
+def decodable_table(members: Mapping[str, float] = {"engaged": 0.7, "heuristic": 0.0}) -> pd.DataFrame:
+    """AUROC that rises to 0.9 after a share of the reply; the first member's confounds hold some of it."""
+    rows = []
+    for k, (name, start) in enumerate(members.items()):
+        base = dict(member=name, axis="fraction", pooling="selected", target="label=noncompliant", kind="ridge", n=150,
+                    n_groups=40, interval=KIND, null_max95=0.61, n_perm=999, chance=0.5)  # fmt: skip
+        base |= {"control": "", "note": "", "null_lo": 0.42, "null_hi": 0.58}
+        for role in ("probe", "residual"):
+            for at in np.linspace(0, 1, 11):
+                value = 0.5 + (0.4 if at >= start else 0.0) - (0.04 if role == "residual" else 0.0)
+                row = {**base, "role": role, "metric": "auroc", "at": at, "value": value}
+                row |= {"lo": value - 0.08, "hi": value + 0.07, "band_lo": value - 0.12, "band_hi": value + 0.1}
+                rows.append(row)
+        ends = {"lo": max(0.0, start - 0.1), "hi": np.inf if k else start + 0.1}
+        rows.append({**base, "role": "probe", "metric": "decodable_at", "value": start, **ends})
+    return pd.DataFrame(rows)
+
+
+DRAW["decodable"] = lambda: figures.decodable(decodable_table())
+
+
 def selectivity_table(targets=("gold label", "step 2 done", "surface tone"), *, scale: float = 1.0, layers=(28, 48)):
     rng, rows = np.random.default_rng(2), []
     tops = {"engaged": (0.2, 0.17, 0.03), "heuristic": (0.04, 0.02, 0.3)}

@@ -183,7 +183,7 @@ def test_wrong_options_are_refused_before_a_weight_is_read(
     def load(*args: object, **kwargs: object) -> None:
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("study.analyses.cache.run.models_of", load)
+    monkeypatch.setattr("study.analyses.cache.readers.models_of", load)
     done = ask(answers, tmp_path / "out", *more, positions=positions)
     assert done.exit_code == 1
     assert words in done.output

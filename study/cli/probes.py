@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from study.analyses.along.options import AlongOptions
+from study.analyses.cache.options import CachedItems, ReplyOptions
 from study.analyses.probes.options import (
     CompareOptions,
     EraseOptions,
@@ -20,7 +22,8 @@ from study.analyses.probes.options import (
     SweepOptions,
     TransferOptions,
 )
-from study.cli.common import one_thread, takes
+from study.cli.common import CheckpointOptions, one_thread, say_sizes, takes
+from study.load_options import LoadOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +49,33 @@ def sweep(command: SweepOptions, options: ProbesOptions) -> None:
     click.echo("\n".join(result.sentences))
     click.echo(f"\ntable       {out / 'table.csv'} (and parquet): {len(result.table)} estimates")
     click.echo(f"directions  {out / 'directions.safetensors'}: unit vectors in raw units, with bias and spread")
+
+
+@probes.command()
+@takes(CheckpointOptions, LoadOptions, CachedItems, ReplyOptions, AlongOptions)
+def along(
+    checkpoint: CheckpointOptions, load: LoadOptions, items: CachedItems, replies: ReplyOptions, options: AlongOptions
+) -> None:
+    """Score PROBES at every token of the replies that the members wrote, each read by the member that wrote it.
+
+    PROBES is a finished sweep, or a folder with one per member. Items are scored by probes that were fitted without
+    their group. Writes tokens.parquet (one row per token), replies.parquet and along.csv into --out: AUROC after each
+    part of a reply, and the part at which it first exceeds the level of the null. Pooling is chosen on DEV.
+    """
+    from study.analyses.along.figures import along_figure
+    from study.analyses.along.run import run_along
+    from study.analyses.along.show import along_lines
+    from study.figures import save
+
+    what, loading = checkpoint.resolve(), checkpoint.loading(load)
+    say_sizes(what, loading)
+    say = partial(click.echo, err=True)
+    done = run_along(what, checkpoint.examples(items), options, replies, loading=loading, say=say)
+    click.echo("\n".join(along_lines(done.table)))
+    click.echo(f"\ntable   {options.out / 'along.csv'} (and parquet): {len(done.table)} estimates")
+    click.echo(f"tokens  {options.out / 'tokens.parquet'}: one row per token")
+    drawn = along_figure(done.table)
+    click.echo(f"note: no figure: {drawn}" if isinstance(drawn, str) else save(drawn, options.out / "decodable")["png"])
 
 
 @probes.command()

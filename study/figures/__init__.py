@@ -3,6 +3,7 @@
 from study.figures.bias_plane import bias_plane
 from study.figures.cohorts import probe_cohorts
 from study.figures.cosine_layers import cosines
+from study.figures.decodable import decodable
 from study.figures.dose import dose_response
 from study.figures.drawn import Drawn
 from study.figures.dumbbell import dumbbell
@@ -27,6 +28,7 @@ __all__ = [
     "bias_plane",
     "cosines",
     "cumulative_ablation",
+    "decodable",
     "dose_response",
     "dumbbell",
     "esi",

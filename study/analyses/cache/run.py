@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,12 @@ from interp.cache import extract, extract_pair, extract_replies
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.loading import load
 from interp.positions import parse_positions
-from interp.remedy import did_you_mean, remedy
-from study.analyses.cache.replies import Replies, lines_of, read_replies, search_replies, unmatched
-from study.members import models_of, weights_of
+from interp.remedy import remedy
+from study.analyses.cache.readers import models_that_read, readers_of, written_by
+from study.analyses.cache.replies import lines_of, search_replies, unmatched
 
 if TYPE_CHECKING:
     from interp.cache import ActivationCache
-    from interp.model import Model
     from interp.prompt import Example
     from study.analyses.cache.options import CacheOptions, ReplyOptions
     from study.members import Loading
@@ -71,23 +70,16 @@ def record_replies(
         ValueError: before any weight is read: as `read_replies` and `search_replies`, options that replies have no use
             for. Then: other weights than those that wrote; as `interp.load` and `interp.cache.extract_replies`.
     """
-    assert replies.replies is not None
     rules = parse_positions(options.positions)
     if options.thinking is not None:
         raise ValueError(remedy("{thinking}: prompts of replies are those of their evaluation. Leave it out."))
-    readers = _readers(what, replies.through)
-    keep = replies.unfinished == "keep"
-    written = {
-        member: read_replies(replies.replies, member, examples, mode=replies.mode, keep_unfinished=keep)
-        for member in readers
-    }
+    readers = readers_of(what, replies.through)
+    written = written_by(readers, examples, replies)
     search_replies(list(written.values()), rules)
-    settings = _as_asked(loading or {}, written.values())
     arguments: dict[str, Any] = {"max_bytes": options.max_bytes, "progress": progress, **options.request()}
     made: dict[str, ReplyCache] = {}
-    for member, role, model in _models(what, settings, readers):
+    for member, role, model in models_that_read(what, loading or {}, readers, written):
         own, folder = written[member], out / member if isinstance(what, CheckpointPair) else out
-        _check_weights(model, role, own, is_own=readers[member] == member)
         prompts = own.prompts(model.tokenizer)
         nothing = unmatched(prompts, rules)
         lines, cache = lines_of(own, nothing), None
@@ -100,44 +92,3 @@ def record_replies(
     if not any(one.cache is not None for one in made.values()):
         raise ValueError("\n".join([line for one in made.values() for line in one.lines]))
     return [made[member] for member in readers]
-
-
-def _readers(what: Checkpoint | CheckpointPair, through: str | None) -> dict[str, str]:
-    """Member whose replies are read -> member that reads them. The bare bases write no replies that are read here."""
-    members = ["engaged", "heuristic"] if isinstance(what, CheckpointPair) else [what.name]
-    known = list(what.members) if isinstance(what, CheckpointPair) else members
-    if through is not None and through not in known:
-        raise ValueError(
-            f"{remedy('{through}')} {through!r}: expected a member, {', '.join(known)}.{did_you_mean(through, known)}"
-        )
-    return {member: through or member for member in members}
-
-
-def _as_asked(loading: Mapping[str, object], written: Any) -> dict[str, object]:
-    """Options of loading, with the chat template and its date as the evaluation had them."""
-    identity = next(iter(written)).identity
-    asked = {key: identity[key] for key in ("template", "template_date") if key in identity}
-    given = {key: value for key, value in loading.items() if not (key == "template_date" and value is None)}
-    return {**given, **asked}
-
-
-def _models(
-    what: Checkpoint | CheckpointPair, loading: Mapping[str, object], readers: Mapping[str, str]
-) -> Iterator[tuple[str, str | None, Model]]:
-    """(member whose replies are read, role of the model that reads them, that model)."""
-    for roles, model in models_of(what, loading):
-        for member, reader in readers.items():
-            if reader in roles:
-                yield member, reader if isinstance(what, CheckpointPair) else model.adapters.active, model
-
-
-def _check_weights(model: Model, role: str | None, own: Replies, *, is_own: bool) -> None:
-    """Replies that a member reads as its own were written by these weights."""
-    with model.member(role):
-        weights = weights_of(model)
-    if is_own and weights != own.identity["weights"]:
-        raise ValueError(
-            f"{own.member}: the replies were written by other weights ({str(own.identity['weights'])[:12]} != "
-            f"{weights[:12]}). Name the checkpoint of the evaluation, or read them "
-            f"{remedy('with {through}', 'through another')} on purpose."
-        )

@@ -1,0 +1,1 @@
+"""How well a probe separates the members' own replies, token by token."""

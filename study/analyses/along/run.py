@@ -1,0 +1,144 @@
+"""A probe read along the members' own replies: `diptych probes along`, from options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.remedy import remedy
+from study.analyses.along.inputs import Labelled, Probe, confound_columns, labelled, probes_of
+from study.analyses.along.member import AxisCurves, Read, curves_of
+from study.analyses.along.read import look_of, read_scores
+from study.analyses.along.store import along_store, is_finished, read_along, write_along
+from study.analyses.along.tables import along_table
+from study.analyses.along.tokens import reply_table, token_table
+from study.analyses.cache.readers import models_that_read, readers_of, written_by
+from study.analyses.cache.replies import Replies, lines_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.prompt import Example
+    from study.analyses.along.options import AlongOptions
+    from study.analyses.cache.options import ReplyOptions
+    from study.members import Loading
+
+_NO_NUMBER = ("out", "probes")
+"""Options that change no number; what the probes are is their sweeps' identity."""
+
+
+@dataclass(frozen=True, eq=False)
+class AlongResult:
+    """The table `along`, and what was read and left out, in sentences."""
+
+    table: pd.DataFrame
+    lines: list[str]
+
+
+def run_along(
+    what: Checkpoint | CheckpointPair,
+    examples: Sequence[Example],
+    options: AlongOptions,
+    replies: ReplyOptions,
+    *,
+    loading: Loading | None = None,
+    say: Callable[[str], object] = print,
+    progress: bool = True,
+) -> AlongResult:
+    """Score the replies of an evaluation token by token into `options.out`; what is finished is read, not run again.
+
+    Args:
+        examples: the items of the evaluation.
+        say: is told what is read and left out, before a weight is.
+    Raises:
+        ValueError: before any weight is read: no replies, no sweep, no items that both have, a sweep without a TEST
+            set, a column of confounds that does not exist, a folder that holds other scores. Then: as
+            `study.analyses.cache.readers.models_that_read`.
+    """
+    if replies.replies is None:
+        raise ValueError(remedy("{replies}: name the folder of `diptych eval` whose replies are read."))
+    readers = readers_of(what, replies.through)
+    probes = probes_of(options, list(readers))
+    written = written_by(readers, examples, replies)
+    labels = {member: labelled(own, probes[member]) for member, own in written.items()}
+    for own in written.values():
+        confound_columns(options, own.examples)
+    lines = [line for member, own in written.items() for line in _lines(own, labels[member], probes[member])]
+    with along_store(options.out, _identity(options, replies, readers, probes, written)) as store:
+        if is_finished(store):
+            say(f"{options.out} is finished; nothing was run again.\n")
+        else:
+            say("\n".join(lines))
+            settings: dict[str, Any] = dict(loading or {})
+            reads = _reads(what, settings, options, readers, written, labels, probes, progress)
+            made = {read.member: curves_of(read, options) for read in reads}
+            write_along(store, *_tables(reads, made, options), lines)
+    return AlongResult(*read_along(options.out))
+
+
+def _tables(
+    reads: Sequence[Read], made: Mapping[str, Mapping[str, AxisCurves]], options: AlongOptions
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    import pandas as pd
+
+    tokens, facts = (pd.concat([of(read) for read in reads], ignore_index=True) for of in (token_table, reply_table))
+    return along_table(reads, made, options), tokens, facts
+
+
+def _reads(
+    what: Checkpoint | CheckpointPair,
+    loading: Mapping[str, object],
+    options: AlongOptions,
+    readers: Mapping[str, str],
+    written: Mapping[str, Replies],
+    labels: Mapping[str, Labelled],
+    probes: Mapping[str, Probe],
+    progress: bool,
+) -> list[Read]:
+    """Scores of every member's replies, in the order of the members."""
+    fitted = {probe.folder: probe.held_out(options) for probe in probes.values()}
+    out: dict[str, Read] = {}
+    for member, role, model in models_that_read(what, loading, readers, written):
+        own, chosen, probe = written[member], labels[member], probes[member]
+        prompts = own.prompts(model.tokenizer)
+        prompts, looks = [prompts[k] for k in chosen.at], look_of(chosen.split)
+        scores = read_scores(model, role, prompts, fitted[probe.folder], looks, progress=progress)
+        out[member] = Read(member, readers[member], probe, own, chosen, prompts, scores, looks)
+    return [out[member] for member in readers]
+
+
+def _lines(own: Replies, chosen: Labelled, probe: Probe) -> list[str]:
+    tested = chosen.split.is_tested
+    sides = ", ".join(f"{int((chosen.labels[tested] == side).sum())} {word}" for side, word in _SIDES)
+    out = lines_of(own, {})
+    out += [f"  excluded: {n} {reason}" for reason, n in chosen.excluded.items()]
+    return [*out, f"  scored: {len(chosen.labels)}, of which {int(tested.sum())} are held out ({sides})"]
+
+
+_SIDES = ((1, "positive"), (0, "negative"))
+
+
+def _identity(
+    options: AlongOptions,
+    replies: ReplyOptions,
+    readers: Mapping[str, str],
+    probes: Mapping[str, Probe],
+    written: Mapping[str, Replies],
+) -> dict[str, object]:
+    """Everything that changes a number, as JSON values."""
+    from study.analyses.probes.store import read_settings
+
+    asked = {name: value for name, value in asdict(options).items() if name not in _NO_NUMBER}
+    asked |= {name: list(value) for name, value in asked.items() if isinstance(value, tuple)}
+    return {
+        **asked,
+        "readers": dict(readers),
+        "mode": replies.mode,
+        "unfinished": replies.unfinished,
+        "replies": {member: own.identity for member, own in written.items()},
+        "items": {member: [example.id for example in own.examples] for member, own in written.items()},
+        "sweeps": {member: read_settings(Path(probe.folder))["identity"] for member, probe in probes.items()},
+    }
