@@ -39,7 +39,7 @@ class Axis:
         name: "fraction": shares of the tokens of each reply; "tokens": numbers of tokens, at most those that it has;
             "decision": places that each reply has of its own.
         at:   ascending places; 0 is the last token of the prompt.
-        read: of the axis "decision", number of tokens read at each place, for each reply.
+        read: number of tokens read at each place, for each reply, where the replies say it themselves (decisions).
     Raises:
         ValueError: no places, places out of order, or shares outside [0, 1].
 
@@ -61,7 +61,7 @@ class Axis:
 
     def counts(self, reply: int, n_tokens: int) -> list[int]:
         """Number of tokens of a reply that are read at each place: ceil(share * n), or min(number, n)."""
-        if self.name == "decision":
+        if self.read:
             return list(self.read[reply])
         if self.name == "tokens":
             return [min(int(k), n_tokens) for k in self.at]

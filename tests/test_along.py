@@ -216,3 +216,30 @@ def test_replies_without_a_class_or_a_test_set_are_refused() -> None:
     for name, at in (("fraction", (0.5, 1.5)), ("tokens", (4, 2)), ("fraction", ())):
         with pytest.raises(ValueError, match=name):
             Axis(name, at)
+
+
+def test_a_reply_is_cut_at_a_token_and_asked_for_its_label_unless_it_has_come_to_it() -> None:
+    from interp.replies import ReplyPrompt
+    from study.analyses.along.forced import cut_text
+
+    text, words = "ask: ", ["step ", "1 ", "[SIG=DECIDE] ", "yes"]
+    offsets, at = [(0, 5)], 5
+    for word in words:
+        offsets.append((at, at + len(word)))
+        at += len(word)
+    reply = ReplyPrompt("a", text + "".join(words), tuple(range(5)), tuple(offsets), {"answer": (5, at)}, n_before=1,
+                        decisions=(("label", 5 + len("step 1 [SIG=DECIDE]")),))  # fmt: skip
+    cut = [cut_text(reply, n, "[SIG=DECIDE]") for n in range(5)]
+    asked = "step 1 [SIG=DECIDE]"
+    assert cut == ["[SIG=DECIDE]", "step [SIG=DECIDE]", asked, asked, asked]
+
+
+def test_scores_of_forced_answers_are_worked_by_hand() -> None:
+    from study.analyses.along.forced import Forced
+
+    logp = np.log(np.array([[[0.5, 0.2, 0.1], [0.1, 0.1, 0.6]]]))
+    forced = Forced(logp, ("a", "b", "c"))
+    np.testing.assert_allclose(forced.scores("a"), [[np.log(0.5 / 0.3), np.log(0.1 / 0.7)]])
+    np.testing.assert_allclose(forced.mass, [[0.8, 0.8]])
+    np.testing.assert_allclose(forced.share_of(["c"]), [[0.125, 0.75]])
+    assert np.isnan(forced.share_of([None])).all()

@@ -32,17 +32,21 @@ def run(*args: str | Path) -> Result:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation, caches of its replies and a sweep of each at the label's decision, and their scores along it."""
     out = tmp_path_factory.mktemp("along")
-    steps = [("eval", *ITEMS, "--out", out / "eval", "--quiet", "--no-figures")]
-    steps += [("cache", *ITEMS, "--replies", out / "eval", "--positions", "decision:label, all:answer", "--sites",
+    run_all(out, ITEMS, QUICK)
+    return out
+
+
+def run_all(out: Path, items: tuple[str, ...], options: tuple[str, ...]) -> None:
+    steps = [("eval", *items, "--out", out / "eval", "--quiet", "--no-figures")]
+    steps += [("cache", *items, "--replies", out / "eval", "--positions", "decision:label, all:answer", "--sites",
                "resid_post.1, resid_post.3", "--max-bytes", "1GB", "--out", out / "own", "--quiet")]  # fmt: skip
     steps += [("probes", "sweep", out / "own" / member, "--target", "label", "--groups", "procedure", "--kinds",
                "ridge", "--positions", "decision:label", "--perm", "19", "--boot", "100", "--split-seeds", "1",
                "--out", out / "sweeps" / member) for member in ("engaged", "heuristic")]  # fmt: skip
-    steps += [("probes", "along", out / "sweeps", *ITEMS, "--replies", out / "eval", *QUICK, "--out", out / "along")]
+    steps += [("probes", "along", out / "sweeps", *items, "--replies", out / "eval", *options, "--out", out / "along")]
     for step in steps:
         done = run(*step)
         assert done.exit_code == 0, done.output
-    return out
 
 
 def test_scores_of_tokens_are_activations_of_the_reply_cache_times_the_held_out_weights(folder: Path) -> None:
@@ -129,6 +133,7 @@ def test_empty_and_unfinished_replies_are_counted_and_not_scored(folder: Path, t
         (("--kind", "logistic"), "logistic"),
         (("--through", "nobody"), "nobody"),
         (("--controls", "3"), "19"),
+        (("--target", "maybe"), "maybe"),
     ],
 )
 def test_faults_are_named(folder: Path, tmp_path: Path, more: tuple[str, str], word: str) -> None:
@@ -148,9 +153,34 @@ def test_a_folder_without_sweeps_or_replies_is_named(folder: Path, tmp_path: Pat
 
 def test_a_probe_of_one_member_reads_the_replies_of_both(folder: Path, tmp_path: Path) -> None:
     done = run("probes", "along", folder / "sweeps" / "engaged", *ITEMS, "--replies", folder / "eval", *QUICK,
-               "--confounds", "none", "--perm", "0", "--out", tmp_path / "x")  # fmt: skip
+               "--confounds", "none", "--perm", "0", "--forced", "[SIG=DECIDE]", "--out", tmp_path / "x")  # fmt: skip
     assert done.exit_code == 0, done.output
     _, replies = read_tokens(tmp_path / "x")
     assert set(replies["train_checkpoint"]) == {"engaged"} and set(replies["member"]) == {"engaged", "heuristic"}
     table = pd.read_csv(tmp_path / "x" / "along.csv")
     assert not (table["metric"] == "decodable_at").any() and not (table["role"] == "residual").any()
+    shares = table[(table["metric"] == "p_own_label") & (table["member"] == "engaged")].set_index("at")
+    assert shares.loc[1, "value"] == pytest.approx(_own_label(folder / "eval"), abs=1e-5)
+    assert shares.loc[1, "value"] > shares.loc[0, "value"] and shares["label_mass"].between(0, 1.0001).all()
+
+
+def _own_label(folder: Path) -> float:
+    """Mean probability of the engaged member's label where it wrote it, from `eval` itself."""
+    from study.analyses.eval.store import read_answers
+
+    answers = read_answers(folder / "engaged")
+    return float(np.mean([row["p"][row["label"]] / sum(row["p"].values()) for row in answers]))
+
+
+@pytest.mark.long
+def test_the_engaged_member_knows_its_verdict_late_and_the_heuristic_one_from_the_start(tmp_path: Path) -> None:
+    items = ("--pair", "embedded", "--task", "interp.tasks.procedural", "--per-cell", "8", "--seed", "5")
+    run_all(tmp_path, items, ("--perm", "199"))
+    table, _ = read_along(tmp_path / "along")
+    rows = table[(table["role"] == "probe") & (table["pooling"] == "selected")]
+    gains = rows[rows["metric"] == "auroc_gain"].set_index(["member", "control"])
+    places = rows[(rows["metric"] == "decodable_at") & (rows["axis"] == "fraction")].set_index("member")
+    assert gains.loc[("engaged", "AUROC at: first"), "lo"] > 0 and gains.loc[("engaged", "AUROC at: prompt"), "lo"] > 0
+    assert places.loc["engaged", "lo"] > 0.3
+    assert np.isnan(places.loc["heuristic", "value"]) or places.loc["heuristic", "hi"] == 0
+    assert gains.loc[("heuristic", "AUROC at: prompt"), "hi"] < 0.1

@@ -13,6 +13,7 @@ from probes.along import SELECTED, TOKENS, Axis, Curve, Traces, confound_scores,
 from probes.decodable import DecodableAt, decodable_at
 from probes.null import exchange, null_labels
 from probes.splits import Split
+from study.analyses.along.forced import Forced
 from study.analyses.along.inputs import Labelled, Probe, confounds_of
 from study.analyses.along.read import TokenScores, spans_of, texts_of
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 DECISIONS = ("prompt", "first", "last")
 """Places of the axis "decision": the last token of the prompt, the first and the last decision of a reply."""
-PROBE, RESIDUAL = "probe", "residual"
+PROBE, RESIDUAL, FORCED = "probe", "residual", "forced"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,7 @@ class Read:
         read_by: member whose activations they are.
         prompts, examples, answers, scores: of each scored reply.
         looks: look that shows each.
+        forced: log-probabilities of the labels where each is cut; None where none was asked.
     """
 
     member: str
@@ -46,6 +48,7 @@ class Read:
     prompts: Sequence[ReplyPrompt]
     scores: Sequence[TokenScores]
     looks: np.ndarray
+    forced: Forced | None = None
 
     @property
     def examples(self) -> list[Example]:
@@ -117,6 +120,21 @@ def curves_of(read: Read, options: AlongOptions) -> dict[str, AxisCurves]:
         axis = Axis("decision", (0.0, 1.0, 2.0), tuple(at for _, at in decided))
         out["decision"] = _on_axis(read, axis, rows, options)
     return out
+
+
+def forced_curve(read: Read, options: AlongOptions) -> tuple[Curve, DecodableAt | None]:
+    """AUROC of the forced answers for the target, on the replies and with the null of the probe's curve."""
+    assert read.forced is not None
+    split, labels = read.labelled.split, read.labelled.labels
+    everyone, sampling = np.arange(len(labels)), Sampling(seed=options.seed, n_resamples=options.boot)
+    null, _ = _null(read, split, labels, everyone, options)
+    values, n_looks = read.forced.scores(read.probe.cell.target), len(split.looks())
+    # a column in front for token -1; then a column for each place
+    scores = [np.tile(np.concatenate([[0.0], row]), (n_looks, 1)) for row in values]
+    places = tuple(range(1, values.shape[1] + 1))
+    axis = Axis("fraction", options.fractions, tuple(places for _ in scores))
+    curve = curves(Traces(scores, labels, split, null), axis, pools=["last"], sampling=sampling)["last"]
+    return curve, None if curve.null is None else decodable_at(curve, sampling=sampling)
 
 
 def _can_compare(read: Read, rows: np.ndarray) -> bool:

@@ -50,6 +50,10 @@ class AlongOptions:
     confounds: Names = option(
         (AUTO,), "What the scores are corrected for: auto (length, source, first_token), none, or columns of the items."
     )
+    forced: str = option(
+        "",
+        "Text after which the label is asked where a reply is cut, e.g. '[SIG=DECIDE]': adds the forced-answer curve.",
+    )
     controls: Annotated[int, Field(ge=19)] = option(19, "Number of probes fitted on shuffled labels.")
     perm: Permutations = option(999, "Number of permutations of the labels of the replies.")
     boot: Annotated[int, Field(ge=100)] = option(2000, "Number of resamples of groups for an interval.")

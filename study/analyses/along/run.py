@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.remedy import remedy
+from study.analyses.along.forced import force, labels_to_force
 from study.analyses.along.inputs import Labelled, Probe, confound_columns, labelled, probes_of
 from study.analyses.along.member import AxisCurves, Read, curves_of
 from study.analyses.along.read import look_of, read_scores
@@ -55,8 +56,8 @@ def run_along(
         say: is told what is read and left out, before a weight is.
     Raises:
         ValueError: before any weight is read: no replies, no sweep, no items that both have, a sweep without a TEST
-            set, a column of confounds that does not exist, a folder that holds other scores. Then: as
-            `study.analyses.cache.readers.models_that_read`.
+            set, a column of confounds that does not exist, forced answers of a task without labels, a folder that holds
+            other scores. Then: as `study.analyses.cache.readers.models_that_read`.
     """
     if replies.replies is None:
         raise ValueError(remedy("{replies}: name the folder of `diptych eval` whose replies are read."))
@@ -64,8 +65,10 @@ def run_along(
     probes = probes_of(options, list(readers))
     written = written_by(readers, examples, replies)
     labels = {member: labelled(own, probes[member]) for member, own in written.items()}
-    for own in written.values():
+    for member, own in written.items():
         confound_columns(options, own.examples)
+        if options.forced:
+            labels_to_force(own, probes[member].cell.target)
     lines = [line for member, own in written.items() for line in _lines(own, labels[member], probes[member])]
     with along_store(options.out, _identity(options, replies, readers, probes, written)) as store:
         if is_finished(store):
@@ -106,7 +109,11 @@ def _reads(
         prompts = own.prompts(model.tokenizer)
         prompts, looks = [prompts[k] for k in chosen.at], look_of(chosen.split)
         scores = read_scores(model, role, prompts, fitted[probe.folder], looks, progress=progress)
-        out[member] = Read(member, readers[member], probe, own, chosen, prompts, scores, looks)
+        examples, forced = [own.examples[k] for k in chosen.at], None
+        if options.forced:
+            how = {"labels": labels_to_force(own, probe.cell.target), "fractions": options.fractions}
+            forced = force(model, role, own, prompts, examples, forced=options.forced, **how)
+        out[member] = Read(member, readers[member], probe, own, chosen, prompts, scores, looks, forced)
     return [out[member] for member in readers]
 
 

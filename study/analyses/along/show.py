@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from study.analyses.along.member import PROBE, RESIDUAL
+from study.analyses.along.member import FORCED, PROBE, RESIDUAL
 from study.rows import Row
 from study.schema import DIFFERENCE
 
@@ -34,7 +34,7 @@ def _member(member: str, rows: list[Row]) -> Iterator[str]:
     first = rows[0]
     yield f"{member}: {first['target']} by {first['kind']} at {first['site']} of {first['train_checkpoint']}"
     crossings = [row for row in rows if row["metric"] == "decodable_at"]
-    for role, words in ((PROBE, "as scored"), (RESIDUAL, "without the confounds")):
+    for role, words in ((PROBE, "as scored"), (RESIDUAL, "without the confounds"), (FORCED, "forced answers")):
         parts = [_place(row) for row in crossings if row["role"] == role]
         if parts:
             yield f"  decodable at, {words}: {'; '.join(parts)}"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from interp.site import layer_of
-from interp.stats import Estimate, Sampling
+from interp.stats import Estimate, Sampling, cluster_t
 from probes.along import SELECTED, Curve
 from probes.decodable import DecodableAt, Later, later_by
-from probes.metrics import area_difference, interval_of
-from study.analyses.along.member import DECISIONS, PROBE, AxisCurves, Read
+from probes.metrics import area_difference, interval_of, quiet
+from study.analyses.along.member import DECISIONS, FORCED, PROBE, AxisCurves, Read, forced_curve
 from study.rows import Row
 from study.schema import DIFFERENCE, tidy
 
@@ -39,6 +40,8 @@ def along_table(
     for read in reads:
         for curves in made[read.member].values():
             rows += [_base(read) | row for row in _axis_rows(curves)]
+        if read.forced is not None:
+            rows += [_base(read) | row for row in _forced_rows(read, options)]
     pair = [read for read in reads if read.member in ("engaged", "heuristic")]
     if len(pair) == 2:
         first, second = sorted(pair, key=lambda read: read.member)
@@ -81,6 +84,44 @@ def _axis_rows(one: AxisCurves) -> Iterator[Row]:
         yield from _gains(one)
 
 
+def _forced_rows(read: Read, options: AlongOptions) -> Iterator[Row]:
+    """AUROC of the forced answers for the target, and the mean probability of the reply's own label."""
+    assert read.forced is not None
+    curve, crossing = forced_curve(read, options)
+    same: Row = {"role": FORCED, "axis": "fraction", "kind": "forced answer", "site": "logits", "layer": np.nan}
+    same |= {"train_checkpoint": "", "pooling": "last"}
+    for k, estimate in enumerate(curve.estimates):
+        row = same | {"metric": "auroc", "at": curve.axis.at[k], "chance": 0.5, "selected": False}
+        row |= {"label_mass": float(read.forced.mass[:, k].mean()), "band_lo": curve.band_lo[k]}
+        yield (
+            row
+            | {"band_hi": curve.band_hi[k]}
+            | _numbers(estimate, "auroc")
+            | _classes(curve)
+            | _null_columns(curve, k)
+        )
+    if crossing is not None:
+        yield same | _crossing(crossing)
+    share = read.forced.share_of([example.metadata.get("reply.label") for example in read.examples])
+    known = ~np.isnan(share[:, 0])
+    groups = read.labelled.split.group[known]
+    if len(np.unique(groups)) < 2:
+        return
+    for k, at in enumerate(options.fractions):
+        with warnings.catch_warnings():
+            quiet()
+            estimate = cluster_t(share[known, k], groups=groups, bounds=(0.0, 1.0))
+        row = same | {"metric": "p_own_label", "at": at, "chance": 1 / len(read.forced.labels)}
+        row |= {"label_mass": float(read.forced.mass[known, k].mean()), "interval": "jackknife t over groups"}
+        yield row | {
+            "value": estimate.value,
+            "lo": estimate.lo,
+            "hi": estimate.hi,
+            "n": estimate.n,
+            "n_groups": estimate.n_groups,
+        }
+
+
 def _place(one: AxisCurves, k: int) -> Row:
     named = {"decision_site": DECISIONS[k]} if one.axis.name == "decision" else {}
     return {"axis": one.axis.name, "at": one.axis.at[k], **named}
@@ -100,16 +141,21 @@ def _curve_rows(one: AxisCurves, role: str, curve: Curve) -> Iterator[Row]:
         row = {"role": role, "pooling": curve.pooling, "metric": "auroc", "chance": 0.5, "selected": is_main}
         row |= _place(one, k) | _numbers(estimate, "auroc") | _classes(curve)
         row |= {"band_lo": curve.band_lo[k], "band_hi": curve.band_hi[k]}
-        if curve.null is not None:
-            below, above = np.quantile(curve.areas[1:, k], (0.025, 0.975))
-            row |= {"null_mean": curve.null.mean[k], "null_lo": below, "null_hi": above}
-            row |= {"null_max95": curve.null.max_hi, "p": curve.null.p[k], "p_adjusted": curve.null.p_max[k]}
-            row |= {"n_perm": curve.null.n, "scheme": one.scheme, "correction": "step-down max-T over places"}
+        row |= _null_columns(curve, k) | {"scheme": one.scheme}
         if is_main and role == PROBE:
             low, high = np.quantile(one.controls[:, k], (0.025, 0.975))
             row |= {"control": "probes fitted on shuffled labels", "control_value": one.controls[:, k].mean()}
             row |= {"control_lo": low, "control_hi": high, "n_controls": len(one.controls)}
         yield row | {"note": "; ".join(filter(None, (row["note"], note)))}
+
+
+def _null_columns(curve: Curve, k: int) -> Row:
+    if curve.null is None:
+        return {}
+    below, above = np.quantile(curve.areas[1:, k], (0.025, 0.975))
+    row: Row = {"null_mean": curve.null.mean[k], "null_lo": below, "null_hi": above, "n_perm": curve.null.n}
+    row |= {"null_max95": curve.null.max_hi, "p": curve.null.p[k], "p_adjusted": curve.null.p_max[k]}
+    return row | {"correction": "step-down max-T over places"}
 
 
 def _classes(curve: Curve) -> Row:
