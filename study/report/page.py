@@ -76,7 +76,7 @@ def render(run: Path | RunFolder) -> str:
     """The report as HTML text: no network, no date, host, user or path; script allowed by its digest alone."""
     folder = run if isinstance(run, RunFolder) else read_run_folder(run)
     script = _asset("report.js")
-    page = _template().render(**_content(folder), css=Markup(_css()), script=Markup(script), csp=_policy(script))
+    page = _template().render(**_content(folder), css=Markup(css()), script=Markup(script), csp=policy(script))
     return page if page.endswith("\n") else page + "\n"
 
 
@@ -106,7 +106,7 @@ def _asset(name: str) -> str:
     return files("study.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _css() -> str:
+def css() -> str:
     dark = f"{css_variables('dark')};{_asset('dark.css').strip()}"
     themes = (
         f":root{{{css_variables('light')}}}\n",
@@ -117,7 +117,7 @@ def _css() -> str:
     return themes[0] + base + "\n" + themes[1] + themes[2] + rest
 
 
-def _policy(script: str) -> str:
+def policy(script: str) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
