@@ -20,6 +20,7 @@ COMMANDS = {
     "steer": ("study.cli.steer:steer", "Fit, steer and export directions."),
     "study": ("study.cli.study:study", "Run a whole study: init, plan, run."),
     "tables": ("study.cli.tables:tables", "Print the tables of a run."),
+    "view": ("study.cli.view:view", "Show tokens coloured by a score, both members side by side, as one HTML file."),
     "verify": (
         "study.cli.verify:verify",
         "Simulate studies like yours: interval coverage and error rates of the tests.",

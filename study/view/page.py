@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LEVELS = 8
 """Steps of colour on each side of the centre."""
-FULL = 0.82
+FULL = 0.78
 """Share of the map's end in the strongest step; the rest is the colour of the page."""
 HEIGHT = 720
 """Pixels of a view in a notebook."""
@@ -126,7 +126,7 @@ def _still(strip: Strip, track: Track) -> dict[str, object]:
     scores = strip.values[0].score
     last = scores[-1] if track.is_pattern else scores
     of_token = list(last) if isinstance(last, Sequence) else []
-    steps = [step_name(level_of(one, track)) for one in of_token]
+    steps = [step_name(0 if isinstance(one, Sequence) else level_of(one, track)) for one in of_token]
     texts = [visible(text).replace("\n", "↵\n") for text in strip.tokens]
     return {"strip": strip, "tokens": list(zip(texts, steps, strict=True))}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 
 from interp.model import Model
 from interp.prompt import Prompt
@@ -29,16 +30,12 @@ def items_of(
         raise ValueError(f"no prompts for {', '.join(missing)}. Give at least one for each member.")
     strips: dict[str, list[Strip]] = {}
     for role in roles:
-        with model.member(role if members else _as_it_is(model)):
+        with model.member(role) if members else nullcontext():
             for prompt in of[role]:
                 strips.setdefault(prompt.example_id, []).append(
                     Strip(role, texts_of(prompt), values(model, prompt), spans=_spans(prompt))
                 )
     return [Item(name, found) for name, found in strips.items()]
-
-
-def _as_it_is(model: Model) -> str | None:
-    return model.name if not (model.members or model.adapters.names) else None
 
 
 def texts_of(prompt: Prompt) -> list[str]:

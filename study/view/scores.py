@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ def _drawn(replies: pd.DataFrame, n: int | None, seed: int) -> list[str]:
     return [str(item) for item in dict.fromkeys(replies["item"]) if item in chosen]
 
 
-def _strip(fact: dict[str, object], rows: pd.DataFrame) -> Strip:
+def _strip(fact: Mapping[Hashable, object], rows: pd.DataFrame) -> Strip:
     rows = rows.sort_values("token")
     first = int(rows["token"].iloc[0])
     texts = [str(text) for text in rows["token_text"]]

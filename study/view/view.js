@@ -166,6 +166,7 @@
     of("low").textContent = t.low;
     of("high").textContent = t.high;
     ramp.replaceChildren(...Array.from({length: LEVELS - from + 1}, (_, i) => make("i", step(i + from))));
+    of("band").hidden = t.pattern || !data.items[0].strips[0].values[track].lo;
     of("scale").textContent = t.unit + ": no colour at " + number(t.centre) + ", full " + (t.low ? number(t.reach) + " away from it or more" : "at " + number(t.centre + t.reach) + " or more");
   };
 
@@ -179,7 +180,7 @@
   of("next").addEventListener("click", () => go(1));
   addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.matches("input, select")) { if (event.key === "Escape") event.target.blur(); return; }
+    if (event.target.matches && event.target.matches("input, select")) { if (event.key === "Escape") event.target.blur(); return; }
     const move = {ArrowLeft: -1, ArrowRight: 1}[event.key];
     if (event.key === "j") go(1);
     else if (event.key === "k") go(-1);
