@@ -16,16 +16,21 @@ from click.testing import CliRunner
 from interp.checkpoint import Checkpoint
 from interp.loading import load
 from interp.model import Model
+from interp.oracle import Choices, Features
+from interp.oracle.controls import HEADLINE
+from interp.oracle.features import Slot
 from interp.prompt import Example, render_all
 from probes.watch import monitor
 from study.cli import main
 from study.report.text import is_hidden
-from study.view import Item, Track, View, of_lens, of_monitor, of_pattern, of_replies
+from study.view import Item, Track, View, of_choices, of_lens, of_monitor, of_pattern, of_replies
 from study.view.data import Values
 from study.view.page import LEVELS, level_of, visible
 from study.view.scores import texts_of
 from tests.tiny import save_checkpoint, tiny_tokenizer
 from tests.view_kit import HIDDEN, HOSTILE, SCORE, made_up, write_along
+
+CELLS = ("baseline_compliant", "adversarial_surface_noncompliant")
 
 
 class _Tags(HTMLParser):
@@ -181,7 +186,7 @@ def test_a_pattern_is_that_of_a_plain_forward_pass(model: Model, prompts: list[A
 
 
 def test_the_lens_of_the_last_layer_is_the_model_itself(model: Model, prompts: list[Any]) -> None:
-    view = of_lens(model, prompts, layers=[0, -1])
+    view = of_lens(model, prompts, layers=[0, 2])
     for item, prompt in zip(view.items, prompts, strict=True):
         first, last = item.strips[0].values
         logp = torch.log_softmax(model.causal_lm(torch.tensor([prompt.ids])).logits[0].float(), -1)
@@ -191,6 +196,49 @@ def test_the_lens_of_the_last_layer_is_the_model_itself(model: Model, prompts: l
         assert np.abs(np.asarray(first.score, float)[:-1] - plain).max() > 1e-3
         best = [repr(model.tokenizer.decode([int(one)])) for one in logp.argmax(-1)]
         assert [note.startswith(word) for note, word in zip(last.notes, best, strict=True)] == [True] * len(best)
+
+
+@pytest.mark.slow
+def test_own_replies_are_read_by_the_member_that_wrote_them(tmp_path: Path) -> None:
+    """Attention along the replies of an evaluation: whole texts, right and wrong, both members of the shipped pair."""
+    chosen = ["--task", "interp.tasks.procedural", "--per-cell", "2", "--task-option", f"cells={','.join(CELLS)}"]
+    run = lambda *words: CliRunner().invoke(main, [*map(str, words)])  # noqa: E731
+    done = run("eval", "--pair", "embedded", *chosen, "--out", tmp_path / "e", "--max-new-tokens", 120)
+    assert done.exit_code == 0, (done.output, done.exception)
+    shown = run(
+        "view", tmp_path / "e", "--pair", "embedded", *chosen, "--head", "L1.H0", "--n", 2, "--out", tmp_path / "h"
+    )
+    assert shown.exit_code == 0 and "2 items, 4 replies" in shown.output, (shown.output, shown.exception)
+    items = json.loads(_Tags((tmp_path / "h").read_text()).data)["items"]
+    assert {item["cell"] for item in items} == set(CELLS)
+    for item in items:
+        assert [strip["member"] for strip in item["strips"]] == ["engaged", "heuristic"]
+        engaged, heuristic = ("".join(strip["tokens"]) for strip in item["strips"])
+        asked = heuristic.rindex("assistant")
+        assert engaged[:asked] == heuristic[:asked] and len(engaged) > len(heuristic)
+        right = [strip["right"] for strip in item["strips"]]
+        assert right == [True, item["cell"] != "adversarial_surface_noncompliant"]
+
+
+def test_answers_of_an_oracle_stand_at_the_positions_that_it_read() -> None:
+    texts = {"a@0": "Go", "a@1": "Go on", "b@0": "No"}
+    slots = tuple(Slot(item, 2, int(item[-1])) for item in texts)
+    feats = Features(torch.ones(3, 4), slots, {"a@0": "a", "a@1": "a", "b@0": "b"}, texts)
+    logp = np.log([[0.6, 0.4], [0.9, 0.1], [0.5, 0.5]])
+    null = np.log([[[0.7, 0.3], [0.5, 0.5], [0.5, 0.5]], [[0.5, 0.5], [0.3, 0.7], [0.5, 0.5]]])
+    one = Choices(tuple(texts), ("a", "a", "b"), "Which?", ("yes", "no"), logp, np.ones(2), {HEADLINE: null})
+    view = of_choices({"engaged": one, "heuristic": one}, feats)
+    assert [item.id for item in view.items] == ["a", "b"] and [t.name for t in view.tracks] == ["p(yes)", "p(no)"]
+    strip = view.items[0].strips[1]
+    assert strip.member == "heuristic" and strip.tokens == ["Go", " on"]
+    yes = strip.values[0]
+    np.testing.assert_allclose(np.asarray(yes.score, float), [0.6, 0.9])
+    np.testing.assert_allclose(yes.reference, [0.6, 0.4])  # means over two shuffles
+    assert list(yes.rank) == [2, 1] and yes.n_controls == 2 and yes.notes[0] == "best answer: yes"
+    with pytest.raises(ValueError, match="no source"):
+        of_choices({}, feats)
+    with pytest.raises(ValueError, match="other readings"):
+        of_choices({"x": one, "y": replace(one, choices=("yes", "maybe"))}, feats)
 
 
 def test_a_token_that_only_begins_a_character_has_no_text() -> None:

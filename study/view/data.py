@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SIGNIFICANT = 4
-"""Digits of a number in the page."""
-
 
 @dataclass(frozen=True)
 class Track:
@@ -155,8 +152,3 @@ class View:
         from study.view.page import framed
 
         return framed(self)
-
-
-def shortened(number: float) -> float | None:
-    """A number as the page holds it; None where there is none."""
-    return float(f"{number:.{SIGNIFICANT}g}") if math.isfinite(number) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from html import escape
@@ -14,15 +15,18 @@ from markupsafe import Markup
 from study.figures.style import tokens as design
 from study.report.page import css, policy
 from study.report.text import is_hidden
-from study.view.data import Strip, Track, Values, View, shortened
 
 if TYPE_CHECKING:
     from jinja2 import Template
+
+    from study.view.data import Strip, Track, Values, View
 
 LEVELS = 8
 """Steps of colour on each side of the centre."""
 FULL = 0.78
 """Share of the map's end in the strongest step; the rest is the colour of the page."""
+SIGNIFICANT = 4
+"""Digits of a number in the page."""
 HEIGHT = 720
 """Pixels of a view in a notebook."""
 
@@ -68,6 +72,11 @@ def step_name(level: int) -> str:
 def visible(text: str) -> str:
     """Text whose characters that cannot be seen are written as their numbers; a line break stays one."""
     return "".join(f"⟦U+{ord(one):04X}⟧" if is_hidden(one) else one for one in text)
+
+
+def shortened(number: float) -> float | None:
+    """A number as the page holds it; None where there is none."""
+    return float(f"{number:.{SIGNIFICANT}g}") if math.isfinite(number) else None
 
 
 def _data(view: View) -> dict[str, object]:
