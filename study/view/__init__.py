@@ -7,9 +7,10 @@ page of a folder of `diptych probes along`.
 """
 
 from study.view.answers import of_choices
-from study.view.data import Item, Strip, Track, View
+from study.view.data import Item, Strip, Track
 from study.view.lens import of_lens
 from study.view.pattern import of_pattern
 from study.view.scores import of_monitor, of_replies
+from study.view.views import View
 
 __all__ = ["Item", "Strip", "Track", "View", "of_choices", "of_lens", "of_monitor", "of_pattern", "of_replies"]

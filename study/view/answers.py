@@ -8,14 +8,15 @@ import numpy as np
 
 from interp.oracle import Choices, Features
 from interp.oracle.controls import HEADLINE
-from study.view.data import Item, Strip, Track, Values, View
+from study.view.data import Item, Strip, Track, Values
+from study.view.views import View
 
 
 def of_choices(choices: Mapping[str, Choices], feats: Features) -> View:
-    """Probabilities that an oracle gives at every position that it read, one track for each choice, sources side by side.
+    """Probabilities that an oracle gives at every position that it read: a track for each choice, sources side by side.
 
-    The reference is the mean over the matched shuffles (activations of other readings at the same kind of position), the
-    rank is that among them.
+    The reference is the mean over the matched shuffles (activations of other readings at the same kind of position),
+    and the rank is that among them.
 
     Args:
         choices: source -> what `Oracle.choose` gave for it; the same readings and choices in each.

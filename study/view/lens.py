@@ -12,8 +12,9 @@ from interp.hooks import record
 from interp.model import Model
 from interp.prompt import Prompt
 from interp.site import layer_index
-from study.view.data import Track, Values, View
+from study.view.data import Track, Values
 from study.view.reading import Prompts, items_of
+from study.view.views import View
 
 N_TOP = 5
 

@@ -11,10 +11,11 @@ from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.model import Model
 from interp.tasks.records import spread
 from study.analyses.cache.readers import models_that_read, readers_of, written_by
-from study.view.data import Item, Strip, View
+from study.view.data import Item, Strip
 from study.view.lens import of_lens
 from study.view.pattern import of_pattern
 from study.view.reading import Prompts
+from study.view.views import View
 
 if TYPE_CHECKING:
     from interp.prompt import Example

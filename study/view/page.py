@@ -19,7 +19,7 @@ from study.report.text import is_hidden
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from study.view.data import Strip, Track, Values, View
+    from study.view.data import Item, Strip, Track, Values
 
 LEVELS = 8
 """Steps of colour on each side of the centre."""
@@ -31,27 +31,31 @@ HEIGHT = 720
 """Pixels of a view in a notebook."""
 
 
-def render(view: View) -> str:
-    """The page as text; the same view gives the same bytes."""
+def render(title: str, tracks: Sequence[Track], items: Sequence[Item], *, lead: str, n_left_out: int) -> str:
+    """The page of a view (`study.view.View`) as text; the same view gives the same bytes."""
     script = _asset("view.js")
     content = {
-        "view": view,
+        "title": title,
+        "lead": lead,
+        "tracks": tracks,
+        "items": items,
+        "n_left_out": n_left_out,
         "css": Markup(css() + _asset("view.css") + _steps()),
         "script": Markup(script),
         "csp": policy(script),
-        "data": Markup(_inert(_data(view))),
-        "cells": sorted({item.cell for item in view.items if item.cell}),
-        "first": [_still(strip, view.tracks[0]) for strip in view.items[0].strips],
-        "levels": range(-LEVELS, LEVELS + 1) if view.tracks[0].low else range(LEVELS + 1),
+        "data": Markup(_inert(_data(tracks, items))),
+        "cells": sorted({item.cell for item in items if item.cell}),
+        "first": [_still(strip, tracks[0]) for strip in items[0].strips],
+        "levels": range(-LEVELS, LEVELS + 1) if tracks[0].low else range(LEVELS + 1),
         "step": step_name,
     }
     return _template().render(**content) + "\n"
 
 
-def framed(view: View) -> str:
+def framed(page: str, title: str) -> str:
     """The page in a frame of its own, for a notebook: nothing of it reaches the notebook, and the reverse."""
     return (
-        f'<iframe sandbox="allow-scripts" srcdoc="{escape(view.html())}" title="{escape(view.title)}" '
+        f'<iframe sandbox="allow-scripts" srcdoc="{escape(page)}" title="{escape(title)}" '
         f'style="width:100%;height:{HEIGHT}px;border:1px solid #8884"></iframe>'
     )
 
@@ -79,18 +83,18 @@ def shortened(number: float) -> float | None:
     return float(f"{number:.{SIGNIFICANT}g}") if math.isfinite(number) else None
 
 
-def _data(view: View) -> dict[str, object]:
+def _data(tracks: Sequence[Track], items: Sequence[Item]) -> dict[str, object]:
     return {
         "levels": LEVELS,
         "tracks": [
             {"name": visible(t.name), "unit": visible(t.unit), "high": visible(t.high), "low": visible(t.low),
              "centre": shortened(t.centre), "reach": shortened(t.reach), "reference": t.reference,
              "pattern": t.is_pattern}
-            for t in view.tracks
+            for t in tracks
         ],
         "items": [
             {"id": visible(item.id), "cell": visible(item.cell), "strips": [_strip(strip) for strip in item.strips]}
-            for item in view.items
+            for item in items
         ],
     }  # fmt: skip
 

@@ -8,8 +8,9 @@ from interp.heads.ids import HeadId, check_head
 from interp.hooks import record
 from interp.model import Model
 from interp.prompt import Prompt
-from study.view.data import Track, Values, View
+from study.view.data import Track, Values
 from study.view.reading import Prompts, items_of
+from study.view.views import View
 
 MOST_TOKENS = 600
 """Tokens of a text whose pattern is shown: a page holds the square of them."""

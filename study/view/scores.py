@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from study.tokens import REPLY, read_tokens
-from study.view.data import Item, Strip, Track, Values, View
+from study.view.data import Item, Strip, Track, Values
+from study.view.views import View
 
 if TYPE_CHECKING:
     import pandas as pd
