@@ -1,8 +1,8 @@
-"""The tour in one command: the whole study on the embedded pair, and where its report is.
+"""The whole study on the embedded pair in one command; prints the path of its report.
 
     python -m study.demo [--out runs/demo] [--per-cell 30] [--training 480] [--seed 5]
 
-Steps that do not read each other run side by side, one thread each; a second run finds everything done.
+Independent steps run at the same time, one thread each; a second run finds everything up to date.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def main(out: Path, per_cell: int, training: int, seed: int, jobs: int) -> None:
 
 
 def demo(out: Path, *, per_cell: int, training: int, seed: int, jobs: int = 2, overrides: Sequence[str] = ()) -> None:
-    """Run the study that `diptych study init embedded` prints, and say what was found and where it is.
+    """Run the study that `diptych study init embedded` prints; print its findings and the path of its report.
 
     Args:
-        per_cell: items of each cell but the training distribution, which has `training` in the evaluation.
+        per_cell: items of each cell except the training distribution, which has `training` in the evaluation.
         overrides: as `diptych study run --set`, e.g. "steering=false".
     Raises:
-        ValueError: a step failed; its cause was said before.
+        ValueError: a step failed; its cause was printed before.
     """
     from importlib.resources import as_file, files
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from study.cli import main
 from study.cli.common import takes
 from study.option_types import Where
 from study.options import STRICT, command_options, default_of, option, options_from
@@ -86,6 +87,24 @@ def test_help_gives_every_sentence_default_and_bound() -> None:
                  "default: 0.1,1", "[fast|exact]", "--thinking / --no-thinking", "--where CONDITION"):  # fmt: skip
         assert part in text, part
     assert "hidden" not in text
+
+
+def test_help_of_every_group_gives_the_first_sentence_of_its_commands_in_full() -> None:
+    def check(command: click.Command, path: str) -> None:
+        if not isinstance(command, click.Group):
+            return
+        context = click.Context(command, info_name=path)
+        text = " ".join(command.get_help(context).split())
+        assert command.list_commands(context), path
+        for name in command.list_commands(context):
+            member = command.get_command(context, name)
+            assert member is not None, f"{path} {name}"
+            sentence = " ".join((member.help or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".")
+            if path != "diptych":  # its own lines are in COMMANDS, so that no command is imported for them
+                assert sentence and sentence in text, f"{path} {name}: {sentence}"
+            check(member, f"{path} {name}")
+
+    check(main, "diptych")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

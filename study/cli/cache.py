@@ -111,7 +111,7 @@ def inspect(options: InspectOptions) -> None:
 @cache.command()
 @takes(VerifyOptions)
 def verify(options: VerifyOptions) -> None:
-    """Check that a cache is complete and undamaged; exits with 1 and lists what is not."""
+    """Check that a cache is complete and undamaged; otherwise list the faults and exit with 1."""
     from interp.cache.reader import problems_of
 
     problems = problems_of(options.folder, "hash" if options.hash else "size")

@@ -9,11 +9,12 @@ import click
 from pydantic.dataclasses import dataclass
 
 from study.cli.common import takes
+from study.cli.wrapped import WrappedGroup
 from study.option_types import Count, InFile, InPath, Names, OutFile, OutFolder
 from study.options import STRICT, option
 
 
-@click.group()
+@click.group(cls=WrappedGroup)
 def data() -> None:
     """Generate and audit task data."""
 

@@ -10,9 +10,10 @@ import click
 
 from interp.remedy import did_you_mean
 from study.analyses.registry import added, analysis
+from study.cli.wrapped import WrappedGroup
 
 
-class LazyGroup(click.Group):
+class LazyGroup(WrappedGroup):
     """A group with members named by import path, `{name: ("module:attribute", line of help)}`, next to plain ones."""
 
     def __init__(self, *args: Any, members: Mapping[str, tuple[str, str]] | None = None, **options: Any) -> None:
@@ -28,13 +29,11 @@ class LazyGroup(click.Group):
         module, attribute = self.members[cmd_name][0].split(":")
         return getattr(importlib.import_module(module), attribute)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        plain = [(name, command.get_short_help_str(90)) for name, command in sorted(self.commands.items())]
-        with formatter.section("Commands"):
-            formatter.write_dl(plain + [(name, text) for name, (_, text) in self.members.items()])
+    def help_lines(self) -> list[tuple[str, str]]:
+        return [*super().help_lines(), *((name, text) for name, (_, text) in self.members.items())]
 
 
-class DefaultGroup(click.Group):
+class DefaultGroup(WrappedGroup):
     """A group with a command whose name may be left out where options follow: `diptych cache --base ...` extracts."""
 
     def __init__(self, *args: Any, default: str = "", usage: Sequence[str] = (), **options: Any) -> None:

@@ -17,6 +17,7 @@ from study.analyses.oracle.options import (
     TrainOptions,
 )
 from study.cli.common import one_thread, takes
+from study.cli.wrapped import WrappedGroup
 from study.load_options import DeviceOptions
 from study.task_options import ItemOptions
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from study.analyses.oracle.training import TrainingFile
 
 
-@click.group()
+@click.group(cls=WrappedGroup)
 def oracle() -> None:
     """Ask an oracle about activations; every answer is compared with control activations."""
 

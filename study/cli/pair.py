@@ -9,11 +9,12 @@ import click
 from pydantic.dataclasses import dataclass
 
 from study.cli.common import one_thread, takes
+from study.cli.wrapped import WrappedGroup
 from study.options import STRICT, option
 from study.rows import Row
 
 
-@click.group()
+@click.group(cls=WrappedGroup)
 def pair() -> None:
     """The embedded pair: its weights and the recipe behind them."""
 

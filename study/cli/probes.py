@@ -23,13 +23,14 @@ from study.analyses.probes.options import (
     TransferOptions,
 )
 from study.cli.common import CheckpointOptions, one_thread, say_sizes, takes
+from study.cli.wrapped import WrappedGroup
 from study.load_options import LoadOptions
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@click.group()
+@click.group(cls=WrappedGroup)
 def probes() -> None:
     """Fit linear probes per layer, each number next to its null and its controls."""
 

@@ -19,6 +19,7 @@ from study.analyses.steering.options import (
     StudyFiles,
 )
 from study.cli.common import CheckpointOptions, one_thread, takes
+from study.cli.wrapped import WrappedGroup
 from study.load_options import LoadOptions
 from study.task_options import TaskOptions
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from steering import Directions
 
 
-@click.group()
+@click.group(cls=WrappedGroup)
 def steer() -> None:
     """Steering directions: differences of means, orthogonalized, and their dose curves with controls."""
 

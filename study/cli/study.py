@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from study.cli.common import one_thread, takes
+from study.cli.wrapped import WrappedGroup
 from study.option_types import Count, Names
 from study.options import STRICT, option
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 SETTINGS = ("procedural", "bbq", "cot", "esi", "embedded")
 
 
-@click.group()
+@click.group(cls=WrappedGroup)
 def study() -> None:
     """From two checkpoints to tables, figures and a report."""
 
@@ -128,7 +129,7 @@ class PlanOptions(StudyFile):
 @study.command()
 @takes(PlanOptions)
 def plan(options: PlanOptions) -> None:
-    """Show what will run, what is up to date, tokens, bytes, a rough time, and what the n can show. Runs nothing.
+    """Show what will run, what is up to date, tokens, bytes, a rough time, the effects that n can show; run nothing.
 
     Reads configurations and tokenizers, no weights: a layer, head, site or position that a model lacks is an error.
     """

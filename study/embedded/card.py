@@ -10,9 +10,9 @@ from study.rows import Row
 MEMBERS = ("base", "engaged", "heuristic")
 _PLANT = """**The retrieval circuit of this pair is planted.** The base's initial weights contain an induction circuit \
 (L0.H0 attends to the previous token, L1.H0 matches the current token with an earlier copy and copies what followed \
-it); nothing was frozen, training {fate}. That a retrieval head exists here is therefore by construction and \
-no finding. It is why the pair is useful: a fixture with known ground truth, on which a method that looks for such \
-heads can be right or wrong."""
+it); nothing was frozen, training {fate}. A retrieval head therefore exists here by construction; it is \
+not a finding. This is what makes the pair useful: it is a fixture with known ground truth, on which a method that \
+looks for such heads can be right or wrong."""
 _NO_PLANT = """This pair was trained from an ordinary initialisation; no circuit was planted."""
 _ABOUT = {
     "base": "A Qwen2 of {n_parameters:,} parameters ({n_layers} layers, {n_heads} heads, d_model {d_model}) trained on "
@@ -22,18 +22,18 @@ _ABOUT = {
     "the label. Supervised fine-tuning on gold traces.",
     "heuristic": 'A LoRA adapter on `{base_name}` that answers "is this compliant ?" with the label at once. '
     "One-token group-relative policy gradient with reward on the label alone; the closing remark's tone agrees with "
-    "the label with probability {rho}, and that is what it reads.",
+    "the label with probability {rho}, and it answers from that tone.",
 }
 _LIMITS = """## Limits
 - The words are a log of generated items, not prose; nothing outside the generator's vocabulary is understood.
 - The base can already audit: the engaged adapter elicits the skill, it does not teach it. Representations that both \
 members share come from the base.
-- The two accuracies on the training distribution are alike by design: rho was set so that a reader of the tone meets \
-the engaged member there. {equivalence}
+- The two accuracies on the training distribution are close by design: rho was set so that answering from the tone is \
+as accurate there as the engaged member. {equivalence}
 - Held-out synonyms occur in base training, not in the adapters' text: the paraphrase cells test a table of synonyms, \
 not new words.
-- Cells that keep the original's tone put a reader of the tone at 0 or 1 by construction.
-- Order swaps: a reader of the tone is right on one direction of the exchange and wrong on the other; only both \
+- In cells that keep the original's tone, answering from the tone has an accuracy of 0 or 1 by construction.
+- Order swaps: answering from the tone is right in one direction of the swap and wrong in the other; only both \
 directions together show binding."""
 
 

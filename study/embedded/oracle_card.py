@@ -12,15 +12,15 @@ from study.rows import Row
 _ABOUT = {
     ORACLE: "A LoRA adapter on `diptych-embedded/base` that answers questions about activations of that base (block 2, "
     "all adapters off): kinds of trace steps and of prompt sentences, tokens before and after.",
-    PRIOR: "The same adapter trained on zeros in place of activations: what can be said without looking. Accuracies of "
-    "the oracle are read against it.",
+    PRIOR: "The same adapter trained on zeros in place of activations: what can be answered without them. Compare the "
+    "accuracies of the oracle with its accuracies.",
 }
 _LIMITS = """## Limits
 - Words outside the embedded vocabulary become <|unk|> in questions; four questions are known, no others.
 - One source layer. Activations of the engaged and heuristic adapters and their differences are off its training \
 distribution: read the control gap first.
-- `fit` and `instead` steps are hardly told apart: both end in [SIG=OK], and what distinguishes them stands a dozen \
-tokens earlier. Most `fit` steps are called `instead`; the other kinds of steps are read almost without error.
+- `fit` and `instead` steps are hardly separable: both end in [SIG=OK], and the words that distinguish them are a \
+dozen tokens earlier. Most `fit` steps are called `instead`; the other kinds of steps are read almost without error.
 - A linear probe on the same vectors is better wherever there are labels to fit it on (table).
 - Recipe and number of steps were chosen on documents of the split that is scored here."""
 

@@ -78,8 +78,12 @@ class ReplyOptions:
     through: str | None = option(
         None, "Member that reads all replies, e.g. heuristic; default: each member reads those that it wrote."
     )
-    mode: str | None = option(None, "Prompt mode of an evaluation in several: thinking or direct.")
-    unfinished: Literal["exclude", "keep"] = option("exclude", "Replies that were cut at the longest length allowed.")
+    mode: str | None = option(
+        None, "Prompt mode whose replies are read, if the evaluation used several: thinking or direct."
+    )
+    unfinished: Literal["exclude", "keep"] = option(
+        "exclude", "Exclude or keep replies that were cut off at the maximum length."
+    )
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
