@@ -9,7 +9,7 @@ from pathlib import Path
 from study.view.data import Item, Strip, Track
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class View:
     """A page of coloured tokens.
 
@@ -50,6 +50,10 @@ class View:
             for name, part in parts.items():
                 if len(part) != len(strip.tokens) and (name == "score" or len(part)):
                     raise ValueError(f"{where}, {track.name}: {len(part)} of {name} for {len(strip.tokens)} tokens.")
+
+    def __repr__(self) -> str:
+        tracks = ", ".join(track.name for track in self.tracks)
+        return f"View({self.title!r}, {len(self.items)} items, tracks: {tracks})"
 
     def html(self) -> str:
         """The page as text: no network, no date, no path; the same view gives the same bytes."""
