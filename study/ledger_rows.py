@@ -69,9 +69,9 @@ def one_answer(row: Row) -> str:
     share = number(row, "top_share")
     if share is None:
         return "a member gives the same answer to everything"
-    return (
-        f"{row.get('member')} answers {row.get('top_answer')!r} to {100 * share:.3g} % of items, whatever the question"
-    )
+    member = row.get("top_answer_member")
+    member = row.get("member") if is_blank(member) else member
+    return f"{member} answers {row.get('top_answer')!r} to {100 * share:.3g} % of items, whatever the question"
 
 
 def bounds(row: Row, column: str = "") -> tuple[float, float] | None:

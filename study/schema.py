@@ -63,6 +63,7 @@ COLUMNS: dict[str, Column] = {
     "cell_role": Column("training, adversarial, perturbed or control; blank if the task does not declare it"),
     "banner": Column("text that every page with this row must show, e.g. 'Not for clinical use.'"),
     "top_answer": Column("the answer that the member gives most often"),
+    "top_answer_member": Column("member whose most frequent answer it is, where the row is of another member"),
     "top_share": _number("share of the items to which the member gives this answer"),
     "is_degenerate": _flag("rests on a member that gives one answer to more than 90 % of the items, right or wrong"),
     "mode": Column("prompt mode (thinking, direct); blank if there is only one"),

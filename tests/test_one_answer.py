@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,10 @@ from click.testing import CliRunner
 from interp.tasks import bbq
 from study.analyses.eval.one_answer import of_answers, one_answer
 from study.analyses.eval.tables import eval_tables
+from study.analyses.probes import step
 from study.cli import main
 from study.report.claims import Claim, claims
-from tests.report_tables import all_tables
+from tests.report_tables import all_tables, probes_table
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,35 @@ def test_only_the_degenerate_member_loses_its_claims() -> None:
     before, after = ledger(tables), ledger({**tables, "probes": constant(tables["probes"], keep)})
     for key in (key for key in before if key.startswith("probes/decodable") and key.endswith("/engaged")):
         assert after[key].measured == before[key].measured and after[key].measured is not None
+
+
+def carried() -> pd.DataFrame:
+    """One row of a probe of the heuristic member, read on the engaged one, as `probes.transfer` gives it."""
+    place = dict(target="1", position="last", kind="ridge", variant="raw", train_site="resid_post.3", train_layer=3,
+                 test_site="resid_post.3", test_layer=3, selected=True, metric="auroc", interval="score")  # fmt: skip
+    found = dict(value=0.7, lo=0.6, hi=0.8, n=162, n_groups=20, drop=-0.01, drop_lo=-0.04, drop_hi=0.02)
+    return pd.DataFrame([place | dict(train_checkpoint="heuristic", test_checkpoint="engaged") | found])
+
+
+def test_a_carried_probe_is_of_the_member_that_is_read_and_names_the_one_that_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "transfer").mkdir()
+    carried().to_parquet(tmp_path / "transfer" / "engaged.parquet")
+    probes_table().to_parquet(tmp_path / "table.parquet")
+    answered = {"top_answer": "B", "top_share": 1.0, "is_degenerate": True, "banner": "heuristic answers 'B'"}
+    monkeypatch.setattr(step, "_sweeps", lambda _: {("heuristic", "answer.biased"): tmp_path})
+    monkeypatch.setattr(step, "_same", lambda _, member: {"adapter": f"adapter of {member}"})
+    monkeypatch.setattr(step, "_answered", lambda *_: answered)
+    monkeypatch.setattr("study.analyses.probes.tables.probe_table", lambda table, **_: table)
+    context: Any = None
+    row = step.tables(context)["probes_transfer"].iloc[0]
+    assert (row["member"], row["adapter"], row["top_answer_member"]) == ("engaged", "adapter of engaged", "heuristic")
+    claim = ledger({"probes": probes_table(), "probes_transfer": row.to_frame().T})[
+        "probes/transfer/answer.biased/heuristic/engaged"
+    ]
+    assert claim.verdict == "not tested"
+    assert claim.why == "not claimed: heuristic answers 'B' to 100 % of items, whatever the question"
 
 
 def test_accuracy_claims_of_a_degenerate_member_are_at_most_qualified() -> None:

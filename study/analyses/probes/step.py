@@ -133,9 +133,12 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
 
     sweeps, transfers = [], []
     for (member, target), folder in _sweeps(context).items():
-        same = _same(context, member) | _answered(context, member, target) | {"target": target}
-        sweeps.append(probe_table(pd.read_parquet(folder / "table.parquet"), **same))
-        transfers += [transfer_table(pd.read_parquet(path), **same) for path in transfer_files(folder)]
+        answered = _answered(context, member, target) | {"target": target}
+        sweeps.append(probe_table(pd.read_parquet(folder / "table.parquet"), **_same(context, member), **answered))
+        for path in transfer_files(folder):  # a row is of the member that is read; the classes stay those of the sweep
+            for read, rows in pd.read_parquet(path).groupby("test_checkpoint", sort=False):
+                by = {"top_answer_member": member} if "top_answer" in answered and read != member else {}
+                transfers.append(transfer_table(rows, **_same(context, str(read)), **answered, **by))
     tables = {"probes": sweeps, "probes_transfer": transfers}
     return {name: tidy(pd.concat(parts, ignore_index=True)) for name, parts in tables.items() if parts}
 
