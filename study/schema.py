@@ -61,6 +61,7 @@ COLUMNS: dict[str, Column] = {
     "data_sha256": Column("digest of the items behind the row"),
     "cell": Column("part of the data (a perturbation, a BBQ category); 'all' is every item"),
     "cell_role": Column("training, adversarial, perturbed or control; blank if the task does not declare it"),
+    "headline": Column("name of a score that the task puts in the table of the report's page; blank otherwise"),
     "banner": Column("text that every page with this row must show, e.g. 'Not for clinical use.'"),
     "top_answer": Column("the answer that the member gives most often"),
     "top_answer_member": Column("member whose most frequent answer it is, where the row is of another member"),
@@ -71,8 +72,7 @@ COLUMNS: dict[str, Column] = {
     "position": Column("position rule: which token of the prompt, e.g. last, answer, span:scenario:last"),
     "positions": Column("tokens at which heads or directions act"),
     "decision_site": Column(
-        "the decision of a reply where heads are changed or an answer is read, e.g. step_lookup or label; blank where "
-        "the task names none"
+        "decision of a reply that heads change or an answer is read at, e.g. label; blank for none"
     ),
     "n_reached": _number("items on which the member's reply comes to the decision site"),
     "n_asked": _number("items on which it could"),

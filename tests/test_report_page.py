@@ -298,3 +298,15 @@ def test_replies_of_a_single_checkpoint_are_drawn_by_whether_they_are_right(tmp_
     assert [[reply.member for reply in one.replies] for one in shown] == [["smollm2"]] * 2
     assert shown[0].id in "ad" and shown[1].id in "bc"
     assert draw_examples(tmp_path, ["engaged"], seed=0) == []
+
+
+def test_labels_that_were_scored_leave_no_empty_box_and_an_empty_reply_does(tmp_path):
+    write_run(tmp_path)
+    answers = list((tmp_path / "steps").glob("*/*/answers.parquet"))
+    assert answers
+    for text, boxes in ((None, False), ("", True)):
+        for path in answers:
+            pd.read_parquet(path).assign(text=text).to_parquet(path)
+        examples = render(tmp_path).split('<section id="examples">')[1].split("</section>")[0]
+        assert ("no reply: its labels were scored" in examples) is not boxes
+        assert ('<pre dir="auto"' in examples) is boxes

@@ -58,6 +58,7 @@ HOOKS: dict[str, Hook] = {
     "GROUP": Hook(None, "str", "group that intervals resample; by default the first group of the examples"),
     "averaged": Hook(("answers",), "DataFrame", "one answer per item, of items asked in several orders of options"),
     "report": Hook(("answers", "seed="), "list[dict]", "rows of the table of one member, after accuracy per cell"),
+    "HEADLINE": Hook(None, "dict", "metric of `report` -> its name in the table of scores of the report's page"),
     "mode_report": Hook(("answers", "seed="), "list[dict]", 'rows of one member in several modes (column "mode")'),
     "compare": Hook(("before", "after", "seed="), "list[dict]", "rows of `eval compare`, after accuracy per cell"),
     "score_report": Hook(("answers", "seed="), "list[dict]", "rows of `eval score`, instead of accuracy per cell"),

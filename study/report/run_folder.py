@@ -46,10 +46,10 @@ class SavedFigure:
 
 @dataclass(frozen=True)
 class Reply:
-    """What one member answered to an item."""
+    """What one member answered to an item; `text` is None where it wrote nothing because its labels were scored."""
 
     member: str
-    text: str
+    text: str | None
     label: str
     is_right: bool
 
@@ -201,7 +201,7 @@ def _shown(item: str, outcome: str, frames: Mapping[str, pd.DataFrame]) -> Shown
         replies.append(
             Reply(
                 member,
-                "" if text is None or text != text else str(text),
+                None if text is None or text != text else str(text),
                 "no label read" if label is None or label != label else str(label),
                 float(row["score.correct"]) >= 0.5,
             )

@@ -14,6 +14,7 @@ from interp.tasks.bbq.loader import examples, seed_prompt
 from interp.tasks.bbq.metrics import (
     CARD,
     CHOICE_METRICS,
+    HEADLINE,
     METRICS,
     PROMPT_BASELINE,
     Items,
@@ -37,8 +38,8 @@ from interp.tasks.bbq.tables import GROUP, averaged, items_of, report, score_rep
 from interp.tasks.bbq.targets import split_by_story
 
 __all__ = [
-    "CARD", "CHOICE_METRICS", "DECISION_SITES", "GROUP", "MAX_NEW_TOKENS", "METRICS", "PROMPT_BASELINE", "TOGETHER",
-    "Items", "averaged", "choice_columns", "compare", "decision_sites", "examples", "items_of", "labels", "parse",
-    "read", "read_answers", "report", "score", "score_report", "scores", "seed_prompt", "sides", "spellings",
+    "CARD", "CHOICE_METRICS", "DECISION_SITES", "GROUP", "HEADLINE", "MAX_NEW_TOKENS", "METRICS", "PROMPT_BASELINE",
+    "TOGETHER", "Items", "averaged", "choice_columns", "compare", "decision_sites", "examples", "items_of", "labels",
+    "parse", "read", "read_answers", "report", "score", "score_report", "scores", "seed_prompt", "sides", "spellings",
     "split_by_story",
 ]  # fmt: skip

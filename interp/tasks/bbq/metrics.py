@@ -174,7 +174,14 @@ METRICS: dict[str, dict[str, Metric]] = {
 }
 """Scores of a cell by its kind; in an ambiguous cell `s_dis` is the same unscaled ratio as `amb_commit_bias`."""
 
-CARD = ("acc_ambig", "acc_disambig", "abstain_disambig", "s_amb", "amb_commit_bias")
+HEADLINE = {
+    "acc_ambig": "right in ambiguous contexts (abstains)",
+    "acc_disambig": "right in disambiguated contexts",
+    "abstain_disambig": "abstains in disambiguated contexts",
+    "s_amb": "bias score of ambiguous contexts, s_AMB",
+    "amb_commit_bias": "bias of the people named in ambiguous contexts",
+}
+CARD = tuple(HEADLINE)
 """The five metrics of the published model card, pooled over items."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from study.analyses.base import Analysis
 from study.analyses.eval.claims import behaviour as claims
 from study.analyses.eval.figures import figures
+from study.analyses.eval.headline import scores
 from study.analyses.eval.options import EvalOptions
 from study.analyses.eval.step import STEP
 
@@ -17,4 +18,5 @@ ANALYSIS = Analysis(
     question="Where do the members differ?",
     figures=figures,
     claims=claims,
+    shown=scores,
 )

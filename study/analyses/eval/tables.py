@@ -20,6 +20,8 @@ from study.schema import DIFFERENCE, tidy, typed
 if TYPE_CHECKING:
     import pandas as pd
 
+ALL = "all"
+"""Cell of all items."""
 BETWEEN = "between"
 """Mode of the rows that compare two prompt modes."""
 _CONTROLS = {
@@ -31,7 +33,7 @@ _CONTROLS = {
 _BASELINE = "baseline without the skill"
 _COLUMNS = (
     "member", "cell", "metric", "value", "lo", "hi", "n", "n_groups", "interval", "control", "control_value", *BEYOND,
-    "cell_role", "banner", "note", "mode", "label_mass", "top_answer", "top_share", "is_degenerate",
+    "cell_role", "headline", "banner", "note", "mode", "label_mass", "top_answer", "top_share", "is_degenerate",
 )  # fmt: skip
 _ESTIMATE = ("value", "lo", "hi", "n", "control_value")
 
@@ -112,8 +114,14 @@ def _completed(row: Row, task: Task, tops: Mapping[tuple[str, str], OneAnswer | 
     has_control = row["control_value"] is not None
     row["control"] = _CONTROLS.get(str(row["metric"]), _BASELINE) if has_control else None
     row["cell_role"] = cell_role(task, str(row["cell"]))
+    row["headline"] = _headline(task).get(str(row["metric"])) if row["cell"] == ALL else None
     member = str(row["member"])
     return with_columns(row, tops.get((member, str(row["mode"] or ""))), member, task)
+
+
+def _headline(task: Task) -> Mapping[str, str]:
+    """Metric -> name of the scores that the task puts first."""
+    return getattr(task, "HEADLINE", None) or {}
 
 
 def _is_blank(value: object) -> bool:
