@@ -92,9 +92,9 @@ class SweepDesign:
                 warnings.warn(remedy, OutOfReachWarning, stacklevel=4)
             if one.scheme == "within" and not one.has_units:
                 warnings.warn(
-                    f"{name!r}: the null moves labels of single rows inside groups. That is right only where rows of a "
-                    "group share nothing but the group; if they come in units (twins, scenarios, samples), name the "
-                    "unit, or use groups of one size.",
+                    f"{name!r}: the null permutes the labels of single rows inside groups. This is valid only if the "
+                    "rows of a group are exchangeable. If they come in units (twins, scenarios, samples), name the "
+                    "unit, or use groups of equal size.",
                     ExchangeableRowsWarning,
                     stacklevel=4,
                 )

@@ -81,6 +81,9 @@ def test_an_adapter_is_extracted_and_inspected_and_verified(base: Path, adapters
     assert cache.read("z.2.1", "last").shape == (6, 8)
     shown = run("cache", "inspect", out)
     assert "resid_post.1" in shown.output
+    digest = json.loads((out / "manifest.json").read_text())["identity"]["adapter"]["sha256"]
+    assert f"adapter   {adapters['engaged'].name} (sha256 {digest[:12]}...)" in shown.output
+    assert f"model     {base.name} (sha256 " in shown.output and "{" not in shown.output
     assert run("cache", "verify", out, "--hash").exit_code == 0
     data = next(out.glob("shards/*/*.safetensors"))
     data.chmod(0o644)

@@ -196,14 +196,14 @@ def summary_html(root: Path, manifest: Mapping[str, Any], index: CacheIndex) -> 
 
 
 def _facts(root: Path, manifest: Mapping[str, Any], index: CacheIndex) -> dict[str, str]:
-    identity = manifest["identity"]
+    identity, checkpoint = manifest["identity"], manifest["environment"].get("checkpoint", {})
     done = sum(shard.file is not None for shard in index.shards)
     rules = list(index.single)
     counts = [sum(shard.runs[k] for shard in index.shards) for k in range(len(rules))]
     return {
         "cache": f"{root} (plan {index.plan_id}, {'sealed' if index.sealed else 'NOT finished'})",
-        "model": _named(identity["model"]),
-        "adapter": _named(identity["adapter"]),
+        "model": _named(identity["model"], checkpoint.get("base"), checkpoint.get("revision")),
+        "adapter": _named(identity["adapter"], checkpoint.get("adapter"), checkpoint.get("adapter_revision")),
         "examples": f"{index.n_examples:,}",
         "rows": ", ".join(f"{rule}: {count:,}" for rule, count in zip(rules, counts, strict=True)),
         "sites": ", ".join(format_sites(index.sites)),
@@ -229,8 +229,10 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def _named(part: object) -> str:
+def _named(part: object, place: str | None, revision: str | None) -> str:
+    """Where a part of the checkpoint came from, its revision, and the first digits of its digest."""
     if not isinstance(part, Mapping):
         return "none" if part is None else str(part)
-    names = [str(part[key]) for key in ("name", "id", "base", "revision", "sha256") if part.get(key)]
-    return " ".join(names) or str(dict(part))[:80]
+    digest = str(part.get("weights_sha256") or part.get("sha256") or "")[:12]
+    names = [place or part.get("id") or part.get("base"), revision, digest and f"(sha256 {digest}...)"]
+    return " ".join(str(name) for name in names if name)

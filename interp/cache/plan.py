@@ -42,7 +42,7 @@ class CacheEstimate:
     shards: int
 
     def __str__(self) -> str:
-        return f"{self.rows:,} rows, {format_bytes(self.bytes)} in {self.files:,} files ({self.shards:,} shards)"
+        return f"{self.rows:,} rows, {format_bytes(self.bytes)} in {self.files:,} files (shards: {self.shards:,})"
 
 
 @dataclass(frozen=True, eq=False)

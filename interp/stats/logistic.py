@@ -75,7 +75,7 @@ def logistic_regression(
     _check_rank(design, names)
     if codes.n_groups < CHECKED_GROUPS:
         warnings.warn(
-            f"intervals from {codes.n_groups} groups: their coverage was checked from {CHECKED_GROUPS} on.",
+            f"intervals from {codes.n_groups} groups; their coverage was verified for {CHECKED_GROUPS} or more.",
             FewGroupsWarning,
             stacklevel=2,
         )

@@ -121,14 +121,14 @@ def warn_of_means(estimate: Estimate | Estimates, *, stacklevel: int) -> None:
     """Warn where means rest on few groups, or one of them has no interval."""
     if estimate.n_groups < CHECKED_GROUPS:
         warnings.warn(
-            f"interval from {estimate.n_groups} independent units: coverage was checked from {CHECKED_GROUPS} on.",
+            f"interval from {estimate.n_groups} independent units; coverage was verified for {CHECKED_GROUPS} or more.",
             FewGroupsWarning,
             stacklevel=stacklevel,
         )
     if isinstance(estimate, Estimate) and not estimate.has_interval:
         warnings.warn(
-            f"all groups have the same value in {estimate.value:g}, so the data show no spread. This does not "
-            "mean certainty. For a rate report wilson_clustered(); for a number with a known range, give its "
+            f"all groups have the same value, {estimate.value:g}: the data show no spread, which does not mean that "
+            "the value is certain. For a rate, report wilson_clustered(); for a number with a known range, give its "
             "bounds.",
             NoWidthWarning,
             stacklevel=stacklevel,

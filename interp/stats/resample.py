@@ -99,8 +99,8 @@ class Draws:
         estimate = self.estimates().at()
         if estimate.lo == estimate.hi or not estimate.has_interval:
             warnings.warn(
-                f"all groups have the same value in {float(self.value):g}, so the data show no spread. This does "
-                "not mean certainty. For a rate report wilson_clustered(); for a number with a known range, "
+                f"all groups have the same value, {float(self.value):g}: the data show no spread, which does not mean "
+                "that the value is certain. For a rate, report wilson_clustered(); for a number with a known range, "
                 "give its bounds.",
                 NoWidthWarning,
                 stacklevel=3,
@@ -111,7 +111,7 @@ class Draws:
         method = self.sampling.method
         if method == "auto" and self.n_groups < CHECKED_GROUPS:
             warnings.warn(
-                f"interval from {self.n_groups} independent units: coverage was checked from {CHECKED_GROUPS} on.",
+                f"interval from {self.n_groups} independent units; coverage was verified for {CHECKED_GROUPS} or more.",
                 FewGroupsWarning,
                 stacklevel=4,
             )

@@ -97,8 +97,10 @@ def _gguf(directions: Directions, options: ExportOptions) -> None:
     if not hint:
         raise ValueError("--model-hint: the directions do not say which architecture they are for; name it, as qwen2.")
     export_gguf(directions, out, model_hint=str(hint), alpha=options.alpha, unit=unit)
-    click.echo(f"{out}: control vector of {len(directions)} layers for {hint}, {options.alpha:g} {unit} each")
-    click.echo(f"llama-cli -m MODEL.gguf --control-vector-scaled {out.name} SCALE adds SCALE times that, everywhere")
+    click.echo(f"{out}: control vector for {hint}, layers: {len(directions)}, strength: {options.alpha:g} {unit}")
+    click.echo(
+        f"llama-cli -m MODEL.gguf --control-vector-scaled {out.name} SCALE adds SCALE times it at every position"
+    )
 
 
 def _hf_weights(
