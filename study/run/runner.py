@@ -315,7 +315,7 @@ class _Run:
         known = self.root / STEPS / name / WARNINGS
         count = len(known.read_text().splitlines()) if known.is_file() else 0
         if count:
-            self.say(f"{name}: {count} warnings, in {STEPS}/{name}/{WARNINGS}")
+            self.say(f"{name}: {count} warning{'s' if count > 1 else ''}, in {STEPS}/{name}/{WARNINGS}")
         end = f"done in {outcome.seconds:.0f} s" if outcome.status == "done" else f"{outcome.status}: {outcome.cause}"
         self.say(f"{name}: {end}")
 

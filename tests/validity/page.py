@@ -17,8 +17,8 @@ exact 95 % interval of the Monte Carlo rate: a rate beyond its promise whose bra
 and of many exact tests some lie there by chance. Of 2,000 further sweeps of noise each, p of a sweep was at most 0.05
 in 0.052 (40 groups) and 0.051 (20 groups). For your own design, run `interp.stats.verify`.
 
-What falls short is promised as such: joint regions of coverage and bias where nearly all items are committed, heads
-whose mean rests on one document in a hundred, means of values of skewness 6 in 6 groups, kappa near 1.
+Known shortfalls, for which a weaker promise is stated: joint regions of coverage and bias where nearly all items are
+committed, heads whose mean rests on one document in a hundred, means of values of skewness 6 in 6 groups, kappa near 1.
 """
 KINDS = {
     "level": "## False positives\n\nShare of studies without any effect in which one was reported.",
