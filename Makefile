@@ -4,6 +4,8 @@ BIN := .venv/bin
 JOBS ?= 2
 export OMP_NUM_THREADS = 1
 export TOKENIZERS_PARALLELISM = false
+# Bytecode is kept, whatever the shell says: dozens of processes would compile the same sources each.
+export PYTHONDONTWRITEBYTECODE =
 
 TYPED := interp,probes,steering,beartype.beartype
 TENSORS := $(wildcard $(foreach what,batch_invariance cache_* edits heads_* hooks oracle_inject* positions probe_* \

@@ -247,12 +247,17 @@ class Claim:
     def verdict(self) -> Verdict:
         """The verdict of the rule of this module."""
         found = judge(self.measured, self.asserts, self.checks)
-        if found != "not supported" or self.measured is None or self.is_small or self.reach is None:
+        if found != "not supported" or self.measured is None or self.is_small or self.design is None:
             return found
         by_interval = isinstance(self.design, Design) and self.design.is_interval
         if self._is_of_interest or (by_interval and judge(self.measured, self.asserts, ()) != found):
             return found  # the n was large enough; what failed is a test that does not depend on it
-        return found if self.reach.suffices else "not testable"
+        return found if self._suffices else "not testable"
+
+    @property
+    def _suffices(self) -> bool:
+        """Whether its n shows the smallest effect of interest; which n would is not computed for that."""
+        return self.design.suffices() if isinstance(self.design, Design) else bool(self.design and self.design.suffices)
 
     @property
     def _is_of_interest(self) -> bool:

@@ -91,10 +91,14 @@ class Design:
         found = _needed(self.claim, self.size, self.interest, power)
         return None if found is None else round(found * (self.n or self.size.n) / self.size.n)
 
+    def suffices(self, power: float = POWER) -> bool:
+        """Whether the effect of interest is shown with this probability; `needed` is not computed for that."""
+        return self.smallest(power) <= self.interest
+
     def reach(self, power: float = POWER) -> Reach:
         """What the n can show; `n_needed` only where the n does not suffice."""
         smallest = self.smallest(power)
-        needed = None if smallest <= self.interest else self.needed(power)
+        needed = None if self.suffices(power) else self.needed(power)
         return Reach(smallest, needed, self.n or self.size.n, self.interest, power, self.given, self.is_equivalence)
 
 

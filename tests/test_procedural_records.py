@@ -158,11 +158,11 @@ def test_a_file_of_generated_records_gives_the_spans_of_the_generator(write):
 
 
 def test_rows_of_a_file_are_chosen_by_split_cell_and_number(write):
-    rows = generate_records(340, seed=2)
+    rows = generate_records(170, seed=2)
     path = write(*rows)
     n_test = sum(r["split"] == "test" for r in rows)
-    assert 0 < len(examples(path)) == n_test < 340
-    assert len(examples(path, split="all")) == 340
+    assert 0 < len(examples(path)) == n_test < 170
+    assert len(examples(path, split="all")) == 170
     some = examples(path, split="all", per_cell=2, seed=1)
     assert set(Counter(e.metadata["cell"] for e in some).values()) == {2}
     sized = examples(path, split="all", per_cell=2, sizes={"exception_handled": 4}, seed=1)

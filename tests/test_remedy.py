@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -33,13 +33,18 @@ def command(*names: str) -> list[Any]:
     return found.params
 
 
-def texts_of(path: Path) -> Iterator[str]:
+@cache
+def texts_of(path: Path) -> tuple[str, ...]:
     """Every string of a file that is no docstring."""
     tree = ast.parse(path.read_text())
     docs = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
-            yield node.value
+    strings = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in docs]
+    return tuple(node.value for node in strings if isinstance(node.value, str))
+
+
+@cache
+def names_by_remedy(path: Path) -> bool:
+    return "remedy(" in path.read_text()
 
 
 def library() -> list[Path]:
@@ -125,7 +130,7 @@ def test_a_step_of_a_study_names_keys_of_the_study_alone(section: str) -> None:
         for path in library():
             for text in texts_of(path):
                 for found in OPTION.finditer(text):
-                    if "remedy(" in path.read_text() and (named := remedy(found[0])):
+                    if names_by_remedy(path) and (named := remedy(found[0])):
                         key = named.split(":")[0]
                         owner, _, name = key.partition(".")
                         kinds = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from math import inf, isinf, sqrt
 from typing import Protocol
 
@@ -101,6 +102,7 @@ def smallest_detectable(claim: Detectable, size: StudySize, *, power: float = PO
     """
     level("power", power)
 
+    @cache  # the search asks for the ends of its bracket twice
     def reached(effect: float) -> float:
         return claim.power(effect, size)
 
@@ -135,8 +137,12 @@ def n_needed(claim: Detectable, effect: float, size: StudySize, *, power: float 
         raise ValueError(f"effect: expected one above 0, got {effect!r}.")
     least = 2 if size.n_groups is None else max(2, round(2 * size.n / size.n_groups))
 
+    @cache  # the search asks for the ends of its bracket twice, and for one n by several roots
+    def of(n: int) -> float:
+        return claim.power(effect, size.of(n))
+
     def reached(root: float) -> float:
-        return claim.power(effect, size.of(max(least, round(root**2))))
+        return of(max(least, round(root**2)))
 
     last = high = float(max(least, size.n))
     while reached(sqrt(high)) < power:
