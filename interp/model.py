@@ -246,13 +246,23 @@ class Model:
 
 def refuse_training_mode(module: nn.Module) -> None:
     """Raise a RuntimeError if any submodule is in training mode, where dropout makes activations random."""
-    training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
-    if training:
+    if any(part.training for part in _parts(module)):
+        training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
         raise RuntimeError(
             f"{len(training)} submodules are in training mode ({', '.join(training[:3])}, ...), so dropout would make "
             f"activations random. Call .eval() on the module that you pass (an adapter loaded later may "
             f"be training while the model is not)."
         )
+
+
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    """The module and all below it; without their names, which take longer than the walk."""
+    waiting: list[nn.Module | None] = [module]
+    while waiting:
+        part = waiting.pop()
+        if part is not None:
+            yield part
+            waiting += part._modules.values()
 
 
 def refuse_unmarked_padding(ids: Tensor, pad_id: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def sweep_store(root: Path, plan: Plan, pairs: Sequence[TokenPair]) -> Iterator[
     Raises: as `ItemStore.writing`.
     """
     with ItemStore.writing(root, KIND, asdict(plan)) as store:
-        rows = json.loads(json.dumps([asdict(pair) for pair in pairs]))
+        rows = json.loads(json.dumps([{one.name: getattr(pair, one.name) for one in fields(pair)} for pair in pairs]))
         if (
             PAIRS not in store or store.get_json(PAIRS) != rows
         ):  # groups and ids may change; outcomes do not depend on them
