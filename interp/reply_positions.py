@@ -124,7 +124,7 @@ class Decision:
         """Token -> decision site.
 
         Raises:
-            NothingSelectedError: the reply comes to no such decision.
+            NothingSelectedError: the reply reaches no such decision.
             ValueError: a prompt without a reply.
         """
         reply = _reply(prompt, self.name)
@@ -135,7 +135,7 @@ class Decision:
                             default=reply.n_before - 1)  # fmt: skip
                 named[token] = name
         if not named:
-            raise NothingSelectedError(f"example {prompt.example_id!r}: the reply comes to no {self.name!r}.")
+            raise NothingSelectedError(f"example {prompt.example_id!r}: the reply reaches no {self.name!r}.")
         return named
 
 

@@ -74,7 +74,7 @@ COLUMNS: dict[str, Column] = {
     "decision_site": Column(
         "decision of a reply that heads change or an answer is read at, e.g. label; blank for none"
     ),
-    "n_reached": _number("items on which the member's reply comes to the decision site"),
+    "n_reached": _number("items on which the member's reply reaches the decision site"),
     "n_asked": _number("items on which it could"),
     "site": Column("site in the network, counted from 0, e.g. resid_post.20"),
     "layer": _number("block whose output is meant, counted from 0"),

@@ -153,7 +153,7 @@ def test_pairs_at_a_lookup_flip_and_keep_from_one_decision_and_are_cut_in_front_
         pairs = found[name]
         assert {pair.kind for pair in pairs} == {"flip", "keep"} and {pair.decision_site for pair in pairs} == {name}
         assert len({pair.id for pair in pairs}) == len(pairs) > len(twins)
-        assert {pair.id.split()[0] for pair in pairs} == set(by_id), "every twin comes to it"
+        assert {pair.id.split()[0] for pair in pairs} == set(by_id), "every twin reaches it"
         for pair in pairs:
             original, twin = by_id[pair.id.split()[0]]
             key = pair.id.split(maxsplit=1)[1].removesuffix(" keep")

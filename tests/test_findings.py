@@ -117,9 +117,9 @@ def test_claims_that_differ_by_member_share_a_sentence_and_the_other_member_is_t
     (one,) = findings(apart, {}).sentences
     assert one.text.endswith("8.0 [7.7, 8.3] logits; in the heuristic member 0.0 [−0.3, 0.3] logits, not supported.")
     assert one.claims == (0,)
-    absent = replace(head("L1.H0", "heuristic", 0.0), measured=None, why="it never comes to the step lookup")
+    absent = replace(head("L1.H0", "heuristic", 0.0), measured=None, why="it never reaches the step lookup")
     (one,) = findings([apart[0], absent], {}).sentences
-    assert one.text.endswith("logits; not tested in the heuristic member (it never comes to the step lookup).")
+    assert one.text.endswith("logits; not tested in the heuristic member (it never reaches the step lookup).")
 
 
 def test_what_differs_by_member_is_named_for_each():
@@ -146,7 +146,7 @@ def test_the_rest_is_one_sentence_with_counts():
     other = Claim("c", "reads", "oracle", why="no oracle in this study")
     found = findings([head("d", "engaged", 8.0), small, open_, open_, other], {})
     assert found.rest == (
-        "Of 5 claims, 3 are not supported (in 1 of them the effect is shown to be smaller than the smallest of "
+        "Of 5 claims, 3 are not supported (in 1 of them the effect is shown to be smaller than the smallest effect of "
         "interest) and 1 not tested."
     )
     assert findings([other], {}).rest == "Of 1 claim, 1 is not tested."

@@ -129,6 +129,6 @@ def test_in_its_own_replies_the_planted_head_is_first_at_the_step_lookup_and_the
     assert ledger["heads/necessary/L1.H0/step_lookup/engaged"].verdict == "supported"
     assert ledger["heads/carries/L1.H0/step_lookup/engaged"].verdict == "supported"
     other = ledger["heads/necessary/L1.H0/step_lookup/heuristic"]
-    assert (other.verdict, other.why) == ("not tested", "the heuristic member never comes to the step lookup")
+    assert (other.verdict, other.why) == ("not tested", "the heuristic member never reaches the step lookup")
     assert other.text == "L1.H0 is necessary at the step lookup of the heuristic member"
     assert rows[rows["member"] == "heuristic"]["value"].isna().all() and "heads_difference" not in tables

@@ -26,7 +26,7 @@ def decision_pairs(
     group: str | None = None,
     has_base: bool = True,
 ) -> dict[str, list[TokenPair]]:
-    """Decision site -> the pairs of all items whose reply comes to it, teacher-forced up to the decision.
+    """Decision site -> the pairs of all items whose reply reaches it, teacher-forced up to the decision.
 
     Of several decisions of one site in a reply one is drawn by a digest of the item, so the drawn ones are spread over
     the steps of a procedure, and are the same in every run. Of twins, exp is the twin and base a decision of the
@@ -48,7 +48,7 @@ def decision_pairs(
         has_base: False leaves out what is patched from: one pair per item, its foil the best other option. For kinds of
             change that take nothing from a base prompt; the decisions are the same.
     Returns:
-        A list for every site, empty where no reply comes to it. Ids are those of the items, with the decision's key and
+        A list for every site, empty where no reply reaches it. Ids are those of the items, with the decision's key and
         a word for the second pair of a decision.
     Raises:
         ValueError: a site that the task does not name; and as `text_pair`.

@@ -188,7 +188,7 @@ def _sites(task: Any, examples: Sequence[Example]) -> Iterator[str]:
             yield from _site_faults(task, example, text, names)
         reached = {site.name for site in decision_sites(task, example, gold or str(example.label))}
         if label_site(task) not in reached:
-            yield f"example {example.id!r}: a right reply never comes to {label_site(task)!r}, the site of the label"
+            yield f"example {example.id!r}: a right reply never reaches {label_site(task)!r}, the site of the label"
 
 
 def _site_faults(task: Any, example: Example, text: str, names: Sequence[str]) -> Iterator[str]:

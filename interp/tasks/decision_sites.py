@@ -63,7 +63,7 @@ def chosen_sites(task: Any, at: Sequence[str]) -> tuple[str, ...]:
 
 
 def decision_sites(task: Any, example: Example, text: str) -> tuple[DecisionSite, ...]:
-    """The decisions that a reply to an example comes to, in the order of the reply.
+    """The decisions that a reply to an example reaches, in the order of the reply.
 
     Example:
         >>> from interp.tasks import esi

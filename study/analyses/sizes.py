@@ -49,7 +49,7 @@ def _name(sizes: Sizes) -> str:
 
 
 def _warned(sizes: Sizes) -> list[str]:
-    """That the weights do not fit, where they are larger than all the memory that there is."""
+    """The sentence that the weights do not fit, if they are larger than the total memory."""
     from interp.cache.plan import format_bytes
     from interp.memory import total_bytes
     from interp.remedy import remedy

@@ -94,7 +94,7 @@ _HEADS = (
             _head(head, "step_lookup"), because=f"it costs nothing ({cost} logits), {_ABLATION}")
       for head, cost in (("L0.H0", "-0.01"), ("L0.H2", "-0.03"), ("L1.H6", "-0.02"))),
     Truth("together", "L1.H0 and L2.H3 are necessary together at the step lookup of the engaged member", True,
-          "engaged", InLedger(_TOGETHER, ("more than its heads one by one, added up",)),
+          "engaged", InLedger(_TOGETHER, ("beyond the sum of its heads' single effects",)),
           because=f"together they cost 8.3 logits, {_ABLATION}"),
     Truth("one-by-one", "L1.H0 and L2.H3 do more together than one by one at the step lookup of the engaged member",
           False, "engaged", InLedger(_TOGETHER),

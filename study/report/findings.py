@@ -126,7 +126,7 @@ def _small(ledger: Sequence[Claim], verdict: Verdict, n: int) -> str:
     if not small:
         return ""
     which = "the" if small == n else f"in {small} of them the"
-    return f" ({which} effect is shown to be smaller than the smallest of interest)"
+    return f" ({which} effect is shown to be smaller than the smallest effect of interest)"
 
 
 def _why(ledger: Sequence[Claim], failed: Mapping[str, str]) -> list[str]:

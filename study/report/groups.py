@@ -20,7 +20,7 @@ VERDICT_MEANS: dict[Verdict, str] = {
     "supported": "an effect of interest is shown, after correction over every claim of this page, and every control "
     "passed",
     "qualified": "an effect is shown, but a control of its interpretation failed, is undecided or was not run, or the "
-    "effect may be smaller than the smallest of interest",
+    "effect may be smaller than the smallest effect of interest",
     "contradicted": "the interval lies wholly on the other side of the claim, and no test of the null failed",
     "not supported": "no effect is shown, or a test of the null failed",
     "not testable": "no effect is shown, and with this n the smallest effect of interest would be shown in fewer than "

@@ -198,7 +198,7 @@ def _probes(tables: Tables) -> Panel:
 
 
 def _head_difference(tables: Tables) -> Panel:
-    """At the decision site with the strongest effect; where only one member comes to it, its map is drawn instead."""
+    """At the decision site with the strongest effect; where only one member reaches it, its map is drawn instead."""
     from study.analyses.heads.figures import at_strongest_site, map_rows, with_sites
     from study.figures import head_difference
     from study.figures.numbers import MINUS
@@ -208,7 +208,7 @@ def _head_difference(tables: Tables) -> Panel:
         site = at_strongest_site(_one(tables["heads"], "kind", "pairs"))["decision_site"].iloc[0]
         part = part[part["decision_site"] == site]
         if not len(part):
-            raise ValueError(f"the members do not both come to the {site}.")
+            raise ValueError(f"the members do not both reach the {site}.")
     part = at_strongest_site(part)
     title = f"heads{_at(part)}, engaged {MINUS} heuristic"
     return Panel(title, lambda ax: head_difference(map_rows(part), ax=ax), lift=_LIFT_2, beside=_BAR)

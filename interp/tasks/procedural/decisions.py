@@ -71,7 +71,7 @@ class _Place(NamedTuple):
 
 
 def decision_sites(example: Example, text: str) -> tuple[DecisionSite, ...]:
-    """The decisions of a reply, in its order; the label's, which every reply comes to, last.
+    """The decisions of a reply, in its order; the label's, which every reply reaches, last.
 
     Only the label where the example has no gold trace (rows of your own without `trace`).
     """

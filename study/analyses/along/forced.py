@@ -1,6 +1,6 @@
 """Forced answers: the probability of each label if a reply were cut at a place and the label asked there.
 
-A reply that has already come to its label, by the task's decision sites, is cut in front of it. What is cut is read as
+A reply that has already reached its label, by the task's decision sites, is cut in front of it. What is cut is read as
 text with the forced words, unlike the scores of tokens, which use the ids that were generated.
 """
 
@@ -81,7 +81,7 @@ def labels_to_force(replies: Replies, positive: str) -> tuple[str, ...]:
 
 
 def cut_text(prompt: ReplyPrompt, n_tokens: int, forced: str) -> str:
-    """The first tokens of a reply and the forced words; a reply that has come to its label, up to that.
+    """The first tokens of a reply and the forced words; a reply that has reached its label, up to that.
 
     Example: 3 tokens of "step 1 clerk OK" and "[SIG=DECIDE]" give "step 1 clerk [SIG=DECIDE]".
     """

@@ -18,7 +18,7 @@ def heads(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
     """Per member and decision site: heads that are necessary, and what they carry; between members: what changed.
 
     Of each: every head that was named in advance, and the largest of the selecting half as it is on the other. A site
-    that a member does not come to has its claims too, without an estimate.
+    that a member does not reach has its claims too, without an estimate.
     """
     found = rows(tables, "heads")
     places = [
@@ -100,7 +100,7 @@ def _together(tables: Tables, member: str, site: str, smallest: float) -> list[C
                     _reach(row, "control_value"),
                 ),
                 Control.at_least(
-                    "more than its heads one by one, added up", bounds(row, "parts_difference"), 0.0,
+                    "beyond the sum of its heads' single effects", bounds(row, "parts_difference"), 0.0,
                     _reach(row, "parts_value"),
                 ),
             ),
@@ -136,7 +136,7 @@ def carries_text(head: str, site: str) -> str:
 
 
 def _unreached(tables: Tables) -> list[Claim]:
-    """Claims without an estimate: the member does not come to the decision."""
+    """Claims without an estimate: the member does not reach the decision."""
     table, claims = tables.get("heads"), {}
     if table is None or "n_reached" not in table:
         return []
@@ -147,12 +147,12 @@ def _unreached(tables: Tables) -> list[Claim]:
         if member not in named:
             continue
         n, of = int(row["n_reached"]), int(row["n_asked"])
-        comes = f"comes to the {words(site)} in {n} of {of} replies only" if n else f"never comes to the {words(site)}"
+        often = f"reaches the {words(site)} in {n} of {of} replies only" if n else f"never reaches the {words(site)}"
         is_patch = row["metric"] == "cma"
         key = key_of("carries" if is_patch else "necessary", row, member)
         text = carries_text(head, site) if is_patch else necessary_text(head, site)
         claim = Claim(
-            text, "transfers" if is_patch else "necessary", "heads", why=f"the {member} member {comes}", key=key
+            text, "transfers" if is_patch else "necessary", "heads", why=f"the {member} member {often}", key=key
         )
         claims.setdefault(key, claim.of(member))
     return list(claims.values())

@@ -44,7 +44,7 @@ def cumulative_rows(rows: DataFrame) -> DataFrame:
 
 
 def with_sites(table: DataFrame) -> DataFrame:
-    """The rows of decision sites that a member comes to; all rows of a task that names none."""
+    """The rows of decision sites that a member reaches; all rows of a task that names none."""
     if "decision_site" not in table:
         return table
     rows = table[table["n_reached"].fillna(1) > 0] if "n_reached" in table else table
@@ -55,11 +55,11 @@ def at_strongest_site(table: DataFrame) -> DataFrame:
     """The rows of the decision site where the main effect of some single head is largest.
 
     Raises:
-        ValueError: no member comes to any site.
+        ValueError: no member reaches any site.
     """
     table = with_sites(table)
     if not len(table):
-        raise ValueError("no member comes to a decision site.")
+        raise ValueError("no member reaches a decision site.")
     if "decision_site" not in table:
         return table
     rows = map_rows(table)

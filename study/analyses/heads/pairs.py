@@ -38,7 +38,7 @@ def replies(model: Model, task: Task, examples: Sequence[Example]) -> dict[str, 
 
 
 def sites_of(task: Task, options: HeadsOptions) -> tuple[str, ...]:
-    """The decision sites that are swept; "" for the label of a task that names none. A forced text comes to the label.
+    """The decision sites that are swept; "" for the label of a task that names none. A forced text reaches the label.
 
     Raises:
         ValueError: a site that the task does not name, or another one than the label's after a forced text.
@@ -87,7 +87,7 @@ class SitePairs(NamedTuple):
 def pairs_by_site(
     model: Model, task: Task, items: Sequence[Example] | Sequence[tuple[Example, Example]], options: HeadsOptions
 ) -> dict[str, SitePairs]:
-    """Decision site -> the pairs whose reply comes to it; the site "" is the label of a task that names no sites.
+    """Decision site -> the pairs whose reply reaches it; the site "" is the label of a task that names no sites.
 
     Raises:
         ValueError: as `sites_of`, `check_slot` and `interp.heads.decision_pairs`.

@@ -1,6 +1,6 @@
 """Sweep the heads of one checkpoint, or of both members of a pair, into a folder that can be resumed.
 
-out/<member>/sites.json                which decision sites its replies come to
+out/<member>/sites.json                which decision sites its replies reach
 out/<member>/<kind>-<site>/            outcomes of one sweep; without a site, of a task that names none, <kind>/
 out/<member>/cumulative-<site>/        the strongest heads removed together
 out/<member>/together-<site>/          the sets of heads that were named, changed together, and random sets
@@ -68,7 +68,7 @@ def run_heads(
     """Sweep every member under every kind at every decision site, and remove the strongest heads together; returns the
     members. `study.analyses.heads.tables` makes the tables.
 
-    A site that a member's replies come to in fewer than `MIN_GROUPS` independent units is not swept. Run again with
+    A site that a member's replies reach in fewer than `MIN_GROUPS` independent units is not swept. Run again with
     the same arguments, it continues where it stopped: what is done is not computed again.
 
     Args:

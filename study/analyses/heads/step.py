@@ -119,7 +119,7 @@ def tables(context: Context) -> Mapping[str, pd.DataFrame]:
 def plan(study: Study) -> Work:
     """Per prompt, kind and decision site two passes and a row for every head, from its layer on; see `interp.sweep`.
 
-    At most: a site that a member does not come to costs nothing, and prompts are shorter at an early one.
+    At most: a site that a member does not reach costs nothing, and prompts are shorter at an early one.
     """
     from interp.tasks.records import spread
     from study.analyses.estimate import changed_tokens, largest_of, prompts_of

@@ -26,10 +26,10 @@ SITES = "sites.json"
 
 @dataclass(frozen=True)
 class Reached:
-    """How often the replies of a member come to a decision site; "" is the label of a task that names no sites.
+    """How often the replies of a member reach a decision site; "" is the label of a task that names no sites.
 
     Attributes:
-        n_reached: items whose reply comes to it, of `n_asked`; with twins both replies do.
+        n_reached: items whose reply reaches it, of `n_asked`; with twins both replies do.
         n_groups: independent units among them.
         is_label: whether the label is decided there.
     """
@@ -46,12 +46,12 @@ class Reached:
 
 
 def write_reached(folder: Path, reached: Sequence[Reached]) -> None:
-    """Keep which sites a member comes to in its folder."""
+    """Keep which sites a member reaches in its folder."""
     write_file(folder / SITES, json.dumps([asdict(one) for one in reached], indent=1).encode())
 
 
 def read_reached(folder: Path) -> list[Reached]:
-    """Which sites a member comes to.
+    """Which sites a member reaches.
 
     Raises:
         ValueError: no sweep was begun there.

@@ -81,7 +81,7 @@ def tables_of_heads(
 
     sweeps, reached = read_sweeps(out, members, options, seed=seed)
     if not sweeps:
-        raise ValueError(f"{out}: no member comes to any decision site. {remedy('Use {slot:gold}, or a forced text.')}")
+        raise ValueError(f"{out}: no member reaches any decision site. {remedy('Use {slot:gold}, or a forced text.')}")
     origins = provenance or {member: _provenance(next(iter(own.values()))) for (member, _), own in sweeps.items()}
     parts = list(_parts(sweeps))
     rows = {
@@ -127,17 +127,17 @@ def tables_of_heads(
 
 
 def _counted(table: pd.DataFrame, key: Key, which: str, reached: Mapping[Key, Reached]) -> pd.DataFrame:
-    """The rows with their member, their pairs, and how often the member comes to their site."""
+    """The rows with their member, their pairs, and how often the member reaches their site."""
     one = reached[key]
     return table.assign(member=key[0], pairs=which, n_reached=one.n_reached, n_asked=one.n_asked)
 
 
 def _unreached(key: Key, one: Reached, options: HeadsOptions) -> pd.DataFrame:
-    """Rows without a value of a site that a member does not come to: one per kind and named head, or per kind."""
+    """Rows without a value of a site that a member does not reach: one per kind and named head, or per kind."""
     import pandas as pd
 
     member, site = key
-    note = f"not tested: the {member} member comes to the {words(site)} in {one.n_reached} of {one.n_asked} replies"
+    note = f"not tested: the {member} member reaches the {words(site)} in {one.n_reached} of {one.n_asked} replies"
     rows = []
     for kind in options.kinds:
         main = main_metric(sort_of(parse_kind(kind).name, options.effect))

@@ -31,7 +31,7 @@ def dose_items(
 
     At another site the options of the decision stand for the labels, and its right answer for that of the item; of
     several such decisions in a reply one is drawn, as `interp.heads.decision_pairs` draws it, and items whose reply
-    comes to none are left out.
+    reaches none are left out.
 
     Labels with one-token spellings (letters) are read after the prompt; others where their spellings first differ.
 
@@ -86,7 +86,7 @@ def sites_of(task: Task, at: Sequence[str], slot: str) -> tuple[str, ...]:
 def _decisions(
     model: Model, task: Task, examples: Sequence[Example], slot: str, at: str
 ) -> list[tuple[Example, DecisionSite]]:
-    """One decision of every example whose reply comes to one."""
+    """One decision of every example whose reply reaches one."""
     sites_of(task, (at,), slot)
     texts = {e.id: gold_reply(task, e) or "" for e in examples} if slot == GOLD else replies(model, task, examples)
     out = []
@@ -95,7 +95,7 @@ def _decisions(
         if sites:
             out.append((example, drawn_decision(example, sites)))
     if not out:
-        raise ValueError(f"decision site {at!r}: none of {len(examples)} replies of {model.name} comes to it.")
+        raise ValueError(f"decision site {at!r}: none of {len(examples)} replies of {model.name} reach it.")
     return out
 
 
