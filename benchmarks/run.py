@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.kit import HERE, is_met, machine
 
-CPU = ("cache", "cache_read", "eval", "generate", "heads", "monitor", "oracle", "probes", "real", "steering")
+CPU = ("cache", "cache_read", "eval", "generate", "heads", "monitor", "oracle", "probes", "real", "steering", "view")
 GPU = ("cache", "eval", "heads", "monitor", "oracle", "probes", "steering", "real")
 GPU_SECONDS = 400.0
 """No further benchmark starts after this time on a GPU: `make gpu` takes 8 minutes at most."""
