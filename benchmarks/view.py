@@ -3,8 +3,8 @@
     python -m benchmarks.view [--json PATH]
 
 40 items with two replies of 300 tokens: score, null and rank of each token. The peer writes all tokens of all items
-into the markup, as a reader would. Compared first: the scores that both pages hold, to four digits. Seconds to the first
-paint are those of headless Chromium (`performance.getEntriesByType("paint")`), the least of the rounds; without
+into the markup, as a reader would. Compared first: the scores that both pages hold, to four digits. Seconds to the
+first paint are those of headless Chromium (`performance.getEntriesByType("paint")`), the least of the rounds; without
 Chromium that line is left out.
 """
 
