@@ -222,6 +222,18 @@ def test_published_values_are_read_beside_ours():
     assert (two.reading, two.why) == ("not run", "5 rows of pair fit")
 
 
+def test_a_published_value_of_which_ours_is_undefined_says_why():
+    table = pair_table().assign(note="")
+    own = dict(member="engaged", cell="training_distribution")
+    keep = (table["member"] == own["member"]) & (table["cell"] == own["cell"])
+    assert keep.sum() == 1
+    table.loc[keep, ["value", "lo", "hi"]] = float("nan")
+    table.loc[keep, "note"] = "undefined: no reply named a person"
+    found = beside(Published("q", 0.3, table="pair", where=own, **SAME), {"pair": table})
+    assert (found.reading, found.why) == ("not run", "undefined: no reply named a person")
+    assert beside(Published("q", 0.3, table="pair", where={"nothing": 1}), {"pair": table}).why == "no rows of pair fit"
+
+
 @pytest.mark.parametrize(
     ("changed", "study", "differs"),
     [

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import PurePath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from study.config.sections import Published
 from study.figures.numbers import MINUS
 from study.ledger import Measured
 from study.ledger_rows import Tables, flag, measured, rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Reading = Literal["consistent", "differs", "not comparable", "change not established", "not run"]
 ASPECTS = ("model", "prompt", "decoding", "data", "metric")
@@ -140,8 +143,21 @@ def _row(published: Published, tables: Tables) -> Measured | str:
         return "no table row is named"
     if published.table not in tables:
         return f"no table {published.table}"
-    found = rows(tables, published.table, **{str(key): value for key, value in published.where.items()})
+    where = {str(key): value for key, value in published.where.items()}
+    found = rows(tables, published.table, **where)
+    if not found and (why := _undefined(tables[published.table], where)):
+        return why
     if len(found) != 1:
         return f"{'no' if not found else len(found)} rows of {published.table} fit"
     signed = published.before is not None or flag(found[0], "is_difference")
     return measured(found[0], signed=signed)
+
+
+def _undefined(table: pd.DataFrame, where: Mapping[str, object]) -> str:
+    """Why the one row that is named has no value; "" where there is no such row, or several."""
+    if any(name not in table for name in where):
+        return ""
+    named = table
+    for name, value in where.items():
+        named = named[named[name] == value]
+    return str(named["note"].iloc[0] or "") if len(named) == 1 and "note" in named else ""
