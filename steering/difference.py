@@ -21,7 +21,7 @@ from interp.site import Site
 from interp.where import kept
 from steering.direction import Direction, Directions
 from steering.residue import Moments, pooled_covariance
-from steering.rows import Balance, ContrastRows, Weighting, contrast_rows
+from steering.rows import Balance, ContrastRows, NoDirectionError, Weighting, contrast_rows
 from steering.walk import (
     AUTO,
     Column,
@@ -284,7 +284,7 @@ def confirmed(directions: Directions) -> Directions:
     at most 0, the site has no direction. Without held-out rows, no site is dropped.
 
     Raises:
-        ValueError: no site is left.
+        NoDirectionError: no site is left.
     Warns:
         SignNotConfirmedWarning: some sites were left out.
     """
@@ -299,7 +299,7 @@ def confirmed(directions: Directions) -> Directions:
     if not lost:
         return directions
     if len(lost) == len(directions):
-        raise ValueError(
+        raise NoDirectionError(
             f"{lost[0]}: {refused[lost[0]]}{' at this site, nor at any other' if len(directions) > 1 else ''}. "
             f"Use more rows or another site{remedy('; {check_sign:False} keeps it')}."
         )

@@ -18,6 +18,10 @@ UNUSED = -1
 N_PARTS = 8
 
 
+class NoDirectionError(ValueError):
+    """The rows hold no direction between the two classes: one of them is missing, or held-out rows contradict it."""
+
+
 @dataclass(frozen=True, eq=False)
 class ContrastRows:
     """The examples of a contrast, all arrays [example] in the order of the cache.
@@ -189,7 +193,7 @@ def _klass(labels: Sequence[object] | np.ndarray, classes: tuple[str, ...], fit:
     for number, name in enumerate(classes):
         klass[names == name] = number
         if not (fit & (klass == number)).any():
-            raise ValueError(f"class {name!r} has no example to fit on. Classes: {_counted(names[fit])}.")
+            raise NoDirectionError(f"class {name!r} has no example to fit on. Classes: {_counted(names[fit])}.")
     return klass
 
 

@@ -69,7 +69,7 @@ class Block:
 
 
 def blocks(run: RunFolder, ledger: Sequence[Claim]) -> tuple[Block, ...]:
-    """A block for every analysis that has a table, a figure or a failed step; a failure is shown, not left out."""
+    """A block for every analysis that has a table, a figure, or a step that failed or found nothing to measure."""
     found = []
     known = analyses()
     titles = {name: (one.title, one.question) for name, one in known.items() if one.title}
@@ -78,7 +78,8 @@ def blocks(run: RunFolder, ledger: Sequence[Claim]) -> tuple[Block, ...]:
         tables = {name: table for name, table in run.tables.items() if _is_of(table, analysis)}
         step = run.state.steps.get(analysis)
         cause = step.cause if step and step.status != "done" else ""
-        if not figures and not tables and not cause:
+        is_empty = step is not None and bool(step.notes) and any(c.analysis == analysis for c in ledger)
+        if not figures and not tables and not cause and not is_empty:
             continue
         own = sorted((c for c in ledger if c.analysis == analysis), key=lambda c: VERDICTS.index(c.verdict))
         first, rest = ranked(figures, own)

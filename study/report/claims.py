@@ -35,6 +35,7 @@ def claims(
     tables: Tables,
     *,
     failed: Mapping[str, str] | None = None,
+    empty: Mapping[str, str] | None = None,
     smallest: SmallestEffects | None = None,
     min_label_mass: float = MIN_MASS,
 ) -> tuple[Claim, ...]:
@@ -43,6 +44,7 @@ def claims(
     Args:
         tables: tables of a run by name, columns of `study.schema.COLUMNS`.
         failed: analysis -> why its step did not run to the end.
+        empty: analysis -> why its step measured nothing.
         smallest: smallest effects of interest; those of the study, or the defaults.
         min_label_mass: below it nothing is claimed of answers that were read off the labels.
     """
@@ -54,7 +56,8 @@ def claims(
             continue
         made = [judged(claim, min_label_mass) for claim in analysis.claims(tables, smallest)]
         cause = (failed or {}).get(name, "")
-        found += made if any(c.measured for c in made) else [_untested(c, cause) for c in made]
+        why = f"the step failed: {cause}" if cause else (empty or {}).get(name, "")
+        found += made if any(c.measured for c in made) or not why else [replace(c, why=why) for c in made]
     return correct(found)
 
 
@@ -74,7 +77,3 @@ def correct(found: Sequence[Claim]) -> tuple[Claim, ...]:
     for i, by_holm, by_fdr in zip(places, holm.overall, fdr.overall, strict=True):
         out[i] = replace(out[i], corrected=Corrected(float(by_holm), float(by_fdr), len(p), len(set(questions))))
     return tuple(out)
-
-
-def _untested(claim: Claim, cause: str) -> Claim:
-    return replace(claim, why=f"the step failed: {cause}") if cause else claim

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+from study.analyses.registry import analyses
 from study.config.sections import SmallestEffects
 from study.report.claims import Claim, claims
 from study.report.findings import Finding, findings
@@ -20,6 +21,19 @@ def failed_steps(run: RunFolder) -> dict[str, str]:
     return {name: step.cause for name, step in steps if step.status != "done" and step.cause and name != "report"}
 
 
+def empty_steps(run: RunFolder) -> dict[str, str]:
+    """Step -> why it measured nothing, of steps that ended without a table of their own."""
+    measured = {
+        str(name) for table in run.tables.values() if "analysis" in table for name in table["analysis"].unique()
+    }
+    steps = run.state.steps.items()
+    return {
+        name: "; ".join(step.notes)
+        for name, step in steps
+        if step.status == "done" and step.notes and name not in measured and name in analyses()
+    }
+
+
 def ledger_of(run: RunFolder, problems: list[str]) -> tuple[Claim, ...]:
     """Every claim of a run, with the margins of its study; what of them cannot be read is added to `problems`."""
     try:
@@ -28,7 +42,7 @@ def ledger_of(run: RunFolder, problems: list[str]) -> tuple[Claim, ...]:
         problems.append(f"smallest_effects: {str(error).splitlines()[0]}; the defaults are used")
         smallest = SmallestEffects()
     floor = floor_of(run.study.get("min_label_mass"))
-    return claims(run.tables, failed=failed_steps(run), smallest=smallest, min_label_mass=floor)
+    return claims(run.tables, failed=failed_steps(run), empty=empty_steps(run), smallest=smallest, min_label_mass=floor)
 
 
 def found_lines(run: RunFolder, *, top: int = 5) -> list[str]:

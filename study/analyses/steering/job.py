@@ -22,6 +22,7 @@ from steering.direction import Direction, Directions
 from steering.dose import DoseItem, DoseSweep, tokens_of
 from steering.orthogonal import orthogonalize
 from steering.response import check_size
+from steering.rows import NoDirectionError
 from steering.strengths import DosePlan, parse_alphas
 from steering.texts import TEXTS, text_sums
 from study.analyses.steering.items import dose_items, group_of, sites_of
@@ -192,7 +193,7 @@ def check_sizes(directions: Directions, task: Task, examples: Sequence[Example],
     for one in directions.values():
         s = one.stats
         if min(s.n_toward, s.n_away) < options.min_items or s.n_groups < options.min_groups:
-            raise ValueError(
+            raise NoDirectionError(
                 f"direction {one.label!r} at {one.site}: {s.n_toward} rows of {one.toward!r} and {s.n_away} of "
                 f"{one.away_from!r} in {s.n_groups} groups; expected at least {options.min_items} of each class and "
                 f"{options.min_groups} groups. Fit on more rows"

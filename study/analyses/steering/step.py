@@ -31,17 +31,21 @@ _BYTES_PER_ROW = 45  # five float64 and what a file of them costs
 
 def run(context: Context) -> list[str]:
     """Directions in `<member>/fit/`, curves in `<member>/dose/`; a killed run continues with the next item."""
-    notes, n_steered = [], 0
+    from steering.rows import NoDirectionError
+
+    notes, n_steered, is_wrong = [], 0, False
     for member in _members(context.study):
         if not (context.of("cache") / member).is_dir():
             notes.append(f"{member} has no cache")
+            is_wrong = True
             continue
         try:
             notes += _member(context, member)
             n_steered += 1
         except ValueError as error:
             notes.append(f"{member}: {error}")
-    if not n_steered:
+            is_wrong = is_wrong or not isinstance(error, NoDirectionError)
+    if is_wrong and not n_steered:  # members that give no direction are a finding, not a fault
         raise ValueError("; ".join(notes))
     return notes
 
@@ -150,6 +154,7 @@ def _job(
 def _jobs(context: Context) -> Iterator[tuple[str, DoseJob, tuple[str, ...]]]:
     """(member, what was steered, checkpoints with finished curves) of every member at every decision site."""
     from steering.direction import Directions
+    from steering.rows import NoDirectionError
     from study.analyses.steering.store import is_finished
 
     for member in _members(context.study):
@@ -158,7 +163,10 @@ def _jobs(context: Context) -> Iterator[tuple[str, DoseJob, tuple[str, ...]]]:
         if not kept:
             continue
         directions = [Directions.load(path) for path in kept]
-        whole = _job(context, member, folder / "cache", directions, _chosen_layers(context, member))
+        try:
+            whole = _job(context, member, folder / "cache", directions, _chosen_layers(context, member))
+        except NoDirectionError:
+            continue
         for job in whole.by_site():
             if roles := tuple(sorted(path.name for path in job.out.glob("*") if is_finished(path))):
                 yield member, job, roles
@@ -168,12 +176,16 @@ def _confirmed_layers(layers: tuple[int, ...] | None, directions: Directions) ->
     """The layers that are asked for, without those at which held-out rows contradict the direction.
 
     Raises:
-        ValueError: none is left.
+        NoDirectionError: none is left.
     """
+    from steering.rows import NoDirectionError
+
     lost = {site.layer: why for site, why in directions.refused.items()}
     kept = None if layers is None else tuple(layer for layer in layers if layer not in lost)
     if kept == ():
-        raise ValueError(f"no direction at layer {', '.join(map(str, layers or ()))}: {lost[(layers or (0,))[0]]}.")
+        raise NoDirectionError(
+            f"no direction at layer {', '.join(map(str, layers or ()))}: {lost[(layers or (0,))[0]]}."
+        )
     return kept
 
 
@@ -187,7 +199,8 @@ def _drawn(items: list[Example], limit: int | None, seed: int) -> list[Example]:
 
 
 def tables(context: Context) -> dict[str, pd.DataFrame]:
-    """`steering`: levels at every strength; `steering_slopes`: one slope per arm and score."""
+    """`steering`: levels at every strength; `steering_slopes`: one slope per arm and score. Of no member that has a
+    direction: none."""
     from study.analyses.steering.tables import Member, study_tables, tables_of_doses
 
     members = []
@@ -195,7 +208,7 @@ def tables(context: Context) -> dict[str, pd.DataFrame]:
         tables_of_doses(job, roles)
         classes = commonest_answer(context, member, _class_columns(_section(context.study)))
         members += [Member(job.out / role, _same(context, member, job.site), classes) for role in roles]
-    return study_tables(members)
+    return study_tables(members) if members else {}
 
 
 def _class_columns(section: SteeringOptions) -> tuple[str, ...]:
