@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,16 @@ def test_a_pattern_is_coloured_from_the_token_that_is_chosen(page: Page, view: P
     coloured = "[...document.querySelector('.tokens').children].filter(s => !/\\bp0\\b/.test(s.className)).length"
     page.run("document.querySelectorAll('.tokens span')[1].click()")
     assert page.run(coloured) == 2, "each of two tokens has half of the attention"
+
+
+def test_answers_are_filtered_only_where_some_are_known(page: Page, view: Path, tmp_path: Path) -> None:
+    shown = "document.getElementById('right').getClientRects().length"
+    page.open(view)
+    assert page.run(shown) == 1
+    made = made_up(1)
+    unknown = [replace(item, strips=[replace(one, is_right=None) for one in item.strips]) for item in made.items]
+    page.open(replace(made, items=unknown).save(tmp_path / "unknown.html"))
+    assert page.run(shown) == 0 and page.run(STRIPS) == 2
 
 
 def test_without_its_script_the_first_item_is_there(page: Page, view: Path) -> None:

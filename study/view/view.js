@@ -198,6 +198,7 @@
   const label = () => { theme.textContent = isDark() ? "Light" : "Dark"; };
   theme.addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; label(); });
   label();
+  pickRight.parentElement.hidden = data.items.every(item => item.strips.every(strip => strip.right === null));
   bar.hidden = false;
   of("keys").hidden = false;
   legend();
