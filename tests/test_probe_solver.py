@@ -138,7 +138,7 @@ def test_hard_problems_end_finite_and_never_claim_a_certificate_they_do_not_have
 
 def test_a_solver_that_cannot_reach_the_tolerance_says_so() -> None:
     feats, labels, _ = planted(80, 40)
-    with pytest.warns(NotConvergedWarning, match="1 of 1 probes stopped above"):
+    with pytest.warns(NotConvergedWarning, match="1 of 1 probes stopped above.* dtype=torch.float64"):
         fit = solve(
             feats, labels[None, None].double(), torch.ones(1, 80), scale_weights=torch.ones(1, 80), tol=1e-9, max_iter=3
         )

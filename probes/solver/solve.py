@@ -120,9 +120,10 @@ def solve(
     fit = solver(rows, targets, weights, scales, of, tol, max_iter, None if start is None else start.coords, budget)
     if not bool(fit.is_converged.all()):
         worst = float(fit.certificate[~fit.is_converged].max())
+        more = "" if dtype == torch.float64 else ", or dtype=torch.float64"
         warnings.warn(
             f"{int((~fit.is_converged).sum())} of {len(targets)} probes stopped above tol={tol:g} (worst bound on the "
-            f"relative error: {worst:.2g}). Use dtype=torch.float64, a smaller C, or more steps.",
+            f"relative error: {worst:.2g}). Use a smaller C or more steps{more}.",
             NotConvergedWarning,
             stacklevel=2,
         )

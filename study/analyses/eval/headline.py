@@ -7,7 +7,7 @@ from study.figures.numbers import format_estimate, short
 from study.ledger_rows import Tables, is_blank, number, one_answer
 from study.rows import Row
 
-CAPTION = "Scores over all items, 95 % intervals; n as items, in how many groups."
+CAPTION = "Scores over all items, with 95 % intervals; n: items, and the number of groups."
 
 
 def scores(tables: Tables) -> ShownTable | None:
