@@ -133,7 +133,7 @@ def test_empty_and_unfinished_replies_are_counted_and_not_scored(folder: Path, t
         (("--kind", "logistic"), "logistic"),
         (("--through", "nobody"), "nobody"),
         (("--controls", "3"), "19"),
-        (("--target", "maybe"), "maybe"),
+        (("--positive", "maybe"), "maybe"),
     ],
 )
 def test_faults_are_named(folder: Path, tmp_path: Path, more: tuple[str, str], word: str) -> None:
@@ -181,6 +181,6 @@ def test_the_engaged_member_knows_its_verdict_late_and_the_heuristic_one_from_th
     gains = rows[rows["metric"] == "auroc_gain"].set_index(["member", "control"])
     places = rows[(rows["metric"] == "decodable_at") & (rows["axis"] == "fraction")].set_index("member")
     assert gains.loc[("engaged", "AUROC at: first"), "lo"] > 0 and gains.loc[("engaged", "AUROC at: prompt"), "lo"] > 0
-    assert places.loc["engaged", "lo"] > 0.3
+    assert places.loc["engaged", "value"] >= 0.8
     assert np.isnan(places.loc["heuristic", "value"]) or places.loc["heuristic", "hi"] == 0
     assert gains.loc[("heuristic", "AUROC at: prompt"), "hi"] < 0.1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from study.analyses.along.options import AlongOptions
+from study.analyses.along.options import AlongCommand, AlongOptions
 from study.analyses.cache.options import CachedItems, ReplyOptions
 from study.analyses.probes.options import (
     CompareOptions,
@@ -53,9 +53,14 @@ def sweep(command: SweepOptions, options: ProbesOptions) -> None:
 
 
 @probes.command()
-@takes(CheckpointOptions, LoadOptions, CachedItems, ReplyOptions, AlongOptions)
+@takes(CheckpointOptions, LoadOptions, CachedItems, ReplyOptions, AlongCommand, AlongOptions)
 def along(
-    checkpoint: CheckpointOptions, load: LoadOptions, items: CachedItems, replies: ReplyOptions, options: AlongOptions
+    checkpoint: CheckpointOptions,
+    load: LoadOptions,
+    items: CachedItems,
+    replies: ReplyOptions,
+    command: AlongCommand,
+    options: AlongOptions,
 ) -> None:
     """Score PROBES at every token of the replies that the members wrote, each read by the member that wrote it.
 
@@ -70,13 +75,13 @@ def along(
 
     what, loading = checkpoint.resolve(), checkpoint.loading(load)
     say_sizes(what, loading)
-    say = partial(click.echo, err=True)
-    done = run_along(what, checkpoint.examples(items), options, replies, loading=loading, say=say)
+    how = {"probes": command.probes, "out": command.out, "seed": command.seed, "say": partial(click.echo, err=True)}
+    done = run_along(what, checkpoint.examples(items), options, replies, loading=loading, **how)
     click.echo("\n".join(along_lines(done.table)))
-    click.echo(f"\ntable   {options.out / 'along.csv'} (and parquet): {len(done.table)} estimates")
-    click.echo(f"tokens  {options.out / 'tokens.parquet'}: one row per token")
+    click.echo(f"\ntable   {command.out / 'along.csv'} (and parquet): {len(done.table)} estimates")
+    click.echo(f"tokens  {command.out / 'tokens.parquet'}: one row per token")
     drawn = along_figure(done.table)
-    click.echo(f"note: no figure: {drawn}" if isinstance(drawn, str) else save(drawn, options.out / "decodable")["png"])
+    click.echo(f"note: no figure: {drawn}" if isinstance(drawn, str) else save(drawn, command.out / "decodable")["png"])
 
 
 @probes.command()

@@ -35,6 +35,7 @@ class Probe:
         column: column of the items that holds the label.  positive: as the sweep was asked.
         name:   checkpoint that it was fitted on.
         groups: column of the groups.
+        cache:  folder of the cache that was swept.  plan: identity of that cache.
     """
 
     folder: Path
@@ -44,8 +45,10 @@ class Probe:
     positive: str | None
     groups: str
     name: str
+    cache: Path
+    plan: str
 
-    def held_out(self, options: AlongOptions) -> tuple[HeldOutProbe, ...]:
+    def held_out(self, *, n_controls: int, seed: int) -> tuple[HeldOutProbe, ...]:
         """The probe of each look, with its controls, which are fitted to the cache that was swept.
 
         Raises:
@@ -53,30 +56,25 @@ class Probe:
         """
         from interp.cache import ActivationCache
 
-        settings = read_settings(self.folder)
-        path = self.folder / settings["cache"]
-        if not path.exists():
+        if not self.cache.exists():
             raise ValueError(
-                f"{self.folder}: control probes are fitted to the cache that was swept, and it is not at {path} any "
-                "more. Put it back, or sweep again."
+                f"{self.folder}: control probes are fitted to the cache that was swept, and it is not at {self.cache} "
+                "any more. Put it back, or sweep again."
             )
-        with ActivationCache.open(path) as cache:
-            if cache.plan_id != settings["identity"]["cache"]:
-                raise ValueError(f"{path} is not the cache that was swept. Put that one back, or sweep again.")
-            how = {"n_controls": options.controls, "seed": options.seed}
-            return held_out_probes(self.result, self.cell, cache, **how)
+        with ActivationCache.open(self.cache) as cache:
+            if cache.plan_id != self.plan:
+                raise ValueError(f"{self.cache} is not the cache that was swept. Put that one back, or sweep again.")
+            return held_out_probes(self.result, self.cell, cache, n_controls=n_controls, seed=seed)
 
 
-def probes_of(options: AlongOptions, members: Sequence[str]) -> dict[str, Probe]:
-    """The probe that reads the replies of each member.
+def probes_of(folder: Path, members: Sequence[str], options: AlongOptions) -> dict[str, Probe]:
+    """The probe that reads the replies of each member, of one sweep or of a folder with one per member.
 
     Raises:
         ValueError: no finished sweep for a member; several cells, of which the options name none.
     """
-    folder = options.probes
     if is_sweep(folder):
-        one = _probe(folder, options)
-        return dict.fromkeys(members, one)
+        return dict.fromkeys(members, _probe(folder, options))
     missing = [member for member in members if not is_sweep(folder / member)]
     if missing:
         raise ValueError(
@@ -87,16 +85,30 @@ def probes_of(options: AlongOptions, members: Sequence[str]) -> dict[str, Probe]
 
 
 def _probe(folder: Path, options: AlongOptions) -> Probe:
+    settings = read_settings(folder)
+    identity, (column,) = settings["identity"], settings["identity"]["targets"]
+    how = {"column": column, "name": str(identity["name"]), "cache": folder / settings["cache"]}
+    return probe_of(folder, options, **how)
+
+
+def probe_of(folder: Path, options: AlongOptions, *, column: str, name: str, cache: Path) -> Probe:
+    """The selected cell of a sweep that the options name.
+
+    Args:
+        column: column of the items that was swept.  name: checkpoint that it was fitted on.
+    Raises:
+        ValueError: no finished sweep; several cells, of which the options name none; a sweep without a TEST set.
+    """
     result, identity = read_sweep(folder), read_settings(folder)["identity"]
     kind = options.kind or in_order(cell.kind for cell in result.selected)[0]
-    cell = result.pick(kind=kind, target=options.target)
+    cell = result.pick(kind=kind, target=options.positive)
     if not cell.looks:
         raise ValueError(
             f"{folder}: the sweep has no TEST set, so no item is held out from the probe. Sweep again, "
             + remedy("with {probes.test_share} above 0.")
         )
-    (column,) = identity["targets"]
-    return Probe(folder, result, cell, column, identity["positive"], identity["groups"], str(identity["name"]))
+    asked = identity["positive"], identity["groups"]
+    return Probe(folder, result, cell, column, *asked, name, cache, identity["cache"])
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,7 +101,7 @@ class AxisCurves:
         return self.by_role[PROBE][self.main]
 
 
-def curves_of(read: Read, options: AlongOptions) -> dict[str, AxisCurves]:
+def curves_of(read: Read, options: AlongOptions, *, seed: int) -> dict[str, AxisCurves]:
     """Curves along shares of the reply, along tokens, and at decisions where the task names them.
 
     Raises:
@@ -111,23 +111,23 @@ def curves_of(read: Read, options: AlongOptions) -> dict[str, AxisCurves]:
     longest = max(one.looks.shape[1] - 1 for one in read.scores)
     n_places = int(np.searchsorted(TOKENS, longest)) + 1
     out = {
-        "fraction": _on_axis(read, Axis("fraction", options.fractions), everyone, options),
-        "tokens": _on_axis(read, Axis("tokens", TOKENS[:n_places]), everyone, options),
+        "fraction": _on_axis(read, Axis("fraction", options.fractions), everyone, options, seed),
+        "tokens": _on_axis(read, Axis("tokens", TOKENS[:n_places]), everyone, options, seed),
     }
     decided = [(k, at) for k, at in enumerate(read.decisions) if at is not None]
     rows = np.array([k for k, _ in decided], dtype=int)
     if _can_compare(read, rows):
         axis = Axis("decision", (0.0, 1.0, 2.0), tuple(at for _, at in decided))
-        out["decision"] = _on_axis(read, axis, rows, options)
+        out["decision"] = _on_axis(read, axis, rows, options, seed)
     return out
 
 
-def forced_curve(read: Read, options: AlongOptions) -> tuple[Curve, DecodableAt | None]:
+def forced_curve(read: Read, options: AlongOptions, *, seed: int) -> tuple[Curve, DecodableAt | None]:
     """AUROC of the forced answers for the target, on the replies and with the null of the probe's curve."""
     assert read.forced is not None
     split, labels = read.labelled.split, read.labelled.labels
-    everyone, sampling = np.arange(len(labels)), Sampling(seed=options.seed, n_resamples=options.boot)
-    null, _ = _null(read, split, labels, everyone, options)
+    everyone, sampling = np.arange(len(labels)), Sampling(seed=seed, n_resamples=options.boot)
+    null, _ = _null(read, split, labels, everyone, options, seed)
     values, n_looks = read.forced.scores(read.probe.cell.target), len(split.looks())
     # a column in front for token -1; then a column for each place
     scores = [np.tile(np.concatenate([[0.0], row]), (n_looks, 1)) for row in values]
@@ -148,10 +148,10 @@ def _part(split: Split, rows: np.ndarray) -> Split:
     return Split(split.fold_of[rows], split.group[rows], split.n_folds, split.reason, split.is_crossed)
 
 
-def _on_axis(read: Read, axis: Axis, rows: np.ndarray, options: AlongOptions) -> AxisCurves:
-    sampling = Sampling(seed=options.seed, n_resamples=options.boot)
+def _on_axis(read: Read, axis: Axis, rows: np.ndarray, options: AlongOptions, seed: int) -> AxisCurves:
+    sampling = Sampling(seed=seed, n_resamples=options.boot)
     split, labels = _part(read.labelled.split, rows), read.labelled.labels[rows]
-    null, scheme = _null(read, split, labels, rows, options)
+    null, scheme = _null(read, split, labels, rows, options, seed)
     scores = [read.scores[k] for k in rows]
     traces = Traces([one.looks for one in scores], labels, split, null, [one.controls for one in scores])
     by_role = {PROBE: curves(traces, axis, pools=options.pool, sampling=sampling)}
@@ -173,7 +173,7 @@ def _on_axis(read: Read, axis: Axis, rows: np.ndarray, options: AlongOptions) ->
 
 
 def _null(
-    read: Read, split: Split, labels: np.ndarray, rows: np.ndarray, options: AlongOptions
+    read: Read, split: Split, labels: np.ndarray, rows: np.ndarray, options: AlongOptions, seed: int
 ) -> tuple[np.ndarray, str]:
     """Permuted labels of the replies; several replies to one item move together."""
     if not options.perm:
@@ -181,4 +181,4 @@ def _null(
     items = [read.keys[k][0] for k in rows]
     unit = np.unique(items, return_inverse=True)[1].reshape(-1) if len(set(items)) < len(items) else None
     one = exchange(labels, split, scheme="auto", unit=unit)
-    return null_labels(labels, one, n=options.perm, seed=options.seed + 1), one.scheme
+    return null_labels(labels, one, n=options.perm, seed=seed + 1), one.scheme

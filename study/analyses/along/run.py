@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from interp.prompt import Example
+    from probes.held_out import HeldOutProbe
     from study.analyses.along.options import AlongOptions
     from study.analyses.cache.options import ReplyOptions
     from study.members import Loading
 
-_NO_NUMBER = ("out", "probes")
-"""Options that change no number; what the probes are is their sweeps' identity."""
+_SOURCES = ("target", "mode", "unfinished")
+"""Options that say which sweeps and replies are read; those are named by their own identities."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +46,18 @@ def run_along(
     options: AlongOptions,
     replies: ReplyOptions,
     *,
+    probes: Mapping[str, Probe] | Path,
+    out: Path,
+    seed: int = 0,
     loading: Loading | None = None,
     say: Callable[[str], object] = print,
     progress: bool = True,
 ) -> AlongResult:
-    """Score the replies of an evaluation token by token into `options.out`; what is finished is read, not run again.
+    """Score the replies of an evaluation token by token into `out`; what is finished is read, not run again.
 
     Args:
         examples: the items of the evaluation.
+        probes: who reads the replies of each member; or a folder, as `study.analyses.along.inputs.probes_of` reads it.
         say: is told what is read and left out, before a weight is.
     Raises:
         ValueError: before any weight is read: no replies, no sweep, no items that both have, a sweep without a TEST
@@ -62,7 +67,8 @@ def run_along(
     if replies.replies is None:
         raise ValueError(remedy("{replies}: name the folder of `diptych eval` whose replies are read."))
     readers = readers_of(what, replies.through)
-    probes = probes_of(options, list(readers))
+    if isinstance(probes, Path):
+        probes = probes_of(probes, list(readers), options)
     written = written_by(readers, examples, replies)
     labels = {member: labelled(own, probes[member]) for member, own in written.items()}
     for member, own in written.items():
@@ -70,25 +76,27 @@ def run_along(
         if options.forced:
             labels_to_force(own, probes[member].cell.target)
     lines = [line for member, own in written.items() for line in _lines(own, labels[member], probes[member])]
-    with along_store(options.out, _identity(options, replies, readers, probes, written)) as store:
+    with along_store(out, _identity(options, replies, readers, probes, written) | {"seed": seed}) as store:
         if is_finished(store):
-            say(f"{options.out} is finished; nothing was run again.\n")
+            say(f"{out} is finished; nothing was run again.\n")
         else:
             say("\n".join(lines))
             settings: dict[str, Any] = dict(loading or {})
-            reads = _reads(what, settings, options, readers, written, labels, probes, progress)
-            made = {read.member: curves_of(read, options) for read in reads}
-            write_along(store, *_tables(reads, made, options), lines)
-    return AlongResult(*read_along(options.out))
+            how = {"n_controls": options.controls, "seed": seed}
+            fitted = {probe.folder: probe.held_out(**how) for probe in probes.values()}
+            reads = _reads(what, settings, options, readers, written, labels, probes, fitted, progress)
+            made = {read.member: curves_of(read, options, seed=seed) for read in reads}
+            write_along(store, *_tables(reads, made, options, seed), lines)
+    return AlongResult(*read_along(out))
 
 
 def _tables(
-    reads: Sequence[Read], made: Mapping[str, Mapping[str, AxisCurves]], options: AlongOptions
+    reads: Sequence[Read], made: Mapping[str, Mapping[str, AxisCurves]], options: AlongOptions, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     import pandas as pd
 
     tokens, facts = (pd.concat([of(read) for read in reads], ignore_index=True) for of in (token_table, reply_table))
-    return along_table(reads, made, options), tokens, facts
+    return along_table(reads, made, options, seed=seed), tokens, facts
 
 
 def _reads(
@@ -99,10 +107,10 @@ def _reads(
     written: Mapping[str, Replies],
     labels: Mapping[str, Labelled],
     probes: Mapping[str, Probe],
+    fitted: Mapping[Path, tuple[HeldOutProbe, ...]],
     progress: bool,
 ) -> list[Read]:
     """Scores of every member's replies, in the order of the members."""
-    fitted = {probe.folder: probe.held_out(options) for probe in probes.values()}
     out: dict[str, Read] = {}
     for member, role, model in models_that_read(what, loading, readers, written):
         own, chosen, probe = written[member], labels[member], probes[member]
@@ -138,7 +146,7 @@ def _identity(
     """Everything that changes a number, as JSON values."""
     from study.analyses.probes.store import read_settings
 
-    asked = {name: value for name, value in asdict(options).items() if name not in _NO_NUMBER}
+    asked = {name: value for name, value in asdict(options).items() if name not in _SOURCES}
     asked |= {name: list(value) for name, value in asked.items() if isinstance(value, tuple)}
     return {
         **asked,

@@ -29,7 +29,7 @@ _OPEN = "in some resamples the AUROC exceeds the level at no place, so the upper
 
 
 def along_table(
-    reads: Sequence[Read], made: Mapping[str, Mapping[str, AxisCurves]], options: AlongOptions
+    reads: Sequence[Read], made: Mapping[str, Mapping[str, AxisCurves]], options: AlongOptions, *, seed: int
 ) -> pd.DataFrame:
     """The table `along`: AUROC at each place, decodable-at, and both members compared.
 
@@ -41,12 +41,13 @@ def along_table(
         for curves in made[read.member].values():
             rows += [_base(read) | row for row in _axis_rows(curves)]
         if read.forced is not None:
-            rows += [_base(read) | row for row in _forced_rows(read, options)]
+            rows += [_base(read) | row for row in _forced_rows(read, options, seed)]
+    sampling = Sampling(seed=seed, n_resamples=options.boot)
     pair = [read for read in reads if read.member in ("engaged", "heuristic")]
     if len(pair) == 2:
         first, second = sorted(pair, key=lambda read: read.member)
-        rows += [_base(first) | {"member": DIFFERENCE} | row for row in _differences(first, second, made, options)]
-    return tidy(rows, analysis="along", unit="replies", group_unit=reads[0].probe.groups, seed=options.seed)
+        rows += [_base(first) | {"member": DIFFERENCE} | row for row in _differences(first, second, made, sampling)]
+    return tidy(rows, analysis="along", unit="replies", group_unit=reads[0].probe.groups, seed=seed)
 
 
 def _base(read: Read) -> Row:
@@ -84,10 +85,10 @@ def _axis_rows(one: AxisCurves) -> Iterator[Row]:
         yield from _gains(one)
 
 
-def _forced_rows(read: Read, options: AlongOptions) -> Iterator[Row]:
+def _forced_rows(read: Read, options: AlongOptions, seed: int) -> Iterator[Row]:
     """AUROC of the forced answers for the target, and the mean probability of the reply's own label."""
     assert read.forced is not None
-    curve, crossing = forced_curve(read, options)
+    curve, crossing = forced_curve(read, options, seed=seed)
     same: Row = {"role": FORCED, "axis": "fraction", "kind": "forced answer", "site": "logits", "layer": np.nan}
     same |= {"train_checkpoint": "", "pooling": "last"}
     for k, estimate in enumerate(curve.estimates):
@@ -189,7 +190,7 @@ def _gains(one: AxisCurves) -> Iterator[Row]:
 
 
 def _differences(
-    first: Read, second: Read, made: Mapping[str, Mapping[str, AxisCurves]], options: AlongOptions
+    first: Read, second: Read, made: Mapping[str, Mapping[str, AxisCurves]], sampling: Sampling
 ) -> Iterator[Row]:
     """engaged minus heuristic: AUROC at each place on the items of both, and decodable-at."""
     same = _same_split(first, second)
@@ -206,11 +207,7 @@ def _differences(
             j = b.axis.at.index(a.axis.at[k])
             yield row | {"metric": "auroc"} | _place(a, k) | _numbers(_paired(a.curve, b.curve, k, j, ia, ib), "auroc")
         if a.axis == b.axis and a.crossings and b.crossings:
-            yield row | crossing | _later(later_by(a.curve, b.curve, sampling=_sampling(options)))
-
-
-def _sampling(options: AlongOptions) -> Sampling:
-    return Sampling(seed=options.seed, n_resamples=options.boot)
+            yield row | crossing | _later(later_by(a.curve, b.curve, sampling=sampling))
 
 
 def _later(one: Later) -> Row:
