@@ -20,6 +20,7 @@ from interp.loading import load
 from interp.oracle import Oracle, collect
 from probes import SweepConfig, sweep
 from steering import difference_of_means
+from study.analyses.along.options import AlongOptions
 from study.analyses.cache.options import CacheOptions
 from study.analyses.eval.options import EvalOptions
 from study.analyses.heads.options import HeadsOptions
@@ -38,7 +39,7 @@ from study.load_options import LoadOptions
 from study.options import default_of, param_of, shown_fields
 from study.task_options import TaskOptions
 
-SECTION_NAMES = ("eval", "cache", "probes", "heads", "steering", "oracle", "figures", "report")
+SECTION_NAMES = ("eval", "cache", "probes", "along", "heads", "steering", "oracle", "figures", "report")
 ROOT = Path(__file__).resolve().parent.parent
 ABSENT = object()
 
@@ -169,7 +170,8 @@ def test_every_option_of_every_command_is_a_field_of_its_options_classes(command
 
 @pytest.mark.parametrize("name", [*SECTION_NAMES, "task", "load"])
 def test_a_section_of_a_study_file_is_what_the_command_of_its_analysis_takes(name: str) -> None:
-    command = {"eval": "eval run", "cache": "cache extract", "probes": "probes sweep", "heads": "heads sweep",
+    command = {"eval": "eval run", "cache": "cache extract", "probes": "probes sweep",
+               "along": "probes along", "heads": "heads sweep",
                "task": "eval run", "load": "heads sweep"}.get(name)  # fmt: skip
     hint = get_type_hints(Study)[name]
     section: Any = next(kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind))
@@ -271,6 +273,8 @@ READERS = {
     CacheOptions: ("study/analyses/cache/options.py", "study/analyses/cache/step.py", "study/analyses/items.py"),
     ProbesOptions: ("study/analyses/probes/step.py", "study/analyses/probes/run.py",
                     "study/analyses/probes/options.py"),
+    AlongOptions: ("study/analyses/along/step.py", "study/analyses/along/run.py", "study/analyses/along/inputs.py",
+                   "study/analyses/along/member.py", "study/analyses/along/tables.py"),
     HeadsOptions: ("study/analyses/heads/step.py", "study/analyses/heads/run.py", "study/analyses/heads/pairs.py"),
     SteeringOptions: ("study/analyses/steering/step.py", "study/analyses/steering/job.py",
                       "study/analyses/steering/tables.py"),

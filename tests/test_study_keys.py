@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from study.analyses.along.options import AlongOptions
 from study.analyses.cache.options import CacheOptions
 from study.analyses.eval.options import EvalOptions
 from study.analyses.heads.options import HeadsOptions
@@ -86,8 +87,8 @@ def test_a_score_of_no_item_is_a_row_without_a_value() -> None:
 
 # --- every key -----------------------------------------------------------------------------------------------------
 
-SECTIONS = {"eval": EvalOptions, "cache": CacheOptions, "probes": ProbesOptions, "heads": HeadsOptions,
-            "steering": SteeringOptions, "oracle": OracleOptions, "figures": FiguresSection,
+SECTIONS = {"eval": EvalOptions, "cache": CacheOptions, "probes": ProbesOptions, "along": AlongOptions,
+            "heads": HeadsOptions, "steering": SteeringOptions, "oracle": OracleOptions, "figures": FiguresSection,
             "known_truth": KnownTruthSection, "report": ReportSection}  # fmt: skip
 SHARED = {"task": TaskOptions, "load": LoadOptions}
 OTHERS: tuple[Any, ...] = (
@@ -102,7 +103,7 @@ def full_study() -> Study:
     """A study with every section."""
     import yaml
 
-    return parse_study(yaml.safe_load(SMALL), "small")
+    return parse_study(yaml.safe_load(SMALL) | {"along": {}}, "small")
 
 
 def changed(owner: Any, name: str) -> Any:

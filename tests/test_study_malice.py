@@ -7,7 +7,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from study.analyses.probes.step import _file_name
+from study.analyses.probes.step import file_name
 from study.cli import main
 from study.figures.drawn import stem as _stem
 from study.report.draw import draw
@@ -48,7 +48,7 @@ def test_tables_are_printed_as_text_alone(tmp_path: Path) -> None:
 
 def test_no_name_becomes_a_path() -> None:
     for word in (EVIL, "..", ".", "/etc/passwd", "a\\b", "", "\x00"):
-        for name in (_stem("x", word), _file_name(word)):
+        for name in (_stem("x", word), file_name(word)):
             assert name and "/" not in name and "\\" not in name and "\x00" not in name and not name.startswith(".")
 
 

@@ -15,6 +15,7 @@ BUILT_IN = {
     "eval": "study.analyses.eval.analysis",
     "cache": "study.analyses.cache.analysis",
     "probes": "study.analyses.probes.analysis",
+    "along": "study.analyses.along.analysis",
     "heads": "study.analyses.heads.analysis",
     "steering": "study.analyses.steering.analysis",
     "oracle": "study.analyses.oracle.analysis",

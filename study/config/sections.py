@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.label_mass import MIN_MASS
+from study.analyses.along.options import AlongOptions
 from study.analyses.cache.options import CacheOptions
 from study.analyses.eval.options import EvalOptions
 from study.analyses.heads.options import HeadsOptions
@@ -142,6 +143,7 @@ class Study:
     eval: EvalOptions | None = None
     cache: CacheOptions | None = None
     probes: ProbesOptions | None = None
+    along: AlongOptions | None = None
     heads: HeadsOptions | None = None
     steering: SteeringOptions | None = None
     oracle: OracleOptions | None = None
@@ -172,5 +174,5 @@ class Study:
         return self.pair.members if self.pair else {self.single.name: self.single}
 
 
-SECTIONS = ("eval", "cache", "probes", "heads", "steering", "oracle", "known_truth", "figures", "report")
+SECTIONS = ("eval", "cache", "probes", "along", "heads", "steering", "oracle", "known_truth", "figures", "report")
 """Sections that are steps, in the order in which they run where they are free to."""

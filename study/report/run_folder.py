@@ -26,6 +26,7 @@ _BY_WORD = (
     ("headline", ("headline",)),
     ("steering", ("dose", "steer", "plane")),
     ("oracle", ("oracle",)),
+    ("along", ("along",)),
     ("probes", ("probe", "layers", "selectivity", "transfer", "cosine", "reliability", "cohort")),
     ("heads", ("head", "-map", "-top", "cumulative", "match", "difference")),
     ("eval", ("dumbbell", "accuracy", "rules", "pair", "eval", "esi", "bias")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from study.schema import DIFFERENCE
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from study.figures import Drawn
+    from study.figures.style import Size, Width
 
 
 def along_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -20,13 +22,21 @@ def along_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table[is_drawn].reset_index(drop=True)
 
 
-def along_figure(table: pd.DataFrame) -> Drawn | str:
+def figures(tables: Mapping[str, pd.DataFrame], *, width: Width | None = None) -> Iterator[tuple[str, Drawn | str]]:
+    """(stem, figure or why it was not drawn) of the table `along` of a run."""
+    if "along" in tables:
+        size: Size = {} if width is None else {"width": width}
+        yield "along", along_figure(tables["along"], size)
+
+
+def along_figure(table: pd.DataFrame, size: Size | None = None) -> Drawn | str:
     """The decodable-at curve of every member, or why it was not drawn.
 
     Args:
         table: the table `along`.
+        size: width, if not the figure's own.
     """
     from study.figures import decodable
     from study.figures.drawn import tried
 
-    return tried(lambda: decodable(along_rows(table)))
+    return tried(lambda: decodable(along_rows(table), **(size or {})))

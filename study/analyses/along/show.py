@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from study.analyses.along.member import FORCED, PROBE, RESIDUAL
+from study.analyses.base import ShownTable, Tables
 from study.rows import Row
 from study.schema import DIFFERENCE
 
@@ -58,10 +59,7 @@ def _difference(rows: list[Row]) -> Iterator[str]:
 
 def _place(row: Row) -> str:
     words = _WORDS[row["axis"]]
-    if np.isnan(row["value"]):
-        return f"at no place ({words})"
-    high = "none" if np.isinf(row["hi"]) else f"{row['hi']:g}"
-    return f"{row['value']:g} [{row['lo']:g}, {high}] {words}"
+    return f"at no place ({words})" if np.isnan(row["value"]) else f"{_at(row)} {words}"
 
 
 def _interval(row: Row) -> str:
@@ -70,3 +68,29 @@ def _interval(row: Row) -> str:
 
 def _number(value: float) -> str:
     return "not known" if np.isnan(value) else f"{value:.3f}"
+
+
+def shown(tables: Tables) -> ShownTable | None:
+    """Where each member is decodable, as scored and without the confounds, for the report; None without the table."""
+    table = tables.get("along")
+    if table is None:
+        return None
+    rows: list[tuple[str, ...]] = []
+    for member in dict.fromkeys(table["member"]):
+        own = table[(table["member"] == member) & (table["metric"] == "decodable_at")].to_dict("records")
+        of = {(row["role"], row["axis"]): _at(row) for row in own}
+        wanted = ((PROBE, "fraction"), (PROBE, "tokens"), (RESIDUAL, "fraction"))
+        rows += [(str(member), *(of.get(key, "not known") for key in wanted))] if of else []
+    if not rows:
+        return None
+    heads = ("member", "share of the reply", "tokens", "share, without the confounds")
+    caption = f"First place at which the AUROC of {table['target'].iloc[0]} exceeds the null, with 95 % intervals."
+    return ShownTable(caption, heads, tuple(rows))
+
+
+def _at(row: Row) -> str:
+    """decodable-at with its interval in a cell of a table."""
+    if np.isnan(row["value"]):
+        return str(row["note"]) if row["member"] == DIFFERENCE else "at no place"
+    high = "none" if np.isinf(row["hi"]) else f"{row['hi']:g}"
+    return f"{row['value']:g} [{row['lo']:g}, {high}]"

@@ -34,7 +34,7 @@ def run(context: Context) -> list[str]:
         with ActivationCache.open(context.of("cache") / member) as cache:
             frame = with_shuffled(annotated(context, cache, member), context.section.targets, seed=context.study.seed)
             for target in context.section.targets:
-                folder = context.folder / member / _file_name(target)
+                folder = context.folder / member / file_name(target)
                 identity = {"cache": cache.plan_id, "target": target, **_options(context)}
                 with sweep_store(folder, identity) as store:
                     if not is_finished(store):
@@ -77,7 +77,7 @@ def _transfers(context: Context) -> list[str]:
     pairs = [(a, b) for a in members for b in members if a != b and not (is_full and a != members[0])]
     for target in context.section.targets:
         for first, second in pairs:
-            folder, name = context.folder / first / _file_name(target), f"transfer/{second}"
+            folder, name = context.folder / first / file_name(target), f"transfer/{second}"
             if not is_sweep(folder) or (folder / f"{name}.parquet").is_file():
                 continue
             try:
@@ -120,7 +120,7 @@ def _sweeps(context: Context) -> dict[tuple[str, str], Path]:
     """(member, target) -> folder of the finished sweep, in the order of the study."""
     from study.analyses.probes.store import is_sweep
 
-    folders = {(m, t): context.folder / m / _file_name(t) for m in _members(context) for t in context.section.targets}
+    folders = {(m, t): context.folder / m / file_name(t) for m in _members(context) for t in context.section.targets}
     return {key: folder for key, folder in folders.items() if is_sweep(folder)}
 
 
@@ -199,7 +199,7 @@ def fits(study: Study, layouts: Layouts) -> Iterator[Fault]:
     )
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """A folder's name of a target: nothing that could lead elsewhere."""
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "target"
 
