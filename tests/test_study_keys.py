@@ -94,7 +94,7 @@ SHARED = {"task": TaskOptions, "load": LoadOptions}
 OTHERS: tuple[Any, ...] = (
     7, 321, 0.375, "another", True, False, ("another",), ("mean",), ("massmean",), ("direct",), ("png",), "none",
     "between", "classes", "sd", "direct", "notebook", "same-layer", "own",
-    "refuse", "plain", (1,), (0.5,), (("a", "b"),), {"a": 1}, {"a": ("b",)},
+    "refuse", "plain", "keep", (1,), (0.5,), (("a", "b"),), {"a": 1}, {"a": ("b",)},
 )  # fmt: skip
 """Values to try in the place of the one that a key has; the first that its type takes is used."""
 

@@ -114,7 +114,9 @@ def _caption(of: _Along) -> Caption:
     target, draws = (checks.only_value(of.areas, name, figure=FIGURE) for name in ("target", "n_perm"))
     kinds = sorted({str(kind) for kind in of.areas["kind"]}) if "kind" in of.areas else []
     controls = sorted({str(c) for c in of.table["control"] if str(c).startswith("confounds")})
-    pools = sorted({note for note in of.areas["note"] if note}) if "note" in of.areas else []
+    pools = [
+        f"{one.label} {note}" for one in of.curves for note in sorted({*map(str, of.rows(one).get("note", ()))} - {""})
+    ]
     return Caption(
         what=f"AUROC of a held-out {' / '.join(kinds)} probe for {target} on the replies that each member wrote, by "
         "the share of the reply that has been read",
@@ -127,7 +129,7 @@ def _caption(of: _Along) -> Caption:
             "95 % of its maximum over places",
             f"Dashed: scores without the {'; without the '.join(controls)}" if controls else "",
         ],
-        notes=[f"Pooling of token scores {'; '.join(pools)}" if pools else ""],
+        notes=[f"Pooling of token scores: {'; '.join(pools)}" if pools else ""],
     )
 
 

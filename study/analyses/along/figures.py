@@ -19,7 +19,9 @@ def along_rows(table: pd.DataFrame) -> pd.DataFrame:
     main = table.loc[(table["metric"] == "auroc") & (table["selected"] == True), "pooling"]  # noqa: E712 (nullable)
     is_drawn = table["metric"].isin(["auroc", "decodable_at"]) & table["role"].isin(["probe", "residual"])
     is_drawn &= (table["axis"] == "fraction") & table["pooling"].isin(set(main)) & (table["member"] != DIFFERENCE)
-    return table[is_drawn].reset_index(drop=True)
+    rows = table[is_drawn].reset_index(drop=True)
+    blank = [name for name in ("model", "adapter") if name in rows and (rows[name].isna() | (rows[name] == "")).all()]
+    return rows.drop(columns=blank)  # a caption names models only where a study has named them
 
 
 def figures(tables: Mapping[str, pd.DataFrame], *, width: Width | None = None) -> Iterator[tuple[str, Drawn | str]]:

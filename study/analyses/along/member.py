@@ -101,14 +101,21 @@ class AxisCurves:
         return self.by_role[PROBE][self.main]
 
 
-def curves_of(read: Read, options: AlongOptions, *, seed: int) -> dict[str, AxisCurves]:
+def longest_of(reads: Sequence[Read]) -> int:
+    """Number of tokens of the longest reply of all members."""
+    return max(one.looks.shape[1] - 1 for read in reads for one in read.scores)
+
+
+def curves_of(read: Read, options: AlongOptions, *, longest: int, seed: int) -> dict[str, AxisCurves]:
     """Curves along shares of the reply, along tokens, and at decisions where the task names them.
+
+    Args:
+        longest: number of tokens up to which replies are read, the same for members that are compared.
 
     Raises:
         ValueError: as `probes.along.curves`.
     """
     everyone = np.arange(len(read.scores))
-    longest = max(one.looks.shape[1] - 1 for one in read.scores)
     n_places = int(np.searchsorted(TOKENS, longest)) + 1
     out = {
         "fraction": _on_axis(read, Axis("fraction", options.fractions), everyone, options, seed),

@@ -11,7 +11,7 @@ from interp.checkpoint import Checkpoint, CheckpointPair
 from interp.remedy import remedy
 from study.analyses.along.forced import force, labels_to_force
 from study.analyses.along.inputs import Labelled, Probe, confound_columns, labelled, probes_of
-from study.analyses.along.member import AxisCurves, Read, curves_of
+from study.analyses.along.member import AxisCurves, Read, curves_of, longest_of
 from study.analyses.along.read import look_of, read_scores
 from study.analyses.along.store import along_store, is_finished, read_along, write_along
 from study.analyses.along.tables import along_table
@@ -85,7 +85,8 @@ def run_along(
             how = {"n_controls": options.controls, "seed": seed}
             fitted = {probe.folder: probe.held_out(**how) for probe in probes.values()}
             reads = _reads(what, settings, options, readers, written, labels, probes, fitted, progress)
-            made = {read.member: curves_of(read, options, seed=seed) for read in reads}
+            same = {"longest": longest_of(reads), "seed": seed}
+            made = {read.member: curves_of(read, options, **same) for read in reads}
             write_along(store, *_tables(reads, made, options, seed), lines)
     return AlongResult(*read_along(out))
 

@@ -15,6 +15,7 @@ from study.schema import DIFFERENCE
 if TYPE_CHECKING:
     import pandas as pd
 
+_NONE = "no confounds"
 _WORDS = {"fraction": "of the reply", "tokens": "tokens"}
 
 
@@ -80,7 +81,19 @@ def shown(tables: Tables) -> ShownTable | None:
         own = table[(table["member"] == member) & (table["metric"] == "decodable_at")].to_dict("records")
         of = {(row["role"], row["axis"]): _at(row) for row in own}
         wanted = ((PROBE, "fraction"), (PROBE, "tokens"), (RESIDUAL, "fraction"))
-        rows += [(str(member), *(of.get(key, "not known") for key in wanted))] if of else []
+        rows += (
+            [
+                (
+                    str(member),
+                    *(
+                        of.get(key, _NONE if key[0] == RESIDUAL and member != DIFFERENCE else "not compared")
+                        for key in wanted
+                    ),
+                )
+            ]
+            if of
+            else []
+        )
     if not rows:
         return None
     heads = ("member", "share of the reply", "tokens", "share, without the confounds")
