@@ -109,7 +109,8 @@ def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[st
     for one in (path, beside):
         if not one.is_file():
             raise ValueError(
-                f"{path}: {one.name} is missing; a direction is a .safetensors file with a .json file next to it."
+                f"{path}: no file {one.name}; expected directions that `diptych steer fit ... --out` wrote: "
+                "NAME.safetensors with NAME.json next to it."
             )
     data = path.read_bytes()
     try:

@@ -49,7 +49,9 @@ def read_tokens(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     paths = folder / TOKENS_FILE, folder / REPLIES_FILE
     if missing := [path.name for path in paths if not path.is_file()]:
-        raise ValueError(f"{folder}: no {' and '.join(missing)}. Run `diptych probes along PROBES --out {folder}`.")
+        raise ValueError(
+            f"{folder}: no {' and '.join(missing)}; expected a folder that `diptych probes along ... --out` wrote."
+        )
     do = "Delete the folder and run `diptych probes along` again."
     tokens, replies = (read_frame(path, do=do) for path in paths)
     return _checked(tokens, TOKEN, str(paths[0])), _checked(replies, FACTS, str(paths[1]), tokens)

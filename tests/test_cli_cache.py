@@ -108,6 +108,8 @@ def test_a_pair_is_extracted_in_one_walk_with_its_base(base: Path, adapters, ite
     assert (feats["engaged"] - feats["base"]).abs().max() > 1e-3
     assert (feats["engaged"] - feats["heuristic"]).abs().max() > 1e-3
     assert len(caches["engaged"].pair(caches["heuristic"])) == 6
+    refused = run("cache", "inspect", out)
+    assert refused.exit_code == 1 and all(str(out / role) in refused.output for role in caches), refused.output
     alone = tmp_path / "alone"
     run("cache", "--base", base, "--adapter", adapters["heuristic"], "--data", items, "--out", alone, "--quiet",
         "--sites", "resid_post.2")  # fmt: skip

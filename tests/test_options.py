@@ -107,6 +107,16 @@ def test_help_of_every_group_gives_the_first_sentence_of_its_commands_in_full() 
     check(main, "diptych")
 
 
+@pytest.mark.parametrize(
+    ("words", "known", "near"), [(("caches",), "steer", "cache"), (("probes", "sweeps"), "transfer", "sweep")]
+)
+def test_a_misspelled_command_is_an_error_with_the_known_ones(words: tuple[str, ...], known: str, near: str) -> None:
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 2
+    assert f"no command {words[-1]!r}" in refused.output and known in refused.output
+    assert refused.output.rstrip().endswith(f"Did you mean {near!r}?")
+
+
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Files:
     folder: Path = option(is_argument=True)

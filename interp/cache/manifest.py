@@ -100,6 +100,12 @@ def read_manifest(root: str | Path) -> dict[str, Any]:
     return manifest
 
 
+def _members(path: Path) -> str:
+    """The caches inside a folder that holds those of a pair, as advice; "" where there is none."""
+    inside = sorted(str(one.parent) for one in path.parent.glob(f"*/{path.name}"))
+    return f" It holds {len(inside)} caches; name one: {', '.join(inside)}." if inside else ""
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """One of the cache's own JSON files, with its format, version and own digest checked.
 
@@ -111,7 +117,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise NotACacheError(
-            f"{path.parent}: no {path.name}; expected a folder that `diptych cache ... --out` wrote."
+            f"{path.parent}: no {path.name}; expected a folder that `diptych cache ... --out` wrote.{_members(path)}"
         ) from None
     except OSError as error:
         raise ChecksumError(f"{path}: cannot be read ({error.strerror or error}). Restore it.") from error

@@ -41,7 +41,7 @@ def figures(options: FiguresOptions) -> None:
     if unknown or not chosen:
         raise ValueError(f"--format {','.join(chosen)}: expected some of {', '.join(PICTURES)}.")
     if not (run / "tables").is_dir():
-        raise ValueError(f"{run}: no tables. Run `diptych study run study.yaml --out {run}` first.")
+        raise ValueError(f"{run}: no tables; expected a folder that `diptych study run ... --out` wrote.")
     folder, n = options.out or run / f"figures-{options.style}", 0
     for stem, drawn in figures_of_run(run, wide=options.style == "notebook"):
         if isinstance(drawn, str):

@@ -123,7 +123,7 @@ def _sweeps(folders: Sequence[str]) -> list[Path]:
     swept = [path for path in found if is_sweep(path)]
     if not swept:
         raise ValueError(
-            f"{', '.join(folders)}: no finished sweep there. Run `diptych probes sweep CACHE --out FOLDER`."
+            f"{', '.join(folders)}: no finished sweep; expected folders that `diptych probes sweep ... --out` wrote."
         )
     return swept
 

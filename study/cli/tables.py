@@ -64,7 +64,7 @@ def tables(options: TablesOptions) -> None:
     if name is None:
         found = read_tables(run)
         if not found:
-            raise ValueError(f"{run}: no tables. Run `diptych study run study.yaml --out {run}`.")
+            raise ValueError(f"{run}: no tables; expected a folder that `diptych study run ... --out` wrote.")
         for key, table in found.items():
             click.echo(f"{key:18} {len(table):6} rows  {TABLES.get(key, '')}")
         return

@@ -73,7 +73,9 @@ def read_run(folder: Path) -> RunState:
     """
     path = folder / RUN
     if not path.is_file():
-        raise ValueError(f"{folder}: no run of a study (no {RUN}). Run `diptych study run study.yaml --out {folder}`.")
+        raise ValueError(
+            f"{folder}: no run of a study (no {RUN}); expected a folder that `diptych study run ... --out` wrote."
+        )
     remedy = "Delete it and run the study again; nothing is lost."
     state = read_json(path, RunState, remedy)
     held = json.loads(path.read_bytes())

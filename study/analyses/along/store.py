@@ -62,7 +62,9 @@ def read_along(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     import pandas as pd
 
     if not is_along(folder):
-        raise ValueError(f"{folder}: no finished scores along replies. Run `diptych probes along` with --out {folder}.")
+        raise ValueError(
+            f"{folder}: no finished scores of replies; expected a folder that `diptych probes along ... --out` wrote."
+        )
     store = _store(folder)
     for name in store.altered(ALONG):
         raise DamagedFileError(f"{folder / name}: not what was written, or gone. Run the same command again.")

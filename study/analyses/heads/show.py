@@ -29,7 +29,7 @@ def sweeps(out: Path) -> Iterator[tuple[str, str, HeadEffects]]:
     plans = sorted(path for path in out.rglob(PLAN) if path.parent.name.partition("-")[0] not in (CUMULATIVE, TOGETHER))
     folders = [path.parent for path in plans if read_plan(path)["kind"] == KIND]
     if not folders:
-        raise ValueError(f"{out} holds no head sweep. Run diptych heads ... --out {out} first.")
+        raise ValueError(f"{out} holds no head sweep; expected a folder that `diptych heads ... --out` wrote.")
     for folder in folders:
         yield folder.parent.name, folder.name, read_effects(folder)
 

@@ -57,7 +57,7 @@ def read_reached(folder: Path) -> list[Reached]:
         ValueError: no sweep was begun there.
     """
     if not (folder / SITES).is_file():
-        raise ValueError(f"{folder} holds no head sweep. Run `diptych heads ... --out` first.")
+        raise ValueError(f"{folder} holds no head sweep; expected a folder that `diptych heads ... --out` wrote.")
     return [Reached(**one) for one in json.loads((folder / SITES).read_text(encoding="utf-8"))]
 
 
@@ -112,7 +112,7 @@ def read_effects(root: Path, *, seed: int = 0) -> HeadEffects:
         ValueError: no sweep, or one that is not finished; DamagedFileError: an item is not what was written.
     """
     if not is_store(root):
-        raise ValueError(f"{root} holds no head sweep. Run `diptych heads ... --out` first.")
+        raise ValueError(f"{root} holds no head sweep; expected a folder that `diptych heads ... --out` wrote.")
     store = ItemStore.reading(root, KIND)
     identity: Row = dict(store.identity)
     plan = Plan(**{**identity, "metrics": tuple(identity["metrics"]), "units": tuple(identity["units"])})

@@ -76,7 +76,7 @@ def read_settings(folder: Path) -> Row:
         ValueError: no finished sweep in the folder.
     """
     if not is_sweep(folder):
-        raise ValueError(f"{folder}: no finished sweep. Run `diptych probes sweep CACHE --out {folder}`.")
+        raise ValueError(f"{folder}: no finished sweep; expected a folder that `diptych probes sweep ... --out` wrote.")
     store = _store(folder)
     if store.identity.get("table") != FORMAT:
         raise ValueError(

@@ -118,7 +118,9 @@ def members(out: Path) -> dict[str, Path]:
     repeated = {one.name for one in found if [other.name for other in found].count(one.name) > 1}
     folders = {f"{one.name} at {one.parent.name}" if one.name in repeated else one.name: one for one in found}
     if not folders:
-        raise ValueError(f"{out} holds no finished dose study. Run diptych steer dose ... --out {out} first.")
+        raise ValueError(
+            f"{out} holds no finished dose study; expected a folder that `diptych steer dose ... --out` wrote."
+        )
     return folders
 
 
