@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 
@@ -71,6 +73,14 @@ def draw(stem: str) -> figures.Drawn:
     return known[names.get(stem, stem)]()
 
 
+@cache
+def files_of(stem: str) -> dict[str, bytes]:
+    """The saved files of a figure, drawn once per process; of its pictures the SVG, which is what a page holds."""
+    with TemporaryDirectory() as folder:
+        paths = figures.save(draw(stem), Path(folder) / stem, formats=("svg",)).values()
+        return {path.name: path.read_bytes() for path in paths}
+
+
 def answers(member: str, n: int = 12) -> pd.DataFrame:
     texts = [HOSTILE, LONG, "compliant", "Step 1 ok.\nStep 2 missing.\nnoncompliant"]
     right = {"engaged": (1, 1, 1, 0), "heuristic": (1, 0, 0, 0)}[member]
@@ -106,7 +116,9 @@ def write_run(
             write_table(table, root / "tables", table_name)
     for stem, owner in drawn.items():
         if owner not in failed:
-            figures.save(draw(stem), root / "figures" / stem)
+            (root / "figures").mkdir(parents=True, exist_ok=True)
+            for file, content in files_of(stem).items():
+                (root / "figures" / file).write_bytes(content)
     for member in ("engaged", "heuristic"):
         folder = root / "steps" / "eval" / member
         folder.mkdir(parents=True, exist_ok=True)

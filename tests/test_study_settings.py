@@ -96,13 +96,13 @@ def test_bbq_runs_on_the_real_rows(tmp_path: Path, bbq_folder: Path) -> None:
     at = pair_folders(tmp_path)
     pair = {"pair": {"engaged": {"base": at["base"], "adapter": at["one"]}, "heuristic": {"base": at["base"]}}}
     study = read(
-        "bbq", pair, f"task.data={data}", "task.limit=240",
+        "bbq", pair, f"task.data={data}", "task.limit=120",
         "task.options={categories: [Age, Religion, Nationality]}",
         "probes.perm=19", "probes.boot=100", "probes.kinds=[ridge]", "probes.n_folds=2", "steering.layers=[1]",
         "eval.generate=false",  # random weights write no letters; their answers have no direction: steer the topic
         "steering.target=category", "steering.where={}", "steering.toward=Age", "steering.away_from=Religion",
         "steering.orthogonal_to=[[Nationality, Religion]]",
-        "steering.limit=24", "steering.alphas='-0.2:0.2:3'", "steering.n_complement=2",
+        "steering.limit=24", "steering.n_random=19", "steering.alphas='-0.2:0.2:3'", "steering.n_complement=2",
         "steering.n_shuffled=2", "steering.min_items=2", "steering.min_groups=2", "steering.boot=100",
         "figures.formats=[svg]",
     )  # fmt: skip
