@@ -26,6 +26,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("eval") / "demo"
     done = run(*ASK, "--out", out)
     assert done.exit_code == 0, done.output
+    assert f"tables: {out / 'table.csv'}, {out / 'pair.csv'}" in done.output
     return out
 
 

@@ -44,6 +44,7 @@ def test_a_sweep_writes_tables_and_figures_and_shows_a_head(checkpoint: Path, tm
     out = tmp_path / "heads"
     common = ["--base", str(checkpoint), "--name", "b5", *ARGS, "--kind", "mean,patch", "--named", "L1.H2"]
     said = run(*common, "--out", str(out))
+    assert f"tables: {out / 'table.csv'}" in said
     table = pd.read_csv(out / "table.csv")
     assert set(table["kind"]) == {"mean", "patch"}
     assert {"cma", "cma_frac", "abl_logit", "abl_frac", "abl_prob", "abl_acc", "flip_rate", "cohen_dz"} == set(

@@ -41,7 +41,7 @@ def run(
     samples). You can interrupt the command at any time; the same command continues.
     """
     from interp.tasks.protocol import load_task
-    from study.analyses.eval.run import run_eval
+    from study.analyses.eval.run import FILES, run_eval
     from study.analyses.eval.show import bannered, headline
 
     what = checkpoint.resolve()
@@ -60,6 +60,8 @@ def run(
         provenance={"items": _provenance(items)},
     )
     click.echo(bannered(items.path, headline(evaluation.tables), table=evaluation.tables["eval"]))
+    written = [str(command.out / file) for name, file in FILES.items() if name in evaluation.tables]
+    click.echo(f"tables: {', '.join(written)}")
     if not command.no_figures:
         from study.analyses.eval.figures import figures
 

@@ -45,7 +45,7 @@ def sweep(
     from study.analyses.heads.run import run_heads
     from study.analyses.heads.show import headline
     from study.analyses.heads.size import layouts_of, n_of
-    from study.analyses.heads.tables import tables_of_heads, write_tables
+    from study.analyses.heads.tables import FILES, tables_of_heads, write_tables
     from study.figures.save import save_all
 
     what, out = checkpoint.resolve(), command.out
@@ -73,6 +73,7 @@ def sweep(
         for reason in save_all(drawn, out / "figures")[1]:
             click.echo(f"note: {reason}", err=True)
     click.echo(headline(out))
+    click.echo(f"tables: {', '.join(str(out / f'{FILES[name]}.csv') for name in tables)}")
 
 
 def _swept(checkpoint: CheckpointOptions, items: SweptItems, n: int) -> list[Example] | list[tuple[Example, Example]]:

@@ -164,6 +164,7 @@ def dose(
     run_dose(what, items.path, examples, directions, out=files.out, options=chosen, against=against, **how)
     _draw(files)
     click.echo(headline(files.out))
+    click.echo(f"tables: {', '.join(str(path) for path in sorted(files.out.rglob('table.csv')))}")
 
 
 @steer.command()
