@@ -196,7 +196,7 @@ def summary_html(root: Path, manifest: Mapping[str, Any], index: CacheIndex) -> 
 
 
 def _facts(root: Path, manifest: Mapping[str, Any], index: CacheIndex) -> dict[str, str]:
-    identity, checkpoint = manifest["identity"], manifest["environment"].get("checkpoint", {})
+    identity, checkpoint = manifest["identity"], _mapping(_mapping(manifest["environment"]).get("checkpoint"))
     done = sum(shard.file is not None for shard in index.shards)
     rules = list(index.single)
     counts = [sum(shard.runs[k] for shard in index.shards) for k in range(len(rules))]
@@ -227,6 +227,11 @@ def format_sites(sites: Iterable[str]) -> list[str]:
 def _ranges(numbers: list[int]) -> str:
     runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """The value if it is a mapping, else an empty one: a summary of a cache made without a checkpoint has no names."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _named(part: object, place: str | None, revision: str | None) -> str:
