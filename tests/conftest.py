@@ -13,11 +13,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from interp.prompt import Example
 from tests.tiny import FAMILIES, tiny, tiny_tokenizer
 
 torch.set_num_threads(1)
+# how busy the machine is must not fail a test
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("DIPTYCH_SHARED", ROOT.parent / "shared"))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from study import figures
 from study.figures.save import svg
-from study.report.text import inert, is_hidden, plain
+from study.pages.text import inert, is_hidden, plain
 from study.report.vector import inline
 from tests.figure_tables import DRAW
 

@@ -22,7 +22,7 @@ from interp.oracle.features import Slot
 from interp.prompt import Example, render_all
 from probes.watch import monitor
 from study.cli import main
-from study.report.text import is_hidden
+from study.pages.text import is_hidden
 from study.view import Item, Track, View, of_choices, of_lens, of_monitor, of_pattern, of_replies
 from study.view.data import Values
 from study.view.page import LEVELS, level_of, visible
@@ -132,7 +132,7 @@ def test_the_command_says_what_it_needs(tmp_path: Path) -> None:
     done = run(tmp_path / "along", "--n", 2, "--out", tmp_path / "t.html")
     assert done.exit_code == 0 and "2 items, 4 replies" in done.output and (tmp_path / "t.html").is_file()
     for words, said in (
-        ((tmp_path,), "Run `diptych probes along"),
+        ((tmp_path,), "`diptych probes along"),
         ((tmp_path / "along", "--pair", "embedded"), "only with --head or --lens"),
         ((tmp_path / "along", "--head", "L0.H0"), "name the task"),
         ((tmp_path, "--head", "L0.H0", "--lens", "1", "--task", "interp.tasks.procedural"), "one of the two"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from markupsafe import Markup
 
 from study.figures.numbers import MINUS, fixed
 from study.ledger import p_words
+from study.pages.sheet import css, policy
+from study.pages.text import inert, plain
 from study.report.blocks import Block, blocks
 from study.report.claims import Claim, Within
 from study.report.findings import findings
@@ -24,8 +25,7 @@ from study.report.published import Beside, beside, parse_published, printed
 from study.report.registration import compare
 from study.report.run_folder import MEMBERS, RunFolder, SavedFigure, read_run_folder
 from study.report.run_ledger import failed_steps, ledger_of
-from study.report.text import inert, plain
-from study.report.vector import css_variables, inline
+from study.report.vector import inline
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -104,25 +104,6 @@ def _template() -> Template:
 
 def _asset(name: str) -> str:
     return files("study.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def css() -> str:
-    dark = f"{css_variables('dark')};{_asset('dark.css').strip()}"
-    themes = (
-        f":root{{{css_variables('light')}}}\n",
-        f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{dark}}}}}\n",
-        f"@media screen{{:root[data-theme=dark]{{{dark}}}}}\n",
-    )
-    base, rest = _asset("report.css").split("\n", 1)
-    return themes[0] + base + "\n" + themes[1] + themes[2] + rest
-
-
-def policy(script: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    return (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
 
 
 def _content(run: RunFolder) -> dict[str, object]:

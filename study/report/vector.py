@@ -9,6 +9,7 @@ from functools import cache
 from html import escape
 
 from study.figures.style import tokens
+from study.pages.sheet import ROLES
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 _ELEMENT_NAMES = """
@@ -22,8 +23,6 @@ _ELEMENTS, _ATTRIBUTES = frozenset(_ELEMENT_NAMES.split()), frozenset(_ATTRIBUTE
 _IMAGE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=\s]*")
 _FONT = re.compile(r"(font(?:-family)?\s*:[^;\"]*?)'DejaVu Sans'[^;]*")
 _HEX = re.compile(r"#[0-9a-fA-F]{6}\b")
-ROLES = ("engaged", "heuristic", "heuristic_text", "base", "control", "null", "ink", "ink2", "grid", "faint", "paper",
-         "alert")  # fmt: skip
 
 
 def inline(svg: str, *, prefix: str, alt: str) -> str:
@@ -100,8 +99,3 @@ def _variables() -> dict[str, str]:
     """Light hex -> CSS variable; of two roles with one colour, the first named."""
     light = tokens()["light"]
     return {light[role].lower(): f"var(--{role.replace('_', '-')})" for role in reversed(ROLES)}
-
-
-def css_variables(theme: str) -> str:
-    """The palette of a theme as CSS declarations, from `tokens.json`."""
-    return ";".join(f"--{role.replace('_', '-')}:{tokens()[theme][role].lower()}" for role in ROLES)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from study.figures.style import tokens as design
-from study.report.page import css, policy
-from study.report.text import is_hidden
+from study.pages.sheet import css, policy
+from study.pages.text import is_hidden
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from study.analyses.along.options import AlongOptions
     from study.analyses.cache.options import ReplyOptions
     from study.members import Loading
+    from study.view.views import View
 
 _SOURCES = ("target", "mode", "unfinished")
 """Options that say which sweeps and replies are read; those are named by their own identities."""
@@ -34,10 +35,17 @@ _SOURCES = ("target", "mode", "unfinished")
 
 @dataclass(frozen=True, eq=False)
 class AlongResult:
-    """The table `along`, and what was read and left out, in sentences."""
+    """The table `along`, what was read and left out, in sentences, and the folder that holds every token."""
 
     table: pd.DataFrame
     lines: list[str]
+    folder: Path
+
+    def view(self, *, n: int | None = 40, seed: int = 0) -> View:
+        """Tokens coloured by their scores, both members side by side: `study.view.of_replies`."""
+        from study.view.scores import of_replies
+
+        return of_replies(self.folder, n=n, seed=seed)
 
 
 def run_along(
@@ -88,7 +96,7 @@ def run_along(
             same = {"longest": longest_of(reads), "seed": seed}
             made = {read.member: curves_of(read, options, **same) for read in reads}
             write_along(store, *_tables(reads, made, options, seed), lines)
-    return AlongResult(*read_along(out))
+    return AlongResult(*read_along(out), out)
 
 
 def _tables(
