@@ -109,7 +109,7 @@ def read_vectors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[st
     for one in (path, beside):
         if not one.is_file():
             raise ValueError(
-                f"{path}: no file {one.name}; expected directions that `diptych steer fit ... --out` wrote: "
+                f"{path}: {one.name} is missing; expected directions that `diptych steer fit ... --out` wrote: "
                 "NAME.safetensors with NAME.json next to it."
             )
     data = path.read_bytes()
