@@ -79,7 +79,7 @@ def test_what_stands_in_for_steering_does_not_hide_that_there_is_none() -> None:
 
 
 def test_a_run_without_a_headline_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setattr("study.schema.read_tables", lambda run: {"pair": pair_table().assign(mode="")})
+    monkeypatch.setattr("study.schema.read_tables", lambda run, without=(): {"pair": pair_table().assign(mode="")})
     figures = dict(figures_of_run(tmp_path))
     assert isinstance(figures["headline"], str) and "Missing: probes by layer" in figures["headline"]
 
