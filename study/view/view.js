@@ -166,6 +166,11 @@
     of("low").textContent = t.low;
     of("high").textContent = t.high;
     ramp.replaceChildren(...Array.from({length: LEVELS - from + 1}, (_, i) => make("i", step(i + from))));
+    const known = data.items.flatMap(item => item.strips), marks = [];
+    if (known.some(strip => strip.first < 0)) marks.push("▸ is the last token of the prompt");
+    if (known.some(strip => Object.keys(strip.spans).length)) marks.push("a black bar stands behind the last token of a span, or in front of a decision");
+    of("marks").textContent = marks.length ? marks.join("; ") + "." : "";
+    of("marks").hidden = !marks.length;
     of("band").hidden = t.pattern || !data.items[0].strips[0].values[track].lo;
     of("scale").textContent = t.unit + ": no colour at " + number(t.centre) + ", full " + (t.low ? number(t.reach) + " away from it or more" : "at " + number(t.centre + t.reach) + " or more");
   };
