@@ -303,7 +303,7 @@ def test_few_groups_and_undefined_draws_are_said():
         cluster_mean(values, groups=groups)
     with pytest.warns(FewGroupsWarning, match="7 independent units.*method='auto'"):
         cluster_mean(values, groups=groups, sampling=Sampling(method="percentile"))
-    with pytest.warns(FewGroupsWarning, match="5 independent units.*from 6 on"):
+    with pytest.warns(FewGroupsWarning, match="5 independent units.*for 6 or more"):
         cluster_mean(values[:10], groups=groups[:10])
     columns = np.column_stack([np.ones(25), np.arange(25) == 3])
     draws = resample_sums(columns, lambda s: s[..., 0] / s[..., 1], groups=None, sampling=Sampling(method="percentile"))
