@@ -99,6 +99,38 @@ def token_ranges(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[tuple[in
     return text, ranges
 
 
+def token_texts(text: str, offsets: Sequence[tuple[int, int]]) -> list[str]:
+    """The text that each token completes, up to where the next one begins; joined they are the text.
+
+    Args:
+        offsets: character range of each token in `text`, as of `token_ranges` or a prompt; a character that several
+            tokens share is the text of the last of them.
+
+    Example:
+        >>> token_texts("néé", [(0, 1), (1, 2), (1, 2), (2, 3)])
+        ['n', '', 'é', 'é']
+    """
+    starts = [0, *(begin for begin, _ in offsets[1:])]
+    return [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)] if offsets else []
+
+
+def check_context(prompts: Sequence[Prompt], context: int | None, name: str) -> None:
+    """Refuse prompts with replies that a model cannot read.
+
+    Args:
+        context: number of tokens that it reads; None: not known.
+        name: of the model.
+    Raises:
+        ValueError: the first one that is longer.
+    """
+    for prompt in prompts:
+        if context is not None and len(prompt.ids) > context:
+            raise ValueError(
+                f"example {prompt.example_id!r}: prompt and reply have {len(prompt.ids)} tokens, the context of "
+                f"{name} has {context}. Leave it out, or read the replies through the member that wrote them."
+            )
+
+
 def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
     return tokenizer.decode(list(ids), skip_special_tokens=False)
 

@@ -47,7 +47,7 @@ def decodable_at(curve: Curve, *, sampling: Sampling = Sampling()) -> DecodableA
     Raises:
         ValueError: a curve without a null, or whose AUROC is not defined at some place; as `resample_weights`.
     Source: first passage of a level; percentile interval, Efron & Tibshirani (1993) §13.3. Coverage is simulated in
-        tests/test_along_long.py.
+        tests/test_along.py.
 
     Example:
         >>> from probes.along import Split, Traces, curves

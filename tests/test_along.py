@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from probes.along import (
     POOLS,
@@ -130,14 +131,40 @@ def test_a_label_shuffled_probe_stays_inside_the_null_at_every_place() -> None:
     assert np.mean([excess(seed, n_perm=199, n=60) for seed in range(200)]) <= 0.07
 
 
+def structured(seed: int, *, n_groups: int, is_within: bool, effect: float) -> Traces:
+    """Replies of groups of 1 to 8 that share part of their score (intraclass correlation 0.3); the label is written in
+    the middle, between groups or within them."""
+    rng = np.random.default_rng([seed, n_groups])
+    groups = np.repeat(np.arange(n_groups), rng.integers(1, 9, n_groups))
+    of_group = rng.permutation(np.arange(n_groups) % 2)
+    labels = rng.permutation(np.arange(len(groups)) % 2) if is_within else of_group[groups]
+    split = group_split(labels, groups=groups, n_folds=3, test_share="crossed", seed=seed)
+    null = null_labels(labels, exchange(labels, split, scheme="auto", unit=None), n=199, seed=seed)
+    shared, n_looks = rng.normal(size=n_groups), len(split.looks())
+    own = replies(labels, rng, n_looks=1, effect=effect / np.sqrt(0.7))
+    scores = [np.repeat(np.sqrt(0.7) * one + np.sqrt(0.3) * shared[g], n_looks, axis=0)
+              for one, g in zip(own, groups, strict=True)]  # fmt: skip
+    return Traces(scores, labels, split, null)
+
+
 @pytest.mark.long
-def test_the_interval_of_decodable_at_covers_the_place_where_the_label_is_written() -> None:
-    covered = []
-    for seed in range(100):
-        curve = curves(traces(n=80, seed=seed, n_perm=99, effect=2.0), Axis("fraction", AT), pools=["last"])["last"]
-        at = decodable_at(curve)
-        covered.append(at.lo <= 0.75 <= at.hi)
-    assert np.mean(covered) >= 0.9
+@pytest.mark.parametrize("is_within", [False, True])
+@pytest.mark.parametrize("n_groups", [8, 10, 20])
+def test_few_unequal_groups_keep_the_coverage_of_decodable_at_and_the_level(n_groups: int, is_within: bool) -> None:
+    """The truth is the first place at which the AUROC of endless data, Phi(effect / sqrt(2)), exceeds the level of the
+    study; none where no place does."""
+    covered, reached = [], []
+    for seed in range(60):
+        for effect in (2.0, 0.0):
+            given = structured(seed, n_groups=n_groups, is_within=is_within, effect=effect)
+            at = decodable_at(curves(given, Axis("fraction", AT), pools=["last"])["last"])
+            if effect:
+                truth = 0.75 if norm.cdf(effect / np.sqrt(2)) > at.level else np.inf
+                covered.append(at.lo <= truth <= at.hi)
+            else:
+                reached.append(at.is_reached)
+    assert np.mean(covered) >= 0.9  # 0.95 less two standard errors of 60 studies
+    assert sum(reached) <= 8  # 5 % of 60 is 3; 9 or more have p = 0.003
 
 
 def test_a_planted_length_is_caught_by_the_default_confounds() -> None:

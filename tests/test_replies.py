@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from interp.positions import (
     span_names,
 )
 from interp.prompt import Example, Prompt, render
-from interp.replies import ReplyPrompt, _ends_in_windows, _ends_of_prefixes, reply_prompt, token_ranges
+from interp.replies import ReplyPrompt, _ends_in_windows, _ends_of_prefixes, reply_prompt, token_ranges, token_texts
 from tests.real.kit import relative
 from tests.test_writing import generated, model_of, prompts
 from tests.tiny import tiny_tokenizer
@@ -76,6 +77,14 @@ def test_ranges_of_any_ids_are_those_of_decoding_every_prefix(ids: list[int]) ->
     assert all(0 <= a <= b <= len(text) for a, b in ranges)
     assert [a for a, _ in ranges] == sorted(a for a, _ in ranges)
     assert {c for a, b in ranges for c in range(a, b)} == set(range(len(text))), "every character has a token"
+
+
+def test_texts_of_tokens_add_up_and_a_shared_character_is_that_of_its_last_token() -> None:
+    text, ranges = token_ranges(TOKENIZER, TOKENIZER(REPLY)["input_ids"])
+    texts = token_texts(text, ranges)
+    assert "".join(texts) == text and texts.count("") == sum(a == b for (a, _), (b, _) in pairwise(ranges)) > 0
+    assert sum("🙂" in one for one in texts) == 1
+    assert token_texts("", []) == []
 
 
 def test_a_reply_keeps_its_ids_where_text_tokenized_again_would_not() -> None:

@@ -128,6 +128,17 @@ def test_what_is_left_without_the_other_directions_must_be_beyond_its_own_null()
     assert not [control for control in claim.controls if part in control.name], "nothing was to be taken out"
 
 
+def test_a_direction_read_at_two_decisions_is_two_claims_each_with_its_own_controls():
+    one = slopes_table().assign(decision_site="label")
+    other = slopes(null_hi=0.9)["steering_slopes"].assign(decision_site="step_lookup")
+    alone = {c.key for c in claims({"steering_slopes": one}) if c.key.startswith("steering/margin")}
+    assert alone == {"steering/margin/engaged/resid_post.2"}
+    both = [c for c in claims({"steering_slopes": pd.concat([one, other])}) if c.key.startswith("steering/margin")]
+    assert {c.key for c in both} == {f"{key}/{site}" for key in alone for site in ("label", "step_lookup")}
+    outcomes = {c.key.rsplit("/", 1)[1]: c.controls[0].outcome for c in both}
+    assert outcomes == {"label": "passed", "step_lookup": "failed"} and "at the step lookup" in both[1].text
+
+
 def test_the_gap_of_an_oracle_has_its_own_n_and_the_text_is_beaten_by_the_interval():
     claim = by_text(claims(all_tables()), "reads step type")
     assert claim.measured is not None

@@ -26,8 +26,7 @@ from study.pages.text import is_hidden
 from study.view import Item, Track, View, of_choices, of_lens, of_monitor, of_pattern, of_replies
 from study.view.data import Values
 from study.view.page import LEVELS, level_of, visible
-from study.view.scores import texts_of
-from tests.tiny import save_checkpoint, tiny_tokenizer
+from tests.tiny import save_checkpoint
 from tests.view_kit import HIDDEN, HOSTILE, SCORE, made_up, write_along
 
 CELLS = ("baseline_compliant", "adversarial_surface_noncompliant")
@@ -205,9 +204,13 @@ def test_own_replies_are_read_by_the_member_that_wrote_them(tmp_path: Path) -> N
     run = lambda *words: CliRunner().invoke(main, [*map(str, words)])  # noqa: E731
     done = run("eval", "--pair", "embedded", *chosen, "--out", tmp_path / "e", "--max-new-tokens", 120)
     assert done.exit_code == 0, (done.output, done.exception)
-    shown = run(
-        "view", tmp_path / "e", "--pair", "embedded", *chosen, "--head", "L1.H0", "--n", 2, "--out", tmp_path / "h"
-    )
+    asks = ("view", tmp_path / "e", "--pair", "embedded", *chosen, "--n", 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("study.view.own.models_that_read", lambda *_: pytest.fail("weights were read"))
+        for words, said in ((("--head", "L9.H0"), "L9"), (("--head", "x"), "'x'"), (("--lens", "99"), "layer 99")):
+            refused = run(*asks, *words)
+            assert refused.exit_code == 1 and said in refused.output, (refused.output, refused.exception)
+    shown = run(*asks, "--head", "L1.H0", "--out", tmp_path / "h")
     assert shown.exit_code == 0 and "2 items, 4 replies" in shown.output, (shown.output, shown.exception)
     items = json.loads(_Tags((tmp_path / "h").read_text()).data)["items"]
     assert {item["cell"] for item in items} == set(CELLS)
@@ -239,15 +242,3 @@ def test_answers_of_an_oracle_stand_at_the_positions_that_it_read() -> None:
         of_choices({}, feats)
     with pytest.raises(ValueError, match="other readings"):
         of_choices({"x": one, "y": replace(one, choices=("yes", "maybe"))}, feats)
-
-
-def test_a_token_that_only_begins_a_character_has_no_text() -> None:
-    tokenizer = tiny_tokenizer()
-    ids = tokenizer.encode("step one")
-    assert "".join(texts_of(ids, tokenizer)) == tokenizer.decode(ids)
-
-    class Bytes:
-        def decode(self, ids: list[int], **_: object) -> str:
-            return bytes(ids).decode("utf-8", errors="replace")
-
-    assert texts_of(list("né".encode()), Bytes()) == ["n", "", "é"]  # type: ignore[arg-type]

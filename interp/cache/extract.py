@@ -29,7 +29,7 @@ from interp.model import Model
 from interp.progress import Progress, track
 from interp.prompt import Example, Prompt
 from interp.remedy import remedy
-from interp.replies import ReplyPrompt
+from interp.replies import ReplyPrompt, check_context
 from interp.rope import context_length
 from interp.template import clock_of
 
@@ -126,13 +126,7 @@ def extract_replies(
         ValueError: a reply longer than the context, rules that select nothing in any reply; and as `extract`.
     """
     model = Model.wrap(model)
-    context = context_length(model.layout.config)
-    for prompt in prompts:
-        if context is not None and len(prompt.ids) > context:
-            raise ValueError(
-                f"example {prompt.example_id!r}: prompt and reply have {len(prompt.ids)} tokens, the context of "
-                f"{model.name} has {context}. Leave it out, or read the replies through the member that wrote them."
-            )
+    check_context(prompts, context_length(model.layout.config), model.name)
     job = _Job(model, examples, Request(**request), progress=progress, prompts=prompts, replies=replies or {"by": role})
     role = model.adapters.active if role is None else role
     checkpoint = None if role is None else model.members.get(role)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from interp.checkpoint import Checkpoint, CheckpointPair
+from interp.family import Layout
+from interp.heads.ids import HeadId, check_head
 from interp.model import Model
+from interp.site import layer_index
 from interp.tasks.records import spread
 from study.analyses.cache.readers import models_that_read, readers_of, written_by
+from study.analyses.heads.size import layouts_of
 from study.view.data import Item, Strip
 from study.view.lens import of_lens
 from study.view.pattern import of_pattern
@@ -22,21 +26,37 @@ if TYPE_CHECKING:
     from study.analyses.cache.options import ReplyOptions
     from study.analyses.cache.replies import Replies
 
-Make = Callable[..., View]
+
+@dataclass(frozen=True)
+class Make:
+    """How a view is made of a model and its prompts.
+
+    Attributes:
+        check: raises a ValueError for a layout that lacks what the view names, before any weight is read.
+    """
+
+    view: Callable[[Model, Prompts], View]
+    check: Callable[[Layout], object]
 
 
 def pattern_of_replies(head: str) -> Make:
-    """Makes the view of a head (`study.view.of_pattern`)."""
-    return partial(_pattern, head)
+    """Makes the view of a head (`study.view.of_pattern`).
+
+    Raises:
+        ValueError: the text names no head.
+    """
+    which = HeadId.parse(head)
+    return Make(lambda model, prompts: of_pattern(model, which, prompts), partial(check_head, which))
 
 
 def lens_of_replies(layers: Sequence[int | str]) -> Make:
     """Makes the view of the logit lens at layers (`study.view.of_lens`)."""
-    return partial(of_lens, layers=layers)
 
+    def check(layout: Layout) -> None:
+        for word in layers:
+            layer_index(word, layout.n_layers)
 
-def _pattern(head: str, model: Model, prompts: Prompts, *, members: Sequence[str] = ()) -> View:
-    return of_pattern(model, head, prompts, members=members)
+    return Make(lambda model, prompts: of_lens(model, prompts, layers=layers), check)
 
 
 def of_own_replies(
@@ -54,9 +74,12 @@ def of_own_replies(
         options: folder of `diptych eval`, and which of its replies.
         make: a view of one model and its prompts, of `pattern_of_replies` or `lens_of_replies`.
     Raises:
-        ValueError: before any weight is read: as `read_replies`; no item that every member replied to. Then: as
-            `models_that_read` and the view.
+        ValueError: before any weight is read: a head or layer that a member lacks; as `read_replies`; no item that
+            every member replied to. Then: as `models_that_read` and the view.
     """
+    checkpoints = what.members.values() if isinstance(what, CheckpointPair) else [what]
+    for layout in layouts_of(checkpoints, {key: value for key, value in (loading or {}).items() if key != "merge"}):
+        make.check(layout)
     readers = readers_of(what, options.through)
     written = written_by(readers, examples, options)
     common = set.intersection(*({one.id for one in own.examples} for own in written.values()))
@@ -69,7 +92,7 @@ def of_own_replies(
     for member, role, model in models_that_read(what, dict(loading or {}), readers, written):
         kept = _only(written[member], chosen)
         with model.member(role) if isinstance(what, CheckpointPair) else model.adapters.use(role):
-            views.append(make(model, kept.prompts(model.tokenizer)))
+            views.append(make.view(model, kept.prompts(model.tokenizer)))
         facts = {one.id: one for one in kept.examples}
         for item in views[-1].items:
             strips = items.setdefault(item.id, [])

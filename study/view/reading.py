@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 from interp.model import Model
 from interp.prompt import Prompt
+from interp.replies import token_texts
 from study.view.data import Item, Strip, Values
 
 Prompts = Sequence[Prompt] | Mapping[str, Sequence[Prompt]]
@@ -33,15 +34,9 @@ def items_of(
         with model.member(role) if members else nullcontext():
             for prompt in of[role]:
                 strips.setdefault(prompt.example_id, []).append(
-                    Strip(role, texts_of(prompt), values(model, prompt), spans=_spans(prompt))
+                    Strip(role, token_texts(prompt.text, prompt.offsets), values(model, prompt), spans=_spans(prompt))
                 )
     return [Item(name, found) for name, found in strips.items()]
-
-
-def texts_of(prompt: Prompt) -> list[str]:
-    """The text that each token completes; joined they are the prompt's."""
-    starts = [0, *(begin for begin, _ in prompt.offsets[1:])]
-    return [prompt.text[a:b] for a, b in zip(starts, [*starts[1:], len(prompt.text)], strict=True)]
 
 
 def _spans(prompt: Prompt) -> dict[int, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.replies import token_ranges, token_texts
 from study.tokens import REPLY, read_tokens
 from study.view.data import Item, Strip, Track, Values
 from study.view.views import View
@@ -137,26 +138,13 @@ def of_monitor(monitor: Monitor, tokenizer: PreTrainedTokenizerBase, *, name: st
     for call, replies in enumerate(monitor.calls):
         for one in replies:
             facts = {"ended": "by the callback"} if one.stopped else {}
-            texts = ["▸", *texts_of([0 if token is None else token for token in one.ids[1:]], tokenizer)]
+            ids = [0 if token is None else token for token in one.ids[1:]]
+            texts = ["▸", *token_texts(*token_ranges(tokenizer, ids))]
             strip = Strip(f"sample {one.sample}", texts, [Values(one.scores.tolist())], -1, {}, facts)
             items.setdefault(f"call {call}, text {one.text}", []).append(strip)
     track = Track(name, f"score at {monitor.site}", centre, _reach(scores, centre), "higher", "lower")
     lead = "Score at every token while it was written. The centre of the colours is the median over all tokens; a monitor has no control directions."  # noqa: E501
     return View(f"{name} while writing", [track], [Item(key, strips) for key, strips in items.items()], lead)
-
-
-def texts_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The text that each token completes; joined they are the text of all. A token that only begins a character has
-    none."""
-    out, done = [], ""
-    for k in range(len(ids)):
-        text = str(tokenizer.decode(list(ids[: k + 1]), clean_up_tokenization_spaces=False))
-        if text.endswith("�") and k + 1 < len(ids):
-            out.append("")
-            continue
-        out.append(text[len(done) :])
-        done = text
-    return out
 
 
 def _is_blank(value: object) -> bool:

@@ -14,6 +14,7 @@ from interp.hooks import record
 from interp.memory import sizes_of
 from interp.positions import NothingSelectedError
 from interp.progress import track
+from interp.replies import check_context, token_texts
 from interp.reply_positions import Decision
 from interp.rope import context_length
 from probes.held_out import HeldOutProbe, token_scores
@@ -62,7 +63,7 @@ def read_scores(
     Raises:
         ValueError: a reply longer than the context; a site or width that the model does not have.
     """
-    _check(model, prompts)
+    check_context(prompts, context_length(model.layout.config), model.name)
     out: dict[int, TokenScores] = {}
     sites = list(dict.fromkeys(probe.site for probe in probes))
     with nullcontext() if role is None or model.adapters.active == role else model.member(role):
@@ -74,16 +75,6 @@ def read_scores(
                     out[k] = _scored(at_site, probes, int(looks[k]), role)
                 bar.advance(sum(len(prompts[k].ids) for k in batch))
     return [out[k] for k in range(len(prompts))]
-
-
-def _check(model: Model, prompts: Sequence[ReplyPrompt]) -> None:
-    context = context_length(model.layout.config)
-    for prompt in prompts:
-        if context is not None and len(prompt.ids) > context:
-            raise ValueError(
-                f"example {prompt.example_id!r}: prompt and reply have {len(prompt.ids)} tokens, the context of "
-                f"{model.name} has {context}. Leave it out, or read the replies through the member that wrote them."
-            )
 
 
 def _batches(prompts: Sequence[ReplyPrompt], budget: int) -> Iterator[list[int]]:
@@ -129,7 +120,4 @@ def spans_of(prompt: ReplyPrompt) -> dict[int, str]:
 
 def texts_of(prompt: ReplyPrompt) -> list[str]:
     """Text that each token completes, of the last prompt token and of the reply; the latter add up to the reply."""
-    starts = [begin for begin, _ in prompt.offsets[prompt.n_prompt :]]
-    ends = [*starts[1:], len(prompt.text)] if starts else []
-    asked = prompt.text[slice(*prompt.offsets[prompt.n_prompt - 1])]
-    return [asked, *(prompt.text[a:b] for a, b in zip(starts, ends, strict=True))]
+    return token_texts(prompt.text, prompt.offsets)[prompt.n_prompt - 1 :]

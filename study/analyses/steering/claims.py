@@ -12,7 +12,7 @@ from study.config.sections import SmallestEffects
 from study.designs import of_mean
 from study.figures.numbers import fixed
 from study.ledger import Above, Below, Claim, Control, p_words
-from study.ledger_rows import Row, Tables, bounds, measured, number, one_answer, rows
+from study.ledger_rows import Row, Tables, bounds, measured, number, one_answer, rows, words
 
 MAIN, APART = "direction", "orthogonalized"
 TARGETS = {"margin": "the margin toward {toward}", "amb_commit_bias": "commit bias"}
@@ -44,7 +44,7 @@ def placebos(tables: Tables, smallest: SmallestEffects) -> list[Claim]:
         shuffled = [float(r["value"]) for r in here if r["arm"] == "shuffled"]
         placebo = {**first, **_tested(float(first["value"]), [float(r["value"]) for r in others], shuffled)}
         placebo |= {"arm_label": "a random direction", "toward": row.get("toward")}
-        claim = _moves([], placebo, False, smallest)
+        claim = _moves(table, placebo, False, smallest)
         claims.append(replace(claim, key=f"{claim.key}/random"))
     return claims
 
@@ -89,6 +89,8 @@ def _moves(table: Sequence[Row], row: Row, apart: bool, smallest: SmallestEffect
     direction = f"“{row['arm_label']}”" if row.get("arm_label") else "the direction"
     text = f"Adding {direction} at {row['site']} {verb} {what} in {{member}}"
     key = f"steering/{row['metric']}/{row['member']}/{row['site']}"
+    if len({r["decision_site"] for r in table if r["metric"] == row["metric"] and r.get("decision_site")}) > 1:
+        key, text = f"{key}/{row['decision_site']}", f"{text} at the {words(row['decision_site'])}"
     if why := one_answer(row):
         return Claim(text, "sufficient", "steering", why=f"not claimed: {why}", key=key).of(str(row["member"]))
     estimate = measured(row, name="slope over all strengths", signed=True)
