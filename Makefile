@@ -20,13 +20,18 @@ STUDIES ?= 400
 install: .venv/.installed
 
 # torch first, from its own line in the lock: no other package may choose its version or its CUDA build.
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report]'
+	touch $@
+
+.venv/.installed: .venv/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bridges,notebooks,report,real,dev]'
 	touch $@
 
-demo: install
+# Installs only what a study with its report needs.
+demo: .venv/.demo
 	$(BIN)/python -m study.demo --out runs/demo
 
 test: install
